@@ -1,0 +1,52 @@
+"""Errors a user can act on: one paragraph that names the file, the row, the field and the next step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class PipelineError(Exception):
+    """Base of the errors that are shown to users as one paragraph, without a traceback."""
+
+
+class InputError(PipelineError):
+    """A file, table or option that the user supplied cannot be used.
+
+    Args:
+        problem: what is wrong, in one sentence without a full stop.
+        remedy: what to do about it, in one sentence without a full stop.
+        file: the file that holds the problem, if it came from one.
+        row: the row in that file, counted from 1 as a text editor shows it (a table's header is row 1).
+        field: the column, key or option.
+    """
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        remedy: str,
+        file: str | Path | None = None,
+        row: int | str | None = None,
+        field: str | None = None,
+    ) -> None:
+        self.problem, self.remedy, self.file, self.row, self.field = problem, remedy, file, row, field
+        place = ", ".join(
+            part
+            for part in (
+                f"file {file}" if file is not None else "",
+                f"row {row}" if row is not None else "",
+                f"field '{field}'" if field is not None else "",
+            )
+            if part
+        )
+        super().__init__(f"{place + ': ' if place else ''}{problem}. {remedy}.")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Exceptions with keyword-only arguments do not pickle by default; remote workers send them back pickled.
+        return (_rebuild_input_error, (self.problem, self.remedy, self.file, self.row, self.field))
+
+
+def _rebuild_input_error(
+    problem: str, remedy: str, file: str | Path | None, row: int | str | None, field: str | None
+) -> InputError:
+    return InputError(problem, remedy=remedy, file=file, row=row, field=field)

@@ -1,0 +1,47 @@
+"""Stable identifiers and seeds, derived from content and never from order."""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+
+
+def content_hash(*parts: str | bytes | int, length: int = 16) -> str:
+    """Hexadecimal SHA-256 of the parts, separated unambiguously, cut to ``length`` digits.
+
+    Args:
+        parts: strings are hashed as UTF-8, integers as their decimal digits.
+        length: number of hexadecimal digits kept; 16 digits are 64 bits.
+    """
+    digest = hashlib.sha256()
+    for part in parts:
+        data = part if isinstance(part, bytes) else str(part).encode("utf-8", "surrogatepass")
+        digest.update(len(data).to_bytes(8, "little"))
+        digest.update(data)
+    return digest.hexdigest()[:length]
+
+
+def normalise_prompt(prompt: str) -> str:
+    """The form of a prompt under which duplicates are recognised: NFKC, case folded, single spaces."""
+    return " ".join(unicodedata.normalize("NFKC", prompt).casefold().split())
+
+
+def prompt_id(prompt: str) -> str:
+    """Identifier of a prompt: hash of its normalised text, so that it survives re-ordering and re-scraping."""
+    return content_hash("prompt", normalise_prompt(prompt))
+
+
+def video_id(prompt_identifier: str, sample_index: int, producer: str) -> str:
+    """Identifier of one clip: the prompt, the sample's number and the identity of what made it."""
+    return content_hash("video", prompt_identifier, sample_index, producer)
+
+
+def sample_seed(base_seed: int, prompt_identifier: str, sample_index: int) -> int:
+    """Seed of one sample, a non-negative integer below 2**63, independent of batch, order and shard."""
+    return int(content_hash("seed", base_seed, prompt_identifier, sample_index), 16) >> 1
+
+
+def pair_id(prompt_identifier: str, first_video: str, second_video: str) -> str:
+    """Identifier of an unordered pair of clips under one prompt."""
+    low, high = sorted((first_video, second_video))
+    return content_hash("pair", prompt_identifier, low, high)

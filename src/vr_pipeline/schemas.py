@@ -1,0 +1,127 @@
+"""Schemas of every table in the catalog, used there as native validators (``validator: vr_pipeline.schemas.X``).
+
+Columns that are listed are checked on load and on save; further columns are allowed, so that users can carry their
+own annotations along. Identifiers are strings made by :mod:`vr_pipeline.identifiers`.
+"""
+
+from __future__ import annotations
+
+from typing import Optional
+
+import pandas as pd
+import pandera.pandas as pa
+from pandera.typing.pandas import Series
+
+
+class Table(pa.DataFrameModel):
+    """What all tables share: types are coerced, missing columns are errors, further columns pass."""
+
+    class Config:
+        coerce = True
+        strict = False
+
+
+class FilteredPrompts(Table):
+    """Prompts that passed filtering, one row each."""
+
+    prompt_id: Series[str] = pa.Field(unique=True, str_length={"min_value": 1})
+    prompt: Series[str] = pa.Field(str_length={"min_value": 1})
+    source: Series[str]
+    split: Series[str] = pa.Field(isin=["train", "validation", "test"])
+
+
+class PromptFilterDecisions(Table):
+    """The fate of every prompt that was read, one row each; ``step`` is where it was dropped ('kept' if never)."""
+
+    prompt_id: Series[str]
+    step: Series[str]
+    kept: Series[bool]
+    reason: Series[str]
+    nearest_prompt_id: Series[str] = pa.Field(nullable=True)
+    similarity: Series[float] = pa.Field(nullable=True, ge=-1.0, le=1.0 + 1e-6)
+
+
+class VideoIndex(Table):
+    """One row a clip that was asked for; a clip that could not be made or read has status 'failed' and the reason."""
+
+    video_id: Series[str] = pa.Field(unique=True)
+    prompt_id: Series[str]
+    prompt: Series[str]
+    sample_index: Series[int] = pa.Field(ge=0)
+    seed: Series[int]
+    generator: Series[str]
+    path: Series[str] = pa.Field(description="relative to the folder of clips")
+    num_frames: Series[int] = pa.Field(ge=0)
+    fps: Series[float] = pa.Field(ge=0)
+    height: Series[int] = pa.Field(ge=0)
+    width: Series[int] = pa.Field(ge=0)
+    sha256: Series[str]
+    status: Series[str] = pa.Field(isin=["ok", "failed"])
+    error: Series[str]
+
+
+class EvaluationVideoIndex(VideoIndex):
+    """Clips of every policy on held-out prompts."""
+
+    policy: Series[str]
+
+
+class ChecklistAnswers(Table):
+    """Answers of the judge, one row a clip and question."""
+
+    video_id: Series[str]
+    question_id: Series[str]
+    p_yes: Series[float] = pa.Field(ge=0.0, le=1.0, description="P(yes) / (P(yes) + P(no))")
+    answer: Series[bool] = pa.Field(description="p_yes > 0.5")
+    outside_mass: Series[float] = pa.Field(ge=0.0, le=1.0, description="probability on tokens that are neither")
+    gated: Series[bool] = pa.Field(description="true where a gate question switched this one off")
+
+
+class HumanPreferences(Table):
+    """Pairs of clips that people compared; several rows of one pair are several annotators."""
+
+    pair_id: Series[str]
+    prompt: Series[str]
+    video_id_a: Series[str]
+    video_id_b: Series[str]
+    preference: Series[str] = pa.Field(isin=["a", "b", "tie"])
+    annotator: Series[str]
+    source: Series[str]
+
+
+class Rewards(Table):
+    """Rewards of clips: the total, and one column ``dim_<name>`` a dimension."""
+
+    video_id: Series[str]
+    prompt_id: Series[str]
+    total: Series[float]
+    dimensions: Optional[Series[float]] = pa.Field(alias=r"^dim_.+", regex=True, nullable=False)
+
+
+class EvaluationRewards(Rewards):
+    """Rewards of the clips of every policy on held-out prompts."""
+
+    policy: Series[str]
+
+
+class PreferencePairs(Table):
+    """Pairs of clips for training: the winner's total reward is above the loser's."""
+
+    prompt_id: Series[str]
+    winner_video_id: Series[str]
+    loser_video_id: Series[str]
+    margin: Series[float] = pa.Field(gt=0.0)
+    dominates: Series[bool]
+    gaps: Optional[Series[float]] = pa.Field(alias=r"^dim_.+_gap$", regex=True, nullable=False)
+
+    @pa.dataframe_check(error="a clip is paired with itself")
+    @classmethod
+    def two_clips(cls, table: pd.DataFrame) -> pd.Series:
+        return table["winner_video_id"] != table["loser_video_id"]
+
+
+class TrainingLog(Table):
+    """Curves of preference training, one row an optimiser step."""
+
+    step: Series[int] = pa.Field(ge=1, unique=True)
+    loss: Series[float]
