@@ -1,0 +1,243 @@
+"""Scenes of the micro-world: what can be in a clip, how it is drawn and which checklist answers are true of it.
+
+A clip shows one shape of one colour that moves left or right over a plain background, with graded flaws. The prompt
+names colour, shape, direction and background; speed and flaws are never named, so a generator trained on these clips
+has to choose them itself, which is what preference optimisation then changes.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+NUM_FRAMES: Final = 8
+SIZE: Final = 16
+FRAMES_PER_SECOND: Final = 8.0
+COLOURS: Final[dict[str, tuple[float, float, float]]] = {
+    "red": (0.90, 0.10, 0.10),
+    "green": (0.10, 0.75, 0.15),
+    "blue": (0.15, 0.25, 0.95),
+    "yellow": (0.95, 0.85, 0.05),
+}
+SHAPES: Final = ("ball", "ring", "cross")
+DIRECTIONS: Final = ("left", "right")
+BACKGROUNDS: Final[dict[str, float]] = {"black": 0.0, "white": 1.0}
+
+RADIUS: Final = 4.0
+SPEEDS: Final = (0.25, 0.65, 1.05)
+"""Pixels a frame for slow, medium and fast."""
+BLUR_SIGMAS: Final = (0.0, 1.0, 2.0)
+CONTRASTS: Final = (1.0, 0.6, 0.35)
+FLICKERS: Final = (0.0, 0.16, 0.38)
+"""Amplitude of the alternating change of brightness."""
+FINAL_SIZES: Final = (1.0, 0.72, 0.45)
+"""Radius in the last frame as a share of the radius in the first."""
+ZIGZAG: Final = 2.0
+"""Height in pixels of the up and down of a clip that does not keep a straight path."""
+_SUPERSAMPLING: Final = 4
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Everything that determines a clip. Grades of flaws count from 0 (none)."""
+
+    colour: str
+    shape: str
+    direction: str
+    background: str
+    speed: int = 1
+    blur: int = 0
+    contrast: int = 0
+    flicker: int = 0
+    shrink: int = 0
+    colour_drift: int = 0
+    zigzag: int = 0
+    start: float = 0.5
+    """Where in the free horizontal room the path begins, from 0 to 1."""
+    height: float = 0.5
+    """Where in the free vertical room the path lies, from 0 to 1."""
+    drift_colour: str = "blue"
+    """The colour a drifting clip ends in; ignored without drift."""
+
+    @property
+    def prompt(self) -> str:
+        """The text that describes the scene."""
+        return f"{self.colour} {self.shape} moves {self.direction} on {self.background}"
+
+    @property
+    def caption(self) -> str:
+        """What a viewer sees, in four words; an auxiliary target for training the judge."""
+        return f"{self.colour} {self.shape} {self.direction} {self.background}"
+
+
+def all_prompts() -> list[str]:
+    """The 48 prompts of the world, in a fixed order."""
+    return [
+        Scene(colour, shape, direction, background).prompt
+        for colour, shape, direction, background in itertools.product(COLOURS, SHAPES, DIRECTIONS, BACKGROUNDS)
+    ]
+
+
+def parse_prompt(prompt: str) -> tuple[str, str, str, str]:
+    """Colour, shape, direction and background that a prompt names.
+
+    Raises:
+        ValueError: if the prompt is not one of this world's.
+    """
+    words = prompt.split()
+    if (
+        len(words) != 6
+        or words[2] != "moves"
+        or words[4] != "on"
+        or words[0] not in COLOURS
+        or words[1] not in SHAPES
+        or words[3] not in DIRECTIONS
+        or words[5] not in BACKGROUNDS
+    ):
+        raise ValueError(f"not a prompt of the micro-world: {prompt!r}")
+    return words[0], words[1], words[3], words[5]
+
+
+def sample_scene(random: np.random.Generator, prompt: str, *, flaw_scale: float = 1.0) -> Scene:
+    """Draw the parts of a scene that its prompt leaves open.
+
+    Flaws are likelier in fast clips, so that total reward and dynamics pull against each other, as they do for real
+    generators.
+
+    Args:
+        random: source of randomness.
+        prompt: a prompt of this world.
+        flaw_scale: multiplies the probability of every flaw; 0 gives perfect clips of random speed.
+    """
+    colour, shape, direction, background = parse_prompt(prompt)
+    speed = int(random.integers(3))
+    scale = flaw_scale * (0.7, 1.0, 1.4)[speed]
+
+    def grade(probability_mild: float, probability_strong: float) -> int:
+        draw = random.random()
+        if draw < probability_strong * scale:
+            return 2
+        return 1 if draw < (probability_strong + probability_mild) * scale else 0
+
+    return Scene(
+        colour,
+        shape,
+        direction,
+        background,
+        speed=speed,
+        blur=grade(0.18, 0.14),
+        contrast=grade(0.18, 0.14),
+        flicker=grade(0.18, 0.14),
+        shrink=grade(0.18, 0.14),
+        colour_drift=int(random.random() < 0.25 * scale),
+        zigzag=int(random.random() < 0.25 * scale),
+        start=float(random.random()),
+        height=float(random.random()),
+        drift_colour=str(random.choice([name for name in COLOURS if name != colour])),
+    )
+
+
+def _mask(shape: str, x: float, y: float, radius: float) -> npt.NDArray[np.float64]:
+    """Coverage of each pixel by the shape, [height, width] in 0 to 1, antialiased by supersampling."""
+    steps = (np.arange(SIZE * _SUPERSAMPLING) + 0.5) / _SUPERSAMPLING
+    dx, dy = steps[None, :] - x, steps[:, None] - y
+    distance = np.hypot(dx, dy)
+    if shape == "ball":
+        inside = distance <= radius
+    elif shape == "ring":
+        inside = (distance <= radius) & (distance >= 0.55 * radius)
+    else:
+        arm = 0.3 * radius
+        inside = ((np.abs(dx) <= arm) | (np.abs(dy) <= arm)) & (np.maximum(np.abs(dx), np.abs(dy)) <= radius)
+    return inside.reshape(SIZE, _SUPERSAMPLING, SIZE, _SUPERSAMPLING).mean(axis=(1, 3))
+
+
+def _blur_matrix(sigma: float) -> npt.NDArray[np.float64]:
+    """Gaussian smoothing along one axis as a row-normalised matrix, [SIZE, SIZE]."""
+    positions = np.arange(SIZE)
+    kernel = np.exp(-((positions[:, None] - positions[None, :]) ** 2) / (2 * sigma**2))
+    return kernel / kernel.sum(axis=1, keepdims=True)
+
+
+def render(scene: Scene) -> npt.NDArray[np.uint8]:
+    """Draw a scene.
+
+    Returns:
+        uint8 array [NUM_FRAMES, SIZE, SIZE, 3].
+    """
+    travel = SPEEDS[scene.speed] * (NUM_FRAMES - 1)
+    left = RADIUS + scene.start * (SIZE - 2 * RADIUS - travel)
+    room = SIZE - 2 * RADIUS - (ZIGZAG if scene.zigzag else 0.0)
+    top = RADIUS + scene.height * room
+    colour = np.array(COLOURS[scene.colour])
+    final_colour = np.array(COLOURS[scene.drift_colour]) if scene.colour_drift else colour
+    background = BACKGROUNDS[scene.background]
+
+    frames = np.empty((NUM_FRAMES, SIZE, SIZE, 3))
+    for number in range(NUM_FRAMES):
+        share = number / (NUM_FRAMES - 1)
+        moved = travel * (share if scene.direction == "right" else 1.0 - share)
+        y = top + (ZIGZAG if scene.zigzag and number % 2 else 0.0)
+        radius = RADIUS * (1.0 + (FINAL_SIZES[scene.shrink] - 1.0) * share)
+        mask = _mask(scene.shape, left + moved, y, radius)[..., None]
+        shown = colour + (final_colour - colour) * share
+        frame = background + (shown - background) * mask
+        amplitude = FLICKERS[scene.flicker] * (1.0 if number % 2 else -1.0)
+        # Black cannot get darker and white not brighter: flicker pulls towards grey on odd frames.
+        frame = frame + amplitude * (0.5 - frame) if amplitude > 0 else frame
+        frames[number] = 0.5 + (frame - 0.5) * CONTRASTS[scene.contrast]
+    if scene.blur:
+        smooth = _blur_matrix(BLUR_SIGMAS[scene.blur])
+        frames = np.einsum("ij,fjkc,lk->filc", smooth, frames, smooth)
+    return np.round(np.clip(frames, 0.0, 1.0) * 255.0).astype(np.uint8)
+
+
+def answers(scene: Scene, prompt: str | None = None) -> dict[str, bool]:
+    """The true answer to every question of the micro-world's checklist, by question id.
+
+    Args:
+        scene: the scene that is drawn.
+        prompt: the prompt the clip is judged against; the scene's own if not given.
+    """
+    colour, shape, direction, background = parse_prompt(scene.prompt if prompt is None else prompt)
+    return {
+        "colour_matches": scene.colour == colour,
+        "shape_matches": scene.shape == shape,
+        "direction_matches": scene.direction == direction,
+        "background_matches": scene.background == background,
+        "sharp": scene.blur == 0,
+        "not_very_blurred": scene.blur < 2,
+        "strong_contrast": scene.contrast == 0,
+        "not_very_faint": scene.contrast < 2,
+        "moves_fast": scene.speed == 2,
+        "moves_clearly": scene.speed >= 1,
+        "size_kept": scene.shrink == 0,
+        "size_mostly_kept": scene.shrink < 2,
+        "colour_kept": scene.colour_drift == 0,
+        "brightness_steady": scene.flicker == 0,
+        "brightness_mostly_steady": scene.flicker < 2,
+        "path_straight": scene.zigzag == 0,
+    }
+
+
+def perturbed_prompt(random: np.random.Generator, prompt: str, probability: float = 0.35) -> str:
+    """A prompt in which each named attribute was replaced with another value with the given probability."""
+    colour, shape, direction, background = parse_prompt(prompt)
+
+    def other(value: str, choices: tuple[str, ...]) -> str:
+        if random.random() >= probability:
+            return value
+        return str(random.choice([choice for choice in choices if choice != value]))
+
+    changed = replace(
+        Scene(colour, shape, direction, background),
+        colour=other(colour, tuple(COLOURS)),
+        shape=other(shape, SHAPES),
+        direction=other(direction, DIRECTIONS),
+        background=other(background, tuple(BACKGROUNDS)),
+    )
+    return changed.prompt
