@@ -1,0 +1,249 @@
+"""What a checklist is: questions in sub-dimensions in dimensions, gates between questions, maps from grades to answers.
+
+A checklist judges one clip (or image) with binary questions (VisionReward, section 2: dimensions, sub-dimensions,
+binary questions). Everything here is immutable and has a content hash, so that answers and weights can name the
+checklist they belong to.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from vr_pipeline.errors import InputError
+from vr_pipeline.identifiers import content_hash
+
+if TYPE_CHECKING:
+    from vr_pipeline.rewards.linear import RewardWeights
+
+PROMPT_PLACEHOLDER = "[[prompt]]"
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Question(_Frozen):
+    """One yes/no question."""
+
+    question_id: str = Field(min_length=1, description="identifier, unique in the checklist")
+    text: str = Field(min_length=1, description="the question; [[prompt]] stands for the clip's prompt")
+    dimension: str = Field(min_length=1)
+    sub_dimension: str = Field(min_length=1)
+    gate: str | None = Field(default=None, description="question whose 'no' switches this one off (it then counts 0)")
+    weighted: bool = Field(default=True, description="false for questions that only gate others")
+    feature: Literal["answer", "probability"] = Field(
+        default="answer",
+        description="what enters the reward: the yes/no answer, or P(yes) itself as for an alignment score",
+    )
+
+    @property
+    def holds_prompt(self) -> bool:
+        """Whether the text depends on the clip's prompt."""
+        return PROMPT_PLACEHOLDER in self.text
+
+    def ask(self, prompt: str) -> str:
+        """The text with the prompt filled in."""
+        return self.text.replace(PROMPT_PLACEHOLDER, prompt)
+
+
+class SubDimension(_Frozen):
+    """Questions about one aspect, and what a person's grade of that aspect says about each of them."""
+
+    name: str = Field(min_length=1)
+    dimension: str = Field(min_length=1)
+    questions: tuple[Question, ...] = Field(min_length=1)
+    grades: dict[str, tuple[bool | None, ...]] = Field(
+        default_factory=dict,
+        description="grade -> yes/no for each question in order; null where the grade says nothing about a question",
+    )
+
+
+class Checklist(_Frozen):
+    """A named, ordered set of questions for videos or images."""
+
+    name: str = Field(min_length=1)
+    modality: Literal["video", "image"]
+    sub_dimensions: tuple[SubDimension, ...] = Field(min_length=1)
+
+    @cached_property
+    def questions(self) -> tuple[Question, ...]:
+        """All questions in file order."""
+        return tuple(question for sub in self.sub_dimensions for question in sub.questions)
+
+    @cached_property
+    def question_ids(self) -> list[str]:
+        """Identifiers of all questions in file order."""
+        return [question.question_id for question in self.questions]
+
+    @cached_property
+    def dimensions(self) -> list[str]:
+        """Names of the dimensions in order of first appearance."""
+        return list(dict.fromkeys(sub.dimension for sub in self.sub_dimensions))
+
+    @cached_property
+    def hash(self) -> str:
+        """Content hash of the questions and their order; the checklist's name and its grade maps are not part of it."""
+        content = [self.modality, [question.model_dump(mode="json") for question in self.questions]]
+        return content_hash("checklist", json.dumps(content, sort_keys=True, ensure_ascii=False))
+
+    def questions_of(self, dimension: str) -> list[Question]:
+        """Questions of one dimension in order. Raises :class:`InputError` for a dimension that does not exist."""
+        if dimension not in self.dimensions:
+            raise InputError(
+                f"checklist '{self.name}' has no dimension '{dimension}'",
+                remedy=f"Use one of: {', '.join(self.dimensions)}",
+            )
+        return [question for question in self.questions if question.dimension == dimension]
+
+    def question(self, question_id: str) -> Question:
+        """The question of that identifier. Raises :class:`InputError` where there is none."""
+        for question in self.questions:
+            if question.question_id == question_id:
+                return question
+        raise InputError(
+            f"checklist '{self.name}' has no question '{question_id}'", remedy="Use an identifier of the checklist"
+        )
+
+    def sub_dimension(self, name: str) -> SubDimension:
+        """The sub-dimension of that name. Raises :class:`InputError` where there is none."""
+        for sub in self.sub_dimensions:
+            if sub.name == name:
+                return sub
+        raise InputError(
+            f"checklist '{self.name}' has no sub-dimension '{name}'",
+            remedy=f"Use one of: {', '.join(sub.name for sub in self.sub_dimensions)}",
+        )
+
+    def gates_of(self, question_id: str) -> list[str]:
+        """Gates of a question, nearest first: a gate may itself have a gate."""
+        by_id = {question.question_id: question for question in self.questions}
+        chain: list[str] = []
+        gate = by_id[question_id].gate
+        while gate is not None:
+            chain.append(gate)
+            gate = by_id[gate].gate
+        return chain
+
+    def switched_off(self, answers: Mapping[str, bool]) -> dict[str, bool]:
+        """Which questions a gate switches off, given one clip's answers (question_id -> yes).
+
+        A question counts 0, neither yes nor no, when any of its gates was answered no. A gate that was not answered
+        (absent from ``answers``) switches nothing off.
+        """
+        return {
+            question_id: any(not answers.get(gate, True) for gate in self.gates_of(question_id))
+            for question_id in self.question_ids
+        }
+
+    def answers_from_grades(self, grades: Mapping[str, object]) -> dict[str, bool]:
+        """Yes/no answers that a person's grades imply (sub-dimension -> grade, as in VisionRewardDB).
+
+        Sub-dimensions that the checklist lacks are ignored, as are those it has without a grade given; a grade that
+        the sub-dimension's map does not list raises :class:`InputError`.
+        """
+        answers: dict[str, bool] = {}
+        for sub in self.sub_dimensions:
+            if sub.name not in grades or not sub.grades or grades[sub.name] is None:
+                continue
+            grade = _grade_key(grades[sub.name])
+            if grade not in sub.grades:
+                raise InputError(
+                    f"grade '{grades[sub.name]}' is not in the map of sub-dimension '{sub.name}'",
+                    remedy=f"Use one of {', '.join(sub.grades)} or extend the map 'grades' in the checklist",
+                    field=sub.name,
+                )
+            for question, answer in zip(sub.questions, sub.grades[grade], strict=True):
+                if answer is not None:
+                    answers[question.question_id] = answer
+        return answers
+
+    @classmethod
+    def from_visionreward(
+        cls, questions_path: str | Path, weights_path: str | Path | None = None
+    ) -> tuple[Checklist, RewardWeights | None]:
+        """Reads the public VisionReward question list and weights; see :mod:`vr_pipeline.checklist.visionreward`."""
+        from vr_pipeline.checklist.visionreward import read_visionreward
+
+        return read_visionreward(questions_path, weights_path)
+
+
+def _grade_key(grade: object) -> str:
+    """Grades as map keys: 3, 3.0 and '3' are one grade."""
+    if isinstance(grade, float) and grade.is_integer():
+        return str(int(grade))
+    return str(grade).strip()
+
+
+def build_checklist(
+    name: str,
+    modality: str,
+    sub_dimensions: Sequence[SubDimension],
+    *,
+    file: str | Path | None = None,
+) -> Checklist:
+    """A checklist after the checks that concern several questions at once.
+
+    Raises:
+        InputError: no questions, a duplicate identifier, an unknown gate, gates in a circle, or a grade map whose
+            rows do not have one answer a question.
+    """
+    if modality not in ("video", "image"):
+        raise InputError(
+            f"modality is '{modality}'",
+            remedy="Write 'modality: video' or 'modality: image'",
+            file=file,
+            field="modality",
+        )
+    questions = [question for sub in sub_dimensions for question in sub.questions]
+    if not questions:
+        raise InputError(
+            "the checklist has no questions", remedy="Add at least one question", file=file, field="dimensions"
+        )
+    _refuse_duplicates((q.question_id for q in questions), "question id", file)
+    _refuse_duplicates((sub.name for sub in sub_dimensions), "sub-dimension", file)
+    gates = {question.question_id: question.gate for question in questions}
+    for question in questions:
+        seen = {question.question_id}
+        gate = question.gate
+        while gate is not None:
+            if gate not in gates:
+                raise InputError(
+                    f"question '{question.question_id}' has the gate '{gate}', which is no question of this checklist",
+                    remedy=f"Use the id of another question as gate, for example '{questions[0].question_id}'",
+                    file=file,
+                    field="gate",
+                )
+            if gate in seen:
+                raise InputError(
+                    f"the gates of question '{question.question_id}' run in a circle through '{gate}'",
+                    remedy="Remove one of these gates",
+                    file=file,
+                    field="gate",
+                )
+            seen.add(gate)
+            gate = gates[gate]
+    for sub in sub_dimensions:
+        for grade, row in sub.grades.items():
+            if len(row) != len(sub.questions):
+                raise InputError(
+                    f"grade '{grade}' of sub-dimension '{sub.name}' has {len(row)} answers for "
+                    f"{len(sub.questions)} questions",
+                    remedy="Give one of yes, no or null for each question of the sub-dimension, in order",
+                    file=file,
+                    field="grades",
+                )
+    return Checklist(name=name, modality=modality, sub_dimensions=tuple(sub_dimensions))  # type: ignore[arg-type]
+
+
+def _refuse_duplicates(names: Iterable[str], what: str, file: str | Path | None) -> None:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise InputError(f"the {what} '{name}' is used twice", remedy="Give each its own name", file=file)
+        seen.add(name)
