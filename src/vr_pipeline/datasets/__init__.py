@@ -1,0 +1,1 @@
+"""Kedro dataset classes of our own, for what the stock ones cannot keep."""
