@@ -1,0 +1,327 @@
+"""The fit behind the weights: penalised logistic regression on answer differences, with removals and intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from vr_pipeline.errors import InputError
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class PairData:
+    """Pairs ready for the fit: one row a vote, sorted by prompt and content so that input order cannot matter.
+
+    Attributes:
+        difference: answers of the preferred clip minus those of the other, [rows, questions].
+        weight: of each row, [rows]; the weights of one pair's rows add up to at most 1.
+        group: number of the row's prompt, ascending, [rows].
+        n_pairs: pairs with at least one row.
+        n_groups: number of prompts.
+    """
+
+    difference: FloatArray
+    weight: FloatArray
+    group: IntArray
+    n_pairs: int
+    n_groups: int
+
+    @classmethod
+    def make(
+        cls,
+        difference: FloatArray,
+        labels: npt.NDArray[np.str_],
+        *,
+        groups: Sequence[str] | npt.ArrayLike | None = None,
+        votes: npt.ArrayLike | None = None,
+    ) -> tuple[PairData, IntArray]:
+        """The rows for the fit, and the columns that are zero in all of them.
+
+        Args:
+            difference: answers on A minus answers on B, [pairs, questions].
+            labels: 'a', 'b' or 'tie', [pairs].
+            groups: prompt of each pair.
+            votes: shares for A and for B, [pairs, 2], in place of the labels.
+        """
+        if votes is None:
+            shares = np.stack([labels == "a", labels == "b"], axis=1).astype(np.float64)
+        else:
+            shares = np.asarray(votes, dtype=np.float64)
+            if shares.shape != (len(labels), 2) or not ((shares >= 0).all() and (shares.sum(axis=1) <= 1 + 1e-9).all()):
+                raise InputError(
+                    "votes are not two shares a pair that add up to at most 1",
+                    remedy="Give the share of the annotators for A and for B of each pair",
+                    field="votes",
+                )
+        if groups is not None and len(np.asarray(groups)) != len(labels):
+            raise InputError("there is not one group a pair", remedy="Give the prompt of each pair", field="groups")
+        rows, sides = np.nonzero(shares)
+        if not rows.size:
+            raise InputError(
+                f"all {len(labels)} preferences are ties, so that there is nothing to learn weights from"
+                if len(labels)
+                else "there are no preferences to learn weights from",
+                remedy="Give pairs of which people preferred one clip (a or b)",
+                field="preference",
+            )
+        signed = difference[rows] * np.where(sides == 0, 1.0, -1.0)[:, None] + 0.0  # + 0.0 turns -0.0 into 0.0
+        weight = shares[rows, sides]
+        if groups is None:
+            # Each pair is its own group; sorting by content first makes the numbering independent of the input order.
+            order = np.lexsort((weight, _content_rank(signed)))
+            if votes is None:
+                group = np.arange(len(rows))
+                rows, signed, weight = rows[order], signed[order], weight[order]
+            else:
+                _, first_seen = np.unique(rows[order], return_index=True)
+                number = np.empty(len(labels), dtype=np.int64)
+                number[rows[order][np.sort(first_seen)]] = np.arange(len(first_seen))
+                order = order[np.argsort(number[rows[order]], kind="stable")]
+                rows, signed, weight = rows[order], signed[order], weight[order]
+                group = number[rows]
+        else:
+            _, codes = np.unique(np.asarray(groups).astype(str)[rows], return_inverse=True)
+            order = np.lexsort((weight, _content_rank(signed), codes))
+            rows, signed, weight, group = rows[order], signed[order], weight[order], codes[order]
+        constant = np.flatnonzero(~signed.any(axis=0))
+        data = cls(
+            difference=np.ascontiguousarray(signed),
+            weight=weight,
+            group=group.astype(np.int64),
+            n_pairs=int(np.unique(rows).size),
+            n_groups=int(group[-1]) + 1,
+        )
+        return data, constant
+
+
+class _Solver:
+    """scikit-learn's Newton solver on signed differences, started from the previous solution.
+
+    The loss of a pair is the same in both orders, so every other row is turned round to give the two classes that
+    scikit-learn asks for; a single row is used in both orders.
+    """
+
+    def __init__(self, difference: FloatArray, weight: FloatArray) -> None:
+        if len(difference) == 1:
+            difference, weight = np.repeat(difference, 2, axis=0), np.repeat(weight / 2, 2)
+        sign = np.where(np.arange(len(difference)) % 2 == 0, 1.0, -1.0)
+        self.features = difference * sign[:, None]
+        self.label = sign > 0
+        self.weight = weight
+
+    def fit(self, columns: IntArray, penalty: float, start: FloatArray, weight: FloatArray | None = None) -> FloatArray:
+        """Weights of the columns at the optimum; ``start`` has their starting values."""
+        from sklearn.linear_model import LogisticRegression
+
+        row_weight = self.weight if weight is None else weight
+        model = LogisticRegression(
+            C=1.0 / (penalty * row_weight.sum()) if penalty > 0 else np.inf,
+            fit_intercept=False,
+            solver="newton-cholesky",
+            tol=1e-8,
+            max_iter=200,
+            warm_start=True,
+        )
+        model.coef_ = start[None, :].copy()
+        model.intercept_ = np.zeros(1)
+        features = self.features if len(columns) == self.features.shape[1] else self.features[:, columns]
+        model.fit(features, self.label, sample_weight=row_weight)
+        return np.asarray(model.coef_[0], dtype=np.float64)
+
+
+def fit_nonnegative(
+    data: PairData, active: IntArray, penalty: float, *, nonnegative: bool = True
+) -> tuple[FloatArray, list[tuple[int, float]]]:
+    """Fit the active columns; while a weight is negative, remove the most negative one and fit the rest again.
+
+    Returns:
+        Weights of all columns, zero outside the ones kept, and (column, weight when removed) in order of removal.
+    """
+    return _eliminate(_Solver(data.difference, data.weight), data.difference.shape[1], active, penalty, nonnegative)
+
+
+def _eliminate(
+    solver: _Solver,
+    n_columns: int,
+    active: IntArray,
+    penalty: float,
+    nonnegative: bool,
+    *,
+    start: FloatArray | None = None,
+    weight: FloatArray | None = None,
+) -> tuple[FloatArray, list[tuple[int, float]]]:
+    columns = active
+    solution = np.zeros(len(columns)) if start is None else start[columns]
+    removals: list[tuple[int, float]] = []
+    while columns.size:
+        solution = solver.fit(columns, penalty, solution, weight)
+        worst = int(solution.argmin())
+        if not nonnegative or solution[worst] >= 0:
+            break
+        removals.append((int(columns[worst]), float(solution[worst])))
+        columns, solution = np.delete(columns, worst), np.delete(solution, worst)
+    result = np.zeros(n_columns)
+    result[columns] = solution
+    return result, removals
+
+
+def choose_penalty(
+    data: PairData, active: IntArray, penalties: Sequence[float], *, folds: int, seed: int
+) -> tuple[float, list[dict[str, float]]]:
+    """The penalty of lowest held-out log loss in cross-validation that never splits a prompt.
+
+    The penalty is per pair, so that the choice made on a part of the pairs holds for all. Removals are left out here:
+    they depend on the fold and would make the choice noisier without changing what the penalty has to do.
+
+    Returns:
+        The penalty (of equal ones the strongest), and a record a penalty: ``penalty``, ``log_loss`` per pair. With
+        fewer than two prompts the strongest penalty is taken and the path is empty.
+    """
+    from sklearn.model_selection import GroupKFold
+
+    grid = sorted({float(value) for value in penalties}, reverse=True)
+    if not grid or grid[-1] <= 0:
+        raise InputError("penalties must be above 0", remedy="Give a list of positive numbers", field="penalties")
+    n_folds = min(folds, data.n_groups)
+    if n_folds < 2 or len(grid) == 1:
+        return grid[0], []
+    losses = np.zeros(len(grid))
+    splitter = GroupKFold(n_splits=n_folds, shuffle=True, random_state=seed)
+    for fitted, held_out in splitter.split(data.difference, groups=data.group):
+        solver = _Solver(data.difference[fitted], data.weight[fitted])
+        difference = data.difference[held_out][:, active]
+        solver.features = solver.features[:, active]
+        columns = np.arange(len(active))
+        solution = np.zeros(len(active))
+        for k, penalty in enumerate(grid):
+            solution = solver.fit(columns, penalty, solution)
+            losses[k] += data.weight[held_out] @ np.logaddexp(0.0, -(difference @ solution))
+    losses /= data.weight.sum()
+    path = [{"penalty": penalty, "log_loss": float(loss)} for penalty, loss in zip(grid, losses, strict=True)]
+    return grid[int(losses.argmin())], path
+
+
+def weight_intervals(
+    data: PairData,
+    active: IntArray,
+    weights: FloatArray,
+    penalty: float,
+    *,
+    nonnegative: bool,
+    samples: int,
+    method: str,
+    seed: int,
+    level: float = 0.95,
+) -> tuple[FloatArray, FloatArray]:
+    """Percentile intervals of the weights from a bootstrap that draws prompts with replacement.
+
+    Removal is part of the procedure whose uncertainty is asked for, so every replicate removes anew: the interval of a
+    removed question shows how often it would have stayed. ``refit`` solves every replicate exactly. ``score`` solves
+    it on the quadratic expansion of the penalised likelihood at ``weights``: the prompts' scores are drawn and the
+    curvature is kept (Kline and Santos 2012, "A score based approach to wild bootstrap inference").
+
+    Returns:
+        Lower and upper ends, [questions]; NaN outside the active columns, or for all with fewer than two prompts.
+    """
+    low, high = np.full(len(weights), np.nan), np.full(len(weights), np.nan)
+    if samples < 1 or data.n_groups < 2:
+        return low, high
+    if method == "refit":
+        draws = _refit_draws(data, active, weights, penalty, nonnegative, samples, seed)
+    elif method == "score":
+        draws = _score_draws(data, active, weights, penalty, nonnegative, samples, seed)
+    else:
+        raise InputError(f"unknown bootstrap '{method}'", remedy="Use score or refit", field="bootstrap")
+    low[active], high[active] = np.quantile(draws[:, active], [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return low, high
+
+
+def _multiplicities(n_groups: int, generator: np.random.Generator) -> FloatArray:
+    """How often each prompt was drawn in one replicate."""
+    return np.bincount(generator.integers(n_groups, size=n_groups), minlength=n_groups).astype(np.float64)
+
+
+def _refit_draws(
+    data: PairData,
+    active: IntArray,
+    weights: FloatArray,
+    penalty: float,
+    nonnegative: bool,
+    samples: int,
+    seed: int,
+) -> FloatArray:
+    from tqdm import tqdm
+
+    generator = np.random.default_rng(seed)
+    solver = _Solver(data.difference, data.weight)
+    draws = np.empty((samples, len(weights)))
+    for i in tqdm(range(samples), desc="bootstrap of the weights", disable=None, leave=False, delay=2):
+        drawn = data.weight * _multiplicities(data.n_groups, generator)[data.group]
+        if len(data.weight) == 1:
+            drawn = np.repeat(drawn / 2, 2)
+        draws[i], _ = _eliminate(
+            solver, len(weights), active, penalty, nonnegative, start=weights, weight=drawn
+        )
+    return draws
+
+
+def _score_draws(
+    data: PairData,
+    active: IntArray,
+    weights: FloatArray,
+    penalty: float,
+    nonnegative: bool,
+    samples: int,
+    seed: int,
+) -> FloatArray:
+    difference = data.difference[:, active]
+    solution = weights[active]
+    wrong = 1.0 / (1.0 + np.exp(difference @ solution))  # probability the fit gives to the clip that lost
+    starts = np.flatnonzero(np.r_[True, np.diff(data.group) > 0])
+    scores = np.add.reduceat(difference * (data.weight * wrong)[:, None], starts, axis=0)
+    totals = np.add.reduceat(data.weight, starts)
+    curvature = (difference * (data.weight * wrong * (1 - wrong))[:, None]).T @ difference / data.weight.sum()
+    inverse = np.linalg.pinv(curvature + penalty * np.eye(len(active)), hermitian=True)
+    generator = np.random.default_rng(seed)
+    draws = np.zeros((samples, len(weights)))
+    for begin in range(0, samples, 32):  # one matrix product for some replicates, without holding all of them
+        stop = min(begin + 32, samples)
+        times = np.stack([_multiplicities(data.n_groups, generator) for _ in range(begin, stop)])
+        gradients = (times @ scores) / (times @ totals)[:, None] - penalty * solution
+        for i, gradient in enumerate(gradients, start=begin):
+            draws[i, active] = _eliminate_quadratic(solution + inverse @ gradient, inverse, nonnegative)
+    return draws
+
+
+def _eliminate_quadratic(optimum: FloatArray, inverse: FloatArray, nonnegative: bool) -> FloatArray:
+    """Removal of negative weights on a quadratic objective with the given optimum and inverse curvature."""
+    solution = optimum.copy()
+    if not nonnegative:
+        return solution
+    inverse = inverse.copy()
+    kept = np.ones(len(solution), dtype=bool)
+    while True:
+        worst = int(np.where(kept, solution, np.inf).argmin())
+        if not kept.any() or solution[worst] >= 0:
+            return np.where(kept, solution, 0.0)
+        # Fixing a coordinate at zero moves the others along its column of the inverse curvature.
+        column = inverse[:, worst] / inverse[worst, worst]
+        solution = solution - column * solution[worst]
+        inverse = inverse - np.outer(column, inverse[worst])
+        kept[worst] = False
+
+
+def _content_rank(rows: FloatArray) -> IntArray:
+    """Rank of each row by its content; equal rows have equal ranks."""
+    if not rows.shape[1]:
+        return np.zeros(len(rows), dtype=np.int64)
+    whole = np.ascontiguousarray(rows).view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).ravel()
+    _, rank = np.unique(whole, return_inverse=True)
+    return np.asarray(rank, dtype=np.int64)
+
