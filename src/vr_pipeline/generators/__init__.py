@@ -1,0 +1,38 @@
+"""Generators behind one contract: sampling by seed, encoding, and the error that preference training needs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vr_pipeline.generators.config import GeneratorParameters
+    from vr_pipeline.generators.contract import Generator
+
+__all__ = ["FAMILIES", "load_generator"]
+
+FAMILIES = {
+    "cogvideox": "vr_pipeline.generators.cogvideox:CogVideoXGenerator",
+    "micro_world": "vr_pipeline.generators.micro_world:MicroWorldGenerator",
+}
+"""Family name to class. A new family is one module with a subclass of Generator and one line here."""
+
+
+def load_generator(parameters: GeneratorParameters) -> Generator:
+    """Load the generator that the parameters describe.
+
+    Raises:
+        InputError: if the family is unknown or the model cannot be found.
+    """
+    import importlib
+
+    from vr_pipeline.errors import InputError
+
+    if parameters.family not in FAMILIES:
+        raise InputError(
+            f"there is no generator family {parameters.family!r}",
+            field="generator.family",
+            remedy=f"choose one of {', '.join(sorted(FAMILIES))}",
+        )
+    module_name, class_name = FAMILIES[parameters.family].split(":")
+    family: type[Generator] = getattr(importlib.import_module(module_name), class_name)
+    return family.load(parameters)

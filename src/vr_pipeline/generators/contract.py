@@ -1,0 +1,180 @@
+"""The contract between generators and everything that uses them.
+
+A family supplies the parts that differ (how latents look, which quantity the network predicts); sampling, adapters
+and the per-sample prediction error are the same for all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from vr_pipeline.errors import InputError
+from vr_pipeline.generators.config import GeneratorParameters
+from vr_pipeline.identifiers import content_hash
+
+if TYPE_CHECKING:
+    import torch
+
+Frames = npt.NDArray[np.uint8]
+Condition = dict[str, "torch.Tensor"]
+
+
+class Generator(ABC):
+    """A text-to-video (or text-to-image) generator.
+
+    Attributes:
+        prediction_type: what the network predicts: 'velocity', 'noise' or 'flow'.
+        error_space: the space in which :meth:`prediction_error` measures; recorded with every training run, because
+            the strength beta of preference losses has no meaning without it.
+        lora_targets: names of the linear layers that get adapters unless the configuration names others.
+    """
+
+    prediction_type: ClassVar[str]
+    error_space: ClassVar[str]
+    lora_targets: ClassVar[tuple[str, ...]]
+
+    parameters: GeneratorParameters
+    identity: str
+    """Hash of weights and sampling settings: equal identities give equal clips on the same machine."""
+
+    @classmethod
+    @abstractmethod
+    def load(cls, parameters: GeneratorParameters) -> Generator:
+        """Load the model from a folder or the hub."""
+
+    @property
+    @abstractmethod
+    def denoiser(self) -> torch.nn.Module:
+        """The network that preference training adapts."""
+
+    @abstractmethod
+    def sample(self, prompts: Sequence[str], seeds: Sequence[int]) -> Frames:
+        """Make one clip for each prompt, its initial noise drawn from the seed beside it.
+
+        Batches are padded to the configured batch size, so that a clip does not depend on how many others were asked
+        for.
+
+        Returns:
+            uint8 array [clips, frames, height, width, 3].
+        """
+
+    @abstractmethod
+    def encode_frames(self, clips: Frames) -> torch.Tensor:
+        """Latents of clips, scaled as the denoiser sees them, [clips, ...], float32 on the CPU."""
+
+    @abstractmethod
+    def encode_prompts(self, prompts: Sequence[str]) -> Condition:
+        """Text conditions, every tensor [prompts, ...], on the CPU."""
+
+    @abstractmethod
+    def draw_timesteps(self, count: int, random: torch.Generator) -> torch.Tensor:
+        """Timesteps for training, [count], drawn on the CPU."""
+
+    @abstractmethod
+    def add_noise(self, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+        """Noised latents x_t."""
+
+    @abstractmethod
+    def target(self, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+        """What a perfect network would predict at x_t, in the error space."""
+
+    @abstractmethod
+    def predict(self, noised: torch.Tensor, timesteps: torch.Tensor, condition: Condition) -> torch.Tensor:
+        """The network's prediction, in the error space."""
+
+    def prediction_error(
+        self, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor, condition: Condition
+    ) -> torch.Tensor:
+        """Squared error of the prediction, averaged over all latent elements of a sample, [batch], float32."""
+        prediction = self.predict(self.add_noise(latents, noise, timesteps), timesteps, condition)
+        error = (prediction.float() - self.target(latents, noise, timesteps).float()) ** 2
+        return error.flatten(1).mean(dim=1)
+
+    # -- adapters ---------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def save_adapter(self, folder: Path) -> None:
+        """Write the adapter as safetensors that ``pipeline.load_lora_weights(folder)`` of diffusers reads."""
+
+    @abstractmethod
+    def load_adapter(self, folder: Path | None) -> None:
+        """Replace the current adapter with the one in a folder, or remove it."""
+
+    def add_adapter(self, *, rank: int, alpha: float, targets: Sequence[str] | None, seed: int) -> list[Any]:
+        """Add a trainable low-rank adapter whose initial output is zero.
+
+        Returns:
+            the trainable parameters, in a fixed order.
+        """
+        import torch
+        from peft import LoraConfig
+
+        self.denoiser.requires_grad_(False)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.denoiser.add_adapter(  # type: ignore[operator]
+                LoraConfig(
+                    r=rank,
+                    lora_alpha=alpha,
+                    init_lora_weights=True,
+                    target_modules=sorted(targets or self.lora_targets),
+                )
+            )
+        parameters = [value for _, value in sorted(self.denoiser.named_parameters()) if value.requires_grad]
+        if not parameters:
+            raise InputError(
+                "no layer of the generator matches the adapter's targets",
+                field="adapter.targets",
+                remedy="name linear layers of the denoiser, or leave the field out for the family's own",
+            )
+        for value in parameters:
+            # Adapters are trained in float32 whatever the precision of the frozen model.
+            value.data = value.data.float()
+        return parameters
+
+    @contextlib.contextmanager
+    def reference(self) -> Iterator[None]:
+        """Within this context the denoiser is the frozen reference: the adapter is switched off, nothing is copied."""
+        self.denoiser.disable_adapters()  # type: ignore[operator]
+        try:
+            yield
+        finally:
+            self.denoiser.enable_adapters()  # type: ignore[operator]
+
+
+def folder_identity(folder: Path) -> str:
+    """Hash of all model files in a folder (names and content), so that a changed model is never taken for the old.
+
+    Raises:
+        InputError: if there is no such folder or it has no weights.
+    """
+    import hashlib
+
+    files = sorted(
+        path for path in folder.rglob("*") if path.suffix in {".safetensors", ".json", ".txt", ".model"}
+    )
+    if not any(path.suffix == ".safetensors" for path in files):
+        raise InputError(
+            "there are no model weights (*.safetensors) here",
+            file=folder,
+            field="generator.path",
+            remedy="give the folder of a model in diffusers layout, or the name of one on the hub",
+        )
+    parts: list[str] = []
+    for path in files:
+        with path.open("rb") as stream:
+            parts += [path.relative_to(folder).as_posix(), hashlib.file_digest(stream, "sha256").hexdigest()]
+    return content_hash(*parts)
+
+
+def batches(count: int, size: int) -> Iterator[slice]:
+    """Consecutive slices of at most ``size`` that cover ``count`` items."""
+    for start in range(0, count, size):
+        yield slice(start, min(start + size, count))

@@ -1,0 +1,47 @@
+"""Sets of rendered clips, reproducible clip by clip."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from vr_pipeline.identifiers import sample_seed
+from vr_pipeline.micro_world.world import Scene, all_prompts, answers, perturbed_prompt, render, sample_scene
+
+
+@dataclass(frozen=True)
+class RenderedClips:
+    """Clips with what is known of them.
+
+    Attributes:
+        scenes: the scene of each clip.
+        judged_prompts: the prompt each clip is judged against; half of them describe another scene.
+        frames: uint8 [clips, frames, height, width, 3].
+    """
+
+    scenes: list[Scene]
+    judged_prompts: list[str]
+    frames: npt.NDArray[np.uint8]
+
+    def labels(self, question_ids: list[str]) -> npt.NDArray[np.bool_]:
+        """True answers about the judged prompts, [clips, questions]."""
+        rows = [answers(scene, prompt) for scene, prompt in zip(self.scenes, self.judged_prompts, strict=True)]
+        return np.array([[row[question] for question in question_ids] for row in rows])
+
+
+def render_clips(count: int, *, seed: int, purpose: str, flaw_scale: float = 1.0) -> RenderedClips:
+    """Render clips for one purpose.
+
+    The prompts are taken in turn, so that every one has the same share; clip i depends on the seed, the purpose and
+    i alone.
+    """
+    prompts = all_prompts()
+    scenes, judged = [], []
+    for index in range(count):
+        prompt = prompts[index % len(prompts)]
+        random = np.random.default_rng(sample_seed(seed, purpose, index))
+        scenes.append(sample_scene(random, prompt, flaw_scale=flaw_scale))
+        judged.append(prompt if random.random() < 0.5 else perturbed_prompt(random, prompt))
+    return RenderedClips(scenes, judged, np.stack([render(scene) for scene in scenes]))

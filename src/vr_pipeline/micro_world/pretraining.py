@@ -1,0 +1,169 @@
+"""Training the tiny CogVideoX of the micro-world from scratch: denoiser and text encoder together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from tqdm import tqdm
+
+from vr_pipeline.generators.config import GeneratorParameters
+from vr_pipeline.generators.micro_world import MicroWorldGenerator
+from vr_pipeline.identifiers import sample_seed
+from vr_pipeline.micro_world.config import PretrainingParameters
+from vr_pipeline.micro_world.patch_vae import PatchVAE
+from vr_pipeline.micro_world.world import all_prompts
+from vr_pipeline.training.determinism import deterministic
+
+TEXT_LENGTH = 7
+"""Six words of a prompt and the end of text."""
+
+
+def build_tokenizer() -> Any:
+    """A word-level tokenizer over the words of all prompts, ending each text with </s> as T5 does."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import WhitespaceSplit
+    from tokenizers.processors import TemplateProcessing
+    from transformers import PreTrainedTokenizerFast
+
+    words = sorted({word for prompt in all_prompts() for word in prompt.split()})
+    vocabulary = {word: index for index, word in enumerate(["<pad>", "</s>", "<unk>", *words])}
+    tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = WhitespaceSplit()
+    tokenizer.post_processor = TemplateProcessing(single="$A </s>", special_tokens=[("</s>", vocabulary["</s>"])])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        model_max_length=TEXT_LENGTH,
+    )
+
+
+def build_pipeline(vae: PatchVAE, parameters: PretrainingParameters, seed: int) -> Any:
+    """An untrained ``CogVideoXPipeline`` with random weights drawn from the seed."""
+    from diffusers import CogVideoXDDIMScheduler, CogVideoXPipeline, CogVideoXTransformer3DModel
+    from transformers import T5Config, T5EncoderModel
+
+    tokenizer = build_tokenizer()
+    torch.manual_seed(sample_seed(seed, "initial weights", 0))
+    transformer = CogVideoXTransformer3DModel(
+        num_attention_heads=parameters.num_attention_heads,
+        attention_head_dim=24,
+        in_channels=vae.config.latent_channels,
+        out_channels=vae.config.latent_channels,
+        time_embed_dim=64,
+        text_embed_dim=32,
+        num_layers=parameters.num_layers,
+        sample_width=2,
+        sample_height=2,
+        # Two latent frames; the library derives them as (sample_frames - 1) / 4 + 1. A mismatch would recompute the
+        # positions in every call.
+        sample_frames=5,
+        patch_size=1,
+        max_text_seq_length=TEXT_LENGTH,
+        spatial_interpolation_scale=1.0,
+    )
+    text_encoder = T5EncoderModel(
+        T5Config(
+            vocab_size=len(tokenizer),
+            d_model=32,
+            d_kv=8,
+            d_ff=64,
+            num_layers=1,
+            num_heads=4,
+            dropout_rate=0.0,
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+        )
+    )
+    scheduler = CogVideoXDDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=True,
+        prediction_type="v_prediction",
+        timestep_spacing="trailing",
+        rescale_betas_zero_snr=True,
+        snr_shift_scale=3.0,
+    )
+    return CogVideoXPipeline(
+        tokenizer=tokenizer, text_encoder=text_encoder, vae=vae, transformer=transformer, scheduler=scheduler
+    )
+
+
+def pretrain_generator(
+    clips: npt.NDArray[np.uint8],
+    prompts: Sequence[str],
+    vae: PatchVAE,
+    sampling: GeneratorParameters,
+    parameters: PretrainingParameters,
+    *,
+    seed: int,
+) -> tuple[Any, list[dict[str, float]]]:
+    """Train the denoiser and the text encoder on clips and their prompts.
+
+    Args:
+        clips: uint8 [clips, frames, height, width, 3].
+        prompts: the prompt of each clip.
+        vae: the fitted autoencoder.
+        sampling: settings with which the generator will be used.
+        parameters: training settings.
+        seed: seed of weights, batches, noise and timesteps.
+
+    Returns:
+        the pipeline with averaged weights, and the training log (step, loss averaged over 100 steps).
+    """
+    with deterministic(parameters.threads):
+        pipeline = build_pipeline(vae, parameters, seed)
+        generator = MicroWorldGenerator(pipeline, sampling, weights_identity="untrained")
+        latents = torch.cat([generator.encode_frames(clips[at : at + 512]) for at in range(0, len(clips), 512)])
+        random = np.random.default_rng(sample_seed(seed, "caption noise", 0))
+        choices = all_prompts()
+        noisy_prompts = [
+            str(random.choice(choices)) if random.random() < parameters.caption_noise else prompt for prompt in prompts
+        ]
+        tokens = pipeline.tokenizer(
+            noisy_prompts, padding="max_length", max_length=TEXT_LENGTH, return_tensors="pt"
+        ).input_ids
+
+        modules = torch.nn.ModuleList([pipeline.transformer, pipeline.text_encoder]).train()
+        weights = list(modules.parameters())
+        optimizer = torch.optim.AdamW(weights, lr=parameters.learning_rate, weight_decay=0.01, fused=True)
+        average = [weight.detach().clone() for weight in weights]
+        draw = torch.Generator().manual_seed(sample_seed(seed, "pretraining", 0))
+        log: list[dict[str, float]] = []
+        recent: list[float] = []
+        for step in tqdm(range(1, parameters.steps + 1), desc="pretrain generator", unit="step"):
+            rows = torch.randint(0, len(latents), (parameters.batch_size,), generator=draw)
+            noise = torch.randn(latents[rows].shape, generator=draw)
+            timesteps = generator.draw_timesteps(len(rows), draw)
+            condition = {"prompt_embeddings": pipeline.text_encoder(tokens[rows])[0]}
+            loss = generator.prediction_error(latents[rows], noise, timesteps, condition).mean()
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(weights, 1.0)
+            progress = step / parameters.steps
+            factor = min(1.0, step / max(1, parameters.warmup_steps)) * 0.5 * (1.0 + math.cos(math.pi * progress))
+            for group in optimizer.param_groups:
+                group["lr"] = parameters.learning_rate * factor
+            optimizer.step()
+            with torch.no_grad():
+                # A short average at the start, so that the random initial weights do not linger.
+                decay = min(parameters.ema_decay, (1 + step) / (10 + step))
+                torch._foreach_lerp_(average, weights, 1.0 - decay)
+            recent.append(loss.item())
+            if step % 100 == 0 or step == parameters.steps:
+                log.append({"step": step, "loss": float(np.mean(recent))})
+                recent.clear()
+        with torch.no_grad():
+            for weight, mean in zip(weights, average, strict=True):
+                weight.copy_(mean)
+        modules.eval()
+    return pipeline, log

@@ -1,0 +1,1 @@
+"""Preference training of generators: losses, latents and the trainer."""
