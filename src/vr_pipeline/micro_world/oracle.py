@@ -1,0 +1,265 @@
+"""The oracle: a second opinion on clips of the micro-world that shares nothing with the judge.
+
+Hand-made pixel features and randomised trees (Geurts et al. 2006), fitted on rendered clips with known answers. It
+never sees a prompt: it recognises what is drawn, and answers about prompts follow by comparison. On generated clips it
+extrapolates, as any judge does, but its errors are not the judge's errors, so a reward that rises for the judge and
+not for the oracle is the signature of reward hacking.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from vr_pipeline.micro_world.world import BACKGROUNDS, COLOURS, DIRECTIONS, SHAPES, SIZE, Scene, answers, parse_prompt
+
+Floats = npt.NDArray[np.float64]
+
+_ATTRIBUTES: dict[str, tuple[str, ...]] = {
+    "colour": tuple(COLOURS),
+    "shape": SHAPES,
+    "direction": DIRECTIONS,
+    "background": tuple(BACKGROUNDS),
+}
+_FREE_QUESTIONS = tuple(
+    question
+    for question in answers(Scene("red", "ball", "left", "black"))
+    if question.removesuffix("_matches") not in _ATTRIBUTES
+)
+
+
+def features(clips: npt.NDArray[np.uint8]) -> Floats:
+    """Pixel statistics that determine a scene.
+
+    The background is the median of the border pixels of each frame, the shape is where the frame differs from it;
+    the rest is position, size, roundness, hollowness, edge steepness and colour of the shape over time.
+
+    Args:
+        clips: uint8 [clips, frames, height, width, 3].
+
+    Returns:
+        float64 [clips, features].
+    """
+    video = clips.astype(np.float64) / 255.0
+    count, frames = video.shape[:2]
+    border = np.concatenate([video[:, :, 0], video[:, :, -1], video[:, :, :, 0], video[:, :, :, -1]], axis=2)
+    background = np.median(border, axis=2)
+    difference = video - background[:, :, None, None, :]
+    strength = np.abs(difference).max(axis=-1)
+    peak = strength.max(axis=(2, 3))
+    weight = np.clip(strength / np.maximum(peak, 1e-3)[:, :, None, None] - 0.12, 0.0, None)
+    mass = weight.sum(axis=(2, 3)) + 1e-6
+    rows, columns = np.mgrid[0:SIZE, 0:SIZE] + 0.5
+    x = (weight * columns).sum(axis=(2, 3)) / mass
+    y = (weight * rows).sum(axis=(2, 3)) / mass
+    dx, dy = columns - x[:, :, None, None], rows - y[:, :, None, None]
+    distance = np.hypot(dx, dy)
+    spread = np.sqrt((weight * distance**2).sum(axis=(2, 3)) / mass)
+    radius = distance / np.maximum(spread, 0.5)[:, :, None, None]
+
+    def profile(low: float, high: float) -> Floats:
+        inside = (radius >= low) & (radius < high)
+        return (strength * inside).sum(axis=(2, 3)) / (inside.sum(axis=(2, 3)) + 1e-6) / np.maximum(peak, 1e-3)
+
+    profiles = [profile(low, low + 0.25) for low in np.arange(0.0, 2.25, 0.25)]
+    four_fold = np.sqrt(
+        ((weight * np.cos(4 * np.arctan2(dy, dx)) * (distance > 1)).sum(axis=(2, 3)) / mass) ** 2
+        + ((weight * np.sin(4 * np.arctan2(dy, dx)) * (distance > 1)).sum(axis=(2, 3)) / mass) ** 2
+    )
+    colour = (difference * weight[..., None] ** 2).sum(axis=(2, 3)) / ((weight**2).sum(axis=(2, 3)) + 1e-6)[..., None]
+    shown = colour + background
+    gradient_x = np.abs(np.diff(strength, axis=3)).max(axis=(2, 3))
+    gradient_y = np.abs(np.diff(strength, axis=2)).max(axis=(2, 3))
+    steepness = np.maximum(gradient_x, gradient_y) / np.maximum(peak, 1e-3)
+    area = (strength > 0.5 * peak[:, :, None, None]).sum(axis=(2, 3)).astype(np.float64)
+
+    time = np.linspace(-1.0, 1.0, frames)
+
+    def slope(values: Floats) -> Floats:
+        return (values * time).sum(axis=1) / (time**2).sum()
+
+    def alternation(values: Floats) -> Floats:
+        signs = np.where(np.arange(frames) % 2, 1.0, -1.0)
+        return (values * signs).mean(axis=1)
+
+    brightness = background.mean(axis=2)
+    columns_of_features = [
+        *background.mean(axis=1).T,
+        *shown.mean(axis=1).T,
+        *shown[:, :2].mean(axis=1).T,
+        *shown[:, -2:].mean(axis=1).T,
+        *(shown[:, -2:].mean(axis=1) - shown[:, :2].mean(axis=1)).T,
+        *colour.mean(axis=1).T,
+        peak.mean(axis=1),
+        peak.min(axis=1),
+        np.abs(alternation(brightness)),
+        alternation(brightness),
+        brightness.std(axis=1),
+        np.abs(np.diff(brightness, axis=1)).mean(axis=1),
+        alternation(peak),
+        np.abs(np.diff(peak, axis=1)).mean(axis=1),
+        slope(x),
+        np.abs(slope(x)),
+        x[:, -2:].mean(axis=1) - x[:, :2].mean(axis=1),
+        np.abs(np.diff(x, axis=1)).mean(axis=1),
+        np.abs(alternation(y)),
+        np.abs(np.diff(y, axis=1)).mean(axis=1),
+        y.std(axis=1),
+        slope(spread) / spread.mean(axis=1),
+        spread.mean(axis=1),
+        spread[:, 0],
+        spread[:, -2:].mean(axis=1) / spread[:, :2].mean(axis=1),
+        slope(area) / np.maximum(area.mean(axis=1), 1),
+        area.mean(axis=1),
+        area[:, -2:].mean(axis=1) / np.maximum(area[:, :2].mean(axis=1), 1),
+        steepness.mean(axis=1),
+        steepness[:, :3].mean(axis=1),
+        steepness.max(axis=1),
+        four_fold.mean(axis=1),
+        four_fold[:, :3].mean(axis=1),
+        *[values.mean(axis=1) for values in profiles],
+        *[values[:, :3].mean(axis=1) for values in profiles],
+    ]
+    return np.nan_to_num(np.stack(columns_of_features, axis=1).reshape(count, -1))
+
+
+@dataclass(frozen=True)
+class Forest:
+    """One ensemble of trees with class probabilities in its leaves, as plain arrays that safetensors can hold.
+
+    Attributes:
+        roots: index of each tree's root.
+        feature: feature a node splits on; -1 in leaves.
+        threshold: value at or below which a clip goes left.
+        children: left and right child of each node, [nodes, 2].
+        probability: class probabilities of each node, [nodes, classes].
+    """
+
+    roots: npt.NDArray[np.int32]
+    feature: npt.NDArray[np.int32]
+    threshold: npt.NDArray[np.float32]
+    children: npt.NDArray[np.int32]
+    probability: npt.NDArray[np.float32]
+
+    def predict(self, values: Floats) -> Floats:
+        """Class probabilities averaged over the trees, [clips, classes]."""
+        values = values.astype(np.float32)
+        total = np.zeros((len(values), self.probability.shape[1]))
+        rows = np.arange(len(values))
+        for root in self.roots:
+            node = np.full(len(values), root)
+            while True:
+                split = self.feature[node]
+                inner = split >= 0
+                if not inner.any():
+                    break
+                right = values[rows, np.maximum(split, 0)] > self.threshold[node]
+                node = np.where(inner, self.children[node, right.astype(int)], node)
+            total += self.probability[node]
+        return total / len(self.roots)
+
+
+def _fit_forest(values: Floats, classes: npt.NDArray[np.int64], *, seed: int, trees: int) -> Forest:
+    from sklearn.ensemble import ExtraTreesClassifier
+
+    model = ExtraTreesClassifier(
+        trees, min_samples_leaf=4, max_features=0.5, class_weight="balanced", random_state=seed, n_jobs=1
+    ).fit(values.astype(np.float32), classes)
+    roots, feature, threshold, children, probability = [], [], [], [], []
+    offset = 0
+    for estimator in model.estimators_:
+        tree = estimator.tree_
+        roots.append(offset)
+        feature.append(np.where(tree.children_left < 0, -1, tree.feature))
+        threshold.append(tree.threshold)
+        pair = np.stack([tree.children_left, tree.children_right], axis=1)
+        children.append(np.where(pair < 0, -1, pair + offset))
+        leaf = tree.value[:, 0, :]
+        probability.append(leaf / leaf.sum(axis=1, keepdims=True))
+        offset += tree.node_count
+    return Forest(
+        np.array(roots, np.int32),
+        np.concatenate(feature).astype(np.int32),
+        np.concatenate(threshold).astype(np.float32),
+        np.concatenate(children).astype(np.int32),
+        np.concatenate(probability).astype(np.float32),
+    )
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """One forest for each attribute a prompt can name and for each question without a prompt."""
+
+    forests: dict[str, Forest]
+
+    @classmethod
+    def fit(
+        cls, clips: npt.NDArray[np.uint8], scenes: Sequence[Scene], *, seed: int, trees: int = 24
+    ) -> Oracle:
+        """Fit on rendered clips.
+
+        Args:
+            clips: uint8 [clips, frames, height, width, 3].
+            scenes: what each clip shows.
+            seed: seed of the trees.
+            trees: trees a forest.
+        """
+        values = features(clips)
+        truths = [answers(scene) for scene in scenes]
+        targets = {
+            name: np.array([choices.index(getattr(scene, name)) for scene in scenes])
+            for name, choices in _ATTRIBUTES.items()
+        }
+        targets |= {name: np.array([int(truth[name]) for truth in truths]) for name in _FREE_QUESTIONS}
+        return cls({name: _fit_forest(values, target, seed=seed, trees=trees) for name, target in targets.items()})
+
+    def probabilities(
+        self, clips: npt.NDArray[np.uint8], prompts: Sequence[str], question_ids: Sequence[str]
+    ) -> Floats:
+        """Probability of yes for every clip and question, [clips, questions].
+
+        Args:
+            clips: uint8 [clips, frames, height, width, 3].
+            prompts: the prompt each clip is judged against.
+            question_ids: questions of the micro-world's checklist.
+        """
+        values = features(clips)
+        predicted = {name: forest.predict(values) for name, forest in self.forests.items()}
+        named = [dict(zip(_ATTRIBUTES, parse_prompt(prompt), strict=True)) for prompt in prompts]
+        columns = []
+        for question in question_ids:
+            attribute = question.removesuffix("_matches")
+            if attribute in _ATTRIBUTES:
+                wanted = [_ATTRIBUTES[attribute].index(names[attribute]) for names in named]
+                columns.append(predicted[attribute][np.arange(len(clips)), wanted])
+            else:
+                columns.append(predicted[question][:, 1])
+        return np.stack(columns, axis=1)
+
+    def save(self, path: Path) -> None:
+        """Write all forests to one safetensors file."""
+        from safetensors.numpy import save_file
+
+        save_file(
+            {
+                f"{name}.{field}": np.ascontiguousarray(getattr(forest, field))
+                for name, forest in self.forests.items()
+                for field in ("roots", "feature", "threshold", "children", "probability")
+            },
+            path,
+        )
+
+    @classmethod
+    def load(cls, path: Path) -> Oracle:
+        """Read what :meth:`save` wrote."""
+        from safetensors.numpy import load_file
+
+        stored: dict[str, dict[str, npt.NDArray]] = {}
+        for key, value in load_file(path).items():
+            name, field = key.rsplit(".", 1)
+            stored.setdefault(name, {})[field] = value
+        return cls({name: Forest(**fields) for name, fields in stored.items()})
