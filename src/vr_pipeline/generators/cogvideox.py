@@ -15,8 +15,15 @@ import numpy as np
 
 from vr_pipeline.errors import InputError
 from vr_pipeline.generators.config import GeneratorParameters
-from vr_pipeline.generators.contract import Condition, Frames, Generator, batches, folder_identity
-from vr_pipeline.identifiers import content_hash
+from vr_pipeline.generators.contract import (
+    Condition,
+    Frames,
+    Generator,
+    batches,
+    resolve_device,
+    sampling_identity,
+    weights_identity,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -29,16 +36,14 @@ class CogVideoXGenerator(Generator):
     error_space: ClassVar[str] = "velocity"
     lora_targets: ClassVar[tuple[str, ...]] = ("to_q", "to_k", "to_v", "to_out.0")
 
-    def __init__(self, pipeline: Any, parameters: GeneratorParameters, weights_identity: str) -> None:
+    def __init__(self, pipeline: Any, parameters: GeneratorParameters, identity: str) -> None:
         import torch
 
         if parameters.threads is not None:
             torch.set_num_threads(parameters.threads)
         self.pipeline = pipeline
         self.parameters = parameters
-        self.device = torch.device(
-            ("cuda" if torch.cuda.is_available() else "cpu") if parameters.device == "auto" else parameters.device
-        )
+        self.device = torch.device(resolve_device(parameters.device))
         if parameters.offload == "model":
             pipeline.enable_model_cpu_offload(device=self.device)
         elif parameters.offload == "sequential":
@@ -47,9 +52,8 @@ class CogVideoXGenerator(Generator):
             pipeline.to(self.device)
         pipeline.set_progress_bar_config(disable=True)
         self.text_length: int = pipeline.transformer.config.max_text_seq_length
-        settings = parameters.model_dump_json(exclude={"path", "revision", "fps", "offload"})
-        self.weights_identity = weights_identity
-        self.identity = content_hash("generator", weights_identity, settings, self.device.type)
+        self.weights_identity = identity
+        self.identity = sampling_identity(parameters, identity)
 
     @classmethod
     def load(cls, parameters: GeneratorParameters) -> CogVideoXGenerator:
@@ -57,21 +61,13 @@ class CogVideoXGenerator(Generator):
         import torch
         from diffusers import CogVideoXPipeline
 
-        folder = Path(parameters.path)
-        if not folder.is_dir() and (folder.is_absolute() or parameters.path.startswith((".", "data/"))):
-            raise InputError(
-                "the generator's folder does not exist",
-                file=folder,
-                field="generator.path",
-                remedy="give the folder of a model in diffusers layout, or the name of one on the hub",
-            )
-        identity = folder_identity(folder) if folder.is_dir() else f"{parameters.path}@{parameters.revision}"
+        identity = weights_identity(parameters)
         pipeline = CogVideoXPipeline.from_pretrained(
             parameters.path,
             revision=parameters.revision,
             dtype=getattr(torch, parameters.dtype),
             use_safetensors=True,
-            **cls.own_components(folder),
+            **cls.own_components(Path(parameters.path)),
         )
         return cls(pipeline, parameters, identity)
 

@@ -174,6 +174,44 @@ def folder_identity(folder: Path) -> str:
     return content_hash(*parts)
 
 
+def resolve_device(device: str) -> str:
+    """'cuda' or 'cpu' for 'auto', anything else as it is."""
+    if device != "auto":
+        return device
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def weights_identity(parameters: GeneratorParameters) -> str:
+    """Identity of the weights: the content of a folder, or name and revision on the hub.
+
+    Raises:
+        InputError: if the path looks like a folder and is none.
+    """
+    folder = Path(parameters.path)
+    if folder.is_dir():
+        return folder_identity(folder)
+    if folder.is_absolute() or parameters.path.startswith((".", "data/")):
+        raise InputError(
+            "the generator's folder does not exist",
+            file=folder,
+            field="generator.path",
+            remedy="give the folder of a model in diffusers layout, or the name of one on the hub",
+        )
+    return f"{parameters.path}@{parameters.revision}"
+
+
+def sampling_identity(parameters: GeneratorParameters, weights: str | None = None) -> str:
+    """Hash of weights and of every setting that can change a clip's bits: what a clip's identity starts from.
+
+    Nothing is loaded. Batch size, threads and the kind of device belong to it, because they change rounding.
+    """
+    settings = parameters.model_dump_json(exclude={"path", "revision", "fps", "offload", "device"})
+    device = resolve_device(parameters.device).partition(":")[0]
+    return content_hash("generator", weights or weights_identity(parameters), settings, device)
+
+
 def batches(count: int, size: int) -> Iterator[slice]:
     """Consecutive slices of at most ``size`` that cover ``count`` items."""
     for start in range(0, count, size):

@@ -122,7 +122,7 @@ def pretrain_generator(
     """
     with deterministic(parameters.threads):
         pipeline = build_pipeline(vae, parameters, seed)
-        generator = MicroWorldGenerator(pipeline, sampling, weights_identity="untrained")
+        generator = MicroWorldGenerator(pipeline, sampling, identity="untrained")
         latents = torch.cat([generator.encode_frames(clips[at : at + 512]) for at in range(0, len(clips), 512)])
         random = np.random.default_rng(sample_seed(seed, "caption noise", 0))
         choices = all_prompts()
