@@ -34,3 +34,14 @@ class GeneratorParameters(Parameters):
     threads: Optional[int] = Field(
         None, ge=1, description="CPU threads of torch; part of a clip's identity on CPUs. Null leaves the default."
     )
+
+
+class VideoGenerationParameters(Parameters):
+    """The pipeline video_generation."""
+
+    generator: GeneratorParameters = Field(description="The generator whose clips are judged and paired.")
+    splits: list[Literal["train", "validation", "test"]] = Field(
+        default=["train"], description="Splits of the prompts for which clips are made."
+    )
+    videos_per_prompt: int = Field(4, ge=1, description="Clips a prompt.")
+    seed: int = Field(0, description="Base seed; a clip's seed derives from it, the prompt and the sample's number.")

@@ -1,0 +1,98 @@
+"""Plans of many clips to make: what to make, under which identity and seed; nothing is loaded to write a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from vr_pipeline.generators.config import GeneratorParameters
+from vr_pipeline.generators.contract import sampling_identity
+from vr_pipeline.identifiers import content_hash, sample_seed, video_id
+from vr_pipeline.work import WorkItem, WorkPlan
+
+if TYPE_CHECKING:
+    from vr_pipeline.generators.contract import Generator
+
+
+def video_items(
+    prompts: pd.DataFrame,
+    *,
+    producer: str,
+    parameters: GeneratorParameters,
+    videos_per_prompt: int,
+    seed: int,
+    metadata: dict[str, str] | None = None,
+) -> list[WorkItem]:
+    """One item for every prompt and sample.
+
+    Args:
+        prompts: table with prompt_id and prompt.
+        producer: identity of what makes the clips (generator and settings, and adapter if any).
+        parameters: the generator's parameters; its frame rate is recorded.
+        videos_per_prompt: samples a prompt.
+        seed: base seed.
+        metadata: recorded with every clip.
+    """
+    items = []
+    for row in prompts[["prompt_id", "prompt"]].itertuples(index=False):
+        for sample_index in range(videos_per_prompt):
+            items.append(
+                WorkItem(
+                    key=video_id(row.prompt_id, sample_index, content_hash(producer, seed)),
+                    identity=content_hash(producer, row.prompt, sample_seed(seed, row.prompt_id, sample_index)),
+                    metadata={
+                        "prompt_id": row.prompt_id,
+                        "prompt": row.prompt,
+                        "sample_index": sample_index,
+                        "seed": sample_seed(seed, row.prompt_id, sample_index),
+                        "generator": producer,
+                        "fps": parameters.fps,
+                        **(metadata or {}),
+                    },
+                )
+            )
+    return items
+
+
+def plan_clips(
+    prompts: pd.DataFrame, parameters: GeneratorParameters, *, videos_per_prompt: int, seed: int
+) -> WorkPlan:
+    """Plan the clips of a generator without an adapter.
+
+    Args:
+        prompts: table with prompt_id and prompt.
+        parameters: the generator.
+        videos_per_prompt: samples a prompt.
+        seed: base seed.
+    """
+
+    def setup() -> Generator:
+        from vr_pipeline.generators import load_generator
+
+        return load_generator(parameters)
+
+    return WorkPlan(
+        items=video_items(
+            prompts,
+            producer=sampling_identity(parameters),
+            parameters=parameters,
+            videos_per_prompt=videos_per_prompt,
+            seed=seed,
+        ),
+        make_batch=sample_items,
+        batch_size=parameters.batch_size,
+        description="videos",
+        setup=setup,
+    )
+
+
+def sample_items(generator: Generator, items: Sequence[WorkItem]) -> Iterable[Any]:
+    """The clips of a batch of items, made from their prompts and seeds."""
+    return list(
+        generator.sample(
+            [str(item.metadata["prompt"]) for item in items],
+            [int(item.metadata["seed"]) for item in items],  # type: ignore[arg-type]
+        )
+    )

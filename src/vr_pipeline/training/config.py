@@ -1,0 +1,50 @@
+"""Parameters of preference training."""
+
+from __future__ import annotations
+
+from typing import Literal, Optional
+
+from pydantic import Field
+
+from vr_pipeline.config import Parameters
+from vr_pipeline.generators.config import GeneratorParameters
+
+
+class AdapterParameters(Parameters):
+    """Low-rank adapter."""
+
+    rank: int = Field(64, ge=1, description="Rank of the adapter.")
+    alpha: float = Field(64.0, gt=0, description="Scale of the adapter; its output is multiplied by alpha / rank.")
+    targets: Optional[list[str]] = Field(
+        None, description="Names of the linear layers that get an adapter; null for the generator family's own."
+    )
+
+
+class PreferenceTrainingParameters(Parameters):
+    """How a policy is trained on preference pairs."""
+
+    loss: Literal["diffusion_dpo", "flow_dpo", "mapo", "supervised"] = Field(
+        "diffusion_dpo", description="Loss: a function of vr_pipeline.training.losses."
+    )
+    beta: float = Field(500.0, gt=0, description="Strength of the pull towards the reference, for mean-reduced errors.")
+    supervised_weight: float = Field(0.0, ge=0, description="Weight of the winners' error added to the loss.")
+    label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="Assumed share of wrong labels.")
+    steps: int = Field(500, ge=1, description="Optimiser steps.")
+    batch_size: int = Field(32, ge=1, description="Pairs a step.")
+    learning_rate: float = Field(5e-6, gt=0, description="Peak learning rate.")
+    warmup_steps: int = Field(100, ge=0, description="Steps of linear warm-up, followed by linear decay to zero.")
+    weight_decay: float = Field(0.0, ge=0, description="Weight decay of AdamW.")
+    max_gradient_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm.")
+    seed: int = Field(0, description="Seed of adapter, order, noise and timesteps.")
+    threads: Optional[int] = Field(None, ge=1, description="CPU threads; another number may round differently.")
+    adapter: AdapterParameters = Field(default_factory=AdapterParameters, description="Low-rank adapter.")
+
+
+class DpoTrainingParameters(Parameters):
+    """The pipeline dpo_training."""
+
+    generator: GeneratorParameters = Field(description="The generator to train; the same as in video_generation.")
+    training: PreferenceTrainingParameters = Field(
+        default_factory=PreferenceTrainingParameters, description="Training on preference pairs."
+    )
+    encode_batch_size: int = Field(64, ge=1, description="Clips encoded together, and kept in one file of latents.")
