@@ -89,6 +89,67 @@ class HumanPreferences(Table):
     source: Series[str]
 
 
+class LabelledPairs(Table):
+    """Compared pairs, one row each: the label over all annotators, their shares, and the side of the split."""
+
+    pair_id: Series[str] = pa.Field(unique=True)
+    prompt_id: Series[str]
+    prompt: Series[str]
+    video_id_a: Series[str]
+    video_id_b: Series[str]
+    share_a: Series[float] = pa.Field(ge=0.0, le=1.0, description="share of the annotators who preferred A")
+    share_b: Series[float] = pa.Field(ge=0.0, le=1.0)
+    share_tie: Series[float] = pa.Field(ge=0.0, le=1.0)
+    annotators: Series[int] = pa.Field(ge=1)
+    preference: Series[str] = pa.Field(isin=["a", "b", "tie"])
+    split: Series[str] = pa.Field(isin=["fit", "held_out"], description="by a hash of the prompt")
+
+
+class PairScores(Table):
+    """Reward differences of compared pairs."""
+
+    pair_id: Series[str] = pa.Field(unique=True)
+    prompt_id: Series[str]
+    video_id_a: Series[str]
+    video_id_b: Series[str]
+    preference: Series[str] = pa.Field(isin=["a", "b", "tie"])
+    split: Series[str] = pa.Field(isin=["fit", "held_out"])
+    difference: Series[float] = pa.Field(description="reward of A minus reward of B")
+
+
+class WeightRemovals(Table):
+    """Questions that lost their weight, in order of removal (step 0: never different within a pair)."""
+
+    step: Series[int] = pa.Field(ge=0)
+    question_id: Series[str] = pa.Field(unique=True)
+    weight: Series[float] = pa.Field(le=0.0, description="weight at the moment of removal")
+    reason: Series[str]
+
+
+class AccuracyCurve(Table):
+    """Accuracy on held-out pairs against the number of questions kept."""
+
+    n_questions: Series[int] = pa.Field(ge=1)
+    weighting: Series[str] = pa.Field(isin=["learned", "refitted", "equal"])
+    answers: Series[str] = pa.Field(isin=["probability", "binary"])
+    last_question: Series[str]
+    diff: Series[float] = pa.Field(ge=0.0, le=1.0, nullable=True, description="accuracy without human ties")
+    diff_se: Series[float] = pa.Field(ge=0.0, nullable=True, description="standard error by prompt")
+    tau: Series[float] = pa.Field(ge=0.0, le=1.0, nullable=True)
+
+
+class SubDimensionDeviations(Table):
+    """Difference of the share of yes between two sets of clips, by sub-dimension."""
+
+    dimension: Series[str]
+    sub_dimension: Series[str]
+    score: Series[float]
+    other_score: Series[float]
+    deviation: Series[float]
+    ci_low: Series[float] = pa.Field(nullable=True)
+    ci_high: Series[float] = pa.Field(nullable=True)
+
+
 class Rewards(Table):
     """Rewards of clips: the total, and one column ``dim_<name>`` a dimension."""
 
