@@ -39,7 +39,9 @@ class Agreement:
     def to_json(self) -> dict[str, Any]:
         """A dictionary that JSON can hold (NaN as null)."""
         values = {"tau": self.tau, "diff": self.diff, "epsilon": self.epsilon, "n": self.n, "n_ties": self.n_ties}
-        return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in values.items()}
+        return {
+            name: None if isinstance(value, float) and math.isnan(value) else value for name, value in values.items()
+        }
 
 
 def pairwise_accuracy(

@@ -385,17 +385,13 @@ def checked_preference(preference: Sequence[str] | npt.ArrayLike, length: int) -
     """
     labels = np.asarray(preference)
     if labels.shape != (length,):
-        raise InputError(
-            f"{labels.size} labels for {length} pairs", remedy="Give one label a pair", field="preference"
-        )
+        raise InputError(f"{labels.size} labels for {length} pairs", remedy="Give one label a pair", field="preference")
     if labels.dtype.kind != "U":
         labels = labels.astype(str) if length else np.empty(0, dtype="U3")
     known = (labels == "a") | (labels == "b") | (labels == "tie")
     if not known.all():
         row = int(np.flatnonzero(~known)[0])
-        raise InputError(
-            f"unknown label '{labels[row]}'", remedy="Use a, b or tie", field="preference", row=row + 1
-        )
+        raise InputError(f"unknown label '{labels[row]}'", remedy="Use a, b or tie", field="preference", row=row + 1)
     return labels
 
 

@@ -205,9 +205,7 @@ class _Clips:
                 f"the rewards have no column '{missing[0]}'", remedy="Score the videos again", field=missing[0]
             )
         total = rewards["total"].to_numpy(dtype=np.float64)
-        values = (
-            rewards[dimensions].to_numpy(dtype=np.float64) if dimensions else np.empty((len(rewards), 0))
-        )
+        values = rewards[dimensions].to_numpy(dtype=np.float64) if dimensions else np.empty((len(rewards), 0))
         for name, column in (("total", total), *((name, values[:, i]) for i, name in enumerate(dimensions))):
             if not np.isfinite(column).all():
                 row = int(np.flatnonzero(~np.isfinite(column))[0])
@@ -268,9 +266,7 @@ def _rank_within(group: IntArray) -> IntArray:
     return position - np.maximum.accumulate(np.where(starts, position, 0)) if len(group) else position
 
 
-def _check_options(
-    strategy: str, min_margin: float, max_pairs_per_prompt: int | None, group_size: int | None
-) -> None:
+def _check_options(strategy: str, min_margin: float, max_pairs_per_prompt: int | None, group_size: int | None) -> None:
     if strategy not in ("mpo", "dpo"):
         raise InputError(f"unknown strategy '{strategy}'", remedy="Use mpo or dpo", field="strategy")
     if not min_margin >= 0:

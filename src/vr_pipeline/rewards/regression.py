@@ -265,9 +265,7 @@ def _refit_draws(
         drawn = data.weight * _multiplicities(data.n_groups, generator)[data.group]
         if len(data.weight) == 1:
             drawn = np.repeat(drawn / 2, 2)
-        draws[i], _ = _eliminate(
-            solver, len(weights), active, penalty, nonnegative, start=weights, weight=drawn
-        )
+        draws[i], _ = _eliminate(solver, len(weights), active, penalty, nonnegative, start=weights, weight=drawn)
     return draws
 
 
@@ -324,4 +322,3 @@ def _content_rank(rows: FloatArray) -> IntArray:
     whole = np.ascontiguousarray(rows).view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).ravel()
     _, rank = np.unique(whole, return_inverse=True)
     return np.asarray(rank, dtype=np.int64)
-

@@ -1,0 +1,69 @@
+"""Catalog dataset of human preferences in the formats they come in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from kedro.io import AbstractDataset
+
+from vr_pipeline.rewards.preference_formats import FILE_COLUMNS, PREFERENCE_COLUMNS, read_preferences
+
+
+class PreferenceDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
+    """Human preferences from a file in one of the formats of :func:`read_preferences`; saved as plain CSV.
+
+    Example::
+
+        human_preferences:
+          type: vr_pipeline.datasets.preferences.PreferenceDataset
+          filepath: data/01_raw/regression.json
+          format: visionreward
+          labels: {"1": a, "2": b, "0": tie}
+          validator: vr_pipeline.schemas.HumanPreferences
+    """
+
+    def __init__(
+        self,
+        *,
+        filepath: str,
+        format: str = "plain",  # the word of the catalog entry
+        labels: dict[str, str] | None = None,
+        columns: dict[str, str] | None = None,
+        criterion: str = "Overall",
+        source: str | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
+        self._filepath = Path(filepath)
+        self._format = format
+        self._labels = {str(label): meaning for label, meaning in labels.items()} if labels is not None else None
+        self._columns = columns
+        self._criterion = criterion
+        self._source = source
+        self.metadata = metadata
+
+    def load(self) -> pd.DataFrame:
+        return read_preferences(
+            self._filepath,
+            self._format,
+            labels=self._labels,
+            columns=self._columns,
+            criterion=self._criterion,
+            source=self._source,
+        )
+
+    def save(self, data: pd.DataFrame) -> None:
+        if self._format != "plain" or self._filepath.suffix != ".csv":
+            raise NotImplementedError("Preferences are written as plain CSV only.")
+        self._filepath.parent.mkdir(parents=True, exist_ok=True)
+        columns = [name for name in (*PREFERENCE_COLUMNS, *FILE_COLUMNS) if name in data.columns]
+        temporary = self._filepath.with_suffix(".csv.partial")
+        data[columns].to_csv(temporary, index=False, lineterminator="\n")
+        temporary.replace(self._filepath)
+
+    def _exists(self) -> bool:
+        return self._filepath.exists()
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": str(self._filepath), "format": self._format}

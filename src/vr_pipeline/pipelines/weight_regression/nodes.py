@@ -1,0 +1,193 @@
+"""Nodes of weight_regression."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from vr_pipeline.checklist.schema import Checklist
+from vr_pipeline.errors import InputError
+from vr_pipeline.rewards import plots
+from vr_pipeline.rewards.config import WeightRegressionParameters
+from vr_pipeline.rewards.correlation import held_out_agreement
+from vr_pipeline.rewards.curves import accuracy_curve
+from vr_pipeline.rewards.linear import AnswerKind, FloatArray, RewardWeights, fit_weights, score
+from vr_pipeline.rewards.preferences import aggregate_annotators, annotator_agreement, split_by_prompt, usable_pairs
+from vr_pipeline.rewards.statistics import sub_dimension_deviations
+from vr_pipeline.rewards.tables import answers_matrix, probability_questions, reward_table, weighted_questions
+
+logger = logging.getLogger(__name__)
+
+
+def label_pairs(
+    preferences: pd.DataFrame, video_index: pd.DataFrame, parameters: WeightRegressionParameters
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """One row a compared pair with its label, votes and split, and a report on annotators and pairs left out."""
+    pairs, unusable = usable_pairs(aggregate_annotators(preferences), video_index)
+    if not len(pairs):
+        raise InputError(
+            f"none of the {len(preferences)} preferences is about two clips that could be read",
+            remedy="See the column 'error' of preference_video_index and give those clips again",
+            field="preference",
+        )
+    if len(unusable):
+        logger.warning("%d pairs left out because a clip could not be read", len(unusable))
+    pairs["split"] = split_by_prompt(pairs["prompt_id"], parameters.held_out_share, parameters.seed)
+    report = {
+        "annotators": annotator_agreement(preferences),
+        "preferences": {label: int((pairs["preference"] == label).sum()) for label in ("a", "b", "tie")},
+        "splits": {
+            name: {"pairs": len(part), "prompts": int(part["prompt_id"].nunique())}
+            for name, part in pairs.groupby("split")
+        },
+        "left_out": {"pairs": len(unusable), "examples": unusable.head(20).to_dict(orient="records")},
+    }
+    return pairs, report
+
+
+def fit_reward_weights(
+    pairs: pd.DataFrame,
+    answers: pd.DataFrame,
+    checklist: Checklist,
+    parameters: WeightRegressionParameters,
+) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Weights fitted on the pairs of split 'fit', and the questions removed on the way, in order."""
+    weights = _fit(pairs, answers, checklist, parameters, parameters.answers, parameters.bootstrap_samples)
+    for warning in weights.statistics["warnings"]:
+        logger.warning("weights: %s", warning)
+    removals = pd.DataFrame(list(weights.removals), columns=["step", "question_id", "weight", "reason"])
+    return weights.to_json(), removals
+
+
+def measure_agreement(
+    pairs: pd.DataFrame,
+    answers: pd.DataFrame,
+    checklist: Checklist,
+    weights: dict[str, Any],
+    parameters: WeightRegressionParameters,
+) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Agreement with people on held-out prompts, and the reward difference of every pair."""
+    reward = RewardWeights.from_json(weights)
+    answers_a, answers_b = _answers(pairs, answers, checklist, reward.question_ids, reward.answers)
+    columns = ["pair_id", "prompt_id", "video_id_a", "video_id_b", "preference", "split"]
+    scores = pairs[columns].assign(difference=score(answers_a, reward) - score(answers_b, reward))
+    agreement = held_out_agreement(scores, samples=parameters.bootstrap_samples, seed=parameters.seed)
+    logger.info("agreement on %d held-out pairs: tau %s, diff %s", agreement["n"], agreement["tau"], agreement["diff"])
+    return agreement, scores
+
+
+def trace_accuracy_curve(
+    pairs: pd.DataFrame,
+    answers: pd.DataFrame,
+    checklist: Checklist,
+    parameters: WeightRegressionParameters,
+) -> pd.DataFrame:
+    """Held-out accuracy against the number of questions, by way of weighting and kind of answers."""
+    fitted, tested = pairs[pairs["split"] == "fit"], pairs[pairs["split"] == "held_out"]
+    parts = []
+    kinds: tuple[AnswerKind, AnswerKind] = ("probability", "binary")
+    for kind in kinds:
+        weights = _fit(pairs, answers, checklist, parameters, kind, 0)
+        fit_a, fit_b = _answers(fitted, answers, checklist, weights.question_ids, kind)
+        held_out_a, held_out_b = _answers(tested, answers, checklist, weights.question_ids, kind)
+        curve = accuracy_curve(
+            fit_a,
+            fit_b,
+            list(fitted["preference"]),
+            held_out_a,
+            held_out_b,
+            list(tested["preference"]),
+            list(tested["prompt_id"]),
+            weights,
+        )
+        parts.append(curve.assign(answers=kind))
+    return pd.concat(parts, ignore_index=True)
+
+
+def measure_preference_deviations(pairs: pd.DataFrame, answers: pd.DataFrame, checklist: Checklist) -> pd.DataFrame:
+    """How far preferred clips are above the others in each sub-dimension (all pairs without ties)."""
+    decided = pairs[pairs["preference"] != "tie"]
+    answers_a, answers_b = _answers(decided, answers, checklist, checklist.question_ids, "binary")
+    a_preferred = (decided["preference"] == "a").to_numpy()[:, None]
+    return sub_dimension_deviations(
+        np.where(a_preferred, answers_a, answers_b),
+        np.where(a_preferred, answers_b, answers_a),
+        checklist.question_ids,
+        checklist,
+        list(decided["prompt_id"]),
+    )
+
+
+def score_videos(
+    answers: pd.DataFrame, video_index: pd.DataFrame, checklist: Checklist, weights: dict[str, Any]
+) -> pd.DataFrame:
+    """Rewards of the clips of an index: total and by dimension."""
+    return reward_table(answers, video_index, checklist, RewardWeights.from_json(weights))
+
+
+def draw_weight_plots(
+    weights: dict[str, Any],
+    checklist: Checklist,
+    scores: pd.DataFrame,
+    curve: pd.DataFrame,
+    answers: pd.DataFrame,
+    deviations: pd.DataFrame,
+) -> tuple[Figure, Figure, Figure, Figure, Figure]:
+    """Weights, calibration on held-out pairs, accuracy curve, correlation of questions, deviations by sub-dimension."""
+    reward = RewardWeights.from_json(weights)
+    held_out = scores[(scores["split"] == "held_out") & (scores["preference"] != "tie")]
+    matrix = answers_matrix(answers, sorted(set(answers["video_id"])), checklist.question_ids)
+    return (
+        plots.weights_by_dimension(reward, checklist),
+        plots.preference_calibration(held_out["difference"], list(held_out["preference"])),
+        plots.accuracy_by_questions(curve),
+        plots.question_correlation(matrix, checklist),
+        plots.deviations_by_sub_dimension({"preferred minus other": deviations}),
+    )
+
+
+def _fit(
+    pairs: pd.DataFrame,
+    answers: pd.DataFrame,
+    checklist: Checklist,
+    parameters: WeightRegressionParameters,
+    kind: AnswerKind,
+    bootstrap_samples: int,
+) -> RewardWeights:
+    fitted = pairs[pairs["split"] == "fit"]
+    questions = weighted_questions(checklist)
+    answers_a, answers_b = _answers(fitted, answers, checklist, questions, kind)
+    return fit_weights(
+        answers_a,
+        answers_b,
+        list(fitted["preference"]),
+        nonnegative=parameters.nonnegative,
+        groups=list(fitted["prompt_id"]),
+        votes=fitted[["share_a", "share_b"]].to_numpy() if parameters.labels == "soft" else None,
+        question_ids=questions,
+        encoding=parameters.encoding,
+        answers=kind,
+        penalty=parameters.penalty,
+        penalties=parameters.penalties,
+        folds=parameters.folds,
+        bootstrap_samples=bootstrap_samples,
+        bootstrap=parameters.bootstrap,
+        seed=parameters.seed,
+        checklist_hash=checklist.hash,
+    )
+
+
+def _answers(
+    pairs: pd.DataFrame, answers: pd.DataFrame, checklist: Checklist, questions: Any, kind: AnswerKind
+) -> tuple[FloatArray, FloatArray]:
+    """Answers on the first and the second clip of each pair, arrays [pairs, questions]."""
+    clips = sorted({*pairs["video_id_a"], *pairs["video_id_b"]})
+    matrix = answers_matrix(
+        answers, clips, list(questions), kind=kind, always_probability=probability_questions(checklist)
+    )
+    row = pd.Index(clips)
+    return matrix[row.get_indexer(pairs["video_id_a"])], matrix[row.get_indexer(pairs["video_id_b"])]

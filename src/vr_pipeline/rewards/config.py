@@ -1,0 +1,63 @@
+"""Parameters of weight_regression and pair_selection."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from vr_pipeline.config import Parameters
+
+
+class WeightRegressionParameters(Parameters):
+    """How weights are learned from human preferences and how they are tested."""
+
+    answers: Literal["probability", "binary"] = Field(
+        "probability", description="what is weighed, in the fit and in scoring alike: P(yes), or the answer cut at 0.5"
+    )
+    encoding: Literal["zero_one", "plus_minus"] = Field(
+        "zero_one", description="numbers for yes and no: 1 and 0 (paper), or 1 and -1 (public code)"
+    )
+    nonnegative: bool = Field(True, description="remove the question of most negative weight and refit, until none")
+    labels: Literal["majority", "soft"] = Field(
+        "majority", description="several annotators a pair: the label of most votes, or their shares as soft labels"
+    )
+    penalty: float | None = Field(
+        None, ge=0, description="strength of the L2 penalty per pair; null chooses it by cross-validation"
+    )
+    penalties: tuple[float, ...] = Field(
+        (1e-5, 1e-4, 1e-3, 1e-2, 1e-1), description="penalties per pair among which cross-validation chooses"
+    )
+    folds: int = Field(5, ge=2, description="folds of the cross-validation, number; prompts are never split")
+    held_out_share: float = Field(
+        0.25, gt=0, lt=1, description="share of the prompts whose pairs test the weights and never enter the fit"
+    )
+    bootstrap_samples: int = Field(500, ge=0, description="replicates of every bootstrap, number; prompts are drawn")
+    bootstrap: Literal["score", "refit"] = Field(
+        "score", description="replicates of the weights: on the quadratic expansion (fast), or fitted anew (exact)"
+    )
+    seed: int = Field(0, ge=0, description="seed of split, folds and bootstrap")
+
+
+class PairStrategyParameters(Parameters):
+    """One strategy's limits."""
+
+    min_margin: float = Field(0.0, ge=0, description="smallest difference of total rewards, in units of the reward")
+    max_pairs_per_group: int | None = Field(
+        1, ge=1, description="pairs kept in a group (largest margin first), number; null keeps all"
+    )
+
+
+class PairSelectionParameters(Parameters):
+    """Which clips are paired for training."""
+
+    group_size: int | None = Field(
+        None,
+        ge=2,
+        description="clips with sample_index in the same block of this length form a group, number; null: all clips "
+        "of a prompt",
+    )
+    mpo: PairStrategyParameters = Field(
+        PairStrategyParameters(), description="pairs in which one clip dominates in every dimension"
+    )
+    dpo: PairStrategyParameters = Field(PairStrategyParameters(), description="pairs by total reward alone")

@@ -1,0 +1,284 @@
+"""Pictures of rewards: each function takes tables and gives a figure, and touches no global state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from matplotlib.figure import Figure
+
+from vr_pipeline.rewards.linear import RewardWeights, checked_preference
+
+if TYPE_CHECKING:
+    from vr_pipeline.checklist.schema import Checklist
+
+# Okabe and Ito's palette, told apart with the common colour vision deficiencies.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8C6D31", "#6B6ECF", "#555555")
+_KEPT, _REJECTED, _GREY = "#009E73", "#D55E00", "#9A9A9A"
+
+
+def weights_by_dimension(weights: RewardWeights, checklist: Checklist) -> Figure:
+    """Weights with their 95 % intervals, one row a question, grouped by dimension; removed questions in grey at 0."""
+    place = {question: i for i, question in enumerate(weights.question_ids)}
+    questions = [question for question in checklist.questions if question.question_id in place]
+    figure = Figure(figsize=(8.0, 1.4 + 0.24 * len(questions) + 0.12 * len(checklist.dimensions)), layout="constrained")
+    axes = figure.add_subplot()
+    assert weights.removed is not None
+    assert weights.ci_low is not None
+    assert weights.ci_high is not None
+    ticks, labels, y = [], [], 0.0
+    previous = None
+    for question in questions:
+        if previous is not None and question.dimension != previous:
+            y += 0.6
+        previous = question.dimension
+        i = place[question.question_id]
+        colour = _GREY if weights.removed[i] else COLOURS[checklist.dimensions.index(question.dimension) % len(COLOURS)]
+        if np.isfinite(weights.ci_low[i]):
+            axes.plot([weights.ci_low[i], weights.ci_high[i]], [y, y], color=colour, linewidth=1.6, zorder=2)
+        axes.scatter([weights.weights[i]], [y], color=colour, s=28, marker="x" if weights.removed[i] else "o", zorder=3)
+        ticks.append(y)
+        labels.append(question.question_id)
+        y += 1.0
+    for i, name in enumerate(checklist.dimensions):
+        axes.scatter([], [], color=COLOURS[i % len(COLOURS)], s=28, label=name)
+    if weights.removed.any():
+        axes.scatter([], [], color=_GREY, s=28, marker="x", label="removed")
+    axes.set_yticks(ticks, labels, fontsize=8)
+    axes.set_ylim(y - 0.4, -0.6)
+    axes.axvline(0.0, color="black", linewidth=0.8)
+    axes.grid(axis="x", alpha=0.3)
+    axes.set_xlabel("weight (log odds per yes), 95 % interval by prompt")
+    axes.set_title(f"Weights: {len(weights.kept)} of {len(weights.question_ids)} questions kept")
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    _plain(figure)
+    return figure
+
+
+def preference_calibration(
+    difference: npt.ArrayLike, preference: Sequence[str] | npt.ArrayLike, *, bins: int = 10
+) -> Figure:
+    """Predicted probability of the preference against how often people had it, over equally filled bins.
+
+    Args:
+        difference: reward of A minus reward of B of pairs that people did not tie; sigmoid of it is the probability.
+        preference: 'a' or 'b'.
+        bins: at most this many.
+    """
+    values = np.asarray(difference, dtype=np.float64)
+    labels = checked_preference(preference, len(values))
+    # Which clip is A is arbitrary, so each pair enters both ways round: the curve is symmetric about one half.
+    probability = 1.0 / (1.0 + np.exp(-np.r_[values, -values]))
+    chosen = np.r_[labels == "a", labels == "b"].astype(np.float64)
+    figure = Figure(figsize=(5.4, 5.0), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot([0, 1], [0, 1], color="black", linewidth=0.8, linestyle="--", label="perfect")
+    if len(values):
+        edges = np.unique(np.quantile(probability, np.linspace(0, 1, min(bins, max(2, len(values) // 5)) + 1)))
+        index = np.clip(np.searchsorted(edges, probability, side="right") - 1, 0, max(len(edges) - 2, 0))
+        used = np.unique(index)
+        predicted = np.array([probability[index == i].mean() for i in used])
+        observed = np.array([chosen[index == i].mean() for i in used])
+        # Both orders of a pair are one observation.
+        count = np.array([(index == i).sum() / 2 for i in used])
+        spread = 1.96 * np.sqrt(np.maximum(observed * (1 - observed), 1e-12) / np.maximum(count, 1))
+        lower, upper = np.minimum(spread, observed), np.minimum(spread, 1 - observed)
+        axes.errorbar(
+            predicted, observed, yerr=[lower, upper], fmt="o-", color=COLOURS[0], capsize=2, label="held-out pairs"
+        )
+        loss = float(np.mean((probability - chosen) ** 2))
+        axes.set_title(f"Calibration on {len(values)} held-out pairs (Brier {loss:.3f})")
+    else:
+        axes.set_title("Calibration: no held-out pairs without ties")
+    axes.set_xlabel("predicted probability that a clip is preferred")
+    axes.set_ylabel("share of people who preferred it")
+    axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    axes.grid(alpha=0.3)
+    axes.legend(loc="upper left", frameon=False)
+    _plain(figure)
+    return figure
+
+
+def accuracy_by_questions(curve: pd.DataFrame) -> Figure:
+    """Held-out accuracy against the number of questions kept, a panel a kind of answers, a line a way of weighting."""
+    kinds = list(dict.fromkeys(curve["answers"])) if "answers" in curve.columns else ["answers"]
+    figure = Figure(figsize=(4.6 * len(kinds), 4.0), layout="constrained")
+    panels = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
+    names = {
+        "learned": "weights of the full fit",
+        "refitted": "weights fitted with these only",
+        "equal": "equal weights",
+    }
+    for axes, kind in zip(panels, kinds, strict=True):
+        part = curve[curve["answers"] == kind] if "answers" in curve.columns else curve
+        for i, weighting in enumerate(dict.fromkeys(part["weighting"])):
+            line = part[part["weighting"] == weighting].sort_values("n_questions")
+            x, y, se = (line[name].to_numpy(dtype=np.float64) for name in ("n_questions", "diff", "diff_se"))
+            axes.plot(x, y, "o-", markersize=3, color=COLOURS[i], label=names.get(weighting, weighting))
+            if weighting == "learned":
+                axes.fill_between(x, y - 1.96 * se, y + 1.96 * se, color=COLOURS[i], alpha=0.12, linewidth=0)
+        axes.set_title(f"{kind} answers")
+        axes.set_xlabel("questions kept, most important first")
+        axes.grid(alpha=0.3)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    panels[0].set_ylabel("accuracy on held-out pairs without ties")
+    panels[0].legend(fontsize=8, loc="lower right", frameon=False)
+    _plain(figure)
+    return figure
+
+
+def question_correlation(answers: npt.ArrayLike, checklist: Checklist) -> Figure:
+    """Correlation of the answers to every two questions over clips, with lines between dimensions.
+
+    Args:
+        answers: array [clips, questions] with a column for every question of the checklist; NaN where gated (counts 0).
+        checklist: names the columns.
+    """
+    values = np.nan_to_num(np.asarray(answers, dtype=np.float64), nan=0.0)
+    centred = values - values.mean(axis=0)
+    scale = np.sqrt((centred**2).sum(axis=0))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        correlation = (centred.T @ centred) / np.outer(scale, scale)  # constant columns: undefined, left blank
+    n = correlation.shape[0]
+    side = 3.2 + 0.19 * n
+    figure = Figure(figsize=(side + 0.9, side), layout="constrained")
+    axes = figure.add_subplot()
+    image = axes.imshow(correlation, cmap="RdBu_r", vmin=-1, vmax=1)
+    names = checklist.question_ids
+    size = 8 if n <= 30 else 6
+    axes.set_xticks(range(n), names, rotation=90, fontsize=size)
+    axes.set_yticks(range(n), names, fontsize=size)
+    dimensions = [question.dimension for question in checklist.questions]
+    for i in range(1, n):
+        if dimensions[i] != dimensions[i - 1]:
+            axes.axhline(i - 0.5, color="black", linewidth=0.8)
+            axes.axvline(i - 0.5, color="black", linewidth=0.8)
+    figure.colorbar(image, ax=axes, shrink=0.7, label="correlation over clips")
+    axes.set_title(f"Answers on {len(values)} clips")
+    return figure
+
+
+def gap_by_dimension(candidates: pd.DataFrame) -> Figure:
+    """Winner minus loser in every dimension, for pairs where the winner dominates (kept) and where not (rejected).
+
+    Args:
+        candidates: pairs by total reward before any cap, with ``dominates`` and ``dim_*_gap`` columns.
+    """
+    columns = [name for name in candidates.columns if name.startswith("dim_") and name.endswith("_gap")]
+    names = [name.removeprefix("dim_").removesuffix("_gap") for name in columns]
+    dominates = candidates["dominates"].to_numpy(dtype=bool)
+    figure = Figure(figsize=(2.4 + 1.15 * max(len(names), 2), 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    for shift, mask, colour, text in (
+        (-0.18, dominates, _KEPT, "kept: the winner dominates"),
+        (0.18, ~dominates, _REJECTED, "rejected: worse in some dimension"),
+    ):
+        axes.bar([], [], color=colour, label=f"{text} ({int(mask.sum())} pairs)")
+        for i, column in enumerate(columns):
+            values = candidates.loc[mask, column].to_numpy(dtype=np.float64)
+            if not len(values):
+                continue
+            low, first, middle, third, high = np.quantile(values, [0.05, 0.25, 0.5, 0.75, 0.95])
+            axes.plot([i + shift] * 2, [low, high], color=colour, linewidth=1.2)
+            axes.bar(i + shift, third - first, bottom=first, width=0.3, color=colour, alpha=0.55)
+            axes.plot([i + shift - 0.15, i + shift + 0.15], [middle] * 2, color="black", linewidth=1.2)
+    axes.axhline(0.0, color="black", linewidth=0.8)
+    axes.set_xticks(
+        range(len(names)), names, rotation=25 if len(names) > 5 else 0, ha="right" if len(names) > 5 else "center"
+    )
+    axes.set_ylabel("reward gap, winner minus loser")
+    axes.set_title("Gap by dimension (median, quartiles, 5 to 95 %)")
+    axes.grid(axis="y", alpha=0.3)
+    axes.legend(
+        fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.12 if len(names) <= 5 else -0.25)
+    )
+    _plain(figure)
+    return figure
+
+
+def pair_fates(report: Mapping[str, Any]) -> Figure:
+    """What became of the candidate pairs of every strategy, as stacked bars.
+
+    Args:
+        report: from :func:`vr_pipeline.rewards.report.pair_selection_report`.
+    """
+    fates = (
+        ("selected_dominating", "selected, dominating", _KEPT),
+        ("selected_not_dominating", "selected, not dominating", "#E69F00"),
+        ("over_cap", "over the cap of the group", "#56B4E9"),
+        ("below_margin", "below the margin", "#CC79A7"),
+        ("not_dominating", "not dominating", _REJECTED),
+        ("tied", "equal total", _GREY),
+    )
+    strategies = list(report["strategies"])
+    figure = Figure(figsize=(8.0, 1.3 + 0.75 * len(strategies)), layout="constrained")
+    axes = figure.add_subplot()
+    left = np.zeros(len(strategies))
+    for key, text, colour in fates:
+        counts = np.array([report["strategies"][name]["fates"][key] for name in strategies], dtype=np.float64)
+        if not counts.any():
+            continue
+        axes.barh(range(len(strategies)), counts, left=left, color=colour, label=text, height=0.6)
+        for row, (count, start) in enumerate(zip(counts, left, strict=True)):
+            total = report["strategies"][strategies[row]]["fates"]["candidates"]
+            if count >= 0.06 * total:
+                axes.text(start + count / 2, row, f"{int(count)}", ha="center", va="center", fontsize=8)
+        left += counts
+    axes.set_yticks(range(len(strategies)), strategies)
+    axes.invert_yaxis()
+    axes.set_xlabel("candidate pairs")
+    axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    axes.set_title("What became of the candidate pairs")
+    _plain(figure)
+    return figure
+
+
+def deviations_by_sub_dimension(deviations: Mapping[str, pd.DataFrame]) -> Figure:
+    """Deviations of the share of yes by sub-dimension, one colour a comparison, grouped by dimension.
+
+    Args:
+        deviations: name of the comparison -> table of
+            :func:`vr_pipeline.rewards.statistics.sub_dimension_deviations`; the same sub-dimensions in each.
+    """
+    tables = list(deviations.values())
+    labels = list(tables[0]["sub_dimension"])
+    dimensions = list(tables[0]["dimension"])
+    height = 0.8 / len(tables)
+    figure = Figure(figsize=(8.0, 1.4 + (0.2 + 0.14 * len(tables)) * max(len(labels), 3)), layout="constrained")
+    axes = figure.add_subplot()
+    for k, (name, table) in enumerate(deviations.items()):
+        by_name = table.set_index("sub_dimension").reindex(labels)
+        y = np.arange(len(labels)) - 0.4 + height * (k + 0.5)
+        middle = by_name["deviation"].to_numpy(dtype=np.float64)
+        low, high = by_name["ci_low"].to_numpy(dtype=np.float64), by_name["ci_high"].to_numpy(dtype=np.float64)
+        axes.barh(y, middle, height=height * 0.9, color=COLOURS[k % len(COLOURS)], alpha=0.8, label=name)
+        axes.hlines(y, low, high, color="black", linewidth=1.0)
+    for i in range(1, len(labels)):
+        if dimensions[i] != dimensions[i - 1]:
+            axes.axhline(i - 0.5, color="black", linewidth=0.5, alpha=0.4)
+    axes.set_yticks(
+        range(len(labels)),
+        [
+            f"{dimension}: {label}" if label != dimension else label
+            for dimension, label in zip(dimensions, labels, strict=True)
+        ],
+        fontsize=8,
+    )
+    axes.set_ylim(len(labels) - 0.4, -0.6)
+    axes.axvline(0.0, color="black", linewidth=0.8)
+    axes.grid(axis="x", alpha=0.3)
+    axes.set_xlabel("difference of the share of yes, 95 % interval by prompt")
+    if len(tables) > 1:
+        axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    else:
+        axes.set_title(next(iter(deviations)))
+    _plain(figure)
+    return figure
+
+
+def _plain(figure: Figure) -> None:
+    for axes in figure.axes:
+        axes.spines[["top", "right"]].set_visible(False)

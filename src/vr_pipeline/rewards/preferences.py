@@ -1,0 +1,166 @@
+"""Human preferences: several annotators a pair to one label, the clips they name, and the split by prompt."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from vr_pipeline.errors import InputError
+from vr_pipeline.identifiers import content_hash, prompt_id
+
+AggregationMethod = Literal["majority", "soft"]
+
+
+def aggregate_annotators(preferences: pd.DataFrame) -> pd.DataFrame:
+    """One row a pair from one row a pair and annotator.
+
+    Args:
+        preferences: table of :class:`vr_pipeline.schemas.HumanPreferences`. The same pair may be shown either way
+            round: clips are put in order of their identifiers first.
+
+    Returns:
+        pair_id, prompt_id, prompt, video_id_a, video_id_b, share_a, share_b, share_tie (of the annotators), annotators,
+        and preference: the label of more votes than any other, a tie otherwise; sorted by pair_id.
+    """
+    table = preferences[["pair_id", "prompt", "video_id_a", "video_id_b", "preference"]].astype(object)
+    turned = (table["video_id_a"] > table["video_id_b"]).to_numpy(dtype=bool)
+    first = table["video_id_a"].where(~turned, table["video_id_b"])
+    second = table["video_id_b"].where(~turned, table["video_id_a"])
+    label = table["preference"].where(~turned, table["preference"].map({"a": "b", "b": "a", "tie": "tie"}))
+    oriented = table.assign(video_id_a=first, video_id_b=second)
+    clips = oriented.drop_duplicates(["pair_id", "video_id_a", "video_id_b"])
+    if clips["pair_id"].duplicated().any():
+        pair = clips["pair_id"][clips["pair_id"].duplicated()].iloc[0]
+        raise InputError(
+            f"pair '{pair}' names more than two clips", remedy="Give every pair its own pair_id", field="pair_id"
+        )
+    votes = (
+        pd.crosstab(oriented["pair_id"], label).reindex(columns=["a", "b", "tie"], fill_value=0).astype(np.int64)
+        if len(oriented)
+        else pd.DataFrame(columns=["a", "b", "tie"], dtype=np.int64)
+    )
+    result = oriented.drop_duplicates("pair_id").sort_values("pair_id", ignore_index=True).drop(columns="preference")
+    votes = votes.loc[result["pair_id"]]
+    count = votes.to_numpy()
+    annotators = count.sum(axis=1)
+    result.insert(1, "prompt_id", [prompt_id(prompt) for prompt in result["prompt"]])
+    for i, name in enumerate(("share_a", "share_b", "share_tie")):
+        result[name] = count[:, i] / np.maximum(annotators, 1)
+    result["annotators"] = annotators
+    most = count.max(axis=1, initial=0)
+    winner = np.where(count[:, 0] == most, "a", np.where(count[:, 1] == most, "b", "tie"))
+    result["preference"] = np.where((count == most[:, None]).sum(axis=1) == 1, winner, "tie")
+    return result
+
+
+def annotator_agreement(preferences: pd.DataFrame) -> dict[str, float | int | None]:
+    """How far annotators of the same pair agree.
+
+    Returns:
+        ``pairs_with_several`` (pairs with two annotators or more), ``raw_agreement`` (share of pairs of annotators of
+        one pair that gave the same label, every pair of clips counting once), ``fleiss_kappa`` (the same corrected for
+        chance with the labels' overall shares; Fleiss 1971, with varying numbers of annotators); null where undefined.
+    """
+    oriented = aggregate_annotators(preferences)
+    shares = oriented[["share_a", "share_b", "share_tie"]].to_numpy(dtype=np.float64)
+    annotators = oriented["annotators"].to_numpy(dtype=np.float64)
+    counts = np.rint(shares * annotators[:, None])[annotators >= 2]
+    return {"pairs": len(oriented), "annotations": int(annotators.sum()), **fleiss_kappa(counts)}
+
+
+def fleiss_kappa(counts: np.ndarray) -> dict[str, float | int | None]:
+    """Fleiss' kappa of a table of votes.
+
+    Args:
+        counts: votes by item and label, array [items, labels]; every item has two votes or more.
+    """
+    votes = np.asarray(counts, dtype=np.float64)
+    if not len(votes):
+        return {"pairs_with_several": 0, "raw_agreement": None, "fleiss_kappa": None}
+    number = votes.sum(axis=1)
+    observed = float(((votes * (votes - 1)).sum(axis=1) / (number * (number - 1))).mean())
+    expected = float(((votes.sum(axis=0) / votes.sum()) ** 2).sum())
+    kappa = (observed - expected) / (1 - expected) if expected < 1 else None  # one label only: chance explains all
+    return {"pairs_with_several": len(votes), "raw_agreement": observed, "fleiss_kappa": kappa}
+
+
+def usable_pairs(pairs: pd.DataFrame, video_index: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Pairs of which both clips could be read, and the others with the reason.
+
+    Args:
+        pairs: from :func:`aggregate_annotators`.
+        video_index: the clips that were compared.
+
+    Raises:
+        InputError: a pair names a clip that the index does not have, or the same clip twice.
+    """
+    same = (pairs["video_id_a"] == pairs["video_id_b"]).to_numpy(dtype=bool)
+    if same.any():
+        pair = pairs.iloc[int(same.argmax())]
+        raise InputError(
+            f"pair '{pair['pair_id']}' compares video '{pair['video_id_a']}' with itself",
+            remedy="Correct the pair or remove it",
+            field="video_id_b",
+        )
+    status = pd.Series(video_index["status"].to_numpy(), index=pd.Index(video_index["video_id"].astype(object)))
+    reasons = pd.Series(video_index["error"].to_numpy(), index=status.index)
+    failed = pd.Series("", index=pairs.index, dtype=object)
+    for column in ("video_id_a", "video_id_b"):
+        unknown = ~pairs[column].isin(status.index).to_numpy(dtype=bool)
+        if unknown.any():
+            pair = pairs.iloc[int(unknown.argmax())]
+            raise InputError(
+                f"pair '{pair['pair_id']}' names video '{pair[column]}', which is not among the "
+                f"{len(status)} clips of preference_video_index ({int(unknown.sum())} such pairs)",
+                remedy="Add the clip to the index or remove the pair",
+                field=column,
+            )
+        bad = (pairs[column].map(status) != "ok").to_numpy(dtype=bool)
+        text = pairs[column].astype(str) + ": " + pairs[column].map(reasons).astype(str)
+        failed = failed.where(~(bad & (failed == "").to_numpy()), text)
+    dropped = (failed != "").to_numpy()
+    unusable = pairs.loc[dropped, ["pair_id", "prompt_id", "video_id_a", "video_id_b"]].assign(reason=failed[dropped])
+    return pairs[~dropped].reset_index(drop=True), unusable.reset_index(drop=True)
+
+
+def split_by_prompt(prompt_ids: pd.Series, held_out_share: float, seed: int) -> pd.Series:
+    """'fit' or 'held_out' for each prompt identifier, by a hash of the prompt, so that no prompt is on both sides.
+
+    A prompt keeps its side when others are added. Should one side be empty, the prompt of the nearest hash goes there.
+
+    Raises:
+        InputError: there are fewer than two prompts.
+    """
+    unique = sorted(set(prompt_ids))
+    if len(unique) < 2:
+        raise InputError(
+            f"the preferences are about {len(unique)} prompt(s), so that none can be held out",
+            remedy="Give preferences on two prompts or more",
+            field="prompt",
+        )
+    place = {prompt: int(content_hash("held out", seed, prompt), 16) / 2.0**64 for prompt in unique}
+    ordered = sorted(unique, key=lambda prompt: place[prompt])
+    held_out = {prompt for prompt in unique if place[prompt] < held_out_share}
+    if not held_out:
+        held_out = {ordered[0]}
+    elif len(held_out) == len(unique):
+        held_out.remove(ordered[-1])
+    return prompt_ids.map(lambda prompt: "held_out" if prompt in held_out else "fit")
+
+
+def clips_to_judge(preferences: pd.DataFrame) -> pd.DataFrame:
+    """The clips that preferences name, one row each: video_id, prompt_id, prompt, path, generator.
+
+    ``path`` and ``generator`` are empty where the preferences have no ``video_path_*`` or ``generator_*`` column.
+    """
+    parts = []
+    for side in ("a", "b"):
+        part = pd.DataFrame({"video_id": preferences[f"video_id_{side}"], "prompt": preferences["prompt"]})
+        for name, column in (("path", f"video_path_{side}"), ("generator", f"generator_{side}")):
+            part[name] = preferences[column] if column in preferences.columns else ""
+        parts.append(part)
+    clips = pd.concat(parts, ignore_index=True).drop_duplicates("video_id").sort_values("video_id", ignore_index=True)
+    clips.insert(1, "prompt_id", [prompt_id(prompt) for prompt in clips["prompt"]])
+    return clips
