@@ -39,7 +39,7 @@ class InputError(PipelineError):
             )
             if part
         )
-        super().__init__(f"{place + ': ' if place else ''}{problem}. {remedy}.")
+        super().__init__(f"{place + ': ' if place else ''}{problem}. {remedy[:1].upper()}{remedy[1:]}.")
 
     def __reduce__(self) -> tuple[object, ...]:
         # Exceptions with keyword-only arguments do not pickle by default; remote workers send them back pickled.

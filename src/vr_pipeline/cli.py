@@ -1,0 +1,111 @@
+"""Commands of the project, beside and instead of Kedro's own."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import shutil
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+import click
+
+from vr_pipeline.environment import prepare_environment
+
+prepare_environment()
+
+from kedro.framework.cli.project import run as kedro_run  # noqa: E402
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_RUNNER = "vr_pipeline.runners.DeviceRunner"
+_INTERRUPTED = 130
+
+
+@click.group(name="kedro")
+def cli() -> None:
+    """Commands of vr_pipeline."""
+
+
+@cli.command(
+    name="run",
+    params=[*kedro_run.params, click.Option(["--verbose", "-v"], is_flag=True, help="Show tracebacks of errors.")],
+)
+def run(verbose: bool, **options: Any) -> None:
+    """Run a pipeline.
+
+    Without --runner, conf/<env>/runner.yml says where nodes run; --runner-params changes single settings of it.
+    """
+    if options["pipeline"] and options["pipelines"]:
+        raise click.UsageError("Options '--pipeline' and '--pipelines' cannot be used together.")
+    if options["pipeline"]:
+        options["pipelines"], options["pipeline"] = [options["pipeline"]], None
+    options["runner"] = options["runner"] or DEFAULT_RUNNER
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        kedro_run.callback(**options)
+    except click.ClickException:
+        raise
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - every error is reported, none is swallowed
+        _report(error, verbose=verbose)
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    """Schedulers end jobs by SIGTERM; it is treated as Ctrl-C is."""
+    raise KeyboardInterrupt
+
+
+def _report(error: BaseException, *, verbose: bool) -> NoReturn:
+    """Tell the user what happened and how to go on, then leave."""
+    from vr_pipeline.explain import causes, explain
+    from vr_pipeline.runners.device_runner import RESUME_FROM
+
+    account = explain(error)
+    logger.debug("The run failed", exc_info=error)
+    if verbose or (account is None and not isinstance(error, KeyboardInterrupt)):
+        click.echo("".join(traceback.format_exception(error)), err=True)
+    if isinstance(error, KeyboardInterrupt):
+        account = "The run was stopped."
+    click.secho(account or f"The run failed: {type(error).__name__}: {error}", fg="red", err=True)
+    resume_from = next((getattr(link, RESUME_FROM) for link in causes(error) if hasattr(link, RESUME_FROM)), None)
+    if resume_from is not None:
+        click.echo(f"To go on where it stopped: {resume_command(sys.argv, resume_from)}", err=True)
+    interrupted = any(isinstance(link, KeyboardInterrupt) for link in causes(error))
+    sys.exit(_INTERRUPTED if interrupted else 1)
+
+
+def resume_command(arguments: Sequence[str], nodes: Sequence[str]) -> str:
+    """The command line that was typed, starting at ``nodes`` (at the same nodes as before if there are none).
+
+    Args:
+        arguments: the command and its arguments, as in ``sys.argv``.
+        nodes: names of nodes.
+    """
+    program, *typed = arguments
+    on_path = shutil.which("kedro")
+    command = "kedro" if on_path and Path(on_path).resolve() == Path(program).resolve() else _as_typed(program)
+    if not nodes:
+        return shlex.join([*command.split(), *typed])
+    kept, skip = [], False
+    for argument in typed:
+        if skip:
+            skip = False
+        elif argument == "--from-nodes":
+            skip = True
+        elif not argument.startswith("--from-nodes="):
+            kept.append(argument)
+    return shlex.join([*command.split(), *kept, f"--from-nodes={','.join(nodes)}"])
+
+
+def _as_typed(program: str) -> str:
+    """The program, relative to the working directory if it lies below; ``python -m kedro`` shows as its file."""
+    path = Path(program)
+    if path.name == "__main__.py":
+        return f"python -m {path.parent.name}"
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_absolute() and path.is_relative_to(here) else program

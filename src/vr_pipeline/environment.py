@@ -1,0 +1,27 @@
+"""Process settings that libraries read when they are loaded, so they have to stand before any of them is imported."""
+
+from __future__ import annotations
+
+import os
+
+_TELEMETRY_OFF = {
+    "DO_NOT_TRACK": "1",
+    "KEDRO_DISABLE_TELEMETRY": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "DVC_NO_ANALYTICS": "1",
+}
+_THREADS_AND_DETERMINISM = {
+    # Threads that spin while they wait make two processes on one machine many times slower than one after the other.
+    "OMP_WAIT_POLICY": "passive",
+    "TOKENIZERS_PARALLELISM": "false",
+    # cuBLAS chooses its workspace when CUDA starts; without this, deterministic algorithms are refused on GPUs.
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+}
+
+
+def prepare_environment() -> None:
+    """Turn telemetry off and make threads wait politely; what the user has set already stays."""
+    for name, value in {**_TELEMETRY_OFF, **_THREADS_AND_DETERMINISM}.items():
+        os.environ.setdefault(name, value)

@@ -1,0 +1,9 @@
+"""What happens around every run: the lock, logging, records of nodes, MLflow, the summary."""
+
+from vr_pipeline.hooks.lock import RunLockHook
+from vr_pipeline.hooks.logs import LoggingHook
+from vr_pipeline.hooks.mlflow_tracking import MlflowHook
+from vr_pipeline.hooks.records import NodeRecordHook
+from vr_pipeline.hooks.summary import RunSummaryHook
+
+__all__ = ["LoggingHook", "MlflowHook", "NodeRecordHook", "RunLockHook", "RunSummaryHook"]

@@ -1,0 +1,51 @@
+"""One run at a time in one project: two would write the same files."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from kedro.framework.hooks import hook_impl
+
+from vr_pipeline.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+LOCK_FILE = ".run.lock"
+
+
+class RunLockHook:
+    """Holds the project's lock for the length of a run; a second run waits. A process that dies gives it back."""
+
+    def __init__(self) -> None:
+        self._lock: FileLock | None = None
+
+    @hook_impl(tryfirst=True)
+    def before_pipeline_run(self, run_params: dict[str, Any]) -> None:
+        path = Path(run_params["project_path"]) / LOCK_FILE
+        lock = FileLock(path)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            logger.warning("Another run is active in this project; waiting for it to end (Ctrl-C gives up).")
+            lock.acquire()
+        except OSError as error:
+            raise InputError(
+                f"the project folder cannot be written ({error.strerror})", remedy="make it writable", file=path
+            ) from error
+        self._lock = lock
+
+    @hook_impl(trylast=True)
+    def after_pipeline_run(self) -> None:
+        self._release()
+
+    @hook_impl(trylast=True)
+    def on_pipeline_error(self) -> None:
+        self._release()
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None

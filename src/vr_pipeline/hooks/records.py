@@ -1,0 +1,85 @@
+"""What each node of a run did: how long, and how much it wrote."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from kedro.framework.hooks import hook_impl
+
+from vr_pipeline.work import WorkPlan
+
+if TYPE_CHECKING:
+    from kedro.pipeline.node import Node
+
+
+@dataclass
+class NodeRecord:
+    """Times in seconds of one node and the sizes of what it saved.
+
+    Nodes that return a plan of work do it while their output is saved, so ``seconds`` counts loading and saving too.
+    """
+
+    name: str
+    started: float
+    computing: float = 0.0
+    seconds: float = 0.0
+    sizes: dict[str, str] = field(default_factory=dict)
+    saved: list[str] = field(default_factory=list)
+
+
+class NodeRecordHook:
+    """Collects a :class:`NodeRecord` a node, in the order of execution."""
+
+    def __init__(self) -> None:
+        self.records: dict[str, NodeRecord] = {}
+        self.started = perf_counter()
+        self._computing_since: dict[str, float] = {}
+
+    @hook_impl(tryfirst=True)
+    def before_pipeline_run(self) -> None:
+        self.records = {}
+        self.started = perf_counter()
+
+    @hook_impl(tryfirst=True)
+    def before_dataset_loaded(self, node: Node) -> None:
+        self._record(node)
+
+    @hook_impl(trylast=True)
+    def before_node_run(self, node: Node) -> None:
+        self._record(node)
+        self._computing_since[node.name] = perf_counter()
+
+    @hook_impl(tryfirst=True)
+    def after_node_run(self, node: Node) -> None:
+        record, now = self._record(node), perf_counter()
+        record.computing = now - self._computing_since[node.name]
+        record.seconds = now - record.started
+
+    @hook_impl(tryfirst=True)
+    def after_dataset_saved(self, dataset_name: str, data: Any, node: Node) -> None:
+        record = self._record(node)
+        record.seconds = perf_counter() - record.started
+        record.saved.append(dataset_name)
+        if size := size_of(data):
+            record.sizes[dataset_name] = size
+
+    def add(self, record: NodeRecord) -> None:
+        """Take the record of a node that ran in another process."""
+        self.records[record.name] = record
+
+    def _record(self, node: Node) -> NodeRecord:
+        return self.records.setdefault(node.name, NodeRecord(node.name, perf_counter()))
+
+
+def size_of(data: Any) -> str:
+    """How much ``data`` is, in words: rows of tables (and how many of them failed), items of plans; else empty."""
+    import pandas as pd
+
+    if isinstance(data, pd.DataFrame):
+        failed = int((data["status"] == "failed").sum()) if "status" in data else 0
+        return f"{len(data)} rows" + (f", {failed} failed" if failed else "")
+    if isinstance(data, WorkPlan):
+        return f"{len(data.items)} {data.description}"
+    return ""

@@ -1,0 +1,114 @@
+"""The page of text at the end of a run: what took how long, what came out, where to look."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import click
+from kedro.framework.hooks import hook_impl
+
+from vr_pipeline.hooks.records import NodeRecord, NodeRecordHook
+
+if TYPE_CHECKING:
+    from kedro.io import CatalogProtocol
+    from kedro.pipeline import Pipeline
+
+METRICS, REPORT = "evaluation_metrics", "evaluation_report"
+
+
+class RunSummaryHook:
+    """Prints the summary of a successful run.
+
+    Args:
+        nodes: the hook that recorded them.
+    """
+
+    def __init__(self, nodes: NodeRecordHook) -> None:
+        self._nodes = nodes
+
+    @hook_impl(trylast=True)
+    def after_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol) -> None:
+        names = ", ".join(run_params.get("pipeline_names") or ["__default__"])
+        seconds = perf_counter() - self._nodes.started
+        lines = [
+            "",
+            f"Finished {names} in {duration(seconds)}, peak memory {peak_memory_gib():.2f} GiB.",
+            *node_lines(self._nodes.records.values()),
+        ]
+        outputs = pipeline.all_outputs()
+        if METRICS in outputs:
+            lines += ["", *figure_lines(catalog.load(METRICS))]
+        if REPORT in outputs:
+            report = stored_at(catalog, REPORT)
+            if report is not None:
+                lines += ["", f"Report: {shown(report, Path(run_params['project_path']))}"]
+        click.echo("\n".join(lines))
+
+
+def node_lines(records: Iterable[NodeRecord]) -> list[str]:
+    """A table of nodes: seconds including loading and saving, and what each wrote."""
+    rows = [
+        (record.name, f"{record.seconds:.1f}", "; ".join(f"{name}: {size}" for name, size in record.sizes.items()))
+        for record in records
+    ]
+    if not rows:
+        return []
+    rows = [("node", "seconds", "wrote"), *rows]
+    width, figures = (max(len(row[column]) for row in rows) for column in (0, 1))
+    return [f"  {name:<{width}}  {seconds:>{figures}}  {wrote}".rstrip() for name, seconds, wrote in rows]
+
+
+def figure_lines(metrics: Mapping[str, Any]) -> list[str]:
+    """The main figures of evaluation_metrics, gains over the original with their 95 % intervals by prompt."""
+    lines = []
+    for policy, scorers in metrics.get("gain", {}).items():
+        for scorer, gain in scorers.items():
+            lines.append(
+                f"  {policy} against original, {scorer} reward: "
+                f"{gain['mean']:+.3f}  [{gain['ci_low']:+.3f}, {gain['ci_high']:+.3f}]"
+            )
+    if agreement := metrics.get("agreement"):
+        lines.append(
+            f"  preference accuracy: tau {agreement['tau']:.3f}, diff {agreement['diff']:.3f} "
+            f"({agreement['n']} pairs, {agreement['n_ties']} ties)"
+        )
+    for strategy, pairs in metrics.get("pairs", {}).items():
+        lines.append(f"  {strategy} pairs: {pairs['n']}, of which {pairs['dominating']} dominate in every dimension")
+    return ["Held-out prompts (mean gain, 95 % interval by prompt):", *lines] if lines else []
+
+
+def stored_at(catalog: CatalogProtocol, name: str) -> Path | None:
+    """Where a dataset of the catalog keeps its file or folder; None for datasets in memory."""
+    dataset: Any = catalog.get(name)
+    for attribute in ("_filepath", "_folder", "_path"):
+        if (place := getattr(dataset, attribute, None)) is not None:
+            return Path(str(place))
+    return None
+
+
+def shown(path: Path, project: Path) -> str:
+    """A path as people type it in the project folder."""
+    return str(path.relative_to(project)) if path.is_relative_to(project) else str(path)
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
+
+
+def peak_memory_gib() -> float:
+    """Largest resident memory of this process so far, GiB; 0 where the system does not tell."""
+    if sys.platform == "win32":
+        return 0.0
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**30 if sys.platform == "darwin" else peak / 2**20

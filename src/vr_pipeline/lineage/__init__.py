@@ -1,0 +1,1 @@
+"""What a result was made from: code, data, settings, packages and machine."""

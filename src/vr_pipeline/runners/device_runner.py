@@ -1,0 +1,169 @@
+"""A Kedro runner that sends every node to a backend by its tags."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from concurrent.futures import Executor
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from kedro.pipeline import Pipeline
+from kedro.runner import AbstractRunner
+from kedro.runner.runner import _find_nodes_to_resume_from
+from kedro.runner.task import Task
+from pydantic import ValidationError
+
+from vr_pipeline.errors import InputError, PipelineError
+from vr_pipeline.runners.backends import CONFIGURATION_FILE, check_route, open_backends
+from vr_pipeline.runners.config import RunnerConfiguration
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from kedro.io import CatalogProtocol
+    from kedro.pipeline.node import Node
+    from pluggy import PluginManager
+
+    from vr_pipeline.runners.config import Route
+
+logger = logging.getLogger(__name__)
+
+RESUME_FROM = "resume_from"
+"""Attribute of the error that ended a run: the names of the nodes at which another run can go on."""
+
+
+class RunInterrupted(PipelineError):
+    """The run was stopped from outside (Ctrl-C, or a scheduler that takes the machine back)."""
+
+
+class DeviceRunner(AbstractRunner):
+    """Runs nodes where conf/<env>/runner.yml says (:class:`~vr_pipeline.runners.config.RunnerConfiguration`).
+
+    Args:
+        is_async: load and save datasets with threads; only for nodes that run in process.
+        overrides: settings that take precedence over the file's, nested as there; from
+            ``kedro run --runner-params=execution.workers=2,routes.gpu.backend=ray``.
+    """
+
+    def __init__(self, is_async: bool = False, **overrides: Any) -> None:
+        super().__init__(is_async=is_async)
+        self._overrides = overrides
+        self.configuration = _validated(overrides)
+
+    def configure(self, settings: dict[str, Any]) -> None:
+        """Take the settings of the configuration file; what the constructor was given stays on top.
+
+        Raises:
+            InputError: a key is unknown or a value is out of range.
+        """
+        self.configuration = _validated(_merged(settings, self._overrides))
+
+    def route_of(self, node: Node) -> Route:
+        """The route of a node: that of the first configured tag it carries, else the default."""
+        for tag, route in self.configuration.routes.items():
+            if tag in node.tags:
+                return route
+        return self.configuration.default
+
+    def run(
+        self,
+        pipeline: Pipeline,
+        catalog: CatalogProtocol,
+        hook_manager: PluginManager | None = None,
+        run_id: str | None = None,
+        only_missing_outputs: bool = False,
+    ) -> dict[str, Any]:
+        """Run a pipeline; see :meth:`kedro.runner.AbstractRunner.run`.
+
+        Raises:
+            InputError: the configured routes cannot be followed on this machine or cluster; nothing has run then.
+            RunInterrupted: the run was stopped; finished nodes and items are kept.
+        """
+        self._check_routes(pipeline)
+        try:
+            return super().run(pipeline, catalog, hook_manager, run_id, only_missing_outputs)
+        except KeyboardInterrupt as interrupt:
+            # Kedro tells its hooks of exceptions only, and a KeyboardInterrupt is none.
+            raise RunInterrupted("The run was stopped. Finished nodes and items are kept.") from interrupt
+
+    def _check_routes(self, pipeline: Pipeline) -> None:
+        from kedro.framework.project import pipelines
+
+        known = {"gpu", "train"}.union(
+            *(node.tags for other in (pipeline, *pipelines.values()) for node in other.nodes)
+        )
+        for tag in self.configuration.routes:
+            if tag not in known:
+                raise InputError(
+                    f"no node has the tag '{tag}'",
+                    remedy=f"use one of {', '.join(sorted(known))}",
+                    file=CONFIGURATION_FILE,
+                    field=f"routes.{tag}",
+                )
+        for node in pipeline.nodes:
+            check_route(node, self.route_of(node), self.configuration)
+
+    def _get_executor(self, max_workers: int) -> Executor | None:
+        return None
+
+    def _run(
+        self,
+        pipeline: Pipeline,
+        catalog: CatalogProtocol,
+        hook_manager: PluginManager | None = None,
+        run_id: str | None = None,
+    ) -> None:
+        """One node after the other, each on its backend: the models of two nodes seldom fit on one device."""
+        load_counts = Counter(chain.from_iterable(node.inputs for node in pipeline.nodes))
+        done: list[Node] = []
+        with open_backends(self.configuration) as backends:
+            for node in pipeline.nodes:
+                route = self.route_of(node)
+                logger.info("Node %d of %d: %s", len(done) + 1, len(pipeline.nodes), node.name)
+                task = Task(node, catalog, self._is_async, hook_manager, run_id)
+                try:
+                    backends[route.backend].run(task, route)
+                except (Exception, KeyboardInterrupt) as error:
+                    # The command line turns the names into the one command that goes on from here.
+                    setattr(error, RESUME_FROM, self.resume_point(pipeline, done, catalog))
+                    raise
+                done.append(node)
+                self._release_datasets(node, catalog, load_counts, pipeline)
+
+    @staticmethod
+    def resume_point(pipeline: Pipeline, done: Iterable[Node], catalog: CatalogProtocol) -> list[str]:
+        """Names of the nodes to start at so that everything unfinished runs; empty if nothing is finished yet."""
+        finished = set(done)
+        if not finished:
+            return []
+        return sorted(_find_nodes_to_resume_from(pipeline, set(pipeline.nodes) - finished, catalog))
+
+
+def _merged(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
+    """``top`` laid over ``base``, block by block; a route that changes its backend replaces the route below it."""
+    result = dict(base)
+    for key, value in top.items():
+        below = result.get(key)
+        if (
+            isinstance(value, dict)
+            and isinstance(below, dict)
+            and value.get("backend", below.get("backend")) == below.get("backend")
+        ):
+            result[key] = _merged(below, value)
+        else:
+            result[key] = value
+    return result
+
+
+def _validated(settings: dict[str, Any]) -> RunnerConfiguration:
+    try:
+        return RunnerConfiguration.model_validate(settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(
+            f"{first['msg']} (got {first['input']!r})",
+            remedy="correct the runner's settings",
+            file=CONFIGURATION_FILE,
+            field=".".join(str(part) for part in first["loc"]),
+        ) from error

@@ -1,0 +1,42 @@
+"""The project's session: nodes run where conf/<env>/runner.yml says, unless another runner is given."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from kedro.config import MissingConfigException
+from kedro.framework.session import KedroSession
+from kedro.runner import AbstractRunner
+
+
+class ProjectSession(KedroSession):
+    """A Kedro session whose default runner comes from the configuration."""
+
+    def run(
+        self,
+        pipeline_name: str | None = None,
+        pipeline_names: list[str] | None = None,
+        tags: Iterable[str] | None = None,
+        runner: AbstractRunner | None = None,
+        **options: Any,
+    ) -> dict[str, Any]:
+        """Run pipelines; arguments as for :meth:`kedro.framework.session.KedroSession.run`.
+
+        Raises:
+            InputError: the runner's configuration cannot be carried out.
+        """
+        from vr_pipeline.runners.device_runner import DeviceRunner
+
+        runner = runner if runner is not None else DeviceRunner()
+        if isinstance(runner, DeviceRunner):
+            runner.configure(self._runner_settings())
+        # Kedro warns of the singular argument; it means the same.
+        names = [pipeline_name] if pipeline_name else pipeline_names
+        return super().run(pipeline_names=names, tags=tags, runner=runner, **options)
+
+    def _runner_settings(self) -> dict[str, Any]:
+        try:
+            return dict(self._get_config_loader()["runner"])
+        except MissingConfigException:
+            return {}

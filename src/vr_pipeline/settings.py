@@ -1,0 +1,35 @@
+"""Project settings, read by Kedro. See https://docs.kedro.org/en/stable/configure/configuration_basics/."""
+
+from vr_pipeline.environment import prepare_environment
+
+prepare_environment()
+
+from vr_pipeline.hooks import (  # noqa: E402
+    LoggingHook,
+    MlflowHook,
+    NodeRecordHook,
+    RunLockHook,
+    RunSummaryHook,
+)
+from vr_pipeline.session import ProjectSession  # noqa: E402
+
+SESSION_CLASS = ProjectSession
+
+# Before a run the last one is called first: the lock is held before anything is recorded.
+_nodes = NodeRecordHook()
+HOOKS = (RunSummaryHook(_nodes), MlflowHook(_nodes), _nodes, LoggingHook(), RunLockHook())
+
+# The first comes with Kedro and sends usage data; the second follows runs of Kedro's own sequential runner only.
+DISABLE_HOOKS_FOR_PLUGINS = ("kedro-telemetry", "kedro-viz")
+
+CONFIG_LOADER_ARGS = {
+    "base_env": "base",
+    "default_run_env": "local",
+    "config_patterns": {
+        "runner": ["runner*"],
+        "mlflow": ["mlflow*"],
+        "logging": ["logging*"],
+    },
+    # An environment states only what it changes.
+    "merge_strategy": {"parameters": "soft", "runner": "soft", "mlflow": "soft"},
+}
