@@ -71,8 +71,10 @@ def checklist_from_mapping(content: Any, *, file: str | Path | None = None) -> C
         dimension_name = _text(dimension, "name", "a dimension", file)
         place = f"dimension '{dimension_name}'"
         _refuse_unknown_keys(dimension, {"name", "sub_dimensions"}, place, file)
-        for sub in _list_of_mappings(dimension, "sub_dimensions", place, file):
-            sub_dimensions.append(_read_sub_dimension(sub, dimension_name, file))
+        sub_dimensions.extend(
+            _read_sub_dimension(sub, dimension_name, file)
+            for sub in _list_of_mappings(dimension, "sub_dimensions", place, file)
+        )
     return build_checklist(
         _text(content, "name", "the checklist", file),
         _text(content, "modality", "the checklist", file),

@@ -1,0 +1,285 @@
+"""Reads frames of videos and images.
+
+decord reads videos first: it seeks, so that only the frames asked for are decoded. Where it cannot - it refuses some
+widths that are no multiple of 32, and formats it was not built for - PyAV reads instead. An image is a clip of one
+frame.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vr_pipeline.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+Frames = NDArray[np.uint8]
+
+# First bytes of the image formats that are read; the content counts, not the file's extension.
+_IMAGE_SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM")
+_IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"})
+VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".mpg", ".mpeg", ".gif"})
+MEDIA_SUFFIXES = _IMAGE_SUFFIXES | VIDEO_SUFFIXES
+
+
+class VideoReadError(InputError):
+    """A file cannot be read as a video or an image."""
+
+
+@dataclass(frozen=True)
+class VideoInformation:
+    """What is known of a clip without decoding it; an image has one frame and 0 frames a second."""
+
+    num_frames: int
+    fps: float
+    height: int
+    width: int
+
+
+def read_frames(path: str | Path, *, num_frames: int | None = None, fps: float | None = None) -> Frames:
+    """Reads a clip, or a sample of its frames; only what is needed is decoded.
+
+    Args:
+        path: a video or an image.
+        num_frames: at most this many frames, evenly spread from the first to the last.
+        fps: frames a second of the clip's own time. With ``num_frames`` too, that is an upper limit.
+
+    Returns:
+        uint8 array [frames, height, width, 3], RGB, upright where the file states a rotation.
+
+    Raises:
+        VideoReadError: the file is missing, empty, truncated, damaged, has no picture, or is neither video nor image.
+        ValueError: a sampling option is not positive.
+    """
+    return read_clip(path, num_frames=num_frames, fps=fps)[0]
+
+
+def read_clip(
+    path: str | Path, *, num_frames: int | None = None, fps: float | None = None
+) -> tuple[Frames, list[int], VideoInformation]:
+    """As :func:`read_frames`, with the indices of the frames that were taken and what is known of the whole clip."""
+    path = Path(path)
+    _check_file(path)
+
+    def choose(information: VideoInformation) -> list[int]:
+        return sample_indices(information.num_frames, information.fps, num_frames=num_frames, frames_per_second=fps)
+
+    if _is_image(path):
+        image = _read_image(path)[None]
+        return image, [0], VideoInformation(1, 0.0, image.shape[1], image.shape[2])
+    return _first_that_reads(path, lambda reader: reader(path, choose))
+
+
+def probe(path: str | Path) -> VideoInformation:
+    """Number of frames, frames a second, height and width in pixels (upright). Raises :class:`VideoReadError`."""
+    path = Path(path)
+    _check_file(path)
+    if _is_image(path):
+        height, width = _read_image(path).shape[:2]
+        return VideoInformation(1, 0.0, height, width)
+    return _first_that_reads(path, lambda reader: reader(path, lambda information: [0]))[2]
+
+
+def sample_indices(
+    count: int, clip_fps: float, *, num_frames: int | None = None, frames_per_second: float | None = None
+) -> list[int]:
+    """Which frames of a clip a sampling takes: strictly increasing indices in [0, count).
+
+    Args:
+        count: frames in the clip, at least 1.
+        clip_fps: the clip's frames a second; 0 if unknown, then ``frames_per_second`` has no effect.
+        num_frames: upper limit; evenly spread with both ends included, one frame is the first.
+        frames_per_second: the rate to sample at; a rate above the clip's own takes every frame.
+    """
+    if num_frames is not None and num_frames < 1:
+        raise ValueError(f"num_frames must be at least 1, got {num_frames}")
+    if frames_per_second is not None and not frames_per_second > 0:
+        raise ValueError(f"fps must be above 0, got {frames_per_second}")
+    indices = np.arange(count)
+    if frames_per_second is not None and clip_fps > 0 and frames_per_second < clip_fps:
+        step = clip_fps / frames_per_second
+        # Half-step rounding down keeps the first frame at index 0 and never passes the end.
+        indices = np.unique(np.floor(np.arange(0, count, step) + 1e-6).astype(int))
+    if num_frames is not None and num_frames < len(indices):
+        indices = indices[np.floor(np.linspace(0, len(indices) - 1, num_frames) + 0.5).astype(int)]
+    return [int(index) for index in indices]
+
+
+Choose = Callable[[VideoInformation], list[int]]
+_Result = tuple[Frames, list[int], VideoInformation]
+
+
+def _first_that_reads(path: Path, read: Callable[[Callable[[Path, Choose], _Result]], _Result]) -> _Result:
+    reasons = []
+    for reader in (_read_with_decord, _read_with_pyav):
+        try:
+            return read(reader)
+        except VideoReadError:
+            raise
+        except _library_errors() as error:
+            logger.debug("%s: %s failed: %s", path, reader.__name__, error)
+            reasons.append(error)
+    raise VideoReadError(
+        f"cannot be decoded: {_plain_reason(path, reasons[-1])}",
+        remedy="Give a complete video (mp4, mov, mkv, webm, avi, gif) or image (png, jpg, webp, bmp)",
+        file=path,
+    ) from reasons[-1]
+
+
+def _library_errors() -> tuple[type[Exception], ...]:
+    import av
+
+    errors: tuple[type[Exception], ...] = (av.error.FFmpegError, ValueError, RuntimeError, IndexError, ImportError)
+    try:
+        from decord import DECORDError
+    except ImportError:  # no build of decord for this platform: PyAV reads everything
+        return errors
+    return (*errors, DECORDError)
+
+
+def _check_file(path: Path) -> None:
+    if not path.exists():
+        raise VideoReadError("the file does not exist", remedy="Give the path of a video or an image", file=path)
+    if path.is_dir():
+        raise VideoReadError("is a folder", remedy="Give the path of a video or an image", file=path)
+    if path.stat().st_size == 0:
+        raise VideoReadError("the file is empty (0 bytes)", remedy="Copy or make it again", file=path)
+
+
+def _is_image(path: Path) -> bool:
+    with path.open("rb") as file:
+        head = file.read(16)
+    if head[:4] in (b"II*\x00", b"MM\x00*") or (head[:4] == b"RIFF" and head[8:12] == b"WEBP"):
+        return True
+    return head.startswith(_IMAGE_SIGNATURES)
+
+
+def _read_image(path: Path) -> Frames:
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"), dtype=np.uint8)
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+        raise VideoReadError(
+            f"the image cannot be decoded: {error}",
+            remedy="It is truncated or damaged: copy or make it again",
+            file=path,
+        ) from error
+
+
+def _read_with_decord(path: Path, choose: Choose) -> _Result:
+    import decord
+
+    decord.logging.set_level(decord.logging.QUIET)
+    reader = decord.VideoReader(str(path), num_threads=1 if path.stat().st_size < 1_000_000 else 0)
+    first = reader[0].asnumpy()
+    information = VideoInformation(len(reader), float(reader.get_avg_fps()), first.shape[0], first.shape[1])
+    indices = choose(information)
+    frames = first[None] if indices == [0] else reader.get_batch(indices).asnumpy()
+    if len(frames) != len(indices):
+        raise RuntimeError(f"decord gave {len(frames)} of {len(indices)} frames")
+    return np.ascontiguousarray(frames, dtype=np.uint8), indices, information
+
+
+def _read_with_pyav(path: Path, choose: Choose) -> _Result:
+    import av
+
+    with av.open(str(path)) as container:
+        if not container.streams.video:
+            raise VideoReadError(
+                "has sound but no picture" if container.streams.audio else "holds no video stream",
+                remedy="Give a file with a video stream",
+                file=path,
+            )
+        stream = container.streams.video[0]
+        rate = float(stream.average_rate or stream.guessed_rate or 0)
+        # Containers such as webm do not state the number of frames; packets are counted without decoding them.
+        count = stream.frames or sum(packet.size > 0 for packet in container.demux(stream))
+    if count < 1:
+        raise VideoReadError("the video has no frames", remedy="Copy or make it again", file=path)
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        first: Frames | None = None
+        wanted: list[int] | None = None
+        taken: list[Frames] = []
+        information = None
+        for index, frame in enumerate(container.decode(stream)):
+            if wanted is None:
+                first = _upright(frame)
+                information = VideoInformation(count, rate, first.shape[0], first.shape[1])
+                wanted = choose(information)
+            if index == wanted[len(taken)]:
+                taken.append(_upright(frame))
+                if len(taken) == len(wanted):
+                    break
+    if wanted is None or information is None:
+        raise VideoReadError("the video has no frames that decode", remedy="Copy or make it again", file=path)
+    if len(taken) < len(wanted):
+        raise VideoReadError(
+            f"only {len(taken)} of {len(wanted)} frames decode, the file is truncated or damaged",
+            remedy="Copy or make it again",
+            file=path,
+        )
+    return np.stack(taken), wanted, information
+
+
+def _upright(frame: Any) -> Frames:
+    """Pixels of a PyAV frame, turned as the file's display matrix says (counter-clockwise quarter turns)."""
+    pixels = frame.to_ndarray(format="rgb24")
+    turns = round(getattr(frame, "rotation", 0) / 90) % 4
+    return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
+
+
+def _plain_reason(path: Path, error: Exception) -> str:
+    import av
+
+    if isinstance(error, av.error.InvalidDataError):
+        with path.open("rb") as file:
+            head = file.read(512)
+        if _looks_like_text(head):
+            return "the file holds text, whatever its extension says"
+        if b"ftyp" not in head[:16] and not head.startswith((b"\x1aE\xdf\xa3", b"RIFF", b"\x00\x00\x01")):
+            return "the file is no video, whatever its extension says"
+        return "the file is truncated or damaged"
+    return str(error)
+
+
+def _looks_like_text(head: bytes) -> bool:
+    try:
+        text = head.decode("utf-8", "strict")
+    except UnicodeDecodeError:
+        return False
+    return all(character.isprintable() or character in "\r\n\t" for character in text)
+
+
+def find_media(patterns: Sequence[str | Path]) -> list[Path]:
+    """Files meant by paths, globs and folders (their media files), each once, in the order given, sorted within one.
+
+    Raises:
+        VideoReadError: a pattern matches nothing, or a folder holds no media.
+    """
+    import glob
+
+    found: dict[Path, None] = {}
+    for pattern in patterns:
+        path = Path(pattern)
+        if path.is_dir():
+            matches = sorted(child for child in path.iterdir() if child.suffix.lower() in MEDIA_SUFFIXES)
+            problem = "the folder holds no videos or images"
+        elif path.exists():
+            matches, problem = [path], ""
+        else:
+            matches = sorted(Path(match) for match in glob.glob(str(pattern), recursive=True))
+            problem = "no file has this name or matches this pattern"
+        if not matches:
+            raise VideoReadError(problem, remedy="Give a video, an image, a folder or a pattern", file=path)
+        found.update(dict.fromkeys(matches))
+    return list(found)
