@@ -165,6 +165,14 @@ class EvaluationRewards(Rewards):
     policy: Series[str]
 
 
+class OracleAnswers(Table):
+    """Answers of an oracle on evaluation clips; empty where there is none."""
+
+    video_id: Series[str]
+    question_id: Series[str]
+    p_yes: Series[float] = pa.Field(ge=0.0, le=1.0)
+
+
 class PreferencePairs(Table):
     """Pairs of clips for training: the winner's total reward is above the loser's."""
 

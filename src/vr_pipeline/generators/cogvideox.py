@@ -16,6 +16,7 @@ import numpy as np
 from vr_pipeline.errors import InputError
 from vr_pipeline.generators.config import GeneratorParameters
 from vr_pipeline.generators.contract import (
+    Adapter,
     Condition,
     Frames,
     Generator,
@@ -172,37 +173,33 @@ class CogVideoXGenerator(Generator):
 
     # -- adapters ---------------------------------------------------------------------------------------------------
 
-    def save_adapter(self, folder: Path) -> None:
-        import json
-
+    def adapter(self) -> Adapter:
         from peft.utils import get_peft_model_state_dict
 
         config = self.pipeline.transformer.peft_config["default"]
-        state = {
-            name: value.detach().float().cpu().contiguous()
-            for name, value in sorted(get_peft_model_state_dict(self.pipeline.transformer).items())
-        }
-        metadata = {
-            "r": config.r,
-            "lora_alpha": config.lora_alpha,
-            "target_modules": sorted(config.target_modules),
-        }
-        type(self.pipeline).save_lora_weights(
-            folder,
-            transformer_lora_layers=state,
-            transformer_lora_adapter_metadata=metadata,
-        )
-        (folder / "adapter_config.json").write_text(
-            json.dumps({"peft_type": "LORA", "base_model": self.weights_identity, **metadata}, indent=2) + "\n"
+        state = get_peft_model_state_dict(self.pipeline.transformer)
+        return Adapter(
+            tensors={f"transformer.{name}": state[name].detach().float().cpu().clone() for name in sorted(state)},
+            config={
+                "r": config.r,
+                "lora_alpha": config.lora_alpha,
+                "target_modules": sorted(config.target_modules),
+            },
+            base=self.weights_identity,
         )
 
-    def load_adapter(self, folder: Path | None) -> None:
+    def load_adapter(self, adapter: Adapter | None) -> None:
         self.pipeline.unload_lora_weights()
-        if folder is not None:
-            if not any(folder.glob("*.safetensors")):
-                raise InputError(
-                    "there is no adapter (*.safetensors) here",
-                    file=folder,
-                    remedy="run the pipeline dpo_training first, or give another folder",
-                )
-            self.pipeline.load_lora_weights(folder, use_safetensors=True)
+        if adapter is None:
+            return
+        if adapter.base != self.weights_identity:
+            raise InputError(
+                "the adapter was trained on another model than the one it is to change",
+                field="generator.path",
+                remedy="train the adapter again on this model, or give the model it was trained on",
+            )
+        self.pipeline.transformer.load_lora_adapter(
+            dict(adapter.tensors),
+            prefix="transformer",
+            metadata={f"transformer.{name}": value for name, value in adapter.config.items()},
+        )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -24,6 +25,32 @@ if TYPE_CHECKING:
 
 Frames = npt.NDArray[np.uint8]
 Condition = dict[str, "torch.Tensor"]
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A low-rank adapter as plain data.
+
+    Attributes:
+        tensors: weights by name, with the component they belong to as prefix (``transformer.``), in the names that
+            ``pipeline.load_lora_weights`` of diffusers reads.
+        config: rank (r), scale (lora_alpha) and target_modules.
+        base: identity of the weights it was trained on.
+        provenance: how it was made: settings, data hashes; goes into the model card.
+    """
+
+    tensors: dict[str, torch.Tensor]
+    config: dict[str, Any]
+    base: str
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def identity(self) -> str:
+        """Hash of weights and scale."""
+        parts: list[str | bytes] = [str(self.config["r"]), str(self.config["lora_alpha"]), self.base]
+        for name, value in sorted(self.tensors.items()):
+            parts += [name, value.numpy().tobytes()]
+        return content_hash("adapter", *parts)
 
 
 class Generator(ABC):
@@ -100,12 +127,12 @@ class Generator(ABC):
     # -- adapters ---------------------------------------------------------------------------------------------------
 
     @abstractmethod
-    def save_adapter(self, folder: Path) -> None:
-        """Write the adapter as safetensors that ``pipeline.load_lora_weights(folder)`` of diffusers reads."""
+    def adapter(self) -> Adapter:
+        """A copy of the current adapter."""
 
     @abstractmethod
-    def load_adapter(self, folder: Path | None) -> None:
-        """Replace the current adapter with the one in a folder, or remove it."""
+    def load_adapter(self, adapter: Adapter | None) -> None:
+        """Replace the current adapter with another, or remove it."""
 
     def add_adapter(self, *, rank: int, alpha: float, targets: Sequence[str] | None, seed: int) -> list[Any]:
         """Add a trainable low-rank adapter whose initial output is zero.

@@ -8,13 +8,14 @@ not for the oracle is the signature of reward hacking.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from vr_pipeline.micro_world.preferences import UTILITY
 from vr_pipeline.micro_world.world import BACKGROUNDS, COLOURS, DIRECTIONS, SHAPES, SIZE, Scene, answers, parse_prompt
 
 Floats = npt.NDArray[np.float64]
@@ -195,6 +196,11 @@ class Oracle:
     """One forest for each attribute a prompt can name and for each question without a prompt."""
 
     forests: dict[str, Forest]
+
+    @property
+    def weights(self) -> Mapping[str, float]:
+        """The hidden utility of a yes to each question."""
+        return UTILITY
 
     @classmethod
     def fit(

@@ -1,0 +1,65 @@
+"""A folder of clips that somebody else made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from kedro.io import AbstractDataset
+
+from vr_pipeline.errors import InputError
+
+_NOT_CLIPS = {".json", ".csv", ".txt", ".md", ".parquet", ".jsonl"}
+
+
+class ClipFolder(Mapping[str, Path]):
+    """Files of a folder by their path relative to it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._files = {
+            path.relative_to(folder).as_posix(): path
+            for path in sorted(folder.rglob("*"))
+            if path.is_file() and path.suffix.lower() not in _NOT_CLIPS and not path.name.startswith(".")
+        }
+
+    def __getitem__(self, name: str) -> Path:
+        return self._files[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+
+class ClipFolderDataset(AbstractDataset[None, ClipFolder]):
+    """Loads a folder of given clips; read only.
+
+    Args:
+        path: the folder.
+        metadata: for plugins; not used here.
+    """
+
+    def __init__(self, *, path: str, metadata: dict[str, Any] | None = None) -> None:
+        self._path = Path(path)
+        self.metadata = metadata
+
+    def load(self) -> ClipFolder:
+        if not self._path.is_dir():
+            raise InputError(
+                "there is no such folder of clips",
+                file=self._path,
+                remedy="put the clips that people compared there, or set another path in the catalog",
+            )
+        return ClipFolder(self._path)
+
+    def save(self, data: None) -> None:
+        raise NotImplementedError("given clips are only read")
+
+    def _exists(self) -> bool:
+        return self._path.is_dir()
+
+    def _describe(self) -> dict[str, Any]:
+        return {"path": str(self._path)}

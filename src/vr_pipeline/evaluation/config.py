@@ -1,0 +1,31 @@
+"""Parameters of evaluation."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from vr_pipeline.config import Parameters
+from vr_pipeline.generators.config import GeneratorParameters
+
+
+class ReportParameters(Parameters):
+    """What the report page shows."""
+
+    title: str = Field("Evaluation of preference-trained policies", description="Heading of the page.")
+    num_prompts: int = Field(8, ge=0, description="Held-out prompts whose clips are shown side by side.")
+    clips_per_prompt: int = Field(1, ge=1, description="Seeds shown of each of these prompts.")
+    note: str = Field("", description="A sentence shown at the top, for example that the data are simulated.")
+
+
+class EvaluationParameters(Parameters):
+    """The pipeline evaluation."""
+
+    generator: GeneratorParameters = Field(description="The generator; the same as in dpo_training.")
+    splits: list[Literal["train", "validation", "test"]] = Field(
+        default=["test"], description="Splits of the prompts on which policies are compared."
+    )
+    videos_per_prompt: int = Field(16, ge=1, description="Clips of each policy for each prompt.")
+    seed: int = Field(10, description="Base seed; all policies get the same seeds.")
+    report: ReportParameters = Field(default_factory=ReportParameters, description="The report page.")

@@ -1,0 +1,175 @@
+"""Numbers that say whether a policy is better: by the judge it was trained with, and by an oracle where one exists."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from vr_pipeline.evaluation.policies import ORIGINAL
+from vr_pipeline.rewards.statistics import clustered_mean, paired_gain, win_rate
+
+if TYPE_CHECKING:
+    from vr_pipeline.checklist.schema import Checklist
+    from vr_pipeline.datasets.manifest import ItemFolder
+    from vr_pipeline.evaluation.oracle import Oracle
+
+
+def oracle_tables(
+    oracle: Oracle | None, folder: ItemFolder, index: pd.DataFrame, checklist: Checklist, *, chunk: int = 256
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The oracle's answers and rewards for the clips of an index; empty tables where there is no oracle.
+
+    Returns:
+        answers (video_id, question_id, p_yes), and rewards (video_id, prompt_id, policy, total, dim_*).
+    """
+    dimension_columns = [f"dim_{name}" for name in checklist.dimensions]
+    if oracle is None:
+        return (
+            pd.DataFrame(
+                {
+                    "video_id": pd.Series(dtype=str),
+                    "question_id": pd.Series(dtype=str),
+                    "p_yes": pd.Series(dtype=float),
+                }
+            ),
+            pd.DataFrame(
+                {name: pd.Series(dtype=str) for name in ("video_id", "prompt_id", "policy")}
+                | {name: pd.Series(dtype=float) for name in ("total", *dimension_columns)}
+            ),
+        )
+    made = index[index["status"] == "ok"].reset_index(drop=True)
+    questions = list(checklist.question_ids)
+    weights = np.array([oracle.weights[question] for question in questions])
+    parts = []
+    for start in range(0, len(made), chunk):
+        rows = made.iloc[start : start + chunk]
+        clips = np.stack([folder.load(video_id) for video_id in rows["video_id"]])
+        parts.append(oracle.probabilities(clips, rows["prompt"].tolist(), questions))
+    probabilities = np.concatenate(parts)
+    answers = pd.DataFrame(
+        {
+            "video_id": np.repeat(made["video_id"].to_numpy(), len(questions)),
+            "question_id": np.tile(questions, len(made)),
+            "p_yes": probabilities.ravel(),
+        }
+    )
+    valued = probabilities * weights
+    rewards = made[["video_id", "prompt_id", "policy"]].assign(total=valued.sum(axis=1))
+    dimension_of = np.array([question.dimension for question in checklist.questions])
+    for name in checklist.dimensions:
+        rewards[f"dim_{name}"] = valued[:, dimension_of == name].sum(axis=1)
+    return answers, rewards
+
+
+def policy_metrics(rewards: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """Mean and standard error (clustered by prompt) of total and dimension rewards, by policy."""
+
+    def summary(part: pd.DataFrame, column: str) -> dict[str, float]:
+        mean = clustered_mean(part[column].to_numpy(), part["prompt_id"].to_numpy())
+        return {"mean": mean.mean, "se": mean.se}
+
+    dimensions = [name for name in rewards.columns if name.startswith("dim_")]
+    return {
+        str(policy): {
+            "total": summary(part, "total"),
+            "dimensions": {name.removeprefix("dim_"): summary(part, name) for name in dimensions},
+        }
+        for policy, part in rewards.groupby("policy", sort=True)
+    }
+
+
+def gains_over_original(rewards: pd.DataFrame) -> dict[str, dict[str, float]]:
+    """Gain of each policy over the original, 95 % interval by prompt."""
+    original = rewards[rewards["policy"] == ORIGINAL]
+    gains = {}
+    for policy, part in rewards.groupby("policy", sort=True):
+        if policy == ORIGINAL:
+            continue
+        gain = paired_gain(
+            part["total"].to_numpy(),
+            part["prompt_id"].to_numpy(),
+            original["total"].to_numpy(),
+            original["prompt_id"].to_numpy(),
+        )
+        gains[str(policy)] = {"mean": gain.mean, "ci_low": gain.ci_low, "ci_high": gain.ci_high}
+    return gains
+
+
+def win_rates(rewards: pd.DataFrame, index: pd.DataFrame) -> dict[str, dict[str, float]]:
+    """How often the clip of a policy beats the original's of the same prompt and seed, ties counting half."""
+    table = rewards.merge(index[["video_id", "sample_index"]], on="video_id", suffixes=("_", ""))
+    wide = table.pivot_table(index=["prompt_id", "sample_index"], columns="policy", values="total").dropna()
+    rates = {}
+    for policy in sorted(set(wide.columns) - {ORIGINAL}):
+        rate = win_rate(
+            (wide[policy] - wide[ORIGINAL]).to_numpy(), wide.index.get_level_values("prompt_id").to_numpy()
+        )
+        rates[str(policy)] = {"rate": rate.rate, "ci_low": rate.ci_low, "ci_high": rate.ci_high}
+    return rates
+
+
+def judge_oracle_agreement(judge: pd.DataFrame, oracle: pd.DataFrame) -> dict[str, Any]:
+    """Share of answers on which judge and oracle agree, over all and by question; empty without an oracle."""
+    both = judge[["video_id", "question_id", "p_yes"]].merge(
+        oracle, on=["video_id", "question_id"], suffixes=("_judge", "_oracle")
+    )
+    if both.empty:
+        return {}
+    same = (both["p_yes_judge"] > 0.5) == (both["p_yes_oracle"] > 0.5)
+    return {
+        "overall": float(same.mean()),
+        "questions": {str(name): float(value) for name, value in same.groupby(both["question_id"]).mean().items()},
+    }
+
+
+def evaluation_metrics(
+    *,
+    judge_rewards: pd.DataFrame,
+    oracle_rewards: pd.DataFrame,
+    judge_answers: pd.DataFrame,
+    oracle_answers: pd.DataFrame,
+    index: pd.DataFrame,
+    agreement: Mapping[str, Any],
+    pairs: Mapping[str, pd.DataFrame],
+) -> dict[str, Any]:
+    """Everything the evaluation found, in the layout of data/08_reporting/evaluation_metrics.json.
+
+    Args:
+        judge_rewards: rewards by the judge, with policy.
+        oracle_rewards: the same by the oracle; may be empty.
+        judge_answers: long table of answers.
+        oracle_answers: long table of answers; may be empty.
+        index: video index of the clips.
+        agreement: tau, diff, epsilon, n, n_ties on held-out human preferences.
+        pairs: selected pairs by strategy.
+    """
+    sources = {"judge": judge_rewards} | ({"oracle": oracle_rewards} if len(oracle_rewards) else {})
+    by_source = {source: policy_metrics(table) for source, table in sources.items()}
+    gains = {source: gains_over_original(table) for source, table in sources.items()}
+    wins = {source: win_rates(table, index) for source, table in sources.items()}
+    policies = sorted(by_source["judge"], key=lambda name: (name != ORIGINAL, name))
+    trained = [name for name in policies if name != ORIGINAL]
+    failed = index[index["status"] != "ok"]
+    return {
+        "policies": {name: {source: by_source[source][name] for source in sources} for name in policies},
+        "gain": {name: {source: gains[source][name] for source in sources} for name in trained},
+        "win_rate": {name: {source: wins[source][name] for source in sources} for name in trained},
+        "agreement": {key: agreement[key] for key in ("tau", "diff", "epsilon", "n", "n_ties")},
+        "judge_oracle_agreement": judge_oracle_agreement(judge_answers, oracle_answers),
+        "pairs": {
+            strategy: {
+                "n": len(table),
+                "dominating": int(table["dominates"].sum()),
+                "not_dominating": int((~table["dominates"]).sum()),
+            }
+            for strategy, table in sorted(pairs.items())
+        },
+        "clips": {
+            "prompts": int(index["prompt_id"].nunique()),
+            "per_policy": int(index.groupby("policy").size().max()),
+            "failed": len(failed),
+        },
+    }

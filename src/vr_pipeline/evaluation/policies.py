@@ -1,0 +1,86 @@
+"""Clips of every policy for the same prompts and seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from vr_pipeline.evaluation.config import EvaluationParameters
+from vr_pipeline.generators.contract import Adapter, sampling_identity
+from vr_pipeline.generators.plans import sample_items, video_items
+from vr_pipeline.identifiers import content_hash
+from vr_pipeline.work import WorkItem, WorkPlan
+
+if TYPE_CHECKING:
+    from vr_pipeline.generators.contract import Generator
+
+ORIGINAL = "original"
+"""Name of the policy without an adapter."""
+
+
+@dataclass
+class _PolicyGenerator:
+    """One model in memory whose adapter is changed when the policy changes."""
+
+    generator: Generator
+    adapters: Mapping[str, Adapter]
+    current: str = ORIGINAL
+
+    def switch_to(self, policy: str) -> Generator:
+        if policy != self.current:
+            self.generator.load_adapter(self.adapters.get(policy))
+            self.current = policy
+        return self.generator
+
+
+def plan_policy_clips(
+    prompts: pd.DataFrame, adapters: Mapping[str, Adapter], parameters: EvaluationParameters
+) -> WorkPlan:
+    """Plan the clips of the original generator and of each adapter, a policy after the other.
+
+    Args:
+        prompts: table with prompt_id and prompt.
+        adapters: policies by name.
+        parameters: settings.
+    """
+    settings = parameters.generator
+    base = sampling_identity(settings)
+    producers = {ORIGINAL: base} | {
+        name: content_hash("policy", base, adapter.identity) for name, adapter in adapters.items()
+    }
+    items = [
+        item
+        for policy, producer in producers.items()
+        for item in video_items(
+            prompts,
+            # The policy's name is part of the clip, or two equal adapters would claim the same file.
+            producer=content_hash(policy, producer),
+            parameters=settings,
+            videos_per_prompt=parameters.videos_per_prompt,
+            seed=parameters.seed,
+            metadata={"policy": policy},
+        )
+    ]
+
+    def setup() -> _PolicyGenerator:
+        from vr_pipeline.generators import load_generator
+
+        return _PolicyGenerator(load_generator(settings), adapters)
+
+    def make_batch(policies: _PolicyGenerator, batch: Sequence[WorkItem]) -> list[Any]:
+        made: list[Any] = []
+        for policy, group in groupby(batch, key=lambda item: str(item.metadata["policy"])):
+            made += sample_items(policies.switch_to(policy), list(group))
+        return made
+
+    return WorkPlan(
+        items=items,
+        make_batch=make_batch,
+        batch_size=settings.batch_size,
+        description="evaluation videos",
+        setup=setup,
+    )

@@ -1,0 +1,5 @@
+"""Preference training of the generator, once for each pair-selection strategy."""
+
+from vr_pipeline.pipelines.dpo_training.pipeline import create_pipeline
+
+__all__ = ["create_pipeline"]

@@ -1,0 +1,43 @@
+"""Pipeline dpo_training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kedro.pipeline import Node, Pipeline
+
+from vr_pipeline.pipelines.dpo_training import nodes
+
+STRATEGIES = ("mpo", "dpo")
+"""Pair-selection strategies a policy is trained for; 'dpo' is the baseline of the ablation."""
+
+
+def create_pipeline(**kwargs: Any) -> Pipeline:
+    """Pairs and clips to one adapter for each strategy."""
+    return Pipeline(
+        [
+            Node(
+                nodes.encode_latents,
+                inputs=[
+                    "videos",
+                    "video_index",
+                    "preference_pairs_mpo",
+                    "preference_pairs_dpo",
+                    "params:dpo_training",
+                ],
+                outputs="latents",
+                name="encode_latents",
+                tags=["gpu"],
+            ),
+            *(
+                Node(
+                    nodes.train_policy,
+                    inputs=[f"preference_pairs_{strategy}", "latents", "filtered_prompts", "params:dpo_training"],
+                    outputs=[f"policy_{strategy}", f"training_log_{strategy}"],
+                    name=f"train_policy_{strategy}",
+                    tags=["gpu", "train"],
+                )
+                for strategy in STRATEGIES
+            ),
+        ]
+    )

@@ -1,0 +1,118 @@
+"""Nodes of evaluation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from vr_pipeline.errors import InputError
+from vr_pipeline.evaluation.config import EvaluationParameters
+from vr_pipeline.work import WorkPlan
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from vr_pipeline.checklist.schema import Checklist
+    from vr_pipeline.evaluation.oracle import Oracle
+    from vr_pipeline.generators.contract import Adapter
+
+
+def generate_evaluation_videos(
+    filtered_prompts: pd.DataFrame, policy_mpo: Adapter, policy_dpo: Adapter, parameters: EvaluationParameters
+) -> WorkPlan:
+    """Make clips of the original generator and of both policies for held-out prompts, from the same seeds."""
+    from vr_pipeline.evaluation.policies import plan_policy_clips
+
+    prompts = filtered_prompts[filtered_prompts["split"].isin(parameters.splits)]
+    if prompts.empty:
+        raise InputError(
+            f"no prompt is left in the splits {', '.join(parameters.splits)}",
+            field="evaluation.splits",
+            remedy="choose other splits, change the shares in prompt_filtering, or supply more prompts",
+        )
+    return plan_policy_clips(prompts, {"dpo": policy_dpo, "mpo": policy_mpo}, parameters)
+
+
+def index_evaluation_videos(evaluation_videos: Any) -> pd.DataFrame:
+    """List the clips of every policy."""
+    from vr_pipeline.video.index import index_made_clips
+
+    return index_made_clips(evaluation_videos)
+
+
+def consult_oracle(
+    oracle: Oracle | None, evaluation_videos: Any, evaluation_video_index: pd.DataFrame, checklist: Checklist
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Ask the oracle about the same clips; empty tables where there is none."""
+    from vr_pipeline.evaluation.metrics import oracle_tables
+
+    return oracle_tables(oracle, evaluation_videos, evaluation_video_index, checklist)
+
+
+def compute_evaluation_metrics(
+    evaluation_rewards: pd.DataFrame,
+    evaluation_oracle_rewards: pd.DataFrame,
+    evaluation_answers: pd.DataFrame,
+    evaluation_oracle_answers: pd.DataFrame,
+    evaluation_video_index: pd.DataFrame,
+    reward_agreement: dict[str, Any],
+    preference_pairs_mpo: pd.DataFrame,
+    preference_pairs_dpo: pd.DataFrame,
+) -> dict[str, Any]:
+    """Rewards by policy with standard errors, gains with intervals, agreement with people, and counts of pairs."""
+    from vr_pipeline.evaluation.metrics import evaluation_metrics
+
+    return evaluation_metrics(
+        judge_rewards=evaluation_rewards,
+        oracle_rewards=evaluation_oracle_rewards,
+        judge_answers=evaluation_answers,
+        oracle_answers=evaluation_oracle_answers,
+        index=evaluation_video_index,
+        agreement=reward_agreement,
+        pairs={"mpo": preference_pairs_mpo, "dpo": preference_pairs_dpo},
+    )
+
+
+def draw_evaluation_plots(
+    evaluation_metrics: dict[str, Any], training_log_mpo: pd.DataFrame, training_log_dpo: pd.DataFrame
+) -> tuple[Figure, Figure]:
+    """Reward by dimension and policy with standard errors, and the curves of both trainings."""
+    from vr_pipeline.evaluation.plots import rewards_by_dimension, training_curves
+
+    return (
+        rewards_by_dimension(evaluation_metrics),
+        training_curves({"mpo": training_log_mpo, "dpo": training_log_dpo}),
+    )
+
+
+def write_report(
+    evaluation_metrics: dict[str, Any],
+    evaluation_videos: Any,
+    evaluation_video_index: pd.DataFrame,
+    evaluation_rewards: pd.DataFrame,
+    evaluation_oracle_rewards: pd.DataFrame,
+    reward_weights: dict[str, Any],
+    checklist: Checklist,
+    training_log_mpo: pd.DataFrame,
+    training_log_dpo: pd.DataFrame,
+    prompt_filter_report: dict[str, Any],
+    pair_selection_report: dict[str, Any],
+    parameters: EvaluationParameters,
+) -> str:
+    """Write one self-contained page: clips side by side, rewards, weights, pairs and training."""
+    from vr_pipeline.evaluation.report import render_report
+
+    return render_report(
+        metrics=evaluation_metrics,
+        videos=evaluation_videos,
+        index=evaluation_video_index,
+        judge_rewards=evaluation_rewards,
+        oracle_rewards=evaluation_oracle_rewards,
+        weights=reward_weights,
+        checklist=checklist,
+        training_logs={"mpo": training_log_mpo, "dpo": training_log_dpo},
+        prompt_filter=prompt_filter_report,
+        pair_selection=pair_selection_report,
+        parameters=parameters.report,
+    )

@@ -1,0 +1,5 @@
+"""Several clips for each prompt, and an index of the clips that people compared."""
+
+from vr_pipeline.pipelines.video_generation.pipeline import create_pipeline
+
+__all__ = ["create_pipeline"]

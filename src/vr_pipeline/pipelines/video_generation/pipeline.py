@@ -1,0 +1,37 @@
+"""Pipeline video_generation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kedro.pipeline import Node, Pipeline
+
+from vr_pipeline.pipelines.video_generation import nodes
+
+
+def create_pipeline(**kwargs: Any) -> Pipeline:
+    """Filtered prompts to clips and their index; given clips to their index."""
+    return Pipeline(
+        [
+            Node(
+                nodes.generate_videos,
+                inputs=["filtered_prompts", "params:video_generation"],
+                outputs="videos",
+                name="generate_videos",
+                tags=["gpu"],
+            ),
+            Node(nodes.index_videos, inputs="videos", outputs="video_index", name="index_videos"),
+            Node(
+                nodes.index_preference_videos,
+                inputs=["preference_clips", "preference_videos"],
+                outputs="preference_video_index",
+                name="index_preference_videos",
+            ),
+            Node(
+                nodes.draw_contact_sheet,
+                inputs=["videos", "video_index"],
+                outputs="video_contact_sheet",
+                name="draw_contact_sheet",
+            ),
+        ]
+    )

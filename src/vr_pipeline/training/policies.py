@@ -1,0 +1,75 @@
+"""From tables of pairs to a trained adapter."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from vr_pipeline.generators import load_generator
+from vr_pipeline.generators.contract import Adapter
+from vr_pipeline.identifiers import content_hash, pair_id
+from vr_pipeline.training.config import DpoTrainingParameters
+from vr_pipeline.training.latents import read_latents
+from vr_pipeline.training.preference_trainer import TrainingPair, train_on_pairs
+
+if TYPE_CHECKING:
+    from vr_pipeline.datasets.manifest import ItemFolder
+
+
+def train_policy_on_pairs(
+    pairs: pd.DataFrame, latents: ItemFolder, prompts: pd.DataFrame, parameters: DpoTrainingParameters
+) -> tuple[Adapter, pd.DataFrame]:
+    """Train an adapter on a table of pairs.
+
+    Args:
+        pairs: table with prompt_id, winner_video_id and loser_video_id.
+        latents: shards that hold the latents of all clips of the pairs.
+        prompts: table with prompt_id and prompt.
+        parameters: settings.
+
+    Returns:
+        the adapter and the training log.
+    """
+    generator = load_generator(parameters.generator)
+    training_pairs = [
+        TrainingPair(
+            pair_id(row.prompt_id, row.winner_video_id, row.loser_video_id),
+            row.prompt_id,
+            row.winner_video_id,
+            row.loser_video_id,
+        )
+        for row in pairs.itertuples(index=False)
+    ]
+    texts = prompts.set_index("prompt_id")["prompt"]
+    used = sorted(set(pairs["prompt_id"]))
+    conditions = {}
+    for start in range(0, len(used), 64):
+        chunk = used[start : start + 64]
+        condition = generator.encode_prompts([texts[name] for name in chunk])
+        for row, name in enumerate(chunk):
+            conditions[name] = {key: value[row : row + 1] for key, value in condition.items()}
+    log = train_on_pairs(
+        generator,
+        training_pairs,
+        read_latents(latents),
+        conditions,
+        parameters.training,
+        description=f"train on {len(training_pairs)} pairs",
+    )
+    training = parameters.training
+    provenance = {
+        "base": parameters.generator.path,
+        "prediction": generator.prediction_type,
+        "error": f"mean squared error over all latent elements, {generator.error_space} space",
+        "loss": training.loss,
+        "beta": training.beta,
+        "learning_rate": training.learning_rate,
+        "batch_size": training.batch_size,
+        "steps": training.steps,
+        "seed": training.seed,
+        "pairs": len(training_pairs),
+        "pairs_identity": content_hash(*sorted(pair.pair_id + pair.winner for pair in training_pairs)),
+    }
+    return replace(generator.adapter(), provenance=provenance), log

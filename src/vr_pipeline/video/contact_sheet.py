@@ -1,0 +1,46 @@
+"""A picture of many clips at once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from vr_pipeline.datasets.manifest import ItemFolder
+
+
+def contact_sheet(folder: ItemFolder, index: pd.DataFrame, *, prompts: int = 12, samples: int = 6) -> Figure:
+    """First, middle and last frame of a few clips of each of a few prompts.
+
+    Args:
+        folder: the clips.
+        index: video index of the folder.
+        prompts: rows at most, evenly spread over the prompts in order of their text.
+        samples: clips a row at most.
+    """
+    from matplotlib.figure import Figure
+
+    made = index[index["status"] == "ok"]
+    texts = sorted(made["prompt"].unique())
+    chosen = [texts[at] for at in np.unique(np.linspace(0, len(texts) - 1, min(prompts, len(texts))).round().astype(int))]
+    figure = Figure(figsize=(2.6 + samples * 1.55, 0.3 + 0.62 * len(chosen)), layout="constrained", dpi=120)
+    axes = figure.subplots(len(chosen), samples, squeeze=False)
+    for row, text in enumerate(chosen):
+        clips = made[made["prompt"] == text].sort_values("sample_index")["video_id"].head(samples).tolist()
+        for column in range(samples):
+            axis = axes[row, column]
+            axis.set_axis_off()
+            if column >= len(clips):
+                continue
+            frames = folder.load(clips[column])
+            strip = np.concatenate([frames[0], frames[len(frames) // 2], frames[-1]], axis=1)
+            axis.imshow(strip, interpolation="nearest", aspect="equal")
+        axes[row, 0].text(
+            -0.04, 0.5, text, transform=axes[row, 0].transAxes, ha="right", va="center", fontsize=7, wrap=True
+        )
+    figure.suptitle("First, middle and last frame of generated clips", fontsize=8)
+    return figure
