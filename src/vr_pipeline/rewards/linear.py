@@ -71,7 +71,9 @@ class RewardWeights:
         for name in ("weights", "ci_low", "ci_high", "removed"):
             value = getattr(self, name)
             kind = np.bool_ if name == "removed" else np.float64
-            array = np.full(len(ids), defaults[name], kind) if value is None else np.array(value, dtype=kind)
+            array: npt.NDArray[Any] = (
+                np.full(len(ids), defaults[name], kind) if value is None else np.array(value, dtype=kind)
+            )
             if array.shape != (len(ids),):
                 raise InputError(
                     f"{array.size} values for {len(ids)} questions", remedy="Give one value a question", field=name

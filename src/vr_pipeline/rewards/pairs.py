@@ -26,6 +26,7 @@ _PAIRS_AT_A_TIME = 1 << 18
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def select_and_count_pairs(
     dimensions = [str(name) for name in rewards.columns if str(name).startswith("dim_")]
     table = _Clips.make(rewards, dimensions, group_size)
     counts = {"candidates": 0, "tied": 0, "not_dominating": 0, "below_margin": 0}
-    parts: list[tuple[IntArray, IntArray, FloatArray, npt.NDArray[np.bool_]]] = []
+    parts: list[tuple[IntArray, IntArray, FloatArray, BoolArray]] = []
     for first, second in table.candidate_pairs():
         difference = table.total[first] - table.total[second]
         differs = np.abs(difference) > TOLERANCE
@@ -124,7 +125,7 @@ def select_and_count_pairs(
         swap = difference < 0
         winner, loser = np.where(swap, second, first), np.where(swap, first, second)
         margin = np.abs(difference)
-        dominates = (table.values[winner] - table.values[loser] >= -TOLERANCE).all(axis=1)
+        dominates = np.asarray((table.values[winner] - table.values[loser] >= -TOLERANCE).all(axis=1), dtype=bool)
         passed = margin >= min_margin - TOLERANCE
         if strategy == "mpo":
             counts["not_dominating"] += int((~dominates).sum())

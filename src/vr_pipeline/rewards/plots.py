@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from vr_pipeline.rewards.linear import RewardWeights, checked_preference
 
@@ -172,11 +173,12 @@ def gap_by_dimension(candidates: pd.DataFrame) -> Figure:
     dominates = candidates["dominates"].to_numpy(dtype=bool)
     figure = Figure(figsize=(2.4 + 1.15 * max(len(names), 2), 4.2), layout="constrained")
     axes = figure.add_subplot()
+    handles: list[Patch] = []
     for shift, mask, colour, text in (
         (-0.18, dominates, _KEPT, "kept: the winner dominates"),
         (0.18, ~dominates, _REJECTED, "rejected: worse in some dimension"),
     ):
-        axes.bar([], [], color=colour, label=f"{text} ({int(mask.sum())} pairs)")
+        handles.append(Patch(color=colour, alpha=0.55, label=f"{text} ({int(mask.sum())} pairs)"))
         for i, column in enumerate(columns):
             values = candidates.loc[mask, column].to_numpy(dtype=np.float64)
             if not len(values):
@@ -193,7 +195,11 @@ def gap_by_dimension(candidates: pd.DataFrame) -> Figure:
     axes.set_title("Gap by dimension (median, quartiles, 5 to 95 %)")
     axes.grid(axis="y", alpha=0.3)
     axes.legend(
-        fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.12 if len(names) <= 5 else -0.25)
+        handles=handles,
+        fontsize=8,
+        frameon=False,
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.12 if len(names) <= 5 else -0.25),
     )
     _plain(figure)
     return figure

@@ -42,8 +42,8 @@ def answers_matrix(
         raise InputError(f"unknown kind of answers '{kind}'", remedy="Use probability or binary", field="answers")
     wanted_videos = pd.Index(pd.unique(pd.Series(list(video_ids), dtype=object)))
     wanted_questions = pd.Index(list(question_ids), dtype=object)
-    row = wanted_videos.get_indexer(answers["video_id"].astype(object))
-    column = wanted_questions.get_indexer(answers["question_id"].astype(object))
+    row = wanted_videos.get_indexer(pd.Index(answers["video_id"].astype(object)))
+    column = wanted_questions.get_indexer(pd.Index(answers["question_id"].astype(object)))
     used = np.flatnonzero((row >= 0) & (column >= 0))
     row, column = row[used], column[used]
     flat = row.astype(np.int64) * len(wanted_questions) + column
@@ -51,11 +51,9 @@ def answers_matrix(
     if (times != 1).any():
         place = int((times != 1).argmax())
         video, question = wanted_videos[place // len(wanted_questions)], wanted_questions[place % len(wanted_questions)]
-        count = "no answer" if times[place] == 0 else f"{times[place]} answers"
+        count = "is no answer" if times[place] == 0 else f"are {times[place]} answers"
         raise InputError(
-            f"there is {count} of video '{video}' to question '{question}'"
-            if times[place] == 0
-            else f"there are {count} of video '{video}' to question '{question}'",
+            f"there {count} of video '{video}' to question '{question}'",
             remedy="Judge the clip again with the checklist in use",
             field="question_id",
         )
@@ -73,9 +71,8 @@ def answers_matrix(
         )
     if "gated" in answers.columns:
         values = np.where(answers["gated"].to_numpy(dtype=bool)[used], np.nan, values)
-    matrix = np.empty(len(wanted_videos) * len(wanted_questions))
-    matrix[flat] = values
-    matrix = matrix.reshape(len(wanted_videos), len(wanted_questions))
+    matrix = np.empty((len(wanted_videos), len(wanted_questions)))
+    matrix[row, column] = values
     return matrix[wanted_videos.get_indexer(pd.Index(list(video_ids), dtype=object))]
 
 
