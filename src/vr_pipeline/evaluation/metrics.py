@@ -104,9 +104,7 @@ def win_rates(rewards: pd.DataFrame, index: pd.DataFrame) -> dict[str, dict[str,
     wide = table.pivot_table(index=["prompt_id", "sample_index"], columns="policy", values="total").dropna()
     rates = {}
     for policy in sorted(set(wide.columns) - {ORIGINAL}):
-        rate = win_rate(
-            (wide[policy] - wide[ORIGINAL]).to_numpy(), wide.index.get_level_values("prompt_id").to_numpy()
-        )
+        rate = win_rate((wide[policy] - wide[ORIGINAL]).to_numpy(), wide.index.get_level_values("prompt_id").to_numpy())
         rates[str(policy)] = {"rate": rate.rate, "ci_low": rate.ci_low, "ci_high": rate.ci_high}
     return rates
 

@@ -184,9 +184,7 @@ def folder_identity(folder: Path) -> str:
     """
     import hashlib
 
-    files = sorted(
-        path for path in folder.rglob("*") if path.suffix in {".safetensors", ".json", ".txt", ".model"}
-    )
+    files = sorted(path for path in folder.rglob("*") if path.suffix in {".safetensors", ".json", ".txt", ".model"})
     if not any(path.suffix == ".safetensors" for path in files):
         raise InputError(
             "there are no model weights (*.safetensors) here",

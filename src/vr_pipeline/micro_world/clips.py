@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from vr_pipeline.generators.contract import Generator
 from vr_pipeline.identifiers import sample_seed
 from vr_pipeline.micro_world.world import Scene, all_prompts, answers, perturbed_prompt, render, sample_scene
 
@@ -45,3 +46,32 @@ def render_clips(count: int, *, seed: int, purpose: str, flaw_scale: float = 1.0
         scenes.append(sample_scene(random, prompt, flaw_scale=flaw_scale))
         judged.append(prompt if random.random() < 0.5 else perturbed_prompt(random, prompt))
     return RenderedClips(scenes, judged, np.stack([render(scene) for scene in scenes]))
+
+
+@dataclass(frozen=True)
+class GeneratedClips:
+    """Clips of the pretrained generator.
+
+    Attributes:
+        prompts: the prompt each clip was made for.
+        judged_prompts: the prompt each clip is judged against; half of them describe another scene.
+        seeds: seed of each clip.
+        frames: uint8 [clips, frames, height, width, 3].
+    """
+
+    prompts: list[str]
+    judged_prompts: list[str]
+    seeds: list[int]
+    frames: npt.NDArray[np.uint8]
+
+
+def generate_clips(generator: Generator, count: int, *, seed: int, purpose: str) -> GeneratedClips:
+    """Sample clips for one purpose, the prompts in turn; clip i depends on the seed, the purpose and i alone."""
+    choices = all_prompts()
+    prompts = [choices[index % len(choices)] for index in range(count)]
+    seeds = [sample_seed(seed, purpose, index) for index in range(count)]
+    judged = []
+    for prompt, own in zip(prompts, seeds, strict=True):
+        random = np.random.default_rng(own)
+        judged.append(prompt if random.random() < 0.5 else perturbed_prompt(random, prompt))
+    return GeneratedClips(prompts, judged, seeds, generator.sample(prompts, seeds))

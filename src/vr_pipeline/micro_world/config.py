@@ -5,18 +5,21 @@ from __future__ import annotations
 from pydantic import Field
 
 from vr_pipeline.config import Parameters
+from vr_pipeline.generators.config import GeneratorParameters
 
 
 class ClipParameters(Parameters):
-    """How many clips are rendered, and how flawed they are."""
+    """How many clips are made for what, and how flawed the rendered ones are."""
 
-    num_pretraining_clips: int = Field(6000, ge=48, description="Clips the generator is pretrained on.")
-    num_judge_clips: int = Field(6000, ge=48, description="Rendered clips the judge is trained on.")
+    num_pretraining_clips: int = Field(6000, ge=48, description="Rendered clips the generator is pretrained on.")
+    num_oracle_clips: int = Field(4000, ge=48, description="Rendered clips the oracle is fitted on.")
+    num_judge_clips: int = Field(5760, ge=48, description="Rendered clips the judge is trained on.")
     num_generated_judge_clips: int = Field(
         3072, ge=0, description="Clips of the pretrained generator the judge is trained on, labelled by the oracle."
     )
-    num_oracle_clips: int = Field(6000, ge=48, description="Rendered clips the oracle is fitted on.")
-    num_held_out_clips: int = Field(960, ge=48, description="Rendered clips on which oracle and judge are tested.")
+    num_held_out_clips: int = Field(
+        960, ge=48, description="Clips, rendered and generated each, on which oracle and judge are tested."
+    )
     flaw_scale: float = Field(1.0, ge=0, le=1.5, description="Multiplies the probability of every flaw.")
 
 
@@ -24,7 +27,7 @@ class PretrainingParameters(Parameters):
     """How the tiny generator is trained from scratch."""
 
     steps: int = Field(3000, ge=1, description="Optimiser steps.")
-    batch_size: int = Field(32, ge=1, description="Clips a step.")
+    batch_size: int = Field(64, ge=1, description="Clips a step.")
     learning_rate: float = Field(3e-3, gt=0, description="Peak learning rate; decays to zero along a cosine.")
     warmup_steps: int = Field(100, ge=0, description="Steps of linear warm-up.")
     ema_decay: float = Field(0.995, ge=0, lt=1, description="Decay of the averaged weights that are kept.")
@@ -40,17 +43,18 @@ class PreferenceParameters(Parameters):
     """How people's preferences are simulated."""
 
     num_pairs: int = Field(480, ge=2, description="Pairs of clips that are compared.")
-    num_clips: int = Field(320, ge=2, description="Generated clips the pairs are drawn from.")
+    clips_per_prompt: int = Field(5, ge=2, description="Generated clips of each prompt the pairs are drawn from.")
     temperature: float = Field(
-        1.0, gt=0, description="Spread of the simulated annotator: difference in utility at odds of e to 1."
+        0.6, gt=0, description="Spread of the simulated annotator: difference in utility at odds of e to 1."
     )
-    tie_width: float = Field(0.35, ge=0, description="Perceived differences below this are ties.")
+    tie_width: float = Field(0.25, ge=0, description="Perceived differences below this are ties.")
 
 
 class MicroWorldParameters(Parameters):
     """Everything about the embedded default that is not part of the method."""
 
     seed: int = Field(0, description="Seed of everything the micro-world makes.")
+    generator: GeneratorParameters = Field(description="How the generator samples; its path is where it is saved.")
     clips: ClipParameters = Field(default_factory=ClipParameters, description="Rendered and generated clips.")
     pretraining: PretrainingParameters = Field(
         default_factory=PretrainingParameters, description="Training of the generator."

@@ -203,9 +203,7 @@ class Oracle:
         return UTILITY
 
     @classmethod
-    def fit(
-        cls, clips: npt.NDArray[np.uint8], scenes: Sequence[Scene], *, seed: int, trees: int = 24
-    ) -> Oracle:
+    def fit(cls, clips: npt.NDArray[np.uint8], scenes: Sequence[Scene], *, seed: int, trees: int = 24) -> Oracle:
         """Fit on rendered clips.
 
         Args:

@@ -68,9 +68,7 @@ class PatchVAE(ModelMixin, ConfigMixin):
         patches = (latents.permute(0, 2, 3, 4, 1) * self.scale) @ self.components + self.mean
         batch, frames, rows, columns, _ = patches.shape
         split = patches.reshape(batch, frames, rows, columns, 3, time, space, space)
-        pixels = split.permute(0, 4, 1, 5, 2, 6, 3, 7).reshape(
-            batch, 3, frames * time, rows * space, columns * space
-        )
+        pixels = split.permute(0, 4, 1, 5, 2, 6, 3, 7).reshape(batch, 3, frames * time, rows * space, columns * space)
         return DecoderOutput(sample=pixels)
 
     @classmethod

@@ -43,7 +43,9 @@ def plan_latents(
         items.append(
             WorkItem(
                 key=f"latents-{start // shard_size:06d}",
-                identity=content_hash("latents", weights, parameters.dtype, *members, *(hashes[name] for name in members)),
+                identity=content_hash(
+                    "latents", weights, parameters.dtype, *members, *(hashes[name] for name in members)
+                ),
                 metadata={"video_ids": " ".join(members)},
             )
         )
@@ -70,8 +72,4 @@ def read_latents(folder: ItemFolder) -> dict[str, torch.Tensor]:
     """All latents of the shards by video_id."""
     import torch
 
-    return {
-        video_id: torch.as_tensor(value)
-        for key in folder.keys
-        for video_id, value in folder.load(key).items()
-    }
+    return {video_id: torch.as_tensor(value) for key in folder.keys for video_id, value in folder.load(key).items()}

@@ -189,8 +189,6 @@ def pair_rarity_weights(
     """
     import torch
 
-    highest = (
-        torch.maximum(winner_score_probability, loser_score_probability).max() if maximum is None else maximum
-    )
+    highest = torch.maximum(winner_score_probability, loser_score_probability).max() if maximum is None else maximum
     geometric = (winner_score_probability * loser_score_probability).sqrt().clamp_min(1e-3)
     return (highest / geometric) ** alpha

@@ -26,7 +26,9 @@ def contact_sheet(folder: ItemFolder, index: pd.DataFrame, *, prompts: int = 12,
 
     made = index[index["status"] == "ok"]
     texts = sorted(made["prompt"].unique())
-    chosen = [texts[at] for at in np.unique(np.linspace(0, len(texts) - 1, min(prompts, len(texts))).round().astype(int))]
+    chosen = [
+        texts[at] for at in np.unique(np.linspace(0, len(texts) - 1, min(prompts, len(texts))).round().astype(int))
+    ]
     figure = Figure(figsize=(2.6 + samples * 1.55, 0.3 + 0.62 * len(chosen)), layout="constrained", dpi=120)
     axes = figure.subplots(len(chosen), samples, squeeze=False)
     for row, text in enumerate(chosen):

@@ -1,0 +1,201 @@
+"""Building what the embedded default ships, from a seed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from vr_pipeline.generators import load_generator
+from vr_pipeline.generators.contract import Generator
+from vr_pipeline.identifiers import content_hash, prompt_id, sample_seed, video_id
+from vr_pipeline.micro_world.clips import generate_clips, render_clips
+from vr_pipeline.micro_world.config import MicroWorldParameters
+from vr_pipeline.micro_world.oracle import Oracle
+from vr_pipeline.micro_world.preferences import simulate_preferences, utilities
+from vr_pipeline.micro_world.world import all_prompts
+from vr_pipeline.work import WorkItem, WorkPlan
+
+if TYPE_CHECKING:
+    from vr_pipeline.checklist.schema import Checklist
+
+logger = logging.getLogger(__name__)
+
+Frames = npt.NDArray[np.uint8]
+
+
+def load_micro_generator(folder: Path, parameters: MicroWorldParameters) -> Generator:
+    """The pretrained generator in a folder."""
+    return load_generator(parameters.generator.model_copy(update={"path": str(folder)}))
+
+
+def pretrain(parameters: MicroWorldParameters) -> tuple[Any, pd.DataFrame]:
+    """Render clips, fit the autoencoder, train the generator.
+
+    Returns:
+        the diffusers pipeline and the training log.
+    """
+    from vr_pipeline.micro_world.patch_vae import PatchVAE
+    from vr_pipeline.micro_world.pretraining import pretrain_generator
+
+    clips = render_clips(
+        parameters.clips.num_pretraining_clips,
+        seed=parameters.seed,
+        purpose="pretraining",
+        flaw_scale=parameters.clips.flaw_scale,
+    )
+    pipeline, log = pretrain_generator(
+        clips.frames,
+        [scene.prompt for scene in clips.scenes],
+        PatchVAE.fit(clips.frames),
+        parameters.generator,
+        parameters.pretraining,
+        seed=parameters.seed,
+    )
+    return pipeline, pd.DataFrame(log)
+
+
+def reconstruct(generator: Generator, clips: Frames, *, chunk: int = 512) -> Frames:
+    """Clips as the autoencoder gives them back."""
+    import torch
+
+    pipeline = generator.pipeline  # type: ignore[attr-defined]
+    parts = []
+    for start in range(0, len(clips), chunk):
+        with torch.no_grad():
+            pixels = pipeline.decode_latents(generator.encode_frames(clips[start : start + chunk]))
+        values = ((pixels.permute(0, 2, 3, 4, 1).numpy() + 1.0) * 127.5).clip(0, 255)
+        parts.append(np.round(values).astype(np.uint8))
+    return np.concatenate(parts)
+
+
+def fit_oracle(folder: Path, parameters: MicroWorldParameters) -> Oracle:
+    """Fit the oracle.
+
+    Half of what it sees went through the autoencoder, so that its residue, which is in every generated clip, is not
+    taken for blur or flicker.
+    """
+    clips = render_clips(
+        parameters.clips.num_oracle_clips,
+        seed=parameters.seed,
+        purpose="oracle",
+        flaw_scale=parameters.clips.flaw_scale,
+    )
+    again = reconstruct(load_micro_generator(folder, parameters), clips.frames)
+    return Oracle.fit(np.concatenate([clips.frames, again]), clips.scenes * 2, seed=parameters.seed)
+
+
+def _stored_clips(ids: Sequence[str], frames: Frames, rows: Sequence[dict[str, Any]], *, description: str) -> WorkPlan:
+    """A plan whose clips are made already."""
+    by_id = dict(zip(ids, frames, strict=True))
+    items = [
+        WorkItem(key=name, identity=content_hash("clip", clip.tobytes()), metadata=row)
+        for (name, clip), row in zip(by_id.items(), rows, strict=True)
+    ]
+    return WorkPlan(
+        items=items,
+        make_batch=lambda _, batch: [by_id[item.key] for item in batch],
+        batch_size=64,
+        description=description,
+    )
+
+
+def judge_clips(
+    folder: Path, oracle: Oracle, checklist: Checklist, parameters: MicroWorldParameters
+) -> tuple[WorkPlan, pd.DataFrame]:
+    """Clips with known answers, for training and testing the judge.
+
+    Rendered clips have exact answers and a caption; generated clips have the oracle's answers. Clips of the held-out
+    sets are of split 'test'.
+
+    Returns:
+        the clips, and the answers as a table (video_id, question_id, label, caption, split, source).
+    """
+    counts, seed = parameters.clips, parameters.seed
+    questions = list(checklist.question_ids)
+    generator = load_micro_generator(folder, parameters)
+    ids: list[str] = []
+    frames: list[Frames] = []
+    rows: list[dict[str, Any]] = []
+    labels: list[npt.NDArray[np.bool_]] = []
+    notes: list[dict[str, str]] = []
+
+    def add(
+        source: str,
+        split: str,
+        clips: Frames,
+        prompts: Sequence[str],
+        known: npt.NDArray[np.bool_],
+        captions: list[str],
+    ) -> None:
+        purpose = f"{source} {split}"
+        for index, (prompt, caption) in enumerate(zip(prompts, captions, strict=True)):
+            identifier = prompt_id(prompt)
+            ids.append(video_id(identifier, index, content_hash("micro-world judge", purpose, seed)))
+            rows.append(
+                {
+                    "prompt_id": identifier,
+                    "prompt": prompt,
+                    "sample_index": index,
+                    "seed": sample_seed(seed, purpose, index),
+                    "generator": f"micro_world {source}",
+                    "fps": 8.0,
+                }
+            )
+            notes.append({"caption": caption, "split": split, "source": source})
+        frames.append(clips)
+        labels.append(known)
+
+    for split, count in (("train", counts.num_judge_clips), ("test", counts.num_held_out_clips)):
+        rendered = render_clips(count, seed=seed, purpose=f"judge {split}", flaw_scale=counts.flaw_scale)
+        captions = [scene.caption for scene in rendered.scenes]
+        add("rendered", split, rendered.frames, rendered.judged_prompts, rendered.labels(questions), captions)
+    for split, count in (("train", counts.num_generated_judge_clips), ("test", counts.num_held_out_clips)):
+        if not count:
+            continue
+        made = generate_clips(generator, count, seed=seed, purpose=f"judge {split}")
+        known = oracle.probabilities(made.frames, made.judged_prompts, questions) > 0.5
+        add("generated", split, made.frames, made.judged_prompts, known, [""] * count)
+
+    known = np.concatenate(labels)
+    table = pd.DataFrame(notes).assign(video_id=ids)
+    long = table.loc[table.index.repeat(len(questions))].reset_index(drop=True)
+    long["question_id"] = np.tile(questions, len(table))
+    long["label"] = known.ravel()
+    plan = _stored_clips(ids, np.concatenate(frames), rows, description="clips for the judge")
+    return plan, long[["video_id", "question_id", "label", "caption", "split", "source"]]
+
+
+def preferences(
+    folder: Path, oracle: Oracle, checklist: Checklist, parameters: MicroWorldParameters
+) -> tuple[WorkPlan, pd.DataFrame, pd.DataFrame]:
+    """Clips of the pretrained generator, and simulated comparisons of pairs of them.
+
+    Returns:
+        the clips, their table (video_id, prompt, file, sample_index, seed, generator) and the preferences.
+    """
+    settings = parameters.preferences
+    generator = load_micro_generator(folder, parameters)
+    questions = list(checklist.question_ids)
+    prompts, ids, rows = [], [], []
+    for prompt in all_prompts():
+        identifier = prompt_id(prompt)
+        for index in range(settings.clips_per_prompt):
+            seed = sample_seed(parameters.seed, f"preferences {identifier}", index)
+            prompts.append(prompt)
+            ids.append(video_id(identifier, index, content_hash("micro-world preferences", generator.identity)))
+            rows.append(
+                {"prompt": prompt, "sample_index": index, "seed": seed, "generator": "micro_world (simulated data)"}
+            )
+    frames = generator.sample(prompts, [row["seed"] for row in rows])
+    utility = utilities(oracle.probabilities(frames, prompts, questions), questions)
+    compared = simulate_preferences(ids, prompts, utility, settings, seed=parameters.seed)
+    logger.info("simulated preferences: %s", compared["preference"].value_counts().to_dict())
+    table = pd.DataFrame(rows).assign(video_id=ids, file=[f"{name}.mp4" for name in ids])
+    plan = _stored_clips(ids, frames, [{"fps": 8.0, **row} for row in rows], description="clips to compare")
+    return plan, table[["video_id", "prompt", "file", "sample_index", "seed", "generator"]], compared

@@ -1,0 +1,54 @@
+"""Nodes of micro_world."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from vr_pipeline.micro_world.config import MicroWorldParameters
+from vr_pipeline.work import WorkPlan
+
+if TYPE_CHECKING:
+    from vr_pipeline.checklist.schema import Checklist
+    from vr_pipeline.micro_world.oracle import Oracle
+
+
+def write_prompts() -> pd.DataFrame:
+    """List all prompts of the micro-world."""
+    from vr_pipeline.micro_world.world import all_prompts
+
+    return pd.DataFrame({"prompt": all_prompts(), "source": "micro_world"})
+
+
+def pretrain_micro_generator(parameters: MicroWorldParameters) -> tuple[Any, pd.DataFrame]:
+    """Render clips, fit the patch autoencoder and train denoiser and text encoder from scratch."""
+    from vr_pipeline.micro_world.build import pretrain
+
+    return pretrain(parameters)
+
+
+def fit_oracle(micro_generator: Path, parameters: MicroWorldParameters) -> Oracle:
+    """Fit the oracle on rendered clips, as drawn and as the autoencoder gives them back."""
+    from vr_pipeline.micro_world.build import fit_oracle
+
+    return fit_oracle(micro_generator, parameters)
+
+
+def prepare_judge_clips(
+    micro_generator: Path, oracle: Oracle, checklist: Checklist, parameters: MicroWorldParameters
+) -> tuple[WorkPlan, pd.DataFrame]:
+    """Make rendered clips with exact answers and generated clips with the oracle's answers to train the judge on."""
+    from vr_pipeline.micro_world.build import judge_clips
+
+    return judge_clips(micro_generator, oracle, checklist, parameters)
+
+
+def simulate_human_preferences(
+    micro_generator: Path, oracle: Oracle, checklist: Checklist, parameters: MicroWorldParameters
+) -> tuple[WorkPlan, pd.DataFrame, pd.DataFrame]:
+    """Sample clips, and compare pairs of them as simulated people would."""
+    from vr_pipeline.micro_world.build import preferences
+
+    return preferences(micro_generator, oracle, checklist, parameters)
