@@ -1,0 +1,233 @@
+"""Nodes of prompt_filtering. Each step gives the prompts that stay and decisions on those that go."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from vr_pipeline.errors import InputError
+from vr_pipeline.prompts.answer_store import AnswerPlan, Answers
+from vr_pipeline.prompts.config import PromptFilteringParameters
+from vr_pipeline.prompts.decisions import Dropped, apply_scan, clean_table, decisions, drop_rows, kept_decisions
+from vr_pipeline.prompts.embedding_store import EmbeddingPlan, Embeddings
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from vr_pipeline.prompts.language_tasks import TaskName
+
+
+def clean_prompts(
+    raw_prompts: pd.DataFrame, parameters: PromptFilteringParameters
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Mend prompts and drop those that no rule can save, in the configured order of rules."""
+    return clean_table(raw_prompts, parameters.cleaning)
+
+
+def drop_same_words(
+    clean_prompts: pd.DataFrame, parameters: PromptFilteringParameters
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Drop prompts whose words repeat those of an earlier one (Rouge-L)."""
+    from vr_pipeline.prompts.rouge import greedy_rouge_scan
+
+    threshold = parameters.rouge.threshold
+    scan = greedy_rouge_scan(clean_prompts["prompt"].tolist(), threshold)
+    reason = f"Rouge-L F1 {{similarity:.3f}} with an earlier prompt, above {threshold}"
+    return apply_scan(clean_prompts, scan, step="rouge", rule="same_words", reason=reason)
+
+
+def plan_embeddings(lexically_distinct_prompts: pd.DataFrame, parameters: PromptFilteringParameters) -> EmbeddingPlan:
+    """Say which texts need embeddings; the catalog entry makes those it does not have."""
+    from vr_pipeline.prompts.embedders import embedder_identity, load_embedder
+
+    embedder = parameters.semantic.embedder
+    if not parameters.semantic.enabled:
+        return EmbeddingPlan([], "off", partial(load_embedder, embedder))
+    texts = lexically_distinct_prompts["prompt"].tolist()
+    return EmbeddingPlan(texts, embedder_identity(embedder), partial(load_embedder, embedder), embedder.part_size)
+
+
+def drop_same_meaning(
+    lexically_distinct_prompts: pd.DataFrame, prompt_embeddings: Embeddings, parameters: PromptFilteringParameters
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Drop prompts that mean the same as an earlier one (cosine of embeddings)."""
+    from vr_pipeline.prompts.semantic import greedy_cosine_scan
+
+    settings = parameters.semantic
+    if not settings.enabled:
+        return lexically_distinct_prompts, decisions([])
+    vectors = prompt_embeddings.of(lexically_distinct_prompts["prompt"].tolist())
+    scan = greedy_cosine_scan(vectors, settings.threshold, block_size=settings.block_size)
+    reason = f"cosine {{similarity:.3f}} with an earlier prompt, above {settings.threshold}"
+    return apply_scan(lexically_distinct_prompts, scan, step="semantic", rule="same_meaning", reason=reason)
+
+
+def plan_reviews(distinct_prompts: pd.DataFrame, parameters: PromptFilteringParameters) -> AnswerPlan:
+    """Say which prompts a text model should judge; none unless the step is on."""
+    texts = distinct_prompts["prompt"].tolist() if parameters.language_model.clean else []
+    return _plan_answers("review", texts, parameters)
+
+
+def apply_reviews(distinct_prompts: pd.DataFrame, prompt_reviews: Answers) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Drop or mend prompts as the text model said; where it failed, the prompt stays as it is.
+
+    Adds cleaned_prompt (the text before), embedded_prompt (the text that was embedded) and language_model.
+    """
+    from vr_pipeline.prompts.language_model import Failure
+
+    table = distinct_prompts.assign(
+        cleaned_prompt=distinct_prompts["prompt"], embedded_prompt=distinct_prompts["prompt"], language_model=""
+    )
+    texts, outcomes, dropped = [], [], []
+    for index, text in enumerate(distinct_prompts["prompt"]):
+        answer = prompt_reviews.of(text)
+        outcome = ""
+        if isinstance(answer, Failure):
+            outcome = "review failed"
+        elif answer is not None and answer["decision"] == "drop":
+            dropped.append(Dropped(index, answer["reason"]))
+        elif answer is not None and answer["decision"] == "mend":
+            outcome, text = "mended", answer["prompt"]
+        texts.append(text)
+        outcomes.append(outcome)
+    table = table.assign(prompt=texts, language_model=outcomes)
+    return drop_rows(table, dropped, step="language_model", rule="not_usable")
+
+
+def choose_prompts(
+    usable_prompts: pd.DataFrame, prompt_embeddings: Embeddings, parameters: PromptFilteringParameters
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Keep the most diverse prompts, as many as configured, or all."""
+    import numpy as np
+
+    from vr_pipeline.prompts.diversity import choose_diverse
+    from vr_pipeline.prompts.semantic import nearest_among
+
+    settings = parameters.diversity
+    if settings.count is None or len(usable_prompts) <= settings.count:
+        return usable_prompts, decisions([])
+    if not parameters.semantic.enabled:
+        raise InputError(
+            "a choice of diverse prompts needs embeddings",
+            remedy="set semantic.enabled to true (a threshold of 1 there drops nothing), or diversity.count to null",
+            field="prompt_filtering.diversity.count",
+        )
+    vectors = prompt_embeddings.of(usable_prompts["embedded_prompt"].tolist())
+    chosen = choose_diverse(usable_prompts["prompt_id"].tolist(), vectors, settings)
+    others = np.setdiff1d(np.arange(len(usable_prompts)), chosen)
+    nearest, similarity = nearest_among(vectors, others, chosen)
+    dropped = [
+        Dropped(index, f"not among the {settings.count} most diverse ({settings.method})", close, cosine)
+        for index, close, cosine in zip(others.tolist(), nearest.tolist(), similarity.tolist(), strict=True)
+    ]
+    return drop_rows(usable_prompts, dropped, step="diversity", rule=f"not_chosen_by_{settings.method}")
+
+
+def split_prompts(
+    chosen_prompts: pd.DataFrame, prompt_embeddings: Embeddings, parameters: PromptFilteringParameters
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Assign splits by hash of the prompt, and drop prompts too similar to an earlier one of another split."""
+    from vr_pipeline.prompts.split import find_leaks, split_of
+
+    splits = [split_of(identifier, parameters.split) for identifier in chosen_prompts["prompt_id"]]
+    vectors = None
+    if parameters.semantic.enabled:
+        vectors = prompt_embeddings.of(chosen_prompts["embedded_prompt"].tolist())
+    texts = chosen_prompts["prompt"].tolist()
+    leaks = find_leaks(texts, splits, parameters.split, vectors, block_size=parameters.semantic.block_size)
+    dropped = [
+        Dropped(
+            leak.index,
+            f"{leak.measure} {leak.similarity:.3f} with a prompt in {splits[leak.nearest]}; its own split is "
+            f"{splits[leak.index]}",
+            leak.nearest,
+            leak.similarity,
+        )
+        for leak in leaks
+    ]
+    return drop_rows(chosen_prompts.assign(split=splits), dropped, step="split", rule="leak_between_splits")
+
+
+def plan_rewrites(divided_prompts: pd.DataFrame, parameters: PromptFilteringParameters) -> AnswerPlan:
+    """Say which prompts a text model should write out for the generator; none unless the step is on."""
+    texts = divided_prompts["prompt"].tolist() if parameters.language_model.rewrite else []
+    return _plan_answers("rewrite", texts, parameters)
+
+
+def apply_rewrites(
+    divided_prompts: pd.DataFrame, prompt_rewrites: Answers, prompt_filter_decisions: pd.DataFrame
+) -> pd.DataFrame:
+    """Put the text model's prompts in place; where it failed, the prompt stays as it is.
+
+    Raises:
+        InputError: if no prompt is left, with the commonest reasons.
+    """
+    from vr_pipeline.prompts.language_model import Failure
+
+    if divided_prompts.empty:
+        rules = prompt_filter_decisions["rule"].value_counts().head(3)
+        raise InputError(
+            f"none of the {len(prompt_filter_decisions)} prompts passed filtering; most often they failed by "
+            + ", ".join(f"{rule} ({count})" for rule, count in rules.items()),
+            remedy="see the reasons in prompt_filter_decisions, then relax those rules or add prompts",
+            field="prompt_filtering",
+        )
+    texts, outcomes = [], []
+    for text, outcome in zip(divided_prompts["prompt"], divided_prompts["language_model"], strict=True):
+        answer = prompt_rewrites.of(text)
+        found = ""
+        if isinstance(answer, Failure):
+            found = "rewrite failed"
+        elif answer is not None:
+            found, text = "rewritten", answer["prompt"]
+        texts.append(text)
+        outcomes.append(", ".join(part for part in (outcome, found) if part))
+    columns = ["prompt_id", "prompt", "source", "split", "original_prompt", "cleaned_prompt", "embedded_prompt"]
+    table = divided_prompts.assign(prompt=texts, language_model=outcomes)
+    return table[[*columns, "language_model", "source_id", "row"]]
+
+
+def collect_decisions(divided_prompts: pd.DataFrame, *dropped: pd.DataFrame) -> pd.DataFrame:
+    """One row for every prompt that was read, in the order of the file; ``divided_prompts`` are those that stayed."""
+    everything = pd.concat([*dropped, kept_decisions(divided_prompts)], ignore_index=True)
+    return everything.sort_values("row", kind="stable", ignore_index=True)
+
+
+def report_filtering(
+    prompt_filter_decisions: pd.DataFrame,
+    clean_prompts: pd.DataFrame,
+    lexically_distinct_prompts: pd.DataFrame,
+    filtered_prompts: pd.DataFrame,
+    prompt_embeddings: Embeddings,
+    parameters: PromptFilteringParameters,
+) -> dict[str, Any]:
+    """Count what every step did, with reasons and examples."""
+    from vr_pipeline.prompts.report import filter_report
+
+    return filter_report(
+        prompt_filter_decisions,
+        clean_prompts,
+        lexically_distinct_prompts,
+        filtered_prompts,
+        prompt_embeddings,
+        parameters,
+    )
+
+
+def plot_filtering(prompt_filter_report: dict[str, Any]) -> Figure:
+    """Draw the report."""
+    from vr_pipeline.prompts.plots import plot_report
+
+    return plot_report(prompt_filter_report)
+
+
+def _plan_answers(name: TaskName, texts: list[str], parameters: PromptFilteringParameters) -> AnswerPlan:
+    from vr_pipeline.prompts.language_model import load_text_model
+    from vr_pipeline.prompts.language_tasks import make_task
+
+    settings = parameters.language_model
+    task = make_task(name, settings) if texts else None
+    batch_size = settings.batch_size if settings.backend == "transformers" else 8 * settings.workers
+    return AnswerPlan(texts, task, partial(load_text_model, settings), batch_size)

@@ -1,0 +1,139 @@
+"""Answers of a text model on disk, keyed by content, each written as soon as it is there."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from vr_pipeline.identifiers import content_hash
+from vr_pipeline.prompts.language_model import Failure, TextModel
+from vr_pipeline.prompts.language_tasks import Task, user_message
+
+
+@dataclass(frozen=True)
+class AnswerPlan:
+    """Texts to ask about and how.
+
+    Args:
+        texts: any repetitions are asked once.
+        task: instructions and parser; None for a step that is switched off, with no texts.
+        load: loads or connects to the model; called only if an answer is missing.
+        batch_size: texts asked at a time; answers are written after each batch.
+    """
+
+    texts: Sequence[str]
+    task: Task | None
+    load: Callable[[], TextModel]
+    batch_size: int
+
+
+class Answers:
+    """Answers that can be looked up by text."""
+
+    def __init__(self, records: Iterable[dict[str, Any]]) -> None:
+        self._records = {record["text"]: record for record in records}
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def of(self, text: str) -> dict[str, str] | Failure | None:
+        """The parsed answer, the failure, or None if the text was never asked about."""
+        record = self._records.get(text)
+        if record is None:
+            return None
+        return Failure(record["failure"]) if "failure" in record else record["answer"]
+
+
+class AnswerStore:
+    """A file of JSON lines: key, text and answer or failure. Failures are asked about again by the next run."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    def complete(self, plan: AnswerPlan) -> int:
+        """Ask what is missing; afterwards the file holds exactly the plan's texts, in the plan's order.
+
+        Returns:
+            how many texts were asked about.
+        """
+        from tqdm import tqdm
+
+        texts = list(dict.fromkeys(plan.texts))
+        if not texts or plan.task is None:
+            self._replace([])
+            return 0
+        task = plan.task
+        keys = {text: content_hash(task.identity, text) for text in texts}
+        records = {record["key"]: record for record in self._read()}
+        missing = [text for text in texts if "answer" not in records.get(keys[text], {})]
+        if missing:
+            model = plan.load()
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._end_last_line()
+            with (
+                self.path.open("a", encoding="utf-8") as file,
+                tqdm(
+                    total=len(texts), initial=len(texts) - len(missing), desc=f"{task.name} prompts", unit="prompt"
+                ) as bar,
+            ):
+                for start in range(0, len(missing), plan.batch_size):
+                    batch = missing[start : start + plan.batch_size]
+                    for text, answer in zip(batch, self._ask(model, task, batch), strict=True):
+                        record: dict[str, Any] = {"key": keys[text], "text": text}
+                        if isinstance(answer, Failure):
+                            record["failure"] = answer.reason
+                        else:
+                            record["answer"] = answer
+                        records[keys[text]] = record
+                        self._append(file, record)
+                    file.flush()
+                    bar.update(len(batch))
+        self._replace([records[keys[text]] for text in texts])
+        return len(missing)
+
+    def load(self) -> Answers:
+        """All answers of the file."""
+        return Answers(self._read())
+
+    @staticmethod
+    def _ask(model: TextModel, task: Task, batch: Sequence[str]) -> list[dict[str, str] | Failure]:
+        return model.ask(
+            task.instructions,
+            [user_message(text) for text in batch],
+            lambda position, answer: task.parse(batch[position], answer),
+        )
+
+    def _read(self) -> list[dict[str, Any]]:
+        """Whole records; a last line that a killed run left unfinished is not one."""
+        if not self.path.is_file():
+            return []
+        records = []
+        for line in self.path.read_text(encoding="utf-8").split("\n"):
+            try:
+                record = json.loads(line)
+            except json.JSONDecodeError:
+                continue
+            if isinstance(record, dict) and {"key", "text"} <= record.keys():
+                records.append(record)
+        return records
+
+    def _end_last_line(self) -> None:
+        if self.path.is_file() and (data := self.path.read_bytes()) and not data.endswith(b"\n"):
+            with self.path.open("ab") as file:
+                file.write(b"\n")
+
+    @staticmethod
+    def _append(file: TextIO, record: dict[str, Any]) -> None:
+        file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+    def _replace(self, records: Sequence[dict[str, Any]]) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.path.with_name(self.path.name + ".tmp")
+        with temporary.open("w", encoding="utf-8") as file:
+            for record in records:
+                self._append(file, record)
+        os.replace(temporary, self.path)

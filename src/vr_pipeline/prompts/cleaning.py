@@ -1,0 +1,323 @@
+"""Cleaning rules: each mends a prompt or drops it with a reason.
+
+A rule is a small function that takes a :class:`Prompt` and the limits and returns the new text, or :class:`Drop`.
+Which rules run, and in which order, is configuration: ``cleaning.rules`` names functions of this module.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import Final
+
+from vr_pipeline.errors import InputError
+from vr_pipeline.identifiers import normalise_prompt
+from vr_pipeline.prompts.config import CleaningParameters
+from vr_pipeline.prompts.words import content_words, script_of, words
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt on its way through the rules.
+
+    Args:
+        text: what is left of it.
+        unsafe_probability: probability of unsafe content as the input states it, NaN where it does not.
+    """
+
+    text: str
+    unsafe_probability: float = float("nan")
+
+
+@dataclass(frozen=True)
+class Drop:
+    """A rule's verdict that a prompt goes.
+
+    Args:
+        reason: one clause, with the figure that decided.
+        nearest: position of the earlier prompt that it repeats, where there is one.
+    """
+
+    reason: str
+    nearest: int | None = None
+
+
+Rule = Callable[[Prompt, CleaningParameters], "str | Drop"]
+RULES: Final[dict[str, Rule]] = {}
+"""All rules on single prompts by name, and the one on all of them, ``drop_exact_duplicates``."""
+EXACT_DUPLICATES: Final = "drop_exact_duplicates"
+
+_URL = re.compile(
+    r"(?:https?://|ftp://|www\.)\S+"
+    r"|\b(?:[a-z0-9-]+\.)+(?:com|org|net|io|gg|co|ai|app|tv|me|ly|be)/\S*"
+    r"|<@?[!&#]?\d{6,}>",
+    re.IGNORECASE,
+)
+_DASH = r"(?:(?<=\s)|^)(?:--?|—|–)"
+_OPTIONS = (
+    "ar|aspect|motion|camera|gs|fps|seed|s|stylize|style|niji|v|version|q|quality|c|chaos|cfg|steps|w|h|iw|sref|cref"
+    "|upscale|weird|stop|tile|uplight|image|img|i|size|duration|sampler|video|loop"
+)
+_VALUES = (
+    r"zoom\s+(?:in|out)|pan\s+(?:left|right|up|down)|tilt\s+(?:up|down)"
+    r"|rotate\s+(?:cw|ccw|(?:anti-?|counter-?)?clockwise)"
+    r"|[\d.]+\s*[:x/]\s*[\d.]+|[\d.]+%?|raw|in|out|left|right|up|down|cw|ccw"
+)
+_FLAG = re.compile(
+    rf"{_DASH}(?:{_OPTIONS})(?:[\s:=]+(?:{_VALUES})(?=\s|,|$))*(?=\s|,|\.|$)",
+    re.IGNORECASE,
+)
+# A negative prompt runs to the next option or to the end.
+_NEGATIVE = re.compile(
+    rf"(?:{_DASH}(?:negative_?prompt|negative|neg)|(?:(?<=\s)|^)--no)\b"
+    r"[\s:=]*(?:(?!\s(?:--?|—|–)[a-z]).)*",
+    re.IGNORECASE | re.DOTALL,
+)
+_LEFTOVER = re.compile(r"\s+([,.;:!?])")
+_REPEATED_COMMAS = re.compile(r"(?:\s*[,;]\s*){2,}")
+
+
+def rule(function: Rule) -> Rule:
+    """Make a function known to the configuration under its name."""
+    RULES[function.__name__] = function
+    return function
+
+
+@rule
+def normalise_unicode(prompt: Prompt, _: CleaningParameters) -> str:
+    """NFKC: one code for what looks the same, such as full-width letters, ligatures and composed accents."""
+    return unicodedata.normalize("NFKC", prompt.text)
+
+
+@rule
+def remove_control_characters(prompt: Prompt, _: CleaningParameters) -> str:
+    """Control and invisible format characters and lone surrogates go; line breaks and tabs become spaces.
+
+    The joiners of scripts and emoji (U+200C, U+200D) are format characters that carry meaning: they stay.
+    """
+    if prompt.text.isprintable():
+        return prompt.text
+    characters = []
+    for character in prompt.text:
+        category = unicodedata.category(character)
+        if character.isspace() or category in ("Zl", "Zp"):
+            characters.append(" ")
+        elif category not in ("Cc", "Cf", "Cs", "Co", "Cn") or character in "\u200c\u200d":
+            characters.append(character)
+    return "".join(characters)
+
+
+@rule
+def remove_web_addresses(prompt: Prompt, _: CleaningParameters) -> str:
+    """Web addresses (of reference pictures, mostly) and chat mentions by number go."""
+    return _URL.sub(" ", prompt.text)
+
+
+@rule
+def remove_generator_flags(prompt: Prompt, _: CleaningParameters) -> str:
+    """Options of hosted generators go: ``-ar 16:9``, ``--seed 5``, ``-camera zoom in``; ``-neg`` with all it lists.
+
+    A dash must follow white space and a known option name must follow the dash, so hyphens and dashes of plain
+    language stay.
+    """
+    if not any(dash in prompt.text for dash in "-—–"):
+        return prompt.text
+    return _FLAG.sub(" ", _NEGATIVE.sub(" ", prompt.text))
+
+
+@rule
+def collapse_white_space(prompt: Prompt, _: CleaningParameters) -> str:
+    """Single spaces, none before punctuation and at the ends; commas that removals left over go."""
+    text = " ".join(prompt.text.split())
+    text = _LEFTOVER.sub(r"\1", _REPEATED_COMMAS.sub(", ", text))
+    return text.strip(" ,;")
+
+
+@rule
+def drop_empty(prompt: Prompt, _: CleaningParameters) -> str | Drop:
+    """Nothing is left."""
+    return prompt.text if prompt.text.strip() else Drop("nothing is left of the text")
+
+
+@rule
+def drop_length(prompt: Prompt, limits: CleaningParameters) -> str | Drop:
+    """Too few or too many words."""
+    count = len(words(prompt.text))
+    if count < limits.min_words:
+        return Drop(f"{count} words, fewer than {limits.min_words}")
+    if count > limits.max_words:
+        return Drop(f"{count} words, more than {limits.max_words}")
+    return prompt.text
+
+
+@rule
+def drop_symbol_soup(prompt: Prompt, limits: CleaningParameters) -> str | Drop:
+    """Mostly symbols, or a word so long that it is none."""
+    visible = prompt.text.replace(" ", "")
+    symbols = sum(not character.isalnum() and unicodedata.category(character)[0] != "M" for character in visible)
+    if visible and symbols / len(visible) > limits.max_symbol_share:
+        return Drop(f"{symbols / len(visible):.0%} symbols, more than {limits.max_symbol_share:.0%}")
+    longest = max(map(len, words(prompt.text)), default=0)
+    if longest > limits.max_word_length:
+        return Drop(f"a word of {longest} characters, more than {limits.max_word_length}")
+    return prompt.text
+
+
+@rule
+def drop_repeated_words(prompt: Prompt, limits: CleaningParameters) -> str | Drop:
+    """The same words again and again, or one word several times in a row."""
+    found = words(prompt.text)
+    if not found:
+        return prompt.text
+    word, run = max(((word, sum(1 for _ in group)) for word, group in groupby(found)), key=lambda item: item[1])
+    if run > limits.max_word_run:
+        return Drop(f"'{word}' {run} times in a row, more than {limits.max_word_run}")
+    share = len(set(found)) / len(found)
+    if share < limits.min_distinct_word_share:
+        return Drop(f"{share:.0%} distinct words, fewer than {limits.min_distinct_word_share:.0%}")
+    return prompt.text
+
+
+@rule
+def drop_poor_content(prompt: Prompt, limits: CleaningParameters) -> str | Drop:
+    """Too little to show: objects, attributes and actions beside function words and quality tags."""
+    content = content_words(prompt.text)
+    if content.count < limits.min_content_words:
+        return Drop(f"{content.count} content words, fewer than {limits.min_content_words}")
+    scene = len(content.things) + len(content.actions)
+    if scene < limits.min_scene_words:
+        return Drop(f"{scene} words for objects or actions, fewer than {limits.min_scene_words}")
+    return prompt.text
+
+
+@rule
+def drop_other_scripts(prompt: Prompt, limits: CleaningParameters) -> str | Drop:
+    """Written mostly in a script that is not allowed; off unless ``scripts`` names some."""
+    if not limits.scripts:
+        return prompt.text
+    letters = [character for character in prompt.text if character.isalpha()]
+    scripts = Counter(map(_cached_script, letters))
+    share = sum(scripts[name] for name in limits.scripts) / len(letters) if letters else 1.0
+    if share < limits.min_script_share:
+        return Drop(f"{share:.0%} of the letters are {' or '.join(limits.scripts)}")
+    return prompt.text
+
+
+@rule
+def drop_other_languages(prompt: Prompt, limits: CleaningParameters) -> str | Drop:
+    """Surely written in a language that is not allowed; off unless ``languages`` names some."""
+    if not limits.languages or len(words(prompt.text)) < limits.min_language_words:
+        return prompt.text
+    language, probability = _language_identifier().classify(prompt.text)
+    if language not in limits.languages and probability >= limits.min_language_probability:
+        return Drop(f"the language is '{language}' with probability {probability:.2f}")
+    return prompt.text
+
+
+@rule
+def drop_unsafe(prompt: Prompt, limits: CleaningParameters) -> str | Drop:
+    """Holds a word or phrase from the list, or the input says that it is probably unsafe. Off by default."""
+    if prompt.unsafe_probability > limits.max_unsafe_probability:
+        return Drop(
+            f"probability of unsafe content {prompt.unsafe_probability:.2f}, above {limits.max_unsafe_probability}"
+        )
+    if limits.unsafe_words:
+        match = _phrases(limits.unsafe_words).search(prompt.text)
+        if match:
+            return Drop(f"holds the word or phrase '{match.group().lower()}'")
+    return prompt.text
+
+
+@rule
+def drop_exact_duplicates(prompt: Prompt, _: CleaningParameters) -> str | Drop:
+    """Equal to an earlier prompt but for case, white space and Unicode form.
+
+    The decision needs the earlier prompts: :func:`clean_prompts` takes it at this rule's place in the order.
+    """
+    return prompt.text
+
+
+@functools.lru_cache(maxsize=4096)
+def _cached_script(letter: str) -> str:
+    return script_of(letter)
+
+
+@functools.lru_cache(maxsize=8)
+def _phrases(unsafe_words: tuple[str, ...]) -> re.Pattern[str]:
+    longest_first = sorted(unsafe_words, key=len, reverse=True)
+    return re.compile(r"(?<!\w)(?:" + "|".join(map(re.escape, longest_first)) + r")(?!\w)", re.IGNORECASE)
+
+
+@functools.lru_cache(maxsize=1)
+def _language_identifier() -> _LanguageIdentifier:
+    try:
+        from py3langid.langid import MODEL_FILE, LanguageIdentifier
+    except ImportError as error:
+        raise InputError(
+            "the rule drop_other_languages needs the package py3langid",
+            remedy="install the extra 'languages', or leave cleaning.languages empty",
+            field="cleaning.languages",
+        ) from error
+    return LanguageIdentifier.from_pickled_model(MODEL_FILE, norm_probs=True)
+
+
+class _LanguageIdentifier:
+    """What is used of py3langid's class, for type checkers."""
+
+    def classify(self, text: str) -> tuple[str, float]:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class CleaningOutcome:
+    """What became of one prompt.
+
+    Args:
+        text: the clean text; of a dropped prompt what it was when it was dropped.
+        changed_by: names of the rules that changed the text, in order.
+        rule: the rule that dropped it, empty if it stays.
+        reason: why, empty if it stays.
+        nearest: position of the earlier prompt that it repeats, None if none.
+    """
+
+    text: str
+    changed_by: tuple[str, ...] = ()
+    rule: str = ""
+    reason: str = ""
+    nearest: int | None = None
+
+    @property
+    def kept(self) -> bool:
+        """Whether the prompt passed every rule."""
+        return not self.rule
+
+
+def clean_prompts(prompts: Iterable[Prompt], parameters: CleaningParameters) -> list[CleaningOutcome]:
+    """Send prompts through the rules in the configured order.
+
+    Returns:
+        one outcome a prompt, in the same order.
+    """
+    seen: dict[str, int] = {}
+    return [_clean(prompt, position, seen, parameters) for position, prompt in enumerate(prompts)]
+
+
+def _clean(prompt: Prompt, position: int, seen: dict[str, int], parameters: CleaningParameters) -> CleaningOutcome:
+    changed: list[str] = []
+    for name in parameters.rules:
+        if name == EXACT_DUPLICATES:
+            first = seen.setdefault(normalise_prompt(prompt.text), position)
+            result: str | Drop = prompt.text if first == position else Drop("equal to an earlier prompt", first)
+        else:
+            result = RULES[name](prompt, parameters)
+        if isinstance(result, Drop):
+            return CleaningOutcome(prompt.text, tuple(changed), name, result.reason, result.nearest)
+        if result != prompt.text:
+            changed.append(name)
+            prompt = replace(prompt, text=result)
+    return CleaningOutcome(prompt.text, tuple(changed))

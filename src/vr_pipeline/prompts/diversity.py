@@ -1,0 +1,69 @@
+"""Choice of the most diverse prompts by their embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from vr_pipeline.identifiers import content_hash
+from vr_pipeline.prompts.config import DiversityParameters
+
+Indices = npt.NDArray[np.int64]
+
+
+def choose_diverse(
+    identifiers: Sequence[str], embeddings: npt.NDArray[np.float32], parameters: DiversityParameters
+) -> Indices:
+    """Indices of the chosen prompts, increasing; all of them if no more than the count are there.
+
+    The choice depends on the set of prompts and the seed, not on their order.
+
+    Args:
+        identifiers: prompt_id of each prompt.
+        embeddings: unit vectors [prompts, axes].
+        parameters: count, method and seed.
+    """
+    if parameters.count is None or len(identifiers) <= parameters.count:
+        return np.arange(len(identifiers), dtype=np.int64)
+    ranks = [content_hash("diversity", parameters.seed, identifier) for identifier in identifiers]
+    order = np.array(sorted(range(len(ranks)), key=ranks.__getitem__), dtype=np.int64)
+    shuffled = embeddings[order]
+    if parameters.method == "k_centre":
+        chosen = k_centre(shuffled, parameters.count)
+    else:
+        chosen = cluster_balanced(shuffled, parameters.count, parameters.clusters, parameters.seed)
+    return np.sort(order[chosen])
+
+
+def k_centre(embeddings: npt.NDArray[np.float32], count: int) -> Indices:
+    """Farthest-first traversal from row 0 (Gonzalez 1985, Clustering to minimize the maximum intercluster distance).
+
+    Each next row is the one whose largest cosine with the chosen rows is smallest; the result's covering radius is at
+    most twice the best possible for as many centres. Costs one product with the whole matrix a choice.
+    """
+    chosen = np.zeros(count, dtype=np.int64)
+    closest = embeddings @ embeddings[0]
+    closest[0] = np.inf
+    for position in range(1, count):
+        row = int(np.argmin(closest))
+        chosen[position] = row
+        np.maximum(closest, embeddings @ embeddings[row], out=closest)
+        closest[row] = np.inf
+    return chosen
+
+
+def cluster_balanced(embeddings: npt.NDArray[np.float32], count: int, clusters: int, seed: int) -> Indices:
+    """As equal a number from every k-means cluster as their sizes allow, those nearest to each centre first."""
+    from sklearn.cluster import MiniBatchKMeans
+
+    clusters = min(clusters, count)
+    model = MiniBatchKMeans(clusters, random_state=seed, n_init=1, batch_size=4096).fit(embeddings)
+    distance = np.linalg.norm(embeddings - model.cluster_centers_[model.labels_], axis=1)
+    order = np.lexsort((distance, model.labels_))
+    labels = model.labels_[order]
+    starts = np.searchsorted(labels, np.arange(clusters))
+    turn = np.arange(len(order)) - starts[labels]
+    # First every cluster's best, then every cluster's second, and so on until the count is reached.
+    return np.asarray(order[np.lexsort((labels, turn))][:count], dtype=np.int64)

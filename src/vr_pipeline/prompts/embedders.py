@@ -1,0 +1,147 @@
+"""Models that turn prompts into vectors, behind one small contract.
+
+The default, WordLlama (average of trained token vectors, 256 axes), carries its weights inside its package and needs
+neither network nor torch. Any model of the sentence-transformers library can stand in by configuration.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from vr_pipeline.errors import InputError
+from vr_pipeline.identifiers import content_hash
+from vr_pipeline.prompts.config import EmbedderParameters
+
+PACKAGE_PREFIX: Final = "package:"
+
+
+class Embedder(Protocol):
+    """A loaded model."""
+
+    def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Unit vectors [texts, axes]; a row of zeros for a text that the model has no vector for."""
+        ...
+
+
+def embedder_identity(parameters: EmbedderParameters) -> str:
+    """Hash of the model and of the settings that change its vectors, found without loading the model."""
+    if parameters.kind == "wordllama":
+        folder = _package_folder("wordllama", "wordllama is a base dependency; install the project again")
+        weights = sorted((folder / "weights").glob("*.safetensors"))
+        return content_hash(
+            "wordllama", importlib.metadata.version("wordllama"), *(part for path in weights for part in _file(path))
+        )
+    location = _model_location(parameters.model)
+    parts: list[str | bytes] = [parameters.model]
+    if Path(location).is_dir():
+        # A folder can change under the same name.
+        parts = [part for path in sorted(Path(location).rglob("*")) if _is_model_file(path) for part in _file(path)]
+    return content_hash("sentence_transformers", *parts)
+
+
+def load_embedder(parameters: EmbedderParameters) -> Embedder:
+    """Load the configured model.
+
+    Raises:
+        InputError: if a package or the model is not there, saying what to install.
+    """
+    return _LOADERS[parameters.kind](parameters)
+
+
+class WordLlamaEmbedder:
+    """WordLlama's packaged model (l2_supercat, 256 axes)."""
+
+    def __init__(self, batch_size: int) -> None:
+        from wordllama import WordLlama
+
+        folder = _package_folder("wordllama", "install the project again")
+        # The package's own folder is laid out as its download cache.
+        self._model = WordLlama.load(cache_dir=folder, disable_download=True)
+        self._batch_size = batch_size
+
+    def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        vectors = self._model.embed(list(texts), norm=False, batch_size=self._batch_size)
+        return unit_rows(np.asarray(vectors, dtype=np.float32))
+
+
+class SentenceTransformerEmbedder:
+    """Any model of the sentence-transformers library."""
+
+    def __init__(self, model: str, device: str, batch_size: int) -> None:
+        try:
+            from sentence_transformers import SentenceTransformer
+        except ImportError as error:
+            raise InputError(
+                "this embedder needs the package sentence-transformers",
+                remedy="install the extra 'embedders', or choose the kind wordllama",
+                field="semantic.embedder.kind",
+            ) from error
+        try:
+            self._model = SentenceTransformer(_model_location(model), device=device)
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"the embedding model '{model}' cannot be loaded: {error}",
+                remedy="name a model of the hub, a folder with a model, or package:NAME",
+                field="semantic.embedder.model",
+            ) from error
+        self._batch_size = batch_size
+
+    def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        vectors = self._model.encode(
+            list(texts), batch_size=self._batch_size, convert_to_numpy=True, show_progress_bar=False
+        )
+        return unit_rows(np.asarray(vectors, dtype=np.float32))
+
+
+def unit_rows(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Rows scaled to length 1; rows without direction (zero or not finite) become zeros."""
+    vectors = np.where(np.isfinite(vectors).all(axis=1, keepdims=True), vectors, np.float32(0))
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0)
+
+
+def _model_location(model: str) -> str:
+    """A hub name or folder as it is; for 'package:NAME' the folder inside that package that holds the model."""
+    if not model.startswith(PACKAGE_PREFIX):
+        return model
+    name = model.removeprefix(PACKAGE_PREFIX)
+    folder = _package_folder(name, f"install the package that provides the module '{name}'")
+    for marker in ("modules.json", "config.json"):
+        found = sorted(folder.rglob(marker), key=lambda path: (len(path.parts), str(path)))
+        if found:
+            return str(found[0].parent)
+    raise InputError(
+        f"the package '{name}' holds no model (a folder with modules.json or config.json)",
+        remedy="name a package that carries a sentence-transformers model",
+        field="semantic.embedder.model",
+    )
+
+
+def _package_folder(name: str, remedy: str) -> Path:
+    specification = importlib.util.find_spec(name)
+    if specification is None or not specification.submodule_search_locations:
+        raise InputError(f"the package '{name}' is not installed", remedy=remedy, field="semantic.embedder")
+    return Path(next(iter(specification.submodule_search_locations)))
+
+
+def _is_model_file(path: Path) -> bool:
+    return path.is_file() and path.suffix in {".json", ".txt", ".safetensors", ".bin", ".model"}
+
+
+def _file(path: Path) -> tuple[str, bytes]:
+    return path.name, path.read_bytes()
+
+
+_LOADERS: Final[dict[str, Callable[[EmbedderParameters], Embedder]]] = {
+    "wordllama": lambda parameters: WordLlamaEmbedder(parameters.batch_size),
+    "sentence_transformers": lambda parameters: SentenceTransformerEmbedder(
+        parameters.model, parameters.device, parameters.batch_size
+    ),
+}

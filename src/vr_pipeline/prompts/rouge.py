@@ -1,0 +1,389 @@
+"""Exact removal of near-duplicates by Rouge-L, fast enough for a million prompts.
+
+Rouge-L (Lin 2004, ROUGE: A Package for Automatic Evaluation of Summaries, section 3.2) compares two texts by the
+longest common subsequence (LCS) of their tokens. Tokens and arithmetic here are those of the ``rouge-score`` package
+without stemming, down to the last bit of the floating point result, so that a threshold decides alike.
+
+Comparing every pair costs a quadratic number of LCS computations. The search instead follows set-similarity joins
+(Chaudhuri, Ganti, Kaushik 2006; Xiao and others 2008, PPJoin): a pair above the threshold must share a number of
+tokens that depends only on the two lengths, hence one of its rarest tokens, at a place not too deep in either
+prompt's list of tokens sorted by rarity. Pairs that survive are thinned by a bound from hashed bit signatures, and
+only then does rapidfuzz compute the exact LCS. No bound ever discards a pair above the threshold.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+_TOKEN = re.compile(r"[a-z0-9]+")
+
+FIRST_CHUNK = 256
+LARGEST_CHUNK = 8192
+POSTINGS_AT_A_TIME = 2_000_000
+SIGNATURE_WORDS = 4
+
+Integers = npt.NDArray[np.int64]
+
+
+def tokenize(text: str) -> list[str]:
+    """Lower-case runs of a-z and 0-9; everything else separates."""
+    return _TOKEN.findall(text.lower())
+
+
+def _f1(lcs: int, length_a: int, length_b: int) -> float:
+    """F1 of an LCS, in the order of operations of the rouge-score package (it is symmetric in the lengths)."""
+    if not lcs:
+        return 0.0
+    precision, recall = lcs / length_a, lcs / length_b
+    return 2 * precision * recall / (precision + recall)
+
+
+def rouge_l_f1(a: str, b: str) -> float:
+    """Rouge-L F1 of two texts, in [0, 1]; 0 if either has no token."""
+    from rapidfuzz.distance import LCSseq
+
+    tokens_a, tokens_b = tokenize(a), tokenize(b)
+    return _f1(LCSseq.similarity(tokens_a, tokens_b), len(tokens_a), len(tokens_b))
+
+
+@dataclass(frozen=True)
+class GreedyScan:
+    """Result of a greedy scan: who stays, and for the others which kept item was too similar.
+
+    Args:
+        kept: indices of the items that stay, increasing, int64.
+        nearest: for each item the index of the most similar kept item before it if that made it go, else -1, int64.
+        similarity: the similarity to ``nearest``, NaN for kept items, float64.
+    """
+
+    kept: Integers
+    nearest: Integers
+    similarity: npt.NDArray[np.float64]
+
+
+def greedy_rouge_filter(prompts: Sequence[str], threshold: float = 0.7) -> list[int]:
+    """Indices that stay when prompts are scanned in order and near-duplicates of kept ones are dropped.
+
+    A prompt is dropped if its Rouge-L F1 with any kept prompt before it exceeds ``threshold``. Prompts without a
+    single token a-z or 0-9 have an F1 of 0 with everything and stay.
+
+    Raises:
+        ValueError: if the threshold is not in (0, 1].
+    """
+    kept: list[int] = greedy_rouge_scan(prompts, threshold).kept.tolist()
+    return kept
+
+
+def greedy_rouge_scan(
+    prompts: Sequence[str],
+    threshold: float = 0.7,
+    *,
+    groups: Sequence[str] | None = None,
+    workers: int | None = None,
+) -> GreedyScan:
+    """:func:`greedy_rouge_filter` with the reason for every dropped prompt.
+
+    Among equally similar kept prompts the first is named. A repetition of a token sequence shares the fate of its
+    first appearance.
+
+    Args:
+        prompts: texts, in the order of the scan.
+        threshold: F1 above which a prompt is dropped, in (0, 1].
+        groups: one label a prompt; if given, only pairs with different labels count.
+        workers: threads for the LCS computations; None takes all cores this process may use.
+    """
+    if not 0 < threshold <= 1:
+        raise ValueError(f"threshold must be in (0, 1], got {threshold}")
+    count = len(prompts)
+    nearest = np.full(count, -1, dtype=np.int64)
+    similarity = np.full(count, np.nan)
+    if threshold == 1 or count < 2:
+        return GreedyScan(np.arange(count, dtype=np.int64), nearest, similarity)
+    join = _Join(prompts, threshold, groups, workers or _available_cores())
+    kept_index = _SegmentedIndex()
+    for start, stop in _chunks(len(join)):
+        chunk = np.arange(start, stop, dtype=np.int64)
+        if kept_index.segments:
+            query, other, score = join.matches(chunk, kept_index.segments)
+            join.record_best(query, other, score)
+        survivors = chunk[join.nearest[chunk] < 0]
+        query, other, score = join.matches(survivors, [join.segment(survivors)])
+        # Only here does one decision depend on another: go through the few true matches in the order of the scan.
+        order = np.lexsort((other, query))
+        query, other, score = query[order], other[order], score[order]
+        valid = np.zeros(len(query), dtype=bool)
+        dropped: set[int] = set()
+        for position, (later, earlier) in enumerate(zip(query.tolist(), other.tolist(), strict=True)):
+            if earlier not in dropped:
+                valid[position] = True
+                dropped.add(later)
+        join.record_best(query[valid], other[valid], score[valid])
+        kept_index.add(join, survivors[join.nearest[survivors] < 0])
+    first = join.first_appearance
+    where = np.flatnonzero(join.representative >= 0)
+    unique = join.representative[where]
+    unique_dropped = join.nearest[unique] >= 0
+    # A repetition of a kept sequence goes for its sake, unless they are of one group, where both stay.
+    stays = (first[unique] == where) | (groups is not None)
+    nearest[where] = np.where(unique_dropped, first[join.nearest[unique]], np.where(stays, -1, first[unique]))
+    similarity[where] = np.where(unique_dropped, join.similarity[unique], np.where(stays, np.nan, 1.0))
+    return GreedyScan(np.flatnonzero(nearest < 0).astype(np.int64), nearest, similarity)
+
+
+def nearest_rouge_l(
+    queries: npt.NDArray[np.int64], prompts: Sequence[str], *, workers: int | None = None
+) -> npt.NDArray[np.float64]:
+    """Rouge-L F1 of each queried prompt with the most similar other prompt, float64 [queries]; NaN if there is none.
+
+    Compares with every prompt: meant for a sample of queries.
+    """
+    from rapidfuzz.distance import LCSseq
+    from rapidfuzz.process import cdist
+
+    best = np.full(len(queries), np.nan)
+    if len(prompts) < 2:
+        return best
+    vocabulary: dict[str, int] = {}
+    tokens = [tuple([vocabulary.setdefault(token, len(vocabulary)) for token in tokenize(text)]) for text in prompts]
+    sequences = _as_strings(tokens, len(vocabulary))
+    lengths = np.maximum(np.fromiter(map(len, tokens), dtype=np.int64, count=len(tokens)), 1)
+    for start in range(0, len(queries), 64):
+        rows = queries[start : start + 64]
+        lcs = cdist(
+            [sequences[row] for row in rows.tolist()],
+            sequences,
+            scorer=LCSseq.similarity,
+            dtype=np.int32,
+            workers=workers or _available_cores(),
+        )
+        f1 = 2 * lcs / (lengths[rows][:, None] + lengths[None, :])
+        f1[np.arange(len(rows)), rows] = -1
+        best[start : start + 64] = f1.max(axis=1)
+    return best
+
+
+def _available_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _chunks(count: int) -> Iterator[tuple[int, int]]:
+    """Chunks of growing size: small first, so that a heap of near-duplicates at the start is met by few kept ones."""
+    start, size = 0, FIRST_CHUNK
+    while start < count:
+        yield start, min(start + size, count)
+        start, size = start + size, min(size * 2, LARGEST_CHUNK)
+
+
+@dataclass(frozen=True)
+class _Segment:
+    """Inverted index over some prompts: for each token the prompts that hold it and its place in their rarity order."""
+
+    starts: Integers
+    prompts: npt.NDArray[np.int32]
+    places: npt.NDArray[np.int32]
+    members: Integers
+
+
+class _SegmentedIndex:
+    """Index over the kept prompts in segments that are merged as they grow, so that adding stays cheap overall."""
+
+    def __init__(self) -> None:
+        self.segments: list[_Segment] = []
+
+    def add(self, join: _Join, members: Integers) -> None:
+        if not len(members):
+            return
+        while self.segments and len(self.segments[-1].members) <= 2 * len(members):
+            members = np.concatenate([self.segments.pop().members, members])
+        self.segments.append(join.segment(members))
+
+
+class _Join:
+    """Distinct token sequences of the prompts, laid out for vectorised candidate search at one threshold."""
+
+    def __init__(self, prompts: Sequence[str], threshold: float, groups: Sequence[str] | None, workers: int) -> None:
+        self.threshold, self.workers = threshold, workers
+        self.representative = np.full(len(prompts), -1, dtype=np.int64)
+        vocabulary: dict[str, int] = {}
+        labels: dict[str, int] = {}
+        sequences: dict[tuple[int, tuple[int, ...]], int] = {}
+        first: list[int] = []
+        for index, prompt in enumerate(prompts):
+            tokens = tuple([vocabulary.setdefault(token, len(vocabulary)) for token in tokenize(prompt)])
+            if not tokens:
+                continue
+            group = labels.setdefault(groups[index], len(labels)) if groups is not None else 0
+            number = sequences.setdefault((group, tokens), len(sequences))
+            self.representative[index] = number
+            if number == len(first):
+                first.append(index)
+        self.first_appearance = np.array(first, dtype=np.int64)
+        count = len(sequences)
+        self.nearest = np.full(count, -1, dtype=np.int64)
+        self.similarity = np.full(count, np.nan)
+        self.lengths = np.fromiter((len(tokens) for _, tokens in sequences), dtype=np.int64, count=count)
+        flat = np.fromiter((token for _, tokens in sequences for token in tokens), np.int64, int(self.lengths.sum()))
+        self.groups = np.fromiter((group for group, _ in sequences), np.int64, count) if groups is not None else None
+        self.sequences = _as_strings([tokens for _, tokens in sequences], len(vocabulary))
+        self._lay_out(flat)
+        self._tabulate_requirements()
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def _lay_out(self, flat: Integers) -> None:
+        """Sort each prompt's elements by rarity; the n-th occurrence of a token in a prompt is its own element."""
+        owner = np.repeat(np.arange(len(self), dtype=np.int64), self.lengths)
+        order = np.lexsort((flat, owner))
+        token, owner = flat[order], owner[order]
+        new_run = np.ones(len(token), dtype=bool)
+        new_run[1:] = (token[1:] != token[:-1]) | (owner[1:] != owner[:-1])
+        run_starts = np.flatnonzero(new_run)
+        occurrence = np.arange(len(token)) - run_starts[np.cumsum(new_run) - 1] if len(token) else token
+        width = int(occurrence.max(initial=0)) + 1
+        _, element, frequency = np.unique(token * width + occurrence, return_inverse=True, return_counts=True)
+        rank = np.empty(len(frequency), dtype=np.int64)
+        rank[np.argsort(frequency, kind="stable")] = np.arange(len(frequency))
+        element = rank[element]
+        order = np.lexsort((element, owner))
+        self.elements = element[order]
+        self.number_of_elements = len(frequency)
+        self.offsets = np.concatenate([[0], np.cumsum(self.lengths)]).astype(np.int64)
+        self.signatures = self._signatures(owner)
+
+    def _signatures(self, owner: Integers) -> npt.NDArray[np.uint64]:
+        """Bit sets of the hashed elements: their Hamming distance is at most the size of the symmetric difference."""
+        bits = 64 * SIGNATURE_WORDS
+        mixed = (self.elements.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+        bit = (mixed >> np.uint64(40)) % np.uint64(bits)
+        signatures = np.zeros((len(self), SIGNATURE_WORDS), dtype=np.uint64)
+        for word in range(SIGNATURE_WORDS):
+            chosen = (bit // np.uint64(64)) == np.uint64(word)
+            np.bitwise_or.at(signatures[:, word], owner[chosen], np.uint64(1) << (bit[chosen] % np.uint64(64)))
+        return signatures
+
+    def _tabulate_requirements(self) -> None:
+        """Smallest LCS that exceeds the threshold for each pair of lengths that occur; out of reach if none does."""
+        self.distinct_lengths, self.length_class = np.unique(self.lengths, return_inverse=True)
+        a = self.distinct_lengths[:, None].astype(np.float64)
+        b = self.distinct_lengths[None, :].astype(np.float64)
+        # The real-number solution, then corrected by the floating point formula that decides.
+        needed = np.maximum(np.floor(self.threshold * (a + b) / 2) - 1, 1)
+        for _ in range(4):
+            precision, recall = needed / a, needed / b
+            needed = np.where(2 * precision * recall / (precision + recall) > self.threshold, needed, needed + 1)
+        reachable = needed <= np.minimum(a, b)
+        self.needed = np.where(reachable, needed, np.iinfo(np.int32).max).astype(np.int32)
+        smallest = self.needed.min(axis=1, initial=np.iinfo(np.int32).max)
+        # A prompt's prefix: the places that can hold the first shared element of some pair above the threshold.
+        self.prefix = np.clip(self.lengths - smallest[self.length_class] + 1, 0, None)
+
+    def _prefix_elements(self, members: Integers) -> tuple[Integers, Integers, Integers]:
+        """Elements in the prefixes of ``members``: element, prompt and place, flat."""
+        sizes = self.prefix[members]
+        total = int(sizes.sum())
+        owner = np.repeat(members, sizes)
+        place = np.arange(total) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        return self.elements[self.offsets[owner] + place], owner, place
+
+    def segment(self, members: Integers) -> _Segment:
+        """Inverted index over the prefixes of ``members``."""
+        element, owner, place = self._prefix_elements(members)
+        order = np.argsort(element, kind="stable")
+        starts = np.searchsorted(element[order], np.arange(self.number_of_elements + 1))
+        return _Segment(starts, owner[order].astype(np.int32), place[order].astype(np.int32), members)
+
+    def matches(
+        self, queries: Integers, segments: Sequence[_Segment]
+    ) -> tuple[Integers, Integers, npt.NDArray[np.float64]]:
+        """All pairs (query, indexed prompt before it) with an F1 above the threshold, with that F1."""
+        found: list[tuple[Integers, Integers, npt.NDArray[np.float64]]] = []
+        element, owner, place = self._prefix_elements(queries)
+        for segment in segments:
+            begins, ends = segment.starts[element], segment.starts[element + 1]
+            work = np.cumsum(ends - begins)
+            boundary = 0
+            while boundary < len(work):
+                done = work[boundary - 1] if boundary else 0
+                upto = int(np.searchsorted(work, done + POSTINGS_AT_A_TIME, side="right"))
+                # Whole prompts only, or a pair could be verified twice; a single huge prompt may go over the budget.
+                upto = max(upto, boundary + 1)
+                last = owner[upto - 1]
+                while upto < len(owner) and owner[upto] == last:
+                    upto += 1
+                piece = slice(boundary, upto)
+                pairs = self._candidates(owner[piece], place[piece], begins[piece], ends[piece], segment)
+                found.append(self._verify(*pairs))
+                boundary = upto
+        if not found:
+            empty = np.empty(0, dtype=np.int64)
+            return empty, empty, np.empty(0)
+        query, other, score = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        return query, other, score
+
+    def _candidates(
+        self, owner: Integers, place: Integers, begins: Integers, ends: Integers, segment: _Segment
+    ) -> tuple[Integers, Integers]:
+        sizes = ends - begins
+        posting = np.arange(int(sizes.sum())) + np.repeat(begins - (np.cumsum(sizes) - sizes), sizes)
+        query = np.repeat(owner, sizes)
+        other = segment.prompts[posting].astype(np.int64)
+        earlier = other < query
+        if self.groups is not None:
+            earlier &= self.groups[other] != self.groups[query]
+        query, other, posting = query[earlier], other[earlier], posting[earlier]
+        query_place = np.repeat(place, sizes)[earlier]
+        needed = self.needed[self.length_class[query], self.length_class[other]].astype(np.int64)
+        possible = (query_place <= self.lengths[query] - needed) & (
+            segment.places[posting] <= self.lengths[other] - needed
+        )
+        pairs = np.unique(query[possible] * len(self) + other[possible])
+        query, other = np.divmod(pairs, max(len(self), 1))
+        needed = self.needed[self.length_class[query], self.length_class[other]].astype(np.int64)
+        apart = np.bitwise_count(self.signatures[query] ^ self.signatures[other]).sum(axis=1, dtype=np.int64)
+        possible = self.lengths[query] + self.lengths[other] - apart >= 2 * needed
+        return query[possible], other[possible]
+
+    def _verify(self, query: Integers, other: Integers) -> tuple[Integers, Integers, npt.NDArray[np.float64]]:
+        from rapidfuzz.distance import LCSseq
+        from rapidfuzz.process import cpdist
+
+        if not len(query):
+            return query, other, np.empty(0)
+        lcs = cpdist(
+            [self.sequences[index] for index in query.tolist()],
+            [self.sequences[index] for index in other.tolist()],
+            scorer=LCSseq.similarity,
+            dtype=np.int32,
+            workers=self.workers if len(query) > 2000 else 1,
+        ).astype(np.int64)
+        above = lcs >= self.needed[self.length_class[query], self.length_class[other]]
+        query, other, lcs = query[above], other[above], lcs[above]
+        precision, recall = lcs / self.lengths[query], lcs / self.lengths[other]
+        return query, other, 2 * precision * recall / (precision + recall)
+
+    def record_best(self, query: Integers, other: Integers, score: npt.NDArray[np.float64]) -> None:
+        """Note for each query its most similar partner, the first of equals."""
+        order = np.lexsort((other, -score, query))
+        query, other, score = query[order], other[order], score[order]
+        first = np.ones(len(query), dtype=bool)
+        first[1:] = query[1:] != query[:-1]
+        self.nearest[query[first]] = other[first]
+        self.similarity[query[first]] = score[first]
+
+
+def _as_strings(sequences: list[tuple[int, ...]], vocabulary_size: int) -> list[str] | list[tuple[int, ...]]:
+    """Token sequences as strings with one character a token, which rapidfuzz compares fastest.
+
+    Unicode has about 1.1 million characters that are no surrogates; above that the integers themselves are compared.
+    """
+    surrogates = 0xD800
+    if vocabulary_size + 0x800 > 0x10FFFF:
+        return sequences
+    return ["".join([chr(token if token < surrogates else token + 0x800) for token in tokens]) for tokens in sequences]

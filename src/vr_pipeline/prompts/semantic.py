@@ -1,0 +1,171 @@
+"""Exact removal of near-duplicates by the cosine of their embeddings, without a quadratic matrix in memory.
+
+Embeddings are compared in tiles. Most of the arithmetic is saved by a bound: after rotation to principal axes the
+first axes and the length of what remains give an upper bound of every cosine (Cauchy-Schwarz on the remainder), and
+that bound is itself one product of shorter vectors. Only pairs whose bound passes the threshold are computed in full,
+in double precision, so results do not depend on the tiles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from vr_pipeline.prompts.rouge import GreedyScan
+
+Vectors = npt.NDArray[np.float32]
+
+SLACK = 1e-4
+"""Room for single precision in the bound; the error of a product of unit vectors of 1024 axes is below 7e-5."""
+_PAIRS_AT_A_TIME = 65_536
+_FULL_COST = 16
+"""Computing one pair in full costs about this many times as much per axis as one axis of a tile's product."""
+
+
+def greedy_cosine_scan(
+    embeddings: Vectors,
+    threshold: float,
+    *,
+    groups: Sequence[str] | None = None,
+    block_size: int = 2048,
+) -> GreedyScan:
+    """Scan in order and drop every item whose cosine with a kept item before it exceeds the threshold.
+
+    Args:
+        embeddings: unit vectors [items, axes]; a row of zeros (nothing to embed) is similar to nothing.
+        threshold: cosine above which an item is dropped, in (-1, 1]; 1 keeps all.
+        groups: one label an item; if given, only pairs with different labels count.
+        block_size: items a side of a tile.
+
+    Raises:
+        ValueError: if the rows are no unit vectors, or the threshold is out of range.
+    """
+    if not -1 < threshold <= 1:
+        raise ValueError(f"threshold must be in (-1, 1], got {threshold}")
+    count = len(embeddings)
+    nearest = np.full(count, -1, dtype=np.int64)
+    similarity = np.full(count, np.nan)
+    if threshold == 1 or count < 2:
+        return GreedyScan(np.arange(count, dtype=np.int64), nearest, similarity)
+    norms = np.linalg.norm(embeddings, axis=1)
+    if not np.all((np.abs(norms - 1) < 1e-3) | (norms == 0)):
+        raise ValueError("embeddings must have unit length")
+    labels = np.unique(np.asarray(groups), return_inverse=True)[1] if groups is not None else None
+    bound = upper_bound_vectors(embeddings, threshold)
+    kept = np.empty(count, dtype=np.int64)
+    kept_count = 0
+
+    def pairs_above(rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64]) -> list[npt.NDArray[np.float64]]:
+        """All pairs above the threshold between rows and columns, as rows of (row, column, cosine)."""
+        tile = bound[rows] @ bound[columns].T
+        row, column = np.nonzero(tile > threshold - SLACK)
+        row, column = rows[row], columns[column]
+        usable = (column < row) & (norms[row] > 0) & (norms[column] > 0)
+        if labels is not None:
+            usable &= labels[row] != labels[column]
+        row, column = row[usable], column[usable]
+        found = []
+        for start in range(0, len(row), _PAIRS_AT_A_TIME):
+            part = slice(start, start + _PAIRS_AT_A_TIME)
+            cosine = _cosines(embeddings, row[part], column[part])
+            above = cosine > threshold
+            found.append(np.stack([row[part][above], column[part][above], cosine[above]], axis=1))
+        return found
+
+    def record(found: list[npt.NDArray[np.float64]]) -> None:
+        if not found:
+            return
+        pairs = np.concatenate(found)
+        pairs = pairs[np.lexsort((pairs[:, 1], -pairs[:, 2], pairs[:, 0]))]
+        rows, first = np.unique(pairs[:, 0].astype(np.int64), return_index=True)
+        nearest[rows], similarity[rows] = pairs[first, 1].astype(np.int64), pairs[first, 2]
+
+    for start in range(0, count, block_size):
+        block = np.arange(start, min(start + block_size, count), dtype=np.int64)
+        found: list[npt.NDArray[np.float64]] = []
+        for left in range(0, kept_count, block_size):
+            found.extend(pairs_above(block, kept[left : min(left + block_size, kept_count)]))
+        record(found)
+        survivors = block[nearest[block] < 0]
+        within = pairs_above(survivors, survivors)
+        if within:
+            pairs = np.concatenate(within)
+            pairs = pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
+            dropped: set[int] = set()
+            valid = np.zeros(len(pairs), dtype=bool)
+            for position, (later, earlier) in enumerate(pairs[:, :2].astype(np.int64).tolist()):
+                if earlier not in dropped:
+                    valid[position] = True
+                    dropped.add(later)
+            record([pairs[valid]])
+        survivors = survivors[nearest[survivors] < 0]
+        kept[kept_count : kept_count + len(survivors)] = survivors
+        kept_count += len(survivors)
+    return GreedyScan(kept[:kept_count].copy(), nearest, similarity)
+
+
+def upper_bound_vectors(embeddings: Vectors, threshold: float) -> Vectors:
+    """Vectors whose products are at least the cosines of the embeddings, with fewer axes where that pays.
+
+    The number of axes is chosen by the cost that a fixed sample of pairs predicts.
+    """
+    count, axes = embeddings.shape
+    if axes <= 32:
+        return embeddings
+    random = np.random.default_rng(0)
+    sample = embeddings[random.integers(count, size=4096)].astype(np.float64)
+    _, directions = np.linalg.eigh(sample.T @ sample)
+    rotated = (embeddings @ directions[:, ::-1].astype(np.float32)).astype(np.float32)
+    first, second = random.integers(count, size=(2, 200_000))
+    best_cost, best_axes = float(axes), axes
+    for kept_axes in range(16, axes, 16):
+        remainder = np.linalg.norm(rotated[:, kept_axes:], axis=1)
+        total = np.empty(len(first))
+        for start in range(0, len(first), _PAIRS_AT_A_TIME):
+            part = slice(start, start + _PAIRS_AT_A_TIME)
+            total[part] = np.einsum("ij,ij->i", rotated[first[part], :kept_axes], rotated[second[part], :kept_axes])
+        total += remainder[first] * remainder[second]
+        cost = kept_axes + float(np.mean(total > threshold - SLACK)) * axes * _FULL_COST
+        if cost < best_cost:
+            best_cost, best_axes = cost, kept_axes
+        elif kept_axes > 2 * best_axes:
+            break
+    if best_axes == axes:
+        return embeddings
+    remainder = np.linalg.norm(rotated[:, best_axes:], axis=1, keepdims=True)
+    return np.ascontiguousarray(np.concatenate([rotated[:, :best_axes], remainder], axis=1), dtype=np.float32)
+
+
+def nearest_cosines(queries: npt.NDArray[np.int64], embeddings: Vectors) -> npt.NDArray[np.float64]:
+    """Cosine of each queried row with the most similar other row, float64 [queries]; NaN if there is no other."""
+    best = np.full(len(queries), np.nan)
+    if len(embeddings) < 2:
+        return best
+    for start in range(0, len(queries), 256):
+        rows = queries[start : start + 256]
+        products = embeddings[rows] @ embeddings.T
+        products[np.arange(len(rows)), rows] = -np.inf
+        best[start : start + 256] = products.max(axis=1)
+    return np.clip(best, -1, 1)
+
+
+def nearest_among(
+    embeddings: Vectors, queries: npt.NDArray[np.int64], chosen: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """For each queried row the chosen row with the largest cosine, and that cosine."""
+    nearest = np.zeros(len(queries), dtype=np.int64)
+    for start in range(0, len(queries), 1024):
+        products = embeddings[queries[start : start + 1024]] @ embeddings[chosen].T
+        nearest[start : start + 1024] = chosen[products.argmax(axis=1)]
+    similarity = np.einsum("ij,ij->i", embeddings[queries], embeddings[nearest], dtype=np.float64)
+    return nearest, np.clip(similarity, -1, 1)
+
+
+def _cosines(
+    embeddings: Vectors, first: npt.NDArray[np.int64], second: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float64]:
+    a, b = embeddings[first].astype(np.float64), embeddings[second].astype(np.float64)
+    lengths = np.sqrt(np.einsum("ij,ij->i", a, a) * np.einsum("ij,ij->i", b, b))
+    return np.clip(np.einsum("ij,ij->i", a, b) / lengths, -1.0, 1.0)
