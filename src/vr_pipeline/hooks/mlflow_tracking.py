@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import platform
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -30,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 CONFIGURATION_FILE = "conf/<env>/mlflow.yml"
 CURVES = "training_log_"
+_PLACE = "place"
 _VALUE_LENGTH = 6000
 _TAG_LENGTH = 5000
 _PARAMETERS_A_CALL, _METRICS_A_CALL = 100, 1000
@@ -95,6 +97,7 @@ class MlflowHook:
             experiment = self._experiment(client)
             names = ",".join(run_params.get("pipeline_names") or ["__default__"])
             tags = self._tags(run_params, names)
+            _close_dead_runs(client, experiment, tags[_PLACE])
             run = client.create_run(experiment, tags=tags, run_name=f"{names} {run_params['run_id']}")
             self._log_parameters(client, run.info.run_id, pipeline, catalog)
         except MlflowException as error:
@@ -135,6 +138,7 @@ class MlflowHook:
             "kedro.run_id": run_params["run_id"],
             "kedro.pipelines": names,
             "kedro.env": run_params.get("env") or "",
+            _PLACE: f"{platform.node()}:{self._project}",
             "kedro.runtime_params": str(run_params.get("runtime_params") or {}),
         }
         tags = {**run, **git_state(self._project), **dvc_state(self._project), **package_versions(), **machine()}
@@ -230,6 +234,13 @@ class MlflowHook:
                 os.environ[name] = before
         self._environment = {name: os.environ.get(name) for name in values}
         os.environ.update(values)
+
+
+def _close_dead_runs(client: MlflowClient, experiment: str, place: str) -> None:
+    """Mark runs of this project that were killed: the project's lock is held here, so none of them can be alive."""
+    for run in client.search_runs([experiment], "attributes.status = 'RUNNING'"):
+        if run.data.tags.get(_PLACE) == place:
+            client.set_terminated(run.info.run_id, "KILLED")
 
 
 def mark_of(catalog: CatalogProtocol, name: str) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from concurrent.futures import Executor
+from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -48,8 +49,8 @@ class DeviceRunner(AbstractRunner):
 
     def __init__(self, is_async: bool = False, **overrides: Any) -> None:
         super().__init__(is_async=is_async)
+        self._file: dict[str, Any] = {}
         self._overrides = overrides
-        self.configuration = _validated(overrides)
 
     def configure(self, settings: dict[str, Any]) -> None:
         """Take the settings of the configuration file; what the constructor was given stays on top.
@@ -57,7 +58,14 @@ class DeviceRunner(AbstractRunner):
         Raises:
             InputError: a key is unknown or a value is out of range.
         """
-        self.configuration = _validated(_merged(settings, self._overrides))
+        self._file = dict(settings)
+        self.__dict__.pop("configuration", None)
+        _ = self.configuration
+
+    @cached_property
+    def configuration(self) -> RunnerConfiguration:
+        """The file's settings with the overrides laid over them."""
+        return _validated(_merged(self._file, self._overrides))
 
     def route_of(self, node: Node) -> Route:
         """The route of a node: that of the first configured tag it carries, else the default."""

@@ -1,0 +1,251 @@
+"""Whole runs of a small project: what is printed, what MLflow gets, how errors read and how a run goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from toy_project import kedro, make_project
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """The project after one undisturbed run from the command line."""
+    folder = make_project(tmp_path_factory.mktemp("finished"))
+    return folder, kedro(folder, "run", "--pipeline=toy")
+
+
+def rows(folder: Path, query: str) -> list[tuple]:
+    with sqlite3.connect(folder / "mlflow.db") as connection:
+        return connection.execute(query).fetchall()
+
+
+def test_the_summary_says_what_happened_and_where_to_look(finished):
+    _, run = finished
+    assert run.returncode == 0, run.stderr
+    assert re.search(r"Finished toy in [\d.]+ s, peak memory 0\.\d\d GiB", run.stdout)
+    for node in ("read_prompts", "make_clips", "index_clips", "train_policy", "write_report"):
+        assert re.search(rf"^  {node} +\d+\.\d", run.stdout, re.MULTILINE)
+    assert "clip_index: 4 rows, 1 failed" in run.stdout
+    assert "mpo against original, judge reward: +0.500  [+0.250, +0.750]" in run.stdout
+    assert "tau 0.800, diff 0.900 (10 pairs, 2 ties)" in run.stdout
+    assert "Report: data/report.json" in run.stdout
+    assert "clips: 1 of 4 failed and are set aside; the first reason: unlucky" in run.stderr
+    assert "Deprecat" not in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_mlflow_has_one_run_with_everything(finished):
+    folder, _ = finished
+    assert rows(folder, "select status, artifact_uri like 'file://%' from runs") == [("FINISHED", 1)]
+    parameters = dict(rows(folder, "select key, value from params"))
+    assert parameters["toy.rows"] == "4"
+    assert parameters["toy.nested.a"] == "1.5"
+    metrics = {(key, step): value for key, step, value in rows(folder, "select key, step, value from metrics")}
+    assert metrics["evaluation_metrics.gain.mpo.judge.mean", 0] == 0.5
+    assert [metrics["mpo/loss", step] for step in (1, 2)] == [0.5, 0.4]
+    assert ("mpo/accuracy", 1) in metrics
+    assert ("mpo/accuracy", 2) not in metrics  # it is missing in the table
+    assert metrics["seconds.train_policy", 0] > 0
+    tags = dict(rows(folder, "select key, value from tags"))
+    assert tags["kedro.pipelines"] == "toy"
+    assert tags["version.torch"]
+    [artifacts] = (folder / "mlartifacts").glob("*/artifacts")
+    assert {path.name for path in artifacts.iterdir()} == {"clip_index.parquet", "metrics.json", "report.json"}
+
+
+def test_tracebacks_go_to_the_log_file_and_nothing_else_is_left(finished):
+    folder, _ = finished
+    names = {path.name for path in folder.iterdir()}
+    assert names <= {
+        *("conf", "toy", "pyproject.toml", "data", "logs", "mlflow.db", "mlartifacts", ".run.lock"),
+    }
+    assert "Node 1 of 5" in (folder / "logs" / "vr_pipeline.log").read_text()
+
+
+# One process for all cases: starting Kedro takes longer than the runs.
+_CASES = """
+import json, sys
+from click.testing import CliRunner
+from kedro.framework.startup import bootstrap_project
+from pathlib import Path
+
+bootstrap_project(Path.cwd())
+from vr_pipeline.cli import run
+
+answers = []
+for arguments in json.loads(sys.argv[1]):
+    sys.argv = ["kedro", "run", *arguments]
+    result = CliRunner().invoke(run, arguments)
+    answers.append([result.exit_code, result.stderr])
+print(json.dumps(answers))
+"""
+
+
+def outcomes(folder: Path, *cases: list[str]) -> list[tuple[int, str]]:
+    """Exit code and standard error of ``kedro run`` for each list of arguments."""
+    (folder / "conf" / "local" / "mlflow.yml").write_text("enabled: false\n")
+    done = subprocess.run(
+        [sys.executable, "-c", _CASES, json.dumps(cases)],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(folder)},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    return [(code, text) for code, text in json.loads(done.stdout.splitlines()[-1])]
+
+
+@pytest.fixture(scope="module")
+def failures(tmp_path_factory) -> dict[str, tuple[int, str]]:
+    folder = make_project(tmp_path_factory.mktemp("failures"))
+    cases = {
+        "input": ["--params=toy.trouble=input"],
+        "verbose": ["--params=toy.trouble=input", "--verbose"],
+        "table": ["--pipeline=toy", "--params=toy.trouble=table", "--from-nodes", "read_prompts"],
+        "bug": ["--params=toy.trouble=bug"],
+        "typo": ["--params=toy.troubel=bug,toy.rows=0"],
+        "name": ["--pipeline=toi"],
+        "tag": ["--runner-params=routes.gpus.backend=in_process"],
+        "backend": ["--runner-params=routes.gpu.backend=spark"],
+        "setting": ["--runner-params=execution.wrokers=2"],
+        "torchrun": ["--runner-params=routes.gpu.backend=torchrun"],
+        "both": ["--pipeline=toy", "--pipelines=toy"],
+        "env": ["--env=nowhere"],
+    }
+    return dict(zip(cases, outcomes(folder, *cases.values()), strict=True))
+
+
+def test_an_input_error_is_one_paragraph_and_a_command(failures):
+    code, text = failures["input"]
+    assert code == 1
+    assert "file a.csv, row 3, field 'prompt': the column is missing. Add it." in text
+    assert "Traceback" not in text
+    assert "kedro run --params=toy.trouble=input --from-nodes=index_clips" in text
+
+
+def test_verbose_shows_the_traceback(failures):
+    assert "Traceback" in failures["verbose"][1]
+
+
+def test_a_table_that_breaks_its_schema_names_column_rule_and_rows(failures):
+    code, text = failures["table"]
+    assert code == 1
+    assert "Table 'training_log_mpo' does not fit its schema when it was to be written" in text
+    assert "column 'step': field_uniqueness fails 2 time(s), for instance 1, 1 (row 2, 3)" in text
+    assert "--from-nodes=train_policy" in text
+    assert "read_prompts" not in text.partition("To go on")[2]
+    assert "Traceback" not in text
+
+
+def test_errors_of_the_program_keep_their_traceback(failures):
+    code, text = failures["bug"]
+    assert code == 1
+    assert "Traceback" in text
+    assert "ZeroDivisionError: a bug" in text
+
+
+def test_typos_in_parameters_stop_before_any_work(failures):
+    code, text = failures["typo"]
+    assert code == 1
+    assert "toy.rows: Input should be greater than or equal to 1 (got 0)" in text
+    assert "toy.troubel: Extra inputs are not permitted" in text
+    assert "Traceback" not in text
+    assert "pydantic.dev" not in text
+    assert "To go on" not in text
+
+
+@pytest.mark.parametrize(
+    ("case", "message"),
+    [
+        ("name", "Failed to find the pipeline named 'toi'"),
+        ("tag", "field 'routes.gpus': no node has the tag 'gpus'. Use one of gpu, train."),
+        ("backend", "field 'routes.gpu'"),
+        ("setting", "field 'execution.wrokers': Extra inputs are not permitted (got 2)"),
+        ("torchrun", "'make_clips' is no training node"),
+        ("both", "cannot be used together"),
+        ("env", "nowhere"),
+    ],
+)
+def test_wrong_commands_are_told_plainly(failures, case, message):
+    code, text = failures[case]
+    assert code != 0
+    assert message in text
+    assert "Traceback" not in text
+
+
+def results(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes() for path in (folder / "data").rglob("*.*") if path.is_file()
+    }
+
+
+def test_a_killed_run_is_continued_and_seen_as_killed(finished, tmp_path):
+    folder = make_project(tmp_path)
+    killed = kedro(folder, "run", "--params=toy.trouble=kill")
+    assert killed.returncode == -signal.SIGKILL
+    assert (folder / "data" / "clips" / "manifest.partial.jsonl").is_file()
+    assert rows(folder, "select status from runs") == [("RUNNING",)]
+    resumed = kedro(folder, "run")
+    assert resumed.returncode == 0, resumed.stderr
+    assert "clips: 1 of 4 are there already" in resumed.stderr
+    assert sorted(rows(folder, "select status from runs")) == [("FINISHED",), ("KILLED",)]
+    assert results(folder) == results(finished[0])
+
+
+def test_stopping_ends_in_seconds_and_the_printed_command_goes_on(finished, tmp_path):
+    folder = make_project(tmp_path)
+    command = [sys.executable, "-m", "kedro", "run", "--params=toy.trouble=slow"]
+    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    process = subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
+    end = time.monotonic() + 60
+    while not (folder / "data" / "clips" / "p0.json").exists():
+        assert time.monotonic() < end, "the run did not start"
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=10)
+    assert process.returncode == 130
+    assert "The run was stopped" in errors
+    assert "Traceback" not in errors
+    assert rows(folder, "select status from runs") == [("KILLED",)]
+    [printed] = re.findall(r"To go on where it stopped: (.*)", errors)
+    assert printed == "python -m kedro run --params=toy.trouble=slow --from-nodes=make_clips"
+    resumed = kedro(folder, *shlex.split(printed)[3:])
+    assert resumed.returncode == 0, resumed.stderr
+    assert results(folder) == results(finished[0])
+
+
+def test_the_second_of_two_runs_waits_for_the_first(tmp_path):
+    folder = make_project(tmp_path)
+    (folder / "conf" / "local" / "mlflow.yml").write_text("enabled: false\n")
+    command = [sys.executable, "-m", "kedro", "run", "--params=toy.trouble=slow"]
+    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    first = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    end = time.monotonic() + 60
+    while not (folder / "data" / "clips").exists():
+        assert time.monotonic() < end, "the run did not start"
+        time.sleep(0.02)
+    second = kedro(folder, "run")
+    assert first.wait(timeout=5) == 0
+    assert second.returncode == 0
+    assert "Another run is active in this project; waiting" in second.stderr
+    assert "clips: 3 of 4 are there already" in second.stderr
+
+
+def test_a_failed_run_is_recorded_with_its_error(tmp_path):
+    folder = make_project(tmp_path)
+    assert kedro(folder, "run", "--params=toy.trouble=input").returncode == 1
+    assert rows(folder, "select status from runs") == [("FAILED",)]
+    assert "the column is missing" in dict(rows(folder, "select key, value from tags"))["error"]
+    assert dict(rows(folder, "select key, value from params"))["toy.trouble"] == "input"

@@ -1,0 +1,169 @@
+"""Rules that the whole project keeps: names, start-up, configuration, catalog."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+BASE = ROOT / "conf" / "base"
+
+SINGLE = {
+    "micro_world",
+    "prompt_filtering",
+    "video_generation",
+    "checklist_inference",
+    "weight_regression",
+    "pair_selection",
+    "dpo_training",
+    "evaluation",
+    "judge_training",
+}
+WHOLE = [
+    "prompt_filtering",
+    "video_generation",
+    "checklist_inference",
+    "weight_regression",
+    "pair_selection",
+    "dpo_training",
+    "evaluation",
+]
+LAYERS = {"raw", "intermediate", "primary", "feature", "model_input", "models", "model_output", "reporting"}
+
+
+@pytest.fixture(scope="module")
+def pipelines() -> dict[str, Any]:
+    from vr_pipeline.pipeline_registry import register_pipelines
+
+    return register_pipelines()
+
+
+@pytest.fixture(scope="module")
+def catalog() -> dict[str, dict[str, Any]]:
+    entries: dict[str, dict[str, Any]] = {}
+    for path in sorted((BASE / "catalog").rglob("*.yml")):
+        for name, entry in (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).items():
+            assert name not in entries, f"{name} is in two catalog files"
+            if not name.startswith("_"):
+                entries[name] = entry
+    return entries
+
+
+def python(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_pipelines_have_their_names(pipelines):
+    assert set(pipelines) == SINGLE | {"mpo_dpo", "__default__"}
+    whole = set().union(*({node.name for node in pipelines[name].nodes} for name in WHOLE))
+    assert {node.name for node in pipelines["mpo_dpo"].nodes} == whole
+    assert {node.name for node in pipelines["__default__"].nodes} == whole
+    for name in SINGLE:
+        assert pipelines[name].nodes, name
+
+
+def test_importing_loads_no_heavy_library():
+    loaded = python(
+        "import sys, vr_pipeline, vr_pipeline.settings, vr_pipeline.cli, vr_pipeline.work, vr_pipeline.schemas\n"
+        "import vr_pipeline.runners, vr_pipeline.datasets.manifest\n"
+        "from vr_pipeline.pipeline_registry import register_pipelines\n"
+        "register_pipelines()\n"
+        "print(sorted({'torch', 'transformers', 'diffusers', 'peft', 'sklearn', 'mlflow', 'ray'} & set(sys.modules)))"
+    )
+    assert loaded == "[]"
+
+
+def test_the_command_line_starts_in_under_three_seconds():
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "kedro", "--help"], cwd=ROOT, check=True, capture_output=True, timeout=60)
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 3.0
+
+
+def test_telemetry_is_off():
+    assert yaml.safe_load((ROOT / ".telemetry").read_text()) == {"consent": False}
+    names = "DO_NOT_TRACK", "MLFLOW_DISABLE_TELEMETRY", "RAY_USAGE_STATS_ENABLED", "HF_HUB_DISABLE_TELEMETRY"
+    clean = {name: value for name, value in os.environ.items() if name not in names}
+    code = f"import os, vr_pipeline.settings; print([os.environ[name] for name in {names}])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=clean, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "['1', 'true', '0', '1']"
+    dvc = (ROOT / ".dvc" / "config").read_text()
+    assert "analytics = false" in dvc
+    assert "check_update = false" in dvc
+
+
+def test_every_dataset_of_a_pipeline_is_in_the_catalog(pipelines, catalog):
+    named = {name for pipeline in pipelines.values() for name in pipeline.datasets()}
+    kept = {name for name in named if not name.startswith("params:") and name != "parameters"}
+    assert kept <= set(catalog), sorted(kept - set(catalog))
+
+
+def test_nothing_in_the_catalog_is_unused(pipelines, catalog):
+    named = {name for pipeline in pipelines.values() for name in pipeline.datasets()}
+    assert set(catalog) <= named, sorted(set(catalog) - named)
+
+
+def test_tables_are_validated(catalog):
+    import vr_pipeline.schemas
+
+    for name, entry in catalog.items():
+        if entry["type"].endswith("ParquetDataset"):
+            assert "validator" in entry, f"{name} has no schema"
+        if "validator" in entry:
+            module, _, model = entry["validator"].rpartition(".")
+            assert module == "vr_pipeline.schemas", name
+            assert hasattr(vr_pipeline.schemas, model), name
+
+
+def test_catalog_entries_have_layers_and_stay_in_the_project(catalog):
+    for name, entry in catalog.items():
+        layer = entry.get("metadata", {}).get("kedro-viz", {}).get("layer")
+        assert layer in LAYERS, f"{name} has the layer {layer}"
+        assert "versioned" not in entry, f"{name}: a new file at every run changes every hash"
+        place = entry.get("filepath", entry.get("path"))
+        assert not Path(place).is_absolute(), name
+        assert Path(place).parts[0] in {"data", "conf"}, name
+
+
+def test_outputs_have_one_place_each(catalog):
+    places = [entry.get("filepath", entry.get("path")) for entry in catalog.values()]
+    assert len(places) == len(set(places))
+
+
+def test_parameters_are_one_block_a_pipeline_without_interpolation():
+    for path in sorted((BASE / "parameters").glob("*.yml")):
+        text = path.read_text(encoding="utf-8")
+        assert list(yaml.safe_load(text)) == [path.stem]
+        assert "${" not in text, f"{path.name}: lineage does not see through interpolation"
+
+
+def test_parameters_of_all_pipelines_are_valid():
+    printed = python(
+        "from pathlib import Path\n"
+        "from kedro.framework.session import KedroSession\n"
+        "from kedro.framework.startup import bootstrap_project\n"
+        "bootstrap_project(Path.cwd())\n"
+        "with KedroSession.create() as session:\n"
+        "    params = session.load_context().params\n"
+        "print(sorted(name for name, block in params.items() if isinstance(block, dict)))\n"
+    )
+    # Every block is validated into its model; a plain dictionary means that no node takes it typed.
+    assert printed.splitlines()[-1] == "[]"
+
+
+def test_nodes_have_names_of_their_own(pipelines):
+    names = [node.name for name in SINGLE for node in pipelines[name].nodes]
+    assert len(names) == len(set(names))
+    for name in names:
+        assert "(" not in name, f"node {name} has no name"
