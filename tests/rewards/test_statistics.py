@@ -1,0 +1,125 @@
+"""Means, gains and intervals: against formulas worked out otherwise and by simulation."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from vr_pipeline.checklist import Checklist
+from vr_pipeline.errors import InputError
+from vr_pipeline.rewards.statistics import (
+    bootstrap_by_prompt,
+    clustered_mean,
+    paired_gain,
+    sub_dimension_deviations,
+    win_rate,
+)
+
+
+@given(st.lists(st.floats(-10, 10), min_size=2, max_size=30))
+def test_one_clip_a_prompt_is_the_ordinary_standard_error(values: list[float]) -> None:
+    result = clustered_mean(values, [f"p{i}" for i in range(len(values))])
+    assert result.mean == pytest.approx(np.mean(values), abs=1e-9)
+    assert result.se == pytest.approx(np.std(values, ddof=1) / math.sqrt(len(values)), abs=1e-9)
+
+
+@given(st.lists(st.floats(-10, 10), min_size=2, max_size=12), st.integers(1, 6))
+def test_equal_prompts_have_the_standard_error_of_their_means(means: list[float], clips: int) -> None:
+    rng = np.random.default_rng(0)
+    noise = rng.normal(size=(len(means), clips))
+    noise -= noise.mean(axis=1, keepdims=True)
+    values = (np.array(means)[:, None] + noise).ravel()
+    result = clustered_mean(values, np.repeat(np.arange(len(means)), clips))
+    assert result.se == pytest.approx(stats.sem(means), abs=1e-9)
+
+
+def test_one_prompt_has_no_standard_error() -> None:
+    result = clustered_mean([1.0, 2.0], ["p", "p"])
+    assert result.to_json() == {"mean": 1.5, "se": None, "n": 2, "n_prompts": 1}
+
+
+def test_gain_is_the_paired_t_interval_over_prompts() -> None:
+    rng = np.random.default_rng(1)
+    prompts = np.repeat([f"p{i}" for i in range(9)], 5)
+    baseline, policy = rng.normal(size=45), rng.normal(0.5, 1, 45)
+    gain = paired_gain(policy, prompts, baseline, prompts)
+    after, before = policy.reshape(9, 5).mean(axis=1), baseline.reshape(9, 5).mean(axis=1)
+    interval = stats.ttest_rel(after, before).confidence_interval(0.95)
+    assert (gain.ci_low, gain.ci_high) == pytest.approx((interval.low, interval.high))
+    assert gain.mean == pytest.approx((after - before).mean())
+
+
+def test_gain_does_not_ask_for_equal_numbers_of_clips_but_for_the_same_prompts() -> None:
+    gain = paired_gain([1.0, 3.0, 5.0], ["p", "p", "q"], [1.0, 1.0], ["p", "q"])
+    assert gain.mean == pytest.approx(((2.0 - 1.0) + (5.0 - 1.0)) / 2)
+    with pytest.raises(InputError, match="prompt 'q' was evaluated for one policy only"):
+        paired_gain([1.0], ["p"], [1.0, 2.0], ["p", "q"])
+
+
+def test_gain_interval_covers_the_truth_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(2)
+    prompts = np.repeat(np.arange(12).astype(str), 4)
+    covered = 0
+    for _ in range(400):
+        own, effect = rng.normal(size=12), rng.normal(0.3, 0.5, 12)
+        baseline = np.repeat(own, 4) + rng.normal(size=48)
+        policy = np.repeat(own + effect, 4) + rng.normal(size=48)
+        gain = paired_gain(policy, prompts, baseline, prompts)
+        covered += gain.ci_low <= 0.3 <= gain.ci_high
+    assert 0.92 <= covered / 400 <= 0.98
+
+
+@given(st.lists(st.sampled_from([-1.0, 0.0, 1.0]), min_size=1, max_size=30), st.integers(1, 5))
+def test_win_rate_stays_within_its_interval_and_the_interval_within_zero_and_one(
+    values: list[float], prompts: int
+) -> None:
+    result = win_rate(values, [f"p{i % prompts}" for i in range(len(values))])
+    assert 0 <= result.ci_low <= result.rate <= result.ci_high <= 1
+    assert result.ci_low < result.ci_high
+    assert result.wins + result.ties + result.losses == len(values)
+    assert result.rate == pytest.approx((result.wins + result.ties / 2) / len(values))
+
+
+def test_win_rate_of_independent_comparisons_is_wilsons() -> None:
+    values = [1.0] * 14 + [-1.0] * 6
+    result = win_rate(values, np.arange(20).astype(str))
+    wilson = stats.binomtest(14, 20).proportion_ci(method="wilson")
+    assert (result.ci_low, result.ci_high) == pytest.approx((wilson.low, wilson.high), abs=0.02)
+
+
+def test_bootstrap_draws_prompts() -> None:
+    rng = np.random.default_rng(3)
+    means = rng.normal(size=40)
+    values, prompts = np.repeat(means, 10), np.repeat(np.arange(40), 10)
+    low, high = bootstrap_by_prompt(lambda rows: float(values[rows].mean()), prompts, samples=2000)
+    assert (high - low) / 2 == pytest.approx(1.96 * stats.sem(means), rel=0.12)
+    again = bootstrap_by_prompt(lambda rows: float(values[rows].mean()), prompts, samples=2000)
+    assert (again == [low, high]).all()
+    assert np.isnan(bootstrap_by_prompt(lambda rows: 1.0, ["p", "p"])).all()
+
+
+def test_deviations_are_differences_of_the_share_of_yes(checklist: Checklist) -> None:
+    n = len(checklist.question_ids)
+    rng = np.random.default_rng(4)
+    first, second = rng.integers(0, 2, (2, 30, n)).astype(float)
+    first[:, 3] = np.nan  # gated: counts 0
+    prompts = [f"p{i % 6}" for i in range(30)]
+    table = sub_dimension_deviations(first, second, checklist.question_ids, checklist, prompts)
+    assert list(table["sub_dimension"]) == [sub.name for sub in checklist.sub_dimensions]
+    filled = np.nan_to_num(first)
+    for row, sub in zip(table.itertuples(), checklist.sub_dimensions, strict=True):
+        columns = [checklist.question_ids.index(question.question_id) for question in sub.questions]
+        assert row.deviation == pytest.approx(filled[:, columns].mean() - second[:, columns].mean())
+        assert row.ci_low < row.deviation < row.ci_high or row.ci_low == row.ci_high
+
+
+def test_values_that_are_no_numbers_are_named() -> None:
+    with pytest.raises(InputError, match="row 2"):
+        clustered_mean([1.0, math.nan], ["p", "q"])
+    with pytest.raises(InputError, match="2 values for 1 prompts"):
+        clustered_mean([1.0, 2.0], ["p"])
