@@ -180,12 +180,12 @@ def _read_with_decord(path: Path, choose: Choose) -> _Result:
 
     decord.logging.set_level(decord.logging.QUIET)
     reader = decord.VideoReader(str(path), num_threads=1 if path.stat().st_size < 1_000_000 else 0)
-    first = reader[0].asnumpy()
-    information = VideoInformation(len(reader), float(reader.get_avg_fps()), first.shape[0], first.shape[1])
-    indices = choose(information)
-    frames = first[None] if indices == [0] else reader.get_batch(indices).asnumpy()
+    # The size of a frame is known only once one is decoded; choosing frames needs the count and the rate alone.
+    indices = choose(VideoInformation(len(reader), float(reader.get_avg_fps()), 0, 0))
+    frames = reader.get_batch(indices).asnumpy()
     if len(frames) != len(indices):
         raise RuntimeError(f"decord gave {len(frames)} of {len(indices)} frames")
+    information = VideoInformation(len(reader), float(reader.get_avg_fps()), frames.shape[1], frames.shape[2])
     return np.ascontiguousarray(frames, dtype=np.uint8), indices, information
 
 

@@ -1,0 +1,52 @@
+"""What every judge does, whatever model is inside."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vr_pipeline.video.read import Frames
+
+Probabilities = NDArray[np.float64]
+
+
+class Judge(Protocol):
+    """Clips and questions in, probabilities out. Nothing is parsed from generated text.
+
+    The probability of yes is taken over all spellings of yes and no that the tokenizer has:
+    p_yes = P(yes) / (P(yes) + P(no)); what the model puts on other tokens is reported as outside_mass, because a judge
+    that does not answer with yes or no has not understood the question, which must not count as "no".
+    """
+
+    identity: str
+    """Content hash of the weights and of every setting that the answers depend on."""
+
+    num_frames: int | None
+    """Frames that are taken from a clip, evenly spread; None for all (or as ``frames_per_second`` says)."""
+
+    frames_per_second: float | None
+    """Rate at which frames are taken from a clip; None for every frame."""
+
+    def answer(
+        self,
+        clips: Sequence[Frames],
+        questions: Sequence[str],
+        prompts: Sequence[str] | None = None,
+        *,
+        frames_per_second: Sequence[float] | None = None,
+    ) -> tuple[Probabilities, Probabilities]:
+        """Answers all questions about all clips.
+
+        Args:
+            clips: uint8 arrays [frames, height, width, 3], of any lengths and sizes; an image is one frame.
+            questions: texts; ``[[prompt]]`` in them stands for the clip's prompt.
+            prompts: one text a clip; may be left out when no question holds the placeholder.
+            frames_per_second: rate of the frames given, a clip each, for models that are told about time.
+
+        Returns:
+            p_yes and outside_mass, float64 arrays [clips, questions].
+        """
+        ...

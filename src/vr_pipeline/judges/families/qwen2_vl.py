@@ -1,0 +1,126 @@
+"""Qwen2-VL and Qwen2.5-VL."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vr_pipeline.judges.families.base import Family, PreparedClip, Settings
+from vr_pipeline.judges.frames import fitting_size, normalise, patchify, resize_area, resize_bicubic
+from vr_pipeline.judges.packing import IntArray
+from vr_pipeline.video.read import Frames
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Qwen2VL(Family):
+    """Qwen2-VL: three position axes (time, height, width), temporal patches, neighbouring patches merged."""
+
+    default_settings = Settings(
+        before_clip="<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n<|vision_start|>",
+        after_clip="<|vision_end|>",
+        after_question=" Answer yes or no.<|im_end|>\n<|im_start|>assistant\n",
+        frames_per_second=2.0,
+        num_frames=768,
+    )
+
+    def __init__(self, model: Any, tokenizer: Any, settings: Settings) -> None:
+        super().__init__(model, tokenizer, settings)
+        self._before = self.text_ids(settings.before_clip)
+        self._after = self.text_ids(settings.after_clip)
+        self._positions: dict[tuple[object, ...], tuple[IntArray, int]] = {}
+
+    @classmethod
+    def model_class(cls) -> Any:
+        from transformers import Qwen2VLForConditionalGeneration
+
+        return Qwen2VLForConditionalGeneration
+
+    @property
+    def placeholder_ids(self) -> tuple[int, ...]:
+        return (self.model.config.image_token_id, self.model.config.video_token_id)
+
+    @property
+    def language_model(self) -> Any:
+        return self.model.model.language_model
+
+    def position_ids(self, positions: torch.Tensor) -> torch.Tensor:
+        return positions
+
+    def prepare(self, frames: Frames, frames_per_second: float | None) -> PreparedClip:
+        vision = self.model.config.vision_config
+        settings = self.settings
+        if settings.height is not None and settings.width is not None:
+            size = (settings.height, settings.width)
+        else:
+            size = fitting_size(
+                *frames.shape[1:3],
+                multiple=vision.patch_size * vision.spatial_merge_size,
+                min_pixels=settings.min_pixels,
+                max_pixels=settings.max_pixels,
+            )
+        resized = (resize_area if settings.resize == "area" else resize_bicubic)(frames, *size)
+        patches, grid = patchify(
+            normalise(resized, settings.mean, settings.std),
+            patch=vision.patch_size,
+            temporal_patch=vision.temporal_patch_size,
+            merge=vision.spatial_merge_size,
+        )
+        is_image = len(frames) == 1 and settings.single_frame_is_image
+        placeholder = self.model.config.image_token_id if is_image else self.model.config.video_token_id
+        visual = int(np.prod(grid)) // vision.spatial_merge_size**2
+        token_ids = np.array([*self._before, *[placeholder] * visual, *self._after])
+        positions, next_position = self._prefix_positions(token_ids, grid, is_image, frames_per_second)
+        return PreparedClip(token_ids, positions, next_position, {"patches": patches, "grid": np.array([grid])})
+
+    def _prefix_positions(
+        self, token_ids: IntArray, grid: tuple[int, int, int], is_image: bool, frames_per_second: float | None
+    ) -> tuple[IntArray, int]:
+        """Positions as the model itself assigns them, found with one more text token to see where text goes on."""
+        import torch
+
+        seconds = self._seconds_per_grid(frames_per_second)
+        key = (grid, is_image, seconds)
+        if key not in self._positions:
+            ids = torch.from_numpy(np.append(token_ids, 0))[None]
+            kinds = (ids == self.model.config.image_token_id).int() + 2 * (
+                ids == self.model.config.video_token_id
+            ).int()
+            grids = torch.tensor([grid])
+            options: dict[str, Any] = {"image_grid_thw": grids} if is_image else {"video_grid_thw": grids}
+            if seconds is not None and not is_image:
+                options["second_per_grid_ts"] = torch.tensor([seconds])
+            positions, _ = self.model.model.get_rope_index(ids, mm_token_type_ids=kinds, **options)
+            found = positions[:, 0].numpy()
+            self._positions[key] = (found[:, :-1], int(found[0, -1]))
+        return self._positions[key]
+
+    def _seconds_per_grid(self, frames_per_second: float | None) -> float | None:
+        return None
+
+    def vision_features(self, clips: Sequence[PreparedClip]) -> torch.Tensor:
+        import torch
+
+        patches = torch.from_numpy(np.concatenate([clip.vision["patches"] for clip in clips]))
+        grids = torch.from_numpy(np.concatenate([clip.vision["grid"] for clip in clips]))
+        visual = self.model.model.visual
+        output = visual(patches.to(self.device, visual.dtype), grid_thw=grids.to(self.device))
+        features: torch.Tensor = output.pooler_output
+        return features
+
+
+class Qwen25VL(Qwen2VL):
+    """Qwen2.5-VL: as Qwen2-VL, with windowed attention in the vision tower and positions in real time."""
+
+    @classmethod
+    def model_class(cls) -> Any:
+        from transformers import Qwen2_5_VLForConditionalGeneration
+
+        return Qwen2_5_VLForConditionalGeneration
+
+    def _seconds_per_grid(self, frames_per_second: float | None) -> float | None:
+        rate = frames_per_second or self.settings.frames_per_second or 2.0
+        return float(self.model.config.vision_config.temporal_patch_size / rate)

@@ -1,0 +1,116 @@
+"""Frames to model inputs: resizing and patches, without torchvision."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vr_pipeline.video.read import Frames
+
+
+@lru_cache(maxsize=64)
+def area_weights(source: int, target: int) -> NDArray[np.float32]:
+    """Matrix [target, source] that averages along one axis by overlap; its rows sum to 1.
+
+    Each target pixel covers source/target source pixels. Exact block means for whole ratios; when the target is
+    larger, each target pixel takes the source pixels it lies in.
+    """
+    edges = np.arange(target + 1, dtype=np.float64) * source / target
+    low, high = edges[:-1, None], edges[1:, None]
+    pixels = np.arange(source)[None, :]
+    overlap = np.clip(np.minimum(high, pixels + 1) - np.maximum(low, pixels), 0.0, None)
+    return (overlap / overlap.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def resize_area(frames: Frames, height: int, width: int) -> NDArray[np.float32]:
+    """Area averaging to the given size; float32 in 0 to 255.
+
+    Args:
+        frames: uint8 [frames, height, width, 3].
+    """
+    source_height, source_width = frames.shape[1:3]
+    if source_height % height == 0 and source_width % width == 0:
+        # Whole ratios: sums of integers are exact, so a clip stored enlarged gives the same values as the original.
+        rows, columns = source_height // height, source_width // width
+        blocks = frames.reshape(len(frames), height, rows, width, columns, 3)
+        return (blocks.sum(axis=(2, 4), dtype=np.float32) / np.float32(rows * columns)).astype(np.float32)
+    return np.einsum(
+        "hi,fijc,wj->fhwc",
+        area_weights(source_height, height),
+        frames.astype(np.float32),
+        area_weights(source_width, width),
+        optimize=True,
+    ).astype(np.float32)
+
+
+def resize_bicubic(frames: Frames, height: int, width: int) -> NDArray[np.float32]:
+    """Antialiased bicubic resizing of each frame as Pillow does it, rounded to whole values; float32 in 0 to 255."""
+    from PIL import Image
+
+    if frames.shape[1:3] == (height, width):
+        return frames.astype(np.float32)
+    resized = [
+        np.asarray(Image.fromarray(frame).resize((width, height), resample=Image.Resampling.BICUBIC))
+        for frame in frames
+    ]
+    return np.stack(resized).astype(np.float32)
+
+
+def fitting_size(height: int, width: int, *, multiple: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
+    """Height and width near the given ones, multiples of ``multiple``, with an area within limits, aspect kept.
+
+    The rule of Qwen2-VL's processors: round each side to the multiple; if the area is out of range, scale both sides
+    by one factor and round towards the allowed range.
+
+    Raises:
+        ValueError: one side is more than 200 times the other.
+    """
+    if max(height, width) > 200 * min(height, width):
+        raise ValueError(f"a frame of {height} x {width} pixels is too elongated (more than 200 to 1)")
+    new_height, new_width = round(height / multiple) * multiple, round(width / multiple) * multiple
+    if new_height * new_width > max_pixels:
+        factor = math.sqrt(height * width / max_pixels)
+        new_height = max(multiple, math.floor(height / factor / multiple) * multiple)
+        new_width = max(multiple, math.floor(width / factor / multiple) * multiple)
+    elif new_height * new_width < min_pixels:
+        factor = math.sqrt(min_pixels / (height * width))
+        new_height = math.ceil(height * factor / multiple) * multiple
+        new_width = math.ceil(width * factor / multiple) * multiple
+    return new_height, new_width
+
+
+def normalise(frames: NDArray[np.float32], mean: tuple[float, ...], std: tuple[float, ...]) -> NDArray[np.float32]:
+    """From 0 to 255 to 0 to 1, then the mean is subtracted and the result divided by std, a channel each."""
+    scaled = frames * np.float32(1 / 255)
+    return (scaled - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
+
+
+def patchify(
+    frames: NDArray[np.float32], *, patch: int, temporal_patch: int, merge: int
+) -> tuple[NDArray[np.float32], tuple[int, int, int]]:
+    """Space-time patches in the order of Qwen2-VL: neighbours that are merged into one token lie together.
+
+    Args:
+        frames: [frames, height, width, 3]; height and width multiples of patch * merge. The last frame is repeated
+            until the number of frames is a multiple of ``temporal_patch``.
+
+    Returns:
+        patches [time * rows * columns, 3 * temporal_patch * patch * patch] and the grid (time, rows, columns).
+    """
+    missing = -len(frames) % temporal_patch
+    if missing:
+        frames = np.concatenate([frames, np.repeat(frames[-1:], missing, axis=0)])
+    time, rows, columns = (
+        len(frames) // temporal_patch,
+        frames.shape[1] // patch,
+        frames.shape[2] // patch,
+    )
+    blocks = frames.reshape(
+        time, temporal_patch, rows // merge, merge, patch, columns // merge, merge, patch, frames.shape[3]
+    )
+    # -> time, row block, column block, row in block, column in block, channel, time in patch, y, x
+    ordered = blocks.transpose(0, 2, 5, 3, 6, 8, 1, 4, 7)
+    return ordered.reshape(time * rows * columns, -1), (time, rows, columns)

@@ -1,0 +1,148 @@
+"""From a configuration to a judge."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vr_pipeline.errors import InputError
+from vr_pipeline.identifiers import content_hash
+from vr_pipeline.judges.config import JudgeParameters
+from vr_pipeline.judges.families import family_class
+from vr_pipeline.judges.families.base import SETTINGS_FILE, Family, Settings
+
+if TYPE_CHECKING:
+    from vr_pipeline.judges.contract import Judge
+
+# What answers do not depend on, or depend on through the content hash of the model's files.
+_NO_PART_OF_IDENTITY = {"path", "adapter", "device", "threads", "allow_remote_code"}
+
+
+def load_judge(config: JudgeParameters | dict[str, object]) -> Judge:
+    """Loads the model of a configuration and makes it a judge.
+
+    Raises:
+        InputError: the family is unknown, the folder is missing or is no model, or its tokenizer cannot say yes or no.
+    """
+    parameters = config if isinstance(config, JudgeParameters) else JudgeParameters.model_validate(config)
+    from vr_pipeline.judges.vlm import VisionLanguageJudge
+
+    family = family_class(parameters.family).load(parameters)
+    return VisionLanguageJudge(family, parameters, judge_identity(parameters))
+
+
+def judge_identity(parameters: JudgeParameters) -> str:
+    """Content hash of the model's files (or its pinned revision) and of the settings; nothing is loaded.
+
+    Raises:
+        InputError: the folder does not exist.
+    """
+    settings = parameters.model_dump(mode="json", exclude=_NO_PART_OF_IDENTITY)
+    folder = Path(parameters.path).expanduser()
+    model = parameters.path if _is_hub_name(parameters) else folder_hash(folder)
+    adapter = folder_hash(Path(parameters.adapter)) if parameters.adapter else ""
+    return content_hash("judge", json.dumps(settings, sort_keys=True), model, adapter)
+
+
+def folder_hash(folder: Path) -> str:
+    """Content hash of the files of a model folder that loading it reads.
+
+    Raises:
+        InputError: the folder does not exist or has no config.
+    """
+    if not folder.is_dir() or not any(folder.glob("*.json")):
+        raise InputError(
+            "there is no model in this folder",
+            remedy="Give the folder of a model, or train the judge with 'kedro run --pipeline=judge_training'",
+            file=folder,
+            field="judge.path",
+        )
+    files = sorted(
+        path for path in folder.iterdir() if path.suffix in (".json", ".safetensors", ".bin", ".txt", ".model")
+    )
+    parts: list[str] = []
+    for path in files:
+        status = path.stat()
+        parts += [path.name, _file_hash(path, status.st_size, status.st_mtime_ns)]
+    return content_hash("model", *parts)
+
+
+@lru_cache(maxsize=256)
+def _file_hash(path: Path, size: int, modified: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _is_hub_name(parameters: JudgeParameters) -> bool:
+    return not Path(parameters.path).expanduser().exists() and parameters.revision is not None
+
+
+def torch_device(name: str) -> str:
+    """'auto' resolved to the best device there is."""
+    import torch
+
+    if name != "auto":
+        return name
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def load_pretrained(cls: type[Family], parameters: JudgeParameters) -> Family:
+    """Loads a family's model by its transformers class, for inference."""
+    import torch
+    from transformers import AutoTokenizer
+
+    if parameters.threads is not None:
+        torch.set_num_threads(parameters.threads)
+    source, revision = parameters.path, None
+    if _is_hub_name(parameters):
+        revision = parameters.revision
+    else:
+        folder_hash(Path(parameters.path).expanduser())
+    device = torch_device(parameters.device)
+    options: dict[str, Any] = {"dtype": getattr(torch, parameters.dtype), "revision": revision}
+    if parameters.quantisation != "none":
+        options["quantization_config"] = _quantisation(parameters)
+        options["device_map"] = {"": device}
+    model = cls.model_class().from_pretrained(source, **options)
+    if parameters.adapter:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, parameters.adapter).merge_and_unload()
+    if parameters.quantisation == "none":
+        model = model.to(device)
+    tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+    return cls(model.eval(), tokenizer, read_settings(cls, source, parameters))
+
+
+def _quantisation(parameters: JudgeParameters) -> Any:
+    import importlib.util
+
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    if not torch.cuda.is_available() or importlib.util.find_spec("bitsandbytes") is None:
+        raise InputError(
+            f"loading in {parameters.quantisation} needs a CUDA device and the package bitsandbytes",
+            remedy="Install the extra 'gpu', or set quantisation to none",
+            field="judge.quantisation",
+        )
+    if parameters.quantisation == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=getattr(torch, parameters.dtype)
+    )
+
+
+def read_settings(cls: type[Family], source: str, parameters: JudgeParameters) -> Settings:
+    """The family's defaults, changed by judge.json beside the weights, changed by the configuration."""
+    values = cls.default_settings.model_dump()
+    path = Path(source).expanduser() / SETTINGS_FILE
+    if path.exists():
+        values |= json.loads(path.read_text(encoding="utf-8"))
+    for name in ("min_pixels", "max_pixels"):
+        if getattr(parameters, name) is not None:
+            values[name] = getattr(parameters, name)
+    return cls.settings_class.model_validate(values)

@@ -1,0 +1,288 @@
+"""The judge over vision-language models: a clip is read once, all its questions are asked behind it.
+
+Cost: one pass over the prefix and one over the question tokens, whatever the number of questions; nothing is
+generated. Memory is bounded by ``clip_batch`` and ``question_chunk_size``.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vr_pipeline.checklist.schema import PROMPT_PLACEHOLDER
+from vr_pipeline.errors import InputError
+from vr_pipeline.judges.config import JudgeParameters
+from vr_pipeline.judges.contract import Probabilities
+from vr_pipeline.judges.families.base import Family, PreparedClip
+from vr_pipeline.judges.packing import PackedSegments, Segment, pack, packed_mask, prefix_mask, segment_mask
+from vr_pipeline.video.read import Frames, sample_indices
+
+if TYPE_CHECKING:
+    import torch
+
+logger = logging.getLogger(__name__)
+
+YES_SPELLINGS = ("yes", "Yes", "YES", " yes", " Yes", " YES")
+NO_SPELLINGS = ("no", "No", "NO", " no", " No", " NO")
+
+
+class VisionLanguageJudge:
+    """A judge over any :class:`~vr_pipeline.judges.families.base.Family`; see :class:`~.contract.Judge`."""
+
+    def __init__(self, family: Family, parameters: JudgeParameters, identity: str) -> None:
+        self.family, self.parameters, self.identity = family, parameters, identity
+        settings = family.settings
+        self.num_frames = parameters.num_frames or settings.num_frames
+        # A count in the configuration replaces the model folder's rate, and the other way round.
+        self.frames_per_second = parameters.frames_per_second or (
+            None if parameters.num_frames else settings.frames_per_second
+        )
+        self.world = settings.world
+        self.yes_ids, self.no_ids = answer_token_ids(family)
+        self._question_ids = lru_cache(maxsize=65536)(self._encode_question)
+
+    def answer(
+        self,
+        clips: Sequence[Frames],
+        questions: Sequence[str],
+        prompts: Sequence[str] | None = None,
+        *,
+        frames_per_second: Sequence[float] | None = None,
+    ) -> tuple[Probabilities, Probabilities]:
+        """See :meth:`vr_pipeline.judges.contract.Judge.answer`.
+
+        Raises:
+            InputError: a question holds ``[[prompt]]`` and no prompts are given.
+            ValueError: the numbers of clips, prompts and rates differ, or a clip is not uint8 [frames, h, w, 3].
+        """
+        import torch
+
+        if prompts is None:
+            if any(PROMPT_PLACEHOLDER in question for question in questions):
+                raise InputError("a question asks about the prompt", remedy="Give the prompt of each clip")
+            prompts = [""] * len(clips)
+        rates: Sequence[float | None] = frames_per_second if frames_per_second is not None else [None] * len(clips)
+        if len(prompts) != len(clips) or len(rates) != len(clips):
+            raise ValueError(f"{len(clips)} clips, {len(prompts)} prompts, {len(rates)} frame rates")
+        p_yes = np.empty((len(clips), len(questions)))
+        outside = np.empty((len(clips), len(questions)))
+        if not len(clips) or not len(questions):
+            return p_yes, outside
+        with torch.inference_mode():
+            for start in range(0, len(clips), self.parameters.clip_batch):
+                batch = slice(start, start + self.parameters.clip_batch)
+                self._answer_batch(clips[batch], questions, prompts[batch], rates[batch], p_yes[batch], outside[batch])
+        return p_yes, outside
+
+    def _answer_batch(
+        self,
+        clips: Sequence[Frames],
+        questions: Sequence[str],
+        prompts: Sequence[str],
+        rates: Sequence[float | None],
+        p_yes: Probabilities,
+        outside: Probabilities,
+    ) -> None:
+        """Fills the rows of one batch; memory that runs out halves the chunk of questions, then the batch."""
+        prepared = [self.prepare(clip, rate) for clip, rate in zip(clips, rates, strict=True)]
+        segments = [
+            [self.question_segment(question.replace(PROMPT_PLACEHOLDER, prompt)) for question in questions]
+            for prompt in prompts
+        ]
+        chunk, size = min(self.parameters.question_chunk_size, len(questions)), len(clips)
+        start = 0
+        while start < len(clips):
+            rows = slice(start, start + size)
+            try:
+                logits = self._read_chunks(prepared[rows], segments[rows], chunk)
+            except _out_of_memory() as error:
+                if not _is_out_of_memory(error) or (chunk == 1 and size == 1):
+                    raise
+                _free_memory()
+                if chunk > 1:
+                    chunk = chunk // 2
+                else:
+                    size = size // 2
+                logger.warning("Memory ran out: now asking %d questions at a time about %d clips.", chunk, size)
+                continue
+            p_yes[rows], outside[rows] = self._probabilities(logits)
+            start += size
+
+    def prepare(self, frames: Frames, rate: float | None = None) -> PreparedClip:
+        """A clip's frames, thinned to the judge's number, ready for the model."""
+        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or not len(frames):
+            raise ValueError(
+                f"a clip must be uint8 [frames, height, width, 3], got {frames.dtype} {list(frames.shape)}"
+            )
+        if self.num_frames is not None and len(frames) > self.num_frames:
+            frames = frames[sample_indices(len(frames), 0.0, num_frames=self.num_frames)]
+        return self.family.prepare(frames, rate)
+
+    def question_segment(self, question: str) -> Segment:
+        """A question's tokens; the answer is read after the last."""
+        token_ids = self._question_ids(question)
+        return Segment(token_ids, (len(token_ids) - 1,))
+
+    def _encode_question(self, question: str) -> tuple[int, ...]:
+        settings = self.family.settings
+        return tuple(self.family.text_ids(settings.before_question + question + settings.after_question))
+
+    def _read_chunks(
+        self, clips: Sequence[PreparedClip], segments: Sequence[Sequence[Segment]], chunk: int
+    ) -> torch.Tensor:
+        """Logits [clips, questions, vocabulary] of the answers' first tokens."""
+        import torch
+
+        count = len(segments[0])
+        packed = self.parameters.prefix == "packed" or (self.parameters.prefix == "auto" and chunk >= count)
+        read: Callable[[Sequence[Sequence[Segment]]], torch.Tensor]
+        if packed:
+            read = lambda part: packed_logits(self.family, clips, part)  # noqa: E731
+        else:
+            read = CachedPrefix(self.family, clips).logits
+        parts = [
+            read([row[start : start + chunk] for row in segments]).reshape(len(clips), -1, self._vocabulary)
+            for start in range(0, count, chunk)
+        ]
+        return torch.cat(parts, dim=1)
+
+    @property
+    def _vocabulary(self) -> int:
+        return int(self.family.model.get_output_embeddings().weight.shape[0])
+
+    def _probabilities(self, logits: torch.Tensor) -> tuple[Any, Any]:
+        import torch
+
+        log_probabilities = torch.log_softmax(logits.double(), dim=-1)
+        yes = torch.logsumexp(log_probabilities[..., self.yes_ids], dim=-1)
+        no = torch.logsumexp(log_probabilities[..., self.no_ids], dim=-1)
+        p_yes = torch.sigmoid(yes - no)
+        outside = (1 - yes.exp() - no.exp()).clamp(0, 1)
+        return p_yes.cpu().numpy(), outside.cpu().numpy()
+
+
+def answer_token_ids(family: Family) -> tuple[list[int], list[int]]:
+    """Single tokens that spell yes and no in the family's tokenizer.
+
+    Raises:
+        InputError: the tokenizer has no single token for one of them.
+    """
+    unknown = getattr(family.tokenizer, "unk_token_id", None)
+
+    def ids(spellings: Sequence[str], word: str) -> list[int]:
+        found = set()
+        for spelling in spellings:
+            tokens = family.text_ids(spelling)
+            if len(tokens) == 1 and tokens[0] != unknown:
+                found.add(tokens[0])
+        if not found:
+            raise InputError(
+                f"the judge's tokenizer has no single token for '{word}'", remedy="Use another model as judge"
+            )
+        return sorted(found)
+
+    yes, no = ids(YES_SPELLINGS, "yes"), ids(NO_SPELLINGS, "no")
+    if set(yes) & set(no):
+        raise InputError("the judge's tokenizer spells yes and no alike", remedy="Use another model as judge")
+    return yes, no
+
+
+def packed_logits(family: Family, clips: Sequence[PreparedClip], segments: Sequence[Sequence[Segment]]) -> torch.Tensor:
+    """Next-token logits of every place that is read, in one pass over prefixes and segments; differentiable.
+
+    Returns:
+        float32 [reads, vocabulary], reads in the order clip, segment, ``read_at``.
+    """
+    import torch
+
+    layout = pack(segments)
+    prefix, lengths = family.embed_prefixes(clips)
+    width = prefix.shape[1]
+    embeddings = torch.cat([prefix, family.embed_tokens(layout.token_ids).to(prefix.dtype)], dim=1)
+    positions = np.concatenate([_prefix_positions(clips, width), _segment_positions(clips, layout)], axis=2)
+    hidden = _decode(family, embeddings, positions, packed_mask(lengths, width, layout.segments))
+    return _read(family, hidden, layout, width)
+
+
+class CachedPrefix:
+    """Prefixes of a batch of clips, read once; chunks of segments are then asked behind them."""
+
+    def __init__(self, family: Family, clips: Sequence[PreparedClip]) -> None:
+        from transformers import DynamicCache
+
+        self.family, self.clips = family, clips
+        prefix, self.lengths = family.embed_prefixes(clips)
+        self.width = prefix.shape[1]
+        self.cache = DynamicCache()
+        mask = prefix_mask(self.lengths, self.width)
+        _decode(family, prefix, _prefix_positions(clips, self.width), mask, self.cache)
+
+    def logits(self, segments: Sequence[Sequence[Segment]]) -> torch.Tensor:
+        """As :func:`packed_logits`, behind the prefixes that were read already."""
+        layout = pack(segments)
+        embeddings = self.family.embed_tokens(layout.token_ids)
+        mask = segment_mask(self.lengths, self.width, layout.segments)
+        hidden = _decode(self.family, embeddings, _segment_positions(self.clips, layout), mask, self.cache)
+        self.cache.crop(-layout.token_ids.shape[1])
+        return _read(self.family, hidden, layout, 0)
+
+
+def _prefix_positions(clips: Sequence[PreparedClip], width: int) -> Any:
+    positions = np.zeros((clips[0].positions.shape[0], len(clips), width), np.int64)
+    for row, clip in enumerate(clips):
+        positions[:, row, : clip.positions.shape[1]] = clip.positions
+    return positions
+
+
+def _segment_positions(clips: Sequence[PreparedClip], layout: PackedSegments) -> Any:
+    starts = np.array([clip.next_position for clip in clips])
+    return np.broadcast_to(layout.offsets + starts[:, None], (clips[0].positions.shape[0], *layout.offsets.shape))
+
+
+def _decode(family: Family, embeddings: torch.Tensor, positions: Any, mask: Any, cache: Any = None) -> torch.Tensor:
+    import torch
+
+    device = embeddings.device
+    output = family.language_model(
+        inputs_embeds=embeddings,
+        position_ids=family.position_ids(torch.from_numpy(np.ascontiguousarray(positions)).to(device)),
+        attention_mask=torch.from_numpy(np.ascontiguousarray(mask)).to(device),
+        past_key_values=cache,
+        use_cache=cache is not None,
+    )
+    hidden: torch.Tensor = output.last_hidden_state
+    return hidden
+
+
+def _read(family: Family, hidden: torch.Tensor, layout: PackedSegments, shift: int) -> torch.Tensor:
+    import torch
+
+    rows, columns = torch.from_numpy(layout.read_rows), torch.from_numpy(layout.read_columns + shift)
+    return family.logits(hidden[rows.to(hidden.device), columns.to(hidden.device)])
+
+
+def _out_of_memory() -> tuple[type[Exception], ...]:
+    import torch
+
+    return (torch.OutOfMemoryError, RuntimeError)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    import torch
+
+    # On CPUs the allocator raises a plain RuntimeError.
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+
+
+def _free_memory() -> None:
+    import gc
+
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
