@@ -115,7 +115,7 @@ def _maximise(wins: FloatArray, prior: float, *, start: FloatArray | None = None
             break
         information = games * chance * (1 - chance)
         curvature = np.diag(information.sum(axis=1) + prior) - information
-        step = np.linalg.solve(curvature, gradient)
+        step = np.linalg.lstsq(curvature, gradient)[0]  # without a prior the sum of the ratings is free
         size = 1.0
         while (proposed := objective(rating + size * step)) < current and size > 1e-8:
             size /= 2

@@ -1,0 +1,123 @@
+"""The pipeline in memory, on a world whose weights are known."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from kedro.io import DataCatalog, MemoryDataset
+from kedro.runner import SequentialRunner
+from matplotlib.figure import Figure
+
+from vr_pipeline import schemas
+from vr_pipeline.checklist import Checklist
+from vr_pipeline.errors import InputError
+from vr_pipeline.pipelines.weight_regression import create_pipeline
+from vr_pipeline.pipelines.weight_regression.nodes import label_pairs
+from vr_pipeline.rewards.config import WeightRegressionParameters
+from vr_pipeline.rewards.linear import RewardWeights
+
+
+class KeptDataset(MemoryDataset):
+    """Keeps what a runner would let go once all nodes have read it."""
+
+    def _release(self) -> None:
+        pass
+
+
+PARAMETERS = WeightRegressionParameters(bootstrap_samples=50)
+
+
+def run(world: dict[str, Any], checklist: Checklist, parameters: WeightRegressionParameters) -> dict[str, Any]:
+    pipeline = create_pipeline()
+    tables = {name: world[name] for name in pipeline.inputs() if name in world}
+    data = {**tables, "checklist": checklist, "params:weight_regression": parameters}
+    catalog = DataCatalog({name: MemoryDataset(value, copy_mode="assign") for name, value in data.items()})
+    for name in pipeline.all_outputs():
+        catalog[name] = KeptDataset(copy_mode="assign")
+    SequentialRunner().run(pipeline, catalog)
+    return {name: catalog[name].load() for name in pipeline.all_outputs()}
+
+
+@pytest.fixture(scope="module")
+def outputs(world: dict[str, Any], checklist: Checklist) -> dict[str, Any]:
+    return run(world, checklist, PARAMETERS)
+
+
+def test_tables_keep_their_schemas(outputs: dict[str, Any]) -> None:
+    schemas.LabelledPairs.validate(outputs["labelled_pairs"])
+    schemas.PairScores.validate(outputs["pair_scores"])
+    schemas.WeightRemovals.validate(outputs["weight_removals"])
+    schemas.AccuracyCurve.validate(outputs["accuracy_curve"])
+    schemas.SubDimensionDeviations.validate(outputs["preference_deviations"])
+    schemas.Rewards.validate(outputs["rewards"])
+    assert sum(isinstance(value, Figure) for value in outputs.values()) == 5
+
+
+def test_weights_find_the_truth_and_predict_held_out_preferences(
+    outputs: dict[str, Any], world: dict[str, Any]
+) -> None:
+    weights = RewardWeights.from_json(outputs["reward_weights"])
+    assert np.corrcoef(weights.weights, world["truth"])[0, 1] > 0.7
+    agreement = outputs["reward_agreement"]
+    assert agreement["diff"] > 0.7
+    assert agreement["n"] == (outputs["labelled_pairs"]["split"] == "held_out").sum()
+
+
+def test_nothing_reported_was_fitted_on(outputs: dict[str, Any], world: dict[str, Any], checklist: Checklist) -> None:
+    pairs = outputs["labelled_pairs"]
+    held_out = set(pairs.loc[pairs["split"] == "held_out", "pair_id"])
+    changed = world["human_preferences"].copy()
+    turned = changed["pair_id"].isin(held_out)
+    changed.loc[turned, "preference"] = changed.loc[turned, "preference"].map({"a": "b", "b": "a", "tie": "tie"})
+    again = run({**world, "human_preferences": changed}, checklist, PARAMETERS)
+    assert again["reward_weights"] == outputs["reward_weights"]
+    assert again["reward_agreement"]["diff"] == pytest.approx(1 - outputs["reward_agreement"]["diff"])
+
+
+def test_rewards_cover_every_readable_clip(outputs: dict[str, Any], world: dict[str, Any]) -> None:
+    assert set(outputs["rewards"]["video_id"]) == set(world["video_index"]["video_id"])
+    assert "sample_index" in outputs["rewards"]
+
+
+def test_result_does_not_depend_on_the_order_of_rows(
+    outputs: dict[str, Any], world: dict[str, Any], checklist: Checklist
+) -> None:
+    shuffled = {
+        name: value.sample(frac=1, random_state=3) if isinstance(value, pd.DataFrame) else value
+        for name, value in world.items()
+    }
+    again = run(shuffled, checklist, PARAMETERS)
+    assert again["reward_weights"] == outputs["reward_weights"]
+    assert again["reward_agreement"] == outputs["reward_agreement"]
+    pd.testing.assert_frame_equal(again["rewards"], outputs["rewards"])
+
+
+@pytest.mark.parametrize("change", [{"labels": "soft"}, {"answers": "binary"}, {"encoding": "plus_minus"}])
+def test_other_settings_work_too(world: dict[str, Any], checklist: Checklist, change: dict[str, Any]) -> None:
+    result = run(world, checklist, WeightRegressionParameters(bootstrap_samples=5, **change))
+    assert result["reward_agreement"]["diff"] > 0.65
+    assert result["reward_weights"]["answers"] == change.get("answers", "probability")
+
+
+def test_pairs_of_broken_clips_are_counted_and_the_rest_goes_on(world: dict[str, Any]) -> None:
+    index = world["preference_video_index"].copy()
+    index.loc[index.index[:3], ["status", "error"]] = ["failed", "truncated file"]
+    pairs, report = label_pairs(world["human_preferences"], index, PARAMETERS)
+    broken = set(index["video_id"][:3])
+    assert not broken & {*pairs["video_id_a"], *pairs["video_id_b"]}
+    assert report["left_out"]["pairs"] > 0
+    assert "truncated file" in report["left_out"]["examples"][0]["reason"]
+    index[["status", "error"]] = ["failed", "truncated file"]
+    with pytest.raises(InputError, match="none of the 960 preferences"):
+        label_pairs(world["human_preferences"], index, PARAMETERS)
+
+
+def test_unknown_clips_and_ties_alone_stop_with_one_message(world: dict[str, Any], checklist: Checklist) -> None:
+    with pytest.raises(InputError, match="which is not among the 2 clips of preference_video_index"):
+        label_pairs(world["human_preferences"], world["preference_video_index"].iloc[:2], PARAMETERS)
+    ties = {**world, "human_preferences": world["human_preferences"].assign(preference="tie")}
+    with pytest.raises(InputError, match=r"field 'preference': all \d+ preferences are ties"):
+        run(ties, checklist, PARAMETERS)

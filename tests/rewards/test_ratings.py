@@ -1,0 +1,95 @@
+"""Ratings of generators and correlations."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.optimize import minimize
+
+from vr_pipeline.errors import InputError
+from vr_pipeline.rewards.correlation import held_out_agreement, preference_correlations
+from vr_pipeline.rewards.ratings import bradley_terry
+
+
+def tournament(truth: np.ndarray, games: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    pairs = np.array([rng.choice(len(truth), 2, replace=False) for _ in range(games)])
+    chance = 1 / (1 + np.exp(-(truth[pairs[:, 0]] - truth[pairs[:, 1]])))
+    label = np.where(rng.random(games) < chance, "a", "b").astype("U3")
+    label[::11] = "tie"
+    names = np.array([f"g{i}" for i in range(len(truth))])
+    return names[pairs[:, 0]], names[pairs[:, 1]], label, np.array([f"p{i % 40}" for i in range(games)])
+
+
+def test_ratings_maximise_the_likelihood() -> None:
+    first, second, label, prompts = tournament(np.array([0.0, 1.0, -0.5, 0.4]), 400, 0)
+    table = bradley_terry(first, second, label, prompts, prior=0.0, samples=0).set_index("generator")
+    point = {"a": 1.0, "b": 0.0, "tie": 0.5}
+
+    def loss(r: np.ndarray) -> float:
+        d = np.array([r[int(a[1])] - r[int(b[1])] for a, b in zip(first, second, strict=True)])
+        y = np.array([point[x] for x in label])
+        return float((y * np.logaddexp(0, -d) + (1 - y) * np.logaddexp(0, d)).sum())
+
+    best = minimize(loss, np.zeros(4), method="BFGS", options={"gtol": 1e-8}).x
+    np.testing.assert_allclose(table.loc[[f"g{i}" for i in range(4)], "rating"], best - best.mean(), atol=1e-4)
+    assert table["points"].sum() == len(label)
+    assert table["comparisons"].sum() == 2 * len(label)
+
+
+def test_intervals_hold_the_truth_and_better_comes_first() -> None:
+    truth = np.array([0.0, 1.0, -0.5, 0.4])
+    table = bradley_terry(*tournament(truth, 4000, 1), samples=200)
+    assert list(table["generator"]) == ["g1", "g3", "g0", "g2"]
+    centred = truth - truth.mean()
+    for row in table.itertuples():
+        # Ties as half wins draw ratings together a little, so the interval is widened by that shrinkage.
+        assert row.ci_low - 0.1 <= centred[int(row.generator[1])] <= row.ci_high + 0.1
+
+
+def test_a_generator_that_won_everything_has_a_finite_rating() -> None:
+    table = bradley_terry(["x", "x"], ["y", "y"], ["a", "a"], ["p", "q"])
+    assert np.isfinite(table["rating"]).all()
+    assert table["generator"][0] == "x"
+    with pytest.raises(InputError, match="two generators"):
+        bradley_terry(["x"], ["x"], ["a"], ["p"])
+
+
+def test_correlations_do_not_depend_on_sides() -> None:
+    rng = np.random.default_rng(0)
+    d, label = rng.normal(size=50), rng.choice(["a", "b", "tie"], 50)
+    turn = rng.random(50) < 0.5
+    turned = np.where(turn, np.select([label == "a", label == "b"], ["b", "a"], "tie"), label)
+    one, other = preference_correlations(d, label), preference_correlations(np.where(turn, -d, d), turned)
+    assert one == pytest.approx(other)
+    perfect = preference_correlations([1.0, -1.0], ["a", "b"])
+    assert perfect == pytest.approx({"kendall": 1.0, "spearman": 1.0})
+    assert all(math.isnan(value) for value in preference_correlations([0.0, 0.0], ["a", "b"]).values())
+
+
+def test_held_out_figures_look_at_held_out_pairs_only() -> None:
+    rng = np.random.default_rng(5)
+    scores = pd.DataFrame(
+        {
+            "prompt_id": [f"p{i % 20}" for i in range(400)],
+            "difference": rng.normal(size=400),
+            "preference": rng.choice(["a", "b", "tie"], 400),
+        }
+    )
+    scores["split"] = np.where(scores["prompt_id"].isin([f"p{i}" for i in range(6)]), "held_out", "fit")
+    first = held_out_agreement(scores, samples=50)
+    changed = scores.assign(difference=scores["difference"].where(scores["split"] == "held_out", 0.0))
+    second = held_out_agreement(changed, samples=50)
+    assert {k: first[k] for k in ("tau", "diff", "epsilon", "n")} == {
+        k: second[k] for k in ("tau", "diff", "epsilon", "n")
+    }
+    assert first["n"] == 120
+    assert first["tau_transferred"] <= first["tau"]
+    for name in ("tau", "diff"):
+        low, high = first["intervals"][name]
+        assert low <= high
+    with pytest.raises(InputError, match="no pairs are held out"):
+        held_out_agreement(scores.assign(split="fit"))
