@@ -46,6 +46,9 @@ def make_clips(prompts: pd.DataFrame, parameters: ToyParameters) -> WorkPlan:
     def make(context, batch):
         if parameters.trouble == "kill" and batch[0].key == "p2":
             os.kill(os.getpid(), signal.SIGKILL)
+        if parameters.trouble == "kill once" and batch[0].key == "p2" and not os.path.exists("killed"):
+            open("killed", "w").close()
+            os.kill(os.getpid(), signal.SIGKILL)
         if parameters.trouble == "slow":
             time.sleep(1)
         return [ItemFailure("unlucky") if item.key == "p1" else {"key": item.key} for item in batch]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from vr_pipeline.errors import InputError
-from vr_pipeline.runners.config import InProcessRoute, RayRoute, Route, RunnerConfiguration, TorchrunRoute
+from vr_pipeline.runners.config import RayRoute, Route, RunnerConfiguration, TorchrunRoute
+from vr_pipeline.work import use_loop
 
 if TYPE_CHECKING:
     from kedro.pipeline.node import Node
@@ -31,34 +32,72 @@ class InProcess:
         task.execute()
 
 
-def check_route(node: Node, route: Route, configuration: RunnerConfiguration) -> None:
-    """Refuse a route that cannot be followed, before anything runs.
+def check_routes(nodes: Sequence[tuple[Node, Route]], configuration: RunnerConfiguration) -> None:
+    """Refuse routes that cannot be followed, before anything runs.
 
     Raises:
-        InputError: the backend's package is missing, or the route asks for what the machine does not have.
+        InputError: a package is missing, a route does not suit its node, or a machine lacks what is asked for.
     """
-    if isinstance(route, InProcessRoute):
-        return
-    if isinstance(route, TorchrunRoute) and "train" not in node.tags:
+    for node, route in nodes:
+        if isinstance(route, RayRoute):
+            _require_ray(f"node '{node.name}' is routed to the backend 'ray'")
+        elif isinstance(route, TorchrunRoute):
+            _check_torchrun(node, route)
+    if configuration.execution.workers > 1:
+        _require_ray(f"{configuration.execution.workers} workers are asked for")
+
+
+def _require_ray(reason: str) -> None:
+    if importlib.util.find_spec("ray") is None:
+        raise InputError(
+            f"{reason}, and the package ray is not installed",
+            remedy='install it with: pip install -c constraints.txt -e ".[ray]", or use in_process and one worker',
+            file=CONFIGURATION_FILE,
+        )
+
+
+def _check_torchrun(node: Node, route: TorchrunRoute) -> None:
+    from vr_pipeline.lineage.provenance import gpu_names
+
+    if "train" not in node.tags:
         raise InputError(
             f"node '{node.name}' is no training node and cannot run under torchrun",
             remedy="route only the tag 'train' to torchrun",
             file=CONFIGURATION_FILE,
         )
-    if isinstance(route, RayRoute) and importlib.util.find_spec("ray") is None:
+    gpus = len(gpu_names())
+    if gpus and route.processes > gpus:
         raise InputError(
-            f"node '{node.name}' is routed to the backend 'ray', which is not installed",
-            remedy='install it with: pip install -c constraints.txt -e ".[ray]", or route the node to in_process',
+            f"{route.processes} processes are asked for and this machine has {gpus} GPU(s)",
+            remedy="start at most one process a GPU",
             file=CONFIGURATION_FILE,
         )
-    raise InputError(
-        f"node '{node.name}' is routed to the backend '{route.backend}', which this version cannot drive",
-        remedy="route the node to in_process",
-        file=CONFIGURATION_FILE,
-    )
 
 
 @contextmanager
-def open_backends(configuration: RunnerConfiguration) -> Iterator[Mapping[str, Backend]]:
-    """The backends that the configuration names, started for the length of a run."""
-    yield {"in_process": InProcess()}
+def open_backends(
+    nodes: Sequence[tuple[Node, Route]], configuration: RunnerConfiguration
+) -> Iterator[Mapping[str, Backend]]:
+    """The backends that the nodes need, started for the length of a run.
+
+    Raises:
+        InputError: a cluster cannot be reached or lacks what is asked for.
+    """
+    from vr_pipeline.runners.torchrun_backend import Torchrun
+
+    backends: dict[str, Backend] = {"in_process": InProcess(), "torchrun": Torchrun()}
+    execution = configuration.execution
+    with ExitStack() as stack:
+        if execution.workers > 1 or any(isinstance(route, RayRoute) for _, route in nodes):
+            from vr_pipeline.runners import ray_backend
+
+            stack.enter_context(ray_backend.connected(configuration.ray))
+            for node, route in nodes:
+                if isinstance(route, RayRoute):
+                    ray_backend.check_resources(ray_backend.needs_of(route), f"the route of node '{node.name}'")
+            backends["ray"] = ray_backend.RayNodes(execution)
+        if execution.workers > 1:
+            share = {"CPU": execution.num_cpus * execution.workers, "GPU": execution.num_gpus * execution.workers}
+            ray_backend.check_resources({name: amount for name, amount in share.items() if amount}, "execution")
+            stack.enter_context(use_loop(ray_backend.pool_loop(execution)))
+        yield backends

@@ -32,7 +32,6 @@ class TorchrunRoute(Parameters):
     backend: Literal["torchrun"] = "torchrun"
     processes: int = Field(default=1, ge=1, description="processes on each machine")
     machines: int = Field(default=1, ge=1, description="machines that take part")
-    machine_rank: int = Field(default=0, ge=0, description="number of this machine, from 0")
     rendezvous: str = Field(default="localhost:0", description="host:port where the processes find each other")
     max_restarts: int = Field(default=0, ge=0, description="how often the group is started again after a failure")
 

@@ -16,7 +16,7 @@ from kedro.runner.task import Task
 from pydantic import ValidationError
 
 from vr_pipeline.errors import InputError, PipelineError
-from vr_pipeline.runners.backends import CONFIGURATION_FILE, check_route, open_backends
+from vr_pipeline.runners.backends import CONFIGURATION_FILE, check_routes, open_backends
 from vr_pipeline.runners.config import RunnerConfiguration
 
 if TYPE_CHECKING:
@@ -109,8 +109,7 @@ class DeviceRunner(AbstractRunner):
                     file=CONFIGURATION_FILE,
                     field=f"routes.{tag}",
                 )
-        for node in pipeline.nodes:
-            check_route(node, self.route_of(node), self.configuration)
+        check_routes([(node, self.route_of(node)) for node in pipeline.nodes], self.configuration)
 
     def _get_executor(self, max_workers: int) -> Executor | None:
         return None
@@ -125,9 +124,9 @@ class DeviceRunner(AbstractRunner):
         """One node after the other, each on its backend: the models of two nodes seldom fit on one device."""
         load_counts = Counter(chain.from_iterable(node.inputs for node in pipeline.nodes))
         done: list[Node] = []
-        with open_backends(self.configuration) as backends:
-            for node in pipeline.nodes:
-                route = self.route_of(node)
+        nodes = [(node, self.route_of(node)) for node in pipeline.nodes]
+        with open_backends(nodes, self.configuration) as backends:
+            for node, route in nodes:
                 logger.info("Node %d of %d: %s", len(done) + 1, len(pipeline.nodes), node.name)
                 task = Task(node, catalog, self._is_async, hook_manager, run_id)
                 try:

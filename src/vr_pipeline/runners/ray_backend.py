@@ -1,0 +1,218 @@
+"""Nodes and batches of work on Ray: a cluster started here for one run, or an existing one by its address."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from vr_pipeline.environment import prepare_environment
+from vr_pipeline.errors import InputError, PipelineError
+from vr_pipeline.runners.config import Execution, RayCluster, RayRoute
+from vr_pipeline.runners.shipping import execute, pack, unpack
+from vr_pipeline.work import Batch, WorkLoop, WorkPlan
+
+if TYPE_CHECKING:
+    from kedro.runner.task import Task
+
+    from vr_pipeline.runners.config import Route
+
+logger = logging.getLogger(__name__)
+
+_GIB = 2**30
+_BATCHES_AHEAD = 2
+_RESTARTS_OF_A_WORKER = 3
+
+
+@contextmanager
+def connected(cluster: RayCluster) -> Iterator[None]:
+    """A connection to the cluster for the length of a run; what was started here is stopped again."""
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    # A worker without GPUs must not see any: Ray's announced default.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    options: dict[str, Any] = {"log_to_driver": True, "logging_level": logging.WARNING, "configure_logging": False}
+    if cluster.address is None:
+        logger.info("Starting Ray on this machine")
+        options |= {
+            "num_cpus": cluster.num_cpus,
+            "num_gpus": cluster.num_gpus,
+            "include_dashboard": cluster.dashboard,
+            "dashboard_host": cluster.dashboard_host,
+        }
+    else:
+        options["address"] = cluster.address
+    try:
+        ray.init(**options)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"Ray cannot be reached or started ({error})",
+            remedy="check the address, or leave it out to start Ray here",
+            file="conf/<env>/runner.yml",
+            field="ray.address",
+        ) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def check_resources(needs: Mapping[str, float], field: str) -> None:
+    """Refuse what the connected cluster does not have at all; waiting for it would never end.
+
+    Raises:
+        InputError: a resource is asked for beyond the cluster's total.
+    """
+    import ray
+
+    total = ray.cluster_resources()
+    for name, amount in needs.items():
+        if amount > total.get(name, 0):
+            raise InputError(
+                f"{amount:g} {name} are asked for and the cluster has {total.get(name, 0):g}",
+                remedy="ask for less or add machines",
+                file="conf/<env>/runner.yml",
+                field=field,
+            )
+
+
+def needs_of(route: RayRoute) -> dict[str, float]:
+    """What a route reserves, by Ray's names of resources; memory in bytes."""
+    needs = {"CPU": route.num_cpus, "GPU": route.num_gpus, "memory": route.memory_gib * _GIB, **route.resources}
+    return {name: amount for name, amount in needs.items() if amount > 0}
+
+
+class RayNodes:
+    """Runs each node as one Ray task.
+
+    Args:
+        execution: how plans of work run inside such a node.
+    """
+
+    def __init__(self, execution: Execution) -> None:
+        self._execution = execution
+
+    def run(self, task: Task, route: Route) -> None:
+        import ray
+
+        assert isinstance(route, RayRoute)
+        remote = ray.remote(
+            num_cpus=route.num_cpus,
+            num_gpus=route.num_gpus,
+            memory=route.memory_gib * _GIB or None,
+            resources=route.resources or None,
+            max_retries=route.max_retries,
+            # A worker that leaves after one node gives the GPU's memory back.
+            max_calls=1,
+        )(_execute_on_worker)
+        pending = remote.remote(pack(task), self._execution)
+        try:
+            outcome = ray.get(pending)
+        except KeyboardInterrupt:
+            ray.cancel(pending, force=True)
+            raise
+        except ray.exceptions.RayError as error:
+            raise PipelineError(
+                f"The worker of node '{task.node.name}' died {route.max_retries + 1} time(s): {error}"
+            ) from error
+        unpack(outcome, task)
+
+
+def _execute_on_worker(shipment: Any, execution: Execution) -> Any:
+    from vr_pipeline.work import use_loop
+
+    if execution.workers > 1:
+        with use_loop(pool_loop(execution)):
+            return execute(shipment)
+    return execute(shipment)
+
+
+class _Worker:
+    """One process of the pool with a context of its own.
+
+    The plan's functions are fetched with the first batch and not at the start, where Ray takes errors for a death.
+    """
+
+    def __init__(self, plan: list[Any]) -> None:
+        prepare_environment()
+        self._plan = plan
+        self._make_batch: Callable[[Any, Batch], Sequence[Any]] | None = None
+        self._context: Any = None
+
+    def make(self, batch: Batch) -> Sequence[Any]:
+        import ray
+
+        if self._make_batch is None:
+            setup, make_batch = ray.get(self._plan[0])
+            self._context, self._make_batch = setup(), make_batch
+        return self._make_batch(self._context, batch)
+
+
+def pool_loop(execution: Execution) -> WorkLoop:
+    """A loop over ``execution.workers`` Ray actors: each asks for its next batch when it has finished one.
+
+    A worker that dies is replaced and its batches are made again; an error of the work itself stops the run.
+    """
+
+    def loop(plan: WorkPlan, batches: Sequence[Batch]) -> Iterator[tuple[Batch, Sequence[Any]]]:
+        import ray
+
+        if not batches:
+            return
+        worker_class = ray.remote(num_cpus=execution.num_cpus, num_gpus=execution.num_gpus)(_Worker)
+        functions = ray.put((plan.setup, plan.make_batch))
+
+        def start() -> Any:
+            return worker_class.remote([functions])
+
+        waiting = deque(batches)
+        workers = [start() for _ in range(min(execution.workers, len(batches)))]
+        running: dict[Any, tuple[int, Batch]] = {}
+        deaths = 0
+
+        def feed(number: int) -> None:
+            # One batch is made while the next one already lies with the worker.
+            while waiting and sum(owner == number for owner, _ in running.values()) < _BATCHES_AHEAD:
+                batch = waiting.popleft()
+                running[workers[number].make.remote(list(batch))] = (number, batch)
+
+        try:
+            # In turns, so that a short plan is shared out evenly.
+            for _ in range(_BATCHES_AHEAD):
+                for number, worker in enumerate(workers):
+                    if waiting:
+                        batch = waiting.popleft()
+                        running[worker.make.remote(list(batch))] = (number, batch)
+            while running:
+                [finished], _ = ray.wait(list(running), num_returns=1)
+                if finished not in running:
+                    continue
+                number, batch = running.pop(finished)
+                try:
+                    contents = ray.get(finished)
+                except ray.exceptions.RayActorError as error:
+                    deaths += 1
+                    if deaths > _RESTARTS_OF_A_WORKER:
+                        raise PipelineError(f"Workers that make {plan.description} keep dying: {error}") from error
+                    logger.warning("A worker that makes %s died and is replaced", plan.description)
+                    lost = [reference for reference, (owner, _) in running.items() if owner == number]
+                    waiting.extendleft([running.pop(reference)[1] for reference in reversed(lost)])
+                    waiting.appendleft(batch)
+                    workers[number] = start()
+                    feed(number)
+                except ray.exceptions.RayTaskError as error:
+                    raise error.as_instanceof_cause() from None
+                else:
+                    feed(number)
+                    yield batch, contents
+        finally:
+            for worker in workers:
+                ray.kill(worker)
+
+    return loop

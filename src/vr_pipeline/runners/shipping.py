@@ -1,0 +1,135 @@
+"""One node with what it needs, made to be sent to another process and run there."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vr_pipeline.errors import PipelineError
+from vr_pipeline.hooks.records import NodeRecord, NodeRecordHook
+
+if TYPE_CHECKING:
+    from kedro.io import DataCatalog
+    from kedro.pipeline.node import Node
+    from kedro.runner.task import Task
+
+_PASSED_ON = ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "KEDRO_DATASET_VALIDATION")
+
+
+class RemoteNodeError(RuntimeError):
+    """A node failed in another process; the text has the traceback from there."""
+
+
+@dataclass(frozen=True)
+class Shipment:
+    """A node, the datasets it reads and writes with their validators, and the surroundings it expects."""
+
+    node: Node
+    catalog: DataCatalog
+    run_id: str | None
+    folder: str
+    environment: dict[str, str] = field(default_factory=dict)
+    logging: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a shipment.
+
+    Args:
+        record: times and sizes.
+        outputs: outputs that live in memory only; all others were saved where the node ran.
+        account: for a failed node, the error in words for the user, if it is one that users can mend.
+        trace: for a failed node, the traceback.
+    """
+
+    record: NodeRecord | None = None
+    outputs: dict[str, Any] = field(default_factory=dict)
+    account: str | None = None
+    trace: str | None = None
+
+
+def pack(task: Task) -> Shipment:
+    """The shipment of a task: of the catalog only what its node touches."""
+    from kedro.framework.project import LOGGING
+    from kedro.io import DataCatalog
+
+    names = {*task.node.inputs, *task.node.outputs}
+    catalog: Any = task.catalog
+    part = DataCatalog(datasets={name: catalog.get(name) for name in sorted(names)})
+    part.validation_enabled = catalog.validation_enabled
+    part._validator_specs = {name: spec for name, spec in catalog.validator_specs.items() if name in names}
+    environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    return Shipment(task.node, part, task.run_id, str(Path.cwd()), environment, _screen_only(LOGGING.data))
+
+
+def _screen_only(logging: dict[str, Any]) -> dict[str, Any]:
+    """Logging settings without files: they belong to the driving process, and other machines may not have them."""
+    handlers = {name: entry for name, entry in logging.get("handlers", {}).items() if "filename" not in entry}
+
+    def kept(entry: dict[str, Any]) -> dict[str, Any]:
+        return {**entry, "handlers": [name for name in entry.get("handlers", []) if name in handlers]}
+
+    loggers = {name: kept(entry) for name, entry in logging.get("loggers", {}).items()}
+    return {**logging, "handlers": handlers, "loggers": loggers, "root": kept(logging.get("root", {}))}
+
+
+def execute(shipment: Shipment, *, saves: bool = True) -> Outcome:
+    """Run a shipment here. Errors are told in the outcome, since exceptions lose their causes between processes.
+
+    Args:
+        shipment: what to run.
+        saves: whether this process saves the outputs; of a group that trains together only one does.
+    """
+    from vr_pipeline.environment import prepare_environment
+
+    prepare_environment()
+    os.environ.update(shipment.environment)
+    os.chdir(shipment.folder)
+    from kedro.framework.project import configure_logging
+
+    configure_logging(shipment.logging)
+    try:
+        return _execute(shipment, saves=saves)
+    except Exception as error:  # noqa: BLE001 - told in the outcome and raised again by unpack()
+        from vr_pipeline.explain import explain
+
+        return Outcome(account=explain(error), trace="".join(traceback.format_exception(error)))
+
+
+def _execute(shipment: Shipment, *, saves: bool) -> Outcome:
+    from kedro.framework.hooks.manager import _create_hook_manager
+    from kedro.runner.task import Task
+
+    node, catalog = shipment.node, shipment.catalog
+    if not saves:
+        node.run({name: catalog.load(name) for name in node.inputs})
+        return Outcome()
+    recorder = NodeRecordHook()
+    manager = _create_hook_manager()
+    manager.register(recorder)
+    Task(node, catalog, is_async=False, hook_manager=manager, run_id=shipment.run_id).execute()
+    in_memory = [name for name in node.outputs if catalog[name]._EPHEMERAL]
+    return Outcome(recorder.records[node.name], {name: catalog.load(name) for name in in_memory})
+
+
+def unpack(outcome: Outcome, task: Task) -> None:
+    """Bring an outcome home: outputs into the catalog, the record to the hook that keeps them.
+
+    Raises:
+        PipelineError: the node failed for a reason that the user can mend.
+        RemoteNodeError: the node failed for another reason.
+    """
+    if outcome.trace is not None:
+        cause = RemoteNodeError(f"node '{task.node.name}' failed in its worker:\n{outcome.trace}")
+        if outcome.account is not None:
+            raise PipelineError(outcome.account) from cause
+        raise cause
+    for name, data in outcome.outputs.items():
+        task.catalog.save(name, data)
+    for plugin in task.hook_manager.get_plugins() if task.hook_manager is not None else ():
+        if isinstance(plugin, NodeRecordHook) and outcome.record is not None:
+            plugin.add(outcome.record)

@@ -1,0 +1,136 @@
+"""The same results wherever nodes and batches run, also when workers die."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from toy_project import kedro, make_project
+from vr_pipeline.datasets.manifest import ManifestFolderDataset
+from vr_pipeline.runners.config import Execution, RayCluster
+from vr_pipeline.work import WorkItem, WorkPlan, use_loop
+
+ray = pytest.importorskip("ray")
+ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+
+def run(folder: Path, *arguments: str) -> tuple[dict[str, bytes], str]:
+    """Files under data/ after a run without MLflow, and what was printed."""
+    make_project(folder)
+    (folder / "conf" / "local" / "mlflow.yml").write_text("enabled: false\n")
+    done = kedro(folder, "run", *arguments)
+    assert done.returncode == 0, done.stderr
+    files = (path for path in (folder / "data").rglob("*.*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory) -> dict[str, bytes]:
+    return run(tmp_path_factory.mktemp("reference"))[0]
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """One cluster of two cores; the command lines below join it by its address."""
+    from vr_pipeline.runners.ray_backend import connected
+
+    with connected(RayCluster(num_cpus=2, num_gpus=0)):
+        yield ray.get_runtime_context().gcs_address
+
+
+def test_nodes_give_the_same_files_on_every_backend(tmp_path, reference, cluster):
+    routes = "routes.gpu.backend=ray,routes.train.backend=torchrun,routes.train.processes=2"
+    files, printed = run(tmp_path, f"--runner-params={routes},ray.address={cluster}")
+    assert files == reference
+    assert "clips: 4 clips" in printed
+    assert "training_log_mpo: 2 rows" in printed
+
+
+def test_a_node_whose_worker_is_killed_is_run_again_from_where_it_was(tmp_path, reference, cluster):
+    settings = f"routes.gpu.backend=ray,ray.address={cluster}"
+    files, printed = run(tmp_path, f"--runner-params={settings}", "--params=toy.trouble=kill once")
+    assert (tmp_path / "killed").exists()
+    assert "clips: 1 of 4 are there already" in printed
+    assert files == reference
+
+
+def test_an_error_in_a_worker_reads_as_one_here(tmp_path, cluster):
+    make_project(tmp_path)
+    (tmp_path / "conf" / "local" / "mlflow.yml").write_text("enabled: false\n")
+    settings = f"execution: {{workers: 2}}\nroutes: {{train: {{backend: ray}}}}\nray: {{address: '{cluster}'}}\n"
+    (tmp_path / "conf" / "local" / "runner.yml").write_text(settings)
+    done = kedro(tmp_path, "run", "--params=toy.trouble=table")
+    assert done.returncode == 1
+    assert "column 'step': field_uniqueness fails 2 time(s), for instance 1, 1 (row 2, 3)" in done.stderr
+    assert "--from-nodes=train_policy" in done.stderr
+    lacking = f"--runner-params=routes.train.num_gpus=1000,ray.address={cluster}"
+    done = kedro(tmp_path, "run", lacking)
+    assert done.returncode == 1
+    assert "1000 GPU are asked for and the cluster has 0" in done.stderr
+
+
+def describe(context: int, batch) -> list[dict[str, object]]:
+    return [{"key": item.key, "batch": [other.key for other in batch], "model": context} for item in batch]
+
+
+def seven() -> int:
+    return 7
+
+
+def make_folder(folder: Path, make=describe, workers: int = 0) -> dict[str, bytes]:
+    from vr_pipeline.runners.ray_backend import pool_loop
+
+    items = [WorkItem(f"item{n}", "1") for n in range(11)]
+    store = ManifestFolderDataset(path=str(folder), format={"type": "json"})
+    plan = WorkPlan(items, make, batch_size=2, description="things", setup=seven)
+    if workers:
+        with use_loop(pool_loop(Execution(workers=workers))):
+            store.save(plan)
+    else:
+        store.save(plan)
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.usefixtures("cluster")
+class TestPool:
+    def test_workers_make_what_the_loop_makes(self, tmp_path):
+        assert make_folder(tmp_path / "pool", workers=2) == make_folder(tmp_path / "loop")
+
+    def test_a_worker_that_dies_is_replaced(self, tmp_path):
+        marker = tmp_path / "died"
+
+        def dies_once(context, batch):
+            if batch[0].key == "item4" and not marker.exists():
+                marker.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            return describe(context, batch)
+
+        assert make_folder(tmp_path / "pool", dies_once, workers=2) == make_folder(tmp_path / "loop")
+        assert marker.exists()
+
+    def test_workers_that_keep_dying_stop_the_run_and_keep_what_is_made(self, tmp_path):
+        from kedro.io import DatasetError
+
+        def dies(context, batch):
+            if batch[0].key == "item4":
+                os.kill(os.getpid(), signal.SIGKILL)
+            return describe(context, batch)
+
+        with pytest.raises(DatasetError, match="keep dying"):
+            make_folder(tmp_path / "pool", dies, workers=1)
+        assert (tmp_path / "pool" / "item0.json").exists()
+        assert make_folder(tmp_path / "pool") == make_folder(tmp_path / "loop")
+
+    def test_errors_of_the_work_come_through(self, tmp_path):
+        from kedro.io import DatasetError
+
+        def fails(context, batch):
+            raise ZeroDivisionError("in the worker")
+
+        with pytest.raises(DatasetError, match="in the worker") as caught:
+            make_folder(tmp_path / "pool", fails, workers=2)
+        assert isinstance(caught.value.__cause__, ZeroDivisionError)
