@@ -279,6 +279,8 @@ def fit_weights(
         InputError: no pair to fit on (all ties), unknown labels, shapes that do not fit, no question that differs
             within a pair, separable data without penalty.
     """
+    from threadpoolctl import threadpool_limits
+
     from vr_pipeline.rewards.regression import PairData, choose_penalty, fit_nonnegative, weight_intervals
 
     encoded_a, encoded_b = encode(answers_a, encoding), encode(answers_b, encoding)
@@ -312,9 +314,22 @@ def fit_weights(
             field="answers",
         )
     path: list[dict[str, float]] = []
-    if penalty is None:
-        penalty, path = choose_penalty(data, active, penalties, folds=folds, seed=seed)
-    weights, negative = fit_nonnegative(data, active, penalty, nonnegative=nonnegative)
+    # One thread: the matrices are narrow, so that threads mostly wait for each other (badly so on a busy machine), and
+    # sums do not depend on the number of cores.
+    with threadpool_limits(limits=1):
+        if penalty is None:
+            penalty, path = choose_penalty(data, active, penalties, folds=folds, seed=seed)
+        weights, negative = fit_nonnegative(data, active, penalty, nonnegative=nonnegative)
+        ci_low, ci_high = weight_intervals(
+            data,
+            active,
+            weights,
+            penalty,
+            nonnegative=nonnegative,
+            samples=bootstrap_samples,
+            method=bootstrap,
+            seed=seed,
+        )
     removals += [
         {"step": step, "question_id": names[i], "weight": weight, "reason": "negative weight"}
         for step, (i, weight) in enumerate(negative, start=1)
@@ -339,16 +354,6 @@ def fit_weights(
             remedy="Give a penalty above 0, or let cross-validation choose it",
             field="penalty",
         )
-    ci_low, ci_high = weight_intervals(
-        data,
-        active,
-        weights,
-        penalty,
-        nonnegative=nonnegative,
-        samples=bootstrap_samples,
-        method=bootstrap,
-        seed=seed,
-    )
     log_loss = float(np.average(np.logaddexp(0.0, -projection), weights=data.weight))
     return RewardWeights(
         question_ids=names,

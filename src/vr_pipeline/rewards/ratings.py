@@ -95,7 +95,7 @@ def _wins(
     times = np.ones(len(points)) if weight is None else weight
     wins = np.bincount(i * n + j, weights=times * points, minlength=n * n)
     losses = np.bincount(j * n + i, weights=times * (1 - points), minlength=n * n)
-    return (wins + losses).reshape(n, n)
+    return np.asarray(wins + losses, dtype=np.float64).reshape(n, n)
 
 
 def _maximise(wins: FloatArray, prior: float, *, start: FloatArray | None = None) -> FloatArray:
