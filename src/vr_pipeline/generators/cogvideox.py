@@ -52,6 +52,8 @@ class CogVideoXGenerator(Generator):
         else:
             pipeline.to(self.device)
         pipeline.set_progress_bar_config(disable=True)
+        # Asked of the model once: it answers by walking through all of its modules.
+        self.dtype: torch.dtype = pipeline.transformer.dtype
         self.text_length: int = pipeline.transformer.config.max_text_seq_length
         self.weights_identity = identity
         self.identity = sampling_identity(parameters, identity)
@@ -164,8 +166,8 @@ class CogVideoXGenerator(Generator):
                 noised.shape[3] * factor, noised.shape[4] * factor, noised.shape[1], noised.device
             )
         return transformer(  # type: ignore[no-any-return]
-            hidden_states=noised.to(transformer.dtype),
-            encoder_hidden_states=condition["prompt_embeddings"].to(noised.device, transformer.dtype),
+            hidden_states=noised.to(self.dtype),
+            encoder_hidden_states=condition["prompt_embeddings"].to(noised.device, self.dtype),
             timestep=timesteps,
             image_rotary_emb=rotary,
             return_dict=False,

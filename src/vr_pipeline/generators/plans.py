@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -35,25 +35,23 @@ def video_items(
         seed: base seed.
         metadata: recorded with every clip.
     """
-    items = []
-    for row in prompts[["prompt_id", "prompt"]].itertuples(index=False):
-        for sample_index in range(videos_per_prompt):
-            items.append(
-                WorkItem(
-                    key=video_id(row.prompt_id, sample_index, content_hash(producer, seed)),
-                    identity=content_hash(producer, row.prompt, sample_seed(seed, row.prompt_id, sample_index)),
-                    metadata={
-                        "prompt_id": row.prompt_id,
-                        "prompt": row.prompt,
-                        "sample_index": sample_index,
-                        "seed": sample_seed(seed, row.prompt_id, sample_index),
-                        "generator": producer,
-                        "fps": parameters.fps,
-                        **(metadata or {}),
-                    },
-                )
-            )
-    return items
+    return [
+        WorkItem(
+            key=video_id(prompt_id, sample_index, content_hash(producer, seed)),
+            identity=content_hash(producer, prompt, sample_seed(seed, prompt_id, sample_index)),
+            metadata={
+                "prompt_id": prompt_id,
+                "prompt": prompt,
+                "sample_index": sample_index,
+                "seed": sample_seed(seed, prompt_id, sample_index),
+                "generator": producer,
+                "fps": parameters.fps,
+                **(metadata or {}),
+            },
+        )
+        for prompt_id, prompt in zip(prompts["prompt_id"].astype(str), prompts["prompt"].astype(str), strict=True)
+        for sample_index in range(videos_per_prompt)
+    ]
 
 
 def plan_clips(
@@ -88,7 +86,7 @@ def plan_clips(
     )
 
 
-def sample_items(generator: Generator, items: Sequence[WorkItem]) -> Iterable[Any]:
+def sample_items(generator: Generator, items: Sequence[WorkItem]) -> list[Any]:
     """The clips of a batch of items, made from their prompts and seeds."""
     return list(
         generator.sample(

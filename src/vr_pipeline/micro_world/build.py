@@ -182,17 +182,18 @@ def preferences(
     settings = parameters.preferences
     generator = load_micro_generator(folder, parameters)
     questions = list(checklist.question_ids)
-    prompts, ids, rows = [], [], []
+    prompts, ids, seeds, rows = [], [], [], []
     for prompt in all_prompts():
         identifier = prompt_id(prompt)
         for index in range(settings.clips_per_prompt):
             seed = sample_seed(parameters.seed, f"preferences {identifier}", index)
             prompts.append(prompt)
+            seeds.append(seed)
             ids.append(video_id(identifier, index, content_hash("micro-world preferences", generator.identity)))
             rows.append(
                 {"prompt": prompt, "sample_index": index, "seed": seed, "generator": "micro_world (simulated data)"}
             )
-    frames = generator.sample(prompts, [row["seed"] for row in rows])
+    frames = generator.sample(prompts, seeds)
     utility = utilities(oracle.probabilities(frames, prompts, questions), questions)
     compared = simulate_preferences(ids, prompts, utility, settings, seed=parameters.seed)
     logger.info("simulated preferences: %s", compared["preference"].value_counts().to_dict())

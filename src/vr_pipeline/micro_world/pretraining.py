@@ -68,6 +68,8 @@ def build_pipeline(vae: PatchVAE, parameters: PretrainingParameters, seed: int) 
         patch_size=1,
         max_text_seq_length=TEXT_LENGTH,
         spatial_interpolation_scale=1.0,
+        # The exact function: its tanh approximation, the default, takes three times as long on CPUs.
+        activation_fn="gelu",
     )
     text_encoder = T5EncoderModel(
         T5Config(
@@ -134,7 +136,7 @@ def pretrain_generator(
         ).input_ids
 
         modules = torch.nn.ModuleList([pipeline.transformer, pipeline.text_encoder]).train()
-        weights = list(modules.parameters())
+        weights: list[torch.Tensor] = list(modules.parameters())
         optimizer = torch.optim.AdamW(weights, lr=parameters.learning_rate, weight_decay=0.01, fused=True)
         average = [weight.detach().clone() for weight in weights]
         draw = torch.Generator().manual_seed(sample_seed(seed, "pretraining", 0))

@@ -40,11 +40,12 @@ def plan_latents(
     items = []
     for start in range(0, len(needed), shard_size):
         members = needed[start : start + shard_size]
+        contents = [hashes[name] for name in members]
         items.append(
             WorkItem(
                 key=f"latents-{start // shard_size:06d}",
                 identity=content_hash(
-                    "latents", weights, parameters.dtype, *members, *(hashes[name] for name in members)
+                    "latents", weights, parameters.dtype, *members, *contents
                 ),
                 metadata={"video_ids": " ".join(members)},
             )

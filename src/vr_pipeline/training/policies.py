@@ -33,14 +33,10 @@ def train_policy_on_pairs(
         the adapter and the training log.
     """
     generator = load_generator(parameters.generator)
+    columns = ("prompt_id", "winner_video_id", "loser_video_id")
     training_pairs = [
-        TrainingPair(
-            pair_id(row.prompt_id, row.winner_video_id, row.loser_video_id),
-            row.prompt_id,
-            row.winner_video_id,
-            row.loser_video_id,
-        )
-        for row in pairs.itertuples(index=False)
+        TrainingPair(pair_id(prompt, winner, loser), prompt, winner, loser)
+        for prompt, winner, loser in zip(*(pairs[column].astype(str) for column in columns), strict=True)
     ]
     texts = prompts.set_index("prompt_id")["prompt"]
     used = sorted(set(pairs["prompt_id"]))

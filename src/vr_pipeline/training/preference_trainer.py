@@ -52,7 +52,7 @@ def learning_rate_factor(step: int, *, warmup_steps: int, steps: int) -> float:
 
 
 def pair_order(pairs: Sequence[TrainingPair], *, epoch: int, seed: int) -> list[int]:
-    """The order of pairs in an epoch: sorted by a hash of their identifiers, so that the input's order is irrelevant."""
+    """The order of pairs in an epoch: by a hash of their identifiers, so that the order of the input is irrelevant."""
     return sorted(range(len(pairs)), key=lambda index: (sample_seed(seed, pairs[index].pair_id, epoch), index))
 
 

@@ -1,0 +1,76 @@
+"""Pipeline evaluation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kedro.pipeline import Node, Pipeline
+
+from vr_pipeline.pipelines.evaluation import nodes
+
+
+def create_pipeline(**kwargs: Any) -> Pipeline:
+    """Policies to clips, rewards, metrics and the report."""
+    return Pipeline(
+        [
+            Node(
+                nodes.generate_evaluation_videos,
+                inputs=["filtered_prompts", "policy_mpo", "policy_dpo", "params:evaluation"],
+                outputs="evaluation_videos",
+                name="generate_evaluation_videos",
+                tags=["gpu"],
+            ),
+            Node(
+                nodes.index_evaluation_videos,
+                inputs="evaluation_videos",
+                outputs="evaluation_video_index",
+                name="index_evaluation_videos",
+            ),
+            Node(
+                nodes.consult_oracle,
+                inputs=["oracle", "evaluation_videos", "evaluation_video_index", "checklist"],
+                outputs=["evaluation_oracle_answers", "evaluation_oracle_rewards"],
+                name="consult_oracle",
+            ),
+            Node(
+                nodes.compute_evaluation_metrics,
+                inputs=[
+                    "evaluation_rewards",
+                    "evaluation_oracle_rewards",
+                    "evaluation_answers",
+                    "evaluation_oracle_answers",
+                    "evaluation_video_index",
+                    "reward_agreement",
+                    "preference_pairs_mpo",
+                    "preference_pairs_dpo",
+                ],
+                outputs="evaluation_metrics",
+                name="compute_evaluation_metrics",
+            ),
+            Node(
+                nodes.draw_evaluation_plots,
+                inputs=["evaluation_metrics", "training_log_mpo", "training_log_dpo"],
+                outputs=["rewards_by_dimension_plot", "training_curves_plot"],
+                name="draw_evaluation_plots",
+            ),
+            Node(
+                nodes.write_report,
+                inputs=[
+                    "evaluation_metrics",
+                    "evaluation_videos",
+                    "evaluation_video_index",
+                    "evaluation_rewards",
+                    "evaluation_oracle_rewards",
+                    "reward_weights",
+                    "checklist",
+                    "training_log_mpo",
+                    "training_log_dpo",
+                    "prompt_filter_report",
+                    "pair_selection_report",
+                    "params:evaluation",
+                ],
+                outputs="evaluation_report",
+                name="write_report",
+            ),
+        ]
+    )

@@ -1,0 +1,38 @@
+"""Pipeline micro_world."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kedro.pipeline import Node, Pipeline
+
+from vr_pipeline.pipelines.micro_world import nodes
+
+
+def create_pipeline(**kwargs: Any) -> Pipeline:
+    """Renderer to tiny models, oracle and simulated preferences."""
+    return Pipeline(
+        [
+            Node(nodes.write_prompts, inputs=None, outputs="micro_prompts", name="write_prompts"),
+            Node(
+                nodes.pretrain_micro_generator,
+                inputs="params:micro_world",
+                outputs=["micro_generator", "micro_pretraining_log"],
+                name="pretrain_micro_generator",
+                tags=["gpu", "train"],
+            ),
+            Node(
+                nodes.fit_oracle,
+                inputs=["micro_generator", "params:micro_world"],
+                outputs="oracle",
+                name="fit_oracle",
+            ),
+            Node(
+                nodes.simulate_human_preferences,
+                inputs=["micro_generator", "oracle", "checklist", "params:micro_world"],
+                outputs=["micro_preference_videos", "micro_preference_clips", "micro_human_preferences"],
+                name="simulate_human_preferences",
+                tags=["gpu"],
+            ),
+        ]
+    )
