@@ -6,7 +6,9 @@ from typing import Any
 
 from kedro.pipeline import Node, Pipeline
 
+from vr_pipeline.pipelines.checklist_inference.nodes import collect_answers, plan_checklist_answers
 from vr_pipeline.pipelines.evaluation import nodes
+from vr_pipeline.pipelines.weight_regression.nodes import score_videos
 
 
 def create_pipeline(**kwargs: Any) -> Pipeline:
@@ -25,6 +27,30 @@ def create_pipeline(**kwargs: Any) -> Pipeline:
                 inputs="evaluation_videos",
                 outputs="evaluation_video_index",
                 name="index_evaluation_videos",
+            ),
+            Node(
+                plan_checklist_answers,
+                inputs=["evaluation_videos", "evaluation_video_index", "checklist", "params:checklist_inference"],
+                outputs="evaluation_answer_shards",
+                name="answer_checklist_on_evaluation",
+                tags=["gpu"],
+            ),
+            Node(
+                collect_answers,
+                inputs=[
+                    "evaluation_answer_shards",
+                    "evaluation_video_index",
+                    "checklist",
+                    "params:checklist_inference",
+                ],
+                outputs="evaluation_answers",
+                name="collect_evaluation_answers",
+            ),
+            Node(
+                score_videos,
+                inputs=["evaluation_answers", "evaluation_video_index", "checklist", "reward_weights"],
+                outputs="evaluation_rewards",
+                name="score_evaluation_videos",
             ),
             Node(
                 nodes.consult_oracle,
