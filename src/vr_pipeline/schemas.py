@@ -194,3 +194,24 @@ class TrainingLog(Table):
 
     step: Series[int] = pa.Field(ge=1, unique=True)
     loss: Series[float]
+
+
+class JudgeAnnotations(Table):
+    """Known answers for training a judge, one row a clip and question; prompt, caption, split, source may follow."""
+
+    video_id: Series[str]
+    question_id: Series[str]
+    label: Series[bool] = pa.Field(description="true for yes")
+
+
+class JudgeQuestionReport(Table):
+    """How well a judge answers each question on held-out clips."""
+
+    source: Series[str]
+    question_id: Series[str]
+    n: Series[int] = pa.Field(ge=0)
+    positives: Series[float] = pa.Field(nullable=True)
+    accuracy: Series[float] = pa.Field(nullable=True)
+    balanced_accuracy: Series[float] = pa.Field(nullable=True)
+    calibration_error: Series[float] = pa.Field(nullable=True)
+    calibration: Series[str]
