@@ -73,3 +73,97 @@ class ChecklistInferenceParameters(Parameters):
         le=1,
         description="The run stops when the median probability on tokens other than yes and no is above this.",
     )
+
+
+class TinyJudgeParameters(Parameters):
+    """Size and view of a judge that is trained from random weights."""
+
+    hidden_size: int = Field(64, ge=8, description="Width of the language model.")
+    layers: int = Field(3, ge=1, description="Layers of the language model.")
+    heads: int = Field(4, ge=1, description="Attention heads of language model and vision tower.")
+    intermediate_size: int = Field(128, ge=8, description="Width of the language model's feed-forward part.")
+    vision_size: int = Field(64, ge=8, description="Width of the vision tower.")
+    vision_depth: int = Field(1, ge=1, description="Layers of the vision tower.")
+    patch_size: int = Field(4, ge=1, description="Edge of a patch in pixels.")
+    temporal_patch_size: int = Field(4, ge=1, description="Frames in a patch.")
+    merge_size: int = Field(2, ge=1, description="Neighbouring patches a side that become one visual token.")
+    rope_theta: float = Field(10000.0, gt=0, description="Base of the rotary positions.")
+    initial_std: float = Field(0.08, gt=0, description="Standard deviation of the random initial weights.")
+    num_frames: int = Field(8, ge=1, description="Frames taken from a clip.")
+    height: int = Field(16, ge=1, description="Height to which frames are area-averaged, in pixels.")
+    width: int = Field(16, ge=1, description="Width to which frames are area-averaged, in pixels.")
+    world: Optional[str] = Field(
+        None, description="What the judge will know; told to users who show it something else."
+    )
+
+
+class LoRAParameters(Parameters):
+    """Low-rank adaptation; without it every weight is trained."""
+
+    rank: int = Field(16, ge=1, description="Rank of the update.")
+    alpha: float = Field(32.0, gt=0, description="Scale of the update is alpha / rank.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Share of inputs of the update set to 0 while training.")
+    target_modules: list[str] = Field(
+        default=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+        description="Linear layers that are adapted, by the end of their name.",
+    )
+
+
+class JudgeTrainingParameters(Parameters):
+    """The pipeline judge_training."""
+
+    start: Optional[JudgeParameters] = Field(None, description="The model that training starts from.")
+    tiny: Optional[TinyJudgeParameters] = Field(
+        None, description="A small Qwen2-VL that training starts from with random weights, instead of 'start'."
+    )
+    lora: Optional[LoRAParameters] = Field(None, description="Train a low-rank update; null trains every weight.")
+    seed: int = Field(0, description="Seed of weights, order and sampling.")
+    threads: Optional[int] = Field(None, ge=1, description="CPU threads; they are part of what the result depends on.")
+    steps: int = Field(1500, ge=1, description="Optimiser steps.")
+    clips_per_batch: int = Field(32, ge=1, description="Clips in one forward and backward pass.")
+    accumulation: int = Field(1, ge=1, description="Passes whose gradients are summed into one optimiser step.")
+    questions_per_clip: Optional[int] = Field(
+        None,
+        ge=1,
+        description=(
+            "Questions drawn for a clip at each pass, rarer answers likelier, so that each question gets yes "
+            "and no equally often. Null asks all and weighs their losses to the same effect."
+        ),
+    )
+    learning_rate: float = Field(4e-6, gt=0, description="Peak learning rate of AdamW.")
+    warmup_steps: int = Field(50, ge=0, description="Steps over which the learning rate rises linearly from 0.")
+    schedule: Literal["linear", "cosine", "constant"] = Field("cosine", description="Course after the warm-up, to 0.")
+    weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay.")
+    beta2: float = Field(0.99, gt=0, lt=1, description="AdamW's decay of squared gradients.")
+    max_gradient_norm: float = Field(1.0, gt=0, description="Gradients are scaled down to this norm.")
+    average_decay: Optional[float] = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Decay of a moving average of the weights, which is then what is kept; null: none.",
+    )
+    caption_weight: float = Field(
+        0.0, ge=0, description="Weight of the auxiliary loss on captions, where annotations have them; answers have 1."
+    )
+    caption_question: str = Field(
+        "Describe the video.", description="What stands in the question's place before a caption is learned."
+    )
+    gradient_checkpointing: bool = Field(False, description="Recompute activations to save memory.")
+    validation_share: float = Field(
+        0.1, gt=0, lt=1, description="Share of the clips held out, by a hash of the prompt-independent clip identifier."
+    )
+    validate_every: int = Field(500, ge=1, description="Steps between validations; the best checkpoint is kept.")
+    checkpoint_folder: Optional[str] = Field(
+        None, description="Folder for the state of an unfinished training, from which it resumes; null: none."
+    )
+    num_frames: Optional[int] = Field(
+        None, ge=1, description="At most so many frames of an annotated clip are read; null reads all."
+    )
+    frames_per_second: Optional[float] = Field(None, gt=0, description="Rate at which frames are read, in 1/s.")
+    validation_clips: int = Field(512, ge=1, description="At most so many held-out clips in validations on the way.")
+
+    @model_validator(mode="after")
+    def _one_start(self) -> JudgeTrainingParameters:
+        if (self.start is None) == (self.tiny is None):
+            raise ValueError("give either 'start' (a model) or 'tiny' (sizes of a new one)")
+        return self

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
-from pydantic import Field
-
-from vr_pipeline.config import Parameters
+from vr_pipeline.judges.config import TinyJudgeParameters
 from vr_pipeline.judges.families.base import Settings
 
 PAD, UNKNOWN, CLIP, FRAME, IMAGE, CLIP_END, ANSWER, CAPTION, END = (
@@ -24,26 +21,6 @@ PAD, UNKNOWN, CLIP, FRAME, IMAGE, CLIP_END, ANSWER, CAPTION, END = (
     "<end>",
 )
 SPECIAL_TOKENS = (PAD, UNKNOWN, CLIP, FRAME, IMAGE, CLIP_END, ANSWER, CAPTION, END)
-
-
-class TinyJudgeParameters(Parameters):
-    """Size and view of a judge that is trained from random weights."""
-
-    hidden_size: int = Field(64, ge=8, description="Width of the language model.")
-    layers: int = Field(3, ge=1, description="Layers of the language model.")
-    heads: int = Field(4, ge=1, description="Attention heads of language model and vision tower.")
-    intermediate_size: int = Field(128, ge=8, description="Width of the language model's feed-forward part.")
-    vision_size: int = Field(64, ge=8, description="Width of the vision tower.")
-    vision_depth: int = Field(1, ge=1, description="Layers of the vision tower.")
-    patch_size: int = Field(4, ge=1, description="Edge of a patch in pixels.")
-    temporal_patch_size: int = Field(4, ge=1, description="Frames in a patch.")
-    merge_size: int = Field(2, ge=1, description="Neighbouring patches a side that become one visual token.")
-    rope_theta: float = Field(10000.0, gt=0, description="Base of the rotary positions.")
-    initial_std: float = Field(0.08, gt=0, description="Standard deviation of the random initial weights.")
-    num_frames: int = Field(8, ge=1, description="Frames taken from a clip.")
-    height: int = Field(16, ge=1, description="Height to which frames are area-averaged, in pixels.")
-    width: int = Field(16, ge=1, description="Width to which frames are area-averaged, in pixels.")
-    world: str | None = Field(None, description="What the judge will know; told to users who show it something else.")
 
 
 def words_of(texts: Iterable[str]) -> list[str]:
@@ -150,8 +127,3 @@ def create_tiny_judge(parameters: TinyJudgeParameters, vocabulary: Iterable[str]
         torch.manual_seed(seed)
         model = Qwen2VLForConditionalGeneration(config)
     return Qwen2VL(model, tokenizer, tiny_settings(parameters))
-
-
-def save_tiny_judge(family: Any, folder: Path) -> None:
-    """Writes a tiny judge to a folder; alias of the family's own method, for symmetry with its creation."""
-    family.save(folder)

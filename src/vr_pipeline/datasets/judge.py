@@ -1,0 +1,47 @@
+"""Catalog dataset of a judge's folder."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kedro.io import AbstractDataset
+
+if TYPE_CHECKING:
+    from vr_pipeline.judges.training import TrainedJudge
+
+
+class JudgeFolderDataset(AbstractDataset["TrainedJudge", str]):
+    """A trained judge: saved as a folder (weights, tokenizer, judge.json), loaded as the folder's path.
+
+    The folder is written beside its place and then moved there, so that a half-written model is never found. A file
+    MODEL_CARD.md in the folder is kept.
+    """
+
+    def __init__(self, *, path: str, metadata: dict[str, Any] | None = None) -> None:
+        self._path = Path(path)
+        self.metadata = metadata
+
+    def load(self) -> str:
+        return str(self._path)
+
+    def save(self, data: TrainedJudge) -> None:
+        temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}.tmp")
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        data.save(temporary)
+        for path in temporary.iterdir():
+            path.chmod(0o644)
+        card = self._path / "MODEL_CARD.md"
+        if card.exists():
+            shutil.copy2(card, temporary / card.name)
+        shutil.rmtree(self._path, ignore_errors=True)
+        temporary.rename(self._path)
+
+    def _exists(self) -> bool:
+        return (self._path / "config.json").exists()
+
+    def _describe(self) -> dict[str, Any]:
+        return {"path": str(self._path)}

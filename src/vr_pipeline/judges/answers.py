@@ -1,0 +1,227 @@
+"""Answers about many clips: what to ask of which clip, and the table of what came back."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from vr_pipeline.checklist.schema import Checklist
+from vr_pipeline.errors import InputError
+from vr_pipeline.identifiers import content_hash
+from vr_pipeline.judges.config import ChecklistInferenceParameters
+from vr_pipeline.judges.loading import judge_identity
+from vr_pipeline.video.read import Frames, VideoReadError, read_clip
+from vr_pipeline.work import WorkItem, WorkPlan
+
+if TYPE_CHECKING:
+    from vr_pipeline.judges.contract import Judge
+
+logger = logging.getLogger(__name__)
+
+SHARD_COLUMNS = ["video_id", "question_id", "p_yes", "outside_mass", "frames_judged", "error"]
+
+
+def clip_path(folder: Any, video_id: str, file: str) -> Path:
+    """Where a clip is: in an :class:`~vr_pipeline.datasets.manifest.ItemFolder` by its key, else by its file name.
+
+    Raises:
+        VideoReadError: the folder has no such clip.
+    """
+    try:
+        return Path(folder[file]) if isinstance(folder, Mapping) else Path(folder.path(video_id))
+    except KeyError:
+        raise VideoReadError(
+            f"clip '{video_id}' is not in the folder of clips", remedy="Index the folder again", file=file
+        ) from None
+
+
+def plan_answers(
+    videos: Any, video_index: pd.DataFrame, checklist: Checklist, parameters: ChecklistInferenceParameters
+) -> WorkPlan:
+    """What a judge has to answer, in groups of clips of one prompt.
+
+    A group is stored once all its clips are judged; after an interruption only the missing groups are judged. Its
+    identity is made of the judge, the checklist, the clips' content and their prompts, so that a change of any of them
+    judges again, and another prompt's clips are left alone.
+
+    Args:
+        videos: the folder of clips.
+        video_index: schema ``VideoIndex``; clips of status 'failed' are left out.
+        checklist: the questions.
+        parameters: judge, group size.
+
+    Returns:
+        a plan whose items are tables with :data:`SHARD_COLUMNS`; a clip that does not decode has one row without a
+        question and the reason.
+    """
+    judge = judge_identity(parameters.judge)
+    usable = video_index[video_index["status"] == "ok"].sort_values(["prompt_id", "sample_index", "video_id"])
+    groups: dict[str, list[dict[str, Any]]] = {}
+    items = []
+    for _, of_prompt in usable.groupby("prompt_id", sort=True):
+        rows = of_prompt[["video_id", "prompt", "path", "sha256"]].to_dict("records")
+        for start in range(0, len(rows), parameters.clips_per_item):
+            group = rows[start : start + parameters.clips_per_item]
+            key = content_hash("answers", *(row["video_id"] for row in group))
+            contents = [str(row[name]) for row in group for name in ("video_id", "sha256", "prompt")]
+            groups[key] = [{str(name): value for name, value in row.items()} for row in group]
+            items.append(
+                WorkItem(
+                    key=key,
+                    identity=content_hash("answers", judge, checklist.hash, *contents),
+                    metadata={"judge": judge, "checklist": checklist.hash, "clips": len(group)},
+                )
+            )
+    questions = [question.text for question in checklist.questions]
+
+    def setup() -> Judge:
+        from vr_pipeline.judges import load_judge
+
+        return load_judge(parameters.judge)
+
+    def make_batch(judge: Judge, batch: Sequence[WorkItem]) -> list[pd.DataFrame]:
+        return [
+            answer_clips(judge, videos, groups[item.key], checklist.question_ids, questions, parameters.reader_threads)
+            for item in batch
+        ]
+
+    return WorkPlan(items=items, make_batch=make_batch, batch_size=1, description="groups of answers", setup=setup)
+
+
+def answer_clips(
+    judge: Judge,
+    videos: Any,
+    clips: Sequence[Mapping[str, Any]],
+    question_ids: Sequence[str],
+    questions: Sequence[str],
+    reader_threads: int = 1,
+) -> pd.DataFrame:
+    """Reads clips and asks all questions about them; see :data:`SHARD_COLUMNS`."""
+
+    def read(clip: Mapping[str, Any]) -> tuple[Frames, float] | VideoReadError:
+        try:
+            path = clip_path(videos, clip["video_id"], clip["path"])
+            frames, indices, information = read_clip(path, num_frames=judge.num_frames, fps=judge.frames_per_second)
+        except VideoReadError as error:
+            return error
+        # The rate of the frames that were taken, not the clip's own.
+        taken = information.fps * len(indices) / max(information.num_frames, 1)
+        return frames, taken or 1.0
+
+    with ThreadPoolExecutor(reader_threads) as pool:
+        results = list(pool.map(read, clips))
+    ok = [at for at, result in enumerate(results) if not isinstance(result, VideoReadError)]
+    read_clips: list[tuple[Frames, float]] = [results[at] for at in ok]  # type: ignore[misc]
+    p_yes, outside = judge.answer(
+        [frames for frames, _ in read_clips],
+        questions,
+        [str(clips[at]["prompt"]) for at in ok],
+        frames_per_second=[rate for _, rate in read_clips],
+    )
+    table = pd.DataFrame(
+        {
+            "video_id": np.repeat([str(clips[at]["video_id"]) for at in ok], len(question_ids)),
+            "question_id": np.tile(list(question_ids), len(ok)),
+            "p_yes": p_yes.ravel(),
+            "outside_mass": outside.ravel(),
+            "frames_judged": np.repeat([len(frames) for frames, _ in read_clips], len(question_ids)),
+            "error": "",
+        },
+        columns=SHARD_COLUMNS,
+    )
+    failed = [
+        {"video_id": str(clips[at]["video_id"]), "question_id": "", "p_yes": np.nan, "outside_mass": np.nan}
+        | {"frames_judged": 0, "error": str(result)}
+        for at, result in enumerate(results)
+        if isinstance(result, VideoReadError)
+    ]
+    if not failed:
+        return table.astype({"frames_judged": int})
+    return pd.concat([table, pd.DataFrame(failed)], ignore_index=True).astype({"frames_judged": int})
+
+
+def collect_table(shards: pd.DataFrame, video_index: pd.DataFrame, checklist: Checklist) -> pd.DataFrame:
+    """One table of answers, gates applied.
+
+    Args:
+        shards: rows with :data:`SHARD_COLUMNS`.
+        video_index: gives the order of clips.
+        checklist: gives the order of questions, and the gates.
+
+    Returns:
+        schema ``ChecklistAnswers`` with the column frames_judged; rows of clips that did not decode are left out.
+    """
+    order = {video: at for at, video in enumerate(video_index["video_id"])}
+    places = {question: at for at, question in enumerate(checklist.question_ids)}
+    table = shards[shards["error"] == ""].drop(columns="error")
+    table = (
+        table.assign(_clip=table["video_id"].map(order), _question=table["question_id"].map(places))
+        .sort_values(["_clip", "_question"], ignore_index=True)
+        .drop(columns=["_clip", "_question"])
+    )
+    table["answer"] = table["p_yes"] > 0.5
+    table["gated"] = _gated(table, checklist)
+    return table[["video_id", "question_id", "p_yes", "answer", "outside_mass", "gated", "frames_judged"]]
+
+
+def _gated(table: pd.DataFrame, checklist: Checklist) -> pd.Series:
+    if not any(question.gate for question in checklist.questions) or table.empty:
+        return pd.Series(False, index=table.index, dtype=bool)
+    yes = table.pivot(index="video_id", columns="question_id", values="answer").astype(bool)
+    off = pd.DataFrame(False, index=yes.index, columns=yes.columns)
+    for question in checklist.question_ids:
+        for gate in checklist.gates_of(question):
+            off[question] |= ~yes[gate]
+    flat = off.stack()
+    wanted = pd.MultiIndex.from_frame(table[["video_id", "question_id"]])
+    return pd.Series(flat.reindex(wanted).to_numpy(dtype=bool), index=table.index)
+
+
+def check_outside_mass(answers: pd.DataFrame, limit: float) -> float:
+    """Median of the mass outside yes and no; stops a run whose judge does not answer the questions.
+
+    Raises:
+        InputError: the median is above ``limit``.
+    """
+    median = float(answers["outside_mass"].median()) if len(answers) else 0.0
+    if median > limit:
+        worst = answers.groupby("question_id")["outside_mass"].median().sort_values(ascending=False).head(3)
+        named = ", ".join(f"{question} ({value:.2f})" for question, value in worst.items())
+        raise InputError(
+            f"the judge does not answer with yes or no: the median probability on other tokens is {median:.3f}, "
+            f"the limit is {limit}; worst questions: {named}",
+            remedy=(
+                "Check that the text around the question in the model folder's judge.json fits the model's chat "
+                "format, that the tokenizer belongs to the weights, that the questions ask for yes or no, and that the "
+                "model is an instruction-tuned one; or raise max_median_outside_mass if this is as intended"
+            ),
+            field="checklist_inference.max_median_outside_mass",
+        )
+    return median
+
+
+def summarise(answers: pd.DataFrame, video_index: pd.DataFrame) -> dict[str, Any]:
+    """Counts and figures of one set of answers, for a report."""
+    judged = set(answers["video_id"])
+    not_made = video_index[video_index["status"] != "ok"]
+    not_read = video_index[(video_index["status"] == "ok") & ~video_index["video_id"].isin(judged)]
+    return {
+        "clips": len(video_index),
+        "clips_judged": len(judged),
+        "clips_failed_before": len(not_made),
+        "clips_unreadable": len(not_read),
+        "unreadable_video_ids": sorted(not_read["video_id"])[:100],
+        "answers": len(answers),
+        "gated": int(answers["gated"].sum()),
+        "median_outside_mass": float(answers["outside_mass"].median()) if len(answers) else 0.0,
+        "share_of_yes": {
+            str(question): round(float(share), 6)
+            for question, share in answers.groupby("question_id", sort=False)["answer"].mean().items()
+        },
+    }

@@ -1,0 +1,604 @@
+"""Trains a judge on answered questions: all questions of a clip packed behind one prefix, answers and captions at once.
+
+VisionReward (section 3.1) fine-tunes a vision-language model on yes/no questions, balanced so that each question is
+answered yes and no equally often. The loss is cross entropy over the whole vocabulary at the place of the answer, so
+the judge also learns to say nothing but yes and no there.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from vr_pipeline.checklist.schema import PROMPT_PLACEHOLDER, Checklist
+from vr_pipeline.errors import InputError
+from vr_pipeline.identifiers import content_hash
+from vr_pipeline.judges.config import JudgeTrainingParameters
+from vr_pipeline.judges.packing import Segment
+from vr_pipeline.video.read import Frames
+
+if TYPE_CHECKING:
+    import torch
+
+    from vr_pipeline.judges.families.base import Family, PreparedClip
+    from vr_pipeline.judges.vlm import VisionLanguageJudge
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class JudgeExample:
+    """One clip under one prompt with known answers.
+
+    Attributes:
+        video_id: the clip; all examples of one clip fall on the same side of the validation split.
+        frames: uint8 [frames, height, width, 3].
+        prompt: what ``[[prompt]]`` stands for.
+        labels: question_id -> yes.
+        caption: a text the clip can be described by, or empty.
+        frames_per_second: of ``frames``, where known.
+        split: 'train', 'validation' (chooses the checkpoint) or 'test' (reported only); empty lets
+            :func:`is_held_out` choose between train and validation.
+        source: where the clip comes from; the report has a part a source.
+    """
+
+    video_id: str
+    frames: Frames
+    prompt: str
+    labels: Mapping[str, bool]
+    caption: str = ""
+    frames_per_second: float | None = None
+    split: str = ""
+    source: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedJudge:
+    """What training gives.
+
+    Attributes:
+        family: the model with the best checkpoint's weights.
+        report: a row a source and question on clips of the test split (of validation where there is none): see
+            :func:`question_report`.
+        log: a row a step: step, loss, answer_loss, caption_loss, learning_rate, gradient_norm, balanced_accuracy.
+        summary: figures of the run.
+    """
+
+    family: Family
+    report: pd.DataFrame
+    log: pd.DataFrame
+    summary: dict[str, Any] = field(default_factory=dict)
+
+    def save(self, folder: Path) -> None:
+        """Writes the judge's folder."""
+        self.family.save(folder)
+
+
+def is_held_out(video_id: str, share: float) -> bool:
+    """Whether a clip belongs to the validation part: a property of the clip alone, not of order or seed."""
+    return int(content_hash("judge validation", video_id, length=12), 16) < share * 16**12
+
+
+def balance_weights(examples: Sequence[JudgeExample], question_ids: Sequence[str]) -> dict[tuple[str, bool], float]:
+    """Weights (question, answer) -> 0.5 / share of that answer, so that yes and no weigh the same in each question.
+
+    A question with one kind of answer only gets weight 1 for it.
+    """
+    weights: dict[tuple[str, bool], float] = {}
+    for question in question_ids:
+        labels = np.array([example.labels[question] for example in examples if question in example.labels], bool)
+        for answer in (True, False):
+            share = float((labels == answer).mean()) if len(labels) else 0.0
+            weights[question, answer] = 0.5 / share if 0 < share < 1 else 1.0
+    return weights
+
+
+def question_report(
+    p_yes: NDArray[np.float64], labels: NDArray[np.float64], question_ids: Sequence[str], *, bins: int = 10
+) -> pd.DataFrame:
+    """How well each question is answered.
+
+    Args:
+        p_yes: [examples, questions].
+        labels: [examples, questions], 1 yes, 0 no, NaN unknown.
+
+    Returns:
+        question_id, n, positives (share of yes), accuracy, balanced_accuracy (mean of the accuracies on yes and on no;
+        of the one kind where only one occurs), calibration_error (expected, equal-width bins), calibration (the curve:
+        mean p_yes, share of yes and n of each bin that is not empty, as JSON).
+    """
+    import json
+
+    rows = []
+    edges = np.linspace(0, 1, bins + 1)[1:-1]
+    for at, question in enumerate(question_ids):
+        known = ~np.isnan(labels[:, at])
+        truth, probability = labels[known, at] > 0.5, p_yes[known, at]
+        said = probability > 0.5
+        kinds = [float((said == truth)[truth == kind].mean()) for kind in (True, False) if (truth == kind).any()]
+        curve, error = [], 0.0
+        where = np.digitize(probability, edges)
+        for number in range(bins):
+            inside = where == number
+            if inside.any():
+                mean, share = float(probability[inside].mean()), float(truth[inside].mean())
+                curve.append([round(mean, 4), round(share, 4), int(inside.sum())])
+                error += abs(mean - share) * float(inside.mean())
+        rows.append(
+            {
+                "question_id": question,
+                "n": int(known.sum()),
+                "positives": float(truth.mean()) if len(truth) else math.nan,
+                "accuracy": float((said == truth).mean()) if len(truth) else math.nan,
+                "balanced_accuracy": float(np.mean(kinds)) if kinds else math.nan,
+                "calibration_error": error if len(truth) else math.nan,
+                "calibration": json.dumps(curve),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def labels_matrix(examples: Sequence[JudgeExample], question_ids: Sequence[str]) -> NDArray[np.float64]:
+    """Labels as [examples, questions]: 1 yes, 0 no, NaN where not annotated."""
+    return np.array(
+        [
+            [float(example.labels[question]) if question in example.labels else math.nan for question in question_ids]
+            for example in examples
+        ]
+    )
+
+
+def start_family(parameters: JudgeTrainingParameters, vocabulary: Callable[[], Sequence[str]]) -> Family:
+    """The model that training starts from, on its device.
+
+    Args:
+        parameters: says which.
+        vocabulary: called for a new tiny judge only: the words it shall know.
+    """
+    if parameters.tiny is not None:
+        from vr_pipeline.judges.create import create_tiny_judge
+
+        family: Family = create_tiny_judge(parameters.tiny, vocabulary(), seed=parameters.seed)
+        return family
+    from vr_pipeline.judges.families import family_class
+
+    assert parameters.start is not None
+    return family_class(parameters.start.family).load(parameters.start)
+
+
+def train_judge(
+    examples: Sequence[JudgeExample],
+    checklist: Checklist,
+    parameters: JudgeTrainingParameters,
+    *,
+    checkpoint_folder: Path | None = None,
+) -> TrainedJudge:
+    """Trains a judge and keeps the checkpoint with the best balanced accuracy on held-out clips.
+
+    The same examples, parameters and number of threads give the same weights on the same machine.
+
+    Args:
+        examples: annotated clips; a part is held out by :func:`is_held_out`.
+        checklist: texts of the questions.
+        parameters: model, optimiser and schedule.
+        checkpoint_folder: state is stored here at every validation, and an interrupted run goes on from it.
+
+    Raises:
+        InputError: there are no examples, or all are on one side of the split, or a label names no question.
+    """
+    import torch
+
+    from vr_pipeline.training.determinism import deterministic
+
+    question_ids = checklist.question_ids
+    known = set(question_ids)
+    for example in examples:
+        for question in example.labels:
+            if question not in known:
+                raise InputError(
+                    f"annotation of video '{example.video_id}' names the unknown question '{question}'",
+                    remedy="Correct the annotation or use the checklist it was made with",
+                    field="question_id",
+                )
+    parts: dict[str, list[JudgeExample]] = {"train": [], "validation": [], "test": []}
+    for example in examples:
+        split = example.split
+        if split not in ("validation", "test"):
+            split = "validation" if is_held_out(example.video_id, parameters.validation_share) else "train"
+        parts[split].append(example)
+    if not parts["train"] or not parts["validation"]:
+        raise InputError(
+            f"{len(parts['train'])} annotated clips for training and {len(parts['validation'])} for validation",
+            remedy="Annotate more clips or change validation_share",
+            field="judge_training.validation_share",
+        )
+    with deterministic(parameters.threads), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(parameters.seed)
+        return _Run(parts, checklist, parameters, checkpoint_folder).train()
+
+
+class _Run:
+    """One training run."""
+
+    def __init__(
+        self,
+        parts: Mapping[str, Sequence[JudgeExample]],
+        checklist: Checklist,
+        parameters: JudgeTrainingParameters,
+        checkpoint_folder: Path | None,
+    ) -> None:
+        from vr_pipeline.judges.config import JudgeParameters
+        from vr_pipeline.judges.vlm import VisionLanguageJudge
+
+        self.checklist, self.parameters = checklist, parameters
+        self.training, self.validation = parts["train"], parts["validation"]
+        self.held_out = parts["test"] or parts["validation"]
+        self.checkpoint_folder = checkpoint_folder
+        self.question_ids = checklist.question_ids
+        self.texts = {question.question_id: question.text for question in checklist.questions}
+        self.family = start_family(parameters, self._vocabulary)
+        asking = parameters.start or JudgeParameters(family="qwen2_vl", path="./new")
+        self.judge: VisionLanguageJudge = VisionLanguageJudge(self.family, asking, identity="in training")
+        if parameters.lora is not None:
+            self._add_lora()
+        else:
+            self.family.model.requires_grad_(True)
+        if parameters.gradient_checkpointing:
+            self.family.model.gradient_checkpointing_enable()
+        self.yes, self.no = self.judge.yes_ids[0], self.judge.no_ids[0]
+        self.balance = balance_weights(self.training, self.question_ids)
+        self.prepared: dict[int, PreparedClip] = {}
+        self.order = np.random.default_rng(parameters.seed)
+        self.passes = 0
+
+    def _vocabulary(self) -> list[str]:
+        from vr_pipeline.judges.create import words_of
+
+        texts = {question.text.replace(PROMPT_PLACEHOLDER, " ") for question in self.checklist.questions}
+        for example in (*self.training, *self.validation, *self.held_out):
+            texts |= {example.prompt, example.caption}
+        return words_of(texts)
+
+    def _add_lora(self) -> None:
+        from peft import LoraConfig, inject_adapter_in_model
+
+        lora = self.parameters.lora
+        assert lora is not None
+        self.family.model.requires_grad_(False)
+        config = LoraConfig(
+            r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=list(lora.target_modules)
+        )
+        # Injected in place: the families reach into the model by its own names.
+        inject_adapter_in_model(config, self.family.model)
+
+    def train(self) -> TrainedJudge:
+        import torch
+
+        parameters = self.parameters
+        weights = [weight for weight in self.family.model.parameters() if weight.requires_grad]
+        optimiser = torch.optim.AdamW(
+            weights,
+            lr=parameters.learning_rate,
+            betas=(0.9, parameters.beta2),
+            weight_decay=parameters.weight_decay,
+            fused=True,
+        )
+        average = [weight.detach().clone() for weight in weights] if parameters.average_decay else None
+        batches = self._batches()
+        log: list[dict[str, float]] = []
+        best: tuple[float, list[torch.Tensor]] = (-1.0, [])
+        first_step = 1
+        restored = self._restore(weights, optimiser, average)
+        if restored is not None:
+            first_step, log, best = restored
+            self.passes = (first_step - 1) * parameters.accumulation
+            for _ in range(self.passes):
+                next(batches)
+        progress = tqdm(range(first_step, parameters.steps + 1), desc="train judge", unit="step", mininterval=1.0)
+        for step in progress:
+            self.family.model.train()
+            rate = learning_rate(step, parameters)
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+            losses = np.zeros(2)
+            for _ in range(parameters.accumulation):
+                loss, parts = self._loss(next(batches))
+                (loss / parameters.accumulation).backward()
+                losses += np.array(parts) / parameters.accumulation
+            norm = float(torch.nn.utils.clip_grad_norm_(weights, parameters.max_gradient_norm))
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+            if average is not None and parameters.average_decay is not None:
+                # A young average would be dominated by the random start: its memory grows with the steps made.
+                decay = min(parameters.average_decay, (1 + step) / (10 + step))
+                torch._foreach_lerp_(average, [weight.detach() for weight in weights], 1 - decay)
+            row = {
+                "step": step,
+                "loss": float(losses[0] + parameters.caption_weight * losses[1]),
+                "answer_loss": float(losses[0]),
+                "caption_loss": float(losses[1]),
+                "learning_rate": rate,
+                "gradient_norm": norm,
+                "balanced_accuracy": math.nan,
+            }
+            if step % parameters.validate_every == 0 or step == parameters.steps:
+                with self._averaged(weights, average):
+                    row["balanced_accuracy"] = self._validate()
+                    if row["balanced_accuracy"] > best[0]:
+                        best = (row["balanced_accuracy"], [weight.detach().clone() for weight in weights])
+                progress.set_postfix(loss=f"{row['loss']:.3f}", balanced_accuracy=f"{row['balanced_accuracy']:.3f}")
+            log.append(row)
+            if step % parameters.validate_every == 0:
+                self._store(step, weights, optimiser, average, log, best)
+        with torch.no_grad():
+            for weight, kept in zip(weights, best[1], strict=True):
+                weight.copy_(kept)
+        return self._finish(pd.DataFrame(log))
+
+    def _finish(self, log: pd.DataFrame) -> TrainedJudge:
+        self.family.model.eval()
+        p_yes, outside = self._answers(self.held_out)
+        labels = labels_matrix(self.held_out, self.question_ids)
+        sources = np.array([example.source for example in self.held_out])
+        reports = []
+        for source in sorted(set(sources)):
+            rows = sources == source
+            part = question_report(p_yes[rows], labels[rows], self.question_ids)
+            part.insert(0, "source", source)
+            reports.append(part)
+        report = pd.concat(reports, ignore_index=True)
+        if self.parameters.lora is not None:
+            _merge_lora(self.family.model)
+        by_source = {
+            str(source or "all"): {
+                "accuracy": float(part["accuracy"].mean()),
+                "balanced_accuracy": float(part["balanced_accuracy"].mean()),
+                "lowest_balanced_accuracy": float(part["balanced_accuracy"].min()),
+            }
+            for source, part in report.groupby("source")
+        }
+        summary = {
+            "by_source": by_source,
+            "median_outside_mass": float(np.median(outside)),
+            "training_examples": len(self.training),
+            "validation_examples": len(self.validation),
+            "held_out_examples": len(self.held_out),
+            "parameters": int(sum(weight.numel() for weight in self.family.model.parameters())),
+        }
+        return TrainedJudge(self.family, report, log, summary)
+
+    def _batches(self) -> Iterator[list[int]]:
+        """Numbers of examples, each once an epoch, in an order that the seed determines."""
+        size = self.parameters.clips_per_batch
+        queue: list[int] = []
+        while True:
+            while len(queue) < size:
+                queue.extend(self.order.permutation(len(self.training)).tolist())
+            yield queue[:size]
+            queue = queue[size:]
+
+    def _loss(self, batch: Sequence[int]) -> tuple[torch.Tensor, tuple[float, float]]:
+        import torch
+
+        from vr_pipeline.judges.vlm import packed_logits
+
+        # Randomness of a pass depends on its number alone, so that a resumed run draws what it would have drawn.
+        random = np.random.default_rng([self.parameters.seed, self.passes])
+        torch.manual_seed(int(random.integers(2**31)))
+        self.passes += 1
+        clips, segments = [], []
+        targets: list[int] = []
+        answer_weights: list[float] = []
+        caption_weights: list[float] = []
+        for number in batch:
+            example = self.training[number]
+            clips.append(self._prepared(number, example))
+            row = []
+            for question in self._questions(example, random):
+                row.append(self._question_segment(question, example.prompt))
+                label = bool(example.labels[question])
+                targets.append(self.yes if label else self.no)
+                # Drawn questions are balanced by the drawing.
+                drawn = self.parameters.questions_per_clip is not None
+                answer_weights.append(1.0 if drawn else self.balance[question, label])
+                caption_weights.append(0.0)
+            if self.parameters.caption_weight and example.caption:
+                segment, words = self._caption_segment(example.caption)
+                row.append(segment)
+                targets.extend(words)
+                answer_weights.extend([0.0] * len(words))
+                caption_weights.extend([1.0] * len(words))
+            segments.append(row)
+        device = self.family.device
+        with self._precision():
+            logits = packed_logits(self.family, clips, segments)
+        losses = torch.nn.functional.cross_entropy(logits, torch.tensor(targets, device=device), reduction="none")
+        answer = _weighted_mean(losses, answer_weights)
+        caption = _weighted_mean(losses, caption_weights)
+        return answer + self.parameters.caption_weight * caption, (float(answer.detach()), float(caption.detach()))
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        """Reduced precision of activations where the configuration asks for it; weights are kept as loaded."""
+        import torch
+
+        start = self.parameters.start
+        if start is None or start.dtype == "float32":
+            return nullcontext()
+        return torch.autocast(self.family.device.type, dtype=getattr(torch, start.dtype))
+
+    def _questions(self, example: JudgeExample, random: np.random.Generator) -> list[str]:
+        asked = [question for question in self.question_ids if question in example.labels]
+        count = self.parameters.questions_per_clip
+        if count is None or count >= len(asked):
+            return asked
+        odds = np.array([self.balance[question, bool(example.labels[question])] for question in asked])
+        chosen = random.choice(len(asked), size=count, replace=False, p=odds / odds.sum())
+        return [asked[at] for at in sorted(chosen)]
+
+    def _question_segment(self, question: str, prompt: str) -> Segment:
+        return self.judge.question_segment(self.texts[question].replace(PROMPT_PLACEHOLDER, prompt))
+
+    def _caption_segment(self, caption: str) -> tuple[Segment, list[int]]:
+        """The caption behind its question: every one of its words is predicted from those before it."""
+        family = self.family
+        asked = self.judge.question_segment(self.parameters.caption_question).token_ids
+        words = family.text_ids(caption)
+        end = family.tokenizer.eos_token_id
+        targets = [*words, end] if end is not None else words
+        token_ids = (*asked, *targets[:-1])
+        return Segment(token_ids, tuple(range(len(asked) - 1, len(token_ids)))), targets
+
+    def _prepared(self, number: int, example: JudgeExample) -> PreparedClip:
+        if number not in self.prepared:
+            clip = self.judge.prepare(example.frames, example.frames_per_second)
+            # Small clips are prepared once; large ones would fill the memory.
+            if sum(array.nbytes for array in clip.vision.values()) > 1_000_000:
+                return clip
+            self.prepared[number] = clip
+        return self.prepared[number]
+
+    def _answers(self, examples: Sequence[JudgeExample]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        texts = [self.texts[question] for question in self.question_ids]
+        parts = []
+        size = self.parameters.clips_per_batch
+        for start in range(0, len(examples), size):
+            part = examples[start : start + size]
+            rates = [example.frames_per_second for example in part]
+            parts.append(
+                self.judge.answer(
+                    [example.frames for example in part],
+                    texts,
+                    [example.prompt for example in part],
+                    frames_per_second=rates if all(rates) else None,  # type: ignore[arg-type]
+                )
+            )
+        return np.concatenate([p for p, _ in parts]), np.concatenate([o for _, o in parts])
+
+    def _validate(self) -> float:
+        self.family.model.eval()
+        part = self.validation[: self.parameters.validation_clips]
+        p_yes, _ = self._answers(part)
+        report = question_report(p_yes, labels_matrix(part, self.question_ids), self.question_ids)
+        return float(report["balanced_accuracy"].mean())
+
+    def _averaged(self, weights: list[Any], average: list[Any] | None) -> AbstractContextManager[None]:
+        return nullcontext() if average is None else _Swapped(weights, average)
+
+    def _state_path(self) -> Path | None:
+        return None if self.checkpoint_folder is None else self.checkpoint_folder / "training_state.pt"
+
+    def _identity(self) -> str:
+        labels = [
+            content_hash(example.video_id, example.prompt, example.caption, repr(sorted(example.labels.items())))
+            for example in (*self.training, *self.validation)
+        ]
+        return content_hash("judge training", self.parameters.model_dump_json(), self.checklist.hash, *labels)
+
+    def _store(self, step: int, weights: Any, optimiser: Any, average: Any, log: Any, best: Any) -> None:
+        import os
+
+        import torch
+
+        path = self._state_path()
+        if path is None:
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".tmp")
+        torch.save(
+            {
+                "identity": self._identity(),
+                "step": step,
+                "weights": [weight.detach() for weight in weights],
+                "optimiser": optimiser.state_dict(),
+                "average": average,
+                "log": log,
+                "best_value": best[0],
+                "best_weights": best[1],
+            },
+            temporary,
+        )
+        os.replace(temporary, path)
+
+    def _restore(self, weights: Any, optimiser: Any, average: Any) -> tuple[int, list[dict[str, float]], Any] | None:
+        """The state of an interrupted run of the same identity: the result is as if it had not been interrupted."""
+        import torch
+
+        path = self._state_path()
+        if path is None or not path.exists():
+            return None
+        state = torch.load(path, map_location=self.family.device, weights_only=True)
+        if state["identity"] != self._identity():
+            logger.warning("The stored state of another training is ignored: %s", path)
+            return None
+        with torch.no_grad():
+            for weight, stored in zip(weights, state["weights"], strict=True):
+                weight.copy_(stored)
+            if average is not None:
+                for mean, stored in zip(average, state["average"], strict=True):
+                    mean.copy_(stored)
+        optimiser.load_state_dict(state["optimiser"])
+        logger.info("Training goes on after step %d.", state["step"])
+        return state["step"] + 1, state["log"], (state["best_value"], state["best_weights"])
+
+
+class _Swapped(AbstractContextManager[None]):
+    """Within this context the weights hold other values."""
+
+    def __init__(self, weights: list[Any], values: list[Any]) -> None:
+        self.weights, self.values = weights, values
+
+    def __enter__(self) -> None:
+        import torch
+
+        self.kept = [weight.detach().clone() for weight in self.weights]
+        with torch.no_grad():
+            for weight, value in zip(self.weights, self.values, strict=True):
+                weight.copy_(value)
+
+    def __exit__(self, *exception: object) -> None:
+        import torch
+
+        with torch.no_grad():
+            for weight, value in zip(self.weights, self.kept, strict=True):
+                weight.copy_(value)
+
+
+def learning_rate(step: int, parameters: JudgeTrainingParameters) -> float:
+    """Learning rate of a step, counted from 1: linear warm-up, then the schedule down to 0 at the last step."""
+    if step <= parameters.warmup_steps:
+        return parameters.learning_rate * step / parameters.warmup_steps
+    if parameters.schedule == "constant":
+        return parameters.learning_rate
+    share = (step - parameters.warmup_steps) / max(parameters.steps - parameters.warmup_steps, 1)
+    if parameters.schedule == "linear":
+        return parameters.learning_rate * (1 - share)
+    return parameters.learning_rate * 0.5 * (1 + math.cos(math.pi * share))
+
+
+def _weighted_mean(losses: torch.Tensor, weights: Sequence[float]) -> torch.Tensor:
+    import torch
+
+    tensor = torch.tensor(weights, dtype=losses.dtype, device=losses.device)
+    return (losses * tensor).sum() / tensor.sum().clamp_min(1e-8)
+
+
+def _merge_lora(model: Any) -> None:
+    """Adds every low-rank update to its weight and removes the adapter's modules."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for name, module in list(model.named_modules()):
+        if isinstance(module, BaseTunerLayer):
+            module.merge(safe_merge=True)
+            parent, _, attribute = name.rpartition(".")
+            setattr(model.get_submodule(parent) if parent else model, attribute, copy.copy(module.get_base_layer()))

@@ -1,0 +1,5 @@
+"""Annotated clips to a judge."""
+
+from vr_pipeline.pipelines.judge_training.pipeline import create_pipeline
+
+__all__ = ["create_pipeline"]

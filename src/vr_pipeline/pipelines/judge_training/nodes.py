@@ -1,0 +1,54 @@
+"""Nodes of judge_training."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from vr_pipeline.judges.config import JudgeTrainingParameters
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from vr_pipeline.checklist.schema import Checklist
+    from vr_pipeline.judges.training import TrainedJudge
+
+
+def index_judge_training_videos(judge_training_videos: Any) -> pd.DataFrame:
+    """List the annotated clips with the prompts they are judged against."""
+    from vr_pipeline.video.index import index_made_clips
+
+    return index_made_clips(judge_training_videos)
+
+
+def train_judge(
+    judge_annotations: pd.DataFrame,
+    judge_training_video_index: pd.DataFrame,
+    judge_training_videos: Any,
+    checklist: Checklist,
+    parameters: JudgeTrainingParameters,
+) -> tuple[TrainedJudge, pd.DataFrame, pd.DataFrame, dict[str, Any]]:
+    """Train a judge on annotated clips and test it on held-out ones, question by question."""
+    from pathlib import Path
+
+    from vr_pipeline.judges.annotations import collect_examples
+    from vr_pipeline.judges.training import train_judge as train
+
+    examples = collect_examples(
+        judge_annotations,
+        judge_training_video_index,
+        judge_training_videos,
+        num_frames=parameters.num_frames,
+        frames_per_second=parameters.frames_per_second,
+    )
+    folder = Path(parameters.checkpoint_folder) if parameters.checkpoint_folder else None
+    judge = train(examples, checklist, parameters, checkpoint_folder=folder)
+    return judge, judge.report, judge.log, judge.summary
+
+
+def draw_judge_report(judge_question_report: pd.DataFrame, judge_training_log: pd.DataFrame) -> Figure:
+    """Show balanced accuracy by question, calibration and the course of training."""
+    from vr_pipeline.judges.plots import judge_report_figure
+
+    return judge_report_figure(judge_question_report, judge_training_log)
