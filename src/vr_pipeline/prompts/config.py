@@ -143,7 +143,7 @@ class SemanticParameters(Parameters):
 
     enabled: bool = Field(default=True, description="embed prompts and remove near-duplicates by meaning")
     threshold: float = Field(
-        default=0.85, gt=-1, le=1, description="a prompt goes if its cosine with a kept one is above this"
+        default=0.8, gt=-1, le=1, description="a prompt goes if its cosine with a kept one is above this"
     )
     block_size: int = Field(
         default=2048, ge=1, description="prompts compared at a time; bounds memory to about 4 x its square in bytes"
@@ -206,7 +206,7 @@ class SplitParameters(Parameters):
         description="a prompt whose Rouge-L F1 with an earlier one of another split is above this is dropped; 1 is off",
     )
     semantic_threshold: float = Field(
-        default=0.8,
+        default=0.75,
         gt=-1,
         le=1,
         description="the same for the cosine of embeddings; 1 is off",

@@ -105,7 +105,7 @@ def greedy_rouge_scan(
     similarity = np.full(count, np.nan)
     if threshold == 1 or count < 2:
         return GreedyScan(np.arange(count, dtype=np.int64), nearest, similarity)
-    join = _Join(prompts, threshold, groups, workers or _available_cores())
+    join = _Join(prompts, threshold, groups, workers or available_cores())
     kept_index = _SegmentedIndex()
     for start, stop in _chunks(len(join)):
         chunk = np.arange(start, stop, dtype=np.int64)
@@ -160,7 +160,7 @@ def nearest_rouge_l(
             sequences,
             scorer=LCSseq.similarity,
             dtype=np.int32,
-            workers=workers or _available_cores(),
+            workers=workers or available_cores(),
         )
         f1 = 2 * lcs / (lengths[rows][:, None] + lengths[None, :])
         f1[np.arange(len(rows)), rows] = -1
@@ -168,7 +168,8 @@ def nearest_rouge_l(
     return best
 
 
-def _available_cores() -> int:
+def available_cores() -> int:
+    """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

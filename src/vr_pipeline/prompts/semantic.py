@@ -8,12 +8,14 @@ in double precision, so results do not depend on the tiles.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
-from vr_pipeline.prompts.rouge import GreedyScan
+from vr_pipeline.prompts.rouge import GreedyScan, available_cores
 
 Vectors = npt.NDArray[np.float32]
 
@@ -30,6 +32,7 @@ def greedy_cosine_scan(
     *,
     groups: Sequence[str] | None = None,
     block_size: int = 2048,
+    workers: int | None = None,
 ) -> GreedyScan:
     """Scan in order and drop every item whose cosine with a kept item before it exceeds the threshold.
 
@@ -38,6 +41,7 @@ def greedy_cosine_scan(
         threshold: cosine above which an item is dropped, in (-1, 1]; 1 keeps all.
         groups: one label an item; if given, only pairs with different labels count.
         block_size: items a side of a tile.
+        workers: tiles computed at a time; None takes all cores this process may use.
 
     Raises:
         ValueError: if the rows are no unit vectors, or the threshold is out of range.
@@ -45,33 +49,48 @@ def greedy_cosine_scan(
     if not -1 < threshold <= 1:
         raise ValueError(f"threshold must be in (-1, 1], got {threshold}")
     count = len(embeddings)
-    nearest = np.full(count, -1, dtype=np.int64)
-    similarity = np.full(count, np.nan)
     if threshold == 1 or count < 2:
-        return GreedyScan(np.arange(count, dtype=np.int64), nearest, similarity)
+        return GreedyScan(np.arange(count, dtype=np.int64), np.full(count, -1, dtype=np.int64), np.full(count, np.nan))
+    from threadpoolctl import threadpool_limits
+
     norms = np.linalg.norm(embeddings, axis=1)
     if not np.all((np.abs(norms - 1) < 1e-3) | (norms == 0)):
         raise ValueError("embeddings must have unit length")
+    # One thread a tile: the libraries' own threads would split each small product and wait for each other.
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(workers or available_cores()) as pool:
+        return _scan(embeddings, threshold, norms, groups, block_size, pool.map)
+
+
+def _scan(
+    embeddings: Vectors,
+    threshold: float,
+    norms: npt.NDArray[np.float32],
+    groups: Sequence[str] | None,
+    block_size: int,
+    run: Callable[..., Iterator[list[npt.NDArray[np.float64]]]],
+) -> GreedyScan:
+    count = len(embeddings)
+    nearest = np.full(count, -1, dtype=np.int64)
+    similarity = np.full(count, np.nan)
     labels = np.unique(np.asarray(groups), return_inverse=True)[1] if groups is not None else None
     bound = upper_bound_vectors(embeddings, threshold)
     kept = np.empty(count, dtype=np.int64)
     kept_count = 0
 
     def pairs_above(rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64]) -> list[npt.NDArray[np.float64]]:
-        """All pairs above the threshold between rows and columns, as rows of (row, column, cosine)."""
-        tile = bound[rows] @ bound[columns].T
-        row, column = np.nonzero(tile > threshold - SLACK)
-        row, column = rows[row], columns[column]
-        usable = (column < row) & (norms[row] > 0) & (norms[column] > 0)
-        if labels is not None:
-            usable &= labels[row] != labels[column]
-        row, column = row[usable], column[usable]
+        """All pairs above the threshold between rows and earlier columns, as rows of (row, column, cosine)."""
         found = []
-        for start in range(0, len(row), _PAIRS_AT_A_TIME):
-            part = slice(start, start + _PAIRS_AT_A_TIME)
-            cosine = _cosines(embeddings, row[part], column[part])
-            above = cosine > threshold
-            found.append(np.stack([row[part][above], column[part][above], cosine[above]], axis=1))
+        for part_rows, part_columns in _comparable(rows, columns, labels):
+            tile = bound[part_rows] @ bound[part_columns].T
+            place = np.flatnonzero(tile > threshold - SLACK)
+            row, column = part_rows[place // len(part_columns)], part_columns[place % len(part_columns)]
+            usable = (column < row) & (norms[row] > 0) & (norms[column] > 0)
+            row, column = row[usable], column[usable]
+            for start in range(0, len(row), _PAIRS_AT_A_TIME):
+                part = slice(start, start + _PAIRS_AT_A_TIME)
+                cosine = _cosines(embeddings, row[part], column[part])
+                above = cosine > threshold
+                found.append(np.stack([row[part][above], column[part][above], cosine[above]], axis=1))
         return found
 
     def record(found: list[npt.NDArray[np.float64]]) -> None:
@@ -84,10 +103,8 @@ def greedy_cosine_scan(
 
     for start in range(0, count, block_size):
         block = np.arange(start, min(start + block_size, count), dtype=np.int64)
-        found: list[npt.NDArray[np.float64]] = []
-        for left in range(0, kept_count, block_size):
-            found.extend(pairs_above(block, kept[left : min(left + block_size, kept_count)]))
-        record(found)
+        tiles = [kept[left : min(left + block_size, kept_count)] for left in range(0, kept_count, block_size)]
+        record([pairs for found in run(partial(pairs_above, block), tiles) for pairs in found])
         survivors = block[nearest[block] < 0]
         within = pairs_above(survivors, survivors)
         if within:
@@ -104,6 +121,16 @@ def greedy_cosine_scan(
         kept[kept_count : kept_count + len(survivors)] = survivors
         kept_count += len(survivors)
     return GreedyScan(kept[:kept_count].copy(), nearest, similarity)
+
+
+def _comparable(
+    rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64], labels: npt.NDArray[np.int64] | None
+) -> list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
+    """Rows and columns that are to be compared; with labels, the rows of each label apart with the others' columns."""
+    if labels is None:
+        return [(rows, columns)]
+    parts = [(rows[labels[rows] == label], columns[labels[columns] != label]) for label in np.unique(labels[rows])]
+    return [(some_rows, some_columns) for some_rows, some_columns in parts if len(some_columns)]
 
 
 def upper_bound_vectors(embeddings: Vectors, threshold: float) -> Vectors:

@@ -6,6 +6,7 @@ so an unknown noun or a language that is not English is never taken for empty ta
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
 from dataclasses import dataclass
@@ -435,8 +436,12 @@ _NOUNS_IN_ING: Final = frozenset(
 )
 
 
-def words(text: str) -> list[str]:
-    """Words in lower case; characters of scripts without spaces one by one."""
+@functools.lru_cache(maxsize=64)
+def words(text: str) -> tuple[str, ...]:
+    """Words in lower case; characters of scripts without spaces one by one.
+
+    Several rules look at the same prompt in a row, hence the small cache.
+    """
     found: list[str] = []
     for match in _WORD.finditer(text.lower()):
         word = match.group()
@@ -444,7 +449,7 @@ def words(text: str) -> list[str]:
             found.extend(part for part in re.split(f"({_SPACELESS.pattern})", word) if part)
         else:
             found.append(word)
-    return found
+    return tuple(found)
 
 
 @dataclass(frozen=True)
