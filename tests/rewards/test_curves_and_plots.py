@@ -104,7 +104,11 @@ def test_other_pictures_are_drawn(checklist: Checklist) -> None:
     assert sum(int(text.split("(")[1].split()[0]) for text in texts) == 120
     drawn(figure)
     drawn(plots.gap_by_dimension(select_pairs(rewards.iloc[:1], "dpo")))
-    report = pair_selection_report({name: select_and_count_pairs(rewards, name) for name in ("dpo", "mpo")})
+    selections = {}
+    for name in ("dpo", "mpo"):
+        pairs, counts = select_and_count_pairs(rewards, name)
+        selections[name] = (pairs, counts.to_json())
+    report = pair_selection_report(selections)
     drawn(plots.pair_fates(report))
     deviations = sub_dimension_deviations(
         answers[:10], answers[10:], checklist.question_ids, checklist, [f"p{i % 3}" for i in range(10)]

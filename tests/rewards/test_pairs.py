@@ -175,7 +175,10 @@ def test_report_compares_at_matched_numbers() -> None:
         video_id=[f"{i:03d}" for i in range(400)],
         prompt_id=[f"p{i // 4}" for i in range(400)],
     )
-    selections = {name: select_and_count_pairs(rewards, name) for name in ("dpo", "mpo")}
+    selections = {}
+    for name in ("dpo", "mpo"):
+        pairs, counts = select_and_count_pairs(rewards, name)
+        selections[name] = (pairs, counts.to_json())
     report = pair_selection_report(selections)
     assert report["strategies"]["mpo"]["not_dominating"] == 0
     n = min(report["strategies"][name]["n"] for name in ("dpo", "mpo"))

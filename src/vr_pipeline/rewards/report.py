@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
-from vr_pipeline.rewards.pairs import PairCounts, largest_margins
+from vr_pipeline.rewards.pairs import largest_margins
 
 
-def pair_selection_report(selections: dict[str, tuple[pd.DataFrame, PairCounts]]) -> dict[str, Any]:
+def pair_selection_report(selections: Mapping[str, tuple[pd.DataFrame, Mapping[str, int]]]) -> dict[str, Any]:
     """Counts of every strategy, as selected and at matched numbers of pairs.
 
     Args:
-        selections: strategy -> its pairs and the fates of the candidates.
+        selections: strategy -> its pairs and the fates of the candidates (``PairCounts.to_json``).
 
     Returns:
         ``strategies``: per strategy n, dominating, not_dominating (Table 5 of the paper) and ``fates``;
@@ -27,7 +28,7 @@ def pair_selection_report(selections: dict[str, tuple[pd.DataFrame, PairCounts]]
         matched[name] = {**_table_row(top), "margin": float(top["margin"].min()) if len(top) else None}
     return {
         "strategies": {
-            name: {**_table_row(pairs), "fates": counts.to_json()} for name, (pairs, counts) in selections.items()
+            name: {**_table_row(pairs), "fates": dict(counts)} for name, (pairs, counts) in selections.items()
         },
         "matched": matched,
         "mean_gap": {

@@ -11,26 +11,26 @@ from vr_pipeline.checklist.schema import Checklist
 from vr_pipeline.errors import InputError
 from vr_pipeline.rewards import plots
 from vr_pipeline.rewards.config import PairSelectionParameters, PairStrategyParameters
-from vr_pipeline.rewards.pairs import PairCounts, Strategy, select_and_count_pairs, select_pairs
+from vr_pipeline.rewards.pairs import Strategy, select_and_count_pairs, select_pairs
 from vr_pipeline.rewards.report import pair_selection_report
 
 
 def select_mpo_pairs(
     rewards: pd.DataFrame, checklist: Checklist, parameters: PairSelectionParameters
-) -> tuple[pd.DataFrame, PairCounts]:
+) -> tuple[pd.DataFrame, dict[str, int]]:
     """Pairs in which the better clip is at least as good in every dimension, and the fates of all candidates."""
     return _select(rewards, checklist, "mpo", parameters.mpo, parameters.group_size)
 
 
 def select_dpo_pairs(
     rewards: pd.DataFrame, checklist: Checklist, parameters: PairSelectionParameters
-) -> tuple[pd.DataFrame, PairCounts]:
+) -> tuple[pd.DataFrame, dict[str, int]]:
     """Pairs by total reward alone, and the fates of all candidates."""
     return _select(rewards, checklist, "dpo", parameters.dpo, parameters.group_size)
 
 
 def report_pair_selection(
-    mpo_pairs: pd.DataFrame, mpo_counts: PairCounts, dpo_pairs: pd.DataFrame, dpo_counts: PairCounts
+    mpo_pairs: pd.DataFrame, mpo_counts: dict[str, int], dpo_pairs: pd.DataFrame, dpo_counts: dict[str, int]
 ) -> dict[str, Any]:
     """Counts by strategy, fates, and the comparison at matched numbers of pairs."""
     return pair_selection_report({"dpo": (dpo_pairs, dpo_counts), "mpo": (mpo_pairs, mpo_counts)})
@@ -56,7 +56,7 @@ def _select(
     strategy: Strategy,
     limits: PairStrategyParameters,
     group_size: int | None,
-) -> tuple[pd.DataFrame, PairCounts]:
+) -> tuple[pd.DataFrame, dict[str, int]]:
     expected = [f"dim_{name}" for name in checklist.dimensions]
     found = [name for name in rewards.columns if name.startswith("dim_")]
     if sorted(found) != sorted(expected):
@@ -66,10 +66,11 @@ def _select(
             remedy="Run weight_regression again after a change of the checklist",
             field=odd,
         )
-    return select_and_count_pairs(
+    pairs, counts = select_and_count_pairs(
         rewards,
         strategy,
         min_margin=limits.min_margin,
         max_pairs_per_prompt=limits.max_pairs_per_group,
         group_size=group_size,
     )
+    return pairs, counts.to_json()
