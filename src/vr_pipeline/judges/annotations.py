@@ -124,7 +124,7 @@ def annotations_from_grades(graded: pd.DataFrame, checklist: Checklist) -> pd.Da
             "no column names the clips", remedy="Give the column video_id (or video_path)", field="video_id"
         )
     subs = [sub.name for sub in checklist.sub_dimensions]
-    rows = []
+    rows: list[dict[str, object]] = []
     for number, record in enumerate(graded.to_dict("records")):
         grades = record.get("annotation")
         if not isinstance(grades, Mapping):

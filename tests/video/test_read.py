@@ -1,0 +1,205 @@
+"""Reading and writing of clips."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from vr_pipeline.errors import InputError
+from vr_pipeline.video import read
+from vr_pipeline.video.read import VideoReadError, find_media, probe, read_clip, read_frames, sample_indices
+from vr_pipeline.video.write import write_video
+
+
+def noise(frames: int, height: int, width: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (frames, height, width, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(("height", "width"), [(16, 16), (48, 48), (64, 64), (17, 31), (100, 64)])
+def test_lossless_and_the_same_bytes_twice(tmp_path: Path, height: int, width: int) -> None:
+    clip = noise(7, height, width)
+    write_video(tmp_path / "a.mp4", clip, fps=8)
+    write_video(tmp_path / "b.mp4", clip, fps=8)
+    assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+    assert np.array_equal(read_frames(tmp_path / "a.mp4"), clip)
+    information = probe(tmp_path / "a.mp4")
+    assert (information.num_frames, information.fps, information.height, information.width) == (7, 8.0, height, width)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mp4", "b.mp4"]
+
+
+@pytest.mark.parametrize("size", [16, 48, 64])
+def test_pyav_and_decord_agree_where_both_read(tmp_path: Path, size: int) -> None:
+    clip = noise(9, size, size)
+    write_video(tmp_path / "a.mp4", clip, fps=12)
+    frames, indices, information = read._read_with_pyav(tmp_path / "a.mp4", lambda information: [0, 4, 8])
+    assert indices == [0, 4, 8]
+    assert information.num_frames == 9
+    assert np.array_equal(frames, clip[[0, 4, 8]])
+    assert np.array_equal(read_frames(tmp_path / "a.mp4", num_frames=3), clip[[0, 4, 8]])
+
+
+def test_enlarged_pixels(tmp_path: Path) -> None:
+    clip = noise(4, 16, 16)
+    write_video(tmp_path / "a.mp4", clip, fps=8, enlarge=4)
+    stored = read_frames(tmp_path / "a.mp4")
+    assert stored.shape == (4, 64, 64, 3)
+    for row in range(4):
+        for column in range(4):
+            assert np.array_equal(stored[:, row::4, column::4], clip)
+
+
+def test_browser_codec_and_refusals(tmp_path: Path) -> None:
+    smooth = np.full((5, 32, 32, 3), 90, np.uint8)
+    write_video(tmp_path / "a.mp4", smooth, fps=29.97, codec="libx264")
+    assert np.abs(read_frames(tmp_path / "a.mp4").astype(int) - 90).max() <= 3
+    assert probe(tmp_path / "a.mp4").fps == pytest.approx(29.97, rel=1e-3)
+    with pytest.raises(ValueError, match="even sizes"):
+        write_video(tmp_path / "b.mp4", noise(2, 31, 32), fps=8, codec="libx264")
+    with pytest.raises(ValueError, match="uint8"):
+        write_video(tmp_path / "b.mp4", smooth.astype(np.float32), fps=8)
+    with pytest.raises(ValueError, match="uint8"):
+        write_video(tmp_path / "b.mp4", smooth[:0], fps=8)
+    with pytest.raises(ValueError, match="above 0"):
+        write_video(tmp_path / "b.mp4", smooth, fps=0)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
+
+
+def test_samples_are_the_frames_they_say(tmp_path: Path) -> None:
+    clip = noise(24, 64, 64)
+    write_video(tmp_path / "a.mp4", clip, fps=8)
+    for options in ({"num_frames": 5}, {"fps": 2.0}, {"fps": 2.0, "num_frames": 4}, {"fps": 3.0}, {"num_frames": 99}):
+        frames, indices, _ = read_clip(tmp_path / "a.mp4", **options)
+        assert np.array_equal(frames, clip[indices])
+    assert len(read_frames(tmp_path / "a.mp4", fps=2.0)) == 6
+    assert read_clip(tmp_path / "a.mp4", num_frames=3)[1] == [0, 12, 23]
+
+
+@given(
+    count=st.integers(1, 400),
+    clip_fps=st.sampled_from([0.0, 1.0, 8.0, 23.976, 30.0]),
+    num_frames=st.none() | st.integers(1, 60),
+    rate=st.none() | st.floats(0.1, 60),
+)
+@settings(max_examples=300, deadline=None)
+def test_sampling_rules(count: int, clip_fps: float, num_frames: int | None, rate: float | None) -> None:
+    indices = sample_indices(count, clip_fps, num_frames=num_frames, frames_per_second=rate)
+    assert indices == sorted(set(indices))
+    assert indices[0] == 0
+    assert indices[-1] < count
+    if num_frames is not None:
+        assert len(indices) <= num_frames
+        if rate is None and count >= num_frames >= 2:
+            assert len(indices) == num_frames
+            assert indices[-1] == count - 1
+    if rate is not None and clip_fps > rate and num_frames is None:
+        assert abs(len(indices) - count / clip_fps * rate) <= 1
+
+
+def test_sampling_options_must_be_positive() -> None:
+    with pytest.raises(ValueError, match="num_frames"):
+        sample_indices(5, 8.0, num_frames=0)
+    with pytest.raises(ValueError, match="fps"):
+        sample_indices(5, 8.0, frames_per_second=0.0)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".webp", ".mp4"])
+def test_images_are_clips_of_one_frame_whatever_their_name(tmp_path: Path, suffix: str) -> None:
+    picture = noise(1, 20, 30)[0]
+    kind = {".mp4": "PNG", ".png": "PNG", ".bmp": "BMP", ".webp": "WEBP"}[suffix]
+    Image.fromarray(picture).save(tmp_path / f"a{suffix}", format=kind, lossless=True)
+    frames, indices, information = read_clip(tmp_path / f"a{suffix}", num_frames=8, fps=2)
+    assert np.array_equal(frames[0], picture)
+    assert indices == [0]
+    assert (information.num_frames, information.fps) == (1, 0.0)
+
+
+def write_sound(path: Path) -> None:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=44100)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 4410), np.float32), format="flt", layout="mono")
+        frame.rate, frame.pts = 44100, 0
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+def test_unusable_files_say_why(tmp_path: Path) -> None:
+    write_video(tmp_path / "good.mp4", noise(30, 64, 64), fps=8)
+    data = (tmp_path / "good.mp4").read_bytes()
+    Image.fromarray(noise(1, 64, 64)[0]).save(tmp_path / "picture.png")
+    picture = (tmp_path / "picture.png").read_bytes()
+    cases = {
+        "empty.mp4": (b"", r"empty \(0 bytes\)"),
+        "truncated.mp4": (data[: len(data) // 2], "truncated or damaged"),
+        "text.mp4": (b"hello, this is text\n" * 40, "holds text"),
+        "bytes.mp4": (np.random.default_rng(0).bytes(4000), "is no video"),
+        "half.png": (picture[: len(picture) // 2], "image cannot be decoded"),
+    }
+    for name, (content, message) in cases.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(VideoReadError, match=message) as caught:
+            read_frames(tmp_path / name)
+        assert name in str(caught.value)
+        assert isinstance(caught.value, InputError)
+    write_sound(tmp_path / "sound.mp4")
+    for name, message in (("sound.mp4", "sound but no picture"), ("none.mp4", "does not exist"), ("", "is a folder")):
+        with pytest.raises(VideoReadError, match=message):
+            probe(tmp_path / name)
+
+
+def test_file_damaged_in_the_middle(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mp4", noise(30, 64, 64), fps=8)
+    data = bytearray((tmp_path / "a.mp4").read_bytes())
+    data[len(data) // 3 : len(data) // 3 + 60000] = b"\x00" * 60000
+    (tmp_path / "b.mp4").write_bytes(bytes(data))
+    with pytest.raises(VideoReadError):
+        read_frames(tmp_path / "b.mp4")
+
+
+def test_without_decord_everything_is_still_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import builtins
+
+    real_import = builtins.__import__
+
+    def no_decord(name: str, *arguments: object, **options: object) -> object:
+        if name.split(".")[0] == "decord":
+            raise ImportError("no build of decord")
+        return real_import(name, *arguments, **options)  # type: ignore[arg-type]
+
+    clip = noise(6, 64, 64)
+    write_video(tmp_path / "a.mp4", clip, fps=8)
+    monkeypatch.setattr(builtins, "__import__", no_decord)
+    assert np.array_equal(read_frames(tmp_path / "a.mp4"), clip)
+
+
+def test_find_media(tmp_path: Path) -> None:
+    for name in ("b.mp4", "a.png", "notes.txt"):
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "sub").mkdir()
+    assert [path.name for path in find_media([tmp_path])] == ["a.png", "b.mp4"]
+    assert [path.name for path in find_media([str(tmp_path / "*.mp4"), tmp_path / "a.png", tmp_path])] == [
+        "b.mp4",
+        "a.png",
+    ]
+    with pytest.raises(VideoReadError, match="no file"):
+        find_media([str(tmp_path / "*.mov")])
+    with pytest.raises(VideoReadError, match="holds no videos"):
+        find_media([tmp_path / "sub"])
+
+
+@pytest.mark.real_data
+def test_real_files(real_data: Path) -> None:
+    videos = real_data / "data/videos"
+    rotated = read_frames(videos / "video_90.mov")
+    assert rotated.shape == (3, 568, 320, 3)
+    again, _, _ = read._read_with_pyav(videos / "video_90.mov", lambda information: [0, 1, 2])
+    assert np.array_equal(rotated, again)
+    with pytest.raises(VideoReadError, match="truncated or damaged"):
+        read_frames(videos / "corrupted.mp4")
+    assert read_frames(real_data / "upstream/visionreward/test1.mp4", fps=2).shape == (13, 480, 720, 3)
+    assert read_frames(real_data / "upstream/visionreward/test1.jpg").shape == (1, 1024, 1024, 3)
