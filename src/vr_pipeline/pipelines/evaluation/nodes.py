@@ -98,6 +98,11 @@ def write_report(
     training_log_dpo: pd.DataFrame,
     prompt_filter_report: dict[str, Any],
     pair_selection_report: dict[str, Any],
+    evaluation_answers: pd.DataFrame,
+    evaluation_oracle_answers: pd.DataFrame,
+    preference_pairs_dpo: pd.DataFrame,
+    videos: Any,
+    video_index: pd.DataFrame,
     parameters: EvaluationParameters,
 ) -> str:
     """Write one self-contained page: clips side by side, rewards, weights, pairs and training."""
@@ -115,4 +120,9 @@ def write_report(
         prompt_filter=prompt_filter_report,
         pair_selection=pair_selection_report,
         parameters=parameters.report,
+        judge_answers=evaluation_answers,
+        oracle_answers=evaluation_oracle_answers,
+        pairs=preference_pairs_dpo,
+        pair_videos=videos,
+        pair_index=video_index,
     )

@@ -1,0 +1,154 @@
+"""Pictures of an evaluation: each function takes results and gives a figure, and touches no global state."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from matplotlib.figure import Figure
+
+from vr_pipeline.evaluation.policies import ORIGINAL
+
+NAMES = {ORIGINAL: "original", "dpo": "DPO", "mpo": "MPO"}
+COLOURS = {ORIGINAL: "#8A8F94", "dpo": "#E69F00", "mpo": "#0072B2"}
+# For further policies: the rest of Okabe and Ito's palette, told apart with the common colour vision deficiencies.
+_FURTHER = ("#009E73", "#CC79A7", "#56B4E9", "#D55E00")
+
+_PANELS = (
+    ("loss", "loss", None),
+    ("implicit_accuracy", "implicit accuracy", 0.5),
+    ("winner_change", "winners: error against the reference", 0.0),
+    ("loser_change", "losers: error against the reference", 0.0),
+    ("logit_p50", "term inside the sigmoid, median and 10 to 90 %", 0.0),
+    ("saturation", "saturation", 0.5),
+    ("gradient_norm", "gradient norm", None),
+    ("learning_rate", "learning rate", None),
+)
+
+
+def rewards_by_dimension(metrics: Mapping[str, Any]) -> Figure:
+    """Mean reward of every policy by dimension with 95 % intervals, a panel a source (judge, and oracle if any).
+
+    Args:
+        metrics: from :func:`vr_pipeline.evaluation.metrics.evaluation_metrics`; dimensions in the order of the first
+            policy's.
+    """
+    policies = sorted(metrics["policies"], key=lambda name: (name != ORIGINAL, name))
+    sources = [name for name in ("judge", "oracle") if name in metrics["policies"][policies[0]]]
+    dimensions = list(metrics["policies"][policies[0]][sources[0]]["dimensions"])
+    figure = Figure(figsize=((1.6 + 1.15 * max(len(dimensions), 3)) * len(sources), 4.4), layout="constrained")
+    panels = figure.subplots(1, len(sources), squeeze=False)[0]
+    width = 0.8 / len(policies)
+    places = np.arange(len(dimensions))
+    for axes, source in zip(panels, sources, strict=True):
+        for i, policy in enumerate(policies):
+            record = metrics["policies"][policy][source]
+            mean, se = (
+                np.array([_number(record["dimensions"][name][key]) for name in dimensions]) for key in ("mean", "se")
+            )
+            total = record["total"]
+            axes.bar(
+                places - 0.4 + width * (i + 0.5),
+                mean,
+                width=width * 0.92,
+                yerr=np.where(np.isfinite(se), 1.96 * se, 0.0),
+                error_kw={"elinewidth": 1.1, "capsize": 2.5},
+                color=colour_of(policy, policies),
+                label=f"{NAMES.get(policy, policy)} (total {_number(total['mean']):.2f} ± {_number(total['se']):.2f})",
+            )
+        turned = len(dimensions) > 5
+        axes.set_xticks(places, dimensions, rotation=30 if turned else 0, ha="right" if turned else "center")
+        axes.axhline(0.0, color="black", linewidth=0.8)
+        axes.grid(axis="y", alpha=0.3)
+        axes.set_axisbelow(True)
+        axes.set_ylabel(f"reward by the {source}")
+        axes.set_title(f"{source.capitalize()}: reward by dimension", fontsize=11)
+        # Room above the bars, so that the legend hides none of them.
+        low, high = axes.get_ylim()
+        axes.set_ylim(low, high + 0.24 * (high - low))
+        axes.legend(fontsize=8, frameon=False, loc="upper left", ncols=1)
+    figure.supxlabel("bars: mean over held-out clips; whiskers: 95 % interval, prompts as clusters", fontsize=8)
+    _plain(figure)
+    return figure
+
+
+def training_curves(logs: Mapping[str, pd.DataFrame]) -> Figure:
+    """Curves of every training over its steps: faint as logged, bold as a running mean over a twentieth of the steps.
+
+    Args:
+        logs: training log by policy; a panel is drawn for every known column that one of them has.
+    """
+    policies = sorted(logs)
+    panels = [panel for panel in _PANELS if any(_has(logs[name], panel[0]) for name in policies)]
+    columns = min(4, max(1, len(panels)))
+    rows = max(1, math.ceil(len(panels) / columns))
+    figure = Figure(figsize=(3.5 * columns, 2.7 * rows + 0.3), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in grid[len(panels) :]:
+        axes.set_axis_off()
+    for axes, (column, title, reference) in zip(grid, panels, strict=False):
+        if reference is not None:
+            axes.axhline(reference, color="black", linewidth=0.8, alpha=0.6)
+        for policy in policies:
+            log = logs[policy]
+            if not _has(log, column):
+                continue
+            colour = colour_of(policy, policies)
+            x = log["step"].to_numpy(dtype=np.float64)
+            y = log[column].to_numpy(dtype=np.float64)
+            smooth = running_mean(y, max(1, len(y) // 20))
+            if column == "logit_p50" and _has(log, "logit_p10") and _has(log, "logit_p90"):
+                low, high = (
+                    running_mean(log[name].to_numpy(dtype=np.float64), max(1, len(y) // 20))
+                    for name in ("logit_p10", "logit_p90")
+                )
+                axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+            else:
+                axes.plot(x, y, color=colour, linewidth=0.7, alpha=0.3)
+            axes.plot(x, smooth, color=colour, linewidth=1.8, label=NAMES.get(policy, policy))
+        axes.set_title(title, fontsize=9)
+        axes.tick_params(labelsize=8)
+        axes.grid(alpha=0.3)
+        axes.set_xlabel("step", fontsize=8)
+    if panels:
+        grid[0].legend(fontsize=8, frameon=False)
+    _plain(figure)
+    return figure
+
+
+def running_mean(values: npt.NDArray[np.float64], window: int) -> npt.NDArray[np.float64]:
+    """Mean over a window centred on each place, shorter at the ends, without values that are not finite."""
+    reach = window // 2
+    finite = np.isfinite(values)
+    sums = np.concatenate([[0.0], np.cumsum(np.where(finite, values, 0.0))])
+    counts = np.concatenate([[0], np.cumsum(finite)])
+    low = np.maximum(np.arange(len(values)) - reach, 0)
+    high = np.minimum(np.arange(len(values)) + reach + 1, len(values))
+    number = counts[high] - counts[low]
+    with np.errstate(invalid="ignore"):
+        return np.where(number > 0, (sums[high] - sums[low]) / np.maximum(number, 1), np.nan)
+
+
+def colour_of(policy: str, policies: list[str]) -> str:
+    """The colour of a policy: fixed for the known ones, by position for others."""
+    if policy in COLOURS:
+        return COLOURS[policy]
+    others = [name for name in policies if name not in COLOURS]
+    return _FURTHER[others.index(policy) % len(_FURTHER)]
+
+
+def _has(log: pd.DataFrame, column: str) -> bool:
+    return column in log and bool(np.isfinite(log[column].to_numpy(dtype=np.float64)).any())
+
+
+def _number(value: Any) -> float:
+    return math.nan if value is None else float(value)
+
+
+def _plain(figure: Figure) -> None:
+    for axes in figure.axes:
+        axes.spines[["top", "right"]].set_visible(False)

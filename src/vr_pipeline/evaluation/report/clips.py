@@ -1,0 +1,142 @@
+"""Clips as text for a page: re-encoded so that browsers play them, small enough, and the same bytes every time."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+Frames = NDArray[np.uint8]
+
+SMALLEST_SIDE, LARGEST_SIDE = 192, 320
+"""Pixels: smaller clips are enlarged by whole factors to at least the first, larger ones reduced to the second."""
+
+_STEPS = ((12, LARGEST_SIDE), (20, LARGEST_SIDE), (28, LARGEST_SIDE), (34, 240), (40, 160))
+"""Rate factor of the encoder and longest side, from the best picture to the smallest."""
+
+
+@dataclass(frozen=True)
+class EmbeddedClip:
+    """A clip as a data URL.
+
+    Attributes:
+        url: the whole clip.
+        kind: 'video', or 'image' for a clip of one frame.
+        width, height: in pixels, as encoded.
+        seconds: duration.
+    """
+
+    url: str
+    kind: str
+    width: int
+    height: int
+    seconds: float
+
+
+def embed_clip(frames: Frames, *, fps: float, max_bytes: int) -> EmbeddedClip:
+    """Encode a clip within a number of bytes, giving up quality, then size, then frames, as far as needed.
+
+    Args:
+        frames: uint8 [frames, height, width, 3], RGB.
+        fps: frames a second; 8 is taken where it is not above 0.
+        max_bytes: limit of the encoded clip before base64 (which adds a third).
+    """
+    rate = fps if fps > 0 else 8.0
+    if len(frames) == 1:
+        return _embed_image(frames[0], max_bytes)
+    for crf, side in _STEPS:
+        sized = resize(frames, side)
+        content = encode_h264(sized, fps=rate, crf=crf)
+        if len(content) <= max_bytes:
+            break
+    while len(content) > max_bytes and len(sized) > 2:
+        sized, rate = sized[::2], rate / 2
+        content = encode_h264(sized, fps=rate, crf=crf)
+    height, width = sized.shape[1:3]
+    return EmbeddedClip(_data_url("video/mp4", content), "video", width, height, len(sized) / rate)
+
+
+def resize(frames: Frames, side: int) -> Frames:
+    """Small clips enlarged by a whole factor (pixels stay sharp), large ones reduced to ``side``; sides are even."""
+    height, width = frames.shape[1:3]
+    longest = max(height, width)
+    if longest < SMALLEST_SIDE:
+        factor = -(-min(SMALLEST_SIDE, side) // longest)
+        frames = frames.repeat(factor, axis=1).repeat(factor, axis=2)
+        height, width = frames.shape[1:3]
+    scale = min(1.0, side / max(height, width))
+    target = (max(2, round(height * scale / 2) * 2), max(2, round(width * scale / 2) * 2))
+    if target == (height, width):
+        return frames
+    from PIL import Image
+
+    resized = [Image.fromarray(frame).resize(target[::-1], Image.Resampling.LANCZOS) for frame in frames]
+    return np.stack([np.asarray(image, dtype=np.uint8) for image in resized])
+
+
+def encode_h264(frames: Frames, *, fps: float, crf: int) -> bytes:
+    """An mp4 in H.264 with 4:2:0 colours of the BT.709 kind, which every browser plays.
+
+    Args:
+        frames: uint8 [frames, height, width, 3] with even sides.
+    """
+    import av
+    from av.video.reformatter import ColorRange, Colorspace
+
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4", options={"fflags": "+bitexact"}) as container:
+        stream = container.add_stream(
+            "libx264", rate=Fraction(fps).limit_denominator(1001), options={"crf": str(crf), "preset": "medium"}
+        )
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        context = stream.codec_context
+        # One thread and bitexact: the bytes depend on the frames only. Colour tags: players otherwise guess by size.
+        context.thread_count = 1
+        context.flags |= int(av.codec.context.Flags.bitexact)
+        context.colorspace, context.color_range = int(Colorspace.ITU709), int(ColorRange.MPEG)
+        context.color_primaries = context.color_trc = 1
+        for pixels in frames:
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
+            frame = frame.reformat(
+                format="yuv420p",
+                src_colorspace=Colorspace.ITU709,
+                dst_colorspace=Colorspace.ITU709,
+                src_color_range=ColorRange.JPEG,
+                dst_color_range=ColorRange.MPEG,
+            )
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return buffer.getvalue()
+
+
+def _embed_image(pixels: Frames, max_bytes: int) -> EmbeddedClip:
+    from PIL import Image
+
+    attempts: Sequence[tuple[int, int | None]] = (
+        (LARGEST_SIDE, None),
+        (LARGEST_SIDE, 90),
+        (LARGEST_SIDE, 70),
+        (240, 60),
+        (160, 40),
+    )
+    for side, quality in attempts:
+        image = Image.fromarray(resize(pixels[None], side)[0])
+        buffer = io.BytesIO()
+        if quality is None:
+            image.save(buffer, "PNG", optimize=True)
+        else:
+            image.save(buffer, "JPEG", quality=quality)
+        if len(buffer.getvalue()) <= max_bytes:
+            break
+    kind = "image/png" if quality is None else "image/jpeg"
+    return EmbeddedClip(_data_url(kind, buffer.getvalue()), "image", image.width, image.height, 0.0)
+
+
+def _data_url(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
