@@ -119,6 +119,9 @@ def test_hpdv2_training_and_test_lists(write: Write) -> None:
     table = read_preferences(write("raw.json", raw), "hpdv2")
     assert labels_of(table) == ["a", "a", "a", "b", "b", "b"]
     assert list(table["annotator"])[::3] == ["annotator 1", "annotator 2"]
+    named = [{**test[0], "raw_annotation": [{"rank": [1, 2, 3], "user_hash": "u"}]}]
+    table = read_preferences(write("named.json", named), "hpdv2")
+    assert (labels_of(table), set(table["annotator"])) == (["a", "a", "a"], {"u"})
     with pytest.raises(InputError, match="row 1, field 'human_preference'"):
         read_preferences(write("bad.json", [{**train[0], "human_preference": [1]}]), "hpdv2")
 

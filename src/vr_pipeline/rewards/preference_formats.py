@@ -316,28 +316,36 @@ def _genai_bench(source: _Source) -> list[dict[str, Any]]:
 
 
 def _hpdv2(source: _Source) -> list[dict[str, Any]]:
-    """Training lists have one preferred image of two (human_preference); test lists rank several (lower is better)."""
+    """Training lists have one preferred image of two (human_preference); test lists rank several (lower is better).
+
+    Of a test entry the ranking of every annotator is taken where it is given, the averaged one otherwise.
+    """
     prompts = source.column("prompt")
     result: list[dict[str, Any]] = []
     if source.has("human_preference"):
-        for i, (prompt, files, chosen) in enumerate(
-            zip(prompts, source.column("file_path", "image_path"), source.column("human_preference"), strict=True)
-        ):
+        rows = zip(
+            prompts,
+            source.column("file_path", "image_path"),
+            source.column("human_preference"),
+            source.column("user_hash", required=False),
+            strict=True,
+        )
+        for i, (prompt, files, chosen, annotator) in enumerate(rows):
             values = source.numbers(chosen, position=i, field="human_preference", length=len(files))
-            result += _pairs_of(source, i, prompt, files, [-value for value in values])
+            result += _pairs_of(source, i, prompt, files, [-value for value in values], annotator=annotator)
         return result
-    annotations = source.column("raw_annotations") if source.has("raw_annotations") else None
-    for i, (prompt, files, rank) in enumerate(
-        zip(prompts, source.column("image_path", "file_path"), source.column("rank"), strict=True)
-    ):
-        if annotations is None:
-            values = source.numbers(rank, position=i, field="rank", length=len(files))
+    raw = next((name for name in ("raw_annotations", "raw_annotation") if source.has(name)), None)
+    annotations = source.column(raw) if raw else [[]] * len(prompts)
+    ranks = source.column("rank", required=raw is None)
+    for i, (prompt, files) in enumerate(zip(prompts, source.column("image_path", "file_path"), strict=True)):
+        if not len(annotations[i]):
+            values = source.numbers(ranks[i], position=i, field="rank", length=len(files))
             result += _pairs_of(source, i, prompt, files, values)
-            continue
         for k, one in enumerate(annotations[i]):
-            ranks = one.get("rank") if isinstance(one, Mapping) else one
-            values = source.numbers(ranks, position=i, field="raw_annotations", length=len(files))
-            result += _pairs_of(source, i, prompt, files, values, annotator=f"annotator {k + 1}")
+            entry = one if isinstance(one, Mapping) else {"rank": one}
+            values = source.numbers(entry.get("rank"), position=i, field=str(raw), length=len(files))
+            annotator = _text(entry.get("user_hash")) or f"annotator {k + 1}"
+            result += _pairs_of(source, i, prompt, files, values, annotator=annotator)
     return result
 
 
@@ -426,7 +434,7 @@ def _pairs_in_groups(
 
 
 def _pairs_of(
-    source: _Source, position: int, prompt: Any, files: Sequence[Any], ranks: Sequence[float], annotator: str = ""
+    source: _Source, position: int, prompt: Any, files: Sequence[Any], ranks: Sequence[float], annotator: Any = ""
 ) -> list[dict[str, Any]]:
     """All pairs of one entry that lists files with their ranks (lower is better, equal is a tie)."""
     return [
