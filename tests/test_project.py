@@ -177,8 +177,10 @@ def test_parameters_of_all_pipelines_are_valid():
     assert printed.splitlines()[-1] == "[]"
 
 
-def test_nodes_have_names_of_their_own(pipelines):
-    names = [node.name for name in SINGLE for node in pipelines[name].nodes]
-    assert len(names) == len(set(names))
-    for name in names:
-        assert "(" not in name, f"node {name} has no name"
+def test_nodes_have_names_of_their_own_below_their_pipeline(pipelines):
+    short = [node.short_name for name in SINGLE for node in pipelines[name].nodes]
+    assert len(short) == len(set(short))
+    for name in SINGLE:
+        for node in pipelines[name].nodes:
+            assert node.name == f"{name}.{node.short_name}"
+            assert node.short_name.isidentifier(), f"node {node.name} has no name of its own"

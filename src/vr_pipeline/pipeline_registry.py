@@ -20,19 +20,24 @@ def register_pipelines() -> dict[str, Pipeline]:
     )
 
     stages = {
-        "prompt_filtering": prompt_filtering.create_pipeline(),
-        "video_generation": video_generation.create_pipeline(),
-        "checklist_inference": checklist_inference.create_pipeline(),
-        "weight_regression": weight_regression.create_pipeline(),
-        "pair_selection": pair_selection.create_pipeline(),
-        "dpo_training": dpo_training.create_pipeline(),
-        "evaluation": evaluation.create_pipeline(),
+        "prompt_filtering": _group("prompt_filtering", prompt_filtering.create_pipeline()),
+        "video_generation": _group("video_generation", video_generation.create_pipeline()),
+        "checklist_inference": _group("checklist_inference", checklist_inference.create_pipeline()),
+        "weight_regression": _group("weight_regression", weight_regression.create_pipeline()),
+        "pair_selection": _group("pair_selection", pair_selection.create_pipeline()),
+        "dpo_training": _group("dpo_training", dpo_training.create_pipeline()),
+        "evaluation": _group("evaluation", evaluation.create_pipeline()),
     }
     mpo_dpo = sum(stages.values(), Pipeline([]))
     return {
-        "micro_world": micro_world.create_pipeline(),
-        "judge_training": judge_training.create_pipeline(),
+        "micro_world": _group("micro_world", micro_world.create_pipeline()),
+        "judge_training": _group("judge_training", judge_training.create_pipeline()),
         **stages,
         "mpo_dpo": mpo_dpo,
         "__default__": mpo_dpo,
     }
+
+
+def _group(name: str, pipeline: Pipeline) -> Pipeline:
+    """The pipeline as a group that can be folded in the picture; datasets keep their names."""
+    return Pipeline(pipeline, namespace=name, prefix_datasets_with_namespace=False)
