@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from vr_pipeline.checklist import Checklist
+from vr_pipeline.datasets.reward_model import RewardModelDataset
 from vr_pipeline.errors import InputError
 from vr_pipeline.rewards.linear import RewardWeights, dimension_scores, score
 from vr_pipeline.rewards.mlflow_model import RewardModel, save_reward_model
@@ -63,6 +64,22 @@ def test_fresh_process_gives_the_same_rewards(checklist: Checklist, tmp_path: Pa
     assert result["inputs"] == ["prompt", "video_path", *checklist.question_ids]
     assert result["outputs"] == ["total", *(f"dim_{name}" for name in checklist.dimensions)]
     assert result["torch"] is False
+
+
+def test_catalog_keeps_it_as_the_same_bytes(checklist: Checklist, tmp_path: Path) -> None:
+    model, table = RewardModel(weights_for(checklist), checklist), table_for(checklist)
+    contents = []
+    for name in ("one", "two"):
+        dataset = RewardModelDataset(path=str(tmp_path / name / "model"))
+        assert not dataset.exists()
+        dataset.save(model)
+        dataset.save(model)  # over the former
+        assert dataset.exists()
+        pd.testing.assert_frame_equal(dataset.load().score_table(table), model.score_table(table))
+        files = sorted(path for path in (tmp_path / name).rglob("*") if path.is_file())
+        contents.append({str(path.relative_to(tmp_path / name)): path.read_bytes() for path in files})
+    assert contents[0] == contents[1]
+    assert not any(str(tmp_path).encode() in content for content in contents[0].values())
 
 
 def test_binary_weights_cut_the_answers(checklist: Checklist) -> None:

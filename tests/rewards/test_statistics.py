@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,6 +17,7 @@ from vr_pipeline.rewards.statistics import (
     bootstrap_by_prompt,
     clustered_mean,
     paired_gain,
+    policy_deviations,
     sub_dimension_deviations,
     win_rate,
 )
@@ -116,6 +118,40 @@ def test_deviations_are_differences_of_the_share_of_yes(checklist: Checklist) ->
         columns = [checklist.question_ids.index(question.question_id) for question in sub.questions]
         assert row.deviation == pytest.approx(filled[:, columns].mean() - second[:, columns].mean())
         assert row.ci_low < row.deviation < row.ci_high or row.ci_low == row.ci_high
+
+
+def test_policies_are_compared_with_the_baseline_on_the_same_prompts(checklist: Checklist) -> None:
+    rng = np.random.default_rng(6)
+    index = pd.DataFrame(
+        [
+            {"video_id": f"{policy}-{p}-{i}", "prompt_id": f"p{p}", "policy": policy, "status": "ok"}
+            for policy in ("mpo", "original", "dpo")
+            for p in range(4)
+            for i in range(3)
+        ]
+    )
+    yes = {"original": 0.2, "dpo": 0.2, "mpo": 0.9}
+    answers = pd.DataFrame(
+        [
+            {
+                "video_id": clip.video_id,
+                "question_id": question,
+                "p_yes": 0.9 if (answer := rng.random() < yes[clip.policy]) else 0.1,
+                "answer": answer,
+                "gated": False,
+            }
+            for clip in index.itertuples()
+            for question in checklist.question_ids
+        ]
+    )
+    tables = policy_deviations(answers, index, checklist)
+    assert list(tables) == ["dpo", "mpo"]
+    mean = answers.merge(index).groupby("policy")["answer"].mean()
+    sizes = [len(sub.questions) for sub in checklist.sub_dimensions]
+    for policy, table in tables.items():
+        assert np.average(table["deviation"], weights=sizes) == pytest.approx(mean[policy] - mean["original"])
+    with pytest.raises(InputError, match="no clips of policy 'original'"):
+        policy_deviations(answers, index.query("policy == 'mpo'"), checklist)
 
 
 def test_values_that_are_no_numbers_are_named() -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import yaml
 
 from vr_pipeline.errors import InputError
 from vr_pipeline.rewards.linear import FloatArray, RewardWeights, dimension_scores, score
@@ -38,7 +39,7 @@ class RewardModel:
     def __init__(self, weights: RewardWeights, checklist: Checklist, judge: Mapping[str, Any] | None = None) -> None:
         check_checklist(weights, checklist)
         self.weights, self.checklist = weights, checklist
-        self._judge_configuration = dict(judge) if judge else None
+        self.judge_configuration = dict(judge) if judge else None
         self._judge: Any = None
 
     def score_table(self, table: pd.DataFrame) -> pd.DataFrame:
@@ -89,7 +90,7 @@ class RewardModel:
         return np.where(keep, probability, answers)
 
     def _judged(self, paths: list[str], prompts: list[str]) -> FloatArray:
-        if self._judge_configuration is None:
+        if self.judge_configuration is None:
             raise InputError(
                 "the model has no judge, so that it cannot answer the questions about a clip itself",
                 remedy="Give the answers as columns, or save the model with a judge configuration",
@@ -99,7 +100,7 @@ class RewardModel:
         from vr_pipeline.video.read import read_frames
 
         if self._judge is None:
-            self._judge = load_judge(self._judge_configuration)
+            self._judge = load_judge(self.judge_configuration)
         asked = self.checklist.questions
         place = {question.question_id: i for i, question in enumerate(asked)}
         rows = []
@@ -159,6 +160,9 @@ def save_reward_model(
 ) -> None:
     """Saves the model as an MLflow folder; ``mlflow.pyfunc.load_model(path)`` loads it where this package is installed.
 
+    The same model gives the same bytes: what MLflow adds of the moment and the machine (an identifier, the time, the
+    places the files came from) is taken out of the folder's description.
+
     Args:
         path: folder that does not exist yet.
         weights, checklist: the reward.
@@ -169,9 +173,20 @@ def save_reward_model(
     import mlflow
 
     with tempfile.TemporaryDirectory() as folder:
-        mlflow.pyfunc.save_model(
-            path=str(path), **_arguments(write_model_files(folder, weights, checklist, judge), weights, checklist)
-        )
+        files = write_model_files(folder, weights, checklist, judge)
+        mlflow.pyfunc.save_model(path=str(path), **_arguments(files, weights, checklist))
+    _forget_moment_and_machine(Path(path) / "MLmodel")
+
+
+def _forget_moment_and_machine(description: Path) -> None:
+    content = yaml.safe_load(description.read_text(encoding="utf-8"))
+    for name in ("model_uuid", "utc_time_created", "model_id"):
+        content.pop(name, None)
+    flavour = content["flavors"]["python_function"]
+    flavour["model_code_path"] = Path(flavour["model_code_path"]).name
+    for artifact in flavour["artifacts"].values():
+        artifact["uri"] = artifact["path"]
+    description.write_text(yaml.safe_dump(content, sort_keys=True), encoding="utf-8")
 
 
 def log_reward_model(

@@ -241,6 +241,49 @@ def sub_dimension_deviations(
     )
 
 
+def policy_deviations(
+    answers: pd.DataFrame, video_index: pd.DataFrame, checklist: Checklist, *, baseline: str = "original"
+) -> dict[str, pd.DataFrame]:
+    """How far every policy's clips are above the baseline's in each sub-dimension, on the same prompts.
+
+    Args:
+        answers: long table of the judge's answers.
+        video_index: the clips with their ``policy``; those of status 'failed' are left out.
+        checklist: gives the sub-dimensions.
+        baseline: the policy to compare with.
+
+    Returns:
+        policy -> table of :func:`sub_dimension_deviations`; answers are cut at one half, as the paper's.
+
+    Raises:
+        InputError: there are no clips of the baseline.
+    """
+    from vr_pipeline.rewards.tables import answers_matrix
+
+    usable = video_index[video_index["status"] == "ok"]
+    parts = {str(policy): part for policy, part in usable.groupby("policy", sort=True)}
+    if baseline not in parts:
+        raise InputError(
+            f"there are no clips of policy '{baseline}'", remedy="Evaluate it beside the others", field="policy"
+        )
+    matrices = {
+        policy: answers_matrix(answers, list(part["video_id"]), checklist.question_ids, kind="binary")
+        for policy, part in parts.items()
+    }
+    return {
+        policy: sub_dimension_deviations(
+            matrices[policy],
+            matrices[baseline],
+            checklist.question_ids,
+            checklist,
+            list(part["prompt_id"]),
+            list(parts[baseline]["prompt_id"]),
+        )
+        for policy, part in parts.items()
+        if policy != baseline
+    }
+
+
 def _clusters(
     values: npt.ArrayLike, prompts: Sequence[str] | npt.ArrayLike
 ) -> tuple[FloatArray, npt.NDArray[np.int64], int]:

@@ -102,6 +102,15 @@ def test_other_settings_work_too(world: dict[str, Any], checklist: Checklist, ch
     assert result["reward_weights"]["answers"] == change.get("answers", "probability")
 
 
+def test_generators_are_rated_where_several_were_compared(world: dict[str, Any]) -> None:
+    index = world["preference_video_index"]
+    assert label_pairs(world["human_preferences"], index, PARAMETERS)[1]["generators"] == []
+    two = index.assign(generator=np.where(index["sample_index"] % 2 == 0, "x", "y"))
+    ratings = label_pairs(world["human_preferences"], two, PARAMETERS)[1]["generators"]
+    assert {row["generator"] for row in ratings} == {"x", "y"}
+    assert ratings[0]["rating"] == pytest.approx(-ratings[1]["rating"])
+
+
 def test_pairs_of_broken_clips_are_counted_and_the_rest_goes_on(world: dict[str, Any]) -> None:
     index = world["preference_video_index"].copy()
     index.loc[index.index[:3], ["status", "error"]] = ["failed", "truncated file"]

@@ -16,7 +16,9 @@ from vr_pipeline.rewards.config import WeightRegressionParameters
 from vr_pipeline.rewards.correlation import held_out_agreement
 from vr_pipeline.rewards.curves import accuracy_curve
 from vr_pipeline.rewards.linear import AnswerKind, FloatArray, RewardWeights, fit_weights, score
+from vr_pipeline.rewards.mlflow_model import RewardModel
 from vr_pipeline.rewards.preferences import aggregate_annotators, annotator_agreement, split_by_prompt, usable_pairs
+from vr_pipeline.rewards.ratings import bradley_terry
 from vr_pipeline.rewards.statistics import sub_dimension_deviations
 from vr_pipeline.rewards.tables import answers_matrix, probability_questions, reward_table, weighted_questions
 
@@ -38,6 +40,7 @@ def label_pairs(
         logger.warning("%d pairs left out because a clip could not be read", len(unusable))
     pairs["split"] = split_by_prompt(pairs["prompt_id"], parameters.held_out_share, parameters.seed)
     report = {
+        "generators": _ratings(pairs, video_index, parameters),
         "annotators": annotator_agreement(preferences),
         "preferences": {label: int((pairs["preference"] == label).sum()) for label in ("a", "b", "tie")},
         "splits": {
@@ -122,6 +125,11 @@ def measure_preference_deviations(pairs: pd.DataFrame, answers: pd.DataFrame, ch
     )
 
 
+def package_reward_model(weights: dict[str, Any], checklist: Checklist) -> RewardModel:
+    """The reward as a model that MLflow loads and serves."""
+    return RewardModel(RewardWeights.from_json(weights), checklist)
+
+
 def score_videos(
     answers: pd.DataFrame, video_index: pd.DataFrame, checklist: Checklist, weights: dict[str, Any]
 ) -> pd.DataFrame:
@@ -148,6 +156,28 @@ def draw_weight_plots(
         plots.question_correlation(matrix, checklist),
         plots.deviations_by_sub_dimension({"preferred minus other": deviations}),
     )
+
+
+def _ratings(
+    pairs: pd.DataFrame, video_index: pd.DataFrame, parameters: WeightRegressionParameters
+) -> list[dict[str, Any]]:
+    """Bradley-Terry ratings by people of the generators that were compared; empty if only one was."""
+    generator = video_index["generator"].set_axis(video_index["video_id"])
+    first, second = pairs["video_id_a"].map(generator), pairs["video_id_b"].map(generator)
+    if (first == second).all():
+        return []
+    table = bradley_terry(
+        list(first),
+        list(second),
+        list(pairs["preference"]),
+        list(pairs["prompt_id"]),
+        samples=parameters.bootstrap_samples,
+        seed=parameters.seed,
+    )
+    return [
+        {str(name): None if value != value else value for name, value in row.items()}  # NaN is not JSON
+        for row in table.to_dict(orient="records")
+    ]
 
 
 def _fit(

@@ -12,6 +12,7 @@ from vr_pipeline.pipelines.weight_regression.nodes import (
     label_pairs,
     measure_agreement,
     measure_preference_deviations,
+    package_reward_model,
     score_videos,
     trace_accuracy_curve,
 )
@@ -74,6 +75,12 @@ def create_pipeline(**kwargs: Any) -> Pipeline:
                     "preference_deviations_plot",
                 ],
                 name="draw_weight_plots",
+            ),
+            Node(
+                package_reward_model,
+                inputs=["reward_weights", "checklist"],
+                outputs="reward_model",
+                name="package_reward_model",
             ),
             Node(
                 score_videos,
