@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
+from vr_pipeline.checklist.schema import Checklist
 from vr_pipeline.judges.config import ChecklistInferenceParameters
 from vr_pipeline.work import WorkPlan
-
-if TYPE_CHECKING:
-    from vr_pipeline.checklist.schema import Checklist
 
 logger = logging.getLogger(__name__)
 

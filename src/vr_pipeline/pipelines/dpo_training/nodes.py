@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
+from vr_pipeline.generators.contract import Adapter
 from vr_pipeline.training.config import DpoTrainingParameters
 from vr_pipeline.work import WorkPlan
-
-if TYPE_CHECKING:
-    from vr_pipeline.generators.contract import Adapter
 
 
 def encode_latents(

@@ -6,16 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from vr_pipeline.checklist.schema import Checklist
 from vr_pipeline.errors import InputError
 from vr_pipeline.evaluation.config import EvaluationParameters
+from vr_pipeline.evaluation.oracle import Oracle
+from vr_pipeline.generators.contract import Adapter
 from vr_pipeline.work import WorkPlan
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-    from vr_pipeline.checklist.schema import Checklist
-    from vr_pipeline.evaluation.oracle import Oracle
-    from vr_pipeline.generators.contract import Adapter
 
 
 def generate_evaluation_videos(

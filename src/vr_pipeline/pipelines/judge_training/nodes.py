@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from vr_pipeline.checklist.schema import Checklist
 from vr_pipeline.judges.config import JudgeTrainingParameters
+from vr_pipeline.judges.training import TrainedJudge
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-    from vr_pipeline.checklist.schema import Checklist
-    from vr_pipeline.judges.training import TrainedJudge
 
 
 def index_judge_training_videos(judge_training_videos: Any) -> pd.DataFrame:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
+from vr_pipeline.checklist.schema import Checklist
 from vr_pipeline.micro_world.config import MicroWorldParameters
+from vr_pipeline.micro_world.oracle import Oracle
 from vr_pipeline.work import WorkPlan
-
-if TYPE_CHECKING:
-    from vr_pipeline.checklist.schema import Checklist
-    from vr_pipeline.micro_world.oracle import Oracle
 
 
 def write_prompts() -> pd.DataFrame:
