@@ -1,0 +1,77 @@
+"""Tiny random models of the real classes, built in memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+QUESTIONS = [
+    "is it red ?",
+    "is the picture of the ball very sharp and clear ?",
+    'does it show " [[prompt]] " ?',
+    "moves ?",
+    'is the colour as in " [[prompt]] " or not ?',
+]
+PROMPTS = ["red ball", "a blue ring moves left on the black picture", "ball"]
+WORDS = (
+    "is it red ? the picture of ball very sharp and clear does show moves colour as in or not a blue ring left on black"
+)
+
+
+@pytest.fixture
+def real_data() -> Path:
+    """The folder with data/ and upstream/, named by VR_REAL_DATA."""
+    folder = os.environ.get("VR_REAL_DATA")
+    if not folder:
+        pytest.skip("VR_REAL_DATA is not set")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Any:
+    """A word-level tokenizer with the special tokens of all families."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    special = [
+        "<pad>",
+        "<unk>",
+        "<|im_start|>",
+        "<|im_end|>",
+        "<|vision_start|>",
+        "<|vision_end|>",
+        "<|image_pad|>",
+        "<|video_pad|>",
+        "<image>",
+        "<video>",
+    ]
+    words = dict.fromkeys([*special, "yes", "Yes", "no", "No", *WORDS.split(), "system", "user", "assistant", ":", '"'])
+    built = Tokenizer(models.WordLevel({word: at for at, word in enumerate(words)}, unk_token="<unk>"))
+    built.pre_tokenizer = pre_tokenizers.Whitespace()
+    built.add_special_tokens(special)
+    return PreTrainedTokenizerFast(tokenizer_object=built, pad_token="<pad>", unk_token="<unk>")
+
+
+@pytest.fixture
+def clips() -> list[np.ndarray]:
+    """Clips of different length and size."""
+    random = np.random.default_rng(0)
+    shapes = [(8, 32, 48), (3, 40, 40), (5, 56, 30)]
+    return [random.integers(0, 256, (*shape, 3), dtype=np.uint8) for shape in shapes]
+
+
+@pytest.fixture(scope="session")
+def make_judge() -> Callable[..., Any]:
+    """Wraps a family's model as a judge."""
+    from vr_pipeline.judges.config import JudgeParameters
+    from vr_pipeline.judges.vlm import VisionLanguageJudge
+
+    def make(family: Any, **options: Any) -> Any:
+        return VisionLanguageJudge(family, JudgeParameters(family="qwen2_vl", path="./none", **options), "test")
+
+    return make

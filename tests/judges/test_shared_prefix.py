@@ -1,0 +1,137 @@
+"""The shared prefix computes what one full forward pass a question computes, for each family and the real classes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from vr_pipeline.errors import InputError
+
+sys.path.insert(0, str(Path(__file__).parent))
+from conftest import PROMPTS, QUESTIONS
+
+from tiny_models import FAMILY_BUILDERS, full_forward
+
+RATES = [2.0, 4.0, 1.0]
+
+
+def reference(judge: Any, clips: list[np.ndarray], rates: list[float]) -> tuple[np.ndarray, np.ndarray]:
+    """One full forward pass a clip and question."""
+    p_yes, outside = np.empty((len(clips), len(QUESTIONS))), np.empty((len(clips), len(QUESTIONS)))
+    for row, clip in enumerate(clips):
+        prepared = judge.prepare(clip, rates[row])
+        for column, question in enumerate(QUESTIONS):
+            segment = judge.question_segment(question.replace("[[prompt]]", PROMPTS[row]))
+            logits = full_forward(judge.family, prepared, segment.token_ids, rates[row])
+            p_yes[row, column], outside[row, column] = judge._probabilities(logits)
+    return p_yes, outside
+
+
+@pytest.mark.parametrize("name", FAMILY_BUILDERS)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"prefix": "packed", "clip_batch": 3},
+        {"prefix": "packed", "clip_batch": 2, "question_chunk_size": 2},
+        {"prefix": "cached", "clip_batch": 3, "question_chunk_size": 2},
+        {"prefix": "cached", "clip_batch": 1, "question_chunk_size": 5},
+        {"prefix": "auto", "clip_batch": 1, "question_chunk_size": 3},
+    ],
+    ids=lambda options: "-".join(str(value) for value in options.values()),
+)
+def test_same_as_one_forward_a_question(
+    name: str, options: dict[str, Any], tokenizer: Any, clips: list[np.ndarray], make_judge: Callable[..., Any]
+) -> None:
+    judge = make_judge(FAMILY_BUILDERS[name](tokenizer), **options)
+    for chosen in (clips, [clips[0], clips[1][:1], clips[2]]):
+        expected_p, expected_outside = reference(judge, chosen, RATES)
+        p_yes, outside = judge.answer(chosen, QUESTIONS, PROMPTS, frames_per_second=RATES)
+        # Answers that hardly differ would make any mistake invisible.
+        assert expected_p.std() > 0.02
+        np.testing.assert_allclose(p_yes, expected_p, atol=1e-4)
+        np.testing.assert_allclose(outside, expected_outside, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", FAMILY_BUILDERS)
+def test_answers_depend_on_clip_prompt_and_order_only_where_they_should(
+    name: str, tokenizer: Any, clips: list[np.ndarray], make_judge: Callable[..., Any]
+) -> None:
+    judge = make_judge(FAMILY_BUILDERS[name](tokenizer), clip_batch=3)
+    p_yes, _ = judge.answer(clips, QUESTIONS, PROMPTS, frames_per_second=RATES)
+    order = [4, 2, 0, 3, 1]
+    shuffled, _ = judge.answer(
+        clips[::-1], [QUESTIONS[at] for at in order], PROMPTS[::-1], frames_per_second=RATES[::-1]
+    )
+    np.testing.assert_allclose(shuffled, p_yes[::-1][:, order], atol=1e-5)
+    other, _ = judge.answer(clips, QUESTIONS, ["blue ring", *PROMPTS[1:]], frames_per_second=RATES)
+    changed = np.abs(other - p_yes) > 1e-6
+    assert changed[0].tolist() == [False, False, True, False, True]
+    assert not changed[1:].any()
+    assert np.abs(p_yes[0] - p_yes[1]).max() > 1e-3
+
+
+def test_memory_that_runs_out_halves_the_chunk_then_the_batch(
+    tokenizer: Any, clips: list[np.ndarray], make_judge: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    import torch
+
+    judge = make_judge(FAMILY_BUILDERS["qwen2_vl"](tokenizer), clip_batch=3, prefix="cached", question_chunk_size=5)
+    expected, _ = judge.answer(clips, QUESTIONS, PROMPTS)
+    whole = judge._read_chunks
+    sizes = []
+
+    def scarce(prepared: Any, segments: Any, chunk: int) -> Any:
+        sizes.append((len(prepared), chunk))
+        if len(prepared) * chunk > 2:
+            raise torch.OutOfMemoryError("no memory")
+        return whole(prepared, segments, chunk)
+
+    judge._read_chunks = scarce
+    p_yes, _ = judge.answer(clips, QUESTIONS, PROMPTS)
+    np.testing.assert_allclose(p_yes, expected, atol=1e-5)
+    assert sizes == [(3, 5), (3, 2), (3, 1), (1, 1), (1, 1), (1, 1)]
+    assert "Memory ran out" in caplog.text
+
+    def none_left(prepared: Any, segments: Any, chunk: int) -> Any:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    judge._read_chunks = none_left
+    with pytest.raises(RuntimeError, match="allocate"):
+        judge.answer(clips, QUESTIONS, PROMPTS)
+
+    def broken(prepared: Any, segments: Any, chunk: int) -> Any:
+        raise RuntimeError("shapes differ")
+
+    judge._read_chunks = broken
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        judge.answer(clips, QUESTIONS, PROMPTS)
+
+
+def test_all_spellings_of_yes_and_no_count(
+    tokenizer: Any, clips: list[np.ndarray], make_judge: Callable[..., Any]
+) -> None:
+    judge = make_judge(FAMILY_BUILDERS["qwen2_vl"](tokenizer))
+    assert tokenizer.convert_ids_to_tokens(judge.yes_ids) == ["yes", "Yes"]
+    assert tokenizer.convert_ids_to_tokens(judge.no_ids) == ["no", "No"]
+    p_yes, outside = judge.answer(clips[:1], QUESTIONS[:1])
+    logits = full_forward(judge.family, judge.prepare(clips[0]), judge.question_segment(QUESTIONS[0]).token_ids, None)
+    probability = np.exp(logits.double().numpy() - logits.double().logsumexp(0).item())
+    yes, no = probability[judge.yes_ids].sum(), probability[judge.no_ids].sum()
+    assert p_yes[0, 0] == pytest.approx(yes / (yes + no), abs=1e-6)
+    assert outside[0, 0] == pytest.approx(1 - yes - no, abs=1e-6)
+
+
+def test_refusals(tokenizer: Any, clips: list[np.ndarray], make_judge: Callable[..., Any]) -> None:
+    judge = make_judge(FAMILY_BUILDERS["qwen2_vl"](tokenizer))
+    with pytest.raises(InputError, match="prompt"):
+        judge.answer(clips, QUESTIONS)
+    with pytest.raises(ValueError, match="3 clips, 2 prompts"):
+        judge.answer(clips, QUESTIONS, PROMPTS[:2])
+    with pytest.raises(ValueError, match="uint8"):
+        judge.answer([clips[0].astype(np.float32)], ["is it red ?"])
+    assert judge.answer([], QUESTIONS, [])[0].shape == (0, len(QUESTIONS))

@@ -1,0 +1,99 @@
+"""Tiny random models of the real transformers classes, and the plain way of asking them one question."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from vr_pipeline.judges.families.base import Family, PreparedClip
+
+LANGUAGE = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+    "initializer_range": 0.3,
+}
+
+
+def _ids(tokenizer: Any, *tokens: str) -> list[int]:
+    return list(tokenizer.convert_tokens_to_ids(list(tokens)))
+
+
+def qwen2_vl(tokenizer: Any) -> Family:
+    from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
+
+    from vr_pipeline.judges.families.qwen2_vl import Qwen2VL
+
+    image, video, start, end = _ids(tokenizer, "<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>")
+    torch.manual_seed(0)
+    config = Qwen2VLConfig(
+        text_config=LANGUAGE
+        | {"vocab_size": len(tokenizer), "rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 2]}},
+        vision_config={"depth": 2, "embed_dim": 32, "hidden_size": 32, "num_heads": 2, "patch_size": 4, "mlp_ratio": 2}
+        | {"temporal_patch_size": 2, "spatial_merge_size": 2, "initializer_range": 0.3},
+        image_token_id=image,
+        video_token_id=video,
+        vision_start_token_id=start,
+        vision_end_token_id=end,
+    )
+    model = Qwen2VLForConditionalGeneration(config).eval()
+    return Qwen2VL(model, tokenizer, _small(Qwen2VL))
+
+
+def qwen2_5_vl(tokenizer: Any) -> Family:
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+    from vr_pipeline.judges.families.qwen2_vl import Qwen25VL
+
+    image, video, start, end = _ids(tokenizer, "<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>")
+    torch.manual_seed(1)
+    config = Qwen2_5_VLConfig(
+        text_config=LANGUAGE
+        | {"vocab_size": len(tokenizer), "rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 2]}},
+        vision_config={"depth": 2, "hidden_size": 32, "out_hidden_size": 32, "num_heads": 2, "patch_size": 4}
+        | {"intermediate_size": 48, "temporal_patch_size": 2, "spatial_merge_size": 2, "window_size": 16}
+        | {"fullatt_block_indexes": [1], "tokens_per_second": 2, "initializer_range": 0.3},
+        image_token_id=image,
+        video_token_id=video,
+        vision_start_token_id=start,
+        vision_end_token_id=end,
+    )
+    model = Qwen2_5_VLForConditionalGeneration(config).eval()
+    return Qwen25VL(model, tokenizer, _small(Qwen25VL))
+
+
+def _small(cls: type[Family]) -> Any:
+    """The family's own settings with frames of a few patches."""
+    return cls.default_settings.model_copy(update={"min_pixels": 16 * 16, "max_pixels": 40 * 40})
+
+
+FAMILY_BUILDERS = {"qwen2_vl": qwen2_vl, "qwen2_5_vl": qwen2_5_vl}
+
+
+def full_forward(family: Family, clip: PreparedClip, question_ids: tuple[int, ...], rate: float | None) -> torch.Tensor:
+    """Last logits of the model's own forward on clip and one question, with its own positions and its own mask."""
+    ids = torch.from_numpy(np.append(clip.token_ids, question_ids))[None]
+    config = family.model.config
+    name = type(family).__name__
+    inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    if name in ("Qwen2VL", "Qwen25VL"):
+        image = bool((ids == config.image_token_id).any())
+        patches, grid = torch.from_numpy(clip.vision["patches"]), torch.from_numpy(clip.vision["grid"])
+        inputs |= (
+            {"pixel_values": patches, "image_grid_thw": grid}
+            if image
+            else {"pixel_values_videos": patches, "video_grid_thw": grid}
+        )
+        inputs["mm_token_type_ids"] = (ids == config.image_token_id).int() + 2 * (ids == config.video_token_id).int()
+        if name == "Qwen25VL" and not image:
+            inputs["second_per_grid_ts"] = torch.tensor([config.vision_config.temporal_patch_size / (rate or 2.0)])
+    else:
+        inputs |= {key: torch.from_numpy(value) for key, value in clip.vision.items()}
+    with torch.no_grad():
+        logits: torch.Tensor = family.model(**inputs).logits[0, -1].float()
+    return logits
