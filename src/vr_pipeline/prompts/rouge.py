@@ -29,6 +29,8 @@ POSTINGS_AT_A_TIME = 2_000_000
 SIGNATURE_WORDS = 4
 
 Integers = npt.NDArray[np.int64]
+Pairs = tuple[Integers, Integers, npt.NDArray[np.float64]]
+"""Query, partner before it, and similarity, flat."""
 
 
 def tokenize(text: str) -> list[str]:
@@ -109,21 +111,10 @@ def greedy_rouge_scan(
     kept_index = _SegmentedIndex()
     for start, stop in _chunks(len(join)):
         chunk = np.arange(start, stop, dtype=np.int64)
-        if kept_index.segments:
-            query, other, score = join.matches(chunk, kept_index.segments)
-            join.record_best(query, other, score)
-        survivors = chunk[join.nearest[chunk] < 0]
-        query, other, score = join.matches(survivors, [join.segment(survivors)])
-        # Only here does one decision depend on another: go through the few true matches in the order of the scan.
-        order = np.lexsort((other, query))
-        query, other, score = query[order], other[order], score[order]
-        valid = np.zeros(len(query), dtype=bool)
-        dropped: set[int] = set()
-        for position, (later, earlier) in enumerate(zip(query.tolist(), other.tolist(), strict=True)):
-            if earlier not in dropped:
-                valid[position] = True
-                dropped.add(later)
-        join.record_best(query[valid], other[valid], score[valid])
+        before = join.matches(chunk, kept_index.segments)
+        survivors = np.setdiff1d(chunk, before[0])
+        within = join.matches(chunk, [join.segment(survivors)])
+        join.record_best(before, resolve_in_order(*within))
         kept_index.add(join, survivors[join.nearest[survivors] < 0])
     first = join.first_appearance
     where = np.flatnonzero(join.representative >= 0)
@@ -134,6 +125,33 @@ def greedy_rouge_scan(
     nearest[where] = np.where(unique_dropped, first[join.nearest[unique]], np.where(stays, -1, first[unique]))
     similarity[where] = np.where(unique_dropped, join.similarity[unique], np.where(stays, np.nan, 1.0))
     return GreedyScan(np.flatnonzero(nearest < 0).astype(np.int64), nearest, similarity)
+
+
+def best_partners(*pairs: Pairs) -> Pairs:
+    """For each query its most similar partner, the first of equals."""
+    query, other, score = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
+    order = np.lexsort((other, -score, query))
+    query, other, score = query[order], other[order], score[order]
+    first = np.ones(len(query), dtype=bool)
+    first[1:] = query[1:] != query[:-1]
+    return query[first], other[first], score[first]
+
+
+def resolve_in_order(query: Integers, other: Integers, score: npt.NDArray[np.float64]) -> Pairs:
+    """Those pairs whose partner is kept, where being the query of such a pair means being dropped.
+
+    Only among prompts of one chunk does a decision depend on another: go through the few true matches in the order
+    of the scan. All pairs of a partner come before it is needed, because it stands before its queries.
+    """
+    order = np.lexsort((other, query))
+    query, other, score = query[order], other[order], score[order]
+    valid = np.zeros(len(query), dtype=bool)
+    dropped: set[int] = set()
+    for position, (later, earlier) in enumerate(zip(query.tolist(), other.tolist(), strict=True)):
+        if earlier not in dropped:
+            valid[position] = True
+            dropped.add(later)
+    return query[valid], other[valid], score[valid]
 
 
 def nearest_rouge_l(
@@ -300,11 +318,10 @@ class _Join:
         starts = np.searchsorted(element[order], np.arange(self.number_of_elements + 1))
         return _Segment(starts, owner[order].astype(np.int32), place[order].astype(np.int32), members)
 
-    def matches(
-        self, queries: Integers, segments: Sequence[_Segment]
-    ) -> tuple[Integers, Integers, npt.NDArray[np.float64]]:
+    def matches(self, queries: Integers, segments: Sequence[_Segment]) -> Pairs:
         """All pairs (query, indexed prompt before it) with an F1 above the threshold, with that F1."""
-        found: list[tuple[Integers, Integers, npt.NDArray[np.float64]]] = []
+        empty = np.empty(0, dtype=np.int64)
+        found: list[Pairs] = [(empty, empty, np.empty(0))]
         element, owner, place = self._prefix_elements(queries)
         for segment in segments:
             begins, ends = segment.starts[element], segment.starts[element + 1]
@@ -322,9 +339,6 @@ class _Join:
                 pairs = self._candidates(owner[piece], place[piece], begins[piece], ends[piece], segment)
                 found.append(self._verify(*pairs))
                 boundary = upto
-        if not found:
-            empty = np.empty(0, dtype=np.int64)
-            return empty, empty, np.empty(0)
         query, other, score = (np.concatenate(parts) for parts in zip(*found, strict=True))
         return query, other, score
 
@@ -351,7 +365,7 @@ class _Join:
         possible = self.lengths[query] + self.lengths[other] - apart >= 2 * needed
         return query[possible], other[possible]
 
-    def _verify(self, query: Integers, other: Integers) -> tuple[Integers, Integers, npt.NDArray[np.float64]]:
+    def _verify(self, query: Integers, other: Integers) -> Pairs:
         from rapidfuzz.distance import LCSseq
         from rapidfuzz.process import cpdist
 
@@ -369,14 +383,10 @@ class _Join:
         precision, recall = lcs / self.lengths[query], lcs / self.lengths[other]
         return query, other, 2 * precision * recall / (precision + recall)
 
-    def record_best(self, query: Integers, other: Integers, score: npt.NDArray[np.float64]) -> None:
-        """Note for each query its most similar partner, the first of equals."""
-        order = np.lexsort((other, -score, query))
-        query, other, score = query[order], other[order], score[order]
-        first = np.ones(len(query), dtype=bool)
-        first[1:] = query[1:] != query[:-1]
-        self.nearest[query[first]] = other[first]
-        self.similarity[query[first]] = score[first]
+    def record_best(self, *pairs: Pairs) -> None:
+        """Note for each query its most similar partner."""
+        query, other, score = best_partners(*pairs)
+        self.nearest[query], self.similarity[query] = other, score
 
 
 def _as_strings(sequences: list[tuple[int, ...]], vocabulary_size: int) -> list[str] | list[tuple[int, ...]]:

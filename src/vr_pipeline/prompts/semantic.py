@@ -15,7 +15,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from vr_pipeline.prompts.rouge import GreedyScan, available_cores
+from vr_pipeline.prompts.rouge import GreedyScan, Pairs, available_cores, best_partners, resolve_in_order
 
 Vectors = npt.NDArray[np.float32]
 
@@ -67,7 +67,7 @@ def _scan(
     norms: npt.NDArray[np.float32],
     groups: Sequence[str] | None,
     block_size: int,
-    run: Callable[..., Iterator[list[npt.NDArray[np.float64]]]],
+    run: Callable[..., Iterator[Pairs]],
 ) -> GreedyScan:
     count = len(embeddings)
     nearest = np.full(count, -1, dtype=np.int64)
@@ -77,9 +77,10 @@ def _scan(
     kept = np.empty(count, dtype=np.int64)
     kept_count = 0
 
-    def pairs_above(rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64]) -> list[npt.NDArray[np.float64]]:
-        """All pairs above the threshold between rows and earlier columns, as rows of (row, column, cosine)."""
-        found = []
+    def pairs_above(rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64]) -> Pairs:
+        """All pairs above the threshold between rows and earlier columns."""
+        empty = np.empty(0, dtype=np.int64)
+        found: list[Pairs] = [(empty, empty, np.empty(0))]
         for part_rows, part_columns in _comparable(rows, columns, labels):
             tile = bound[part_rows] @ bound[part_columns].T
             place = np.flatnonzero(tile > threshold - SLACK)
@@ -90,43 +91,33 @@ def _scan(
                 part = slice(start, start + _PAIRS_AT_A_TIME)
                 cosine = _cosines(embeddings, row[part], column[part])
                 above = cosine > threshold
-                found.append(np.stack([row[part][above], column[part][above], cosine[above]], axis=1))
-        return found
-
-    def record(found: list[npt.NDArray[np.float64]]) -> None:
-        if not found:
-            return
-        pairs = np.concatenate(found)
-        pairs = pairs[np.lexsort((pairs[:, 1], -pairs[:, 2], pairs[:, 0]))]
-        rows, first = np.unique(pairs[:, 0].astype(np.int64), return_index=True)
-        nearest[rows], similarity[rows] = pairs[first, 1].astype(np.int64), pairs[first, 2]
+                found.append((row[part][above], column[part][above], cosine[above]))
+        return _joined(found)
 
     for start in range(0, count, block_size):
         block = np.arange(start, min(start + block_size, count), dtype=np.int64)
         tiles = [kept[left : min(left + block_size, kept_count)] for left in range(0, kept_count, block_size)]
-        record([pairs for found in run(partial(pairs_above, block), tiles) for pairs in found])
-        survivors = block[nearest[block] < 0]
-        within = pairs_above(survivors, survivors)
-        if within:
-            pairs = np.concatenate(within)
-            pairs = pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
-            dropped: set[int] = set()
-            valid = np.zeros(len(pairs), dtype=bool)
-            for position, (later, earlier) in enumerate(pairs[:, :2].astype(np.int64).tolist()):
-                if earlier not in dropped:
-                    valid[position] = True
-                    dropped.add(later)
-            record([pairs[valid]])
+        before = _joined([pairs_above(block, block[:0]), *run(partial(pairs_above, block), tiles)])
+        survivors = np.setdiff1d(block, before[0])
+        rows, partners, cosines = best_partners(before, resolve_in_order(*pairs_above(block, survivors)))
+        nearest[rows], similarity[rows] = partners, cosines
         survivors = survivors[nearest[survivors] < 0]
         kept[kept_count : kept_count + len(survivors)] = survivors
         kept_count += len(survivors)
     return GreedyScan(kept[:kept_count].copy(), nearest, similarity)
 
 
+def _joined(pairs: Sequence[Pairs]) -> Pairs:
+    rows, columns, cosines = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
+    return rows, columns, cosines
+
+
 def _comparable(
     rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64], labels: npt.NDArray[np.int64] | None
 ) -> list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
     """Rows and columns that are to be compared; with labels, the rows of each label apart with the others' columns."""
+    if not len(columns):
+        return []
     if labels is None:
         return [(rows, columns)]
     parts = [(rows[labels[rows] == label], columns[labels[columns] != label]) for label in np.unique(labels[rows])]
