@@ -12,6 +12,8 @@ __all__ = ["FAMILIES", "load_generator"]
 
 FAMILIES = {
     "cogvideox": "vr_pipeline.generators.cogvideox:CogVideoXGenerator",
+    "wan": "vr_pipeline.generators.wan:WanGenerator",
+    "sdxl": "vr_pipeline.generators.sdxl:StableDiffusionXLGenerator",
     "micro_world": "vr_pipeline.generators.micro_world:MicroWorldGenerator",
 }
 """Family name to class. A new family is one module with a subclass of Generator and one line here."""

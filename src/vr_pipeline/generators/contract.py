@@ -135,7 +135,7 @@ class Generator(ABC):
         """Replace the current adapter with another, or remove it."""
 
     def add_adapter(self, *, rank: int, alpha: float, targets: Sequence[str] | None, seed: int) -> list[Any]:
-        """Add a trainable low-rank adapter whose initial output is zero.
+        """Replace the current adapter, if any, with a trainable low-rank one whose initial output is zero.
 
         Returns:
             the trainable parameters, in a fixed order.
@@ -143,6 +143,7 @@ class Generator(ABC):
         import torch
         from peft import LoraConfig
 
+        self.load_adapter(None)
         self.denoiser.requires_grad_(False)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)

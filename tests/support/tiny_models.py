@@ -1,0 +1,267 @@
+"""Tiny random models of the published classes, saved in diffusers layout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from vr_pipeline.generators.config import GeneratorParameters
+
+PROMPTS = ("red ball moves left on black", "blue cross moves right on white", "green ring moves left on white")
+
+
+def _text_encoder(tokenizer: Any, seed: int) -> Any:
+    import torch
+    from transformers import T5Config, T5EncoderModel
+
+    torch.manual_seed(seed)
+    return T5EncoderModel(
+        T5Config(
+            vocab_size=len(tokenizer),
+            d_model=32,
+            d_kv=8,
+            d_ff=37,
+            num_layers=1,
+            num_heads=4,
+            dropout_rate=0.0,
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+        )
+    )
+
+
+def save_cogvideox(folder: Path, *, rotary: bool) -> Path:
+    """CogVideoX with its real autoencoder: positions as in the 2B model, or rotary as in the 5B model."""
+    import torch
+    from diffusers import (
+        AutoencoderKLCogVideoX,
+        CogVideoXDDIMScheduler,
+        CogVideoXDPMScheduler,
+        CogVideoXPipeline,
+        CogVideoXTransformer3DModel,
+    )
+
+    from vr_pipeline.micro_world.pretraining import TEXT_LENGTH, build_tokenizer
+
+    tokenizer = build_tokenizer()
+    text_encoder = _text_encoder(tokenizer, 1)
+    torch.manual_seed(2)
+    vae = AutoencoderKLCogVideoX(
+        down_block_types=("CogVideoXDownBlock3D",) * 4,
+        up_block_types=("CogVideoXUpBlock3D",) * 4,
+        block_out_channels=(8, 8, 8, 8),
+        latent_channels=4,
+        layers_per_block=1,
+        norm_num_groups=2,
+        temporal_compression_ratio=4,
+        scaling_factor=0.7 if rotary else 1.15258426,
+    )
+    transformer = CogVideoXTransformer3DModel(
+        num_attention_heads=2,
+        attention_head_dim=16,
+        in_channels=4,
+        out_channels=4,
+        time_embed_dim=8,
+        text_embed_dim=32,
+        num_layers=2,
+        sample_width=4,
+        sample_height=4,
+        sample_frames=9,
+        patch_size=2,
+        temporal_compression_ratio=4,
+        max_text_seq_length=TEXT_LENGTH,
+        use_rotary_positional_embeddings=rotary,
+    )
+    scheduler = (CogVideoXDPMScheduler if rotary else CogVideoXDDIMScheduler)(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        prediction_type="v_prediction",
+        timestep_spacing="trailing",
+        rescale_betas_zero_snr=True,
+        snr_shift_scale=1.0 if rotary else 3.0,
+    )
+    CogVideoXPipeline(
+        tokenizer=tokenizer, text_encoder=text_encoder, vae=vae, transformer=transformer, scheduler=scheduler
+    ).save_pretrained(folder)
+    return folder
+
+
+def cogvideox_parameters(folder: Path, **changes: Any) -> GeneratorParameters:
+    """Settings that fit :func:`save_cogvideox`."""
+    return GeneratorParameters(
+        **(
+            {
+                "family": "cogvideox",
+                "path": str(folder),
+                "device": "cpu",
+                "num_frames": 9,
+                "height": 32,
+                "width": 32,
+                "num_inference_steps": 2,
+                "guidance_scale": 3.0,
+                "batch_size": 2,
+                "threads": 1,
+            }
+            | changes
+        )
+    )
+
+
+def save_micro_world(folder: Path) -> Path:
+    """The micro-world's generator with random weights and a fitted autoencoder."""
+    from vr_pipeline.micro_world.clips import render_clips
+    from vr_pipeline.micro_world.config import PretrainingParameters
+    from vr_pipeline.micro_world.patch_vae import PatchVAE
+    from vr_pipeline.micro_world.pretraining import build_pipeline
+
+    vae = PatchVAE.fit(render_clips(48, seed=0, purpose="tests").frames, latent_channels=16)
+    build_pipeline(vae, PretrainingParameters(num_layers=2, num_attention_heads=2), 0).save_pretrained(folder)
+    return folder
+
+
+def micro_world_parameters(folder: Path, **changes: Any) -> GeneratorParameters:
+    """Settings that fit :func:`save_micro_world`."""
+    return GeneratorParameters(
+        **(
+            {
+                "family": "micro_world",
+                "path": str(folder),
+                "device": "cpu",
+                "num_frames": 8,
+                "height": 16,
+                "width": 16,
+                "num_inference_steps": 3,
+                "guidance_scale": 1.0,
+                "batch_size": 2,
+                "threads": 1,
+            }
+            | changes
+        )
+    )
+
+
+def save_wan(folder: Path) -> Path:
+    """Wan 2.1 text-to-video with the scheduler its checkpoints name."""
+    import torch
+    from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
+    from transformers import UMT5Config, UMT5EncoderModel
+
+    from vr_pipeline.micro_world.pretraining import build_tokenizer
+
+    tokenizer = build_tokenizer()
+    torch.manual_seed(1)
+    text_encoder = UMT5EncoderModel(
+        UMT5Config(
+            vocab_size=len(tokenizer),
+            d_model=32,
+            d_kv=8,
+            d_ff=37,
+            num_layers=1,
+            num_heads=4,
+            dropout_rate=0.0,
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+        )
+    )
+    torch.manual_seed(2)
+    vae = AutoencoderKLWan(
+        base_dim=3,
+        z_dim=16,
+        dim_mult=[1, 1, 1, 1],
+        num_res_blocks=1,
+        temperal_downsample=[False, True, True],
+    )
+    transformer = WanTransformer3DModel(
+        patch_size=(1, 2, 2),
+        num_attention_heads=2,
+        attention_head_dim=12,
+        in_channels=16,
+        out_channels=16,
+        text_dim=32,
+        freq_dim=256,
+        ffn_dim=32,
+        num_layers=2,
+        cross_attn_norm=True,
+        qk_norm="rms_norm_across_heads",
+        rope_max_seq_len=32,
+    )
+    scheduler = UniPCMultistepScheduler(
+        prediction_type="flow_prediction", use_flow_sigmas=True, num_train_timesteps=1000, flow_shift=3.0
+    )
+    WanPipeline(
+        tokenizer=tokenizer, text_encoder=text_encoder, vae=vae, transformer=transformer, scheduler=scheduler
+    ).save_pretrained(folder)
+    return folder
+
+
+def wan_parameters(folder: Path, **changes: Any) -> GeneratorParameters:
+    """Settings that fit :func:`save_wan`."""
+    return cogvideox_parameters(folder, family="wan", **changes)
+
+
+def save_sdxl(folder: Path) -> Path:
+    """Stable Diffusion XL."""
+    import torch
+    from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    from vr_pipeline.micro_world.pretraining import build_tokenizer
+
+    tokenizer = build_tokenizer()
+    configuration = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=37,
+        num_attention_heads=4,
+        num_hidden_layers=3,
+        projection_dim=32,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.eos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    torch.manual_seed(1)
+    text_encoder, text_encoder_2 = CLIPTextModel(configuration), CLIPTextModelWithProjection(configuration)
+    torch.manual_seed(2)
+    vae = AutoencoderKL(
+        block_out_channels=(8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        latent_channels=4,
+        norm_num_groups=4,
+        sample_size=32,
+    )
+    unet = UNet2DConditionModel(
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        sample_size=16,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        attention_head_dim=(2, 4),
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        transformer_layers_per_block=(1, 2),
+        projection_class_embeddings_input_dim=80,
+        cross_attention_dim=64,
+        norm_num_groups=4,
+    )
+    scheduler = EulerDiscreteScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1, timestep_spacing="leading"
+    )
+    StableDiffusionXLPipeline(
+        vae=vae,
+        text_encoder=text_encoder,
+        text_encoder_2=text_encoder_2,
+        tokenizer=tokenizer,
+        tokenizer_2=tokenizer,
+        unet=unet,
+        scheduler=scheduler,
+    ).save_pretrained(folder)
+    return folder
+
+
+def sdxl_parameters(folder: Path, **changes: Any) -> GeneratorParameters:
+    """Settings that fit :func:`save_sdxl`."""
+    return cogvideox_parameters(folder, family="sdxl", num_frames=1, **changes)
