@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from vr_pipeline.datasets.preferences import PreferenceDataset
+from vr_pipeline.datasets.preferences import PreferenceClipsDataset, PreferenceDataset
 from vr_pipeline.errors import InputError
 from vr_pipeline.identifiers import pair_id, prompt_id
 from vr_pipeline.rewards.preference_formats import (
@@ -192,6 +192,13 @@ def test_dataset_reads_what_it_saved(tmp_path: Path, write: Write) -> None:
     dataset.save(table)
     pd.testing.assert_frame_equal(dataset.load(), table)
     assert dataset.exists()
+
+
+def test_clips_of_a_benchmark_follow_from_its_preferences(write: Write) -> None:
+    path = write("p.csv", "prompt,video_path_a,video_path_b,preference\na cat,1.mp4,2.mp4,a\na cat,2.mp4,3.mp4,b\n")
+    clips, preferences = PreferenceClipsDataset(filepath=str(path)).load(), PreferenceDataset(filepath=str(path)).load()
+    assert sorted(clips["file"]) == ["1.mp4", "2.mp4", "3.mp4"]
+    assert {*preferences["video_id_a"], *preferences["video_id_b"]} == set(clips["video_id"])
 
 
 def test_lists_for_other_trainers(tmp_path: Path) -> None:

@@ -129,6 +129,9 @@ def test_split_of_a_prompt_stays_when_others_come() -> None:
 
 
 def test_clips_named_by_preferences_are_listed_once() -> None:
-    clips = clips_to_judge(preferences(("1", "x", "y", "a"), ("2", "y", "z", "b")))
+    table = preferences(("1", "x", "y", "a"), ("2", "y", "z", "b"))
+    clips = clips_to_judge(table.assign(video_path_a=["x.mp4", "y.mp4"], video_path_b=["y.mp4", "z.mp4"]))
     assert list(clips["video_id"]) == ["x", "y", "z"]
-    assert set(clips.columns) >= {"prompt_id", "prompt", "path", "generator"}
+    assert list(clips["file"]) == ["x.mp4", "y.mp4", "z.mp4"]
+    assert list(clips["sample_index"]) == [0, 1, 2]
+    assert set(clips["generator"]) == {"given"}

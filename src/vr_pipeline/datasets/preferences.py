@@ -9,6 +9,7 @@ import pandas as pd
 from kedro.io import AbstractDataset
 
 from vr_pipeline.rewards.preference_formats import FILE_COLUMNS, PREFERENCE_COLUMNS, read_preferences
+from vr_pipeline.rewards.preferences import clips_to_judge
 
 
 class PreferenceDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
@@ -67,3 +68,24 @@ class PreferenceDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
 
     def _describe(self) -> dict[str, Any]:
         return {"filepath": str(self._filepath), "format": self._format}
+
+
+class PreferenceClipsDataset(PreferenceDataset):
+    """The clips that a file of preferences names, one row each: what to look for in the folder of clips.
+
+    Takes the same options as :class:`PreferenceDataset`; it can only be read. A benchmark that comes as one file of
+    preferences and one folder of clips so needs no table of clips written by hand.
+
+    Example::
+
+        preference_clips:
+          type: vr_pipeline.datasets.preferences.PreferenceClipsDataset
+          filepath: data/01_raw/genai_bench.json
+          format: genai_bench
+    """
+
+    def load(self) -> pd.DataFrame:
+        return clips_to_judge(super().load())
+
+    def save(self, data: pd.DataFrame) -> None:
+        raise NotImplementedError("The clips follow from the file of preferences.")

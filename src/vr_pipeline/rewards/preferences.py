@@ -151,16 +151,21 @@ def split_by_prompt(prompt_ids: pd.Series, held_out_share: float, seed: int) -> 
 
 
 def clips_to_judge(preferences: pd.DataFrame) -> pd.DataFrame:
-    """The clips that preferences name, one row each: video_id, prompt_id, prompt, path, generator.
+    """The clips that preferences name, one row each, as the table ``preference_clips`` wants them.
 
-    ``path`` and ``generator`` are empty where the preferences have no ``video_path_*`` or ``generator_*`` column.
+    Returns:
+        video_id, prompt, file, sample_index (counted within a prompt), seed (0, unknown) and generator, sorted by
+        prompt and identifier; file is empty where the preferences name clips by identifier only.
     """
     parts = []
     for side in ("a", "b"):
         part = pd.DataFrame({"video_id": preferences[f"video_id_{side}"], "prompt": preferences["prompt"]})
-        for name, column in (("path", f"video_path_{side}"), ("generator", f"generator_{side}")):
+        for name, column in (("file", f"video_path_{side}"), ("generator", f"generator_{side}")):
             part[name] = preferences[column] if column in preferences.columns else ""
         parts.append(part)
-    clips = pd.concat(parts, ignore_index=True).drop_duplicates("video_id").sort_values("video_id", ignore_index=True)
-    clips.insert(1, "prompt_id", [prompt_id(prompt) for prompt in clips["prompt"]])
-    return clips
+    clips = pd.concat(parts, ignore_index=True).drop_duplicates("video_id")
+    clips = clips.sort_values(["prompt", "video_id"], ignore_index=True)
+    clips["sample_index"] = clips.groupby("prompt").cumcount()
+    clips["seed"] = 0
+    clips["generator"] = clips["generator"].replace("", "given")
+    return clips[["video_id", "prompt", "file", "sample_index", "seed", "generator"]]
