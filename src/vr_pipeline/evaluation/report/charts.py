@@ -256,8 +256,9 @@ def share_bar(share: float, kind: str = "") -> Markup:
 
 def nice_ticks(low: float, high: float, count: int) -> list[float]:
     """About so many round values that cover a range; steps of 1, 2, 2.5 or 5 times a power of ten."""
-    if not high > low:
-        low, high = low - 0.5 * max(abs(low), 1e-6), high + 0.5 * max(abs(high), 1e-6)
+    least = max(1e-6, 1e-6 * max(abs(low), abs(high)))
+    if high - low < least:  # one value, or a difference that no label could show
+        low, high = (low + high - least) / 2, (low + high + least) / 2
     raw = (high - low) / max(count - 1, 1)
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(factor * power for factor in (1.0, 2.0, 2.5, 5.0, 10.0) if factor * power >= raw * 0.999)

@@ -299,7 +299,7 @@ def _pair_set(
     known = {str(row["video_id"]): row for row in _records(index[index["video_id"].isin(names)])}
     prompt = str(known[names[0]]["prompt"]) if names[0] in known else ""
     clips = []
-    for heading, name in zip(("Winner by total reward", "Loser by total reward"), names, strict=True):
+    for heading, name in zip(("Winner", "Loser"), names, strict=True):
         if name not in known or name not in videos:
             clips.append(ShownClip(heading, "", None, [], "This clip is not in the folder of clips."))
             continue
@@ -311,7 +311,10 @@ def _pair_set(
         "Winner minus loser by dimension (judge's reward)",
         [Column("Dimension", number=False), Column("Gap")],
         [
-            [tables.words(name), tables.Cell(signed(gap, 3), repr(gap), emphasis="warning" if gap < -1e-9 else "")]
+            [
+                tables.words(name),
+                tables.Cell(signed(gap, 3), tables.sort_key(gap), emphasis="warning" if gap < -1e-9 else ""),
+            ]
             for name, gap in gaps.items()
         ],
     )

@@ -225,7 +225,7 @@ def win_rates(metrics: Mapping[str, Any]) -> tuple[Chart, Table]:
                     tables.words(policy_name(policy)),
                     tables.words(SOURCES[source]),
                     tables.share(rate.mean),
-                    Cell(f"{percent(rate.low)} to {percent(rate.high)}", repr(rate.low)),
+                    Cell(f"{percent(rate.low)} to {percent(rate.high)}", tables.sort_key(rate.low)),
                 ]
             )
     chart = Chart(
@@ -462,7 +462,7 @@ def training_section(logs: Mapping[str, pd.DataFrame], policies: Sequence[str]) 
             [
                 tables.words(key.replace("_", " ")),
                 *(
-                    Cell(f"{_short(ends[key][0])} → {_short(ends[key][1])}", repr(ends[key][1]))
+                    Cell(f"{_short(ends[key][0])} → {_short(ends[key][1])}", tables.sort_key(ends[key][1]))
                     if key in ends
                     else Cell("–")
                     for ends in ends_by_log.values()

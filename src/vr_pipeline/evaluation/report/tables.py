@@ -55,20 +55,20 @@ def number(value: float | None, digits: int = 2, *, sign: bool = False, spread: 
     text = (signed if sign else plain)(value, digits)
     if spread is not None and math.isfinite(spread):
         text += f" ± {plain(spread, digits)}"
-    return Cell(text, _key(value))
+    return Cell(text, sort_key(value))
 
 
 def interval(low: float | None, high: float | None, digits: int = 2, *, sign: bool = False) -> Cell:
     """An interval; sorts by its lower end."""
     show = signed if sign else plain
-    if _key(low) == "" or _key(high) == "":
+    if sort_key(low) == "" or sort_key(high) == "":
         return Cell("–")
-    return Cell(f"{show(low, digits)} to {show(high, digits)}", _key(low))
+    return Cell(f"{show(low, digits)} to {show(high, digits)}", sort_key(low))
 
 
 def share(value: float | None, after: Markup = NOTHING) -> Cell:
     """A share as a percentage."""
-    return Cell(percent(value), _key(value), after)
+    return Cell(percent(value), sort_key(value), after)
 
 
 def count(value: int) -> Cell:
@@ -76,5 +76,7 @@ def count(value: int) -> Cell:
     return Cell(f"{int(value):,}", str(int(value)))
 
 
-def _key(value: float | None) -> str:
-    return "" if value is None or not math.isfinite(value) else repr(float(value))
+def sort_key(value: float | None) -> str:
+    """The value a cell sorts by; empty where there is none."""
+    # Nine digits: float noise from another order of rows must not change the page.
+    return "" if value is None or not math.isfinite(value) else f"{float(value):.9g}"

@@ -1,0 +1,448 @@
+"""The report page: what it says, what it holds, and that it is the same every time."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import math
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from report_inputs import HOSTILE_PROMPT, moving_square, report_inputs
+from vr_pipeline.errors import InputError
+from vr_pipeline.evaluation.config import ReportParameters
+from vr_pipeline.evaluation.report import charts, render_report, tables
+from vr_pipeline.evaluation.report.clips import embed_clip, encode_h264, resize
+from vr_pipeline.evaluation.report.findings import (
+    Comparison,
+    Interval,
+    compare,
+    percent,
+    plain,
+    question_bias,
+    signed,
+    summary,
+    training_remarks,
+)
+from vr_pipeline.evaluation.report.sections import refused_pairs
+from vr_pipeline.rewards.statistics import paired_gain
+
+
+@pytest.fixture(scope="module")
+def inputs():
+    return report_inputs()
+
+
+@pytest.fixture(scope="module")
+def page(inputs):
+    return render_report(**inputs)
+
+
+class _Page(HTMLParser):
+    """Elements with their attributes, text by element, and whether tags are balanced."""
+
+    VOID = frozenset({"meta", "link", "img", "br", "input", "hr"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.stack: list[str] = []
+        self.text: list[str] = []
+        self.feed(text)
+        assert not self.stack
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        if tag not in self.VOID:
+            self.stack.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        assert self.stack.pop() == tag
+
+    def handle_data(self, data):
+        if self.stack and self.stack[-1] not in ("script", "style"):
+            self.text.append(data)
+
+    def of(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+    @property
+    def words(self) -> str:
+        return " ".join(" ".join(self.text).split())
+
+
+def test_page_is_self_contained_and_well_formed(page):
+    document = _Page(page)
+    assert page.isascii()
+    assert len(page) < 10_000_000
+    for tag, attributes in document.elements:
+        for name in ("src", "href"):
+            value = attributes.get(name)
+            assert value is None or value.startswith(("data:", "#")), (tag, value)
+    assert "http" not in re.sub(r'http-equiv="', "", page)
+    assert [attributes["lang"] for attributes in document.of("html")] == ["en"]
+    assert len(document.of("h1")) == 1
+    identifiers = [attributes["id"] for _, attributes in document.elements if "id" in attributes]
+    assert len(identifiers) == len(set(identifiers))
+    for attributes in document.of("a"):
+        assert attributes["href"].removeprefix("#") in identifiers
+    for attributes in document.of("svg"):
+        assert attributes.get("aria-hidden") == "true" or (attributes["role"] == "img" and attributes["aria-label"])
+    assert len(document.of("table")) == len(document.of("caption"))
+    for attributes in document.of("video"):
+        assert attributes["aria-label"]
+        assert "controls" in attributes
+
+
+def test_same_inputs_same_bytes_whatever_the_row_order(inputs, page):
+    shuffled = dict(inputs)
+    for name in ("index", "judge_rewards", "oracle_rewards", "judge_answers", "oracle_answers"):
+        shuffled[name] = inputs[name].sample(frac=1, random_state=3).reset_index(drop=True)
+    # A JSON file may come back with its keys in another order.
+    shuffled["metrics"] = json.loads(json.dumps(inputs["metrics"], sort_keys=True))
+    shuffled["training_logs"] = dict(reversed(inputs["training_logs"].items()))
+    assert render_report(**shuffled) == page
+
+
+def test_all_text_from_data_is_escaped(inputs):
+    everything = render_report(**{**inputs, "parameters": ReportParameters(title="<i>T</i>", num_prompts=99)})
+    document = _Page(everything)
+    assert len(document.of("script")) == 1
+    assert not document.of("i")
+    assert not document.of("b") or all(not attributes for attributes in document.of("b"))
+    assert all("onerror" not in attributes for _, attributes in document.elements)
+    assert " ".join(HOSTILE_PROMPT.split()) in document.words
+    assert "is sharp <b>true</b> ?" in document.words
+    assert "0123abc <dirty>" in document.words
+
+
+def test_policy_of_contents_allows_the_page_script_only(page):
+    script = re.search(r"<script>(.*?)</script>", page, re.DOTALL)
+    assert script
+    digest = base64.b64encode(hashlib.sha256(script[1].encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in page
+    assert "default-src 'none'" in page
+
+
+def test_clips_of_the_same_prompt_and_seed_stand_together_with_their_rewards(inputs):
+    document = _Page(render_report(**{**inputs, "parameters": ReportParameters(num_prompts=12, clips_per_prompt=2)}))
+    labels = [attributes["aria-label"] for attributes in document.of("video")]
+    shown = labels[: 12 * 2 * 3]
+    for start in range(0, len(shown), 3):
+        rest = {label.split(": ", 1)[1] for label in shown[start : start + 3]}
+        assert [label.split(":")[0] for label in shown[start : start + 3]] == ["Original", "DPO", "MPO"]
+        assert len(rest) == 1
+    rewards = inputs["judge_rewards"].set_index("video_id")["total"]
+    first = inputs["index"].query(
+        "policy == 'original' and prompt == 'square number 1 moves right' and sample_index == 0"
+    )
+    assert f"Judge {plain(rewards[first['video_id'].iloc[0]])}" in document.words
+
+
+def test_failed_clips_are_named_and_do_not_stop_the_page(inputs):
+    index = inputs["index"].copy()
+    broken = (index["policy"] == "mpo") & (index["sample_index"] == 0)
+    index.loc[broken, ["status", "error"]] = ["failed", "out of <memory>"]
+    metrics = {**inputs["metrics"], "clips": {**inputs["metrics"]["clips"], "failed": int(broken.sum())}}
+    document = _Page(render_report(**{**inputs, "index": index, "metrics": metrics}))
+    assert "This clip failed: out of <memory>" in document.words
+    assert f"{int(broken.sum())} clips could not be made or read" in document.words
+
+
+def test_without_an_oracle_the_page_says_so_and_claims_nothing(inputs):
+    document = _Page(render_report(**report_inputs(oracle=False)))
+    assert "There is no oracle in this run" in document.words
+    assert "whether the clips are better, the judge alone cannot tell" in document.words
+    assert "Where judge and oracle disagree" not in document.words
+    assert "as better" not in document.words
+
+
+def test_only_what_the_node_always_has_is_needed(inputs):
+    extra = ("judge_answers", "oracle_answers", "pairs", "pair_videos", "pair_index", "provenance")
+    few = {name: value for name, value in inputs.items() if name not in extra}
+    few |= {"prompt_filter": {}, "pair_selection": {"strategies": inputs["pair_selection"]["strategies"]}}
+    document = _Page(render_report(**few))
+    assert "The prompts came without a filter's report." in document.words
+    assert "Pairs that MPO refuses" not in document.words
+
+
+def test_one_prompt_gives_no_interval_and_no_claim():
+    metrics_with_null = report_inputs(prompts=1)
+    document = _Page(render_report(**metrics_with_null))
+    assert "Too few prompts for an interval" in document.words
+    assert "nan" not in document.words.lower().split()
+
+
+def test_results_that_do_not_belong_together_are_refused(inputs):
+    with pytest.raises(InputError, match="dimension 'quality'"):
+        render_report(**{**inputs, "judge_rewards": inputs["judge_rewards"].drop(columns="dim_quality")})
+    with pytest.raises(InputError, match="these are not reward weights"):
+        render_report(**{**inputs, "weights": {"weights": []}})
+    with pytest.raises(InputError, match=r"prompt_filter_report\.steps\.out"):
+        render_report(**{**inputs, "prompt_filter": {"steps": [{"step": "clean", "in": 3}]}})
+    with pytest.raises(InputError, match="column 'dim_quality_gap'"):
+        render_report(**{**inputs, "pairs": inputs["pairs"].drop(columns="dim_quality_gap")})
+
+
+def test_page_of_many_large_noisy_clips_stays_under_ten_megabytes():
+    inputs = report_inputs(prompts=6, samples=4, frames=3, num_prompts=6, steps=3000)
+    noise = np.random.default_rng(0).integers(0, 256, (5, 256, 320, 3), dtype=np.uint8)
+    unlimited = embed_clip(noise, fps=8.0, max_bytes=10_000_000)
+    assert 18 * len(unlimited.url) > 10_000_000
+    inputs["videos"].clips = {name: np.roll(noise, i, axis=2) for i, name in enumerate(inputs["videos"].clips)}
+    page = render_report(**inputs)
+    assert 1_000_000 < len(page) < 10_000_000
+    assert len(_Page(page).of("video")) >= 6 * 3
+
+
+# --- what is said ---------------------------------------------------------------------------------------------------
+
+
+def _interval(verdict: str) -> Interval:
+    return {
+        "above": Interval(0.5, 0.2, 0.8),
+        "below": Interval(-0.5, -0.8, -0.2),
+        "unclear": Interval(0.1, -0.2, 0.4),
+        "unknown": Interval(0.1, math.nan, math.nan),
+    }[verdict]
+
+
+def _said(judge: str, oracle: str | None, between: tuple[str, str | None] = ("unclear", "unclear")) -> list:
+    def record(verdict: str) -> dict[str, float | None]:
+        interval = _interval(verdict)
+        bounds = [None if math.isnan(value) else value for value in (interval.low, interval.high)]
+        return {"mean": interval.mean, "ci_low": bounds[0], "ci_high": bounds[1]}
+
+    def comparison(source: str, verdict: str) -> Comparison:
+        return Comparison("mpo", "dpo", source, _interval(verdict), {}, 0.1)
+
+    sources = {"judge": judge} | ({"oracle": oracle} if oracle else {})
+    pair = {"judge": between[0]} | ({"oracle": between[1]} if between[1] else {})
+    gains = {"mpo": {source: record(verdict) for source, verdict in sources.items()}}
+    metrics = {
+        "policies": {name: {source: {} for source in sources} for name in ("original", "dpo", "mpo")},
+        "gain": gains,
+        "clips": {"prompts": 16, "per_policy": 384, "failed": 0},
+        "agreement": {"tau": None, "diff": None, "epsilon": 0.0, "n": 0, "n_ties": 0},
+    }
+    return summary(metrics, {}, {source: comparison(source, verdict) for source, verdict in pair.items()})
+
+
+VERDICTS = ["above", "below", "unclear", "unknown"]
+
+
+@pytest.mark.parametrize("judge", VERDICTS)
+@pytest.mark.parametrize("oracle", [*VERDICTS, None])
+def test_a_policy_is_called_better_only_if_the_oracle_says_so(judge, oracle):
+    gain = _said(judge, oracle)[1]
+    called_better = "as better" in gain.text
+    assert called_better == (oracle == "above" and judge != "unknown")
+    assert (gain.tone == "good") == called_better
+    hacking = "signature of reward hacking" in gain.text
+    assert hacking == (judge == "above" and oracle in ("below", "unclear"))
+    if hacking:
+        assert gain.tone == "warning"
+
+
+@pytest.mark.parametrize("judge", VERDICTS)
+@pytest.mark.parametrize("oracle", [*VERDICTS, None])
+def test_mpo_is_put_above_dpo_only_if_the_oracle_says_so(judge, oracle):
+    found = _said("above", "above" if oracle else None, (judge, oracle))[2]
+    assert found.text.startswith("MPO minus DPO")
+    assert ("The oracle puts MPO above DPO" in found.text or "Both put MPO above DPO" in found.text) == (
+        oracle == "above"
+    )
+    if oracle == "unclear":
+        assert "shown to be better" in found.text
+        assert ("reward hacking" in found.text) == (judge in ("above", "below"))
+    assert found.tone != "good"
+
+
+def test_made_up_reward_hacking_is_named_on_the_page():
+    document = _Page(
+        render_report(**report_inputs(judge_gain={"dpo": 0.2, "mpo": 0.3}, oracle_gain={"dpo": 0.2, "mpo": 0.0}))
+    )
+    text = document.words
+    mpo = text[text.index("MPO against the original") :]
+    assert "signature of reward hacking" in mpo[: mpo.index("MPO minus DPO")]
+    dpo = text[text.index("DPO against the original") : text.index("MPO against the original")]
+    assert "Both see DPO's clips as better" in dpo
+    assert "The oracle puts DPO above MPO" in text
+
+
+def test_comparison_agrees_with_paired_gain_and_ignores_prompts_of_one_policy_only(inputs):
+    table = inputs["judge_rewards"]
+    found = compare(table, "mpo", "original", "judge")
+    parts = {name: table[table["policy"] == name] for name in ("mpo", "original")}
+    expected = paired_gain(
+        parts["mpo"]["total"], parts["mpo"]["prompt_id"], parts["original"]["total"], parts["original"]["prompt_id"]
+    )
+    assert (found.total.mean, found.total.low, found.total.high) == pytest.approx(
+        (expected.mean, expected.ci_low, expected.ci_high)
+    )
+    assert sum(part.mean for part in found.dimensions.values()) == pytest.approx(found.total.mean)
+    assert found.effect == pytest.approx(expected.mean / parts["original"]["total"].std(ddof=0))
+    prompt = table["prompt_id"].iloc[0]
+    without = table[(table["policy"] != "mpo") | (table["prompt_id"] != prompt)]
+    reduced = compare(without, "mpo", "original", "judge")
+    both = compare(table[table["prompt_id"] != prompt], "mpo", "original", "judge")
+    assert reduced.total == both.total
+
+
+def test_bias_by_question_and_policy():
+    index = pd.DataFrame({"video_id": ["a", "b", "c", "d"], "policy": ["original", "original", "mpo", "mpo"]})
+    judge = pd.DataFrame({"video_id": list("abcd"), "question_id": "q", "p_yes": [0.9, 0.1, 0.9, 0.9]})
+    oracle = pd.DataFrame({"video_id": list("abcd"), "question_id": "q", "p_yes": [0.9, 0.2, 0.1, 0.9]})
+    bias = question_bias(judge, oracle, index, ["original", "mpo"])
+    assert bias.loc["q", "original"] == 0.0
+    assert bias.loc["q", "mpo"] == 0.5
+    assert question_bias(judge, oracle.head(0), index, ["original"]).empty
+
+
+def test_training_remarks_name_what_went_wrong_and_only_that():
+    steps = np.arange(1, 101)
+    fine = pd.DataFrame(
+        {"step": steps, "winner_change": -0.01, "loser_change": 0.02, "implicit_accuracy": 0.8, "saturation": 0.7}
+    )
+    assert training_remarks({"mpo": fine}) == []
+    bad = fine.assign(winner_change=0.01, implicit_accuracy=0.5, saturation=0.97)
+    texts = " ".join(remark.text for remark in training_remarks({"dpo": bad}))
+    assert "winners worse than the reference" in texts
+    assert "hardly more than chance" in texts
+    assert "saturated" in texts
+    assert training_remarks({"mapo": pd.DataFrame({"step": steps, "loss": 1.0})}) == []
+
+
+def test_refused_pairs_name_the_dimension_that_fails():
+    pairs = pd.DataFrame(
+        {
+            "winner_video_id": list("abcd"),
+            "loser_video_id": list("efgh"),
+            "margin": [3.0, 2.0, 1.0, 4.0],
+            "dominates": [False, False, False, True],
+            "dim_x_gap": [-0.5, -0.4, 2.0, 2.0],
+            "dim_y_gap": [3.5, 2.4, -1.0, 2.0],
+        }
+    )
+    table, failing = refused_pairs(pairs, ["x", "y"])
+    counts = {row[0].text: int(row[1].text) for row in table.rows}
+    assert counts == {"x": 2, "y": 1}
+    # The largest margin of each dimension first, then the rest.
+    assert failing["winner_video_id"].tolist() == ["a", "c", "b"]
+    assert failing["worst"].tolist() == ["x", "y", "x"]
+    none, empty = refused_pairs(pairs[pairs["dominates"]], ["x", "y"])
+    assert empty.empty
+    assert [row[1].text for row in none.rows] == ["0", "0"]
+
+
+# --- numbers, charts and clips --------------------------------------------------------------------------------------
+
+
+def test_numbers_as_text():
+    assert signed(0.123) == "+0.12"
+    assert signed(-0.123) == "−0.12"
+    assert signed(-0.001) == "0.00"
+    assert signed(None) == signed(math.nan) == plain(math.inf) == percent(None) == "–"
+    assert plain(-0.0001, 3) == "0.000"
+    assert percent(0.5) == "50.0 %"
+    assert tables.number(0.25, sign=True).sort == "0.25"
+    assert tables.number(math.nan).sort == ""
+    with pytest.raises(ValueError, match="2 cells for 1 columns"):
+        tables.Table("t", [tables.Column("a")], [[tables.words("a"), tables.words("b")]])
+
+
+@given(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6), st.integers(2, 8))
+def test_ticks_are_few_regular_and_cover_the_range(a, b, count):
+    low, high = sorted((a, b))
+    ticks = charts.nice_ticks(low, high, count)
+    assert 2 <= len(ticks) <= 2 * count + 2
+    assert np.all(np.diff(ticks) > 0)
+    slack = 1e-6 * max(1.0, abs(low), abs(high))
+    assert ticks[0] <= low + slack
+    assert ticks[-1] >= high - slack
+    labels = [charts.tick_label(tick, ticks) for tick in ticks]
+    assert len(set(labels)) == len(labels)
+
+
+@settings(max_examples=30)
+@given(st.lists(st.tuples(st.floats(-5, 5), st.floats(0, 3)), min_size=1, max_size=6), st.booleans())
+def test_marks_lie_within_the_chart(values, bars):
+    rows = [charts.Row(f"<{i}>", [charts.Mark(0, v, v - w, v + w, "a & b")]) for i, (v, w) in enumerate(values)]
+    svg = str(charts.intervals_chart(rows, title="t", description="d", axis="x", bars=bars))
+    width, height = (float(value) for value in re.search(r'viewBox="0 0 (\S+) (\S+)"', svg).groups())
+    for name, limit in (("x", width), ("x1", width), ("x2", width), ("cx", width), ("y", height), ("cy", height)):
+        for value in re.findall(rf' {name}="([^"]+)"', svg):
+            assert -0.1 <= float(value) <= limit + 0.1
+    assert "<0>" not in svg
+    assert "&lt;0&gt;" in svg
+
+
+def test_values_that_are_missing_are_drawn_as_such():
+    svg = str(charts.intervals_chart([charts.Row("a", [charts.Mark(0, math.nan)])], title="", description="", axis=""))
+    assert "no value" in svg
+    assert "nan" not in svg
+    line = charts.Line(0, np.arange(1, 6.0), np.array([math.nan, 1, 2, math.nan, 3]), "a")
+    assert "nan" not in str(charts.lines_chart([line], title="t", description="d"))
+
+
+def _decode(url: str) -> np.ndarray:
+    import av
+
+    content = base64.b64decode(url.split(",", 1)[1])
+    with av.open(io.BytesIO(content)) as container:
+        assert container.streams.video[0].codec_context.name == "h264"
+        assert container.streams.video[0].codec_context.pix_fmt == "yuv420p"
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+
+
+def test_small_clips_are_enlarged_and_keep_their_colours_and_frames():
+    frames = moving_square(8, 16, 16, (20, 90, 220), 6)
+    clip = embed_clip(frames, fps=8.0, max_bytes=100_000)
+    assert (clip.width, clip.height, clip.seconds) == (192, 192, 1.0)
+    decoded = _decode(clip.url)
+    assert decoded.shape == (8, 192, 192, 3)
+    difference = np.abs(decoded[:, 6::12, 6::12].astype(int) - frames.astype(int))
+    assert np.median(difference) <= 3
+    assert difference.mean() < 6
+    assert clip == embed_clip(frames.copy(), fps=8.0, max_bytes=100_000)
+
+
+@pytest.mark.parametrize(("height", "width"), [(15, 17), (64, 64), (480, 720), (721, 333), (1, 1)])
+def test_sizes_are_even_and_within_the_limit(height, width):
+    frames = np.zeros((2, height, width, 3), np.uint8)
+    resized = resize(frames, 320)
+    assert resized.shape[1] % 2 == 0
+    assert resized.shape[2] % 2 == 0
+    assert max(resized.shape[1:3]) <= 320
+    assert max(resized.shape[1:3]) >= 192
+    assert resized.shape[1] / resized.shape[2] == pytest.approx(height / width, rel=0.06)
+    assert encode_h264(resized, fps=8, crf=20)
+
+
+def test_a_clip_is_made_to_fit_whatever_it_holds():
+    noise = np.random.default_rng(0).integers(0, 256, (16, 120, 160, 3), dtype=np.uint8)
+    clip = embed_clip(noise, fps=16.0, max_bytes=16_000)
+    assert len(clip.url) < 16_000 * 4 / 3 + 100
+    decoded = _decode(clip.url)
+    assert 2 <= len(decoded) < 16
+    assert clip.seconds == pytest.approx(1.0)
+
+
+def test_a_clip_of_one_frame_becomes_an_image():
+    frames = moving_square(1, 16, 16, (200, 0, 0), 6)
+    clip = embed_clip(frames, fps=0.0, max_bytes=100_000)
+    assert (clip.kind, clip.width) == ("image", 192)
+    assert clip.url.startswith("data:image/png;base64,")
+    noise = np.random.default_rng(0).integers(0, 256, (1, 512, 512, 3), dtype=np.uint8)
+    assert embed_clip(noise, fps=0.0, max_bytes=30_000).url.startswith("data:image/jpeg;base64,")
