@@ -317,9 +317,10 @@ def fit_weights(
     # One thread: the matrices are narrow, so that threads mostly wait for each other (badly so on a busy machine), and
     # sums do not depend on the number of cores.
     with threadpool_limits(limits=1):
+        start = None
         if penalty is None:
-            penalty, path = choose_penalty(data, active, penalties, folds=folds, seed=seed)
-        weights, negative = fit_nonnegative(data, active, penalty, nonnegative=nonnegative)
+            penalty, path, start = choose_penalty(data, active, penalties, folds=folds, seed=seed)
+        weights, negative = fit_nonnegative(data, active, penalty, nonnegative=nonnegative, start=start)
         ci_low, ci_high = weight_intervals(
             data,
             active,

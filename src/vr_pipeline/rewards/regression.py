@@ -13,6 +13,9 @@ from vr_pipeline.errors import InputError
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
+_ROUGH = 1e-5
+"""Largest gradient of the mean loss at which cross-validation stops: its losses are compared in the fourth digit."""
+
 
 @dataclass(frozen=True)
 class PairData:
@@ -115,7 +118,15 @@ class _Solver:
         self.label = sign > 0
         self.weight = weight
 
-    def fit(self, columns: IntArray, penalty: float, start: FloatArray, weight: FloatArray | None = None) -> FloatArray:
+    def fit(
+        self,
+        columns: IntArray,
+        penalty: float,
+        start: FloatArray,
+        weight: FloatArray | None = None,
+        *,
+        tolerance: float = 1e-8,
+    ) -> FloatArray:
         """Weights of the columns at the optimum; ``start`` has their starting values."""
         from sklearn.linear_model import LogisticRegression
 
@@ -124,7 +135,7 @@ class _Solver:
             C=1.0 / (penalty * row_weight.sum()) if penalty > 0 else np.inf,
             fit_intercept=False,
             solver="newton-cholesky",
-            tol=1e-8,
+            tol=tolerance,
             max_iter=200,
             warm_start=True,
         )
@@ -136,14 +147,22 @@ class _Solver:
 
 
 def fit_nonnegative(
-    data: PairData, active: IntArray, penalty: float, *, nonnegative: bool = True
+    data: PairData,
+    active: IntArray,
+    penalty: float,
+    *,
+    nonnegative: bool = True,
+    start: FloatArray | None = None,
 ) -> tuple[FloatArray, list[tuple[int, float]]]:
     """Fit the active columns; while a weight is negative, remove the most negative one and fit the rest again.
+
+    ``start`` (all columns) only saves time.
 
     Returns:
         Weights of all columns, zero outside the ones kept, and (column, weight when removed) in order of removal.
     """
-    return _eliminate(_Solver(data.difference, data.weight), data.difference.shape[1], active, penalty, nonnegative)
+    solver = _Solver(data.difference, data.weight)
+    return _eliminate(solver, data.difference.shape[1], active, penalty, nonnegative, start=start)
 
 
 def _eliminate(
@@ -173,15 +192,16 @@ def _eliminate(
 
 def choose_penalty(
     data: PairData, active: IntArray, penalties: Sequence[float], *, folds: int, seed: int
-) -> tuple[float, list[dict[str, float]]]:
+) -> tuple[float, list[dict[str, float]], FloatArray | None]:
     """The penalty of lowest held-out log loss in cross-validation that never splits a prompt.
 
     The penalty is per pair, so that the choice made on a part of the pairs holds for all. Removals are left out here:
     they depend on the fold and would make the choice noisier without changing what the penalty has to do.
 
     Returns:
-        The penalty (of equal ones the strongest), and a record a penalty: ``penalty``, ``log_loss`` per pair. With
-        fewer than two prompts the strongest penalty is taken and the path is empty.
+        The penalty (of equal ones the strongest), a record a penalty (``penalty``, ``log_loss`` per pair), and the
+        weights of all columns fitted to all pairs with it, as a starting point. With fewer than two prompts the
+        strongest penalty is taken, the path is empty and there is no starting point.
     """
     from sklearn.model_selection import GroupKFold
 
@@ -190,21 +210,28 @@ def choose_penalty(
         raise InputError("penalties must be above 0", remedy="Give a list of positive numbers", field="penalties")
     n_folds = min(folds, data.n_groups)
     if n_folds < 2 or len(grid) == 1:
-        return grid[0], []
+        return grid[0], [], None
+    # Solutions on all pairs only serve as starting points, a step or two away from those of the folds.
+    whole = _Solver(data.difference[:, active], data.weight)
+    columns = np.arange(len(active))
+    starts: list[FloatArray] = []
+    for penalty in grid:
+        start = starts[-1] if starts else np.zeros(len(active))
+        starts.append(whole.fit(columns, penalty, start, tolerance=_ROUGH))
     losses = np.zeros(len(grid))
     splitter = GroupKFold(n_splits=n_folds, shuffle=True, random_state=seed)
     for fitted, held_out in splitter.split(data.difference, groups=data.group):
-        solver = _Solver(data.difference[fitted], data.weight[fitted])
+        solver = _Solver(data.difference[fitted][:, active], data.weight[fitted])
         difference = data.difference[held_out][:, active]
-        solver.features = solver.features[:, active]
-        columns = np.arange(len(active))
-        solution = np.zeros(len(active))
         for k, penalty in enumerate(grid):
-            solution = solver.fit(columns, penalty, solution)
+            solution = solver.fit(columns, penalty, starts[k], tolerance=_ROUGH)
             losses[k] += data.weight[held_out] @ np.logaddexp(0.0, -(difference @ solution))
     losses /= data.weight.sum()
     path = [{"penalty": penalty, "log_loss": float(loss)} for penalty, loss in zip(grid, losses, strict=True)]
-    return grid[int(losses.argmin())], path
+    best = int(losses.argmin())
+    start = np.zeros(data.difference.shape[1])
+    start[active] = starts[best]
+    return grid[best], path, start
 
 
 def weight_intervals(
