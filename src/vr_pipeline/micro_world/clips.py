@@ -18,7 +18,7 @@ class RenderedClips:
 
     Attributes:
         scenes: the scene of each clip.
-        judged_prompts: the prompt each clip is judged against; half of them describe another scene.
+        judged_prompts: the prompt each clip is judged against; each attribute is right in half of them.
         frames: uint8 [clips, frames, height, width, 3].
     """
 
@@ -44,7 +44,7 @@ def render_clips(count: int, *, seed: int, purpose: str, flaw_scale: float = 1.0
         prompt = prompts[index % len(prompts)]
         random = np.random.default_rng(sample_seed(seed, purpose, index))
         scenes.append(sample_scene(random, prompt, flaw_scale=flaw_scale))
-        judged.append(prompt if random.random() < 0.5 else perturbed_prompt(random, prompt))
+        judged.append(perturbed_prompt(random, prompt))
     return RenderedClips(scenes, judged, np.stack([render(scene) for scene in scenes]))
 
 
@@ -54,7 +54,7 @@ class GeneratedClips:
 
     Attributes:
         prompts: the prompt each clip was made for.
-        judged_prompts: the prompt each clip is judged against; half of them describe another scene.
+        judged_prompts: the prompt each clip is judged against; each attribute is right in half of them.
         seeds: seed of each clip.
         frames: uint8 [clips, frames, height, width, 3].
     """
@@ -73,5 +73,5 @@ def generate_clips(generator: Generator, count: int, *, seed: int, purpose: str)
     judged = []
     for prompt, own in zip(prompts, seeds, strict=True):
         random = np.random.default_rng(own)
-        judged.append(prompt if random.random() < 0.5 else perturbed_prompt(random, prompt))
+        judged.append(perturbed_prompt(random, prompt))
     return GeneratedClips(prompts, judged, seeds, generator.sample(prompts, seeds))

@@ -241,7 +241,7 @@ def answers(scene: Scene, prompt: str | None = None) -> dict[str, bool]:
     }
 
 
-def perturbed_prompt(random: np.random.Generator, prompt: str, probability: float = 0.35) -> str:
+def perturbed_prompt(random: np.random.Generator, prompt: str, probability: float = 0.5) -> str:
     """A prompt in which each named attribute was replaced with another value with the given probability."""
     colour, shape, direction, background = parse_prompt(prompt)
 
