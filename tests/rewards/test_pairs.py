@@ -18,7 +18,12 @@ from vr_pipeline.schemas import PreferencePairs
 
 
 def brute_force(
-    rewards: pd.DataFrame, strategy: str, min_margin: float, cap: int | None, group_size: int | None
+    rewards: pd.DataFrame,
+    strategy: str,
+    min_margin: float,
+    cap: int | None,
+    group_size: int | None,
+    dominance_tolerance: float,
 ) -> list[tuple[str, str]]:
     tolerance = 1e-9
     groups: dict[tuple[str, int], list[Any]] = {}
@@ -32,7 +37,8 @@ def brute_force(
             for winner, loser in ((one, other), (other, one)):
                 margin = winner.total - loser.total
                 dominates = all(
-                    getattr(winner, name) - getattr(loser, name) >= -tolerance for name in ("dim_x", "dim_y", "dim_z")
+                    getattr(winner, name) - getattr(loser, name) >= -dominance_tolerance
+                    for name in ("dim_x", "dim_y", "dim_z")
                 )
                 if margin > tolerance and margin >= min_margin - tolerance and (strategy == "dpo" or dominates):
                     candidates.append((-round(margin, 9), winner.video_id, loser.video_id))
@@ -70,14 +76,20 @@ def reward_tables(draw: st.DrawFn) -> pd.DataFrame:
     min_margin=st.sampled_from([0.0, 0.1, 0.3, 1.0]),
     cap=st.sampled_from([None, 1, 2, 5]),
     group_size=st.sampled_from([None, 2, 4]),
+    slack=st.sampled_from([1e-9, 0.15]),
 )
 def test_equals_brute_force(
-    rewards: pd.DataFrame, strategy: Any, min_margin: float, cap: int | None, group_size: int | None
+    rewards: pd.DataFrame, strategy: Any, min_margin: float, cap: int | None, group_size: int | None, slack: float
 ) -> None:
     pairs, counts = select_and_count_pairs(
-        rewards, strategy, min_margin=min_margin, max_pairs_per_prompt=cap, group_size=group_size
+        rewards,
+        strategy,
+        min_margin=min_margin,
+        max_pairs_per_prompt=cap,
+        group_size=group_size,
+        dominance_tolerance=slack,
     )
-    expected = brute_force(rewards, strategy, min_margin, cap, group_size)
+    expected = brute_force(rewards, strategy, min_margin, cap, group_size, slack)
     assert list(zip(pairs["winner_video_id"], pairs["loser_video_id"], strict=True)) == expected
     fates = counts.to_json()
     assert fates["candidates"] == sum(
@@ -91,7 +103,7 @@ def test_equals_brute_force(
         assert by_id.loc[pair.winner_video_id, "prompt_id"] == by_id.loc[pair.loser_video_id, "prompt_id"]
         gaps = [pair.dim_x_gap, pair.dim_y_gap, pair.dim_z_gap]
         assert sum(gaps) == pytest.approx(pair.margin)
-        assert pair.dominates == all(gap >= -1e-9 for gap in gaps)
+        assert pair.dominates == all(gap >= -slack for gap in gaps)
     PreferencePairs.validate(pairs)
 
 

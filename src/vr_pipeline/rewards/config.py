@@ -57,6 +57,12 @@ class PairSelectionParameters(Parameters):
         description="clips with sample_index in the same block of this length form a group, number; null: all clips "
         "of a prompt",
     )
+    dominance_tolerance: float = Field(
+        0.0,
+        ge=0,
+        description="how far the better clip may be behind in a dimension and still dominate, in units of the reward; "
+        "0 allows for float noise only (right for binary answers)",
+    )
     mpo: PairStrategyParameters = Field(
         PairStrategyParameters(), description="pairs in which one clip dominates in every dimension"
     )

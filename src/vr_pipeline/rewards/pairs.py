@@ -69,6 +69,7 @@ def select_pairs(
     min_margin: float = 0.0,
     max_pairs_per_prompt: int | None = 1,
     group_size: int | None = None,
+    dominance_tolerance: float = TOLERANCE,
 ) -> pd.DataFrame:
     """Pairs of a better and a worse clip of the same prompt.
 
@@ -83,6 +84,9 @@ def select_pairs(
             then the loser's identifier; None keeps all.
         group_size: pairs only among clips of a prompt whose ``sample_index`` falls in the same block of this length
             (0 to group_size - 1, and so on); the cap then holds in each block. None takes the whole prompt.
+        dominance_tolerance: how far the better clip may be behind in a dimension and still dominate, in units of the
+            reward. Rewards of binary answers take few values and need none beyond float noise; with probabilities two
+            clips without a flaw differ in the third digit, which says nothing about either.
 
     Returns:
         prompt_id, winner_video_id, loser_video_id, margin, dominates, and ``dim_<name>_gap`` (winner minus loser) a
@@ -98,6 +102,7 @@ def select_pairs(
         min_margin=min_margin,
         max_pairs_per_prompt=max_pairs_per_prompt,
         group_size=group_size,
+        dominance_tolerance=dominance_tolerance,
     )
     return pairs
 
@@ -109,9 +114,13 @@ def select_and_count_pairs(
     min_margin: float = 0.0,
     max_pairs_per_prompt: int | None = 1,
     group_size: int | None = None,
+    dominance_tolerance: float = TOLERANCE,
 ) -> tuple[pd.DataFrame, PairCounts]:
     """As :func:`select_pairs`, with the fate of every candidate."""
     _check_options(strategy, min_margin, max_pairs_per_prompt, group_size)
+    if not dominance_tolerance >= 0:
+        raise InputError("the tolerance is negative", remedy="Give 0 or more", field="dominance_tolerance")
+    tolerance = max(dominance_tolerance, TOLERANCE)
     dimensions = [str(name) for name in rewards.columns if str(name).startswith("dim_")]
     table = _Clips.make(rewards, dimensions, group_size)
     counts = {"candidates": 0, "tied": 0, "not_dominating": 0, "below_margin": 0}
@@ -125,7 +134,7 @@ def select_and_count_pairs(
         swap = difference < 0
         winner, loser = np.where(swap, second, first), np.where(swap, first, second)
         margin = np.abs(difference)
-        dominates = np.asarray((table.values[winner] - table.values[loser] >= -TOLERANCE).all(axis=1), dtype=bool)
+        dominates = np.asarray((table.values[winner] - table.values[loser] >= -tolerance).all(axis=1), dtype=bool)
         passed = margin >= min_margin - TOLERANCE
         if strategy == "mpo":
             counts["not_dominating"] += int((~dominates).sum())

@@ -19,14 +19,14 @@ def select_mpo_pairs(
     rewards: pd.DataFrame, checklist: Checklist, parameters: PairSelectionParameters
 ) -> tuple[pd.DataFrame, dict[str, int]]:
     """Pairs in which the better clip is at least as good in every dimension, and the fates of all candidates."""
-    return _select(rewards, checklist, "mpo", parameters.mpo, parameters.group_size)
+    return _select(rewards, checklist, "mpo", parameters.mpo, parameters)
 
 
 def select_dpo_pairs(
     rewards: pd.DataFrame, checklist: Checklist, parameters: PairSelectionParameters
 ) -> tuple[pd.DataFrame, dict[str, int]]:
     """Pairs by total reward alone, and the fates of all candidates."""
-    return _select(rewards, checklist, "dpo", parameters.dpo, parameters.group_size)
+    return _select(rewards, checklist, "dpo", parameters.dpo, parameters)
 
 
 def report_pair_selection(
@@ -46,6 +46,7 @@ def draw_pair_plots(
         min_margin=parameters.mpo.min_margin,
         max_pairs_per_prompt=None,
         group_size=parameters.group_size,
+        dominance_tolerance=parameters.dominance_tolerance,
     )
     return plots.gap_by_dimension(candidates), plots.pair_fates(report)
 
@@ -55,7 +56,7 @@ def _select(
     checklist: Checklist,
     strategy: Strategy,
     limits: PairStrategyParameters,
-    group_size: int | None,
+    parameters: PairSelectionParameters,
 ) -> tuple[pd.DataFrame, dict[str, int]]:
     expected = [f"dim_{name}" for name in checklist.dimensions]
     found = [name for name in rewards.columns if name.startswith("dim_")]
@@ -71,6 +72,7 @@ def _select(
         strategy,
         min_margin=limits.min_margin,
         max_pairs_per_prompt=limits.max_pairs_per_group,
-        group_size=group_size,
+        group_size=parameters.group_size,
+        dominance_tolerance=parameters.dominance_tolerance,
     )
     return pairs, counts.to_json()
