@@ -151,6 +151,23 @@ def test_catalog_entries_have_layers_and_stay_in_the_project(catalog):
         assert Path(place).parts[0] in {"data", "conf"}, name
 
 
+def test_what_is_marked_for_mlflow_can_be_found(catalog):
+    from kedro.io import DataCatalog
+
+    from vr_pipeline.hooks.mlflow_tracking import mark_of
+    from vr_pipeline.hooks.summary import stored_at
+
+    entries = DataCatalog.from_config(catalog)
+    marked = [name for name in catalog if mark_of(entries, name)]
+    assert {"evaluation_metrics", "evaluation_report", "policy_mpo", "policy_dpo", "reward_weights"} <= set(marked)
+    for name in marked:
+        place = stored_at(entries, name)
+        assert place is not None, name
+        assert str(place).endswith(catalog[name].get("filepath", catalog[name].get("path"))), name
+    metrics = catalog["evaluation_metrics"]["metadata"]["mlflow"]
+    assert metrics == {"metrics": True}
+
+
 def test_no_two_nodes_write_to_one_place(pipelines, catalog):
     made = {dataset for name in SINGLE for dataset in pipelines[name].all_outputs()} & set(catalog)
     places = [catalog[name].get("filepath", catalog[name].get("path")) for name in made]

@@ -352,17 +352,26 @@ def test_batches_may_arrive_in_any_order(folder, reference):
     assert tree(folder) == reference
 
 
-def test_disk_full_names_the_cause_and_keeps_what_is_there(folder, reference, monkeypatch):
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        (errno.ENOSPC, "no space is left on the disk"),
+        (errno.EDQUOT, "no space is left on the disk"),
+        (errno.EROFS, "the folder cannot be written"),
+        (errno.EACCES, "the folder cannot be written"),
+    ],
+)
+def test_a_write_that_fails_names_the_cause_and_keeps_what_is_there(folder, reference, monkeypatch, number, message):
     original = JsonFormat.write
 
-    def full(self, path, content, item):
+    def failing(self, path, content, item):
         if item.key == "item4":
             path.write_text("half")
-            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+            raise OSError(number, os.strerror(number), str(path))
         return original(self, path, content, item)
 
-    monkeypatch.setattr(JsonFormat, "write", full)
-    with pytest.raises(DatasetError, match="no space is left on the disk"):
+    monkeypatch.setattr(JsonFormat, "write", failing)
+    with pytest.raises(DatasetError, match=message):
         dataset(folder).save(plan(Maker()))
     assert not list(folder.glob(".tmp*"))
     monkeypatch.setattr(JsonFormat, "write", original)
