@@ -31,10 +31,23 @@ class PreferenceTrainingParameters(Parameters):
     label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="Assumed share of wrong labels.")
     steps: int = Field(500, ge=1, description="Optimiser steps.")
     batch_size: int = Field(32, ge=1, description="Pairs a step.")
+    micro_batch_size: Optional[int] = Field(
+        None, ge=1, description="Pairs that go through the network at once; gradients add up. Null for all of a step."
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="Compute activations again in the backward pass: less memory, about a third more time."
+    )
     learning_rate: float = Field(5e-6, gt=0, description="Peak learning rate.")
     warmup_steps: int = Field(100, ge=0, description="Steps of linear warm-up, followed by linear decay to zero.")
     weight_decay: float = Field(0.0, ge=0, description="Weight decay of AdamW.")
     max_gradient_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm.")
+    collapse_loss: float = Field(
+        0.01,
+        ge=0,
+        description="Training stops if its loss over 25 steps is below this while winners are modelled worse than by "
+        "the reference: losers are then pushed away and nothing is learned. 0 switches the rule off.",
+    )
+    checkpoint_every: int = Field(0, ge=0, description="Steps between checkpoints; 0 for none.")
     seed: int = Field(0, description="Seed of adapter, order, noise and timesteps.")
     threads: Optional[int] = Field(None, ge=1, description="CPU threads; another number may round differently.")
     adapter: AdapterParameters = Field(default_factory=AdapterParameters, description="Low-rank adapter.")
@@ -46,5 +59,8 @@ class DpoTrainingParameters(Parameters):
     generator: GeneratorParameters = Field(description="The generator to train; the same as in video_generation.")
     training: PreferenceTrainingParameters = Field(
         default_factory=PreferenceTrainingParameters, description="Training on preference pairs."
+    )
+    checkpoints: Optional[str] = Field(
+        None, description="Folder of the checkpoints from which a killed training goes on; null for none."
     )
     encode_batch_size: int = Field(64, ge=1, description="Clips encoded together, and kept in one file of latents.")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -44,9 +45,7 @@ def plan_latents(
         items.append(
             WorkItem(
                 key=f"latents-{start // shard_size:06d}",
-                identity=content_hash(
-                    "latents", weights, parameters.dtype, *members, *contents
-                ),
+                identity=content_hash("latents", weights, parameters.dtype, *members, *contents),
                 metadata={"video_ids": " ".join(members)},
             )
         )
@@ -69,8 +68,34 @@ def _encode_shard(generator: Generator, folder: ItemFolder, video_ids: Sequence[
     return {video_id: row.clone() for video_id, row in zip(video_ids, latents, strict=True)}
 
 
-def read_latents(folder: ItemFolder) -> dict[str, torch.Tensor]:
-    """All latents of the shards by video_id."""
-    import torch
+class LatentShards(Mapping[str, "torch.Tensor"]):
+    """Latents by video_id, read from their shards when they are asked for.
 
-    return {video_id: torch.as_tensor(value) for key in folder.keys for video_id, value in folder.load(key).items()}
+    Shards are mapped, not loaded, so that memory does not grow with the number of clips.
+    """
+
+    def __init__(self, folder: ItemFolder) -> None:
+        self._folder = folder
+        self._shard_of: dict[str, str] = {}
+        for key in folder.keys:
+            names = self._open(folder.path(key)).keys()
+            self._shard_of |= dict.fromkeys(names, key)
+        self._open_shards: dict[str, Any] = {}
+
+    @staticmethod
+    def _open(path: Path) -> Any:
+        from safetensors import safe_open
+
+        return safe_open(path, framework="pt")
+
+    def __getitem__(self, video_id: str) -> torch.Tensor:
+        key = self._shard_of[video_id]
+        if key not in self._open_shards:
+            self._open_shards[key] = self._open(self._folder.path(key))
+        return self._open_shards[key].get_tensor(video_id)  # type: ignore[no-any-return]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._shard_of)
+
+    def __len__(self) -> int:
+        return len(self._shard_of)

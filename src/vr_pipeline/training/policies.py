@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -11,7 +12,7 @@ from vr_pipeline.generators import load_generator
 from vr_pipeline.generators.contract import Adapter
 from vr_pipeline.identifiers import content_hash, pair_id
 from vr_pipeline.training.config import DpoTrainingParameters
-from vr_pipeline.training.latents import read_latents
+from vr_pipeline.training.latents import LatentShards
 from vr_pipeline.training.preference_trainer import TrainingPair, train_on_pairs
 
 if TYPE_CHECKING:
@@ -46,13 +47,15 @@ def train_policy_on_pairs(
         condition = generator.encode_prompts([texts[name] for name in chunk])
         for row, name in enumerate(chunk):
             conditions[name] = {key: value[row : row + 1] for key, value in condition.items()}
+    identity = content_hash(*sorted(pair.pair_id + pair.winner for pair in training_pairs))
     log = train_on_pairs(
         generator,
         training_pairs,
-        read_latents(latents),
+        LatentShards(latents),
         conditions,
         parameters.training,
         description=f"train on {len(training_pairs)} pairs",
+        checkpoint=Path(parameters.checkpoints) / f"{identity}.safetensors" if parameters.checkpoints else None,
     )
     training = parameters.training
     provenance = {
@@ -66,6 +69,6 @@ def train_policy_on_pairs(
         "steps": training.steps,
         "seed": training.seed,
         "pairs": len(training_pairs),
-        "pairs_identity": content_hash(*sorted(pair.pair_id + pair.winner for pair in training_pairs)),
+        "pairs_identity": identity,
     }
     return replace(generator.adapter(), provenance=provenance), log

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +14,8 @@ from tqdm import tqdm
 
 from vr_pipeline.errors import InputError, PipelineError
 from vr_pipeline.generators.contract import Condition, Generator
-from vr_pipeline.identifiers import sample_seed
+from vr_pipeline.identifiers import content_hash, sample_seed
+from vr_pipeline.training.checkpoints import LogRows, load_checkpoint, save_checkpoint
 from vr_pipeline.training.config import PreferenceTrainingParameters
 from vr_pipeline.training.determinism import deterministic
 
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
     import torch
 
 logger = logging.getLogger(__name__)
+
+_COLLAPSE_WINDOW = 25
+"""Steps over which the rule of collapse looks."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,7 @@ def train_on_pairs(
     parameters: PreferenceTrainingParameters,
     *,
     description: str = "train",
+    checkpoint: Path | None = None,
 ) -> pd.DataFrame:
     """Add an adapter to the generator and train it on the pairs.
 
@@ -77,14 +83,16 @@ def train_on_pairs(
         conditions: text conditions by prompt identifier, every tensor [1, ...].
         parameters: settings.
         description: label of the progress bar.
+        checkpoint: file that takes the state every ``checkpoint_every`` steps; a training that finds its own state
+            there goes on from it. It is deleted at the end.
 
     Returns:
         the training log, one row a step: loss, implicit accuracy, errors against the reference, quantiles of the term
         inside the sigmoid, saturation, gradient norm, learning rate.
 
     Raises:
-        InputError: if there are no pairs.
-        PipelineError: if the loss is not finite.
+        InputError: if there are no pairs, or a pair's latents or text condition are missing.
+        PipelineError: if the loss is not finite, or the training collapses.
     """
     import torch
 
@@ -93,8 +101,9 @@ def train_on_pairs(
             "there are no preference pairs to train on",
             remedy="lower pair_selection's margin, make more videos a prompt, or check the rewards",
         )
+    _check_complete(pairs, latents, conditions)
     device = next(generator.denoiser.parameters()).device
-    rows: list[dict[str, float]] = []
+    identity = training_identity(generator, pairs, parameters)
     with deterministic(parameters.threads):
         weights = generator.add_adapter(
             rank=parameters.adapter.rank,
@@ -102,29 +111,38 @@ def train_on_pairs(
             targets=parameters.adapter.targets,
             seed=sample_seed(parameters.seed, "adapter", 0),
         )
+        if parameters.gradient_checkpointing:
+            generator.denoiser.enable_gradient_checkpointing()  # type: ignore[operator]
+        # Dropout, where a configuration has any, would give policy and reference different networks.
+        generator.denoiser.eval()
         optimizer = torch.optim.AdamW(
             weights, lr=parameters.learning_rate, weight_decay=parameters.weight_decay, fused=True
         )
-        generator.denoiser.train()
-        epoch, order = 0, pair_order(pairs, epoch=0, seed=parameters.seed)
-        progress = tqdm(range(1, parameters.steps + 1), desc=description, unit="step", mininterval=1.0)
+        done, rows = 0, LogRows()
+        if checkpoint is not None:
+            done, rows = load_checkpoint(checkpoint, identity=identity, weights=weights, optimizer=optimizer)
+            if done:
+                logger.info("%s: goes on after step %d of %d", description, done, parameters.steps)
+        order = _Order(pairs, parameters.seed)
+        progress = tqdm(
+            range(done + 1, parameters.steps + 1),
+            initial=done,
+            total=parameters.steps,
+            desc=description,
+            unit="step",
+            mininterval=1.0,
+        )
         for step in progress:
-            chosen: list[tuple[TrainingPair, int]] = []
-            while len(chosen) < parameters.batch_size:
-                if not order:
-                    epoch += 1
-                    order = pair_order(pairs, epoch=epoch, seed=parameters.seed)
-                chosen.append((pairs[order.pop(0)], epoch))
-            batch = _collate(generator, chosen, latents, conditions, parameters.seed, device)
-            loss, statistics = _loss(generator, batch, parameters)
+            first = (step - 1) * parameters.batch_size
+            chosen = [order[position] for position in range(first, first + parameters.batch_size)]
+            optimizer.zero_grad(set_to_none=True)
+            loss, statistics = _accumulate(generator, chosen, latents, conditions, parameters, device)
             if not torch.isfinite(loss):
                 raise PipelineError(
                     f"The loss is not finite at step {step} of {description}. Lower the learning rate "
                     f"({parameters.learning_rate}) or beta ({parameters.beta}), or train in float32; nothing of this "
                     "training was kept."
                 )
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
             norm = torch.nn.utils.clip_grad_norm_(weights, parameters.max_gradient_norm)
             rate = parameters.learning_rate * learning_rate_factor(
                 step, warmup_steps=min(parameters.warmup_steps, parameters.steps), steps=parameters.steps
@@ -134,9 +152,97 @@ def train_on_pairs(
             optimizer.step()
             row = _log_row(step, loss, statistics, norm, rate)
             rows.append(row)
+            _check_collapse(rows, parameters, description)
             progress.set_postfix(loss=f"{row['loss']:.3f}", refresh=False)
-        generator.denoiser.eval()
+            if checkpoint is not None and parameters.checkpoint_every and step % parameters.checkpoint_every == 0:
+                save_checkpoint(
+                    checkpoint, identity=identity, step=step, weights=weights, optimizer=optimizer, rows=rows
+                )
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
     return pd.DataFrame(rows)
+
+
+def training_identity(
+    generator: Generator, pairs: Sequence[TrainingPair], parameters: PreferenceTrainingParameters
+) -> str:
+    """Hash of what determines a training: the generator, the pairs whatever their order, and the settings."""
+    return content_hash(
+        "training",
+        generator.identity,
+        parameters.model_dump_json(exclude={"checkpoint_every"}),
+        *sorted(f"{pair.pair_id} {pair.prompt_id} {pair.winner} {pair.loser}" for pair in pairs),
+    )
+
+
+def _check_complete(
+    pairs: Sequence[TrainingPair], latents: Mapping[str, torch.Tensor], conditions: Mapping[str, Condition]
+) -> None:
+    for what, known, wanted in (
+        ("latents", latents, {name for pair in pairs for name in (pair.winner, pair.loser)}),
+        ("text condition", conditions, {pair.prompt_id for pair in pairs}),
+    ):
+        missing = sorted(wanted - set(known))
+        if missing:
+            raise InputError(
+                f"{len(missing)} of {len(wanted)} have no {what}, {missing[0]!r} the first",
+                remedy="run the pipeline dpo_training from its start, so that all clips and prompts of the pairs are "
+                "encoded",
+            )
+
+
+def _check_collapse(rows: LogRows, parameters: PreferenceTrainingParameters, description: str) -> None:
+    recent = rows[-_COLLAPSE_WINDOW:]
+    if len(recent) < _COLLAPSE_WINDOW or "winner_change" not in recent[-1]:
+        return
+    loss = float(np.mean([row["loss"] for row in recent]))
+    change = float(np.mean([row["winner_change"] for row in recent]))
+    if loss < parameters.collapse_loss and change > 0:
+        raise PipelineError(
+            f"Training collapsed at step {int(recent[-1]['step'])} of {description}: the loss is {loss:.2g} because "
+            f"losers are modelled badly, while winners are modelled worse than by the reference (by {change:.2g}). "
+            f"Lower the learning rate ({parameters.learning_rate}), raise supervised_weight "
+            f"({parameters.supervised_weight}), or set collapse_loss to 0 to go on regardless."
+        )
+
+
+class _Order:
+    """The pair at every position of a training that goes through all pairs again and again, and its epoch."""
+
+    def __init__(self, pairs: Sequence[TrainingPair], seed: int) -> None:
+        self.pairs, self.seed = pairs, seed
+        self.epoch = -1
+        self.order: list[int] = []
+
+    def __getitem__(self, position: int) -> tuple[TrainingPair, int]:
+        epoch, place = divmod(position, len(self.pairs))
+        if epoch != self.epoch:
+            self.epoch, self.order = epoch, pair_order(self.pairs, epoch=epoch, seed=self.seed)
+        return self.pairs[self.order[place]], epoch
+
+
+def _accumulate(
+    generator: Generator,
+    chosen: Sequence[tuple[TrainingPair, int]],
+    latents: Mapping[str, torch.Tensor],
+    conditions: Mapping[str, Condition],
+    parameters: PreferenceTrainingParameters,
+    device: torch.device,
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Loss and statistics of a step's pairs; their gradients are added up, some pairs at a time."""
+    import torch
+
+    size = parameters.micro_batch_size or len(chosen)
+    losses, parts = [], []
+    for start in range(0, len(chosen), size):
+        some = chosen[start : start + size]
+        batch = _collate(generator, some, latents, conditions, parameters.seed, device)
+        loss, statistics = _loss(generator, batch, parameters)
+        loss = loss * (len(some) / len(chosen))
+        loss.backward()
+        losses.append(loss.detach())
+        parts.append(statistics)
+    return torch.stack(losses).sum(), {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,66 @@
+"""A training that takes a second."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import tiny_models
+from vr_pipeline.generators import load_generator
+from vr_pipeline.generators.config import GeneratorParameters
+from vr_pipeline.generators.contract import Condition, Generator
+from vr_pipeline.training.config import AdapterParameters, PreferenceTrainingParameters
+from vr_pipeline.training.preference_trainer import TrainingPair
+
+
+@dataclass(frozen=True)
+class Toy:
+    """A training that takes a second: winners are rendered clips, losers their negatives."""
+
+    settings: GeneratorParameters
+    pairs: list[TrainingPair]
+    latents: dict[str, torch.Tensor]
+    conditions: dict[str, Condition]
+
+    def generator(self) -> Generator:
+        return load_generator(self.settings)
+
+    @staticmethod
+    def parameters(**changes: object) -> PreferenceTrainingParameters:
+        return PreferenceTrainingParameters(
+            **(
+                {
+                    "beta": 10.0,
+                    "steps": 6,
+                    "batch_size": 4,
+                    "learning_rate": 1e-2,
+                    "warmup_steps": 2,
+                    "threads": 1,
+                    "adapter": AdapterParameters(rank=2, alpha=4.0),
+                }
+                | changes
+            )
+        )
+
+
+def make_toy(folder: Path) -> Toy:
+    """Save the tiny generator in ``folder`` and encode its clips."""
+    from vr_pipeline.micro_world.clips import render_clips
+    from vr_pipeline.micro_world.world import all_prompts
+
+    settings = tiny_models.micro_world_parameters(tiny_models.save_micro_world(folder))
+    generator = load_generator(settings)
+    prompts = all_prompts()[:6]
+    clips = render_clips(12, seed=1, purpose="toy").frames
+    # Losers are losers for one plain reason: they are inverted.
+    clips = np.where(np.arange(12)[:, None, None, None, None] % 2 == 0, clips, 255 - clips)
+    latents = generator.encode_frames(clips)
+    return Toy(
+        settings=settings,
+        pairs=[TrainingPair(f"pair {row}", prompts[row], f"w{row}", f"l{row}") for row in range(6)],
+        latents={f"{'wl'[row % 2]}{row // 2}": latents[row] for row in range(12)},
+        conditions={prompt: generator.encode_prompts([prompt]) for prompt in prompts},
+    )

@@ -1,0 +1,305 @@
+"""The trainer on a toy problem: what it must not depend on, that it learns, and that it stops where it should."""
+
+from __future__ import annotations
+
+import logging
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from toy_training import Toy
+from vr_pipeline.errors import InputError, PipelineError
+from vr_pipeline.generators.contract import Adapter, Generator
+from vr_pipeline.training import preference_trainer
+from vr_pipeline.training.preference_trainer import (
+    TrainingPair,
+    learning_rate_factor,
+    pair_order,
+    train_on_pairs,
+    training_identity,
+)
+
+
+def train(toy: Toy, generator: Generator | None = None, **changes: object) -> tuple[Adapter, pd.DataFrame]:
+    generator = generator or toy.generator()
+    log = train_on_pairs(generator, toy.pairs, toy.latents, toy.conditions, toy.parameters(**changes))
+    return generator.adapter(), log
+
+
+def largest_difference(first: Adapter, second: Adapter) -> float:
+    assert first.tensors.keys() == second.tensors.keys()
+    return max(float((first.tensors[name] - second.tensors[name]).abs().max()) for name in first.tensors)
+
+
+def test_the_first_loss_is_exactly_log_two_and_two_runs_are_identical(toy: Toy) -> None:
+    first, log = train(toy)
+    second, other = train(toy)
+    assert log["loss"].iloc[0] == torch.tensor(2.0).log().item()
+    assert log["loss"].iloc[1] != log["loss"].iloc[0]
+    assert log["step"].tolist() == [1, 2, 3, 4, 5, 6]
+    assert first.identity == second.identity
+    assert log.equals(other)
+    assert train(toy, seed=1)[0].identity != first.identity
+
+
+def test_the_order_of_the_pairs_given_is_irrelevant(toy: Toy) -> None:
+    adapter, log = train(toy)
+    generator = toy.generator()
+    shuffled = [toy.pairs[at] for at in (3, 0, 5, 1, 4, 2)]
+    other = train_on_pairs(generator, shuffled, toy.latents, toy.conditions, toy.parameters())
+    assert generator.adapter().identity == adapter.identity
+    assert other.equals(log)
+
+
+def test_an_epoch_holds_every_pair_once_and_epochs_differ(toy: Toy) -> None:
+    orders = [pair_order(toy.pairs, epoch=epoch, seed=0) for epoch in range(5)]
+    assert all(sorted(order) == list(range(6)) for order in orders)
+    assert len({tuple(order) for order in orders}) > 1
+
+
+def test_noise_and_timestep_are_shared_by_a_pair_and_belong_to_it(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    batches: list[preference_trainer._Batch] = []
+    names: list[list[tuple[str, int]]] = []
+    collate = preference_trainer._collate
+
+    def spy(generator, chosen, *rest):  # type: ignore[no-untyped-def]
+        batches.append(collate(generator, chosen, *rest))
+        names.append([(pair.pair_id, epoch) for pair, epoch in chosen])
+        return batches[-1]
+
+    monkeypatch.setattr(preference_trainer, "_collate", spy)
+    train(toy, steps=4)
+    train(toy, steps=4, batch_size=3)
+    noise_of: dict[tuple[str, int], tuple[torch.Tensor, float]] = {}
+    for batch, members in zip(batches, names, strict=True):
+        winners, losers = batch.noise.chunk(2)
+        assert torch.equal(winners, losers)
+        assert torch.equal(*batch.timesteps.chunk(2))
+        for row, member in enumerate(members):
+            known = noise_of.setdefault(member, (winners[row], float(batch.timesteps[row])))
+            # Another batch size draws the same noise for the same pair in the same epoch.
+            assert torch.equal(known[0], winners[row])
+            assert known[1] == float(batch.timesteps[row])
+    drawn = [value for _, (value, _) in sorted(noise_of.items())]
+    assert len(drawn) > len(toy.pairs)
+    assert not any(torch.equal(drawn[0], other) for other in drawn[1:])
+
+
+def test_within_the_reference_context_the_network_is_the_original(toy: Toy) -> None:
+    generator = toy.generator()
+    arguments = (
+        torch.stack(list(toy.latents.values())[:2]),
+        torch.randn(2, *next(iter(toy.latents.values())).shape, generator=torch.Generator().manual_seed(0)),
+        torch.tensor([300, 800]),
+        {name: value.repeat(2, 1, 1) for name, value in next(iter(toy.conditions.values())).items()},
+    )
+    before = {name: value.clone() for name, value in generator.denoiser.state_dict().items()}
+    with torch.no_grad():
+        original = generator.prediction_error(*arguments)
+    train(toy, generator)
+    with torch.no_grad():
+        trained = generator.prediction_error(*arguments)
+        with generator.reference():
+            reference = generator.prediction_error(*arguments)
+        again = generator.prediction_error(*arguments)
+    assert torch.equal(reference, original)
+    assert not torch.equal(trained, original)
+    assert torch.equal(trained, again)
+    # Only the adapter was trained: all weights of the network are still there and unchanged.
+    after = {name.replace(".base_layer", ""): value for name, value in generator.denoiser.state_dict().items()}
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+
+
+def test_the_reference_is_left_even_if_something_fails_in_it(toy: Toy) -> None:
+    generator = toy.generator()
+    generator.add_adapter(rank=2, alpha=2.0, targets=None, seed=0)
+
+    def fail() -> None:
+        with generator.reference():
+            raise RuntimeError("inside")
+
+    with pytest.raises(RuntimeError, match="inside"):
+        fail()
+    assert all(
+        not module.disable_adapters
+        for module in generator.denoiser.modules()
+        if hasattr(module, "disable_adapters") and not callable(module.disable_adapters)
+    )
+
+
+def test_training_learns_to_tell_winners_from_losers(toy: Toy) -> None:
+    # The term on winners keeps the untrained network from the easy way out, which is to model losers worse.
+    _, log = train(toy, steps=40, batch_size=6, beta=5.0, learning_rate=5e-3, supervised_weight=1.0)
+    start, end = log.iloc[:5], log.iloc[-10:]
+    preference_loss = log["loss"] - log["winner_error"]
+    assert preference_loss.iloc[0] == pytest.approx(math.log(2), rel=1e-6)
+    assert preference_loss.iloc[-10:].mean() < 0.8 * math.log(2)
+    assert end["implicit_accuracy"].mean() > 0.8
+    # The margin grows, and not only because losers get worse.
+    assert end["logit_p50"].mean() > start["logit_p50"].mean() + 0.2
+    assert end["winner_change"].mean() < 0
+    assert (log["gradient_norm"] > 0).all()
+
+
+def test_supervised_training_lowers_the_winners_error(toy: Toy) -> None:
+    _, log = train(toy, steps=40, loss="supervised")
+    assert log["winner_error"].iloc[-10:].mean() < 0.9 * log["winner_error"].iloc[:10].mean()
+
+
+@pytest.mark.parametrize("loss", ["flow_dpo", "mapo"])
+def test_other_losses_train(toy: Toy, loss: str) -> None:
+    adapter, log = train(toy, steps=3, loss=loss, beta=0.5, supervised_weight=0.1)
+    assert np.isfinite(log["loss"]).all()
+    assert any(bool(value.any()) for name, value in adapter.tensors.items() if "lora_B" in name)
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_accumulated_gradients_equal_those_of_the_whole_batch(toy: Toy, size: int) -> None:
+    whole, log = train(toy)
+    parts, other = train(toy, micro_batch_size=size)
+    assert largest_difference(whole, parts) < 1e-5
+    np.testing.assert_allclose(other["loss"], log["loss"], rtol=1e-5)
+    np.testing.assert_allclose(other["gradient_norm"], log["gradient_norm"], rtol=1e-4)
+    assert list(other.columns) == list(log.columns)
+
+
+def test_gradient_checkpointing_changes_nothing(toy: Toy) -> None:
+    whole, log = train(toy)
+    again, other = train(toy, gradient_checkpointing=True)
+    assert largest_difference(whole, again) < 1e-6
+    np.testing.assert_allclose(other["loss"], log["loss"], rtol=1e-6)
+
+
+class Killed(BaseException):
+    """What a kill looks like from inside."""
+
+
+@pytest.mark.parametrize("killed_after", [2, 3, 5])
+def test_a_killed_training_goes_on_to_the_identical_result(
+    toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_after: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected, log = train(toy)
+    file = tmp_path / "state" / "training.safetensors"
+    parameters = toy.parameters(checkpoint_every=2)
+    log_row = preference_trainer._log_row
+
+    def killing(step: int, *rest: object) -> dict[str, float]:
+        if step > killed_after:
+            raise Killed
+        return log_row(step, *rest)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(preference_trainer, "_log_row", killing)
+        with pytest.raises(Killed):
+            train_on_pairs(toy.generator(), toy.pairs, toy.latents, toy.conditions, parameters, checkpoint=file)
+    assert file.is_file()
+    generator = toy.generator()
+    with caplog.at_level(logging.INFO):
+        resumed = train_on_pairs(generator, toy.pairs, toy.latents, toy.conditions, parameters, checkpoint=file)
+    assert f"after step {killed_after // 2 * 2} of 6" in caplog.text
+    assert generator.adapter().identity == expected.identity
+    assert resumed.equals(log)
+    assert not file.exists()
+    assert list(file.parent.iterdir()) == []
+
+
+def test_a_checkpoint_of_another_training_is_not_used(toy: Toy, tmp_path: Path) -> None:
+    file = tmp_path / "training.safetensors"
+    generator = toy.generator()
+    other = toy.parameters(seed=3)
+    weights = generator.add_adapter(rank=2, alpha=4.0, targets=None, seed=0)
+    optimizer = torch.optim.AdamW(weights)
+    preference_trainer.save_checkpoint(
+        file,
+        identity=training_identity(generator, toy.pairs, other),
+        step=4,
+        weights=weights,
+        optimizer=optimizer,
+        rows=[],
+    )
+    log = train_on_pairs(generator, toy.pairs, toy.latents, toy.conditions, toy.parameters(), checkpoint=file)
+    assert len(log) == 6
+
+
+def test_a_damaged_checkpoint_is_named(toy: Toy, tmp_path: Path) -> None:
+    file = tmp_path / "training.safetensors"
+    file.write_bytes(b"no checkpoint at all")
+    with pytest.raises(InputError, match=r"training\.safetensors: the checkpoint of a training is damaged"):
+        train_on_pairs(toy.generator(), toy.pairs, toy.latents, toy.conditions, toy.parameters(), checkpoint=file)
+
+
+def test_a_training_can_follow_another_on_the_same_generator(toy: Toy) -> None:
+    generator = toy.generator()
+    first, _ = train(toy, generator)
+    second, _ = train(toy, generator)
+    assert first.identity == second.identity
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_step_and_what_to_do(toy: Toy) -> None:
+    broken = toy.latents | {"w3": torch.full_like(toy.latents["w3"], float("nan"))}
+    with pytest.raises(PipelineError, match=r"not finite at step \d.*learning rate"):
+        train_on_pairs(toy.generator(), toy.pairs, broken, toy.conditions, toy.parameters())
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_collapse_stops_and_can_be_ignored() -> None:
+    rows = [{"step": float(step), "loss": 1e-4, "winner_change": 0.2} for step in range(1, 26)]
+    parameters = Toy.parameters()
+    with pytest.raises(PipelineError, match="collapsed at step 25 of toy"):
+        preference_trainer._check_collapse(rows, parameters, "toy")
+    preference_trainer._check_collapse(rows[:-1], parameters, "toy")
+    preference_trainer._check_collapse(rows, Toy.parameters(collapse_loss=0), "toy")
+    healthy = [row | {"winner_change": -0.2} for row in rows]
+    preference_trainer._check_collapse(healthy, parameters, "toy")
+    early = [row | {"loss": 0.5} for row in rows]
+    preference_trainer._check_collapse(early, parameters, "toy")
+
+
+def test_no_pairs_and_missing_latents_or_texts_are_named(toy: Toy) -> None:
+    generator = toy.generator()
+    with pytest.raises(InputError, match="no preference pairs"):
+        train_on_pairs(generator, [], toy.latents, toy.conditions, toy.parameters())
+    unknown = [TrainingPair("x", toy.pairs[0].prompt_id, "w0", "elsewhere")]
+    with pytest.raises(InputError, match=r"1 of 2 have no latents, 'elsewhere'"):
+        train_on_pairs(generator, unknown, toy.latents, toy.conditions, toy.parameters())
+    with pytest.raises(InputError, match="no text condition, 'unheard'"):
+        train_on_pairs(
+            generator, [TrainingPair("x", "unheard", "w0", "l0")], toy.latents, toy.conditions, toy.parameters()
+        )
+
+
+def test_targets_that_match_no_layer_are_named(toy: Toy) -> None:
+    with pytest.raises((InputError, ValueError), match="target"):
+        toy.generator().add_adapter(rank=2, alpha=2.0, targets=["no_such_layer"], seed=0)
+
+
+def test_the_learning_rate_rises_and_falls_linearly() -> None:
+    factors = [learning_rate_factor(step, warmup_steps=4, steps=10) for step in range(1, 11)]
+    np.testing.assert_allclose(factors, [0.25, 0.5, 0.75, 1.0, 1.0, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6])
+    assert learning_rate_factor(1, warmup_steps=0, steps=5) == 1.0
+    assert [learning_rate_factor(step, warmup_steps=2, steps=2) for step in (1, 2)] == [0.5, 1.0]
+
+
+def test_the_log_says_what_the_schema_of_training_logs_wants(toy: Toy) -> None:
+    from vr_pipeline.schemas import TrainingLog
+
+    _, log = train(toy, steps=2)
+    TrainingLog.validate(log)
+    assert {
+        "loss",
+        "implicit_accuracy",
+        "winner_change",
+        "loser_change",
+        "winner_error",
+        "loser_error",
+        "logit_p10",
+        "logit_p50",
+        "logit_p90",
+        "saturation",
+        "gradient_norm",
+        "learning_rate",
+    } <= set(log.columns)
