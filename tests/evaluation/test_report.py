@@ -20,6 +20,7 @@ from report_inputs import HOSTILE_PROMPT, moving_square, report_inputs
 from vr_pipeline.errors import InputError
 from vr_pipeline.evaluation.config import ReportParameters
 from vr_pipeline.evaluation.report import charts, render_report, tables
+from vr_pipeline.evaluation.report import page as report_page
 from vr_pipeline.evaluation.report.clips import embed_clip, encode_h264, resize
 from vr_pipeline.evaluation.report.findings import (
     Comparison,
@@ -195,15 +196,25 @@ def test_results_that_do_not_belong_together_are_refused(inputs):
         render_report(**{**inputs, "pairs": inputs["pairs"].drop(columns="dim_quality_gap")})
 
 
-def test_page_of_many_large_noisy_clips_stays_under_ten_megabytes():
-    inputs = report_inputs(prompts=6, samples=4, frames=3, num_prompts=6, steps=3000)
-    noise = np.random.default_rng(0).integers(0, 256, (5, 256, 320, 3), dtype=np.uint8)
-    unlimited = embed_clip(noise, fps=8.0, max_bytes=10_000_000)
-    assert 18 * len(unlimited.url) > 10_000_000
+def test_page_keeps_to_its_size_whatever_the_clips_hold(monkeypatch):
+    monkeypatch.setattr(report_page, "CLIPS_BYTES", 400_000)
+    inputs = report_inputs(prompts=6, samples=4, frames=3)
+    noise = np.random.default_rng(0).integers(0, 256, (4, 192, 192, 3), dtype=np.uint8)
     inputs["videos"].clips = {name: np.roll(noise, i, axis=2) for i, name in enumerate(inputs["videos"].clips)}
-    page = render_report(**inputs)
-    assert 1_000_000 < len(page) < 10_000_000
-    assert len(_Page(page).of("video")) >= 6 * 3
+    nothing = render_report(**{**inputs, "parameters": ReportParameters(num_prompts=0, num_rejected_pairs=0)})
+    page = render_report(**{**inputs, "parameters": ReportParameters(num_prompts=6, clips_per_prompt=4)})
+    assert len(_Page(nothing).of("video")) == 0
+    videos = _Page(page).of("video")
+    assert len(videos) > 9
+    clips = sum(len(attributes["src"]) for attributes in videos)
+    assert clips < 400_000 * 4 / 3
+    assert len(videos) * len(embed_clip(noise, fps=8.0, max_bytes=10_000_000).url) > 2 * 400_000 * 4 / 3
+    # The rest grows by the small tables under the clips only.
+    assert len(page) - clips < len(nothing) + 8_000 * len(videos)
+
+
+def test_the_limit_leaves_room_under_ten_megabytes():
+    assert report_page.CLIPS_BYTES * 4 / 3 < 9_000_000
 
 
 # --- what is said ---------------------------------------------------------------------------------------------------
@@ -432,8 +443,8 @@ def test_sizes_are_even_and_within_the_limit(height, width):
 
 def test_a_clip_is_made_to_fit_whatever_it_holds():
     noise = np.random.default_rng(0).integers(0, 256, (16, 120, 160, 3), dtype=np.uint8)
-    clip = embed_clip(noise, fps=16.0, max_bytes=16_000)
-    assert len(clip.url) < 16_000 * 4 / 3 + 100
+    clip = embed_clip(noise, fps=16.0, max_bytes=4_500)
+    assert len(clip.url) < 4_500 * 4 / 3 + 100
     decoded = _decode(clip.url)
     assert 2 <= len(decoded) < 16
     assert clip.seconds == pytest.approx(1.0)

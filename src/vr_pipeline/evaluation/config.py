@@ -17,7 +17,7 @@ class ReportParameters(Parameters):
     num_prompts: int = Field(8, ge=0, description="Held-out prompts whose clips are shown side by side.")
     clips_per_prompt: int = Field(1, ge=1, description="Seeds shown of each of these prompts.")
     num_rejected_pairs: int = Field(
-        4, ge=0, description="Training pairs shown that go by total reward but fail in a dimension."
+        4, ge=0, le=30, description="Training pairs shown that go by total reward but fail in a dimension."
     )
     note: str = Field("", description="A sentence shown at the top, for example that the data are simulated.")
 

@@ -133,7 +133,7 @@ def intervals_chart(
             centre = y + gap / 2 + step * (i + 0.5)
             _draw_mark(canvas, mark, x, centre, reference, bars, row.faint)
         y += block + gap
-    canvas.text((left + right) / 2, height + 31, axis, "tick", "middle")
+    canvas.text(width / 2, height + 31, axis, "tick", "middle")
     return canvas.svg(width, height + 36, title, description)
 
 
@@ -203,7 +203,7 @@ def lines_chart(
         reference: a horizontal line is drawn there.
         from_zero: let the vertical axis begin at 0.
     """
-    width, height, left, right, top, bottom = 320.0, 190.0, 50.0, 310.0, 8.0, 160.0
+    width, height, left, right, top, bottom = 320.0, 194.0, 50.0, 310.0, 8.0, 160.0
     curves = [(line, *_thin(line.x, line.y)) for line in lines if np.isfinite(line.y).any()]
     ends: list[float] = [0.0] if from_zero else []
     ends += [] if reference is None else [reference]

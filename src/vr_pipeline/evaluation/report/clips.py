@@ -55,7 +55,8 @@ def embed_clip(frames: Frames, *, fps: float, max_bytes: int) -> EmbeddedClip:
         if len(content) <= max_bytes:
             break
     while len(content) > max_bytes and len(sized) > 2:
-        sized, rate = sized[::2], rate / 2
+        # The encoder gives frames that are shown longer more bits, so the rate factor has to rise too.
+        sized, rate, crf = sized[::2], rate / 2, min(51, crf + 4)
         content = encode_h264(sized, fps=rate, crf=crf)
     height, width = sized.shape[1:3]
     return EmbeddedClip(_data_url("video/mp4", content), "video", width, height, len(sized) / rate)

@@ -121,11 +121,12 @@ def render_report(
     )
     dimensions = list(checklist.dimensions)
     fitted = RewardWeights.from_json(weights)
-    shown = _chosen(index, policies, parameters)
     refused, examples = (None, pd.DataFrame()) if pairs is None else sections.refused_pairs(pairs, dimensions)
     if pair_videos is None or pair_index is None:
         examples = examples.head(0)
     examples = examples.head(parameters.num_rejected_pairs)
+    places = CLIPS_BYTES // _SMALLEST_CLIP - 2 * len(examples)
+    shown = _chosen(index, policies, parameters, limit=max(1, places // len(policies)))
     number = len(shown) * len(policies) + 2 * len(examples)
     room = max(_SMALLEST_CLIP, min(_LARGEST_CLIP, CLIPS_BYTES // max(1, number)))
     curves, ends, training_legend = sections.training_section(training_logs, policies)
@@ -213,12 +214,13 @@ def _check(
                 )
 
 
-def _chosen(index: pd.DataFrame, policies: Sequence[str], parameters: ReportParameters) -> list[pd.DataFrame]:
+def _chosen(
+    index: pd.DataFrame, policies: Sequence[str], parameters: ReportParameters, *, limit: int
+) -> list[pd.DataFrame]:
     """Rows of the clips to show, one table a prompt and seed; prompts by a hash, not by how their clips came out."""
     complete = index[index["policy"].isin(policies)]
     sets = complete.groupby(["prompt_id", "sample_index"])
     order = sorted(complete["prompt_id"].unique(), key=lambda name: content_hash("shown prompt", str(name)))
-    limit = max(1, CLIPS_BYTES // _SMALLEST_CLIP // len(policies))
     chosen = []
     for prompt in order[: parameters.num_prompts]:
         seeds = sorted(complete.loc[complete["prompt_id"] == prompt, "sample_index"].unique())

@@ -283,7 +283,7 @@ def weights_section(weights: RewardWeights, checklist: Checklist) -> tuple[Chart
             rows,
             title=title,
             description="The table below holds the same numbers.",
-            axis="weight (log odds of being preferred), 95 % interval",
+            axis="weight (log odds), 95 % interval",
         ),
         legend=charts.legend([(3 + i, name) for i, name in enumerate(checklist.dimensions)]),
     )
