@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from kedro.io import AbstractDataset, DatasetError
+from kedro_datasets._typing import TablePreview
 
 from vr_pipeline.prompts.read import BadBytes, read_prompts
 
@@ -74,6 +75,7 @@ class PromptFileDataset(AbstractDataset[None, "pd.DataFrame"]):
     def _describe(self) -> dict[str, Any]:
         return {"filepath": str(self._filepath), **self._options}
 
-    def preview(self, nrows: int = 5) -> Any:
-        """The first rows, for kedro-viz."""
-        return self.load().head(nrows).to_dict(orient="split")
+    def preview(self, nrows: int = 5) -> TablePreview:
+        """The first rows, for kedro-viz, which goes by the name of the return type."""
+        table = read_prompts(self._filepath, **self._options).head(nrows)
+        return TablePreview(table[["row", "prompt", "source", "problem"]].to_dict(orient="split"))

@@ -159,7 +159,9 @@ def drop_length(prompt: Prompt, limits: CleaningParameters) -> str | Drop:
 def drop_symbol_soup(prompt: Prompt, limits: CleaningParameters) -> str | Drop:
     """Mostly symbols, or a word so long that it is none."""
     visible = prompt.text.replace(" ", "")
-    symbols = sum(not character.isalnum() and unicodedata.category(character)[0] != "M" for character in visible)
+    symbols = len(visible) - sum(map(str.isalnum, visible))
+    if symbols and not visible.isascii():
+        symbols -= sum(unicodedata.category(character)[0] == "M" for character in visible)
     if visible and symbols / len(visible) > limits.max_symbol_share:
         return Drop(f"{symbols / len(visible):.0%} symbols, more than {limits.max_symbol_share:.0%}")
     longest = max(map(len, words(prompt.text)), default=0)

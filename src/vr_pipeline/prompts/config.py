@@ -223,7 +223,7 @@ class ReportParameters(Parameters):
     """What the report shows; none of it changes which prompts are kept."""
 
     sample_size: int = Field(
-        default=1000, ge=0, description="prompts whose nearest neighbours are measured, before and after (prompts)"
+        default=500, ge=0, description="prompts whose nearest neighbours are measured, before and after (prompts)"
     )
     examples: Annotated[int, Field(ge=0)] = Field(default=3, description="examples shown of each reason")
 

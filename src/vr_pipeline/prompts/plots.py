@@ -53,6 +53,8 @@ def plot_report(report: dict[str, Any], *, examples: int = 12) -> Figure:
 
 
 def _plot_steps(axes: Axes, report: dict[str, Any]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     rules = sorted({rule for step in report["steps"] for rule in step["rules"]})
     colours = {rule: RULE_COLOURS[position % len(RULE_COLOURS)] for position, rule in enumerate(rules)}
     positions = range(len(report["steps"]))
@@ -66,8 +68,9 @@ def _plot_steps(axes: Axes, report: dict[str, Any]) -> None:
             left += count
         axes.text(left + 0.01 * largest, position, f" {step['dropped']:,} of {step['in']:,}", va="center", fontsize=8.5)
     axes.set_yticks(list(positions), [STEP_NAMES[step["step"]] for step in report["steps"]])
-    axes.invert_yaxis()
+    axes.set_ylim(len(report["steps"]) - 0.4, -0.6)
     axes.set_xlim(0, largest * 1.3)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.set_xlabel("prompts dropped")
     axes.set_title("Dropped by step and rule", fontsize=11)
     axes.spines[["top", "right"]].set_visible(False)
@@ -97,7 +100,8 @@ def _plot_similarity(axes: Axes, similarity: dict[str, Any], label: str, thresho
     axes.set_xlim(0, 1)
     axes.set_xlabel("similarity")
     axes.set_ylabel("share of prompts")
-    axes.legend(fontsize=8, frameon=False)
+    axes.set_ylim(0, axes.get_ylim()[1] * 1.25)
+    axes.legend(fontsize=8, loc="upper left", framealpha=1, edgecolor="white")
 
 
 def _spread(examples: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
@@ -123,9 +127,9 @@ def _show_examples(axes: Axes, examples: list[dict[str, Any]]) -> None:
     cells = [
         [
             _fitted(f"{example['step']}: {example['rule']}", 24),
-            _fitted(example["prompt"], 62),
-            _fitted(example["reason"], 38),
-            _fitted(example["nearest_prompt"] or "", 62),
+            _fitted(example["prompt"], 64),
+            _fitted(example["reason"], 36),
+            _fitted(example["nearest_prompt"] or "", 58),
         ]
         for example in examples
     ]
@@ -141,6 +145,7 @@ def _show_examples(axes: Axes, examples: list[dict[str, Any]]) -> None:
     table.set_fontsize(7.5)
     for (row, _), cell in table.get_celld().items():
         cell.set_edgecolor("#e2e8f0")
+        cell.PAD = 0.03
         if row == 0:
             cell.set_text_props(weight="bold")
 

@@ -442,9 +442,11 @@ def words(text: str) -> tuple[str, ...]:
 
     Several rules look at the same prompt in a row, hence the small cache.
     """
+    lowered = text.lower()
+    if lowered.isascii():
+        return tuple(_WORD.findall(lowered))
     found: list[str] = []
-    for match in _WORD.finditer(text.lower()):
-        word = match.group()
+    for word in _WORD.findall(lowered):
         if _SPACELESS.search(word):
             found.extend(part for part in re.split(f"({_SPACELESS.pattern})", word) if part)
         else:
