@@ -19,9 +19,14 @@ _THREADS_AND_DETERMINISM = {
     # cuBLAS chooses its workspace when CUDA starts; without this, deterministic algorithms are refused on GPUs.
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
 }
+_QUIET = {
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "DIFFUSERS_VERBOSITY": "error",
+}
 
 
 def prepare_environment() -> None:
-    """Turn telemetry off and make threads wait politely; what the user has set already stays."""
-    for name, value in {**_TELEMETRY_OFF, **_THREADS_AND_DETERMINISM}.items():
+    """Turn telemetry and chatter off and make threads wait politely; what the user has set already stays."""
+    for name, value in {**_TELEMETRY_OFF, **_THREADS_AND_DETERMINISM, **_QUIET}.items():
         os.environ.setdefault(name, value)
