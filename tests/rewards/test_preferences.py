@@ -13,6 +13,7 @@ from vr_pipeline.identifiers import prompt_id
 from vr_pipeline.rewards.preferences import (
     aggregate_annotators,
     annotator_agreement,
+    check_preferences,
     clips_to_judge,
     fleiss_kappa,
     split_by_prompt,
@@ -106,10 +107,20 @@ def test_pairs_of_unreadable_clips_are_set_aside_with_the_reason() -> None:
     ]
 
 
-def test_unknown_clips_stop_with_their_name() -> None:
-    pairs = aggregate_annotators(preferences(("1", "x", "y", "a")))
-    with pytest.raises(InputError, match=r"field 'video_id_b': pair '1' names video 'y'.*Add the clip"):
-        usable_pairs(pairs, index_of(x="", z=""))
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([], "there are no preferences"),
+        (
+            [("1", "x", "z", "a"), ("2", "x", "y", "b")],
+            r"row 3, field 'video_id_b': video 'y' is not among the 2 clips .*Add the clip",
+        ),
+        ([("1", "x", "x", "a")], "row 2, field 'video_id_b': video 'x' is compared with itself"),
+    ],
+)
+def test_preferences_that_cannot_be_meant_stop_with_their_row(rows: list, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        check_preferences(preferences(*rows), index_of(x="", z=""))
 
 
 @given(n=st.integers(2, 40), share=st.floats(0.01, 0.99), seed=st.integers(0, 5))

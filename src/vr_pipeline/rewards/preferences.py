@@ -86,42 +86,62 @@ def fleiss_kappa(counts: np.ndarray) -> dict[str, float | int | None]:
     return {"pairs_with_several": len(votes), "raw_agreement": observed, "fleiss_kappa": kappa}
 
 
+def check_preferences(preferences: pd.DataFrame, video_index: pd.DataFrame) -> None:
+    """Refuses preferences that cannot mean what they say.
+
+    Args:
+        preferences: table of :class:`vr_pipeline.schemas.HumanPreferences`, in the order of its file.
+        video_index: the clips that were compared.
+
+    Raises:
+        InputError: there are none, one names a clip that the index does not have, or the same clip twice (with the
+            row, the table's header being row 1).
+    """
+    if not len(preferences):
+        raise InputError("there are no preferences", remedy="Give one row or more", file="human_preferences")
+    known = pd.Index(video_index["video_id"].astype(object))
+    for column in ("video_id_a", "video_id_b"):
+        unknown = ~preferences[column].isin(known).to_numpy(dtype=bool)
+        if unknown.any():
+            row = int(unknown.argmax())
+            raise InputError(
+                f"video '{preferences[column].iloc[row]}' is not among the {len(known)} clips of "
+                f"preference_video_index ({int(unknown.sum())} rows name such clips)",
+                remedy="Add the clip to preference_clips or remove the row",
+                file="human_preferences",
+                row=row + 2,
+                field=column,
+            )
+    same = (preferences["video_id_a"] == preferences["video_id_b"]).to_numpy(dtype=bool)
+    if same.any():
+        row = int(same.argmax())
+        raise InputError(
+            f"video '{preferences['video_id_a'].iloc[row]}' is compared with itself",
+            remedy="Correct the row or remove it",
+            file="human_preferences",
+            row=row + 2,
+            field="video_id_b",
+        )
+
+
 def usable_pairs(pairs: pd.DataFrame, video_index: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Pairs of which both clips could be read, and the others with the reason.
 
     Args:
-        pairs: from :func:`aggregate_annotators`.
+        pairs: from :func:`aggregate_annotators`; :func:`check_preferences` has seen what they are made of.
         video_index: the clips that were compared.
-
-    Raises:
-        InputError: a pair names a clip that the index does not have, or the same clip twice.
     """
-    same = (pairs["video_id_a"] == pairs["video_id_b"]).to_numpy(dtype=bool)
-    if same.any():
-        pair = pairs.iloc[int(same.argmax())]
-        raise InputError(
-            f"pair '{pair['pair_id']}' compares video '{pair['video_id_a']}' with itself",
-            remedy="Correct the pair or remove it",
-            field="video_id_b",
-        )
-    status = pd.Series(video_index["status"].to_numpy(), index=pd.Index(video_index["video_id"].astype(object)))
-    reasons = pd.Series(video_index["error"].to_numpy(), index=status.index)
-    failed = pd.Series("", index=pairs.index, dtype=object)
-    for column in ("video_id_a", "video_id_b"):
-        unknown = ~pairs[column].isin(status.index).to_numpy(dtype=bool)
-        if unknown.any():
-            pair = pairs.iloc[int(unknown.argmax())]
-            raise InputError(
-                f"pair '{pair['pair_id']}' names video '{pair[column]}', which is not among the "
-                f"{len(status)} clips of preference_video_index ({int(unknown.sum())} such pairs)",
-                remedy="Add the clip to the index or remove the pair",
-                field=column,
-            )
-        bad = (pairs[column].map(status) != "ok").to_numpy(dtype=bool)
-        text = pairs[column].astype(str) + ": " + pairs[column].map(reasons).astype(str)
-        failed = failed.where(~(bad & (failed == "").to_numpy()), text)
-    dropped = (failed != "").to_numpy()
-    unusable = pairs.loc[dropped, ["pair_id", "prompt_id", "video_id_a", "video_id_b"]].assign(reason=failed[dropped])
+    error = pd.Series(
+        np.where(video_index["status"] == "ok", "", video_index["error"].replace("", "the clip could not be read")),
+        index=pd.Index(video_index["video_id"].astype(object)),
+        dtype=object,
+    )
+    reason = pd.Series("", index=pairs.index, dtype=object)
+    for column in ("video_id_b", "video_id_a"):
+        of_clip = pairs[column].map(error)
+        reason = reason.where(of_clip == "", pairs[column].astype(str) + ": " + of_clip)
+    dropped = (reason != "").to_numpy()
+    unusable = pairs.loc[dropped, ["pair_id", "prompt_id", "video_id_a", "video_id_b"]].assign(reason=reason[dropped])
     return pairs[~dropped].reset_index(drop=True), unusable.reset_index(drop=True)
 
 

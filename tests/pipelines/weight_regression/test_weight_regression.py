@@ -125,7 +125,9 @@ def test_pairs_of_broken_clips_are_counted_and_the_rest_goes_on(world: dict[str,
 
 
 def test_unknown_clips_and_ties_alone_stop_with_one_message(world: dict[str, Any], checklist: Checklist) -> None:
-    with pytest.raises(InputError, match="which is not among the 2 clips of preference_video_index"):
+    with pytest.raises(
+        InputError, match=r"row \d+, field 'video_id_a': video .* is not among the 2 clips of preference_video_index"
+    ):
         label_pairs(world["human_preferences"], world["preference_video_index"].iloc[:2], PARAMETERS)
     ties = {**world, "human_preferences": world["human_preferences"].assign(preference="tie")}
     with pytest.raises(InputError, match=r"field 'preference': all \d+ preferences are ties"):

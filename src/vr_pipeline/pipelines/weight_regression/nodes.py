@@ -17,7 +17,13 @@ from vr_pipeline.rewards.correlation import held_out_agreement
 from vr_pipeline.rewards.curves import accuracy_curve
 from vr_pipeline.rewards.linear import AnswerKind, FloatArray, RewardWeights, fit_weights, score
 from vr_pipeline.rewards.mlflow_model import RewardModel
-from vr_pipeline.rewards.preferences import aggregate_annotators, annotator_agreement, split_by_prompt, usable_pairs
+from vr_pipeline.rewards.preferences import (
+    aggregate_annotators,
+    annotator_agreement,
+    check_preferences,
+    split_by_prompt,
+    usable_pairs,
+)
 from vr_pipeline.rewards.ratings import bradley_terry
 from vr_pipeline.rewards.statistics import sub_dimension_deviations
 from vr_pipeline.rewards.tables import answers_matrix, probability_questions, reward_table, weighted_questions
@@ -29,6 +35,7 @@ def label_pairs(
     preferences: pd.DataFrame, video_index: pd.DataFrame, parameters: WeightRegressionParameters
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """One row a compared pair with its label, votes and split, and a report on annotators and pairs left out."""
+    check_preferences(preferences, video_index)
     pairs, unusable = usable_pairs(aggregate_annotators(preferences), video_index)
     if not len(pairs):
         raise InputError(
