@@ -45,6 +45,11 @@ class Adapter:
     provenance: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def component(self) -> str:
+        """The part of the pipeline the adapter belongs to: transformer or unet."""
+        return next(iter(self.tensors)).partition(".")[0]
+
+    @property
     def identity(self) -> str:
         """Hash of weights and scale."""
         parts: list[str | bytes] = [str(self.config["r"]), str(self.config["lora_alpha"]), self.base]

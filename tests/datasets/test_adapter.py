@@ -1,0 +1,162 @@
+"""Adapter folders: what is saved is what plain diffusers loads, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from kedro.io import DatasetError
+
+import tiny_models
+from vr_pipeline.datasets.adapter import CARD, CONFIG, WEIGHTS, AdapterDataset
+from vr_pipeline.errors import InputError
+from vr_pipeline.generators import load_generator
+from vr_pipeline.generators.contract import Adapter, Generator
+from vr_pipeline.generators.micro_world import MicroWorldGenerator
+
+FAMILIES = ("micro_world", "cogvideox", "wan", "sdxl")
+
+
+@pytest.fixture(scope="module")
+def generators(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Generator]:
+    folder = tmp_path_factory.mktemp("models")
+    return {
+        name: load_generator(parameters)
+        for name, parameters in {
+            "micro_world": tiny_models.micro_world_parameters(tiny_models.save_micro_world(folder / "micro")),
+            "cogvideox": tiny_models.cogvideox_parameters(tiny_models.save_cogvideox(folder / "cog", rotary=True)),
+            "wan": tiny_models.wan_parameters(tiny_models.save_wan(folder / "wan")),
+            "sdxl": tiny_models.sdxl_parameters(tiny_models.save_sdxl(folder / "sdxl")),
+        }.items()
+    }
+
+
+def random_adapter(generator: Generator, *, alpha: float = 7.0) -> Adapter:
+    """An adapter that changes clips visibly and whose scale is not its rank."""
+    random = torch.Generator().manual_seed(0)
+    for value in generator.add_adapter(rank=2, alpha=alpha, targets=None, seed=0):
+        value.data = 0.3 * torch.randn(value.shape, generator=random)
+    adapter = replace(generator.adapter(), provenance={"pairs": 12, "loss": "diffusion_dpo"})
+    generator.load_adapter(None)
+    return adapter
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_plain_diffusers_loads_the_folder_and_makes_the_same_clip(
+    family: str, generators: dict[str, Generator], tmp_path: Path
+) -> None:
+    from diffusers import DiffusionPipeline
+
+    generator = generators[family]
+    adapter = random_adapter(generator)
+    original = generator.sample(tiny_models.PROMPTS[:1], [1])
+    folder = tmp_path / "policy"
+    AdapterDataset(path=str(folder)).save(adapter)
+    loaded = AdapterDataset(path=str(folder)).load()
+    assert loaded.identity == adapter.identity
+    assert loaded == replace(adapter, tensors=loaded.tensors)
+    generator.load_adapter(loaded)
+    ours = generator.sample(tiny_models.PROMPTS[:1], [1])
+    assert not np.array_equal(ours, original)
+    assert generator.adapter().identity == adapter.identity
+
+    settings = generator.parameters
+    own = MicroWorldGenerator.own_components(Path(settings.path)) if family == "micro_world" else {}
+    plain = DiffusionPipeline.from_pretrained(settings.path, **own)
+    plain.load_lora_weights(folder)
+    theirs = type(generator)(plain, settings, "plain").sample(tiny_models.PROMPTS[:1], [1])
+    assert np.array_equal(ours, theirs)
+
+    # Without the scale in the file's header the clip would be another.
+    generator.load_adapter(replace(adapter, config=adapter.config | {"lora_alpha": 2.0}))
+    assert not np.array_equal(ours, generator.sample(tiny_models.PROMPTS[:1], [1]))
+    generator.load_adapter(None)
+    assert np.array_equal(original, generator.sample(tiny_models.PROMPTS[:1], [1]))
+
+
+def test_the_bytes_are_the_same_every_time_and_the_folder_is_replaced_as_a_whole(
+    generators: dict[str, Generator], tmp_path: Path
+) -> None:
+    adapter = random_adapter(generators["micro_world"])
+    dataset = AdapterDataset(path=str(tmp_path / "policy"))
+    assert not dataset.exists()
+    dataset.save(adapter)
+    first = {path.name: path.read_bytes() for path in (tmp_path / "policy").iterdir()}
+    (tmp_path / "policy" / "stale").write_text("from an earlier run")
+    dataset.save(adapter)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "policy").iterdir()} == first
+    assert [path.name for path in tmp_path.iterdir()] == ["policy"]
+    assert dataset.exists()
+    card = first[CARD].decode()
+    assert adapter.identity in card
+    assert adapter.base in card
+    assert "- pairs: 12" in card
+
+
+def test_an_adapter_of_another_model_is_refused(generators: dict[str, Generator]) -> None:
+    adapter = random_adapter(generators["micro_world"])
+    with pytest.raises(InputError, match="trained on another model"):
+        generators["micro_world"].load_adapter(replace(adapter, base="something else"))
+
+
+def test_a_pickle_under_the_name_of_safetensors_is_refused_and_not_run(
+    generators: dict[str, Generator], tmp_path: Path
+) -> None:
+    dataset = AdapterDataset(path=str(tmp_path / "policy"))
+    dataset.save(random_adapter(generators["micro_world"]))
+    trace = tmp_path / "trace"
+
+    class Harmful:
+        def __reduce__(self) -> tuple[object, ...]:
+            return (Path.touch, (trace,))
+
+    weights = tmp_path / "policy" / WEIGHTS
+    weights.write_bytes(pickle.dumps(Harmful()))
+    with pytest.raises(DatasetError, match="not a safetensors file"):
+        dataset.load()
+    torch.save({"weight": torch.zeros(2)}, weights)
+    with pytest.raises(DatasetError, match="not a safetensors file"):
+        dataset.load()
+    assert not trace.exists()
+
+
+def test_an_incomplete_folder_and_a_foreign_configuration_are_named(
+    generators: dict[str, Generator], tmp_path: Path
+) -> None:
+    dataset = AdapterDataset(path=str(tmp_path / "policy"))
+    with pytest.raises(DatasetError, match="not complete"):
+        dataset.load()
+    dataset.save(random_adapter(generators["micro_world"]))
+    config = tmp_path / "policy" / CONFIG
+    content = json.loads(config.read_text())
+    assert content["lora_alpha"] == 7.0
+    assert content["r"] == 2
+    del content["base_model_identity"]
+    config.write_text(json.dumps(content))
+    with pytest.raises(DatasetError, match="base_model_identity"):
+        dataset.load()
+    config.write_text("{")
+    with pytest.raises(DatasetError, match=CONFIG):
+        dataset.load()
+    config.unlink()
+    with pytest.raises(DatasetError, match="not complete"):
+        dataset.load()
+
+
+def test_the_identity_depends_on_weights_scale_and_base() -> None:
+    adapter = Adapter(
+        tensors={"transformer.a": torch.ones(2)}, config={"r": 1, "lora_alpha": 1.0, "target_modules": ["a"]}, base="b"
+    )
+    others = [
+        replace(adapter, tensors={"transformer.a": torch.zeros(2)}),
+        replace(adapter, tensors={"transformer.b": torch.ones(2)}),
+        replace(adapter, config=adapter.config | {"lora_alpha": 2.0}),
+        replace(adapter, base="c"),
+    ]
+    assert len({adapter.identity, *(other.identity for other in others)}) == 5
+    assert replace(adapter, provenance={"when": "later"}).identity == adapter.identity
