@@ -7,7 +7,9 @@ JSON, and a judge configuration where clips are to be judged by the model itself
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -172,10 +174,25 @@ def save_reward_model(
 
     import mlflow
 
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _no_progress_bars():
         files = write_model_files(folder, weights, checklist, judge)
         mlflow.pyfunc.save_model(path=str(path), **_arguments(files, weights, checklist))
     _forget_moment_and_machine(Path(path) / "MLmodel")
+
+
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    """MLflow shows a bar for each of three small files; they would stand between those of the run."""
+    name = "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"
+    before = os.environ.get(name)
+    os.environ[name] = "false"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 def _forget_moment_and_machine(description: Path) -> None:
@@ -202,7 +219,7 @@ def log_reward_model(
 
     import mlflow
 
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _no_progress_bars():
         information = mlflow.pyfunc.log_model(
             name=name,
             registered_model_name=registered_name,
