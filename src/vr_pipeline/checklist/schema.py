@@ -144,17 +144,20 @@ class Checklist(_Frozen):
     def answers_from_grades(self, grades: Mapping[str, object]) -> dict[str, bool]:
         """Yes/no answers that a person's grades imply (sub-dimension -> grade, as in VisionRewardDB).
 
-        Sub-dimensions that the checklist lacks are ignored, as are those it has without a grade given; a grade that
-        the sub-dimension's map does not list raises :class:`InputError`.
+        Names are compared without regard to case, spaces and underscores. Sub-dimensions that the checklist lacks are
+        ignored, as are those it has without a grade given; a grade that the sub-dimension's map does not list raises
+        :class:`InputError`.
         """
+        given = {_plain(name): grade for name, grade in grades.items()}
         answers: dict[str, bool] = {}
         for sub in self.sub_dimensions:
-            if sub.name not in grades or not sub.grades or grades[sub.name] is None:
+            found = given.get(_plain(sub.name))
+            if found is None or not sub.grades:
                 continue
-            grade = _grade_key(grades[sub.name])
+            grade = _grade_key(found)
             if grade not in sub.grades:
                 raise InputError(
-                    f"grade '{grades[sub.name]}' is not in the map of sub-dimension '{sub.name}'",
+                    f"grade '{found}' is not in the map of sub-dimension '{sub.name}'",
                     remedy=f"Use one of {', '.join(sub.grades)} or extend the map 'grades' in the checklist",
                     field=sub.name,
                 )
@@ -171,6 +174,10 @@ class Checklist(_Frozen):
         from vr_pipeline.checklist.visionreward import read_visionreward
 
         return read_visionreward(questions_path, weights_path)
+
+
+def _plain(name: str) -> str:
+    return name.casefold().replace("_", "").replace(" ", "")
 
 
 def _grade_key(grade: object) -> str:

@@ -131,6 +131,14 @@ class JudgeTrainingParameters(Parameters):
         ),
     )
     learning_rate: float = Field(4e-6, gt=0, description="Peak learning rate of AdamW.")
+    matrix_learning_rate: Optional[float] = Field(
+        None,
+        gt=0,
+        description=(
+            "Peak learning rate of Muon, which then trains the matrices of the layers (orthogonalised momentum, faster "
+            "from random weights); null trains them by AdamW too."
+        ),
+    )
     warmup_steps: int = Field(50, ge=0, description="Steps over which the learning rate rises linearly from 0.")
     schedule: Literal["linear", "cosine", "constant"] = Field("cosine", description="Course after the warm-up, to 0.")
     weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay.")

@@ -287,19 +287,13 @@ class _Run:
 
         parameters = self.parameters
         weights = [weight for weight in self.family.model.parameters() if weight.requires_grad]
-        optimiser = torch.optim.AdamW(
-            weights,
-            lr=parameters.learning_rate,
-            betas=(0.9, parameters.beta2),
-            weight_decay=parameters.weight_decay,
-            fused=True,
-        )
+        optimisers = self._optimisers()
         average = [weight.detach().clone() for weight in weights] if parameters.average_decay else None
         batches = self._batches()
         log: list[dict[str, float]] = []
         best: tuple[float, list[torch.Tensor]] = (-1.0, [])
         first_step = 1
-        restored = self._restore(weights, optimiser, average)
+        restored = self._restore(weights, optimisers, average)
         if restored is not None:
             first_step, log, best = restored
             self.passes = (first_step - 1) * parameters.accumulation
@@ -309,16 +303,18 @@ class _Run:
         for step in progress:
             self.family.model.train()
             rate = learning_rate(step, parameters)
-            for group in optimiser.param_groups:
-                group["lr"] = rate
+            for optimiser in optimisers:
+                for group in optimiser.param_groups:
+                    group["lr"] = group["initial_lr"] * rate / parameters.learning_rate
             losses = np.zeros(2)
             for _ in range(parameters.accumulation):
                 loss, parts = self._loss(next(batches))
                 (loss / parameters.accumulation).backward()
                 losses += np.array(parts) / parameters.accumulation
             norm = float(torch.nn.utils.clip_grad_norm_(weights, parameters.max_gradient_norm))
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
+            for optimiser in optimisers:
+                optimiser.step()
+                optimiser.zero_grad(set_to_none=True)
             if average is not None and parameters.average_decay is not None:
                 # A young average would be dominated by the random start: its memory grows with the steps made.
                 decay = min(parameters.average_decay, (1 + step) / (10 + step))
@@ -340,11 +336,41 @@ class _Run:
                 progress.set_postfix(loss=f"{row['loss']:.3f}", balanced_accuracy=f"{row['balanced_accuracy']:.3f}")
             log.append(row)
             if step % parameters.validate_every == 0:
-                self._store(step, weights, optimiser, average, log, best)
+                self._store(step, weights, optimisers, average, log, best)
         with torch.no_grad():
             for weight, kept in zip(weights, best[1], strict=True):
                 weight.copy_(kept)
         return self._finish(pd.DataFrame(log))
+
+    def _optimisers(self) -> list[torch.optim.Optimizer]:
+        """AdamW for everything, or for all but the layers' matrices, which Muon then trains."""
+        import torch
+
+        parameters = self.parameters
+        model = self.family.model
+        ends = {id(model.get_input_embeddings().weight), id(model.get_output_embeddings().weight)}
+        trained = [weight for weight in self.family.model.parameters() if weight.requires_grad]
+        muon = parameters.matrix_learning_rate is not None
+        matrices = [weight for weight in trained if muon and weight.ndim == 2 and id(weight) not in ends]
+        chosen = {id(weight) for weight in matrices}
+        optimisers: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(
+                [weight for weight in trained if id(weight) not in chosen],
+                lr=parameters.learning_rate,
+                betas=(0.9, parameters.beta2),
+                weight_decay=parameters.weight_decay,
+                fused=True,
+            )
+        ]
+        if matrices:
+            from vr_pipeline.judges.muon import Muon
+
+            rate = float(parameters.matrix_learning_rate or 0.0)
+            optimisers.append(Muon(matrices, lr=rate, weight_decay=parameters.weight_decay))
+        for optimiser in optimisers:
+            for group in optimiser.param_groups:
+                group["initial_lr"] = group["lr"]
+        return optimisers
 
     def _finish(self, log: pd.DataFrame) -> TrainedJudge:
         self.family.model.eval()
@@ -505,7 +531,7 @@ class _Run:
         ]
         return content_hash("judge training", self.parameters.model_dump_json(), self.checklist.hash, *labels)
 
-    def _store(self, step: int, weights: Any, optimiser: Any, average: Any, log: Any, best: Any) -> None:
+    def _store(self, step: int, weights: Any, optimisers: Any, average: Any, log: Any, best: Any) -> None:
         import os
 
         import torch
@@ -520,7 +546,7 @@ class _Run:
                 "identity": self._identity(),
                 "step": step,
                 "weights": [weight.detach() for weight in weights],
-                "optimiser": optimiser.state_dict(),
+                "optimisers": [optimiser.state_dict() for optimiser in optimisers],
                 "average": average,
                 "log": log,
                 "best_value": best[0],
@@ -530,7 +556,7 @@ class _Run:
         )
         os.replace(temporary, path)
 
-    def _restore(self, weights: Any, optimiser: Any, average: Any) -> tuple[int, list[dict[str, float]], Any] | None:
+    def _restore(self, weights: Any, optimisers: Any, average: Any) -> tuple[int, list[dict[str, float]], Any] | None:
         """The state of an interrupted run of the same identity: the result is as if it had not been interrupted."""
         import torch
 
@@ -547,7 +573,8 @@ class _Run:
             if average is not None:
                 for mean, stored in zip(average, state["average"], strict=True):
                     mean.copy_(stored)
-        optimiser.load_state_dict(state["optimiser"])
+        for optimiser, stored in zip(optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(stored)
         logger.info("Training goes on after step %d.", state["step"])
         return state["step"] + 1, state["log"], (state["best_value"], state["best_weights"])
 

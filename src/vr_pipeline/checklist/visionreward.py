@@ -1,0 +1,254 @@
+"""Reads the public VisionReward files: a text file with one question a line, and a JSON file with the weights.
+
+The files do not say what belongs where; the layouts below do, by line number: sub-dimension, gates, and which lines
+carry a weight. The image files' weights begin with that of a text-alignment score, which is no question of the list;
+here it is a question of its own whose probability counts (``feature: probability``), so that by default the judge
+itself gives it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vr_pipeline.checklist.schema import Checklist, Question, SubDimension, build_checklist
+from vr_pipeline.errors import InputError
+
+if TYPE_CHECKING:
+    from vr_pipeline.rewards.linear import RewardWeights
+
+ALIGNMENT_ID = "text_alignment"
+ALIGNMENT_TEXT = 'Does the image show what the text "[[prompt]]" says?'
+
+VIDEO_DIMENSIONS = {
+    "alignment": "alignment",
+    "composition": "composition",
+    "focus": "stability",
+    "camera_movement": "stability",
+    "color": "quality",
+    "lighting_accurate": "quality",
+    "lighting_aes": "quality",
+    "shape_at_beginning": "preservation",
+    "shape_throughout": "preservation",
+    "object_motion_dynamic": "dynamic",
+    "camera_motion_dynamic": "dynamic",
+    "movement_smoothness": "stability",
+    "movement_reality": "fidelity",
+    "clear": "quality",
+    "image_quality_stability": "stability",
+    "camera_stability": "stability",
+    "detail_refinement": "fidelity",
+    "letters": "fidelity",
+    "physics_law": "physics",
+    "safety": "safety",
+}
+"""Sub-dimensions of the public video list in file order, and the dimension each is part of."""
+
+_VIDEO_COUNTS = (4, 2, 2, 2, 4, 3, 3, 3, 4, 4, 4, 2, 2, 4, 4, 2, 4, 3, 4, 4)
+_VIDEO_SELECTED_COUNTS = (3, 2, 0, 1, 1, 3, 3, 3, 2, 0, 2, 1, 1, 0, 1, 0, 3, 2, 1, 0)
+
+IMAGE_DIMENSIONS = {
+    "presence": "presence",
+    "symmetry": "composition",
+    "object_pairing": "composition",
+    "main_object": "composition",
+    "richness": "composition",
+    "background": "composition",
+    "clarity": "quality",
+    "color_brightness": "quality",
+    "color_aesthetic": "quality",
+    "lighting_distinction": "quality",
+    "lighting_aesthetic": "quality",
+    "emotion": "emotion",
+    "detail_refinement": "fidelity",
+    "detail_realism": "fidelity",
+    "body": "fidelity",
+    "face": "fidelity",
+    "hands": "fidelity",
+    "safety": "safety",
+}
+
+_IMAGE_COUNTS = (3, 2, 2, 2, 4, 3, 4, 2, 2, 3, 2, 4, 6, 4, 4, 4, 4, 4)
+_IMAGE_SELECTED_COUNTS = (3, 2, 0, 2, 4, 0, 4, 2, 1, 0, 0, 1, 3, 0, 3, 2, 1, 2)
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """What the lines of one public file are."""
+
+    modality: str
+    dimensions: Mapping[str, str]
+    counts: Sequence[int]
+    gates: Mapping[int, Sequence[int]] = field(default_factory=dict)
+    """Gate line -> lines it switches off."""
+    presence: Sequence[int] = ()
+    """Lines without a weight."""
+
+
+_LAYOUTS = {
+    64: _Layout("video", VIDEO_DIMENSIONS, _VIDEO_COUNTS),
+    29: _Layout("video", VIDEO_DIMENSIONS, _VIDEO_SELECTED_COUNTS),
+    59: _Layout(
+        "image",
+        IMAGE_DIMENSIONS,
+        _IMAGE_COUNTS,
+        gates={0: range(43, 47), 1: range(47, 51), 2: range(51, 55), 15: (13, 14), 26: (24, 25, 27, 28)},
+        presence=(0, 1, 2, 15, 26),
+    ),
+    30: _Layout(
+        "image",
+        IMAGE_DIMENSIONS,
+        _IMAGE_SELECTED_COUNTS,
+        # The public code lets the body gate switch off the two lines on safety (28, 29) as well.
+        gates={0: (22, 23, 24, 28, 29), 1: (25, 26), 2: (27,)},
+        presence=(0, 1, 2),
+    ),
+}
+
+
+def read_visionreward(
+    questions_path: str | Path, weights_path: str | Path | None = None
+) -> tuple[Checklist, RewardWeights | None]:
+    """A public question list as a checklist, and its weights.
+
+    Args:
+        questions_path: one question a line: 64 or 29 lines (video), 59 or 30 (image).
+        weights_path: a JSON list, or a mapping with ``coef``; may be left out (the 64-line list has none).
+
+    Returns:
+        the checklist, and weights in the encoding +1/-1 on yes/no answers (None without a file).
+
+    Raises:
+        InputError: another number of lines, or of weights.
+    """
+    path = Path(questions_path)
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except FileNotFoundError:
+        raise InputError("the question list does not exist", remedy="Give its path", file=path) from None
+    layout = _LAYOUTS.get(len(lines))
+    if layout is None:
+        raise InputError(
+            f"the list has {len(lines)} questions, the public ones have {', '.join(map(str, sorted(_LAYOUTS)))}",
+            remedy="Write the questions as a checklist in YAML instead, see docs/judges.md",
+            file=path,
+        )
+    checklist = _checklist(path.stem, lines, layout)
+    return checklist, None if weights_path is None else _weights(Path(weights_path), checklist)
+
+
+def _checklist(name: str, lines: Sequence[str], layout: _Layout) -> Checklist:
+    names: list[str] = []
+    for sub, count in zip(layout.dimensions, layout.counts, strict=True):
+        names += [f"{sub}_{number + 1}" for number in range(count)]
+    gate_of = {line: names[gate] for gate, off in layout.gates.items() for line in off}
+    subs: list[SubDimension] = []
+    if layout.modality == "image":
+        question = Question(
+            question_id=ALIGNMENT_ID,
+            text=ALIGNMENT_TEXT,
+            dimension="alignment",
+            sub_dimension=ALIGNMENT_ID,
+            feature="probability",
+        )
+        subs.append(SubDimension(name=ALIGNMENT_ID, dimension="alignment", questions=(question,)))
+    start = 0
+    for (sub, dimension), count in zip(layout.dimensions.items(), layout.counts, strict=True):
+        questions = tuple(
+            Question(
+                question_id=names[line],
+                text=lines[line],
+                dimension=dimension,
+                sub_dimension=sub,
+                gate=gate_of.get(line),
+                weighted=line not in layout.presence,
+            )
+            for line in range(start, start + count)
+        )
+        start += count
+        if questions:
+            subs.append(SubDimension(name=sub, dimension=dimension, questions=questions))
+    return build_checklist(name, layout.modality, subs)
+
+
+def _weights(path: Path, checklist: Checklist) -> RewardWeights:
+    from vr_pipeline.rewards.linear import RewardWeights
+
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError("the file of weights does not exist", remedy="Give its path", file=path) from None
+    except ValueError as error:
+        raise InputError(f"the weights are not valid JSON ({error})", remedy="Copy the file again", file=path) from None
+    values = content.get("coef") if isinstance(content, Mapping) else content
+    weighted = [question.question_id for question in checklist.questions if question.weighted]
+    if not isinstance(values, list) or len(values) != len(weighted):
+        found = len(values) if isinstance(values, list) else "no"
+        raise InputError(
+            f"the file has {found} weights, the question list needs {len(weighted)}",
+            remedy="Use the weights that were published with this question list",
+            file=path,
+        )
+    weights = np.array(values, dtype=np.float64)
+    return RewardWeights(
+        question_ids=tuple(weighted),
+        weights=weights,
+        removed=weights == 0,
+        encoding="plus_minus",
+        answers="binary",
+        checklist_hash=checklist.hash,
+    )
+
+
+def visionreward_score(features: NDArray[np.float64], weights: RewardWeights) -> NDArray[np.float64]:
+    """The public code's score: the mean of weight times feature.
+
+    Args:
+        features: [clips, weighted questions] as the public code has them: +1 for yes, -1 for no, 0 where a gate
+            switched the question off, and the alignment score itself (image lists) in its column.
+        weights: as read from the public files.
+
+    Returns:
+        array [clips].
+    """
+    score: NDArray[np.float64] = (np.asarray(features, dtype=np.float64) * weights.weights).mean(axis=-1)
+    return score
+
+
+def visionreward_features(
+    answers: Mapping[str, bool], checklist: Checklist, *, alignment: float | None = None
+) -> NDArray[np.float64]:
+    """Features of one clip for :func:`visionreward_score` from its answers (question_id -> yes).
+
+    Args:
+        answers: an answer to every question but the alignment score.
+        checklist: as read from the public files.
+        alignment: the alignment score; needed for image lists.
+
+    Raises:
+        InputError: the alignment score is missing, or an answer is.
+    """
+    off = checklist.switched_off(answers)
+    features = []
+    for question in checklist.questions:
+        if not question.weighted:
+            continue
+        if question.feature == "probability":
+            if alignment is None:
+                raise InputError("the list needs an alignment score", remedy="Give 'alignment'", field=ALIGNMENT_ID)
+            features.append(float(alignment))
+            continue
+        if question.question_id not in answers:
+            raise InputError(
+                f"there is no answer to question '{question.question_id}'",
+                remedy="Answer every question",
+                field="question_id",
+            )
+        features.append(0.0 if off[question.question_id] else 1.0 if answers[question.question_id] else -1.0)
+    return np.array(features)
