@@ -12,8 +12,8 @@ from vr_pipeline.config import Parameters
 class WeightRegressionParameters(Parameters):
     """How weights are learned from human preferences and how they are tested."""
 
-    answers: Literal["probability", "binary"] = Field(
-        "probability", description="what is weighed, in the fit and in scoring alike: P(yes), or the answer cut at 0.5"
+    answers: Literal["binary", "probability"] = Field(
+        "binary", description="what is weighed, in the fit and in scoring alike: the answer cut at 0.5, or P(yes)"
     )
     encoding: Literal["zero_one", "plus_minus"] = Field(
         "zero_one", description="numbers for yes and no: 1 and 0 (paper), or 1 and -1 (public code)"

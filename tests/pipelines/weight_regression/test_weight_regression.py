@@ -27,7 +27,7 @@ class KeptDataset(MemoryDataset):
         pass
 
 
-PARAMETERS = WeightRegressionParameters(bootstrap_samples=50)
+PARAMETERS = WeightRegressionParameters(answers="probability", bootstrap_samples=50)
 
 
 def run(world: dict[str, Any], checklist: Checklist, parameters: WeightRegressionParameters) -> dict[str, Any]:
@@ -95,11 +95,11 @@ def test_result_does_not_depend_on_the_order_of_rows(
     pd.testing.assert_frame_equal(again["rewards"], outputs["rewards"])
 
 
-@pytest.mark.parametrize("change", [{"labels": "soft"}, {"answers": "binary"}, {"encoding": "plus_minus"}])
+@pytest.mark.parametrize("change", [{"labels": "soft"}, {"answers": "probability"}, {"encoding": "plus_minus"}])
 def test_other_settings_work_too(world: dict[str, Any], checklist: Checklist, change: dict[str, Any]) -> None:
     result = run(world, checklist, WeightRegressionParameters(bootstrap_samples=5, **change))
     assert result["reward_agreement"]["diff"] > 0.65
-    assert result["reward_weights"]["answers"] == change.get("answers", "probability")
+    assert result["reward_weights"]["answers"] == change.get("answers", "binary")
 
 
 def test_generators_are_rated_where_several_were_compared(world: dict[str, Any]) -> None:
