@@ -167,7 +167,7 @@ def _masks(
             inside &= squared >= ((0.55 * radius) ** 2)[..., None]
     # Rows of samples first, while they still are single bytes.
     by_row = inside.view(np.uint8).reshape(len(x), SIZE, _SUPERSAMPLING, SIZE * _SUPERSAMPLING)
-    count = sum(by_row[:, :, offset] for offset in range(_SUPERSAMPLING))
+    count = sum((by_row[:, :, offset] for offset in range(1, _SUPERSAMPLING)), by_row[:, :, 0])
     return count.reshape(len(x), SIZE, SIZE, _SUPERSAMPLING).sum(axis=-1) / _SUPERSAMPLING**2
 
 

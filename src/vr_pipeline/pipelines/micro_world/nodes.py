@@ -50,3 +50,23 @@ def simulate_human_preferences(
     from vr_pipeline.micro_world.build import preferences
 
     return preferences(micro_generator, oracle, checklist, parameters)
+
+
+def write_model_card(
+    micro_generator: Path,
+    oracle: Oracle,
+    trained_judge: Any,
+    judge_question_report: pd.DataFrame,
+    checklist: Checklist,
+    parameters: MicroWorldParameters,
+) -> str:
+    """Say what the models are, how they were made, their hashes and what they reach on held-out clips."""
+    from vr_pipeline.micro_world.card import file_hashes, model_card, test_oracle
+
+    # All models lie in one folder; the judge is an input because the card describes it too.
+    return model_card(
+        judge_question_report,
+        test_oracle(oracle, checklist.question_ids, parameters),
+        file_hashes(micro_generator.parent),
+        parameters,
+    )

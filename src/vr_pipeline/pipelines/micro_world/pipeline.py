@@ -6,11 +6,12 @@ from typing import Any
 
 from kedro.pipeline import Node, Pipeline
 
+from vr_pipeline.pipelines import judge_training
 from vr_pipeline.pipelines.micro_world import nodes
 
 
 def create_pipeline(**kwargs: Any) -> Pipeline:
-    """Renderer to tiny models, oracle and simulated preferences."""
+    """Renderer to tiny models, oracle and simulated preferences; the judge is trained by judge_training."""
     return Pipeline(
         [
             Node(nodes.write_prompts, inputs=None, outputs="micro_prompts", name="write_prompts"),
@@ -26,6 +27,27 @@ def create_pipeline(**kwargs: Any) -> Pipeline:
                 inputs=["micro_generator", "params:micro_world"],
                 outputs="oracle",
                 name="fit_oracle",
+            ),
+            Node(
+                nodes.prepare_judge_clips,
+                inputs=["micro_generator", "oracle", "checklist", "params:micro_world"],
+                outputs=["judge_training_videos", "judge_annotations"],
+                name="prepare_judge_clips",
+                tags=["gpu"],
+            ),
+            *judge_training.create_pipeline().nodes,
+            Node(
+                nodes.write_model_card,
+                inputs=[
+                    "micro_generator",
+                    "oracle",
+                    "trained_judge",
+                    "judge_question_report",
+                    "checklist",
+                    "params:micro_world",
+                ],
+                outputs="micro_model_card",
+                name="write_model_card",
             ),
             Node(
                 nodes.simulate_human_preferences,
