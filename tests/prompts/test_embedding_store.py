@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -125,3 +128,39 @@ def test_an_empty_plan_gives_an_empty_table(tmp_path: Path) -> None:
     assert len(store.load()) == 0
     with pytest.raises(KeyError):
         store.load().of(["a"])
+
+
+SLOW_EMBEDDING = """
+import sys, time
+import numpy as np
+from vr_pipeline.prompts.embedding_store import EmbeddingPlan, EmbeddingStore
+
+class Slow:
+    def embed(self, texts):
+        time.sleep(0.2)
+        return np.eye(len(texts), 10, dtype=np.float32)
+
+EmbeddingStore(sys.argv[1]).complete(EmbeddingPlan([f"prompt {n}" for n in range(45)], "model", Slow, part_size=10))
+"""
+
+
+def test_a_process_that_is_killed_loses_one_part_at_most(tmp_path: Path) -> None:
+    folder = tmp_path / "e"
+    process = subprocess.Popen([sys.executable, "-c", SLOW_EMBEDDING, str(folder)], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not (folder / "part-00001.safetensors").exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    finished = len(list(folder.glob("part-*.safetensors")))
+    embedder = CountingEmbedder()
+
+    class TenAxes(CountingEmbedder):
+        def embed(self, texts: Sequence[str]) -> np.ndarray:
+            embedder.embedded.extend(texts)
+            return np.eye(len(texts), 10, dtype=np.float32)
+
+    assert EmbeddingStore(folder).complete(plan(TEXTS, TenAxes())) == len(embedder.embedded)
+    assert embedder.embedded == TEXTS[10 * finished :]

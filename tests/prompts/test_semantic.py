@@ -41,7 +41,7 @@ def plain_scan(vectors: np.ndarray, threshold: float, groups: Sequence[str] | No
     return kept
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.integers(0, 10_000), st.integers(0, 120), st.sampled_from([3, 40, 100]), st.floats(-0.5, 0.99))
 def test_equals_plain_scan_for_any_tile(seed: int, count: int, axes: int, threshold: float) -> None:
     vectors = random_units(seed, count, axes) if count else np.empty((0, axes), dtype=np.float32)

@@ -265,7 +265,7 @@ def _language_identifier() -> _LanguageIdentifier:
             remedy="install the extra 'languages', or leave cleaning.languages empty",
             field="cleaning.languages",
         ) from error
-    return LanguageIdentifier.from_pickled_model(MODEL_FILE, norm_probs=True)
+    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
 
 
 class _LanguageIdentifier:

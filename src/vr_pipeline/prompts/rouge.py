@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,10 +26,11 @@ _TOKEN = re.compile(r"[a-z0-9]+")
 
 FIRST_CHUNK = 256
 LARGEST_CHUNK = 8192
-POSTINGS_AT_A_TIME = 2_000_000
+POSTINGS_AT_A_TIME = 500_000
 SIGNATURE_WORDS = 4
 
 Integers = npt.NDArray[np.int64]
+Run = Callable[..., Iterator["Pairs"]]
 Pairs = tuple[Integers, Integers, npt.NDArray[np.float64]]
 """Query, partner before it, and similarity, flat."""
 
@@ -98,7 +100,7 @@ def greedy_rouge_scan(
         prompts: texts, in the order of the scan.
         threshold: F1 above which a prompt is dropped, in (0, 1].
         groups: one label a prompt; if given, only pairs with different labels count.
-        workers: threads for the LCS computations; None takes all cores this process may use.
+        workers: threads; None takes all cores this process may use.
     """
     if not 0 < threshold <= 1:
         raise ValueError(f"threshold must be in (0, 1], got {threshold}")
@@ -107,15 +109,10 @@ def greedy_rouge_scan(
     similarity = np.full(count, np.nan)
     if threshold == 1 or count < 2:
         return GreedyScan(np.arange(count, dtype=np.int64), nearest, similarity)
-    join = _Join(prompts, threshold, groups, workers or available_cores())
-    kept_index = _SegmentedIndex()
-    for start, stop in _chunks(len(join)):
-        chunk = np.arange(start, stop, dtype=np.int64)
-        before = join.matches(chunk, kept_index.segments)
-        survivors = np.setdiff1d(chunk, before[0])
-        within = join.matches(chunk, [join.segment(survivors)])
-        join.record_best(before, resolve_in_order(*within))
-        kept_index.add(join, survivors[join.nearest[survivors] < 0])
+    # The work is in numpy and rapidfuzz, which let go of the interpreter's lock.
+    with ThreadPoolExecutor(workers or available_cores()) as pool:
+        join = _Join(prompts, threshold, groups, pool.map)
+        _scan(join)
     first = join.first_appearance
     where = np.flatnonzero(join.representative >= 0)
     unique = join.representative[where]
@@ -125,6 +122,18 @@ def greedy_rouge_scan(
     nearest[where] = np.where(unique_dropped, first[join.nearest[unique]], np.where(stays, -1, first[unique]))
     similarity[where] = np.where(unique_dropped, join.similarity[unique], np.where(stays, np.nan, 1.0))
     return GreedyScan(np.flatnonzero(nearest < 0).astype(np.int64), nearest, similarity)
+
+
+def _scan(join: _Join) -> None:
+    """Decide on every distinct token sequence, chunk by chunk in the order of the scan."""
+    kept_index = _SegmentedIndex()
+    for start, stop in _chunks(len(join)):
+        chunk = np.arange(start, stop, dtype=np.int64)
+        before = join.matches(chunk, kept_index.segments)
+        survivors = np.setdiff1d(chunk, before[0])
+        within = join.matches(chunk, [join.segment(survivors)])
+        join.record_best(before, resolve_in_order(*within))
+        kept_index.add(join, survivors[join.nearest[survivors] < 0])
 
 
 def best_partners(*pairs: Pairs) -> Pairs:
@@ -199,6 +208,23 @@ def _chunks(count: int) -> Iterator[tuple[int, int]]:
         start, size = start + size, min(size * 2, LARGEST_CHUNK)
 
 
+def _pieces(owner: Integers, sizes: Integers) -> Iterator[slice]:
+    """Cut flat prefix elements into pieces that look at no more than POSTINGS_AT_A_TIME postings each.
+
+    A prompt's elements stay in one piece, or a pair could be verified twice; a single one may exceed the limit.
+    """
+    last = np.flatnonzero(np.append(owner[1:] != owner[:-1], True)) if len(owner) else owner
+    work = np.cumsum(sizes)[last]
+    start, done = 0, 0
+    while start < len(owner):
+        position = max(
+            int(np.searchsorted(work, done + POSTINGS_AT_A_TIME, side="right")) - 1,
+            int(np.searchsorted(last, start)),
+        )
+        yield slice(start, int(last[position]) + 1)
+        start, done = int(last[position]) + 1, int(work[position])
+
+
 @dataclass(frozen=True)
 class _Segment:
     """Inverted index over some prompts: for each token the prompts that hold it and its place in their rarity order."""
@@ -226,8 +252,8 @@ class _SegmentedIndex:
 class _Join:
     """Distinct token sequences of the prompts, laid out for vectorised candidate search at one threshold."""
 
-    def __init__(self, prompts: Sequence[str], threshold: float, groups: Sequence[str] | None, workers: int) -> None:
-        self.threshold, self.workers = threshold, workers
+    def __init__(self, prompts: Sequence[str], threshold: float, groups: Sequence[str] | None, run: Run) -> None:
+        self.threshold, self.run = threshold, run
         self.representative = np.full(len(prompts), -1, dtype=np.int64)
         vocabulary: dict[str, int] = {}
         labels: dict[str, int] = {}
@@ -320,25 +346,20 @@ class _Join:
 
     def matches(self, queries: Integers, segments: Sequence[_Segment]) -> Pairs:
         """All pairs (query, indexed prompt before it) with an F1 above the threshold, with that F1."""
-        empty = np.empty(0, dtype=np.int64)
-        found: list[Pairs] = [(empty, empty, np.empty(0))]
         element, owner, place = self._prefix_elements(queries)
-        for segment in segments:
-            begins, ends = segment.starts[element], segment.starts[element + 1]
-            work = np.cumsum(ends - begins)
-            boundary = 0
-            while boundary < len(work):
-                done = work[boundary - 1] if boundary else 0
-                upto = int(np.searchsorted(work, done + POSTINGS_AT_A_TIME, side="right"))
-                # Whole prompts only, or a pair could be verified twice; a single huge prompt may go over the budget.
-                upto = max(upto, boundary + 1)
-                last = owner[upto - 1]
-                while upto < len(owner) and owner[upto] == last:
-                    upto += 1
-                piece = slice(boundary, upto)
-                pairs = self._candidates(owner[piece], place[piece], begins[piece], ends[piece], segment)
-                found.append(self._verify(*pairs))
-                boundary = upto
+        pieces = [
+            (segment, piece)
+            for segment in segments
+            for piece in _pieces(owner, segment.starts[element + 1] - segment.starts[element])
+        ]
+
+        def search(job: tuple[_Segment, slice]) -> Pairs:
+            segment, piece = job
+            begins, ends = segment.starts[element[piece]], segment.starts[element[piece] + 1]
+            return self._verify(*self._candidates(owner[piece], place[piece], begins, ends, segment))
+
+        empty = np.empty(0, dtype=np.int64)
+        found = [(empty, empty, np.empty(0)), *self.run(search, pieces)]
         query, other, score = (np.concatenate(parts) for parts in zip(*found, strict=True))
         return query, other, score
 
@@ -376,7 +397,7 @@ class _Join:
             [self.sequences[index] for index in other.tolist()],
             scorer=LCSseq.similarity,
             dtype=np.int32,
-            workers=self.workers if len(query) > 2000 else 1,
+            workers=1,
         ).astype(np.int64)
         above = lcs >= self.needed[self.length_class[query], self.length_class[other]]
         query, other, lcs = query[above], other[above], lcs[above]
