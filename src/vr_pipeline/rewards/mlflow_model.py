@@ -206,28 +206,6 @@ def _forget_moment_and_machine(description: Path) -> None:
     description.write_text(yaml.safe_dump(content, sort_keys=True), encoding="utf-8")
 
 
-def log_reward_model(
-    weights: RewardWeights,
-    checklist: Checklist,
-    *,
-    name: str = "reward_model",
-    judge: Mapping[str, Any] | None = None,
-    registered_name: str | None = None,
-) -> str:
-    """Logs the model to the active MLflow run, and registers it where a name is given. Returns its URI."""
-    import tempfile
-
-    import mlflow
-
-    with tempfile.TemporaryDirectory() as folder, _no_progress_bars():
-        information = mlflow.pyfunc.log_model(
-            name=name,
-            registered_model_name=registered_name,
-            **_arguments(write_model_files(folder, weights, checklist, judge), weights, checklist),
-        )
-    return str(information.model_uri)
-
-
 def example_input(weights: RewardWeights) -> pd.DataFrame:
     """One row of input: every question answered with even odds."""
     return pd.DataFrame([{"prompt": "a prompt", **dict.fromkeys(weights.question_ids, 0.5)}])
