@@ -43,10 +43,15 @@ class InputError(PipelineError):
 
     def __reduce__(self) -> tuple[object, ...]:
         # Exceptions with keyword-only arguments do not pickle by default; remote workers send them back pickled.
-        return (_rebuild_input_error, (self.problem, self.remedy, self.file, self.row, self.field))
+        return (_rebuild, (type(self), self.problem, self.remedy, self.file, self.row, self.field))
 
 
-def _rebuild_input_error(
-    problem: str, remedy: str, file: str | Path | None, row: int | str | None, field: str | None
+def _rebuild(
+    kind: type[InputError],
+    problem: str,
+    remedy: str,
+    file: str | Path | None,
+    row: int | str | None,
+    field: str | None,
 ) -> InputError:
-    return InputError(problem, remedy=remedy, file=file, row=row, field=field)
+    return kind(problem, remedy=remedy, file=file, row=row, field=field)

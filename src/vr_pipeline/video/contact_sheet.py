@@ -26,6 +26,10 @@ def contact_sheet(folder: ItemFolder, index: pd.DataFrame, *, prompts: int = 12,
 
     made = index[index["status"] == "ok"]
     texts = sorted(made["prompt"].unique())
+    if not texts:
+        figure = Figure(figsize=(4, 1), dpi=120)
+        figure.suptitle("There are no clips to show", fontsize=8)
+        return figure
     chosen = [
         texts[at] for at in np.unique(np.linspace(0, len(texts) - 1, min(prompts, len(texts))).round().astype(int))
     ]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from tqdm import tqdm
@@ -66,7 +66,7 @@ def index_given_clips(clips: pd.DataFrame, folder: Mapping[str, Path], *, source
         table with the columns of ``schemas.VideoIndex``, in the order given.
 
     Raises:
-        InputError: if the table lacks a column, names a file outside the folder or a video_id twice.
+        InputError: if the table lacks a column or a value in it, or has a video_id twice.
     """
     for column in ("video_id", "prompt", "file"):
         if column not in clips:
@@ -76,7 +76,16 @@ def index_given_clips(clips: pd.DataFrame, folder: Mapping[str, Path], *, source
                 field=column,
                 remedy="give a table with the columns video_id, prompt and file",
             )
-    twice = clips["video_id"].duplicated()
+        blank = clips[column].isna() | (clips[column].astype(str).str.strip() == "")
+        if blank.any():
+            raise InputError(
+                "a cell is empty",
+                file=source,
+                row=int(blank.to_numpy().argmax()) + 2,
+                field=column,
+                remedy="give every clip a video_id, its prompt and its file",
+            )
+    twice = clips["video_id"].astype(str).duplicated()
     if twice.any():
         position = int(twice.to_numpy().argmax())
         raise InputError(
@@ -93,13 +102,19 @@ def index_given_clips(clips: pd.DataFrame, folder: Mapping[str, Path], *, source
             "video_id": str(row["video_id"]),
             "prompt_id": prompt_id(str(row["prompt"])),
             "prompt": str(row["prompt"]),
-            "sample_index": int(row.get("sample_index", 0)),
-            "seed": int(row.get("seed", 0)),
-            "generator": str(row.get("generator", "given")),
+            "sample_index": int(_known(row, "sample_index", 0)),
+            "seed": int(_known(row, "seed", 0)),
+            "generator": str(_known(row, "generator", "given")),
             "path": name,
         }
         rows.append(base | _inspect(folder.get(name)))
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _known(row: Mapping[Hashable, Any], column: str, otherwise: Any) -> Any:
+    """A value of an optional column, or another where the column or the cell is missing."""
+    value = row.get(column, otherwise)
+    return otherwise if pd.isna(value) else value
 
 
 def _inspect(path: Path | None) -> dict[str, object]:

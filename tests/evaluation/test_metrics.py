@@ -1,0 +1,191 @@
+"""Metrics of an evaluation that was worked out by hand."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from vr_pipeline.checklist import load_checklist
+from vr_pipeline.checklist.schema import Checklist
+from vr_pipeline.evaluation.metrics import (
+    evaluation_metrics,
+    gains_over_original,
+    judge_oracle_agreement,
+    oracle_tables,
+    policy_metrics,
+    win_rates,
+)
+from vr_pipeline.schemas import EvaluationRewards, OracleAnswers
+
+T_AT_ONE_DEGREE = 12.706204736432095
+"""97.5 % quantile of Student's t with one degree of freedom."""
+
+
+def rewards() -> pd.DataFrame:
+    """Two prompts, two samples of each of two policies."""
+    rows = [
+        # policy, prompt, sample, total (original: means 2 and 4; mpo: means 3 and 6)
+        ("original", "p1", 0, 1.0),
+        ("original", "p1", 1, 3.0),
+        ("original", "p2", 0, 4.0),
+        ("original", "p2", 1, 4.0),
+        ("mpo", "p1", 0, 4.0),
+        ("mpo", "p1", 1, 2.0),
+        ("mpo", "p2", 0, 4.0),
+        ("mpo", "p2", 1, 8.0),
+    ]
+    table = pd.DataFrame(rows, columns=["policy", "prompt_id", "sample_index", "total"])
+    table["video_id"] = [f"v{row}" for row in range(8)]
+    table["dim_quality"] = table["total"] / 2
+    return table
+
+
+def index() -> pd.DataFrame:
+    return rewards()[["video_id", "prompt_id", "sample_index", "policy"]].assign(status="ok", prompt="text")
+
+
+def judged() -> pd.DataFrame:
+    return rewards().drop(columns="sample_index")
+
+
+def test_means_and_standard_errors_by_prompt() -> None:
+    metrics = policy_metrics(judged())
+    assert metrics["original"]["total"]["mean"] == 3.0
+    # Residuals of the prompts sum to -2 and 2: sqrt(2 / 1 * (4 + 4)) / 4.
+    assert metrics["original"]["total"]["se"] == pytest.approx(1.0)
+    assert metrics["mpo"]["total"]["mean"] == 4.5
+    assert metrics["mpo"]["total"]["se"] == pytest.approx(math.sqrt(2 * (9 + 9)) / 4)
+    assert metrics["mpo"]["dimensions"] == {
+        "quality": {"mean": pytest.approx(2.25), "se": pytest.approx(math.sqrt(2 * (9 + 9)) / 8)}
+    }
+
+
+def test_gain_and_its_interval_by_prompt() -> None:
+    gains = gains_over_original(judged())
+    assert list(gains) == ["mpo"]
+    # Prompts gain 1 and 2; their standard error is 0.5.
+    assert gains["mpo"]["mean"] == pytest.approx(1.5)
+    assert gains["mpo"]["ci_low"] == pytest.approx(1.5 - 0.5 * T_AT_ONE_DEGREE)
+    assert gains["mpo"]["ci_high"] == pytest.approx(1.5 + 0.5 * T_AT_ONE_DEGREE)
+
+
+def test_win_rate_compares_clips_of_the_same_seed() -> None:
+    # Against the original's clip of the same seed: won, lost, tied, won.
+    assert win_rates(judged(), index())["mpo"]["rate"] == pytest.approx(2.5 / 4)
+    shuffled = judged().sample(frac=1, random_state=0)
+    assert win_rates(shuffled, index()) == win_rates(judged(), index())
+    # A clip without a counterpart is left out: the lost comparison goes.
+    without = judged()[judged()["video_id"] != "v5"]
+    assert win_rates(without, index())["mpo"]["rate"] == pytest.approx(2.5 / 3)
+
+
+def test_agreement_of_judge_and_oracle() -> None:
+    names = {"video_id": ["v0", "v0", "v1", "v1"], "question_id": ["sharp", "fast", "sharp", "fast"]}
+    judge = pd.DataFrame({**names, "p_yes": [0.9, 0.4, 0.2, 0.51]})
+    oracle = pd.DataFrame({**names, "p_yes": [0.6, 0.9, 0.5, 0.7]}).iloc[::-1]
+    assert judge_oracle_agreement(judge, oracle) == {"overall": 0.75, "questions": {"fast": 0.5, "sharp": 1.0}}
+    assert judge_oracle_agreement(judge, oracle.iloc[:0]) == {}
+
+
+def test_everything_in_the_layout_of_the_metrics_file() -> None:
+    answers = pd.DataFrame({"video_id": ["v0"], "question_id": ["sharp"], "p_yes": [0.9]})
+    agreement = {"tau": 0.7, "diff": 0.8, "epsilon": 0.1, "n": 10, "n_ties": 2, "further": 1}
+    pairs = {
+        "mpo": pd.DataFrame({"dominates": [True, True]}),
+        "dpo": pd.DataFrame({"dominates": [True, False, False]}),
+    }
+    arguments = {
+        "judge_rewards": judged(),
+        "judge_answers": answers,
+        "index": pd.concat([index(), index().iloc[:1].assign(video_id="broken", status="failed")]),
+        "agreement": agreement,
+        "pairs": pairs,
+    }
+    metrics = evaluation_metrics(oracle_rewards=judged(), oracle_answers=answers, **arguments)
+    assert list(metrics["policies"]) == ["original", "mpo"]
+    assert metrics["policies"]["mpo"]["oracle"]["total"]["mean"] == 4.5
+    assert metrics["gain"]["mpo"]["judge"]["mean"] == pytest.approx(1.5)
+    assert metrics["agreement"] == {"tau": 0.7, "diff": 0.8, "epsilon": 0.1, "n": 10, "n_ties": 2}
+    assert metrics["pairs"] == {
+        "dpo": {"n": 3, "dominating": 1, "not_dominating": 2},
+        "mpo": {"n": 2, "dominating": 2, "not_dominating": 0},
+    }
+    assert metrics["clips"]["failed"] == 1
+    assert metrics["clips"]["prompts"] == 2
+    assert metrics["judge_oracle_agreement"]["overall"] == 1.0
+    # Without an oracle its part is absent, not zero.
+    alone = evaluation_metrics(oracle_rewards=judged().iloc[:0], oracle_answers=answers.iloc[:0], **arguments)
+    assert set(alone["policies"]["mpo"]) == {"judge"}
+    assert set(alone["gain"]["mpo"]) == {"judge"}
+    assert alone["judge_oracle_agreement"] == {}
+
+
+class Knowing:
+    """An oracle whose probability is written in a clip's first pixel."""
+
+    weights = {"a": 1.0, "b": 2.0, "c": 4.0}  # noqa: RUF012
+
+    def probabilities(self, clips: np.ndarray, prompts: list[str], question_ids: list[str]) -> np.ndarray:
+        assert len(clips) == len(prompts)
+        return clips[:, 0, 0, 0, : len(question_ids)] / 100.0
+
+
+class Folder:
+    def load(self, video_id: str) -> np.ndarray:
+        return np.full((1, 1, 1, 3), [int(video_id), 50, 100], np.uint8)
+
+
+@pytest.fixture
+def checklist(tmp_path: Path) -> Checklist:
+    path = tmp_path / "checklist.yml"
+    path.write_text(
+        """
+name: tiny
+modality: video
+dimensions:
+  - name: first
+    sub_dimensions:
+      - {name: a, questions: [{id: a, text: is it a}]}
+      - {name: c, questions: [{id: c, text: is it c}]}
+  - name: second
+    sub_dimensions:
+      - {name: b, questions: [{id: b, text: is it b}]}
+""",
+        encoding="utf-8",
+    )
+    return load_checklist(path)
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 100])
+def test_the_oracle_answers_and_rewards_every_clip_that_was_made(checklist: Checklist, chunk: int) -> None:
+    table = pd.DataFrame(
+        {
+            "video_id": ["20", "40", "60"],
+            "prompt_id": ["p", "p", "q"],
+            "prompt": ["text", "text", "other"],
+            "policy": ["original", "mpo", "mpo"],
+            "status": ["ok", "failed", "ok"],
+        }
+    )
+    answers, rewarded = oracle_tables(Knowing(), Folder(), table, checklist, chunk=chunk)  # type: ignore[arg-type]
+    OracleAnswers.validate(answers)
+    EvaluationRewards.validate(rewarded)
+    # In order of the checklist the questions are a, c, b: probabilities are clip / 100, 0.5 and 1.
+    assert checklist.question_ids == ["a", "c", "b"]
+    assert answers["video_id"].tolist() == ["20"] * 3 + ["60"] * 3
+    assert answers["p_yes"].tolist() == pytest.approx([0.2, 0.5, 1.0, 0.6, 0.5, 1.0])
+    assert rewarded["dim_first"].tolist() == pytest.approx([0.2 + 0.5 * 4, 0.6 + 0.5 * 4])
+    assert rewarded["dim_second"].tolist() == pytest.approx([2.0, 2.0])
+    assert rewarded["total"].tolist() == pytest.approx([4.2, 4.6])
+    assert rewarded["policy"].tolist() == ["original", "mpo"]
+
+
+def test_without_an_oracle_the_tables_are_empty_and_valid(checklist: Checklist) -> None:
+    answers, rewarded = oracle_tables(None, Folder(), pd.DataFrame(), checklist)  # type: ignore[arg-type]
+    assert OracleAnswers.validate(answers).empty
+    assert EvaluationRewards.validate(rewarded).empty
+    assert {"dim_first", "dim_second"} <= set(rewarded.columns)

@@ -1,0 +1,43 @@
+"""Errors that users see."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+
+from vr_pipeline.errors import InputError, PipelineError
+
+
+@pytest.mark.parametrize(
+    ("place", "expected"),
+    [
+        ({}, "it is wrong. Mend it."),
+        ({"file": "a.csv"}, "file a.csv: it is wrong. Mend it."),
+        ({"row": 3}, "row 3: it is wrong. Mend it."),
+        ({"file": "a.csv", "row": 3, "field": "prompt"}, "file a.csv, row 3, field 'prompt': it is wrong. Mend it."),
+        ({"row": 0}, "row 0: it is wrong. Mend it."),
+    ],
+)
+def test_the_message_names_the_place_the_problem_and_what_to_do(place: dict[str, object], expected: str) -> None:
+    error = InputError("it is wrong", remedy="mend it", **place)  # type: ignore[arg-type]
+    assert str(error) == expected
+    assert isinstance(error, PipelineError)
+    assert "\n" not in str(error)
+
+
+def test_errors_survive_pickling_as_workers_send_them() -> None:
+    from vr_pipeline.video.read import VideoReadError
+
+    for kind in (InputError, VideoReadError):
+        error = kind("it is wrong", remedy="mend it", file="a.mp4", row=3, field="x")
+        again = pickle.loads(pickle.dumps(error))
+        assert str(again) == str(error)
+        assert type(again) is kind
+        assert (again.problem, again.remedy, again.file, again.row, again.field) == (
+            "it is wrong",
+            "mend it",
+            "a.mp4",
+            3,
+            "x",
+        )

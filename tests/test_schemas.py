@@ -1,0 +1,133 @@
+"""Schemas: a valid table of each passes, and what each forbids does not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+import pandera.pandas as pa
+import pytest
+
+from vr_pipeline import schemas
+
+VALID: dict[str, dict[str, Any]] = {
+    "FilteredPrompts": {"prompt_id": "a", "prompt": "a ball", "source": "file", "split": "train"},
+    "PromptFilterDecisions": {
+        "prompt_id": "a",
+        "step": "rouge",
+        "kept": False,
+        "reason": "like b",
+        "nearest_prompt_id": "b",
+        "similarity": 0.8,
+    },
+    "VideoIndex": {
+        "video_id": "v",
+        "prompt_id": "a",
+        "prompt": "a ball",
+        "sample_index": 0,
+        "seed": 2**63 - 1,
+        "generator": "g",
+        "path": "v.mp4",
+        "num_frames": 8,
+        "fps": 8.0,
+        "height": 16,
+        "width": 16,
+        "sha256": "0",
+        "status": "ok",
+        "error": "",
+    },
+    "ChecklistAnswers": {
+        "video_id": "v",
+        "question_id": "q",
+        "p_yes": 0.5,
+        "answer": False,
+        "outside_mass": 0.0,
+        "gated": False,
+    },
+    "HumanPreferences": {
+        "pair_id": "x",
+        "prompt": "a ball",
+        "video_id_a": "v",
+        "video_id_b": "w",
+        "preference": "tie",
+        "annotator": "n",
+        "source": "s",
+    },
+    "Rewards": {"video_id": "v", "prompt_id": "a", "total": 1.0, "dim_quality": 1.0},
+    "PreferencePairs": {
+        "prompt_id": "a",
+        "winner_video_id": "v",
+        "loser_video_id": "w",
+        "margin": 0.1,
+        "dominates": True,
+        "dim_quality_gap": 0.1,
+    },
+    "TrainingLog": {"step": 1, "loss": 0.7},
+}
+
+INVALID = [
+    ("FilteredPrompts", {"split": "held out"}),
+    ("FilteredPrompts", {"prompt": ""}),
+    ("PromptFilterDecisions", {"similarity": 1.1}),
+    ("VideoIndex", {"status": "broken"}),
+    ("VideoIndex", {"num_frames": -1}),
+    ("VideoIndex", {"seed": "none"}),
+    ("ChecklistAnswers", {"p_yes": 1.2}),
+    ("ChecklistAnswers", {"p_yes": float("nan")}),
+    ("ChecklistAnswers", {"outside_mass": -0.1}),
+    ("HumanPreferences", {"preference": "same"}),
+    ("Rewards", {"total": float("nan")}),
+    ("Rewards", {"dim_quality": float("nan")}),
+    ("PreferencePairs", {"margin": 0.0}),
+    ("PreferencePairs", {"loser_video_id": "v"}),
+    ("TrainingLog", {"step": 0}),
+    ("TrainingLog", {"loss": float("nan")}),
+]
+
+
+def table(name: str, **changes: Any) -> pd.DataFrame:
+    return pd.DataFrame([VALID[name] | changes])
+
+
+@pytest.mark.parametrize("name", sorted(VALID))
+def test_a_valid_table_passes_with_columns_of_the_users_own(name: str) -> None:
+    schema = getattr(schemas, name)
+    checked = schema.validate(table(name, own_column="kept"))
+    assert checked["own_column"].tolist() == ["kept"]
+    # Empty tables are tables: nothing was made, nothing is wrong.
+    assert schema.validate(checked.iloc[:0]).empty
+
+
+@pytest.mark.parametrize(("name", "change"), INVALID)
+def test_what_a_schema_forbids_is_refused(name: str, change: dict[str, Any]) -> None:
+    with pytest.raises((pa.errors.SchemaError, pa.errors.SchemaErrors)):
+        getattr(schemas, name).validate(table(name, **change))
+
+
+@pytest.mark.parametrize("name", sorted(VALID))
+def test_a_missing_column_is_refused(name: str) -> None:
+    required = next(iter(VALID[name]))
+    with pytest.raises((pa.errors.SchemaError, pa.errors.SchemaErrors), match=required):
+        getattr(schemas, name).validate(table(name).drop(columns=required))
+
+
+@pytest.mark.parametrize(("name", "key"), [("FilteredPrompts", "prompt_id"), ("VideoIndex", "video_id")])
+def test_identifiers_do_not_repeat(name: str, key: str) -> None:
+    twice = pd.concat([table(name), table(name)], ignore_index=True)
+    with pytest.raises((pa.errors.SchemaError, pa.errors.SchemaErrors), match=key):
+        getattr(schemas, name).validate(twice)
+
+
+def test_seeds_keep_all_of_their_63_bits() -> None:
+    checked = schemas.VideoIndex.validate(table("VideoIndex"))
+    assert int(checked["seed"].iloc[0]) == 2**63 - 1
+
+
+def test_every_table_has_a_sentence_that_says_what_it_holds() -> None:
+    models = [
+        value
+        for value in vars(schemas).values()
+        if isinstance(value, type) and issubclass(value, schemas.Table) and value is not schemas.Table
+    ]
+    assert len(models) > 10
+    assert all(model.__doc__ and model.__doc__.strip().endswith(".") for model in models)
