@@ -84,9 +84,9 @@ def fitting_size(height: int, width: int, *, multiple: int, min_pixels: int, max
 
 def normalise(frames: NDArray[np.float32], mean: tuple[float, ...], std: tuple[float, ...]) -> NDArray[np.float32]:
     """From 0 to 255 to 0 to 1, then the mean is subtracted and the result divided by std, a channel each."""
-    scaled = frames * np.float32(1 / 255)
-    result: NDArray[np.float32] = (scaled - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
-    return result
+    scaled: NDArray[np.float32] = (frames * np.float32(1 / 255)).astype(np.float32)
+    shifted = scaled - np.asarray(mean, dtype=np.float32)
+    return (shifted / np.asarray(std, dtype=np.float32)).astype(np.float32)
 
 
 def patchify(

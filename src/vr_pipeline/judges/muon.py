@@ -18,7 +18,7 @@ class Muon(torch.optim.Optimizer):
 
     Args:
         matrices: parameters of two dimensions.
-        lr: step; the update of an [n, m] matrix has root mean square lr * sqrt(max(1, n / m)) / sqrt(m) or so.
+        lr: size of a step: the spectral norm of an update is about lr, times sqrt(n / m) for [n, m] with n > m.
         momentum: decay of the gradient average.
         weight_decay: decoupled.
     """
@@ -39,11 +39,13 @@ class Muon(torch.optim.Optimizer):
             for shape, weights in by_shape.items():
                 updates = []
                 for weight in weights:
+                    gradient = weight.grad
+                    assert gradient is not None
                     state = self.state[weight]
                     if "momentum" not in state:
                         state["momentum"] = torch.zeros_like(weight)
-                    state["momentum"].lerp_(weight.grad, 1 - group["momentum"])
-                    updates.append(torch.lerp(weight.grad, state["momentum"], group["momentum"]))
+                    state["momentum"].lerp_(gradient, 1 - group["momentum"])
+                    updates.append(torch.lerp(gradient, state["momentum"], group["momentum"]))
                 directions = orthogonalise(torch.stack(updates))
                 scale = max(1.0, shape[0] / shape[1]) ** 0.5
                 for weight, direction in zip(weights, directions, strict=True):

@@ -1,0 +1,275 @@
+"""Commands on single files: ``kedro score``, ``kedro compare`` and ``kedro ask``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from vr_pipeline.errors import PipelineError
+
+if TYPE_CHECKING:
+    from vr_pipeline.checklist.schema import Checklist
+    from vr_pipeline.judges.contract import Judge
+    from vr_pipeline.judges.scoring import ScoredFile
+    from vr_pipeline.rewards.linear import RewardWeights
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def _shared_options(command: _Command) -> _Command:
+    for option in (
+        click.option(
+            "--env", "-e", default="base", show_default=True, help="Configuration: conf/<env> over conf/base."
+        ),
+        click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of tables."),
+    ):
+        command = option(command)
+    return command
+
+
+def _reward_options(command: _Command) -> _Command:
+    existing = click.Path(exists=True, dir_okay=False, path_type=Path)
+    for option in (
+        click.option(
+            "--weights", "weights_path", type=existing, help="Reward weights (JSON) instead of the catalog's."
+        ),
+        click.option("--checklist", "checklist_path", type=existing, help="Checklist (YAML) instead of the catalog's."),
+        click.option("--top", default=5, show_default=True, type=click.IntRange(0), help="Questions to show."),
+    ):
+        command = option(command)
+    return command
+
+
+@click.command(name="score")
+@click.argument("files", nargs=-1, required=True)
+@click.option("--prompt", "-p", required=True, help="The text that the videos or images were made for.")
+@_reward_options
+@_shared_options
+def score(
+    files: tuple[str, ...],
+    prompt: str,
+    env: str,
+    as_json: bool,
+    weights_path: Path | None,
+    checklist_path: Path | None,
+    top: int,
+) -> None:
+    """Reward of videos or images (FILES: paths, patterns or folders), by dimension and question."""
+    with _plain_errors():
+        from vr_pipeline.judges.scoring import movers
+        from vr_pipeline.video.read import find_media
+
+        paths = find_media(files)
+        judge, checklist, weights, notes = _tools(env, checklist_path, weights_path)
+        scored, failed = _score_all(judge, paths, prompt, checklist, weights)
+        if as_json:
+            document = {"prompt": prompt, "notes": notes, "files": [one.to_json() for one in scored], "failed": failed}
+            click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+        else:
+            _tell(notes, failed)
+            if scored:
+                _print_table(scored)
+            for one in scored:
+                click.echo(f"\n{one.path}: what moved the score most (against an undecided answer)")
+                for question, moved in movers(one, weights, top):
+                    _print_question(checklist, question, moved, one)
+    _leave(failed)
+
+
+@click.command(name="compare")
+@click.argument("first")
+@click.argument("second")
+@click.option("--prompt", "-p", required=True, help="The text that both were made for.")
+@_reward_options
+@_shared_options
+def compare(
+    first: str,
+    second: str,
+    prompt: str,
+    env: str,
+    as_json: bool,
+    weights_path: Path | None,
+    checklist_path: Path | None,
+    top: int,
+) -> None:
+    """Which of two videos or images is better, and which questions say so."""
+    with _plain_errors():
+        from vr_pipeline.judges.scoring import differences
+
+        judge, checklist, weights, notes = _tools(env, checklist_path, weights_path)
+        scored, failed = _score_all(judge, [Path(first), Path(second)], prompt, checklist, weights)
+        if len(scored) == 2:
+            a, b = scored
+            gap = a.total - b.total
+            better = "first" if gap > 1e-9 else "second" if gap < -1e-9 else "tie"
+            rows = differences(a, b, top)
+            dominates = _dominates(a, b) or _dominates(b, a)
+            if as_json:
+                document = {"prompt": prompt, "notes": notes, "better": better, "difference": gap}
+                document |= {
+                    "dominates": dominates,
+                    "questions": dict(rows),
+                    "files": [one.to_json() for one in scored],
+                }
+                click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+            else:
+                _tell(notes, failed)
+                _print_table(scored)
+                words = {"first": f"{a.path} is better", "second": f"{b.path} is better", "tie": "Neither is better"}
+                every = " in every dimension" if dominates and better != "tie" else ""
+                click.echo(f"\n{words[better]}{every} (difference {gap:+.4f}). What sets them apart most:")
+                for question, moved in rows:
+                    text = checklist.question(question).text
+                    click.echo(f"  {moved:+.4f}  {text}  ({a.p_yes[question]:.2f} against {b.p_yes[question]:.2f})")
+        elif as_json:
+            click.echo(json.dumps({"prompt": prompt, "notes": notes, "failed": failed}, indent=2, ensure_ascii=False))
+        else:
+            _tell(notes, failed)
+    _leave(failed)
+
+
+@click.command(name="ask")
+@click.argument("files", nargs=-1, required=True)
+@click.argument("question")
+@click.option("--prompt", "-p", default="", help="Stands for [[prompt]] in the question.")
+@_shared_options
+def ask(files: tuple[str, ...], question: str, prompt: str, env: str, as_json: bool) -> None:
+    """Ask the judge one yes/no QUESTION about videos or images (FILES: paths, patterns or folders)."""
+    with _plain_errors():
+        from vr_pipeline.checklist.schema import PROMPT_PLACEHOLDER
+        from vr_pipeline.judges.scoring import ask_file
+        from vr_pipeline.video.read import VideoReadError, find_media
+
+        if PROMPT_PLACEHOLDER in question and not prompt:
+            raise click.UsageError("The question holds [[prompt]]: give the prompt with --prompt.")
+        paths = find_media(files)
+        judge, notes = _judge(env)
+        rows: list[dict[str, Any]] = []
+        failed: dict[str, str] = {}
+        for path in paths:
+            try:
+                p_yes, outside, frames = ask_file(judge, path, [question], prompt)
+            except VideoReadError as error:
+                failed[str(path)] = str(error)
+                continue
+            rows.append({"path": str(path), "p_yes": float(p_yes[0]), "answer": "yes" if p_yes[0] > 0.5 else "no"})
+            rows[-1] |= {"outside_mass": float(outside[0]), "frames": frames}
+        if as_json:
+            document = {"question": question, "notes": notes, "files": rows, "failed": failed}
+            click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+        else:
+            _tell(notes, failed)
+            for row in rows:
+                unsure = (
+                    "  (the judge puts most of its probability on other words)" if row["outside_mass"] > 0.5 else ""
+                )
+                click.echo(f"{row['answer']:<4} {row['p_yes']:.3f}  {row['path']}{unsure}")
+    _leave(failed)
+
+
+class _plain_errors:
+    """Turns errors a user can act on into one message without a traceback."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, PipelineError):
+            raise click.ClickException(str(error)) from error
+
+
+def _leave(failed: dict[str, str]) -> None:
+    if failed:
+        raise click.exceptions.Exit(1)
+
+
+def _context(env: str) -> Any:
+    from kedro.framework.session import KedroSession
+    from kedro.framework.startup import bootstrap_project
+    from kedro.utils import find_kedro_project
+
+    project = find_kedro_project(Path.cwd())
+    if project is None:
+        raise click.ClickException("This is not a folder of the project: go to where its pyproject.toml is.")
+    bootstrap_project(project)
+    return KedroSession.create(project_path=project, env=env).load_context()
+
+
+def _judge(env: str, context: Any = None) -> tuple[Judge, list[str]]:
+    from vr_pipeline.judges import load_judge
+    from vr_pipeline.judges.config import ChecklistInferenceParameters
+
+    context = context or _context(env)
+    parameters = ChecklistInferenceParameters.model_validate(context.params["checklist_inference"])
+    judge = load_judge(parameters.judge)
+    world = getattr(judge, "world", None)
+    return judge, [
+        f"This is the demo judge: it knows {world} only, and its answers on anything else mean nothing."
+    ] * bool(world)
+
+
+def _tools(
+    env: str, checklist_path: Path | None, weights_path: Path | None
+) -> tuple[Judge, Checklist, RewardWeights, list[str]]:
+    from vr_pipeline.checklist import load_checklist
+    from vr_pipeline.judges.scoring import check_weights, equal_weights
+    from vr_pipeline.rewards.linear import RewardWeights
+
+    context = _context(env)
+    judge, notes = _judge(env, context)
+    checklist = load_checklist(checklist_path) if checklist_path else context.catalog.load("checklist")
+    if weights_path is not None:
+        weights = RewardWeights.from_json(json.loads(weights_path.read_text(encoding="utf-8")))
+    elif checklist_path is None and context.catalog.exists("reward_weights"):
+        weights = RewardWeights.from_json(context.catalog.load("reward_weights"))
+    else:
+        weights = equal_weights(checklist)
+        notes.append("No fitted weights are there: every question counts the same ('kedro run' fits them).")
+    check_weights(weights, checklist)
+    return judge, checklist, weights, notes
+
+
+def _score_all(
+    judge: Judge, paths: Sequence[Path], prompt: str, checklist: Checklist, weights: RewardWeights
+) -> tuple[list[ScoredFile], dict[str, str]]:
+    from vr_pipeline.judges.scoring import score_file
+    from vr_pipeline.video.read import VideoReadError
+
+    scored, failed = [], {}
+    for path in paths:
+        try:
+            scored.append(score_file(judge, path, prompt, checklist, weights))
+        except VideoReadError as error:
+            failed[str(path)] = str(error)
+    return scored, failed
+
+
+def _dominates(first: ScoredFile, second: ScoredFile) -> bool:
+    return all(first.dimensions[name] >= second.dimensions[name] - 1e-9 for name in first.dimensions)
+
+
+def _tell(notes: Sequence[str], failed: dict[str, str]) -> None:
+    for note in notes:
+        click.secho(f"Note: {note}", fg="yellow", err=True)
+    for message in failed.values():
+        click.secho(f"Error: {message}", fg="red", err=True)
+
+
+def _print_table(scored: Sequence[ScoredFile]) -> None:
+    columns = ["total", *scored[0].dimensions]
+    names = [str(one.path) for one in scored]
+    width = max(len(name) for name in [*names, "file"])
+    click.echo("  ".join(["file".ljust(width), *(name.rjust(max(len(name), 8)) for name in columns)]))
+    for name, one in zip(names, scored, strict=True):
+        values = [one.total, *one.dimensions.values()]
+        cells = [f"{value:.4f}".rjust(max(len(column), 8)) for value, column in zip(values, columns, strict=True)]
+        click.echo("  ".join([name.ljust(width), *cells]))
+
+
+def _print_question(checklist: Checklist, question: str, moved: float, one: ScoredFile) -> None:
+    answer = "yes" if one.p_yes[question] > 0.5 else "no"
+    click.echo(f"  {moved:+.4f}  {checklist.question(question).text}  {answer} ({one.p_yes[question]:.2f})")

@@ -1,0 +1,300 @@
+"""Training of judges: what is learned, what is refused, and that an interrupted run ends as an uninterrupted one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from vr_pipeline.checklist import Checklist, checklist_from_mapping
+from vr_pipeline.datasets.judge import JudgeFolderDataset
+from vr_pipeline.errors import InputError
+from vr_pipeline.judges import load_judge
+from vr_pipeline.judges.annotations import annotations_from_grades, collect_examples
+from vr_pipeline.judges.config import JudgeTrainingParameters
+from vr_pipeline.judges.plots import judge_report_figure
+from vr_pipeline.judges.training import (
+    JudgeExample,
+    balance_weights,
+    is_held_out,
+    learning_rate,
+    question_report,
+    train_judge,
+)
+from vr_pipeline.pipelines.judge_training.nodes import draw_judge_report
+from vr_pipeline.video.write import write_video
+
+TINY = {
+    "hidden_size": 32,
+    "layers": 2,
+    "heads": 2,
+    "intermediate_size": 48,
+    "vision_size": 32,
+    "patch_size": 4,
+    "temporal_patch_size": 2,
+    "num_frames": 4,
+    "height": 8,
+    "width": 8,
+}
+BASE = {
+    "tiny": TINY,
+    "threads": 1,
+    "clips_per_batch": 16,
+    "learning_rate": 5e-3,
+    "warmup_steps": 5,
+    "validate_every": 20,
+    "validation_share": 0.25,
+}
+
+
+@pytest.fixture(scope="module")
+def checklist() -> Checklist:
+    questions = [
+        {"id": "bright", "text": "is it bright ?"},
+        {"id": "as_said", "text": 'is it " [[prompt]] " ?'},
+    ]
+    return checklist_from_mapping(
+        {
+            "name": "light",
+            "modality": "video",
+            "dimensions": [{"name": "light", "sub_dimensions": [{"name": "light", "questions": questions}]}],
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def examples() -> list[JudgeExample]:
+    """Bright and dark clips under the prompts 'bright' and 'dark'."""
+    random = np.random.default_rng(0)
+    made = []
+    for number in range(160):
+        bright, prompt = bool(random.random() < 0.7), str(random.choice(["bright", "dark"]))
+        frames = random.integers(0, 60, (4, 8, 8, 3)) + (170 if bright else 20)
+        labels = {"bright": bright, "as_said": bright == (prompt == "bright")}
+        caption = "bright" if bright else "dark"
+        made.append(JudgeExample(f"clip{number}", frames.astype(np.uint8), prompt, labels, caption, 8.0))
+    return made
+
+
+def parameters(**changes: Any) -> JudgeTrainingParameters:
+    return JudgeTrainingParameters.model_validate(BASE | changes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"steps": 70},
+        {"steps": 70, "matrix_learning_rate": 0.02, "caption_weight": 0.5, "caption_question": "<caption>"},
+        {"steps": 70, "questions_per_clip": 1, "accumulation": 2, "clips_per_batch": 16, "average_decay": 0.9},
+    ],
+    ids=["all-questions", "muon-captions", "drawn-questions"],
+)
+def test_a_judge_learns_and_is_the_same_from_its_folder(
+    changes: dict[str, Any], checklist: Checklist, examples: list[JudgeExample], tmp_path: Path
+) -> None:
+    trained = train_judge(examples, checklist, parameters(**changes))
+    report = trained.report.set_index("question_id")
+    assert report.loc["bright", "balanced_accuracy"] > 0.95
+    assert trained.summary["median_outside_mass"] < 0.1
+    assert trained.log["step"].tolist() == list(range(1, 71))
+    dataset = JudgeFolderDataset(path=str(tmp_path / "judge"))
+    assert not dataset.exists()
+    dataset.save(trained)
+    (tmp_path / "judge/MODEL_CARD.md").write_text("kept", encoding="utf-8")
+    dataset.save(trained)
+    assert (tmp_path / "judge/MODEL_CARD.md").read_text(encoding="utf-8") == "kept"
+    judge = load_judge({"family": "qwen2_vl", "path": dataset.load(), "clip_batch": 16})
+    held_out = [example for example in examples if is_held_out(example.video_id, 0.25)]
+    texts = [question.text for question in checklist.questions]
+    p_yes, _ = judge.answer([e.frames for e in held_out], texts, [e.prompt for e in held_out])
+    right = np.mean([(p_yes[row, 0] > 0.5) == e.labels["bright"] for row, e in enumerate(held_out)])
+    assert right == pytest.approx(report.loc["bright", "accuracy"])
+    if "caption_weight" in changes:
+        assert trained.log["caption_loss"].iloc[-1] < 0.3 < trained.log["caption_loss"].iloc[0]
+
+
+def test_same_weights_twice_and_after_an_interruption(
+    checklist: Checklist, examples: list[JudgeExample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vr_pipeline.judges import training
+
+    options = parameters(steps=50, questions_per_clip=1, matrix_learning_rate=0.02, average_decay=0.9)
+
+    def weights(trained: Any) -> dict[str, np.ndarray]:
+        return {name: value.numpy() for name, value in trained.family.model.state_dict().items()}
+
+    whole = train_judge(examples, checklist, options)
+    real = training.learning_rate
+
+    def killed(step: int, given: JudgeTrainingParameters) -> float:
+        if step == 31:
+            raise KeyboardInterrupt
+        return real(step, given)
+
+    monkeypatch.setattr(training, "learning_rate", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train_judge(examples, checklist, options, checkpoint_folder=tmp_path)
+    steps = []
+    monkeypatch.setattr(training, "learning_rate", lambda step, given: steps.append(step) or real(step, given))
+    resumed = train_judge(examples, checklist, options, checkpoint_folder=tmp_path)
+    assert steps == list(range(21, 51))
+    pd.testing.assert_frame_equal(resumed.log, whole.log)
+    first, second = weights(whole), weights(resumed)
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+    # The state of other examples is not taken.
+    steps.clear()
+    train_judge(examples[:-8], checklist, parameters(steps=22), checkpoint_folder=tmp_path)
+    assert steps[0] == 1
+
+
+def test_lora_changes_only_what_it_adapts_and_is_merged(
+    checklist: Checklist, examples: list[JudgeExample], tmp_path: Path
+) -> None:
+    base = train_judge(examples, checklist, parameters(steps=20))
+    JudgeFolderDataset(path=str(tmp_path / "base")).save(base)
+    lora = {"rank": 4, "alpha": 8, "target_modules": ["q_proj", "v_proj"]}
+    start = {"family": "qwen2_vl", "path": str(tmp_path / "base")}
+    options = parameters(steps=25, tiny=None, start=start, lora=lora)
+    tuned = train_judge(examples, checklist, options)
+    before, after = base.family.model.state_dict(), tuned.family.model.state_dict()
+    assert before.keys() == after.keys()
+    changed = {name for name in before if not np.array_equal(before[name].numpy(), after[name].numpy())}
+    assert changed == {
+        name for name in before if name.endswith(("self_attn.q_proj.weight", "self_attn.v_proj.weight"))
+    }
+
+
+def test_labels_and_splits_are_checked(checklist: Checklist, examples: list[JudgeExample]) -> None:
+    wrong = JudgeExample("x", examples[0].frames, "dark", {"loud": True})
+    with pytest.raises(InputError, match="unknown question 'loud'"):
+        train_judge([*examples, wrong], checklist, parameters(steps=1))
+    with pytest.raises(InputError, match="for training"):
+        train_judge([], checklist, parameters(steps=1))
+    with pytest.raises(ValueError, match="either 'start'"):
+        JudgeTrainingParameters.model_validate({"steps": 3})
+
+
+def test_test_split_is_never_trained_on(checklist: Checklist, examples: list[JudgeExample]) -> None:
+    # Labels of the test split are inverted: a judge that saw them could not be nearly always wrong there.
+    split = [
+        JudgeExample(
+            e.video_id,
+            e.frames,
+            e.prompt,
+            {q: not a for q, a in e.labels.items()} if number % 4 == 0 else e.labels,
+            frames_per_second=8.0,
+            split="test" if number % 4 == 0 else "train",
+            source="inverted" if number % 4 == 0 else "true",
+        )
+        for number, e in enumerate(examples)
+    ]
+    trained = train_judge(split, checklist, parameters(steps=80))
+    assert set(trained.report["source"]) == {"inverted"}
+    assert trained.report.set_index("question_id").loc["bright", "balanced_accuracy"] < 0.1
+
+
+def test_balance_makes_yes_and_no_weigh_the_same() -> None:
+    frames = np.zeros((1, 4, 4, 3), np.uint8)
+    made = [JudgeExample(str(n), frames, "", {"a": n < 2, "b": True}) for n in range(10)]
+    weights = balance_weights(made, ["a", "b"])
+    assert 2 * weights["a", True] == pytest.approx(8 * weights["a", False])
+    assert weights["b", True] == 1.0
+
+
+def test_question_report_by_hand() -> None:
+    p_yes = np.array([[0.9, 0.2], [0.8, 0.4], [0.3, 0.6], [0.6, 0.7]])
+    labels = np.array([[1, 0], [1, np.nan], [0, 1], [0, np.nan]])
+    report = question_report(p_yes, labels, ["a", "b"]).set_index("question_id")
+    assert report.loc["a", "accuracy"] == 0.75
+    assert report.loc["a", "balanced_accuracy"] == 0.75
+    assert report.loc["a", "positives"] == 0.5
+    assert report.loc["b", "n"] == 2
+    assert report.loc["b", "accuracy"] == 1.0
+    assert report.loc["a", "calibration_error"] == pytest.approx((0.1 + 0.2 + 0.3 + 0.6) / 4)
+    assert json.loads(report.loc["b", "calibration"]) == [[0.2, 0.0, 1], [0.6, 1.0, 1]]
+
+
+def test_learning_rate_course() -> None:
+    for schedule, end in (("cosine", 0.0), ("linear", 0.0), ("constant", 1.0)):
+        options = parameters(steps=100, warmup_steps=10, learning_rate=1.0, schedule=schedule)
+        rates = [learning_rate(step, options) for step in range(1, 101)]
+        assert rates[4] == 0.5
+        assert max(rates) == rates[9] == 1.0
+        assert rates[-1] == pytest.approx(end, abs=1e-12)
+
+
+def test_validation_part_depends_on_the_clip_alone() -> None:
+    names = [f"clip{number}" for number in range(4000)]
+    held_out = {name for name in names if is_held_out(name, 0.2)}
+    assert 0.17 < len(held_out) / len(names) < 0.23
+    assert held_out < {name for name in names if is_held_out(name, 0.4)}
+
+
+def test_tables_become_examples(tmp_path: Path) -> None:
+    clip = np.random.default_rng(0).integers(0, 256, (6, 64, 64, 3), dtype=np.uint8)
+    write_video(tmp_path / "a.mp4", clip, fps=6)
+    (tmp_path / "b.mp4").write_bytes(b"nothing")
+    folder = {path.name: path for path in tmp_path.iterdir()}
+    index = pd.DataFrame(
+        {
+            "video_id": ["b", "a", "c"],
+            "prompt": ["two", "one", "three"],
+            "path": ["b.mp4", "a.mp4", "c.mp4"],
+            "status": ["ok", "ok", "failed"],
+        }
+    )
+    rows = [("a", "q1", True), ("a", "q2", False), ("b", "q1", True), ("c", "q1", True)]
+    table = pd.DataFrame(rows, columns=["video_id", "question_id", "label"])
+    (example,) = collect_examples(table, index, folder, num_frames=3)
+    assert (example.video_id, example.prompt, example.labels) == ("a", "one", {"q1": True, "q2": False})
+    assert np.array_equal(example.frames, clip[[0, 3, 5]])
+    assert example.frames_per_second == pytest.approx(3.0)
+    asked_twice = pd.concat([table.assign(prompt="one"), table.assign(prompt="other", caption="hm")])
+    assert [e.prompt for e in collect_examples(asked_twice, index, folder)] == ["one", "other"]
+    with pytest.raises(InputError, match="two labels"):
+        collect_examples(pd.concat([table, table]), index, folder)
+    with pytest.raises(InputError, match="not in the video index"):
+        collect_examples(table.assign(video_id="z"), index, folder)
+
+
+def test_grades_become_labels() -> None:
+    checklist = checklist_from_mapping(
+        {
+            "name": "x",
+            "modality": "video",
+            "dimensions": [
+                {
+                    "name": "d",
+                    "sub_dimensions": [
+                        {
+                            "name": "lighting_aes",
+                            "questions": [{"id": "fine", "text": "Fine?"}, {"id": "fair", "text": "Fair?"}],
+                            "grades": {2: ["yes", "yes"], 1: ["no", "yes"], 0: ["no", None]},
+                        }
+                    ],
+                }
+            ],
+        }
+    )
+    nested = pd.DataFrame({"video_path": ["a.mp4", "b.mp4"], "annotation": [{"Lighting aes": 1}, {"lighting_aes": 0}]})
+    expected = [("a.mp4", "fine", False), ("a.mp4", "fair", True), ("b.mp4", "fine", False)]
+    found = annotations_from_grades(nested, checklist)
+    assert list(found.itertuples(index=False, name=None)) == expected
+    flat = pd.DataFrame({"video_id": ["a.mp4", "b.mp4"], "lighting_aes": [1.0, 0.0]})
+    pd.testing.assert_frame_equal(annotations_from_grades(flat, checklist), found)
+    with pytest.raises(InputError, match="row 3, field 'lighting_aes'"):
+        annotations_from_grades(flat.assign(lighting_aes=[1, 9]), checklist)
+    with pytest.raises(InputError, match="names the clips"):
+        annotations_from_grades(flat.drop(columns="video_id"), checklist)
+
+
+def test_report_figure_shows_every_question(checklist: Checklist, examples: list[JudgeExample]) -> None:
+    trained = train_judge(examples, checklist, parameters(steps=20))
+    figure = draw_judge_report(trained.report, trained.log)
+    labels = [text.get_text() for text in figure.axes[0].get_yticklabels()]
+    assert labels == ["bright", "as_said"]
+    assert judge_report_figure(trained.report, trained.log).axes[1].get_lines()
