@@ -142,7 +142,7 @@ def main() -> None:
         runs[size] = json.loads(finished.stdout.splitlines()[-1])
         slowest = sorted(runs[size]["by_node"].items(), key=lambda item: -item[1])[:4]
         print(
-            f"{size:>7,} prompts: {runs[size]['seconds']:6.1f} s ({runs[size]['cpu_seconds']:.1f} s of processor time), "
+            f"{size:>7,} prompts: {runs[size]['seconds']:6.1f} s ({runs[size]['cpu_seconds']:.1f} s processor time), "
             f"{runs[size]['kept']:,} kept, peak {runs[size]['peak_mb']:.0f} MB; "
             + ", ".join(f"{name} {seconds:.1f} s" for name, seconds in slowest)
         )
