@@ -70,8 +70,12 @@ class Scene:
 
     @property
     def caption(self) -> str:
-        """What a viewer sees, in four words; an auxiliary target for training the judge."""
-        return f"{self.colour} {self.shape} {self.direction} {self.background}"
+        """What a viewer sees, in five words; an auxiliary target for training the judge.
+
+        The last word is the colour a drifting clip ends in, or 'kept'.
+        """
+        final = self.drift_colour if self.colour_drift else "kept"
+        return f"{self.colour} {self.shape} {self.direction} {self.background} {final}"
 
 
 def all_prompts() -> list[str]:
