@@ -106,6 +106,10 @@ class Generator(ABC):
         """Text conditions, every tensor [prompts, ...], on the CPU."""
 
     @abstractmethod
+    def release_encoders(self) -> None:
+        """Free autoencoder and text encoder once all clips and prompts are encoded; afterwards only training works."""
+
+    @abstractmethod
     def draw_timesteps(self, count: int, random: torch.Generator) -> torch.Tensor:
         """Timesteps for training, [count], drawn on the CPU."""
 

@@ -123,6 +123,14 @@ class PipelineGenerator(Generator):
         channels_first = torch.from_numpy(np.ascontiguousarray(clips)).permute(0, 4, 1, 2, 3)
         return (channels_first.to(self.device, torch.float32) / 127.5 - 1.0).to(dtype)
 
+    def release_encoders(self) -> None:
+        import gc
+
+        for name in ("vae", "text_encoder", "text_encoder_2"):
+            if getattr(self.pipeline, name, None) is not None:
+                setattr(self.pipeline, name, None)
+        gc.collect()
+
     # -- adapters ---------------------------------------------------------------------------------------------------
 
     def adapter(self) -> Adapter:

@@ -47,6 +47,7 @@ def train_policy_on_pairs(
         condition = generator.encode_prompts([texts[name] for name in chunk])
         for row, name in enumerate(chunk):
             conditions[name] = {key: value[row : row + 1] for key, value in condition.items()}
+    generator.release_encoders()
     identity = content_hash(*sorted(pair.pair_id + pair.winner for pair in training_pairs))
     log = train_on_pairs(
         generator,

@@ -1,0 +1,121 @@
+"""From folders of clips and tables of pairs to a policy, over real manifests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from toy_training import Toy
+from vr_pipeline.datasets.manifest import ItemFolder, ManifestFolderDataset
+from vr_pipeline.generators.plans import plan_clips
+from vr_pipeline.identifiers import prompt_id
+from vr_pipeline.training import latents as module
+from vr_pipeline.training.config import DpoTrainingParameters
+from vr_pipeline.training.latents import LatentShards, plan_latents
+from vr_pipeline.training.policies import train_policy_on_pairs
+from vr_pipeline.video.index import index_made_clips
+
+
+@pytest.fixture(scope="module")
+def made(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> tuple[ItemFolder, pd.DataFrame, pd.DataFrame]:
+    """Clips of the tiny generator, their index, and the prompts."""
+    prompts = pd.DataFrame({"prompt": sorted(toy.conditions)}).assign(
+        prompt_id=lambda table: table["prompt"].map(prompt_id)
+    )
+    dataset = ManifestFolderDataset(
+        path=str(tmp_path_factory.mktemp("clips") / "videos"), format={"type": "video", "enlarge": 4}
+    )
+    dataset.save(plan_clips(prompts, toy.settings, videos_per_prompt=2, seed=0))
+    folder = dataset.load()
+    return folder, index_made_clips(folder), prompts
+
+
+def shards(folder: ItemFolder, index: pd.DataFrame, toy: Toy, path: Path, **options: object) -> ItemFolder:
+    names = options.pop("names", index["video_id"].tolist())
+    dataset = ManifestFolderDataset(path=str(path), format={"type": "safetensors"})
+    dataset.save(plan_latents(folder, index, names, toy.settings, 5))  # type: ignore[arg-type]
+    return dataset.load()
+
+
+def pairs_of(index: pd.DataFrame) -> pd.DataFrame:
+    wide = index.pivot(index="prompt_id", columns="sample_index", values="video_id").reset_index()
+    return wide.rename(columns={0: "winner_video_id", 1: "loser_video_id"})
+
+
+def test_latents_in_shards_are_those_of_the_clips_and_are_read_one_by_one(
+    toy: Toy, made: tuple[ItemFolder, pd.DataFrame, pd.DataFrame], tmp_path: Path
+) -> None:
+    folder, index, _ = made
+    stored = LatentShards(shards(folder, index, toy, tmp_path / "latents"))
+    assert len(stored) == 12
+    assert set(stored) == set(index["video_id"])
+    generator = toy.generator()
+    for video_id in index["video_id"]:
+        expected = generator.encode_frames(folder.load(video_id)[None])[0]
+        torch.testing.assert_close(stored[video_id], expected, rtol=0, atol=1e-5)
+    with pytest.raises(KeyError):
+        stored["unknown"]
+    assert "unknown" not in stored
+
+
+def test_a_changed_clip_makes_its_shard_again_and_no_other(
+    toy: Toy,
+    made: tuple[ItemFolder, pd.DataFrame, pd.DataFrame],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder, index, _ = made
+    encoded: list[list[str]] = []
+    encode = module._encode_shard
+
+    def spy(generator: object, clips: ItemFolder, video_ids: list[str]) -> object:
+        encoded.append(list(video_ids))
+        return encode(generator, clips, video_ids)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "_encode_shard", spy)
+    shards(folder, index, toy, tmp_path / "latents")
+    assert [len(members) for members in encoded] == [5, 5, 2]
+    encoded.clear()
+    # The order of the clips asked for, and asking twice for one, change nothing.
+    shards(folder, index, toy, tmp_path / "latents", names=[*index["video_id"][::-1], index["video_id"][0]])
+    assert encoded == []
+    changed = index.copy()
+    third = sorted(index["video_id"])[2]
+    changed.loc[changed["video_id"] == third, "sha256"] = "another"
+    shards(folder, changed, toy, tmp_path / "latents")
+    assert len(encoded) == 1
+    assert third in encoded[0]
+
+
+def test_a_policy_is_trained_from_tables_and_the_same_every_time(
+    toy: Toy, made: tuple[ItemFolder, pd.DataFrame, pd.DataFrame], tmp_path: Path
+) -> None:
+    folder, index, prompts = made
+    latents = shards(folder, index, toy, tmp_path / "latents")
+    pairs = pairs_of(index)
+    parameters = DpoTrainingParameters(
+        generator=toy.settings, training=toy.parameters(checkpoint_every=4), checkpoints=str(tmp_path / "checkpoints")
+    )
+    adapter, log = train_policy_on_pairs(pairs, latents, prompts, parameters)
+    again, _ = train_policy_on_pairs(pairs.sample(frac=1, random_state=1), latents, prompts.iloc[::-1], parameters)
+    assert again.identity == adapter.identity
+    assert again.provenance == adapter.provenance
+    assert log["loss"].iloc[0] == torch.tensor(2.0).log().item()
+    assert adapter.provenance["pairs"] == 6
+    assert adapter.provenance["beta"] == 10.0
+    assert "velocity space" in adapter.provenance["error"]
+    assert adapter.config["lora_alpha"] == 4.0
+    # Winner and loser changed places: another policy, and another hash of the pairs.
+    turned = pairs.rename(columns={"winner_video_id": "loser_video_id", "loser_video_id": "winner_video_id"})
+    other, _ = train_policy_on_pairs(turned, latents, prompts, parameters)
+    assert other.identity != adapter.identity
+    assert other.provenance["pairs_identity"] != adapter.provenance["pairs_identity"]
+    # It fits the generator it was trained on.
+    generator = toy.generator()
+    original = generator.sample(prompts["prompt"].tolist(), list(range(6)))
+    generator.load_adapter(adapter)
+    assert not np.array_equal(generator.sample(prompts["prompt"].tolist(), list(range(6))), original)
