@@ -163,9 +163,7 @@ def test_lora_changes_only_what_it_adapts_and_is_merged(
     before, after = base.family.model.state_dict(), tuned.family.model.state_dict()
     assert before.keys() == after.keys()
     changed = {name for name in before if not np.array_equal(before[name].numpy(), after[name].numpy())}
-    assert changed == {
-        name for name in before if name.endswith(("self_attn.q_proj.weight", "self_attn.v_proj.weight"))
-    }
+    assert changed == {name for name in before if name.endswith(("self_attn.q_proj.weight", "self_attn.v_proj.weight"))}
 
 
 def test_labels_and_splits_are_checked(checklist: Checklist, examples: list[JudgeExample]) -> None:

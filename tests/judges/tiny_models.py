@@ -67,12 +67,56 @@ def qwen2_5_vl(tokenizer: Any) -> Family:
     return Qwen25VL(model, tokenizer, _small(Qwen25VL))
 
 
+def llava_onevision(tokenizer: Any) -> Family:
+    from transformers import LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration
+
+    from vr_pipeline.judges.families.llava_onevision import LlavaOnevision
+
+    image, video = _ids(tokenizer, "<image>", "<video>")
+    torch.manual_seed(2)
+    config = LlavaOnevisionConfig(
+        text_config=LANGUAGE | {"model_type": "qwen2", "vocab_size": len(tokenizer)},
+        vision_config={"model_type": "siglip_vision_model", "hidden_size": 32, "intermediate_size": 48}
+        | {"num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 24, "patch_size": 4}
+        | {"vision_use_head": False, "initializer_range": 0.3},
+        image_token_id=image,
+        video_token_id=video,
+        vision_feature_layer=-1,
+        image_grid_pinpoints=[[24, 24]],
+    )
+    model = LlavaOnevisionForConditionalGeneration(config).eval()
+    return LlavaOnevision(model, tokenizer, LlavaOnevision.default_settings)
+
+
+def internvl(tokenizer: Any) -> Family:
+    from transformers import InternVLConfig, InternVLForConditionalGeneration
+
+    from vr_pipeline.judges.families.internvl import InternVL
+
+    torch.manual_seed(3)
+    config = InternVLConfig(
+        text_config=LANGUAGE | {"model_type": "qwen2", "vocab_size": len(tokenizer)},
+        vision_config={"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
+        | {"image_size": [16, 16], "patch_size": [4, 4], "initializer_range": 0.3},
+        image_token_id=_ids(tokenizer, "<image>")[0],
+        image_seq_length=4,
+        tie_word_embeddings=False,
+    )
+    model = InternVLForConditionalGeneration(config).eval()
+    return InternVL(model, tokenizer, InternVL.default_settings)
+
+
 def _small(cls: type[Family]) -> Any:
     """The family's own settings with frames of a few patches."""
     return cls.default_settings.model_copy(update={"min_pixels": 16 * 16, "max_pixels": 40 * 40})
 
 
-FAMILY_BUILDERS = {"qwen2_vl": qwen2_vl, "qwen2_5_vl": qwen2_5_vl}
+FAMILY_BUILDERS = {
+    "qwen2_vl": qwen2_vl,
+    "qwen2_5_vl": qwen2_5_vl,
+    "llava_onevision": llava_onevision,
+    "internvl": internvl,
+}
 
 
 def full_forward(family: Family, clip: PreparedClip, question_ids: tuple[int, ...], rate: float | None) -> torch.Tensor:

@@ -249,7 +249,7 @@ def _decode(family: Family, embeddings: torch.Tensor, positions: Any, mask: Any,
     device = embeddings.device
     output = family.language_model(
         inputs_embeds=embeddings,
-        position_ids=family.position_ids(torch.from_numpy(np.ascontiguousarray(positions)).to(device)),
+        position_ids=family.position_ids(torch.from_numpy(np.array(positions)).to(device)),
         attention_mask=torch.from_numpy(np.ascontiguousarray(mask)).to(device),
         past_key_values=cache,
         use_cache=cache is not None,

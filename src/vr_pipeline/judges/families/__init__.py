@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 FAMILIES: dict[str, str] = {
     "qwen2_vl": "vr_pipeline.judges.families.qwen2_vl:Qwen2VL",
     "qwen2_5_vl": "vr_pipeline.judges.families.qwen2_vl:Qwen25VL",
+    "llava_onevision": "vr_pipeline.judges.families.llava_onevision:LlavaOnevision",
+    "internvl": "vr_pipeline.judges.families.internvl:InternVL",
 }
 """Family name -> 'module:class'."""
 
