@@ -98,3 +98,13 @@ def test_an_interrupt_becomes_an_error_that_knows_where_to_go_on(tmp_path):
         DeviceRunner().run(pipeline, catalog)
     # "c" was in memory only, so it has to be made again.
     assert getattr(caught.value.__cause__, RESUME_FROM) == ["make_c"]
+
+
+def test_nothing_listens_beyond_this_machine_unless_configured():
+    from vr_pipeline.runners.config import RunnerConfiguration
+
+    shipped = RunnerConfiguration()
+    assert shipped.ray.dashboard is False
+    assert shipped.ray.dashboard_host == "127.0.0.1"
+    assert shipped.ray.address is None
+    assert shipped.execution.workers == 1
