@@ -1,0 +1,239 @@
+"""The pipeline from clips to answers: gates, quarantine, resume, and the stop on a judge that does not answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from kedro.io import DataCatalog
+from kedro.runner import SequentialRunner
+
+from vr_pipeline import schemas
+from vr_pipeline.checklist import Checklist, checklist_from_mapping
+from vr_pipeline.datasets.manifest import ManifestFolderDataset
+from vr_pipeline.errors import InputError
+from vr_pipeline.judges.config import ChecklistInferenceParameters
+from vr_pipeline.pipelines.checklist_inference import create_pipeline
+from vr_pipeline.pipelines.checklist_inference.nodes import collect_answers, plan_checklist_answers
+from vr_pipeline.video.write import write_video
+
+ROOT = Path(__file__).parents[3]
+
+
+class ArithmeticJudge:
+    """Stands for a model: the answer to question k is the brightness of the clip, for even k, or its complement."""
+
+    identity = "arithmetic"
+    num_frames = 2
+    frames_per_second = None
+
+    def __init__(self, outside: float = 0.0) -> None:
+        self.outside, self.asked = outside, []
+
+    def answer(
+        self, clips: Sequence[np.ndarray], questions: Sequence[str], prompts: Sequence[str], **rates: Any
+    ) -> tuple[np.ndarray, np.ndarray]:
+        assert len(rates["frames_per_second"]) == len(clips)
+        self.asked += list(prompts)
+        brightness = np.array([clip.mean() / 255 for clip in clips]).reshape(-1, 1)
+        signs = np.array([number % 2 for number in range(len(questions))])
+        p_yes = np.abs(signs[None] - brightness)
+        return p_yes, np.full(p_yes.shape, self.outside)
+
+
+@pytest.fixture
+def checklist() -> Checklist:
+    questions = [
+        {"id": "bright", "text": 'Is "[[prompt]]" bright?', "weighted": False},
+        {"id": "dark", "text": "Is it dark?", "gate": "bright"},
+        {"id": "pale", "text": "Is it pale?", "gate": "dark"},
+    ]
+    sub = {"name": "light", "questions": questions}
+    dimensions = [{"name": "light", "sub_dimensions": [sub]}]
+    return checklist_from_mapping({"name": "light", "modality": "video", "dimensions": dimensions})
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> tuple[dict[str, Path], pd.DataFrame]:
+    """Seven clips of three prompts, from dark to bright; one does not decode, one was never made."""
+    folder = tmp_path / "clips"
+    rows = []
+    for number in range(9):
+        name = f"v{number}"
+        path = folder / f"{name}.mp4"
+        if number < 7:
+            write_video(path, np.full((4, 64, 64, 3), 20 + 35 * number, np.uint8), fps=4)
+        elif number == 7:
+            path.write_bytes(b"\x00\x01 no video")
+        rows.append(
+            {
+                "video_id": name,
+                "prompt_id": f"p{number % 3}",
+                "prompt": f"prompt {number % 3}",
+                "sample_index": number // 3,
+                "seed": 0,
+                "generator": "test",
+                "path": f"{name}.mp4",
+                "num_frames": 4,
+                "fps": 4.0,
+                "height": 64,
+                "width": 64,
+                "sha256": f"hash{number}",
+                "status": "failed" if number == 8 else "ok",
+                "error": "no memory" if number == 8 else "",
+            }
+        )
+    index = schemas.VideoIndex.validate(pd.DataFrame(rows))
+    return {path.name: path for path in folder.iterdir()}, index
+
+
+@pytest.fixture
+def parameters(tmp_path: Path) -> ChecklistInferenceParameters:
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text("{}", encoding="utf-8")
+    return ChecklistInferenceParameters.model_validate(
+        {"judge": {"family": "qwen2_vl", "path": str(model)}, "clips_per_item": 2}
+    )
+
+
+@pytest.fixture
+def judge(monkeypatch: pytest.MonkeyPatch) -> ArithmeticJudge:
+    made = ArithmeticJudge()
+    monkeypatch.setattr("vr_pipeline.judges.load_judge", lambda config: made)
+    return made
+
+
+def test_answers_gates_and_quarantine(
+    clips: Any, checklist: Checklist, parameters: Any, judge: ArithmeticJudge, tmp_path: Path
+) -> None:
+    folder, index = clips
+    shards = ManifestFolderDataset(path=str(tmp_path / "shards"), format={"type": "parquet"})
+    shards.save(plan_checklist_answers(folder, index, checklist, parameters))
+    table = schemas.ChecklistAnswers.validate(collect_answers(shards.load(), index, checklist, parameters))
+    assert table["video_id"].unique().tolist() == [f"v{number}" for number in range(7)]
+    assert table["question_id"].tolist() == checklist.question_ids * 7
+    assert set(table["frames_judged"]) == {2}
+    wide = table.pivot(index="video_id", columns="question_id")
+    for number in range(7):
+        brightness = (20 + 35 * number) / 255
+        row = wide.loc[f"v{number}"]
+        assert row["p_yes", "bright"] == pytest.approx(brightness, abs=0.01)
+        assert row["answer", "bright"] == (brightness > 0.5)
+        assert not row["gated", "bright"]
+        assert row["gated", "dark"] == (brightness <= 0.5)
+        # 'dark' says no where 'bright' says yes, and the other way round: a chain of gates that is always cut.
+        assert row["gated", "pale"]
+    assert sorted(judge.asked) == sorted(index["prompt"][:7])
+
+
+def test_nothing_is_judged_twice_unless_something_changed(
+    clips: Any, checklist: Checklist, parameters: Any, judge: ArithmeticJudge, tmp_path: Path
+) -> None:
+    folder, index = clips
+
+    def run(index: pd.DataFrame, given: Any = parameters, asked: Checklist = checklist) -> int:
+        judge.asked.clear()
+        shards = ManifestFolderDataset(path=str(tmp_path / "shards"), format={"type": "parquet"})
+        shards.save(plan_checklist_answers(folder, index, asked, given))
+        return len(judge.asked)
+
+    assert run(index) == 7
+    assert run(index) == 0
+    assert run(index.sample(frac=1, random_state=0)) == 0
+    changed = index.copy()
+    changed.loc[changed["video_id"] == "v1", "sha256"] = "other"
+    assert run(changed) == 2  # v1 and v4 are one group; the other prompts are left alone
+    assert run(index[index["prompt_id"] != "p0"]) == 2  # back to the first v1
+    more_frames = parameters.model_copy(update={"judge": parameters.judge.model_copy(update={"num_frames": 3})})
+    assert run(index, more_frames) == 7
+    (Path(parameters.judge.path) / "config.json").write_text('{"changed": true}', encoding="utf-8")
+    assert run(index, more_frames) == 7
+    other = checklist_from_mapping(
+        {
+            "name": "other",
+            "modality": "video",
+            "dimensions": [
+                {"name": "d", "sub_dimensions": [{"name": "s", "questions": [{"id": "q", "text": "Is it new?"}]}]}
+            ],
+        }
+    )
+    assert run(index, more_frames, other) == 7
+
+
+def test_a_kill_loses_one_group_at_most(
+    clips: Any, checklist: Checklist, parameters: Any, judge: ArithmeticJudge, tmp_path: Path
+) -> None:
+    folder, index = clips
+    whole = judge.answer
+    calls = []
+
+    def killed(*arguments: Any, **options: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return whole(*arguments, **options)
+
+    judge.answer = killed  # type: ignore[method-assign]
+    shards = ManifestFolderDataset(path=str(tmp_path / "shards"), format={"type": "parquet"})
+    with pytest.raises(KeyboardInterrupt):
+        shards.save(plan_checklist_answers(folder, index, checklist, parameters))
+    done = len(judge.asked)
+    assert done > 0
+    judge.answer = whole  # type: ignore[method-assign]
+    judge.asked.clear()
+    shards.save(plan_checklist_answers(folder, index, checklist, parameters))
+    assert done + len(judge.asked) == 7
+
+
+def test_a_judge_that_does_not_answer_stops_the_run(
+    clips: Any, checklist: Checklist, parameters: Any, judge: ArithmeticJudge, tmp_path: Path
+) -> None:
+    folder, index = clips
+    judge.outside = 0.9
+    shards = ManifestFolderDataset(path=str(tmp_path / "shards"), format={"type": "parquet"})
+    shards.save(plan_checklist_answers(folder, index, checklist, parameters))
+    with pytest.raises(InputError, match=r"0\.900, the limit is 0\.5.*judge\.json"):
+        collect_answers(shards.load(), index, checklist, parameters)
+    generous = parameters.model_copy(update={"max_median_outside_mass": 0.95})
+    assert len(collect_answers(shards.load(), index, checklist, generous)) == 21
+
+
+def test_whole_pipeline_in_memory_of_the_catalog(
+    clips: Any, checklist: Checklist, parameters: Any, judge: ArithmeticJudge, tmp_path: Path
+) -> None:
+    folder, index = clips
+    entries = yaml.safe_load((ROOT / "conf/base/catalog/checklist_inference.yml").read_text(encoding="utf-8"))
+    for name, entry in entries.items():
+        for key in ("filepath", "path"):
+            if key in entry and name != "checklist":
+                entry[key] = str(tmp_path / entry[key])
+    del entries["checklist"]
+    catalog = DataCatalog.from_config(entries)
+    given = {"videos": folder, "video_index": index, "preference_videos": folder, "preference_video_index": index[:6]}
+    for name, value in {**given, "checklist": checklist, "params:checklist_inference": parameters}.items():
+        catalog[name] = value
+    SequentialRunner().run(create_pipeline(), catalog)
+    report = catalog.load("checklist_inference_report")
+    assert report["generated"] | {"share_of_yes": 0} == {
+        "clips": 9,
+        "clips_judged": 7,
+        "clips_failed_before": 1,
+        "clips_unreadable": 1,
+        "unreadable_video_ids": ["v7"],
+        "answers": 21,
+        "gated": 11,
+        "median_outside_mass": 0.0,
+        "share_of_yes": 0,
+    }
+    assert report["preferences"]["clips_judged"] == 6
+    assert len(catalog.load("preference_answers")) == 18
+    assert {node.name for node in create_pipeline().nodes if "gpu" in node.tags} == {
+        "answer_checklist",
+        "answer_checklist_on_preferences",
+    }
