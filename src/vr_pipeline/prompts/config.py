@@ -146,7 +146,9 @@ class SemanticParameters(Parameters):
         default=0.8, gt=-1, le=1, description="a prompt goes if its cosine with a kept one is above this"
     )
     block_size: int = Field(
-        default=2048, ge=1, description="prompts compared at a time; bounds memory to about 4 x its square in bytes"
+        default=1024,
+        ge=1,
+        description="prompts compared at a time; bounds memory to about 5 x its square in bytes a core",
     )
     embedder: EmbedderParameters = Field(default_factory=EmbedderParameters, description="the embedding model")
 

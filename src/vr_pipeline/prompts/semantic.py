@@ -31,7 +31,7 @@ def greedy_cosine_scan(
     threshold: float,
     *,
     groups: Sequence[str] | None = None,
-    block_size: int = 2048,
+    block_size: int = 1024,
     workers: int | None = None,
 ) -> GreedyScan:
     """Scan in order and drop every item whose cosine with a kept item before it exceeds the threshold.

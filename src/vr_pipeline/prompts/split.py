@@ -54,7 +54,7 @@ def find_leaks(
     parameters: SplitParameters,
     embeddings: npt.NDArray[np.float32] | None = None,
     *,
-    block_size: int = 2048,
+    block_size: int = 1024,
 ) -> list[Leak]:
     """Prompts to drop so that no two similar ones are left in different splits.
 

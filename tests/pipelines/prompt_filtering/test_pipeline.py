@@ -41,7 +41,7 @@ def default_parameters() -> PromptFilteringParameters:
     return PromptFilteringParameters(**yaml.safe_load(text)["prompt_filtering"])
 
 
-def run(folder: Path, source: Path, parameters: PromptFilteringParameters) -> DataCatalog:
+def run(folder: Path, source: Path, parameters: PromptFilteringParameters, *, plot: bool = False) -> DataCatalog:
     configuration = yaml.safe_load((CONFIGURATION / "catalog" / "prompt_filtering.yml").read_text(encoding="utf-8"))
     for entry in configuration.values():
         for key in entry.keys() & {"filepath", "path"}:
@@ -49,7 +49,9 @@ def run(folder: Path, source: Path, parameters: PromptFilteringParameters) -> Da
     configuration["raw_prompts"]["filepath"] = str(source)
     catalog = DataCatalog.from_config(configuration)
     catalog["params:prompt_filtering"] = parameters
-    SequentialRunner().run(create_pipeline(), catalog)
+    # The picture takes longer than all else on so few prompts.
+    pipeline = create_pipeline() if plot else create_pipeline().to_outputs("filtered_prompts", "prompt_filter_report")
+    SequentialRunner().run(pipeline, catalog)
     return catalog
 
 
@@ -75,7 +77,7 @@ def test_micro_world_keeps_every_prompt_and_has_all_splits(tmp_path: Path) -> No
 
 
 def test_every_prompt_is_accounted_for_and_every_drop_explained(tmp_path: Path) -> None:
-    catalog = run(tmp_path, write_lines(tmp_path, MIXED), PromptFilteringParameters())
+    catalog = run(tmp_path, write_lines(tmp_path, MIXED), PromptFilteringParameters(), plot=True)
     decisions, filtered = catalog.load("prompt_filter_decisions"), catalog.load("filtered_prompts")
     assert decisions["row"].tolist() == list(range(1, len(MIXED) + 1))
     assert decisions["step"].tolist() == [
@@ -118,7 +120,7 @@ def test_every_prompt_is_accounted_for_and_every_drop_explained(tmp_path: Path) 
 
 def test_two_runs_give_the_same_files(tmp_path: Path) -> None:
     def files(folder: Path) -> dict[str, bytes]:
-        run(folder, write_lines(folder, MIXED), PromptFilteringParameters())
+        run(folder, write_lines(folder, MIXED), PromptFilteringParameters(), plot=True)
         return {
             str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
         }
