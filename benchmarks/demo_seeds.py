@@ -23,6 +23,8 @@ PARTS = ("conf", "pyproject.toml", "data/01_raw", "data/06_models/micro_world")
 
 def copy_project(target: Path) -> None:
     """The configuration and the shipped data, without results."""
+    # Kedro wants the folder to exist; the code comes from PYTHONPATH.
+    (target / "src").mkdir()
     for part in PARTS:
         source = ROOT / part
         (target / part).parent.mkdir(parents=True, exist_ok=True)
@@ -73,7 +75,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5, help="number of seeds")
     count = parser.parse_args().seeds
     rows = []
-    print(f"{'seed':>4}  {'MPO oracle gain':>24}  {'DPO oracle gain':>24}  {'MPO judge':>9}  {'DPO judge':>9}  {'s':>5}")
+    print(
+        f"{'seed':>4}  {'MPO oracle gain':>24}  {'DPO oracle gain':>24}  {'MPO judge':>9}  {'DPO judge':>9}  {'s':>5}"
+    )
     for seed in range(count):
         row = run_seed(seed)
         rows.append(row)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from vr_pipeline.checklist.schema import Checklist
 from vr_pipeline.errors import InputError
@@ -12,9 +13,6 @@ from vr_pipeline.evaluation.config import EvaluationParameters
 from vr_pipeline.evaluation.oracle import Oracle
 from vr_pipeline.generators.contract import Adapter
 from vr_pipeline.work import WorkPlan
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 def generate_evaluation_videos(
@@ -71,6 +69,18 @@ def compute_evaluation_metrics(
         agreement=reward_agreement,
         pairs={"mpo": preference_pairs_mpo, "dpo": preference_pairs_dpo},
     )
+
+
+def compare_policies_by_sub_dimension(
+    evaluation_answers: pd.DataFrame, evaluation_video_index: pd.DataFrame, checklist: Checklist
+) -> tuple[pd.DataFrame, Figure]:
+    """How far each policy is above the original in every sub-dimension, as a table and a picture."""
+    from vr_pipeline.rewards.plots import deviations_by_sub_dimension
+    from vr_pipeline.rewards.statistics import policy_deviations
+
+    deviations = policy_deviations(evaluation_answers, evaluation_video_index, checklist)
+    table = pd.concat([part.assign(policy=policy) for policy, part in deviations.items()], ignore_index=True)
+    return table, deviations_by_sub_dimension(deviations)
 
 
 def draw_evaluation_plots(

@@ -74,6 +74,12 @@ def create_pipeline(**kwargs: Any) -> Pipeline:
                 name="compute_evaluation_metrics",
             ),
             Node(
+                nodes.compare_policies_by_sub_dimension,
+                inputs=["evaluation_answers", "evaluation_video_index", "checklist"],
+                outputs=["policy_deviations", "policy_deviations_plot"],
+                name="compare_policies_by_sub_dimension",
+            ),
+            Node(
                 nodes.draw_evaluation_plots,
                 inputs=["evaluation_metrics", "training_log_mpo", "training_log_dpo"],
                 outputs=["rewards_by_dimension_plot", "training_curves_plot"],

@@ -1,0 +1,106 @@
+"""The main job on the embedded default, as a newcomer runs it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+pytestmark = pytest.mark.slow
+
+SAME = (
+    "data/06_models/reward_weights.json",
+    "data/07_model_output/rewards.parquet",
+    "data/05_model_input/preference_pairs_mpo.parquet",
+    "data/05_model_input/preference_pairs_dpo.parquet",
+    "data/06_models/policy_mpo/pytorch_lora_weights.safetensors",
+    "data/06_models/policy_dpo/pytorch_lora_weights.safetensors",
+    "data/08_reporting/evaluation_metrics.json",
+    "data/08_reporting/evaluation_report.html",
+)
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_policy_beats_the_original_by_the_oracle(demo_run: tuple[Path, str]) -> None:
+    metrics = json.loads((demo_run[0] / "data/08_reporting/evaluation_metrics.json").read_text())
+    assert metrics["clips"]["prompts"] >= 16
+    assert metrics["clips"]["per_policy"] >= 256
+    assert metrics["gain"]["mpo"]["oracle"]["ci_low"] > 0
+    assert metrics["gain"]["mpo"]["judge"]["ci_low"] > 0
+    # Whether MPO beats DPO is shown, never asserted: on this world the oracle sees no reliable difference.
+
+
+def test_metrics_have_the_documented_layout(demo_run: tuple[Path, str]) -> None:
+    metrics = json.loads((demo_run[0] / "data/08_reporting/evaluation_metrics.json").read_text())
+    dimensions = {"alignment", "quality", "dynamics", "preservation", "stability"}
+    assert set(metrics["policies"]) == {"original", "dpo", "mpo"}
+    for policy in metrics["policies"].values():
+        for source in ("judge", "oracle"):
+            assert set(policy[source]["total"]) == {"mean", "se"}
+            assert set(policy[source]["dimensions"]) == dimensions
+            parts = sum(value["mean"] for value in policy[source]["dimensions"].values())
+            assert parts == pytest.approx(policy[source]["total"]["mean"], abs=1e-6)
+    for strategy in ("dpo", "mpo"):
+        for source in ("judge", "oracle"):
+            gain = metrics["gain"][strategy][source]
+            assert gain["ci_low"] <= gain["mean"] <= gain["ci_high"]
+            expected = (
+                metrics["policies"][strategy][source]["total"]["mean"]
+                - metrics["policies"]["original"][source]["total"]["mean"]
+            )
+            assert gain["mean"] == pytest.approx(expected, abs=1e-6)
+        pairs = metrics["pairs"][strategy]
+        assert pairs["n"] == pairs["dominating"] + pairs["not_dominating"] > 0
+    assert metrics["pairs"]["mpo"]["not_dominating"] == 0
+    agreement = metrics["agreement"]
+    assert set(agreement) >= {"tau", "diff", "epsilon", "n", "n_ties"}
+    assert 0.5 < agreement["diff"] <= 1.0
+    assert metrics["judge_oracle_agreement"]["overall"] >= 0.8
+
+
+def test_summary_says_what_happened(demo_run: tuple[Path, str]) -> None:
+    output = demo_run[1]
+    assert "evaluation_report.html" in output
+    assert "train_policy_mpo" in output
+
+
+def test_one_finished_mlflow_run_with_curves(demo_run: tuple[Path, str]) -> None:
+    with sqlite3.connect(demo_run[0] / "mlflow.db") as database:
+        assert database.execute("select status from runs").fetchall() == [("FINISHED",)]
+        curves = dict(database.execute("select key, count(*) from metrics group by key").fetchall())
+        parameters = {key for (key,) in database.execute("select key from params").fetchall()}
+    assert max(curves.values()) >= 200, "a training curve has a point a step"
+    assert any("beta" in name for name in parameters)
+
+
+def test_videos_and_index_agree(demo_run: tuple[Path, str]) -> None:
+    folder = demo_run[0] / "data/03_primary/videos"
+    index = pd.read_parquet(demo_run[0] / "data/03_primary/video_index.parquet")
+    assert (index["status"] == "ok").all()
+    assert {digest(folder / name) for name in index["path"].head(5)} == set(index["sha256"].head(5))
+
+
+def test_two_runs_give_the_same_files(small_runs: list[Path]) -> None:
+    first, second = small_runs
+    for name in SAME:
+        assert (first / name).is_file(), name
+        assert digest(first / name) == digest(second / name), name
+
+
+def test_a_second_run_makes_no_clip_again(small_runs: list[Path]) -> None:
+    from tests.end_to_end.conftest import run_small
+
+    folder = small_runs[1]
+    clips = {path: path.stat().st_mtime_ns for path in (folder / "data/03_primary/videos").glob("*.mp4")}
+    before = {name: digest(folder / name) for name in SAME}
+    result = run_small(folder)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert clips == {path: path.stat().st_mtime_ns for path in (folder / "data/03_primary/videos").glob("*.mp4")}
+    assert before == {name: digest(folder / name) for name in SAME}
