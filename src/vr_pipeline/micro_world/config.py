@@ -36,7 +36,7 @@ class PretrainingParameters(Parameters):
     )
     num_layers: int = Field(4, ge=1, description="Transformer blocks.")
     num_attention_heads: int = Field(4, ge=1, description="Attention heads of 24 channels each.")
-    threads: int = Field(2, ge=1, description="CPU threads; another number may round differently.")
+    threads: int = Field(1, ge=1, description="CPU threads; another number may round differently.")
 
 
 class PreferenceParameters(Parameters):
