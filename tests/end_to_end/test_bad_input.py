@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-
 from tests.end_to_end.conftest import copy_project, kedro
 
 pytestmark = pytest.mark.slow
