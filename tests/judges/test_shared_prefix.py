@@ -15,7 +15,7 @@ from vr_pipeline.errors import InputError
 sys.path.insert(0, str(Path(__file__).parent))
 from conftest import PROMPTS, QUESTIONS
 
-from tiny_models import FAMILY_BUILDERS, full_forward
+from tiny_judges import FAMILY_BUILDERS, full_forward
 
 RATES = [2.0, 4.0, 1.0]
 
