@@ -21,6 +21,8 @@ prepare_environment()
 
 from kedro.framework.cli.project import run as kedro_run  # noqa: E402
 
+from vr_pipeline.judges.command_line import ask, compare, score  # noqa: E402
+
 logger = logging.getLogger(__name__)
 
 DEFAULT_RUNNER = "vr_pipeline.runners.DeviceRunner"
@@ -30,6 +32,10 @@ _INTERRUPTED = 130
 @click.group(name="kedro")
 def cli() -> None:
     """Commands of vr_pipeline."""
+
+
+for _command in (score, compare, ask):
+    cli.add_command(_command)
 
 
 @cli.command(

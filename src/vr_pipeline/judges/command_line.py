@@ -76,7 +76,7 @@ def score(
             for one in scored:
                 click.echo(f"\n{one.path}: what moved the score most (against an undecided answer)")
                 for question, moved in movers(one, weights, top):
-                    _print_question(checklist, question, moved, one)
+                    _print_question(checklist.question(question).ask(prompt), moved, one.p_yes[question])
     _leave(failed)
 
 
@@ -123,7 +123,7 @@ def compare(
                 every = " in every dimension" if dominates and better != "tie" else ""
                 click.echo(f"\n{words[better]}{every} (difference {gap:+.4f}). What sets them apart most:")
                 for question, moved in rows:
-                    text = checklist.question(question).text
+                    text = checklist.question(question).ask(prompt)
                     click.echo(f"  {moved:+.4f}  {text}  ({a.p_yes[question]:.2f} against {b.p_yes[question]:.2f})")
         elif as_json:
             click.echo(json.dumps({"prompt": prompt, "notes": notes, "failed": failed}, indent=2, ensure_ascii=False))
@@ -175,9 +175,15 @@ class _plain_errors:
     """Turns errors a user can act on into one message without a traceback."""
 
     def __enter__(self) -> None:
-        return None
+        import logging
+
+        # What these commands print is their result: frameworks keep quiet unless something is wrong.
+        logging.disable(logging.INFO)
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        import logging
+
+        logging.disable(logging.NOTSET)
         if isinstance(error, PipelineError):
             raise click.ClickException(str(error)) from error
 
@@ -270,6 +276,6 @@ def _print_table(scored: Sequence[ScoredFile]) -> None:
         click.echo("  ".join([name.ljust(width), *cells]))
 
 
-def _print_question(checklist: Checklist, question: str, moved: float, one: ScoredFile) -> None:
-    answer = "yes" if one.p_yes[question] > 0.5 else "no"
-    click.echo(f"  {moved:+.4f}  {checklist.question(question).text}  {answer} ({one.p_yes[question]:.2f})")
+def _print_question(text: str, moved: float, p_yes: float) -> None:
+    answer = "yes" if p_yes > 0.5 else "no"
+    click.echo(f"  {moved:+.4f}  {text}  {answer} ({p_yes:.2f})")

@@ -70,6 +70,13 @@ def folder_hash(folder: Path) -> str:
     return content_hash("model", *parts)
 
 
+def _model_bytes(folder: Path) -> int:
+    """Size of the weights in a model folder. Raises :class:`InputError` where there is no model."""
+    if not folder.is_dir() or not any(folder.glob("*.json")):
+        folder_hash(folder)
+    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+
+
 @lru_cache(maxsize=256)
 def _file_hash(path: Path, size: int, modified: int) -> str:
     with path.open("rb") as file:
@@ -93,14 +100,16 @@ def load_pretrained(cls: type[Family], parameters: JudgeParameters) -> Family:
     """Loads a family's model by its transformers class, for inference."""
     import torch
     from transformers import AutoTokenizer
+    from transformers.utils import logging as transformers_logging
 
     if parameters.threads is not None:
         torch.set_num_threads(parameters.threads)
     source, revision = parameters.path, None
     if _is_hub_name(parameters):
         revision = parameters.revision
-    else:
-        folder_hash(Path(parameters.path).expanduser())
+    elif _model_bytes(Path(parameters.path).expanduser()) < 100_000_000:
+        # A bar for a model that loads in no time hides what matters.
+        transformers_logging.disable_progress_bar()
     device = torch_device(parameters.device)
     options: dict[str, Any] = {"dtype": getattr(torch, parameters.dtype), "revision": revision}
     if parameters.quantisation != "none":

@@ -1,0 +1,146 @@
+"""kedro score, compare and ask on good and bad files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from vr_pipeline.checklist import checklist_from_mapping
+from vr_pipeline.judges import command_line
+from vr_pipeline.judges.config import TinyJudgeParameters
+from vr_pipeline.judges.create import create_tiny_judge, words_of
+from vr_pipeline.judges.scoring import equal_weights
+from vr_pipeline.rewards.linear import RewardWeights
+from vr_pipeline.video.write import write_video
+
+QUESTIONS = [
+    {"id": "bright", "text": "is it bright ?"},
+    {"id": "as_said", "text": 'is it as in " [[prompt]] " ?'},
+    {"id": "gated", "text": "is it very bright ?", "gate": "bright"},
+]
+CHECKLIST = checklist_from_mapping(
+    {
+        "name": "light",
+        "modality": "video",
+        "dimensions": [
+            {"name": "light", "sub_dimensions": [{"name": "light", "questions": QUESTIONS[::2]}]},
+            {"name": "alignment", "sub_dimensions": [{"name": "alignment", "questions": QUESTIONS[1:2]}]},
+        ],
+    }
+)
+
+
+class Catalog(dict[str, Any]):
+    """As much of a catalog as the commands use."""
+
+    def load(self, name: str) -> Any:
+        return self[name]
+
+    def exists(self, name: str) -> bool:
+        return name in self
+
+
+@pytest.fixture
+def catalog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Catalog:
+    """A project whose judge is a random tiny model."""
+    parameters = TinyJudgeParameters(initial_std=0.4, world="a made-up world")
+    family = create_tiny_judge(parameters, words_of([str(q["text"]) for q in QUESTIONS]), seed=1)
+    (tmp_path / "model").mkdir()
+    family.save(tmp_path / "model")
+    params = {"checklist_inference": {"judge": {"family": "qwen2_vl", "path": str(tmp_path / "model")}}}
+    made = Catalog(checklist=CHECKLIST)
+    monkeypatch.setattr(command_line, "_context", lambda env: SimpleNamespace(params=params, catalog=made))
+    return made
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    folder = tmp_path / "media"
+    random = np.random.default_rng(0)
+    write_video(folder / "a.mp4", random.integers(0, 90, (8, 64, 64, 3)).astype(np.uint8), fps=8)
+    write_video(folder / "b.mp4", random.integers(150, 255, (20, 30, 50, 3)).astype(np.uint8), fps=8)
+    Image.fromarray(random.integers(0, 255, (40, 20, 3)).astype(np.uint8)).save(folder / "c.png")
+    (folder / "empty.mp4").write_bytes(b"")
+    return folder
+
+
+def invoke(command: Any, *arguments: object) -> Result:
+    return CliRunner().invoke(command, [str(argument) for argument in arguments])
+
+
+def test_score_shows_dimensions_movers_and_bad_files(catalog: Catalog, files: Path) -> None:
+    result = invoke(command_line.score, files, "--prompt", "a cat", "--top", 2)
+    assert result.exit_code == 1  # one file could not be read
+    assert "empty.mp4: the file is empty" in result.stderr
+    assert "a made-up world" in result.stderr
+    assert "every question counts the same" in result.stderr
+    lines = result.stdout.splitlines()
+    assert lines[0].split() == ["file", "total", "light", "alignment"]
+    for row in lines[1:4]:
+        _, total, light, alignment = row.split()
+        assert float(total) == pytest.approx(float(light) + float(alignment), abs=2e-4)
+    assert 'is it as in " a cat " ?' in result.stdout or "bright ?" in result.stdout
+    assert "[[prompt]]" not in result.stdout
+
+
+def test_score_as_json_adds_up(catalog: Catalog, files: Path, tmp_path: Path) -> None:
+    weights = RewardWeights(
+        ("bright", "gated", "as_said"), np.array([1.0, 2.0, 4.0]), answers="binary", checklist_hash=CHECKLIST.hash
+    )
+    (tmp_path / "weights.json").write_text(json.dumps(weights.to_json()), encoding="utf-8")
+    options = ["--json", "--prompt", "a cat", "--weights", tmp_path / "weights.json"]
+    document = json.loads(invoke(command_line.score, files / "*.mp4", *options).stdout)
+    assert list(document["failed"]) == [str(files / "empty.mp4")]
+    for one in document["files"]:
+        yes = {question: p > 0.5 for question, p in one["p_yes"].items()}
+        assert one["gated"] == ([] if yes["bright"] else ["gated"])
+        expected = 1.0 * yes["bright"] + 2.0 * (yes["gated"] and yes["bright"]) + 4.0 * yes["as_said"]
+        assert one["total"] == pytest.approx(expected)
+        assert sum(one["dimensions"].values()) == pytest.approx(expected)
+        assert len(one["frames"]) == 8
+    catalog["reward_weights"] = weights.to_json()
+    again = json.loads(invoke(command_line.score, files / "a.mp4", "--json", "--prompt", "a cat").stdout)
+    assert again["files"][0] == document["files"][0]
+
+
+def test_weights_of_another_checklist_are_refused(catalog: Catalog, files: Path, tmp_path: Path) -> None:
+    other = {**equal_weights(CHECKLIST).to_json(), "checklist_hash": "other"}
+    (tmp_path / "weights.json").write_text(json.dumps(other), encoding="utf-8")
+    result = invoke(command_line.score, files / "a.mp4", "-p", "x", "--weights", tmp_path / "weights.json")
+    assert result.exit_code == 1
+    assert "another checklist" in result.stderr
+
+
+def test_compare_is_antisymmetric(catalog: Catalog, files: Path) -> None:
+    first, second = files / "a.mp4", files / "b.mp4"
+    there = json.loads(invoke(command_line.compare, first, second, "-p", "a cat", "--json").stdout)
+    back = json.loads(invoke(command_line.compare, second, first, "-p", "a cat", "--json").stdout)
+    assert there["difference"] == pytest.approx(-back["difference"])
+    assert {there["better"], back["better"]} == {"first", "second"}
+    assert sum(there["questions"].values()) == pytest.approx(there["difference"])
+    same = json.loads(invoke(command_line.compare, first, first, "-p", "a cat", "--json").stdout)
+    assert same["better"] == "tie"
+    words = invoke(command_line.compare, first, second, "-p", "a cat").stdout
+    assert str({"first": first, "second": second}[there["better"]]) + " is better" in words
+    broken = invoke(command_line.compare, first, files / "empty.mp4", "-p", "a cat")
+    assert broken.exit_code == 1
+    assert "empty (0 bytes)" in broken.stderr
+
+
+def test_ask(catalog: Catalog, files: Path) -> None:
+    result = invoke(command_line.ask, files / "a.mp4", files / "c.png", "is it bright ?")
+    assert result.exit_code == 0
+    rows = [line.split() for line in result.stdout.splitlines()]
+    assert [row[2] for row in rows] == [str(files / "a.mp4"), str(files / "c.png")]
+    assert all((row[0] == "yes") == (float(row[1]) > 0.5) for row in rows)
+    assert invoke(command_line.ask, files / "a.mp4", 'is it " [[prompt]] " ?').exit_code == 2
+    missing = invoke(command_line.ask, files / "none.mp4", "is it bright ?")
+    assert missing.exit_code == 1
+    assert "no file has this name" in missing.stderr
