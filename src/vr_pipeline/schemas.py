@@ -60,6 +60,21 @@ class VideoIndex(Table):
     error: Series[str]
 
 
+class RawPrompts(Table):
+    """Prompts as they are shipped with the embedded default."""
+
+    prompt: Series[str] = pa.Field(str_length={"min_value": 1})
+    source: Series[str]
+
+
+class PreferenceClips(Table):
+    """Clips that people compared, before they are looked at; sample_index, seed and generator may follow."""
+
+    video_id: Series[str] = pa.Field(str_length={"min_value": 1})
+    prompt: Series[str]
+    file: Series[str] = pa.Field(description="path relative to the folder of clips")
+
+
 class EvaluationVideoIndex(VideoIndex):
     """Clips of every policy on held-out prompts."""
 
