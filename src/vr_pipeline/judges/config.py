@@ -17,9 +17,6 @@ class JudgeParameters(Parameters):
     path: str = Field(description="Folder of the model, or its name on the hub (then 'revision' is required).")
     revision: Optional[str] = Field(None, description="Commit of the model on the hub; unused for folders.")
     adapter: Optional[str] = Field(None, description="Folder of a PEFT adapter that is merged into the model.")
-    allow_remote_code: bool = Field(
-        False, description="Consent to running the Python code in the model's repository; only cogvlm2_video needs it."
-    )
     device: str = Field("auto", description="Torch device, or 'auto' for CUDA where there is one.")
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Precision of the model.")
     quantisation: Literal["none", "8bit", "4bit"] = Field(

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from vr_pipeline.judges.contract import Judge
 
 # What answers do not depend on, or depend on through the content hash of the model's files.
-_NO_PART_OF_IDENTITY = {"path", "adapter", "device", "threads", "allow_remote_code"}
+_NO_PART_OF_IDENTITY = {"path", "adapter", "device", "threads"}
 
 
 def load_judge(config: JudgeParameters | dict[str, object]) -> Judge:

@@ -1,0 +1,231 @@
+"""Questions on one shared prefix against one forward pass a question, on a random Qwen2-VL of real shape.
+
+    python benchmarks/checklist.py                      # a mid-size model on the CPU
+    python benchmarks/checklist.py --size 2b            # Qwen2-VL-2B sizes, bfloat16, on a GPU; also 7b
+
+The alternative encodes the video and reads the prefix again for every question, as the public VisionReward script
+does (which also generates text; only one forward is counted here, in its favour). It is timed on a few questions and
+scaled to all. The floor is the time of the vision tower plus one plain causal pass over as many tokens.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+SIZES: dict[str, dict[str, Any]] = {
+    "cpu": {
+        "text": {"hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 8, "num_attention_heads": 8},
+        "kv": 4,
+        "vision": {"depth": 6, "embed_dim": 320, "num_heads": 5},
+        "mrope": [8, 12, 12],
+        "frames": 16,
+        "pixels": (224, 336),
+        "dtype": "float32",
+    },
+    "2b": {
+        "text": {"hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28, "num_attention_heads": 12},
+        "kv": 2,
+        "vision": {"depth": 32, "embed_dim": 1280, "num_heads": 16},
+        "mrope": [16, 24, 24],
+        "frames": 24,
+        "pixels": (448, 672),
+        "dtype": "bfloat16",
+    },
+    "7b": {
+        "text": {"hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28},
+        "kv": 4,
+        "vision": {"depth": 32, "embed_dim": 1280, "num_heads": 16},
+        "mrope": [16, 24, 24],
+        "frames": 24,
+        "pixels": (448, 672),
+        "dtype": "bfloat16",
+    },
+}
+
+
+def make_judge(size: str, device: str, questions: list[str]) -> Any:
+    """A judge over a random model of the given size, with a word-level tokenizer that knows the questions."""
+    import torch
+    from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
+
+    from vr_pipeline.judges.config import JudgeParameters
+    from vr_pipeline.judges.create import CLIP, CLIP_END, FRAME, IMAGE, word_tokenizer, words_of
+    from vr_pipeline.judges.families.qwen2_vl import Qwen2VL
+    from vr_pipeline.judges.vlm import VisionLanguageJudge
+
+    shape = SIZES[size]
+    tokenizer = word_tokenizer(words_of(questions))
+    image, video, start, end = tokenizer.convert_tokens_to_ids([IMAGE, FRAME, CLIP, CLIP_END])
+    vocabulary = len(tokenizer) if size == "cpu" else 152064
+    config = Qwen2VLConfig(
+        text_config=shape["text"]
+        | {"num_key_value_heads": shape["kv"], "vocab_size": vocabulary, "bos_token_id": None, "eos_token_id": None}
+        | {"rope_parameters": {"rope_type": "default", "mrope_section": shape["mrope"]}},
+        vision_config=shape["vision"]
+        | {"hidden_size": shape["text"]["hidden_size"], "patch_size": 14, "temporal_patch_size": 2}
+        | {"spatial_merge_size": 2, "mlp_ratio": 4},
+        image_token_id=image,
+        video_token_id=video,
+        vision_start_token_id=start,
+        vision_end_token_id=end,
+    )
+    torch.manual_seed(0)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(getattr(torch, shape["dtype"]))
+    with torch.device(device):
+        model = Qwen2VLForConditionalGeneration(config).eval()
+    torch.set_default_dtype(before)
+    height, width = shape["pixels"]
+    settings = Qwen2VL.default_settings.model_copy(
+        update={"before_clip": CLIP, "after_clip": CLIP_END, "after_question": "<answer>"}
+        | {"height": height, "width": width, "num_frames": shape["frames"]}
+    )
+    parameters = JudgeParameters(family="qwen2_vl", path="./random", prefix="cached", question_chunk_size=64)
+    return VisionLanguageJudge(Qwen2VL(model, tokenizer, settings), parameters, "benchmark")
+
+
+def seconds(run: Callable[[], Any], device: str, repeats: int) -> float:
+    """Median wall time of a call."""
+    import torch
+
+    times = []
+    for _ in range(repeats):
+        if device == "cuda":
+            torch.cuda.synchronize()
+        start = time.perf_counter()
+        run()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", choices=SIZES, default="cpu")
+    parser.add_argument("--questions", type=int, default=64)
+    parser.add_argument("--sampled", type=int, default=4, help="questions on which the alternative is timed")
+    parser.add_argument("--repeats", type=int, default=3)
+    arguments = parser.parse_args()
+
+    import torch
+
+    from vr_pipeline.judges.vlm import CachedPrefix
+
+    device = "cpu" if arguments.size == "cpu" else "cuda"
+    if device == "cuda" and not torch.cuda.is_available():
+        sys.exit("This size needs a CUDA device.")
+    subjects = ["light", "picture", "movement", "subject", "background", "colour", "camera", "shape"]
+    qualities = ["very beautiful", "free of plain errors", "steady from first to last", "sharp", "rich", "natural"]
+    questions = [
+        f"is the {subjects[number % 8]} of the video {qualities[number % 6]} and {qualities[(number // 8) % 6]} ?"
+        for number in range(arguments.questions)
+    ]
+    judge = make_judge(arguments.size, device, questions)
+    shape = SIZES[arguments.size]
+    clip = np.random.default_rng(0).integers(0, 256, (shape["frames"], *shape["pixels"], 3), dtype=np.uint8)
+    family = judge.family
+    prepared = judge.prepare(clip)
+    segments = [judge.question_segment(question) for question in questions]
+    visual = int(np.isin(prepared.token_ids, family.placeholder_ids).sum())
+    asked = sum(len(segment.token_ids) for segment in segments)
+    parameters = sum(weight.numel() for weight in family.model.parameters())
+    print(
+        f"model: {parameters / 1e6:.0f} M parameters on {device}, {shape['dtype']}, threads {torch.get_num_threads()}"
+    )
+    print(f"clip: {shape['frames']} frames, {visual} visual tokens; {len(questions)} questions, {asked} tokens")
+
+    with torch.inference_mode():
+        # Everything that depends on the clip is done anew in each call, its resizing included.
+        answers: list[Any] = []
+
+        def shared() -> None:
+            answers[:] = [judge.answer([clip], questions)[0][0]]
+
+        def plain(question: str) -> Any:
+            again = judge.prepare(clip)
+            ids = np.append(again.token_ids, judge.question_segment(question).token_ids)[None]
+            tensor = torch.from_numpy(ids).to(device)
+            output = family.model(
+                input_ids=tensor,
+                pixel_values_videos=torch.from_numpy(again.vision["patches"]).to(device, family.model.dtype),
+                video_grid_thw=torch.from_numpy(again.vision["grid"]).to(device),
+                mm_token_type_ids=2 * (tensor == family.model.config.video_token_id).int(),
+                logits_to_keep=1,
+            )
+            return judge._probabilities(output.logits[0, -1].float())[0]
+
+        def floor() -> None:
+            family.embed_prefixes([judge.prepare(clip)])
+            length = len(prepared.token_ids) + asked
+            embeddings = family.embed_tokens(np.zeros((1, length), np.int64))
+            family.language_model(inputs_embeds=embeddings, use_cache=False)
+
+        shared()
+        if device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        shared_seconds = seconds(shared, device, arguments.repeats)
+        peak = torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else _peak_resident_mb()
+        sampled = [int(at) for at in np.linspace(0, len(questions) - 1, arguments.sampled).round()]
+        plain(questions[0])
+        per_question, difference = [], 0.0
+        for at in sampled:
+            start = time.perf_counter()
+            value = plain(questions[at])
+            if device == "cuda":
+                torch.cuda.synchronize()
+            per_question.append(time.perf_counter() - start)
+            difference = max(difference, abs(float(value) - float(answers[0][at])))
+        plain_seconds = statistics.median(per_question) * len(questions)
+        floor_seconds = seconds(floor, device, arguments.repeats)
+        vision_seconds = seconds(lambda: family.vision_features([prepared]), device, arguments.repeats)
+        prefix_seconds = seconds(lambda: CachedPrefix(family, [prepared]), device, arguments.repeats)
+
+    prefill_seconds = max(prefix_seconds - vision_seconds, 0.0)
+    question_seconds = max(shared_seconds - prefix_seconds, 0.0)
+    for name, value in (
+        ("shared prefix", shared_seconds),
+        ("  vision tower", vision_seconds),
+        ("  prefill", prefill_seconds),
+        ("  questions, and preparing the clip", question_seconds),
+        ("token floor", floor_seconds),
+        (f"one forward a question ({arguments.sampled} timed, scaled to {len(questions)})", plain_seconds),
+    ):
+        print(f"{name:<58} {value:9.3f} s")
+    print(f"largest difference of an answer: {difference:.1e}")
+    print(
+        json.dumps(
+            {
+                "ratio": round(plain_seconds / shared_seconds, 2),
+                "ratio_to_floor": round(shared_seconds / floor_seconds, 2),
+                "seconds": round(shared_seconds, 4),
+                "clips_per_second": round(1 / shared_seconds, 4),
+                "peak_mb": round(peak),
+                "share_vision": round(vision_seconds / shared_seconds, 3),
+                "share_prefill": round(prefill_seconds / shared_seconds, 3),
+                "share_questions": round(question_seconds / shared_seconds, 3),
+                "visual_tokens": visual,
+                "questions": len(questions),
+                "size": arguments.size,
+                "max_difference": difference,
+            }
+        )
+    )
+
+
+def _peak_resident_mb() -> float:
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+if __name__ == "__main__":
+    main()
