@@ -196,8 +196,9 @@ def test_parameters_of_all_pipelines_are_valid():
 
 
 def test_nodes_have_names_of_their_own_below_their_pipeline(pipelines):
-    short = [node.short_name for name in SINGLE for node in pipelines[name].nodes]
-    assert len(short) == len(set(short))
+    for pipeline in pipelines.values():
+        short = [node.short_name for node in pipeline.nodes]
+        assert len(short) == len(set(short))
     for name in SINGLE:
         for node in pipelines[name].nodes:
             assert node.name == f"{name}.{node.short_name}"
