@@ -10,14 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-QUESTIONS = [
-    "is it red ?",
-    "is the picture of the ball very sharp and clear ?",
-    'does it show " [[prompt]] " ?',
-    "moves ?",
-    'is the colour as in " [[prompt]] " or not ?',
-]
-PROMPTS = ["red ball", "a blue ring moves left on the black picture", "ball"]
 WORDS = (
     "is it red ? the picture of ball very sharp and clear does show moves colour as in or not a blue ring left on black"
 )

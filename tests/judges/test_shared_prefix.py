@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tiny_judges import FAMILY_BUILDERS, PROMPTS, QUESTIONS, full_forward
 from vr_pipeline.errors import InputError
-
-sys.path.insert(0, str(Path(__file__).parent))
-from conftest import PROMPTS, QUESTIONS
-
-from tiny_judges import FAMILY_BUILDERS, full_forward
 
 RATES = [2.0, 4.0, 1.0]
 

@@ -9,6 +9,15 @@ import torch
 
 from vr_pipeline.judges.families.base import Family, PreparedClip
 
+QUESTIONS = [
+    "is it red ?",
+    "is the picture of the ball very sharp and clear ?",
+    'does it show " [[prompt]] " ?',
+    "moves ?",
+    'is the colour as in " [[prompt]] " or not ?',
+]
+PROMPTS = ["red ball", "a blue ring moves left on the black picture", "ball"]
+
 LANGUAGE = {
     "hidden_size": 32,
     "intermediate_size": 48,
