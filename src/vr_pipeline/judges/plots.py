@@ -36,7 +36,7 @@ def judge_report_figure(report: pd.DataFrame, log: pd.DataFrame) -> Figure:
         xlim=(0, 1), yticks=places, yticklabels=questions, xlabel="balanced accuracy (chance 0.5)", title="By question"
     )
     bars.invert_yaxis()
-    bars.legend(loc="lower left", fontsize="small", title="mean")
+    bars.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=3, frameon=False, title="mean of each source")
     for source in sources:
         curves = [point for text in report[report["source"] == source]["calibration"] for point in json.loads(text)]
         if not curves:
