@@ -9,7 +9,7 @@ Three ways to make the same items, each of which takes a fixed time of one core:
 Overheads are counted by item against the bare loop, from the first item that is ready to the last. Starting Ray and
 its workers is told apart: it happens once a run.
 
-Run: ``python benchmarks/runner.py [--items 40] [--seconds 0.2]``.
+Run: ``python benchmarks/runner.py [--items 25] [--seconds 0.2]``.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def bare(plan: WorkPlan, folder: Path) -> None:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--items", type=int, default=40)
+    parser.add_argument("--items", type=int, default=25)
     parser.add_argument("--seconds", type=float, default=0.2)
     arguments = parser.parse_args()
 

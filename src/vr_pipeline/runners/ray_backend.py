@@ -50,7 +50,7 @@ def connected(cluster: RayCluster) -> Iterator[None]:
         options["address"] = cluster.address
     try:
         ray.init(**options)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except Exception as error:  # Ray raises bare exceptions, for instance when its start takes too long
         raise InputError(
             f"Ray cannot be reached or started ({error})",
             remedy="check the address, or leave it out to start Ray here",
