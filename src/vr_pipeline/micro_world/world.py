@@ -70,25 +70,13 @@ class Scene:
 
     @property
     def caption(self) -> str:
-        """What a viewer sees, a word for each attribute; an auxiliary target for training the judge.
+        """What a viewer sees, in five words; an auxiliary target for training the judge.
 
-        Naming the grades lets the judge find them before it has to compare them with a question.
+        The last word is the colour a drifting clip ends in, or 'constant'. Naming them lets the judge find shape and
+        colours before it has to compare them with a question.
         """
-        return " ".join(
-            (
-                self.colour,
-                self.shape,
-                self.direction,
-                self.background,
-                ("slow", "medium", "fast")[self.speed],
-                ("sharp", "soft", "blurred")[self.blur],
-                ("strong", "weak", "faint")[self.contrast],
-                ("steady", "uneven", "flickering")[self.flicker],
-                ("kept", "smaller", "tiny")[self.shrink],
-                self.drift_colour if self.colour_drift else "constant",
-                "zigzag" if self.zigzag else "straight",
-            )
-        )
+        final = self.drift_colour if self.colour_drift else "constant"
+        return f"{self.colour} {self.shape} {self.direction} {self.background} {final}"
 
 
 def all_prompts() -> list[str]:
