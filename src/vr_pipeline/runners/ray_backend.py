@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 _GIB = 2**30
 _BATCHES_AHEAD = 2
 _RESTARTS_OF_A_WORKER = 3
+_STARTS = 2
 
 
 @contextmanager
@@ -48,15 +49,22 @@ def connected(cluster: RayCluster) -> Iterator[None]:
         }
     else:
         options["address"] = cluster.address
-    try:
-        ray.init(**options)
-    except Exception as error:  # Ray raises bare exceptions, for instance when its start takes too long
-        raise InputError(
-            f"Ray cannot be reached or started ({error})",
-            remedy="check the address, or leave it out to start Ray here",
-            file="conf/<env>/runner.yml",
-            field="ray.address",
-        ) from error
+    # On a busy machine Ray can miss its own time limit of half a minute; then a second start often succeeds.
+    for attempt in range(1 if cluster.address else _STARTS):
+        try:
+            ray.init(**options)
+            break
+        except Exception as error:  # Ray raises bare exceptions, for instance when its start takes too long
+            ray.shutdown()
+            if cluster.address is None and attempt + 1 < _STARTS:
+                logger.warning("Ray did not start in time; trying once more")
+                continue
+            raise InputError(
+                f"Ray cannot be reached or started ({error})",
+                remedy="check the address, or leave it out to start Ray here",
+                file="conf/<env>/runner.yml",
+                field="ray.address",
+            ) from error
     try:
         yield
     finally:
