@@ -73,12 +73,14 @@ def run_seed(seed: int) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=5, help="number of seeds")
-    count = parser.parse_args().seeds
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
+    arguments = parser.parse_args()
+    count = arguments.seeds
     rows = []
     print(
         f"{'seed':>4}  {'MPO oracle gain':>24}  {'DPO oracle gain':>24}  {'MPO judge':>9}  {'DPO judge':>9}  {'s':>5}"
     )
-    for seed in range(count):
+    for seed in range(arguments.first, arguments.first + count):
         row = run_seed(seed)
         rows.append(row)
         texts = [
