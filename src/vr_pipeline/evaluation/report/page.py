@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -31,6 +32,8 @@ from vr_pipeline.evaluation.report.tables import Column, Table
 from vr_pipeline.identifiers import content_hash
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from vr_pipeline.checklist.schema import Checklist
     from vr_pipeline.datasets.manifest import ItemFolder
 
@@ -79,6 +82,7 @@ def render_report(
     pairs: pd.DataFrame | None = None,
     pair_videos: ItemFolder | None = None,
     pair_index: pd.DataFrame | None = None,
+    pictures: Mapping[str, Figure] | None = None,
     provenance: Mapping[str, str] | None = None,
 ) -> str:
     """One self-contained HTML page under 10 MB; the same inputs give the same bytes.
@@ -99,6 +103,7 @@ def render_report(
             policy is shown.
         pairs: pairs by total reward (strategy dpo), of which those that do not dominate are shown.
         pair_videos, pair_index: the clips of these pairs and their video index.
+        pictures: further plots by what they show; the text is also their alternative for screen readers.
         provenance: further lines of the footer, such as commit and run.
 
     Raises:
@@ -167,9 +172,17 @@ def render_report(
         "has_bias": judge_answers is not None and oracle_answers is not None,
         "prompt_filter": prompt_filter,
         "prompt_filter_tables": sections.prompt_filter_tables(prompt_filter),
+        "pictures": [(text, _picture(figure)) for text, figure in (pictures or {}).items()],
         "provenance": _provenance(metrics, index, checklist, fitted.encoding, provenance or {}),
     }
     return _fill_template(context)
+
+
+def _picture(figure: Figure) -> str:
+    """A plot as the address of an embedded PNG, without the version of the library in its header."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def _fill_template(context: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ from vr_pipeline.errors import InputError
 from vr_pipeline.evaluation.config import EvaluationParameters
 from vr_pipeline.evaluation.oracle import Oracle
 from vr_pipeline.generators.contract import Adapter
+from vr_pipeline.rewards.config import PairSelectionParameters
 from vr_pipeline.work import WorkPlan
 
 
@@ -112,11 +113,26 @@ def write_report(
     preference_pairs_dpo: pd.DataFrame,
     videos: Any,
     video_index: pd.DataFrame,
+    pair_scores: pd.DataFrame,
+    accuracy_curve: pd.DataFrame,
+    preference_answers: pd.DataFrame,
+    preference_deviations: pd.DataFrame,
+    rewards: pd.DataFrame,
+    pair_selection: PairSelectionParameters,
     parameters: EvaluationParameters,
 ) -> str:
     """Write one self-contained page: clips side by side, rewards, weights, pairs and training."""
     from vr_pipeline.evaluation.report import render_report
+    from vr_pipeline.pipelines.pair_selection.nodes import draw_pair_plots
+    from vr_pipeline.pipelines.weight_regression.nodes import draw_weight_plots
+    from vr_pipeline.rewards.plots import deviations_by_sub_dimension
+    from vr_pipeline.rewards.statistics import policy_deviations
 
+    _, calibration, curve, correlation, preferred = draw_weight_plots(
+        reward_weights, checklist, pair_scores, accuracy_curve, preference_answers, preference_deviations
+    )
+    gaps, fates = draw_pair_plots(rewards, pair_selection_report, pair_selection)
+    policies = deviations_by_sub_dimension(policy_deviations(evaluation_answers, evaluation_video_index, checklist))
     return render_report(
         metrics=evaluation_metrics,
         videos=evaluation_videos,
@@ -134,4 +150,13 @@ def write_report(
         pairs=preference_pairs_dpo,
         pair_videos=videos,
         pair_index=video_index,
+        pictures={
+            "Calibration: predicted probability of preference, against how often people agreed": calibration,
+            "Agreement with people against the number of questions kept": curve,
+            "Correlation of the answers to the questions": correlation,
+            "Share of yes by sub-dimension: clips that people preferred, against the others": preferred,
+            "Share of yes by sub-dimension: each policy against the original": policies,
+            "Gap by dimension: pairs that dominance keeps and rejects": gaps,
+            "Fate of all candidate pairs": fates,
+        },
     )
