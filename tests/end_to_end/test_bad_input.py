@@ -36,7 +36,7 @@ def test_a_mistyped_parameter_stops_before_any_work(project: Path) -> None:
     ("content", "expected"),
     [
         (b"", "prompts.csv"),
-        (b"text,source\na red ball,x\n", "prompt"),
+        (b"words,source\na red ball,x\n", "prompt"),
     ],
 )
 def test_unusable_prompt_files(project: Path, content: bytes, expected: str) -> None:
@@ -49,7 +49,8 @@ def test_unusable_prompt_files(project: Path, content: bytes, expected: str) -> 
 def test_a_checklist_with_a_repeated_question(project: Path) -> None:
     path = project / "conf/base/checklist.yml"
     path.write_text(path.read_text().replace("id: shape_matches", "id: colour_matches"))
-    output = refuse(project, "--pipeline=checklist_inference")
+    steps = ["video_generation.index_preference_videos", "checklist_inference.answer_checklist_on_preferences"]
+    output = refuse(project, "--pipeline=mpo_dpo", f"--nodes={','.join(steps)}")
     assert "colour_matches" in output
     assert "checklist.yml" in output
 
