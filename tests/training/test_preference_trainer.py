@@ -15,6 +15,7 @@ from toy_training import Toy
 from vr_pipeline.errors import InputError, PipelineError
 from vr_pipeline.generators.contract import Adapter, Generator
 from vr_pipeline.training import preference_trainer
+from vr_pipeline.training.checkpoints import BestWeights
 from vr_pipeline.training.preference_trainer import (
     TrainingPair,
     learning_rate_factor,
@@ -220,6 +221,7 @@ def test_a_checkpoint_of_another_training_is_not_used(toy: Toy, tmp_path: Path) 
         weights=weights,
         optimizer=optimizer,
         rows=[],
+        best=BestWeights(),
     )
     log = train_on_pairs(generator, toy.pairs, toy.latents, toy.conditions, toy.parameters(), checkpoint=file)
     assert len(log) == 6
@@ -303,3 +305,44 @@ def test_the_log_says_what_the_schema_of_training_logs_wants(toy: Toy) -> None:
         "gradient_norm",
         "learning_rate",
     } <= set(log.columns)
+
+
+def test_the_policy_is_the_checkpoint_of_the_highest_validation_reward(toy: Toy, tmp_path: Path) -> None:
+    rewards = {2: 0.5, 4: 2.0, 6: 1.0}
+    seen: dict[int, str] = {}
+
+    def run(validate: object, file: Path | None = None) -> tuple[Adapter, pd.DataFrame]:
+        generator = toy.generator()
+
+        def judge(step: int) -> float | None:
+            seen[step] = generator.adapter().identity
+            return validate(step)  # type: ignore[operator, no-any-return]
+
+        log = train_on_pairs(
+            generator,
+            toy.pairs,
+            toy.latents,
+            toy.conditions,
+            toy.parameters(checkpoint_every=2),
+            checkpoint=file,
+            validate=judge,
+        )
+        return generator.adapter(), log
+
+    best, log = run(rewards.__getitem__)
+    assert best.identity == seen[4] != seen[6]
+    assert log["validation_reward"].dropna().to_dict() == {1: 0.5, 3: 2.0, 5: 1.0}
+    assert run(lambda step: 1.0)[0].identity == seen[2]
+    assert run(lambda step: None)[0].identity == seen[6] == train(toy)[0].identity
+
+    def killing(step: int) -> float:
+        if step == 6:
+            raise Killed
+        return rewards[step]
+
+    file = tmp_path / "training.safetensors"
+    with pytest.raises(Killed):
+        run(killing, file)
+    again, resumed = run(rewards.__getitem__, file)
+    assert again.identity == best.identity
+    assert resumed.equals(log)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,18 +10,23 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from vr_pipeline.generators import load_generator
-from vr_pipeline.generators.contract import Adapter
+from vr_pipeline.generators.contract import Adapter, Generator
 from vr_pipeline.identifiers import content_hash, pair_id
 from vr_pipeline.training.config import DpoTrainingParameters
 from vr_pipeline.training.latents import LatentShards
-from vr_pipeline.training.preference_trainer import TrainingPair, train_on_pairs
+from vr_pipeline.training.preference_trainer import TrainingPair, Validate, train_on_pairs
 
 if TYPE_CHECKING:
     from vr_pipeline.datasets.manifest import ItemFolder
 
 
 def train_policy_on_pairs(
-    pairs: pd.DataFrame, latents: ItemFolder, prompts: pd.DataFrame, parameters: DpoTrainingParameters
+    pairs: pd.DataFrame,
+    latents: ItemFolder,
+    prompts: pd.DataFrame,
+    parameters: DpoTrainingParameters,
+    *,
+    make_validation: Callable[[Generator], Validate] | None = None,
 ) -> tuple[Adapter, pd.DataFrame]:
     """Train an adapter on a table of pairs.
 
@@ -29,6 +35,7 @@ def train_policy_on_pairs(
         latents: shards that hold the latents of all clips of the pairs.
         prompts: table with prompt_id and prompt.
         parameters: settings.
+        make_validation: given the generator that is trained, returns what judges its weights at checkpoints.
 
     Returns:
         the adapter and the training log.
@@ -57,6 +64,7 @@ def train_policy_on_pairs(
         parameters.training,
         description=f"train on {len(training_pairs)} pairs",
         checkpoint=Path(parameters.checkpoints) / f"{identity}.safetensors" if parameters.checkpoints else None,
+        validate=make_validation(generator) if make_validation is not None else None,
     )
     training = parameters.training
     provenance = {

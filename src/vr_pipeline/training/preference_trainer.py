@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ from tqdm import tqdm
 from vr_pipeline.errors import InputError, PipelineError
 from vr_pipeline.generators.contract import Condition, Generator
 from vr_pipeline.identifiers import content_hash, sample_seed
-from vr_pipeline.training.checkpoints import LogRows, load_checkpoint, save_checkpoint
+from vr_pipeline.training.checkpoints import BestWeights, LogRows, load_checkpoint, save_checkpoint
 from vr_pipeline.training.config import PreferenceTrainingParameters
 from vr_pipeline.training.determinism import deterministic
 
@@ -23,6 +23,13 @@ if TYPE_CHECKING:
     import torch
 
 logger = logging.getLogger(__name__)
+
+Validate = Callable[[int], float | None]
+"""Judges the weights the generator holds, given the step: a reward, higher is better, or None for no judgement.
+
+The generator's autoencoder and text encoder are not loaded while it trains; ``with generator.encoders():`` has them
+for the length of a block. Weights must be left as they are.
+"""
 
 _COLLAPSE_WINDOW = 25
 """Steps over which the rule of collapse looks."""
@@ -70,6 +77,7 @@ def train_on_pairs(
     *,
     description: str = "train",
     checkpoint: Path | None = None,
+    validate: Validate | None = None,
 ) -> pd.DataFrame:
     """Add an adapter to the generator and train it on the pairs.
 
@@ -85,10 +93,13 @@ def train_on_pairs(
         description: label of the progress bar.
         checkpoint: file that takes the state every ``checkpoint_every`` steps; a training that finds its own state
             there goes on from it. It is deleted at the end.
+        validate: called after every ``checkpoint_every`` steps and after the last, when the generator holds the
+            weights to judge; the generator is left with the weights that got the highest reward, the first of equals.
 
     Returns:
         the training log, one row a step: loss, implicit accuracy, errors against the reference, quantiles of the term
-        inside the sigmoid, saturation, gradient norm, learning rate.
+        inside the sigmoid, saturation, gradient norm, learning rate; with ``validate`` also ``validation_reward``, NaN
+        where there was none.
 
     Raises:
         InputError: if there are no pairs, or a pair's latents or text condition are missing.
@@ -118,9 +129,9 @@ def train_on_pairs(
         optimizer = torch.optim.AdamW(
             weights, lr=parameters.learning_rate, weight_decay=parameters.weight_decay, fused=True
         )
-        done, rows = 0, LogRows()
+        done, rows, best = 0, LogRows(), BestWeights()
         if checkpoint is not None:
-            done, rows = load_checkpoint(checkpoint, identity=identity, weights=weights, optimizer=optimizer)
+            done, rows, best = load_checkpoint(checkpoint, identity=identity, weights=weights, optimizer=optimizer)
             if done:
                 logger.info("%s: goes on after step %d of %d", description, done, parameters.steps)
         order = _Order(pairs, parameters.seed)
@@ -154,13 +165,27 @@ def train_on_pairs(
             rows.append(row)
             _check_collapse(rows, parameters, description)
             progress.set_postfix(loss=f"{row['loss']:.3f}", refresh=False)
-            if checkpoint is not None and parameters.checkpoint_every and step % parameters.checkpoint_every == 0:
+            due = parameters.checkpoint_every and step % parameters.checkpoint_every == 0
+            if validate is not None and (due or step == parameters.steps):
+                best = _validate(validate, step, row, weights, best)
+            if checkpoint is not None and due:
                 save_checkpoint(
-                    checkpoint, identity=identity, step=step, weights=weights, optimizer=optimizer, rows=rows
+                    checkpoint, identity=identity, step=step, weights=weights, optimizer=optimizer, rows=rows, best=best
                 )
+        best.restore(weights)
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
     return pd.DataFrame(rows)
+
+
+def _validate(
+    validate: Validate, step: int, row: dict[str, float], weights: Sequence[torch.Tensor], best: BestWeights
+) -> BestWeights:
+    reward = validate(step)
+    if reward is None:
+        return best
+    row["validation_reward"] = float(reward)
+    return best.improved(step, float(reward), weights)
 
 
 def training_identity(
