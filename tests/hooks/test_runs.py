@@ -45,6 +45,15 @@ def test_the_summary_says_what_happened_and_where_to_look(finished):
     assert "Traceback" not in run.stderr
 
 
+def test_a_pipe_gets_neither_colours_nor_moving_bars(finished):
+    _, run = finished
+    for output in (run.stdout, run.stderr):
+        assert "\x1b" not in output
+        assert "\r" not in output
+        assert "%|" not in output
+        assert "bar of a library" not in output
+
+
 def test_mlflow_has_one_run_with_everything(finished):
     folder, _ = finished
     assert rows(folder, "select status, artifact_uri like 'file://%' from runs") == [("FINISHED", 1)]
@@ -202,6 +211,34 @@ def test_a_killed_run_is_continued_and_seen_as_killed(finished, tmp_path):
     assert "clips: 1 of 4 are there already" in resumed.stderr
     assert sorted(rows(folder, "select status from runs")) == [("FINISHED",), ("KILLED",)]
     assert results(folder) == results(finished[0])
+
+
+BACKWARDS = """
+import time
+
+_start, _now = time.time(), time.time
+time.time = lambda: 2 * _start - _now() - 86400
+time.time_ns = lambda: int(time.time() * 1e9)
+"""
+
+
+def test_a_clock_that_goes_backwards_changes_nothing(finished, tmp_path):
+    folder = make_project(tmp_path)
+    assert kedro(folder, "run", "--params=toy.trouble=kill").returncode == -signal.SIGKILL
+    tomorrow = time.time() + 86400
+    for path in (folder / "data").rglob("*"):
+        os.utime(path, (tomorrow, tomorrow))
+    # Python imports this module by itself when it starts: the clock of the second run is a day late and runs backwards.
+    (folder / "sitecustomize.py").write_text(BACKWARDS)
+    resumed = kedro(folder, "run")
+    assert resumed.returncode == 0, resumed.stderr
+    assert "clips: 1 of 4 are there already" in resumed.stderr
+    assert results(folder) == results(finished[0])
+    seconds = re.search(r"Finished __default__ in ([\d.]+) s", resumed.stdout)
+    assert seconds is not None, resumed.stdout
+    assert 0 < float(seconds[1]) < 120
+    # In the order of their starting times, as the clocks told them: the second run came first.
+    assert rows(folder, "select status from runs order by start_time") == [("FINISHED",), ("KILLED",)]
 
 
 def test_stopping_ends_in_seconds_and_the_printed_command_goes_on(finished, tmp_path):
