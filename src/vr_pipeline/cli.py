@@ -15,9 +15,10 @@ from typing import Any, NoReturn
 
 import click
 
-from vr_pipeline.environment import prepare_environment
+from vr_pipeline.environment import colours_wanted, prepare_environment, quieten_progress_of_libraries
 
 prepare_environment()
+quieten_progress_of_libraries()
 
 from kedro.framework.cli.project import run as kedro_run  # noqa: E402
 
@@ -29,7 +30,16 @@ DEFAULT_RUNNER = "vr_pipeline.runners.DeviceRunner"
 _INTERRUPTED = 130
 
 
-@click.group(name="kedro")
+class ProjectGroup(click.Group):
+    """Commands whose output has no colours where NO_COLOR is set; off a terminal there are none in any case."""
+
+    def add_command(self, cmd: click.Command, name: str | None = None) -> None:
+        if not colours_wanted():
+            cmd.context_settings = {**cmd.context_settings, "color": False}
+        super().add_command(cmd, name)
+
+
+@click.group(name="kedro", cls=ProjectGroup)
 def cli() -> None:
     """Commands of vr_pipeline."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 _TELEMETRY_OFF = {
     "DO_NOT_TRACK": "1",
@@ -30,3 +31,22 @@ def prepare_environment() -> None:
     """Turn telemetry and chatter off and make threads wait politely; what the user has set already stays."""
     for name, value in {**_TELEMETRY_OFF, **_THREADS_AND_DETERMINISM, **_QUIET}.items():
         os.environ.setdefault(name, value)
+
+
+def quieten_progress_of_libraries() -> None:
+    """Keep the moving bars of libraries out of log files and pipes; :mod:`vr_pipeline.progress` has lines for those.
+
+    For commands only: a notebook's own bars are the notebook's business. Has to come before tqdm is imported.
+    """
+    if not on_terminal():
+        os.environ.setdefault("TQDM_DISABLE", "1")
+
+
+def on_terminal() -> bool:
+    """Whether standard error is a terminal on which a line can be written over."""
+    return sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def colours_wanted() -> bool:
+    """False where the user has set NO_COLOR to anything (https://no-color.org)."""
+    return not os.environ.get("NO_COLOR")

@@ -39,6 +39,9 @@ class ToyParameters(Parameters):
 
 
 def read_prompts(parameters: ToyParameters) -> pd.DataFrame:
+    from tqdm import tqdm
+
+    list(tqdm(range(3), desc="bar of a library"))
     return pd.DataFrame({"prompt_id": [f"p{n}" for n in range(parameters.rows)]})
 
 

@@ -19,7 +19,6 @@ import logging
 import os
 import re
 import shutil
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -30,6 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from vr_pipeline.datasets.formats import ItemFormat, item_format
 from vr_pipeline.errors import InputError
 from vr_pipeline.identifiers import content_hash
+from vr_pipeline.progress import progress_bar
 from vr_pipeline.work import ItemFailure, Scalar, WorkItem, WorkPlan, current_loop
 
 if TYPE_CHECKING:
@@ -305,22 +305,11 @@ class _Filling:
                 stranger.unlink()
 
     def _make(self, missing: set[str]) -> None:
-        from tqdm import tqdm
-
         batches = [batch for batch in self.plan.batches() if any(item.key in missing for item in batch)]
         total, description = len(self.plan.items), self.plan.description
         if missing and self.records:
             logger.info("%s: %d of %d are there already", description, len(self.records), total)
-        # A log file needs no bar that moves several times a second.
-        interval = 0.2 if sys.stderr.isatty() else 5.0
-        bar = tqdm(
-            total=total,
-            initial=len(self.records),
-            desc=description,
-            unit="item",
-            mininterval=interval,
-            disable=not missing,
-        )
+        bar = progress_bar(description=description, total=total, initial=len(self.records), disable=not missing)
         with bar, (self.folder / PARTIAL_MANIFEST).open("a", encoding="utf-8", newline="\n") as journal:
             for batch, contents in current_loop()(self.plan, batches):
                 if len(contents) != len(batch):

@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from vr_pipeline.checklist.schema import PROMPT_PLACEHOLDER, Checklist
 from vr_pipeline.errors import InputError
 from vr_pipeline.identifiers import content_hash
 from vr_pipeline.judges.config import JudgeTrainingParameters
 from vr_pipeline.judges.packing import Segment
+from vr_pipeline.progress import progress_bar
 from vr_pipeline.video.read import Frames
 
 if TYPE_CHECKING:
@@ -299,7 +299,9 @@ class _Run:
             self.passes = (first_step - 1) * parameters.accumulation
             for _ in range(self.passes):
                 next(batches)
-        progress = tqdm(range(first_step, parameters.steps + 1), desc="train judge", unit="step", mininterval=1.0)
+        progress = progress_bar(
+            range(first_step, parameters.steps + 1), description="train judge", initial=first_step - 1, unit="step"
+        )
         for step in progress:
             self.family.model.train()
             rate = learning_rate(step, parameters)

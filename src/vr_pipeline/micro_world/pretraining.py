@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from tqdm import tqdm
 
 from vr_pipeline.generators.config import GeneratorParameters
 from vr_pipeline.generators.micro_world import MicroWorldGenerator
@@ -17,6 +16,7 @@ from vr_pipeline.identifiers import sample_seed
 from vr_pipeline.micro_world.config import PretrainingParameters
 from vr_pipeline.micro_world.patch_vae import PatchVAE
 from vr_pipeline.micro_world.world import all_prompts
+from vr_pipeline.progress import progress_bar
 from vr_pipeline.training.determinism import deterministic
 
 TEXT_LENGTH = 7
@@ -140,7 +140,7 @@ def pretrain_generator(
         draw = torch.Generator().manual_seed(sample_seed(seed, "pretraining", 0))
         log: list[dict[str, float]] = []
         recent: list[float] = []
-        for step in tqdm(range(1, parameters.steps + 1), desc="pretrain generator", unit="step"):
+        for step in progress_bar(range(1, parameters.steps + 1), description="pretrain generator", unit="step"):
             rows = torch.randint(0, len(latents), (parameters.batch_size,), generator=draw)
             noise = torch.randn(latents[rows].shape, generator=draw)
             timesteps = generator.draw_timesteps(len(rows), draw)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from vr_pipeline.identifiers import content_hash
+from vr_pipeline.progress import progress_bar
 from vr_pipeline.prompts.language_model import Failure, TextModel
 from vr_pipeline.prompts.language_tasks import Task, user_message
 
@@ -60,8 +61,6 @@ class AnswerStore:
         Returns:
             how many texts were asked about.
         """
-        from tqdm import tqdm
-
         texts = list(dict.fromkeys(plan.texts))
         if not texts or plan.task is None:
             self._replace([])
@@ -76,8 +75,11 @@ class AnswerStore:
             self._end_last_line()
             with (
                 self.path.open("a", encoding="utf-8") as file,
-                tqdm(
-                    total=len(texts), initial=len(texts) - len(missing), desc=f"{task.name} prompts", unit="prompt"
+                progress_bar(
+                    description=f"{task.name} prompts",
+                    total=len(texts),
+                    initial=len(texts) - len(missing),
+                    unit="prompt",
                 ) as bar,
             ):
                 for start in range(0, len(missing), plan.batch_size):

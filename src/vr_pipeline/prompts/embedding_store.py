@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vr_pipeline.identifiers import content_hash
+from vr_pipeline.progress import progress_bar
 from vr_pipeline.prompts.embedders import Embedder
 
 COMPLETE_FILE: Final = "complete.json"
@@ -88,8 +89,6 @@ class EmbeddingStore:
         Returns:
             how many texts had to be embedded.
         """
-        from tqdm import tqdm
-
         self._recover()
         texts = list(dict.fromkeys(plan.texts))
         keys = embedding_keys(texts)
@@ -102,7 +101,9 @@ class EmbeddingStore:
             embedder = plan.load()
             number = self._next_number()
             parts = range(0, len(missing), plan.part_size)
-            with tqdm(total=len(texts), initial=len(texts) - len(missing), desc="embed prompts", unit="prompt") as bar:
+            with progress_bar(
+                description="embed prompts", total=len(texts), initial=len(texts) - len(missing), unit="prompt"
+            ) as bar:
                 for start in parts:
                     part = missing[start : start + plan.part_size]
                     vectors = embedder.embed([texts[index] for index in part.tolist()])

@@ -283,12 +283,12 @@ def _refit_draws(
     samples: int,
     seed: int,
 ) -> FloatArray:
-    from tqdm import tqdm
+    from vr_pipeline.progress import progress_bar
 
     generator = np.random.default_rng(seed)
     solver = _Solver(data.difference, data.weight)
     draws = np.empty((samples, len(weights)))
-    for i in tqdm(range(samples), desc="bootstrap of the weights", disable=None, leave=False, delay=2):
+    for i in progress_bar(range(samples), description="bootstrap of the weights", leave=False):
         drawn = data.weight * _multiplicities(data.n_groups, generator)[data.group]
         if len(data.weight) == 1:
             drawn = np.repeat(drawn / 2, 2)

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from tqdm import tqdm
 
 from vr_pipeline.errors import InputError
 from vr_pipeline.identifiers import prompt_id
+from vr_pipeline.progress import progress_bar
 from vr_pipeline.video.read import VideoReadError, read_clip
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def index_given_clips(clips: pd.DataFrame, folder: Mapping[str, Path], *, source
             remedy="give every clip its own video_id",
         )
     rows = []
-    for row in tqdm(clips.to_dict("records"), desc="index given clips", unit="clip", mininterval=1.0):
+    for row in progress_bar(clips.to_dict("records"), description="index given clips", unit="clip"):
         name = str(row["file"])
         base = {
             "video_id": str(row["video_id"]),
