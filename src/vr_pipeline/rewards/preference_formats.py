@@ -26,6 +26,7 @@ _DEFAULT_LABELS: dict[str, dict[str, str] | None] = {
     "plain": {"a": "a", "b": "b", "tie": "tie"},
     "visionreward": None,  # the values of standard_answer are not documented: the user has to say what they mean
     "videogen_rewardbench": {"A": "a", "B": "b", "same": "tie"},
+    "annotations": {"left": "a", "right": "b", "tie": "tie", "both_bad": "tie"},
     "genai_bench": {"leftvote": "a", "rightvote": "b", "tievote": "tie", "bothbad_vote": "tie"},
 }
 
@@ -43,11 +44,11 @@ def read_preferences(
 
     Args:
         path: CSV (or TSV), JSON, JSON lines or parquet, by its suffix.
-        format: ``plain``, ``visionreward``, ``videogen_rewardbench``, ``genai_bench``, ``hpdv2``, ``pick_a_pic``,
-            ``imagerewarddb`` or ``rated_items``.
+        format: one of :data:`FORMATS`.
         labels: label in the file -> ``a``, ``b`` or ``tie``, in place of the format's own map.
         columns: name this reader knows -> name in the file, where they differ.
-        criterion: column of the label (videogen_rewardbench: Overall, VQ, MQ or TA) or of the rating (rated_items).
+        criterion: column of the label (videogen_rewardbench: Overall, VQ, MQ or TA) or of the rating (rated_items), or
+            what was asked (annotations: Overall or the name of a dimension).
         source: what the column ``source`` says; the format's name without it.
 
     Returns:
@@ -56,19 +57,57 @@ def read_preferences(
     Raises:
         InputError: the file is empty or cannot be read, a column is missing, a label is unknown, a prompt is empty.
     """
-    readers: dict[str, Callable[[_Source], list[dict[str, Any]]]] = {
-        "plain": _plain,
-        "visionreward": _visionreward,
-        "videogen_rewardbench": _videogen_rewardbench,
-        "genai_bench": _genai_bench,
-        "hpdv2": _hpdv2,
-        "pick_a_pic": _pick_a_pic,
-        "imagerewarddb": _imagerewarddb,
-        "rated_items": _rated_items,
-    }
-    if format not in readers:
+    material = _open(path, format, labels=labels, columns=columns, criterion=criterion)
+    rows = _READERS[format](material)
+    result = pd.DataFrame(rows, columns=[*PREFERENCE_COLUMNS, *FILE_COLUMNS, *material.further_columns])
+    result["source"] = result["source"].where(result["source"] != "", source or format)
+    result.attrs["skipped"] = material.skipped
+    if not len(result):
         raise InputError(
-            f"unknown format '{format}'", remedy=f"Use one of {', '.join(readers)}", field="format", file=path
+            f"none of the {len(material.table)} entries holds a preference",
+            remedy="Check the file and its format",
+            file=path,
+        )
+    return result
+
+
+def preference_problems(
+    path: str | Path,
+    format: str = "plain",  # the word of the catalog entry
+    *,
+    labels: Mapping[str, str] | None = None,
+    columns: Mapping[str, str] | None = None,
+    criterion: str = "Overall",
+) -> list[InputError]:
+    """Everything that :func:`read_preferences` would refuse, in file order; rows are judged once all columns are there.
+
+    Args are those of :func:`read_preferences`. An empty list means that the file can be read.
+    """
+    try:
+        material = _open(path, format, labels=labels, columns=columns, criterion=criterion)
+    except InputError as error:
+        return [error]
+    material.problems = []
+    rows = _READERS[format](material)
+    if not rows and not material.problems:
+        material.problems.append(
+            InputError("no entry holds a preference", remedy="Check the file and its format", file=path)
+        )
+    of_file = [problem for problem in material.problems if problem.row is None]
+    return of_file or material.problems
+
+
+def _open(
+    path: str | Path,
+    format: str,
+    *,
+    labels: Mapping[str, str] | None,
+    columns: Mapping[str, str] | None,
+    criterion: str,
+) -> _Source:
+    if format not in _READERS:
+        raise InputError(
+            f"unknown format '{format}'", remedy=f"Use one of {', '.join(_READERS)}", field="format", file=path
         )
     label_map = dict(labels) if labels is not None else _DEFAULT_LABELS.get(format)
     wrong = sorted(set((label_map or {}).values()) - {"a", "b", "tie"})
@@ -76,23 +115,18 @@ def read_preferences(
         raise InputError(
             f"the label map leads to '{wrong[0]}'", remedy="Map every label to a, b or tie", field="labels", file=path
         )
-    table, first_row = _read_table(Path(path))
-    material = _Source(Path(path), table, first_row, label_map, dict(columns or {}), criterion)
+    table, first_row = _read_journal(Path(path)) if format == "annotations" else _read_table(Path(path))
     if not len(table):
         raise InputError("there are no preferences in the file", remedy="Give one or more rows", file=path)
-    rows = readers[format](material)
-    result = pd.DataFrame(rows, columns=[*PREFERENCE_COLUMNS, *FILE_COLUMNS, *material.further_columns])
-    result["source"] = result["source"].where(result["source"] != "", source or format)
-    result.attrs["skipped"] = material.skipped
-    if not len(result):
-        raise InputError(
-            f"none of the {len(table)} entries holds a preference", remedy="Check the file and its format", file=path
-        )
-    return result
+    return _Source(Path(path), table, first_row, label_map, dict(columns or {}), criterion)
 
 
 class _Source:
-    """A file's table with what its reader needs to name places in it."""
+    """A file's table with what its reader needs to name places in it.
+
+    A problem stops the reading, unless ``problems`` is a list: then it is added there and the reading goes on with a
+    value that stands in.
+    """
 
     def __init__(
         self,
@@ -107,6 +141,13 @@ class _Source:
         self.labels, self.columns, self.criterion = labels, columns, criterion
         self.skipped = 0
         self.further_columns: list[str] = []
+        self.problems: list[InputError] | None = None
+
+    def refuse(self, problem: InputError) -> None:
+        """Raise the problem, or note it where problems are collected."""
+        if self.problems is None:
+            raise problem
+        self.problems.append(problem)
 
     def column(self, *names: str, required: bool = True) -> list[Any]:
         """Values of the first of the columns that the file has; empty strings where none is there and none need be."""
@@ -115,12 +156,14 @@ class _Source:
             if actual in self.table.columns:
                 return list(self.table[actual])
         if required:
-            raise InputError(
-                f"the file has no column '{self.columns.get(names[0], names[0])}' (it has: "
-                f"{', '.join(str(name) for name in list(self.table.columns)[:20])})",
-                remedy="Choose the format that fits, or name the column under 'columns'",
-                field=names[0],
-                file=self.path,
+            self.refuse(
+                InputError(
+                    f"the file has no column '{self.columns.get(names[0], names[0])}' (it has: "
+                    f"{', '.join(str(name) for name in list(self.table.columns)[:20])})",
+                    remedy="Choose the format that fits, or name the column under 'columns'",
+                    field=names[0],
+                    file=self.path,
+                )
             )
         return [""] * len(self.table)
 
@@ -131,23 +174,17 @@ class _Source:
         return InputError(problem, remedy=remedy, file=self.path, row=position + self.first_row, field=field)
 
     def label(self, value: Any, *, position: int, field: str) -> str:
-        if self.labels is None:
-            raise InputError(
-                f"the meaning of label '{value}' is not documented for this format",
-                remedy="Give 'labels', for example {'1': a, '2': b, '0': tie}, after checking some pairs by eye",
-                file=self.path,
-                row=position + self.first_row,
-                field=field,
-            )
         key = _text(value)
-        if key not in self.labels:
-            raise self.error(
-                f"unknown label '{key}'",
-                position=position,
-                field=field,
-                remedy=f"Correct it or map it under 'labels' (known: {', '.join(self.labels)})",
-            )
-        return self.labels[key]
+        if self.labels is not None and key in self.labels:
+            return self.labels[key]
+        if self.labels is None:
+            problem = f"the meaning of label '{value}' is not documented for this format"
+            remedy = "Give 'labels', for example {'1': a, '2': b, '0': tie}, after checking some pairs by eye"
+        else:
+            problem = f"unknown label '{key}'" if key else "the label is empty"
+            remedy = f"Correct it or map it under 'labels' (known: {', '.join(self.labels)})"
+        self.refuse(self.error(problem, position=position, field=field, remedy=remedy))
+        return "tie"
 
     def numbers(self, value: Any, *, position: int, field: str, length: int) -> list[float]:
         try:
@@ -155,9 +192,9 @@ class _Source:
         except (TypeError, ValueError):
             result = []
         if len(result) != length or any(np.isnan(number) for number in result):
-            raise self.error(
-                f"{field} does not hold {length} numbers", position=position, field=field, remedy="Correct the entry"
-            )
+            problem = f"{field} does not hold {length} numbers"
+            self.refuse(self.error(problem, position=position, field=field, remedy="Correct the entry"))
+            return [0.0] * length
         return result
 
     def row(
@@ -175,20 +212,25 @@ class _Source:
     ) -> dict[str, Any]:
         text = _text(prompt)
         if not text.strip():
-            raise self.error("the prompt is empty", position=position, field="prompt", remedy="Give the prompt")
+            self.refuse(self.error("the prompt is empty", position=position, field="prompt", remedy="Give the prompt"))
         paths = tuple(_text(file) for file in files)
         if identifiers is None:
             ids = tuple(file_identifier(text, path) if path else "" for path in paths)
         else:
             ids = tuple(_text(identifier) for identifier in identifiers)
+        kind = "video_id" if identifiers is not None else "video_path"
         for identifier, side in zip(ids, "ab", strict=True):
             if not identifier:
-                raise self.error(
-                    f"clip {side} is not named", position=position, field=f"video_id_{side}", remedy="Name both clips"
+                self.refuse(
+                    self.error(
+                        f"clip {side} is not named", position=position, field=f"{kind}_{side}", remedy="Name both clips"
+                    )
                 )
-        if ids[0] == ids[1]:
-            raise self.error(
-                "a clip is compared with itself", position=position, field="video_id_b", remedy="Correct the pair"
+        if ids[0] == ids[1] and ids[0]:
+            self.refuse(
+                self.error(
+                    "a clip is compared with itself", position=position, field=f"{kind}_b", remedy="Correct the pair"
+                )
             )
         return {
             "pair_id": _text(pair) or pair_id(prompt_id(text), ids[0], ids[1]),
@@ -371,11 +413,13 @@ def _pick_a_pic(source: _Source) -> list[dict[str, Any]]:
             continue
         label = tuple(source.numbers((label_0, label_1), position=i, field="label_0", length=2))
         if label not in known:
-            raise source.error(
-                f"unknown labels {label_0} and {label_1}",
-                position=i,
-                field="label_0",
-                remedy="Use 1 and 0, 0 and 1, or 0.5 and 0.5",
+            source.refuse(
+                source.error(
+                    f"unknown labels {label_0} and {label_1}",
+                    position=i,
+                    field="label_0",
+                    remedy="Use 1 and 0, 0 and 1, or 0.5 and 0.5",
+                )
             )
         files = tuple(_image_name(image) for image in (first, second))
         result.append(
@@ -383,7 +427,7 @@ def _pick_a_pic(source: _Source) -> list[dict[str, Any]]:
                 position=i,
                 prompt=prompt,
                 files=(files[0], files[1]),
-                preference=known[label],
+                preference=known.get(label, "tie"),
                 annotator=user,
                 generators=(model_0, model_1),
             )
@@ -401,6 +445,37 @@ def _rated_items(source: _Source) -> list[dict[str, Any]]:
     A column ``score`` (mapped under 'columns') comes along as score_a and score_b.
     """
     return _pairs_in_groups(source, "group", "item", source.criterion, lower_is_better=False)
+
+
+def _annotations(source: _Source) -> list[dict[str, Any]]:
+    """Answers given on the annotation page; of the criteria that were asked, one is taken.
+
+    The columns both_bad, criterion, seconds and annotated_at come along.
+    """
+    source.further_columns += ["both_bad", "criterion", "seconds", "annotated_at"]
+    result: list[dict[str, Any]] = []
+    for i, entry in enumerate(source.table.to_dict("records")):
+        if str(entry["criterion"]).casefold() != source.criterion.casefold():
+            source.skipped += 1
+            continue
+        row = source.row(
+            position=i,
+            prompt=entry["prompt"],
+            files=(entry["left_file"], entry["right_file"]),
+            identifiers=(entry["left"], entry["right"]),
+            preference=source.label(entry["choice"], position=i, field="choice"),
+            annotator=entry["annotator"],
+            generators=(entry["left_generator"], entry["right_generator"]),
+            source=f"annotations {entry['study']}",
+        )
+        row |= {
+            "both_bad": entry["choice"] == "both_bad",
+            "criterion": entry["criterion"],
+            "seconds": float(entry["seconds"]),
+            "annotated_at": entry["at"],
+        }
+        result.append(row)
+    return result
 
 
 def _pairs_in_groups(
@@ -493,6 +568,27 @@ def _read_table(path: Path) -> tuple[pd.DataFrame, int]:
             file=path,
         ) from error
     raise InputError(f"files of type '{suffix}' are not read", remedy="Use csv, tsv, json, jsonl or parquet", file=path)
+
+
+def _read_journal(path: Path) -> tuple[pd.DataFrame, int]:
+    """Standing answers of an annotation journal; messages count answers, since lines may be taken back."""
+    from vr_pipeline.annotation.store import standing_labels
+
+    return pd.DataFrame(standing_labels(path)), 1
+
+
+_READERS: dict[str, Callable[[_Source], list[dict[str, Any]]]] = {
+    "plain": _plain,
+    "visionreward": _visionreward,
+    "videogen_rewardbench": _videogen_rewardbench,
+    "genai_bench": _genai_bench,
+    "hpdv2": _hpdv2,
+    "pick_a_pic": _pick_a_pic,
+    "imagerewarddb": _imagerewarddb,
+    "rated_items": _rated_items,
+    "annotations": _annotations,
+}
+FORMATS = tuple(_READERS)
 
 
 def video_dpo_list(pairs: pd.DataFrame, video_index: pd.DataFrame) -> list[dict[str, Any]]:
