@@ -39,7 +39,7 @@ class ItemFormat(BaseModel, ABC):
 
 
 class VideoFormat(ItemFormat):
-    """Clips as lossless video files: uint8 arrays [frames, height, width, 3].
+    """Clips as video files, lossless unless configured otherwise: uint8 arrays [frames, height, width, 3].
 
     The frame rate of a clip is its item's metadata ``fps`` where given, the option otherwise. Records get the columns
     num_frames, fps, height and width, of the stored file (so after enlargement).
@@ -47,7 +47,15 @@ class VideoFormat(ItemFormat):
 
     type: Literal["video"] = "video"
     fps: float = Field(default=8.0, gt=0, description="frames a second of clips whose item does not say")
-    codec: str = Field(default="libx264rgb", description="encoder, by its name in FFmpeg")
+    codec: Literal["libx264rgb", "libx264"] = Field(
+        default="libx264rgb", description="libx264rgb keeps colours as they are, libx264 is played by every browser"
+    )
+    crf: int | None = Field(
+        default=None, ge=0, le=51, description="constant rate factor; null: 0 (lossless) for libx264rgb, 18 for libx264"
+    )
+    preset: Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"] = (
+        Field(default="medium", description="the encoder's choice between speed and size")
+    )
     enlarge: int = Field(default=1, ge=1, description="each pixel becomes a square of this edge, in pixels")
 
     @property
@@ -60,7 +68,7 @@ class VideoFormat(ItemFormat):
         fps = item.metadata.get("fps", self.fps)
         if not isinstance(fps, int | float):
             raise TypeError(f"fps of item {item.key} must be a number, got {fps!r}")
-        write_video(path, content, fps=fps, codec=self.codec, enlarge=self.enlarge)
+        write_video(path, content, fps=fps, codec=self.codec, crf=self.crf, preset=self.preset, enlarge=self.enlarge)
         frames, height, width = content.shape[:3]
         return {
             "num_frames": int(frames),

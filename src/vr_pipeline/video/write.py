@@ -11,11 +11,18 @@ from numpy.typing import NDArray
 
 # Colours are kept as they are; 4:2:0 is what browsers play, and loses colour resolution even at crf 0.
 _PIXEL_FORMATS = {"libx264rgb": "rgb24", "libx264": "yuv420p"}
-_OPTIONS = {"libx264rgb": {"crf": "0", "preset": "medium"}, "libx264": {"crf": "18", "preset": "medium"}}
+_CRF = {"libx264rgb": 0, "libx264": 18}
 
 
 def write_video(
-    path: str | Path, frames: NDArray[np.uint8], *, fps: float, codec: str = "libx264rgb", enlarge: int = 1
+    path: str | Path,
+    frames: NDArray[np.uint8],
+    *,
+    fps: float,
+    codec: str = "libx264rgb",
+    crf: int | None = None,
+    preset: str = "medium",
+    enlarge: int = 1,
 ) -> None:
     """Writes a clip as mp4, first under a temporary name in the same folder, then renamed.
 
@@ -23,8 +30,10 @@ def write_video(
         path: the file; its folder is made if it does not exist.
         frames: uint8 [frames, height, width, 3], RGB.
         fps: frames a second, above 0.
-        codec: 'libx264rgb' (lossless, read back exactly; not played by browsers) or 'libx264' (4:2:0 at high quality,
-            played everywhere, needs even height and width).
+        codec: 'libx264rgb' (lossless at crf 0, read back exactly; not played by browsers) or 'libx264' (4:2:0, played
+            everywhere, needs even height and width).
+        crf: constant rate factor, 0 (best) to 51; None for 0 with libx264rgb and 18 with libx264.
+        preset: the encoder's choice between speed and size, by its name in x264.
         enlarge: each pixel becomes a square of so many pixels a side (nearest).
 
     Raises:
@@ -49,7 +58,8 @@ def write_video(
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with av.open(str(temporary), "w", format="mp4", options={"fflags": "+bitexact"}) as container:
-            stream = container.add_stream(codec, rate=Fraction(fps).limit_denominator(1001), options=_OPTIONS[codec])
+            options = {"crf": str(_CRF[codec] if crf is None else crf), "preset": preset}
+            stream = container.add_stream(codec, rate=Fraction(fps).limit_denominator(1001), options=options)
             stream.height, stream.width, stream.pix_fmt = height, width, _PIXEL_FORMATS[codec]
             # One thread and bitexact flags: the encoder's output must not depend on the machine's load or version tag.
             stream.codec_context.thread_count = 1

@@ -1,0 +1,131 @@
+"""The environments of real models: complete, valid without weights, and apart from each other."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+ROOT = Path(__file__).resolve().parents[1]
+ENVIRONMENTS = ("cogvideox", "cogvideox_5b", "wan", "image")
+MAKES_SHIPPED_FILES = "micro_world"
+
+
+def configuration(environment: str) -> Any:
+    from kedro.config import OmegaConfigLoader
+
+    from vr_pipeline.settings import CONFIG_LOADER_ARGS
+
+    return OmegaConfigLoader(str(ROOT / "conf"), env=environment, **CONFIG_LOADER_ARGS)
+
+
+@pytest.fixture(scope="module")
+def pipelines() -> dict[str, Any]:
+    from vr_pipeline.pipeline_registry import register_pipelines
+
+    return register_pipelines()
+
+
+@pytest.fixture(scope="module")
+def models(pipelines: dict[str, Any]) -> dict[str, type[BaseModel]]:
+    """The type of every parameter block, as the nodes state it."""
+    found: dict[str, type[BaseModel]] = {}
+    for pipeline in pipelines.values():
+        for node in pipeline.nodes:
+            if not any(name.startswith("params:") for name in node.inputs):
+                continue
+            hints = get_type_hints(node.func)
+            for name, argument in zip(node.inputs, inspect.signature(node.func).parameters, strict=False):
+                if name.startswith("params:"):
+                    found[name.removeprefix("params:")] = hints[argument]
+    return found
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_parameters_are_valid_without_weights(environment: str, models: dict[str, type[BaseModel]]) -> None:
+    parameters = configuration(environment)["parameters"]
+    assert set(parameters) == set(models)
+    made = {name: models[name].model_validate(block) for name, block in parameters.items()}
+    stages = ("video_generation", "dpo_training", "evaluation")
+    assert len({made[name].generator for name in stages}) == 1, "stages must use one generator"  # type: ignore[attr-defined]
+    generator = made["video_generation"].generator  # type: ignore[attr-defined]
+    assert generator.revision, "a model on the hub is pinned to a commit"
+    own = str({name: block for name, block in parameters.items() if name != MAKES_SHIPPED_FILES})
+    assert "micro_world" not in own
+    assert "micro-world" not in own
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_a_mistyped_key_is_refused(environment: str, models: dict[str, type[BaseModel]]) -> None:
+    block = configuration(environment)["parameters"]["dpo_training"]
+    block["training"]["betta"] = 1.0
+    with pytest.raises(ValidationError, match="betta"):
+        models["dpo_training"].model_validate(block)
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_published_settings(environment: str) -> None:
+    """Against the table of published settings (VisionReward, Flow-DPO, UnifiedReward)."""
+    training = configuration(environment)["parameters"]["dpo_training"]["training"]
+    expected = {
+        "cogvideox": {"loss": "diffusion_dpo", "beta": 500, "learning_rate": 5e-6, "batch_size": 32, "steps": 500}
+        | {"warmup_steps": 100, "checkpoint_every": 40},
+        "cogvideox_5b": {"loss": "diffusion_dpo", "beta": 500, "learning_rate": 2e-6, "batch_size": 64, "steps": 300},
+        "wan": {"loss": "flow_dpo", "beta": 500, "learning_rate": 5e-6, "batch_size": 64},
+        "image": {"loss": "diffusion_dpo", "beta": 5000, "batch_size": 32},
+    }[environment]
+    assert {name: training[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_results_lie_in_a_folder_of_their_own(environment: str, pipelines: dict[str, Any]) -> None:
+    from kedro.io import DataCatalog
+
+    from vr_pipeline.hooks.summary import stored_at
+
+    loader = configuration(environment)
+    catalog = DataCatalog.from_config(loader["catalog"])
+    written = set(catalog) & {
+        name for key, value in pipelines.items() if key != MAKES_SHIPPED_FILES for name in value.all_outputs()
+    }
+    for name in sorted(written):
+        place = stored_at(catalog, name)
+        assert place is not None, name
+        inside = place.relative_to(ROOT) if place.is_absolute() else place
+        assert inside.parts[:2] == ("data", environment), name
+    parameters = loader["parameters"]
+    assert parameters["dpo_training"]["checkpoints"].startswith(f"data/{environment}/")
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_a_run_needs_the_users_files_and_no_shipped_ones(environment: str, pipelines: dict[str, Any]) -> None:
+    from kedro.io import DataCatalog
+
+    from vr_pipeline.hooks.summary import stored_at
+
+    catalog = DataCatalog.from_config(configuration(environment)["catalog"])
+    needed = {name: stored_at(catalog, name) for name in pipelines["mpo_dpo"].inputs() if "params:" not in name}
+    assert needed.pop("oracle") is None
+    places = {
+        name: str(place.relative_to(ROOT) if place.is_absolute() else place) for name, place in needed.items() if place
+    }
+    raw = f"data/{environment}/01_raw"
+    checklist = "image" if environment == "image" else "video"
+    assert places == {
+        "raw_prompts": f"{raw}/prompts.csv",
+        "preference_clips": f"{raw}/human_preferences.csv",
+        "human_preferences": f"{raw}/human_preferences.csv",
+        "preference_videos": f"{raw}/preference_videos",
+        "checklist": f"conf/checklists/{checklist}.yml",
+    }
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_the_checklist_loads_and_fits_the_modality(environment: str) -> None:
+    from vr_pipeline.checklist import load_checklist
+
+    entry = configuration(environment)["catalog"]["checklist"]
+    assert load_checklist(ROOT / entry["filepath"]).modality == ("image" if environment == "image" else "video")
