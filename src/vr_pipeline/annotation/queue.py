@@ -97,8 +97,9 @@ def policy_pairs(index: pd.DataFrame, policies: tuple[str, str]) -> list[Pair]:
     if policies[0] == policies[1]:
         raise InputError("a policy is compared with itself", remedy="name two different ones", field="--policies")
     by_place: dict[tuple[str, int], dict[str, object]] = defaultdict(dict)
-    for row in usable[usable["policy"].isin(policies)].itertuples(index=False):
-        by_place[str(row.prompt_id), int(row.sample_index)][str(row.policy)] = row
+    chosen = usable[usable["policy"].isin(policies)]
+    for row, sample in zip(chosen.itertuples(index=False), chosen["sample_index"].to_numpy(dtype=int), strict=True):
+        by_place[str(row.prompt_id), int(sample)][str(row.policy)] = row
     found = []
     for (prompt, _), rows in sorted(by_place.items()):
         if len(rows) == 2:

@@ -107,7 +107,7 @@ class Journal:
                 self._check(study)
             else:
                 self._create(study)
-            self._stream = self.path.open("ab")
+            self._stream = self.path.open("ab", buffering=0)
         except BaseException:
             self._lock.release()
             raise
@@ -150,9 +150,16 @@ class Journal:
             return last
 
     def _append(self, line: _Line) -> None:
-        self._stream.write(_to_bytes(line))
-        self._stream.flush()
-        os.fsync(self._stream.fileno())
+        # Unbuffered: a write that fails leaves nothing behind that a later one would drag along.
+        end = os.fstat(self._stream.fileno()).st_size
+        content = _to_bytes(line)
+        try:
+            if self._stream.write(content) != len(content):
+                raise OSError("the disk took only a part of the line")
+            os.fsync(self._stream.fileno())
+        except OSError:
+            os.truncate(self.path, end)
+            raise
 
     def _create(self, study: Study) -> None:
         temporary = self.path.with_name(f".{self.path.name}.tmp")

@@ -406,7 +406,7 @@ def _pick_a_pic(source: _Source) -> list[dict[str, Any]]:
         labelled,
         strict=True,
     )
-    known = {(1.0, 0.0): "a", (0.0, 1.0): "b", (0.5, 0.5): "tie"}
+    known: dict[tuple[float, ...], str] = {(1.0, 0.0): "a", (0.0, 1.0): "b", (0.5, 0.5): "tie"}
     for i, (prompt, first, second, label_0, label_1, model_0, model_1, user, has_label) in enumerate(rows):
         if not has_label or _text(has_label).lower() in ("false", "0", "0.0"):
             source.skipped += 1

@@ -1,0 +1,149 @@
+"""What the answers of a study say: progress, how far people agree, and who wins a blind comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from vr_pipeline.annotation.store import Label, Study
+from vr_pipeline.rewards.preferences import annotator_agreement
+from vr_pipeline.rewards.statistics import win_rate
+
+
+def preference_table(labels: Sequence[Label], criterion: str) -> pd.DataFrame:
+    """Answers to one criterion with the columns of :class:`vr_pipeline.schemas.HumanPreferences`.
+
+    A is the clip that was shown left. 'Both bad' is a tie and has True in the column both_bad.
+    """
+    meaning = {"left": "a", "right": "b", "tie": "tie", "both_bad": "tie"}
+    rows = [
+        {
+            "pair_id": label.pair,
+            "prompt_id": label.prompt_id,
+            "prompt": label.prompt,
+            "video_id_a": label.left,
+            "video_id_b": label.right,
+            "preference": meaning[label.choice],
+            "annotator": label.annotator,
+            "both_bad": label.choice == "both_bad",
+            "generator_a": label.left_generator,
+            "generator_b": label.right_generator,
+        }
+        for label in labels
+        if label.criterion == criterion
+    ]
+    columns = ["pair_id", "prompt_id", "prompt", "video_id_a", "video_id_b", "preference", "annotator", "both_bad"]
+    return pd.DataFrame(rows, columns=[*columns, "generator_a", "generator_b"])
+
+
+def study_results(study: Study, labels: Sequence[Label], criteria: Sequence[str], n_pairs: int) -> dict[str, Any]:
+    """All figures of a study, ready for JSON.
+
+    Args:
+        study: what was compared.
+        labels: the answers that stand.
+        criteria: what was asked, in the order of asking; criteria that only the journal has come after them.
+        n_pairs: pairs on offer.
+
+    Returns:
+        ``annotators`` (name, pairs answered in full, answers, median seconds, share of left among decided answers) and
+        ``criteria`` (name, answers, shares of the choices, agreement; for policies also win rates).
+    """
+    asked = list(dict.fromkeys([*criteria, *(label.criterion for label in labels)]))
+    return {
+        "study": study.study,
+        "source": study.source,
+        "policies": list(study.policies),
+        "pairs": n_pairs,
+        "answers": len(labels),
+        "annotators": [
+            _annotator(name, [label for label in labels if label.annotator == name], criteria)
+            for name in sorted({label.annotator for label in labels})
+        ],
+        "criteria": [_criterion(study, labels, name) for name in asked],
+    }
+
+
+def policy_win_rate(table: pd.DataFrame, policy: str) -> dict[str, Any]:
+    """How often a policy's clip is preferred, ties counting half, with a 95 % interval by prompt.
+
+    Every pair counts once: of several annotators the mean of their votes decides.
+
+    Args:
+        table: from :func:`preference_table`; generator_a and generator_b are the policies.
+        policy: whose share of wins is counted.
+    """
+    vote = table["preference"].map({"a": 1.0, "b": -1.0, "tie": 0.0}).to_numpy(dtype=np.float64)
+    signed = np.where((table["generator_a"] == policy).to_numpy(dtype=bool), vote, -vote)
+    pairs = (
+        table.assign(vote=signed)
+        .groupby("pair_id", sort=True)
+        .agg(vote=("vote", "mean"), prompt=("prompt_id", "first"))
+    )
+    rate = win_rate(pairs["vote"].to_numpy(dtype=np.float64), pairs["prompt"].tolist())
+    return {"policy": policy, "pairs": len(pairs), **rate.to_json()}
+
+
+def report_lines(results: dict[str, Any]) -> list[str]:
+    """The figures in words, a line each, for a terminal."""
+    lines = [f"{results['study']}: {results['answers']} answers, {results['pairs']} pairs on offer"]
+    for person in results["annotators"]:
+        left = "" if person["left_share"] is None else f", {person['left_share']:.0%} of the decided ones left"
+        lines.append(
+            f"  {person['annotator']}: {person['pairs']} pairs, {person['answers']} answers, "
+            f"median {person['median_seconds']:.1f} s{left}"
+        )
+    for criterion in results["criteria"]:
+        if not criterion["answers"]:
+            continue
+        shares = criterion["choices"]
+        lines.append(
+            f"{criterion['criterion']}: {criterion['answers']} answers (left {shares['left']}, "
+            f"right {shares['right']}, tie {shares['tie']}, both bad {shares['both_bad']})"
+        )
+        agreement = criterion["agreement"]
+        if agreement["pairs_with_several"]:
+            kappa = agreement["fleiss_kappa"]
+            lines.append(
+                f"  {agreement['pairs_with_several']} pairs with several annotators: they agree in "
+                f"{agreement['raw_agreement']:.0%}, Fleiss' kappa {'not defined' if kappa is None else f'{kappa:.2f}'}"
+            )
+        lines += [
+            f"  {win['policy']} wins {win['rate']:.1%} of {win['pairs']} pairs, 95 % interval "
+            f"{win['ci_low']:.1%} to {win['ci_high']:.1%} ({win['wins']} won, {win['ties']} tied, {win['losses']} lost)"
+            for win in criterion["win_rates"]
+        ]
+    return lines
+
+
+def _annotator(name: str, labels: Sequence[Label], criteria: Sequence[str]) -> dict[str, Any]:
+    asked = set(criteria)
+    answered: dict[str, set[str]] = {}
+    for label in labels:
+        answered.setdefault(label.pair, set()).add(label.criterion)
+    decided = [label for label in labels if label.choice in ("left", "right")]
+    return {
+        "annotator": name,
+        "pairs": sum(asked <= given for given in answered.values()),
+        "answers": len(labels),
+        "median_seconds": float(np.median([label.seconds for label in labels])),
+        "left_share": sum(label.choice == "left" for label in decided) / len(decided) if decided else None,
+    }
+
+
+def _criterion(study: Study, labels: Sequence[Label], name: str) -> dict[str, Any]:
+    of_criterion = [label for label in labels if label.criterion == name]
+    table = preference_table(labels, name)
+    return {
+        "criterion": name,
+        "answers": len(table),
+        "choices": {
+            choice: sum(label.choice == choice for label in of_criterion)
+            for choice in ("left", "right", "tie", "both_bad")
+        },
+        "agreement": annotator_agreement(table),
+        "win_rates": [policy_win_rate(table, policy) for policy in reversed(study.policies)] if len(table) else [],
+    }

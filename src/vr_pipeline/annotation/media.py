@@ -1,0 +1,73 @@
+"""Clips as browsers play them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from vr_pipeline.evaluation.report.clips import encode_h264, resize
+from vr_pipeline.video.read import probe, read_clip
+
+LONGEST_SIDE = 720
+"""Pixels; larger clips are reduced to this when they have to be encoded anew."""
+
+_RATE_FACTOR = 14  # of the encoder: close to the original, since people look for flaws
+_PLAYED = {("mp4", "h264", "yuv420p"): "video/mp4", ("webm", "vp8", "yuv420p"): "video/webm"}
+_PLAYED[("webm", "vp9", "yuv420p")] = "video/webm"
+
+
+@dataclass(frozen=True)
+class BrowserClip:
+    """Bytes of a clip and what they are: ``kind`` is 'video' or 'image'."""
+
+    kind: str
+    media_type: str
+    content: bytes
+
+
+def browser_clip(path: Path) -> BrowserClip:
+    """A clip as it is where browsers play it, encoded anew otherwise (lossless RGB, ProRes, GIF, tiny pictures...).
+
+    Raises:
+        VideoReadError: the file cannot be read as a video or an image.
+    """
+    stamp = path.stat() if path.exists() else None
+    return _browser_clip(path, stamp.st_mtime_ns if stamp else 0, stamp.st_size if stamp else 0)
+
+
+@lru_cache(maxsize=64)
+def _browser_clip(path: Path, modified: int, size: int) -> BrowserClip:
+    information = probe(path)
+    if information.num_frames > 1 and min(information.height, information.width) >= 128:
+        media_type = _played_as_it_is(path)
+        if media_type is not None:
+            return BrowserClip("video", media_type, path.read_bytes())
+    frames, _, information = read_clip(path)
+    sized = resize(frames, LONGEST_SIDE)
+    if len(sized) == 1:
+        import io
+
+        from PIL import Image
+
+        buffer = io.BytesIO()
+        Image.fromarray(sized[0]).save(buffer, "PNG")
+        return BrowserClip("image", "image/png", buffer.getvalue())
+    rate = information.fps if information.fps > 0 else 8.0
+    return BrowserClip("video", "video/mp4", encode_h264(sized, fps=rate, crf=_RATE_FACTOR))
+
+
+def _played_as_it_is(path: Path) -> str | None:
+    """The media type of a file that every browser plays, or None."""
+    import av
+
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                return None
+            stream = container.streams.video[0]
+            # Matroska and webm share a reader, as do QuickTime and mp4: the suffix decides between them.
+            kind = path.suffix.lower().removeprefix(".").replace("m4v", "mp4")
+            return _PLAYED.get((kind, stream.codec_context.name, stream.codec_context.pix_fmt))
+    except av.error.FFmpegError:  # decord reads it, so it is shown all the same
+        return None

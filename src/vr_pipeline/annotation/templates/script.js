@@ -1,0 +1,273 @@
+"use strict";
+(function () {
+  const byId = function (id) { return document.getElementById(id); };
+  if (!byId("work")) { return; }
+  const STORED = "annotation name";
+  const buttons = Array.from(document.querySelectorAll("[data-choice]"));
+  const WORDS = { left: "A is better", right: "B is better", tie: "no difference", both_bad: "both are bad" };
+  const still = window.matchMedia("(prefers-reduced-motion: reduce)");
+  const cache = new Map();  // address -> promise of {kind, url}
+  let study = null;
+  let name = "";
+  let task = null;
+  let shownAt = 0;
+  let busy = true;
+
+  function say(text) { byId("status").textContent = text; }
+  function complain(text) { byId("problem").textContent = text; byId("problem").hidden = !text; }
+
+  async function ask(path, body) {
+    let reply;
+    try {
+      reply = await fetch(path, body === undefined ? {} : {
+        method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body),
+      });
+    } catch (error) {
+      throw new Error("The server does not answer. Start it again; what was saved is safe.");
+    }
+    const content = await reply.json().catch(function () { return {}; });
+    if (!reply.ok) {
+      const problem = new Error(typeof content.detail === "string" ? content.detail : "The server refused (" + reply.status + ").");
+      problem.status = reply.status;
+      throw problem;
+    }
+    return content;
+  }
+
+  function fetchClip(url) {
+    if (!cache.has(url)) {
+      const loading = fetch(url).then(async function (reply) {
+        if (!reply.ok) { throw new Error(((await reply.json().catch(function () { return {}; })).detail) || "it cannot be read"); }
+        const content = await reply.blob();
+        return { kind: content.type.startsWith("image/") ? "image" : "video", url: URL.createObjectURL(content) };
+      });
+      loading.catch(function () { cache.delete(url); });
+      cache.set(url, loading);
+    }
+    return cache.get(url);
+  }
+  function forget(keep) {
+    for (const [url, loading] of cache) {
+      if (!keep.has(url)) {
+        cache.delete(url);
+        loading.then(function (clip) { URL.revokeObjectURL(clip.url); }, function () {});
+      }
+    }
+  }
+
+  // A clip in its place; resolves to its element once a picture is there.
+  async function show(side, url) {
+    const screen = byId(side).querySelector(".screen");
+    screen.replaceChildren();
+    byId(side).classList.remove("chosen");
+    const clip = await fetchClip(url);
+    const element = document.createElement(clip.kind === "image" ? "img" : "video");
+    const label = "Clip " + (side === "left" ? "A" : "B");
+    if (clip.kind === "image") {
+      element.alt = label;
+    } else {
+      element.muted = element.loop = element.playsInline = true;
+      element.setAttribute("aria-label", label);
+      element.preload = "auto";
+    }
+    await new Promise(function (resolve, reject) {
+      element.addEventListener(clip.kind === "image" ? "load" : "canplaythrough", resolve, { once: true });
+      element.addEventListener("error", function () { reject(new Error("the browser cannot play it")); }, { once: true });
+      element.src = clip.url;
+    });
+    const width = element.videoWidth || element.naturalWidth;
+    const height = element.videoHeight || element.naturalHeight;
+    element.classList.toggle("sharp", Math.max(width, height) <= 256);
+    screen.replaceChildren(element);
+    return { wide: width > 1.25 * height };
+  }
+
+  function videos() { return Array.from(document.querySelectorAll(".screen video")); }
+  function play() {
+    videos().forEach(function (video) { video.currentTime = 0; });
+    videos().forEach(function (video) { video.play().catch(function () {}); });
+  }
+
+  function enable(yes) {
+    busy = !yes;
+    buttons.forEach(function (button) { button.disabled = !yes; });
+  }
+
+  function question(task) {
+    const heading = byId("question");
+    heading.replaceChildren();
+    if (task.criterion === "overall") { heading.append("Which clip is better overall?"); return; }
+    const what = document.createElement("em");
+    what.textContent = task.criterion.replaceAll("_", " ");
+    heading.append("Which clip is better in ", what, "?");
+  }
+
+  async function render(state, focus) {
+    const before = task;
+    task = state.task;
+    byId("progress").max = Math.max(1, state.total);
+    byId("progress").value = state.done;
+    byId("count").textContent = state.done + " of " + state.total + " pairs"
+      + (task && task.steps > 1 ? ", question " + task.step + " of " + task.steps : "");
+    byId("undo").disabled = !state.can_undo;
+    byId("tools").hidden = false;
+    byId("skip").hidden = true;
+    byId("replay").hidden = !task;
+    byId("work").hidden = !task;
+    byId("done").hidden = Boolean(task);
+    if (!task) {
+      enable(false);
+      busy = false;
+      forget(new Set());
+      byId("done-text").focus();
+      return;
+    }
+    enable(false);
+    question(task);
+    byId("prompt").textContent = task.prompt;
+    byId("hints").hidden = task.hints.length === 0;
+    byId("hint-list").replaceChildren(...task.hints.map(function (hint) {
+      const item = document.createElement("li");
+      item.textContent = hint;
+      return item;
+    }));
+    const same = before && before.pair === task.pair && before.left.token === task.left.token && videos().length === 2;
+    forget(new Set([task.left.url, task.right.url].concat(state.ahead)));
+    if (same) {
+      byId("left").classList.remove("chosen");
+      byId("right").classList.remove("chosen");
+    } else {
+      const current = task;
+      const shown = await Promise.allSettled([show("left", task.left.url), show("right", task.right.url)]);
+      if (current !== task) { return; }
+      let failed = false;
+      shown.forEach(function (result, index) {
+        if (result.status === "rejected") {
+          failed = true;
+          const text = document.createElement("p");
+          text.className = "missing";
+          text.textContent = "This clip cannot be shown: " + result.reason.message;
+          byId(index ? "right" : "left").querySelector(".screen").replaceChildren(text);
+        }
+      });
+      document.body.classList.toggle("wide", shown.every(function (result) { return result.status === "fulfilled" && result.value.wide; }));
+      if (failed) {
+        byId("skip").hidden = false;
+        busy = false;
+        return;
+      }
+      if (still.matches) { say("Press Space or Play again to see the clips move."); } else { play(); }
+    }
+    shownAt = performance.now();
+    enable(true);
+    if (focus) { byId("question").focus(); }
+    state.ahead.forEach(function (url) { fetchClip(url).catch(function () {}); });
+  }
+
+  function identifier() {
+    return Array.from(crypto.getRandomValues(new Uint8Array(16)), function (byte) { return byte.toString(16).padStart(2, "0"); }).join("");
+  }
+
+  async function guarded(work) {
+    complain("");
+    try {
+      await work();
+    } catch (error) {
+      if (error.status === 409) {
+        say("This pair was answered or changed elsewhere; here is the next one.");
+        await refresh();
+      } else {
+        complain(error.message);
+        enable(Boolean(task));
+        busy = false;
+      }
+    }
+  }
+  async function refresh(focus) {
+    await render(await ask("api/next?annotator=" + encodeURIComponent(name)), focus);
+  }
+
+  // The same identifier goes with every attempt, so that an answer whose reply was lost is not written twice.
+  let attempt = null;
+  function answer(choice) {
+    if (busy || !task || buttons[0].disabled) { return; }
+    enable(false);
+    const seconds = Math.max(0, (performance.now() - shownAt) / 1000);
+    const key = [name, task.pair, task.criterion, choice].join("\n");
+    if (!attempt || attempt.key !== key) { attempt = { key: key, label: identifier() }; }
+    if (choice === "left" || choice === "right") { byId(choice).classList.add("chosen"); }
+    const asked = task;
+    guarded(async function () {
+      const state = await ask("api/labels", {
+        label: attempt.label, annotator: name, pair: asked.pair, criterion: asked.criterion,
+        choice: choice, left: asked.left.token, seconds: seconds,
+      });
+      attempt = null;
+      say("Saved: " + WORDS[choice] + ".");
+      await render(state);
+    });
+  }
+  function undo() {
+    if (busy || byId("undo").disabled) { return; }
+    enable(false);
+    guarded(async function () {
+      const state = await ask("api/undo", { annotator: name });
+      say(state.undone ? "Your last answer was taken back." : "There is nothing to take back.");
+      await render(state);
+    });
+  }
+
+  function begin(given) {
+    name = given;
+    byId("who").textContent = name;
+    byId("name-form").hidden = true;
+    byId("change").hidden = Boolean(study.annotator);
+    guarded(function () { return refresh(true); });
+  }
+  function askName() {
+    byId("work").hidden = byId("done").hidden = byId("tools").hidden = true;
+    byId("name-form").hidden = false;
+    byId("name").value = name;
+    byId("name").focus();
+  }
+
+  buttons.forEach(function (button) { button.addEventListener("click", function () { answer(button.dataset.choice); }); });
+  byId("undo").addEventListener("click", undo);
+  byId("replay").addEventListener("click", play);
+  byId("skip").addEventListener("click", function () {
+    guarded(async function () { await render(await ask("api/skip", { annotator: name, pair: task.pair })); });
+  });
+  byId("change").addEventListener("click", askName);
+  byId("name-form").addEventListener("submit", function (event) {
+    event.preventDefault();
+    const given = byId("name").value.trim().replace(/\s+/g, " ");
+    if (!given) { return; }
+    try { localStorage.setItem(STORED, given); } catch (error) { /* the name is then asked again after a reload */ }
+    begin(given);
+  });
+  const KEYS = {
+    ArrowLeft: "left", "1": "left", ArrowRight: "right", "2": "right", ArrowDown: "tie", t: "tie", x: "both_bad",
+  };
+  document.addEventListener("keydown", function (event) {
+    const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+    if (event.target.closest("input") || event.repeat || !byId("name-form").hidden) { return; }
+    if (key === "z" && (event.ctrlKey || event.metaKey)) { event.preventDefault(); undo(); return; }
+    if (event.ctrlKey || event.metaKey || event.altKey) { return; }
+    if (key === " " && !event.target.closest("button, a, summary")) { event.preventDefault(); play(); return; }
+    if (key === "u") { undo(); return; }
+    if (Object.hasOwn(KEYS, key)) { event.preventDefault(); answer(KEYS[key]); }
+  });
+
+  (async function () {
+    try {
+      study = await ask("api/study");
+    } catch (error) {
+      complain(error.message);
+      return;
+    }
+    let stored = null;
+    try { stored = localStorage.getItem(STORED); } catch (error) { /* private windows may refuse */ }
+    const given = study.annotator || stored;
+    if (given) { begin(given); } else { askName(); }
+  })();
+})();

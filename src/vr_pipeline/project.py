@@ -1,0 +1,32 @@
+"""The project around a command: its folder, and the context of an environment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from vr_pipeline.errors import PipelineError
+
+
+class NotInProject(PipelineError):
+    """A command was given outside a folder of the project."""
+
+
+def project_folder() -> Path:
+    """The project that the working directory lies in. Raises :class:`NotInProject`."""
+    from kedro.utils import find_kedro_project
+
+    project = find_kedro_project(Path.cwd())
+    if project is None:
+        raise NotInProject("This is not a folder of the project: go to where its pyproject.toml is.")
+    return Path(project)
+
+
+def project_context(env: str) -> Any:
+    """Kedro's context of conf/<env> over conf/base: ``params`` and ``catalog``. Raises :class:`NotInProject`."""
+    from kedro.framework.session import KedroSession
+    from kedro.framework.startup import bootstrap_project
+
+    project = project_folder()
+    bootstrap_project(project)
+    return KedroSession.create(project_path=project, env=env).load_context()
