@@ -22,7 +22,9 @@ quieten_progress_of_libraries()
 
 from kedro.framework.cli.project import run as kedro_run  # noqa: E402
 
+from vr_pipeline.annotation.command_line import annotate  # noqa: E402
 from vr_pipeline.judges.command_line import ask, compare, score  # noqa: E402
+from vr_pipeline.lineage.command_line import lineage  # noqa: E402
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +46,7 @@ def cli() -> None:
     """Commands of vr_pipeline."""
 
 
-for _command in (score, compare, ask):
+for _command in (score, compare, ask, lineage, annotate):
     cli.add_command(_command)
 
 

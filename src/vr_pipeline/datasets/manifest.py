@@ -171,6 +171,9 @@ class ManifestFolderDataset(AbstractDataset[WorkPlan, ItemFolder]):
         metadata: for plugins; not used here.
     """
 
+    takes_up_what_is_there = True
+    """Lineage leaves the folder in place before its stage runs again."""
+
     def __init__(self, *, path: str, format: dict[str, Any], metadata: dict[str, Any] | None = None) -> None:
         self._folder = Path(path)
         self._format = item_format(format)

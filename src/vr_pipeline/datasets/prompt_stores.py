@@ -21,6 +21,8 @@ class PromptEmbeddingsDataset(AbstractDataset[EmbeddingPlan, Embeddings]):
           path: data/04_feature/prompt_embeddings
     """
 
+    takes_up_what_is_there = True
+
     def __init__(self, *, path: str, metadata: dict[str, Any] | None = None) -> None:
         self._path = Path(path)
         self._store = EmbeddingStore(self._path)
@@ -48,6 +50,8 @@ class TextModelAnswersDataset(AbstractDataset[AnswerPlan, Answers]):
           type: vr_pipeline.datasets.prompt_stores.TextModelAnswersDataset
           filepath: data/04_feature/prompt_reviews.jsonl
     """
+
+    takes_up_what_is_there = True
 
     def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
         self._filepath = Path(filepath)

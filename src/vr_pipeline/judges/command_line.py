@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from vr_pipeline.errors import PipelineError
+from vr_pipeline.plain_errors import plain_errors
 
 if TYPE_CHECKING:
     from vr_pipeline.checklist.schema import Checklist
@@ -59,7 +59,7 @@ def score(
     top: int,
 ) -> None:
     """Reward of videos or images (FILES: paths, patterns or folders), by dimension and question."""
-    with _plain_errors():
+    with plain_errors():
         from vr_pipeline.judges.scoring import movers
         from vr_pipeline.video.read import find_media
 
@@ -97,7 +97,7 @@ def compare(
     top: int,
 ) -> None:
     """Which of two videos or images is better, and which questions say so."""
-    with _plain_errors():
+    with plain_errors():
         from vr_pipeline.judges.scoring import differences
 
         judge, checklist, weights, notes = _tools(env, checklist_path, weights_path)
@@ -139,7 +139,7 @@ def compare(
 @_shared_options
 def ask(files: tuple[str, ...], question: str, prompt: str, env: str, as_json: bool) -> None:
     """Ask the judge one yes/no QUESTION about videos or images (FILES: paths, patterns or folders)."""
-    with _plain_errors():
+    with plain_errors():
         from vr_pipeline.checklist.schema import PROMPT_PLACEHOLDER
         from vr_pipeline.judges.scoring import ask_file
         from vr_pipeline.video.read import VideoReadError, find_media
@@ -169,23 +169,6 @@ def ask(files: tuple[str, ...], question: str, prompt: str, env: str, as_json: b
                 )
                 click.echo(f"{row['answer']:<4} {row['p_yes']:.3f}  {row['path']}{unsure}")
     _leave(failed)
-
-
-class _plain_errors:
-    """Turns errors a user can act on into one message without a traceback."""
-
-    def __enter__(self) -> None:
-        import logging
-
-        # What these commands print is their result: frameworks keep quiet unless something is wrong.
-        logging.disable(logging.INFO)
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        import logging
-
-        logging.disable(logging.NOTSET)
-        if isinstance(error, PipelineError):
-            raise click.ClickException(str(error)) from error
 
 
 def _leave(failed: dict[str, str]) -> None:

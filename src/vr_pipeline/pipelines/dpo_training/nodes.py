@@ -33,3 +33,8 @@ def train_policy(
     from vr_pipeline.training.policies import train_policy_on_pairs
 
     return train_policy_on_pairs(preference_pairs, latents, filtered_prompts, parameters)
+
+
+def tabulate_training_curves(training_log: pd.DataFrame) -> pd.DataFrame:
+    """The numbers of a training log as plain text of six digits, which tools that compare versions can plot."""
+    return training_log.select_dtypes("number").sort_values("step")

@@ -39,5 +39,14 @@ def create_pipeline(**kwargs: Any) -> Pipeline:
                 )
                 for strategy in STRATEGIES
             ),
+            *(
+                Node(
+                    nodes.tabulate_training_curves,
+                    inputs=f"training_log_{strategy}",
+                    outputs=f"training_curves_{strategy}",
+                    name=f"tabulate_training_curves_{strategy}",
+                )
+                for strategy in STRATEGIES
+            ),
         ]
     )

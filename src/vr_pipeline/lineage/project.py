@@ -1,0 +1,208 @@
+"""The stages of the project in a folder: reads the registry, the configuration and the source tree."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from vr_pipeline.errors import InputError
+from vr_pipeline.lineage.sources import SourceTree
+from vr_pipeline.lineage.stages import Configuration, Stage, curves, derive_stages, modules_of, to_dvc
+
+if TYPE_CHECKING:
+    from kedro.config import AbstractConfigLoader
+    from kedro.pipeline import Pipeline
+
+WHOLE = "mpo_dpo"
+"""The pipeline whose parts are the stages."""
+STAGES_FILE, LOCK_FILE = "dvc.yaml", "dvc.lock"
+BASE = "base"
+_HEADER = """\
+# Derived from the pipelines, the catalog and the parameter files by `kedro lineage sync`: change those, not this file.
+# `dvc repro` runs what has changed; docs/lineage.md tells the rest.
+"""
+
+
+@dataclass(frozen=True)
+class ProjectStages:
+    """The stages of one environment.
+
+    Args:
+        stages: by name, in order.
+        content: of dvc.yaml.
+        configuration: what they were derived from.
+    """
+
+    stages: dict[str, Stage]
+    content: dict[str, Any]
+    configuration: Configuration
+
+    @property
+    def text(self) -> str:
+        """The text of dvc.yaml."""
+        body = yaml.safe_dump(self.content, sort_keys=False, width=110, allow_unicode=True)
+        return f"{_HEADER}{body}"
+
+
+def parts_of(pipelines: Mapping[str, Pipeline], whole: str = WHOLE) -> dict[str, Pipeline]:
+    """The registered pipelines that ``whole`` consists of, in the order in which they run.
+
+    A pipeline that is no sum of others is its own only part.
+
+    Raises:
+        InputError: there is no pipeline of that name.
+    """
+    if whole not in pipelines:
+        raise InputError(f"there is no pipeline '{whole}'", remedy=f"use one of {', '.join(sorted(pipelines))}")
+    names = {node.name for node in pipelines[whole].nodes}
+    inside = {
+        name: {node.name for node in pipeline.nodes}
+        for name, pipeline in pipelines.items()
+        if pipeline.nodes and {node.name for node in pipeline.nodes} < names
+    }
+    # Of nested pipelines the largest are parts; what no part holds would be lost.
+    largest = {name: own for name, own in inside.items() if not any(own < other for other in inside.values())}
+    if set().union(*largest.values()) != names or sum(map(len, largest.values())) != len(names):
+        return {whole: pipelines[whole]}
+    order = {node.name: place for place, node in enumerate(pipelines[whole].nodes)}
+    last = {name: max(order[node] for node in own) for name, own in largest.items()}
+    remaining, done, sequence = set(largest), set[str](), list[str]()
+    made = {dataset: name for name in largest for dataset in pipelines[name].all_outputs()}
+    while remaining:
+        ready = [name for name in remaining if {made[d] for d in pipelines[name].inputs() if d in made} <= done]
+        if not ready:
+            return {whole: pipelines[whole]}  # its parts need each other, so they cannot run one after the other
+        chosen = min(ready, key=lambda name: (last[name], name))
+        sequence.append(chosen)
+        done.add(chosen)
+        remaining.discard(chosen)
+    return {name: pipelines[name] for name in sequence}
+
+
+def project_stages(
+    project: Path,
+    loader: AbstractConfigLoader,
+    pipelines: Mapping[str, Pipeline],
+    environment: str,
+    package: str,
+    source: Path,
+) -> ProjectStages:
+    """Derive the stages.
+
+    Args:
+        project: its folder.
+        loader: configuration loader of the environment.
+        pipelines: those that become stages.
+        environment: name of the configuration environment.
+        package: name of the project's package.
+        source: folder that holds the package.
+
+    Raises:
+        InputError: see :func:`vr_pipeline.lineage.stages.derive_stages`.
+    """
+    from kedro.io.catalog_config_resolver import CatalogConfigResolver
+
+    written = dict(loader["catalog"])
+    resolver = CatalogConfigResolver(written, {}, {})
+    entries = {name: resolver.resolve_pattern(name) for one in pipelines.values() for name in one.datasets()}
+    folders = [project / "conf" / name for name in dict.fromkeys((BASE, environment))]
+    configuration = Configuration(
+        environment=environment,
+        catalog={name: entry for name, entry in entries.items() if entry and _is_kept(entry)},
+        constants=frozenset(name for name, entry in written.items() if not _is_kept(entry)),
+        parameters=dict(loader["parameters"]),
+        catalog_files=_files(project, folders, "catalog"),
+        parameter_files=_files(project, folders, "parameters"),
+    )
+    tree = SourceTree(source)
+
+    def sources(name: str, pipeline: Pipeline, modules: list[str], words: list[str]) -> list[str]:
+        own = tree.package_modules(f"{package}.pipelines.{name}")
+        found = tree.used([*own, *modules_of(pipeline), *modules], words)
+        return [path.relative_to(project).as_posix() for path in found if path.is_relative_to(project)]
+
+    def exists(path: str) -> bool:
+        return (project / Path(path).parts[0]).is_dir()
+
+    stages = derive_stages(pipelines, configuration, sources, exists)
+    up = "" if environment == BASE else "../.."
+    content = to_dvc(stages.values(), curves(configuration.catalog, stages.values(), up), up)
+    return ProjectStages(stages, content, configuration)
+
+
+def _is_kept(entry: Mapping[str, Any]) -> bool:
+    """Whether a dataset outlives the run: it is not in memory, as names that the catalog lacks are, and has a place."""
+    in_memory = str(entry.get("type", "MemoryDataset")).endswith("MemoryDataset")
+    return not in_memory and entry.get("filepath", entry.get("path", "")) is not None
+
+
+def _files(project: Path, folders: Iterable[Path], kind: str) -> dict[str, Mapping[str, Any]]:
+    """Configuration files of a kind as they are written, without interpolation."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for folder in folders:
+        for path in sorted({*folder.glob(f"{kind}*.y*ml"), *folder.glob(f"{kind}*/**/*.y*ml")}):
+            content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+            if isinstance(content, Mapping):
+                found[path.relative_to(project).as_posix()] = content
+    return found
+
+
+def open_project(project: Path, environment: str, whole: str = WHOLE) -> ProjectStages:
+    """The stages of the Kedro project in a folder.
+
+    Raises:
+        InputError: see :func:`project_stages`; also where the environment does not exist.
+    """
+    from kedro.framework.project import pipelines, settings
+    from kedro.framework.startup import bootstrap_project
+
+    metadata = bootstrap_project(project)
+    if not (project / "conf" / environment).is_dir():
+        raise InputError(
+            f"there is no configuration environment '{environment}'", remedy=f"make the folder conf/{environment}"
+        )
+    loader = settings.CONFIG_LOADER_CLASS(
+        conf_source=str(project / settings.CONF_SOURCE), env=environment, **settings.CONFIG_LOADER_ARGS
+    )
+    registered = dict(pipelines)
+    name = whole if whole in registered else "__default__"
+    return project_stages(
+        project, loader, parts_of(registered, name), environment, metadata.package_name, metadata.source_dir
+    )
+
+
+def stages_file(project: Path, environment: str) -> Path:
+    """The dvc.yaml of an environment: that of base lies in the project, the others beside their configuration."""
+    return project / STAGES_FILE if environment == BASE else project / "conf" / environment / STAGES_FILE
+
+
+def followed_environments(project: Path) -> list[str]:
+    """base, and every environment that has a dvc.yaml."""
+    found = sorted(path.parent.name for path in (project / "conf").glob(f"*/{STAGES_FILE}"))
+    return [BASE, *(name for name in found if name != BASE)]
+
+
+def refuse_shared_places(derived: Mapping[str, ProjectStages]) -> None:
+    """Two environments that DVC follows must not write to one place.
+
+    Args:
+        derived: environment to its stages.
+
+    Raises:
+        InputError: they do.
+    """
+    owners: dict[str, str] = {}
+    for environment, project in derived.items():
+        for stage in project.stages.values():
+            for output in stage.outputs.values():
+                owner = owners.setdefault(output.path, environment)
+                if owner != environment:
+                    raise InputError(
+                        f"the environments {owner} and {environment} both write {output.path}",
+                        remedy=f"give {environment} a data folder of its own in conf/{environment}/globals.yml",
+                        file=f"conf/{environment}",
+                    )

@@ -1,0 +1,181 @@
+"""Which source files a piece of the project runs, found from the imports in its text without importing anything.
+
+Imports inside functions count: they are how the project keeps heavy libraries out of the start. Imports for type
+checkers do not, since they never run. Two things that imports do not show are found from text constants: a module
+named ``'package.module'`` or ``'package.module:Class'``, as tables of families do, and a file that lies beside the
+module, such as a template. A table ``{name: 'package.module:Class'}`` is followed at the names in use only.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from vr_pipeline.errors import InputError
+
+_DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+(:[A-Za-z_]\w*)?")
+_FILE_NAME = re.compile(r"\w[\w.-]*")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A module that a source file may run.
+
+    Args:
+        name: dotted name of a module, or of something in one.
+        key: where the name is a value of a table, its key; None for imports.
+    """
+
+    name: str
+    key: str | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """What the text of one module refers to: modules of whatever project, and names of files that may lie beside it."""
+
+    references: tuple[Reference, ...]
+    beside: tuple[str, ...]
+
+
+class _Reader(ast.NodeVisitor):
+    def __init__(self, package: str) -> None:
+        self.package = package
+        self.references: list[Reference] = []
+        self.beside: list[str] = []
+
+    def visit_If(self, node: ast.If) -> None:
+        if _is_for_type_checkers(node.test):
+            for statement in node.orelse:
+                self.visit(statement)
+        else:
+            self.generic_visit(node)
+
+    def visit_Import(self, node: ast.Import) -> None:
+        self.references.extend(Reference(alias.name) for alias in node.names)
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+        origin = node.module or ""
+        if node.level:
+            parents = self.package.split(".")
+            origin = ".".join([*parents[: len(parents) - node.level + 1], *([origin] if origin else [])])
+        self.references.append(Reference(origin))
+        self.references.extend(Reference(f"{origin}.{alias.name}") for alias in node.names)
+
+    def visit_Dict(self, node: ast.Dict) -> None:
+        for key, value in zip(node.keys, node.values, strict=True):
+            if isinstance(key, ast.Constant) and isinstance(key.value, str) and (name := _module_text(value)):
+                self.references.append(Reference(name, key.value))
+            else:
+                self.visit(value)
+
+    def visit_Constant(self, node: ast.Constant) -> None:
+        if name := _module_text(node):
+            self.references.append(Reference(name))
+        if isinstance(node.value, str) and _FILE_NAME.fullmatch(node.value):
+            self.beside.append(node.value)
+
+
+def _module_text(node: ast.expr) -> str:
+    """The dotted name in a text constant; empty for everything else."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str) and _DOTTED.fullmatch(node.value):
+        return node.value.partition(":")[0]
+    return ""
+
+
+def _is_for_type_checkers(test: ast.expr) -> bool:
+    return (isinstance(test, ast.Name) and test.id == "TYPE_CHECKING") or (
+        isinstance(test, ast.Attribute) and test.attr == "TYPE_CHECKING"
+    )
+
+
+@lru_cache(maxsize=4096)
+def _read(text: str, package: str) -> Source:
+    reader = _Reader(package)
+    reader.visit(ast.parse(text))
+    return Source(tuple(dict.fromkeys(reader.references)), tuple(dict.fromkeys(reader.beside)))
+
+
+class SourceTree:
+    """The modules below a folder.
+
+    Args:
+        root: the folder that holds the packages, such as ``src``.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def file(self, module: str) -> Path | None:
+        """The file of a module, an ``__init__.py`` for packages; None for what is not below the root."""
+        place = self.root.joinpath(*module.split("."))
+        for candidate in (place.with_suffix(".py"), place / "__init__.py"):
+            if candidate.is_file():
+                return candidate
+        return None
+
+    def package_modules(self, package: str) -> list[str]:
+        """Names of all modules of a package and its sub-packages, itself first; empty where there is none."""
+        folder = self.root.joinpath(*package.split("."))
+        files = sorted(folder.rglob("*.py")) if (folder / "__init__.py").is_file() else []
+        return [".".join(path.relative_to(self.root).with_suffix("").parts).removesuffix(".__init__") for path in files]
+
+    def used(self, modules: Iterable[str], names: Iterable[str] = ()) -> list[Path]:
+        """Files that run when ``modules`` are imported and everything in them is called.
+
+        Args:
+            modules: dotted names; those outside the tree are passed over.
+            names: keys at which tables of modules are followed.
+
+        Returns:
+            Sorted paths of modules, and of files and folders beside them that they name.
+
+        Raises:
+            InputError: a file cannot be parsed.
+        """
+        wanted, found = set(names), set[Path]()
+        waiting = [part for module in modules for part in self._with_parents(module)]
+        seen: set[str] = set()
+        while waiting:
+            module = waiting.pop()
+            if module in seen:
+                continue
+            seen.add(module)
+            file = self.file(module)
+            if file is None:
+                continue
+            found.add(file)
+            source = self._source(file, module)
+            found.update(self._beside(file, source.beside))
+            for reference in source.references:
+                if reference.key is None or reference.key in wanted:
+                    waiting.extend(self._with_parents(reference.name))
+        return sorted(found)
+
+    def _source(self, file: Path, module: str) -> Source:
+        package = module if file.name == "__init__.py" else module.rpartition(".")[0]
+        try:
+            return _read(file.read_text(encoding="utf-8"), package)
+        except SyntaxError as error:
+            raise InputError(
+                f"the file is not valid Python ({error.msg})", remedy="correct it", file=file, row=error.lineno
+            ) from error
+
+    def _with_parents(self, name: str) -> Iterator[str]:
+        """The module that ``name`` is or lies in, and the packages above it, whose ``__init__.py`` run first."""
+        parts = name.split(".")
+        while parts:
+            yield ".".join(parts)
+            parts.pop()
+
+    @staticmethod
+    def _beside(file: Path, names: Iterable[str]) -> Iterator[Path]:
+        for name in names:
+            path = file.parent / name
+            is_data_folder = path.is_dir() and name != "__pycache__" and not (path / "__init__.py").is_file()
+            if is_data_folder or (path.is_file() and path != file):
+                yield path

@@ -1,0 +1,356 @@
+"""The stages of dvc.yaml, derived from the pipelines, the catalog and the parameter files: nothing is written twice.
+
+A stage is a pipeline. Everything here is a pure function of what it is given; :mod:`vr_pipeline.lineage.project` reads
+the project's files.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from vr_pipeline.errors import InputError
+
+if TYPE_CHECKING:
+    from kedro.pipeline import Pipeline
+    from kedro.pipeline.node import Node
+
+PARAMETERS = "params:"
+_PICTURES = {".png", ".jpg", ".jpeg", ".svg", ".gif"}
+_NOT_SETTINGS = {"type", "filepath", "path", "metadata", "validator", "credentials"}
+"""Keys of a catalog entry that do not shape what is written: places, and what is tracked as source instead."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """A file or folder that a stage writes.
+
+    Args:
+        path: relative to the project.
+        kind: the list of the stage it stands in: outs, metrics or plots.
+        persist: whether DVC leaves it in place before the stage runs, because the stage takes up what is there.
+        cache: whether DVC keeps it; git has it otherwise.
+    """
+
+    path: str
+    kind: str = "outs"
+    persist: bool = False
+    cache: bool = True
+
+    def to_dvc(self) -> str | dict[str, dict[str, bool]]:
+        flags = {**({} if self.cache else {"cache": False}), **({"persist": True} if self.persist else {})}
+        return {self.path: flags} if flags else self.path
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A pipeline as DVC sees it. Paths are relative to the project, with forward slashes.
+
+    Args:
+        name: of the pipeline.
+        description: one line.
+        command: what runs it.
+        inputs: dataset to path, of what it reads and does not make.
+        models: paths that its parameters name.
+        sources: files of the project that it runs.
+        parameters: file to dotted keys.
+        outputs: dataset to what is written.
+    """
+
+    name: str
+    description: str
+    command: str
+    inputs: Mapping[str, str]
+    models: tuple[str, ...]
+    sources: tuple[str, ...]
+    parameters: Mapping[str, tuple[str, ...]]
+    outputs: Mapping[str, Output]
+
+    @property
+    def dependencies(self) -> list[str]:
+        """Data first, then models, then source; each once."""
+        return list(dict.fromkeys([*sorted(self.inputs.values()), *sorted(self.models), *sorted(self.sources)]))
+
+    def to_dvc(self, up: str = "") -> dict[str, Any]:
+        """The stage as an entry of a dvc.yaml; ``up`` leads from its folder to the project, empty in the project."""
+        entry: dict[str, Any] = {"desc": self.description} if self.description else {}
+        entry |= {"cmd": self.command, **({"wdir": up} if up else {}), "deps": self.dependencies}
+        if self.parameters:
+            entry["params"] = [{file: list(keys)} for file, keys in sorted(self.parameters.items())]
+        for kind in ("outs", "metrics", "plots"):
+            listed = [output.to_dvc() for output in self.outputs.values() if output.kind == kind]
+            if listed:
+                entry[kind] = sorted(listed, key=lambda one: one if isinstance(one, str) else min(one))
+        return entry
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """What the stages are derived from, beside the pipelines.
+
+    Args:
+        environment: name of the configuration environment, ``conf/<environment>`` over ``conf/base``.
+        catalog: dataset to its resolved entry, without what lives in memory.
+        constants: datasets whose value stands in the catalog itself, or that it says are not there.
+        parameters: the environment's laid over those of base.
+        catalog_files: file to its content as written, base first.
+        parameter_files: file to its content as written, base first.
+    """
+
+    environment: str
+    catalog: Mapping[str, Mapping[str, Any]]
+    constants: frozenset[str] = frozenset()
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    catalog_files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    parameter_files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+def derive_stages(
+    pipelines: Mapping[str, Pipeline],
+    configuration: Configuration,
+    sources: Callable[[str, Pipeline, list[str], list[str]], list[str]],
+    exists: Callable[[str], bool],
+) -> dict[str, Stage]:
+    """Stages by name, in the order of ``pipelines``.
+
+    Args:
+        pipelines: those that become stages.
+        configuration: catalog and parameter files.
+        sources: from name, pipeline, further modules and names in the parameters to the files that it runs.
+        exists: whether a path relative to the project, or the folder it starts with, is there.
+
+    Raises:
+        InputError: a dataset that crosses stages is not kept in a file, a parameter cannot be seen by DVC or is in no
+            file, or two stages write to one place.
+    """
+    makers = {dataset: name for name, pipeline in pipelines.items() for dataset in pipeline.all_outputs()}
+    stages = {
+        name: _stage(name, pipeline, makers, configuration, sources, exists) for name, pipeline in pipelines.items()
+    }
+    written: dict[str, str] = {}
+    for name, stage in stages.items():
+        for output in stage.outputs.values():
+            if output.path in written:
+                raise InputError(
+                    f"stages {written[output.path]} and {name} both write {output.path}",
+                    remedy="give each dataset a place of its own in the catalog",
+                )
+            written[output.path] = name
+    return stages
+
+
+def _stage(
+    name: str,
+    pipeline: Pipeline,
+    makers: Mapping[str, str],
+    configuration: Configuration,
+    sources: Callable[[str, Pipeline, list[str], list[str]], list[str]],
+    exists: Callable[[str], bool],
+) -> Stage:
+    catalog = configuration.catalog
+    parameters = sorted(dataset for dataset in pipeline.inputs() if dataset == "parameters" or _is_parameter(dataset))
+    inputs = {
+        dataset: _place(
+            dataset,
+            catalog,
+            f"stage {makers[dataset]} makes it and {name} reads it" if dataset in makers else f"stage {name} reads it",
+        )
+        for dataset in sorted(pipeline.inputs() - set(parameters) - configuration.constants)
+    }
+    kept = sorted(dataset for dataset in pipeline.all_outputs() if dataset in catalog)
+    outputs = {dataset: _output(dataset, catalog) for dataset in kept}
+    tracked = _parameters(parameters, configuration.parameter_files)
+    values = [value for keys in tracked.values() for key in keys for value in _at(configuration.parameters, key)]
+    used = sorted(entry for entry in pipeline.datasets() if entry in catalog)
+    constants = sorted(pipeline.inputs() & configuration.constants)
+    for file, keys in _settings([*used, *constants], configuration.catalog_files).items():
+        tracked[file] = (*tracked.get(file, ()), *keys)
+    modules = [entry["type"] for entry in (catalog[dataset] for dataset in used) if "." in str(entry["type"])]
+    modules += [entry["validator"] for entry in (catalog[dataset] for dataset in used) if "validator" in entry]
+    return Stage(
+        name=name,
+        description=_first_line(pipeline, name),
+        command=f"kedro run --env={configuration.environment} --pipeline={name}",
+        inputs=inputs,
+        models=tuple(sorted({path for value in values for path in _models(value) if exists(path)})),
+        sources=tuple(sources(name, pipeline, modules, sorted({word for value in values for word in _words(value)}))),
+        parameters=tracked,
+        outputs=outputs,
+    )
+
+
+def _is_parameter(dataset: str) -> bool:
+    return dataset.startswith(PARAMETERS)
+
+
+def _place(dataset: str, catalog: Mapping[str, Mapping[str, Any]], why: str) -> str:
+    """The path of a dataset that lineage has to follow."""
+    entry = catalog.get(dataset)
+    place = None if entry is None else entry.get("filepath", entry.get("path"))
+    if not isinstance(place, str):
+        raise InputError(
+            f"dataset '{dataset}' is not kept in a file, but {why}",
+            remedy="add it to the catalog with a 'filepath' or 'path', so that its content can be followed",
+            field=dataset,
+        )
+    if "://" in place or PurePosixPath(place).is_absolute() or ".." in PurePosixPath(place).parts:
+        raise InputError(
+            f"dataset '{dataset}' lies outside the project ({place}), where DVC cannot keep it",
+            remedy="set a path below the project folder; DVC's cache and remotes may lie anywhere",
+            field=dataset,
+        )
+    return PurePosixPath(place).as_posix()
+
+
+def _output(dataset: str, catalog: Mapping[str, Mapping[str, Any]]) -> Output:
+    entry = catalog[dataset]
+    path = _place(dataset, catalog, "a stage writes it")
+    metadata = entry.get("metadata") or {}
+    marks = metadata.get("mlflow")
+    kind = "metrics" if isinstance(marks, Mapping) and marks.get("metrics") else "outs"
+    if PurePosixPath(path).suffix.lower() in _PICTURES:
+        kind = "plots"
+    own = metadata.get("dvc") or {}
+    return Output(path, kind, persist=_takes_up(str(entry["type"])), cache=bool(own.get("cache", True)))
+
+
+def _takes_up(kind: str) -> bool:
+    """Whether a class of datasets goes on from what it finds (its attribute ``takes_up_what_is_there``)."""
+    module, _, name = kind.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError):
+        return False  # classes of kedro-datasets are written without their package, and none of them does
+    return bool(getattr(found, "takes_up_what_is_there", False))
+
+
+def _parameters(names: Iterable[str], files: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[str, ...]]:
+    """The keys by the files that hold them."""
+    tracked: dict[str, tuple[str, ...]] = {}
+    for name in names:
+        keys = (
+            [name.removeprefix(PARAMETERS)] if _is_parameter(name) else sorted({k for c in files.values() for k in c})
+        )
+        for key in keys:
+            holders = {file: value for file, content in files.items() for value in _at(content, key)}
+            if not holders:
+                raise InputError(
+                    f"parameter '{key}' is in no parameter file", remedy="add it to conf/base/parameters", field=key
+                )
+            for file, value in holders.items():
+                for place, leaf in _leaves(value, key):
+                    if isinstance(leaf, str) and "${" in leaf:
+                        raise InputError(
+                            f"the parameter is put together from others ({leaf}), and DVC cannot see when they change",
+                            remedy="write the value itself",
+                            file=file,
+                            field=place,
+                        )
+                tracked[file] = (*tracked.get(file, ()), key)
+    return tracked
+
+
+def _settings(datasets: Iterable[str], files: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[str, ...]]:
+    """Keys of catalog entries that shape files (formats, arguments of writers), by the file that holds them."""
+    tracked: dict[str, tuple[str, ...]] = {}
+    for dataset in datasets:
+        holders = [file for file, content in files.items() if isinstance(content.get(dataset), Mapping)]
+        if not holders or "." in dataset:
+            continue
+        # The environment's entry replaces that of base.
+        entry = files[holders[-1]][dataset]
+        places = {key for key in ("filepath", "path") if entry.get(key, "") is None}
+        keys = sorted((set(entry) - _NOT_SETTINGS) | places)
+        for place, leaf in (pair for key in keys for pair in _leaves(entry[key], f"{dataset}.{key}")):
+            if isinstance(leaf, str) and "${" in leaf:
+                raise InputError(
+                    f"the setting is put together from others ({leaf}), and DVC cannot see when they change",
+                    remedy="write the value itself",
+                    file=holders[-1],
+                    field=place,
+                )
+        if keys:
+            tracked[holders[-1]] = (*tracked.get(holders[-1], ()), *(f"{dataset}.{key}" for key in keys))
+    return tracked
+
+
+def _at(content: Mapping[str, Any], key: str) -> Iterator[Any]:
+    """The value at a dotted key, if it is there."""
+    value: Any = content
+    for part in key.split("."):
+        if not isinstance(value, Mapping) or part not in value:
+            return
+        value = value[part]
+    yield value
+
+
+def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for name, entry in value.items():
+            yield from _leaves(entry, f"{key}.{name}")
+    elif isinstance(value, list):
+        for entry in value:
+            yield from _leaves(entry, key)
+    else:
+        yield key, value
+
+
+def _models(value: Any) -> Iterator[str]:
+    """Texts under a key ``path`` that may be folders of the project; names on a hub and absolute paths are not."""
+    for key, leaf in _leaves(value, ""):
+        if key.rpartition(".")[2] == "path" and isinstance(leaf, str) and "/" in leaf:
+            path = PurePosixPath(leaf)
+            if not path.is_absolute() and ".." not in path.parts and "://" not in leaf:
+                yield path.as_posix()
+
+
+def _words(value: Any) -> Iterator[str]:
+    return (leaf for _, leaf in _leaves(value, "") if isinstance(leaf, str))
+
+
+def _first_line(pipeline: Pipeline, name: str) -> str:
+    """The first sentence about a pipeline: that of its package."""
+    for module in modules_of(pipeline):
+        package, _, rest = module.partition(f".pipelines.{name}")
+        if rest or module.endswith(f".pipelines.{name}"):
+            document = importlib.import_module(f"{package}.pipelines.{name}").__doc__ or ""
+            return document.strip().partition("\n")[0]
+    return ""
+
+
+def modules_of(pipeline: Pipeline) -> list[str]:
+    """Modules that define the functions of the nodes, in the order of the nodes."""
+    return list(dict.fromkeys(_function(node).__module__ for node in pipeline.nodes))
+
+
+def _function(node: Node) -> Callable[..., Any]:
+    function = node.func
+    while isinstance(function, functools.partial):
+        function = function.func
+    return inspect.unwrap(function)
+
+
+def curves(catalog: Mapping[str, Mapping[str, Any]], stages: Iterable[Stage], up: str = "") -> list[dict[str, Any]]:
+    """Plots over several files: one for each column that tables marked ``metadata: {dvc: {curves: ...}}`` name.
+
+    A mark reads ``curves: {x: step, y: [loss, ...]}``; tables that share a column share its plot. DVC takes paths of
+    plots from the folder of dvc.yaml, from which ``up`` leads to the project.
+    """
+    plots: dict[tuple[str, str], dict[str, str]] = {}
+    for stage in stages:
+        for dataset, output in stage.outputs.items():
+            mark = ((catalog[dataset].get("metadata") or {}).get("dvc") or {}).get("curves") or {"y": ()}
+            for column in mark["y"]:
+                plots.setdefault((mark["x"], column), {})[f"{up}/{output.path}" if up else output.path] = column
+    return [{column: {"x": x, "y": dict(sorted(files.items()))}} for (x, column), files in plots.items()]
+
+
+def to_dvc(stages: Iterable[Stage], plots: list[dict[str, Any]], up: str = "") -> dict[str, Any]:
+    """The content of a dvc.yaml; see :meth:`Stage.to_dvc` and :func:`curves`."""
+    content: dict[str, Any] = {"stages": {stage.name: stage.to_dvc(up) for stage in stages}}
+    return {**content, "plots": plots} if plots else content

@@ -1,0 +1,22 @@
+"""Errors of commands as one message for people."""
+
+from __future__ import annotations
+
+import logging
+
+import click
+
+from vr_pipeline.errors import PipelineError
+
+
+class plain_errors:
+    """Turns errors a user can act on into one message without a traceback."""
+
+    def __enter__(self) -> None:
+        # What commands print is their result: frameworks keep quiet unless something is wrong.
+        logging.disable(logging.INFO)
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        logging.disable(logging.NOTSET)
+        if isinstance(error, PipelineError):
+            raise click.ClickException(str(error)) from error
