@@ -8,6 +8,7 @@ from vr_pipeline.hooks import (  # noqa: E402
     LoggingHook,
     MlflowHook,
     NodeRecordHook,
+    RequirementsHook,
     RunLockHook,
     RunSummaryHook,
 )
@@ -15,9 +16,9 @@ from vr_pipeline.session import ProjectSession  # noqa: E402
 
 SESSION_CLASS = ProjectSession
 
-# Before a run the last one is called first: the lock is held before anything is recorded.
+# Before a run the last one is called first: inputs are looked for, then the lock is held, then all is recorded.
 _nodes = NodeRecordHook()
-HOOKS = (RunSummaryHook(_nodes), MlflowHook(_nodes), _nodes, LoggingHook(), RunLockHook())
+HOOKS = (RunSummaryHook(_nodes), MlflowHook(_nodes), _nodes, LoggingHook(), RunLockHook(), RequirementsHook())
 
 # The first comes with Kedro and sends usage data; the second follows runs of Kedro's own sequential runner only.
 DISABLE_HOOKS_FOR_PLUGINS = ("kedro-telemetry", "kedro-viz")

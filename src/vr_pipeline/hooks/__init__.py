@@ -1,9 +1,10 @@
-"""What happens around every run: the lock, logging, records of nodes, MLflow, the summary."""
+"""What happens around every run: the check of its inputs, the lock, logging, records of nodes, MLflow, the summary."""
 
 from vr_pipeline.hooks.lock import RunLockHook
 from vr_pipeline.hooks.logs import LoggingHook
 from vr_pipeline.hooks.mlflow_tracking import MlflowHook
 from vr_pipeline.hooks.records import NodeRecordHook
+from vr_pipeline.hooks.requirements import RequirementsHook
 from vr_pipeline.hooks.summary import RunSummaryHook
 
-__all__ = ["LoggingHook", "MlflowHook", "NodeRecordHook", "RunLockHook", "RunSummaryHook"]
+__all__ = ["LoggingHook", "MlflowHook", "NodeRecordHook", "RequirementsHook", "RunLockHook", "RunSummaryHook"]

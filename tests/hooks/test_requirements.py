@@ -1,0 +1,92 @@
+"""What a run needs is looked for before it starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from kedro.framework.project import pipelines
+from kedro.io import DataCatalog, MemoryDataset
+from kedro.pipeline import Node, Pipeline
+
+from vr_pipeline.errors import InputError
+from vr_pipeline.generators.config import GeneratorParameters, VideoGenerationParameters
+from vr_pipeline.hooks.requirements import RequirementsHook, missing_inputs, missing_models, model_folders
+from vr_pipeline.judges.config import ChecklistInferenceParameters, JudgeParameters
+
+
+def join(first: pd.DataFrame, second: pd.DataFrame, generation: Any, judging: Any) -> pd.DataFrame:
+    return first
+
+
+def pipeline() -> Pipeline:
+    return Pipeline(
+        [
+            Node(lambda: None, inputs=None, outputs="made_here", name="make"),
+            Node(join, ["supplied", "made_here", "params:generation", "params:judging"], "joined", name="join"),
+        ]
+    )
+
+
+def catalog(folder: Path, *, generator: str, judge: str, revision: str | None = None) -> DataCatalog:
+    made = DataCatalog.from_config(
+        {
+            name: {"type": "pandas.CSVDataset", "filepath": str(folder / f"{name}.csv")}
+            for name in ("supplied", "made_here", "joined")
+        }
+    )
+    made["params:generation"] = MemoryDataset(
+        VideoGenerationParameters(
+            generator=GeneratorParameters(family="cogvideox", path=generator, revision=revision), splits=["train"]
+        ),
+        copy_mode="assign",
+    )
+    made["params:judging"] = MemoryDataset(
+        ChecklistInferenceParameters(judge=JudgeParameters(family="qwen2_vl", path=judge)), copy_mode="assign"
+    )
+    return made
+
+
+def test_only_what_the_run_does_not_make_is_missed(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    entries = catalog(tmp_path, generator=str(tmp_path / "model"), judge=str(tmp_path / "model"))
+    assert list(missing_inputs(pipeline(), entries)) == ["supplied"]
+    assert missing_models(pipeline(), entries) == {}
+    (tmp_path / "supplied.csv").write_text("a\n1\n")
+    assert missing_inputs(pipeline(), entries) == {}
+
+
+def test_model_folders_are_missed_and_names_on_the_hub_are_not(tmp_path: Path) -> None:
+    entries = catalog(tmp_path, generator="owner/model", revision="abc", judge=str(tmp_path / "judge"))
+    assert missing_models(pipeline(), entries) == {"judging.judge.path": str(tmp_path / "judge")}
+
+
+def test_a_model_that_the_run_itself_makes_is_not_missed(tmp_path: Path) -> None:
+    entries = catalog(tmp_path, generator=str(tmp_path / "joined.csv"), judge=str(tmp_path / "made_here.csv"))
+    assert missing_models(pipeline(), entries) == {}
+
+
+def test_adapters_of_judges_are_looked_for_too(tmp_path: Path) -> None:
+    judge = JudgeParameters(family="qwen2_vl", path="owner/model", revision="abc", adapter=str(tmp_path / "adapter"))
+    assert list(model_folders(judge, "judge")) == [("judge.adapter", str(tmp_path / "adapter"))]
+
+
+def test_one_message_names_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entries = catalog(tmp_path, generator=str(tmp_path / "none"), judge=str(tmp_path / "nothing"))
+    part = pipeline().only_nodes("join")
+    monkeypatch.setattr(pipelines, "_content", {"small": pipeline().only_nodes("make"), "large": pipeline()})
+    monkeypatch.setattr(pipelines, "_is_data_loaded", True)
+    with pytest.raises(InputError) as caught:
+        RequirementsHook().before_pipeline_run({"project_path": str(tmp_path)}, part, entries)
+    text = str(caught.value)
+    for expected in (
+        "supplied (supplied.csv)",
+        "made_here (made_here.csv)",
+        "generation.generator.path",
+        "judging.judge",
+    ):
+        assert expected in text
+    assert "'kedro run --pipeline=small' makes made_here" in text
+    assert "ou supply supplied" in text
