@@ -58,6 +58,8 @@
   // A clip in its place; resolves to its element once a picture is there.
   async function show(side, url) {
     const screen = byId(side).querySelector(".screen");
+    // The page keeps its shape while the next clip comes.
+    screen.style.minHeight = screen.offsetHeight + "px";
     screen.replaceChildren();
     byId(side).classList.remove("chosen");
     const clip = await fetchClip(url);
@@ -79,6 +81,7 @@
     const height = element.videoHeight || element.naturalHeight;
     element.classList.toggle("sharp", Math.max(width, height) <= 256);
     screen.replaceChildren(element);
+    screen.style.minHeight = "";
     return { wide: width > 1.25 * height };
   }
 

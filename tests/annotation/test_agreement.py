@@ -1,0 +1,82 @@
+"""Figures of a study."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.annotation.conftest import make_label
+
+from vr_pipeline.annotation.agreement import policy_win_rate, preference_table, report_lines, study_results
+from vr_pipeline.annotation.store import Journal, Label, Study
+from vr_pipeline.rewards.preference_formats import read_preferences
+from vr_pipeline.rewards.statistics import win_rate
+from vr_pipeline.schemas import HumanPreferences
+
+BLIND = Study(study="original_vs_mpo", source="policies", policies=("original", "mpo"))
+
+
+def answers(choices: str, annotator: str = "Ada", swap: str = "") -> list[Label]:
+    """Answers to pairs 0, 1, ...: l, r, t or x; mpo stands left unless 's' says otherwise."""
+    meaning = {"l": "left", "r": "right", "t": "tie", "x": "both_bad"}
+    sides = {
+        False: {"left": "m", "right": "o", "left_generator": "mpo", "right_generator": "original"},
+        True: {"left": "o", "right": "m", "left_generator": "original", "right_generator": "mpo"},
+    }
+    return [
+        make_label(
+            k,
+            label=f"{annotator}-label-{k}",
+            annotator=annotator,
+            prompt_id=f"prompt {k // 2}",
+            choice=meaning[choice],
+            **sides[k < len(swap) and swap[k] == "s"],
+        )
+        for k, choice in enumerate(choices)
+    ]
+
+
+def test_win_rates_know_the_sides_and_count_a_pair_once() -> None:
+    labels = [*answers("llrtxl", swap="-s----"), *answers("lrrlxl", annotator="Bob")]
+    # Mean votes for mpo by pair: 1, (-1 - 1) / 2, -1, (0 + 1) / 2, 0, 1: three won, one tied, two lost.
+    rate = policy_win_rate(preference_table(labels, "overall"), "mpo")
+    assert (rate["wins"], rate["ties"], rate["losses"], rate["pairs"]) == (3, 1, 2, 6)
+    expected = win_rate([1, -1, -1, 1, 0, 1], ["0", "0", "1", "1", "2", "2"])
+    assert (rate["rate"], rate["ci_low"], rate["ci_high"]) == (expected.rate, expected.ci_low, expected.ci_high)
+    other = policy_win_rate(preference_table(labels, "overall"), "original")
+    assert other["rate"] == pytest.approx(1 - rate["rate"])
+    assert (other["wins"], other["losses"]) == (rate["losses"], rate["wins"])
+
+
+def test_results_of_a_study() -> None:
+    labels = [*answers("llrt"), *answers("ll", annotator="Bob"), make_label(9, criterion="quality", choice="both_bad")]
+    results = study_results(BLIND, labels, ["quality", "overall"], 10)
+    ada, bob = results["annotators"]
+    assert (ada["annotator"], ada["answers"], ada["pairs"], ada["left_share"]) == ("Ada", 5, 0, pytest.approx(2 / 3))
+    assert (bob["annotator"], bob["left_share"], bob["median_seconds"]) == ("Bob", 1.0, 1.5)
+    quality, overall = results["criteria"]
+    assert quality["choices"] == {"left": 0, "right": 0, "tie": 0, "both_bad": 1}
+    assert overall["agreement"]["pairs_with_several"] == 2
+    assert overall["agreement"]["raw_agreement"] == 1.0
+    text = "\n".join(report_lines(results))
+    for part in ("Ada", "mpo wins", "95 % interval", "both bad 1", "agree in 100%"):
+        assert part in text
+
+
+def test_answers_are_preferences(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    journal = Journal(path, Study(study="mine", source="generated"))
+    for label in [*answers("lrtx"), make_label(7, criterion="quality", choice="right")]:
+        journal.add(label)
+    table = read_preferences(path, "annotations")
+    HumanPreferences.validate(table)
+    assert list(table["preference"]) == ["a", "b", "tie", "tie"]
+    assert list(table["both_bad"]) == [False, False, False, True]
+    assert set(table["source"]) == {"annotations mine"}
+    assert list(table["video_path_a"]) == ["one.mp4"] * 4
+    assert list(table["generator_a"]) == ["mpo"] * 4
+    assert list(read_preferences(path, "annotations", criterion="quality")["preference"]) == ["b"]
+    journal.undo("Ada", at="now")
+    journal.undo("Ada", at="now")
+    assert len(read_preferences(path, "annotations")) == 3
+    journal.close()
