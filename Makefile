@@ -18,7 +18,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export OMP_WAIT_POLICY := passive
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint viz bench
+.PHONY: help install demo test lint viz docs bench
 
 help:
 	@echo "make install  make .venv from constraints.txt"
@@ -26,6 +26,7 @@ help:
 	@echo "make test     lint and run all tests"
 	@echo "make lint     ruff and mypy"
 	@echo "make viz      show the pipelines in the browser"
+	@echo "make docs     build the documentation into site/"
 	@echo "make bench    run every benchmark"
 
 install: $(INSTALLED)
@@ -53,10 +54,14 @@ lint: $(INSTALLED)
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=loadgroup
 
 viz: $(INSTALLED)
 	$(BIN)/kedro viz run
+
+docs: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "The documentation is in site/index.html; it opens from disk."
 
 bench: $(INSTALLED)
 	@status=0; for benchmark in benchmarks/*.py; do \
