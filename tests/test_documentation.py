@@ -1,0 +1,270 @@
+"""The documentation: it builds without a warning, needs no network, and says what the program does."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+import types
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pydantic import BaseModel
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+
+
+class Addresses(HTMLParser):
+    """What a page loads by itself, and what its text shows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loaded: list[str] = []
+        self.text: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = {name: value or "" for name, value in attrs}
+        if tag in {"script", "img", "iframe", "source", "video"}:
+            self.loaded.append(values.get("src", ""))
+        if tag == "link" and values.get("rel") != "canonical":
+            self.loaded.append(values.get("href", ""))
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)],
+        cwd=ROOT,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    # Links between pages, to headings and to pictures are checked by the strict build.
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def reference() -> types.ModuleType:
+    specification = importlib.util.spec_from_file_location("reference", DOCS / "_site" / "reference.py")
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    sys.modules["reference"] = module
+    specification.loader.exec_module(module)
+    return module
+
+
+def pages(site: Path) -> dict[str, Addresses]:
+    parsed = {}
+    for path in site.rglob("*.html"):
+        parsed[path.name] = Addresses()
+        parsed[path.name].feed(path.read_text(encoding="utf-8"))
+    return parsed
+
+
+def test_every_page_is_built_and_loads_nothing_from_elsewhere(site):
+    parsed = pages(site)
+    assert {f"{path.stem}.html" for path in DOCS.glob("*.md")} | {"parameters.html"} <= set(parsed)
+    for name, page in parsed.items():
+        foreign = [address for address in page.loaded if re.match(r"(https?:)?//", address)]
+        assert foreign == [], name
+    for path in site.rglob("*.css"):
+        assert not re.search(r"url\(['\"]?https?:", path.read_text(encoding="utf-8")), path
+    assert not list(site.rglob("*.py"))
+
+
+def test_equations_are_mathml(site):
+    text = (site / "methods.html").read_text(encoding="utf-8")
+    assert text.count("<math") > 20
+    assert "arithmatex" not in text
+    assert "\\frac" not in "".join(pages(site)["methods.html"].text)
+
+
+@pytest.mark.browser
+def test_search_works_from_disk_without_network(site):
+    chromium = os.environ.get("VR_CHROMIUM") or next(
+        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+    )
+    if chromium is None:
+        pytest.skip("no Chromium found (set VR_CHROMIUM to its path)")
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    troubles: list[str] = []
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        page.on("console", lambda message: troubles.append(message.text))
+        page.on("pageerror", lambda error: troubles.append(str(error)))
+        page.on("request", lambda request: troubles.append(request.url) if request.url.startswith("http") else None)
+        page.goto((site / "index.html").as_uri())
+        page.click(".md-search__input")
+        page.keyboard.type("outside_mass")
+        page.wait_for_selector(".md-search-result__item", timeout=20_000)
+        # Equations are drawn: their height is that of several lines, not of a line of text.
+        page.goto((site / "methods.html").as_uri())
+        heights = page.eval_on_selector_all(
+            "math[display=block]", "all => all.map(e => e.getBoundingClientRect().height)"
+        )
+        browser.close()
+    assert troubles == []
+    assert heights
+    assert min(heights) > 20
+
+
+def test_the_reference_has_every_parameter_with_range_default_and_meaning(reference, site):
+    text = "".join(pages(site)["parameters.html"].text)
+    models = reference.parameter_models()
+    from vr_pipeline.pipeline_registry import register_pipelines
+
+    blocks = {name for pipeline in register_pipelines().values() for name in pipeline.inputs() if ":" in name}
+    assert {f"params:{name}" for name in models} == blocks
+    for block, model in models.items():
+        entries = list(reference.parameters_of(model))
+        assert {name.split(".")[0].split("[")[0] for name in (entry.name for entry in entries)} == set(
+            model.model_fields
+        )
+        for entry in entries:
+            assert entry.name in text
+            assert entry.default, f"{block}.{entry.name}"
+            if not entry.name.endswith("backend"):
+                assert entry.description, f"{block}.{entry.name} has no description"
+            if entry.number:
+                assert entry.unit, f"{block}.{entry.name}"
+                assert entry.range, f"{block}.{entry.name}"
+
+
+def test_ranges_are_those_that_the_models_enforce(reference):
+    from vr_pipeline.judges.config import JudgeTrainingParameters
+    from vr_pipeline.training.config import PreferenceTrainingParameters
+
+    training = {entry.name: entry for entry in reference.parameters_of(PreferenceTrainingParameters)}
+    assert training["label_smoothing"].range == "≥ 0, < 0.5"
+    assert training["beta"].default == "`500`"
+    assert "`diffusion_dpo`" in training["loss"].range
+    with pytest.raises(ValueError, match="label_smoothing"):
+        PreferenceTrainingParameters(label_smoothing=0.5)
+    judge = {entry.name: entry for entry in reference.parameters_of(JudgeTrainingParameters)}
+    assert judge["tiny.height"].unit == "pixels"
+    assert judge["average_decay"].range == "> 0, < 1"
+
+
+def test_every_field_of_a_parameter_block_is_described():
+    def check(model: type[BaseModel]) -> None:
+        for name, field in model.model_fields.items():
+            for inner in (field.annotation, *getattr(field.annotation, "__args__", ())):
+                if isinstance(inner, type) and issubclass(inner, BaseModel):
+                    check(inner)
+            assert field.description, f"{model.__name__}.{name}"
+
+    from vr_pipeline.evaluation.config import EvaluationParameters
+    from vr_pipeline.generators.config import VideoGenerationParameters
+    from vr_pipeline.judges.config import ChecklistInferenceParameters, JudgeTrainingParameters
+    from vr_pipeline.prompts.config import PromptFilteringParameters
+    from vr_pipeline.training.config import DpoTrainingParameters
+
+    for model in (
+        EvaluationParameters,
+        VideoGenerationParameters,
+        ChecklistInferenceParameters,
+        JudgeTrainingParameters,
+        PromptFilteringParameters,
+        DpoTrainingParameters,
+    ):
+        check(model)
+
+
+def test_every_table_is_described(reference, site):
+    text = "".join(pages(site)["file_formats.html"].text)
+    for name, model in reference.table_models().items():
+        assert name in text
+        for column in model.to_schema().columns:
+            if not column.startswith("^"):
+                assert column in text
+    for dataset in reference.catalog():
+        assert dataset in text
+
+
+def test_messages_of_the_troubleshooting_page_are_those_of_the_program():
+    source = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "src").rglob("*.py"))
+    joined = re.sub(r'"\s*\n\s*f?"', "", source)
+    messages = re.findall(r"^### `(.*)`$", (DOCS / "troubleshooting.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(messages) > 15
+    assert [message for message in messages if message not in joined] == []
+
+
+def test_relative_links_of_files_outside_the_site_exist():
+    for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"):
+        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", (ROOT / name).read_text(encoding="utf-8")):
+            if "://" not in target:
+                assert (ROOT / target).exists(), f"{name}: {target}"
+
+
+def block(title: str) -> str:
+    """A titled block of code of the page on adding to the program."""
+    text = (DOCS / "extending.md").read_text(encoding="utf-8")
+    [code] = re.findall(rf'^```python title="{title}"\n(.*?)^```', text, re.MULTILINE | re.DOTALL)
+    return str(code)
+
+
+def as_module(monkeypatch: pytest.MonkeyPatch, name: str, code: str) -> Any:
+    """Code as if it stood in a file of the package."""
+    module = types.ModuleType(name)
+    exec(compile(code, name, "exec"), module.__dict__)
+    monkeypatch.setitem(sys.modules, name, module)
+    return module
+
+
+def test_the_judge_of_the_text_answers(monkeypatch):
+    from vr_pipeline.judges import families, load_judge
+
+    as_module(monkeypatch, "vr_pipeline.judges.families.my_judge", block("judge"))
+    monkeypatch.setitem(families.FAMILIES, "my_judge", "vr_pipeline.judges.families.my_judge:MyJudge")
+    folder = str(ROOT / "data" / "06_models" / "micro_world" / "judge")
+    judge = load_judge({"family": "my_judge", "path": folder, "device": "cpu"})
+    clip = np.zeros((8, 16, 16, 3), np.uint8)
+    p_yes, outside = judge.answer([clip], ["is the picture sharp ?"])
+    assert p_yes.shape == outside.shape == (1, 1)
+    assert 0 <= p_yes[0, 0] <= 1
+
+
+def test_the_generator_of_the_text_makes_clips_and_trains_at_high_noise(monkeypatch):
+    from vr_pipeline import generators
+    from vr_pipeline.generators.config import GeneratorParameters
+
+    as_module(monkeypatch, "vr_pipeline.generators.my_generator", block("generator"))
+    monkeypatch.setitem(generators.FAMILIES, "my_generator", "vr_pipeline.generators.my_generator:MyGenerator")
+    folder = str(ROOT / "data" / "06_models" / "micro_world" / "generator")
+    settings = {"num_frames": 8, "height": 16, "width": 16, "num_inference_steps": 2, "guidance_scale": 1.0}
+    generator = generators.load_generator(
+        GeneratorParameters(family="my_generator", path=folder, device="cpu", **settings)
+    )
+    assert generator.sample(["red ball moves left on black"], [1]).shape == (1, 8, 16, 16, 3)
+    steps = generator.draw_timesteps(200, torch.Generator().manual_seed(0))
+    assert int(steps.min()) >= 500
+    assert int(steps.max()) < 1000
+
+
+def test_the_loss_of_the_text_has_the_gradient_of_its_equation(monkeypatch):
+    module = as_module(monkeypatch, "vr_pipeline_text_loss", block("loss"))
+    random = torch.Generator().manual_seed(0)
+    winner, loser, winner_reference, loser_reference = torch.rand(4, 5, generator=random, dtype=torch.float64)
+    winner.requires_grad_()
+    loss, statistics = module.identity_preference_loss(winner, loser, winner_reference, loser_reference, 4.0)
+    loss.backward()
+    margin = -((winner.detach() - winner_reference) - (loser - loser_reference))
+    assert torch.allclose(winner.grad, -2 * (margin - 0.25) / 5)
+    assert torch.equal(statistics["logit"], margin)
