@@ -51,6 +51,20 @@ def test_same_as_one_forward_a_question(
         np.testing.assert_allclose(outside, expected_outside, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["llava_onevision", "internvl", "smolvlm"])
+def test_images_are_read_in_high_resolution_unless_the_settings_say_no(
+    name: str, tokenizer: Any, clips: list[np.ndarray], make_judge: Callable[..., Any]
+) -> None:
+    family = FAMILY_BUILDERS[name](tokenizer)
+    judge = make_judge(family, clip_batch=2)
+    images = [clips[0][:1], clips[1][:1]]
+    tiled = [len(judge.prepare(image).token_ids) for image in images]
+    family.settings = family.settings.model_copy(update={"tile_images": False})
+    assert all(len(judge.prepare(image).token_ids) < before for image, before in zip(images, tiled, strict=True))
+    p_yes, _ = judge.answer(images, QUESTIONS, PROMPTS[:2])
+    np.testing.assert_allclose(p_yes, reference(judge, images, RATES)[0], atol=1e-4)
+
+
 @pytest.mark.parametrize("name", FAMILY_BUILDERS)
 def test_answers_depend_on_clip_prompt_and_order_only_where_they_should(
     name: str, tokenizer: Any, clips: list[np.ndarray], make_judge: Callable[..., Any]

@@ -91,7 +91,7 @@ def llava_onevision(tokenizer: Any) -> Family:
         image_token_id=image,
         video_token_id=video,
         vision_feature_layer=-1,
-        image_grid_pinpoints=[[24, 24]],
+        image_grid_pinpoints=[[24, 24], [24, 48], [48, 24], [48, 48]],
     )
     model = LlavaOnevisionForConditionalGeneration(config).eval()
     return LlavaOnevision(model, tokenizer, LlavaOnevision.default_settings)
@@ -112,7 +112,25 @@ def internvl(tokenizer: Any) -> Family:
         tie_word_embeddings=False,
     )
     model = InternVLForConditionalGeneration(config).eval()
-    return InternVL(model, tokenizer, InternVL.default_settings)
+    return InternVL(model, tokenizer, InternVL.default_settings.model_copy(update={"max_tiles": 6}))
+
+
+def smolvlm(tokenizer: Any) -> Family:
+    from transformers import SmolVLMConfig, SmolVLMForConditionalGeneration
+
+    from vr_pipeline.judges.families.smolvlm import SmolVLM
+
+    torch.manual_seed(4)
+    config = SmolVLMConfig(
+        text_config=LANGUAGE | {"model_type": "llama", "vocab_size": len(tokenizer), "pad_token_id": 0},
+        vision_config={"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
+        | {"image_size": 16, "patch_size": 4, "initializer_range": 0.3},
+        image_token_id=_ids(tokenizer, "<image>")[0],
+        scale_factor=2,
+        tie_word_embeddings=False,
+    )
+    model = SmolVLMForConditionalGeneration(config).eval()
+    return SmolVLM(model, tokenizer, SmolVLM.default_settings.model_copy(update={"image_side_tiles": 2}))
 
 
 def _small(cls: type[Family]) -> Any:
@@ -125,6 +143,7 @@ FAMILY_BUILDERS = {
     "qwen2_5_vl": qwen2_5_vl,
     "llava_onevision": llava_onevision,
     "internvl": internvl,
+    "smolvlm": smolvlm,
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
@@ -48,15 +49,27 @@ def resize_area(frames: Frames, height: int, width: int) -> NDArray[np.float32]:
 
 def resize_bicubic(frames: Frames, height: int, width: int) -> NDArray[np.float32]:
     """Antialiased bicubic resizing of each frame as Pillow does it, rounded to whole values; float32 in 0 to 255."""
+    return _resize_by_pillow(frames, height, width, "BICUBIC")
+
+
+def resize_lanczos(frames: Frames, height: int, width: int) -> NDArray[np.float32]:
+    """As :func:`resize_bicubic` with the Lanczos filter."""
+    return _resize_by_pillow(frames, height, width, "LANCZOS")
+
+
+def _resize_by_pillow(frames: Frames, height: int, width: int, name: str) -> NDArray[np.float32]:
     from PIL import Image
 
     if frames.shape[1:3] == (height, width):
         return frames.astype(np.float32)
-    resized = [
-        np.asarray(Image.fromarray(frame).resize((width, height), resample=Image.Resampling.BICUBIC))
-        for frame in frames
-    ]
+    resample = Image.Resampling[name]
+    resized = [np.asarray(Image.fromarray(frame).resize((width, height), resample=resample)) for frame in frames]
     return np.stack(resized).astype(np.float32)
+
+
+Resize = Callable[[Frames, int, int], NDArray[np.float32]]
+RESIZERS: dict[str, Resize] = {"area": resize_area, "bicubic": resize_bicubic, "lanczos": resize_lanczos}
+"""Name in the settings -> frames, height, width -> resized frames."""
 
 
 def fitting_size(height: int, width: int, *, multiple: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:

@@ -14,6 +14,7 @@ FAMILIES: dict[str, str] = {
     "qwen2_vl": "vr_pipeline.judges.families.qwen2_vl:Qwen2VL",
     "qwen2_5_vl": "vr_pipeline.judges.families.qwen2_vl:Qwen25VL",
     "llava_onevision": "vr_pipeline.judges.families.llava_onevision:LlavaOnevision",
+    "smolvlm": "vr_pipeline.judges.families.smolvlm:SmolVLM",
     "internvl": "vr_pipeline.judges.families.internvl:InternVL",
 }
 """Family name -> 'module:class'."""

@@ -44,6 +44,16 @@ class Settings(Parameters):
     world: str | None = Field(None, description="What the judge knows, if it is not the world at large; told to users.")
 
 
+class TilingSettings(Settings):
+    """Of families whose own processors cut a large image into tiles."""
+
+    tile_images: bool = Field(
+        True,
+        description="Whether an image is cut into tiles in high resolution, as the family's own processor does; false "
+        "shows it at the size of one frame, which costs a fraction.",
+    )
+
+
 @dataclass(frozen=True)
 class PreparedClip:
     """A clip on its way into the model.
@@ -113,6 +123,12 @@ class Family(ABC):
     def text_ids(self, text: str) -> list[int]:
         """Tokens of a piece of text, without the tokenizer's own additions."""
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
+
+    def leading_ids(self, text: str) -> list[int]:
+        """Tokens of a text that a word follows: some tokenizers join white space at the end, but not before a word."""
+        word = self.text_ids("A")
+        joined = self.text_ids(text + "A")
+        return joined[: -len(word)] if joined[-len(word) :] == word else self.text_ids(text)
 
     def embed_prefixes(self, clips: Sequence[PreparedClip]) -> tuple[torch.Tensor, IntArray]:
         """Embeddings of the clips' prefixes, padded on the right, [batch, width, hidden], and their lengths."""

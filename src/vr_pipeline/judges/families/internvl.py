@@ -6,19 +6,29 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from pydantic import Field
 
-from vr_pipeline.judges.families.base import Family, PreparedClip, Settings
-from vr_pipeline.judges.frames import normalise, resize_area, resize_bicubic
+from vr_pipeline.judges.families.base import Family, PreparedClip, TilingSettings
+from vr_pipeline.judges.frames import RESIZERS, normalise
+from vr_pipeline.judges.tiles import grid_tiles
 from vr_pipeline.video.read import Frames
 
 if TYPE_CHECKING:
     import torch
 
 
-class InternVL(Family):
-    """Every frame is one tile, announced by its number; the tiling of large images is not used."""
+class InternVLSettings(TilingSettings):
+    """As for every family, and how far an image is cut."""
 
-    default_settings = Settings(
+    max_tiles: int = Field(12, ge=1, description="Most tiles of an image; the whole image comes on top.")
+
+
+class InternVL(Family):
+    """Every frame is one tile, announced by its number; an image is a grid of tiles and the whole."""
+
+    settings_class = InternVLSettings
+    settings: InternVLSettings
+    default_settings = InternVLSettings(
         before_clip="<|im_start|>user\n",
         after_clip="",
         after_question=" Answer yes or no.<|im_end|>\n<|im_start|>assistant\n",
@@ -44,13 +54,19 @@ class InternVL(Family):
     def prepare(self, frames: Frames, frames_per_second: float | None) -> PreparedClip:
         settings, config = self.settings, self.model.config
         height, width = config.vision_config.image_size
-        resized = (resize_area if settings.resize == "area" else resize_bicubic)(frames, height, width)
-        pixels = normalise(resized, settings.mean, settings.std).transpose(0, 3, 1, 2)
+        resize = RESIZERS[settings.resize]
+        is_image = len(frames) == 1 and settings.single_frame_is_image
+        tiles = (
+            grid_tiles(frames, (height, width), settings.max_tiles, resize)
+            if is_image and settings.tile_images
+            else resize(frames, height, width)
+        )
+        pixels = normalise(tiles, settings.mean, settings.std).transpose(0, 3, 1, 2)
         tile = [config.image_token_id] * config.image_seq_length
         token_ids = self.text_ids(settings.before_clip)
         for number in range(len(frames)):
-            announced = "" if len(frames) == 1 and settings.single_frame_is_image else f"Frame{number + 1}: "
-            token_ids += [*self.text_ids(announced + "<img>"), *tile, *self.text_ids("</img>\n")]
+            announced, visual = ("", tile * len(tiles)) if is_image else (f"Frame{number + 1}: ", tile)
+            token_ids += [*self.text_ids(announced + "<img>"), *visual, *self.text_ids("</img>\n")]
         token_ids += self.text_ids(settings.after_clip)
         positions = np.arange(len(token_ids))[None]
         return PreparedClip(np.array(token_ids), positions, len(token_ids), {"pixel_values": pixels})

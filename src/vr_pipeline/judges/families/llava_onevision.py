@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vr_pipeline.judges.families.base import Family, PreparedClip, Settings
-from vr_pipeline.judges.frames import normalise, resize_area, resize_bicubic
+from vr_pipeline.judges.families.base import Family, PreparedClip, TilingSettings
+from vr_pipeline.judges.frames import RESIZERS, normalise
+from vr_pipeline.judges.tiles import anyres_tiles, anyres_token_count
 from vr_pipeline.video.read import Frames
 
 if TYPE_CHECKING:
@@ -18,11 +19,13 @@ if TYPE_CHECKING:
 class LlavaOnevision(Family):
     """Every frame at one size, its patches pooled two by two, one newline token after the last frame.
 
-    An image goes the same way as a clip of one frame; the model's tiling of images in high resolution is not used, so
-    that images and clips cost alike.
+    An image is shown whole and as tiles of the resolution that fits it best, unpooled; without ``tile_images`` as a
+    clip of one frame, which costs a fraction.
     """
 
-    default_settings = Settings(
+    settings_class = TilingSettings
+    settings: TilingSettings
+    default_settings = TilingSettings(
         before_clip="<|im_start|>user ",
         after_clip="",
         before_question="\n",
@@ -32,7 +35,6 @@ class LlavaOnevision(Family):
         width=384,
         mean=(0.48145466, 0.4578275, 0.40821073),
         std=(0.26862954, 0.26130258, 0.27577711),
-        single_frame_is_image=False,
     )
 
     @classmethod
@@ -43,7 +45,7 @@ class LlavaOnevision(Family):
 
     @property
     def placeholder_ids(self) -> tuple[int, ...]:
-        return (self.model.config.video_token_id,)
+        return (self.model.config.image_token_id, self.model.config.video_token_id)
 
     @property
     def language_model(self) -> Any:
@@ -51,27 +53,38 @@ class LlavaOnevision(Family):
 
     def prepare(self, frames: Frames, frames_per_second: float | None) -> PreparedClip:
         settings, vision = self.settings, self.model.config.vision_config
-        size = vision.image_size
-        resized = (resize_area if settings.resize == "area" else resize_bicubic)(frames, size, size)
-        pixels = normalise(resized, settings.mean, settings.std).transpose(0, 3, 1, 2)
-        side = -(-(size // vision.patch_size) // 2)
-        visual = len(frames) * side * side + 1
+        size, resize = vision.image_size, RESIZERS[settings.resize]
+        side = size // vision.patch_size
+        if len(frames) == 1 and settings.single_frame_is_image and settings.tile_images:
+            placeholder, name = self.model.config.image_token_id, "pixel_values"
+            shape = (frames.shape[1], frames.shape[2])
+            candidates = [(height, width) for height, width in self.model.config.image_grid_pinpoints]
+            most = int(self.model.config.vision_aspect_ratio.removeprefix("anyres_max_"))
+            visual = anyres_token_count(shape, side, size, candidates, most)
+            shown = anyres_tiles(frames, size, candidates, resize)
+            extra = {"image_sizes": np.array([shape])}
+        else:
+            placeholder, name = self.model.config.video_token_id, "pixel_values_videos"
+            shown, visual, extra = resize(frames, size, size), len(frames) * (-(-side // 2)) ** 2 + 1, {}
+        pixels = normalise(shown, settings.mean, settings.std).transpose(0, 3, 1, 2)
         token_ids = np.array(
-            [
-                *self.text_ids(settings.before_clip),
-                *[self.placeholder_ids[0]] * visual,
-                *self.text_ids(settings.after_clip),
-            ]
+            [*self.text_ids(settings.before_clip), *[placeholder] * visual, *self.text_ids(settings.after_clip)]
         )
         positions = np.arange(len(token_ids))[None]
-        return PreparedClip(token_ids, positions, len(token_ids), {"pixel_values_videos": pixels[None]})
+        return PreparedClip(token_ids, positions, len(token_ids), {name: pixels[None], **extra})
 
     def vision_features(self, clips: Sequence[PreparedClip]) -> torch.Tensor:
         import torch
 
         parts = []
         for clip in clips:
-            pixels = torch.from_numpy(np.ascontiguousarray(clip.vision["pixel_values_videos"]))
-            output = self.model.get_video_features(pixels.to(self.device, self.model.dtype), return_dict=True)
+            arrays = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in clip.vision.items()}
+            if "pixel_values" in arrays:
+                output = self.model.get_image_features(
+                    arrays["pixel_values"].to(self.device, self.model.dtype), arrays["image_sizes"], return_dict=True
+                )
+            else:
+                pixels = arrays["pixel_values_videos"]
+                output = self.model.get_video_features(pixels.to(self.device, self.model.dtype), return_dict=True)
             parts.append(output.pooler_output[0])
         return torch.cat(parts)

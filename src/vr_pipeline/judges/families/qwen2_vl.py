@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vr_pipeline.judges.families.base import Family, PreparedClip, Settings
-from vr_pipeline.judges.frames import fitting_size, normalise, patchify, resize_area, resize_bicubic
+from vr_pipeline.judges.frames import RESIZERS, fitting_size, normalise, patchify
 from vr_pipeline.judges.packing import IntArray
 from vr_pipeline.video.read import Frames
 
@@ -62,7 +62,7 @@ class Qwen2VL(Family):
                 min_pixels=settings.min_pixels,
                 max_pixels=settings.max_pixels,
             )
-        resized = (resize_area if settings.resize == "area" else resize_bicubic)(frames, *size)
+        resized = RESIZERS[settings.resize](frames, *size)
         patches, grid = patchify(
             normalise(resized, settings.mean, settings.std),
             patch=vision.patch_size,
