@@ -78,7 +78,7 @@ class Recorder:
     loaded: list[float] = field(default_factory=list)
     batches: list[tuple[float, int]] = field(default_factory=list)
 
-    def load_adapter(self, given: Adapter | None) -> None:
+    def load_policy(self, given: Adapter | None) -> None:
         self.current = 0.0 if given is None else float(given.tensors["transformer.a"][0])
         self.loaded.append(self.current)
 

@@ -14,6 +14,7 @@ from vr_pipeline.errors import InputError
 from vr_pipeline.generators import load_generator
 from vr_pipeline.generators.config import GeneratorParameters
 from vr_pipeline.generators.contract import (
+    ALL_PARTS,
     Generator,
     folder_identity,
     sampling_identity,
@@ -26,7 +27,11 @@ def plain_pipeline(parameters: GeneratorParameters) -> Any:
     """The pipeline as a user of diffusers would load it."""
     from diffusers import DiffusionPipeline
 
-    own = MicroWorldGenerator.own_components(Path(parameters.path)) if parameters.family == "micro_world" else {}
+    own = (
+        MicroWorldGenerator.own_components(Path(parameters.path), ALL_PARTS)
+        if parameters.family == "micro_world"
+        else {}
+    )
     pipeline = DiffusionPipeline.from_pretrained(parameters.path, **own)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
@@ -308,3 +313,43 @@ def test_a_missing_folder_and_a_folder_without_weights_are_named(tmp_path: Path)
 def test_an_unknown_family_is_refused_with_the_known_ones() -> None:
     with pytest.raises(InputError, match="cogvideox"):
         load_generator(GeneratorParameters(family="imaginary", path="owner/model"))
+
+
+def test_parts_alone_do_what_they_are_for_and_encoders_come_and_go(
+    generator: Generator, parameters: GeneratorParameters
+) -> None:
+    clips = generator.sample(PROMPTS[:2], [1, 2])
+    latents = generator.encode_frames(clips)
+    condition = generator.encode_prompts(PROMPTS[:2])
+
+    autoencoder = load_generator(parameters, ("autoencoder",))
+    assert torch.equal(autoencoder.encode_frames(clips), latents)
+    text_encoder = load_generator(parameters, ("text_encoder",))
+    again = text_encoder.encode_prompts(PROMPTS[:2])
+    assert again.keys() == condition.keys()
+    assert all(torch.equal(again[name], value) for name, value in condition.items())
+
+    denoiser = load_generator(parameters, ("denoiser",))
+    for pipeline, absent in (
+        (autoencoder.pipeline, ("text_encoder", "transformer", "unet")),  # type: ignore[attr-defined]
+        (text_encoder.pipeline, ("vae", "transformer", "unet")),  # type: ignore[attr-defined]
+        (denoiser.pipeline, ("vae", "text_encoder", "text_encoder_2")),  # type: ignore[attr-defined]
+    ):
+        assert all(getattr(pipeline, name, None) is None for name in absent)
+    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(1))
+    arguments = (latents, noise, generator.draw_timesteps(2, torch.Generator().manual_seed(2)), condition)
+    with torch.no_grad():
+        assert torch.equal(denoiser.prediction_error(*arguments), generator.prediction_error(*arguments))
+    assert denoiser.identity == generator.identity
+
+    for value in (trained := denoiser.add_adapter(rank=2, alpha=2.0, targets=None, seed=0)):
+        value.data = 0.3 * torch.randn(value.shape, generator=torch.Generator().manual_seed(0))
+    with denoiser.encoders():
+        changed = denoiser.sample(PROMPTS[:2], [1, 2])
+    assert denoiser.pipeline.vae is None  # type: ignore[attr-defined]
+    policy = denoiser.policy()
+    generator.load_policy(policy)
+    assert np.array_equal(changed, generator.sample(PROMPTS[:2], [1, 2]))
+    assert not np.array_equal(changed, clips)
+    # What the optimiser holds is still what the network uses.
+    assert {id(value) for value in trained} <= {id(value) for value in denoiser.denoiser.parameters()}

@@ -11,12 +11,16 @@ import torch
 
 from toy_training import Toy
 from vr_pipeline.datasets.manifest import ItemFolder, ManifestFolderDataset
+from vr_pipeline.errors import InputError
 from vr_pipeline.generators.plans import plan_clips
 from vr_pipeline.identifiers import prompt_id
+from vr_pipeline.training import conditions as conditions_module
 from vr_pipeline.training import latents as module
+from vr_pipeline.training.conditions import ConditionShards, plan_conditions
 from vr_pipeline.training.config import DpoTrainingParameters
-from vr_pipeline.training.latents import LatentShards, plan_latents
+from vr_pipeline.training.latents import plan_latents
 from vr_pipeline.training.policies import train_policy_on_pairs
+from vr_pipeline.training.shards import TensorShards
 from vr_pipeline.video.index import index_made_clips
 
 
@@ -41,6 +45,13 @@ def shards(folder: ItemFolder, index: pd.DataFrame, toy: Toy, path: Path, **opti
     return dataset.load()
 
 
+def encoded_prompts(prompts: pd.DataFrame, toy: Toy, path: Path, **changes: object) -> ItemFolder:
+    dataset = ManifestFolderDataset(path=str(path), format={"type": "safetensors"})
+    settings = toy.settings.model_copy(update=changes)
+    dataset.save(plan_conditions(prompts, prompts["prompt_id"].tolist(), settings, 4))
+    return dataset.load()
+
+
 def pairs_of(index: pd.DataFrame) -> pd.DataFrame:
     wide = index.pivot(index="prompt_id", columns="sample_index", values="video_id").reset_index()
     return wide.rename(columns={0: "winner_video_id", 1: "loser_video_id"})
@@ -50,7 +61,7 @@ def test_latents_in_shards_are_those_of_the_clips_and_are_read_one_by_one(
     toy: Toy, made: tuple[ItemFolder, pd.DataFrame, pd.DataFrame], tmp_path: Path
 ) -> None:
     folder, index, _ = made
-    stored = LatentShards(shards(folder, index, toy, tmp_path / "latents"))
+    stored = TensorShards(shards(folder, index, toy, tmp_path / "latents"))
     assert len(stored) == 12
     assert set(stored) == set(index["video_id"])
     generator = toy.generator()
@@ -70,13 +81,13 @@ def test_a_changed_clip_makes_its_shard_again_and_no_other(
 ) -> None:
     folder, index, _ = made
     encoded: list[list[str]] = []
-    encode = module._encode_shard
+    encode = module._encode
 
     def spy(generator: object, clips: ItemFolder, video_ids: list[str]) -> object:
         encoded.append(list(video_ids))
         return encode(generator, clips, video_ids)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(module, "_encode_shard", spy)
+    monkeypatch.setattr(module, "_encode", spy)
     shards(folder, index, toy, tmp_path / "latents")
     assert [len(members) for members in encoded] == [5, 5, 2]
     encoded.clear()
@@ -91,17 +102,61 @@ def test_a_changed_clip_makes_its_shard_again_and_no_other(
     assert third in encoded[0]
 
 
+def test_text_conditions_are_those_of_the_prompts_and_follow_text_size_and_model(
+    toy: Toy,
+    made: tuple[ItemFolder, pd.DataFrame, pd.DataFrame],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _, _, prompts = made
+    stored = ConditionShards(encoded_prompts(prompts, toy, tmp_path / "prompts"))
+    assert set(stored) == set(prompts["prompt_id"])
+    for name, text in zip(prompts["prompt_id"], prompts["prompt"], strict=True):
+        expected = toy.conditions[text]
+        assert stored[name].keys() == expected.keys()
+        assert all(torch.equal(stored[name][part], expected[part]) for part in expected)
+
+    encoded: list[str] = []
+    encode = conditions_module._encode
+
+    def spy(generator: object, texts: dict[str, str], names: list[str]) -> object:
+        encoded.extend(names)
+        assert generator.pipeline.vae is generator.pipeline.transformer is None  # type: ignore[attr-defined]
+        return encode(generator, texts, names)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(conditions_module, "_encode", spy)
+    encoded_prompts(prompts.iloc[::-1], toy, tmp_path / "prompts")
+    assert encoded == []
+    changed = prompts.copy()
+    changed.loc[changed["prompt_id"] == max(changed["prompt_id"]), "prompt"] = "red ball rests on black"
+    encoded_prompts(changed, toy, tmp_path / "prompts")
+    assert sorted(encoded) == sorted(prompts["prompt_id"])[4:]
+    for changes in ({"height": 32}, {"dtype": "bfloat16"}):
+        encoded.clear()
+        encoded_prompts(changed, toy, tmp_path / "prompts", **changes)
+        assert sorted(encoded) == sorted(prompts["prompt_id"]), changes
+
+
+def test_a_prompt_that_is_in_no_table_is_named(toy: Toy) -> None:
+    table = pd.DataFrame({"prompt_id": ["a"], "prompt": ["red ball moves left on black"]})
+    with pytest.raises(InputError, match="1 of 2 prompts of the pairs are not in the table of prompts, 'b'"):
+        plan_conditions(table, ["a", "b", "b"], toy.settings, 4)
+
+
 def test_a_policy_is_trained_from_tables_and_the_same_every_time(
     toy: Toy, made: tuple[ItemFolder, pd.DataFrame, pd.DataFrame], tmp_path: Path
 ) -> None:
     folder, index, prompts = made
     latents = shards(folder, index, toy, tmp_path / "latents")
-    pairs = pairs_of(index)
+    texts = encoded_prompts(prompts, toy, tmp_path / "prompts")
+    pairs, rewards = pairs_of(index), index[["video_id"]].assign(total=0.0)
     parameters = DpoTrainingParameters(
         generator=toy.settings, training=toy.parameters(checkpoint_every=4), checkpoints=str(tmp_path / "checkpoints")
     )
-    adapter, log = train_policy_on_pairs(pairs, latents, prompts, parameters)
-    again, _ = train_policy_on_pairs(pairs.sample(frac=1, random_state=1), latents, prompts.iloc[::-1], parameters)
+    adapter, log = train_policy_on_pairs(pairs, latents, texts, rewards, parameters)
+    again, _ = train_policy_on_pairs(
+        pairs.sample(frac=1, random_state=1), latents, texts, rewards.iloc[::-1], parameters
+    )
     assert again.identity == adapter.identity
     assert again.provenance == adapter.provenance
     assert log["loss"].iloc[0] == torch.tensor(2.0).log().item()
@@ -111,11 +166,11 @@ def test_a_policy_is_trained_from_tables_and_the_same_every_time(
     assert adapter.config["lora_alpha"] == 4.0
     # Winner and loser changed places: another policy, and another hash of the pairs.
     turned = pairs.rename(columns={"winner_video_id": "loser_video_id", "loser_video_id": "winner_video_id"})
-    other, _ = train_policy_on_pairs(turned, latents, prompts, parameters)
+    other, _ = train_policy_on_pairs(turned, latents, texts, rewards, parameters)
     assert other.identity != adapter.identity
     assert other.provenance["pairs_identity"] != adapter.provenance["pairs_identity"]
     # It fits the generator it was trained on.
     generator = toy.generator()
     original = generator.sample(prompts["prompt"].tolist(), list(range(6)))
-    generator.load_adapter(adapter)
+    generator.load_policy(adapter)
     assert not np.array_equal(generator.sample(prompts["prompt"].tolist(), list(range(6))), original)

@@ -28,7 +28,7 @@ from vr_pipeline.training.preference_trainer import (
 def train(toy: Toy, generator: Generator | None = None, **changes: object) -> tuple[Adapter, pd.DataFrame]:
     generator = generator or toy.generator()
     log = train_on_pairs(generator, toy.pairs, toy.latents, toy.conditions, toy.parameters(**changes))
-    return generator.adapter(), log
+    return generator.policy(), log
 
 
 def largest_difference(first: Adapter, second: Adapter) -> float:
@@ -52,7 +52,7 @@ def test_the_order_of_the_pairs_given_is_irrelevant(toy: Toy) -> None:
     generator = toy.generator()
     shuffled = [toy.pairs[at] for at in (3, 0, 5, 1, 4, 2)]
     other = train_on_pairs(generator, shuffled, toy.latents, toy.conditions, toy.parameters())
-    assert generator.adapter().identity == adapter.identity
+    assert generator.policy().identity == adapter.identity
     assert other.equals(log)
 
 
@@ -202,7 +202,7 @@ def test_a_killed_training_goes_on_to_the_identical_result(
     with caplog.at_level(logging.INFO):
         resumed = train_on_pairs(generator, toy.pairs, toy.latents, toy.conditions, parameters, checkpoint=file)
     assert f"after step {killed_after // 2 * 2} of 6" in caplog.text
-    assert generator.adapter().identity == expected.identity
+    assert generator.policy().identity == expected.identity
     assert resumed.equals(log)
     assert not file.exists()
     assert list(file.parent.iterdir()) == []
@@ -315,7 +315,7 @@ def test_the_policy_is_the_checkpoint_of_the_highest_validation_reward(toy: Toy,
         generator = toy.generator()
 
         def judge(step: int) -> float | None:
-            seen[step] = generator.adapter().identity
+            seen[step] = generator.policy().identity
             return validate(step)  # type: ignore[operator, no-any-return]
 
         log = train_on_pairs(
@@ -327,7 +327,7 @@ def test_the_policy_is_the_checkpoint_of_the_highest_validation_reward(toy: Toy,
             checkpoint=file,
             validate=judge,
         )
-        return generator.adapter(), log
+        return generator.policy(), log
 
     best, log = run(rewards.__getitem__)
     assert best.identity == seen[4] != seen[6]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from vr_pipeline.evaluation.config import EvaluationParameters
-from vr_pipeline.generators.contract import Adapter, sampling_identity
+from vr_pipeline.generators.contract import Policy, sampling_identity
 from vr_pipeline.generators.plans import sample_items, video_items
 from vr_pipeline.identifiers import content_hash
 from vr_pipeline.work import WorkItem, WorkPlan
@@ -19,45 +19,45 @@ if TYPE_CHECKING:
     from vr_pipeline.generators.contract import Generator
 
 ORIGINAL = "original"
-"""Name of the policy without an adapter."""
+"""Name of the untrained generator among the policies."""
 
 
 @dataclass
 class _PolicyGenerator:
-    """One model in memory whose adapter is changed when the policy changes."""
+    """One model in memory whose adapter or weights are changed when the policy changes."""
 
     generator: Generator
-    adapters: Mapping[str, Adapter]
+    policies: Mapping[str, Policy]
     current: str = ORIGINAL
 
     def switch_to(self, policy: str) -> Generator:
         if policy != self.current:
-            self.generator.load_adapter(self.adapters.get(policy))
+            self.generator.load_policy(self.policies.get(policy))
             self.current = policy
         return self.generator
 
 
 def plan_policy_clips(
-    prompts: pd.DataFrame, adapters: Mapping[str, Adapter], parameters: EvaluationParameters
+    prompts: pd.DataFrame, policies: Mapping[str, Policy], parameters: EvaluationParameters
 ) -> WorkPlan:
-    """Plan the clips of the original generator and of each adapter, a policy after the other.
+    """Plan the clips of the original generator and of each policy, one after the other.
 
     Args:
         prompts: table with prompt_id and prompt.
-        adapters: policies by name.
+        policies: policies by name.
         parameters: settings.
     """
     settings = parameters.generator
     base = sampling_identity(settings)
     producers = {ORIGINAL: base} | {
-        name: content_hash("policy", base, adapter.identity) for name, adapter in adapters.items()
+        name: content_hash("policy", base, policy.identity) for name, policy in policies.items()
     }
     items = [
         item
         for policy, producer in producers.items()
         for item in video_items(
             prompts,
-            # The policy's name is part of the clip, or two equal adapters would claim the same file.
+            # The policy's name is part of the clip, or two equal policies would claim the same file.
             producer=content_hash(policy, producer),
             parameters=settings,
             videos_per_prompt=parameters.videos_per_prompt,
@@ -69,7 +69,7 @@ def plan_policy_clips(
     def setup() -> _PolicyGenerator:
         from vr_pipeline.generators import load_generator
 
-        return _PolicyGenerator(load_generator(settings), adapters)
+        return _PolicyGenerator(load_generator(settings), policies)
 
     def make_batch(policies: _PolicyGenerator, batch: Sequence[WorkItem]) -> list[Any]:
         made: list[Any] = []

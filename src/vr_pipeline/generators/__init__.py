@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from vr_pipeline.generators.config import GeneratorParameters
-    from vr_pipeline.generators.contract import Generator
+    from vr_pipeline.generators.contract import Generator, Part
 
 __all__ = ["FAMILIES", "load_generator"]
 
@@ -19,8 +20,12 @@ FAMILIES = {
 """Family name to class. A new family is one module with a subclass of Generator and one line here."""
 
 
-def load_generator(parameters: GeneratorParameters) -> Generator:
+def load_generator(parameters: GeneratorParameters, parts: Collection[Part] | None = None) -> Generator:
     """Load the generator that the parameters describe.
+
+    Args:
+        parameters: the generator.
+        parts: what is needed of it; None for all.
 
     Raises:
         InputError: if the family is unknown or the model cannot be found.
@@ -37,4 +42,4 @@ def load_generator(parameters: GeneratorParameters) -> Generator:
         )
     module_name, class_name = FAMILIES[parameters.family].split(":")
     family: type[Generator] = getattr(importlib.import_module(module_name), class_name)
-    return family.load(parameters)
+    return family.load(parameters) if parts is None else family.load(parameters, parts)

@@ -7,7 +7,8 @@ Ho 2022), and the network predicts it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from vr_pipeline.generators.contract import Condition, Frames
@@ -28,7 +29,17 @@ class CogVideoXGenerator(PipelineGenerator):
     @property
     def text_length(self) -> int:
         """Tokens to which every prompt is padded; the joint attention has positions for exactly as many."""
-        return int(self.pipeline.transformer.config.max_text_seq_length)
+        return int(self._denoiser_config["max_text_seq_length"])
+
+    @cached_property
+    def _denoiser_config(self) -> Mapping[str, Any]:
+        if self.pipeline.transformer is not None:
+            return dict(self.pipeline.transformer.config)
+        from diffusers import CogVideoXTransformer3DModel
+
+        return CogVideoXTransformer3DModel.load_config(  # type: ignore[no-any-return]
+            self.parameters.path, subfolder=self.component, revision=self.parameters.revision
+        )
 
     def run_pipeline(self, **arguments: Any) -> Any:
         return self.pipeline(

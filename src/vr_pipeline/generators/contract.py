@@ -7,11 +7,13 @@ and the per-sample prediction error are the same for all.
 from __future__ import annotations
 
 import contextlib
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -58,6 +60,47 @@ class Adapter:
         return content_hash("adapter", *parts)
 
 
+@dataclass(frozen=True)
+class FullWeights:
+    """A fine-tuned denoiser as plain data: all of its weights.
+
+    Attributes:
+        tensors: weights by name, in the precision the generator is configured for.
+        config: configuration of the denoiser's class in diffusers.
+        component: the part of the pipeline it replaces: transformer or unet.
+        base: identity of the weights it was trained from.
+        provenance: how it was made: settings, data hashes; goes into the model card.
+    """
+
+    tensors: dict[str, torch.Tensor]
+    config: dict[str, Any]
+    component: str
+    base: str
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def identity(self) -> str:
+        """Hash of the weights."""
+        import hashlib
+
+        import torch
+
+        digest = hashlib.sha256()
+        for name, value in sorted(self.tensors.items()):
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+            digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
+        return content_hash("full weights", self.base, digest.hexdigest())
+
+
+Policy = Adapter | FullWeights
+"""What preference training makes."""
+
+Part = Literal["denoiser", "autoencoder", "text_encoder"]
+
+ALL_PARTS: tuple[Part, ...] = ("denoiser", "autoencoder", "text_encoder")
+"""The parts of a generator that hold weights. Encoding needs one of the last two, training the first, sampling all."""
+
+
 class Generator(ABC):
     """A text-to-video (or text-to-image) generator.
 
@@ -78,8 +121,8 @@ class Generator(ABC):
 
     @classmethod
     @abstractmethod
-    def load(cls, parameters: GeneratorParameters) -> Generator:
-        """Load the model from a folder or the hub."""
+    def load(cls, parameters: GeneratorParameters, parts: Collection[Part] = ALL_PARTS) -> Generator:
+        """Load the named parts of the model from a folder or the hub."""
 
     @property
     @abstractmethod
@@ -106,8 +149,11 @@ class Generator(ABC):
         """Text conditions, every tensor [prompts, ...], on the CPU."""
 
     @abstractmethod
-    def release_encoders(self) -> None:
-        """Free autoencoder and text encoder once all clips and prompts are encoded; afterwards only training works."""
+    def encoders(self) -> contextlib.AbstractContextManager[None]:
+        """Have autoencoder and text encoder within a block, so that a generator loaded for training can sample.
+
+        They are loaded on entry, if they are not there, and freed on leaving.
+        """
 
     @abstractmethod
     def draw_timesteps(self, count: int, random: torch.Generator) -> torch.Tensor:
@@ -133,15 +179,30 @@ class Generator(ABC):
         error = (prediction.float() - self.target(latents, noise, timesteps).float()) ** 2
         return error.flatten(1).mean(dim=1)
 
-    # -- adapters ---------------------------------------------------------------------------------------------------
+    # -- policies ---------------------------------------------------------------------------------------------------
 
     @abstractmethod
-    def adapter(self) -> Adapter:
-        """A copy of the current adapter."""
+    def policy(self) -> Policy:
+        """A copy of the current adapter, or of all weights while these are what is trained."""
 
     @abstractmethod
-    def load_adapter(self, adapter: Adapter | None) -> None:
-        """Replace the current adapter with another, or remove it."""
+    def load_policy(self, policy: Policy | None) -> None:
+        """Replace the current policy with another, or go back to the original weights."""
+
+    @abstractmethod
+    def train_all_weights(self, *, reference: bool) -> list[Any]:
+        """Make all weights of the denoiser trainable, in float32 whatever the configured precision.
+
+        Args:
+            reference: keep a frozen copy in the configured precision, which :meth:`reference` switches to.
+
+        Returns:
+            the trainable parameters, in a fixed order.
+        """
+
+    @abstractmethod
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """Compute in the configured precision within a block, while trained weights stay in float32."""
 
     def add_adapter(self, *, rank: int, alpha: float, targets: Sequence[str] | None, seed: int) -> list[Any]:
         """Replace the current adapter, if any, with a trainable low-rank one whose initial output is zero.
@@ -152,7 +213,7 @@ class Generator(ABC):
         import torch
         from peft import LoraConfig
 
-        self.load_adapter(None)
+        self.load_policy(None)
         self.denoiser.requires_grad_(False)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -178,7 +239,10 @@ class Generator(ABC):
 
     @contextlib.contextmanager
     def reference(self) -> Iterator[None]:
-        """Within this context the denoiser is the frozen reference: the adapter is switched off, nothing is copied."""
+        """Within this context the denoiser is the frozen reference.
+
+        With an adapter it is switched off and nothing is copied; a family that trains all weights switches networks.
+        """
         self.denoiser.disable_adapters()  # type: ignore[operator]
         try:
             yield
@@ -210,12 +274,15 @@ def folder_identity(folder: Path) -> str:
 
 
 def resolve_device(device: str) -> str:
-    """'cuda' or 'cpu' for 'auto', anything else as it is."""
+    """For 'auto' the CUDA device of this process, or 'cpu' where there is none; anything else as it is."""
     if device != "auto":
         return device
     import torch
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    if not torch.cuda.is_available():
+        return "cpu"
+    # Processes launched together take a device each, by their number on this machine.
+    return f"cuda:{os.environ['LOCAL_RANK']}" if "LOCAL_RANK" in os.environ else "cuda"
 
 
 def weights_identity(parameters: GeneratorParameters) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, ClassVar
 
 from vr_pipeline.generators.cogvideox import CogVideoXGenerator
+from vr_pipeline.generators.contract import Part
 
 
 class MicroWorldGenerator(CogVideoXGenerator):
@@ -20,7 +22,9 @@ class MicroWorldGenerator(CogVideoXGenerator):
     )
 
     @classmethod
-    def own_components(cls, folder: Path) -> dict[str, Any]:
+    def own_components(cls, folder: Path, parts: Collection[Part]) -> dict[str, Any]:
+        if "autoencoder" not in parts:
+            return {}
         from vr_pipeline.micro_world.patch_vae import PatchVAE
 
         return {"vae": PatchVAE.from_pretrained(folder / "vae")}

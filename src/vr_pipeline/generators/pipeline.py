@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
+import inspect
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -12,9 +15,13 @@ import numpy as np
 from vr_pipeline.errors import InputError
 from vr_pipeline.generators.config import GeneratorParameters
 from vr_pipeline.generators.contract import (
+    ALL_PARTS,
     Adapter,
     Frames,
+    FullWeights,
     Generator,
+    Part,
+    Policy,
     batches,
     resolve_device,
     sampling_identity,
@@ -44,42 +51,77 @@ class PipelineGenerator(Generator):
         self.pipeline = pipeline
         self.parameters = parameters
         self.device = torch.device(resolve_device(parameters.device))
-        if parameters.offload == "model":
+        # Offload is for sampling, which needs all parts; a denoiser alone stays where it is trained.
+        offload = parameters.offload if self._has(*ALL_PARTS) else "none"
+        if offload == "model":
             pipeline.enable_model_cpu_offload(device=self.device)
-        elif parameters.offload == "sequential":
+        elif offload == "sequential":
             pipeline.enable_sequential_cpu_offload(device=self.device)
         else:
             pipeline.to(self.device)
         pipeline.set_progress_bar_config(disable=True)
-        # Asked of the model once: it answers by walking through all of its modules.
-        self.dtype: torch.dtype = self.denoiser.dtype  # type: ignore[assignment]
+        self.dtype: torch.dtype = getattr(torch, parameters.dtype)
+        self._frozen: torch.nn.Module | None = None
+        self._is_tuned = False
+        self._trained_from: dict[str, torch.dtype] | None = None
         self.weights_identity = identity
         self.identity = sampling_identity(parameters, identity)
 
     @classmethod
-    def load(cls, parameters: GeneratorParameters) -> Self:
+    def load(cls, parameters: GeneratorParameters, parts: Collection[Part] = ALL_PARTS) -> Self:
         """Load from a folder in diffusers layout or from the hub; safetensors only."""
+        return cls(cls._load_pipeline(parameters, parts), parameters, weights_identity(parameters))
+
+    @classmethod
+    def _load_pipeline(cls, parameters: GeneratorParameters, parts: Collection[Part], **components: Any) -> Any:
         import diffusers
         import torch
 
-        identity = weights_identity(parameters)
-        pipeline = getattr(diffusers, cls.pipeline_class).from_pretrained(
+        family = getattr(diffusers, cls.pipeline_class)
+        absent = [name for part in ALL_PARTS if part not in parts for name in cls._component_names(part)]
+        return family.from_pretrained(
             parameters.path,
             revision=parameters.revision,
             dtype=getattr(torch, parameters.dtype),
             use_safetensors=True,
-            **cls.own_components(Path(parameters.path)),
+            **{name: None for name in absent if name in inspect.signature(family.__init__).parameters},
+            **cls.own_components(Path(parameters.path), parts),
+            **components,
         )
-        return cls(pipeline, parameters, identity)
 
     @classmethod
-    def own_components(cls, folder: Path) -> dict[str, Any]:
-        """Parts of the pipeline whose classes are not in diffusers; none for the published models."""
+    def _component_names(cls, part: Part) -> tuple[str, ...]:
+        """Names that a part has in pipelines; not every pipeline has all of them."""
+        names = {"denoiser": (cls.component,), "autoencoder": ("vae",), "text_encoder": _TEXT_ENCODERS}
+        return names[part]
+
+    @classmethod
+    def own_components(cls, folder: Path, parts: Collection[Part]) -> dict[str, Any]:
+        """Those of the parts whose classes are not in diffusers; none for the published models."""
         return {}
+
+    def _has(self, *parts: Part) -> bool:
+        return all(getattr(self.pipeline, self._component_names(part)[0], None) is not None for part in parts)
 
     @property
     def denoiser(self) -> torch.nn.Module:
         return getattr(self.pipeline, self.component)  # type: ignore[no-any-return]
+
+    @contextlib.contextmanager
+    def encoders(self) -> Iterator[None]:
+        if self._has(*ALL_PARTS):
+            yield
+            return
+        trained = self.pipeline
+        # A complete pipeline around the same denoiser, since pipelines derive sizes from their parts when made.
+        self.pipeline = self._load_pipeline(self.parameters, ALL_PARTS, **{self.component: self.denoiser})
+        self.pipeline.to(self.device)
+        self.pipeline.set_progress_bar_config(disable=True)
+        try:
+            yield
+        finally:
+            self.pipeline = trained
+            _free_memory()
 
     # -- sampling ---------------------------------------------------------------------------------------------------
 
@@ -92,19 +134,21 @@ class PipelineGenerator(Generator):
         made: list[Frames] = []
         for part in batches(len(prompts), size):
             real = len(prompts[part])
-            clips = self.run_pipeline(
-                prompt=[*prompts[part], *[prompts[part][-1]] * (size - real)],
-                height=self.parameters.height,
-                width=self.parameters.width,
-                num_inference_steps=self.parameters.num_inference_steps,
-                guidance_scale=self.parameters.guidance_scale,
-                # Noise is drawn on the CPU, so that a seed means the same clip on every device.
-                generator=[
-                    torch.Generator("cpu").manual_seed(seed)
-                    for seed in [*seeds[part], *[seeds[part][-1]] * (size - real)]
-                ],
-                output_type="np",
-            )[:real]
+            # Weights in training are float32, whatever the precision of all else.
+            with self.autocast() if self._trained_from is not None else contextlib.nullcontext():
+                clips = self.run_pipeline(
+                    prompt=[*prompts[part], *[prompts[part][-1]] * (size - real)],
+                    height=self.parameters.height,
+                    width=self.parameters.width,
+                    num_inference_steps=self.parameters.num_inference_steps,
+                    guidance_scale=self.parameters.guidance_scale,
+                    # Noise is drawn on the CPU, so that a seed means the same clip on every device.
+                    generator=[
+                        torch.Generator("cpu").manual_seed(seed)
+                        for seed in [*seeds[part], *[seeds[part][-1]] * (size - real)]
+                    ],
+                    output_type="np",
+                )[:real]
             made.append(np.round(np.clip(clips, 0.0, 1.0) * 255.0).astype(np.uint8))
         return np.concatenate(made)
 
@@ -123,17 +167,11 @@ class PipelineGenerator(Generator):
         channels_first = torch.from_numpy(np.ascontiguousarray(clips)).permute(0, 4, 1, 2, 3)
         return (channels_first.to(self.device, torch.float32) / 127.5 - 1.0).to(dtype)
 
-    def release_encoders(self) -> None:
-        import gc
+    # -- policies ---------------------------------------------------------------------------------------------------
 
-        for name in ("vae", "text_encoder", "text_encoder_2"):
-            if getattr(self.pipeline, name, None) is not None:
-                setattr(self.pipeline, name, None)
-        gc.collect()
-
-    # -- adapters ---------------------------------------------------------------------------------------------------
-
-    def adapter(self) -> Adapter:
+    def policy(self) -> Policy:
+        if self._is_tuned:
+            return self._full_weights()
         from peft.utils import get_peft_model_state_dict
 
         name, config = next(iter(self.denoiser.peft_config.items()))  # type: ignore[union-attr, operator]
@@ -148,18 +186,92 @@ class PipelineGenerator(Generator):
             base=self.weights_identity,
         )
 
-    def load_adapter(self, adapter: Adapter | None) -> None:
-        self.pipeline.unload_lora_weights()
-        if adapter is None:
-            return
-        if adapter.base != self.weights_identity:
+    def _full_weights(self) -> FullWeights:
+        tensors = {}
+        for name, value in sorted(self.denoiser.state_dict().items()):
+            whole = value.full_tensor() if hasattr(value, "full_tensor") else value
+            kept_as = (self._trained_from or {}).get(name, whole.dtype)
+            tensors[name] = whole.detach().to("cpu", kept_as, copy=True)
+        config = {name: value for name, value in self.denoiser.config.items() if name != "_name_or_path"}  # type: ignore[union-attr, operator]
+        return FullWeights(tensors, config, self.component, self.weights_identity)
+
+    def load_policy(self, policy: Policy | None) -> None:
+        if policy is not None and policy.base != self.weights_identity:
             raise InputError(
-                "the adapter was trained on another model than the one it is to change",
+                "the policy was trained on another model than the one it is to change",
                 field="generator.path",
-                remedy="train the adapter again on this model, or give the model it was trained on",
+                remedy="train the policy again on this model, or give the model it was trained on",
             )
-        self.denoiser.load_lora_adapter(  # type: ignore[operator]
-            dict(adapter.tensors),
-            prefix=self.component,
-            metadata={f"{self.component}.{name}": value for name, value in adapter.config.items()},
+        self.pipeline.unload_lora_weights()
+        if self._is_tuned:
+            self._put_denoiser(self._original())
+        self._frozen, self._is_tuned, self._trained_from = None, False, None
+        if isinstance(policy, FullWeights):
+            self.denoiser.load_state_dict(policy.tensors)
+            self._is_tuned = True
+        elif policy is not None:
+            self.denoiser.load_lora_adapter(  # type: ignore[operator]
+                dict(policy.tensors),
+                prefix=self.component,
+                metadata={f"{self.component}.{name}": value for name, value in policy.config.items()},
+            )
+
+    def _original(self) -> torch.nn.Module:
+        """The denoiser as it was before its weights were changed."""
+        if self._frozen is not None:
+            return self._frozen
+        return type(self.denoiser).from_pretrained(  # type: ignore[attr-defined, no-any-return]
+            self.parameters.path,
+            subfolder=self.component,
+            revision=self.parameters.revision,
+            dtype=self.dtype,
+            use_safetensors=True,
         )
+
+    def _put_denoiser(self, denoiser: torch.nn.Module) -> None:
+        setattr(self.pipeline, self.component, denoiser.to(self.device))
+
+    def train_all_weights(self, *, reference: bool) -> list[Any]:
+        self.load_policy(None)
+        self._frozen = copy.deepcopy(self.denoiser).requires_grad_(False).eval() if reference else None
+        self._is_tuned = True
+        self._trained_from = {name: value.dtype for name, value in self.denoiser.state_dict().items()}
+        weights = [value for _, value in sorted(self.denoiser.named_parameters())]
+        for value in weights:
+            # A step of common size vanishes when added to a weight of half precision. Buffers stay as they are: some
+            # hold positions in double precision.
+            value.data = value.data.float()
+        self.denoiser.requires_grad_(True)
+        return weights
+
+    @contextlib.contextmanager
+    def reference(self) -> Iterator[None]:
+        if not self._is_tuned:
+            with super().reference():
+                yield
+            return
+        assert self._frozen is not None, "no reference was kept"
+        trained = self.denoiser
+        setattr(self.pipeline, self.component, self._frozen)
+        try:
+            yield
+        finally:
+            setattr(self.pipeline, self.component, trained)
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        import torch
+
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
+
+
+_TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
+
+
+def _free_memory() -> None:
+    import gc
+
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -56,10 +56,8 @@ class StableDiffusionXLGenerator(PipelineGenerator):
             embeddings, _, pooled, _ = pipeline.encode_prompt(
                 prompt=list(prompts), device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=False
             )
-        # Size and crop are conditions of this network; these are what the pipeline uses while sampling.
-        times = pipeline._get_add_time_ids(
-            size, (0, 0), size, dtype=embeddings.dtype, text_encoder_projection_dim=pooled.shape[-1]
-        )
+        # Original size, crop and target size are conditions of this network; these the pipeline uses while sampling.
+        times = torch.tensor([[*size, 0, 0, *size]], dtype=embeddings.dtype)
         return {
             "prompt_embeddings": embeddings.cpu(),
             "pooled_embeddings": pooled.cpu(),

@@ -53,6 +53,26 @@ class PreferenceTrainingParameters(Parameters):
     adapter: AdapterParameters = Field(default_factory=AdapterParameters, description="Low-rank adapter.")
 
 
+class ValidationParameters(Parameters):
+    """How checkpoints are judged; the one of highest mean reward becomes the policy."""
+
+    splits: list[Literal["train", "validation", "test"]] = Field(
+        default=["validation"], min_length=1, description="Splits of the prompts for which checkpoints make clips."
+    )
+    num_prompts: Optional[int] = Field(
+        None, ge=1, description="At most so many prompts, the first by identifier; null takes all."
+    )
+    videos_per_prompt: int = Field(1, ge=1, description="Clips a prompt, from the same seeds at every checkpoint.")
+    seed: int = Field(30, description="Base seed of the clips.")
+    folder: str = Field(
+        "data/06_models/validation",
+        description="Folder of the clips and answers of checkpoints, which are made once; it may be deleted.",
+    )
+    keep_judge: bool = Field(
+        False, description="Keep the judge in memory between checkpoints, where it fits beside the training."
+    )
+
+
 class DpoTrainingParameters(Parameters):
     """The pipeline dpo_training."""
 
@@ -60,7 +80,17 @@ class DpoTrainingParameters(Parameters):
     training: PreferenceTrainingParameters = Field(
         default_factory=PreferenceTrainingParameters, description="Training on preference pairs."
     )
+    validation: Optional[ValidationParameters] = Field(
+        None,
+        description="Judging of checkpoints, after every training.checkpoint_every steps and after the last; null: the "
+        "last step is the policy.",
+    )
     checkpoints: Optional[str] = Field(
         None, description="Folder of the checkpoints from which a killed training goes on; null for none."
     )
-    encode_batch_size: int = Field(64, ge=1, description="Clips encoded together, and kept in one file of latents.")
+    shard_size: int = Field(
+        64,
+        ge=1,
+        description="Clips, or prompts, whose latents or text conditions are kept in one file. Prompts of a file are "
+        "encoded together, clips as many at a time as are sampled together.",
+    )

@@ -1,4 +1,4 @@
-"""From tables of pairs to a trained adapter."""
+"""From tables of pairs to a trained policy."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from vr_pipeline.generators import load_generator
-from vr_pipeline.generators.contract import Adapter, Generator
+from vr_pipeline.generators.contract import Generator, Part, Policy
 from vr_pipeline.identifiers import content_hash, pair_id
+from vr_pipeline.training.conditions import ConditionShards
 from vr_pipeline.training.config import DpoTrainingParameters
-from vr_pipeline.training.latents import LatentShards
 from vr_pipeline.training.preference_trainer import TrainingPair, Validate, train_on_pairs
+from vr_pipeline.training.shards import TensorShards
 
 if TYPE_CHECKING:
     from vr_pipeline.datasets.manifest import ItemFolder
@@ -23,44 +24,38 @@ if TYPE_CHECKING:
 def train_policy_on_pairs(
     pairs: pd.DataFrame,
     latents: ItemFolder,
-    prompts: pd.DataFrame,
+    conditions: ItemFolder,
+    rewards: pd.DataFrame,
     parameters: DpoTrainingParameters,
     *,
     make_validation: Callable[[Generator], Validate] | None = None,
-) -> tuple[Adapter, pd.DataFrame]:
-    """Train an adapter on a table of pairs.
+) -> tuple[Policy, pd.DataFrame]:
+    """Train a policy on a table of pairs.
 
     Args:
         pairs: table with prompt_id, winner_video_id and loser_video_id.
         latents: shards that hold the latents of all clips of the pairs.
-        prompts: table with prompt_id and prompt.
+        conditions: shards that hold the text conditions of all prompts of the pairs.
+        rewards: table with video_id and total; used by the losses and weights that need rewards.
         parameters: settings.
         make_validation: given the generator that is trained, returns what judges its weights at checkpoints.
 
     Returns:
-        the adapter and the training log.
+        the policy and the training log.
     """
-    generator = load_generator(parameters.generator)
+    trained: tuple[Part, ...] = ("denoiser",)
+    generator = load_generator(parameters.generator, trained)
     columns = ("prompt_id", "winner_video_id", "loser_video_id")
     training_pairs = [
         TrainingPair(pair_id(prompt, winner, loser), prompt, winner, loser)
         for prompt, winner, loser in zip(*(pairs[column].astype(str) for column in columns), strict=True)
     ]
-    texts = prompts.set_index("prompt_id")["prompt"]
-    used = sorted(set(pairs["prompt_id"]))
-    conditions = {}
-    for start in range(0, len(used), 64):
-        chunk = used[start : start + 64]
-        condition = generator.encode_prompts([texts[name] for name in chunk])
-        for row, name in enumerate(chunk):
-            conditions[name] = {key: value[row : row + 1] for key, value in condition.items()}
-    generator.release_encoders()
     identity = content_hash(*sorted(pair.pair_id + pair.winner for pair in training_pairs))
     log = train_on_pairs(
         generator,
         training_pairs,
-        LatentShards(latents),
-        conditions,
+        TensorShards(latents),
+        ConditionShards(conditions),
         parameters.training,
         description=f"train on {len(training_pairs)} pairs",
         checkpoint=Path(parameters.checkpoints) / f"{identity}.safetensors" if parameters.checkpoints else None,
@@ -80,4 +75,4 @@ def train_policy_on_pairs(
         "pairs": len(training_pairs),
         "pairs_identity": identity,
     }
-    return replace(generator.adapter(), provenance=provenance), log
+    return replace(generator.policy(), provenance=provenance), log

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from vr_pipeline.generators.contract import Adapter
+from vr_pipeline.generators.contract import Policy
 from vr_pipeline.training.config import DpoTrainingParameters
 from vr_pipeline.work import WorkPlan
 
@@ -23,16 +23,33 @@ def encode_latents(
 
     pairs = pd.concat([preference_pairs_mpo, preference_pairs_dpo])
     needed = [*pairs["winner_video_id"], *pairs["loser_video_id"]]
-    return plan_latents(videos, video_index, needed, parameters.generator, parameters.encode_batch_size)
+    return plan_latents(videos, video_index, needed, parameters.generator, parameters.shard_size)
+
+
+def encode_prompts(
+    filtered_prompts: pd.DataFrame,
+    preference_pairs_mpo: pd.DataFrame,
+    preference_pairs_dpo: pd.DataFrame,
+    parameters: DpoTrainingParameters,
+) -> WorkPlan:
+    """Encode the prompts of all selected pairs once, for every training that uses them."""
+    from vr_pipeline.training.conditions import plan_conditions
+
+    needed = pd.concat([preference_pairs_mpo["prompt_id"], preference_pairs_dpo["prompt_id"]]).astype(str).tolist()
+    return plan_conditions(filtered_prompts, needed, parameters.generator, parameters.shard_size)
 
 
 def train_policy(
-    preference_pairs: pd.DataFrame, latents: Any, filtered_prompts: pd.DataFrame, parameters: DpoTrainingParameters
-) -> tuple[Adapter, pd.DataFrame]:
-    """Train an adapter that makes winners likelier and losers less likely than the frozen generator does."""
+    preference_pairs: pd.DataFrame,
+    latents: Any,
+    prompt_conditions: Any,
+    rewards: pd.DataFrame,
+    parameters: DpoTrainingParameters,
+) -> tuple[Policy, pd.DataFrame]:
+    """Train the generator to make winners likelier, and losers less likely, than its frozen original does."""
     from vr_pipeline.training.policies import train_policy_on_pairs
 
-    return train_policy_on_pairs(preference_pairs, latents, filtered_prompts, parameters)
+    return train_policy_on_pairs(preference_pairs, latents, prompt_conditions, rewards, parameters)
 
 
 def tabulate_training_curves(training_log: pd.DataFrame) -> pd.DataFrame:

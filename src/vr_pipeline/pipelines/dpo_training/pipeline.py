@@ -13,7 +13,7 @@ STRATEGIES = ("mpo", "dpo")
 
 
 def create_pipeline(**kwargs: Any) -> Pipeline:
-    """Pairs and clips to one adapter for each strategy."""
+    """Pairs and clips to one policy for each strategy."""
     return Pipeline(
         [
             Node(
@@ -29,10 +29,23 @@ def create_pipeline(**kwargs: Any) -> Pipeline:
                 name="encode_latents",
                 tags=["gpu"],
             ),
+            Node(
+                nodes.encode_prompts,
+                inputs=["filtered_prompts", "preference_pairs_mpo", "preference_pairs_dpo", "params:dpo_training"],
+                outputs="prompt_conditions",
+                name="encode_prompts",
+                tags=["gpu"],
+            ),
             *(
                 Node(
                     nodes.train_policy,
-                    inputs=[f"preference_pairs_{strategy}", "latents", "filtered_prompts", "params:dpo_training"],
+                    inputs=[
+                        f"preference_pairs_{strategy}",
+                        "latents",
+                        "prompt_conditions",
+                        "rewards",
+                        "params:dpo_training",
+                    ],
                     outputs=[f"policy_{strategy}", f"training_log_{strategy}"],
                     name=f"train_policy_{strategy}",
                     tags=["gpu", "train"],

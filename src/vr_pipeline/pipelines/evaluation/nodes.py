@@ -11,13 +11,13 @@ from vr_pipeline.checklist.schema import Checklist
 from vr_pipeline.errors import InputError
 from vr_pipeline.evaluation.config import EvaluationParameters
 from vr_pipeline.evaluation.oracle import Oracle
-from vr_pipeline.generators.contract import Adapter
+from vr_pipeline.generators.contract import Policy
 from vr_pipeline.rewards.config import PairSelectionParameters
 from vr_pipeline.work import WorkPlan
 
 
 def generate_evaluation_videos(
-    filtered_prompts: pd.DataFrame, policy_mpo: Adapter, policy_dpo: Adapter, parameters: EvaluationParameters
+    filtered_prompts: pd.DataFrame, policy_mpo: Policy, policy_dpo: Policy, parameters: EvaluationParameters
 ) -> WorkPlan:
     """Make clips of the original generator and of both policies for held-out prompts, from the same seeds."""
     from vr_pipeline.evaluation.policies import plan_policy_clips

@@ -1,4 +1,4 @@
-"""Adapter folders: what is saved is what plain diffusers loads, and what is refused."""
+"""Folders of policies: what is saved is what plain diffusers loads, and what is refused."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import torch
 from kedro.io import DatasetError
 
 import tiny_models
-from vr_pipeline.datasets.adapter import CARD, CONFIG, WEIGHTS, AdapterDataset
+from vr_pipeline.datasets.policy import CARD, CONFIG, FULL_CONFIG, WEIGHTS, PolicyDataset
 from vr_pipeline.errors import InputError
 from vr_pipeline.generators import load_generator
-from vr_pipeline.generators.contract import Adapter, Generator
+from vr_pipeline.generators.contract import ALL_PARTS, Adapter, FullWeights, Generator
 from vr_pipeline.generators.micro_world import MicroWorldGenerator
 
 FAMILIES = ("micro_world", "cogvideox", "wan", "sdxl")
@@ -41,9 +41,19 @@ def random_adapter(generator: Generator, *, alpha: float = 7.0) -> Adapter:
     random = torch.Generator().manual_seed(0)
     for value in generator.add_adapter(rank=2, alpha=alpha, targets=None, seed=0):
         value.data = 0.3 * torch.randn(value.shape, generator=random)
-    adapter = replace(generator.adapter(), provenance={"pairs": 12, "loss": "diffusion_dpo"})
-    generator.load_adapter(None)
+    adapter = replace(generator.policy(), provenance={"pairs": 12, "loss": "diffusion_dpo"})
+    generator.load_policy(None)
     return adapter
+
+
+def random_weights(generator: Generator) -> FullWeights:
+    """A denoiser that makes visibly other clips."""
+    random = torch.Generator().manual_seed(0)
+    for value in generator.train_all_weights(reference=False):
+        value.data += 0.05 * torch.randn(value.shape, generator=random)
+    policy = generator.policy()
+    assert isinstance(policy, FullWeights)
+    return replace(policy, provenance={"steps": 3})
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -56,34 +66,100 @@ def test_plain_diffusers_loads_the_folder_and_makes_the_same_clip(
     adapter = random_adapter(generator)
     original = generator.sample(tiny_models.PROMPTS[:1], [1])
     folder = tmp_path / "policy"
-    AdapterDataset(path=str(folder)).save(adapter)
-    loaded = AdapterDataset(path=str(folder)).load()
+    PolicyDataset(path=str(folder)).save(adapter)
+    loaded = PolicyDataset(path=str(folder)).load()
     assert loaded.identity == adapter.identity
     assert loaded == replace(adapter, tensors=loaded.tensors)
-    generator.load_adapter(loaded)
+    generator.load_policy(loaded)
     ours = generator.sample(tiny_models.PROMPTS[:1], [1])
     assert not np.array_equal(ours, original)
-    assert generator.adapter().identity == adapter.identity
+    assert generator.policy().identity == adapter.identity
 
     settings = generator.parameters
-    own = MicroWorldGenerator.own_components(Path(settings.path)) if family == "micro_world" else {}
+    own = MicroWorldGenerator.own_components(Path(settings.path), ALL_PARTS) if family == "micro_world" else {}
     plain = DiffusionPipeline.from_pretrained(settings.path, **own)
     plain.load_lora_weights(folder)
     theirs = type(generator)(plain, settings, "plain").sample(tiny_models.PROMPTS[:1], [1])
     assert np.array_equal(ours, theirs)
 
     # Without the scale in the file's header the clip would be another.
-    generator.load_adapter(replace(adapter, config=adapter.config | {"lora_alpha": 2.0}))
+    generator.load_policy(replace(adapter, config=adapter.config | {"lora_alpha": 2.0}))
     assert not np.array_equal(ours, generator.sample(tiny_models.PROMPTS[:1], [1]))
-    generator.load_adapter(None)
+    generator.load_policy(None)
     assert np.array_equal(original, generator.sample(tiny_models.PROMPTS[:1], [1]))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_plain_diffusers_loads_a_whole_denoiser_and_makes_the_same_clip(
+    family: str, generators: dict[str, Generator], tmp_path: Path
+) -> None:
+    from diffusers import DiffusionPipeline
+
+    generator = generators[family]
+    original = generator.sample(tiny_models.PROMPTS[:1], [1])
+    tuned = random_weights(generator)
+    dataset = PolicyDataset(path=str(tmp_path / "policy"))
+    dataset.save(tuned)
+    assert dataset.exists()
+    loaded = dataset.load()
+    assert isinstance(loaded, FullWeights)
+    assert loaded.identity == tuned.identity
+    assert loaded.provenance == {"steps": 3}
+    generator.load_policy(loaded)
+    assert generator.policy().identity == tuned.identity
+    ours = generator.sample(tiny_models.PROMPTS[:1], [1])
+    assert not np.array_equal(ours, original)
+
+    settings = generator.parameters
+    own = MicroWorldGenerator.own_components(Path(settings.path), ALL_PARTS) if family == "micro_world" else {}
+    denoiser = type(generator.denoiser).from_pretrained(tmp_path / "policy", subfolder=tuned.component)  # type: ignore[attr-defined]
+    plain = DiffusionPipeline.from_pretrained(settings.path, **own)
+    setattr(plain, tuned.component, denoiser)
+    theirs = type(generator)(plain, settings, "plain").sample(tiny_models.PROMPTS[:1], [1])
+    assert np.array_equal(ours, theirs)
+    card = (tmp_path / "policy" / CARD).read_text()
+    assert f'from_pretrained(THIS_FOLDER, subfolder="{tuned.component}")' in card
+    # An adapter may follow, and the original.
+    adapter = random_adapter(generator)
+    generator.load_policy(loaded)
+    generator.load_policy(adapter)
+    assert generator.policy().identity == adapter.identity
+    generator.load_policy(None)
+    assert np.array_equal(original, generator.sample(tiny_models.PROMPTS[:1], [1]))
+
+
+def test_a_whole_denoiser_is_kept_in_several_files_and_refused_if_one_is_missing(
+    generators: dict[str, Generator], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+
+    tuned = random_weights(generators["micro_world"])
+    generators["micro_world"].load_policy(None)
+    dataset = PolicyDataset(path=str(tmp_path / "policy"))
+    save = huggingface_hub.save_torch_state_dict
+    monkeypatch.setattr(
+        huggingface_hub, "save_torch_state_dict", lambda *given, **named: save(*given, max_shard_size="100KB", **named)
+    )
+    dataset.save(tuned)
+    files = sorted((tmp_path / "policy" / "transformer").glob("*.safetensors"))
+    assert len(files) > 1
+    assert dataset.load().identity == tuned.identity
+    # What an adapter leaves behind does not stay in the folder, nor the other way round.
+    adapter = random_adapter(generators["micro_world"])
+    dataset.save(adapter)
+    assert not (tmp_path / "policy" / FULL_CONFIG).exists()
+    dataset.save(tuned)
+    assert not (tmp_path / "policy" / CONFIG).exists()
+    files[0].unlink()
+    with pytest.raises(DatasetError, match="not a safetensors file"):
+        dataset.load()
 
 
 def test_the_bytes_are_the_same_every_time_and_the_folder_is_replaced_as_a_whole(
     generators: dict[str, Generator], tmp_path: Path
 ) -> None:
     adapter = random_adapter(generators["micro_world"])
-    dataset = AdapterDataset(path=str(tmp_path / "policy"))
+    dataset = PolicyDataset(path=str(tmp_path / "policy"))
     assert not dataset.exists()
     dataset.save(adapter)
     first = {path.name: path.read_bytes() for path in (tmp_path / "policy").iterdir()}
@@ -101,13 +177,13 @@ def test_the_bytes_are_the_same_every_time_and_the_folder_is_replaced_as_a_whole
 def test_an_adapter_of_another_model_is_refused(generators: dict[str, Generator]) -> None:
     adapter = random_adapter(generators["micro_world"])
     with pytest.raises(InputError, match="trained on another model"):
-        generators["micro_world"].load_adapter(replace(adapter, base="something else"))
+        generators["micro_world"].load_policy(replace(adapter, base="something else"))
 
 
 def test_a_pickle_under_the_name_of_safetensors_is_refused_and_not_run(
     generators: dict[str, Generator], tmp_path: Path
 ) -> None:
-    dataset = AdapterDataset(path=str(tmp_path / "policy"))
+    dataset = PolicyDataset(path=str(tmp_path / "policy"))
     dataset.save(random_adapter(generators["micro_world"]))
     trace = tmp_path / "trace"
 
@@ -128,7 +204,7 @@ def test_a_pickle_under_the_name_of_safetensors_is_refused_and_not_run(
 def test_an_incomplete_folder_and_a_foreign_configuration_are_named(
     generators: dict[str, Generator], tmp_path: Path
 ) -> None:
-    dataset = AdapterDataset(path=str(tmp_path / "policy"))
+    dataset = PolicyDataset(path=str(tmp_path / "policy"))
     with pytest.raises(DatasetError, match="not complete"):
         dataset.load()
     dataset.save(random_adapter(generators["micro_world"]))

@@ -1,0 +1,198 @@
+"""A trained policy in a folder that plain diffusers loads: safetensors, a configuration and a model card."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from kedro.io import AbstractDataset
+
+from vr_pipeline.errors import InputError
+from vr_pipeline.generators.contract import Adapter, FullWeights, Policy
+
+WEIGHTS = "pytorch_lora_weights.safetensors"
+CONFIG = "adapter_config.json"
+FULL_CONFIG = "policy.json"
+CARD = "README.md"
+_FULL_WEIGHTS = "diffusion_pytorch_model{suffix}.safetensors"
+_REMEDY = "run the pipeline dpo_training, or copy the whole folder"
+
+
+class PolicyDataset(AbstractDataset[Policy, Policy]):
+    """Saves and loads adapters and fully trained denoisers.
+
+    An adapter is kept as ``pipeline.load_lora_weights`` reads it, a denoiser in a folder of its own (``transformer``
+    or ``unet``) as its class's ``from_pretrained`` reads it. The folder is replaced as a whole: it is written beside
+    its place and renamed, and the old one is deleted only then, so that a kill loses neither.
+
+    Args:
+        path: the folder.
+        metadata: for plugins; not used here.
+    """
+
+    def __init__(self, *, path: str, metadata: dict[str, Any] | None = None) -> None:
+        self._path = Path(path)
+        self.metadata = metadata
+
+    def save(self, data: Policy) -> None:
+        temporary = self._path.with_name(f".{self._path.name}.tmp")
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        if isinstance(data, Adapter):
+            _save_adapter(data, temporary)
+        else:
+            _save_full_weights(data, temporary)
+        (temporary / CARD).write_text(_card(data), encoding="utf-8")
+        old = self._path.with_name(f".{self._path.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        if self._path.exists():
+            os.replace(self._path, old)
+        os.replace(temporary, self._path)
+        shutil.rmtree(old, ignore_errors=True)
+
+    def load(self) -> Policy:
+        return _load_full_weights(self._path) if (self._path / FULL_CONFIG).is_file() else _load_adapter(self._path)
+
+    def _exists(self) -> bool:
+        return (self._path / FULL_CONFIG).is_file() or _is_adapter(self._path)
+
+    def _describe(self) -> dict[str, Any]:
+        return {"path": str(self._path)}
+
+
+def _write_json(content: dict[str, Any], path: Path) -> None:
+    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _save_adapter(adapter: Adapter, folder: Path) -> None:
+    from safetensors.torch import save_file
+
+    # The header diffusers itself writes; without it, a scale other than the rank would be lost on loading.
+    header = json.dumps({f"{adapter.component}.{key}": value for key, value in adapter.config.items()}, sort_keys=True)
+    tensors = {name: value.contiguous() for name, value in adapter.tensors.items()}
+    # One key only: several are written in an order that changes from run to run.
+    save_file(tensors, folder / WEIGHTS, metadata={"lora_adapter_metadata": header})
+    content = {"peft_type": "LORA", "base_model_identity": adapter.base, **adapter.config}
+    _write_json(content | {"provenance": adapter.provenance}, folder / CONFIG)
+
+
+def _save_full_weights(weights: FullWeights, folder: Path) -> None:
+    from huggingface_hub import save_torch_state_dict
+
+    place = folder / weights.component
+    place.mkdir()
+    save_torch_state_dict(dict(weights.tensors), place, filename_pattern=_FULL_WEIGHTS)
+    _write_json(weights.config, place / "config.json")
+    content = {"component": weights.component, "base_model_identity": weights.base, "provenance": weights.provenance}
+    _write_json(content, folder / FULL_CONFIG)
+
+
+def _is_adapter(folder: Path) -> bool:
+    return (folder / WEIGHTS).is_file() and (folder / CONFIG).is_file()
+
+
+def _load_adapter(folder: Path) -> Adapter:
+    if not _is_adapter(folder):
+        raise InputError(
+            f"the policy is not complete: {WEIGHTS} and {CONFIG}, or {FULL_CONFIG} and its weights, are needed",
+            file=folder,
+            remedy=_REMEDY,
+        )
+    names = ("r", "lora_alpha", "target_modules")
+    content = _read_json(folder / CONFIG, (*names, "base_model_identity"))
+    return Adapter(
+        tensors=_load_tensors(folder / WEIGHTS),
+        config={name: content[name] for name in names},
+        base=content["base_model_identity"],
+        provenance=content.get("provenance", {}),
+    )
+
+
+def _load_full_weights(folder: Path) -> FullWeights:
+    content = _read_json(folder / FULL_CONFIG, ("component", "base_model_identity"))
+    place = folder / content["component"]
+    config = _read_json(place / "config.json", ("_class_name",))
+    index = place / _FULL_WEIGHTS.format(suffix="").replace(".safetensors", ".safetensors.index.json")
+    if index.is_file():
+        files = sorted({place / name for name in _read_json(index, ("weight_map",))["weight_map"].values()})
+    else:
+        files = [place / _FULL_WEIGHTS.format(suffix="")]
+    tensors: dict[str, Any] = {}
+    for file in files:
+        tensors |= _load_tensors(file)
+    return FullWeights(
+        tensors=tensors,
+        config=config,
+        component=content["component"],
+        base=content["base_model_identity"],
+        provenance=content.get("provenance", {}),
+    )
+
+
+def _read_json(path: Path, needed: tuple[str, ...]) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        for name in needed:
+            _ = content[name]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"not the configuration of a policy that this project made ({error!r})", file=path, remedy=_REMEDY
+        ) from error
+    return content
+
+
+def _load_tensors(path: Path) -> dict[str, Any]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise InputError(
+            f"not a safetensors file ({error})",
+            file=path,
+            remedy="only safetensors are read, since pickled weights can run code; run dpo_training again",
+        ) from error
+
+
+def _card(policy: Policy) -> str:
+    if isinstance(policy, Adapter):
+        what = "A low-rank adapter for the denoiser of a text-to-video or text-to-image pipeline"
+        facts = [
+            f"- rank {policy.config['r']}, scale (alpha) {policy.config['lora_alpha']}",
+            f"- layers: {', '.join(policy.config['target_modules'])}",
+        ]
+        loading = ["pipeline = DiffusionPipeline.from_pretrained(BASE)", "pipeline.load_lora_weights(THIS_FOLDER)"]
+    else:
+        name, of = policy.component, policy.config["_class_name"]
+        what = "The fine-tuned denoiser of a text-to-video or text-to-image pipeline"
+        facts = [f"- class: {of}"]
+        loading = [
+            "pipeline = DiffusionPipeline.from_pretrained(BASE)",
+            f'pipeline.{name} = {of}.from_pretrained(THIS_FOLDER, subfolder="{name}")',
+        ]
+    lines = [
+        "# Preference-trained policy",
+        "",
+        f"{what}, trained by vr_pipeline on pairs of generated clips.",
+        "",
+        f"- part of the pipeline: {policy.component}",
+        *facts,
+        f"- base model identity: `{policy.base}`",
+        f"- identity of this policy: `{policy.identity}`",
+        "",
+        "## How it was trained",
+        "",
+        *(f"- {key}: {value}" for key, value in sorted(policy.provenance.items())),
+        "",
+        "## How to load it",
+        "",
+        "```python",
+        *loading,
+        "```",
+        "",
+    ]
+    return "\n".join(lines)

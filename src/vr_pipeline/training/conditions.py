@@ -1,0 +1,83 @@
+"""Text conditions of prompts: what the text encoder makes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from vr_pipeline.errors import InputError
+from vr_pipeline.generators.config import GeneratorParameters
+from vr_pipeline.training.shards import Tensors, TensorShards, plan_shards
+from vr_pipeline.work import WorkPlan
+
+if TYPE_CHECKING:
+    from vr_pipeline.datasets.manifest import ItemFolder
+    from vr_pipeline.generators.contract import Condition, Generator
+
+_SEPARATOR = "/"
+
+
+def plan_conditions(
+    prompts: pd.DataFrame, prompt_ids: Sequence[str], parameters: GeneratorParameters, shard_size: int
+) -> WorkPlan:
+    """Plan the text conditions of prompts, ``shard_size`` prompts encoded together and kept in one file.
+
+    Args:
+        prompts: table with prompt_id and prompt.
+        prompt_ids: prompts that are needed.
+        parameters: the generator whose text encoder is used.
+        shard_size: prompts a shard.
+
+    Raises:
+        InputError: if the table lacks a prompt.
+    """
+    texts = dict(zip(prompts["prompt_id"].astype(str), prompts["prompt"].astype(str), strict=True))
+    needed = sorted(set(prompt_ids))
+    missing = [name for name in needed if name not in texts]
+    if missing:
+        raise InputError(
+            f"{len(missing)} of {len(needed)} prompts of the pairs are not in the table of prompts, {missing[0]!r} "
+            "the first",
+            remedy="run the pipelines from prompt_filtering on, so that videos and prompts belong together",
+        )
+    return plan_shards(
+        "prompts",
+        {name: texts[name] for name in needed},
+        lambda generator, names: _encode(generator, texts, names),
+        parameters,
+        part="text_encoder",
+        # The size of the clips is part of the conditions of some families.
+        settings=(parameters.height, parameters.width),
+        size=shard_size,
+    )
+
+
+def _encode(generator: Generator, texts: Mapping[str, str], names: Sequence[str]) -> Tensors:
+    condition = generator.encode_prompts([texts[name] for name in names])
+    return {
+        f"{name}{_SEPARATOR}{kind}": value[row : row + 1].clone()
+        for row, name in enumerate(names)
+        for kind, value in condition.items()
+    }
+
+
+class ConditionShards(Mapping[str, "Condition"]):
+    """Text conditions by prompt_id, every tensor [1, ...], read when they are asked for."""
+
+    def __init__(self, folder: ItemFolder) -> None:
+        self._tensors = TensorShards(folder)
+        self._kinds: dict[str, list[str]] = {}
+        for name in self._tensors:
+            prompt_id, _, kind = name.rpartition(_SEPARATOR)
+            self._kinds.setdefault(prompt_id, []).append(kind)
+
+    def __getitem__(self, prompt_id: str) -> Condition:
+        return {kind: self._tensors[f"{prompt_id}{_SEPARATOR}{kind}"] for kind in sorted(self._kinds[prompt_id])}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._kinds)
+
+    def __len__(self) -> int:
+        return len(self._kinds)

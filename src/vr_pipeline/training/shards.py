@@ -1,0 +1,103 @@
+"""What a generator's encoders make, computed once and kept in shards under the identity of all it depends on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vr_pipeline.generators.config import GeneratorParameters
+from vr_pipeline.generators.contract import Part, weights_identity
+from vr_pipeline.identifiers import content_hash
+from vr_pipeline.work import WorkItem, WorkPlan
+
+if TYPE_CHECKING:
+    import torch
+
+    from vr_pipeline.datasets.manifest import ItemFolder
+    from vr_pipeline.generators.contract import Generator
+
+Tensors = dict[str, "torch.Tensor"]
+
+
+def plan_shards(
+    kind: str,
+    contents: Mapping[str, str],
+    encode: Callable[[Generator, Sequence[str]], Tensors],
+    parameters: GeneratorParameters,
+    *,
+    part: Part,
+    settings: Sequence[object],
+    size: int,
+) -> WorkPlan:
+    """Plan one file of tensors for every ``size`` things to encode.
+
+    A shard's identity is made of its members and their contents, the weights, the precision and the settings: a
+    changed member or model never finds an old shard in its place.
+
+    Args:
+        kind: what is encoded, a plural noun; names the files.
+        contents: what determines each thing (hash of a file, text), by its key.
+        encode: makes the tensors of some keys with the generator.
+        parameters: the generator.
+        part: the only part of the generator that is loaded.
+        settings: whatever else changes the tensors.
+        size: things a shard, encoded together.
+    """
+    base = content_hash(
+        kind, parameters.family, weights_identity(parameters), parameters.dtype, *(str(value) for value in settings)
+    )
+    names = sorted(contents)
+    items = []
+    for start in range(0, len(names), size):
+        members = names[start : start + size]
+        items.append(
+            WorkItem(
+                key=f"{kind}-{start // size:06d}",
+                identity=content_hash(base, *members, *(contents[name] for name in members)),
+                metadata={"members": " ".join(members)},
+            )
+        )
+
+    def setup() -> Generator:
+        from vr_pipeline.generators import load_generator
+
+        return load_generator(parameters, (part,))
+
+    def make_batch(generator: Generator, batch: Sequence[WorkItem]) -> list[Tensors]:
+        return [encode(generator, str(item.metadata["members"]).split()) for item in batch]
+
+    return WorkPlan(items=items, make_batch=make_batch, batch_size=1, description=kind, setup=setup)
+
+
+class TensorShards(Mapping[str, "torch.Tensor"]):
+    """Tensors by name, read from their shards when they are asked for.
+
+    Shards are mapped, not loaded, so that memory does not grow with what they hold.
+    """
+
+    def __init__(self, folder: ItemFolder) -> None:
+        self._folder = folder
+        self._shard_of: dict[str, str] = {}
+        for key in folder.keys:
+            names = self._open(folder.path(key)).keys()
+            self._shard_of |= dict.fromkeys(names, key)
+        self._open_shards: dict[str, Any] = {}
+
+    @staticmethod
+    def _open(path: Path) -> Any:
+        from safetensors import safe_open
+
+        return safe_open(path, framework="pt")
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        key = self._shard_of[name]
+        if key not in self._open_shards:
+            self._open_shards[key] = self._open(self._folder.path(key))
+        return self._open_shards[key].get_tensor(name)  # type: ignore[no-any-return]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._shard_of)
+
+    def __len__(self) -> int:
+        return len(self._shard_of)
