@@ -25,6 +25,7 @@ from kedro.framework.cli.project import run as kedro_run  # noqa: E402
 from vr_pipeline.annotation.command_line import annotate  # noqa: E402
 from vr_pipeline.judges.command_line import ask, compare, score  # noqa: E402
 from vr_pipeline.lineage.command_line import lineage  # noqa: E402
+from vr_pipeline.own_data.command_line import init_data  # noqa: E402
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ def cli() -> None:
     """Commands of vr_pipeline."""
 
 
-for _command in (score, compare, ask, lineage, annotate):
+for _command in (score, compare, ask, lineage, annotate, init_data):
     cli.add_command(_command)
 
 

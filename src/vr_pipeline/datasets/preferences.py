@@ -8,6 +8,8 @@ from typing import Any
 import pandas as pd
 from kedro.io import AbstractDataset
 
+from vr_pipeline.datasets.clips import ClipFolderDataset
+from vr_pipeline.rewards.clip_names import ClipNames, with_found_clips
 from vr_pipeline.rewards.preference_formats import FILE_COLUMNS, PREFERENCE_COLUMNS, read_preferences
 from vr_pipeline.rewards.preferences import clips_to_judge
 
@@ -23,6 +25,9 @@ class PreferenceDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
           format: visionreward
           labels: {"1": a, "2": b, "0": tie}
           validator: vr_pipeline.schemas.HumanPreferences
+
+    With ``videos: {path: FOLDER}`` clips may be named by path, file name or identifier; see
+    :class:`vr_pipeline.rewards.clip_names.ClipNames`.
     """
 
     def __init__(
@@ -34,6 +39,7 @@ class PreferenceDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
         columns: dict[str, str] | None = None,
         criterion: str = "Overall",
         source: str | None = None,
+        videos: dict[str, str] | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> None:
         self._filepath = Path(filepath)
@@ -42,10 +48,12 @@ class PreferenceDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
         self._columns = columns
         self._criterion = criterion
         self._source = source
+        # A mapping and not a text: Kedro makes values under 'path' relative to the project.
+        self._videos = Path(videos["path"]) if videos is not None else None
         self.metadata = metadata
 
     def load(self) -> pd.DataFrame:
-        return read_preferences(
+        table = read_preferences(
             self._filepath,
             self._format,
             labels=self._labels,
@@ -53,6 +61,10 @@ class PreferenceDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
             criterion=self._criterion,
             source=self._source,
         )
+        if self._videos is None:
+            return table
+        names = ClipNames(self._videos, ClipFolderDataset(path=str(self._videos)).load(), self._filepath.parent)
+        return with_found_clips(table, names)
 
     def save(self, data: pd.DataFrame) -> None:
         if self._format != "plain" or self._filepath.suffix != ".csv":
@@ -67,7 +79,8 @@ class PreferenceDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
         return self._filepath.exists()
 
     def _describe(self) -> dict[str, Any]:
-        return {"filepath": str(self._filepath), "format": self._format}
+        videos = {"videos": str(self._videos)} if self._videos is not None else {}
+        return {"filepath": str(self._filepath), "format": self._format, **videos}
 
 
 class PreferenceClipsDataset(PreferenceDataset):

@@ -1,0 +1,349 @@
+"""Checks of files that a user supplies. Nothing is raised for bad content: everything comes back as findings."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vr_pipeline.errors import InputError
+from vr_pipeline.own_data.findings import Finding
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from vr_pipeline.checklist.schema import Checklist
+    from vr_pipeline.prompts.config import PromptFilteringParameters, SplitParameters
+
+_LARGEST_TRIAL = 2000
+_SMALL = 300
+_FEW_PAIRS = 30
+_SALTS = 60
+
+
+@dataclass
+class PromptCheck:
+    """A file of prompts: usable rows, and how filtering would treat them where they are few enough to try."""
+
+    findings: list[Finding] = field(default_factory=list)
+    prompts: list[str] = field(default_factory=list)
+    splits: dict[str, int] | None = None
+    split: SplitParameters | None = None
+
+
+@dataclass
+class PreferenceCheck:
+    """A file of preferences with its folder of clips."""
+
+    findings: list[Finding] = field(default_factory=list)
+    pairs: int = 0
+    clips: int = 0
+    prompts: int = 0
+
+
+@dataclass
+class ChecklistCheck:
+    """A checklist."""
+
+    findings: list[Finding] = field(default_factory=list)
+    checklist: Checklist | None = None
+
+
+def check_prompts(
+    path: Path, parameters: PromptFilteringParameters, *, free_to_split: bool, options: Mapping[str, Any] | None = None
+) -> PromptCheck:
+    """Read a file of prompts and try the filter on it.
+
+    Args:
+        path: the file.
+        parameters: of the filter.
+        free_to_split: the shares and the salt may be chosen so that a small file has every split; otherwise those of
+            the parameters count.
+        options: further ones of :func:`vr_pipeline.prompts.read.read_prompts`.
+    """
+    from vr_pipeline.prompts.read import read_prompts
+
+    try:
+        table = read_prompts(path, **(options or {}))
+    except InputError as error:
+        return PromptCheck([Finding.from_error(error)])
+    bad = table[table["problem"] != ""]
+    check = PromptCheck(
+        [
+            Finding("warning", problem, "the row is left out", path, int(row), "prompt")
+            for row, problem in zip(bad["row"], bad["problem"], strict=True)
+        ],
+        table.loc[table["problem"] == "", "prompt"].tolist(),
+    )
+    if len(table) <= _LARGEST_TRIAL:
+        _try_filter(check, table, path, parameters, free_to_split=free_to_split)
+    return check
+
+
+def _try_filter(
+    check: PromptCheck, table: pd.DataFrame, path: Path, parameters: PromptFilteringParameters, *, free_to_split: bool
+) -> None:
+    """Run the steps that need no text model, and find a division that leaves prompts to train on and to test."""
+    from vr_pipeline.pipelines.prompt_filtering import nodes
+    from vr_pipeline.prompts.embedders import load_embedder
+    from vr_pipeline.prompts.embedding_store import Embeddings, embedding_keys
+
+    clean, dropped = nodes.clean_prompts(table, parameters)
+    distinct, same_words = nodes.drop_same_words(clean, parameters)
+    texts = distinct["prompt"].tolist()
+    embeddings: Any = None
+    if parameters.semantic.enabled and texts:
+        embeddings = Embeddings(embedding_keys(texts), load_embedder(parameters.semantic.embedder).embed(texts))
+    kept, same_meaning = nodes.drop_same_meaning(distinct, embeddings, parameters) if texts else (distinct, dropped[:0])
+    for gone in (dropped, same_words, same_meaning):
+        rows = gone[gone["step"] != "read"]
+        check.findings += [
+            Finding(
+                "warning",
+                f"the filter will drop it ({rule.replace('_', ' ')})",
+                "nothing has to be done; prompt_filter_decisions will say which prompt was too close",
+                path,
+                int(row),
+                "prompt",
+            )
+            for rule, row in zip(rows["rule"], rows["row"], strict=True)
+        ]
+    kept = kept.assign(cleaned_prompt=kept["prompt"], embedded_prompt=kept["prompt"], language_model="")
+    best: tuple[tuple[int, ...], SplitParameters, dict[str, int]] | None = None
+    for split in _divisions(parameters.split, len(kept), free_to_split=free_to_split):
+        divided, _ = nodes.split_prompts(kept, embeddings, parameters.model_copy(update={"split": split}))
+        counts = {name: int((divided["split"] == name).sum()) for name in ("train", "validation", "test")}
+        # Training needs two prompts at least, everything else one; beyond that as few as possible go for likeness.
+        worth = (min(counts["train"], 2), min(counts["test"], 1), min(counts["validation"], 1), len(divided))
+        if best is None or worth > best[0]:
+            best = (worth, split, counts)
+        if worth == (2, 1, 1, len(kept)):
+            break
+    if best is None:
+        return
+    _, check.split, check.splits = best
+    missing = [name for name in ("train", "test") if not check.splits[name]]
+    if missing:
+        check.findings.append(
+            Finding(
+                "error",
+                f"of {len(check.prompts)} prompts {len(kept)} pass the filter, which leaves none for "
+                f"{' and '.join(missing)}",
+                "give more prompts that differ from each other (ten or more), or relax prompt_filtering",
+                path,
+            )
+        )
+
+
+def _divisions(split: SplitParameters, number: int, *, free_to_split: bool) -> list[SplitParameters]:
+    if not free_to_split or number >= _SMALL:
+        return [split]
+    shares = {"test_fraction": 0.25, "validation_fraction": 0.1 if number >= 8 else 0.0}
+    return [split.model_copy(update={**shares, "salt": f"own data {salt}"}) for salt in range(_SALTS)]
+
+
+def check_preferences(
+    path: Path,
+    videos: Path,
+    *,
+    format: str = "plain",  # the word of the catalog entry
+    labels: Mapping[str, str] | None = None,
+    criterion: str = "Overall",
+) -> PreferenceCheck:
+    """Read a file of preferences, find its clips and decode the first and last frame of each."""
+    from vr_pipeline.datasets.clips import ClipFolder
+    from vr_pipeline.rewards.clip_names import ClipNames
+    from vr_pipeline.rewards.preference_formats import preference_problems, read_preferences
+
+    check = PreferenceCheck()
+    problems = preference_problems(path, format, labels=labels, criterion=criterion)
+    check.findings += [Finding.from_error(problem) for problem in problems]
+    if not videos.is_dir():
+        check.findings.append(
+            Finding("error", "there is no such folder of clips", "correct the path or make the folder", videos)
+        )
+        return check
+    folder = ClipFolder(videos)
+    if not len(folder):
+        check.findings.append(Finding("error", "the folder holds no clips", "put the compared clips there", videos))
+        return check
+    if problems:
+        # The clips are looked at all the same, so that one round of corrections is enough.
+        unreadable = _unreadable(folder, sorted(folder))
+        check.findings += [_left_out(folder[name], reason, "") for name, reason in unreadable.items()]
+        return check
+    table = read_preferences(path, format, labels=labels, criterion=criterion)
+    names = ClipNames(videos, folder, path.parent)
+    first_row = 2 if path.suffix.lower() in (".csv", ".tsv") else 1
+    files: list[dict[str, str]] = []
+    records = [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
+    for position, row in enumerate(records):
+        found = {}
+        for side in "ab":
+            column = "video_path" if row[f"video_path_{side}"] else "video_id"
+            name = str(row[f"{column}_{side}"])
+            file = names.find(name)
+            if file is None:
+                problem, remedy = names.why_not(name)
+                line = position + first_row if format == "plain" else None
+                check.findings.append(Finding("error", problem, remedy, path, line, f"{column}_{side}"))
+            else:
+                found[side] = file
+        files.append(found)
+    check.findings += _conflicts(table, path)
+    used = sorted({file for found in files for file in found.values()})
+    unreadable = _unreadable(folder, used)
+    for name, reason in unreadable.items():
+        lost = sum(name in found.values() for found in files)
+        check.findings.append(_left_out(folder[name], reason, f" with {lost} preference(s)"))
+    usable = [
+        row
+        for row, found in zip(records, files, strict=True)
+        if len(found) == 2 and not set(found.values()) & set(unreadable)
+    ]
+    check.pairs, check.clips = len({row["pair_id"] for row in usable}), len(used) - len(unreadable)
+    check.prompts = len({row["prompt"] for row in usable})
+    if not any(finding.severity == "error" for finding in check.findings):
+        check.findings += _too_little(usable, check, path)
+    return check
+
+
+def _unreadable(folder: Mapping[str, Path], names: Sequence[str]) -> dict[str, str]:
+    from vr_pipeline.progress import progress_bar
+    from vr_pipeline.video.read import VideoReadError, read_clip
+
+    reasons = {}
+    for name in progress_bar(names, description="look at clips", unit="clip", leave=False):
+        try:
+            read_clip(folder[name], num_frames=2)
+        except VideoReadError as error:
+            reasons[name] = error.problem
+    return reasons
+
+
+def _left_out(path: Path, reason: str, what: str) -> Finding:
+    return Finding("warning", f"the clip cannot be read: {reason}", f"it is left out{what} unless you replace it", path)
+
+
+def _conflicts(table: pd.DataFrame, path: Path) -> list[Finding]:
+    """Identifiers that stand for clips of several prompts."""
+    prompts: dict[str, set[str]] = {}
+    for side in "ab":
+        for identifier, prompt in zip(table[f"video_id_{side}"], table["prompt"], strict=True):
+            prompts.setdefault(identifier, set()).add(prompt)
+    return [
+        Finding(
+            "error",
+            f"clip '{identifier}' is named under {len(found)} prompts, for instance '{sorted(found)[0]}' and "
+            f"'{sorted(found)[1]}'",
+            "a clip is made for one prompt: correct the rows, or name it by its path to judge it under each",
+            path,
+            field="prompt",
+        )
+        for identifier, found in sorted(prompts.items())
+        if len(found) > 1
+    ]
+
+
+def _too_little(usable: Sequence[Mapping[str, Any]], check: PreferenceCheck, path: Path) -> list[Finding]:
+    decided = sum(row["preference"] != "tie" for row in usable)
+    if not decided:
+        problem = "no preference between two readable clips is left" if not usable else "every preference is a tie"
+        return [Finding("error", problem, "weights need preferences for one of two clips", path, field="preference")]
+    if check.prompts < 2:
+        return [
+            Finding(
+                "error",
+                "all preferences are about one prompt, so none can be held out for testing",
+                "give preferences on two prompts or more",
+                path,
+                field="prompt",
+            )
+        ]
+    if decided < _FEW_PAIRS:
+        return [
+            Finding(
+                "warning",
+                f"{decided} decided preferences are few: weights and agreement will be uncertain",
+                "look at their intervals; some hundred preferences over fifty prompts are a good start",
+                path,
+            )
+        ]
+    return []
+
+
+def check_checklist(path: Path) -> ChecklistCheck:
+    """Read a checklist; if it cannot be used, look at each of its parts by itself."""
+    from vr_pipeline.checklist import load_checklist
+
+    try:
+        return ChecklistCheck(checklist=load_checklist(path))
+    except InputError as error:
+        first = error
+    errors = _problems_of_parts(path) or [first]
+    return ChecklistCheck([Finding.from_error(error) for error in errors])
+
+
+def _problems_of_parts(path: Path) -> list[InputError]:
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return []
+    if not isinstance(content, dict):
+        return []
+    question = {"id": "q", "text": "?"}
+    sub = {"name": "s", "questions": [question]}
+    dimension = {"name": "d", "sub_dimensions": [sub]}
+    errors: list[InputError] = []
+
+    def attempt(part: Mapping[str, Any]) -> None:
+        from vr_pipeline.checklist.load import checklist_from_mapping
+
+        try:
+            checklist_from_mapping(part, file=path)
+        except InputError as error:
+            if str(error) not in {str(one) for one in errors}:
+                errors.append(error)
+
+    def wrapped(one: Mapping[str, Any]) -> dict[str, Any]:
+        return {"name": "c", "modality": "video", "dimensions": [one]}
+
+    questions: list[Mapping[str, Any]] = []
+    dimensions = _mappings(content.get("dimensions"))
+    attempt({**content, "dimensions": [dimension]} if dimensions else content)
+    for one in dimensions:
+        subs = _mappings(one.get("sub_dimensions"))
+        attempt(wrapped({**one, "sub_dimensions": [sub]} if subs else one))
+        for part in subs:
+            own = _mappings(part.get("questions"))
+            stand_ins = [{"id": f"q{number}", "text": "?"} for number in range(len(own))]
+            attempt(wrapped({"name": "d", "sub_dimensions": [{**part, "questions": stand_ins} if own else part]}))
+            for each in own:
+                alone = {key: value for key, value in each.items() if key != "gate"}
+                attempt(wrapped({"name": "d", "sub_dimensions": [{"name": "s", "questions": [alone]}]}))
+            questions += own
+    identifiers = [str(each["id"]) for each in questions if each.get("id") is not None]
+    errors += [
+        InputError(f"the question id '{name}' is used {count} times", remedy="give each its own", file=path, field="id")
+        for name, count in Counter(identifiers).items()
+        if count > 1
+    ]
+    errors += [
+        InputError(
+            f"question '{each.get('id')}' has the gate '{each['gate']}', which is no question of this checklist",
+            remedy="use the id of another question as gate",
+            file=path,
+            field="gate",
+        )
+        for each in questions
+        if each.get("gate") is not None and str(each["gate"]) not in identifiers
+    ]
+    return errors
+
+
+def _mappings(value: Any) -> list[Mapping[str, Any]]:
+    return [entry for entry in value if isinstance(entry, Mapping)] if isinstance(value, list) else []

@@ -1,0 +1,122 @@
+"""The command ``kedro init-data``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from vr_pipeline.plain_errors import plain_errors
+
+if TYPE_CHECKING:
+    from vr_pipeline.own_data.environment import OwnFiles
+    from vr_pipeline.own_data.findings import Finding
+
+_FILE = click.Path(path_type=Path)
+
+
+@click.command(name="init-data")
+@click.option("--prompts", type=_FILE, metavar="FILE", help="Prompts: txt, csv, tsv, jsonl or parquet.")
+@click.option("--videos", type=_FILE, metavar="FOLDER", help="Clips (or images) that people compared.")
+@click.option("--preferences", type=_FILE, metavar="FILE", help="Who preferred which: prompt, clips a and b, label.")
+@click.option("--checklist", type=_FILE, metavar="FILE", help="Your yes/no questions, as YAML.")
+@click.option("--env", "-e", default="mydata", show_default=True, help="The environment to write: conf/<env>.")
+@click.option(
+    "--base-env", metavar="NAME", help="Start from conf/NAME (cogvideox, wan, image...) and not from the demo."
+)
+@click.option(
+    "--preference-format",
+    default="plain",
+    show_default=True,
+    help="Format of the preferences; see docs/rewards.md.",
+)
+@click.option("--label", "labels", multiple=True, metavar="LABEL=MEANING", help="Meaning (a, b, tie) of a label.")
+@click.option("--criterion", metavar="NAME", help="Which label of a file that has several.")
+@click.option("--copy", "copy_in", is_flag=True, help="Copy the files to data/01_raw/<env>; else they stay in place.")
+@click.option("--overwrite", is_flag=True, help="Write the environment anew if it exists.")
+@click.option("--check", "check_only", is_flag=True, help="Check the files and write nothing.")
+def init_data(
+    prompts: Path | None,
+    videos: Path | None,
+    preferences: Path | None,
+    checklist: Path | None,
+    env: str,
+    base_env: str | None,
+    preference_format: str,
+    labels: tuple[str, ...],
+    criterion: str | None,
+    copy_in: bool,
+    overwrite: bool,
+    check_only: bool,
+) -> None:
+    """Check your own files and write the environment conf/<env> that runs on them.
+
+    Give prompts, or videos with preferences, or both; a checklist with either. Every problem is reported at once. See
+    docs/your_own_data.md.
+    """
+    with plain_errors():
+        from vr_pipeline.own_data.environment import OwnFiles, check_name, copy_files, write_environment
+        from vr_pipeline.own_data.findings import UnusableFiles
+        from vr_pipeline.own_data.plan import check_files, check_loads, next_steps
+        from vr_pipeline.project import project_folder
+
+        _check_options(prompts, videos, preferences, checklist)
+        project = project_folder()
+        check_name(project, env, base_env, overwrite=overwrite or check_only)
+        options = _preference_options(preference_format, labels, criterion)
+        files = OwnFiles(prompts, videos, preferences, checklist, options)
+        result = check_files(project, base_env, files)
+        if any(finding.severity == "error" for finding in result.findings):
+            raise UnusableFiles(result.findings)
+        _tell(result.findings)
+        if check_only:
+            click.echo("\n".join(["The files can be used; nothing was written.", *result.summary]))
+            return
+        outside = [path for path in _paths(files) if not path.resolve().is_relative_to(project)]
+        if copy_in:
+            files = copy_files(project, env, files)
+        elif outside:
+            click.secho(
+                f"  warning: {outside[0]} lies outside the project and is named by its absolute path. "
+                "Use --copy for an environment that works elsewhere too.",
+                fg="yellow",
+            )
+        title = f"Evaluation on {env.replace('_', ' ')}"
+        written = write_environment(project, env, base_env, files, filtering=result.filtering, title=title)
+        check_loads(project, env)
+        click.echo(f"conf/{env} is written ({', '.join(path.name for path in written)}).")
+        click.echo("\n".join([*result.summary, "", *next_steps(env, files)]))
+
+
+def _check_options(prompts: Path | None, videos: Path | None, preferences: Path | None, checklist: Path | None) -> None:
+    if (videos is None) != (preferences is None):
+        given, missing = ("--videos", "--preferences") if videos is not None else ("--preferences", "--videos")
+        raise click.UsageError(f"{given} needs {missing}: preferences are about clips.")
+    if prompts is None and videos is None:
+        extra = " A checklist alone has nothing to be asked about." if checklist is not None else ""
+        raise click.UsageError(f"Give --prompts, or --videos with --preferences, or all three.{extra}")
+
+
+def _preference_options(format: str, labels: tuple[str, ...], criterion: str | None) -> dict[str, Any]:
+    options: dict[str, Any] = {"format": format}
+    if labels:
+        pairs = [label.rpartition("=") for label in labels]
+        bad = next((label for label, pair in zip(labels, pairs, strict=True) if not pair[0]), None)
+        if bad is not None:
+            raise click.BadParameter(f"'{bad}' is not LABEL=MEANING, for example 1=a", param_hint="--label")
+        options["labels"] = {label: meaning for label, _, meaning in pairs}
+    if criterion is not None:
+        options["criterion"] = criterion
+    return options
+
+
+def _paths(files: OwnFiles) -> list[Path]:
+    return [path for path in (files.prompts, files.videos, files.preferences, files.checklist) if path is not None]
+
+
+def _tell(findings: list[Finding]) -> None:
+    from vr_pipeline.own_data.findings import lines_of
+
+    for line in lines_of(findings):
+        click.secho(line, fg="yellow")

@@ -1,0 +1,260 @@
+"""Writes the environment conf/<name> for own files: what differs from conf/base, with comments for people."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vr_pipeline.errors import InputError
+
+if TYPE_CHECKING:
+    from vr_pipeline.prompts.config import PromptFilteringParameters
+
+RESERVED = ("base", "local", "checklists")
+_COPIED = (".yml", ".yaml", ".json")
+
+
+@dataclass(frozen=True)
+class OwnFiles:
+    """Files that the user supplied; None where the default stays.
+
+    Args:
+        preference_options: further options of the catalog entry, such as format and labels.
+    """
+
+    prompts: Path | None = None
+    videos: Path | None = None
+    preferences: Path | None = None
+    checklist: Path | None = None
+    preference_options: Mapping[str, Any] = field(default_factory=dict)
+
+
+def check_name(project: Path, env: str, base_env: str | None, *, overwrite: bool) -> None:
+    """Refuse names that would break something. Raises :class:`InputError`."""
+    folder = project / "conf" / env
+    if not env.replace("_", "").replace("-", "").isalnum() or env in RESERVED or env == base_env:
+        raise InputError(
+            f"'{env}' cannot be the name of your environment",
+            remedy=f"use letters, digits, hyphens and underscores, and none of {', '.join(RESERVED)}",
+            field="--env",
+        )
+    if base_env is not None and (base_env in RESERVED or not (project / "conf" / base_env).is_dir()):
+        known = sorted(path.name for path in (project / "conf").iterdir() if (path / "globals.yml").is_file())
+        raise InputError(
+            f"there is no environment '{base_env}' to start from",
+            remedy=f"choose among {', '.join(name for name in known if name not in RESERVED)}",
+            field="--base-env",
+        )
+    if folder.exists() and any(folder.iterdir()) and not overwrite:
+        raise InputError(
+            f"the environment conf/{env} exists already",
+            remedy="choose another name with --env, or write it anew with --overwrite",
+            field="--env",
+        )
+
+
+def copy_files(project: Path, env: str, files: OwnFiles) -> OwnFiles:
+    """Copies of the user's files below data/01_raw/<env>, which the environment then names."""
+    target = project / "data" / "01_raw" / env
+    target.mkdir(parents=True, exist_ok=True)
+
+    def copied(path: Path | None) -> Path | None:
+        if path is None or path.resolve() == (target / path.name).resolve():
+            return path
+        return Path(shutil.copy2(path, target / path.name))
+
+    videos = files.videos
+    if videos is not None and videos.resolve() != (target / "videos").resolve():
+        from vr_pipeline.datasets.clips import ClipFolder
+
+        for name, path in ClipFolder(videos).items():
+            (target / "videos" / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path, target / "videos" / name)
+        videos = target / "videos"
+    return OwnFiles(
+        copied(files.prompts), videos, copied(files.preferences), copied(files.checklist), files.preference_options
+    )
+
+
+def write_environment(
+    project: Path,
+    env: str,
+    base_env: str | None,
+    files: OwnFiles,
+    *,
+    filtering: PromptFilteringParameters | None,
+    title: str,
+) -> list[Path]:
+    """Write conf/<env>; existing files of the same names are replaced.
+
+    Args:
+        project: its folder.
+        env: name of the environment.
+        base_env: environment whose files are copied first; what this one defines anew is taken out of them.
+        files: what to name in the catalog, as paths that exist.
+        filtering: settings of prompt_filtering that suit the prompts; None leaves the configured ones.
+        title: heading of the report page.
+
+    Returns:
+        the files that were written.
+    """
+    folder = project / "conf" / env
+    folder.mkdir(parents=True, exist_ok=True)
+    data = f"data/{env}"
+    catalog = _catalog(project, files)
+    # An environment for real data has settings of its own for all of this.
+    parameters = _parameters(data, filtering, title) if base_env is None else {}
+    written = _copy_base(project, base_env, folder, data, set(catalog), set(parameters)) if base_env else []
+    taken = {path.name for path in written}
+    texts = {
+        "globals.yml": f"# Results of this environment; those of others stay as they are.\ndata: {data}\n",
+        _free("catalog", taken): _with_head(
+            "Your own files. Paths are relative to the project; what is not named here is that of "
+            f"{f'conf/{base_env} (copied beside this file)' if base_env else 'conf/base'}.",
+            catalog,
+        ),
+    }
+    if parameters:
+        texts[_free("parameters", taken)] = _with_head("Settings that suit your files.", parameters)
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8", newline="\n")
+    return [*written, *(folder / name for name in texts)]
+
+
+def relative(path: Path, project: Path) -> str:
+    """The path as a catalog should have it: relative to the project if it lies in it, absolute otherwise."""
+    plain = Path(os.path.normpath(path.absolute()))
+    return plain.relative_to(project).as_posix() if plain.is_relative_to(project) else plain.as_posix()
+
+
+def _catalog(project: Path, files: OwnFiles) -> dict[str, Any]:
+    raw = {"kedro-viz": {"layer": "raw"}}
+    entries: dict[str, Any] = {}
+    if files.prompts is not None:
+        entries["raw_prompts"] = {
+            "type": "vr_pipeline.datasets.prompts.PromptFileDataset",
+            "filepath": relative(files.prompts, project),
+            "metadata": raw,
+        }
+    if files.checklist is not None:
+        entries["checklist"] = {
+            "type": "vr_pipeline.datasets.checklist.ChecklistDataset",
+            "filepath": relative(files.checklist, project),
+            "metadata": raw,
+        }
+    if files.preferences is not None and files.videos is not None:
+        source = {
+            "filepath": relative(files.preferences, project),
+            **files.preference_options,
+            "videos": {"path": relative(files.videos, project)},
+        }
+        kind = "vr_pipeline.datasets.preferences"
+        schemas = "vr_pipeline.schemas"
+        entries["human_preferences"] = {
+            "type": f"{kind}.PreferenceDataset",
+            **source,
+            "validator": f"{schemas}.HumanPreferences",
+            "metadata": raw,
+        }
+        entries["preference_clips"] = {
+            "type": f"{kind}.PreferenceClipsDataset",
+            **source,
+            "validator": f"{schemas}.PreferenceClips",
+            "metadata": raw,
+        }
+        entries["preference_videos"] = {
+            "type": "vr_pipeline.datasets.clips.ClipFolderDataset",
+            "path": relative(files.videos, project),
+            "metadata": raw,
+        }
+    # The embedded oracle knows the embedded checklist and prompts alone.
+    entries["oracle"] = {
+        "type": "vr_pipeline.datasets.oracle.OracleDataset",
+        "filepath": None,
+        "metadata": {"kedro-viz": {"layer": "models"}},
+    }
+    return entries
+
+
+def _parameters(data: str, filtering: PromptFilteringParameters | None, title: str) -> dict[str, Any]:
+    blocks: dict[str, Any] = {}
+    if filtering is not None:
+        blocks["prompt_filtering"] = {
+            "rouge": {"threshold": filtering.rouge.threshold},
+            "semantic": {"threshold": filtering.semantic.threshold},
+            "split": filtering.split.model_dump(mode="json"),
+        }
+    blocks["dpo_training"] = {"checkpoints": f"{data}/06_models/checkpoints"}
+    blocks["evaluation"] = {"report": {"title": title, "note": ""}}
+    return blocks
+
+
+def _copy_base(
+    project: Path, base_env: str, folder: Path, data: str, datasets: set[str], blocks: set[str]
+) -> list[Path]:
+    """Copies of an environment's files, with results below another folder and without what is defined anew."""
+    import yaml
+
+    source = project / "conf" / base_env
+    settings = source / "globals.yml"
+    own = (yaml.safe_load(settings.read_text(encoding="utf-8")) or {}) if settings.is_file() else {}
+    base_data = str(own.get("data", "data"))
+    written = []
+    for path in sorted(source.rglob("*")):
+        if not path.is_file() or path.suffix not in _COPIED or path == settings or path.name.startswith("dvc"):
+            continue
+        text = path.read_text(encoding="utf-8")
+        if base_data != "data":
+            text = text.replace(f"{base_data}/", f"{data}/")
+        if path.name.startswith("catalog") or "catalog" in path.relative_to(source).parts:
+            text = without_keys(text, datasets)
+        elif path.name.startswith("parameters") or "parameters" in path.relative_to(source).parts:
+            text = without_keys(text, blocks)
+        target = folder / path.relative_to(source)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(f"# Copied from conf/{base_env}.\n{text}", encoding="utf-8", newline="\n")
+        written.append(target)
+    return written
+
+
+def without_keys(text: str, keys: set[str]) -> str:
+    """A YAML mapping without some of its top-level keys, comments and order of the others kept where possible."""
+    import yaml
+
+    root = yaml.compose(text)
+    content = yaml.safe_load(text)
+    if not isinstance(root, yaml.MappingNode) or not keys & set(content):
+        return text
+    starts = [(key.start_mark.line, str(key.value)) for key, _ in root.value]
+    lines = text.splitlines(keepends=True)
+    ends = [line for line, _ in starts[1:]] + [len(lines)]
+    kept = lines[: starts[0][0]]
+    for (start, name), end in zip(starts, ends, strict=True):
+        if name not in keys:
+            kept += lines[start:end]
+    wanted = {name: value for name, value in content.items() if name not in keys}
+    try:
+        if (yaml.safe_load("".join(kept)) or {}) == wanted:
+            return "".join(kept)
+    except yaml.YAMLError:  # an anchor that stood in what was taken out
+        pass
+    return yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True) if wanted else ""
+
+
+def _free(stem: str, taken: set[str]) -> str:
+    return f"{stem}.yml" if f"{stem}.yml" not in taken else f"{stem}_own_data.yml"
+
+
+def _with_head(head: str, content: Mapping[str, Any]) -> str:
+    import yaml
+
+    class NoAliases(yaml.SafeDumper):
+        def ignore_aliases(self, data: Any) -> bool:
+            return True
+
+    body = yaml.dump(dict(content), Dumper=NoAliases, sort_keys=False, allow_unicode=True, width=100)
+    return f"# {head}\n{body}"

@@ -1,0 +1,185 @@
+"""All checks of own files together, what stays the default, and what to type next."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vr_pipeline.errors import InputError
+from vr_pipeline.own_data import checks
+from vr_pipeline.own_data.environment import OwnFiles
+from vr_pipeline.own_data.findings import Finding
+
+if TYPE_CHECKING:
+    from vr_pipeline.prompts.config import PromptFilteringParameters
+
+
+@dataclass
+class CheckedFiles:
+    """What the checks found.
+
+    Args:
+        findings: errors and warnings.
+        summary: a line on each part of the environment: yours, or the default and what it is good for.
+        filtering: settings of prompt_filtering to write into the environment; None leaves the configured ones.
+    """
+
+    findings: list[Finding] = field(default_factory=list)
+    summary: list[str] = field(default_factory=list)
+    filtering: PromptFilteringParameters | None = None
+
+
+def configuration(project: Path, env: str | None) -> Any:
+    """The configuration of conf/<env> over conf/base: a mapping with 'catalog' and 'parameters'."""
+    from kedro.config import OmegaConfigLoader
+
+    from vr_pipeline.settings import CONFIG_LOADER_ARGS
+
+    return OmegaConfigLoader(str(project / "conf"), env=env or "base", **CONFIG_LOADER_ARGS)
+
+
+def check_files(project: Path, base_env: str | None, files: OwnFiles) -> CheckedFiles:
+    """Check every file that is given, and describe the environment they would make."""
+    settings = configuration(project, base_env)["parameters"]
+    result = CheckedFiles()
+    vocabulary = _words_of_generator(project, settings)
+    lines = {
+        "prompts": f"{_default_of(base_env)}",
+        "clips and preferences": f"{_default_of(base_env)}",
+        "checklist": f"{_default_of(base_env)}",
+    }
+    if files.prompts is not None:
+        lines["prompts"] = _check_prompts(result, files.prompts, settings, base_env, vocabulary)
+    if files.preferences is not None and files.videos is not None:
+        options = dict(files.preference_options)
+        options.setdefault("criterion", "Overall")
+        found = checks.check_preferences(files.preferences, files.videos, **options)
+        result.findings += found.findings
+        lines["clips and preferences"] = (
+            f"yours: {files.preferences} ({found.pairs} pairs of {found.clips} clips, {found.prompts} prompts)"
+        )
+    if files.checklist is not None:
+        checked = checks.check_checklist(files.checklist)
+        result.findings += checked.findings
+        if checked.checklist is not None:
+            questions, dimensions = len(checked.checklist.questions), len(checked.checklist.dimensions)
+            lines["checklist"] = f"yours: {files.checklist} ({questions} questions in {dimensions} dimensions)"
+    generator, judge = settings["video_generation"]["generator"], settings["checklist_inference"]["judge"]
+    lines["generator"] = f"{generator['family']} ({generator['path']}){_limits(vocabulary is not None, 'words')}"
+    world = _world_of_judge(project, judge)
+    lines["judge"] = f"{judge['family']} ({judge['path']}){_limits(world is not None, 'clips')}"
+    if world is not None and (files.videos is not None or files.checklist is not None):
+        result.findings.append(
+            Finding(
+                "warning",
+                f"the judge is the demo's, which knows {world} only: about other clips or with other questions its "
+                "answers mean nothing",
+                "set checklist_inference.judge in the environment's parameters (docs/judges.md), or use --base-env",
+            )
+        )
+    width = max(len(name) for name in lines)
+    result.summary = [f"  {name.ljust(width)}  {text}" for name, text in lines.items()]
+    return result
+
+
+def _check_prompts(
+    result: CheckedFiles, path: Path, settings: dict[str, Any], base_env: str | None, vocabulary: set[str] | None
+) -> str:
+    from vr_pipeline.prompts.config import PromptFilteringParameters
+
+    known = _knows(vocabulary, _prompts_of(path))
+    configured = PromptFilteringParameters.model_validate(settings["prompt_filtering"])
+    # The demo's thresholds are for its own prompts, which differ in single words.
+    free = base_env is None
+    parameters = configured if known or not free else PromptFilteringParameters()
+    found = checks.check_prompts(path, parameters, free_to_split=free)
+    result.findings += found.findings
+    if free:
+        result.filtering = parameters.model_copy(update={"split": found.split or parameters.split})
+    if not known and vocabulary is not None and found.prompts:
+        result.findings.append(
+            Finding(
+                "warning",
+                "the generator is the demo's, which knows only the words of its own prompts: for yours it makes clips "
+                "without meaning",
+                "filter your prompts with it, and use --base-env cogvideox, wan or image to make clips",
+                path,
+            )
+        )
+    if found.splits is None:
+        return f"yours: {path} ({len(found.prompts)} prompts)"
+    kept = sum(found.splits.values())
+    parts = ", ".join(f"{count} {name}" for name, count in found.splits.items())
+    return f"yours: {path} ({len(found.prompts)} prompts, {kept} pass the filter: {parts})"
+
+
+def next_steps(env: str, files: OwnFiles) -> list[str]:
+    """Commands to type."""
+    steps = []
+    if files.prompts is not None:
+        steps.append((f"kedro run --env={env} --pipeline=prompt_filtering", "filter your prompts"))
+    if files.preferences is not None:
+        steps.append((f"kedro run --env={env} --to-outputs=reward_agreement", "judge your clips, learn the weights"))
+    steps.append((f"kedro run --env={env}", "everything, up to the trained policies and the report"))
+    width = max(len(command) for command, _ in steps)
+    return ["Next:", *(f"  {command.ljust(width)}  {what}" for command, what in steps)]
+
+
+def check_loads(project: Path, env: str) -> None:
+    """Load the environment as a run would.
+
+    Raises:
+        InputError: its files contradict each other, for instance because some were written by hand before.
+    """
+    loader = configuration(project, env)
+    try:
+        for kind in ("catalog", "parameters"):
+            loader[kind]
+    except ValueError as error:
+        raise InputError(
+            f"the files of conf/{env} do not fit together: {error}",
+            remedy="remove the entries that are there twice, or the folder, and try again",
+            file=project / "conf" / env,
+        ) from error
+
+
+def _prompts_of(path: Path) -> list[str]:
+    from vr_pipeline.prompts.read import read_prompts
+
+    try:
+        table = read_prompts(path)
+    except InputError:
+        return []
+    return table.loc[table["problem"] == "", "prompt"].tolist()
+
+
+def _knows(vocabulary: set[str] | None, prompts: list[str]) -> bool:
+    return bool(prompts) and vocabulary is not None and all(set(prompt.split()) <= vocabulary for prompt in prompts)
+
+
+def _words_of_generator(project: Path, settings: dict[str, Any]) -> set[str] | None:
+    """The words that the demo's generator knows; None for any other generator, which knows language."""
+    generator = settings["video_generation"]["generator"]
+    path = project / str(generator["path"]) / "tokenizer" / "tokenizer.json"
+    if generator["family"] != "micro_world" or not path.is_file():
+        return None
+    return set(json.loads(path.read_text(encoding="utf-8"))["model"]["vocab"])
+
+
+def _world_of_judge(project: Path, judge: dict[str, Any]) -> str | None:
+    """What a demonstration judge says it knows; None for a judge of the world."""
+    path = project / str(judge["path"]) / "judge.json"
+    if not path.is_file():
+        return None
+    world = json.loads(path.read_text(encoding="utf-8")).get("world")
+    return str(world) if world else None
+
+
+def _limits(demo: bool, what: str) -> str:
+    return f"; the demo's, knows its own {what} only" if demo else ""
+
+
+def _default_of(base_env: str | None) -> str:
+    return f"as in conf/{base_env}" if base_env else "the demo's (simulated data)"
