@@ -1,0 +1,45 @@
+"""The whole pipeline gives the same files wherever its nodes run, and MLflow has one run of it."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from pathlib import Path
+
+import pytest
+from tests.end_to_end.conftest import copy_project, run_small
+
+pytestmark = pytest.mark.slow
+pytest.importorskip("ray")
+
+PLACES = {
+    "models and training in Ray tasks": (
+        "routes.gpu.backend=ray,routes.train.backend=ray,ray.num_cpus=2,ray.num_gpus=0"
+    ),
+    "two Ray workers inside nodes, training under torch's elastic launch": (
+        "execution.workers=2,routes.train.backend=torchrun,ray.num_cpus=2,ray.num_gpus=0"
+    ),
+}
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Everything under data/, locks aside."""
+    found = (path for path in (folder / "data").rglob("*") if path.is_file() and path.suffix != ".lock")
+    return {str(path.relative_to(folder)): path.read_bytes() for path in found}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_files_are_the_same_and_mlflow_has_one_run(small_runs: list[Path], tmp_path: Path, place: str) -> None:
+    folder = copy_project(tmp_path / "project")
+    result = run_small(folder, f"--runner-params={PLACES[place]}")
+    assert result.returncode == 0, (result.stdout + result.stderr)[-4000:]
+    here, there = files(small_runs[0]), files(folder)
+    assert set(here) == set(there)
+    assert [name for name in here if here[name] != there[name]] == []
+
+    with sqlite3.connect(folder / "mlflow.db") as connection:
+        assert connection.execute("select status from runs").fetchall() == [("FINISHED",)]
+        curve = connection.execute("select step from metrics where key = 'mpo/loss' order by step").fetchall()
+    assert [step for (step,) in curve] == list(range(1, 7))
+    for node in ("video_generation.generate_videos", "checklist_inference.answer_checklist", "evaluation.write_report"):
+        assert re.search(rf"^  {re.escape(node)} +\d+\.\d", result.stdout, re.MULTILINE), result.stdout
