@@ -211,6 +211,19 @@ class TrainingLog(Table):
     loss: Series[float]
 
 
+class ValidationLog(Table):
+    """Judged checkpoints of a training, one row each; step 0 is the original. Empty where none were judged."""
+
+    step: Series[int] = pa.Field(ge=0, unique=True)
+    policy: Series[str] = pa.Field(description="identity of the weights")
+    reward: Series[float] = pa.Field(description="mean over clips")
+    se: Series[float] = pa.Field(ge=0.0, nullable=True, description="standard error, prompts as clusters")
+    clips: Series[int] = pa.Field(ge=1)
+    failed: Series[int] = pa.Field(ge=0)
+    chosen: Series[bool] = pa.Field(description="this checkpoint became the policy")
+    dimensions: Optional[Series[float]] = pa.Field(alias=r"^dim_.+", regex=True, nullable=False)
+
+
 class JudgeAnnotations(Table):
     """Known answers for training a judge, one row a clip and question; prompt, caption, split, source may follow."""
 

@@ -30,7 +30,7 @@ from vr_pipeline.datasets.formats import ItemFormat, item_format
 from vr_pipeline.errors import InputError
 from vr_pipeline.identifiers import content_hash
 from vr_pipeline.progress import progress_bar
-from vr_pipeline.work import ItemFailure, Scalar, WorkItem, WorkPlan, current_loop
+from vr_pipeline.work import ItemFailure, Scalar, WorkItem, WorkPlan, current_loop, run_in_process, use_loop
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -224,6 +224,22 @@ class ManifestFolderDataset(AbstractDataset[WorkPlan, ItemFolder]):
             self._folder.mkdir(parents=True, exist_ok=True)
         with _locked(self._folder):
             _Filling(self._folder, self._format, data, names).run()
+
+
+def fill_folder(folder: Path, format: dict[str, Any], plan: WorkPlan) -> ItemFolder:
+    """Make what is missing of a plan in a folder, in this process, and open the folder.
+
+    For plans within a node, whose context (a model that is being trained) cannot go to workers.
+
+    Args:
+        folder: the folder; it belongs to the plan alone.
+        format: see :mod:`vr_pipeline.datasets.formats`.
+        plan: the items.
+    """
+    dataset = ManifestFolderDataset(path=str(folder), format=format)
+    with use_loop(run_in_process):
+        dataset.save(plan)
+    return dataset.load()
 
 
 class _Filling:

@@ -1,0 +1,284 @@
+"""Rewards of checkpoints: clips for held-out prompts, the same seeds at every checkpoint, judged and weighed.
+
+The mean reward on the validation split decides which checkpoint of a training is the policy (Xu et al. 2024,
+VisionReward, section on multi-objective preference optimisation: checkpoints every 40 steps, the best by validation
+reward is kept). All checkpoints get the same prompts and seeds, so their differences are less noisy than their rewards.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from vr_pipeline.checklist.schema import Checklist
+from vr_pipeline.errors import InputError
+from vr_pipeline.evaluation.policies import ORIGINAL
+from vr_pipeline.generators.plans import sample_items, video_items
+from vr_pipeline.identifiers import content_hash
+from vr_pipeline.judges.config import ChecklistInferenceParameters
+from vr_pipeline.rewards.linear import RewardWeights
+from vr_pipeline.training.config import DpoTrainingParameters, ValidationParameters
+from vr_pipeline.work import WorkPlan
+
+if TYPE_CHECKING:
+    from vr_pipeline.datasets.manifest import ItemFolder
+    from vr_pipeline.generators.contract import Generator
+    from vr_pipeline.judges.contract import Judge
+
+logger = logging.getLogger(__name__)
+
+COLUMNS = ["step", "policy", "reward", "se", "clips", "failed", "chosen"]
+
+FillFolder = Callable[[Path, dict[str, Any], WorkPlan], "ItemFolder"]
+"""Makes what is missing of a plan in a folder, in a format, and opens it."""
+
+
+class CheckpointValidation:
+    """Judges the weights that a generator holds at a step; made anew for every training.
+
+    Clips and answers are kept under the identity of the weights that made them, and the result of every step under
+    the identity of the training: one that goes on after a kill makes and judges nothing again.
+
+    Args:
+        pairs: the pairs of the training; part of its identity.
+        prompts: table with prompt_id, prompt and split.
+        checklist: the judge's questions.
+        weights: their weights.
+        judging: the judge.
+        parameters: the training; ``parameters.validation`` must be set.
+        fill: where and how clips and answers are stored.
+
+    Raises:
+        InputError: no prompt is left in the splits.
+    """
+
+    def __init__(
+        self,
+        pairs: pd.DataFrame,
+        prompts: pd.DataFrame,
+        checklist: Checklist,
+        weights: RewardWeights,
+        judging: ChecklistInferenceParameters,
+        parameters: DpoTrainingParameters,
+        *,
+        fill: FillFolder,
+    ) -> None:
+        if parameters.validation is None:
+            raise ValueError("there is nothing to validate by: parameters.validation is null")
+        self._settings: ValidationParameters = parameters.validation
+        self._prompts = validation_prompts(prompts, self._settings)
+        self._pairs, self._checklist, self._weights, self._judging = pairs, checklist, weights, judging
+        self._parameters, self._fill = parameters, fill
+        self._folder = Path(self._settings.folder)
+        self._generator: Generator | None = None
+        self._judge: Judge | None = None
+        self._training = ""
+
+    def __call__(self, generator: Generator) -> Callable[[int], float]:
+        """Judge the original weights, which the generator still has, and return what judges it after a step."""
+        self._generator = generator
+        self._training = self._identity(generator)
+        self._measure(0, ORIGINAL)
+        return self.reward
+
+    def reward(self, step: int) -> float:
+        """Mean reward of the weights that the generator holds now."""
+        assert self._generator is not None, "call the object with a generator first"
+        return float(self._measure(step, self._generator.policy().identity)["reward"])
+
+    def table(self, log: pd.DataFrame) -> pd.DataFrame:
+        """All validated checkpoints of a training, those before a kill included; step 0 is the original.
+
+        Args:
+            log: the training log, whose column validation_reward says which steps were validated.
+
+        Returns:
+            one row a checkpoint: step, policy (identity of the weights), reward (mean over clips), se (its standard
+            error, prompts as clusters), clips, failed, chosen (it became the policy) and dim_<name>.
+        """
+        rewards = log.get("validation_reward", pd.Series(dtype=float))
+        steps = [0, *log.loc[rewards.notna(), "step"].astype(int)] if len(rewards) else [0]
+        rows = [json.loads(self._record(step).read_text(encoding="utf-8")) for step in steps]
+        table = pd.DataFrame(rows).assign(chosen=False)
+        trained = table[table["step"] > 0]
+        if len(trained):
+            table.loc[trained["reward"].idxmax(), "chosen"] = True
+        return table[[*COLUMNS, *(name for name in table.columns if name not in COLUMNS)]]
+
+    def close(self) -> None:
+        """Free the judge, if it was kept."""
+        self._judge = None
+        _free_memory()
+
+    # -- one checkpoint ---------------------------------------------------------------------------------------------
+
+    def _measure(self, step: int, policy: str) -> dict[str, Any]:
+        from vr_pipeline.judges.answers import SHARD_COLUMNS, check_outside_mass, collect_table
+        from vr_pipeline.rewards.statistics import clustered_mean
+        from vr_pipeline.rewards.tables import reward_table
+        from vr_pipeline.video.index import index_made_clips
+
+        place = self._folder / "clips" / content_hash("checkpoint", self._generator_identity, policy)
+        with _outside_training():
+            videos = self._clips(place / "videos", policy)
+            index = index_made_clips(videos)
+            shards = self._answers(place / "answers", videos, index)
+        parts = [shards.load(key) for key in shards.keys]
+        answers = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=SHARD_COLUMNS)
+        answers = collect_table(answers, index, self._checklist)
+        check_outside_mass(answers, self._judging.max_median_outside_mass)
+        judged = index[index["video_id"].isin(set(answers["video_id"]))]
+        if judged.empty:
+            raise InputError(
+                f"none of the {len(index)} clips of the checkpoint after step {step} could be judged",
+                remedy="look at the clips and at the reasons in the manifest, or set dpo_training.validation to null",
+                file=place,
+            )
+        rewards = reward_table(answers, judged, self._checklist, self._weights)
+        mean = clustered_mean(rewards["total"], rewards["prompt_id"])
+        row = {
+            "step": step,
+            "policy": policy,
+            "reward": mean.mean,
+            "se": mean.se,
+            "clips": len(rewards),
+            "failed": len(index) - len(rewards),
+            **{str(name): float(rewards[name].mean()) for name in rewards if str(name).startswith("dim_")},
+        }
+        _write_json(self._record(step), row)
+        logger.info("validation reward after step %d: %.4f (standard error %.4f)", step, mean.mean, mean.se)
+        return row
+
+    def _clips(self, folder: Path, policy: str) -> ItemFolder:
+        generator = self._generator
+        assert generator is not None
+        items = video_items(
+            self._prompts,
+            producer=content_hash("validation", self._generator_identity, policy),
+            parameters=generator.parameters,
+            videos_per_prompt=self._settings.videos_per_prompt,
+            seed=self._settings.seed,
+            metadata={"policy": policy},
+        )
+        with contextlib.ExitStack() as stack:
+
+            def setup() -> Generator:
+                # Only if a clip is missing: the encoders of a large model take a minute to load.
+                stack.enter_context(generator.encoders())
+                return generator
+
+            plan = WorkPlan(
+                items=items,
+                make_batch=sample_items,
+                batch_size=generator.parameters.batch_size,
+                description="validation videos",
+                setup=setup,
+            )
+            return self._fill(folder, {"type": "video", "fps": generator.parameters.fps}, plan)
+
+    def _answers(self, folder: Path, videos: ItemFolder, index: pd.DataFrame) -> ItemFolder:
+        from vr_pipeline.judges.answers import plan_answers
+
+        plan = plan_answers(videos, index, self._checklist, self._judging)
+        load, used = plan.setup, False
+
+        def setup() -> Judge:
+            nonlocal used
+            used = True
+            self._judge = self._judge or load()
+            return self._judge
+
+        try:
+            return self._fill(folder, {"type": "parquet"}, replace(plan, setup=setup))
+        finally:
+            if used and not self._settings.keep_judge:
+                self.close()
+
+    # -- identities -------------------------------------------------------------------------------------------------
+
+    @property
+    def _generator_identity(self) -> str:
+        assert self._generator is not None
+        return self._generator.identity
+
+    def _identity(self, generator: Generator) -> str:
+        from vr_pipeline.judges.loading import judge_identity
+
+        columns = ["prompt_id", "winner_video_id", "loser_video_id"]
+        return content_hash(
+            "validated training",
+            generator.identity,
+            self._parameters.training.model_dump_json(),
+            self._settings.model_dump_json(include={"splits", "num_prompts", "videos_per_prompt", "seed"}),
+            judge_identity(self._judging.judge),
+            self._checklist.hash,
+            json.dumps(self._weights.to_json(), sort_keys=True),
+            *sorted(self._prompts["prompt_id"]),
+            *sorted(" ".join(row) for row in self._pairs[columns].astype(str).itertuples(index=False)),
+        )
+
+    def _record(self, step: int) -> Path:
+        return self._folder / "trainings" / self._training / f"step-{step:06d}.json"
+
+
+def validation_prompts(prompts: pd.DataFrame, settings: ValidationParameters) -> pd.DataFrame:
+    """The prompts that checkpoints are judged on: of the splits, the first by identifier up to the limit.
+
+    Raises:
+        InputError: there are none.
+    """
+    chosen = prompts[prompts["split"].isin(settings.splits)].sort_values("prompt_id", ignore_index=True)
+    if chosen.empty:
+        raise InputError(
+            f"no prompt is left in the splits {', '.join(settings.splits)}, so checkpoints cannot be validated",
+            field="dpo_training.validation.splits",
+            remedy="choose other splits, raise prompt_filtering.split.validation_fraction, supply more prompts, or set "
+            "dpo_training.validation to null",
+        )
+    return chosen if settings.num_prompts is None else chosen.head(settings.num_prompts)
+
+
+def no_validation() -> pd.DataFrame:
+    """The table of a training whose checkpoints are not validated."""
+    return pd.DataFrame(columns=COLUMNS).astype({"step": int, "reward": float, "clips": int, "chosen": bool})
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+@contextlib.contextmanager
+def _outside_training() -> Iterator[None]:
+    """Sample and judge as elsewhere, and leave torch's threads and kernels as training has set them.
+
+    A training that went on with another number of threads would round differently; and not every model has
+    deterministic kernels on GPUs.
+    """
+    import torch
+
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(False)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(deterministic)
+        torch.set_num_threads(threads)
+
+
+def _free_memory() -> None:
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,227 @@
+"""Checkpoints are judged on held-out prompts, once, and the best becomes the policy."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from toy_training import Toy
+from vr_pipeline.checklist import checklist_from_mapping
+from vr_pipeline.datasets.manifest import fill_folder
+from vr_pipeline.errors import InputError
+from vr_pipeline.evaluation.policies import ORIGINAL
+from vr_pipeline.identifiers import prompt_id
+from vr_pipeline.judges.config import ChecklistInferenceParameters, JudgeParameters, TinyJudgeParameters
+from vr_pipeline.judges.create import create_tiny_judge, words_of
+from vr_pipeline.judges.scoring import equal_weights
+from vr_pipeline.schemas import ValidationLog
+from vr_pipeline.training import validation as module
+from vr_pipeline.training.config import DpoTrainingParameters, ValidationParameters
+from vr_pipeline.training.preference_trainer import train_on_pairs
+from vr_pipeline.training.validation import CheckpointValidation, no_validation, validation_prompts
+
+QUESTIONS = [{"id": "red", "text": "is it red ?"}, {"id": "as_asked", "text": "does it show [[prompt]] ?"}]
+CHECKLIST = checklist_from_mapping(
+    {
+        "name": "toy",
+        "modality": "video",
+        "dimensions": [{"name": "all", "sub_dimensions": [{"name": "all", "questions": QUESTIONS}]}],
+    }
+)
+PAIRS = pd.DataFrame({"prompt_id": ["p"], "winner_video_id": ["w"], "loser_video_id": ["l"]})
+
+
+@pytest.fixture(scope="module")
+def judging(tmp_path_factory: pytest.TempPathFactory, toy: Toy) -> ChecklistInferenceParameters:
+    folder = tmp_path_factory.mktemp("judge")
+    words = words_of([*(question["text"] for question in QUESTIONS), *toy.conditions])
+    create_tiny_judge(TinyJudgeParameters(initial_std=0.4, layers=1), words, seed=1).save(folder)
+    return ChecklistInferenceParameters(
+        judge=JudgeParameters(family="qwen2_vl", path=str(folder), device="cpu", threads=1),
+        max_median_outside_mass=1.0,
+    )
+
+
+@pytest.fixture
+def make(toy: Toy, judging: ChecklistInferenceParameters, tmp_path: Path) -> Callable[..., CheckpointValidation]:
+    prompts = pd.DataFrame({"prompt": sorted(toy.conditions)})
+    prompts["prompt_id"] = prompts["prompt"].map(prompt_id)
+    prompts["split"] = ["train", "validation", "test"] * 2
+
+    def build(pairs: pd.DataFrame = PAIRS, **changes: Any) -> CheckpointValidation:
+        weights = equal_weights(CHECKLIST).to_json() | {"answers": "probability"}
+        parameters = DpoTrainingParameters(
+            generator=toy.settings,
+            training=toy.parameters(checkpoint_every=2),
+            validation=ValidationParameters(folder=str(tmp_path / "validation"), videos_per_prompt=2, **changes),
+        )
+        return CheckpointValidation(
+            pairs,
+            prompts,
+            CHECKLIST,
+            type(equal_weights(CHECKLIST)).from_json(weights),
+            judging,
+            parameters,
+            fill=fill_folder,
+        )
+
+    return build
+
+
+@pytest.fixture
+def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Every load of a judge during the test."""
+    import vr_pipeline.judges as judges
+
+    seen: list[str] = []
+    load = judges.load_judge
+
+    def spy(config: Any) -> Any:
+        seen.append(config.path)
+        return load(config)
+
+    monkeypatch.setattr(judges, "load_judge", spy)
+    return seen
+
+
+def test_prompts_are_those_of_the_splits_up_to_the_limit() -> None:
+    table = pd.DataFrame({"prompt_id": list("dbca"), "prompt": list("dbca"), "split": ["validation"] * 3 + ["train"]})
+    assert list(validation_prompts(table, ValidationParameters())["prompt_id"]) == ["b", "c", "d"]
+    assert list(validation_prompts(table, ValidationParameters(num_prompts=2))["prompt_id"]) == ["b", "c"]
+    assert len(validation_prompts(table, ValidationParameters(splits=["train", "validation"]))) == 4
+    with pytest.raises(InputError, match="validation_fraction"):
+        validation_prompts(table[table["split"] == "train"], ValidationParameters())
+
+
+def test_the_best_checkpoint_is_the_policy_and_everything_is_recorded(
+    toy: Toy, make: Callable[..., CheckpointValidation], loads: list[str]
+) -> None:
+    validation = make(keep_judge=True)
+    generator = toy.generator()
+    log = train_on_pairs(
+        generator,
+        toy.pairs,
+        toy.latents,
+        toy.conditions,
+        toy.parameters(checkpoint_every=2),
+        validate=validation(generator),
+    )
+    table = ValidationLog.validate(validation.table(log))
+    assert list(table["step"]) == [0, 2, 4, 6]
+    assert table["policy"].iloc[0] == ORIGINAL
+    assert table["policy"].nunique() == 4
+    assert (table["clips"] == 4).all()
+    assert table["reward"].nunique() > 1, "different weights give different clips"
+    np.testing.assert_allclose(table["reward"], table["dim_all"], atol=1e-12)
+    recorded = log.set_index("step")["validation_reward"].dropna()
+    np.testing.assert_array_equal(recorded.to_numpy(), table["reward"].iloc[1:].to_numpy())
+    best = table[table["chosen"]]
+    assert len(best) == 1
+    assert best["reward"].item() == table["reward"].iloc[1:].max()
+    assert generator.policy().identity == best["policy"].item()
+    assert len(loads) == 1, "the judge stayed in memory"
+
+    # The rewards are those that the same weights get outside training.
+    again = make()
+    again(toy.generator())
+    again._generator = generator
+    assert again.reward(99) == best["reward"].item()
+    assert len(loads) == 1, "nothing was judged a second time"
+
+
+def test_a_second_training_judges_nothing_again_and_gives_the_same(
+    toy: Toy, make: Callable[..., CheckpointValidation], loads: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logs = []
+    sampled: list[int] = []
+    sample = module.sample_items
+    monkeypatch.setattr(module, "sample_items", lambda generator, items: sampled.append(1) or sample(generator, items))
+    for _ in range(2):
+        generator = toy.generator()
+        validation = make()
+        log = train_on_pairs(
+            generator,
+            toy.pairs,
+            toy.latents,
+            toy.conditions,
+            toy.parameters(checkpoint_every=3),
+            validate=validation(generator),
+        )
+        logs.append((log, validation.table(log), len(loads), len(sampled)))
+    pd.testing.assert_frame_equal(logs[0][0], logs[1][0])
+    pd.testing.assert_frame_equal(logs[0][1], logs[1][1])
+    assert logs[0][2] == 3, "the judge was freed and loaded for each of the original and two checkpoints"
+    assert logs[0][2:] == logs[1][2:]
+
+
+def test_a_killed_training_keeps_what_was_judged(
+    toy: Toy, make: Callable[..., CheckpointValidation], loads: list[str], tmp_path: Path
+) -> None:
+    class Killed(Exception):
+        pass
+
+    parameters = toy.parameters(checkpoint_every=2)
+    arguments = (toy.pairs, toy.latents, toy.conditions, parameters)
+    whole_generator = toy.generator()
+    whole_validation = make()
+    whole = train_on_pairs(whole_generator, *arguments, validate=whole_validation(whole_generator))
+    expected = whole_validation.table(whole)
+
+    generator, validation = toy.generator(), make()
+    judge = validation(generator)
+
+    def killed(step: int) -> float:
+        if step == 4:
+            raise Killed
+        return judge(step)
+
+    with pytest.raises(Killed):
+        train_on_pairs(generator, *arguments, checkpoint=tmp_path / "state.safetensors", validate=killed)
+    loads.clear()
+    generator, validation = toy.generator(), make()
+    steps: list[int] = []
+    judge = validation(generator)
+    log = train_on_pairs(
+        generator,
+        *arguments,
+        checkpoint=tmp_path / "state.safetensors",
+        validate=lambda step: steps.append(step) or judge(step),
+    )
+    assert steps == [4, 6]
+    assert loads == [], "the uninterrupted training had judged the same weights"
+    pd.testing.assert_frame_equal(validation.table(log), expected)
+    assert generator.policy().identity == whole_generator.policy().identity
+
+
+def test_another_training_has_results_of_its_own(toy: Toy, make: Callable[..., CheckpointValidation]) -> None:
+    places = set()
+    for validation in (make(), make(PAIRS.assign(winner_video_id="x")), make(seed=31)):
+        validation(toy.generator())
+        places.add(validation._record(0))
+    assert len(places) == 3
+    for place in places:
+        assert json.loads(place.read_text())["step"] == 0
+
+
+def test_threads_and_kernels_are_as_training_left_them(toy: Toy, make: Callable[..., CheckpointValidation]) -> None:
+    before, generator = torch.get_num_threads(), toy.generator()
+    try:
+        torch.set_num_threads(2)
+        torch.use_deterministic_algorithms(True)
+        make()(generator)
+        assert torch.get_num_threads() == 2
+        assert torch.are_deterministic_algorithms_enabled()
+    finally:
+        torch.set_num_threads(before)
+        torch.use_deterministic_algorithms(False)
+
+
+def test_a_training_without_validation_has_an_empty_table() -> None:
+    assert ValidationLog.validate(no_validation()).empty
