@@ -70,7 +70,9 @@ def test_mlflow_has_one_run_with_everything(finished):
     assert tags["kedro.pipelines"] == "toy"
     assert tags["version.torch"]
     [artifacts] = (folder / "mlartifacts").glob("*/artifacts")
-    assert {path.name for path in artifacts.iterdir()} == {"clip_index.parquet", "metrics.json", "report.json"}
+    assert {path.name for path in artifacts.iterdir()} == {
+        *("clip_index.parquet", "metrics.json", "report.json", "lineage")
+    }
 
 
 def test_tracebacks_go_to_the_log_file_and_nothing_else_is_left(finished):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import math
 import os
 import platform
 import re
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from time import time
@@ -14,12 +16,21 @@ from typing import TYPE_CHECKING, Any
 
 from kedro.config import MissingConfigException
 from kedro.framework.hooks import hook_impl
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel
 
-from vr_pipeline.config import Parameters
 from vr_pipeline.errors import InputError
 from vr_pipeline.hooks.records import NodeRecordHook
 from vr_pipeline.hooks.summary import peak_memory_gib, stored_at
+from vr_pipeline.lineage.models import model_entry, register, score_sources
+from vr_pipeline.lineage.record import RECORD_FOLDER, RunRecorder
+from vr_pipeline.lineage.runs import INPUT, OUTPUT, link_sources
+from vr_pipeline.lineage.tracking import (
+    CONFIGURATION_FILE,
+    MlflowConfiguration,
+    connect,
+    first_line,
+    read_configuration,
+)
 
 if TYPE_CHECKING:
     from kedro.framework.context import KedroContext
@@ -29,7 +40,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-CONFIGURATION_FILE = "conf/<env>/mlflow.yml"
 CURVES = "training_log_"
 _PLACE = "place"
 _VALUE_LENGTH = 6000
@@ -37,20 +47,12 @@ _TAG_LENGTH = 5000
 _PARAMETERS_A_CALL, _METRICS_A_CALL = 100, 1000
 
 
-class MlflowConfiguration(Parameters):
-    """The content of conf/<env>/mlflow.yml."""
-
-    enabled: bool = Field(default=True, description="whether runs are recorded")
-    tracking_uri: str = Field(default="sqlite:///mlflow.db", description="relative SQLite files start at the project")
-    experiment: str = Field(default="vr_pipeline", min_length=1, description="experiment that holds the runs")
-    artifacts: str = Field(default="mlartifacts", description="folder or address for files of a new experiment")
-
-
 class MlflowHook:
-    """Records parameters, metrics, curves and marked files.
+    """Records parameters, metrics, curves, marked files, and what the results came from.
 
     Catalog entries choose: ``metadata: {mlflow: true}`` stores the file or folder as an artifact,
-    ``metadata: {mlflow: {metrics: true}}`` turns the numbers of a JSON dataset into metrics (and stores the file).
+    ``metadata: {mlflow: {metrics: true}}`` turns the numbers of a JSON dataset into metrics (and stores the file),
+    ``metadata: {mlflow: {model: NAME, ...}}`` registers a model (:mod:`vr_pipeline.lineage.models`).
     Tables named ``training_log_*`` become curves over their column ``step``.
 
     Args:
@@ -61,54 +63,63 @@ class MlflowHook:
         self._nodes = nodes
         self._configuration = MlflowConfiguration(enabled=False)
         self._project = Path()
+        self._loader: Any = None
         self._client: MlflowClient | None = None
+        self._experiment = ""
         self._run_id = ""
+        self._recorder: RunRecorder | None = None
         self._environment: dict[str, str | None] = {}
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
         self._project = Path(context.project_path)
+        self._loader = context.config_loader
         try:
             settings = dict(context.config_loader["mlflow"])
         except MissingConfigException:
             settings = {"enabled": False}
-        try:
-            self._configuration = MlflowConfiguration.model_validate(settings)
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise InputError(
-                f"{first['msg']} (got {first['input']!r})",
-                remedy="correct the file",
-                file=CONFIGURATION_FILE,
-                field=".".join(str(part) for part in first["loc"]),
-            ) from error
+        self._configuration = read_configuration(settings)
 
     @hook_impl
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol) -> None:
-        self._client, self._run_id = None, ""
+        self._client, self._run_id, self._recorder = None, "", None
         if not self._configuration.enabled:
             return
-        from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
 
-        uri = anchored_uri(self._configuration.tracking_uri, self._project)
+        # Before anything is hashed: a server that is not there is told in seconds.
+        connection = connect(self._configuration, self._project)
+        if connection.offline:
+            logger.warning(
+                "The MLflow server does not answer: the run is recorded here until 'kedro lineage upload' sends it."
+            )
+        names = list(run_params.get("pipeline_names") or ["__default__"])
+        flat = _flat_parameters(pipeline, catalog)
+        recorder = self._recorder_of(names, pipeline, run_params.get("env"))
+        record = recorder.start(flat)
+        inputs = recorder.hashes("inputs")
+        tags = self._tags(run_params, names, recorder)
+        client, experiment = connection.client, connection.experiment
         try:
-            client = MlflowClient(tracking_uri=uri)
-            experiment = self._experiment(client)
-            names = ",".join(run_params.get("pipeline_names") or ["__default__"])
-            tags = self._tags(run_params, names)
             _close_dead_runs(client, experiment, tags[_PLACE])
-            run = client.create_run(experiment, tags=tags, run_name=f"{names} {run_params['run_id']}")
-            self._log_parameters(client, run.info.run_id, pipeline, catalog)
-        except MlflowException as error:
+            run_name = f"{','.join(names)} {run_params['run_id']}"
+            run_id = client.create_run(experiment, tags=tags, run_name=run_name).info.run_id
+            _log_parameters(client, run_id, flat)
+            link_sources(client, experiment, run_id, inputs)
+            with tempfile.TemporaryDirectory() as folder:
+                recorder.write_files(Path(folder))
+                recorder.write_record(Path(folder))
+                client.log_artifacts(run_id, folder, RECORD_FOLDER)
+        except (MlflowException, OSError) as error:
             raise InputError(
-                f"MLflow cannot record this run at {uri} ({first_line(error)})",
-                remedy="repair or move the database, or set enabled: false",
+                f"MLflow cannot record this run at {connection.uri} ({first_line(error)})",
+                remedy="repair or move the store, or set enabled: false",
                 file=CONFIGURATION_FILE,
             ) from error
-        self._client, self._run_id = client, run.info.run_id
+        logger.debug("Recording run %s of commit %s", run_id, record["code"]["commit"])
+        self._client, self._experiment, self._run_id, self._recorder = client, experiment, run_id, recorder
         # Workers and nodes that call MLflow themselves write into this run and start none of their own.
-        self._set_environment({"MLFLOW_TRACKING_URI": uri, "MLFLOW_RUN_ID": self._run_id})
+        self._set_environment({"MLFLOW_TRACKING_URI": connection.uri, "MLFLOW_RUN_ID": self._run_id})
 
     @hook_impl
     def after_pipeline_run(self, catalog: CatalogProtocol) -> None:
@@ -122,41 +133,31 @@ class MlflowHook:
             self._client.set_tag(self._run_id, "error", f"{type(error).__name__}: {error}"[:_TAG_LENGTH])
             self._close("KILLED" if isinstance(error, RunInterrupted) else "FAILED", catalog)
 
-    def _experiment(self, client: MlflowClient) -> str:
-        found = client.get_experiment_by_name(self._configuration.experiment)
-        if found is not None:
-            return str(found.experiment_id)
-        artifacts = self._configuration.artifacts
-        if "://" not in artifacts:
-            artifacts = (self._project / artifacts).resolve().as_uri()
-        return str(client.create_experiment(self._configuration.experiment, artifact_location=artifacts))
+    def _recorder_of(self, names: list[str], pipeline: Pipeline, environment: str | None) -> RunRecorder:
+        from kedro.framework.project import PACKAGE_NAME, pipelines
 
-    def _tags(self, run_params: Mapping[str, Any], names: str) -> dict[str, str]:
-        from vr_pipeline.lineage.provenance import dvc_state, git_state, machine, package_versions
+        package = importlib.import_module(str(PACKAGE_NAME))
+        source = Path(str(package.__file__)).resolve().parents[1]
+        return RunRecorder(
+            self._project, self._loader, names, pipeline, environment, dict(pipelines), package.__name__, source
+        )
+
+    def _tags(self, run_params: Mapping[str, Any], names: list[str], recorder: RunRecorder) -> dict[str, str]:
+        from vr_pipeline.lineage.provenance import dvc_state, package_versions
 
         run = {
             "kedro.run_id": run_params["run_id"],
-            "kedro.pipelines": names,
+            "kedro.pipelines": ",".join(names),
             "kedro.env": run_params.get("env") or "",
             _PLACE: f"{platform.node()}:{self._project}",
             "kedro.runtime_params": str(run_params.get("runtime_params") or {}),
         }
-        tags = {**run, **git_state(self._project), **dvc_state(self._project), **package_versions(), **machine()}
+        hashes = {f"{INPUT}{name}": md5 for name, md5 in recorder.hashes("inputs").items()}
+        seeds = {f"seed.{name}": value for name, value in recorder.content["seeds"].items()}
+        lock = dvc_state(self._project, recorder.lock_file)
+        machine = recorder.content["machine"]
+        tags = {**run, **recorder.code.tags, **lock, **package_versions(), **machine, **seeds, **hashes}
         return {name: value[:_TAG_LENGTH] for name, value in tags.items()}
-
-    @staticmethod
-    def _log_parameters(client: MlflowClient, run_id: str, pipeline: Pipeline, catalog: CatalogProtocol) -> None:
-        from mlflow.entities import Param
-
-        inputs = sorted(name for name in pipeline.inputs() if name.startswith("params:"))
-        flat = {
-            name: value
-            for source in inputs
-            for name, value in flattened(catalog.load(source), source.removeprefix("params:"))
-        }
-        entries = [Param(metric_name(name), str(value)[:_VALUE_LENGTH]) for name, value in flat.items()]
-        for start in range(0, len(entries), _PARAMETERS_A_CALL):
-            client.log_batch(run_id, params=entries[start : start + _PARAMETERS_A_CALL])
 
     def _close(self, status: str, catalog: CatalogProtocol) -> None:
         """Record what finished nodes wrote, also of a run that failed later on."""
@@ -164,18 +165,43 @@ class MlflowHook:
             return
         from mlflow.exceptions import MlflowException
 
+        # The results themselves are safe in the catalog; losing their copy in the log must not fail the run.
         try:
             self._log_times()
-            for record in self._nodes.records.values():
-                for name in record.saved:
-                    self._log_dataset(name, catalog)
+            saved = [name for record in self._nodes.records.values() for name in record.saved]
+            for name in saved:
+                self._log_dataset(name, catalog)
+            self._log_lineage(saved, catalog, register_models=status == "FINISHED")
         except (MlflowException, OSError) as error:
-            # The results themselves are safe in the catalog; losing their copy in the log must not fail the run.
             logger.warning("MLflow could not record everything: %s", first_line(error))
-        finally:
+        try:
             self._client.set_terminated(self._run_id, status)
-            self._set_environment({})
-            self._client = None
+        except (MlflowException, OSError) as error:
+            logger.warning("MLflow could not close run %s: %s", self._run_id, first_line(error))
+        self._set_environment({})
+        self._client = None
+
+    def _log_lineage(self, saved: list[str], catalog: CatalogProtocol, *, register_models: bool) -> None:
+        """Hashes of what was written as tags, the record as a file, and models in the registry."""
+        if self._client is None or self._recorder is None:
+            return
+        metrics = {
+            name: dict(_numbers(catalog.load(name), name))
+            for name in saved
+            if isinstance(mark := mark_of(catalog, name), Mapping) and mark.get("metrics")
+        }
+        record = self._recorder.finish(saved, metrics)
+        inputs, outputs = self._recorder.hashes("inputs"), self._recorder.hashes("outputs")
+        record["models"] = list(_models(catalog, saved, {**inputs, **outputs}))
+        for name, md5 in outputs.items():
+            self._client.set_tag(self._run_id, f"{OUTPUT}{name}", md5)
+        with tempfile.TemporaryDirectory() as folder:
+            self._recorder.write_record(Path(folder))
+            self._client.log_artifacts(self._run_id, folder, RECORD_FOLDER)
+        if register_models:
+            for model in register(self._client, self._run_id, record, inputs):
+                name, _, version = model.partition("/")
+                self._client.set_tag(self._run_id, f"model.{name}", version)
 
     def _log_times(self) -> None:
         seconds = {f"seconds.{record.name}": record.seconds for record in self._nodes.records.values()}
@@ -186,12 +212,7 @@ class MlflowHook:
         if name.startswith(CURVES):
             self._log_curves(name.removeprefix(CURVES), catalog.load(name))
         if isinstance(marked, Mapping) and marked.get("metrics"):
-            numbers = {
-                key: float(value)
-                for key, value in flattened(catalog.load(name), name)
-                if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-            }
-            self._log_metrics(numbers)
+            self._log_metrics(dict(_numbers(catalog.load(name), name)))
         if marked and self._client is not None:
             place = stored_at(catalog, name)
             if place is not None and place.is_dir():
@@ -243,18 +264,47 @@ def _close_dead_runs(client: MlflowClient, experiment: str, place: str) -> None:
             client.set_terminated(run.info.run_id, "KILLED")
 
 
+def _flat_parameters(pipeline: Pipeline, catalog: CatalogProtocol) -> dict[str, Any]:
+    """Every parameter that the run uses by dotted name, with defaults filled in."""
+    inputs = sorted(name for name in pipeline.inputs() if name.startswith("params:"))
+    return {
+        name: value
+        for source in inputs
+        for name, value in flattened(catalog.load(source), source.removeprefix("params:"))
+    }
+
+
+def _log_parameters(client: MlflowClient, run_id: str, flat: Mapping[str, Any]) -> None:
+    from mlflow.entities import Param
+
+    entries = [Param(metric_name(name), str(value)[:_VALUE_LENGTH]) for name, value in flat.items()]
+    for start in range(0, len(entries), _PARAMETERS_A_CALL):
+        client.log_batch(run_id, params=entries[start : start + _PARAMETERS_A_CALL])
+
+
+def _numbers(content: Any, prefix: str) -> Iterator[tuple[str, float]]:
+    """The finite numbers of a JSON document by dotted name."""
+    for key, value in flattened(content, prefix):
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+            yield key, float(value)
+
+
+def _models(catalog: CatalogProtocol, saved: list[str], hashes: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    """Entries of the record for the models that this run wrote or measured."""
+    for name in hashes:
+        mark = mark_of(catalog, name)
+        if isinstance(mark, Mapping) and mark.get("model"):
+            origins = {origin for origin, _ in score_sources(mark)} & set(saved)
+            contents = {origin: catalog.load(origin) for origin in origins}
+            entry = model_entry(name, mark, hashes, contents, saved=name in saved)
+            if entry is not None:
+                yield entry
+
+
 def mark_of(catalog: CatalogProtocol, name: str) -> Any:
     """What a catalog entry's metadata say under ``mlflow``; None without any."""
     metadata = getattr(catalog.get(name), "metadata", None)
     return metadata.get("mlflow") if isinstance(metadata, Mapping) else None
-
-
-def anchored_uri(uri: str, project: Path) -> str:
-    """A tracking address whose relative SQLite file starts at the project, wherever the command was typed."""
-    prefix = "sqlite:///"
-    if uri.startswith(prefix) and not uri.startswith(prefix + "/"):
-        return f"{prefix}{(project / uri.removeprefix(prefix)).as_posix()}"
-    return uri
 
 
 def flattened(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
@@ -276,8 +326,3 @@ def flattened(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
 def metric_name(name: str) -> str:
     """A name that MLflow accepts: letters, digits and ``_-./ :``, at most 250 characters."""
     return re.sub(r"[^\w\-./ :]", "_", name)[:250]
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's text, or its type where it has none."""
-    return str(error).strip().partition("\n")[0] or type(error).__name__

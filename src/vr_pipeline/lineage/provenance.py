@@ -1,4 +1,4 @@
-"""The state of code, data and machine at the start of a run, as short strings."""
+"""The state of code, data and machine at the start of a run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 _PACKAGES = (
     "vr_pipeline",
@@ -22,58 +26,135 @@ _PACKAGES = (
     "pandas",
     "pyarrow",
 )
+_DATA = "data/"
+_LARGEST_NEW_FILE = 1 << 20
+"""Untracked files above this many bytes are named, not recorded."""
 
 
-def _git(project: Path, *arguments: str) -> str | None:
-    """Output of a git command in the project; None without git, or outside a repository."""
+def git(project: Path, *arguments: str, **environment: str) -> str | None:
+    """Output of a git command in the project; None without git, outside a repository, or where it fails."""
     try:
-        done = subprocess.run(["git", *arguments], cwd=project, capture_output=True, text=True, check=True, timeout=60)
+        done = subprocess.run(
+            ["git", *arguments],
+            cwd=project,
+            capture_output=True,
+            check=True,
+            timeout=120,
+            env={**os.environ, **environment},
+        )
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip()
+    return done.stdout.decode("utf-8", errors="surrogateescape")
 
 
-def git_state(project: Path) -> dict[str, str]:
-    """Commit, and whether tracked files differ from it; empty outside a repository."""
-    commit = _git(project, "rev-parse", "HEAD")
+@dataclass(frozen=True)
+class Code:
+    """The project's files against git.
+
+    Args:
+        commit: the commit that is checked out; empty outside a repository.
+        changes: a patch from the commit to the files as they are, which ``git apply`` takes; empty if there are none.
+        changed: paths that the patch is about.
+        left_out: new files too large for the patch.
+    """
+
+    commit: str = ""
+    changes: str = ""
+    changed: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def dirty(self) -> bool:
+        return bool(self.changed or self.left_out)
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """As tags of a run; empty outside a repository."""
+        return {"git.commit": self.commit, "git.dirty": str(self.dirty).lower()} if self.commit else {}
+
+
+def code_state(project: Path, results: Iterable[str] = ()) -> Code:
+    """Commit, and what differs from it, with new files that git does not ignore.
+
+    Not counted as changes: ``results``, which runs write themselves, dvc.lock, and new files below data/, whose
+    content is followed by hashes.
+
+    Args:
+        project: a folder in a repository.
+        results: paths relative to the project.
+    """
+    commit = git(project, "rev-parse", "HEAD")
     if commit is None:
-        return {}
-    changes = _git(project, "status", "--porcelain", "--untracked-files=no")
-    return {"git.commit": commit, "git.dirty": str(bool(changes)).lower()}
+        return Code()
+    own = {*results, "dvc.lock"}
+    listed = git(project, "-c", "core.quotePath=false", "diff", "HEAD", "--name-only", "--relative", "-z") or ""
+    known = [path for path in listed.split("\0") if path and path not in own and Path(path).name != "dvc.lock"]
+    others = git(project, "ls-files", "--others", "--exclude-standard", "-z") or ""
+    new = [path for path in others.split("\0") if path and path not in own and not path.startswith(_DATA)]
+    new = [path for path in new if Path(path).name != "dvc.lock" and (project / path).is_file()]
+    large = [path for path in new if (project / path).stat().st_size > _LARGEST_NEW_FILE]
+    changed = sorted({*known, *new} - set(large))
+    return Code(commit.strip(), _patch(project, changed) if changed else "", tuple(changed), tuple(large))
 
 
-def dvc_state(project: Path) -> dict[str, str]:
+def _patch(project: Path, paths: list[str]) -> str:
+    """The patch, made in an index of its own: that of the user stays as it is."""
+    with tempfile.TemporaryDirectory() as folder:
+        index = {"GIT_INDEX_FILE": str(Path(folder) / "index"), "GIT_LITERAL_PATHSPECS": "1"}
+        git(project, "read-tree", "HEAD", **index)
+        git(project, "add", "--all", "--force", "--", *paths, **index)
+        return git(project, "diff", "--cached", "--binary", "HEAD", **index) or ""
+
+
+def dvc_state(project: Path, lock: Path | None = None) -> dict[str, str]:
     """SHA-256 of dvc.lock, which holds the hashes of every tracked input and output; empty where there is none."""
-    lock = project / "dvc.lock"
+    lock = lock or project / "dvc.lock"
     return {"dvc.lock.sha256": hashlib.sha256(lock.read_bytes()).hexdigest()} if lock.is_file() else {}
 
 
 def package_versions() -> dict[str, str]:
-    """Versions of the packages that determine results."""
-    versions = {}
-    for package in _PACKAGES:
-        try:
-            versions[f"version.{package}"] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
+    """Versions of the packages that determine results, as tags."""
+    installed = all_packages()
+    return {f"version.{name}": installed[name] for name in _PACKAGES if name in installed}
+
+
+def all_packages() -> dict[str, str]:
+    """Every installed package and its version, by name."""
+    found: dict[str, str] = {}
+    for distribution in importlib.metadata.distributions():
+        name = distribution.metadata["Name"]
+        if name:
+            found.setdefault(name, distribution.version)
+    return dict(sorted(found.items(), key=lambda pair: pair[0].lower()))
 
 
 def machine() -> dict[str, str]:
-    """Python, operating system, processor, cores, and GPUs where the NVIDIA tools see any. Does not load torch."""
+    """Python, operating system, processor, cores, memory, and GPUs with their driver. Does not load torch."""
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
+        "cpu": _cpu_name(),
         "cpu.cores": str(os.cpu_count()),
+        "memory.gib": _memory_gib(),
         "gpu": "; ".join(gpu_names()) or "none",
     }
 
 
+def seeds(parameters: Mapping[str, Any]) -> dict[str, str]:
+    """Parameters that fix random numbers, by dotted name: keys ``seed``, ``..._seed`` and ``salt``."""
+    found = {}
+    for key, value in parameters.items():
+        last = key.rpartition(".")[2]
+        if last in {"seed", "salt"} or last.endswith("_seed"):
+            found[key] = str(value)
+    return found
+
+
 def gpu_names() -> list[str]:
-    """Names of the GPUs that nvidia-smi lists; empty where it is not installed."""
+    """Names and driver of the GPUs that nvidia-smi lists; empty where it is not installed."""
     try:
         listing = subprocess.run(
-            ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"],
+            ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"],
             capture_output=True,
             text=True,
             check=True,
@@ -82,3 +163,18 @@ def gpu_names() -> list[str]:
     except (OSError, subprocess.SubprocessError):
         return []
     return [line.strip() for line in listing.stdout.splitlines() if line.strip()]
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
+
+
+def _memory_gib() -> str:
+    if not hasattr(os, "sysconf"):
+        return "unknown"
+    return f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.1f}"

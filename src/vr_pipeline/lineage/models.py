@@ -1,0 +1,156 @@
+"""Registered models: which versions exist of what content, which is best, and what they were made from.
+
+A catalog entry asks for it::
+
+    metadata:
+      mlflow:
+        model: policy_mpo                               # name in the registry
+        score: [training_log_mpo:validation_reward, evaluation_metrics:policies.mpo.judge.total.mean]
+        comparable: [reward_weights]
+
+``score`` names where the figure is found, first choice first: a column of a table (its largest number) or a dotted key
+of a JSON document. Figures are compared only between versions whose ``comparable`` datasets have the same content: a
+reward under other weights is another unit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from vr_pipeline.identifiers import content_hash
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+BEST = "best"
+MD5, SCORE, SCORED_BY, RULER, CHOICE = "dvc.md5", "score", "score.source", "score.ruler", "score.choice"
+
+
+def score_sources(mark: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Dataset and column or key of each possible figure, first choice first."""
+    listed = mark.get("score") or []
+    places = [listed] if isinstance(listed, str) else listed
+    return [(place.partition(":")[0], place.partition(":")[2]) for place in places]
+
+
+def figure(content: Any, place: str) -> float | None:
+    """The figure at ``place`` of a loaded dataset; None if it is not there or not finite."""
+    if hasattr(content, "columns"):
+        if place not in content.columns:
+            return None
+        value: Any = content[place].max()
+    else:
+        value = content
+        for key in place.split("."):
+            value = value.get(key) if isinstance(value, Mapping) else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if math.isfinite(value) else None
+
+
+def model_entry(
+    dataset: str, mark: Mapping[str, Any], hashes: Mapping[str, str], contents: Mapping[str, Any], saved: bool
+) -> dict[str, Any] | None:
+    """What a run's record says of a model; None if its content is unknown or nothing about it is new.
+
+    Args:
+        dataset: name in the catalog.
+        mark: its metadata, see the module.
+        hashes: dataset to MD5, of what the run read and wrote.
+        contents: datasets that the run wrote and that may hold figures.
+        saved: whether the run wrote the model itself.
+    """
+    if dataset not in hashes:
+        return None
+    known = (
+        (choice, f"{origin}:{place}", found)
+        for choice, (origin, place) in enumerate(score_sources(mark))
+        if origin in contents and (found := figure(contents[origin], place)) is not None
+    )
+    choice, source, score = next(known, (0, "", None))
+    if not saved and score is None:
+        return None
+    ruler = content_hash("ruler", source, *(f"{name}={hashes.get(name, '')}" for name in mark.get("comparable", ())))
+    return {
+        "name": str(mark["model"]),
+        "dataset": dataset,
+        "md5": hashes[dataset],
+        "saved": saved,
+        "score": score,
+        "source": source,
+        "ruler": ruler,
+        "choice": choice,
+    }
+
+
+def register(client: MlflowClient, run_id: str, record: Mapping[str, Any], inputs: Mapping[str, str]) -> list[str]:
+    """Register the models of a run and point the alias ``best`` where it belongs.
+
+    Args:
+        client: of the store that has the run.
+        run_id: the run.
+        record: its record.
+        inputs: dataset to MD5 of what it began with, for the version's tags.
+
+    Returns:
+        ``name/version`` of each model of the run.
+
+    Raises:
+        MlflowException: the registry cannot be used.
+    """
+    touched = []
+    for entry in record.get("models", ()):
+        version = _version(client, run_id, entry, record, inputs)
+        if version is None:
+            continue
+        touched.append(f"{version.name}/{version.version}")
+        # A validated reward, once known, is not replaced by the evaluation's.
+        if entry["score"] is not None and entry["choice"] <= int(version.tags.get(CHOICE, entry["choice"])):
+            tags = {SCORE: repr(entry["score"]), SCORED_BY: entry["source"], RULER: entry["ruler"]}
+            for name, value in {**tags, CHOICE: str(entry["choice"])}.items():
+                client.set_model_version_tag(version.name, version.version, name, value)
+            _point_to_best(client, version.name, entry["ruler"])
+    return touched
+
+
+def versions(client: MlflowClient, name: str) -> list[ModelVersion]:
+    """All versions of a registered model, oldest first."""
+    found = client.search_model_versions(f"name = '{name}'", max_results=1000)
+    return sorted(found, key=lambda version: int(version.version))
+
+
+def _version(
+    client: MlflowClient, run_id: str, entry: Mapping[str, Any], record: Mapping[str, Any], inputs: Mapping[str, str]
+) -> ModelVersion | None:
+    """The version with this content; made if the run wrote it and there is none."""
+    name = entry["name"]
+    same = [version for version in versions(client, name) if version.tags.get(MD5) == entry["md5"]]
+    if same or not entry["saved"]:
+        return same[-1] if same else None
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.get_registered_model(name)
+    except MlflowException:
+        client.create_registered_model(name)
+    tags = {MD5: entry["md5"], "git.commit": record["code"]["commit"], "dataset": entry["dataset"]}
+    tags |= {f"input.{dataset}": md5 for dataset, md5 in inputs.items()}
+    made: ModelVersion = client.create_model_version(
+        name, source=f"runs:/{run_id}/{entry['dataset']}", run_id=run_id, tags={k: v for k, v in tags.items() if v}
+    )
+    return made
+
+
+def _point_to_best(client: MlflowClient, name: str, ruler: str) -> None:
+    best = best_version(versions(client, name), ruler)
+    if best is not None:
+        client.set_registered_model_alias(name, BEST, best.version)
+
+
+def best_version(candidates: Sequence[ModelVersion], ruler: str) -> ModelVersion | None:
+    """The version with the highest score by one ruler, the oldest of equals; None if none was measured so."""
+    measured = [version for version in candidates if version.tags.get(RULER) == ruler and SCORE in version.tags]
+    return max(measured, key=lambda version: (float(version.tags[SCORE]), -int(version.version)), default=None)

@@ -1,0 +1,214 @@
+"""What a run leaves behind so that it can be traced and repeated: one JSON document, and files beside it.
+
+The document (``lineage/record.json`` of the run) describes each stage that ran as dvc.lock would: command, hashes of
+dependencies, parameters, hashes of outputs. Hashes are DVC's whether or not DVC started the run.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from vr_pipeline.errors import InputError
+from vr_pipeline.lineage import provenance
+from vr_pipeline.lineage.hashes import Digest, digest, ignored_names
+from vr_pipeline.lineage.project import BASE, LOCK_FILE, ProjectStages, parts_of, project_stages, stages_file
+
+if TYPE_CHECKING:
+    from kedro.config import AbstractConfigLoader
+    from kedro.pipeline import Pipeline
+
+logger = logging.getLogger(__name__)
+
+RECORD_FOLDER = "lineage"
+RECORD, PATCH = "record.json", "changes.patch"
+VERSION = 1
+
+
+def run_environment(project: Path, name: str | None) -> str:
+    """The committed environment behind a run's: personal settings of conf/local are none that others have."""
+    return name if name and name != "local" and (project / "conf" / name).is_dir() else BASE
+
+
+class RunRecorder:
+    """Builds the record of one run.
+
+    Args:
+        project: the project's folder.
+        loader: the run's configuration.
+        names: pipelines that the user asked for.
+        pipeline: the nodes that run.
+        environment: configuration environment, None for the default.
+        registered: all pipelines of the project.
+        package: name of the project's package.
+        source: folder that holds the package.
+    """
+
+    def __init__(
+        self,
+        project: Path,
+        loader: AbstractConfigLoader,
+        names: Iterable[str],
+        pipeline: Pipeline,
+        environment: str | None,
+        registered: Mapping[str, Pipeline],
+        package: str,
+        source: Path,
+    ) -> None:
+        self.project, self.loader, self.pipeline = project, loader, pipeline
+        self.names, self.environment = list(names), run_environment(project, environment)
+        self.ignored = ignored_names(project)
+        parts = {part: own for name in self.names for part, own in parts_of(registered, name).items()}
+        running = {node.name for node in pipeline.nodes}
+        self.nodes = {part: {node.name for node in own.nodes} for part, own in parts.items()}
+        wanted = {part: own for part, own in parts.items() if self.nodes[part] & running}
+        self.derived: ProjectStages | None = None
+        try:
+            self.derived = project_stages(project, loader, wanted, self.environment, package, source)
+        except InputError as error:
+            logger.warning("The lineage of this run is not complete: %s", error)
+        self.known: dict[str, Digest] = {}
+        self.content: dict[str, Any] = {}
+        self.code = provenance.Code()
+
+    def start(self, flat_parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """The record before anything has run: code, data that it begins with, settings, machine.
+
+        Args:
+            flat_parameters: parameters by dotted name, with defaults filled in.
+        """
+        stages = self.derived.stages if self.derived else {}
+        results = [output.path for stage in stages.values() for output in stage.outputs.values()]
+        self.code = provenance.code_state(self.project, results)
+        made = set(results)
+        for stage in stages.values():
+            for path in stage.dependencies:
+                if path not in made:
+                    self._digest(path)
+        lock = self.lock_file
+        self.content = {
+            "version": VERSION,
+            "pipelines": self.names,
+            "environment": self.environment,
+            "code": {
+                "commit": self.code.commit,
+                "dirty": self.code.dirty,
+                "changed": list(self.code.changed),
+                "left_out": list(self.code.left_out),
+            },
+            "dvc_lock": {"path": lock.relative_to(self.project).as_posix(), **provenance.dvc_state(self.project, lock)},
+            "parameters": self._raw_parameters(),
+            "seeds": provenance.seeds(flat_parameters),
+            "machine": provenance.machine(),
+            "packages": provenance.all_packages(),
+            "stages": {},
+            "metrics": {},
+            "models": [],
+        }
+        self._describe(set())
+        return self.content
+
+    def finish(self, saved: Iterable[str], metrics: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+        """The record after the run.
+
+        Args:
+            saved: datasets that were written.
+            metrics: dataset to its numbers by dotted name, of those that were written.
+        """
+        written = set(saved)
+        nodes = {node.name for node in self.pipeline.nodes if set(node.outputs) <= written}
+        stages = self.derived.stages if self.derived else {}
+        for stage in stages.values():
+            for dataset, output in stage.outputs.items():
+                if dataset in written:
+                    self._digest(output.path)
+        self._describe(nodes)
+        self.content["metrics"] = {name: dict(values) for name, values in metrics.items()}
+        return self.content
+
+    @property
+    def lock_file(self) -> Path:
+        """Where DVC keeps the lock of the run's environment."""
+        return stages_file(self.project, self.environment).with_name(LOCK_FILE)
+
+    def write_files(self, folder: Path) -> None:
+        """Write what is known at the start: the patch, the configuration, the packages and dvc.lock."""
+        if self.code.changes:
+            (folder / PATCH).write_bytes(self.code.changes.encode("utf-8", errors="surrogateescape"))
+        packages = "".join(f"{name}=={version}\n" for name, version in self.content["packages"].items())
+        (folder / "packages.txt").write_text(packages, encoding="utf-8")
+        resolved = {kind: self._section(kind) for kind in ("globals", "parameters", "catalog", "runner", "mlflow")}
+        text = yaml.safe_dump(json.loads(json.dumps(resolved, default=str)), sort_keys=True, allow_unicode=True)
+        (folder / "configuration.yml").write_text(text, encoding="utf-8")
+        if self.lock_file.is_file():
+            (folder / LOCK_FILE).write_bytes(self.lock_file.read_bytes())
+
+    def write_record(self, folder: Path) -> None:
+        """Write the record as it is now."""
+        text = json.dumps(self.content, indent=1, ensure_ascii=False)
+        (folder / RECORD).write_text(text + "\n", encoding="utf-8")
+
+    def hashes(self, role: str) -> dict[str, str]:
+        """Dataset to MD5: of ``inputs`` that the run began with, or of ``outputs`` that it wrote."""
+        found: dict[str, str] = {}
+        stages = self.derived.stages if self.derived else {}
+        made = {dataset for stage in stages.values() for dataset in stage.outputs}
+        for stage in stages.values():
+            for dataset, path in stage.inputs.items():
+                if role == "inputs" and dataset not in made and path in self.known:
+                    found[dataset] = self.known[path].md5
+            for dataset, output in stage.outputs.items():
+                if role == "outputs" and output.path in self.known:
+                    found[dataset] = self.known[output.path].md5
+        return found
+
+    def _digest(self, path: str) -> None:
+        found = digest(self.project / path, self.ignored)
+        if found is not None:
+            self.known[path] = found
+
+    def _describe(self, finished: set[str]) -> None:
+        for name, stage in (self.derived.stages if self.derived else {}).items():
+            dependencies = [self.known[path].to_lock(path) for path in stage.dependencies if path in self.known]
+            outputs = [out.path for out in stage.outputs.values() if out.path in self.known]
+            places = {path: dataset for dataset, path in stage.inputs.items()}
+            places |= {output.path: dataset for dataset, output in stage.outputs.items()}
+            self.content["stages"][name] = {
+                "cmd": stage.command,
+                "complete": self.nodes[name] <= finished,
+                "deps": sorted(dependencies, key=lambda entry: str(entry["path"])),
+                "params": {file: self._values(keys, file) for file, keys in sorted(stage.parameters.items())},
+                "outs": [self.known[path].to_lock(path) for path in sorted(outputs)],
+                "datasets": places,
+            }
+
+    def _values(self, keys: Iterable[str], file: str) -> dict[str, Any]:
+        """What the run saw under the keys, which a command line may have changed."""
+        section = "catalog" if "catalog" in file else "parameters"
+        return {key: _dig(self._section(section), key) for key in keys}
+
+    def _section(self, kind: str) -> dict[str, Any]:
+        from kedro.config import MissingConfigException
+
+        try:
+            return dict(self.loader[kind])
+        except (MissingConfigException, KeyError):
+            return {}
+
+    def _raw_parameters(self) -> dict[str, Any]:
+        """The blocks of parameters that the run uses, as written, with what the command line put in their place."""
+        given = self._section("parameters")
+        used = {name.removeprefix("params:").partition(".")[0] for name in self.pipeline.inputs() if "params:" in name}
+        return json.loads(json.dumps({name: given[name] for name in sorted(used & set(given))}, default=str))
+
+
+def _dig(content: Mapping[str, Any], key: str) -> Any:
+    value: Any = content
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value

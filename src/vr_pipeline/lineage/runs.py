@@ -1,0 +1,225 @@
+"""Recorded runs, and finding the one that made a given content."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vr_pipeline.errors import InputError
+from vr_pipeline.lineage.hashes import digest, ignored_names
+from vr_pipeline.lineage.models import versions
+from vr_pipeline.lineage.record import PATCH, RECORD, RECORD_FOLDER
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+INPUT, OUTPUT, SOURCE = "input.", "output.", "source."
+"""Prefixes of tags: MD5 of what a run read and wrote by dataset, and the run that an input came from."""
+_SHORTEST_PREFIX = 4
+
+
+@dataclass(frozen=True)
+class Run:
+    """A recorded run.
+
+    Args:
+        id: in MLflow.
+        name: in MLflow.
+        status: FINISHED, FAILED, KILLED or RUNNING.
+        started: UTC.
+        tags, parameters, metrics: as MLflow has them, metrics with their last values.
+        record: see :mod:`vr_pipeline.lineage.record`; empty for runs without one.
+    """
+
+    id: str
+    name: str
+    status: str
+    started: datetime
+    tags: Mapping[str, str] = field(default_factory=dict)
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def short(self) -> str:
+        """The first eight characters of the identifier, which the commands take."""
+        return self.id[:8]
+
+    @property
+    def commit(self) -> str:
+        """The commit it ran at, shortened, with a star if files differed from it."""
+        commit = self.tags.get("git.commit", "")[:8] or "no commit"
+        return f"{commit}*" if self.tags.get("git.dirty") == "true" else commit
+
+    def stages(self) -> dict[str, dict[str, Any]]:
+        """Stages by name, in the order in which they ran."""
+        return dict(self.record.get("stages", {}))
+
+
+def link_sources(client: MlflowClient, experiment: str, run_id: str, inputs: Mapping[str, str]) -> dict[str, str]:
+    """Tag a run with the runs that made what it began with.
+
+    Args:
+        client: of the store that has the run.
+        experiment: the experiment to look in.
+        run_id: the run.
+        inputs: dataset to MD5.
+
+    Returns:
+        dataset to run, of those inputs that a recorded run wrote.
+    """
+    found = {}
+    for dataset, md5 in sorted(inputs.items()):
+        makers = _makers(client, experiment, dataset, md5)
+        earlier = [run for run in makers if run.info.run_id != run_id]
+        if earlier:
+            found[dataset] = str(earlier[0].info.run_id)
+            client.set_tag(run_id, f"{SOURCE}{dataset}", found[dataset])
+    return found
+
+
+def _makers(client: MlflowClient, experiment: str, dataset: str, md5: str) -> list[Any]:
+    """Runs that wrote this content, newest first."""
+    query = f"tags.`{OUTPUT}{dataset}` = '{md5}'"
+    return list(client.search_runs([experiment], query, order_by=["attributes.start_time DESC"], max_results=20))
+
+
+class RunStore:
+    """The runs of one experiment.
+
+    Args:
+        client: of the store.
+        experiment: identifier of the experiment.
+        project: folder of the project, for files named instead of runs.
+    """
+
+    def __init__(self, client: MlflowClient, experiment: str, project: Path) -> None:
+        self.client, self.experiment, self.project = client, experiment, project
+        self.get = lru_cache(maxsize=512)(self._get)
+
+    def find(self, text: str) -> Run:
+        """A run by its identifier, the beginning of it, its name, ``latest``, a model or a file.
+
+        Models are ``name``, ``name@alias``, ``name/version`` or ``models:/...``; a bare name is its alias ``best``, or
+        the newest version. A file or folder stands for the newest run that wrote its content.
+
+        Raises:
+            InputError: nothing, or more than one run, answers to the text.
+        """
+        if (version := self.model(text)) is not None:
+            return self.get(str(version.run_id))
+        if (made := self._of_file(text)) is not None:
+            return made
+        runs = list(self.all())
+        if text == "latest" and runs:
+            return self.get(runs[0].id)
+        named = [run for run in runs if run.id == text or run.name == text]
+        if not named and len(text) >= _SHORTEST_PREFIX:
+            named = [run for run in runs if run.id.startswith(text)]
+        if len(named) != 1:
+            problem = f"{len(named)} runs answer to '{text}'" if named else f"there is no run or model '{text}'"
+            known = ", ".join(f"{run.short} ({run.name})" for run in runs[:5]) or "none recorded yet"
+            raise InputError(problem, remedy=f"name one run; the newest are {known}")
+        return self.get(named[0].id)
+
+    def all(self) -> Iterator[Run]:
+        """Runs without their records, newest first."""
+        token = None
+        while True:
+            page = self.client.search_runs(
+                [self.experiment], order_by=["attributes.start_time DESC"], max_results=500, page_token=token
+            )
+            yield from (_run(found, {}) for found in page)
+            token = page.token
+            if not token:
+                return
+
+    def maker(self, dataset: str, md5: str, reader: Run) -> Run | None:
+        """The run that a reader's input came from: the one it names, else the newest that wrote the content."""
+        named = reader.tags.get(f"{SOURCE}{dataset}")
+        if reader.tags.get(f"{INPUT}{dataset}") == md5 and named:
+            return self.get(named)
+        makers = _makers(self.client, self.experiment, dataset, md5)
+        earlier = [run for run in makers if run.info.start_time <= reader.started.timestamp() * 1000]
+        return self.get(str(earlier[0].info.run_id)) if earlier else None
+
+    def model(self, text: str) -> ModelVersion | None:
+        """The version of a registered model that ``text`` names; None if it names none."""
+        from mlflow.exceptions import MlflowException
+
+        name = text.removeprefix("models:/")
+        try:
+            if "@" in name:
+                found: ModelVersion = self.client.get_model_version_by_alias(*name.split("@", 1))
+                return found
+            if "/" in name:
+                model, _, version = name.partition("/")
+                if not version.isdigit():
+                    return None
+                found = self.client.get_model_version(model, version)
+                return found
+            every = versions(self.client, name)
+            if not every:
+                return None
+            aliases = self.client.get_registered_model(name).aliases
+            return next((one for one in every if str(one.version) == str(aliases.get("best"))), every[-1])
+        except MlflowException:
+            return None
+
+    def patch(self, run: Run) -> str:
+        """The recorded changes against the commit; empty if there were none."""
+        return self._artifact(run.id, PATCH)
+
+    def _get(self, run_id: str) -> Run:
+        found = self.client.get_run(run_id)
+        text = self._artifact(run_id, RECORD)
+        return _run(found, json.loads(text) if text else {})
+
+    def _artifact(self, run_id: str, name: str) -> str:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            present = {entry.path for entry in self.client.list_artifacts(run_id, RECORD_FOLDER)}
+            if f"{RECORD_FOLDER}/{name}" not in present:
+                return ""
+            with tempfile.TemporaryDirectory() as folder:
+                place = self.client.download_artifacts(run_id, f"{RECORD_FOLDER}/{name}", folder)
+                return Path(place).read_bytes().decode("utf-8", errors="surrogateescape")
+        except (MlflowException, OSError) as error:
+            raise InputError(
+                f"the files of run {run_id[:8]} cannot be read ({str(error).partition(chr(10))[0]})",
+                remedy="check that the store's artifacts are where the run says",
+            ) from error
+
+    def _of_file(self, text: str) -> Run | None:
+        path = Path(text) if Path(text).is_absolute() else self.project / text
+        content = digest(path, ignored_names(self.project)) if "/" in text else None
+        if content is None:
+            return None
+        for listed in self.all():
+            if content.md5 in {value for name, value in listed.tags.items() if name.startswith(OUTPUT)}:
+                return self.get(listed.id)
+        raise InputError(
+            "no recorded run wrote this content", remedy="run the pipeline that makes it, or name a run", file=text
+        )
+
+
+def _run(found: Any, record: Mapping[str, Any]) -> Run:
+    started = datetime.fromtimestamp((found.info.start_time or 0) / 1000, tz=UTC)
+    return Run(
+        id=found.info.run_id,
+        name=found.info.run_name or "",
+        status=found.info.status,
+        started=started,
+        tags=dict(found.data.tags),
+        parameters=dict(found.data.params),
+        metrics=dict(found.data.metrics),
+        record=record,
+    )

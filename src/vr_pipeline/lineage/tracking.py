@@ -1,0 +1,175 @@
+"""Where runs are recorded: the settings of conf/<env>/mlflow.yml, and a connection that fails fast or goes offline."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, ValidationError, field_validator
+
+from vr_pipeline.config import Parameters
+from vr_pipeline.errors import InputError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+CONFIGURATION_FILE = "conf/<env>/mlflow.yml"
+_SERVER_ERROR = 500
+
+
+class MlflowConfiguration(Parameters):
+    """The content of conf/<env>/mlflow.yml."""
+
+    enabled: bool = Field(default=True, description="whether runs are recorded")
+    tracking_uri: str = Field(
+        default="sqlite:///mlflow.db",
+        description="a SQLite file (relative ones start at the project) or the address of a tracking server; "
+        "credentials come from MLFLOW_TRACKING_USERNAME and _PASSWORD, or MLFLOW_TRACKING_TOKEN",
+    )
+    experiment: str = Field(default="vr_pipeline", min_length=1, description="experiment that holds the runs")
+    artifacts: str = Field(
+        default="mlartifacts",
+        description="folder or address for files of a new experiment; a server keeps them in a place of its own unless "
+        "this is an address",
+    )
+    when_unreachable: Literal["fail", "offline"] = Field(
+        default="fail",
+        description="what a run does whose tracking server does not answer: stop before any work, or record in "
+        "offline_uri, from where 'kedro lineage upload' brings it to the server",
+    )
+    offline_uri: str = Field(default="sqlite:///mlflow-offline.db", description="SQLite file of runs to upload")
+    timeout: float = Field(default=5.0, gt=0, description="seconds to wait for the tracking server's first answer")
+
+    @field_validator("tracking_uri")
+    @classmethod
+    def _without_credentials(cls, value: str) -> str:
+        if "@" in urlsplit(value).netloc and value.startswith("http"):
+            raise ValueError(
+                "an address must not hold credentials; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD "
+                "in the environment"
+            )
+        return value
+
+    @property
+    def is_server(self) -> bool:
+        """Whether runs go to a server by HTTP."""
+        return self.tracking_uri.startswith(("http://", "https://"))
+
+
+def read_configuration(settings: Mapping[str, Any]) -> MlflowConfiguration:
+    """Validate the settings.
+
+    Raises:
+        InputError: naming the setting that is wrong; its value is not repeated where it may hold credentials.
+    """
+    try:
+        return MlflowConfiguration.model_validate(dict(settings))
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        given = "" if field == "tracking_uri" else f" (got {first['input']!r})"
+        raise InputError(
+            f"{first['msg'].removeprefix('Value error, ')}{given}",
+            remedy="correct the file",
+            file=CONFIGURATION_FILE,
+            field=field,
+        ) from None
+
+
+@dataclass(frozen=True)
+class Connection:
+    """An open tracking store.
+
+    Args:
+        client: to talk to it.
+        uri: its address.
+        experiment: identifier of the experiment that holds this project's runs.
+        offline: whether it stands in for a server that did not answer.
+    """
+
+    client: MlflowClient
+    uri: str
+    experiment: str
+    offline: bool = False
+
+
+def connect(configuration: MlflowConfiguration, project: Path, *, offline: bool | None = None) -> Connection:
+    """Open the tracking store and the experiment; the latter is made if it does not exist.
+
+    Args:
+        configuration: which store.
+        project: where relative SQLite files and artifact folders start.
+        offline: True takes the offline store, False never does, None decides by whether the server answers.
+
+    Raises:
+        InputError: the store cannot be used, or the server does not answer and going offline is not configured.
+    """
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    if offline is None or not offline:
+        trouble = unreachable(configuration)
+        if trouble and (offline is False or configuration.when_unreachable == "fail"):
+            raise InputError(
+                f"the MLflow server at {configuration.tracking_uri} does not answer ({trouble})",
+                remedy="start it or correct tracking_uri; with 'when_unreachable: offline' runs are recorded here and "
+                "'kedro lineage upload' brings them to the server later",
+                file=CONFIGURATION_FILE,
+                field="tracking_uri",
+            )
+        offline = bool(trouble)
+    uri = anchored_uri(configuration.offline_uri if offline else configuration.tracking_uri, project)
+    try:
+        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        experiment = _experiment(client, configuration, project, local=offline or not configuration.is_server)
+    except MlflowException as error:
+        raise InputError(
+            f"MLflow cannot record runs at {uri} ({first_line(error)})",
+            remedy="repair or move the database, check the credentials in the environment, or set enabled: false",
+            file=CONFIGURATION_FILE,
+        ) from error
+    return Connection(client, uri, experiment, offline)
+
+
+def unreachable(configuration: MlflowConfiguration) -> str:
+    """Why the tracking server gives no answer; empty if it does, or if there is no server."""
+    if not configuration.is_server:
+        return ""
+    import requests
+
+    try:
+        answer = requests.get(f"{configuration.tracking_uri.rstrip('/')}/health", timeout=configuration.timeout)
+    except requests.Timeout:
+        return f"no answer within {configuration.timeout:g} s"
+    except requests.RequestException as error:
+        reason = re.search(r"\[Errno -?\d+\] ([^'\")]+)", str(error))
+        return reason[1] if reason else type(error).__name__
+    return f"status {answer.status_code}" if answer.status_code >= _SERVER_ERROR else ""
+
+
+def _experiment(client: MlflowClient, configuration: MlflowConfiguration, project: Path, *, local: bool) -> str:
+    found = client.get_experiment_by_name(configuration.experiment)
+    if found is not None:
+        return str(found.experiment_id)
+    artifacts: str | None = configuration.artifacts
+    if "://" not in configuration.artifacts:
+        # A folder of this machine means nothing to a server: it has a place of its own.
+        artifacts = (project / configuration.artifacts).resolve().as_uri() if local else None
+    return str(client.create_experiment(configuration.experiment, artifact_location=artifacts))
+
+
+def anchored_uri(uri: str, project: Path) -> str:
+    """A tracking address whose relative SQLite file starts at the project, wherever the command was typed."""
+    prefix = "sqlite:///"
+    if uri.startswith(prefix) and not uri.startswith(prefix + "/"):
+        return f"{prefix}{(project / uri.removeprefix(prefix)).as_posix()}"
+    return uri
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, or its type where it has none."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__
