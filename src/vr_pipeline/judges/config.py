@@ -15,12 +15,23 @@ class JudgeParameters(Parameters):
 
     family: str = Field(description="Judge family: a key of vr_pipeline.judges.families.FAMILIES.")
     path: str = Field(description="Folder of the model, or its name on the hub (then 'revision' is required).")
-    revision: Optional[str] = Field(None, description="Commit of the model on the hub; unused for folders.")
+    revision: Optional[str] = Field(
+        None,
+        pattern="^[0-9a-f]{40}$",
+        description="Commit of the model on the hub, 40 hexadecimal digits; for folders only with trust_remote_code.",
+    )
+    trust_remote_code: bool = Field(
+        False,
+        description=(
+            "Consent to run the Python code that comes with the model, on this machine and with your rights; needed by "
+            "family cogvlm2_video. Only with 'revision', the commit whose code you have read."
+        ),
+    )
     adapter: Optional[str] = Field(None, description="Folder of a PEFT adapter that is merged into the model.")
     device: str = Field("auto", description="Torch device, or 'auto' for CUDA where there is one.")
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Precision of the model.")
     quantisation: Literal["none", "8bit", "4bit"] = Field(
-        "none", description="Weights in 8 or 4 bits by bitsandbytes, on GPUs only."
+        "none", description="Weights in 8 or 4 bits by bitsandbytes, from the extra 'gpu'."
     )
     threads: Optional[int] = Field(None, ge=1, description="CPU threads of torch; null leaves the default.")
     num_frames: Optional[int] = Field(
@@ -48,6 +59,23 @@ class JudgeParameters(Parameters):
                 f"'{self.path}' is no folder here; for a model on the hub set 'revision' to one of its commits, "
                 "so that stored answers keep their meaning"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _remote_code_is_pinned_and_wanted(self) -> JudgeParameters:
+        from vr_pipeline.judges.families import REMOTE_CODE_FAMILIES
+
+        if self.trust_remote_code and self.revision is None:
+            raise ValueError(
+                "'trust_remote_code' runs code that comes with the model: set 'revision' to the commit of that code"
+            )
+        if self.family in REMOTE_CODE_FAMILIES and not self.trust_remote_code:
+            raise ValueError(
+                f"family '{self.family}' needs the Python code that comes with the model: read it, then set "
+                "'trust_remote_code: true' and 'revision' to its commit"
+            )
+        if self.trust_remote_code and self.family not in REMOTE_CODE_FAMILIES:
+            raise ValueError(f"family '{self.family}' runs no code of the model's: remove 'trust_remote_code'")
         return self
 
 

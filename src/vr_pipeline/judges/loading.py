@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from vr_pipeline.judges.contract import Judge
 
 # What answers do not depend on, or depend on through the content hash of the model's files.
-_NO_PART_OF_IDENTITY = {"path", "adapter", "device", "threads"}
+_NO_PART_OF_IDENTITY = {"path", "adapter", "device", "threads", "trust_remote_code"}
 
 
 def load_judge(config: JudgeParameters | dict[str, object]) -> Judge:
@@ -61,7 +61,7 @@ def folder_hash(folder: Path) -> str:
             field="judge.path",
         )
     files = sorted(
-        path for path in folder.iterdir() if path.suffix in (".json", ".safetensors", ".bin", ".txt", ".model")
+        path for path in folder.iterdir() if path.suffix in (".json", ".safetensors", ".bin", ".txt", ".model", ".py")
     )
     parts: list[str] = []
     for path in files:
@@ -111,18 +111,32 @@ def load_pretrained(cls: type[Family], parameters: JudgeParameters) -> Family:
         # A bar for a model that loads in no time hides what matters.
         transformers_logging.disable_progress_bar()
     device = torch_device(parameters.device)
-    options: dict[str, Any] = {"dtype": getattr(torch, parameters.dtype), "revision": revision}
+    # The commit is given for the code too: code that a checkpoint takes from another repository, where this commit does
+    # not exist, is then refused instead of being run at whatever state it is in today.
+    consent: dict[str, Any] = (
+        {"trust_remote_code": True, "code_revision": parameters.revision} if cls.remote_code else {}
+    )
+    options: dict[str, Any] = {"dtype": getattr(torch, parameters.dtype), "revision": revision, **consent}
     if parameters.quantisation != "none":
         options["quantization_config"] = _quantisation(parameters)
         options["device_map"] = {"": device}
-    model = cls.model_class().from_pretrained(source, **options)
+    try:
+        model = cls.model_class().from_pretrained(source, **options)
+    except ImportError as error:
+        if not cls.remote_code:
+            raise
+        raise InputError(
+            f"the code that comes with the model cannot be imported: {' '.join(str(error).split())}",
+            remedy="Install what it names, in the versions that its model card gives",
+            field="judge.path",
+        ) from error
     if parameters.adapter:
         from peft import PeftModel
 
         model = PeftModel.from_pretrained(model, parameters.adapter).merge_and_unload()
     if parameters.quantisation == "none":
         model = model.to(device)
-    tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+    tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, **consent)
     return cls(model.eval(), tokenizer, read_settings(cls, source, parameters))
 
 

@@ -255,7 +255,7 @@ class _Run:
         else:
             self.family.model.requires_grad_(True)
         if parameters.gradient_checkpointing:
-            self.family.model.gradient_checkpointing_enable()
+            self.family.enable_gradient_checkpointing()
         self.yes, self.no = self.judge.yes_ids[0], self.judge.no_ids[0]
         self.balance = balance_weights(self.training, self.question_ids)
         self.prepared: dict[int, PreparedClip] = {}

@@ -16,8 +16,12 @@ FAMILIES: dict[str, str] = {
     "llava_onevision": "vr_pipeline.judges.families.llava_onevision:LlavaOnevision",
     "smolvlm": "vr_pipeline.judges.families.smolvlm:SmolVLM",
     "internvl": "vr_pipeline.judges.families.internvl:InternVL",
+    "cogvlm2_video": "vr_pipeline.judges.families.cogvlm2_video:CogVLM2Video",
 }
 """Family name -> 'module:class'."""
+
+REMOTE_CODE_FAMILIES = frozenset({"cogvlm2_video"})
+"""Families whose modelling code comes with the checkpoint; it runs only with consent and at a named commit."""
 
 
 def family_class(name: str) -> type[Family]:

@@ -76,6 +76,8 @@ class Family(ABC):
 
     default_settings: Settings
     settings_class: type[Settings] = Settings
+    remote_code: bool = False
+    """Whether the modelling code comes with the checkpoint."""
 
     def __init__(self, model: Any, tokenizer: Any, settings: Settings) -> None:
         self.model, self.tokenizer, self.settings = model, tokenizer, settings
@@ -113,6 +115,10 @@ class Family(ABC):
     def position_ids(self, positions: torch.Tensor) -> torch.Tensor:
         """From [axes, batch, tokens] to what the decoder takes; here for decoders with one axis."""
         return positions[0]
+
+    def enable_gradient_checkpointing(self) -> None:
+        """Has activations recomputed in the backward pass of training."""
+        self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
     @property
     def device(self) -> torch.device:
