@@ -8,6 +8,7 @@ from vr_pipeline.hooks import (  # noqa: E402
     LoggingHook,
     MlflowHook,
     NodeRecordHook,
+    ReportRunHook,
     RequirementsHook,
     RunLockHook,
     RunSummaryHook,
@@ -18,7 +19,15 @@ SESSION_CLASS = ProjectSession
 
 # Before a run the last one is called first: inputs are looked for, then the lock is held, then all is recorded.
 _nodes = NodeRecordHook()
-HOOKS = (RunSummaryHook(_nodes), MlflowHook(_nodes), _nodes, LoggingHook(), RunLockHook(), RequirementsHook())
+HOOKS = (
+    RunSummaryHook(_nodes),
+    ReportRunHook(),
+    MlflowHook(_nodes),
+    _nodes,
+    LoggingHook(),
+    RunLockHook(),
+    RequirementsHook(),
+)
 
 # The first comes with Kedro and sends usage data; the second follows runs of Kedro's own sequential runner only.
 DISABLE_HOOKS_FOR_PLUGINS = ("kedro-telemetry", "kedro-viz")

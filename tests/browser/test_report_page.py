@@ -13,6 +13,7 @@ import pytest
 from report_inputs import HOSTILE_PROMPT, report_inputs
 from vr_pipeline.evaluation.config import ReportParameters
 from vr_pipeline.evaluation.report import render_report
+from vr_pipeline.evaluation.report.run_lines import RUN_FILE, run_document
 
 pytestmark = pytest.mark.browser
 
@@ -203,6 +204,23 @@ def test_fits_the_width_and_is_legible_in_light_and_dark(open_page, width, colou
         }"""
     )
     assert worst[0] >= 4.5, worst
+
+
+def test_commit_and_run_are_shown_where_they_lie_beside_the_page(open_page, report):
+    page = open_page()
+    assert "are told by" in page.locator("footer").inner_text()
+    beside = report.parent / RUN_FILE
+    beside.write_text(run_document({"Commit": "0123abc", "MLflow run": "<b>77</b>"}), encoding="utf-8")
+    try:
+        page = open_page()
+        while not (frames := [frame for frame in page.frames if frame.url.endswith(RUN_FILE)]):
+            page.wait_for_timeout(30)
+        [frame] = frames
+        assert "0123abc" in frame.inner_text("dl")
+        assert "<b>77</b>" in frame.inner_text("dl")
+        assert "are told by" not in page.locator("footer").inner_text()
+    finally:
+        beside.unlink()
 
 
 def test_structure_for_screen_readers(open_page):

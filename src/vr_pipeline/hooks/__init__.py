@@ -4,7 +4,16 @@ from vr_pipeline.hooks.lock import RunLockHook
 from vr_pipeline.hooks.logs import LoggingHook
 from vr_pipeline.hooks.mlflow_tracking import MlflowHook
 from vr_pipeline.hooks.records import NodeRecordHook
+from vr_pipeline.hooks.report_run import ReportRunHook
 from vr_pipeline.hooks.requirements import RequirementsHook
 from vr_pipeline.hooks.summary import RunSummaryHook
 
-__all__ = ["LoggingHook", "MlflowHook", "NodeRecordHook", "RequirementsHook", "RunLockHook", "RunSummaryHook"]
+__all__ = [
+    "LoggingHook",
+    "MlflowHook",
+    "NodeRecordHook",
+    "ReportRunHook",
+    "RequirementsHook",
+    "RunLockHook",
+    "RunSummaryHook",
+]

@@ -28,6 +28,7 @@ from vr_pipeline.evaluation.report.findings import (
     summary,
     training_remarks,
 )
+from vr_pipeline.evaluation.report.run_lines import placeholder, table_hash
 from vr_pipeline.evaluation.report.tables import Column, Table
 from vr_pipeline.identifiers import content_hash
 
@@ -104,7 +105,8 @@ def render_report(
         pairs: pairs by total reward (strategy dpo), of which those that do not dominate are shown.
         pair_videos, pair_index: the clips of these pairs and their video index.
         pictures: further plots by what they show; the text is also their alternative for screen readers.
-        provenance: further lines of the footer, such as commit and run.
+        provenance: further lines of the footer, such as hashes of other data. Commit and run are no part of the page,
+            see :mod:`vr_pipeline.evaluation.report.run_lines`.
 
     Raises:
         InputError: results that do not belong together, such as another checklist's weights.
@@ -173,7 +175,21 @@ def render_report(
         "prompt_filter": prompt_filter,
         "prompt_filter_tables": sections.prompt_filter_tables(prompt_filter),
         "pictures": [(text, _picture(figure)) for text, figure in (pictures or {}).items()],
-        "provenance": _provenance(metrics, index, checklist, fitted.encoding, provenance or {}),
+        "provenance": _provenance(
+            metrics,
+            index,
+            checklist,
+            fitted.encoding,
+            {
+                "Rewards by the judge": judge_rewards,
+                "Rewards by the oracle": oracle_rewards,
+                "Answers of the judge": judge_answers,
+                **{f"Training log, {policy_name(name)}": log for name, log in sorted(training_logs.items())},
+                "Pairs by total reward": pairs,
+            },
+            {"Weights": content_hash("weights", json.dumps(weights, sort_keys=True)), **(provenance or {})},
+        ),
+        "run": placeholder(),
     }
     return _fill_template(context)
 
@@ -381,7 +397,12 @@ def _agreement_table(agreement: Mapping[str, Any]) -> Table:
 
 
 def _provenance(
-    metrics: Mapping[str, Any], index: pd.DataFrame, checklist: Checklist, encoding: str, given: Mapping[str, str]
+    metrics: Mapping[str, Any],
+    index: pd.DataFrame,
+    checklist: Checklist,
+    encoding: str,
+    shown: Mapping[str, pd.DataFrame | None],
+    given: Mapping[str, str],
 ) -> list[tuple[str, str]]:
     from vr_pipeline import __version__
 
@@ -396,6 +417,9 @@ def _provenance(
     ]
     for policy, part in index.groupby("policy", sort=True):
         lines.append((f"Generator, {policy_name(str(policy))}", ", ".join(sorted(set(part["generator"].astype(str))))))
+    lines += [
+        (name, f"{len(table):,} rows, hash {table_hash(table)}") for name, table in shown.items() if table is not None
+    ]
     return lines + [(str(name), str(value)) for name, value in given.items()]
 
 

@@ -123,6 +123,7 @@ def write_report(
 ) -> str:
     """Write one self-contained page: clips side by side, rewards, weights, pairs and training."""
     from vr_pipeline.evaluation.report import render_report
+    from vr_pipeline.evaluation.report.run_lines import table_hash
     from vr_pipeline.pipelines.pair_selection.nodes import draw_pair_plots
     from vr_pipeline.pipelines.weight_regression.nodes import draw_weight_plots
     from vr_pipeline.rewards.plots import deviations_by_sub_dimension
@@ -150,6 +151,10 @@ def write_report(
         pairs=preference_pairs_dpo,
         pair_videos=videos,
         pair_index=video_index,
+        provenance={
+            "Training clips": f"{len(video_index):,} files, hash {table_hash(video_index[['video_id', 'sha256']])}",
+            "Compared pairs": f"{len(pair_scores):,} rows, hash {table_hash(pair_scores)}",
+        },
         pictures={
             "Calibration: predicted probability of preference, against how often people agreed": calibration,
             "Agreement with people against the number of questions kept": curve,

@@ -1,0 +1,76 @@
+"""Commit and run in the footer of the report page, kept apart from the page.
+
+The page is a function of the data: made again from the same data it has the same bytes, whatever commit or run made
+it, so that DVC and a second run can compare it. What differs from run to run is written beside it as a small document,
+which the page shows as long as the two lie together, and into the copy of the page that MLflow keeps.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Final
+
+import numpy as np
+import pandas as pd
+from markupsafe import Markup, escape
+
+RUN_FILE: Final = "evaluation_report_run.html"
+"""Name of the document beside the page."""
+
+_BEGIN, _END = "<!-- run -->", "<!-- /run -->"
+
+_STYLE = """
+:root { color-scheme: light dark; }
+body { margin: 0; font: .85rem/1.55 system-ui, sans-serif; color: #56606b; background: transparent; }
+dl { margin: 0; }
+dl div { display: flex; flex-wrap: wrap; gap: 0 .75rem; }
+dt { min-width: 11rem; }
+dd { margin: 0; overflow-wrap: anywhere; font-family: ui-monospace, Menlo, Consolas, monospace; }
+@media (prefers-color-scheme: dark) { body { color: #a5b0ba; background: #14181c; } }
+"""
+
+
+def _rows(lines: Mapping[str, str]) -> str:
+    return "\n".join(
+        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in lines.items() if value
+    )
+
+
+def placeholder() -> Markup:
+    """The place of the run's lines in a page that belongs to no run yet."""
+    missing = (
+        f"Commit and MLflow run are told by {RUN_FILE}, which lies beside this page where it was written, and by the "
+        "copy of the page that MLflow keeps."
+    )
+    # An object without its document shows its content instead, and the console stays silent.
+    return Markup(
+        f'{_BEGIN}<object class="run" data="{RUN_FILE}" type="text/html" aria-label="Commit and run">'
+        f"<p>{missing}</p></object>{_END}"
+    )
+
+
+def run_document(lines: Mapping[str, str]) -> str:
+    """The document that lies beside the page."""
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Commit and run</title>'
+        f"<style>{_STYLE}</style></head>\n<body><dl>\n{_rows(lines)}\n</dl></body></html>\n"
+    )
+
+
+def with_run(page: str, lines: Mapping[str, str]) -> str:
+    """A page that carries the run's lines itself; unchanged if it has no place for them."""
+    before, begin, rest = page.partition(_BEGIN)
+    _, end, after = rest.partition(_END)
+    if not begin or not end:
+        return page
+    rows = _rows(lines).encode("ascii", "xmlcharrefreplace").decode("ascii")
+    return f"{before}<dl>\n{rows}\n</dl>{after}"
+
+
+def table_hash(table: pd.DataFrame) -> str:
+    """Hash of a table's content, 16 hexadecimal digits, whatever the order of its rows and columns."""
+    names = sorted(table.columns, key=str)
+    plain = table[names].astype({name: str for name in names if table[name].dtype == object})
+    rows = np.sort(pd.util.hash_pandas_object(plain, index=False).to_numpy())
+    return hashlib.sha256("\0".join(map(str, names)).encode() + b"\0\0" + rows.tobytes()).hexdigest()[:16]

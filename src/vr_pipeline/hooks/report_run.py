@@ -1,0 +1,79 @@
+"""Tells which commit and which MLflow run made the report page, without changing the page."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kedro.framework.hooks import hook_impl
+
+from vr_pipeline.hooks.summary import REPORT, shown, stored_at
+
+if TYPE_CHECKING:
+    from kedro.framework.context import KedroContext
+    from kedro.io import CatalogProtocol
+    from kedro.pipeline import Pipeline
+
+logger = logging.getLogger(__name__)
+
+
+class ReportRunHook:
+    """Writes the run's lines beside the page and into MLflow's copy (:mod:`vr_pipeline.evaluation.report.run_lines`).
+
+    To be called after the hook of MLflow both before a run, when it has set the run's address in the environment, and
+    after it, when it has stored the page.
+    """
+
+    def __init__(self) -> None:
+        self._project = Path()
+        self._lines: dict[str, str] = {}
+        self._mlflow: tuple[str, str] | None = None
+
+    @hook_impl
+    def after_context_created(self, context: KedroContext) -> None:
+        self._project = Path(context.project_path)
+
+    @hook_impl(trylast=True)
+    def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol) -> None:
+        self._lines, self._mlflow = {}, None
+        if REPORT not in pipeline.all_outputs():
+            return
+        from vr_pipeline.lineage.provenance import code_state, dvc_state
+
+        # Results that git follows, such as the metrics, are no changes of the code.
+        places = (stored_at(catalog, name) for name in pipeline.all_outputs())
+        results = [shown(place, self._project) for place in places if place is not None]
+        code = code_state(self._project, results)
+        if "MLFLOW_RUN_ID" in os.environ:
+            self._mlflow = os.environ["MLFLOW_TRACKING_URI"], os.environ["MLFLOW_RUN_ID"]
+        self._lines = {
+            "Commit": f"{code.commit}{', with changes' if code.dirty else ''}"
+            if code.commit
+            else "not in a repository",
+            "Data, dvc.lock": dvc_state(self._project).get("dvc.lock", ""),
+            "MLflow run": self._mlflow[1] if self._mlflow else "not recorded",
+            "Started": str(run_params["run_id"]),
+            "Environment": run_params.get("env") or "",
+        }
+
+    @hook_impl(trylast=True)
+    def after_pipeline_run(self, catalog: CatalogProtocol) -> None:
+        page = stored_at(catalog, REPORT) if self._lines else None
+        if page is None or page.suffix != ".html" or not page.is_file():
+            return
+        from vr_pipeline.evaluation.report.run_lines import RUN_FILE, run_document, with_run
+
+        (page.parent / RUN_FILE).write_text(run_document(self._lines), encoding="utf-8")
+        if self._mlflow is None:
+            return
+        from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
+
+        address, run = self._mlflow
+        try:
+            text = with_run(page.read_text(encoding="utf-8"), self._lines)
+            MlflowClient(tracking_uri=address).log_text(run, text, page.name)
+        except (MlflowException, OSError) as error:
+            logger.warning("MLflow keeps the report page without commit and run: %s", error)
