@@ -28,11 +28,13 @@ def load_generator(parameters: GeneratorParameters, parts: Collection[Part] | No
         parts: what is needed of it; None for all.
 
     Raises:
-        InputError: if the family is unknown or the model cannot be found.
+        InputError: if the family is unknown, the model cannot be found, or its weights are not safetensors.
     """
     import importlib
+    from pathlib import Path
 
     from vr_pipeline.errors import InputError
+    from vr_pipeline.model_files import check_model_files
 
     if parameters.family not in FAMILIES:
         raise InputError(
@@ -40,6 +42,8 @@ def load_generator(parameters: GeneratorParameters, parts: Collection[Part] | No
             field="generator.family",
             remedy=f"choose one of {', '.join(sorted(FAMILIES))}",
         )
+    if Path(parameters.path).is_dir():
+        check_model_files(Path(parameters.path), field="generator.path")
     module_name, class_name = FAMILIES[parameters.family].split(":")
     family: type[Generator] = getattr(importlib.import_module(module_name), class_name)
     return family.load(parameters) if parts is None else family.load(parameters, parts)

@@ -13,6 +13,7 @@ from vr_pipeline.identifiers import content_hash
 from vr_pipeline.judges.config import JudgeParameters
 from vr_pipeline.judges.families import family_class
 from vr_pipeline.judges.families.base import SETTINGS_FILE, Family, Settings
+from vr_pipeline.model_files import check_model_files
 
 if TYPE_CHECKING:
     from vr_pipeline.judges.contract import Judge
@@ -25,10 +26,15 @@ def load_judge(config: JudgeParameters | dict[str, object]) -> Judge:
     """Loads the model of a configuration and makes it a judge.
 
     Raises:
-        InputError: the family is unknown, the folder is missing or is no model, or its tokenizer cannot say yes or no.
+        InputError: the family is unknown, the folder is missing or is no model, its weights are not safetensors, or its
+            tokenizer cannot say yes or no.
     """
     parameters = config if isinstance(config, JudgeParameters) else JudgeParameters.model_validate(config)
     from vr_pipeline.judges.vlm import VisionLanguageJudge
+
+    for field in ("path", "adapter"):
+        if (name := getattr(parameters, field)) and (folder := Path(name).expanduser()).is_dir():
+            check_model_files(folder, field=f"judge.{field}")
 
     family = family_class(parameters.family).load(parameters)
     return VisionLanguageJudge(family, parameters, judge_identity(parameters))
@@ -117,6 +123,7 @@ def load_pretrained(cls: type[Family], parameters: JudgeParameters) -> Family:
         {"trust_remote_code": True, "code_revision": parameters.revision} if cls.remote_code else {}
     )
     options: dict[str, Any] = {"dtype": getattr(torch, parameters.dtype), "revision": revision, **consent}
+    options["use_safetensors"] = True
     if parameters.quantisation != "none":
         options["quantization_config"] = _quantisation(parameters)
         options["device_map"] = {"": device}
