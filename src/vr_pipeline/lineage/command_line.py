@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from vr_pipeline.plain_errors import plain_errors
+
+if TYPE_CHECKING:
+    from vr_pipeline.lineage.runs import RunStore
+    from vr_pipeline.lineage.tracking import MlflowConfiguration
+
+_env = click.option("--env", "-e", default="base", show_default=True, help="Whose mlflow.yml says where runs are.")
 
 
 @click.group(name="lineage")
@@ -57,3 +64,112 @@ def _write(path: Path, project: Path, text: str, count: int, check: bool) -> boo
         path.write_text(text, encoding="utf-8", newline="\n")
         click.echo(f"{shown} written ({count} stages).")
     return False
+
+
+@lineage.command(name="show")
+@click.argument("what")
+@click.option("--page", type=click.Path(dir_okay=False, path_type=Path), help="Also write the graph as an HTML page.")
+@_env
+def show(what: str, page: Path | None, env: str) -> None:
+    """The chain from supplied data to WHAT: a run, a model or a file.
+
+    A run is named by its identifier, the beginning of it, its name or 'latest'; a model by its name, NAME@ALIAS or
+    NAME/VERSION; a file or folder stands for the run that wrote its content.
+    """
+    with plain_errors():
+        from vr_pipeline.errors import InputError
+        from vr_pipeline.lineage.chain import trace, tree_lines
+        from vr_pipeline.lineage.page import render_page
+
+        store = _store(env)
+        run = store.find(what)
+        version = store.model(what)
+        ends = trace(store, run, version.tags.get("dataset") if version is not None else None)
+        if not ends:
+            raise InputError(
+                f"run {run.short} ({run.name}) has no record of its stages", remedy="name a run of this version"
+            )
+        title = f"run {run.short} ({run.name})"
+        if version is not None:
+            score = f", score {float(version.tags['score']):.4f}" if "score" in version.tags else ""
+            aliases = "".join(f" ({alias})" for alias in store.aliases(version))
+            title = f"model {version.name}, version {version.version}{aliases}{score}"
+        click.echo(f"{title[0].upper()}{title[1:]}")
+        click.echo("\n".join(tree_lines(ends)))
+        if page is not None:
+            page.parent.mkdir(parents=True, exist_ok=True)
+            page.write_text(render_page(f"Where {title} comes from", ends), encoding="utf-8")
+            click.echo(f"Graph: {page}")
+
+
+@lineage.command(name="diff")
+@click.argument("first")
+@click.argument("second")
+@click.option("--most", default=8, show_default=True, type=click.IntRange(1), help="Lines a subject.")
+@_env
+def diff(first: str, second: str, most: int, env: str) -> None:
+    """What differs between two runs (or models, or files): code, parameters, data, results, environment."""
+    with plain_errors():
+        from vr_pipeline.lineage.compare import differences, lines
+
+        store = _store(env)
+        a, b = store.find(first), store.find(second)
+        click.echo(f"{a.short} ({a.name}, commit {a.commit}) -> {b.short} ({b.name}, commit {b.commit})")
+        click.echo("\n".join(lines(differences(a, b), most)))
+
+
+@lineage.command(name="upload")
+@_env
+def upload(env: str) -> None:
+    """Bring runs that were recorded while the tracking server was away to the server."""
+    with plain_errors():
+        from mlflow.exceptions import MlflowException
+
+        from vr_pipeline.errors import InputError
+        from vr_pipeline.lineage.tracking import CONFIGURATION_FILE, connect, first_line
+        from vr_pipeline.lineage.upload import upload as send
+        from vr_pipeline.lineage.upload import waiting
+
+        configuration, project = _configuration(env), Path.cwd()
+        if not configuration.is_server:
+            raise InputError(
+                "runs are recorded in a file here, and there is no server to send them to",
+                remedy="set tracking_uri to the server's address",
+                file=CONFIGURATION_FILE,
+                field="tracking_uri",
+            )
+        server = connect(configuration, project, offline=False)
+        offline = connect(configuration, project, offline=True)
+        runs = waiting(offline)
+        for run in runs:
+            try:
+                run_id = send(offline, server, run)
+            except (MlflowException, OSError) as error:
+                raise InputError(
+                    f"run {run.info.run_id[:8]} could not be sent ({first_line(error)})",
+                    remedy="try again: what has arrived stays, and the rest follows",
+                ) from error
+            click.echo(f"{run.info.run_name}: {run.info.run_id[:8]} is run {run_id[:8]} on the server")
+        click.echo(f"{len(runs)} run(s) sent to {configuration.tracking_uri}.")
+
+
+def _configuration(env: str) -> MlflowConfiguration:
+    from kedro.framework.project import settings
+    from kedro.framework.startup import bootstrap_project
+
+    from vr_pipeline.lineage.tracking import read_configuration
+
+    bootstrap_project(Path.cwd())
+    loader = settings.CONFIG_LOADER_CLASS(
+        conf_source=str(Path.cwd() / settings.CONF_SOURCE), env=env, **settings.CONFIG_LOADER_ARGS
+    )
+    return read_configuration(dict(loader["mlflow"]))
+
+
+def _store(env: str) -> RunStore:
+    """The runs of the environment's experiment, also those that wait to be sent if the server is away."""
+    from vr_pipeline.lineage.runs import RunStore
+    from vr_pipeline.lineage.tracking import connect
+
+    connection = connect(_configuration(env), Path.cwd())
+    return RunStore(connection.client, connection.experiment, Path.cwd())

@@ -185,6 +185,7 @@ class RunRecorder:
                 "params": {file: self._values(keys, file) for file, keys in sorted(stage.parameters.items())},
                 "outs": [self.known[path].to_lock(path) for path in sorted(outputs)],
                 "datasets": places,
+                "sources": list(stage.sources),
             }
 
     def _values(self, keys: Iterable[str], file: str) -> dict[str, Any]:

@@ -173,6 +173,11 @@ class RunStore:
         except MlflowException:
             return None
 
+    def aliases(self, version: ModelVersion) -> list[str]:
+        """Aliases that point to a version."""
+        every = self.client.get_registered_model(version.name).aliases
+        return sorted(alias for alias, number in every.items() if str(number) == str(version.version))
+
     def patch(self, run: Run) -> str:
         """The recorded changes against the commit; empty if there were none."""
         return self._artifact(run.id, PATCH)
