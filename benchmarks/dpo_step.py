@@ -35,10 +35,11 @@ from transformers.utils import logging as transformers_logging
 
 from vr_pipeline.generators import load_generator
 from vr_pipeline.generators.config import GeneratorParameters
-from vr_pipeline.generators.contract import Condition, Generator
+from vr_pipeline.generators.contract import ALL_PARTS, Condition, Generator, Part
 from vr_pipeline.training.config import AdapterParameters, PreferenceTrainingParameters
 from vr_pipeline.training.losses import diffusion_dpo_loss
-from vr_pipeline.training.preference_trainer import TrainingPair, _accumulate
+from vr_pipeline.training.pairs import TrainingPair
+from vr_pipeline.training.step import accumulate_gradients
 
 FRAMES, HEIGHT, WIDTH = 9, 64, 96
 TEXT_LENGTH = 64
@@ -97,11 +98,12 @@ def save_model(folder: Path, *, layers: int, heads: int) -> None:
     ).save_pretrained(folder)
 
 
-def load(folder: Path) -> Generator:
+def load(folder: Path, *parts: Part) -> Generator:
     return load_generator(
         GeneratorParameters(
             family="cogvideox", path=str(folder), device="cpu", num_frames=FRAMES, height=HEIGHT, width=WIDTH
-        )
+        ),
+        parts,
     )
 
 
@@ -118,13 +120,12 @@ def trained(generator: Generator, parameters: PreferenceTrainingParameters) -> t
 def make_step(way: str, folder: Path, parameters: PreferenceTrainingParameters) -> Callable[[int], float]:
     """A function that makes one step, given its number, and returns the loss."""
     clips = make_clips()
-    generator = load(folder)
     pair = TrainingPair("pair", PROMPT, "winner", "loser")
     if way == "ours":
-        encoded = generator.encode_frames(clips)
+        encoded = load(folder, "autoencoder").encode_frames(clips)
         latents = {"winner": encoded[0], "loser": encoded[1]}
-        conditions: dict[str, Condition] = {PROMPT: generator.encode_prompts([PROMPT])}
-        generator.release_encoders()
+        conditions: dict[str, Condition] = {PROMPT: load(folder, "text_encoder").encode_prompts([PROMPT])}
+    generator = load(folder, "denoiser") if way == "ours" else load(folder, *ALL_PARTS)
     reference = copy.deepcopy(generator.denoiser) if way == "usual" else None
     weights, optimizer = trained(generator, parameters)
     policy = generator.denoiser
@@ -136,7 +137,8 @@ def make_step(way: str, folder: Path, parameters: PreferenceTrainingParameters) 
 
     def ours(step: int) -> float:
         optimizer.zero_grad(set_to_none=True)
-        loss, _ = _accumulate(generator, [(pair, step)], latents, conditions, parameters, torch.device("cpu"))
+        chosen = [(pair, step)]
+        loss, _ = accumulate_gradients(generator, chosen, latents, conditions, parameters, torch.device("cpu"))
         return finish(loss)
 
     def draw(step: int, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -230,7 +232,7 @@ def main() -> None:
                 steps[way](number)
                 seconds[way].append(time.perf_counter() - start)
                 processor[way].append(time.process_time() - processor_start)
-        size = sum(value.numel() for value in load(folder).denoiser.parameters())
+        size = sum(value.numel() for value in load(folder, "denoiser").denoiser.parameters())
         memory = {
             way: float(
                 subprocess.run(

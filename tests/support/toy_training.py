@@ -13,7 +13,7 @@ from vr_pipeline.generators import load_generator
 from vr_pipeline.generators.config import GeneratorParameters
 from vr_pipeline.generators.contract import Condition, Generator
 from vr_pipeline.training.config import AdapterParameters, PreferenceTrainingParameters
-from vr_pipeline.training.preference_trainer import TrainingPair
+from vr_pipeline.training.pairs import TrainingPair
 
 
 @dataclass(frozen=True)

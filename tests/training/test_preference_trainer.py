@@ -15,14 +15,13 @@ from toy_training import Toy
 from vr_pipeline.errors import InputError, PipelineError
 from vr_pipeline.generators.contract import Adapter, Generator
 from vr_pipeline.training import preference_trainer
-from vr_pipeline.training.checkpoints import BestWeights
-from vr_pipeline.training.preference_trainer import (
-    TrainingPair,
-    learning_rate_factor,
-    pair_order,
-    train_on_pairs,
-    training_identity,
-)
+from vr_pipeline.training import step as step_module
+from vr_pipeline.training.checkpoints import TrainingState, save_checkpoint
+from vr_pipeline.training.health import check_collapse
+from vr_pipeline.training.optimisation import learning_rate_factor
+from vr_pipeline.training.pairs import TrainingPair, pair_order
+from vr_pipeline.training.preference_trainer import train_on_pairs, training_identity
+from vr_pipeline.training.step import Batch
 
 
 def train(toy: Toy, generator: Generator | None = None, **changes: object) -> tuple[Adapter, pd.DataFrame]:
@@ -63,16 +62,16 @@ def test_an_epoch_holds_every_pair_once_and_epochs_differ(toy: Toy) -> None:
 
 
 def test_noise_and_timestep_are_shared_by_a_pair_and_belong_to_it(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
-    batches: list[preference_trainer._Batch] = []
+    batches: list[Batch] = []
     names: list[list[tuple[str, int]]] = []
-    collate = preference_trainer._collate
+    collate = step_module.collate
 
     def spy(generator, chosen, *rest):  # type: ignore[no-untyped-def]
         batches.append(collate(generator, chosen, *rest))
         names.append([(pair.pair_id, epoch) for pair, epoch in chosen])
         return batches[-1]
 
-    monkeypatch.setattr(preference_trainer, "_collate", spy)
+    monkeypatch.setattr(step_module, "collate", spy)
     train(toy, steps=4)
     train(toy, steps=4, batch_size=3)
     noise_of: dict[tuple[str, int], tuple[torch.Tensor, float]] = {}
@@ -186,7 +185,7 @@ def test_a_killed_training_goes_on_to_the_identical_result(
     expected, log = train(toy)
     file = tmp_path / "state" / "training.safetensors"
     parameters = toy.parameters(checkpoint_every=2)
-    log_row = preference_trainer._log_row
+    log_row = preference_trainer.log_row
 
     def killing(step: int, *rest: object) -> dict[str, float]:
         if step > killed_after:
@@ -194,7 +193,7 @@ def test_a_killed_training_goes_on_to_the_identical_result(
         return log_row(step, *rest)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(preference_trainer, "_log_row", killing)
+        patch.setattr(preference_trainer, "log_row", killing)
         with pytest.raises(Killed):
             train_on_pairs(toy.generator(), toy.pairs, toy.latents, toy.conditions, parameters, checkpoint=file)
     assert file.is_file()
@@ -214,14 +213,10 @@ def test_a_checkpoint_of_another_training_is_not_used(toy: Toy, tmp_path: Path) 
     other = toy.parameters(seed=3)
     weights = generator.add_adapter(rank=2, alpha=4.0, targets=None, seed=0)
     optimizer = torch.optim.AdamW(weights)
-    preference_trainer.save_checkpoint(
+    save_checkpoint(
         file,
+        TrainingState(weights, optimizer, step=4),
         identity=training_identity(generator, toy.pairs, other),
-        step=4,
-        weights=weights,
-        optimizer=optimizer,
-        rows=[],
-        best=BestWeights(),
     )
     log = train_on_pairs(generator, toy.pairs, toy.latents, toy.conditions, toy.parameters(), checkpoint=file)
     assert len(log) == 6
@@ -252,13 +247,13 @@ def test_collapse_stops_and_can_be_ignored() -> None:
     rows = [{"step": float(step), "loss": 1e-4, "winner_change": 0.2} for step in range(1, 26)]
     parameters = Toy.parameters()
     with pytest.raises(PipelineError, match="collapsed at step 25 of toy"):
-        preference_trainer._check_collapse(rows, parameters, "toy")
-    preference_trainer._check_collapse(rows[:-1], parameters, "toy")
-    preference_trainer._check_collapse(rows, Toy.parameters(collapse_loss=0), "toy")
+        check_collapse(rows, parameters, "toy")
+    check_collapse(rows[:-1], parameters, "toy")
+    check_collapse(rows, Toy.parameters(collapse_loss=0), "toy")
     healthy = [row | {"winner_change": -0.2} for row in rows]
-    preference_trainer._check_collapse(healthy, parameters, "toy")
+    check_collapse(healthy, parameters, "toy")
     early = [row | {"loss": 0.5} for row in rows]
-    preference_trainer._check_collapse(early, parameters, "toy")
+    check_collapse(early, parameters, "toy")
 
 
 def test_no_pairs_and_missing_latents_or_texts_are_named(toy: Toy) -> None:

@@ -167,6 +167,18 @@ class Generator(ABC):
     def target(self, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
         """What a perfect network would predict at x_t, in the error space."""
 
+    def noise_share(self, timesteps: torch.Tensor) -> torch.Tensor:
+        """Share of noise in x_t, 0 for data and 1 for noise alone, [count]; rectified flows only.
+
+        Raises:
+            InputError: if the family is no flow.
+        """
+        raise InputError(
+            f"a generator whose network predicts {self.prediction_type} has no straight path from data to noise",
+            field="training.beta_falls_with_noise",
+            remedy="set it to false, or choose a generator of rectified flow",
+        )
+
     @abstractmethod
     def predict(self, noised: torch.Tensor, timesteps: torch.Tensor, condition: Condition) -> torch.Tensor:
         """The network's prediction, in the error space."""
@@ -199,6 +211,10 @@ class Generator(ABC):
         Returns:
             the trainable parameters, in a fixed order.
         """
+
+    @abstractmethod
+    def networks(self) -> list[torch.nn.Module]:
+        """The denoiser, and the frozen copy of it if there is one."""
 
     @abstractmethod
     def autocast(self) -> contextlib.AbstractContextManager[Any]:

@@ -258,6 +258,9 @@ class PipelineGenerator(Generator):
         finally:
             setattr(self.pipeline, self.component, trained)
 
+    def networks(self) -> list[torch.nn.Module]:
+        return [self.denoiser] if self._frozen is None else [self.denoiser, self._frozen]
+
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         import torch
 

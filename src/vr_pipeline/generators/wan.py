@@ -68,10 +68,12 @@ class WanGenerator(PipelineGenerator):
         config = self.pipeline.scheduler.config
         return float(config.get("shift") or config.get("flow_shift") or 1.0)
 
+    def noise_share(self, timesteps: torch.Tensor) -> torch.Tensor:
+        return timesteps / self.pipeline.scheduler.config.num_train_timesteps  # type: ignore[no-any-return]
+
     def _noise_share(self, timesteps: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
         """sigma, shaped to multiply latents."""
-        share = timesteps.to(like.device, like.dtype) / self.pipeline.scheduler.config.num_train_timesteps
-        return share.view((-1,) + (1,) * (like.ndim - 1))
+        return self.noise_share(timesteps.to(like.device, like.dtype)).view((-1,) + (1,) * (like.ndim - 1))
 
     def draw_timesteps(self, count: int, random: torch.Generator) -> torch.Tensor:
         """Times along the schedule the scheduler samples on: uniform, then shifted as the scheduler shifts its own."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,18 +46,30 @@ class Torchrun:
             try:
                 outcomes = elastic_launch(configuration, _run_rank)(str(cargo))
             except ChildFailedError as error:
+                for told in sorted(Path(folder).glob(f"{_FAILURE}*[0-9]")):
+                    unpack(cloudpickle.loads(told.read_bytes()), task)
                 raise PipelineError(f"A process of node '{task.node.name}' died: {error}") from error
-        for outcome in outcomes.values():
-            if outcome.trace is not None:
-                unpack(outcome, task)
         for outcome in outcomes.values():
             unpack(outcome, task)
 
 
+_FAILURE = "failure-"
+
+
 def _run_rank(cargo: str) -> Any:
-    """Runs in each process. The file was written by the parent process in a folder of its own a moment ago."""
+    """Runs in each process. The file was written by the parent process in a folder of its own a moment ago.
+
+    A process that fails leaves its account beside that file and ends, so that the launcher stops the others at once:
+    they may be waiting for it.
+    """
     import cloudpickle
 
     shipment: Shipment = cloudpickle.loads(Path(cargo).read_bytes())
-    outcome: Outcome = execute(shipment, saves=os.environ["RANK"] == "0")
+    rank = os.environ["RANK"]
+    outcome: Outcome = execute(shipment, saves=rank == "0")
+    if outcome.trace is not None:
+        told = Path(cargo).with_name(f"{_FAILURE}{int(rank):06d}")
+        told.with_suffix(".part").write_bytes(cloudpickle.dumps(outcome))
+        os.replace(told.with_suffix(".part"), told)
+        sys.exit(1)
     return outcome

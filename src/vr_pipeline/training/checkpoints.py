@@ -6,14 +6,17 @@ import json
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vr_pipeline.errors import InputError
+from vr_pipeline.training.sharding import local_part, spread, whole
 
 if TYPE_CHECKING:
     import torch
+
+    from vr_pipeline.training.optimisation import AveragedWeights
 
 LogRows = list[dict[str, float]]
 
@@ -25,7 +28,7 @@ class BestWeights:
     Attributes:
         step: after which they were judged; 0 if nothing was judged yet.
         reward: what they got.
-        weights: copies on the CPU, in the order of the trained parameters.
+        weights: copies on the CPU, in the order of the trained parameters; of what this process holds of them.
     """
 
     step: int = 0
@@ -36,92 +39,121 @@ class BestWeights:
         """These, or a copy of the given ones if their reward is higher."""
         if not reward > self.reward:
             return self
-        return BestWeights(step, reward, tuple(weight.detach().cpu().clone() for weight in weights))
+        return BestWeights(step, reward, tuple(local_part(weight.detach()).cpu().clone() for weight in weights))
 
     def restore(self, weights: Sequence[torch.Tensor]) -> None:
-        """Copy them into the given parameters, if there are any."""
+        """Copy them into the given parameters."""
         import torch
 
         with torch.no_grad():
-            for weight, kept in zip(weights, self.weights, strict=False):
-                weight.copy_(kept)
+            for weight, kept in zip(weights, self.weights, strict=True):
+                local_part(weight).copy_(kept)
 
 
-def save_checkpoint(
-    path: Path,
-    *,
-    identity: str,
-    step: int,
-    weights: Sequence[torch.Tensor],
-    optimizer: torch.optim.Optimizer,
-    rows: LogRows,
-    best: BestWeights,
-) -> None:
-    """Replace the checkpoint in ``path``; a kill while writing leaves the one before.
+@dataclass
+class TrainingState:
+    """All that a training changes.
 
     Order, noise and timesteps derive from the step and from identifiers, so there is no random state to keep.
 
-    Args:
-        path: safetensors file.
-        identity: hash of everything that determines the training.
-        step: steps that are done.
+    Attributes:
         weights: trained parameters, in a fixed order.
-        optimizer: optimiser of these parameters.
+        optimizer: their optimiser.
+        average: their running average, if one is kept.
+        step: steps that are done.
         rows: training log up to this step.
         best: the weights of the highest validation reward so far.
     """
+
+    weights: Sequence[torch.Tensor]
+    optimizer: torch.optim.Optimizer
+    average: AveragedWeights | None = None
+    step: int = 0
+    rows: LogRows = field(default_factory=list)
+    best: BestWeights = field(default_factory=BestWeights)
+
+
+def save_checkpoint(path: Path, state: TrainingState, *, identity: str, main: bool = True) -> None:
+    """Replace the checkpoint in ``path``; a kill while writing leaves the one before.
+
+    Args:
+        path: safetensors file.
+        state: what is kept.
+        identity: hash of everything that determines the training.
+        main: whether this process writes. All processes of a group have to call, to bring their slices together.
+    """
     from safetensors.torch import save_file
 
-    tensors = {f"weight.{index}": weight.detach().cpu().contiguous() for index, weight in enumerate(weights)}
-    for index, weight in enumerate(weights):
-        for name, value in optimizer.state[weight].items():
-            tensors[f"optimizer.{index}.{name}"] = value.detach().cpu().contiguous()
-    tensors |= {f"best.{index}": weight for index, weight in enumerate(best.weights)}
-    header = {"step": step, "log": rows, "best": {"step": best.step, "reward": best.reward}}
+    tensors: dict[str, torch.Tensor] = {}
+    numbers: dict[str, int | float] = {}
+
+    def keep(name: str, value: Any) -> None:
+        if not hasattr(value, "detach"):
+            numbers[name] = value
+            return
+        complete = whole(value.detach())
+        if main:
+            tensors[name] = complete.cpu().contiguous()
+
+    for index, weight in enumerate(state.weights):
+        keep(f"weight.{index}", weight)
+        for name, value in sorted(state.optimizer.state[weight].items()):
+            keep(f"optimizer.{index}.{name}", value)
+        if state.average is not None:
+            keep(f"average.{index}", state.average.average[index])
+        if state.best.weights:
+            keep(f"best.{index}", whole(state.best.weights[index], like=weight.detach()))
+    if not main:
+        return
+    best = {"step": state.best.step, "reward": state.best.reward}
+    header = {"step": state.step, "log": state.rows, "best": best, "numbers": numbers}
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     save_file(tensors, temporary, metadata={"identity": identity, "state": json.dumps(header)})
     os.replace(temporary, path)
 
 
-def load_checkpoint(
-    path: Path, *, identity: str, weights: Sequence[torch.Tensor], optimizer: torch.optim.Optimizer
-) -> tuple[int, LogRows, BestWeights]:
-    """Put a checkpoint's state into weights and optimiser.
-
-    Returns:
-        steps that are done, their log and the best weights so far; 0 and nothing if there is no checkpoint, or one
-        of another training.
+def load_checkpoint(path: Path, state: TrainingState, *, identity: str) -> None:
+    """Put what a checkpoint holds into the state; nothing if there is none, or one of another training.
 
     Raises:
         InputError: if the file is damaged.
     """
-    import torch
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
-        return 0, [], BestWeights()
+        return
     try:
         with safe_open(path, framework="pt") as file:
-            header = file.metadata()
-            if header["identity"] != identity:
-                return 0, [], BestWeights()
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            metadata = file.metadata()
+            if metadata["identity"] == identity:
+                _restore(state, {name: file.get_tensor(name) for name in file.keys()}, json.loads(metadata["state"]))  # noqa: SIM118
     except SafetensorError as error:
         raise InputError(
             f"the checkpoint of a training is damaged ({error})",
             file=path,
             remedy="delete it; the training then starts from the beginning",
         ) from error
+
+
+def _restore(state: TrainingState, tensors: dict[str, torch.Tensor], header: dict[str, Any]) -> None:
+    import torch
+
+    values: dict[str, Any] = {**tensors, **header["numbers"]}
+    best = []
     with torch.no_grad():
-        for index, weight in enumerate(weights):
-            weight.copy_(tensors[f"weight.{index}"])
+        for index, weight in enumerate(state.weights):
+            like = weight.detach()
+            weight.copy_(spread(tensors[f"weight.{index}"], like))
             prefix = f"optimizer.{index}."
-            optimizer.state[weight] = {
-                name.removeprefix(prefix): value.to(weight.device)
-                for name, value in tensors.items()
+            state.optimizer.state[weight] = {
+                name.removeprefix(prefix): spread(value, like) if hasattr(value, "detach") else value
+                for name, value in values.items()
                 if name.startswith(prefix)
             }
-    state = json.loads(header["state"])
-    kept = tuple(tensors[f"best.{index}"] for index in range(len(weights)) if f"best.{index}" in tensors)
-    return state["step"], state["log"], BestWeights(weights=kept, **state["best"])
+            if state.average is not None:
+                state.average.average[index].copy_(spread(tensors[f"average.{index}"], like))
+            if f"best.{index}" in tensors:
+                best.append(local_part(spread(tensors[f"best.{index}"], like)).cpu())
+    state.step, state.rows = header["step"], header["log"]
+    state.best = BestWeights(weights=tuple(best), **header["best"])

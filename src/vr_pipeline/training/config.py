@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal, Optional
+from typing import Literal, Optional, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from vr_pipeline.config import Parameters
 from vr_pipeline.generators.config import GeneratorParameters
@@ -23,24 +23,60 @@ class AdapterParameters(Parameters):
 class PreferenceTrainingParameters(Parameters):
     """How a policy is trained on preference pairs."""
 
-    loss: Literal["diffusion_dpo", "flow_dpo", "mapo", "supervised"] = Field(
+    method: Literal["lora", "full"] = Field(
+        "lora",
+        description="Train a low-rank adapter, whose reference is the network without it; or all weights, in float32 "
+        "beside a frozen copy in the generator's precision.",
+    )
+    loss: Literal["diffusion_dpo", "flow_dpo", "reward_weighted", "mapo", "supervised"] = Field(
         "diffusion_dpo", description="Loss: a function of vr_pipeline.training.losses."
     )
-    beta: float = Field(500.0, gt=0, description="Strength of the pull towards the reference, for mean-reduced errors.")
+    beta: float = Field(
+        500.0,
+        gt=0,
+        description="Strength of the pull towards the reference, for mean-reduced errors; for mapo the weight of the "
+        "margin, published as 0.1.",
+    )
+    beta_falls_with_noise: bool = Field(
+        False,
+        description="flow_dpo with beta (1 - t)^2, for ablation only: its authors found that it hacks the reward.",
+    )
     supervised_weight: float = Field(0.0, ge=0, description="Weight of the winners' error added to the loss.")
     label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="Assumed share of wrong labels.")
+    rarity_exponent: float = Field(
+        0.0, ge=0, description="Weigh pairs of rare rewards more, by this exponent (VideoDPO's alpha); 0 weighs alike."
+    )
+    rarity_bins: int = Field(20, ge=2, description="Bins of the histogram that says how rare a reward is.")
     steps: int = Field(500, ge=1, description="Optimiser steps.")
-    batch_size: int = Field(32, ge=1, description="Pairs a step.")
+    batch_size: int = Field(32, ge=1, description="Pairs a step, over all processes together.")
     micro_batch_size: Optional[int] = Field(
-        None, ge=1, description="Pairs that go through the network at once; gradients add up. Null for all of a step."
+        None,
+        ge=1,
+        description="Pairs that go through the network at once in a process; gradients add up. Null for all of its "
+        "share of a step.",
     )
     gradient_checkpointing: bool = Field(
         False, description="Compute activations again in the backward pass: less memory, about a third more time."
+    )
+    compile: Literal["none", "blocks", "denoiser"] = Field(
+        "none",
+        description="Compile the denoiser's repeated blocks, or all of it, by torch.compile: minutes at the start, "
+        "faster steps after.",
+    )
+    sharding: Literal["none", "fsdp2"] = Field(
+        "none",
+        description="Spread weights, gradients and optimiser state of full training over the processes.",
+    )
+    optimizer: Literal["adamw", "adamw_8bit"] = Field(
+        "adamw", description="AdamW with its state in 32 bits, or in 8 (needs bitsandbytes)."
     )
     learning_rate: float = Field(5e-6, gt=0, description="Peak learning rate.")
     warmup_steps: int = Field(100, ge=0, description="Steps of linear warm-up, followed by linear decay to zero.")
     weight_decay: float = Field(0.0, ge=0, description="Weight decay of AdamW.")
     max_gradient_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm.")
+    ema_decay: Optional[float] = Field(
+        None, gt=0, lt=1, description="Decay of a running average of the weights, which is then the policy; null: none."
+    )
     collapse_loss: float = Field(
         0.01,
         ge=0,
@@ -51,6 +87,31 @@ class PreferenceTrainingParameters(Parameters):
     seed: int = Field(0, description="Seed of adapter, order, noise and timesteps.")
     threads: Optional[int] = Field(None, ge=1, description="CPU threads; another number may round differently.")
     adapter: AdapterParameters = Field(default_factory=AdapterParameters, description="Low-rank adapter.")
+
+    @property
+    def uses_reference(self) -> bool:
+        """Whether the loss compares with the frozen reference."""
+        return self.loss in ("diffusion_dpo", "flow_dpo")
+
+    @property
+    def uses_rewards(self) -> bool:
+        """Whether the loss or the weights of pairs need the clips' rewards."""
+        return self.loss == "reward_weighted" or self.rarity_exponent > 0
+
+    @model_validator(mode="after")
+    def _settings_fit_together(self) -> Self:
+        wrong = [
+            (self.label_smoothing > 0 and not self.uses_reference, "label_smoothing needs a loss of preference (dpo)"),
+            (self.rarity_exponent > 0 and not self.uses_reference, "rarity_exponent needs a loss of preference (dpo)"),
+            (self.beta_falls_with_noise and self.loss != "flow_dpo", "beta_falls_with_noise belongs to flow_dpo"),
+            (self.sharding != "none" and self.method != "full", "sharding is for method: full; adapters are small"),
+            (self.sharding != "none" and self.compile != "none", "sharding and compile cannot be combined"),
+            (self.sharding != "none" and self.optimizer != "adamw", "sharding needs optimizer: adamw"),
+        ]
+        for is_wrong, reason in wrong:
+            if is_wrong:
+                raise ValueError(reason)
+        return self
 
 
 class ValidationParameters(Parameters):

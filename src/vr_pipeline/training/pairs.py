@@ -1,0 +1,140 @@
+"""Pairs of clips, the order in which a training goes through them, and what each of them weighs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vr_pipeline.errors import InputError
+from vr_pipeline.identifiers import sample_seed
+from vr_pipeline.training.config import PreferenceTrainingParameters
+
+if TYPE_CHECKING:
+    from vr_pipeline.generators.contract import Condition
+
+
+@dataclass(frozen=True)
+class TrainingPair:
+    """One winner and one loser of a prompt.
+
+    Attributes:
+        pair_id: identifier from which order, noise and timestep derive.
+        prompt_id: key of the text condition.
+        winner: key of the winner's latents.
+        loser: key of the loser's latents.
+        winner_reward: total reward of the winner; only some losses and weights use it.
+        loser_reward: total reward of the loser.
+        weight: share in the loss; 1 on average over the training set.
+    """
+
+    pair_id: str
+    prompt_id: str
+    winner: str
+    loser: str
+    winner_reward: float = 0.0
+    loser_reward: float = 0.0
+    weight: float = 1.0
+
+
+def pair_order(pairs: Sequence[TrainingPair], *, epoch: int, seed: int) -> list[int]:
+    """The order of pairs in an epoch: by a hash of their identifiers, so that the order of the input is irrelevant."""
+    return sorted(range(len(pairs)), key=lambda index: (sample_seed(seed, pairs[index].pair_id, epoch), index))
+
+
+class PairOrder:
+    """The pair at every position of a training that goes through all pairs again and again, and its epoch."""
+
+    def __init__(self, pairs: Sequence[TrainingPair], seed: int) -> None:
+        self.pairs, self.seed = pairs, seed
+        self.epoch = -1
+        self.order: list[int] = []
+
+    def __getitem__(self, position: int) -> tuple[TrainingPair, int]:
+        epoch, place = divmod(position, len(self.pairs))
+        if epoch != self.epoch:
+            self.epoch, self.order = epoch, pair_order(self.pairs, epoch=epoch, seed=self.seed)
+        return self.pairs[self.order[place]], epoch
+
+
+def prepare_pairs(pairs: Sequence[TrainingPair], parameters: PreferenceTrainingParameters) -> tuple[TrainingPair, ...]:
+    """Pairs with the rewards and weights that the loss uses.
+
+    Rewards become those of reward-weighted regression: mean 0 and deviation 1 over the clips of the training set.
+    Weights become those of rare scores, divided by their mean, so that they leave the size of steps alone.
+
+    Raises:
+        InputError: if the loss needs rewards and all clips have the same one, or one is not finite.
+    """
+    if not parameters.uses_rewards:
+        return tuple(replace(pair, winner_reward=0.0, loser_reward=0.0, weight=1.0) for pair in pairs)
+    by_clip = {pair.winner: pair.winner_reward for pair in pairs} | {pair.loser: pair.loser_reward for pair in pairs}
+    rewards = np.array([by_clip[name] for name in sorted(by_clip)])
+    if not np.isfinite(rewards).all() or rewards.std() == 0:
+        raise InputError(
+            "the loss needs the clips' rewards, and they are all the same or not finite",
+            field="training.loss" if parameters.loss == "reward_weighted" else "training.rarity_exponent",
+            remedy="run the pipelines up to pair_selection again, or choose a loss that needs no rewards",
+        )
+    weights = _rarity_weights(pairs, rewards, parameters) if parameters.rarity_exponent else np.ones(len(pairs))
+    mean, deviation = rewards.mean(), rewards.std()
+    return tuple(
+        replace(
+            pair,
+            winner_reward=float((pair.winner_reward - mean) / deviation),
+            loser_reward=float((pair.loser_reward - mean) / deviation),
+            weight=float(weight),
+        )
+        for pair, weight in zip(pairs, weights, strict=True)
+    )
+
+
+def _rarity_weights(
+    pairs: Sequence[TrainingPair], rewards: np.ndarray, parameters: PreferenceTrainingParameters
+) -> np.ndarray:
+    import torch
+
+    from vr_pipeline.training.losses import pair_rarity_weights
+
+    counts, edges = np.histogram(rewards, bins=parameters.rarity_bins)
+    probabilities = counts / counts.sum()
+
+    def probability(values: list[float]) -> torch.Tensor:
+        return torch.from_numpy(probabilities[np.clip(np.digitize(values, edges[1:-1]), 0, len(counts) - 1)])
+
+    weights = pair_rarity_weights(
+        probability([pair.winner_reward for pair in pairs]),
+        probability([pair.loser_reward for pair in pairs]),
+        parameters.rarity_exponent,
+        maximum=float(probabilities.max()),
+    ).numpy()
+    # The mean over sorted values, so that the order of the pairs is irrelevant to the last bit.
+    return weights / np.sort(weights).mean()  # type: ignore[no-any-return]
+
+
+def check_complete(
+    pairs: Sequence[TrainingPair], latents: Mapping[str, object], conditions: Mapping[str, Condition]
+) -> None:
+    """See that there is something to train on, and that nothing of it is missing.
+
+    Raises:
+        InputError: if there are no pairs, or a pair's latents or text condition are missing.
+    """
+    if not pairs:
+        raise InputError(
+            "there are no preference pairs to train on",
+            remedy="lower pair_selection's margin, make more videos a prompt, or check the rewards",
+        )
+    for what, known, wanted in (
+        ("latents", set(latents), {name for pair in pairs for name in (pair.winner, pair.loser)}),
+        ("text condition", set(conditions), {pair.prompt_id for pair in pairs}),
+    ):
+        missing = sorted(wanted - known)
+        if missing:
+            raise InputError(
+                f"{len(missing)} of {len(wanted)} have no {what}, {missing[0]!r} the first",
+                remedy="run the pipeline dpo_training from its start, so that all clips and prompts of the pairs are "
+                "encoded",
+            )

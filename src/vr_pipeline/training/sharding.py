@@ -1,0 +1,85 @@
+"""Weights, gradients and optimiser state spread over the processes of a group (FSDP2), each holding a slice.
+
+Source: Zhao et al. 2023, PyTorch FSDP: Experiences on Scaling Fully Sharded Data Parallel; torch's ``fully_shard``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from vr_pipeline.generators.contract import Generator
+
+if TYPE_CHECKING:
+    import torch
+
+
+def blocks_of(network: torch.nn.Module) -> Iterator[torch.nn.Module]:
+    """The repeated blocks of a denoiser: the entries of its outermost lists of modules."""
+    import torch
+
+    for child in network.children():
+        if isinstance(child, torch.nn.ModuleList):
+            yield from child
+
+
+def shard_weights(generator: Generator) -> list[Any]:
+    """Leave on this process only its slice of the denoiser, and of the frozen reference if there is one.
+
+    Whole weights exist for one block at a time, in the generator's precision.
+
+    Returns:
+        the trainable parameters, in a fixed order; they replace the ones before.
+    """
+    import torch
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+    denoiser = generator.denoiser
+    device = next(denoiser.parameters()).device
+    mesh = init_device_mesh(device.type, (torch.distributed.get_world_size(),))
+    precision = MixedPrecisionPolicy(
+        param_dtype=getattr(torch, generator.parameters.dtype), reduce_dtype=torch.float32, cast_forward_inputs=False
+    )
+    for network in generator.networks():
+        # The frozen copy has that precision already.
+        policy = precision if network is denoiser else MixedPrecisionPolicy(cast_forward_inputs=False)
+        for block in blocks_of(network):
+            fully_shard(block, mesh=mesh, mp_policy=policy)
+        fully_shard(network, mesh=mesh, mp_policy=policy)
+    return [value for _, value in sorted(denoiser.named_parameters()) if value.requires_grad]
+
+
+def local_part(value: Any) -> Any:
+    """The slice of a tensor that this process holds; the tensor itself if it is whole."""
+    return value.to_local() if _is_spread(value) else value
+
+
+def whole(value: Any, like: Any = None) -> Any:
+    """The whole of a tensor that may be spread over the group. All processes have to ask together.
+
+    Args:
+        value: the tensor, or this process's slice of it if ``like`` is given.
+        like: a tensor that is spread in the same way.
+    """
+    if _is_spread(like) and not _is_spread(value):
+        from torch.distributed.tensor import DTensor
+
+        value = DTensor.from_local(
+            value.to(like.device), like.device_mesh, like.placements, shape=like.shape, stride=like.stride()
+        )
+    return value.full_tensor() if _is_spread(value) else value
+
+
+def spread(value: torch.Tensor, like: Any) -> torch.Tensor:
+    """A whole tensor, spread and placed as another is; only placed where the other is whole or of another shape."""
+    placed = value.to(like.device)
+    if not _is_spread(like) or value.shape != like.shape:
+        return placed
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(placed, like.device_mesh, like.placements)
+
+
+def _is_spread(value: Any) -> bool:
+    return hasattr(value, "full_tensor")

@@ -1,0 +1,165 @@
+"""One step's batch and its loss."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from vr_pipeline.generators.contract import Condition, Generator
+from vr_pipeline.identifiers import sample_seed
+from vr_pipeline.training.config import PreferenceTrainingParameters
+from vr_pipeline.training.pairs import TrainingPair
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Winners first, then losers in the same order; noise and timesteps repeated accordingly.
+
+    Attributes:
+        latents: [2 pairs, ...].
+        noise: the same shape; both halves are equal.
+        timesteps: [2 pairs]; both halves are equal.
+        condition: text conditions, every tensor [2 pairs, ...].
+        rewards: normalised rewards, [2 pairs].
+        weights: weights of pairs, [pairs]; None if all are 1.
+    """
+
+    latents: torch.Tensor
+    noise: torch.Tensor
+    timesteps: torch.Tensor
+    condition: Condition
+    rewards: torch.Tensor
+    weights: torch.Tensor | None
+
+
+def collate(
+    generator: Generator,
+    chosen: Sequence[tuple[TrainingPair, int]],
+    latents: Mapping[str, torch.Tensor],
+    conditions: Mapping[str, Condition],
+    parameters: PreferenceTrainingParameters,
+    device: torch.device,
+) -> Batch:
+    """The batch of some pairs, each with its epoch.
+
+    Noise and timestep derive from the seed, the pair's identifier and the epoch alone, so that they do not depend on
+    batch size, order or number of processes.
+    """
+    import torch
+
+    noises, timesteps = [], []
+    for pair, epoch in chosen:
+        random = torch.Generator().manual_seed(sample_seed(parameters.seed, f"noise of {pair.pair_id}", epoch))
+        timesteps.append(generator.draw_timesteps(1, random))
+        noises.append(torch.randn(latents[pair.winner].shape, generator=random))
+    noise, time = torch.stack(noises), torch.cat(timesteps)
+    texts = [conditions[pair.prompt_id] for pair, _ in chosen] * 2
+    rewards = [pair.winner_reward for pair, _ in chosen] + [pair.loser_reward for pair, _ in chosen]
+    weights = torch.tensor([pair.weight for pair, _ in chosen]) if parameters.rarity_exponent else None
+    return Batch(
+        latents=torch.stack(
+            [latents[pair.winner] for pair, _ in chosen] + [latents[pair.loser] for pair, _ in chosen]
+        ).to(device),
+        noise=torch.cat([noise, noise]).to(device),
+        timesteps=torch.cat([time, time]).to(device),
+        condition={name: torch.cat([text[name] for text in texts]).to(device) for name in texts[0]},
+        rewards=torch.tensor(rewards).to(device),
+        weights=None if weights is None else weights.to(device),
+    )
+
+
+def accumulate_gradients(
+    generator: Generator,
+    chosen: Sequence[tuple[TrainingPair, int]],
+    latents: Mapping[str, torch.Tensor],
+    conditions: Mapping[str, Condition],
+    parameters: PreferenceTrainingParameters,
+    device: torch.device,
+    *,
+    of: int | None = None,
+    scale: float = 1.0,
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Loss and statistics of some pairs; their gradients are added up, ``micro_batch_size`` pairs at a time.
+
+    Args:
+        generator: whose trained weights get the gradients.
+        chosen: the pairs, each with its epoch.
+        latents: latents of clips by key.
+        conditions: text conditions by prompt identifier.
+        parameters: settings.
+        device: where the denoiser is.
+        of: pairs of the whole step, if these are a share of them; the loss is their part of the step's mean.
+        scale: gradients are multiplied by this; the loss is not.
+
+    Returns:
+        the loss, and statistics of shape [pairs].
+    """
+    import torch
+
+    count = of or len(chosen)
+    size = parameters.micro_batch_size or len(chosen)
+    losses, parts = [], []
+    for start in range(0, len(chosen), size):
+        some = chosen[start : start + size]
+        batch = collate(generator, some, latents, conditions, parameters, device)
+        loss, statistics = pair_loss(generator, batch, parameters)
+        loss = loss * (len(some) / count)
+        (loss * scale if scale != 1.0 else loss).backward()
+        losses.append(loss.detach())
+        parts.append(statistics)
+    return torch.stack(losses).sum(), {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def pair_loss(
+    generator: Generator, batch: Batch, parameters: PreferenceTrainingParameters
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Loss and detached statistics, [pairs], of a batch: the loss that the settings name, plus the winners' error."""
+    from vr_pipeline.training import losses
+
+    errors = _errors(generator, batch)
+    winner, loser = errors.chunk(2)
+    if parameters.uses_reference:
+        loss, statistics = _preference_loss(generator, batch, parameters, winner, loser)
+    elif parameters.loss == "mapo":
+        loss, statistics = losses.mapo_loss(winner, loser, parameters.beta)
+    elif parameters.loss == "reward_weighted":
+        loss, of_clips = losses.reward_weighted_loss(errors, batch.rewards)
+        statistics = {name: values.view(2, -1).mean(dim=0) for name, values in of_clips.items()}
+    else:
+        loss, statistics = losses.supervised_loss(winner)
+    if parameters.supervised_weight:
+        loss = loss + parameters.supervised_weight * winner.mean()
+    return loss, statistics | {"winner_error": winner.detach(), "loser_error": loser.detach()}
+
+
+def _errors(generator: Generator, batch: Batch) -> torch.Tensor:
+    with generator.autocast():
+        return generator.prediction_error(batch.latents, batch.noise, batch.timesteps, batch.condition)
+
+
+def _preference_loss(
+    generator: Generator,
+    batch: Batch,
+    parameters: PreferenceTrainingParameters,
+    winner: torch.Tensor,
+    loser: torch.Tensor,
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    import torch
+
+    from vr_pipeline.training.losses import diffusion_dpo_loss, flow_dpo_loss
+
+    with torch.no_grad(), generator.reference():
+        winner_reference, loser_reference = _errors(generator, batch).chunk(2)
+    weights = batch.weights
+    times = generator.noise_share(batch.timesteps).chunk(2)[0] if parameters.beta_falls_with_noise else None
+    settings: dict[str, Any] = {"label_smoothing": parameters.label_smoothing, "pair_weights": weights}
+    if parameters.loss == "flow_dpo":
+        settings["timesteps"] = times
+    function = flow_dpo_loss if parameters.loss == "flow_dpo" else diffusion_dpo_loss
+    loss, statistics = function(winner, loser, winner_reference, loser_reference, parameters.beta, **settings)
+    # The weighted mean is made a mean of weighted losses, which parts of a step add up to.
+    return (loss if weights is None else loss * weights.mean()), statistics
