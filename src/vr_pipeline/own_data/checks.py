@@ -21,6 +21,7 @@ _LARGEST_TRIAL = 2000
 _SMALL = 300
 _FEW_PAIRS = 30
 _SALTS = 60
+_TRIALS = 6
 
 
 @dataclass
@@ -112,7 +113,7 @@ def _try_filter(
         ]
     kept = kept.assign(cleaned_prompt=kept["prompt"], embedded_prompt=kept["prompt"], language_model="")
     best: tuple[tuple[int, ...], SplitParameters, dict[str, int]] | None = None
-    for split in _divisions(parameters.split, len(kept), free_to_split=free_to_split):
+    for split in _divisions(parameters.split, kept["prompt_id"].tolist(), free_to_split=free_to_split):
         divided, _ = nodes.split_prompts(kept, embeddings, parameters.model_copy(update={"split": split}))
         counts = {name: int((divided["split"] == name).sum()) for name in ("train", "validation", "test")}
         # Training needs two prompts at least, everything else one; beyond that as few as possible go for likeness.
@@ -137,11 +138,21 @@ def _try_filter(
         )
 
 
-def _divisions(split: SplitParameters, number: int, *, free_to_split: bool) -> list[SplitParameters]:
-    if not free_to_split or number >= _SMALL:
+def _divisions(split: SplitParameters, identifiers: Sequence[str], *, free_to_split: bool) -> list[SplitParameters]:
+    """Divisions worth trying, the most even first; similar prompts may still fall out of some."""
+    from vr_pipeline.prompts.split import split_of
+
+    if not free_to_split or len(identifiers) >= _SMALL:
         return [split]
-    shares = {"test_fraction": 0.25, "validation_fraction": 0.1 if number >= 8 else 0.0}
-    return [split.model_copy(update={**shares, "salt": f"own data {salt}"}) for salt in range(_SALTS)]
+    shares = {"test_fraction": 0.25, "validation_fraction": 0.1 if len(identifiers) >= 8 else 0.0}
+    candidates = []
+    for salt in range(_SALTS):
+        candidate = split.model_copy(update={**shares, "salt": f"own data {salt}"})
+        counts = Counter(split_of(identifier, candidate) for identifier in identifiers)
+        wanted = [counts["train"] >= 2, counts["test"] >= 1, counts["validation"] >= 1]
+        distance = abs(counts["test"] - 0.25 * len(identifiers))
+        candidates.append((-sum(wanted), distance, salt, candidate))
+    return [candidate for *_, candidate in sorted(candidates, key=lambda entry: entry[:3])[:_TRIALS]]
 
 
 def check_preferences(
@@ -155,10 +166,10 @@ def check_preferences(
     """Read a file of preferences, find its clips and decode the first and last frame of each."""
     from vr_pipeline.datasets.clips import ClipFolder
     from vr_pipeline.rewards.clip_names import ClipNames
-    from vr_pipeline.rewards.preference_formats import preference_problems, read_preferences
+    from vr_pipeline.rewards.preference_formats import examine_preferences
 
     check = PreferenceCheck()
-    problems = preference_problems(path, format, labels=labels, criterion=criterion)
+    table, problems = examine_preferences(path, format, labels=labels, criterion=criterion)
     check.findings += [Finding.from_error(problem) for problem in problems]
     if not videos.is_dir():
         check.findings.append(
@@ -169,31 +180,30 @@ def check_preferences(
     if not len(folder):
         check.findings.append(Finding("error", "the folder holds no clips", "put the compared clips there", videos))
         return check
-    if problems:
-        # The clips are looked at all the same, so that one round of corrections is enough.
-        unreadable = _unreadable(folder, sorted(folder))
-        check.findings += [_left_out(folder[name], reason, "") for name, reason in unreadable.items()]
-        return check
-    table = read_preferences(path, format, labels=labels, criterion=criterion)
     names = ClipNames(videos, folder, path.parent)
     first_row = 2 if path.suffix.lower() in (".csv", ".tsv") else 1
     files: list[dict[str, str]] = []
     records = [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
     for position, row in enumerate(records):
         found = {}
+        line = position + first_row if format == "plain" else None
         for side in "ab":
             column = "video_path" if row[f"video_path_{side}"] else "video_id"
             name = str(row[f"{column}_{side}"])
+            if not name:  # said already
+                continue
             file = names.find(name)
             if file is None:
                 problem, remedy = names.why_not(name)
-                line = position + first_row if format == "plain" else None
                 check.findings.append(Finding("error", problem, remedy, path, line, f"{column}_{side}"))
             else:
                 found[side] = file
+        if len(found) == 2 and found["a"] == found["b"] and row["video_id_a"] != row["video_id_b"]:
+            problem = f"both names mean the clip {found['a']}"
+            check.findings.append(Finding("error", problem, "correct the pair", path, line, "video_path_b"))
         files.append(found)
     check.findings += _conflicts(table, path)
-    used = sorted({file for found in files for file in found.values()})
+    used = sorted({file for found in files for file in found.values()} if len(table) else folder)
     unreadable = _unreadable(folder, used)
     for name, reason in unreadable.items():
         lost = sum(name in found.values() for found in files)
@@ -232,7 +242,8 @@ def _conflicts(table: pd.DataFrame, path: Path) -> list[Finding]:
     prompts: dict[str, set[str]] = {}
     for side in "ab":
         for identifier, prompt in zip(table[f"video_id_{side}"], table["prompt"], strict=True):
-            prompts.setdefault(identifier, set()).add(prompt)
+            if identifier and prompt.strip():
+                prompts.setdefault(identifier, set()).add(prompt)
     return [
         Finding(
             "error",

@@ -61,8 +61,10 @@ def grouped(findings: Iterable[Finding]) -> list[tuple[Finding, list[int]]]:
 
 
 def lines_of(findings: Sequence[Finding]) -> list[str]:
-    """A line for each finding, errors first."""
-    ordered = sorted(grouped(findings), key=lambda group: group[0].severity)
+    """A line for each finding: errors first, then by file and row."""
+    ordered = sorted(
+        grouped(findings), key=lambda group: (group[0].severity, str(group[0].file or ""), min(group[1], default=0))
+    )
     return [f"  {one.severity}: {_place(one, rows)}{_sentences(one)}" for one, rows in ordered]
 
 

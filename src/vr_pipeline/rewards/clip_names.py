@@ -57,7 +57,7 @@ class ClipNames:
                 "name the clip by its path within the folder of clips",
             )
         close = difflib.get_close_matches(PurePosixPath(plain).name, list(self._short), n=1)
-        hint = f"; did you mean '{self._short[close[0]][0]}'?" if close else ""
+        hint = f" (perhaps {self._short[close[0]][0]} is meant)" if close else ""
         return f"there is no clip '{name}' in {self.folder}{hint}", "correct the name or add the clip to the folder"
 
 

@@ -58,10 +58,7 @@ def read_preferences(
         InputError: the file is empty or cannot be read, a column is missing, a label is unknown, a prompt is empty.
     """
     material = _open(path, format, labels=labels, columns=columns, criterion=criterion)
-    rows = _READERS[format](material)
-    result = pd.DataFrame(rows, columns=[*PREFERENCE_COLUMNS, *FILE_COLUMNS, *material.further_columns])
-    result["source"] = result["source"].where(result["source"] != "", source or format)
-    result.attrs["skipped"] = material.skipped
+    result = _table(_READERS[format](material), material, source or format)
     if not len(result):
         raise InputError(
             f"none of the {len(material.table)} entries holds a preference",
@@ -71,22 +68,27 @@ def read_preferences(
     return result
 
 
-def preference_problems(
+def examine_preferences(
     path: str | Path,
     format: str = "plain",  # the word of the catalog entry
     *,
     labels: Mapping[str, str] | None = None,
     columns: Mapping[str, str] | None = None,
     criterion: str = "Overall",
-) -> list[InputError]:
-    """Everything that :func:`read_preferences` would refuse, in file order; rows are judged once all columns are there.
+) -> tuple[pd.DataFrame, list[InputError]]:
+    """Reads as :func:`read_preferences` does, and goes on after everything that it would refuse.
 
-    Args are those of :func:`read_preferences`. An empty list means that the file can be read.
+    Args are those of :func:`read_preferences`.
+
+    Returns:
+        the table, with values that stand in where the file has none (empty if a column is missing), and the problems
+        in file order; rows are judged once all columns are there.
     """
+    nothing = pd.DataFrame(columns=[*PREFERENCE_COLUMNS, *FILE_COLUMNS])
     try:
         material = _open(path, format, labels=labels, columns=columns, criterion=criterion)
     except InputError as error:
-        return [error]
+        return nothing, [error]
     material.problems = []
     rows = _READERS[format](material)
     if not rows and not material.problems:
@@ -94,7 +96,16 @@ def preference_problems(
             InputError("no entry holds a preference", remedy="Check the file and its format", file=path)
         )
     of_file = [problem for problem in material.problems if problem.row is None]
-    return of_file or material.problems
+    if of_file:
+        return nothing, of_file
+    return _table(rows, material, format), material.problems
+
+
+def _table(rows: list[dict[str, Any]], material: _Source, source: str) -> pd.DataFrame:
+    table = pd.DataFrame(rows, columns=[*PREFERENCE_COLUMNS, *FILE_COLUMNS, *material.further_columns])
+    table["source"] = table["source"].where(table["source"] != "", source)
+    table.attrs["skipped"] = material.skipped
+    return table
 
 
 def _open(
