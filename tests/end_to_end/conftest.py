@@ -15,7 +15,7 @@ SHIPPED = ("conf", "pyproject.toml", "checklists", "data/01_raw", "data/06_model
 SMALL = (
     "video_generation.videos_per_prompt=8,video_generation.generator.batch_size=32,"
     "dpo_training.generator.batch_size=32,evaluation.generator.batch_size=32,"
-    "dpo_training.training.steps=6,dpo_training.training.batch_size=4,"
+    "dpo_training.training.steps=6,dpo_training.training.batch_size=4,dpo_training.training.checkpoint_every=2,"
     "evaluation.videos_per_prompt=2,weight_regression.bootstrap_samples=20"
 )
 

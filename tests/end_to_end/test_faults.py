@@ -29,6 +29,11 @@ def judging(folder: Path) -> bool:
 
 
 def training(folder: Path) -> bool:
+    """The first policy is being trained and has a checkpoint."""
+    return any((folder / "data/06_models/checkpoints").glob("*.safetensors"))
+
+
+def training_the_second(folder: Path) -> bool:
     """The second policy is being trained, for the first time."""
     models = folder / "data/06_models"
     return (models / "policy_dpo").exists() and not (models / "policy_mpo").exists()
@@ -67,7 +72,9 @@ def test_kills_change_nothing_in_the_end(small_runs: list[Path], tmp_path: Path)
     # What had been committed before the kill was not made again; the last clip may have been written just then.
     again = [path for path, when in made.items() if path.stat().st_mtime_ns != when]
     assert len(again) <= 1
-    assert kill_when(training, folder, signal.SIGINT) == 130
+    assert kill_when(training, folder, signal.SIGKILL) == -signal.SIGKILL
+    assert kill_when(training_the_second, folder, signal.SIGINT) == 130
+    assert "goes on after step" in (folder / "killed.log").read_text()
     assert "To go on where it stopped" in (folder / "killed.log").read_text()
     result = run_small(folder)
     assert result.returncode == 0, result.stderr[-3000:]
