@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from kedro.config import MissingConfigException
 from kedro.framework.hooks import hook_impl
-from pydantic import BaseModel
 
 from vr_pipeline.errors import InputError
 from vr_pipeline.hooks.records import NodeRecordHook
 from vr_pipeline.hooks.summary import peak_memory_gib, stored_at
+from vr_pipeline.lineage.figures import flattened, numbers
 from vr_pipeline.lineage.models import model_entry, register, score_sources
 from vr_pipeline.lineage.record import RECORD_FOLDER, RunRecorder
 from vr_pipeline.lineage.runs import INPUT, OUTPUT, link_sources
@@ -186,7 +186,7 @@ class MlflowHook:
         if self._client is None or self._recorder is None:
             return
         metrics = {
-            name: dict(_numbers(catalog.load(name), name))
+            name: dict(numbers(catalog.load(name), name))
             for name in saved
             if isinstance(mark := mark_of(catalog, name), Mapping) and mark.get("metrics")
         }
@@ -212,7 +212,7 @@ class MlflowHook:
         if name.startswith(CURVES):
             self._log_curves(name.removeprefix(CURVES), catalog.load(name))
         if isinstance(marked, Mapping) and marked.get("metrics"):
-            self._log_metrics(dict(_numbers(catalog.load(name), name)))
+            self._log_metrics(dict(numbers(catalog.load(name), name)))
         if marked and self._client is not None:
             place = stored_at(catalog, name)
             if place is not None and place.is_dir():
@@ -282,13 +282,6 @@ def _log_parameters(client: MlflowClient, run_id: str, flat: Mapping[str, Any]) 
         client.log_batch(run_id, params=entries[start : start + _PARAMETERS_A_CALL])
 
 
-def _numbers(content: Any, prefix: str) -> Iterator[tuple[str, float]]:
-    """The finite numbers of a JSON document by dotted name."""
-    for key, value in flattened(content, prefix):
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-            yield key, float(value)
-
-
 def _models(catalog: CatalogProtocol, saved: list[str], hashes: Mapping[str, str]) -> Iterator[dict[str, Any]]:
     """Entries of the record for the models that this run wrote or measured."""
     for name in hashes:
@@ -305,22 +298,6 @@ def mark_of(catalog: CatalogProtocol, name: str) -> Any:
     """What a catalog entry's metadata say under ``mlflow``; None without any."""
     metadata = getattr(catalog.get(name), "metadata", None)
     return metadata.get("mlflow") if isinstance(metadata, Mapping) else None
-
-
-def flattened(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
-    """Leaves of nested models, mappings and sequences with dotted names; short lists of scalars stay whole."""
-    if isinstance(value, BaseModel):
-        value = value.model_dump()
-    if isinstance(value, Mapping) and value:
-        for key, entry in value.items():
-            yield from flattened(entry, f"{prefix}.{key}")
-    elif isinstance(value, list | tuple) and any(
-        isinstance(entry, Mapping | list | tuple | BaseModel) for entry in value
-    ):
-        for position, entry in enumerate(value):
-            yield from flattened(entry, f"{prefix}.{position}")
-    else:
-        yield prefix, value
 
 
 def metric_name(name: str) -> str:

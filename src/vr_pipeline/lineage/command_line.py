@@ -118,6 +118,59 @@ def diff(first: str, second: str, most: int, env: str) -> None:
         click.echo("\n".join(lines(differences(a, b), most)))
 
 
+@lineage.command(name="reproduce")
+@click.argument("what")
+@click.option(
+    "--folder", type=click.Path(path_type=Path), help="Where the worktree is made. Default: a temporary folder."
+)
+@click.option("--keep", is_flag=True, help="Keep the worktree also if everything is the same.")
+@click.option("--stop-early", is_flag=True, help="Leave out what follows the first stage that differs.")
+@_env
+def reproduce(what: str, folder: Path | None, keep: bool, stop_early: bool, env: str) -> None:
+    """Run WHAT (a run, a model or a file) again at its commit and compare every hash.
+
+    The exit code is 0 if all are equal, 1 if a stage differs or fails, 2 if code or data are not to be had.
+    """
+    import shutil
+    import tempfile
+
+    from vr_pipeline.errors import InputError
+    from vr_pipeline.lineage.provenance import git
+    from vr_pipeline.lineage.reproduce import report_lines
+    from vr_pipeline.lineage.reproduce import reproduce as run_again
+
+    project = Path.cwd()
+    place = folder.resolve() if folder else Path(tempfile.mkdtemp(prefix="reproduce-")) / "worktree"
+    same = False
+    try:
+        with plain_errors():
+            if place.exists():
+                raise InputError("the folder exists", remedy="name one that does not", file=place)
+            store = _store(env)
+            result = run_again(
+                store,
+                store.find(what),
+                project,
+                place,
+                stop_early=stop_early,
+                tell=lambda text: click.echo(text, err=True),
+            )
+            click.echo("\n".join(report_lines(result)))
+            same = result.first_difference is None
+    except click.ClickException as error:
+        error.show()
+        raise SystemExit(2) from error
+    finally:
+        if same and not keep:
+            git(project, "worktree", "remove", "--force", str(place))
+            if folder is None:
+                shutil.rmtree(place.parent, ignore_errors=True)
+        elif place.exists():
+            click.echo(f"Kept for a look: {place} (git worktree remove --force {place})", err=True)
+    if not same:
+        raise SystemExit(1)
+
+
 @lineage.command(name="upload")
 @_env
 def upload(env: str) -> None:

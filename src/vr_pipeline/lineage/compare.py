@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from vr_pipeline.lineage.figures import flattened
 from vr_pipeline.lineage.runs import Run
 
 _MACHINE = ("python", "platform", "cpu", "cpu.cores", "memory.gib", "gpu")
@@ -53,7 +54,7 @@ def differences(first: Run, second: Run) -> Differences:
     """Compare two runs by their records."""
     return Differences(
         code=code_changes(first, second),
-        parameters=changes(_flat(first.record.get("parameters", {})), _flat(second.record.get("parameters", {}))),
+        parameters=changes(_parameters(first), _parameters(second)),
         data=changes(_raw(first), _raw(second)),
         outputs=changes(*_shared(_outputs(first), _outputs(second))),
         results=changes(_figures(first), _figures(second)),
@@ -117,18 +118,13 @@ def _outputs(run: Run) -> dict[str, str]:
     return {dataset: md5[:8] for dataset, _, md5 in _entries(run, "outs")}
 
 
+def _parameters(run: Run) -> dict[str, Any]:
+    blocks = run.record.get("parameters", {})
+    return {name: value for block, content in blocks.items() for name, value in flattened(content, block)}
+
+
 def _figures(run: Run) -> dict[str, float]:
     return {name: value for values in run.record.get("metrics", {}).values() for name, value in values.items()}
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    if isinstance(value, Mapping):
-        return {
-            name: leaf
-            for key, entry in value.items()
-            for name, leaf in _flat(entry, f"{prefix}.{key}" if prefix else str(key)).items()
-        }
-    return {prefix: value}
 
 
 def _shown(value: Any) -> str:
@@ -147,25 +143,32 @@ def lines(found: Differences, most: int) -> list[str]:
         found: what differs.
         most: lines a subject; the rest is counted.
     """
-    shown: list[str] = []
     subjects = {
         "Code": found.code,
         "Parameters": found.parameters,
         "Data supplied": found.data,
         "Data made": found.outputs,
-        "Results": sorted(found.results, key=_size, reverse=True),
+        "Results": sorted(found.results, key=distance, reverse=True),
         "Environment": found.environment,
     }
-    for subject, listed in subjects.items():
-        shown.append(f"{subject}: {'the same' if not listed else f'{len(listed)} differ'}")
-        shown += [f"  {change.line}" for change in listed[:most]]
-        if len(listed) > most:
-            shown.append(f"  and {len(listed) - most} more")
-    return shown
+    return [
+        line
+        for subject, differing in subjects.items()
+        for line in (
+            f"{subject}: {f'{len(differing)} differ' if differing else 'the same'}",
+            *listed(differing, most),
+        )
+    ]
 
 
-def _size(change: Change) -> float:
-    """How far a figure moved, relative to itself; figures that only one side has come first."""
+def listed(found: Sequence[Change], most: int) -> list[str]:
+    """Indented lines of the first ``most`` changes, and how many there are beyond."""
+    rest = [f"  and {len(found) - most} more"] if len(found) > most else []
+    return [*(f"  {change.line}" for change in found[:most]), *rest]
+
+
+def distance(change: Change) -> float:
+    """How far a figure moved, relative to itself; without end if one side has none."""
     if not isinstance(change.first, float) or not isinstance(change.second, float):
         return float("inf")
     return abs(change.second - change.first) / max(abs(change.first), 1e-9)

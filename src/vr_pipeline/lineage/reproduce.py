@@ -1,0 +1,373 @@
+"""Running an old run again: its code, changes, parameters and data in a separate worktree, then a comparison."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vr_pipeline.errors import InputError
+from vr_pipeline.lineage.chain import Content, Execution, executions, trace
+from vr_pipeline.lineage.compare import Change, changes, distance, environment_changes, listed
+from vr_pipeline.lineage.figures import numbers
+from vr_pipeline.lineage.hashes import Digest, digest, ignored_names
+from vr_pipeline.lineage.project import BASE, LOCK_FILE, STAGES_FILE, stages_file
+from vr_pipeline.lineage.provenance import all_packages, git, machine
+from vr_pipeline.lineage.runs import Run, RunStore
+
+_TAIL = 25
+
+
+@dataclass(frozen=True)
+class StageOutcome:
+    """What a stage gave the second time.
+
+    Args:
+        stage: its name.
+        different: outputs whose content differs, or that are missing.
+        failure: the end of what it printed, if it failed.
+        metrics: figures of the stage that moved.
+    """
+
+    stage: str
+    different: tuple[str, ...] = ()
+    failure: str = ""
+    metrics: tuple[Change, ...] = ()
+
+    @property
+    def same(self) -> bool:
+        return not self.different and not self.failure
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """The comparison.
+
+    Args:
+        run: the old run.
+        folder: the worktree.
+        outcomes: by stage, in order.
+        again: upstream stages that had to run too, because their results are kept nowhere.
+        environment: differences of machine and packages that could explain others.
+        not_recorded: files of the old run that were too large to be recorded.
+    """
+
+    run: Run
+    folder: Path
+    outcomes: list[StageOutcome]
+    again: list[str] = field(default_factory=list)
+    environment: list[Change] = field(default_factory=list)
+    not_recorded: tuple[str, ...] = ()
+
+    @property
+    def first_difference(self) -> StageOutcome | None:
+        return next((outcome for outcome in self.outcomes if not outcome.same), None)
+
+
+def reproduce(
+    store: RunStore, run: Run, project: Path, folder: Path, *, stop_early: bool = False, tell: Callable[[str], None]
+) -> Reproduction:
+    """Run the stages of ``run`` again and compare every hash.
+
+    Args:
+        store: has the run and those that its inputs came from.
+        run: a run with a record.
+        project: the repository.
+        folder: where the worktree is made; it must not exist.
+        stop_early: leave out what follows the first stage that differs.
+        tell: is told what happens.
+
+    Raises:
+        InputError: the code or the data of the run cannot be had any more.
+    """
+    wanted = [name for name, stage in run.stages().items() if stage["complete"]]
+    if not wanted:
+        raise InputError(
+            f"run {run.short} ({run.name}) finished no whole stage", remedy="name a run that did: 'kedro lineage show'"
+        )
+    worktree = Worktree(project, folder, run, tell)
+    worktree.check_out(store.patch(run))
+    chain = executions(trace(store, run))
+    again = worktree.supply(chain, wanted)
+    order = [execution for execution in chain if execution.stage in {*wanted, *again}]
+    outcomes = []
+    for execution in order:
+        tell(f"Running {execution.stage} ...")
+        outcomes.append(worktree.run_stage(execution))
+        if outcomes[-1].failure or (stop_early and not outcomes[-1].same):
+            break
+    now = {"machine": machine(), "packages": all_packages()}
+    return Reproduction(
+        run=run,
+        folder=folder,
+        outcomes=outcomes,
+        again=again,
+        environment=environment_changes(run.record, now),
+        not_recorded=tuple(run.record["code"]["left_out"]),
+    )
+
+
+class Worktree:
+    """A checkout of a run's code beside the project, with the project's DVC cache.
+
+    Args:
+        project: the repository.
+        folder: the checkout.
+        run: the run.
+        tell: is told what happens.
+    """
+
+    def __init__(self, project: Path, folder: Path, run: Run, tell: Callable[[str], None]) -> None:
+        self.project, self.folder, self.run, self.tell = project, folder, run, tell
+        self.environment = str(run.record["environment"])
+        self.ignored = ignored_names(project)
+
+    def check_out(self, patch: str) -> None:
+        """Code, recorded changes, parameters, stages."""
+        commit = str(self.run.record["code"]["commit"])
+        if not commit:
+            raise InputError(
+                f"run {self.run.short} was recorded outside a git repository", remedy="name a run with a commit"
+            )
+        if git(self.project, "cat-file", "-e", f"{commit}^{{commit}}") is None:
+            raise InputError(
+                f"commit {commit[:12]} is not in this repository", remedy="fetch the branch that it was made on"
+            )
+        self.tell(f"Checking out {commit[:12]} to {self.folder} ...")
+        if git(self.project, "worktree", "add", "--detach", "--force", str(self.folder), commit) is None:
+            raise InputError("git could not make a worktree there", remedy="name another folder", file=self.folder)
+        if patch:
+            self._apply(patch)
+        self._keep_quiet()
+        self._set_parameters()
+        self._share_cache()
+        self._derive_stages()
+
+    def _apply(self, patch: str) -> None:
+        done = subprocess.run(
+            ["git", "apply", "--whitespace=nowarn", "-"],
+            cwd=self.folder,
+            input=patch.encode("utf-8", errors="surrogateescape"),
+            capture_output=True,
+        )
+        if done.returncode:
+            raise InputError(
+                f"the recorded changes do not apply ({done.stderr.decode(errors='replace').strip()})",
+                remedy="look at lineage/changes.patch of the run",
+            )
+        self.tell(f"Applied the changes that were not committed: {', '.join(self.run.record['code']['changed'])}")
+
+    def _keep_quiet(self) -> None:
+        """What is done again is no run of its own: nothing goes to MLflow."""
+        for name in dict.fromkeys((BASE, self.environment)):
+            file = self.folder / "conf" / name / "mlflow.yml"
+            if file.is_file():
+                file.write_text("enabled: false\n", encoding="utf-8")
+
+    def _set_parameters(self) -> None:
+        """Write what the command line or personal configuration had changed into the parameter files."""
+        for block, value in self.run.record["parameters"].items():
+            files = [
+                file
+                for name in dict.fromkeys((self.environment, BASE))
+                for pattern in ("parameters*.y*ml", "parameters*/**/*.y*ml")
+                for file in sorted((self.folder / "conf" / name).glob(pattern))
+            ]
+            holders = [file for file in files if block in (yaml.safe_load(file.read_text(encoding="utf-8")) or {})]
+            merged: Any = {}
+            for file in reversed(holders):
+                merged = _laid_over(merged, yaml.safe_load(file.read_text(encoding="utf-8"))[block])
+            if holders and merged != value:
+                content = yaml.safe_load(holders[0].read_text(encoding="utf-8"))
+                content[block] = value
+                holders[0].write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+                self.tell(f"Set parameters as the run had them: {block}")
+
+    def _share_cache(self) -> None:
+        """Use the project's cache and the remotes that only this machine knows."""
+        cache = self._dvc("cache", "dir", folder=self.project).stdout.strip()
+        personal = self.project / ".dvc" / "config.local"
+        if personal.is_file():
+            (self.folder / ".dvc" / "config.local").write_bytes(personal.read_bytes())
+        self._dvc("cache", "dir", "--local", str((self.project / cache).resolve()))
+
+    def _derive_stages(self) -> None:
+        done = self._run([sys.executable, "-m", "kedro", "lineage", "sync", f"--env={self.environment}"])
+        if done.returncode and not self.stages_file.is_file():
+            raise InputError(
+                f"the stages of that commit cannot be derived ({_last_line(done.stderr)})",
+                remedy=f"choose a run of a commit that has {STAGES_FILE}",
+            )
+
+    @property
+    def stages_file(self) -> Path:
+        """The worktree's dvc.yaml of the run's environment."""
+        return stages_file(self.folder, self.environment)
+
+    def supply(self, chain: list[Execution], wanted: Iterable[str]) -> list[str]:
+        """Bring the data that the stages begin with.
+
+        Args:
+            chain: all executions behind the run, makers first.
+            wanted: stages that run anyway.
+
+        Returns:
+            further stages that have to run, because what they made is kept nowhere.
+
+        Raises:
+            InputError: data that no stage makes is nowhere to be had.
+        """
+        self._dvc_files()
+        running, again = set(wanted), list[str]()
+        self._write_lock(execution for execution in chain if execution.stage not in running)
+        # From the end to the beginning: a stage that has to run needs its own inputs in turn.
+        for execution in reversed(chain):
+            if execution.stage not in running:
+                continue
+            missing = [content for content in execution.raw if not self._obtain(content)]
+            if missing:
+                raise InputError(
+                    f"data that stage {execution.stage} read is kept nowhere: {missing[0].path} with the hash "
+                    f"{missing[0].md5}",
+                    remedy="bring it back, or pull it into DVC's cache from where it is",
+                    file=missing[0].path,
+                )
+            for content, maker in execution.inputs.items():
+                if maker.stage not in running and not self._obtain(content):
+                    running.add(maker.stage)
+                    again.append(maker.stage)
+        if again:
+            self.tell(f"Results of {', '.join(again)} are in no cache: these stages run again, too.")
+        return again
+
+    def _dvc_files(self) -> None:
+        """What single .dvc files follow, from the cache or the remote."""
+        listed = git(self.folder, "ls-files", "*.dvc") or ""
+        files = [name for name in listed.split("\n") if name and not name.startswith(".dvc/")]
+        if files and self._dvc("checkout", *files, check=False).returncode:
+            self._dvc("pull", *files, check=False)
+
+    def _write_lock(self, kept: Iterable[Execution]) -> None:
+        """A dvc.lock that says which content upstream stages had, so that DVC can bring it."""
+        stages = {
+            execution.stage: {
+                key: value
+                for key, value in execution.run.stages()[execution.stage].items()
+                if key in {"cmd", "deps", "params", "outs"} and value
+            }
+            for execution in kept
+        }
+        text = yaml.safe_dump({"schema": "2.0", "stages": stages}, sort_keys=False)
+        self.stages_file.with_name(LOCK_FILE).write_text(text, encoding="utf-8")
+
+    def _obtain(self, content: Content) -> bool:
+        """Have ``content`` in the worktree: from git, DVC's cache, its remote, or the project's own folder."""
+        if self._is_there(content):
+            return True
+        for command in (("checkout", "--force"), ("pull", "--force")):
+            if self._dvc(*command, content.path, check=False).returncode == 0 and self._is_there(content):
+                return True
+        original = digest(self.project / content.path, self.ignored)
+        if original is None or original.md5 != content.md5:
+            return False
+        target = self.folder / content.path
+        if target.is_dir():
+            shutil.rmtree(target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        (shutil.copytree if (self.project / content.path).is_dir() else shutil.copy2)(
+            self.project / content.path, target
+        )
+        return self._is_there(content)
+
+    def _is_there(self, content: Content) -> bool:
+        found = digest(self.folder / content.path, self.ignored)
+        return found is not None and found.md5 == content.md5
+
+    def run_stage(self, execution: Execution) -> StageOutcome:
+        """Run a stage by DVC, whatever the caches hold, and compare what it wrote."""
+        name = execution.stage
+        where = self.stages_file.relative_to(self.folder).as_posix()
+        target = name if where == STAGES_FILE else f"{where}:{name}"
+        options = ("--single-item", "--force", "--no-run-cache", "--no-commit")
+        done = self._dvc("repro", *options, target, check=False)
+        if done.returncode:
+            return StageOutcome(name, failure="\n".join((done.stdout + done.stderr).splitlines()[-_TAIL:]))
+        recorded = execution.run.stages()[name]
+        outputs = {str(entry["path"]): Digest.from_lock(entry) for entry in recorded["outs"]}
+        found = {path: digest(self.folder / path, self.ignored) for path in outputs}
+        different = sorted(path for path, before in outputs.items() if found[path] != before)
+        names = recorded["datasets"]
+        return StageOutcome(
+            stage=name,
+            different=tuple(names.get(path, path) for path in different),
+            metrics=tuple(self._moved(execution, {path: names.get(path, path) for path in outputs})),
+        )
+
+    def _moved(self, execution: Execution, outputs: Mapping[str, str]) -> list[Change]:
+        moved: list[Change] = []
+        for path, dataset in outputs.items():
+            before = execution.run.record.get("metrics", {}).get(dataset)
+            file = self.folder / path
+            if before and file.is_file():
+                after = dict(numbers(json.loads(file.read_text(encoding="utf-8")), dataset))
+                moved += changes(before, {name: after.get(name) for name in before})
+        return moved
+
+    def _dvc(self, *arguments: str, check: bool = True, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+        done = self._run([sys.executable, "-m", "dvc", *arguments], folder)
+        if check and done.returncode:
+            raise InputError(
+                f"'dvc {' '.join(arguments)}' failed ({_last_line(done.stderr)})", remedy="see 'dvc doctor'"
+            )
+        return done
+
+    def _run(self, command: list[str], folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+        """Run with the worktree's own code in front of the installed one."""
+        where = folder or self.folder
+        given = os.environ.get("PYTHONPATH", "")
+        source = os.pathsep.join([str(where / "src"), str(where), *([given] if given else [])])
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+        environment = {**os.environ, "PYTHONPATH": source, "PATH": path, "NO_COLOR": "1"}
+        return subprocess.run(command, cwd=where, env=environment, capture_output=True, text=True)
+
+
+def _laid_over(base: Any, top: Any) -> Any:
+    if isinstance(base, Mapping) and isinstance(top, Mapping):
+        return {**base, **{key: _laid_over(base.get(key), value) for key, value in top.items()}}
+    return top
+
+
+def _last_line(text: str) -> str:
+    return next((line for line in reversed(text.splitlines()) if line.strip()), "no message").strip()
+
+
+def report_lines(result: Reproduction, most: int = 8) -> list[str]:
+    """The comparison for people, the verdict last."""
+    shown = []
+    for outcome in result.outcomes:
+        if outcome.failure:
+            shown.append(f"{outcome.stage}: failed\n{outcome.failure}")
+            continue
+        verdict = "the same" if outcome.same else f"differs in {', '.join(outcome.different)}"
+        supplied = "  (ran again to supply data)" if outcome.stage in result.again else ""
+        shown.append(f"{outcome.stage}: {verdict}{supplied}")
+        shown += listed(sorted(outcome.metrics, key=distance, reverse=True), most)
+    if result.not_recorded:
+        shown.append(f"Files that were too large to be recorded: {', '.join(result.not_recorded)}")
+    first = result.first_difference
+    if first is None:
+        return [*shown, f"Reproduced: every hash of {len(result.outcomes)} stage(s) is equal."]
+    if result.environment:
+        shown += ["Differences of the environment that could explain it:", *listed(result.environment, most)]
+    else:
+        shown.append("The environment is the same.")
+    verdict = "failed" if first.failure else "is the first stage that differs"
+    return [*shown, f"NOT reproduced: {first.stage} {verdict}."]
