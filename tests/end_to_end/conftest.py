@@ -49,6 +49,12 @@ def run_small(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
     return kedro(folder, "run", "--pipeline=mpo_dpo", f"--params={SMALL}", *more)
 
 
+def data_files(folder: Path) -> dict[str, bytes]:
+    """Everything under data/, locks aside: they are empty and stay."""
+    found = (path for path in (folder / "data").rglob("*") if path.is_file() and path.suffix != ".lock")
+    return {str(path.relative_to(folder)): path.read_bytes() for path in found}
+
+
 @pytest.fixture(scope="session")
 def demo_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """One run with the shipped settings: its folder and what it printed."""

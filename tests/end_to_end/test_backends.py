@@ -7,7 +7,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from tests.end_to_end.conftest import copy_project, run_small
+from tests.end_to_end.conftest import copy_project, data_files, run_small
 
 pytestmark = pytest.mark.slow
 pytest.importorskip("ray")
@@ -22,18 +22,12 @@ PLACES = {
 }
 
 
-def files(folder: Path) -> dict[str, bytes]:
-    """Everything under data/, locks aside."""
-    found = (path for path in (folder / "data").rglob("*") if path.is_file() and path.suffix != ".lock")
-    return {str(path.relative_to(folder)): path.read_bytes() for path in found}
-
-
 @pytest.mark.parametrize("place", PLACES)
 def test_files_are_the_same_and_mlflow_has_one_run(small_runs: list[Path], tmp_path: Path, place: str) -> None:
     folder = copy_project(tmp_path / "project")
     result = run_small(folder, f"--runner-params={PLACES[place]}")
     assert result.returncode == 0, (result.stdout + result.stderr)[-4000:]
-    here, there = files(small_runs[0]), files(folder)
+    here, there = data_files(small_runs[0]), data_files(folder)
     assert set(here) == set(there)
     assert [name for name in here if here[name] != there[name]] == []
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.end_to_end.conftest import ROOT, SMALL, copy_project, run_small
+from tests.end_to_end.conftest import ROOT, SMALL, copy_project, data_files, run_small
 
 pytestmark = pytest.mark.slow
 
@@ -58,12 +58,6 @@ def kill_when(moment: Callable[[Path], bool], folder: Path, how: signal.Signals)
             process.wait()
 
 
-def files(folder: Path) -> dict[str, bytes]:
-    """Everything under data/, locks aside: they are empty and stay."""
-    found = (path for path in (folder / "data").rglob("*") if path.is_file() and path.suffix != ".lock")
-    return {str(path.relative_to(folder)): path.read_bytes() for path in found}
-
-
 def test_kills_change_nothing_in_the_end(small_runs: list[Path], tmp_path: Path) -> None:
     folder = copy_project(tmp_path / "project")
     assert kill_when(generating, folder, signal.SIGKILL) == -signal.SIGKILL
@@ -78,6 +72,6 @@ def test_kills_change_nothing_in_the_end(small_runs: list[Path], tmp_path: Path)
     assert "To go on where it stopped" in (folder / "killed.log").read_text()
     result = run_small(folder)
     assert result.returncode == 0, result.stderr[-3000:]
-    undisturbed, killed = files(small_runs[0]), files(folder)
+    undisturbed, killed = data_files(small_runs[0]), data_files(folder)
     assert set(killed) == set(undisturbed)
     assert [name for name in killed if killed[name] != undisturbed[name]] == []
