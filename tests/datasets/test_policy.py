@@ -41,7 +41,10 @@ def random_adapter(generator: Generator, *, alpha: float = 7.0) -> Adapter:
     random = torch.Generator().manual_seed(0)
     for value in generator.add_adapter(rank=2, alpha=alpha, targets=None, seed=0):
         value.data = 0.3 * torch.randn(value.shape, generator=random)
-    adapter = replace(generator.policy(), provenance={"pairs": 12, "loss": "diffusion_dpo"})
+    adapter = replace(
+        generator.policy(),
+        provenance={"data": {"pairs": {"count": 12, "hash": "0"}}, "settings": {"loss": "diffusion_dpo"}},
+    )
     generator.load_policy(None)
     return adapter
 
@@ -118,7 +121,7 @@ def test_plain_diffusers_loads_a_whole_denoiser_and_makes_the_same_clip(
     theirs = type(generator)(plain, settings, "plain").sample(tiny_models.PROMPTS[:1], [1])
     assert np.array_equal(ours, theirs)
     card = (tmp_path / "policy" / CARD).read_text()
-    assert f'from_pretrained(THIS_FOLDER, subfolder="{tuned.component}")' in card
+    assert f'from_pretrained("THIS_FOLDER", subfolder="{tuned.component}")' in card
     # An adapter may follow, and the original.
     adapter = random_adapter(generator)
     generator.load_policy(loaded)
@@ -171,7 +174,7 @@ def test_the_bytes_are_the_same_every_time_and_the_folder_is_replaced_as_a_whole
     card = first[CARD].decode()
     assert adapter.identity in card
     assert adapter.base in card
-    assert "- pairs: 12" in card
+    assert "| pairs | 12 |" in card
 
 
 def test_an_adapter_of_another_model_is_refused(generators: dict[str, Generator]) -> None:

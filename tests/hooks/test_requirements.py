@@ -69,7 +69,7 @@ def test_a_model_that_the_run_itself_makes_is_not_missed(tmp_path: Path) -> None
 
 
 def test_adapters_of_judges_are_looked_for_too(tmp_path: Path) -> None:
-    judge = JudgeParameters(family="qwen2_vl", path="owner/model", revision="abc", adapter=str(tmp_path / "adapter"))
+    judge = JudgeParameters(family="qwen2_vl", path="owner/model", revision="a" * 40, adapter=str(tmp_path / "adapter"))
     assert list(model_folders(judge, "judge")) == [("judge.adapter", str(tmp_path / "adapter"))]
 
 

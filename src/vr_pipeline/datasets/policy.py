@@ -12,6 +12,7 @@ from kedro.io import AbstractDataset
 
 from vr_pipeline.errors import InputError
 from vr_pipeline.generators.contract import Adapter, FullWeights, Policy
+from vr_pipeline.training.model_card import model_card
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
 CONFIG = "adapter_config.json"
@@ -45,7 +46,7 @@ class PolicyDataset(AbstractDataset[Policy, Policy]):
             _save_adapter(data, temporary)
         else:
             _save_full_weights(data, temporary)
-        (temporary / CARD).write_text(_card(data), encoding="utf-8")
+        (temporary / CARD).write_text(model_card(data), encoding="utf-8")
         old = self._path.with_name(f".{self._path.name}.old")
         shutil.rmtree(old, ignore_errors=True)
         if self._path.exists():
@@ -156,43 +157,3 @@ def _load_tensors(path: Path) -> dict[str, Any]:
             file=path,
             remedy="only safetensors are read, since pickled weights can run code; run dpo_training again",
         ) from error
-
-
-def _card(policy: Policy) -> str:
-    if isinstance(policy, Adapter):
-        what = "A low-rank adapter for the denoiser of a text-to-video or text-to-image pipeline"
-        facts = [
-            f"- rank {policy.config['r']}, scale (alpha) {policy.config['lora_alpha']}",
-            f"- layers: {', '.join(policy.config['target_modules'])}",
-        ]
-        loading = ["pipeline = DiffusionPipeline.from_pretrained(BASE)", "pipeline.load_lora_weights(THIS_FOLDER)"]
-    else:
-        name, of = policy.component, policy.config["_class_name"]
-        what = "The fine-tuned denoiser of a text-to-video or text-to-image pipeline"
-        facts = [f"- class: {of}"]
-        loading = [
-            "pipeline = DiffusionPipeline.from_pretrained(BASE)",
-            f'pipeline.{name} = {of}.from_pretrained(THIS_FOLDER, subfolder="{name}")',
-        ]
-    lines = [
-        "# Preference-trained policy",
-        "",
-        f"{what}, trained by vr_pipeline on pairs of generated clips.",
-        "",
-        f"- part of the pipeline: {policy.component}",
-        *facts,
-        f"- base model identity: `{policy.base}`",
-        f"- identity of this policy: `{policy.identity}`",
-        "",
-        "## How it was trained",
-        "",
-        *(f"- {key}: {value}" for key, value in sorted(policy.provenance.items())),
-        "",
-        "## How to load it",
-        "",
-        "```python",
-        *loading,
-        "```",
-        "",
-    ]
-    return "\n".join(lines)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 
+from vr_pipeline.checklist.schema import Checklist
 from vr_pipeline.generators.contract import Policy
+from vr_pipeline.judges.config import ChecklistInferenceParameters
+from vr_pipeline.rewards.linear import RewardWeights
 from vr_pipeline.training.config import DpoTrainingParameters
 from vr_pipeline.work import WorkPlan
 
@@ -44,12 +48,39 @@ def train_policy(
     latents: Any,
     prompt_conditions: Any,
     rewards: pd.DataFrame,
+    filtered_prompts: pd.DataFrame,
+    video_index: pd.DataFrame,
+    checklist: Checklist,
+    reward_weights: dict[str, Any],
+    checklist_inference: ChecklistInferenceParameters,
     parameters: DpoTrainingParameters,
-) -> tuple[Policy, pd.DataFrame]:
-    """Train the generator to make winners likelier, and losers less likely, than its frozen original does."""
+) -> tuple[Policy, pd.DataFrame, pd.DataFrame]:
+    """Train the generator to make winners likelier than its frozen original does; keep the best checkpoint."""
+    from vr_pipeline.datasets.manifest import fill_folder
+    from vr_pipeline.training.model_card import training_facts
     from vr_pipeline.training.policies import train_policy_on_pairs
+    from vr_pipeline.training.validation import CheckpointValidation, no_validation
 
-    return train_policy_on_pairs(preference_pairs, latents, prompt_conditions, rewards, parameters)
+    validation = None
+    if parameters.validation is not None:
+        weights = RewardWeights.from_json(reward_weights)
+        validation = CheckpointValidation(
+            preference_pairs,
+            filtered_prompts,
+            checklist,
+            weights,
+            checklist_inference,
+            parameters,
+            fill=fill_folder,
+        )
+    policy, log = train_policy_on_pairs(
+        preference_pairs, latents, prompt_conditions, rewards, parameters, make_validation=validation
+    )
+    validated = validation.table(log) if validation is not None else no_validation()
+    facts = training_facts(
+        preference_pairs, filtered_prompts, video_index, validated, checklist, checklist_inference, parameters
+    )
+    return replace(policy, provenance=policy.provenance | facts), log, validated
 
 
 def tabulate_training_curves(training_log: pd.DataFrame) -> pd.DataFrame:
