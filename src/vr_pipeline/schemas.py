@@ -90,6 +90,10 @@ class ChecklistAnswers(Table):
     answer: Series[bool] = pa.Field(description="p_yes > 0.5")
     outside_mass: Series[float] = pa.Field(ge=0.0, le=1.0, description="probability on tokens that are neither")
     gated: Series[bool] = pa.Field(description="true where a gate question switched this one off")
+    frames_judged: Optional[Series[int]] = pa.Field(ge=1, description="frames of the clip that were judged")
+    sampling: Optional[Series[str]] = pa.Field(
+        description="which they were: rate and largest number, evenly spread over the clip"
+    )
 
 
 class HumanPreferences(Table):

@@ -203,6 +203,7 @@ def _weights(path: Path, checklist: Checklist) -> RewardWeights:
         encoding="plus_minus",
         answers="binary",
         checklist_hash=checklist.hash,
+        as_is=tuple(question.question_id for question in checklist.questions if question.feature == "probability"),
     )
 
 

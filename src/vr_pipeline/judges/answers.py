@@ -14,6 +14,7 @@ import pandas as pd
 from vr_pipeline.checklist.schema import Checklist
 from vr_pipeline.errors import InputError
 from vr_pipeline.identifiers import content_hash
+from vr_pipeline.judges.alignment import Alignment, alignment_identity, load_alignment
 from vr_pipeline.judges.config import ChecklistInferenceParameters
 from vr_pipeline.judges.loading import judge_identity
 from vr_pipeline.video.read import Frames, VideoReadError, read_clip
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-SHARD_COLUMNS = ["video_id", "question_id", "p_yes", "outside_mass", "frames_judged", "error"]
+SHARD_COLUMNS = ["video_id", "question_id", "p_yes", "outside_mass", "frames_judged", "sampling", "error"]
 
 
 def clip_path(folder: Any, video_id: str, file: str) -> Path:
@@ -61,6 +62,8 @@ def plan_answers(
         question and the reason.
     """
     judge = judge_identity(parameters.judge)
+    # The last word names the columns that are stored: groups of an older form are judged again.
+    of_all = (judge, checklist.hash, *alignment_identity(parameters.alignment), "with sampling")
     usable = video_index[video_index["status"] == "ok"].sort_values(["prompt_id", "sample_index", "video_id"])
     groups: dict[str, list[dict[str, Any]]] = {}
     items = []
@@ -74,20 +77,22 @@ def plan_answers(
             items.append(
                 WorkItem(
                     key=key,
-                    identity=content_hash("answers", judge, checklist.hash, *contents),
+                    identity=content_hash("answers", *of_all, *contents),
                     metadata={"judge": judge, "checklist": checklist.hash, "clips": len(group)},
                 )
             )
     questions = [question.text for question in checklist.questions]
 
-    def setup() -> Judge:
+    def setup() -> tuple[Judge, Alignment | None]:
         from vr_pipeline.judges import load_judge
 
-        return load_judge(parameters.judge)
+        return load_judge(parameters.judge), load_alignment(parameters.alignment, checklist)
 
-    def make_batch(judge: Judge, batch: Sequence[WorkItem]) -> list[pd.DataFrame]:
+    def make_batch(loaded: tuple[Judge, Alignment | None], batch: Sequence[WorkItem]) -> list[pd.DataFrame]:
+        judge, alignment = loaded
+        threads = parameters.reader_threads
         return [
-            answer_clips(judge, videos, groups[item.key], checklist.question_ids, questions, parameters.reader_threads)
+            answer_clips(judge, videos, groups[item.key], checklist.question_ids, questions, threads, alignment)
             for item in batch
         ]
 
@@ -101,6 +106,7 @@ def answer_clips(
     question_ids: Sequence[str],
     questions: Sequence[str],
     reader_threads: int = 1,
+    alignment: Alignment | None = None,
 ) -> pd.DataFrame:
     """Reads clips and asks all questions about them; see :data:`SHARD_COLUMNS`."""
 
@@ -118,32 +124,43 @@ def answer_clips(
         results = list(pool.map(read, clips))
     ok = [at for at, result in enumerate(results) if not isinstance(result, VideoReadError)]
     read_clips: list[tuple[Frames, float]] = [results[at] for at in ok]  # type: ignore[misc]
-    p_yes, outside = judge.answer(
-        [frames for frames, _ in read_clips],
-        questions,
-        [str(clips[at]["prompt"]) for at in ok],
-        frames_per_second=[rate for _, rate in read_clips],
-    )
+    shown = [frames for frames, _ in read_clips]
+    prompts = [str(clips[at]["prompt"]) for at in ok]
+    rates = [rate for _, rate in read_clips]
+    p_yes, outside = judge.answer(shown, questions, prompts, frames_per_second=rates)
+    if alignment is not None:
+        alignment.replace(p_yes, outside, shown, prompts, [str(clips[at]["video_id"]) for at in ok])
+    sampling = describe_sampling(judge.num_frames, judge.frames_per_second)
     table = pd.DataFrame(
         {
             "video_id": np.repeat([str(clips[at]["video_id"]) for at in ok], len(question_ids)),
             "question_id": np.tile(list(question_ids), len(ok)),
             "p_yes": p_yes.ravel(),
             "outside_mass": outside.ravel(),
-            "frames_judged": np.repeat([len(frames) for frames, _ in read_clips], len(question_ids)),
+            "frames_judged": np.repeat([len(frames) for frames in shown], len(question_ids)),
+            "sampling": sampling,
             "error": "",
         },
         columns=SHARD_COLUMNS,
     )
     failed = [
         {"video_id": str(clips[at]["video_id"]), "question_id": "", "p_yes": np.nan, "outside_mass": np.nan}
-        | {"frames_judged": 0, "error": str(result)}
+        | {"frames_judged": 0, "sampling": sampling, "error": str(result)}
         for at, result in enumerate(results)
         if isinstance(result, VideoReadError)
     ]
     if not failed:
         return table.astype({"frames_judged": int})
     return pd.concat([table, pd.DataFrame(failed)], ignore_index=True).astype({"frames_judged": int})
+
+
+def describe_sampling(num_frames: int | None, frames_per_second: float | None) -> str:
+    """Which frames of a clip were judged, in the terms of :func:`vr_pipeline.video.read.sample_indices`.
+
+    With the number of frames judged, this says which they were: evenly spread over the clip.
+    """
+    rate = "every frame" if frames_per_second is None else f"{frames_per_second:g}/s"
+    return rate if num_frames is None else f"{rate}, at most {num_frames}"
 
 
 def collect_table(shards: pd.DataFrame, video_index: pd.DataFrame, checklist: Checklist) -> pd.DataFrame:
@@ -155,7 +172,8 @@ def collect_table(shards: pd.DataFrame, video_index: pd.DataFrame, checklist: Ch
         checklist: gives the order of questions, and the gates.
 
     Returns:
-        schema ``ChecklistAnswers`` with the column frames_judged; rows of clips that did not decode are left out.
+        schema ``ChecklistAnswers`` with the columns frames_judged and sampling; rows of clips that did not decode are
+        left out.
     """
     order = {video: at for at, video in enumerate(video_index["video_id"])}
     places = {question: at for at, question in enumerate(checklist.question_ids)}
@@ -167,7 +185,7 @@ def collect_table(shards: pd.DataFrame, video_index: pd.DataFrame, checklist: Ch
     )
     table["answer"] = table["p_yes"] > 0.5
     table["gated"] = _gated(table, checklist)
-    return table[["video_id", "question_id", "p_yes", "answer", "outside_mass", "gated", "frames_judged"]]
+    return table[["video_id", "question_id", "p_yes", "answer", "outside_mass", "gated", "frames_judged", "sampling"]]
 
 
 def _gated(table: pd.DataFrame, checklist: Checklist) -> pd.Series:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 
@@ -13,6 +13,8 @@ from vr_pipeline.plain_errors import plain_errors
 
 if TYPE_CHECKING:
     from vr_pipeline.checklist.schema import Checklist
+    from vr_pipeline.judges.alignment import Alignment
+    from vr_pipeline.judges.config import ChecklistInferenceParameters
     from vr_pipeline.judges.contract import Judge
     from vr_pipeline.judges.scoring import ScoredFile
     from vr_pipeline.rewards.linear import RewardWeights
@@ -64,8 +66,9 @@ def score(
         from vr_pipeline.video.read import find_media
 
         paths = find_media(files)
-        judge, checklist, weights, notes = _tools(env, checklist_path, weights_path)
-        scored, failed = _score_all(judge, paths, prompt, checklist, weights)
+        tools = _tools(env, checklist_path, weights_path)
+        checklist, notes = tools.checklist, tools.notes
+        scored, failed = _score_all(tools, paths, prompt)
         if as_json:
             document = {"prompt": prompt, "notes": notes, "files": [one.to_json() for one in scored], "failed": failed}
             click.echo(json.dumps(document, indent=2, ensure_ascii=False))
@@ -75,7 +78,7 @@ def score(
                 _print_table(scored)
             for one in scored:
                 click.echo(f"\n{one.path}: what moved the score most (against an undecided answer)")
-                for question, moved in movers(one, weights, top):
+                for question, moved in movers(one, tools.weights, top):
                     _print_question(checklist.question(question).ask(prompt), moved, one.p_yes[question])
     _leave(failed)
 
@@ -100,8 +103,9 @@ def compare(
     with plain_errors():
         from vr_pipeline.judges.scoring import differences
 
-        judge, checklist, weights, notes = _tools(env, checklist_path, weights_path)
-        scored, failed = _score_all(judge, [Path(first), Path(second)], prompt, checklist, weights)
+        tools = _tools(env, checklist_path, weights_path)
+        checklist, notes = tools.checklist, tools.notes
+        scored, failed = _score_all(tools, [Path(first), Path(second)], prompt)
         if len(scored) == 2:
             a, b = scored
             gap = a.total - b.total
@@ -147,7 +151,7 @@ def ask(files: tuple[str, ...], question: str, prompt: str, env: str, as_json: b
         if PROMPT_PLACEHOLDER in question and not prompt:
             raise click.UsageError("The question holds [[prompt]]: give the prompt with --prompt.")
         paths = find_media(files)
-        judge, notes = _judge(env)
+        judge, notes = _judge(_parameters(_context(env)))
         rows: list[dict[str, Any]] = []
         failed: dict[str, str] = {}
         for path in paths:
@@ -188,12 +192,15 @@ def _context(env: str) -> Any:
     return KedroSession.create(project_path=project, env=env).load_context()
 
 
-def _judge(env: str, context: Any = None) -> tuple[Judge, list[str]]:
-    from vr_pipeline.judges import load_judge
+def _parameters(context: Any) -> ChecklistInferenceParameters:
     from vr_pipeline.judges.config import ChecklistInferenceParameters
 
-    context = context or _context(env)
-    parameters = ChecklistInferenceParameters.model_validate(context.params["checklist_inference"])
+    return ChecklistInferenceParameters.model_validate(context.params["checklist_inference"])
+
+
+def _judge(parameters: ChecklistInferenceParameters) -> tuple[Judge, list[str]]:
+    from vr_pipeline.judges import load_judge
+
     judge = load_judge(parameters.judge)
     world = getattr(judge, "world", None)
     return judge, [
@@ -201,15 +208,25 @@ def _judge(env: str, context: Any = None) -> tuple[Judge, list[str]]:
     ] * bool(world)
 
 
-def _tools(
-    env: str, checklist_path: Path | None, weights_path: Path | None
-) -> tuple[Judge, Checklist, RewardWeights, list[str]]:
+class _Tools(NamedTuple):
+    """What files are scored with, and what a user has to know about it."""
+
+    judge: Judge
+    alignment: Alignment | None
+    checklist: Checklist
+    weights: RewardWeights
+    notes: list[str]
+
+
+def _tools(env: str, checklist_path: Path | None, weights_path: Path | None) -> _Tools:
     from vr_pipeline.checklist import load_checklist
+    from vr_pipeline.judges.alignment import load_alignment
     from vr_pipeline.judges.scoring import check_weights, equal_weights
     from vr_pipeline.rewards.linear import RewardWeights
 
     context = _context(env)
-    judge, notes = _judge(env, context)
+    parameters = _parameters(context)
+    judge, notes = _judge(parameters)
     checklist = load_checklist(checklist_path) if checklist_path else context.catalog.load("checklist")
     if weights_path is not None:
         weights = RewardWeights.from_json(json.loads(weights_path.read_text(encoding="utf-8")))
@@ -219,21 +236,25 @@ def _tools(
         weights = equal_weights(checklist)
         notes.append("No fitted weights are there: every question counts the same ('kedro run' fits them).")
     check_weights(weights, checklist)
-    return judge, checklist, weights, notes
+    # A checklist given on the command line need not have the question that another source answers.
+    configured = parameters.alignment if checklist_path is None else None
+    return _Tools(judge, load_alignment(configured, checklist), checklist, weights, notes)
 
 
-def _score_all(
-    judge: Judge, paths: Sequence[Path], prompt: str, checklist: Checklist, weights: RewardWeights
-) -> tuple[list[ScoredFile], dict[str, str]]:
+def _score_all(tools: _Tools, paths: Sequence[Path], prompt: str) -> tuple[list[ScoredFile], dict[str, str]]:
     from vr_pipeline.judges.scoring import score_file
     from vr_pipeline.video.read import VideoReadError
 
     scored, failed = [], {}
     for path in paths:
         try:
-            scored.append(score_file(judge, path, prompt, checklist, weights))
+            one = score_file(tools.judge, path, prompt, tools.checklist, tools.weights, tools.alignment)
         except VideoReadError as error:
             failed[str(path)] = str(error)
+            continue
+        if one.outside_mass > 0.5:
+            tools.notes.append(f"{path}: the judge mostly answers neither yes nor no, so the score says little.")
+        scored.append(one)
     return scored, failed
 
 

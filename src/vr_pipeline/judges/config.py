@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Optional
+from typing import Any, Literal, Optional
 
 from pydantic import Field, model_validator
 
@@ -84,10 +84,39 @@ def _looks_like_folder(path: str) -> bool:
     return path.startswith((".", "/", "~")) or path.count("/") != 1
 
 
+class AlignmentParameters(Parameters):
+    """Where the alignment score comes from, if not from the judge itself: exactly one of judge, table and scorer."""
+
+    question: str = Field(
+        "text_alignment", description="Id of the checklist question (feature: probability) whose value is replaced."
+    )
+    judge: Optional[JudgeParameters] = Field(None, description="Another model that is asked the question instead.")
+    table: Optional[str] = Field(
+        None, description="CSV or Parquet file with the columns video_id (or the file's name) and score, from 0 to 1."
+    )
+    scorer: Optional[str] = Field(
+        None,
+        description=(
+            "'package.module:name' of a callable that, called with the options, gives an object with "
+            "score(clips, prompts, names) from 0 to 1 and identity."
+        ),
+    )
+    options: dict[str, Any] = Field(default={}, description="Keyword arguments of the scorer.")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> AlignmentParameters:
+        if sum(source is not None for source in (self.judge, self.table, self.scorer)) != 1:
+            raise ValueError("give exactly one of 'judge', 'table' and 'scorer'")
+        return self
+
+
 class ChecklistInferenceParameters(Parameters):
     """The pipeline checklist_inference."""
 
     judge: JudgeParameters = Field(description="The judge that answers.")
+    alignment: Optional[AlignmentParameters] = Field(
+        None, description="Another source of the alignment score; null leaves it to the judge's own probability."
+    )
     clips_per_item: int = Field(
         32, ge=1, description="Clips judged and stored together; a killed run loses at most so many answers."
     )
@@ -199,4 +228,6 @@ class JudgeTrainingParameters(Parameters):
     def _one_start(self) -> JudgeTrainingParameters:
         if (self.start is None) == (self.tiny is None):
             raise ValueError("give either 'start' (a model) or 'tiny' (sizes of a new one)")
+        if self.start is not None and self.start.quantisation != "none":
+            raise ValueError("a quantised model cannot be trained here: set quantisation of 'start' to none")
         return self

@@ -153,10 +153,10 @@ def _quantisation(parameters: JudgeParameters) -> Any:
     import torch
     from transformers import BitsAndBytesConfig
 
-    if not torch.cuda.is_available() or importlib.util.find_spec("bitsandbytes") is None:
+    if importlib.util.find_spec("bitsandbytes") is None:
         raise InputError(
-            f"loading in {parameters.quantisation} needs a CUDA device and the package bitsandbytes",
-            remedy="Install the extra 'gpu', or set quantisation to none",
+            f"loading in {parameters.quantisation} needs the package bitsandbytes",
+            remedy="Install the extra 'gpu' (pip install 'vr_pipeline[gpu]'), or set quantisation to none",
             field="judge.quantisation",
         )
     if parameters.quantisation == "8bit":

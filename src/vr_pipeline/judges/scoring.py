@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from vr_pipeline.checklist.schema import Checklist
 from vr_pipeline.errors import InputError
-from vr_pipeline.rewards.linear import RewardWeights, dimension_scores, encode, score
+from vr_pipeline.rewards.linear import RewardWeights, dimension_scores, encoded_answers, score
 from vr_pipeline.video.read import VideoReadError, read_clip
 
 if TYPE_CHECKING:
+    from vr_pipeline.judges.alignment import Alignment
     from vr_pipeline.judges.contract import Judge
 
 
@@ -77,13 +78,21 @@ def check_weights(weights: RewardWeights, checklist: Checklist) -> None:
         )
 
 
-def score_file(judge: Judge, path: Path, prompt: str, checklist: Checklist, weights: RewardWeights) -> ScoredFile:
+def score_file(
+    judge: Judge,
+    path: Path,
+    prompt: str,
+    checklist: Checklist,
+    weights: RewardWeights,
+    alignment: Alignment | None = None,
+) -> ScoredFile:
     """Asks the whole checklist about one file.
 
     Raises:
         VideoReadError: the file cannot be read.
     """
-    p_yes, outside, indices = ask_file(judge, path, [question.text for question in checklist.questions], prompt)
+    texts = [question.text for question in checklist.questions]
+    p_yes, outside, indices = ask_file(judge, path, texts, prompt, alignment)
     by_id = dict(zip(checklist.question_ids, p_yes.tolist(), strict=True))
     off = checklist.switched_off({question: value > 0.5 for question, value in by_id.items()})
     whole = {question.question_id for question in checklist.questions if question.feature == "probability"}
@@ -97,7 +106,7 @@ def score_file(judge: Judge, path: Path, prompt: str, checklist: Checklist, weig
             for question in weights.question_ids
         ]
     )
-    parts = encode(features, weights.encoding) * weights.weights
+    parts = encoded_answers(features, weights) * weights.weights
     by_dimension = dimension_scores(features[None], weights, checklist).iloc[0]
     return ScoredFile(
         path=path,
@@ -112,7 +121,7 @@ def score_file(judge: Judge, path: Path, prompt: str, checklist: Checklist, weig
 
 
 def ask_file(
-    judge: Judge, path: Path, questions: Sequence[str], prompt: str
+    judge: Judge, path: Path, questions: Sequence[str], prompt: str, alignment: Alignment | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], list[int]]:
     """Probabilities of yes and outside masses of questions about one file, and the frames that were shown.
 
@@ -125,12 +134,14 @@ def ask_file(
         p_yes, outside = judge.answer([frames], questions, [prompt], frames_per_second=[rate])
     except ValueError as error:
         raise VideoReadError(str(error), remedy="Give a file of another size", file=path) from error
+    if alignment is not None:
+        alignment.replace(p_yes, outside, [frames], [prompt], [path.name])
     return p_yes[0], outside[0], indices
 
 
 def movers(scored: ScoredFile, weights: RewardWeights, count: int) -> list[tuple[str, float]]:
     """Questions that moved the total most, against an undecided answer (one half) to each; largest first."""
-    undecided = encode(np.full(len(weights.question_ids), 0.5), weights.encoding) * weights.weights
+    undecided = encoded_answers(np.full(len(weights.question_ids), 0.5), weights) * weights.weights
     moved = {
         question: scored.contributions[question] - float(base)
         for question, base in zip(weights.question_ids, undecided, strict=True)

@@ -256,11 +256,16 @@ class _Run:
             self.family.model.requires_grad_(True)
         if parameters.gradient_checkpointing:
             self.family.enable_gradient_checkpointing()
-        self.yes, self.no = self.judge.yes_ids[0], self.judge.no_ids[0]
+        self.yes, self.no = self._target("Yes", self.judge.yes_ids), self._target("No", self.judge.no_ids)
         self.balance = balance_weights(self.training, self.question_ids)
         self.prepared: dict[int, PreparedClip] = {}
         self.order = np.random.default_rng(parameters.seed)
         self.passes = 0
+
+    def _target(self, word: str, spellings: Sequence[int]) -> int:
+        """The token that is taught: the usual spelling where it is one token."""
+        usual = self.family.text_ids(word)
+        return usual[0] if len(usual) == 1 and usual[0] in spellings else spellings[0]
 
     def _vocabulary(self) -> list[str]:
         from vr_pipeline.judges.create import words_of

@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-YES_SPELLINGS = ("yes", "Yes", "YES", " yes", " Yes", " YES")
-NO_SPELLINGS = ("no", "No", "NO", " no", " No", " NO")
-
 
 class VisionLanguageJudge:
     """A judge over any :class:`~vr_pipeline.judges.families.base.Family`; see :class:`~.contract.Judge`."""
@@ -44,6 +41,8 @@ class VisionLanguageJudge:
         self.world = settings.world
         self.yes_ids, self.no_ids = answer_token_ids(family)
         self._question_ids = lru_cache(maxsize=65536)(self._encode_question)
+        # What fits into memory as far as is known; lowered where it ran out, for all that is asked later.
+        self._chunk, self._clips = parameters.question_chunk_size, parameters.clip_batch
 
     def answer(
         self,
@@ -93,24 +92,30 @@ class VisionLanguageJudge:
             [self.question_segment(question.replace(PROMPT_PLACEHOLDER, prompt)) for question in questions]
             for prompt in prompts
         ]
-        chunk, size = min(self.parameters.question_chunk_size, len(questions)), len(clips)
         start = 0
         while start < len(clips):
+            chunk, size = min(self._chunk, len(questions)), min(self._clips, len(clips) - start)
             rows = slice(start, start + size)
             try:
                 logits = self._read_chunks(prepared[rows], segments[rows], chunk)
             except _out_of_memory() as error:
-                if not _is_out_of_memory(error) or (chunk == 1 and size == 1):
+                if not _is_out_of_memory(error):
                     raise
+                if chunk == 1 and size == 1:
+                    raise InputError(
+                        f"memory runs out on one clip of {len(prepared[start].token_ids)} tokens and one question",
+                        remedy="Take fewer frames (num_frames) or smaller ones (max_pixels), or a quantised model",
+                        field="checklist_inference.judge",
+                    ) from error
                 _free_memory()
                 if chunk > 1:
-                    chunk = chunk // 2
+                    self._chunk = chunk = chunk // 2
                 else:
-                    size = size // 2
+                    self._clips = size = size // 2
                 logger.warning("Memory ran out: now asking %d questions at a time about %d clips.", chunk, size)
                 continue
             p_yes[rows], outside[rows] = self._probabilities(logits)
-            start += size
+            start += len(clips[rows])
 
     def prepare(self, frames: Frames, rate: float | None = None) -> PreparedClip:
         """A clip's frames, thinned to the judge's number, ready for the model."""
@@ -166,29 +171,33 @@ class VisionLanguageJudge:
 
 
 def answer_token_ids(family: Family) -> tuple[list[int], list[int]]:
-    """Single tokens that spell yes and no in the family's tokenizer.
+    """Tokens that spell yes and no in the family's tokenizer: in any case, with or without white space around.
 
     Raises:
         InputError: the tokenizer has no single token for one of them.
     """
+    found: dict[str, set[int]] = {"yes": set(), "no": set()}
     unknown = getattr(family.tokenizer, "unk_token_id", None)
-
-    def ids(spellings: Sequence[str], word: str) -> list[int]:
-        found = set()
-        for spelling in spellings:
+    for word, ids in found.items():
+        # Tokenizers that put all into lower case first have no token of their own for "Yes".
+        for spelling in (word, word.capitalize(), word.upper()):
             tokens = family.text_ids(spelling)
             if len(tokens) == 1 and tokens[0] != unknown:
-                found.add(tokens[0])
-        if not found:
+                ids.add(tokens[0])
+    for token, number in family.tokenizer.get_vocab().items():
+        # Tokens are written with marks for white space; decoding tells what they stand for, but is slow for all.
+        if len(token) < 12 and token.lower().endswith(("yes", "no")):
+            text = family.tokenizer.decode([number]).strip().lower()
+            if text in found:
+                found[text].add(number)
+    for word, ids in found.items():
+        if not ids:
             raise InputError(
                 f"the judge's tokenizer has no single token for '{word}'", remedy="Use another model as judge"
             )
-        return sorted(found)
-
-    yes, no = ids(YES_SPELLINGS, "yes"), ids(NO_SPELLINGS, "no")
-    if set(yes) & set(no):
+    if found["yes"] & found["no"]:
         raise InputError("the judge's tokenizer spells yes and no alike", remedy="Use another model as judge")
-    return yes, no
+    return sorted(found["yes"]), sorted(found["no"])
 
 
 def packed_logits(family: Family, clips: Sequence[PreparedClip], segments: Sequence[Sequence[Segment]]) -> torch.Tensor:

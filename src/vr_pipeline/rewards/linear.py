@@ -42,6 +42,7 @@ class RewardWeights:
         answers: whether the weights were fitted on probabilities of yes or on answers cut at one half.
             Clips must be scored with the same kind.
         checklist_hash: content hash of the checklist the question identifiers come from.
+        as_is: features that are weighed as they are whatever the encoding, such as the public code's alignment score.
         removals: one record a removed question: ``step``, ``question_id``, ``weight`` when removed, ``reason``.
         statistics: facts about the fit (numbers of pairs, ties, penalty, log loss, accuracy, warnings).
         intercept: always 0: exchanging the clips of a pair must exchange the preference.
@@ -55,6 +56,7 @@ class RewardWeights:
     encoding: Encoding = "zero_one"
     answers: AnswerKind = "probability"
     checklist_hash: str = ""
+    as_is: tuple[str, ...] = ()
     removals: tuple[dict[str, Any], ...] = ()
     statistics: dict[str, Any] = field(default_factory=dict)
     intercept: float = 0.0
@@ -131,6 +133,7 @@ class RewardWeights:
             "encoding": self.encoding,
             "answers": self.answers,
             "checklist_hash": self.checklist_hash,
+            **({"as_is": list(self.as_is)} if self.as_is else {}),
             "removals": [dict(removal) for removal in self.removals],
             "statistics": dict(self.statistics),
         }
@@ -153,6 +156,7 @@ class RewardWeights:
                 encoding=document.get("encoding", "zero_one"),
                 answers=document.get("answers", "probability"),
                 checklist_hash=document.get("checklist_hash", ""),
+                as_is=tuple(document.get("as_is", ())),
                 removals=tuple(document.get("removals", ())),
                 statistics=dict(document.get("statistics", {})),
                 intercept=float(document.get("intercept", 0.0)),
@@ -197,7 +201,7 @@ def score(answers: npt.ArrayLike, weights: RewardWeights) -> FloatArray:
     Returns:
         array [clips] (a scalar array for one clip).
     """
-    encoded = _columns(answers, weights)
+    encoded = encoded_answers(answers, weights)
     # Summed row by row and not by a matrix product: equal rows then have exactly equal rewards wherever they stand,
     # which ties and dominance rely on.
     return (encoded * weights.weights).sum(axis=-1)
@@ -214,7 +218,7 @@ def dimension_scores(answers: npt.ArrayLike, weights: RewardWeights, checklist: 
     Returns:
         One row a clip, one column ``dim_<name>`` a dimension, in the order of the checklist; rows add up to the total.
     """
-    encoded = np.atleast_2d(_columns(answers, weights))
+    encoded = np.atleast_2d(encoded_answers(answers, weights))
     dimension_of = {question.question_id: question.dimension for question in checklist.questions}
     unknown = [question for question in weights.question_ids if question not in dimension_of]
     if unknown:
@@ -403,7 +407,12 @@ def checked_preference(preference: Sequence[str] | npt.ArrayLike, length: int) -
     return labels
 
 
-def _columns(answers: npt.ArrayLike, weights: RewardWeights) -> FloatArray:
+def encoded_answers(answers: npt.ArrayLike, weights: RewardWeights) -> FloatArray:
+    """Answers as the numbers that these weights weigh.
+
+    Raises:
+        InputError: the answers do not have the columns of ``weights.question_ids``.
+    """
     encoded = encode(answers, weights.encoding)
     if encoded.ndim not in (1, 2) or encoded.shape[-1] != len(weights.question_ids):
         raise InputError(
@@ -411,6 +420,9 @@ def _columns(answers: npt.ArrayLike, weights: RewardWeights) -> FloatArray:
             remedy="Give an array [clips, questions] with the columns of weights.question_ids",
             field="answers",
         )
+    if weights.as_is:
+        same = np.isin(np.array(weights.question_ids), weights.as_is)
+        encoded = np.where(same, encode(answers, "zero_one"), encoded)
     return encoded
 
 

@@ -1,0 +1,212 @@
+"""How well a picture shows its prompt: one number from 0 to 1 for the checklist's question on alignment.
+
+By default it is the judge's own probability of yes to that question (as VQAScore, Lin et al. 2024: the probability of
+"yes" to "does the picture show the text?"), and nothing here is needed. A configuration can name another source:
+another judge, a table of scores that were computed elsewhere, or a scorer of one's own.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vr_pipeline.checklist.schema import Checklist
+from vr_pipeline.errors import InputError
+from vr_pipeline.identifiers import content_hash
+from vr_pipeline.judges.config import AlignmentParameters
+from vr_pipeline.judges.contract import Judge
+from vr_pipeline.video.read import Frames
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class AlignmentScorer(Protocol):
+    """What gives alignment scores."""
+
+    @property
+    def identity(self) -> str:
+        """Content hash of everything that the scores depend on."""
+        ...
+
+    def score(self, clips: Sequence[Frames], prompts: Sequence[str], names: Sequence[str]) -> Sequence[float]:
+        """Scores from 0 (does not show its prompt) to 1.
+
+        Args:
+            clips: uint8 arrays [frames, height, width, 3]; an image is one frame.
+            prompts: one a clip.
+            names: video_id of each clip, or the file's name where it has none.
+        """
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class JudgeAlignment:
+    """The probability that a judge gives to yes."""
+
+    judge: Judge
+    question: str
+
+    @property
+    def identity(self) -> str:
+        """See :class:`AlignmentScorer`."""
+        return content_hash("alignment by judge", self.judge.identity, self.question)
+
+    def score(self, clips: Sequence[Frames], prompts: Sequence[str], names: Sequence[str]) -> Sequence[float]:
+        """See :class:`AlignmentScorer`."""
+        p_yes, _ = self.judge.answer(clips, [self.question], prompts)
+        return [float(value) for value in p_yes[:, 0]]
+
+
+@dataclass(frozen=True, eq=False)
+class TableAlignment:
+    """Scores that were computed elsewhere."""
+
+    scores: Mapping[str, float]
+    source: str
+
+    @property
+    def identity(self) -> str:
+        """See :class:`AlignmentScorer`."""
+        return content_hash("alignment by table", *(f"{name}={self.scores[name]!r}" for name in sorted(self.scores)))
+
+    def score(self, clips: Sequence[Frames], prompts: Sequence[str], names: Sequence[str]) -> Sequence[float]:
+        """See :class:`AlignmentScorer`. Raises :class:`InputError` where the table lacks a clip."""
+        missing = [name for name in names if name not in self.scores]
+        if missing:
+            raise InputError(
+                f"{len(missing)} clips have no alignment score, for example '{missing[0]}'",
+                remedy="Add them to the table",
+                file=self.source,
+                field="video_id",
+            )
+        return [self.scores[name] for name in names]
+
+
+@dataclass(frozen=True, eq=False)
+class Alignment:
+    """A source of scores and the question whose probability they replace."""
+
+    column: int
+    scorer: AlignmentScorer
+
+    def replace(
+        self,
+        p_yes: NDArray[np.float64],
+        outside: NDArray[np.float64],
+        clips: Sequence[Frames],
+        prompts: Sequence[str],
+        names: Sequence[str],
+    ) -> None:
+        """Puts scores in the place of the judge's probability, [clips, questions], with nothing outside yes and no.
+
+        Raises:
+            InputError: a score is missing or not from 0 to 1.
+        """
+        scores = np.asarray(self.scorer.score(clips, prompts, names), dtype=np.float64)
+        bad = scores.shape != (len(clips),) or not ((scores >= 0) & (scores <= 1)).all()
+        if bad:
+            shown = scores.ravel()[:3].tolist()
+            raise InputError(
+                f"the alignment scorer gave {shown} ... for {len(clips)} clips",
+                remedy="Give one score from 0 to 1 a clip: rescale it there",
+                field="checklist_inference.alignment",
+            )
+        p_yes[:, self.column], outside[:, self.column] = scores, 0.0
+
+
+def load_alignment(parameters: AlignmentParameters | None, checklist: Checklist) -> Alignment | None:
+    """The source that a configuration names; None leaves the judge's own probability in place.
+
+    Raises:
+        InputError: the checklist has no such question of feature 'probability', or the source cannot be read.
+    """
+    if parameters is None:
+        return None
+    question = checklist.question(parameters.question)
+    if question.feature != "probability":
+        raise InputError(
+            f"question '{question.question_id}' enters the reward by its yes or no, not by a score",
+            remedy="Give it 'feature: probability' in the checklist, or name another question",
+            field="checklist_inference.alignment.question",
+        )
+    scorer: AlignmentScorer
+    if parameters.judge is not None:
+        from vr_pipeline.judges import load_judge
+
+        scorer = JudgeAlignment(load_judge(parameters.judge), question.text)
+    elif parameters.table is not None:
+        scorer = TableAlignment(read_scores(Path(parameters.table)), parameters.table)
+    else:
+        scorer = _from_code(str(parameters.scorer), parameters.options)
+    return Alignment(checklist.question_ids.index(question.question_id), scorer)
+
+
+def alignment_identity(parameters: AlignmentParameters | None) -> tuple[str, ...]:
+    """What the scores depend on, without loading a model; nothing for the judge's own probability.
+
+    Raises:
+        InputError: the table cannot be read, or the folder of the other judge does not exist.
+    """
+    from vr_pipeline.judges.loading import judge_identity
+
+    if parameters is None:
+        return ()
+    if parameters.judge is not None:
+        return (parameters.question, judge_identity(parameters.judge))
+    if parameters.table is not None:
+        return (parameters.question, TableAlignment(read_scores(Path(parameters.table)), "").identity)
+    return (parameters.question, _from_code(str(parameters.scorer), parameters.options).identity)
+
+
+def read_scores(path: Path) -> dict[str, float]:
+    """Scores by name from a CSV or Parquet file with the columns video_id and score.
+
+    Raises:
+        InputError: the file is missing, lacks a column, or has a score that is not from 0 to 1 or a name twice.
+    """
+    import pandas as pd
+
+    if not path.is_file():
+        raise InputError("there is no table of alignment scores", remedy="Give its path", file=path)
+    if path.suffix == ".parquet":
+        table: pd.DataFrame = pd.read_parquet(path)
+    else:
+        table = pd.read_csv(path, dtype={"video_id": str})
+    for column in ("video_id", "score"):
+        if column not in table.columns:
+            raise InputError(
+                "a column is missing", remedy="Give the columns video_id and score", file=path, field=column
+            )
+    scores = pd.to_numeric(table["score"], errors="coerce")
+    bad = ~scores.between(0, 1) | table["video_id"].duplicated() | table["video_id"].isna()
+    if bad.any():
+        row = int(bad.to_numpy().argmax())
+        raise InputError(
+            f"'{table['video_id'].iloc[row]}' has the score '{table['score'].iloc[row]}'",
+            remedy="Give every clip once, with a score from 0 to 1",
+            file=path,
+            row=row + 2,
+            field="score",
+        )
+    return dict(zip(table["video_id"].astype(str), scores.astype(float), strict=True))
+
+
+def _from_code(name: str, options: Mapping[str, Any]) -> AlignmentScorer:
+    module, _, attribute = name.partition(":")
+    try:
+        make = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(
+            f"the alignment scorer '{name}' cannot be imported ({error})",
+            remedy="Write 'package.module:name' of something that can be imported here",
+            field="checklist_inference.alignment.scorer",
+        ) from error
+    scorer: AlignmentScorer = make(**options)
+    return scorer

@@ -1,0 +1,69 @@
+"""Judges in fewer bits, and what is refused."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from tiny_judges import PROMPTS, QUESTIONS, qwen2_vl
+from vr_pipeline.errors import InputError
+from vr_pipeline.judges import load_judge
+from vr_pipeline.judges.config import JudgeParameters, JudgeTrainingParameters
+
+
+@pytest.fixture(scope="module")
+def folder(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("judge")
+    qwen2_vl(tokenizer).save(made)
+    return made
+
+
+def test_without_bitsandbytes_fewer_bits_are_refused_plainly(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *more: None if name == "bitsandbytes" else found(name)
+    )
+    for bits in ("8bit", "4bit"):
+        with pytest.raises(InputError, match=f"loading in {bits} needs the package bitsandbytes.*gpu"):
+            load_judge({"family": "qwen2_vl", "path": str(folder), "device": "cpu", "quantisation": bits})
+
+
+@pytest.mark.parametrize(("bits", "layer", "error"), [("8bit", "Linear8bitLt", 0.01), ("4bit", "Linear4bit", 0.12)])
+def test_fewer_bits(folder: Path, clips: list[np.ndarray], bits: str, layer: str, error: float) -> None:
+    bitsandbytes = pytest.importorskip("bitsandbytes")
+    whole: Any = load_judge({"family": "qwen2_vl", "path": str(folder), "device": "cpu"})
+    small: Any = load_judge({"family": "qwen2_vl", "path": str(folder), "device": "cpu", "quantisation": bits})
+    assert small.identity != whole.identity
+    model = small.family.model
+    projection = model.model.language_model.layers[0].self_attn.q_proj
+    original = whole.family.model.model.language_model.layers[0].self_attn.q_proj.weight.detach()
+    assert type(projection).__name__ == layer
+    # The head, where the answers are read, stays as it is.
+    assert type(model.lm_head).__name__ == "Linear"
+    if bits == "4bit":
+        stored = bitsandbytes.functional.dequantize_4bit(projection.weight.data, projection.weight.quant_state)
+    else:
+        stored = projection.weight.data.float() * projection.weight.SCB[:, None] / 127
+    assert 0 < float((stored - original).norm() / original.norm()) < error
+    expected, _ = whole.answer(clips, QUESTIONS, PROMPTS)
+    p_yes, outside = small.answer(clips, QUESTIONS, PROMPTS)
+    assert np.corrcoef(p_yes.ravel(), expected.ravel())[0, 1] > (0.98 if bits == "8bit" else 0.2)
+    assert ((outside >= 0) & (outside <= 1)).all()
+
+
+def test_settings_that_do_not_fit_are_refused(folder: Path) -> None:
+    with pytest.raises(ValidationError, match="quantised model cannot be trained"):
+        JudgeTrainingParameters.model_validate(
+            {"start": {"family": "qwen2_vl", "path": str(folder), "quantisation": "4bit"}}
+        )
+    with pytest.raises(ValidationError, match="set 'revision'"):
+        JudgeParameters(family="qwen2_vl", path="Qwen/Qwen2-VL-2B-Instruct")
+    with pytest.raises(ValidationError, match="revision"):
+        JudgeParameters(family="qwen2_vl", path="Qwen/Qwen2-VL-2B-Instruct", revision="main")
+    with pytest.raises(InputError, match="no judge family 'gpt'"):
+        load_judge({"family": "gpt", "path": str(folder)})
