@@ -2,36 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import time
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
+from browser_waits import wait_until
 from report_inputs import HOSTILE_PROMPT, report_inputs
 from vr_pipeline.evaluation.config import ReportParameters
 from vr_pipeline.evaluation.report import render_report
 from vr_pipeline.evaluation.report.run_lines import RUN_FILE, run_document
 
 pytestmark = pytest.mark.browser
-
-_NAMES = ("chromium", "chromium-browser", "google-chrome")
-CHROMIUM = os.environ.get("VR_CHROMIUM") or next(filter(None, map(shutil.which, _NAMES)), None)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if CHROMIUM is None:
-        pytest.skip("no Chromium found (set VR_CHROMIUM to its path)")
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with sync_api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-        )
-        yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")
@@ -67,23 +49,15 @@ def open_page(browser, report):
     assert troubles == []
 
 
-def _wait(page, condition: str, seconds: float = 20) -> None:
-    """Waits for a condition; the browser's own way needs eval, which the page forbids."""
-    end = time.monotonic() + seconds
-    while not page.evaluate(condition):
-        assert time.monotonic() < end, condition
-        page.wait_for_timeout(30)
-
-
 def test_clips_load_and_play_when_they_come_into_view(open_page):
     page = open_page()
     videos = page.locator("video")
     assert videos.count() >= 6 * 3
-    _wait(page, "[...document.querySelectorAll('video')].every(v => v.readyState >= 3 && !v.error)")
+    wait_until(page, "[...document.querySelectorAll('video')].every(v => v.readyState >= 3 && !v.error)")
     last = page.locator("#clips .clip-set").last.locator("video")
     assert last.first.evaluate("v => v.paused")
     last.first.scroll_into_view_if_needed()
-    _wait(
+    wait_until(
         page,
         "[...document.querySelectorAll('#clips .clip-set:last-of-type video')]"
         ".every(v => !v.paused && v.played.length && v.played.end(v.played.length - 1) > 0.2)",
@@ -94,7 +68,7 @@ def test_clips_load_and_play_when_they_come_into_view(open_page):
 
 def test_colours_on_the_screen_are_those_of_the_clip(open_page):
     page = open_page(reduced_motion="reduce")
-    _wait(page, "[...document.querySelectorAll('video')].every(v => v.readyState >= 3)")
+    wait_until(page, "[...document.querySelectorAll('video')].every(v => v.readyState >= 3)")
     corner, middle = page.evaluate(
         """() => {
             const video = document.querySelector('#clips video[aria-label^="MPO"]');
@@ -111,25 +85,25 @@ def test_colours_on_the_screen_are_those_of_the_clip(open_page):
 
 def test_buttons_play_and_pause(open_page):
     page = open_page(reduced_motion="reduce")
-    _wait(page, "[...document.querySelectorAll('video')].every(v => v.readyState >= 3)")
+    wait_until(page, "[...document.querySelectorAll('video')].every(v => v.readyState >= 3)")
     playing = "[...document.querySelectorAll('video')].filter(v => !v.paused).length"
     page.wait_for_timeout(300)
     assert page.evaluate(playing) == 0  # the reader asked for less motion
     first = page.locator("#clips .clip-set").first
     first.locator(".toggle").focus()
     page.keyboard.press("Enter")
-    _wait(page, playing + " === 3")
+    wait_until(page, playing + " === 3")
     assert first.locator(".toggle").inner_text() == "Pause"
-    _wait(page, "document.querySelector('#clips video').currentTime > 0.1")
+    wait_until(page, "document.querySelector('#clips video').currentTime > 0.1")
     first.locator("video").first.click()
-    _wait(page, playing + " === 0")
+    wait_until(page, playing + " === 0")
     page.click("#play-all")
-    _wait(page, "[...document.querySelectorAll('video')].every(v => !v.paused)")
+    wait_until(page, "[...document.querySelectorAll('video')].every(v => !v.paused)")
     page.click("#slow")
     assert page.locator("#slow").get_attribute("aria-pressed") == "true"
     assert page.evaluate("[...document.querySelectorAll('video')].every(v => v.playbackRate === 0.25)")
     page.click("#pause-all")
-    _wait(page, playing + " === 0")
+    wait_until(page, playing + " === 0")
 
 
 def test_tables_sort_by_value_with_the_keyboard(open_page):

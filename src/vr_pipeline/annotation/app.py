@@ -136,7 +136,7 @@ def create_app(session: AnnotationSession, *, hosts: frozenset[str], key: str | 
 
     @app.get("/")
     def page() -> HTMLResponse:
-        return _html("page.html.j2", title=session.study.study)
+        return _html("page.html.j2", title=session.study.study, blind=bool(session.study.policies))
 
     @app.get("/results")
     def results_page() -> HTMLResponse:
