@@ -10,9 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-WORDS = (
-    "is it red ? the picture of ball very sharp and clear does show moves colour as in or not a blue ring left on black"
-)
+import tiny_judges
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -38,26 +36,7 @@ def real_data() -> Path:
 @pytest.fixture(scope="session")
 def tokenizer() -> Any:
     """A word-level tokenizer with the special tokens of all families."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    special = [
-        "<pad>",
-        "<unk>",
-        "<|im_start|>",
-        "<|im_end|>",
-        "<|vision_start|>",
-        "<|vision_end|>",
-        "<|image_pad|>",
-        "<|video_pad|>",
-        "<image>",
-        "<video>",
-    ]
-    words = dict.fromkeys([*special, "yes", "Yes", "no", "No", *WORDS.split(), "system", "user", "assistant", ":", '"'])
-    built = Tokenizer(models.WordLevel({word: at for at, word in enumerate(words)}, unk_token="<unk>"))
-    built.pre_tokenizer = pre_tokenizers.Whitespace()
-    built.add_special_tokens(special)
-    return PreTrainedTokenizerFast(tokenizer_object=built, pad_token="<pad>", unk_token="<unk>")
+    return tiny_judges.build_tokenizer()
 
 
 @pytest.fixture

@@ -29,6 +29,35 @@ LANGUAGE = {
 }
 
 
+WORDS = (
+    "is it red ? the picture of ball very sharp and clear does show moves colour as in or not a blue ring left on black"
+)
+
+
+def build_tokenizer(words: str = WORDS) -> Any:
+    """A word-level tokenizer with the special tokens of all families."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    special = [
+        "<pad>",
+        "<unk>",
+        "<|im_start|>",
+        "<|im_end|>",
+        "<|vision_start|>",
+        "<|vision_end|>",
+        "<|image_pad|>",
+        "<|video_pad|>",
+        "<image>",
+        "<video>",
+    ]
+    words = dict.fromkeys([*special, "yes", "Yes", "no", "No", *words.split(), "system", "user", "assistant", ":", '"'])
+    built = Tokenizer(models.WordLevel({word: at for at, word in enumerate(words)}, unk_token="<unk>"))
+    built.pre_tokenizer = pre_tokenizers.Whitespace()
+    built.add_special_tokens(special)
+    return PreTrainedTokenizerFast(tokenizer_object=built, pad_token="<pad>", unk_token="<unk>")
+
+
 def _ids(tokenizer: Any, *tokens: str) -> list[int]:
     return list(tokenizer.convert_tokens_to_ids(list(tokens)))
 
