@@ -24,6 +24,8 @@ class RunLockHook:
 
     @hook_impl(tryfirst=True)
     def before_pipeline_run(self, run_params: dict[str, Any]) -> None:
+        # Kedro tells nobody of a run that another hook refused; in a notebook the next one comes from this process.
+        self._release()
         path = Path(run_params["project_path"]) / LOCK_FILE
         lock = FileLock(path)
         try:
