@@ -61,6 +61,8 @@ class PipelineGenerator(Generator):
             pipeline.to(self.device)
         pipeline.set_progress_bar_config(disable=True)
         self.dtype: torch.dtype = getattr(torch, parameters.dtype)
+        # Sharding changes the class of the denoiser.
+        self._denoiser_class: Any = type(self.denoiser)
         self._frozen: torch.nn.Module | None = None
         self._is_tuned = False
         self._trained_from: dict[str, torch.dtype] | None = None
@@ -218,9 +220,10 @@ class PipelineGenerator(Generator):
 
     def _original(self) -> torch.nn.Module:
         """The denoiser as it was before its weights were changed."""
-        if self._frozen is not None:
+        # A copy that is spread over several processes is of no use to one of them.
+        if self._frozen is not None and not hasattr(self._frozen, "unshard"):
             return self._frozen
-        return type(self.denoiser).from_pretrained(  # type: ignore[attr-defined, no-any-return]
+        return self._denoiser_class.from_pretrained(  # type: ignore[no-any-return]
             self.parameters.path,
             subfolder=self.component,
             revision=self.parameters.revision,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,9 @@ Item = TypeVar("Item")
 
 _PATIENCE = timedelta(days=2)
 """How long processes wait for one that judges a checkpoint. One that dies ends the wait at once: see the launcher."""
+_formed = itertools.count()
+"""Groups that this process has been part of."""
+
 _BUCKET = 2**24
 """Elements of gradients that are summed in one message."""
 
@@ -111,8 +115,16 @@ def training_group(device: torch.device) -> Iterator[Group]:
         import torch
 
         torch.cuda.set_device(device)
-    distributed.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
+    store, rank, size = next(distributed.rendezvous("env://", timeout=_PATIENCE))
+    distributed.init_process_group(
+        "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
+        # A second training in the same processes must not find the addresses of the first.
+        store=distributed.PrefixStore(f"training-{next(_formed)}", store),
+        rank=rank,
+        world_size=size,
+        timeout=_PATIENCE,
+    )
     try:
-        yield Group(distributed.get_rank(), distributed.get_world_size())
+        yield Group(rank, size)
     finally:
         distributed.destroy_process_group()

@@ -175,6 +175,10 @@ class _Training:
     checkpoint: Path | None
     validate: Validate | None
 
+    @property
+    def _sharded(self) -> bool:
+        return self.parameters.sharding != "none" and self.group.size > 1
+
     def run(self) -> None:
         self._resume()
         order = PairOrder(self.pairs, self.parameters.seed)
@@ -217,7 +221,6 @@ class _Training:
         first = (step - 1) * parameters.batch_size
         chosen = [order[position] for position in range(first, first + parameters.batch_size)]
         state.optimizer.zero_grad(set_to_none=True)
-        sharded = parameters.sharding != "none" and group.size > 1
         loss, statistics = accumulate_gradients(
             self.generator,
             group.share(chosen),
@@ -227,9 +230,9 @@ class _Training:
             self.device,
             of=len(chosen),
             # Sharded gradients are averaged over the processes, while each one's loss is its part of the whole.
-            scale=float(group.size) if sharded else 1.0,
+            scale=float(group.size) if self._sharded else 1.0,
         )
-        if not sharded:
+        if not self._sharded:
             group.sum_gradients(state.weights)
         loss = group.gather({"loss": loss.view(1)})["loss"].sum()
         check_finite("loss", loss, step, parameters, self.description)
@@ -268,9 +271,8 @@ class _Training:
         if self.validate is None:
             return False
         state = self.state
-        together = self.parameters.sharding != "none"
         with state.average.in_use() if state.average is not None else contextlib.nullcontext():
-            reward = self.validate(state.step) if self.group.main or together else None
+            reward = self.validate(state.step) if self.group.main or self._sharded else None
             reward = self.group.from_main(reward)
             if reward is None:
                 return False
@@ -290,3 +292,6 @@ class _Training:
             )
         elif self.state.average is not None:
             self.state.average.exchange()
+        if self._sharded:
+            # Slices can be brought together only as long as the group exists.
+            self.generator.load_policy(self.generator.policy())

@@ -46,7 +46,8 @@ def shard_weights(generator: Generator) -> list[Any]:
         policy = precision if network is denoiser else MixedPrecisionPolicy(cast_forward_inputs=False)
         for block in blocks_of(network):
             fully_shard(block, mesh=mesh, mp_policy=policy)
-        fully_shard(network, mesh=mesh, mp_policy=policy)
+        # Whole weights left over from a forward pass would outlive a change of the slices.
+        fully_shard(network, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
     return [value for _, value in sorted(denoiser.named_parameters()) if value.requires_grad]
 
 
