@@ -57,7 +57,7 @@ test: lint
 	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=loadgroup
 
 viz: $(INSTALLED)
-	$(BIN)/kedro viz run
+	$(BIN)/kedro graph
 
 docs: $(INSTALLED)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

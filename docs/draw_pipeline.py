@@ -1,4 +1,4 @@
-"""Draws docs/images/pipeline.png: the pipeline mpo_dpo as Kedro-Viz shows it. Needs a system Chromium.
+"""Draws docs/images/pipeline.png: the pipeline mpo_dpo as `kedro graph` shows it. Needs a system Chromium.
 
 Run from anywhere: ``python docs/draw_pipeline.py``.
 """
@@ -20,8 +20,8 @@ from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).resolve().parents[1]
 TARGET = ROOT / "docs" / "images" / "pipeline.png"
-SIZE = {"width": 1900, "height": 1500}
-MARGIN = 12
+SIZE = {"width": 1100, "height": 1400}
+MARGIN = 30
 # Side bars, hints and buttons would only cover the graph.
 SETTINGS = {
     "KedroViz": {
@@ -45,7 +45,7 @@ def build(folder: Path) -> Path:
     (folder / "src").mkdir()
     shutil.copy(ROOT / "pyproject.toml", folder)
     shutil.copytree(ROOT / "conf", folder / "conf")
-    command = [sys.executable, "-m", "kedro", "viz", "build"]
+    command = [sys.executable, "-m", "kedro", "graph", "--build", "build"]
     environment = {**os.environ, "DO_NOT_TRACK": "1"}
     subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
     return folder / "build"

@@ -1,7 +1,9 @@
-"""The picture of the pipelines that ``kedro viz build`` makes: nodes, edges, layers, groups."""
+"""The picture of the pipelines that ``kedro graph --build`` makes: nodes, edges, layers, groups, descriptions."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import os
 import shutil
@@ -12,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from vr_pipeline.graph import description, pictured
 from vr_pipeline.pipeline_registry import register_pipelines
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -25,7 +28,8 @@ def build(tmp_path_factory) -> Path:
     (folder / "src").mkdir()
     shutil.copy(ROOT / "pyproject.toml", folder)
     shutil.copytree(ROOT / "conf", folder / "conf")
-    command = [sys.executable, "-m", "kedro", "viz", "build"]
+    shutil.copytree(ROOT / "data" / "01_raw", folder / "data" / "01_raw")
+    command = [sys.executable, "-m", "kedro", "graph", "--build", "build"]
     done = subprocess.run(
         command, cwd=folder, env={**os.environ, "DO_NOT_TRACK": "1"}, capture_output=True, text=True, timeout=240
     )
@@ -82,3 +86,62 @@ def test_the_whole_is_grouped_by_pipeline(build):
     for stage in stages:
         drawn = {child["id"] for child in groups[stage]["children"] if child["type"] == "task"}
         assert len(drawn) == len(registry[stage].nodes)
+
+
+def test_the_first_view_is_small_and_ends_in_the_results(build):
+    page = graph(build, "mpo_dpo")
+    kinds = {node["id"]: node["type"] for node in page["nodes"]}
+    names = {node["id"]: node["name"] for node in page["nodes"]}
+    shown = [child["id"] for child in page["modular_pipelines"]["__root__"]["children"]]
+    data = {names[child] for child in shown if kinds.get(child) == "data"}
+    assert len(data) + 7 <= 45, sorted(data)
+    assert {"evaluation_report", "filtered_prompts", "videos", "policy_mpo", "reward_weights"} <= data
+    # What nothing needs further stands inside the box of its pipeline.
+    assert not {name for name in data if name.endswith("_plot")}
+    inside = {names[child["id"]] for child in page["modular_pipelines"]["weight_regression"]["children"]}
+    assert "reward_weights_plot" in inside
+
+
+def test_drawing_changes_no_pipeline():
+    registry = register_pipelines()
+    for name, drawn in pictured(registry).items():
+        assert {str(node) for node in drawn.nodes} == {str(node) for node in registry[name].nodes}
+        assert drawn.outputs() == registry[name].outputs()
+
+
+def details(build: Path, name: str) -> dict[str, Any]:
+    page = graph(build, "__default__")
+    [identifier] = {node["id"] for node in page["nodes"] if node["name"] == name and node["type"] in {"task", "data"}}
+    return json.loads((build / "nodes" / identifier).read_text())
+
+
+def test_nodes_are_described_by_their_functions(build):
+    for node in register_pipelines()["mpo_dpo"].nodes:
+        text = description(node.func)
+        assert text, node.name
+        # Two pipelines may have nodes of one short name; Kedro-Viz tells nodes apart by this hash.
+        identifier = hashlib.sha1(str(node).encode(), usedforsecurity=False).hexdigest()[:8]
+        assert json.loads((build / "nodes" / identifier).read_text())["preview"]["content"] == text
+
+
+def test_given_data_have_previews(build):
+    questions = details(build, "checklist")
+    assert questions["preview_type"] == "TablePreview"
+    assert questions["preview"]["columns"][-1] == "text"
+    assert details(build, "raw_prompts")["preview"]["data"]
+    assert details(build, "human_preferences")["preview"]["data"]
+    clips = details(build, "preference_videos")
+    assert clips["preview_type"] == "ImagePreview"
+    assert base64.b64decode(clips["preview"]).startswith(b"\x89PNG")
+
+
+def test_nothing_tells_of_the_machine_or_asks_another(build):
+    folder = build.parent
+    for path in folder.rglob("*"):
+        if path.is_file() and path.suffix in {"", ".html", ".js", ".css", ".json"}:
+            text = path.read_text(encoding="utf-8")
+            assert str(folder.parent) not in text, path
+            assert str(ROOT / "src") not in text, path
+            assert "fonts.googleapis.com" not in text, path
+    assert details(build, "generate_videos")["filepath"] == "src/vr_pipeline/pipelines/video_generation/nodes.py"
+    assert details(build, "raw_prompts")["filepath"] == "data/01_raw/prompts.csv"

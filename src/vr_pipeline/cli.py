@@ -74,6 +74,26 @@ def run(verbose: bool, **options: Any) -> None:
         _report(error, verbose=verbose)
 
 
+@cli.command(name="graph")
+@click.option("--build", "folder", type=click.Path(file_okay=False, path_type=Path), help="Write a static page there.")
+@click.option("--env", "-e", default=None, help="Environment of the configuration.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=4141, show_default=True, help="Port to listen on.")
+@click.option("--no-browser", is_flag=True, help="Do not open the browser.")
+def graph(folder: Path | None, env: str | None, host: str, port: int, no_browser: bool) -> None:
+    """Show the pipelines and their data in the browser, by Kedro-Viz.
+
+    The first view reads as the method: a box a pipeline, and the data that pass between them.
+    """
+    from vr_pipeline import graph as picture
+
+    if folder is None:
+        picture.serve(Path.cwd(), environment=env, host=host, port=port, open_browser=not no_browser)
+        return
+    picture.build(Path.cwd(), folder, environment=env)
+    click.echo(f"{folder}/index.html: serve the folder, for example by python -m http.server --directory {folder}")
+
+
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:
     """Schedulers end jobs by SIGTERM; it is treated as Ctrl-C is."""
     raise KeyboardInterrupt

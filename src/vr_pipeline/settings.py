@@ -12,6 +12,7 @@ from vr_pipeline.hooks import (  # noqa: E402
     RequirementsHook,
     RunLockHook,
     RunSummaryHook,
+    VizStatusHook,
 )
 from vr_pipeline.session import ProjectSession  # noqa: E402
 
@@ -22,6 +23,7 @@ _nodes = NodeRecordHook()
 HOOKS = (
     RunSummaryHook(_nodes),
     ReportRunHook(),
+    VizStatusHook(_nodes),
     MlflowHook(_nodes),
     _nodes,
     LoggingHook(),
@@ -29,7 +31,8 @@ HOOKS = (
     RequirementsHook(),
 )
 
-# The first comes with Kedro and sends usage data; the second follows runs of Kedro's own sequential runner only.
+# The first comes with Kedro and sends usage data; the second follows runs of Kedro's own sequential runner only, where
+# VizStatusHook follows all.
 DISABLE_HOOKS_FOR_PLUGINS = ("kedro-telemetry", "kedro-viz")
 
 CONFIG_LOADER_ARGS = {

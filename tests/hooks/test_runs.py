@@ -79,7 +79,7 @@ def test_tracebacks_go_to_the_log_file_and_nothing_else_is_left(finished):
     folder, _ = finished
     names = {path.name for path in folder.iterdir()}
     assert names <= {
-        *("conf", "toy", "pyproject.toml", "data", "logs", "mlflow.db", "mlartifacts", ".run.lock"),
+        *("conf", "toy", "pyproject.toml", "data", "logs", "mlflow.db", "mlartifacts", ".run.lock", ".viz"),
     }
     assert "Node 1 of 5" in (folder / "logs" / "vr_pipeline.log").read_text()
 

@@ -8,6 +8,7 @@ from typing import Any
 from kedro.io import AbstractDataset
 
 from vr_pipeline.checklist import Checklist, load_checklist
+from vr_pipeline.datasets.previews import TablePreview, table_preview
 
 
 class ChecklistDataset(AbstractDataset[Checklist, Checklist]):
@@ -26,6 +27,15 @@ class ChecklistDataset(AbstractDataset[Checklist, Checklist]):
 
     def load(self) -> Checklist:
         return load_checklist(self._filepath)
+
+    def preview(self) -> TablePreview:
+        """For Kedro-Viz: the questions with their places."""
+        import pandas as pd
+
+        columns = ["dimension", "sub_dimension", "question_id", "text"]
+        questions = self.load().questions
+        rows = [[getattr(question, column) for column in columns] for question in questions]
+        return table_preview(pd.DataFrame(rows, columns=columns), len(questions))
 
     def save(self, data: Checklist) -> None:
         raise NotImplementedError("A checklist is written by people: edit its file.")

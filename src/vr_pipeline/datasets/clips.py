@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from kedro.io import AbstractDataset
 
+from vr_pipeline.datasets.previews import ImagePreview, contact_sheet, spread
 from vr_pipeline.errors import InputError
 
 _NOT_CLIPS = {".json", ".csv", ".txt", ".md", ".parquet", ".jsonl"}
@@ -54,6 +56,16 @@ class ClipFolderDataset(AbstractDataset[None, ClipFolder]):
                 remedy="put the clips that people compared there, or set another path in the catalog",
             )
         return ClipFolder(self._path)
+
+    def preview(self) -> ImagePreview:
+        """For Kedro-Viz: a contact sheet; clips that do not decode are left out."""
+        from vr_pipeline.video.read import VideoReadError, read_frames
+
+        folder, clips = self.load(), []
+        for name in spread(list(folder)):
+            with suppress(VideoReadError):
+                clips.append(read_frames(folder[name]))
+        return contact_sheet(clips)
 
     def save(self, data: None) -> None:
         raise NotImplementedError("given clips are only read")

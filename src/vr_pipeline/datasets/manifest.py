@@ -19,14 +19,15 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from kedro.io import AbstractDataset
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from vr_pipeline.datasets.formats import ItemFormat, item_format
+from vr_pipeline.datasets.formats import ItemFormat, VideoFormat, item_format
+from vr_pipeline.datasets.previews import ImagePreview, TablePreview, contact_sheet, spread, table_preview
 from vr_pipeline.errors import InputError
 from vr_pipeline.identifiers import content_hash
 from vr_pipeline.progress import progress_bar
@@ -184,6 +185,18 @@ class ManifestFolderDataset(AbstractDataset[WorkPlan, ItemFolder]):
 
     def _exists(self) -> bool:
         return (self._folder / MANIFEST).is_file() and not (self._folder / PARTIAL_MANIFEST).exists()
+
+    @property
+    def preview(self) -> Callable[[], Any]:
+        """For Kedro-Viz: a contact sheet of clips, or the records of items of other kinds."""
+        return self._show_clips if isinstance(self._format, VideoFormat) else self._show_records
+
+    def _show_clips(self) -> ImagePreview:
+        folder = self.load()
+        return contact_sheet([folder.load(key) for key in spread(folder.keys)])
+
+    def _show_records(self) -> TablePreview:
+        return table_preview(self.load().records)
 
     def load(self) -> ItemFolder:
         """Open the folder.

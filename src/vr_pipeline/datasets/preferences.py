@@ -9,6 +9,7 @@ import pandas as pd
 from kedro.io import AbstractDataset
 
 from vr_pipeline.datasets.clips import ClipFolderDataset
+from vr_pipeline.datasets.previews import TablePreview, table_preview
 from vr_pipeline.rewards.clip_names import ClipNames, with_found_clips
 from vr_pipeline.rewards.preference_formats import FILE_COLUMNS, PREFERENCE_COLUMNS, read_preferences
 from vr_pipeline.rewards.preferences import clips_to_judge
@@ -65,6 +66,10 @@ class PreferenceDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
             return table
         names = ClipNames(self._videos, ClipFolderDataset(path=str(self._videos)).load(), self._filepath.parent)
         return with_found_clips(table, names)
+
+    def preview(self) -> TablePreview:
+        """For Kedro-Viz: the first comparisons."""
+        return table_preview(self.load())
 
     def save(self, data: pd.DataFrame) -> None:
         if self._format != "plain" or self._filepath.suffix != ".csv":

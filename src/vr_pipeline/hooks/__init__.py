@@ -7,6 +7,7 @@ from vr_pipeline.hooks.records import NodeRecordHook
 from vr_pipeline.hooks.report_run import ReportRunHook
 from vr_pipeline.hooks.requirements import RequirementsHook
 from vr_pipeline.hooks.summary import RunSummaryHook
+from vr_pipeline.hooks.viz_status import VizStatusHook
 
 __all__ = [
     "LoggingHook",
@@ -16,4 +17,5 @@ __all__ = [
     "RequirementsHook",
     "RunLockHook",
     "RunSummaryHook",
+    "VizStatusHook",
 ]

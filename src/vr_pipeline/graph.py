@@ -1,0 +1,156 @@
+"""The picture of the pipelines: Kedro-Viz with what this project adds, served or as a static page.
+
+Added to what ``kedro viz`` shows: results that nothing needs further (plots, reports) stand inside the box of the
+pipeline that makes them, so that the first view fits a screen and reads as the method; every node is described by the
+first paragraph of its function; and the static page has no paths of the machine that built it and asks nothing of the
+network.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import logging
+import re
+import shutil
+import threading
+import warnings
+import webbrowser
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from kedro.pipeline import Pipeline
+from kedro.pipeline.node import Node
+
+RESULTS = frozenset({"evaluation_report", "evaluation_metrics"})
+"""What the whole is for: shown in the first view although nothing needs it further."""
+
+
+class PicturedPipeline(Pipeline):
+    """A pipeline whose groups keep to themselves what nothing outside needs."""
+
+    def only_nodes_with_namespaces(self, node_namespaces: list[str]) -> Pipeline:
+        group = super().only_nodes_with_namespaces(node_namespaces)
+        needed = (self - group).inputs()
+        return _Group(group.nodes, needed=needed)
+
+
+class _Group(Pipeline):
+    def __init__(self, nodes: Iterable[Node], *, needed: set[str]) -> None:
+        super().__init__(nodes)
+        self._needed = needed
+
+    def outputs(self) -> set[str]:
+        return {name for name in super().outputs() if name in self._needed or name in RESULTS}
+
+
+def pictured(pipelines: Mapping[str, Pipeline]) -> dict[str, Pipeline]:
+    """The pipelines as they are drawn, with described nodes."""
+    with warnings.catch_warnings():
+        # Kedro calls descriptions of nodes experimental.
+        warnings.simplefilter("ignore")
+        return {
+            name: PicturedPipeline([_described(node) for node in pipeline.nodes])
+            for name, pipeline in pipelines.items()
+        }
+
+
+def _described(node: Node) -> Node:
+    from kedro.pipeline.preview_contract import TextPreview
+
+    text = description(node.func)
+    return node._copy(preview_fn=lambda: TextPreview(content=text)) if text else node
+
+
+def description(function: Any) -> str:
+    """The first paragraph of a function's documentation, on one line."""
+    return " ".join(inspect.cleandoc(function.__doc__ or "").split("\n\n")[0].split())
+
+
+def load(project: Path, environment: str | None = None) -> None:
+    """Read the project into Kedro-Viz's repositories.
+
+    Args:
+        project: folder of the project.
+        environment: of conf; None for Kedro's default.
+    """
+    from kedro_viz.data_access import data_access_manager
+    from kedro_viz.integrations.kedro.data_loader import load_data
+    from kedro_viz.server import populate_data
+
+    # Data that no run has made yet have no preview, which is no reason for a page of warnings.
+    logging.getLogger("kedro_viz").setLevel(logging.ERROR)
+    catalog, pipelines, extras = load_data(project, environment)
+    populate_data(data_access_manager, catalog, pictured(pipelines), extras)
+
+
+def serve(project: Path, *, environment: str | None, host: str, port: int, open_browser: bool) -> None:
+    """Serve the picture until interrupted."""
+    import uvicorn
+    from kedro_viz.api import apps
+
+    load(project, environment)
+    address = f"http://{host}:{port}"
+    if open_browser:
+        opener = threading.Timer(1.0, webbrowser.open, args=(address,))
+        opener.daemon = True
+        opener.start()
+    print(f"The pipelines are shown at {address}; Ctrl-C ends.")
+    uvicorn.run(apps.create_api_app_from_project(project), host=host, port=port, log_config=None)
+
+
+def build(project: Path, folder: Path, *, environment: str | None = None) -> None:
+    """Write the static page with previews of the data.
+
+    Args:
+        project: folder of the project.
+        folder: where the page goes; it may exist, what is in it from an earlier build is replaced.
+        environment: of conf; None for Kedro's default.
+    """
+    import fsspec  # type: ignore[import-untyped]
+    from kedro_viz.api.rest.responses.save_responses import save_api_responses_to_fs
+    from kedro_viz.integrations.deployment.base_deployer import _HTML_DIR
+
+    load(project, environment)
+    shutil.rmtree(folder / "api", ignore_errors=True)
+    shutil.copytree(_HTML_DIR, folder, dirs_exist_ok=True)
+    save_api_responses_to_fs(str(folder), fsspec.filesystem("file"), True)
+    # What a server would answer beside the graph itself.
+    (folder / "api" / "deploy-viz-metadata").write_text("{}", encoding="utf-8")
+    complete = {"has_missing_dependencies": False, "package_compatibilities": []}
+    (folder / "api" / "metadata").write_text(json.dumps(complete), encoding="utf-8")
+    _forget_places(folder / "api", project)
+    _stay_here(folder)
+
+
+def _forget_places(answers: Path, project: Path) -> None:
+    """Make paths relative to the project, and those of the code to its source folder."""
+    source = Path(__file__).resolve().parents[1]
+    places = sorted({project, project.resolve(), source}, key=lambda place: -len(str(place)))
+    for path in answers.rglob("*"):
+        if not path.is_file():
+            continue
+        text = path.read_text(encoding="utf-8")
+        for place in places:
+            text = text.replace(f"{place.as_posix()}/", "src/" if place == source else "")
+        path.write_text(text, encoding="utf-8")
+
+
+_SETTINGS = """<script>
+if (!localStorage.getItem("KedroViz")) {
+  const visible = {sidebar: false, miniMap: false};
+  localStorage.setItem("KedroViz", JSON.stringify({theme: "light", showFeatureHints: false, visible}));
+}
+</script>"""
+
+
+def _stay_here(folder: Path) -> None:
+    """No fonts from other hosts; and at the first visit the graph, not a tour of Kedro-Viz's features."""
+    for path in (*folder.glob("*.html"), *folder.glob("assets/*.js")):
+        text = path.read_text(encoding="utf-8")
+        text = re.sub(r"<link[^>]+fonts\.(googleapis|gstatic)\.com[^>]*>", "", text)
+        text = re.sub(r"https://fonts\.googleapis\.com/[^\"'`]*", "data:text/css,", text)
+        path.write_text(text, encoding="utf-8")
+    page = folder / "index.html"
+    page.write_text(page.read_text(encoding="utf-8").replace("<head>", f"<head>{_SETTINGS}", 1), encoding="utf-8")

@@ -1,0 +1,109 @@
+"""What the last run did, in the file from which Kedro-Viz shows it.
+
+Kedro-Viz's own hook follows whole runs of the sequential runner only; this one follows every run, wherever its nodes
+ran.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from datetime import UTC, datetime
+from hashlib import sha1
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kedro.framework.hooks import hook_impl
+
+from vr_pipeline.hooks.records import NodeRecordHook
+from vr_pipeline.hooks.summary import stored_at
+
+if TYPE_CHECKING:
+    from kedro.framework.context import KedroContext
+    from kedro.io import CatalogProtocol
+    from kedro.pipeline import Pipeline
+    from kedro.pipeline.node import Node
+
+logger = logging.getLogger(__name__)
+
+EVENTS_FILE = Path(".viz") / "kedro_pipeline_events.json"
+
+
+class VizStatusHook:
+    """Writes times and outcomes of nodes, and sizes of what they wrote.
+
+    Args:
+        nodes: the hook that recorded them.
+    """
+
+    def __init__(self, nodes: NodeRecordHook) -> None:
+        self._nodes = nodes
+        self._project = Path()
+        self._started = ""
+        self._failed: dict[str, str] = {}
+
+    @hook_impl
+    def after_context_created(self, context: KedroContext) -> None:
+        self._project = Path(context.project_path)
+
+    @hook_impl
+    def before_pipeline_run(self) -> None:
+        self._started, self._failed = _now(), {}
+
+    @hook_impl
+    def on_node_error(self, error: Exception, node: Node) -> None:
+        self._failed[node.name] = f"{type(error).__name__}: {error}"
+
+    @hook_impl
+    def after_pipeline_run(self, pipeline: Pipeline, catalog: CatalogProtocol) -> None:
+        self._write(pipeline, catalog, {"event": "after_pipeline_run", "timestamp": _now()})
+
+    @hook_impl
+    def on_pipeline_error(self, error: Exception, pipeline: Pipeline, catalog: CatalogProtocol) -> None:
+        what = f"{type(error).__name__}: {error}"
+        self._write(pipeline, catalog, {"event": "on_pipeline_error", "timestamp": _now(), "error": what})
+
+    def _write(self, pipeline: Pipeline, catalog: CatalogProtocol, end: dict[str, Any]) -> None:
+        events: list[dict[str, Any]] = [{"event": "before_pipeline_run", "timestamp": self._started}]
+        for node in pipeline.nodes:
+            place = {"node": node.name, "node_id": _identifier(str(node))}
+            record = self._nodes.records.get(node.name)
+            if node.name in self._failed:
+                events.append(
+                    {"event": "on_node_error", **place, "error": self._failed[node.name], "timestamp": _now()}
+                )
+            elif record is not None:
+                events.append({"event": "after_node_run", **place, "duration": record.seconds, "status": "success"})
+            for name in record.saved if record is not None else ():
+                size = _size(stored_at(catalog, name))
+                events.append(
+                    {
+                        "event": "after_dataset_saved",
+                        "dataset": name,
+                        "node_id": _identifier(name.partition("@")[0]),
+                        "status": "Available",
+                        **({"size": size} if size is not None else {}),
+                    }
+                )
+        path = self._project / EVENTS_FILE
+        try:
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(json.dumps([*events, end], indent=1), encoding="utf-8")
+        except OSError as error:
+            logger.warning("Kedro-Viz will not show this run: %s", error)
+
+
+def _identifier(text: str) -> str:
+    """How Kedro-Viz names a node or dataset."""
+    return sha1(text.encode(), usedforsecurity=False).hexdigest()[:8]
+
+
+def _size(place: Path | None) -> int | None:
+    """Bytes of a file or of all files of a folder; None where there is none."""
+    if place is None or not place.exists():
+        return None
+    return place.stat().st_size if place.is_file() else sum(p.stat().st_size for p in place.rglob("*") if p.is_file())
+
+
+def _now() -> str:
+    return datetime.now(tz=UTC).isoformat()
