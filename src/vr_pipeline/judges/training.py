@@ -254,6 +254,7 @@ class _Run:
             self._add_lora()
         else:
             self.family.model.requires_grad_(True)
+        self._keep_trained_weights_precise()
         if parameters.gradient_checkpointing:
             self.family.enable_gradient_checkpointing()
         self.yes, self.no = self._target("Yes", self.judge.yes_ids), self._target("No", self.judge.no_ids)
@@ -286,6 +287,20 @@ class _Run:
         )
         # Injected in place: the families reach into the model by its own names.
         inject_adapter_in_model(config, self.family.model)
+
+    def _keep_trained_weights_precise(self) -> None:
+        """Trained weights in float32 where the model is not: small steps would vanish in the rounding of bfloat16."""
+        import torch
+
+        self.loaded_dtypes = {name: weight.dtype for name, weight in self.family.model.named_parameters()}
+        for weight in self.family.model.parameters():
+            if weight.requires_grad and weight.dtype != torch.float32:
+                weight.data = weight.data.float()
+
+    def _restore_dtypes(self) -> None:
+        """The model is kept in the precision in which it came."""
+        for name, weight in self.family.model.named_parameters():
+            weight.data = weight.data.to(self.loaded_dtypes.get(name, weight.dtype))
 
     def train(self) -> TrainedJudge:
         import torch
@@ -393,6 +408,7 @@ class _Run:
         report = pd.concat(reports, ignore_index=True)
         if self.parameters.lora is not None:
             _merge_lora(self.family.model)
+        self._restore_dtypes()
         by_source = {
             str(source or "all"): {
                 "accuracy": float(part["accuracy"].mean()),
@@ -462,7 +478,7 @@ class _Run:
         return answer + self.parameters.caption_weight * caption, (float(answer.detach()), float(caption.detach()))
 
     def _precision(self) -> AbstractContextManager[Any]:
-        """Reduced precision of activations where the configuration asks for it; weights are kept as loaded."""
+        """Reduced precision of activations where the configuration asks for it."""
         import torch
 
         start = self.parameters.start
@@ -508,14 +524,14 @@ class _Run:
         for start in range(0, len(examples), size):
             part = examples[start : start + size]
             rates = [example.frames_per_second for example in part]
-            parts.append(
-                self.judge.answer(
+            with self._precision():
+                answered = self.judge.answer(
                     [example.frames for example in part],
                     texts,
                     [example.prompt for example in part],
                     frames_per_second=rates if all(rates) else None,  # type: ignore[arg-type]
                 )
-            )
+            parts.append(answered)
         return np.concatenate([p for p, _ in parts]), np.concatenate([o for _, o in parts])
 
     def _validate(self) -> float:
