@@ -1,0 +1,141 @@
+"""Chains of executions over several runs: tree, page and comparison."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from vr_pipeline.lineage.chain import executions, trace, tree_lines
+from vr_pipeline.lineage.compare import differences, lines
+from vr_pipeline.lineage.page import render_page
+from vr_pipeline.lineage.runs import Run
+
+
+def entry(path: str, md5: str) -> dict[str, Any]:
+    return {"path": path, "hash": "md5", "md5": md5, "size": 1}
+
+
+def stage(reads: dict[str, str], writes: dict[str, str], code: str = "c0") -> dict[str, Any]:
+    """A recorded stage; datasets lie at data/<name>."""
+    return {
+        "cmd": "kedro run",
+        "complete": True,
+        "deps": [entry(f"data/{name}", md5) for name, md5 in reads.items()] + [entry("src/code.py", code)],
+        "params": {},
+        "outs": [entry(f"data/{name}", md5) for name, md5 in writes.items()],
+        "datasets": {f"data/{name}": name for name in (*reads, *writes)},
+        "sources": ["src/code.py"],
+    }
+
+
+def recorded(name: str, hour: int, stages: dict[str, Any], dirty: bool = False, **record: Any) -> Run:
+    outs = {f"output.{e['datasets'][o['path']]}": o["md5"] for e in stages.values() for o in e["outs"]}
+    return Run(
+        id=name * 8,
+        name=f"<{name}>",
+        status="FINISHED",
+        started=datetime(2026, 1, 1, hour, tzinfo=UTC),
+        tags={"git.commit": "abcdef0123", "git.dirty": str(dirty).lower(), **outs},
+        record={"stages": stages, **record},
+    )
+
+
+class Store:
+    """Finds the newest earlier run that wrote a content, as the real one does."""
+
+    def __init__(self, *runs: Run) -> None:
+        self.runs = runs
+
+    def maker(self, dataset: str, md5: str, reader: Run) -> Run | None:
+        found = [run for run in self.runs if run.tags.get(f"output.{dataset}") == md5 and run.started <= reader.started]
+        return max(found, key=lambda run: run.started, default=None)
+
+
+WHOLE = recorded(
+    "a", 1, {"draw": stage({"raw": "r1"}, {"items": "i1"}), "fit": stage({"items": "i1"}, {"model": "m1"})}
+)
+FIT_AGAIN = recorded("b", 2, {"fit": stage({"items": "i1"}, {"model": "m2"}, code="c1")}, dirty=True)
+JUDGE = recorded("c", 3, {"judge": stage({"model": "m2", "items": "i1"}, {"score": "s2"})})
+
+
+def test_the_chain_goes_over_runs_to_supplied_data():
+    [end] = trace(Store(WHOLE, FIT_AGAIN, JUDGE), JUDGE)
+    assert [(one.run.id[0], one.stage) for one in executions([end])] == [("a", "draw"), ("b", "fit"), ("c", "judge")]
+    assert tree_lines([end]) == [
+        "judge  run cccccccc  2026-01-01 03:00  commit abcdef01",
+        "├─ model m2 <- fit  run bbbbbbbb  2026-01-01 02:00  commit abcdef01*",
+        "│  └─ items i1 <- draw  run aaaaaaaa  2026-01-01 01:00  commit abcdef01",
+        "│     └─ raw  data/raw  r1",
+        "└─ items i1 <- draw  run aaaaaaaa  2026-01-01 01:00  commit abcdef01  (as above)",
+    ]
+
+
+def test_a_chain_can_begin_at_one_dataset_of_a_run():
+    [end] = trace(Store(WHOLE), WHOLE, "items")
+    assert end.stage == "draw"
+    [end] = trace(Store(WHOLE), WHOLE)
+    assert end.stage == "fit"
+
+
+def test_source_files_are_no_data_and_runs_without_a_record_have_no_chain():
+    [end] = trace(Store(WHOLE), WHOLE, "items")
+    assert [content.path for content in end.raw] == ["data/raw"]
+    assert trace(Store(), Run("x", "x", "FINISHED", datetime(2026, 1, 1, tzinfo=UTC))) == []
+
+
+def test_the_page_needs_nothing_else_and_shows_every_execution():
+    page = render_page("Where <model> comes from", trace(Store(WHOLE, FIT_AGAIN, JUDGE), JUDGE))
+    assert "&lt;model&gt;" in page
+    assert "<model>" not in page
+    assert page.count("<rect") == 3
+    assert page.count("<path") == 3
+    assert page.count('class="changed"') == 1
+    for forbidden in ("http://", "https://", "<script", "<link", "@import"):
+        assert forbidden not in page.replace('xmlns="http://www.w3.org/2000/svg"', "")
+    for hash_ in ("r1", "i1", "m2", "s2"):
+        assert f"<code>{hash_}</code>" in page
+
+
+def test_differences_of_two_runs():
+    first = recorded(
+        "d",
+        1,
+        {"fit": stage({"items": "i1"}, {"model": "m1"})},
+        parameters={"fit": {"rate": 0.5, "same": 1}},
+        metrics={"score": {"score.mean": 1.0, "score.old": 2.0}},
+        machine={"cpu": "one"},
+        packages={"torch": "1", "numpy": "2"},
+        code={"changed": []},
+    )
+    second = recorded(
+        "e",
+        2,
+        {"fit": stage({"items": "i2"}, {"model": "m2", "log": "l"}, code="c1")},
+        parameters={"fit": {"rate": 0.7, "same": 1}},
+        metrics={"score": {"score.mean": 1.5}},
+        machine={"cpu": "two"},
+        packages={"torch": "2", "numpy": "2"},
+        code={"changed": ["src/code.py"]},
+    )
+    assert lines(differences(first, second), 8) == [
+        "Code: 2 differ",
+        "  changed files:  -> src/code.py",
+        "  src/code.py: c0 -> c1",
+        "Parameters: 1 differ",
+        "  fit.rate: 0.5 -> 0.7  (+0.2)",
+        "Data supplied: 1 differ",
+        "  items: i1 -> i2",
+        "Data made: 1 differ",
+        "  model: m1 -> m2",
+        "Results: 2 differ",
+        "  score.old: 2 -> none",
+        "  score.mean: 1 -> 1.5  (+0.5)",
+        "Environment: 2 differ",
+        "  cpu: one -> two",
+        "  package torch: 1 -> 2",
+    ]
+    assert lines(differences(first, first), 8) == [
+        f"{subject}: the same"
+        for subject in ("Code", "Parameters", "Data supplied", "Data made", "Results", "Environment")
+    ]
+    assert "  and 1 more" in lines(differences(first, second), 1)

@@ -1,0 +1,83 @@
+"""An old run of a changed project is repeated, and a planted change is found at its stage."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from staged_project import commit, git, make_staged_project, run, steps
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Path:
+    """A run with changes that were never committed and a parameter from the command line; the project moved on since.
+
+    Its runs: everything, then the last stage alone.
+    """
+    folder = make_staged_project(tmp_path_factory.mktemp("reproduce") / "project")
+    shared = folder / "src/staged/shared.py"
+    shared.write_text("def total(numbers):\n    return sum(numbers) + 1  # never committed\n")
+    answers = steps(folder, ["run", "--params=draw.count=7"], ["run", "--pipeline=judge"])
+    assert [code for code, _, _ in answers] == [0, 0], answers
+    shared.write_text("def total(numbers):\n    return max(numbers)\n")
+    (folder / "conf/base/parameters.yml").write_text("draw: {seed: 2, count: 3}\nfit: {rate: 9.0}\n")
+    commit(folder, "the project moves on")
+    for name in ("drawn", "model", "metrics"):
+        (folder / f"data/{name}.json").unlink()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runs(project: Path) -> dict[str, str]:
+    """Identifiers by what ran."""
+    code = (
+        "import json; from mlflow import MlflowClient\n"
+        "client = MlflowClient('sqlite:///mlflow.db')\n"
+        "[found] = [e for e in client.search_experiments() if e.name == 'vr_pipeline']\n"
+        "runs = client.search_runs([found.experiment_id])\n"
+        "print(json.dumps({r.data.tags['kedro.pipelines']: r.info.run_id for r in runs}))"
+    )
+    return json.loads(run(project, "-c", code).stdout.splitlines()[-1])
+
+
+def test_an_old_run_of_a_changed_project_is_repeated(project, runs):
+    [(code, output, errors)] = steps(project, ["lineage", "reproduce", runs["__default__"][:8]])
+    assert code == 0, output + errors
+    assert "Applied the changes that were not committed: src/staged/shared.py" in errors
+    assert "Set parameters as the run had them: draw" in errors
+    assert "Reproduced: every hash of 3 stage(s) is equal." in output
+    assert len(git(project, "worktree", "list").splitlines()) == 1, "the worktree is gone"
+    assert git(project, "status", "--porcelain", "--untracked-files=no") == "", "the project is as it was"
+
+
+def test_a_planted_change_is_found_at_its_stage(project, runs, tmp_path):
+    place = tmp_path / "worktree"
+    # The run of the last stage alone: what it began with is in no cache, so the stages before it run again.
+    [(code, output, errors)] = steps(
+        project, ["lineage", "reproduce", runs["judge"], f"--folder={place}"], PLANTED="2.5"
+    )
+    assert code == 1, output + errors
+    assert "Results of fit, draw are in no cache" in errors
+    assert "draw: the same  (ran again to supply data)" in output
+    assert "fit: differs in model" in output
+    assert "judge: differs in metrics" in output
+    assert "(+0.25)" in output
+    assert "The environment is the same." in output
+    assert output.rstrip().endswith("NOT reproduced: fit is the first stage that differs.")
+    assert (place / "data/model.json").is_file()
+    git(project, "worktree", "remove", "--force", str(place))
+
+
+def test_code_that_is_gone_is_told(project, tmp_path):
+    answers = steps(
+        project, ["lineage", "reproduce", "nothing"], ["lineage", "reproduce", "latest", f"--folder={tmp_path}"]
+    )
+    assert [code for code, _, _ in answers] == [2, 2]
+    assert "there is no run or model 'nothing'" in answers[0][2]
+    assert "the folder exists" in answers[1][2]
+    assert subprocess.run(["git", "worktree", "list"], cwd=project, capture_output=True).stdout.count(b"\n") == 1
