@@ -52,22 +52,18 @@ class ChecklistCheck:
     checklist: Checklist | None = None
 
 
-def check_prompts(
-    path: Path, parameters: PromptFilteringParameters, *, free_to_split: bool, options: Mapping[str, Any] | None = None
-) -> PromptCheck:
+def check_prompts(path: Path, parameters: PromptFilteringParameters) -> PromptCheck:
     """Read a file of prompts and try the filter on it.
 
     Args:
         path: the file.
-        parameters: of the filter.
-        free_to_split: the shares and the salt may be chosen so that a small file has every split; otherwise those of
-            the parameters count.
-        options: further ones of :func:`vr_pipeline.prompts.read.read_prompts`.
+        parameters: of the filter. Where their division leaves a small file without prompts to train on or to test,
+            another is proposed.
     """
     from vr_pipeline.prompts.read import read_prompts
 
     try:
-        table = read_prompts(path, **(options or {}))
+        table = read_prompts(path)
     except InputError as error:
         return PromptCheck([Finding.from_error(error)])
     bad = table[table["problem"] != ""]
@@ -79,13 +75,11 @@ def check_prompts(
         table.loc[table["problem"] == "", "prompt"].tolist(),
     )
     if len(table) <= _LARGEST_TRIAL:
-        _try_filter(check, table, path, parameters, free_to_split=free_to_split)
+        _try_filter(check, table, path, parameters)
     return check
 
 
-def _try_filter(
-    check: PromptCheck, table: pd.DataFrame, path: Path, parameters: PromptFilteringParameters, *, free_to_split: bool
-) -> None:
+def _try_filter(check: PromptCheck, table: pd.DataFrame, path: Path, parameters: PromptFilteringParameters) -> None:
     """Run the steps that need no text model, and find a division that leaves prompts to train on and to test."""
     from vr_pipeline.pipelines.prompt_filtering import nodes
     from vr_pipeline.prompts.embedders import load_embedder
@@ -113,7 +107,7 @@ def _try_filter(
         ]
     kept = kept.assign(cleaned_prompt=kept["prompt"], embedded_prompt=kept["prompt"], language_model="")
     best: tuple[tuple[int, ...], SplitParameters, dict[str, int]] | None = None
-    for split in _divisions(parameters.split, kept["prompt_id"].tolist(), free_to_split=free_to_split):
+    for split in _divisions(parameters.split, kept["prompt_id"].tolist()):
         divided, _ = nodes.split_prompts(kept, embeddings, parameters.model_copy(update={"split": split}))
         counts = {name: int((divided["split"] == name).sum()) for name in ("train", "validation", "test")}
         # Training needs two prompts at least, everything else one; beyond that as few as possible go for likeness.
@@ -138,11 +132,11 @@ def _try_filter(
         )
 
 
-def _divisions(split: SplitParameters, identifiers: Sequence[str], *, free_to_split: bool) -> list[SplitParameters]:
-    """Divisions worth trying, the most even first; similar prompts may still fall out of some."""
+def _divisions(split: SplitParameters, identifiers: Sequence[str]) -> list[SplitParameters]:
+    """Divisions worth trying: the configured one, then the most even; similar prompts may still fall out of some."""
     from vr_pipeline.prompts.split import split_of
 
-    if not free_to_split or len(identifiers) >= _SMALL:
+    if len(identifiers) >= _SMALL:
         return [split]
     shares = {"test_fraction": 0.25, "validation_fraction": 0.1 if len(identifiers) >= 8 else 0.0}
     candidates = []
@@ -152,7 +146,7 @@ def _divisions(split: SplitParameters, identifiers: Sequence[str], *, free_to_sp
         wanted = [counts["train"] >= 2, counts["test"] >= 1, counts["validation"] >= 1]
         distance = abs(counts["test"] - 0.25 * len(identifiers))
         candidates.append((-sum(wanted), distance, salt, candidate))
-    return [candidate for *_, candidate in sorted(candidates, key=lambda entry: entry[:3])[:_TRIALS]]
+    return [split, *(candidate for *_, candidate in sorted(candidates, key=lambda entry: entry[:3])[:_TRIALS])]
 
 
 def check_preferences(

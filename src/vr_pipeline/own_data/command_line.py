@@ -58,7 +58,7 @@ def init_data(
     with plain_errors():
         from vr_pipeline.own_data.environment import OwnFiles, check_name, copy_files, write_environment
         from vr_pipeline.own_data.findings import UnusableFiles
-        from vr_pipeline.own_data.plan import check_files, check_loads, next_steps
+        from vr_pipeline.own_data.plan import check_files, check_loads, configuration, next_steps
         from vr_pipeline.project import project_folder
 
         _check_options(prompts, videos, preferences, checklist)
@@ -83,7 +83,10 @@ def init_data(
                 fg="yellow",
             )
         title = f"Evaluation on {env.replace('_', ' ')}"
-        written = write_environment(project, env, base_env, files, filtering=result.filtering, title=title)
+        settings = configuration(project, None)["parameters"]
+        written = write_environment(
+            project, env, base_env, files, filtering=result.filtering, settings=settings, title=title
+        )
         check_loads(project, env)
         click.echo(f"conf/{env} is written ({', '.join(path.name for path in written)}).")
         click.echo("\n".join([*result.summary, "", *next_steps(env, files)]))

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vr_pipeline.errors import InputError
 
-if TYPE_CHECKING:
-    from vr_pipeline.prompts.config import PromptFilteringParameters
-
 RESERVED = ("base", "local", "checklists")
 _COPIED = (".yml", ".yaml", ".json")
+_RESULT = re.compile(r"data/0[2-8]_\w+/(?!micro_world\b)")  # the shipped models are no results
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,8 @@ def write_environment(
     base_env: str | None,
     files: OwnFiles,
     *,
-    filtering: PromptFilteringParameters | None,
+    filtering: Mapping[str, Any] | None,
+    settings: Mapping[str, Any],
     title: str,
 ) -> list[Path]:
     """Write conf/<env>; existing files of the same names are replaced.
@@ -96,7 +96,8 @@ def write_environment(
         env: name of the environment.
         base_env: environment whose files are copied first; what this one defines anew is taken out of them.
         files: what to name in the catalog, as paths that exist.
-        filtering: settings of prompt_filtering that suit the prompts; None leaves the configured ones.
+        filtering: the block prompt_filtering that suits the prompts; None leaves the configured one.
+        settings: the parameters of conf/base; results that they place below data get a place of their own.
         title: heading of the report page.
 
     Returns:
@@ -106,8 +107,11 @@ def write_environment(
     folder.mkdir(parents=True, exist_ok=True)
     data = f"data/{env}"
     catalog = _catalog(project, files)
-    # An environment for real data has settings of its own for all of this.
-    parameters = _parameters(data, filtering, title) if base_env is None else {}
+    parameters: dict[str, Any] = {"prompt_filtering": dict(filtering)} if filtering is not None else {}
+    if base_env is None:  # an environment for real data has settings of its own for the rest
+        for name, block in places_below(settings, data).items():
+            parameters.setdefault(name, {}).update(block)
+        parameters.setdefault("evaluation", {})["report"] = {"title": title, "note": ""}
     written = _copy_base(project, base_env, folder, data, set(catalog), set(parameters)) if base_env else []
     taken = {path.name for path in written}
     texts = {
@@ -123,6 +127,19 @@ def write_environment(
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8", newline="\n")
     return [*written, *(folder / name for name in texts)]
+
+
+def places_below(settings: Mapping[str, Any], data: str) -> dict[str, Any]:
+    """Those parameters that name a place of results, with the place below another folder of data."""
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            inner = places_below(value, data)
+            if inner:
+                found[name] = inner
+        elif isinstance(value, str) and _RESULT.match(value):
+            found[name] = f"{data}/{value.removeprefix('data/')}"
+    return found
 
 
 def relative(path: Path, project: Path) -> str:
@@ -180,19 +197,6 @@ def _catalog(project: Path, files: OwnFiles) -> dict[str, Any]:
     return entries
 
 
-def _parameters(data: str, filtering: PromptFilteringParameters | None, title: str) -> dict[str, Any]:
-    blocks: dict[str, Any] = {}
-    if filtering is not None:
-        blocks["prompt_filtering"] = {
-            "rouge": {"threshold": filtering.rouge.threshold},
-            "semantic": {"threshold": filtering.semantic.threshold},
-            "split": filtering.split.model_dump(mode="json"),
-        }
-    blocks["dpo_training"] = {"checkpoints": f"{data}/06_models/checkpoints"}
-    blocks["evaluation"] = {"report": {"title": title, "note": ""}}
-    return blocks
-
-
 def _copy_base(
     project: Path, base_env: str, folder: Path, data: str, datasets: set[str], blocks: set[str]
 ) -> list[Path]:
@@ -229,8 +233,13 @@ def without_keys(text: str, keys: set[str]) -> str:
     content = yaml.safe_load(text)
     if not isinstance(root, yaml.MappingNode) or not keys & set(content):
         return text
-    starts = [(key.start_mark.line, str(key.value)) for key, _ in root.value]
     lines = text.splitlines(keepends=True)
+    starts = []
+    for key, _ in root.value:
+        start = key.start_mark.line
+        while start and lines[start - 1].startswith("#"):  # what is said right above belongs to the key
+            start -= 1
+        starts.append((start, str(key.value)))
     ends = [line for line, _ in starts[1:]] + [len(lines)]
     kept = lines[: starts[0][0]]
     for (start, name), end in zip(starts, ends, strict=True):

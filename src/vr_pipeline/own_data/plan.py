@@ -13,7 +13,7 @@ from vr_pipeline.own_data.environment import OwnFiles
 from vr_pipeline.own_data.findings import Finding
 
 if TYPE_CHECKING:
-    from vr_pipeline.prompts.config import PromptFilteringParameters
+    from vr_pipeline.prompts.config import PromptFilteringParameters, SplitParameters
 
 
 @dataclass
@@ -23,12 +23,12 @@ class CheckedFiles:
     Args:
         findings: errors and warnings.
         summary: a line on each part of the environment: yours, or the default and what it is good for.
-        filtering: settings of prompt_filtering to write into the environment; None leaves the configured ones.
+        filtering: the block prompt_filtering to write into the environment; None leaves the configured one.
     """
 
     findings: list[Finding] = field(default_factory=list)
     summary: list[str] = field(default_factory=list)
-    filtering: PromptFilteringParameters | None = None
+    filtering: dict[str, Any] | None = None
 
 
 def configuration(project: Path, env: str | None) -> Any:
@@ -92,12 +92,12 @@ def _check_prompts(
     known = _knows(vocabulary, _prompts_of(path))
     configured = PromptFilteringParameters.model_validate(settings["prompt_filtering"])
     # The demo's thresholds are for its own prompts, which differ in single words.
-    free = base_env is None
-    parameters = configured if known or not free else PromptFilteringParameters()
-    found = checks.check_prompts(path, parameters, free_to_split=free)
+    parameters = configured if known or base_env is not None else PromptFilteringParameters()
+    found = checks.check_prompts(path, parameters)
     result.findings += found.findings
-    if free:
-        result.filtering = parameters.model_copy(update={"split": found.split or parameters.split})
+    result.filtering = _filtering_block(
+        settings["prompt_filtering"], configured, parameters, found.split or parameters.split
+    )
     if not known and vocabulary is not None and found.prompts:
         result.findings.append(
             Finding(
@@ -113,6 +113,22 @@ def _check_prompts(
     kept = sum(found.splits.values())
     parts = ", ".join(f"{count} {name}" for name, count in found.splits.items())
     return f"yours: {path} ({len(found.prompts)} prompts, {kept} pass the filter: {parts})"
+
+
+def _filtering_block(
+    written: dict[str, Any],
+    configured: PromptFilteringParameters,
+    wanted: PromptFilteringParameters,
+    split: SplitParameters,
+) -> dict[str, Any] | None:
+    """What to write so that the wanted settings hold; None where the configured ones do."""
+    if wanted == configured and split == configured.split:
+        return None
+    block = {**written, "split": split.model_dump(mode="json")}
+    if wanted != configured:
+        block["rouge"] = {"threshold": wanted.rouge.threshold}
+        block["semantic"] = {"threshold": wanted.semantic.threshold}
+    return block
 
 
 def next_steps(env: str, files: OwnFiles) -> list[str]:
