@@ -208,7 +208,8 @@ def test_whole_pipeline_in_memory_of_the_catalog(
     clips: Any, checklist: Checklist, parameters: Any, judge: ArithmeticJudge, tmp_path: Path
 ) -> None:
     folder, index = clips
-    entries = yaml.safe_load((ROOT / "conf/base/catalog/checklist_inference.yml").read_text(encoding="utf-8"))
+    text = (ROOT / "conf/base/catalog/checklist_inference.yml").read_text(encoding="utf-8")
+    entries = yaml.safe_load(text.replace("${globals:data}", "data"))
     for name, entry in entries.items():
         for key in ("filepath", "path"):
             if key in entry and name != "checklist":

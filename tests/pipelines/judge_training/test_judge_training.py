@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 import yaml
 from kedro.io import DataCatalog
 from kedro.runner import SequentialRunner
@@ -58,7 +60,8 @@ def test_annotations_to_judge(tmp_path: Path) -> None:
             "validate_every": 20,
         }
     )
-    entries = yaml.safe_load((ROOT / "conf/base/catalog/judge_training.yml").read_text(encoding="utf-8"))
+    text = (ROOT / "conf/base/catalog/judge_training.yml").read_text(encoding="utf-8")
+    entries = yaml.safe_load(text.replace("${globals:data}", "data"))
     for entry in entries.values():
         for key in ("filepath", "path"):
             if key in entry:
@@ -70,11 +73,19 @@ def test_annotations_to_judge(tmp_path: Path) -> None:
     catalog["params:judge_training"] = parameters
     SequentialRunner().run(create_pipeline(), catalog)
 
+    # The report a question, the log of steps, the figures and the picture go to MLflow, and the judge itself.
+    tracked = {key for key, entry in entries.items() if entry.get("metadata", {}).get("mlflow")}
+    made = {"trained_judge", "judge_question_report", "judge_training_log", "judge_training_metrics"}
+    assert tracked == made | {"judge_report_figure"}
     metrics = catalog.load("judge_training_metrics")
     assert metrics["held_out_examples"] == 30
     assert metrics["by_source"]["made"]["balanced_accuracy"] > 0.9
     report = catalog.load("judge_question_report")
     assert report[["source", "question_id", "n"]].to_numpy().tolist() == [["made", "bright", 30]]
+    assert report["positives"][0] == pytest.approx(np.mean([bright[name] for name in names[::3]]))
+    curve = np.array(json.loads(report["calibration"][0]))
+    assert curve[:, 2].sum() == 30
+    assert (curve[:, 2] * curve[:, 1]).sum() / 30 == pytest.approx(report["positives"][0], abs=1e-3)
     assert len(catalog.load("judge_training_log")) == 40
     assert (tmp_path / "data/08_reporting/judge_report.png").stat().st_size > 10_000
     judge = load_judge({"family": "qwen2_vl", "path": catalog.load("trained_judge")})
