@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
+from odd_files import BAD, GOOD, write_odd_files
 from vr_pipeline.checklist import checklist_from_mapping
 from vr_pipeline.judges import command_line
 from vr_pipeline.judges.config import TinyJudgeParameters
@@ -144,3 +145,58 @@ def test_ask(catalog: Catalog, files: Path) -> None:
     missing = invoke(command_line.ask, files / "none.mp4", "is it bright ?")
     assert missing.exit_code == 1
     assert "no file has this name" in missing.stderr
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("odd")
+    write_odd_files(folder)
+    return folder
+
+
+def test_every_odd_file_gets_one_clear_word_and_the_others_are_judged(catalog: Catalog, odd: Path) -> None:
+    # A name that is typed is taken at its word; a folder gives what is named as a video or an image.
+    result = invoke(command_line.score, odd, odd / "video.txt", "-p", "a cat", "--json")
+    assert result.exit_code == 1
+    document = json.loads(result.stdout)
+    assert sorted(Path(one["path"]).name for one in document["files"]) == sorted(GOOD)
+    assert {Path(name).name for name in document["failed"]} == set(BAD)
+    for name, message in document["failed"].items():
+        assert BAD[Path(name).name] in message
+        assert "\n" not in message
+    frames = {Path(one["path"]).name: one["frames"] for one in document["files"]}
+    assert frames["one_frame.mp4"] == frames["picture.jpg"] == [0]
+    assert frames["good.mp4"] == [0, 3, 5, 8, 11, 14, 16, 19]
+    by_name = {Path(one["path"]).name: one["total"] for one in document["files"]}
+    assert by_name["video.txt"] == by_name["good.mp4"]
+    plain = invoke(command_line.score, odd, "-p", "a cat", "--top", 0)
+    assert "Traceback" not in plain.stderr
+    assert all(f"{odd / name}: " in plain.stderr for name in BAD)
+
+
+def test_patterns_folders_and_names_that_match_nothing(catalog: Catalog, odd: Path, tmp_path: Path) -> None:
+    def asked(*files: object) -> list[str]:
+        result = invoke(command_line.ask, *files, "is it bright ?", "--json")
+        assert result.exit_code == 0, result.output
+        return [Path(one["path"]).name for one in json.loads(result.stdout)["files"]]
+
+    assert asked(odd / "o*.mp4", odd / "*.jpg", odd / "picture.jpg") == ["one_frame.mp4", "picture.jpg"]
+    assert asked(odd / "**" / "turned.*") == ["turned.mov"]
+    (tmp_path / "nothing").mkdir()
+    for file, message in ((odd / "*.gif", "matches this pattern"), (tmp_path / "nothing", "holds no videos")):
+        result = invoke(command_line.ask, file, "is it bright ?")
+        assert result.exit_code == 1
+        assert message in result.stderr
+        assert "Traceback" not in result.stderr
+
+
+@pytest.mark.real_data
+def test_real_files(catalog: Catalog, real_data: Path) -> None:
+    public = real_data / "upstream/visionreward"
+    files = [real_data / "data/videos", public / "test1.mp4", public / "test1.jpg"]
+    result = invoke(command_line.score, *files, "-p", "a cat", "--json")
+    document = json.loads(result.stdout)
+    assert [Path(name).name for name in document["failed"]] == ["corrupted.mp4"]
+    assert "truncated or damaged" in next(iter(document["failed"].values()))
+    assert len(document["files"]) == 11
+    assert next(one for one in document["files"] if one["path"].endswith("test1.jpg"))["frames"] == [0]

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from odd_files import BAD, GOOD, turned, write_odd_files, write_sound
 from vr_pipeline.errors import InputError
 from vr_pipeline.video import read
 from vr_pipeline.video.read import VideoReadError, find_media, probe, read_clip, read_frames, sample_indices
@@ -119,15 +120,6 @@ def test_images_are_clips_of_one_frame_whatever_their_name(tmp_path: Path, suffi
     assert (information.num_frames, information.fps) == (1, 0.0)
 
 
-def write_sound(path: Path) -> None:
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("aac", rate=44100)
-        frame = av.AudioFrame.from_ndarray(np.zeros((1, 4410), np.float32), format="flt", layout="mono")
-        frame.rate, frame.pts = 44100, 0
-        container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-
-
 def test_unusable_files_say_why(tmp_path: Path) -> None:
     write_video(tmp_path / "good.mp4", noise(30, 64, 64), fps=8)
     data = (tmp_path / "good.mp4").read_bytes()
@@ -150,6 +142,35 @@ def test_unusable_files_say_why(tmp_path: Path) -> None:
     for name, message in (("sound.mp4", "sound but no picture"), ("none.mp4", "does not exist"), ("", "is a folder")):
         with pytest.raises(VideoReadError, match=message):
             probe(tmp_path / name)
+
+
+def test_odd_files(tmp_path: Path) -> None:
+    frames = write_odd_files(tmp_path)
+    for name in GOOD:
+        assert read_frames(tmp_path / name, num_frames=4).shape[1:] in {(48, 64, 3), (64, 48, 3)}
+    for name, message in BAD.items():
+        for options in ({}, {"num_frames": 4}, {"fps": 1.0}):
+            with pytest.raises(VideoReadError, match=re.escape(message)) as caught:
+                read_frames(tmp_path / name, **options)
+            assert name in str(caught.value)
+    good = (tmp_path / "good.mp4").read_bytes()
+    for quarters in (1, 2, 3):
+        (tmp_path / "turned.mp4").write_bytes(turned(good, quarters))
+        expected = np.rot90(frames, -quarters, axes=(1, 2))
+        assert np.array_equal(read_frames(tmp_path / "turned.mp4"), expected)
+        by_pyav, _, information = read._read_with_pyav(tmp_path / "turned.mp4", lambda known: [0, 19])
+        assert np.array_equal(by_pyav, expected[[0, 19]])
+        assert (information.height, information.width) == expected.shape[1:3]
+
+
+@given(size=st.integers(0, 2**49 - 2), length=st.integers(1, 8))
+def test_sizes_of_matroska(size: int, length: int) -> None:
+    if size >= (1 << 7 * length) - 1:
+        size %= (1 << 7 * length) - 1
+    coded = ((1 << 7 * length) | size).to_bytes(length, "big")
+    assert read._ebml_size(b"xy" + coded + b"z", 2) == (size, 2 + length)
+    left_open = ((1 << 7 * length) | ((1 << 7 * length) - 1)).to_bytes(length, "big")
+    assert read._ebml_size(left_open, 0) == (None, length)
 
 
 def test_file_damaged_in_the_middle(tmp_path: Path) -> None:

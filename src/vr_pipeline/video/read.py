@@ -74,6 +74,7 @@ def read_clip(
     if _is_image(path):
         image = _read_image(path)[None]
         return image, [0], VideoInformation(1, 0.0, image.shape[1], image.shape[2])
+    _check_complete(path)
     return _first_that_reads(path, lambda reader: reader(path, choose))
 
 
@@ -84,6 +85,7 @@ def probe(path: str | Path) -> VideoInformation:
     if _is_image(path):
         height, width = _read_image(path).shape[:2]
         return VideoInformation(1, 0.0, height, width)
+    _check_complete(path)
     return _first_that_reads(path, lambda reader: reader(path, lambda information: [0]))[2]
 
 
@@ -151,6 +153,44 @@ def _check_file(path: Path) -> None:
         raise VideoReadError("is a folder", remedy="Give the path of a video or an image", file=path)
     if path.stat().st_size == 0:
         raise VideoReadError("the file is empty (0 bytes)", remedy="Copy or make it again", file=path)
+
+
+def _check_complete(path: Path) -> None:
+    """Refuses a file that ends before its own container does, where the container states its length.
+
+    Players and decoders take what is there, and half a clip would be judged as if it were all. (In mp4 and mov the
+    table of frames is lost or points behind the end, so that decoding fails by itself.)
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(4096)
+    stated = _stated_size(head)
+    if stated is not None and stated > size:
+        raise VideoReadError(
+            f"the file is truncated: it has {size} of {stated} bytes", remedy="Copy or make it again", file=path
+        )
+
+
+def _stated_size(head: bytes) -> int | None:
+    """Bytes that the container says it has: AVI (the first RIFF chunk) and Matroska, WebM (header and segment)."""
+    if head[:4] == b"RIFF" and head[8:11] == b"AVI":
+        return 8 + int.from_bytes(head[4:8], "little")
+    if head[:4] != b"\x1aE\xdf\xa3":
+        return None
+    header, start = _ebml_size(head, 4)
+    if header is None or head[start + header : start + header + 4] != b"\x18S\x80g":
+        return None
+    segment, start = _ebml_size(head, start + header + 4)
+    return None if segment is None else start + segment
+
+
+def _ebml_size(head: bytes, at: int) -> tuple[int | None, int]:
+    """A size in EBML's variable length, None if it is left open as in live streams, and where its content starts."""
+    if at >= len(head) or head[at] == 0:
+        return None, at
+    length = 9 - head[at].bit_length()
+    value = int.from_bytes(head[at : at + length], "big") & ((1 << 7 * length) - 1)
+    return (None if value == (1 << 7 * length) - 1 else value), at + length
 
 
 def _is_image(path: Path) -> bool:
