@@ -9,12 +9,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vr_pipeline.prompts import semantic
 from vr_pipeline.prompts.semantic import (
     greedy_cosine_scan,
     nearest_among,
     nearest_cosines,
     upper_bound_vectors,
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def bounds_also_for_few_items():
+    """Few items are compared without bounds; here they are to be tested."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(semantic, "_FEW_ITEMS", 0)
+        yield
 
 
 def random_units(seed: int, count: int, axes: int) -> np.ndarray:
@@ -48,6 +57,17 @@ def test_equals_plain_scan_for_any_tile(seed: int, count: int, axes: int, thresh
     expected = plain_scan(vectors, threshold)
     for block_size in (3, 50, 2048):
         assert greedy_cosine_scan(vectors, threshold, block_size=block_size).kept.tolist() == expected
+
+
+def test_few_items_need_no_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors = random_units(3, 200, 100)
+    with_bounds = greedy_cosine_scan(vectors, 0.25)
+    monkeypatch.setattr(semantic, "_FEW_ITEMS", 200)
+    monkeypatch.setattr(semantic, "upper_bound_vectors", None)
+    without = greedy_cosine_scan(vectors, 0.25)
+    assert 0 < len(without.kept) < 200
+    assert without.kept.tolist() == with_bounds.kept.tolist()
+    assert without.nearest.tolist() == with_bounds.nearest.tolist()
 
 
 @settings(max_examples=40, deadline=None)

@@ -22,6 +22,8 @@ Vectors = npt.NDArray[np.float32]
 SLACK = 1e-4
 """Room for single precision in the bound; the error of a product of unit vectors of 1024 axes is below 7e-5."""
 _PAIRS_AT_A_TIME = 65_536
+_FEW_ITEMS = 2048
+"""Comparing so many items with each other costs less than predicting how to compare them cheaply."""
 _FULL_COST = 16
 """Computing one pair in full costs about this many times as much per axis as one axis of a tile's product."""
 
@@ -73,7 +75,7 @@ def _scan(
     nearest = np.full(count, -1, dtype=np.int64)
     similarity = np.full(count, np.nan)
     labels = np.unique(np.asarray(groups), return_inverse=True)[1] if groups is not None else None
-    bound = upper_bound_vectors(embeddings, threshold)
+    bound = upper_bound_vectors(embeddings, threshold) if count > _FEW_ITEMS else embeddings
     kept = np.empty(count, dtype=np.int64)
     kept_count = 0
 

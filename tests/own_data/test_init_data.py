@@ -1,0 +1,271 @@
+"""The command init-data: every problem at once, and environments that load."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+from tests.end_to_end.conftest import copy_project
+
+from vr_pipeline.cli import cli
+from vr_pipeline.own_data.checks import check_checklist, check_preferences
+from vr_pipeline.own_data.environment import places_below, without_keys
+from vr_pipeline.own_data.findings import Finding, lines_of
+from vr_pipeline.own_data.plan import configuration
+from vr_pipeline.video.write import write_video
+
+PROMPTS = (
+    "A tabby cat sleeps on a warm windowsill while snow falls outside",
+    "A red kite climbs over green hills in the wind",
+    "Two children build a sandcastle as the tide comes in",
+    "An old fisherman mends his nets on a wooden pier at dawn",
+    "Steam rises from a cup of tea beside an open book",
+    "A yellow taxi splashes through puddles on a busy street at night",
+)
+CHECKLIST = """
+name: mine
+modality: video
+dimensions:
+  - name: motion
+    sub_dimensions:
+      - name: speed
+        questions:
+          - {id: fast, text: is it fast}
+          - {id: smooth, text: is it smooth}
+"""
+
+
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return copy_project(tmp_path_factory.mktemp("shipped") / "project")
+
+
+@pytest.fixture
+def project(shipped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project folder with own files, whose shipped part is shared between tests."""
+    import shutil
+
+    folder = tmp_path / "project"
+    (folder / "data").mkdir(parents=True)
+    (folder / "src").mkdir()
+    shutil.copytree(shipped / "conf", folder / "conf")
+    shutil.copy(shipped / "pyproject.toml", folder)
+    (folder / "data" / "06_models").symlink_to(shipped / "data" / "06_models")
+    (folder / "prompts.txt").write_text("\n".join(PROMPTS))
+    (folder / "checklist.yml").write_text(CHECKLIST)
+    random = np.random.default_rng(0)
+    for name in ("a", "b", "c"):
+        write_video(folder / "clips" / f"{name}.mp4", random.integers(0, 256, (3, 16, 16, 3), dtype=np.uint8), fps=8)
+    (folder / "preferences.csv").write_text(
+        "prompt,video_path_a,video_path_b,preference\na cat,a.mp4,b.mp4,a\na dog,b.mp4,c.mp4,b\n"
+    )
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def call(*arguments: str) -> Result:
+    result = CliRunner().invoke(cli, ["init-data", *arguments])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
+    return result
+
+
+ALL = ("--prompts", "prompts.txt", "--videos", "clips", "--preferences", "preferences.csv", "--checklist")
+
+
+def test_an_environment_of_all_own_files(project: Path) -> None:
+    result = call(*ALL, "checklist.yml")
+    assert result.exit_code == 0, result.output
+    assert "simulated data) only" in result.output  # the demo's judge is no judge of these clips
+    loaded = configuration(project, "mydata")
+    catalog = loaded["catalog"]
+    assert catalog["raw_prompts"]["filepath"] == "prompts.txt"
+    assert catalog["preference_videos"]["path"] == "clips"
+    assert catalog["human_preferences"]["videos"] == {"path": "clips"}
+    assert catalog["checklist"]["filepath"] == "checklist.yml"
+    assert catalog["oracle"]["filepath"] is None
+    assert catalog["reward_weights"]["filepath"].startswith("data/mydata/")
+    base = configuration(project, None)["parameters"]
+    own = loaded["parameters"]
+    assert own["prompt_filtering"]["rouge"]["threshold"] == 0.7 != base["prompt_filtering"]["rouge"]["threshold"]
+    assert own["dpo_training"]["checkpoints"] == "data/mydata/06_models/checkpoints"
+    assert own["dpo_training"]["training"] == base["dpo_training"]["training"]
+    assert own["video_generation"] == base["video_generation"]
+    for command in ("--pipeline=prompt_filtering", "--to-outputs=reward_agreement"):
+        assert f"kedro run --env=mydata {command}" in result.output
+    again = call(*ALL, "checklist.yml")
+    assert again.exit_code == 1
+    assert "--overwrite" in again.output
+    assert call(*ALL, "checklist.yml", "--overwrite").exit_code == 0
+
+
+def test_prompts_of_the_demo_keep_its_thresholds_and_need_no_warning(project: Path) -> None:
+    colours, shapes = ("red", "green", "blue", "yellow"), ("ball", "ring")
+    lines = [f"{colour} {shape} moves left on black" for colour in colours for shape in shapes]
+    (project / "prompts.txt").write_text("\n".join(lines))
+    result = call("--prompts", "prompts.txt")
+    assert result.exit_code == 0, result.output
+    assert "8 pass the filter" in result.output
+    assert "without meaning" not in result.output
+
+
+def test_an_environment_over_a_real_one(project: Path) -> None:
+    result = call(
+        "--prompts", "prompts.txt", "--checklist", "checklist.yml", "--base-env", "cogvideox", "--env", "ours"
+    )
+    assert result.exit_code == 0, result.output
+    assert "without meaning" not in result.output
+    # One after the other: Kedro resolves ${globals:...} by the loader that was made last.
+    own, real = ({kind: dict(loader[kind]) for kind in ("catalog", "parameters")} for loader in _loaders(project))
+    assert own["catalog"]["checklist"]["filepath"] == "checklist.yml"
+    assert own["catalog"]["videos"]["format"] == real["catalog"]["videos"]["format"]
+    assert own["parameters"]["video_generation"] == real["parameters"]["video_generation"]
+    assert own["parameters"]["prompt_filtering"]["rouge"] == real["parameters"]["prompt_filtering"]["rouge"]
+    assert "data/cogvideox" not in str(own)
+    assert "data/cogvideox" in str(real)
+
+
+def _loaders(project: Path) -> Iterator[Any]:
+    for env in ("ours", "cogvideox"):
+        yield configuration(project, env)
+
+
+def test_every_problem_is_said_at_once_and_nothing_written(project: Path) -> None:
+    (project / "preferences.csv").write_text(
+        "prompt,video_path_a,video_path_b,preference\n"
+        "a cat,a.mp4,gone.mp4,a\n"
+        ",b.mp4,c.mp4,best\n"
+        "a dog,b.mp4,b,b\n"
+        "a cow,c.mp4,c.mp4,\n"
+    )
+    (project / "checklist.yml").write_text(
+        CHECKLIST.replace("modality: video", "modality: film") + "          - {id: fast, gate: none, text: is it}\n"
+        "          - {id: empty}\n          - {id: odd, text: is it, weighted: perhaps, colour: red}\n"
+    )
+    (project / "prompts.csv").write_text("words\na cat\n")
+    result = call(
+        *("--prompts", "prompts.csv", "--videos", "clips", "--preferences", "preferences.csv"),
+        *("--checklist", "checklist.yml"),
+    )
+    assert result.exit_code == 1
+    text = result.output
+    for part in (
+        "prompts.csv, row 1, field 'prompt': there is no column",
+        "preferences.csv, row 2, field 'video_path_b': there is no clip 'gone.mp4'",
+        "preferences.csv, row 3, field 'prompt': the prompt is empty",
+        "preferences.csv, row 3, field 'preference': unknown label 'best'",
+        "preferences.csv, row 4, field 'video_path_b': both names mean the clip b.mp4",
+        "preferences.csv, row 5, field 'preference': the label is empty",
+        "preferences.csv, row 5, field 'video_path_b': a clip is compared with itself",
+        "modality is 'film'",
+        "the question id 'fast' is used 2 times",
+        "has the gate 'none'",
+        "question 'empty' has no 'text'",
+        "unknown key 'colour'",
+    ):
+        assert part in text, f"{part}\nis not in\n{text}"
+    assert not (project / "conf" / "mydata").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ((), "Give --prompts"),
+        (("--checklist", "checklist.yml"), "nothing to be asked about"),
+        (("--videos", "clips"), "--videos needs --preferences"),
+        (("--preferences", "preferences.csv"), "--preferences needs --videos"),
+        (("--prompts", "none.txt"), "no such file"),
+        (("--prompts", "prompts.txt", "--env", "base"), "cannot be the name"),
+        (("--prompts", "prompts.txt", "--env", "../x"), "cannot be the name"),
+        (("--prompts", "prompts.txt", "--base-env", "sora"), "Choose among cogvideox"),
+        (("--videos", "none", "--preferences", "preferences.csv"), "no such folder"),
+        (("--videos", "clips", "--preferences", "preferences.csv", "--preference-format", "odd"), "unknown format"),
+        (("--videos", "clips", "--preferences", "preferences.csv", "--label", "left"), "LABEL=MEANING"),
+    ],
+)
+def test_options_that_do_not_fit(project: Path, arguments: tuple[str, ...], expected: str) -> None:
+    result = call(*arguments)
+    assert result.exit_code != 0
+    assert expected in " ".join(result.output.split())
+    assert not (project / "conf" / "mydata").exists()
+
+
+def test_copies_and_files_outside_the_project(project: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (project / "clips").rename(tmp_path / "elsewhere" / "clips")
+    outside = ("--videos", str(tmp_path / "elsewhere" / "clips"), "--preferences", "preferences.csv")
+    named = call(*outside)
+    assert named.exit_code == 0, named.output
+    assert "outside the project" in named.output
+    assert configuration(project, "mydata")["catalog"]["preference_videos"]["path"].startswith("/")
+    copied = call(*outside, "--copy", "--overwrite")
+    assert copied.exit_code == 0, copied.output
+    catalog = configuration(project, "mydata")["catalog"]
+    assert catalog["preference_videos"]["path"] == "data/01_raw/mydata/videos"
+    assert sorted(path.name for path in (project / "data/01_raw/mydata/videos").iterdir()) == [
+        "a.mp4",
+        "b.mp4",
+        "c.mp4",
+    ]
+    assert (project / catalog["human_preferences"]["filepath"]).is_file()
+
+
+def test_too_little_to_learn_from(project: Path) -> None:
+    path = project / "preferences.csv"
+    for rows, expected in (
+        (["a cat,a.mp4,b.mp4,tie", "a dog,a.mp4,b.mp4,tie"], "every preference is a tie"),
+        (["a cat,a.mp4,b.mp4,a", "a cat,a.mp4,c.mp4,b"], "about one prompt"),
+    ):
+        path.write_text("\n".join(["prompt,video_path_a,video_path_b,preference", *rows]))
+        assert expected in "\n".join(lines_of(check_preferences(path, project / "clips").findings))
+    (project / "clips" / "b.mp4").write_bytes(b"broken")
+    path.write_text("prompt,video_path_a,video_path_b,preference\na cat,a.mp4,b.mp4,a\na dog,a.mp4,c.mp4,b\n")
+    check = check_preferences(path, project / "clips")
+    text = "\n".join(lines_of(check.findings))
+    assert "b.mp4: the clip cannot be read" in text
+    assert "with 1 preference(s)" in text
+    assert (check.pairs, check.clips) == (1, 2)
+    path.write_text("prompt,video_id_a,video_id_b,preference\na cat,a,c,a\na dog,a,c,b\n")
+    assert "clip 'a' is named under 2 prompts" in "\n".join(
+        lines_of(check_preferences(path, project / "clips").findings)
+    )
+
+
+def test_a_good_checklist_has_no_findings_and_a_broken_file_one(project: Path) -> None:
+    good = check_checklist(project / "checklist.yml")
+    assert good.findings == []
+    assert good.checklist is not None
+    assert good.checklist.question_ids == ["fast", "smooth"]
+    for text in ("name: [", "- 1", "", "name: x\nmodality: video\n"):
+        (project / "checklist.yml").write_text(text)
+        assert [finding.severity for finding in check_checklist(project / "checklist.yml").findings] == ["error"], text
+
+
+def test_rows_with_the_same_problem_share_a_line() -> None:
+    same = [Finding("warning", "it is odd", "look", Path("x.csv"), row, "prompt") for row in range(2, 14)]
+    lines = lines_of([*same, Finding("error", "bad", "mend", Path("z.csv"))])
+    assert lines == [
+        "  error: file z.csv: bad. Mend.",
+        "  warning: file x.csv, rows 2, 3, 4, 5, 6, 7, 8, 9 and 4 more, field 'prompt': it is odd. Look.",
+    ]
+
+
+def test_keys_are_taken_out_with_their_comments() -> None:
+    text = "# head\n\n# about a\na: 1\n# about b\nb: &x {c: 2}\n\n# about d\nd: 4 # four\n"
+    assert without_keys(text, {"b"}) == "# head\n\n# about a\na: 1\n# about d\nd: 4 # four\n"
+    assert without_keys(text, {"z"}) == text
+    anchored = "a: &x {c: 2}\nb: *x\n"
+    assert yaml.safe_load(without_keys(anchored, {"a"})) == {"b": {"c": 2}}
+    assert without_keys("a: 1\n", {"a"}).strip() == ""
+
+
+def test_only_places_of_results_are_moved() -> None:
+    settings = {
+        "x": {"folder": "data/06_models/checkpoints", "path": "data/06_models/micro_world/judge", "n": 1},
+        "y": {"raw": "data/01_raw/a.csv", "hub": "org/name"},
+    }
+    assert places_below(settings, "data/mine") == {"x": {"folder": "data/mine/06_models/checkpoints"}}
