@@ -93,7 +93,8 @@ def save_checkpoint(path: Path, state: TrainingState, *, identity: str, main: bo
             return
         complete = whole(value.detach())
         if main:
-            tensors[name] = complete.cpu().contiguous()
+            # A copy: optimisers may share a tensor between weights, which the format refuses.
+            tensors[name] = complete.contiguous().to("cpu", copy=True)
 
     for index, weight in enumerate(state.weights):
         keep(f"weight.{index}", weight)

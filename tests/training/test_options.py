@@ -1,0 +1,388 @@
+"""Ways of training beside the default: all weights, low precision, averages, 8-bit state, compiling, other losses."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from pydantic import ValidationError
+
+import tiny_models
+from toy_training import Toy
+from vr_pipeline.errors import InputError
+from vr_pipeline.generators import load_generator
+from vr_pipeline.generators.contract import FullWeights, Generator, Policy
+from vr_pipeline.training import preference_trainer
+from vr_pipeline.training.config import PreferenceTrainingParameters
+from vr_pipeline.training.optimisation import AveragedWeights
+from vr_pipeline.training.pairs import TrainingPair, prepare_pairs
+from vr_pipeline.training.preference_trainer import train_on_pairs
+from vr_pipeline.training.step import Batch, collate, pair_loss
+
+FULL: dict[str, object] = {"method": "full", "learning_rate": 1e-4}
+
+
+def train(
+    toy: Toy, generator: Generator | None = None, pairs: list[TrainingPair] | None = None, **changes: object
+) -> tuple[Policy, pd.DataFrame]:
+    generator = generator or toy.generator()
+    log = train_on_pairs(generator, pairs or toy.pairs, toy.latents, toy.conditions, toy.parameters(**changes))
+    return generator.policy(), log
+
+
+def largest_difference(first: Policy, second: Policy) -> float:
+    assert first.tensors.keys() == second.tensors.keys()
+    return max(float((first.tensors[name] - second.tensors[name]).abs().max()) for name in first.tensors)
+
+
+def with_rewards(toy: Toy) -> list[TrainingPair]:
+    return [replace(pair, winner_reward=2.0 + row, loser_reward=float(row % 2)) for row, pair in enumerate(toy.pairs)]
+
+
+# -- all weights ----------------------------------------------------------------------------------------------------
+
+
+def test_all_weights_are_trained_against_an_untouched_copy(toy: Toy) -> None:
+    generator = toy.generator()
+    before = {name: value.clone() for name, value in generator.denoiser.state_dict().items()}
+    policy, log = train(toy, generator, **FULL)
+    assert isinstance(policy, FullWeights)
+    assert log["loss"].iloc[0] == torch.tensor(2.0).log().item()
+    assert log["loss"].iloc[-1] < log["loss"].iloc[0]
+    parameters = dict(generator.denoiser.named_parameters())
+    assert all(not torch.equal(parameters[name], before[name]) for name in parameters)
+    with generator.reference():
+        reference = generator.denoiser.state_dict()
+    assert all(torch.equal(reference[name], value) for name, value in before.items())
+    assert all(torch.equal(policy.tensors[name], value) for name, value in generator.denoiser.state_dict().items())
+    # Another training starts from the original again.
+    assert train(toy, generator, **FULL)[0].identity == policy.identity
+    generator.load_policy(None)
+    assert all(torch.equal(generator.denoiser.state_dict()[name], value) for name, value in before.items())
+
+
+def test_losses_without_a_reference_keep_no_copy(toy: Toy) -> None:
+    generator = toy.generator()
+    train(toy, generator, loss="supervised", steps=1, **FULL)
+    assert len(generator.networks()) == 1
+    train(toy, generator, steps=1, **FULL)
+    assert len(generator.networks()) == 2
+
+
+@pytest.mark.parametrize("changes", [{"micro_batch_size": 1}, {"gradient_checkpointing": True}], ids=str)
+def test_gradients_of_all_weights_in_parts_and_by_checkpointing_are_the_same(
+    toy: Toy, changes: dict[str, object]
+) -> None:
+    whole, log = train(toy, **FULL)
+    other, again = train(toy, **FULL, **changes)
+    # The optimiser divides by the gradient's size, so that rounding of the smallest ones shows in the weights.
+    assert largest_difference(whole, other) < 2e-5
+    np.testing.assert_allclose(again["loss"], log["loss"], rtol=1e-5)
+    np.testing.assert_allclose(again["gradient_norm"], log["gradient_norm"], rtol=1e-4)
+
+
+class Killed(BaseException):
+    """What a kill looks like from inside."""
+
+
+@pytest.mark.parametrize(
+    "changes", [{**FULL}, {"ema_decay": 0.5}, {"optimizer": "adamw_8bit", **FULL}], ids=["full", "average", "8bit"]
+)
+def test_a_killed_training_goes_on_to_the_identical_result(
+    toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, object]
+) -> None:
+    if "optimizer" in changes:
+        pytest.importorskip("bitsandbytes")
+    expected, log = train(toy, **changes)
+    file = tmp_path / "training.safetensors"
+    parameters = toy.parameters(checkpoint_every=2, **changes)
+    log_row = preference_trainer.log_row
+
+    def killing(step: int, *rest: object) -> dict[str, float]:
+        if step == 5:
+            raise Killed
+        return log_row(step, *rest)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(preference_trainer, "log_row", killing)
+        with pytest.raises(Killed):
+            train_on_pairs(toy.generator(), toy.pairs, toy.latents, toy.conditions, parameters, checkpoint=file)
+    generator = toy.generator()
+    resumed = train_on_pairs(generator, toy.pairs, toy.latents, toy.conditions, parameters, checkpoint=file)
+    assert generator.policy().identity == expected.identity
+    assert resumed.equals(log)
+
+
+def test_a_training_killed_while_a_checkpoint_is_judged_judges_it_again(toy: Toy, tmp_path: Path) -> None:
+    asked: list[int] = []
+
+    def judge(step: int) -> float:
+        asked.append(step)
+        if len(asked) == 2:
+            raise Killed
+        return float(step)
+
+    def run() -> pd.DataFrame:
+        return train_on_pairs(
+            toy.generator(),
+            toy.pairs,
+            toy.latents,
+            toy.conditions,
+            toy.parameters(checkpoint_every=2),
+            checkpoint=tmp_path / "training.safetensors",
+            validate=judge,
+        )
+
+    with pytest.raises(Killed):
+        run()
+    assert run()["validation_reward"].dropna().tolist() == [2.0, 4.0, 6.0]
+    assert asked == [2, 4, 4, 6]
+
+
+# -- precision, optimiser, average, compiling -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("changes", [{}, FULL, {"gradient_checkpointing": True}], ids=["lora", "full", "checkpointing"])
+def test_bfloat16_starts_at_log_two_and_stays_near_float32(toy: Toy, changes: dict[str, object]) -> None:
+    precise, log = train(toy, **changes)
+    rough = replace(toy, settings=toy.settings.model_copy(update={"dtype": "bfloat16"}))
+    generator = rough.generator()
+    policy, other = train(rough, generator, **changes)
+    assert other["loss"].iloc[0] == torch.tensor(2.0).log().item()
+    np.testing.assert_allclose(other["loss"], log["loss"], atol=0.02)
+    np.testing.assert_allclose(other["winner_error"], log["winner_error"], rtol=0.05)
+    assert all(value.dtype == torch.float32 for value in generator.denoiser.parameters() if value.requires_grad)
+    kept_as = torch.bfloat16 if isinstance(policy, FullWeights) else torch.float32
+    assert {value.dtype for value in policy.tensors.values()} == {kept_as}
+    assert policy.tensors.keys() == precise.tensors.keys()
+
+
+def test_float16_is_refused(toy: Toy) -> None:
+    rough = replace(toy, settings=toy.settings.model_copy(update={"dtype": "float16"}))
+    with pytest.raises(InputError, match="float16"):
+        train(rough)
+
+
+@pytest.mark.parametrize("changes", [{}, FULL], ids=["lora", "full"])
+def test_the_average_is_the_formula_and_is_the_policy(
+    toy: Toy, monkeypatch: pytest.MonkeyPatch, changes: dict[str, object]
+) -> None:
+    weights: list[np.ndarray] = []
+    update = AveragedWeights.update
+
+    def spy(self: AveragedWeights, step: int) -> None:
+        weights.append(np.concatenate([value.detach().numpy().ravel().copy() for value in self.weights]))
+        update(self, step)
+
+    monkeypatch.setattr(AveragedWeights, "update", spy)
+    generator = toy.generator()
+    trained = preference_trainer.prepare_weights(toy.generator(), toy.parameters(**changes), preference_trainer.Group())
+    average = np.concatenate([value.detach().numpy().ravel() for value in trained]).astype(np.float64)
+    averaged, log = train(toy, generator, ema_decay=0.3, **changes)
+    for step, now in enumerate(weights, start=1):
+        share = min(0.3, (1 + step) / (10 + step))
+        average = share * average + (1 - share) * now
+    policy = [value for _, value in sorted(generator.denoiser.named_parameters()) if value.requires_grad]
+    got = np.concatenate([value.detach().numpy().ravel() for value in policy])
+    np.testing.assert_allclose(got, average, atol=1e-6)
+    plain, unaveraged = train(toy, **changes)
+    assert averaged.identity != plain.identity
+    # Averaging looks on; it does not change where the training goes.
+    assert log.equals(unaveraged)
+
+
+def test_what_is_judged_is_the_average(toy: Toy) -> None:
+    generator = toy.generator()
+    seen: list[str] = []
+
+    def judge(step: int) -> float:
+        seen.append(generator.policy().identity)
+        return -float(step)
+
+    log = train_on_pairs(
+        generator,
+        toy.pairs,
+        toy.latents,
+        toy.conditions,
+        toy.parameters(ema_decay=0.5, checkpoint_every=3),
+        validate=judge,
+    )
+    assert log["loss"].equals(train(toy)[1]["loss"])
+    assert generator.policy().identity == seen[0]
+    # Without judgement the average after the last step is the policy.
+    assert train(toy, ema_decay=0.5)[0].identity == seen[1]
+
+
+def test_eight_bit_state_trains_nearly_alike(toy: Toy) -> None:
+    pytest.importorskip("bitsandbytes")
+    precise, log = train(toy, method="full", learning_rate=1e-3)
+    rough, other = train(toy, method="full", learning_rate=1e-3, optimizer="adamw_8bit")
+    np.testing.assert_allclose(other["loss"], log["loss"], atol=1e-3)
+    assert 0 < largest_difference(precise, rough) < 5e-3
+
+
+def test_eight_bit_state_without_its_package_says_what_to_install(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "bitsandbytes.optim", None)
+    with pytest.raises(InputError, match=r"needs the package bitsandbytes.*\[gpu\]"):
+        train(toy, optimizer="adamw_8bit")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
+def test_compiled_blocks_train_alike(toy: Toy) -> None:
+    policy, log = train(toy, steps=2, **FULL)
+    compiled, other = train(toy, steps=2, compile="blocks", **FULL)
+    torch._dynamo.reset()
+    assert largest_difference(policy, compiled) < 2e-5
+    np.testing.assert_allclose(other["loss"], log["loss"], rtol=1e-5)
+
+
+# -- losses in the trainer ------------------------------------------------------------------------------------------
+
+
+def batch_of(generator: Generator, toy: Toy, parameters: PreferenceTrainingParameters) -> Batch:
+    pairs = prepare_pairs(with_rewards(toy), parameters)
+    return collate(
+        generator, [(pair, 0) for pair in pairs], toy.latents, toy.conditions, parameters, torch.device("cpu")
+    )
+
+
+def log_sigmoid(values: np.ndarray) -> np.ndarray:
+    return -np.logaddexp(0.0, -values)
+
+
+def dpo(errors: np.ndarray, reference: np.ndarray, beta: float | np.ndarray, smoothing: float = 0.0) -> np.ndarray:
+    winner, loser = errors.reshape(2, -1) - reference.reshape(2, -1)
+    logit = -beta / 2 * (winner - loser)
+    return -(1 - smoothing) * log_sigmoid(logit) - smoothing * log_sigmoid(-logit)
+
+
+REWARDS = np.array([2.0, 3, 4, 5, 6, 7, 0, 1, 0, 1, 0, 1])
+
+
+def rarity() -> np.ndarray:
+    counts, _ = np.histogram(REWARDS, bins=4)
+    which = np.minimum((REWARDS / (7 / 4)).astype(int), 3)
+    probability = (counts / 12)[which].reshape(2, -1)
+    weights = (counts.max() / 12 / np.maximum(np.sqrt(probability[0] * probability[1]), 1e-3)) ** 2
+    return weights / weights.mean()
+
+
+def reward_weighted(errors: np.ndarray, reference: np.ndarray) -> float:
+    return float((np.exp((REWARDS - REWARDS.mean()) / REWARDS.std()) * errors).mean())
+
+
+def mapo(errors: np.ndarray, reference: np.ndarray) -> float:
+    likelihood = 0.5 * errors / np.expm1(0.5 * errors)
+    winner, loser = likelihood.reshape(2, -1)
+    return float(errors[:6].mean() - 0.1 * log_sigmoid(1000 * (winner - loser)).mean())
+
+
+CASES: list[tuple[dict[str, object], Callable[[np.ndarray, np.ndarray], float]]] = [
+    ({"loss": "diffusion_dpo"}, lambda errors, reference: dpo(errors, reference, 10.0).mean()),
+    ({"loss": "flow_dpo", "beta": 3.0}, lambda errors, reference: dpo(errors, reference, 3.0).mean()),
+    ({"label_smoothing": 0.2}, lambda errors, reference: dpo(errors, reference, 10.0, 0.2).mean()),
+    (
+        {"rarity_exponent": 2.0, "rarity_bins": 4, "supervised_weight": 0.5},
+        lambda errors, reference: (rarity() * dpo(errors, reference, 10.0)).mean() + 0.5 * errors[:6].mean(),
+    ),
+    ({"loss": "reward_weighted"}, reward_weighted),
+    ({"loss": "mapo", "beta": 0.1}, mapo),
+    ({"loss": "supervised"}, lambda errors, reference: float(errors[:6].mean())),
+]
+
+
+@pytest.mark.parametrize(("changes", "expected"), CASES, ids=[str(changes) for changes, _ in CASES])
+def test_the_trainers_loss_is_the_formula_whole_and_in_parts(
+    toy: Toy, changes: dict[str, object], expected: Callable[[np.ndarray, np.ndarray], float]
+) -> None:
+    generator = toy.generator()
+    for value in generator.add_adapter(rank=2, alpha=4.0, targets=None, seed=0):
+        value.data += 0.05 * torch.randn(value.shape, generator=torch.Generator().manual_seed(0))
+    parameters = toy.parameters(**changes)
+    batch = batch_of(generator, toy, parameters)
+    with torch.no_grad():
+        arguments = (batch.latents, batch.noise, batch.timesteps, batch.condition)
+        errors = generator.prediction_error(*arguments).double().numpy()
+        with generator.reference():
+            reference = generator.prediction_error(*arguments).double().numpy()
+        loss, statistics = pair_loss(generator, batch, parameters)
+    assert loss.item() == pytest.approx(expected(errors, reference), rel=1e-5)
+    assert all(value.shape == (6,) and not value.requires_grad for value in statistics.values())
+    whole, log = train(toy, pairs=with_rewards(toy), **changes)
+    parts, again = train(toy, pairs=with_rewards(toy), micro_batch_size=1, **changes)
+    assert largest_difference(whole, parts) < 1e-4
+    np.testing.assert_allclose(again["loss"], log["loss"], rtol=1e-4)
+    assert np.isfinite(log.to_numpy()).all()
+
+
+def test_beta_that_falls_with_noise_is_for_flows_alone(toy: Toy, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no straight path from data to noise"):
+        train(toy, loss="flow_dpo", beta_falls_with_noise=True)
+    generator = load_generator(tiny_models.wan_parameters(tiny_models.save_wan(tmp_path / "wan")))
+    for value in generator.add_adapter(rank=2, alpha=4.0, targets=None, seed=0):
+        value.data += 0.1 * torch.randn(value.shape, generator=torch.Generator().manual_seed(0))
+    parameters = toy.parameters(loss="flow_dpo", beta=200.0, beta_falls_with_noise=True)
+    random = torch.Generator().manual_seed(0)
+    latents = torch.randn(4, 16, 2, 4, 4, generator=random)
+    noise, times = torch.randn(2, 16, 2, 4, 4, generator=random), generator.draw_timesteps(2, random)
+    condition = {name: value.repeat(4, 1, 1) for name, value in generator.encode_prompts(["a ball"]).items()}
+    batch = Batch(latents, noise.repeat(2, 1, 1, 1, 1), times.repeat(2), condition, torch.zeros(4), None)
+    with torch.no_grad():
+        arguments = (batch.latents, batch.noise, batch.timesteps, batch.condition)
+        errors = generator.prediction_error(*arguments).double().numpy()
+        with generator.reference():
+            reference = generator.prediction_error(*arguments).double().numpy()
+        loss, _ = pair_loss(generator, batch, parameters)
+    expected = dpo(errors, reference, 200.0 * (1 - times.double().numpy() / 1000) ** 2).mean()
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+    assert abs(loss.item() - math.log(2)) > 1e-4
+
+
+def test_rewards_are_normalised_over_clips_and_weights_have_mean_one(toy: Toy) -> None:
+    pairs = with_rewards(toy)
+    ready = prepare_pairs(pairs, toy.parameters(loss="reward_weighted"))
+    rewards = np.array([[pair.winner_reward, pair.loser_reward] for pair in ready]).T.ravel()
+    np.testing.assert_allclose(rewards, (REWARDS - REWARDS.mean()) / REWARDS.std())
+    assert {pair.weight for pair in ready} == {1.0}
+    ready = prepare_pairs(pairs, toy.parameters(rarity_exponent=2.0, rarity_bins=4))
+    np.testing.assert_allclose([pair.weight for pair in ready], rarity())
+    assert np.mean([pair.weight for pair in ready]) == pytest.approx(1.0)
+    # A loss that needs no rewards does not see them.
+    assert {pair.winner_reward for pair in prepare_pairs(pairs, toy.parameters())} == {0.0}
+    turned = prepare_pairs(pairs[::-1], toy.parameters(rarity_exponent=2.0, rarity_bins=4))
+    assert list(turned[::-1]) == list(prepare_pairs(pairs, toy.parameters(rarity_exponent=2.0, rarity_bins=4)))
+
+
+@pytest.mark.parametrize("reward", [math.nan, 0.0])
+def test_rewards_that_are_missing_or_all_the_same_are_named(toy: Toy, reward: float) -> None:
+    pairs = [replace(pair, winner_reward=reward) for pair in toy.pairs]
+    with pytest.raises(InputError, match="needs the clips' rewards"):
+        prepare_pairs(pairs, toy.parameters(loss="reward_weighted"))
+    train(toy, pairs=pairs, steps=1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"label_smoothing": 0.1, "loss": "mapo"}, "label_smoothing"),
+        ({"rarity_exponent": 1.0, "loss": "supervised"}, "rarity_exponent"),
+        ({"beta_falls_with_noise": True}, "belongs to flow_dpo"),
+        ({"sharding": "fsdp2"}, "method: full"),
+        ({"sharding": "fsdp2", "method": "full", "compile": "blocks"}, "cannot be combined"),
+        ({"sharding": "fsdp2", "method": "full", "optimizer": "adamw_8bit"}, "needs optimizer: adamw"),
+    ],
+    ids=str,
+)
+def test_settings_that_do_not_fit_together_are_refused_before_anything_runs(
+    changes: dict[str, object], reason: str
+) -> None:
+    with pytest.raises(ValidationError, match=reason):
+        Toy.parameters(**changes)
