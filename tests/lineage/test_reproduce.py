@@ -62,7 +62,7 @@ def test_a_planted_change_is_found_at_its_stage(project, runs, tmp_path):
         project, ["lineage", "reproduce", runs["judge"], f"--folder={place}"], PLANTED="2.5"
     )
     assert code == 1, output + errors
-    assert "Results of fit, draw are in no cache" in errors
+    assert "Results of draw, fit are in no cache" in errors
     assert "draw: the same  (ran again to supply data)" in output
     assert "fit: differs in model" in output
     assert "judge: differs in metrics" in output

@@ -23,7 +23,7 @@ class Content:
         return self.md5[:8]
 
 
-@dataclass
+@dataclass(eq=False)
 class Execution:
     """A stage as one run executed it.
 

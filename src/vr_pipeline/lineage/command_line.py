@@ -162,7 +162,8 @@ def reproduce(what: str, folder: Path | None, keep: bool, stop_early: bool, env:
         raise SystemExit(2) from error
     finally:
         if same and not keep:
-            git(project, "worktree", "remove", "--force", str(place))
+            for made in [place, *place.parent.glob(f"{place.name}-*")]:
+                git(project, "worktree", "remove", "--force", str(made))
             if folder is None:
                 shutil.rmtree(place.parent, ignore_errors=True)
         elif place.exists():

@@ -88,20 +88,26 @@ def reproduce(
     Raises:
         InputError: the code or the data of the run cannot be had any more.
     """
-    wanted = [name for name, stage in run.stages().items() if stage["complete"]]
+    wanted = {(run.id, name) for name, stage in run.stages().items() if stage["complete"]}
     if not wanted:
         raise InputError(
             f"run {run.short} ({run.name}) finished no whole stage", remedy="name a run that did: 'kedro lineage show'"
         )
-    worktree = Worktree(project, folder, run, tell)
-    worktree.check_out(store.patch(run))
     chain = executions(trace(store, run))
-    again = worktree.supply(chain, wanted)
-    order = [execution for execution in chain if execution.stage in {*wanted, *again}]
+    trees = _Worktrees(store, project, folder, chain, tell)
+    trees.of(run)
+    again = _supply(chain, wanted, trees)
+    if again:
+        tell(f"Results of {', '.join(execution.stage for execution in again)} are in no cache: they run again, too.")
+    running = {execution.key: execution for execution in chain if execution.key in wanted or execution in again}
     outcomes = []
-    for execution in order:
+    for execution in running.values():
+        tree = trees.of(execution.run)
+        for content, maker in execution.inputs.items():
+            if maker.key in running:
+                tree.take_over(content, trees.of(maker.run))
         tell(f"Running {execution.stage} ...")
-        outcomes.append(worktree.run_stage(execution))
+        outcomes.append(tree.run_stage(execution))
         if outcomes[-1].failure or (stop_early and not outcomes[-1].same):
             break
     now = {"machine": machine(), "packages": all_packages()}
@@ -109,10 +115,66 @@ def reproduce(
         run=run,
         folder=folder,
         outcomes=outcomes,
-        again=again,
+        again=[execution.stage for execution in again],
         environment=environment_changes(run.record, now),
         not_recorded=tuple(run.record["code"]["left_out"]),
     )
+
+
+class _Worktrees:
+    """Worktrees by code: stages of several runs share one if commit, changes and environment are the same."""
+
+    def __init__(
+        self, store: RunStore, project: Path, folder: Path, chain: list[Execution], tell: Callable[[str], None]
+    ) -> None:
+        self.store, self.project, self.folder, self.chain, self.tell = store, project, folder, chain, tell
+        self.found: dict[tuple[str, str, str], Worktree] = {}
+
+    def of(self, run: Run) -> Worktree:
+        """The worktree of a run's code, checked out when first asked for."""
+        patch = self.store.patch(run)
+        key = (str(run.record["code"]["commit"]), patch, str(run.record["environment"]))
+        if key not in self.found:
+            place = self.folder if not self.found else self.folder.with_name(f"{self.folder.name}-{run.short}")
+            tree = Worktree(self.project, place, run, self.tell)
+            tree.check_out(patch)
+            tree.write_lock(self.chain)
+            self.found[key] = tree
+        return self.found[key]
+
+
+def _supply(chain: list[Execution], wanted: set[tuple[str, str]], trees: _Worktrees) -> list[Execution]:
+    """Bring the data that the stages begin with.
+
+    Args:
+        chain: all executions behind the run, makers first.
+        wanted: executions that run anyway.
+        trees: where they run.
+
+    Returns:
+        further executions that have to run, because what they made is kept nowhere; makers first.
+
+    Raises:
+        InputError: data that no stage makes is nowhere to be had.
+    """
+    again: set[tuple[str, str]] = set()
+    # From the end to the beginning: a stage that has to run needs its own inputs in turn.
+    for execution in reversed(chain):
+        if execution.key not in wanted | again:
+            continue
+        tree = trees.of(execution.run)
+        missing = [content for content in execution.raw if not tree.obtain(content)]
+        if missing:
+            raise InputError(
+                f"data that stage {execution.stage} read is kept nowhere: {missing[0].path} with the hash "
+                f"{missing[0].md5}",
+                remedy="bring it back, or pull it into DVC's cache from where it is",
+                file=missing[0].path,
+            )
+        for content, maker in execution.inputs.items():
+            if maker.key not in wanted | again and not tree.obtain(content):
+                again.add(maker.key)
+    return [execution for execution in chain if execution.key in again]
 
 
 class Worktree:
@@ -131,7 +193,7 @@ class Worktree:
         self.ignored = ignored_names(project)
 
     def check_out(self, patch: str) -> None:
-        """Code, recorded changes, parameters, stages."""
+        """Code, recorded changes, stages."""
         commit = str(self.run.record["code"]["commit"])
         if not commit:
             raise InputError(
@@ -147,9 +209,9 @@ class Worktree:
         if patch:
             self._apply(patch)
         self._keep_quiet()
-        self._set_parameters()
         self._share_cache()
         self._derive_stages()
+        self._dvc_files()
 
     def _apply(self, patch: str) -> None:
         done = subprocess.run(
@@ -172,9 +234,9 @@ class Worktree:
             if file.is_file():
                 file.write_text("enabled: false\n", encoding="utf-8")
 
-    def _set_parameters(self) -> None:
+    def _set_parameters(self, run: Run) -> None:
         """Write what the command line or personal configuration had changed into the parameter files."""
-        for block, value in self.run.record["parameters"].items():
+        for block, value in run.record["parameters"].items():
             files = [
                 file
                 for name in dict.fromkeys((self.environment, BASE))
@@ -212,42 +274,6 @@ class Worktree:
         """The worktree's dvc.yaml of the run's environment."""
         return stages_file(self.folder, self.environment)
 
-    def supply(self, chain: list[Execution], wanted: Iterable[str]) -> list[str]:
-        """Bring the data that the stages begin with.
-
-        Args:
-            chain: all executions behind the run, makers first.
-            wanted: stages that run anyway.
-
-        Returns:
-            further stages that have to run, because what they made is kept nowhere.
-
-        Raises:
-            InputError: data that no stage makes is nowhere to be had.
-        """
-        self._dvc_files()
-        running, again = set(wanted), list[str]()
-        self._write_lock(execution for execution in chain if execution.stage not in running)
-        # From the end to the beginning: a stage that has to run needs its own inputs in turn.
-        for execution in reversed(chain):
-            if execution.stage not in running:
-                continue
-            missing = [content for content in execution.raw if not self._obtain(content)]
-            if missing:
-                raise InputError(
-                    f"data that stage {execution.stage} read is kept nowhere: {missing[0].path} with the hash "
-                    f"{missing[0].md5}",
-                    remedy="bring it back, or pull it into DVC's cache from where it is",
-                    file=missing[0].path,
-                )
-            for content, maker in execution.inputs.items():
-                if maker.stage not in running and not self._obtain(content):
-                    running.add(maker.stage)
-                    again.append(maker.stage)
-        if again:
-            self.tell(f"Results of {', '.join(again)} are in no cache: these stages run again, too.")
-        return again
-
     def _dvc_files(self) -> None:
         """What single .dvc files follow, from the cache or the remote."""
         listed = git(self.folder, "ls-files", "*.dvc") or ""
@@ -255,37 +281,44 @@ class Worktree:
         if files and self._dvc("checkout", *files, check=False).returncode:
             self._dvc("pull", *files, check=False)
 
-    def _write_lock(self, kept: Iterable[Execution]) -> None:
-        """A dvc.lock that says which content upstream stages had, so that DVC can bring it."""
+    def write_lock(self, chain: Iterable[Execution]) -> None:
+        """A dvc.lock that says which content the stages had, so that DVC can bring it."""
         stages = {
             execution.stage: {
                 key: value
                 for key, value in execution.run.stages()[execution.stage].items()
                 if key in {"cmd", "deps", "params", "outs"} and value
             }
-            for execution in kept
+            for execution in chain
         }
         text = yaml.safe_dump({"schema": "2.0", "stages": stages}, sort_keys=False)
         self.stages_file.with_name(LOCK_FILE).write_text(text, encoding="utf-8")
 
-    def _obtain(self, content: Content) -> bool:
-        """Have ``content`` in the worktree: from git, DVC's cache, its remote, or the project's own folder."""
+    def obtain(self, content: Content) -> bool:
+        """Have ``content`` in the worktree: from git, the project's own folder, DVC's cache or its remote."""
         if self._is_there(content):
             return True
-        for command in (("checkout", "--force"), ("pull", "--force")):
-            if self._dvc(*command, content.path, check=False).returncode == 0 and self._is_there(content):
-                return True
-        original = digest(self.project / content.path, self.ignored)
-        if original is None or original.md5 != content.md5:
-            return False
+        source = self.project / content.path
+        present = digest(source, self.ignored)
+        if present is not None and present.md5 == content.md5:
+            self._copy(source, content)
+            return True
+        return any(
+            self._dvc(command, "--force", content.path, check=False).returncode == 0 and self._is_there(content)
+            for command in ("checkout", "pull")
+        )
+
+    def take_over(self, content: Content, other: Worktree) -> None:
+        """Have what a stage has just made in another worktree, whatever it is."""
+        if other is not self and (other.folder / content.path).exists():
+            self._copy(other.folder / content.path, content)
+
+    def _copy(self, source: Path, content: Content) -> None:
         target = self.folder / content.path
         if target.is_dir():
             shutil.rmtree(target)
         target.parent.mkdir(parents=True, exist_ok=True)
-        (shutil.copytree if (self.project / content.path).is_dir() else shutil.copy2)(
-            self.project / content.path, target
-        )
-        return self._is_there(content)
+        (shutil.copytree if source.is_dir() else shutil.copy2)(source, target)
 
     def _is_there(self, content: Content) -> bool:
         found = digest(self.folder / content.path, self.ignored)
@@ -293,6 +326,7 @@ class Worktree:
 
     def run_stage(self, execution: Execution) -> StageOutcome:
         """Run a stage by DVC, whatever the caches hold, and compare what it wrote."""
+        self._set_parameters(execution.run)
         name = execution.stage
         where = self.stages_file.relative_to(self.folder).as_posix()
         target = name if where == STAGES_FILE else f"{where}:{name}"
