@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -108,9 +109,13 @@ def answer_clips(
     reader_threads: int = 1,
     alignment: Alignment | None = None,
 ) -> pd.DataFrame:
-    """Reads clips and asks all questions about them; see :data:`SHARD_COLUMNS`."""
+    """Reads clips and asks all questions about them; see :data:`SHARD_COLUMNS`.
 
-    def read(clip: Mapping[str, Any]) -> tuple[Frames, float] | VideoReadError:
+    A clip that does not decode, or that the judge cannot take (too elongated, too large for the memory), has one row
+    with the reason; the others are judged.
+    """
+
+    def read(clip: Mapping[str, Any]) -> _Shown | VideoReadError:
         try:
             path = clip_path(videos, clip["video_id"], clip["path"])
             frames, indices, information = read_clip(path, num_frames=judge.num_frames, fps=judge.frames_per_second)
@@ -118,40 +123,74 @@ def answer_clips(
             return error
         # The rate of the frames that were taken, not the clip's own.
         taken = information.fps * len(indices) / max(information.num_frames, 1)
-        return frames, taken or 1.0
+        return _Shown(str(clip["video_id"]), str(clip["prompt"]), frames, taken or 1.0)
 
     with ThreadPoolExecutor(reader_threads) as pool:
         results = list(pool.map(read, clips))
-    ok = [at for at, result in enumerate(results) if not isinstance(result, VideoReadError)]
-    read_clips: list[tuple[Frames, float]] = [results[at] for at in ok]  # type: ignore[misc]
-    shown = [frames for frames, _ in read_clips]
-    prompts = [str(clips[at]["prompt"]) for at in ok]
-    rates = [rate for _, rate in read_clips]
-    p_yes, outside = judge.answer(shown, questions, prompts, frames_per_second=rates)
-    if alignment is not None:
-        alignment.replace(p_yes, outside, shown, prompts, [str(clips[at]["video_id"]) for at in ok])
+    shown = [result for result in results if isinstance(result, _Shown)]
+    answered = _ask(judge, alignment, shown, questions) if shown else []
+    pairs = list(zip(shown, answered, strict=True))
+    ok = [(clip, answer) for clip, answer in pairs if not isinstance(answer, Exception)]
+    reasons = {
+        str(clip["video_id"]): str(result)
+        for clip, result in zip(clips, results, strict=True)
+        if isinstance(result, VideoReadError)
+    } | {
+        clip.video_id: str(answer)
+        for clip, answer in zip(shown, answered, strict=True)
+        if isinstance(answer, Exception)
+    }
     sampling = describe_sampling(judge.num_frames, judge.frames_per_second)
+    count = len(question_ids)
     table = pd.DataFrame(
         {
-            "video_id": np.repeat([str(clips[at]["video_id"]) for at in ok], len(question_ids)),
+            "video_id": np.repeat([clip.video_id for clip, _ in ok], count),
             "question_id": np.tile(list(question_ids), len(ok)),
-            "p_yes": p_yes.ravel(),
-            "outside_mass": outside.ravel(),
-            "frames_judged": np.repeat([len(frames) for frames in shown], len(question_ids)),
+            "p_yes": np.array([p_yes for _, (p_yes, _) in ok], dtype=np.float64).ravel(),
+            "outside_mass": np.array([outside for _, (_, outside) in ok], dtype=np.float64).ravel(),
+            "frames_judged": np.repeat(np.array([len(clip.frames) for clip, _ in ok], dtype=np.int64), count),
             "sampling": sampling,
             "error": "",
         },
         columns=SHARD_COLUMNS,
     )
     failed = [
-        {"video_id": str(clips[at]["video_id"]), "question_id": "", "p_yes": np.nan, "outside_mass": np.nan}
-        | {"frames_judged": 0, "sampling": sampling, "error": str(result)}
-        for at, result in enumerate(results)
-        if isinstance(result, VideoReadError)
+        {"video_id": str(clip["video_id"]), "question_id": "", "p_yes": np.nan, "outside_mass": np.nan}
+        | {"frames_judged": 0, "sampling": sampling, "error": reasons[str(clip["video_id"])]}
+        for clip in clips
+        if str(clip["video_id"]) in reasons
     ]
     if not failed:
         return table.astype({"frames_judged": int})
     return pd.concat([table, pd.DataFrame(failed)], ignore_index=True).astype({"frames_judged": int})
+
+
+@dataclass(frozen=True, eq=False)
+class _Shown:
+    """A clip as the judge sees it."""
+
+    video_id: str
+    prompt: str
+    frames: Frames
+    frames_per_second: float
+
+
+def _ask(
+    judge: Judge, alignment: Alignment | None, clips: Sequence[_Shown], questions: Sequence[str]
+) -> list[tuple[Any, Any] | Exception]:
+    """Answers [questions] and outside masses of each clip, or why the judge could not take it."""
+    frames, prompts = [clip.frames for clip in clips], [clip.prompt for clip in clips]
+    try:
+        rates = [clip.frames_per_second for clip in clips]
+        p_yes, outside = judge.answer(frames, questions, prompts, frames_per_second=rates)
+        if alignment is not None:
+            alignment.replace(p_yes, outside, frames, prompts, [clip.video_id for clip in clips])
+    except (ValueError, InputError) as error:
+        if len(clips) == 1:
+            return [error]
+        # One clip is to blame: alone, each shows whether it is the one.
+        return [answer for clip in clips for answer in _ask(judge, alignment, [clip], questions)]
+    return list(zip(p_yes, outside, strict=True))
 
 
 def describe_sampling(num_frames: int | None, frames_per_second: float | None) -> str:

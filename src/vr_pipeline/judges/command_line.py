@@ -181,15 +181,9 @@ def _leave(failed: dict[str, str]) -> None:
 
 
 def _context(env: str) -> Any:
-    from kedro.framework.session import KedroSession
-    from kedro.framework.startup import bootstrap_project
-    from kedro.utils import find_kedro_project
+    from vr_pipeline.project import project_context
 
-    project = find_kedro_project(Path.cwd())
-    if project is None:
-        raise click.ClickException("This is not a folder of the project: go to where its pyproject.toml is.")
-    bootstrap_project(project)
-    return KedroSession.create(project_path=project, env=env).load_context()
+    return project_context(env)
 
 
 def _parameters(context: Any) -> ChecklistInferenceParameters:

@@ -191,6 +191,33 @@ def test_a_kill_loses_one_group_at_most(
     assert done + len(judge.asked) == 7
 
 
+def test_a_clip_that_the_judge_cannot_take_is_set_aside_and_the_others_are_judged(
+    clips: Any, checklist: Checklist, parameters: Any, judge: ArithmeticJudge, tmp_path: Path
+) -> None:
+    folder, index = clips
+    whole = judge.answer
+
+    def choosy(given: Sequence[np.ndarray], *more: Any, **options: Any) -> Any:
+        if any(clip.mean() > 180 for clip in given):
+            raise ValueError("too bright for this judge")
+        return whole(given, *more, **options)
+
+    judge.answer = choosy  # type: ignore[method-assign]
+    shards = ManifestFolderDataset(path=str(tmp_path / "shards"), format={"type": "parquet"})
+    shards.save(plan_checklist_answers(folder, index, checklist, parameters))
+    table = collect_answers(shards.load(), index, checklist, parameters)
+    assert table["video_id"].unique().tolist() == ["v0", "v1", "v2", "v3", "v4"]
+    parts = pd.concat([shards.load().load(key) for key in shards.load().keys])
+    reasons = parts[parts["error"] != ""].set_index("video_id")["error"]
+    assert set(reasons.index) == {"v5", "v6", "v7"}
+    assert reasons["v5"] == reasons["v6"] == "too bright for this judge"
+    judge.answer = lambda *_, **__: choosy([np.full((1, 2, 2, 3), 255)])  # type: ignore[method-assign]
+    shards = ManifestFolderDataset(path=str(tmp_path / "none"), format={"type": "parquet"})
+    shards.save(plan_checklist_answers(folder, index, checklist, parameters))
+    with pytest.raises(InputError, match="no clip could be judged; the first reason: "):
+        collect_answers(shards.load(), index, checklist, parameters)
+
+
 def test_a_judge_that_does_not_answer_stops_the_run(
     clips: Any, checklist: Checklist, parameters: Any, judge: ArithmeticJudge, tmp_path: Path
 ) -> None:

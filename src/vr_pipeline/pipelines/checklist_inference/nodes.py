@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from vr_pipeline.checklist.schema import Checklist
+from vr_pipeline.errors import InputError
 from vr_pipeline.judges.config import ChecklistInferenceParameters
 from vr_pipeline.work import WorkPlan
 
@@ -35,7 +36,12 @@ def collect_answers(
     for row in failed.head(5).itertuples(index=False):
         logger.warning("Clip %s was left out: %s", row.video_id, row.error)
     if len(failed):
-        logger.warning("%d of %d clips could not be read and were left out.", len(failed), len(video_index))
+        logger.warning("%d of %d clips could not be judged and were left out.", len(failed), len(video_index))
+    if len(failed) and len(failed) == len(shards):
+        raise InputError(
+            f"no clip could be judged; the first reason: {failed['error'].iloc[0]}",
+            remedy="Correct what it names, then run again",
+        )
     answers = collect_table(shards, video_index, checklist)
     check_outside_mass(answers, parameters.max_median_outside_mass)
     return answers
