@@ -199,6 +199,10 @@ class _Training:
         if self.checkpoint is not None and self.group.main:
             self.checkpoint.unlink(missing_ok=True)
 
+    def _tell(self, message: str, *values: object) -> None:
+        if self.group.main:
+            logger.info(f"%s: {message}", self.description, *values)
+
     def _resume(self) -> None:
         if self.checkpoint is None:
             return
@@ -211,7 +215,7 @@ class _Training:
                 remedy="put the folder of checkpoints on a disk that all machines share",
             )
         if state.step:
-            logger.info("%s: goes on after step %d of %d", self.description, state.step, self.parameters.steps)
+            self._tell("goes on after step %d of %d", state.step, self.parameters.steps)
             # It may have been stopped while this checkpoint was judged.
             if "validation_reward" not in state.rows[-1]:
                 self._judge()
@@ -284,12 +288,8 @@ class _Training:
         """Leave the generator with the weights that were judged best, else with the average or the last."""
         if self.state.best.step:
             self.state.best.restore(self.state.weights)
-            logger.info(
-                "%s: the policy is that of step %d, with a validation reward of %.4f",
-                self.description,
-                self.state.best.step,
-                self.state.best.reward,
-            )
+            best = self.state.best
+            self._tell("the policy is that of step %d, with a validation reward of %.4f", best.step, best.reward)
         elif self.state.average is not None:
             self.state.average.exchange()
         if self._sharded:

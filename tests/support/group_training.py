@@ -1,0 +1,113 @@
+"""Trainings that the processes of a group run; a module of its own, so that started processes can import it."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from toy_training import Toy
+from vr_pipeline.training import preference_trainer
+from vr_pipeline.training.preference_trainer import train_on_pairs
+
+FULL: dict[str, object] = {"method": "full", "learning_rate": 1e-4}
+REWARDS = {2: 0.5, 4: 2.0, 6: 1.0}
+"""What checkpoints are said to be worth, by step."""
+
+PLAIN: dict[str, dict[str, object]] = {
+    "lora": {},
+    "lora in parts": {"micro_batch_size": 1},
+    "full": {**FULL},
+    "sharded": {"sharding": "fsdp2", **FULL},
+    "sharded, in parts": {"sharding": "fsdp2", "micro_batch_size": 1, "gradient_checkpointing": True, **FULL},
+}
+"""Trainings without interruption, by name."""
+
+RESUMED: dict[str, dict[str, object]] = {
+    "lora": {},
+    "sharded": {"sharding": "fsdp2", **FULL},
+}
+"""Trainings with an average and judged checkpoints, stopped on the way and started again."""
+
+
+@dataclass
+class Result:
+    """What a training left in one process."""
+
+    tensors: dict[str, torch.Tensor]
+    log: pd.DataFrame
+    judged: list[int] = field(default_factory=list)
+    written: list[int] = field(default_factory=list)
+    clips: Any = None
+
+
+class Stopped(BaseException):
+    """What a kill looks like from inside."""
+
+
+def train_plainly(toy: Toy, changes: dict[str, object]) -> Result:
+    """One training from start to end."""
+    generator = toy.generator()
+    log = train_on_pairs(generator, toy.pairs, toy.latents, toy.conditions, toy.parameters(**changes))
+    return Result(generator.policy().tensors, log)
+
+
+def train_with_a_stop(toy: Toy, changes: dict[str, object], file: Path | None) -> Result:
+    """A training whose checkpoints are judged; with a file it is stopped in step 5 and started again."""
+    parameters = toy.parameters(ema_decay=0.5, checkpoint_every=2, **changes)
+    result = Result({}, pd.DataFrame())
+    log_row, save = preference_trainer.log_row, preference_trainer.save_checkpoint
+
+    def stopping(step: int, *rest: Any) -> dict[str, float]:
+        if step == 5:
+            raise Stopped
+        return log_row(step, *rest)
+
+    def saving(path: Path, state: Any, *, identity: str, main: bool) -> None:
+        save(path, state, identity=identity, main=main)
+        if main:
+            result.written.append(state.step)
+
+    def run() -> None:
+        generator = toy.generator()
+
+        def judge(step: int) -> float:
+            result.judged.append(step)
+            if step == 4:
+                prompts = sorted(toy.conditions)[:2]
+                with generator.encoders():
+                    result.clips = generator.sample(prompts, [1, 2])
+            return REWARDS[step]
+
+        result.log = train_on_pairs(
+            generator, toy.pairs, toy.latents, toy.conditions, parameters, checkpoint=file, validate=judge
+        )
+        result.tensors = generator.policy().tensors
+
+    preference_trainer.save_checkpoint = saving  # type: ignore[assignment]
+    try:
+        if file is not None:
+            preference_trainer.log_row = stopping
+            try:
+                run()
+            except Stopped:
+                assert file.is_file()
+            preference_trainer.log_row = log_row
+        run()
+    finally:
+        preference_trainer.log_row, preference_trainer.save_checkpoint = log_row, save
+    return result
+
+
+def run_all(folder: str) -> dict[str, Result]:
+    """All trainings, one after the other, in this process of a group."""
+    torch.set_num_threads(1)
+    toy: Toy = pickle.loads((Path(folder) / "toy.pickle").read_bytes())
+    results = {name: train_plainly(toy, changes) for name, changes in PLAIN.items()}
+    for name, changes in RESUMED.items():
+        results[f"{name}, resumed"] = train_with_a_stop(toy, changes, Path(folder) / f"{name}.safetensors")
+    return results
