@@ -40,6 +40,7 @@ class ReportRunHook:
         self._lines, self._mlflow = {}, None
         if REPORT not in pipeline.all_outputs():
             return
+        from vr_pipeline import __version__
         from vr_pipeline.lineage.provenance import code_state, dvc_state
 
         # Results that git follows, such as the metrics, are no changes of the code.
@@ -49,6 +50,7 @@ class ReportRunHook:
         if "MLFLOW_RUN_ID" in os.environ:
             self._mlflow = os.environ["MLFLOW_TRACKING_URI"], os.environ["MLFLOW_RUN_ID"]
         self._lines = {
+            "vr_pipeline": __version__,
             "Commit": f"{code.commit}{', with changes' if code.dirty else ''}"
             if code.commit
             else "not in a repository",

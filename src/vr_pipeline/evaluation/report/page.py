@@ -404,12 +404,9 @@ def _provenance(
     shown: Mapping[str, pd.DataFrame | None],
     given: Mapping[str, str],
 ) -> list[tuple[str, str]]:
-    from vr_pipeline import __version__
-
     made = index.sort_values("video_id")
     files = (f"{name} {digest}" for name, digest in zip(made["video_id"], made["sha256"], strict=True))
     lines = [
-        ("vr_pipeline", __version__),
         ("Checklist", f"{checklist.name} ({checklist.hash})"),
         ("Encoding of answers", encoding),
         ("Clips", f"{len(index):,} files, hash {content_hash('clips', *files)}"),

@@ -1,0 +1,78 @@
+"""Files around the code that people and services read: citation, templates, hooks before commits, the changelog."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_the_citation_names_the_software_and_the_papers():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["cff-version"] == "1.2.0"
+    assert {"message", "title", "authors"} <= set(citation)
+    papers = {identifier["value"] for entry in citation["references"] for identifier in entry["identifiers"]}
+    assert {"arXiv:2412.21059", "arXiv:2311.12908", "arXiv:2408.06072"} <= papers
+    for entry in citation["references"]:
+        assert {"type", "title", "authors", "year", "url"} <= set(entry)
+        for author in entry["authors"]:
+            assert set(author) in ({"family-names", "given-names"}, {"name"})
+
+
+@pytest.mark.parametrize("name", ["problem", "method", "addition"])
+def test_issue_templates_are_forms(name):
+    form = yaml.safe_load((ROOT / ".github" / "ISSUE_TEMPLATE" / f"{name}.yml").read_text(encoding="utf-8"))
+    assert {"name", "description", "body"} <= set(form)
+    identifiers = [entry["id"] for entry in form["body"] if entry["type"] != "markdown"]
+    assert len(identifiers) == len(set(identifiers))
+    for entry in form["body"]:
+        assert entry["type"] in {"markdown", "input", "textarea", "dropdown", "checkboxes"}
+        assert entry["attributes"]
+
+
+def test_the_changelog_has_a_place_for_the_next_version():
+    headings = re.findall(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert headings[0] == "Unreleased"
+    assert all(re.fullmatch(r"\d+\.\d+\.\d+ \(\d{4}-\d{2}-\d{2}\)", heading) for heading in headings[1:])
+
+
+def test_hooks_before_commits_fetch_nothing():
+    configuration = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    assert [repository["repo"] for repository in configuration["repos"]] == ["local"]
+    hooks = {hook["id"] for repository in configuration["repos"] for hook in repository["hooks"]}
+    assert {"ruff", "ruff-format", "mypy"} <= hooks
+
+
+def test_hooks_before_commits_find_what_they_are_for(tmp_path):
+    """In a repository of its own, since they look at what git tracks."""
+    pytest.importorskip("pre_commit")
+    (tmp_path / ".pre-commit-config.yaml").write_text((ROOT / ".pre-commit-config.yaml").read_text())
+    (tmp_path / "good.py").write_text("x = 1\n")
+    (tmp_path / "bad.py").write_text("x = 1 \n<<<<<<< ours\n")
+    (tmp_path / "bad.ipynb").write_text('{"execution_count": 3}\n')
+    (tmp_path / "large.bin").write_bytes(b"0" * 4_000_001)
+    for command in (["init", "--quiet"], ["add", "--all"]):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True, capture_output=True)
+    environment_free = ("trailing-white-space", "merge-conflict", "notebook-results", "large-files")
+    found = {}
+    for hook in environment_free:
+        done = subprocess.run(
+            [sys.executable, "-m", "pre_commit", "run", hook, "--all-files"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == 1, done.stdout + done.stderr
+        found[hook] = done.stdout
+    assert "bad.py:1" in found["trailing-white-space"]
+    assert "bad.py:2" in found["merge-conflict"]
+    assert "bad.ipynb:1" in found["notebook-results"]
+    assert "large.bin" in found["large-files"]
+    assert not any("good.py" in text for text in found.values())
