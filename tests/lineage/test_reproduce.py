@@ -45,6 +45,32 @@ def runs(project: Path) -> dict[str, str]:
     return json.loads(run(project, "-c", code).stdout.splitlines()[-1])
 
 
+def test_a_run_records_what_it_takes_to_repeat_it(project, runs):
+    [folder] = (project / "mlartifacts").glob(f"{runs['__default__']}/artifacts/lineage")
+    assert {path.name for path in folder.iterdir()} == {
+        *("record.json", "changes.patch", "configuration.yml", "packages.txt"),
+    }
+    record = json.loads((folder / "record.json").read_text())
+    first = git(project, "rev-list", "--max-parents=0", "HEAD")
+    assert record["code"] == {
+        "commit": first,
+        "dirty": True,
+        "changed": ["src/staged/shared.py"],
+        "left_out": [],
+    }
+    assert "+    return sum(numbers) + 1  # never committed" in (folder / "changes.patch").read_text()
+    assert record["parameters"] == {"draw": {"seed": 1, "count": 7}, "fit": {"rate": 0.5}}
+    assert "count: 7" in (folder / "configuration.yml").read_text()
+    assert record["packages"]["kedro"]
+    assert list(record["stages"]) == ["draw", "fit", "judge"]
+    fit = record["stages"]["fit"]
+    assert fit["complete"]
+    assert fit["cmd"] == "kedro run --env=base --pipeline=fit"
+    assert "src/staged/shared.py" in {entry["path"] for entry in fit["deps"]}
+    assert record["stages"]["draw"]["outs"][0] in fit["deps"], "what one stage writes the next one reads"
+    assert record["metrics"]["metrics"]["metrics.score"] > 0
+
+
 def test_an_old_run_of_a_changed_project_is_repeated(project, runs):
     [(code, output, errors)] = steps(project, ["lineage", "reproduce", runs["__default__"][:8]])
     assert code == 0, output + errors

@@ -85,10 +85,10 @@ class MlflowHook:
         self._client, self._run_id, self._recorder = None, "", None
         if not self._configuration.enabled:
             return
-        from mlflow.exceptions import MlflowException
-
         # Before anything is hashed: a server that is not there is told in seconds.
         connection = connect(self._configuration, self._project)
+        from mlflow.exceptions import MlflowException
+
         if connection.offline:
             logger.warning(
                 "The MLflow server does not answer: the run is recorded here until 'kedro lineage upload' sends it."

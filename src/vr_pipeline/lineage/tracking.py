@@ -108,9 +108,7 @@ def connect(configuration: MlflowConfiguration, project: Path, *, offline: bool 
     Raises:
         InputError: the store cannot be used, or the server does not answer and going offline is not configured.
     """
-    from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
-
+    # Asked before MLflow is loaded, which takes seconds.
     if offline is None or not offline:
         trouble = unreachable(configuration)
         if trouble and (offline is False or configuration.when_unreachable == "fail"):
@@ -122,6 +120,9 @@ def connect(configuration: MlflowConfiguration, project: Path, *, offline: bool 
                 field="tracking_uri",
             )
         offline = bool(trouble)
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
     uri = anchored_uri(configuration.offline_uri if offline else configuration.tracking_uri, project)
     try:
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
