@@ -73,6 +73,17 @@ def test_an_error_in_a_worker_reads_as_one_here(tmp_path, cluster):
     assert "1000 GPU are asked for and the cluster has 0" in done.stderr
 
 
+def test_an_error_in_one_of_several_processes_ends_all_and_reads_as_one_here(tmp_path):
+    make_project(tmp_path)
+    (tmp_path / "conf" / "local" / "mlflow.yml").write_text("enabled: false\n")
+    settings = "routes: {train: {backend: torchrun, processes: 2}}\n"
+    (tmp_path / "conf" / "local" / "runner.yml").write_text(settings)
+    done = kedro(tmp_path, "run", "--params=toy.trouble=table")
+    assert done.returncode == 1
+    assert "column 'step': field_uniqueness fails 2 time(s), for instance 1, 1 (row 2, 3)" in done.stderr
+    assert "--from-nodes=train_policy" in done.stderr
+
+
 def describe(context: int, batch) -> list[dict[str, object]]:
     return [{"key": item.key, "batch": [other.key for other in batch], "model": context} for item in batch]
 
