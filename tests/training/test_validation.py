@@ -55,11 +55,11 @@ def make(toy: Toy, judging: ChecklistInferenceParameters, tmp_path: Path) -> Cal
     prompts["prompt_id"] = prompts["prompt"].map(prompt_id)
     prompts["split"] = ["train", "validation", "test"] * 2
 
-    def build(pairs: pd.DataFrame = PAIRS, **changes: Any) -> CheckpointValidation:
+    def build(pairs: pd.DataFrame = PAIRS, training: Any = None, **changes: Any) -> CheckpointValidation:
         weights = equal_weights(CHECKLIST).to_json() | {"answers": "probability"}
         parameters = DpoTrainingParameters(
             generator=toy.settings,
-            training=toy.parameters(checkpoint_every=2),
+            training=training or toy.parameters(checkpoint_every=2),
             validation=ValidationParameters(folder=str(tmp_path / "validation"), videos_per_prompt=2, **changes),
         )
         return CheckpointValidation(
@@ -198,6 +198,34 @@ def test_a_killed_training_keeps_what_was_judged(
     assert loads == [], "the uninterrupted training had judged the same weights"
     pd.testing.assert_frame_equal(validation.table(log), expected)
     assert generator.policy().identity == whole_generator.policy().identity
+
+
+def test_only_the_first_process_judges(
+    toy: Toy, make: Callable[..., CheckpointValidation], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "some run")
+    generator = toy.generator()
+    judge = make()(generator)
+    generator.add_adapter(rank=2, alpha=2.0, targets=None, seed=0)
+    assert judge(1) is None
+    assert not (tmp_path / "validation").exists()
+
+
+def test_spread_weights_are_judged_as_whole_ones(
+    toy: Toy, make: Callable[..., CheckpointValidation], loads: list[str]
+) -> None:
+    rewards = []
+    for sharding in ("none", "fsdp2"):
+        validation = make(training=toy.parameters(method="full", sharding=sharding))
+        generator = toy.generator()
+        judge = validation(generator)
+        for value in generator.train_all_weights(reference=False):
+            value.data.mul_(0.9)
+        if sharding != "none":
+            validation._folder = validation._folder.with_name("another")  # nothing of the first is there
+        rewards.append(judge(1))
+    assert rewards[0] == rewards[1]
 
 
 def test_another_training_has_results_of_its_own(toy: Toy, make: Callable[..., CheckpointValidation]) -> None:

@@ -301,21 +301,32 @@ def resolve_device(device: str) -> str:
     return f"cuda:{os.environ['LOCAL_RANK']}" if "LOCAL_RANK" in os.environ else "cuda"
 
 
+def is_local(path: str) -> bool:
+    """Whether a model's path can only be meant as a folder; names on the hub are 'owner/name'."""
+    return Path(path).is_absolute() or path.startswith((".", "~", "data/")) or path.count("/") != 1
+
+
 def weights_identity(parameters: GeneratorParameters) -> str:
     """Identity of the weights: the content of a folder, or name and revision on the hub.
 
     Raises:
         InputError: if the path looks like a folder and is none.
     """
-    folder = Path(parameters.path)
+    folder = Path(parameters.path).expanduser()
     if folder.is_dir():
         return folder_identity(folder)
-    if folder.is_absolute() or parameters.path.startswith((".", "data/")):
+    if is_local(parameters.path):
         raise InputError(
             "the generator's folder does not exist",
             file=folder,
             field="generator.path",
             remedy="give the folder of a model in diffusers layout, or the name of one on the hub",
+        )
+    if parameters.revision is None:
+        raise InputError(
+            f"'{parameters.path}' is no folder here, and as a model on the hub it can change under its name",
+            field="generator.revision",
+            remedy="set revision to a commit of the model, so that stored clips keep their meaning, or give a folder",
         )
     return f"{parameters.path}@{parameters.revision}"
 

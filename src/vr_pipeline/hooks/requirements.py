@@ -80,10 +80,11 @@ def missing_models(pipeline: Pipeline, catalog: CatalogProtocol) -> dict[str, st
 def model_folders(value: Any, field: str) -> Iterator[tuple[str, str]]:
     """The folders of models in a parameter block: the field's name and the folder. Names on the hub are left out."""
     from vr_pipeline.generators.config import GeneratorParameters
+    from vr_pipeline.generators.contract import is_local
     from vr_pipeline.judges.config import JudgeParameters
 
     if isinstance(value, GeneratorParameters | JudgeParameters):
-        if value.revision is None:
+        if value.revision is None or is_local(value.path):
             yield f"{field}.path", value.path
         if isinstance(value, JudgeParameters) and value.adapter is not None:
             yield f"{field}.adapter", value.adapter

@@ -21,16 +21,18 @@ import pandas as pd
 from vr_pipeline.checklist.schema import Checklist
 from vr_pipeline.errors import InputError
 from vr_pipeline.evaluation.policies import ORIGINAL
+from vr_pipeline.generators import load_generator
 from vr_pipeline.generators.plans import sample_items, video_items
 from vr_pipeline.identifiers import content_hash
 from vr_pipeline.judges.config import ChecklistInferenceParameters
 from vr_pipeline.rewards.linear import RewardWeights
 from vr_pipeline.training.config import DpoTrainingParameters, ValidationParameters
+from vr_pipeline.training.distributed import is_main_process
 from vr_pipeline.work import WorkPlan
 
 if TYPE_CHECKING:
     from vr_pipeline.datasets.manifest import ItemFolder
-    from vr_pipeline.generators.contract import Generator
+    from vr_pipeline.generators.contract import Generator, Policy
     from vr_pipeline.judges.contract import Judge
 
 logger = logging.getLogger(__name__)
@@ -82,17 +84,23 @@ class CheckpointValidation:
         self._judge: Judge | None = None
         self._training = ""
 
-    def __call__(self, generator: Generator) -> Callable[[int], float]:
-        """Judge the original weights, which the generator still has, and return what judges it after a step."""
+    def __call__(self, generator: Generator) -> Callable[[int], float | None]:
+        """Judge the original weights, which the generator still has, and return what judges it after a step.
+
+        Of several processes that train together, the first one judges.
+        """
         self._generator = generator
         self._training = self._identity(generator)
-        self._measure(0, ORIGINAL)
+        if is_main_process():
+            self._measure(0, None)
         return self.reward
 
-    def reward(self, step: int) -> float:
-        """Mean reward of the weights that the generator holds now."""
+    def reward(self, step: int) -> float | None:
+        """Mean reward of the weights that the generator holds now; None in all processes but the first."""
         assert self._generator is not None, "call the object with a generator first"
-        return float(self._measure(step, self._generator.policy().identity)["reward"])
+        # Where weights are spread over processes, all have to ask for them together.
+        policy = self._generator.policy()
+        return float(self._measure(step, policy)["reward"]) if is_main_process() else None
 
     def table(self, log: pd.DataFrame) -> pd.DataFrame:
         """All validated checkpoints of a training, those before a kill included; step 0 is the original.
@@ -120,15 +128,16 @@ class CheckpointValidation:
 
     # -- one checkpoint ---------------------------------------------------------------------------------------------
 
-    def _measure(self, step: int, policy: str) -> dict[str, Any]:
+    def _measure(self, step: int, weights: Policy | None) -> dict[str, Any]:
         from vr_pipeline.judges.answers import SHARD_COLUMNS, check_outside_mass, collect_table
         from vr_pipeline.rewards.statistics import clustered_mean
         from vr_pipeline.rewards.tables import reward_table
         from vr_pipeline.video.index import index_made_clips
 
+        policy = ORIGINAL if weights is None else weights.identity
         place = self._folder / "clips" / content_hash("checkpoint", self._generator_identity, policy)
         with _outside_training():
-            videos = self._clips(place / "videos", policy)
+            videos = self._clips(place / "videos", policy, weights)
             index = index_made_clips(videos)
             shards = self._answers(place / "answers", videos, index)
         parts = [shards.load(key) for key in shards.keys]
@@ -157,7 +166,7 @@ class CheckpointValidation:
         logger.info("validation reward after step %d: %.4f (standard error %.4f)", step, mean.mean, mean.se)
         return row
 
-    def _clips(self, folder: Path, policy: str) -> ItemFolder:
+    def _clips(self, folder: Path, policy: str, weights: Policy | None) -> ItemFolder:
         generator = self._generator
         assert generator is not None
         items = video_items(
@@ -172,6 +181,11 @@ class CheckpointValidation:
 
             def setup() -> Generator:
                 # Only if a clip is missing: the encoders of a large model take a minute to load.
+                if weights is not None and self._parameters.training.sharding != "none":
+                    # The weights in training are spread over processes, of which the others do not sample along.
+                    whole = load_generator(generator.parameters)
+                    whole.load_policy(weights)
+                    return whole
                 stack.enter_context(generator.encoders())
                 return generator
 
@@ -182,7 +196,10 @@ class CheckpointValidation:
                 description="validation videos",
                 setup=setup,
             )
-            return self._fill(folder, {"type": "video", "fps": generator.parameters.fps}, plan)
+            try:
+                return self._fill(folder, {"type": "video", "fps": generator.parameters.fps}, plan)
+            finally:
+                _free_memory()
 
     def _answers(self, folder: Path, videos: ItemFolder, index: pd.DataFrame) -> ItemFolder:
         from vr_pipeline.judges.answers import plan_answers
