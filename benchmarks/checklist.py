@@ -1,7 +1,8 @@
 """Questions on one shared prefix against one forward pass a question, on a random Qwen2-VL of real shape.
 
-    python benchmarks/checklist.py                      # a mid-size model on the CPU
-    python benchmarks/checklist.py --size 2b            # Qwen2-VL-2B sizes, bfloat16, on a GPU; also 7b
+    python benchmarks/checklist.py                      # a mid-size model on the CPU, float32
+    python benchmarks/checklist.py --device cuda        # Qwen2-VL-2B and then 7B sizes, bfloat16, on a GPU
+    python benchmarks/checklist.py --device cuda --size 7b --clips 4    # four clips at a time
 
 The alternative encodes the video and reads the prefix again for every question, as the public VisionReward script
 does (which also generates text; only one forward is counted here, in its favour). It is timed on a few questions and
@@ -11,16 +12,27 @@ scaled to all. The floor is the time of the vision tower plus one plain causal p
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 SIZES: dict[str, dict[str, Any]] = {
+    "tiny": {
+        "text": {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4},
+        "kv": 2,
+        "vision": {"depth": 1, "embed_dim": 64, "num_heads": 2},
+        "mrope": [2, 3, 3],
+        "frames": 4,
+        "pixels": (56, 84),
+        "dtype": "bfloat16",
+    },
     "cpu": {
         "text": {"hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 8, "num_attention_heads": 8},
         "kv": 4,
@@ -51,7 +63,7 @@ SIZES: dict[str, dict[str, Any]] = {
 }
 
 
-def make_judge(size: str, device: str, questions: list[str]) -> Any:
+def make_judge(size: str, device: str, questions: list[str], clips: int) -> Any:
     """A judge over a random model of the given size, with a word-level tokenizer that knows the questions."""
     import torch
     from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
@@ -64,7 +76,7 @@ def make_judge(size: str, device: str, questions: list[str]) -> Any:
     shape = SIZES[size]
     tokenizer = word_tokenizer(words_of(questions))
     image, video, start, end = tokenizer.convert_tokens_to_ids([IMAGE, FRAME, CLIP, CLIP_END])
-    vocabulary = len(tokenizer) if size == "cpu" else 152064
+    vocabulary = len(tokenizer) if size in ("cpu", "tiny") else 152064
     config = Qwen2VLConfig(
         text_config=shape["text"]
         | {"num_key_value_heads": shape["kv"], "vocab_size": vocabulary, "bos_token_id": None, "eos_token_id": None}
@@ -88,7 +100,9 @@ def make_judge(size: str, device: str, questions: list[str]) -> Any:
         update={"before_clip": CLIP, "after_clip": CLIP_END, "after_question": "<answer>"}
         | {"height": height, "width": width, "num_frames": shape["frames"]}
     )
-    parameters = JudgeParameters(family="qwen2_vl", path="./random", prefix="cached", question_chunk_size=64)
+    parameters = JudgeParameters(
+        family="qwen2_vl", path="./random", prefix="cached", question_chunk_size=64, clip_batch=clips
+    )
     return VisionLanguageJudge(Qwen2VL(model, tokenizer, settings), parameters, "benchmark")
 
 
@@ -108,50 +122,50 @@ def seconds(run: Callable[[], Any], device: str, repeats: int) -> float:
     return statistics.median(times)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", choices=SIZES, default="cpu")
-    parser.add_argument("--questions", type=int, default=64)
-    parser.add_argument("--sampled", type=int, default=4, help="questions on which the alternative is timed")
-    parser.add_argument("--repeats", type=int, default=3)
-    arguments = parser.parse_args()
+def make_questions(count: int) -> list[str]:
+    """Questions of the length of a checklist's."""
+    subjects = ["light", "picture", "movement", "subject", "background", "colour", "camera", "shape"]
+    qualities = ["very beautiful", "free of plain errors", "steady from first to last", "sharp", "rich", "natural"]
+    return [
+        f"is the {subjects[number % 8]} of the video {qualities[number % 6]} and {qualities[(number // 8) % 6]} ?"
+        for number in range(count)
+    ]
 
+
+def measure(size: str, device: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Times of one model; everything that depends on a clip, its resizing included, is done anew in each call."""
     import torch
 
     from vr_pipeline.judges.vlm import CachedPrefix
 
-    device = "cpu" if arguments.size == "cpu" else "cuda"
-    if device == "cuda" and not torch.cuda.is_available():
-        sys.exit("This size needs a CUDA device.")
-    subjects = ["light", "picture", "movement", "subject", "background", "colour", "camera", "shape"]
-    qualities = ["very beautiful", "free of plain errors", "steady from first to last", "sharp", "rich", "natural"]
-    questions = [
-        f"is the {subjects[number % 8]} of the video {qualities[number % 6]} and {qualities[(number // 8) % 6]} ?"
-        for number in range(arguments.questions)
+    questions = make_questions(arguments.questions)
+    judge = make_judge(size, device, questions, arguments.clips)
+    shape = SIZES[size]
+    random = np.random.default_rng(0)
+    clips = [
+        random.integers(0, 256, (shape["frames"], *shape["pixels"], 3), dtype=np.uint8) for _ in range(arguments.clips)
     ]
-    judge = make_judge(arguments.size, device, questions)
-    shape = SIZES[arguments.size]
-    clip = np.random.default_rng(0).integers(0, 256, (shape["frames"], *shape["pixels"], 3), dtype=np.uint8)
     family = judge.family
-    prepared = judge.prepare(clip)
+    prepared = [judge.prepare(clip) for clip in clips]
     segments = [judge.question_segment(question) for question in questions]
-    visual = int(np.isin(prepared.token_ids, family.placeholder_ids).sum())
+    visual = int(np.isin(prepared[0].token_ids, family.placeholder_ids).sum())
     asked = sum(len(segment.token_ids) for segment in segments)
     parameters = sum(weight.numel() for weight in family.model.parameters())
     print(
-        f"model: {parameters / 1e6:.0f} M parameters on {device}, {shape['dtype']}, threads {torch.get_num_threads()}"
+        f"model: {size}, {parameters / 1e6:.0f} M parameters on {device}, {shape['dtype']}, "
+        f"threads {torch.get_num_threads()}"
     )
-    print(f"clip: {shape['frames']} frames, {visual} visual tokens; {len(questions)} questions, {asked} tokens")
+    print(f"{len(clips)} clips of {shape['frames']} frames, {visual} visual tokens each; ", end="")
+    print(f"{len(questions)} questions, {asked} tokens")
 
     with torch.inference_mode():
-        # Everything that depends on the clip is done anew in each call, its resizing included.
         answers: list[Any] = []
 
         def shared() -> None:
-            answers[:] = [judge.answer([clip], questions)[0][0]]
+            answers[:] = [judge.answer(clips, questions)[0]]
 
         def plain(question: str) -> Any:
-            again = judge.prepare(clip)
+            again = judge.prepare(clips[0])
             ids = np.append(again.token_ids, judge.question_segment(question).token_ids)[None]
             tensor = torch.from_numpy(ids).to(device)
             output = family.model(
@@ -164,9 +178,9 @@ def main() -> None:
             return judge._probabilities(output.logits[0, -1].float())[0]
 
         def floor() -> None:
-            family.embed_prefixes([judge.prepare(clip)])
-            length = len(prepared.token_ids) + asked
-            embeddings = family.embed_tokens(np.zeros((1, length), np.int64))
+            family.embed_prefixes([judge.prepare(clip) for clip in clips])
+            length = len(prepared[0].token_ids) + asked
+            embeddings = family.embed_tokens(np.zeros((len(clips), length), np.int64))
             family.language_model(inputs_embeds=embeddings, use_cache=False)
 
         shared()
@@ -178,47 +192,72 @@ def main() -> None:
         plain(questions[0])
         per_question, difference = [], 0.0
         for at in sampled:
-            start = time.perf_counter()
-            value = plain(questions[at])
-            if device == "cuda":
-                torch.cuda.synchronize()
-            per_question.append(time.perf_counter() - start)
-            difference = max(difference, abs(float(value) - float(answers[0][at])))
-        plain_seconds = statistics.median(per_question) * len(questions)
+            value: list[float] = []
+            ask = partial(plain, questions[at])
+            per_question.append(seconds(lambda ask=ask, kept=value: kept.append(float(ask())), device, 1))  # type: ignore[misc]
+            difference = max(difference, abs(value[0] - float(answers[0][0][at])))
+        plain_seconds = statistics.median(per_question) * len(questions) * len(clips)
         floor_seconds = seconds(floor, device, arguments.repeats)
-        vision_seconds = seconds(lambda: family.vision_features([prepared]), device, arguments.repeats)
-        prefix_seconds = seconds(lambda: CachedPrefix(family, [prepared]), device, arguments.repeats)
+        preparing_seconds = seconds(lambda: [judge.prepare(clip) for clip in clips], device, arguments.repeats)
+        vision_seconds = seconds(lambda: family.vision_features(prepared), device, arguments.repeats)
+        prefix_seconds = seconds(lambda: CachedPrefix(family, prepared), device, arguments.repeats)
 
     prefill_seconds = max(prefix_seconds - vision_seconds, 0.0)
-    question_seconds = max(shared_seconds - prefix_seconds, 0.0)
-    for name, value in (
+    question_seconds = max(shared_seconds - prefix_seconds - preparing_seconds, 0.0)
+    for name, figure in (
         ("shared prefix", shared_seconds),
+        ("  resizing and patches", preparing_seconds),
         ("  vision tower", vision_seconds),
         ("  prefill", prefill_seconds),
-        ("  questions, and preparing the clip", question_seconds),
+        ("  questions", question_seconds),
         ("token floor", floor_seconds),
-        (f"one forward a question ({arguments.sampled} timed, scaled to {len(questions)})", plain_seconds),
+        (f"one forward a question ({arguments.sampled} timed, scaled to all)", plain_seconds),
     ):
-        print(f"{name:<58} {value:9.3f} s")
+        print(f"{name:<58} {figure:9.3f} s")
     print(f"largest difference of an answer: {difference:.1e}")
-    print(
-        json.dumps(
-            {
-                "ratio": round(plain_seconds / shared_seconds, 2),
-                "ratio_to_floor": round(shared_seconds / floor_seconds, 2),
-                "seconds": round(shared_seconds, 4),
-                "clips_per_second": round(1 / shared_seconds, 4),
-                "peak_mb": round(peak),
-                "share_vision": round(vision_seconds / shared_seconds, 3),
-                "share_prefill": round(prefill_seconds / shared_seconds, 3),
-                "share_questions": round(question_seconds / shared_seconds, 3),
-                "visual_tokens": visual,
-                "questions": len(questions),
-                "size": arguments.size,
-                "max_difference": difference,
-            }
-        )
-    )
+    return {
+        "ratio": round(plain_seconds / shared_seconds, 2),
+        "ratio_to_floor": round(shared_seconds / floor_seconds, 2),
+        "seconds": round(shared_seconds, 4),
+        "clips_per_second": round(len(clips) / shared_seconds, 4),
+        "peak_mb": round(peak),
+        "share_preparing": round(preparing_seconds / shared_seconds, 3),
+        "share_vision": round(vision_seconds / shared_seconds, 3),
+        "share_prefill": round(prefill_seconds / shared_seconds, 3),
+        "share_questions": round(question_seconds / shared_seconds, 3),
+        "visual_tokens": visual,
+        "questions": len(questions),
+        "clips": len(clips),
+        "size": size,
+        "dtype": shape["dtype"],
+        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
+        "max_difference": difference,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--size", choices=SIZES, help="one size only; else 'cpu', or 2b and 7b on a GPU")
+    parser.add_argument("--questions", type=int, default=64)
+    parser.add_argument("--clips", type=int, default=1, help="clips read at a time")
+    parser.add_argument("--sampled", type=int, default=3, help="questions on which the alternative is timed")
+    parser.add_argument("--repeats", type=int, default=3)
+    arguments = parser.parse_args()
+
+    import torch
+
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        sys.exit("There is no CUDA device.")
+    sizes = [arguments.size] if arguments.size else ["cpu"] if arguments.device == "cpu" else ["2b", "7b"]
+    figures = {}
+    for size in sizes:
+        figures[size] = measure(size, arguments.device, arguments)
+        if arguments.device == "cuda":
+            gc.collect()
+            torch.cuda.empty_cache()
+    first = figures[sizes[0]]
+    print(json.dumps(first if len(sizes) == 1 else first | {"sizes": figures}))
 
 
 def _peak_resident_mb() -> float:
