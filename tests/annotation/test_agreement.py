@@ -52,6 +52,7 @@ def test_results_of_a_study() -> None:
     labels = [*answers("llrt"), *answers("ll", annotator="Bob"), make_label(9, criterion="quality", choice="both_bad")]
     results = study_results(BLIND, labels, ["quality", "overall"], 10)
     ada, bob = results["annotators"]
+    assert (results["pairs"], results["pairs_answered"]) == (10, 5)
     assert (ada["annotator"], ada["answers"], ada["pairs"], ada["left_share"]) == ("Ada", 5, 0, pytest.approx(2 / 3))
     assert (bob["annotator"], bob["left_share"], bob["median_seconds"]) == ("Bob", 1.0, 1.5)
     quality, overall = results["criteria"]

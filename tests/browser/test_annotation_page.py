@@ -309,6 +309,7 @@ def test_a_blind_comparison_of_policies_with_hostile_prompts(open_page, tmp_path
         page = open_page(served.address)
         begin(page, "Gus")
         content = page.content()
+        assert page.locator("#results-link").is_hidden()
         assert "original" not in content
         assert "mpo0" not in content
         assert page.locator("#prompt").text_content().startswith(HOSTILE_PROMPT)
@@ -320,6 +321,8 @@ def test_a_blind_comparison_of_policies_with_hostile_prompts(open_page, tmp_path
             names.append(page.locator("#question").text_content())
             press(page, "ArrowLeft")
         assert names == ["Which clip is better in quality?", "Which clip is better overall?"] * 3
+        page.set_viewport_size({"width": 390, "height": 844})
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         page.click("#done a")
         assert "95 % interval" in page.locator("main").text_content()
     finally:

@@ -39,14 +39,16 @@ def preference_table(labels: Sequence[Label], criterion: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*columns, "generator_a", "generator_b"])
 
 
-def study_results(study: Study, labels: Sequence[Label], criteria: Sequence[str], n_pairs: int) -> dict[str, Any]:
+def study_results(
+    study: Study, labels: Sequence[Label], criteria: Sequence[str], n_pairs: int | None = None
+) -> dict[str, Any]:
     """All figures of a study, ready for JSON.
 
     Args:
         study: what was compared.
         labels: the answers that stand.
         criteria: what was asked, in the order of asking; criteria that only the journal has come after them.
-        n_pairs: pairs on offer.
+        n_pairs: pairs on offer; None where that is not known.
 
     Returns:
         ``annotators`` (name, pairs answered in full, answers, median seconds, share of left among decided answers) and
@@ -58,6 +60,7 @@ def study_results(study: Study, labels: Sequence[Label], criteria: Sequence[str]
         "source": study.source,
         "policies": list(study.policies),
         "pairs": n_pairs,
+        "pairs_answered": len({label.pair for label in labels}),
         "answers": len(labels),
         "annotators": [
             _annotator(name, [label for label in labels if label.annotator == name], criteria)
@@ -89,7 +92,7 @@ def policy_win_rate(table: pd.DataFrame, policy: str) -> dict[str, Any]:
 
 def report_lines(results: dict[str, Any]) -> list[str]:
     """The figures in words, a line each, for a terminal."""
-    lines = [f"{results['study']}: {results['answers']} answers, {results['pairs']} pairs on offer"]
+    lines = [f"{results['study']}: {results['answers']} answers about {results['pairs_answered']} pairs"]
     for person in results["annotators"]:
         left = "" if person["left_share"] is None else f", {person['left_share']:.0%} of the decided ones left"
         lines.append(

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from vr_pipeline.annotation.queue import Order
     from vr_pipeline.annotation.session import AnnotationSession
-    from vr_pipeline.annotation.store import Study
 
 _USUAL_PORT = 8710
 
@@ -100,11 +99,11 @@ def annotate(
         project = project_folder()
         about = make_study(study, source, policies)
         path = journal_path(project, env, about.study)
-        if report and path.exists():
-            _print_report(about, path, as_json=as_json)
-            return
-        if report:
+        if (report or export_folder is not None) and not path.exists():
             raise InputError("there is no such journal of annotations", remedy="run kedro annotate first", file=path)
+        if report:
+            _print_report(path, as_json=as_json)
+            return
         catalog = project_context(env).catalog
         if export_folder is not None:
             count = export_answers(path, clip_files(catalog, about), export_folder)
@@ -186,13 +185,13 @@ def _listen(host: str, port: int | None) -> socket:
     )
 
 
-def _print_report(about: Study, path: Path, *, as_json: bool) -> None:
+def _print_report(path: Path, *, as_json: bool) -> None:
     from vr_pipeline.annotation.agreement import report_lines, study_results
     from vr_pipeline.annotation.store import read_labels, read_study
 
     labels = read_labels(path)
     criteria = list(dict.fromkeys(label.criterion for label in labels))
-    results = study_results(read_study(path), labels, criteria, len({label.pair for label in labels}))
+    results = study_results(read_study(path), labels, criteria)
     click.echo(json.dumps(results, indent=2) if as_json else "\n".join(report_lines(results)))
 
 

@@ -113,7 +113,9 @@
     byId("count").textContent = state.done + " of " + state.total + " pairs"
       + (task && task.steps > 1 ? ", question " + task.step + " of " + task.steps : "");
     byId("undo").disabled = !state.can_undo;
-    byId("tools").hidden = false;
+    byId("tools").hidden = byId("so-far").hidden = false;
+    // Who knows which policy leads does not judge blindly any more.
+    byId("results-link").hidden = study.blind && task !== null;
     byId("skip").hidden = true;
     byId("replay").hidden = !task;
     byId("work").hidden = !task;
@@ -128,6 +130,12 @@
     enable(false);
     question(task);
     byId("prompt").textContent = task.prompt;
+    const box = byId("prompt-box");
+    box.scrollTop = 0;
+    box.classList.remove("long");
+    const long = box.scrollHeight > box.clientHeight + 2;
+    box.classList.toggle("long", long);
+    if (long) { box.tabIndex = 0; } else { box.removeAttribute("tabindex"); }
     byId("hints").hidden = task.hints.length === 0;
     byId("hint-list").replaceChildren(...task.hints.map(function (hint) {
       const item = document.createElement("li");
@@ -228,7 +236,8 @@
     guarded(function () { return refresh(true); });
   }
   function askName() {
-    byId("work").hidden = byId("done").hidden = byId("tools").hidden = true;
+    byId("work").hidden = byId("done").hidden = byId("tools").hidden = byId("so-far").hidden = true;
+    byId("results-link").hidden = study.blind;
     byId("name-form").hidden = false;
     byId("name").value = name;
     byId("name").focus();

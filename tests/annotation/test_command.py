@@ -1,0 +1,136 @@
+"""The command around the server: what it refuses, reports and exports."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from click.testing import CliRunner, Result
+from kedro.io import DataCatalog, MemoryDataset
+from tests.annotation.conftest import make_index, make_label
+
+from vr_pipeline.annotation.export import export_answers
+from vr_pipeline.annotation.offer import make_offer, make_study
+from vr_pipeline.annotation.store import Journal, Study
+from vr_pipeline.checklist import load_checklist
+from vr_pipeline.cli import cli
+from vr_pipeline.datasets.preferences import PreferenceDataset
+from vr_pipeline.errors import InputError
+
+ROOT = Path(__file__).resolve().parents[2]
+OPTIONS = {"dimensions": None, "order": "random", "seed": 0, "pairs": 100, "per_prompt": 10}
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    import shutil
+
+    shutil.copytree(ROOT / "conf" / "base", tmp_path / "conf" / "base")
+    (tmp_path / "conf" / "local").mkdir()
+    (tmp_path / "src").mkdir()
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def catalog(clip_folder: Path) -> DataCatalog:
+    files = {path.name: path for path in clip_folder.iterdir()}
+    index = make_index(policies=("original", "mpo"))
+    compared = pd.DataFrame({"video_id_a": ["original-1-0"], "video_id_b": ["mpo-1-0"]})
+    rewards = index[["video_id", "prompt_id"]].assign(total=range(len(index)), dim_x=range(len(index)))
+    contents = {
+        "video_index": index,
+        "videos": files,
+        "preference_video_index": index,
+        "preference_videos": files,
+        "evaluation_video_index": index,
+        "evaluation_videos": files,
+        "evaluation_rewards": rewards,
+        "human_preferences": compared,
+        "checklist": load_checklist(ROOT / "conf" / "base" / "checklist.yml"),
+    }
+    return DataCatalog({name: MemoryDataset(content) for name, content in contents.items()})
+
+
+def call(*arguments: str) -> Result:
+    result = CliRunner().invoke(cli, ["annotate", *arguments])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
+    return result
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ((), "kedro run --pipeline=video_generation"),
+        (("--policies", "original,mpo"), "kedro run --pipeline=evaluation"),
+        (("--source", "preferences"), "--to-outputs=preference_video_index"),
+        (("--policies", "mpo"), "--policies original,mpo"),
+        (("--study", "../x"), "no name of a study"),
+        (("--host", "0.0.0.0"), "--allow-host"),
+        (("--host", "192.168.1.5"), "--allow-host"),
+        (("--report",), "Run kedro annotate first"),
+        (("--export", "out"), "Run kedro annotate first"),
+    ],
+)
+def test_what_cannot_be_served_is_said(project: Path, arguments: tuple[str, ...], expected: str) -> None:
+    result = call(*arguments)
+    assert result.exit_code != 0
+    assert expected in " ".join(result.output.split())
+    assert not list(project.rglob("*.jsonl"))
+
+
+def test_offers_of_every_source(catalog: DataCatalog) -> None:
+    generated = make_offer(catalog, make_study(None, "generated", None), **OPTIONS)
+    assert (len(generated.pairs), generated.criteria) == (30, ["overall"])
+    assert {pair.prompt_id for pair in generated.pairs} == set(make_index()["prompt_id"])
+    compared = make_offer(catalog, make_study(None, "preferences", None), **OPTIONS)
+    assert [{pair.first.video_id, pair.second.video_id} for pair in compared.pairs] == [{"original-1-0", "mpo-1-0"}]
+    study = make_study(None, "generated", "original, mpo")
+    assert (study.study, study.policies) == ("original_vs_mpo", ("original", "mpo"))
+    blind = make_offer(catalog, study, **(OPTIONS | {"dimensions": "all", "order": "informative", "pairs": 4}))
+    assert len(blind.pairs) == 4
+    assert blind.criteria == ["alignment", "quality", "dynamics", "preservation", "stability", "overall"]
+    assert blind.hints["dynamics"] == ["is the motion fast ?", "is the motion clear ?"]
+    for study, changes, message in (
+        (make_study(None, "generated", None), {"order": "informative"}, "no predicted rewards yet"),
+        (make_study(None, "preferences", None), {"order": "informative"}, "preference_answers is missing"),
+        (make_study(None, "generated", None), {"dimensions": "beauty"}, "no dimension 'beauty'"),
+        (make_study(None, "generated", "mpo,sft"), {}, "policy 'sft'"),
+    ):
+        with pytest.raises(InputError, match=message):
+            make_offer(catalog, study, **(OPTIONS | changes))
+
+
+def test_figures_are_printed(project: Path) -> None:
+    folder = project / "data" / "01_raw" / "annotations" / "base"
+    journal = Journal(folder / "mine.jsonl", Study(study="mine", source="generated"))
+    journal.add(make_label(0))
+    journal.close()
+    assert "Ada: 1 pairs, 1 answers" in call("--study", "mine", "--report").output
+    assert json.loads(call("--study", "mine", "--report", "--json").output)["answers"] == 1
+
+
+def test_exported_answers_are_preferences_about_clips_that_stay(tmp_path: Path, clip_folder: Path) -> None:
+    journal = Journal(tmp_path / "mine.jsonl", Study(study="mine", source="generated"))
+    files = {path.name: path for path in clip_folder.iterdir()}
+    for number, (left, right) in enumerate((("clip-0-0", "clip-0-1"), ("clip-1-0", "gone"))):
+        journal.add(make_label(number, left=left, right=right, left_file=f"{left}.mp4", right_file=f"{right}.mp4"))
+    journal.close()
+    target = tmp_path / "out"
+    count = export_answers(journal.path, files, target)
+    assert (count["answers"], count["clips"], len(count["missing"])) == (1, 2, 1)
+    loaded = PreferenceDataset(filepath=str(target / "preferences.csv"), videos={"path": str(target / "clips")}).load()
+    assert loaded.loc[0, ["video_id_a", "video_id_b", "preference", "annotator"]].tolist() == [
+        "clip-0-0",
+        "clip-0-1",
+        "a",
+        "Ada",
+    ]
+    assert (target / "clips" / loaded.loc[0, "video_path_a"]).read_bytes() == files["clip-0-0.mp4"].read_bytes()
+    with pytest.raises(InputError, match="not empty"):
+        export_answers(journal.path, files, target)
+    with pytest.raises(InputError, match="still there"):
+        export_answers(journal.path, {}, tmp_path / "other")
