@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,8 @@ from vr_pipeline.generators.contract import Generator, Part, Policy
 from vr_pipeline.identifiers import content_hash, pair_id
 from vr_pipeline.training.conditions import ConditionShards
 from vr_pipeline.training.config import DpoTrainingParameters
-from vr_pipeline.training.preference_trainer import TrainingPair, Validate, train_on_pairs
+from vr_pipeline.training.pairs import TrainingPair
+from vr_pipeline.training.preference_trainer import Validate, train_on_pairs
 from vr_pipeline.training.shards import TensorShards
 
 if TYPE_CHECKING:
@@ -46,8 +48,16 @@ def train_policy_on_pairs(
     trained: tuple[Part, ...] = ("denoiser",)
     generator = load_generator(parameters.generator, trained)
     columns = ("prompt_id", "winner_video_id", "loser_video_id")
+    totals = dict(zip(rewards["video_id"].astype(str), rewards["total"].astype(float), strict=True))
     training_pairs = [
-        TrainingPair(pair_id(prompt, winner, loser), prompt, winner, loser)
+        TrainingPair(
+            pair_id(prompt, winner, loser),
+            prompt,
+            winner,
+            loser,
+            winner_reward=totals.get(winner, math.nan),
+            loser_reward=totals.get(loser, math.nan),
+        )
         for prompt, winner, loser in zip(*(pairs[column].astype(str) for column in columns), strict=True)
     ]
     identity = content_hash(*sorted(pair.pair_id + pair.winner for pair in training_pairs))
@@ -61,18 +71,9 @@ def train_policy_on_pairs(
         checkpoint=Path(parameters.checkpoints) / f"{identity}.safetensors" if parameters.checkpoints else None,
         validate=make_validation(generator) if make_validation is not None else None,
     )
-    training = parameters.training
-    provenance = {
-        "base": parameters.generator.path,
+    objective = {
+        "loss": parameters.training.loss,
         "prediction": generator.prediction_type,
         "error": f"mean squared error over all latent elements, {generator.error_space} space",
-        "loss": training.loss,
-        "beta": training.beta,
-        "learning_rate": training.learning_rate,
-        "batch_size": training.batch_size,
-        "steps": training.steps,
-        "seed": training.seed,
-        "pairs": len(training_pairs),
-        "pairs_identity": identity,
     }
-    return replace(generator.policy(), provenance=provenance), log
+    return replace(generator.policy(), provenance={"objective": objective}), log
