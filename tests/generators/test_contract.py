@@ -310,6 +310,35 @@ def test_a_missing_folder_and_a_folder_without_weights_are_named(tmp_path: Path)
         folder_identity(tmp_path)
 
 
+def test_a_model_on_the_hub_without_a_commit_is_refused() -> None:
+    with pytest.raises(InputError, match="commit"):
+        weights_identity(GeneratorParameters(family="cogvideox", path="owner/model"))
+    with pytest.raises(InputError, match="folder does not exist"):
+        weights_identity(GeneratorParameters(family="cogvideox", path="./nowhere/model", revision="abc"))
+
+
+@pytest.mark.parametrize(("name", "expected"), [("wan", torch.float32), ("cogvideox_5b", torch.bfloat16)])
+def test_precision_is_that_of_the_configuration_but_for_delicate_autoencoders(
+    name: str, expected: torch.dtype, settings: dict[str, GeneratorParameters]
+) -> None:
+    generator = load_generator(settings[name].model_copy(update={"dtype": "bfloat16"}))
+    pipeline = generator.pipeline  # type: ignore[attr-defined]
+    weights = dict(generator.denoiser.named_parameters())
+    assert {value.dtype for key, value in weights.items() if key.endswith("attn1.to_q.weight")} == {torch.bfloat16}
+    assert pipeline.text_encoder.dtype == torch.bfloat16
+    assert pipeline.vae.dtype == expected
+    assert latents_like(generator, 1).dtype == torch.float32
+    assert generator.sample(["a ball"], [0]).shape[1] == settings[name].num_frames
+
+
+def test_tiles_are_a_choice_that_changes_the_identity(settings: dict[str, GeneratorParameters]) -> None:
+    tiled = settings["cogvideox_2b"].model_copy(update={"vae_tiling": True})
+    generator = load_generator(tiled)
+    assert generator.pipeline.vae.use_tiling  # type: ignore[attr-defined]
+    assert not load_generator(settings["cogvideox_2b"]).pipeline.vae.use_tiling  # type: ignore[attr-defined]
+    assert generator.identity != sampling_identity(settings["cogvideox_2b"])
+
+
 def test_an_unknown_family_is_refused_with_the_known_ones() -> None:
     with pytest.raises(InputError, match="cogvideox"):
         load_generator(GeneratorParameters(family="imaginary", path="owner/model"))

@@ -7,18 +7,18 @@ Ho 2022), and the network predicts it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from vr_pipeline.generators.contract import Condition, Frames
-from vr_pipeline.generators.pipeline import PipelineGenerator
+from vr_pipeline.generators.pipeline import VideoPipelineGenerator
 
 if TYPE_CHECKING:
     import torch
 
 
-class CogVideoXGenerator(PipelineGenerator):
+class CogVideoXGenerator(VideoPipelineGenerator):
     """A ``CogVideoXPipeline`` of diffusers behind the contract."""
 
     pipeline_class: ClassVar[str] = "CogVideoXPipeline"
@@ -41,36 +41,11 @@ class CogVideoXGenerator(PipelineGenerator):
             self.parameters.path, subfolder=self.component, revision=self.parameters.revision
         )
 
-    def run_pipeline(self, **arguments: Any) -> Any:
-        return self.pipeline(
-            num_frames=self.parameters.num_frames, max_sequence_length=self.text_length, **arguments
-        ).frames
-
     # -- encoding ---------------------------------------------------------------------------------------------------
 
     def encode_frames(self, clips: Frames) -> torch.Tensor:
-        import torch
-
-        vae = self.pipeline.vae
-        vae.to(self.device)
-        pixels = self.pixels(clips, vae.dtype)
-        with torch.no_grad():
-            # The mode, not a sample: latents are cached, and a cached draw would be one frozen noise for ever.
-            latents = vae.encode(pixels).latent_dist.mode() * vae.config.scaling_factor
+        latents = self.posterior_mode(clips) * self.pipeline.vae.config.scaling_factor
         return latents.permute(0, 2, 1, 3, 4).float().cpu()
-
-    def encode_prompts(self, prompts: Sequence[str]) -> Condition:
-        import torch
-
-        self.pipeline.text_encoder.to(self.device)
-        with torch.no_grad():
-            embeddings, _ = self.pipeline.encode_prompt(
-                list(prompts),
-                do_classifier_free_guidance=False,
-                max_sequence_length=self.text_length,
-                device=self.device,
-            )
-        return {"prompt_embeddings": embeddings.cpu()}
 
     # -- training ---------------------------------------------------------------------------------------------------
 

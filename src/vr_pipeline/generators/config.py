@@ -14,11 +14,15 @@ class GeneratorParameters(Parameters):
 
     family: str = Field(description="Generator family: a key of vr_pipeline.generators.FAMILIES.")
     path: str = Field(description="Folder of the model in diffusers layout, or its name on the hub.")
-    revision: Optional[str] = Field(None, description="Commit of the model on the hub; unused for folders.")
+    revision: Optional[str] = Field(None, description="Commit of a model on the hub, needed there; unused for folders.")
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Precision of all parts.")
     device: str = Field("auto", description="Torch device, or 'auto' for CUDA where there is one.")
     offload: Literal["none", "model", "sequential"] = Field(
         "none", description="Which diffusers CPU offload is used while sampling."
+    )
+    vae_tiling: bool = Field(
+        False,
+        description="Encode and decode in overlapping tiles: far less memory, faint seams. Part of a clip's identity.",
     )
     num_frames: int = Field(49, ge=1, description="Frames of a clip.")
     height: int = Field(480, ge=8, multiple_of=8, description="Height of a clip in pixels.")

@@ -336,7 +336,9 @@ def sampling_identity(parameters: GeneratorParameters, weights: str | None = Non
 
     Nothing is loaded. Batch size, threads and the kind of device belong to it, because they change rounding.
     """
-    settings = parameters.model_dump_json(exclude={"path", "revision", "fps", "offload", "device"})
+    # What is off leaves identities as they were before it existed.
+    off = {"vae_tiling"} if not parameters.vae_tiling else set()
+    settings = parameters.model_dump_json(exclude={"path", "revision", "fps", "offload", "device"} | off)
     device = resolve_device(parameters.device).partition(":")[0]
     return content_hash("generator", weights or weights_identity(parameters), settings, device)
 

@@ -17,6 +17,7 @@ from vr_pipeline.generators.config import GeneratorParameters
 from vr_pipeline.generators.contract import (
     ALL_PARTS,
     Adapter,
+    Condition,
     Frames,
     FullWeights,
     Generator,
@@ -38,9 +39,11 @@ class PipelineGenerator(Generator):
     Attributes:
         pipeline_class: name of the pipeline's class in diffusers.
         component: name of the denoiser in the pipeline; also the prefix of an adapter's tensors.
+        autoencoder_dtype: precision of the autoencoder whatever the configuration says of the rest; None for the same.
     """
 
     pipeline_class: ClassVar[str]
+    autoencoder_dtype: ClassVar[str | None] = None
     component: ClassVar[str] = "transformer"
 
     def __init__(self, pipeline: Any, parameters: GeneratorParameters, identity: str) -> None:
@@ -81,15 +84,22 @@ class PipelineGenerator(Generator):
 
         family = getattr(diffusers, cls.pipeline_class)
         absent = [name for part in ALL_PARTS if part not in parts for name in cls._component_names(part)]
-        return family.from_pretrained(
+        precisions = {
+            "default": getattr(torch, parameters.dtype),
+            "vae": getattr(torch, cls.autoencoder_dtype or parameters.dtype),
+        }
+        pipeline = family.from_pretrained(
             parameters.path,
             revision=parameters.revision,
-            dtype=getattr(torch, parameters.dtype),
+            dtype=precisions,
             use_safetensors=True,
             **{name: None for name in absent if name in inspect.signature(family.__init__).parameters},
             **cls.own_components(Path(parameters.path), parts),
             **components,
         )
+        if parameters.vae_tiling and pipeline.vae is not None:
+            pipeline.vae.enable_tiling()
+        return pipeline
 
     @classmethod
     def _component_names(cls, part: Part) -> tuple[str, ...]:
@@ -168,6 +178,23 @@ class PipelineGenerator(Generator):
 
         channels_first = torch.from_numpy(np.ascontiguousarray(clips)).permute(0, 4, 1, 2, 3)
         return (channels_first.to(self.device, torch.float32) / 127.5 - 1.0).to(dtype)
+
+    def posterior_mode(self, clips: Frames, *, as_images: bool = False) -> torch.Tensor:
+        """What the autoencoder makes of clips, before any scaling, on its device.
+
+        The mode, not a sample: latents are cached, and a cached draw would be one frozen noise for ever.
+
+        Args:
+            clips: uint8 [clips, frames, height, width, 3].
+            as_images: drop the axis of frames, of which there is one.
+        """
+        import torch
+
+        vae = self.pipeline.vae
+        vae.to(self.device)
+        pixels = self.pixels(clips, vae.dtype)
+        with torch.no_grad():
+            return vae.encode(pixels[:, :, 0] if as_images else pixels).latent_dist.mode()  # type: ignore[no-any-return]
 
     # -- policies ---------------------------------------------------------------------------------------------------
 
@@ -271,6 +298,33 @@ class PipelineGenerator(Generator):
 
 
 _TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
+
+
+class VideoPipelineGenerator(PipelineGenerator):
+    """A text-to-video pipeline with one text encoder, whose prompts are padded to a fixed number of tokens."""
+
+    @property
+    @abstractmethod
+    def text_length(self) -> int:
+        """Tokens to which every prompt is padded."""
+
+    def run_pipeline(self, **arguments: Any) -> Any:
+        return self.pipeline(
+            num_frames=self.parameters.num_frames, max_sequence_length=self.text_length, **arguments
+        ).frames
+
+    def encode_prompts(self, prompts: Sequence[str]) -> Condition:
+        import torch
+
+        self.pipeline.text_encoder.to(self.device)
+        with torch.no_grad():
+            embeddings, _ = self.pipeline.encode_prompt(
+                list(prompts),
+                do_classifier_free_guidance=False,
+                max_sequence_length=self.text_length,
+                device=self.device,
+            )
+        return {"prompt_embeddings": embeddings.cpu()}
 
 
 def _free_memory() -> None:

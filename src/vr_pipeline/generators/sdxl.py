@@ -37,10 +37,9 @@ class StableDiffusionXLGenerator(PipelineGenerator):
         vae = self.pipeline.vae
         # The published autoencoder overflows in half precision and says so in its configuration.
         precise = vae.dtype == torch.float16 and vae.config.force_upcast
-        vae.to(self.device, torch.float32 if precise else vae.dtype)
-        with torch.no_grad():
-            # The mode, not a sample: latents are cached, and a cached draw would be one frozen noise for ever.
-            latents = vae.encode(self.pixels(clips, vae.dtype)[:, :, 0]).latent_dist.mode() * vae.config.scaling_factor
+        if precise:
+            vae.to(dtype=torch.float32)
+        latents = self.posterior_mode(clips, as_images=True) * vae.config.scaling_factor
         if precise:
             vae.to(dtype=torch.float16)
         return latents.float().cpu()

@@ -7,17 +7,16 @@ Source: Wan Team 2025, Wan: Open and Advanced Large-Scale Video Generative Model
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from vr_pipeline.generators.contract import Condition, Frames
-from vr_pipeline.generators.pipeline import PipelineGenerator
+from vr_pipeline.generators.pipeline import VideoPipelineGenerator
 
 if TYPE_CHECKING:
     import torch
 
 
-class WanGenerator(PipelineGenerator):
+class WanGenerator(VideoPipelineGenerator):
     """A ``WanPipeline`` of diffusers with one transformer (Wan 2.1) behind the contract."""
 
     pipeline_class: ClassVar[str] = "WanPipeline"
@@ -25,40 +24,23 @@ class WanGenerator(PipelineGenerator):
     error_space: ClassVar[str] = "velocity"
     lora_targets: ClassVar[tuple[str, ...]] = ("to_q", "to_k", "to_v", "to_out.0")
 
-    text_length: ClassVar[int] = 512
-    """Tokens to which every prompt is padded with zeros, as in training of the published models."""
+    # As the documentation of diffusers advises for this autoencoder.
+    autoencoder_dtype: ClassVar[str | None] = "float32"
 
-    def run_pipeline(self, **arguments: Any) -> Any:
-        return self.pipeline(
-            num_frames=self.parameters.num_frames, max_sequence_length=self.text_length, **arguments
-        ).frames
+    @property
+    def text_length(self) -> int:
+        """Tokens to which every prompt is padded with zeros, as in training of the published models."""
+        return 512
 
     # -- encoding ---------------------------------------------------------------------------------------------------
 
     def encode_frames(self, clips: Frames) -> torch.Tensor:
         import torch
 
-        vae = self.pipeline.vae
-        vae.to(self.device)
-        with torch.no_grad():
-            # The mode, not a sample: latents are cached, and a cached draw would be one frozen noise for ever.
-            latents = vae.encode(self.pixels(clips, vae.dtype)).latent_dist.mode().float().cpu()
-        mean = torch.tensor(vae.config.latents_mean).view(1, -1, 1, 1, 1)
-        deviation = torch.tensor(vae.config.latents_std).view(1, -1, 1, 1, 1)
+        latents, config = self.posterior_mode(clips).float().cpu(), self.pipeline.vae.config
+        mean = torch.tensor(config.latents_mean).view(1, -1, 1, 1, 1)
+        deviation = torch.tensor(config.latents_std).view(1, -1, 1, 1, 1)
         return (latents - mean) / deviation
-
-    def encode_prompts(self, prompts: Sequence[str]) -> Condition:
-        import torch
-
-        self.pipeline.text_encoder.to(self.device)
-        with torch.no_grad():
-            embeddings, _ = self.pipeline.encode_prompt(
-                list(prompts),
-                do_classifier_free_guidance=False,
-                max_sequence_length=self.text_length,
-                device=self.device,
-            )
-        return {"prompt_embeddings": embeddings.cpu()}
 
     # -- training ---------------------------------------------------------------------------------------------------
 
