@@ -154,7 +154,7 @@ def tree_lines(ends: list[Execution]) -> list[str]:
             return
         shown.add(execution.key)
         children = list(execution.makers().values())
-        rest = [f"{content.dataset or content.path}  {content.path}  {content.short}" for content in execution.raw]
+        rest = ["  ".join(filter(None, (content.dataset, content.path, content.short))) for content in execution.raw]
         for position, (maker, contents) in enumerate(children):
             last = position == len(children) - 1 and not rest
             step = ("└─ ", "   ") if last else ("├─ ", "│  ")

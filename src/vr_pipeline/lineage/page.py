@@ -6,7 +6,7 @@ from html import escape
 
 from vr_pipeline.lineage.chain import Execution, executions, names
 
-_WIDTH, _HEIGHT, _GAP_X, _GAP_Y, _MARGIN = 250, 66, 90, 26, 20
+_WIDTH, _HEIGHT, _GAP_X, _GAP_Y, _MARGIN = 236, 66, 56, 26, 20
 
 _STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem; padding: 0 1rem; color: #1c2430;
@@ -88,7 +88,8 @@ def _drawing(ordered: list[Execution]) -> str:
             "</text></a>"
         )
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" role="img" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" '
+        f'style="width: 100%; min-width: {width * 3 // 4}px; max-width: {width}px" '
         f'aria-label="Graph of {len(ordered)} executions">{"".join(links)}{"".join(boxes)}</svg>'
     )
 
