@@ -213,6 +213,16 @@ def test_relative_links_of_files_outside_the_site_exist():
                 assert (ROOT / target).exists(), f"{name}: {target}"
 
 
+@pytest.mark.parametrize("page", ["extending.md", "architecture.md"])
+def test_files_that_a_page_names_exist(page):
+    text = (DOCS / page).read_text(encoding="utf-8")
+    named = set(re.findall(r"`((?:src/|tests/|conf/|docs/|[a-z_]+/)[a-z_0-9/]+\.(?:py|yml|md))`", text))
+    assert len(named) > 3
+    yours = {"src/vr_pipeline/judges/families/my_judge.py", "src/vr_pipeline/generators/my_generator.py"}
+    places = (ROOT, ROOT / "src" / "vr_pipeline")
+    assert [name for name in named - yours if not any((place / name).is_file() for place in places)] == []
+
+
 def block(title: str) -> str:
     """A titled block of code of the page on adding to the program."""
     text = (DOCS / "extending.md").read_text(encoding="utf-8")
