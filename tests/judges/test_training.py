@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from kedro.io import DatasetError
 
 from vr_pipeline.checklist import Checklist, checklist_from_mapping
 from vr_pipeline.datasets.judge import JudgeFolderDataset
@@ -281,9 +282,12 @@ def test_grades_become_labels() -> None:
     nested = pd.DataFrame({"video_path": ["a.mp4", "b.mp4"], "annotation": [{"Lighting aes": 1}, {"lighting_aes": 0}]})
     expected = [("a.mp4", "fine", False), ("a.mp4", "fair", True), ("b.mp4", "fine", False)]
     found = annotations_from_grades(nested, checklist)
-    assert list(found.itertuples(index=False, name=None)) == expected
+    assert list(found[["video_id", "question_id", "label"]].itertuples(index=False, name=None)) == expected
+    assert found["file"].tolist() == found["video_id"].tolist()
     flat = pd.DataFrame({"video_id": ["a.mp4", "b.mp4"], "lighting_aes": [1.0, 0.0]})
-    pd.testing.assert_frame_equal(annotations_from_grades(flat, checklist), found)
+    pd.testing.assert_frame_equal(annotations_from_grades(flat, checklist), found.drop(columns="file"))
+    texts = nested.assign(annotation=nested["annotation"].map(json.dumps))
+    pd.testing.assert_frame_equal(annotations_from_grades(texts, checklist), found)
     with pytest.raises(InputError, match="row 3, field 'lighting_aes'"):
         annotations_from_grades(flat.assign(lighting_aes=[1, 9]), checklist)
     with pytest.raises(InputError, match="names the clips"):
@@ -296,3 +300,46 @@ def test_report_figure_shows_every_question(checklist: Checklist, examples: list
     labels = [text.get_text() for text in figure.axes[0].get_yticklabels()]
     assert labels == ["bright", "as_said"]
     assert judge_report_figure(trained.report, trained.log).axes[1].get_lines()
+
+
+def test_public_annotations_and_a_folder_of_clips_become_examples(tmp_path: Path) -> None:
+    """The columns of VisionRewardDB, the project's own video checklist, clips as downloaded."""
+    from vr_pipeline.checklist import load_checklist
+    from vr_pipeline.datasets.annotations import JudgeAnnotationsDataset
+    from vr_pipeline.datasets.clips import ClipFolderDataset
+    from vr_pipeline.pipelines.judge_training.nodes import index_judge_training_videos
+    from vr_pipeline.schemas import JudgeAnnotations
+
+    path = Path(__file__).parents[2] / "conf/checklists/video.yml"
+    clip = np.random.default_rng(0).integers(0, 256, (6, 64, 64, 3), dtype=np.uint8)
+    write_video(tmp_path / "clips/videos/a.mp4", clip, fps=6)
+    write_video(tmp_path / "clips/videos/b.mp4", clip[:3], fps=6)
+    entries = [
+        {"video_path": "videos/a.mp4", "internal_id": 1, "prompt": "a cat", "annotation": {"alignment": 5, "focus": 2}},
+        {"video_path": "videos/b.mp4", "internal_id": 2, "prompt": "a dog", "annotation": {"alignment": 1}},
+        {"video_path": "videos/c.mp4", "internal_id": 3, "prompt": "a fox", "annotation": {"safety": 5}},
+    ]
+    file = tmp_path / "train.jsonl"
+    file.write_text("".join(json.dumps(entry | {"meta_mask": []}) + "\n" for entry in entries), encoding="utf-8")
+    dataset = JudgeAnnotationsDataset(filepath=str(file), checklist=str(path))
+    table = JudgeAnnotations.validate(dataset.load())
+    folder = ClipFolderDataset(path=str(tmp_path / "clips")).load()
+    index = index_judge_training_videos(folder, table)
+    assert index["status"].tolist() == ["ok", "ok", "failed"]
+    first, second = collect_examples(table, index, folder, num_frames=3)
+    checklist = load_checklist(path)
+    expected = checklist.answers_from_grades({"alignment": 5, "focus": 2})
+    assert (first.prompt, first.labels, len(first.frames)) == ("a cat", expected, 3)
+    assert not any(second.labels.values())
+    assert np.array_equal(second.frames, clip[:3])
+    # The project's own form, in words.
+    own = tmp_path / "own.csv"
+    own.write_text("video_id,question_id,label,file,prompt\n7,q,yes,a.mp4,x\n8,q,no,b.mp4,x\n", encoding="utf-8")
+    read = JudgeAnnotationsDataset(filepath=str(own), checklist=str(path)).load()
+    assert read[["video_id", "label"]].to_numpy().tolist() == [["7", True], ["8", False]]
+    own.write_text("video_id,question_id,label\n7,q,yes\n8,q,perhaps\n", encoding="utf-8")
+    with pytest.raises(DatasetError, match=r"own\.csv, row 3, field 'label': the label is 'perhaps'"):
+        JudgeAnnotationsDataset(filepath=str(own), checklist=str(path)).load()
+    file.write_text(json.dumps(entries[0] | {"annotation": {"alignment": 9}}), encoding="utf-8")
+    with pytest.raises(DatasetError, match=r"train\.jsonl, row 1, field 'alignment'"):
+        dataset.load()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from vr_pipeline.checklist.schema import Checklist
+from vr_pipeline.entries import read_entries
 from vr_pipeline.errors import InputError
 from vr_pipeline.judges.answers import clip_path
 from vr_pipeline.judges.training import JudgeExample
@@ -104,37 +107,83 @@ def collect_examples(
     ]
 
 
-def annotations_from_grades(graded: pd.DataFrame, checklist: Checklist) -> pd.DataFrame:
+_CLIP_COLUMNS = ("video_id", "video_path", "image", "internal_id")
+_FILE_COLUMNS = ("file", "video_path", "image")
+_KEPT_COLUMNS = ("prompt", "caption", "split", "source")
+
+
+def annotations_from_grades(graded: pd.DataFrame, checklist: Checklist, *, first_row: int = 2) -> pd.DataFrame:
     """Labels from people's grades, in the form of VisionRewardDB or one column a sub-dimension.
 
     Args:
         graded: video_id (or video_path, image, internal_id in its place), and either a column ``annotation`` with a
-            mapping sub-dimension -> grade, or one column a sub-dimension of the checklist.
+            mapping sub-dimension -> grade (or its JSON), or one column a sub-dimension of the checklist. The file's
+            name (``file``, else video_path or image), prompt, caption, split and source are kept where they are given.
         checklist: has a grade map for the sub-dimensions.
+        first_row: number of the first row in messages.
 
     Returns:
-        schema ``JudgeAnnotations``: video_id, question_id, label, in the order given.
+        schema ``JudgeAnnotations``: video_id, question_id, label and what is kept, in the order given.
 
     Raises:
         InputError: no column names the clips, or a grade is not in the checklist's map.
     """
-    names = [name for name in ("video_id", "video_path", "image", "internal_id") if name in graded.columns]
+    names = [name for name in _CLIP_COLUMNS if name in graded.columns]
     if not names:
         raise InputError(
             "no column names the clips", remedy="Give the column video_id (or video_path)", field="video_id"
         )
+    files = [name for name in _FILE_COLUMNS if name in graded.columns]
+    kept = [name for name in _KEPT_COLUMNS if name in graded.columns]
     subs = [sub.name for sub in checklist.sub_dimensions]
     rows: list[dict[str, object]] = []
     for number, record in enumerate(graded.to_dict("records")):
         grades = record.get("annotation")
+        if isinstance(grades, str) and grades.strip().startswith("{"):
+            grades = json.loads(grades)
         if not isinstance(grades, Mapping):
-            grades = {sub: record[sub] for sub in subs if sub in record and not pd.isna(record[sub])}
+            grades = {sub: record[sub] for sub in subs if sub in record}
+        given = {sub: grade for sub, grade in grades.items() if not pd.isna(grade) and grade != ""}
         try:
-            answers = checklist.answers_from_grades(grades)
+            answers = checklist.answers_from_grades(given)
         except InputError as error:
-            raise InputError(error.problem, remedy=error.remedy, row=number + 2, field=error.field) from None
-        rows.extend(
-            {"video_id": str(record[names[0]]), "question_id": question, "label": answer}
-            for question, answer in answers.items()
+            raise InputError(error.problem, remedy=error.remedy, row=number + first_row, field=error.field) from None
+        clip = {"video_id": str(record[names[0]])} | {name: str(record[name]) for name in kept}
+        if files:
+            clip["file"] = str(record[files[0]])
+        rows.extend(clip | {"question_id": question, "label": answer} for question, answer in answers.items())
+    columns = ["video_id", "question_id", "label", *kept, *(["file"] if files else [])]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def read_annotations(path: Path, checklist: Checklist) -> pd.DataFrame:
+    """Annotations of a file: labels (video_id, question_id, label), or grades that the checklist makes labels of.
+
+    Args:
+        path: csv, tsv, json, jsonl or parquet.
+        checklist: has the questions, and the grade maps.
+
+    Returns:
+        schema ``JudgeAnnotations``, with prompt, caption, split, source and file where they are given.
+
+    Raises:
+        InputError: the file cannot be read, or a label is neither yes nor no, or as :func:`annotations_from_grades`.
+    """
+    table, first_row = read_entries(path)
+    if not {"question_id", "label"} <= set(table.columns):
+        try:
+            return annotations_from_grades(table, checklist, first_row=first_row)
+        except InputError as error:
+            raise InputError(error.problem, remedy=error.remedy, file=path, row=error.row, field=error.field) from None
+    words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+    labels = table["label"].map(lambda label: words.get(str(label).strip().lower().removesuffix(".0")))
+    if labels.isna().any():
+        row = int(labels.isna().to_numpy().argmax())
+        raise InputError(
+            f"the label is '{table['label'].iloc[row]}'",
+            remedy="Write yes or no (or true, false, 1, 0)",
+            file=path,
+            row=row + first_row,
+            field="label",
         )
-    return pd.DataFrame(rows, columns=["video_id", "question_id", "label"])
+    return table.assign(video_id=table["video_id"].astype(str), label=labels.astype(bool))

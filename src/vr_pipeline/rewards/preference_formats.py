@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from vr_pipeline.entries import read_entries
 from vr_pipeline.errors import InputError
 from vr_pipeline.identifiers import pair_id, prompt_id, video_id
 
@@ -126,7 +127,7 @@ def _open(
         raise InputError(
             f"the label map leads to '{wrong[0]}'", remedy="Map every label to a, b or tie", field="labels", file=path
         )
-    table, first_row = _read_journal(Path(path)) if format == "annotations" else _read_table(Path(path))
+    table, first_row = _read_journal(Path(path)) if format == "annotations" else read_entries(Path(path))
     if not len(table):
         raise InputError("there are no preferences in the file", remedy="Give one or more rows", file=path)
     return _Source(Path(path), table, first_row, label_map, dict(columns or {}), criterion)
@@ -551,34 +552,6 @@ def _text(value: Any) -> str:
     if isinstance(value, (float, np.floating)) and float(value).is_integer():
         return str(int(value))
     return str(value)
-
-
-def _read_table(path: Path) -> tuple[pd.DataFrame, int]:
-    """The file's entries and the number of the first one as messages count rows."""
-    suffix = path.suffix.lower()
-    if not path.exists():
-        raise InputError("the file does not exist", remedy="Correct the path in the catalog", file=path)
-    try:
-        if suffix in (".csv", ".tsv"):
-            separator = "\t" if suffix == ".tsv" else ","
-            return pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False), 2
-        if suffix == ".parquet":
-            return pd.read_parquet(path), 1
-        if suffix in (".jsonl", ".ndjson"):
-            lines = path.read_text(encoding="utf-8").splitlines()
-            return pd.DataFrame([json.loads(line) for line in lines if line.strip()]), 1
-        if suffix == ".json":
-            document = json.loads(path.read_text(encoding="utf-8"))
-            if isinstance(document, dict):  # identifier -> entry
-                document = [{"item": key, **entry} for key, entry in document.items()]
-            return pd.DataFrame(document), 1
-    except (ValueError, UnicodeDecodeError, OSError, AttributeError, TypeError) as error:
-        raise InputError(
-            f"the file cannot be read ({type(error).__name__}: {str(error)[:200]})",
-            remedy="Check that it is complete and that its suffix says what it is",
-            file=path,
-        ) from error
-    raise InputError(f"files of type '{suffix}' are not read", remedy="Use csv, tsv, json, jsonl or parquet", file=path)
 
 
 def _read_journal(path: Path) -> tuple[pd.DataFrame, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -14,11 +15,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def index_judge_training_videos(judge_training_videos: Any) -> pd.DataFrame:
-    """List the annotated clips with the prompts they are judged against."""
-    from vr_pipeline.video.index import index_made_clips
+def index_judge_training_videos(judge_training_videos: Any, judge_annotations: pd.DataFrame) -> pd.DataFrame:
+    """List the annotated clips with the prompts they are judged against: clips made here, or a folder of given ones."""
+    from vr_pipeline.video.index import index_given_clips, index_made_clips
 
-    return index_made_clips(judge_training_videos)
+    if not isinstance(judge_training_videos, Mapping):
+        return index_made_clips(judge_training_videos)
+    clips = judge_annotations.drop_duplicates("video_id")
+    return index_given_clips(clips, judge_training_videos, source="judge_annotations")
 
 
 def train_judge(

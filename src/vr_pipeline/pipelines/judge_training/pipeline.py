@@ -15,7 +15,7 @@ def create_pipeline(**kwargs: Any) -> Pipeline:
         [
             Node(
                 nodes.index_judge_training_videos,
-                inputs="judge_training_videos",
+                inputs=["judge_training_videos", "judge_annotations"],
                 outputs="judge_training_video_index",
                 name="index_judge_training_videos",
             ),
