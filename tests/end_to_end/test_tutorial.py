@@ -16,22 +16,21 @@ from tests.end_to_end.conftest import ROOT, copy_project
 
 pytestmark = pytest.mark.slow
 
-BLOCK = re.compile(r"^```(\w+)(?: ([^\n]+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^(<!-- refuses -->\n)?```(\w+)(?: title=\"([^\"\n]+)\")?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def run_tutorial(text: str, folder: Path) -> list[str]:
     """Follow a page: write its files, run its commands, compare its output; what every command printed.
 
-    A block with a title is a file; ``sh`` holds commands, ``sh fails`` some that refuse; ``text`` holds beginnings of
-    lines that the commands before it printed.
+    A block with a title is a file; ``sh`` holds commands, after the comment 'refuses' some that end with an error;
+    ``text`` holds beginnings of lines that the commands before it printed.
     """
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "NO_COLOR": "1", "COLUMNS": "200"}
     programs = {"kedro": [sys.executable, "-m", "kedro"], "python": [sys.executable]}
     printed: list[str] = []
-    for language, details, content in BLOCK.findall(text):
-        title = re.fullmatch(r'title="([^"]+)"', details)
+    for refuses, language, title, content in BLOCK.findall(text):
         if title:
-            (folder / title[1]).write_text(content, encoding="utf-8")
+            (folder / title).write_text(content, encoding="utf-8")
         elif language == "sh":
             for line in content.splitlines():
                 program, *arguments = shlex.split(line)
@@ -39,7 +38,7 @@ def run_tutorial(text: str, folder: Path) -> list[str]:
                     [*programs[program], *arguments], cwd=folder, env=environment, capture_output=True, text=True
                 )
                 output = result.stdout + result.stderr
-                assert (result.returncode != 0) == (details == "fails"), f"{line}\n{output[-4000:]}"
+                assert (result.returncode != 0) == bool(refuses), f"{line}\n{output[-4000:]}"
                 assert "Traceback" not in output, output[-4000:]
                 printed.append(output)
         elif language == "text":
