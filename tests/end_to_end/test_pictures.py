@@ -1,13 +1,16 @@
-"""The graph of a finished run: previews of what it made, and what it did."""
+"""What is shown of a finished run: the graph with previews, what the run did, and where its report came from."""
 
 from __future__ import annotations
 
 import json
+import sqlite3
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.end_to_end.conftest import kedro
+
+from vr_pipeline.evaluation.report.run_lines import RUN_FILE
 
 pytestmark = pytest.mark.slow
 
@@ -67,3 +70,15 @@ def test_the_last_run_is_shown(answers: Path) -> None:
     sizes = {names[key]: dataset["size"] for key, dataset in status["datasets"].items() if key in names}
     assert sizes["videos"] > 100_000
     assert sizes["evaluation_report"] > 100_000
+
+
+def test_commit_and_run_lie_beside_the_report_and_in_mlflows_copy(demo_run: tuple[Path, str]) -> None:
+    folder = demo_run[0]
+    with sqlite3.connect(folder / "mlflow.db") as database:
+        [(run,)] = database.execute("select run_uuid from runs").fetchall()
+    page = folder / "data" / "08_reporting" / "evaluation_report.html"
+    assert run not in page.read_text()
+    assert run in (page.parent / RUN_FILE).read_text()
+    [copy] = (folder / "mlartifacts").rglob("evaluation_report.html")
+    assert f"<dt>MLflow run</dt><dd>{run}</dd>" in copy.read_text()
+    assert copy.stat().st_size < 10_000_000

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from toy_project import kedro, make_project
+from vr_pipeline.hooks.viz_status import EVENTS_FILE
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +53,23 @@ def test_a_pipe_gets_neither_colours_nor_moving_bars(finished):
         assert "\r" not in output
         assert "%|" not in output
         assert "bar of a library" not in output
+
+
+def shown_by_viz(folder: Path):
+    """What Kedro-Viz makes of the record of the last run."""
+    from kedro_viz.api.rest.responses.run_events import transform_events_to_structured_format
+
+    return transform_events_to_structured_format(json.loads((folder / EVENTS_FILE).read_text()))
+
+
+def test_the_last_run_is_left_for_the_graph(finished):
+    status = shown_by_viz(finished[0])
+    assert status.pipeline.status == "success"
+    assert len(status.nodes) == 5
+    assert {node.status for node in status.nodes.values()} == {"success"}
+    sizes = {dataset.name: dataset.size for dataset in status.datasets.values()}
+    assert sizes["clip_index"] == (finished[0] / "data" / "clip_index.parquet").stat().st_size
+    assert sizes["clips"] > 0  # a folder
 
 
 def test_mlflow_has_one_run_with_everything(finished):
@@ -288,3 +306,8 @@ def test_a_failed_run_is_recorded_with_its_error(tmp_path):
     assert rows(folder, "select status from runs") == [("FAILED",)]
     assert "the column is missing" in dict(rows(folder, "select key, value from tags"))["error"]
     assert dict(rows(folder, "select key, value from params"))["toy.trouble"] == "input"
+    status = shown_by_viz(folder)
+    assert status.pipeline.status == "failed"
+    [failed] = [node for node in status.nodes.values() if node.status == "failed"]
+    assert "the column is missing" in failed.error.message
+    assert len(status.nodes) == 3  # two were done before, two never started
