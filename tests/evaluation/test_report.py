@@ -457,3 +457,16 @@ def test_a_clip_of_one_frame_becomes_an_image():
     assert clip.url.startswith("data:image/png;base64,")
     noise = np.random.default_rng(0).integers(0, 256, (1, 512, 512, 3), dtype=np.uint8)
     assert embed_clip(noise, fps=0.0, max_bytes=30_000).url.startswith("data:image/jpeg;base64,")
+
+
+def test_validation_says_which_checkpoint_is_the_policy_and_whether_it_helped() -> None:
+    from report_inputs import validation_log
+    from vr_pipeline.evaluation.report.findings import validation_remarks
+
+    helped, not_helped = validation_remarks({"dpo": validation_log(200, 1.5), "mpo": validation_log(200, -0.5)})
+    assert helped.text.startswith("DPO is the checkpoint after step 150 of 200")
+    assert "3.50, the original 2.00" in helped.text
+    assert helped.tone == "plain"
+    assert not_helped.tone == "warning"
+    assert "did not help" in not_helped.text
+    assert validation_remarks({"mpo": validation_log(200, 1.0).iloc[:0]}) == []

@@ -59,6 +59,16 @@ def moving_square(frames: int, height: int, width: int, colour: tuple[int, int, 
     return clip
 
 
+def validation_log(steps: int, gain: float) -> pd.DataFrame:
+    """Five judged checkpoints; the last but one is the best of the trained ones."""
+    at = [0, steps // 4, steps // 2, 3 * steps // 4, steps]
+    reward = [2.0, 2.0 + gain / 2, 2.0 + gain - 0.1, 2.0 + gain, 2.0 + gain - 0.2]
+    return pd.DataFrame(
+        {"step": at, "policy": [f"p{step}" for step in at], "reward": reward, "se": 0.1, "clips": 16, "failed": 0}
+        | {"chosen": [False, False, False, True, False], "dim_all": reward}
+    )
+
+
 def training_log(steps: int, seed: int) -> pd.DataFrame:
     random = np.random.default_rng(seed)
     step = np.arange(1, steps + 1)
@@ -207,6 +217,7 @@ def report_inputs(
         "weights": weights.to_json(),
         "checklist": checklist,
         "training_logs": {"mpo": training_log(steps, 1), "dpo": training_log(steps, 2)},
+        "validation_logs": {"mpo": validation_log(steps, 1.5), "dpo": validation_log(steps, -0.5)},
         "prompt_filter": {
             "read": 120,
             "kept": 48,

@@ -19,6 +19,7 @@ COLOURS = {ORIGINAL: "#8A8F94", "dpo": "#E69F00", "mpo": "#0072B2"}
 _FURTHER = ("#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 
 _PANELS = (
+    ("validation_reward", "validation reward at checkpoints", None),
     ("loss", "loss", None),
     ("implicit_accuracy", "implicit accuracy", 0.5),
     ("winner_change", "winners: error against the reference", 0.0),
@@ -100,6 +101,10 @@ def training_curves(logs: Mapping[str, pd.DataFrame]) -> Figure:
             colour = colour_of(policy, policies)
             x = log["step"].to_numpy(dtype=np.float64)
             y = log[column].to_numpy(dtype=np.float64)
+            if column == "validation_reward":
+                judged = np.isfinite(y)
+                axes.plot(x[judged], y[judged], color=colour, marker="o", markersize=4, label=NAMES.get(policy, policy))
+                continue
             smooth = running_mean(y, max(1, len(y) // 20))
             if column == "logit_p50" and _has(log, "logit_p10") and _has(log, "logit_p90"):
                 low, high = (

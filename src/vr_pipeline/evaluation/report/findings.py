@@ -299,9 +299,34 @@ def percent(value: float | None) -> str:
     return f"{100 * number:.1f} %" if math.isfinite(number) else "–"
 
 
-def training_remarks(logs: Mapping[str, pd.DataFrame]) -> list[Finding]:
-    """What the ends of the training curves say, where it is worth a sentence."""
+def validation_remarks(validations: Mapping[str, pd.DataFrame]) -> list[Finding]:
+    """Which checkpoint became the policy, and whether any was better than the original by the judge.
+
+    Args:
+        validations: judged checkpoints by policy, as :class:`vr_pipeline.schemas.ValidationLog`.
+    """
     remarks = []
+    for policy, table in sorted(validations.items()):
+        chosen, original = table[table["chosen"].astype(bool)], table[table["step"] == 0]
+        if chosen.empty or original.empty:
+            continue
+        step, reward, before = int(chosen["step"].iloc[0]), float(chosen["reward"].iloc[0]), original["reward"].iloc[0]
+        text = (
+            f"{policy_name(policy)} is the checkpoint after step {step} of {int(table['step'].max())}, with the "
+            f"highest validation reward: {plain(reward)}, the original {plain(float(before))}."
+        )
+        if reward > before:
+            remarks.append(Finding(text))
+        else:
+            remarks.append(Finding(f"{text} No checkpoint was above the original: training did not help.", "warning"))
+    return remarks
+
+
+def training_remarks(
+    logs: Mapping[str, pd.DataFrame], validations: Mapping[str, pd.DataFrame] | None = None
+) -> list[Finding]:
+    """What validation and the ends of the training curves say, where it is worth a sentence."""
+    remarks = validation_remarks(validations or {})
     for policy, log in logs.items():
         ends = log_ends(log)
         winners, losers = ends.get("winner_change"), ends.get("loser_change")

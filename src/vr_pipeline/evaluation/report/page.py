@@ -78,6 +78,7 @@ def render_report(
     prompt_filter: Mapping[str, Any],
     pair_selection: Mapping[str, Any],
     parameters: ReportParameters,
+    validation_logs: Mapping[str, pd.DataFrame] | None = None,
     judge_answers: pd.DataFrame | None = None,
     oracle_answers: pd.DataFrame | None = None,
     pairs: pd.DataFrame | None = None,
@@ -100,6 +101,7 @@ def render_report(
         prompt_filter: report of prompt_filtering; may be empty.
         pair_selection: report of pair_selection.
         parameters: what is shown.
+        validation_logs: judged checkpoints by policy, without rows where none were judged.
         judge_answers, oracle_answers: answers on the evaluation's clips; with both, the judge's bias by question and
             policy is shown.
         pairs: pairs by total reward (strategy dpo), of which those that do not dominate are shown.
@@ -136,7 +138,7 @@ def render_report(
     shown = _chosen(index, policies, parameters, limit=max(1, places // len(policies)))
     number = len(shown) * len(policies) + 2 * len(examples)
     room = max(_SMALLEST_CLIP, min(_LARGEST_CLIP, CLIPS_BYTES // max(1, number)))
-    curves, ends, training_legend = sections.training_section(training_logs, policies)
+    curves, ends, training_legend = sections.training_section(training_logs, policies, validation_logs)
     agreement = metrics.get("judge_oracle_agreement") or {}
     context = {
         "title": parameters.title,
@@ -164,7 +166,7 @@ def render_report(
         "curves": curves,
         "training_table": ends,
         "training_legend": training_legend,
-        "training_remarks": training_remarks(training_logs),
+        "training_remarks": training_remarks(training_logs, validation_logs),
         "disagreement": sections.disagreement_table(
             agreement, checklist, sections.bias_of(judge_answers, oracle_answers, index, policies), policies
         )
@@ -185,6 +187,7 @@ def render_report(
                 "Rewards by the oracle": oracle_rewards,
                 "Answers of the judge": judge_answers,
                 **{f"Training log, {policy_name(name)}": log for name, log in sorted(training_logs.items())},
+                **{f"Checkpoints, {policy_name(name)}": log for name, log in sorted((validation_logs or {}).items())},
                 "Pairs by total reward": pairs,
             },
             {"Weights": content_hash("weights", json.dumps(weights, sort_keys=True)), **(provenance or {})},

@@ -424,11 +424,19 @@ def refused_pairs(pairs: pd.DataFrame, dimensions: Sequence[str]) -> tuple[Table
     return table, failing.assign(turn=turn).sort_values("turn", kind="stable", ignore_index=True)
 
 
-def training_section(logs: Mapping[str, pd.DataFrame], policies: Sequence[str]) -> tuple[list[Chart], Table, Markup]:
-    """Curves of training with what each should look like, and the means of the first and last tenth."""
+def training_section(
+    logs: Mapping[str, pd.DataFrame], policies: Sequence[str], validations: Mapping[str, pd.DataFrame] | None = None
+) -> tuple[list[Chart], Table, Markup]:
+    """Curves of training with what each should look like, and the means of the first and last tenth.
+
+    Args:
+        logs: table of steps by policy.
+        policies: in the order of their colours.
+        validations: judged checkpoints by policy; without rows where none were judged.
+    """
     series = {name: policies.index(name) if name in policies else 1 + i for i, name in enumerate(logs)}
     logs = {name: logs[name] for name in sorted(logs, key=lambda name: (series[name], name))}
-    made = []
+    made = _validation_chart(validations or {}, series)
     for key, (title, note) in _HEALTH.items():
         lines: list[Line] = []
         for name, log in logs.items():
@@ -472,6 +480,35 @@ def training_section(logs: Mapping[str, pd.DataFrame], policies: Sequence[str]) 
         ],
     )
     return made, table, charts.legend([(series[name], policy_name(name)) for name in logs])
+
+
+def _validation_chart(validations: Mapping[str, pd.DataFrame], series: Mapping[str, int]) -> list[Chart]:
+    judged = {
+        name: validations[name]
+        for name in sorted(series, key=lambda name: series[name])
+        if name in validations and len(validations[name])
+    }
+    if not judged:
+        return []
+    lines = []
+    for name, table in judged.items():
+        x, y, se = (table[column].to_numpy(dtype=np.float64) for column in ("step", "reward", "se"))
+        lines.append(Line(series[name], x, y, policy_name(name), y - se, y + se))
+    description = "; ".join(
+        f"{policy_name(name)}: "
+        + ", ".join(
+            f"{plain(float(reward))} after step {step}"
+            for step, reward in zip(table["step"], table["reward"], strict=True)
+        )
+        for name, table in judged.items()
+    )
+    title = "Validation reward"
+    note = (
+        "Mean reward by the judge on the validation prompts, from the same seeds at every checkpoint, with its "
+        "standard error; step 0 is the original. Should rise and level off; one that falls while the loss still sinks "
+        "shows pairs learned by heart. The highest checkpoint is the policy."
+    )
+    return [Chart(title, charts.lines_chart(lines, title=title, description=description), note=note)]
 
 
 def _lines(log: pd.DataFrame, key: str, series: int, name: str) -> list[Line]:

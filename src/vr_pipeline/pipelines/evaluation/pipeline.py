@@ -97,6 +97,8 @@ def create_pipeline(**kwargs: Any) -> Pipeline:
                     "checklist",
                     "training_log_mpo",
                     "training_log_dpo",
+                    "validation_log_mpo",
+                    "validation_log_dpo",
                     "prompt_filter_report",
                     "pair_selection_report",
                     "evaluation_answers",
