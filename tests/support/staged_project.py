@@ -29,6 +29,7 @@ _FILES = {
         __pycache__/
         .run.lock
         .telemetry
+        .viz/
         data/**
         !data/raw/
         !data/raw/**

@@ -23,7 +23,7 @@ from vr_pipeline.hooks.summary import peak_memory_gib, stored_at
 from vr_pipeline.lineage.figures import flattened, numbers
 from vr_pipeline.lineage.models import model_entry, register, score_sources
 from vr_pipeline.lineage.record import RECORD_FOLDER, RunRecorder
-from vr_pipeline.lineage.runs import INPUT, OUTPUT, link_sources
+from vr_pipeline.lineage.runs import INPUT, OUTPUT, link_sources, set_tags
 from vr_pipeline.lineage.tracking import (
     CONFIGURATION_FILE,
     MlflowConfiguration,
@@ -193,15 +193,12 @@ class MlflowHook:
         record = self._recorder.finish(saved, metrics)
         inputs, outputs = self._recorder.hashes("inputs"), self._recorder.hashes("outputs")
         record["models"] = list(_models(catalog, saved, {**inputs, **outputs}))
-        for name, md5 in outputs.items():
-            self._client.set_tag(self._run_id, f"{OUTPUT}{name}", md5)
+        set_tags(self._client, self._run_id, {f"{OUTPUT}{name}": md5 for name, md5 in outputs.items()})
         with tempfile.TemporaryDirectory() as folder:
             self._recorder.write_record(Path(folder))
             self._client.log_artifacts(self._run_id, folder, RECORD_FOLDER)
         if register_models:
-            for model in register(self._client, self._run_id, record, inputs):
-                name, _, version = model.partition("/")
-                self._client.set_tag(self._run_id, f"model.{name}", version)
+            register(self._client, self._run_id, record, inputs)
 
     def _log_times(self) -> None:
         seconds = {f"seconds.{record.name}": record.seconds for record in self._nodes.records.values()}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from vr_pipeline.plain_errors import plain_errors
+from vr_pipeline.project import project_folder
 
 if TYPE_CHECKING:
     from vr_pipeline.lineage.runs import RunStore
@@ -32,7 +33,7 @@ def sync(check: bool, env: str | None, stdout: bool) -> None:
     with plain_errors():
         from vr_pipeline.lineage.project import followed_environments, open_project, refuse_shared_places, stages_file
 
-        project = Path.cwd()
+        project = project_folder()
         environments = [env] if env else followed_environments(project)
         followed = list(dict.fromkeys([*followed_environments(project), *environments]))
         derived = {name: open_project(project, name) for name in followed}
@@ -139,7 +140,8 @@ def reproduce(what: str, folder: Path | None, keep: bool, stop_early: bool, env:
     from vr_pipeline.lineage.reproduce import report_lines
     from vr_pipeline.lineage.reproduce import reproduce as run_again
 
-    project = Path.cwd()
+    with plain_errors():
+        project = project_folder()
     place = folder.resolve() if folder else Path(tempfile.mkdtemp(prefix="reproduce-")) / "worktree"
     same = False
     try:
@@ -184,7 +186,7 @@ def upload(env: str) -> None:
         from vr_pipeline.lineage.upload import upload as send
         from vr_pipeline.lineage.upload import waiting
 
-        configuration, project = _configuration(env), Path.cwd()
+        configuration, project = _configuration(env), project_folder()
         if not configuration.is_server:
             raise InputError(
                 "runs are recorded in a file here, and there is no server to send them to",
@@ -213,9 +215,10 @@ def _configuration(env: str) -> MlflowConfiguration:
 
     from vr_pipeline.lineage.tracking import read_configuration
 
-    bootstrap_project(Path.cwd())
+    project = project_folder()
+    bootstrap_project(project)
     loader = settings.CONFIG_LOADER_CLASS(
-        conf_source=str(Path.cwd() / settings.CONF_SOURCE), env=env, **settings.CONFIG_LOADER_ARGS
+        conf_source=str(project / settings.CONF_SOURCE), env=env, **settings.CONFIG_LOADER_ARGS
     )
     return read_configuration(dict(loader["mlflow"]))
 
@@ -225,5 +228,6 @@ def _store(env: str) -> RunStore:
     from vr_pipeline.lineage.runs import RunStore
     from vr_pipeline.lineage.tracking import connect
 
-    connection = connect(_configuration(env), Path.cwd())
-    return RunStore(connection.client, connection.experiment, Path.cwd())
+    project = project_folder()
+    connection = connect(_configuration(env), project)
+    return RunStore(connection.client, connection.experiment, project)

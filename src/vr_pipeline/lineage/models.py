@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 BEST = "best"
+MODEL = "model."
+"""Prefix of tags of a run: the version of a registered model that it made or measured."""
 MD5, SCORE, SCORED_BY, RULER, CHOICE = "dvc.md5", "score", "score.source", "score.ruler", "score.choice"
 
 
@@ -87,7 +89,7 @@ def model_entry(
 
 
 def register(client: MlflowClient, run_id: str, record: Mapping[str, Any], inputs: Mapping[str, str]) -> list[str]:
-    """Register the models of a run and point the alias ``best`` where it belongs.
+    """Register the models of a run, tag the run with them, and point the alias ``best`` where it belongs.
 
     Args:
         client: of the store that has the run.
@@ -107,6 +109,7 @@ def register(client: MlflowClient, run_id: str, record: Mapping[str, Any], input
         if version is None:
             continue
         touched.append(f"{version.name}/{version.version}")
+        client.set_tag(run_id, f"{MODEL}{version.name}", version.version)
         # A validated reward, once known, is not replaced by the evaluation's.
         if entry["score"] is not None and entry["choice"] <= int(version.tags.get(CHOICE, entry["choice"])):
             tags = {SCORE: repr(entry["score"]), SCORED_BY: entry["source"], RULER: entry["ruler"]}

@@ -81,8 +81,16 @@ def link_sources(client: MlflowClient, experiment: str, run_id: str, inputs: Map
         earlier = [run for run in makers if run.info.run_id != run_id]
         if earlier:
             found[dataset] = str(earlier[0].info.run_id)
-            client.set_tag(run_id, f"{SOURCE}{dataset}", found[dataset])
+    set_tags(client, run_id, {f"{SOURCE}{dataset}": maker for dataset, maker in found.items()})
     return found
+
+
+def set_tags(client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> None:
+    """Tag a run in one call."""
+    from mlflow.entities import RunTag
+
+    if tags:
+        client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
 
 
 def _makers(client: MlflowClient, experiment: str, dataset: str, md5: str) -> list[Any]:

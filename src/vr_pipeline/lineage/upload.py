@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vr_pipeline.lineage.models import register
+from vr_pipeline.lineage.models import MODEL, register
 from vr_pipeline.lineage.record import RECORD, RECORD_FOLDER
 from vr_pipeline.lineage.runs import INPUT, SOURCE, link_sources
 from vr_pipeline.lineage.tracking import Connection
@@ -19,7 +19,7 @@ UPLOADED = "uploaded.as"
 """Tag of an offline run: the run it became on the server."""
 _FROM = "offline.run"
 _AT_ONCE = 1000
-_DERIVED = (SOURCE, "model.", UPLOADED)
+_DERIVED = (SOURCE, MODEL, UPLOADED)
 
 
 def waiting(offline: Connection) -> list[Any]:
@@ -59,9 +59,7 @@ def upload(offline: Connection, server: Connection, run: Any) -> str:
             client.log_artifacts(run_id, place)
         record = Path(folder) / RECORD_FOLDER / RECORD
         if run.info.status == "FINISHED" and record.is_file():
-            for model in register(client, run_id, json.loads(record.read_text(encoding="utf-8")), inputs):
-                name, _, version = model.partition("/")
-                client.set_tag(run_id, f"model.{name}", version)
+            register(client, run_id, json.loads(record.read_text(encoding="utf-8")), inputs)
     client.set_terminated(run_id, run.info.status, end_time=run.info.end_time)
     # Only now: whatever breaks before is done again.
     offline.client.set_tag(run.info.run_id, UPLOADED, run_id)
