@@ -80,7 +80,8 @@ def load(project: Path, environment: str | None = None) -> None:
     from kedro_viz.server import populate_data
 
     # Data that no run has made yet have no preview, which is no reason for a page of warnings.
-    logging.getLogger("kedro_viz").setLevel(logging.ERROR)
+    for name in ("kedro_viz", "kedro.validation"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     catalog, pipelines, extras = load_data(project, environment)
     populate_data(data_access_manager, catalog, pictured(pipelines), extras)
 
