@@ -82,7 +82,9 @@ def mathml(source: str, *, display: bool) -> str:
 
     latex = html.unescape(source).strip().removeprefix("\\(").removesuffix("\\)")
     latex = latex.removeprefix("\\[").removesuffix("\\]").strip()
-    return convert(latex, display="block" if display else "inline")
+    equation = convert(latex, display="block" if display else "inline")
+    # Wide equations scroll within themselves on narrow screens.
+    return f'<div class="equation">{equation}</div>' if display else equation
 
 
 _SHIM = "https://unpkg.com/iframe-worker/shim"
