@@ -161,7 +161,6 @@ def test_ten_pairs_by_keys_reach_the_table_and_the_fit(open_page, server: Server
     assert [label.choice for label in labels] == [meaning.get(key, "tie") for key in keys]
     assert [label.prompt for label in labels] == shown
     assert len({label.pair for label in labels}) == 10
-    assert {label.left for label in labels} & {label.right for label in labels} != {label.left for label in labels}
 
     table = read_preferences(journal(project), "annotations")
     assert list(table["preference"]) == ["a", "b", "a", "b", "tie", "tie", "tie", "a", "b", "a"]
@@ -175,7 +174,8 @@ def test_ten_pairs_by_keys_reach_the_table_and_the_fit(open_page, server: Server
     index = pd.read_parquet(project / "data" / "02_intermediate" / "preference_video_index.parquet")
     parameters = WeightRegressionParameters(bootstrap_samples=0, penalty=0.01, answers="probability")
     pairs, report = nodes.label_pairs(table, index, parameters)
-    assert report["preferences"] == {"a": 5, "b": 2, "tie": 3} or sum(report["preferences"].values()) == 10
+    assert report["preferences"]["tie"] == 3
+    assert report["preferences"]["a"] + report["preferences"]["b"] == 7
     preferred = set(table.loc[table["preference"] == "a", "video_id_a"])
     preferred |= set(table.loc[table["preference"] == "b", "video_id_b"])
     answers = pd.DataFrame(

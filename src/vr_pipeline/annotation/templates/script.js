@@ -214,7 +214,7 @@
         choice: choice, left: asked.left.token, seconds: seconds,
       });
       attempt = null;
-      say("Saved: " + WORDS[choice] + ".");
+      say("Saved: " + WORDS[choice] + ". " + state.done + " of " + state.total + " pairs done.");
       await render(state);
     });
   }
