@@ -207,3 +207,32 @@ def test_dvc_yaml_is_what_the_project_says():
     ]
     assert {"data/03_primary/videos": {"persist": True}} in content["stages"]["video_generation"]["outs"]
     assert {"data/08_reporting/evaluation_metrics.json": {"cache": False}} in content["stages"]["evaluation"]["metrics"]
+
+
+def test_every_shipped_environment_has_stages_of_its_own():
+    import subprocess
+    import sys
+
+    root = Path(__file__).resolve().parents[2]
+    names = sorted(path.parent.name for path in (root / "conf").glob("*/globals.yml"))
+    assert {"base", "cogvideox", "wan", "image"} <= set(names)
+    code = (
+        "import json, sys; from pathlib import Path\n"
+        "from vr_pipeline.lineage.project import open_project, refuse_shared_places\n"
+        "derived = {name: open_project(Path.cwd(), name) for name in sys.argv[1:]}\n"
+        "refuse_shared_places(derived)\n"
+        "print(json.dumps({name: project.content for name, project in derived.items()}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *names], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    contents = yaml.safe_load(done.stdout.splitlines()[-1])
+    for name, content in contents.items():
+        for stage in content["stages"].values():
+            assert stage["cmd"].startswith(f"kedro run --env={name} ")
+            assert stage.get("wdir") == (None if name == "base" else "../..")
+    # A generator is followed where it is used.
+    generation = {name: contents[name]["stages"]["video_generation"]["deps"] for name in ("base", "wan")}
+    assert "src/vr_pipeline/generators/wan.py" in generation["wan"]
+    assert "src/vr_pipeline/generators/wan.py" not in generation["base"]
+    assert "data/06_models/micro_world/generator" in generation["base"]
+    assert "data/06_models/micro_world/generator" not in generation["wan"]
