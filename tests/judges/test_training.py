@@ -20,6 +20,7 @@ from vr_pipeline.judges.config import JudgeTrainingParameters
 from vr_pipeline.judges.plots import judge_report_figure
 from vr_pipeline.judges.training import (
     JudgeExample,
+    StoredFrames,
     balance_weights,
     is_held_out,
     learning_rate,
@@ -332,6 +333,12 @@ def test_public_annotations_and_a_folder_of_clips_become_examples(tmp_path: Path
     assert (first.prompt, first.labels, len(first.frames)) == ("a cat", expected, 3)
     assert not any(second.labels.values())
     assert np.array_equal(second.frames, clip[:3])
+    # Without memory for them, frames are read when they are needed, and are the same.
+    stored, _ = collect_examples(table, index, folder, frames_per_second=2.0, num_frames=3, memory_mb=-1)
+    whole, _ = collect_examples(table, index, folder, frames_per_second=2.0, num_frames=3)
+    assert isinstance(stored.frames, StoredFrames)
+    assert np.array_equal(stored.read(), whole.frames)
+    assert stored.frames_per_second == pytest.approx(whole.frames_per_second)
     # The project's own form, in words.
     own = tmp_path / "own.csv"
     own.write_text("video_id,question_id,label,file,prompt\n7,q,yes,a.mp4,x\n8,q,no,b.mp4,x\n", encoding="utf-8")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,10 +16,13 @@ from vr_pipeline.checklist.schema import Checklist
 from vr_pipeline.entries import read_entries
 from vr_pipeline.errors import InputError
 from vr_pipeline.judges.answers import clip_path
-from vr_pipeline.judges.training import JudgeExample
-from vr_pipeline.video.read import VideoReadError, read_clip
+from vr_pipeline.judges.training import JudgeExample, StoredFrames
+from vr_pipeline.video.read import VideoReadError, read_clip, sample_indices
 
 logger = logging.getLogger(__name__)
+
+_CLIPS_AT_A_TIME = 64
+"""Clips read before the memory they take is counted."""
 
 
 def collect_examples(
@@ -29,6 +33,7 @@ def collect_examples(
     num_frames: int | None = None,
     frames_per_second: float | None = None,
     reader_threads: int = 2,
+    memory_mb: float = math.inf,
 ) -> list[JudgeExample]:
     """Clips with their answers.
 
@@ -39,9 +44,11 @@ def collect_examples(
         videos: the folder of clips.
         num_frames, frames_per_second: which frames are read.
         reader_threads: threads that decode.
+        memory_mb: clips are kept in memory up to about so many megabytes; the others are read whenever they are needed.
 
     Returns:
-        examples in the order of the index. Clips that do not decode are left out with a warning.
+        examples in the order of the index. Clips that do not decode are left out with a warning (those that are read
+        later were tried by the index: their first and last frame).
 
     Raises:
         InputError: an annotation names a clip that the index lacks, or a clip has two labels for one question.
@@ -77,16 +84,28 @@ def collect_examples(
     ]
 
     def read(video: str) -> Any:
+        row = by_id[video]
         try:
-            path = clip_path(videos, video, str(by_id[video]["path"]))
+            path = clip_path(videos, video, str(row["path"]))
+            if used > memory_mb * 1e6:
+                indices = sample_indices(
+                    int(row["num_frames"]), row["fps"], num_frames=num_frames, frames_per_second=frames_per_second
+                )
+                stored = StoredFrames(path, num_frames, frames_per_second)
+                return stored, row["fps"] * len(indices) / max(int(row["num_frames"]), 1) or None
             frames, indices, information = read_clip(path, num_frames=num_frames, fps=frames_per_second)
         except VideoReadError as error:
             return error
         return frames, information.fps * len(indices) / max(information.num_frames, 1) or None
 
     wanted = list(dict.fromkeys(video for video, _, _ in grouped))
+    clips: dict[str, Any] = {}
+    used = 0
     with ThreadPoolExecutor(reader_threads) as pool:
-        clips = dict(zip(wanted, pool.map(read, wanted), strict=True))
+        for start in range(0, len(wanted), _CLIPS_AT_A_TIME):
+            part = wanted[start : start + _CLIPS_AT_A_TIME]
+            clips |= zip(part, pool.map(read, part), strict=True)
+            used += sum(getattr(clips[video][0], "nbytes", 0) for video in part if isinstance(clips[video], tuple))
     failed = {video: clip for video, clip in clips.items() if isinstance(clip, VideoReadError)}
     if failed:
         first = next(iter(failed.values()))

@@ -222,6 +222,9 @@ class JudgeTrainingParameters(Parameters):
         None, ge=1, description="At most so many frames of an annotated clip are read; null reads all."
     )
     frames_per_second: Optional[float] = Field(None, gt=0, description="Rate at which frames are read, in 1/s.")
+    memory_mb: float = Field(
+        8000.0, ge=0, description="Frames kept in memory, in megabytes; further clips are read each time they are used."
+    )
     validation_clips: int = Field(512, ge=1, description="At most so many held-out clips in validations on the way.")
 
     @model_validator(mode="after")

@@ -26,7 +26,7 @@ from vr_pipeline.identifiers import content_hash
 from vr_pipeline.judges.config import JudgeTrainingParameters
 from vr_pipeline.judges.packing import Segment
 from vr_pipeline.progress import progress_bar
-from vr_pipeline.video.read import Frames
+from vr_pipeline.video.read import Frames, read_frames
 
 if TYPE_CHECKING:
     import torch
@@ -37,13 +37,26 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class StoredFrames:
+    """Frames that are read from a file whenever they are needed, for more clips than the memory holds."""
+
+    path: Path
+    num_frames: int | None
+    frames_per_second: float | None
+
+    def read(self) -> Frames:
+        """uint8 [frames, height, width, 3]. Raises :class:`vr_pipeline.video.read.VideoReadError`."""
+        return read_frames(self.path, num_frames=self.num_frames, fps=self.frames_per_second)
+
+
 @dataclass(frozen=True, eq=False)
 class JudgeExample:
     """One clip under one prompt with known answers.
 
     Attributes:
         video_id: the clip; all examples of one clip fall on the same side of the validation split.
-        frames: uint8 [frames, height, width, 3].
+        frames: uint8 [frames, height, width, 3], or where they are read from.
         prompt: what ``[[prompt]]`` stands for.
         labels: question_id -> yes.
         caption: a text the clip can be described by, or empty.
@@ -54,13 +67,17 @@ class JudgeExample:
     """
 
     video_id: str
-    frames: Frames
+    frames: Frames | StoredFrames
     prompt: str
     labels: Mapping[str, bool]
     caption: str = ""
     frames_per_second: float | None = None
     split: str = ""
     source: str = ""
+
+    def read(self) -> Frames:
+        """The frames themselves."""
+        return self.frames.read() if isinstance(self.frames, StoredFrames) else self.frames
 
 
 @dataclass(frozen=True, eq=False)
@@ -260,6 +277,7 @@ class _Run:
         self.yes, self.no = self._target("Yes", self.judge.yes_ids), self._target("No", self.judge.no_ids)
         self.balance = balance_weights(self.training, self.question_ids)
         self.prepared: dict[int, PreparedClip] = {}
+        self.prepared_bytes = 0
         self.order = np.random.default_rng(parameters.seed)
         self.passes = 0
 
@@ -510,11 +528,13 @@ class _Run:
 
     def _prepared(self, number: int, example: JudgeExample) -> PreparedClip:
         if number not in self.prepared:
-            clip = self.judge.prepare(example.frames, example.frames_per_second)
-            # Small clips are prepared once; large ones would fill the memory.
-            if sum(array.nbytes for array in clip.vision.values()) > 1_000_000:
+            clip = self.judge.prepare(example.read(), example.frames_per_second)
+            # Small clips are prepared once, as long as the memory meant for clips holds them.
+            size = sum(array.nbytes for array in clip.vision.values())
+            if size > 1_000_000 or self.prepared_bytes + size > self.parameters.memory_mb * 1e6:
                 return clip
             self.prepared[number] = clip
+            self.prepared_bytes += size
         return self.prepared[number]
 
     def _answers(self, examples: Sequence[JudgeExample]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -526,7 +546,7 @@ class _Run:
             rates = [example.frames_per_second for example in part]
             with self._precision():
                 answered = self.judge.answer(
-                    [example.frames for example in part],
+                    [example.read() for example in part],
                     texts,
                     [example.prompt for example in part],
                     frames_per_second=rates if all(rates) else None,  # type: ignore[arg-type]

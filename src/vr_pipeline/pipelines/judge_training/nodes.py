@@ -44,6 +44,7 @@ def train_judge(
         judge_training_videos,
         num_frames=parameters.num_frames,
         frames_per_second=parameters.frames_per_second,
+        memory_mb=parameters.memory_mb,
     )
     folder = Path(parameters.checkpoint_folder) if parameters.checkpoint_folder else None
     judge = train(examples, checklist, parameters, checkpoint_folder=folder)
