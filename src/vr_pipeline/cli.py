@@ -106,16 +106,29 @@ def _report(error: BaseException, *, verbose: bool) -> NoReturn:
 
     account = explain(error)
     logger.debug("The run failed", exc_info=error)
-    if verbose or (account is None and not isinstance(error, KeyboardInterrupt)):
-        click.echo("".join(traceback.format_exception(error)), err=True)
+    log = _log_file()
     if isinstance(error, KeyboardInterrupt):
         account = "The run was stopped."
+    # What went wrong in the program itself is for those who mend it: in the log, or here if there is none yet.
+    if verbose or (account is None and log is None):
+        click.echo("".join(traceback.format_exception(error)), err=True)
+    elif account is None:
+        account = (
+            f"The run failed: {type(error).__name__}: {error}\nThis looks like an error of the program. "
+            f"{_as_typed(log or '')} says where it happened; --verbose shows it here."
+        )
     click.secho(account or f"The run failed: {type(error).__name__}: {error}", fg="red", err=True)
     resume_from = next((getattr(link, RESUME_FROM) for link in causes(error) if hasattr(link, RESUME_FROM)), None)
     if resume_from is not None:
         click.echo(f"To go on where it stopped: {resume_command(sys.argv, resume_from)}", err=True)
     interrupted = any(isinstance(link, KeyboardInterrupt) for link in causes(error))
     sys.exit(_INTERRUPTED if interrupted else 1)
+
+
+def _log_file() -> str | None:
+    """The file that gets everything, once the project's logging is set up."""
+    handlers = logging.getLogger("vr_pipeline").handlers
+    return next((handler.baseFilename for handler in handlers if isinstance(handler, logging.FileHandler)), None)
 
 
 def resume_command(arguments: Sequence[str], nodes: Sequence[str]) -> str:

@@ -153,7 +153,8 @@ def failures(tmp_path_factory) -> dict[str, tuple[int, str]]:
         "both": ["--pipeline=toy", "--pipelines=toy"],
         "env": ["--env=nowhere"],
     }
-    return dict(zip(cases, outcomes(folder, *cases.values()), strict=True))
+    results = dict(zip(cases, outcomes(folder, *cases.values()), strict=True))
+    return {**results, "log": (0, (folder / "logs" / "vr_pipeline.log").read_text())}
 
 
 def test_an_input_error_is_one_paragraph_and_a_command(failures):
@@ -178,11 +179,16 @@ def test_a_table_that_breaks_its_schema_names_column_rule_and_rows(failures):
     assert "Traceback" not in text
 
 
-def test_errors_of_the_program_keep_their_traceback(failures):
+def test_the_traceback_of_an_error_of_the_program_is_in_the_log(failures):
     code, text = failures["bug"]
     assert code == 1
-    assert "Traceback" in text
-    assert "ZeroDivisionError: a bug" in text
+    assert "The run failed: ZeroDivisionError: a bug" in text
+    assert "logs/vr_pipeline.log says where it happened; --verbose shows it here." in text
+    assert "--from-nodes=index_clips" in text
+    assert "Traceback" not in text
+    logged = failures["log"][1]
+    assert "Traceback" in logged
+    assert "ZeroDivisionError: a bug" in logged
 
 
 def test_typos_in_parameters_stop_before_any_work(failures):
