@@ -56,6 +56,25 @@ def test_fewer_bits(folder: Path, clips: list[np.ndarray], bits: str, layer: str
     assert ((outside >= 0) & (outside <= 1)).all()
 
 
+def test_an_adapter_of_peft_is_merged(folder: Path, clips: list[np.ndarray], tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    base: Any = load_judge({"family": "qwen2_vl", "path": str(folder), "device": "cpu"})
+    expected, _ = base.answer(clips, QUESTIONS, PROMPTS)
+    adapted = get_peft_model(base.family.model, LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False))
+    adapted.save_pretrained(tmp_path)
+    # The layers were wrapped in place: the judge in memory answers with the adapter.
+    with_adapter, _ = base.answer(clips, QUESTIONS, PROMPTS)
+    settings = {"family": "qwen2_vl", "path": str(folder), "device": "cpu", "adapter": str(tmp_path)}
+    merged: Any = load_judge(settings)
+    p_yes, _ = merged.answer(clips, QUESTIONS, PROMPTS)
+    np.testing.assert_allclose(p_yes, with_adapter, atol=1e-5)
+    assert np.abs(p_yes - expected).max() > 1e-3
+    assert merged.identity != base.identity
+    with pytest.raises(InputError, match="there is no adapter"):
+        load_judge(settings | {"adapter": str(tmp_path / "none")})
+
+
 def test_settings_that_do_not_fit_are_refused(folder: Path) -> None:
     with pytest.raises(ValidationError, match="quantised model cannot be trained"):
         JudgeTrainingParameters.model_validate(

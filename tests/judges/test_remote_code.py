@@ -193,6 +193,55 @@ def test_a_saved_judge_brings_its_code_and_undefined_buffers_are_computed(
     assert np.array_equal(again.answer(clips, QUESTIONS, PROMPTS)[0], expected)
 
 
+@pytest.mark.parametrize("lora", [True, False])
+def test_training_with_and_without_recomputed_activations(
+    checkpoint: Path, clips: list[np.ndarray], lora: bool
+) -> None:
+    from vr_pipeline.checklist import checklist_from_mapping
+    from vr_pipeline.judges.config import JudgeTrainingParameters
+    from vr_pipeline.judges.training import JudgeExample, train_judge
+
+    sub = {"name": "s", "questions": [{"id": str(at), "text": text} for at, text in enumerate(QUESTIONS)]}
+    checklist = checklist_from_mapping(
+        {"name": "c", "modality": "video", "dimensions": [{"name": "d", "sub_dimensions": [sub]}]}
+    )
+    examples = [
+        JudgeExample(str(at), clips[at % 3], PROMPTS[at % 3], {str(q): (at + q) % 2 == 0 for q in range(5)})
+        for at in range(12)
+    ]
+    logs, changed = [], set()
+    before = {key: value.clone() for key, value in _state(checkpoint).items()}
+    for recompute in (False, True):
+        content = {
+            "start": configuration(checkpoint),
+            "lora": {"rank": 2, "target_modules": ["language_expert_query_key_value"]} if lora else None,
+            "threads": 1,
+            "steps": 2,
+            "clips_per_batch": 3,
+            "learning_rate": 1e-2,
+            "warmup_steps": 0,
+            "validate_every": 2,
+            "validation_share": 0.4,
+            "gradient_checkpointing": recompute,
+        }
+        trained = train_judge(examples, checklist, JudgeTrainingParameters.model_validate(content))
+        logs.append(trained.log)
+        after = trained.family.model.state_dict()
+        changed = {key for key in before if not np.array_equal(before[key].numpy(), after[key].numpy())}
+    np.testing.assert_allclose(logs[0]["gradient_norm"], logs[1]["gradient_norm"], rtol=1e-4)
+    assert (logs[0]["gradient_norm"] > 0).all()
+    if lora:
+        assert changed
+        assert all("query_key_value" in key for key in changed)
+    else:
+        assert any("vision.patches" in key for key in changed)
+
+
+def _state(checkpoint: Path) -> Any:
+    judge: Any = load_judge(configuration(checkpoint))
+    return judge.family.model.state_dict()
+
+
 def test_identity_covers_the_code(checkpoint: Path, tmp_path: Path) -> None:
     folder = tmp_path / "copy"
     shutil.copytree(checkpoint, folder)

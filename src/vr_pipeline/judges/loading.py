@@ -49,8 +49,25 @@ def judge_identity(parameters: JudgeParameters) -> str:
     settings = parameters.model_dump(mode="json", exclude=_NO_PART_OF_IDENTITY)
     folder = Path(parameters.path).expanduser()
     model = parameters.path if _is_hub_name(parameters) else folder_hash(folder)
-    adapter = folder_hash(Path(parameters.adapter)) if parameters.adapter else ""
-    return content_hash("judge", json.dumps(settings, sort_keys=True), model, adapter)
+    adapter = _adapter_folder(parameters)
+    return content_hash(
+        "judge", json.dumps(settings, sort_keys=True), model, folder_hash(adapter) if adapter is not None else ""
+    )
+
+
+def _adapter_folder(parameters: JudgeParameters) -> Path | None:
+    """The adapter's folder, if one is configured. Raises :class:`InputError` where there is no adapter in it."""
+    if parameters.adapter is None:
+        return None
+    folder = Path(parameters.adapter).expanduser()
+    if not (folder / "adapter_config.json").is_file():
+        raise InputError(
+            "there is no adapter in this folder",
+            remedy="Give a folder with adapter_config.json and adapter_model.safetensors",
+            file=folder,
+            field="judge.adapter",
+        )
+    return folder
 
 
 def folder_hash(folder: Path) -> str:
@@ -117,6 +134,7 @@ def load_pretrained(cls: type[Family], parameters: JudgeParameters) -> Family:
         # A bar for a model that loads in no time hides what matters.
         transformers_logging.disable_progress_bar()
     device = torch_device(parameters.device)
+    adapter = _adapter_folder(parameters)
     # The commit is given for the code too: code that a checkpoint takes from another repository, where this commit does
     # not exist, is then refused instead of being run at whatever state it is in today.
     consent: dict[str, Any] = (
@@ -137,10 +155,10 @@ def load_pretrained(cls: type[Family], parameters: JudgeParameters) -> Family:
             remedy="Install what it names, in the versions that its model card gives",
             field="judge.path",
         ) from error
-    if parameters.adapter:
+    if adapter is not None:
         from peft import PeftModel
 
-        model = PeftModel.from_pretrained(model, parameters.adapter).merge_and_unload()
+        model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
     if parameters.quantisation == "none":
         model = model.to(device)
     tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, **consent)
