@@ -253,6 +253,22 @@ def test_another_format_makes_items_stale(folder):
     pd.testing.assert_frame_equal(store.load().load("item1"), pd.DataFrame({"a": [1, 2]}))
 
 
+def test_a_manifest_from_before_an_option_existed_holds_with_its_default(folder):
+    frames = np.zeros((2, 16, 16, 3), dtype=np.uint8)
+    calls = []
+    clips = WorkPlan([WorkItem("a", "1")], lambda _, batch: calls.append(1) or [frames])
+    dataset(folder, type="video").save(clips)
+    content = json.loads((folder / MANIFEST).read_text())
+    for option in ("crf", "preset"):
+        del content["format"][option]
+    (folder / MANIFEST).write_text(json.dumps(content))
+    assert dataset(folder, type="video").load().keys == ["a"]
+    dataset(folder, type="video").save(clips)
+    assert len(calls) == 1
+    with pytest.raises(DatasetError, match="were stored as"):
+        dataset(folder, type="video", crf=5).load()
+
+
 def test_arrays_keep_shape_type_and_values(tmp_path):
     torch = pytest.importorskip("torch")
     arrays = {

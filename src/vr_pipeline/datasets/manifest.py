@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from kedro.io import AbstractDataset
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from vr_pipeline.datasets.formats import ItemFormat, VideoFormat, item_format
 from vr_pipeline.datasets.previews import ImagePreview, TablePreview, contact_sheet, spread, table_preview
@@ -69,6 +69,15 @@ class Manifest(BaseModel):
     version: Literal[1] = 1
     format: dict[str, Any]
     items: tuple[ItemRecord, ...] = ()
+
+    @field_validator("format")
+    @classmethod
+    def _with_defaults(cls, value: dict[str, Any]) -> dict[str, Any]:
+        """A format that was written before it had some option was written with that option's default."""
+        try:
+            return item_format(value).model_dump()
+        except ValidationError:
+            return value
 
     def to_text(self) -> str:
         """Deterministic JSON: items sorted by key, no times, no places."""
