@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from pathlib import Path
 
 import pandas as pd
 
 from vr_pipeline.errors import InputError
+
+_ROWS_NAMED = 8
 
 
 def read_entries(path: Path) -> tuple[pd.DataFrame, int]:
@@ -20,8 +24,7 @@ def read_entries(path: Path) -> tuple[pd.DataFrame, int]:
         raise InputError("the file does not exist", remedy="Correct the path in the catalog", file=path)
     try:
         if suffix in (".csv", ".tsv"):
-            separator = "\t" if suffix == ".tsv" else ","
-            return pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False), 2
+            return _read_separated(path, "\t" if suffix == ".tsv" else ","), 2
         if suffix == ".parquet":
             return pd.read_parquet(path), 1
         if suffix in (".jsonl", ".ndjson"):
@@ -32,6 +35,8 @@ def read_entries(path: Path) -> tuple[pd.DataFrame, int]:
             if isinstance(document, dict):  # identifier -> entry
                 document = [{"item": key, **entry} for key, entry in document.items()]
             return pd.DataFrame(document), 1
+    except InputError:
+        raise
     except (ValueError, UnicodeDecodeError, OSError, AttributeError, TypeError) as error:
         raise InputError(
             f"the file cannot be read ({type(error).__name__}: {str(error)[:200]})",
@@ -39,3 +44,56 @@ def read_entries(path: Path) -> tuple[pd.DataFrame, int]:
             file=path,
         ) from error
     raise InputError(f"files of type '{suffix}' are not read", remedy="Use csv, tsv, json, jsonl or parquet", file=path)
+
+
+def _read_separated(path: Path, separator: str) -> pd.DataFrame:
+    """A CSV or TSV file as text; rows of another length than the header are refused and not shifted or cut."""
+    content = path.read_bytes()
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"byte 0x{content[error.start]:02x} is no UTF-8 text",
+            remedy="Save the file as UTF-8",
+            file=path,
+            row=content.count(b"\n", 0, error.start) + 1,
+        ) from None
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    header: list[str] | None = None
+    rows: list[list[str]] = []
+    uneven: list[int] = []
+    while True:
+        line = reader.line_num + 1
+        try:
+            fields = next(reader)
+        except StopIteration:
+            break
+        except csv.Error as error:
+            raise InputError(
+                f"the row cannot be parsed ({error})", remedy="Close or double its quotation marks", file=path, row=line
+            ) from None
+        if not fields:
+            continue
+        if header is None:
+            header = [name.strip() for name in fields]
+            continue
+        rows.append(fields)
+        if len(fields) != len(header):
+            uneven.append(line)
+    if uneven and header is not None:
+        more = f" and {len(uneven) - _ROWS_NAMED} more" if len(uneven) > _ROWS_NAMED else ""
+        named = ", ".join(str(line) for line in uneven[:_ROWS_NAMED]) + more
+        raise InputError(
+            f"rows {named} have another number of fields than the header ({len(header)})",
+            remedy="Add or remove fields, or put texts that hold the separator between quotation marks",
+            file=path,
+            row=uneven[0],
+        )
+    if header is not None and len(header) == 1 and ";" in header[0]:
+        raise InputError(
+            "the columns are separated by semicolons",
+            remedy="Save the file with commas, or with tabs as .tsv",
+            file=path,
+            row=1,
+        )
+    return pd.DataFrame(rows, columns=header or [], dtype=str)

@@ -160,7 +160,14 @@ def test_imagerewarddb(write: Write) -> None:
     [
         ("none.csv", "prompt,video_id_a,video_id_b,preference\n", "no preferences in the file"),
         ("head.csv", "prompt,video_id_a,video_id_b\nx,1,2\n", "no column 'preference'"),
-        ("empty.csv", "", "cannot be read"),
+        ("empty.csv", "", "no preferences in the file"),
+        (
+            "long.csv",
+            "prompt,video_id_a,video_id_b,preference\nx,1,2,a\ny,1,2,a,more\nz,1,2\n",
+            "row 3: rows 3, 4 have",
+        ),
+        ("semi.csv", "prompt;video_id_a;video_id_b;preference\nx;1;2;a\n", "semicolons"),
+        ("open.csv", 'prompt,video_id_a,video_id_b,preference\n"x,1,2,a\n', "row 2: .*quotation"),
         ("prompt.csv", "prompt,video_id_a,video_id_b,preference\nx,1,2,a\n ,1,2,a\n", "row 3, field 'prompt'"),
         ("self.csv", "prompt,video_id_a,video_id_b,preference\nx,1,1,a\n", "row 2.*compared with itself"),
         ("gap.csv", "prompt,video_id_a,video_id_b,preference\nx,1,,a\n", "row 2, field 'video_id_b'"),
@@ -173,6 +180,15 @@ def test_bad_files_are_named(write: Write, name: str, content: str, message: str
     with pytest.raises(InputError, match=message) as caught:
         read_preferences(path)
     assert name in str(caught.value)
+
+
+def test_bytes_that_are_no_text_are_named_and_a_byte_order_mark_is_none(tmp_path: Path) -> None:
+    header = b"prompt, video_id_a,video_id_b,preference\n"
+    (tmp_path / "mark.csv").write_bytes(b"\xef\xbb\xbf" + header + b"x,1,2,a\n\n")
+    assert labels_of(read_preferences(tmp_path / "mark.csv")) == ["a"]
+    (tmp_path / "latin.csv").write_bytes(header + b"x,1,2,a\ncaf\xe9,1,2,a\n")
+    with pytest.raises(InputError, match=r"latin.csv, row 3: byte 0xe9.*UTF-8"):
+        read_preferences(tmp_path / "latin.csv")
 
 
 def test_bad_options_are_named(write: Write) -> None:

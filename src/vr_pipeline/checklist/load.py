@@ -40,6 +40,10 @@ def load_checklist(path: str | Path) -> Checklist:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise InputError("the checklist does not exist", remedy="Give the path of a checklist", file=path) from None
+    except OSError as error:
+        raise InputError(
+            f"the checklist cannot be read ({error.strerror})", remedy="Give the path of a YAML file", file=path
+        ) from None
     except UnicodeDecodeError as error:
         raise InputError(
             f"the checklist is not UTF-8 text (byte {error.start})", remedy="Save it as UTF-8", file=path

@@ -10,7 +10,6 @@ import click
 from vr_pipeline.plain_errors import plain_errors
 
 if TYPE_CHECKING:
-    from vr_pipeline.own_data.environment import OwnFiles
     from vr_pipeline.own_data.findings import Finding
 
 _FILE = click.Path(path_type=Path)
@@ -73,7 +72,7 @@ def init_data(
         if check_only:
             click.echo("\n".join(["The files can be used; nothing was written.", *result.summary]))
             return
-        outside = [path for path in _paths(files) if not path.resolve().is_relative_to(project)]
+        outside = [path for _, path in files.named() if not path.resolve().is_relative_to(project)]
         if copy_in:
             files = copy_files(project, env, files)
         elif outside:
@@ -112,10 +111,6 @@ def _preference_options(format: str, labels: tuple[str, ...], criterion: str | N
     if criterion is not None:
         options["criterion"] = criterion
     return options
-
-
-def _paths(files: OwnFiles) -> list[Path]:
-    return [path for path in (files.prompts, files.videos, files.preferences, files.checklist) if path is not None]
 
 
 def _tell(findings: list[Finding]) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,21 @@ class OwnFiles:
     preferences: Path | None = None
     checklist: Path | None = None
     preference_options: Mapping[str, Any] = field(default_factory=dict)
+
+    def named(self) -> list[tuple[str, Path]]:
+        """The files that are given, each with its option."""
+        named = [
+            ("--prompts", self.prompts),
+            ("--videos", self.videos),
+            ("--preferences", self.preferences),
+            ("--checklist", self.checklist),
+        ]
+        return [(option, path) for option, path in named if path is not None]
+
+    def without(self, paths: Sequence[Path]) -> OwnFiles:
+        """The same without some of the files."""
+        gone: dict[str, Any] = {option.removeprefix("--"): None for option, path in self.named() if path in paths}
+        return replace(self, **gone)
 
 
 def check_name(project: Path, env: str, base_env: str | None, *, overwrite: bool) -> None:

@@ -50,6 +50,11 @@ def check_files(project: Path, base_env: str | None, files: OwnFiles) -> Checked
         "clips and preferences": f"{_default_of(base_env)}",
         "checklist": f"{_default_of(base_env)}",
     }
+    missing = [(option, path) for option, path in files.named() if not path.exists()]
+    result.findings += [
+        Finding("error", "it does not exist", f"correct the path given with {option}", path) for option, path in missing
+    ]
+    files = files.without([path for _, path in missing])
     if files.prompts is not None:
         lines["prompts"] = _check_prompts(result, files.prompts, settings, base_env, vocabulary)
     if files.preferences is not None and files.videos is not None:
