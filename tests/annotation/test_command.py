@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -23,15 +24,18 @@ ROOT = Path(__file__).resolve().parents[2]
 OPTIONS = {"dimensions": None, "order": "random", "seed": 0, "pairs": 100, "per_prompt": 10}
 
 
+class NothingMade:
+    """The catalog of a project in which nothing was run."""
+
+    def exists(self, name: str) -> bool:
+        return False
+
+
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    import shutil
-
-    shutil.copytree(ROOT / "conf" / "base", tmp_path / "conf" / "base")
-    (tmp_path / "conf" / "local").mkdir()
-    (tmp_path / "src").mkdir()
-    shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    monkeypatch.chdir(tmp_path)
+    """A folder that passes for the project; Kedro itself is left out, which would set up logging for good."""
+    monkeypatch.setattr("vr_pipeline.project.project_folder", lambda: tmp_path)
+    monkeypatch.setattr("vr_pipeline.project.project_context", lambda env: SimpleNamespace(catalog=NothingMade()))
     return tmp_path
 
 
