@@ -86,11 +86,12 @@ def graph(folder: Path | None, env: str | None, host: str, port: int, no_browser
     The first view reads as the method: a box a pipeline, and the data that pass between them.
     """
     from vr_pipeline import graph as picture
+    from vr_pipeline.project import project_folder
 
     if folder is None:
-        picture.serve(Path.cwd(), environment=env, host=host, port=port, open_browser=not no_browser)
+        picture.serve(project_folder(), environment=env, host=host, port=port, open_browser=not no_browser)
         return
-    picture.build(Path.cwd(), folder, environment=env)
+    picture.build(project_folder(), folder, environment=env)
     click.echo(f"{folder}/index.html: serve the folder, for example by python -m http.server --directory {folder}")
 
 

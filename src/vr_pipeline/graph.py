@@ -68,6 +68,14 @@ def description(function: Any) -> str:
     return " ".join(inspect.cleandoc(function.__doc__ or "").split("\n\n")[0].split())
 
 
+def _quieten() -> None:
+    """Before Kedro-Viz is imported: what it and Kedro warn of there is not for users to mend."""
+    # Data that no run has made yet have no preview, which is no reason for a page of warnings.
+    for name in ("kedro_viz", "kedro.validation"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", message="ORJSONResponse is deprecated")
+
+
 def load(project: Path, environment: str | None = None) -> None:
     """Read the project into Kedro-Viz's repositories.
 
@@ -79,15 +87,13 @@ def load(project: Path, environment: str | None = None) -> None:
     from kedro_viz.integrations.kedro.data_loader import load_data
     from kedro_viz.server import populate_data
 
-    # Data that no run has made yet have no preview, which is no reason for a page of warnings.
-    for name in ("kedro_viz", "kedro.validation"):
-        logging.getLogger(name).setLevel(logging.ERROR)
     catalog, pipelines, extras = load_data(project, environment)
     populate_data(data_access_manager, catalog, pictured(pipelines), extras)
 
 
 def serve(project: Path, *, environment: str | None, host: str, port: int, open_browser: bool) -> None:
     """Serve the picture until interrupted."""
+    _quieten()
     import uvicorn
     from kedro_viz.api import apps
 
@@ -109,6 +115,7 @@ def build(project: Path, folder: Path, *, environment: str | None = None) -> Non
         folder: where the page goes; it may exist, what is in it from an earlier build is replaced.
         environment: of conf; None for Kedro's default.
     """
+    _quieten()
     import fsspec  # type: ignore[import-untyped]
     from kedro_viz.api.rest.responses.save_responses import save_api_responses_to_fs
     from kedro_viz.integrations.deployment.base_deployer import _HTML_DIR
