@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +51,7 @@ def run_tutorial(text: str, folder: Path) -> list[str]:
 
 def test_the_tutorial_on_own_data(tmp_path: Path) -> None:
     project = copy_project(tmp_path / "project")
+    shutil.rmtree(project / "conf" / "mydata", ignore_errors=True)  # the reader's own, if there is one
     printed = run_tutorial((ROOT / "docs" / "your_own_data.md").read_text(encoding="utf-8"), project)
     assert len(printed) == 6
     results = project / "data" / "mydata"

@@ -53,7 +53,7 @@ def project(shipped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     folder = tmp_path / "project"
     (folder / "data").mkdir(parents=True)
     (folder / "src").mkdir()
-    shutil.copytree(shipped / "conf", folder / "conf")
+    shutil.copytree(shipped / "conf", folder / "conf", ignore=shutil.ignore_patterns("mydata", "ours", "local"))
     shutil.copy(shipped / "pyproject.toml", folder)
     (folder / "data" / "06_models").symlink_to(shipped / "data" / "06_models")
     (folder / "prompts.txt").write_text("\n".join(PROMPTS))
