@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vr_pipeline.judges.frames import area_weights, fitting_size, normalise, patchify, resize_area, resize_bicubic
+from vr_pipeline.judges.frames import (
+    area_weights,
+    fitting_size,
+    normalise,
+    patchify,
+    resize_area,
+    resize_bicubic,
+    resize_lanczos,
+)
+from vr_pipeline.judges.tiles import squared
 
 
 def noise(frames: int, height: int, width: int) -> np.ndarray:
@@ -69,6 +80,61 @@ def test_images_equal_the_official_processor(size: tuple[int, int]) -> None:
     patches, grid = patchify(values, patch=14, temporal_patch=2, merge=2)
     assert list(grid) == expected["image_grid_thw"][0].tolist()
     np.testing.assert_allclose(patches, expected["pixel_values"], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("size", "tokens"), [((100, 151), 128_000), ((480, 720), 128_000), ((1100, 700), 128_000), ((480, 720), 700)]
+)
+def test_qwen_clips_have_the_official_size_and_pixels(
+    size: tuple[int, int], tokens: int, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torchvision")
+    import torch
+    from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
+
+    from tiny_judges import qwen2_vl
+    from vr_pipeline.judges.families.qwen2_vl import Qwen2VL
+
+    family: Any = qwen2_vl(tokenizer)
+    monkeypatch.setattr("vr_pipeline.judges.families.qwen2_vl._CLIP_TOKENS", 0.9 * tokens)
+    family.settings, vision = Qwen2VL.default_settings, family.model.config.vision_config
+    vision.patch_size, vision.temporal_patch_size, vision.spatial_merge_size = 14, 2, 2
+    # Of little contrast: where overshoot is cut off between its two passes, Pillow differs from torchvision.
+    clip = noise(4, *size) // 4 + 96
+    processor = Qwen2VLVideoProcessor(cap_pixels_per_frame=True, max_video_tokens=tokens)
+    frames = torch.from_numpy(clip).permute(0, 3, 1, 2)
+    official = processor(videos=[frames], do_sample_frames=False, return_tensors="np")
+    prepared = family.prepare(clip, 2.0)
+    assert prepared.vision["grid"].tolist() == official["video_grid_thw"].tolist()
+    difference = np.abs(prepared.vision["patches"] - official["pixel_values_videos"])
+    # torchvision also rounds otherwise than Pillow: by one of 255 steps, rarely by two.
+    assert difference.max() < 2.5 / 255 / min(processor.image_std)
+    assert difference.mean() < 0.5 / 255 / min(processor.image_std)
+
+
+@pytest.mark.parametrize("name", ["llava_onevision", "internvl", "smolvlm"])
+def test_other_clips_have_the_official_pixels(name: str) -> None:
+    pytest.importorskip("torchvision")
+    import torch
+    from transformers.models.internvl.video_processing_internvl import InternVLVideoProcessor
+    from transformers.models.llava_onevision.video_processing_llava_onevision import LlavaOnevisionVideoProcessor
+    from transformers.models.smolvlm.video_processing_smolvlm import SmolVLMVideoProcessor
+
+    clip = noise(3, 200, 310)
+    square = {"height": 96, "width": 96}
+    processor: Any
+    if name == "smolvlm":
+        processor = SmolVLMVideoProcessor(size={"longest_edge": 96}, max_image_size={"longest_edge": 96})
+        shown, key = squared(clip, 96, 96, resize_lanczos), "pixel_values"
+    else:
+        made = {"internvl": InternVLVideoProcessor, "llava_onevision": LlavaOnevisionVideoProcessor}
+        processor = made[name](size=square)
+        shown, key = resize_bicubic(clip, 96, 96), "pixel_values_videos"
+    frames = torch.from_numpy(clip).permute(0, 3, 1, 2)
+    official = processor(videos=[frames], do_sample_frames=False, return_tensors="np")[key][0]
+    values = normalise(shown, tuple(processor.image_mean), tuple(processor.image_std)).transpose(0, 3, 1, 2)
+    assert np.abs(values - official).max() < 2.5 / 255 / min(processor.image_std)
+    assert np.abs(values - official).mean() < 0.05 / 255 / min(processor.image_std)
 
 
 @given(st.integers(4, 3000), st.integers(4, 3000))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from pydantic import Field
 
 from vr_pipeline.judges.families.base import Family, PreparedClip, Settings
 from vr_pipeline.judges.frames import RESIZERS, fitting_size, normalise, patchify
@@ -16,10 +17,29 @@ if TYPE_CHECKING:
     import torch
 
 
+# Smallest and largest area of an image and of a clip's frame, in pixels, as published for these models.
+_IMAGE_PIXELS = (56 * 56, 1280 * 28 * 28)
+_FRAME_PIXELS = (128 * 28 * 28, 768 * 28 * 28)
+# Visual tokens of a whole clip, at most: frames of long clips are shown smaller, down to the smallest area.
+_CLIP_TOKENS = 0.9 * 128_000
+
+
+class QwenSettings(Settings):
+    """As for every family; areas that are not given are the published ones, which differ for images and clips."""
+
+    min_pixels: int | None = Field(  # type: ignore[assignment]
+        None, ge=1, description="Smallest area of a frame where the size is not fixed; null for the published one."
+    )
+    max_pixels: int | None = Field(  # type: ignore[assignment]
+        None, ge=1, description="Largest area of a frame where the size is not fixed; null for the published one."
+    )
+
+
 class Qwen2VL(Family):
     """Qwen2-VL: three position axes (time, height, width), temporal patches, neighbouring patches merged."""
 
-    default_settings = Settings(
+    settings_class = QwenSettings
+    default_settings: Settings = QwenSettings(
         before_clip="<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n<|vision_start|>",
         after_clip="<|vision_end|>",
         after_question=" Answer yes or no.<|im_end|>\n<|im_start|>assistant\n",
@@ -53,15 +73,18 @@ class Qwen2VL(Family):
     def prepare(self, frames: Frames, frames_per_second: float | None) -> PreparedClip:
         vision = self.model.config.vision_config
         settings = self.settings
+        is_image = len(frames) == 1 and settings.single_frame_is_image
         if settings.height is not None and settings.width is not None:
             size = (settings.height, settings.width)
         else:
-            size = fitting_size(
-                *frames.shape[1:3],
-                multiple=vision.patch_size * vision.spatial_merge_size,
-                min_pixels=settings.min_pixels,
-                max_pixels=settings.max_pixels,
-            )
+            multiple = vision.patch_size * vision.spatial_merge_size
+            smallest, largest = _IMAGE_PIXELS if is_image else _FRAME_PIXELS
+            largest = settings.max_pixels or largest
+            smallest = settings.min_pixels or min(smallest, largest)
+            if not is_image:
+                share = int(_CLIP_TOKENS * multiple**2) * vision.temporal_patch_size // len(frames)
+                largest = max(min(largest, share), int(1.05 * smallest))
+            size = fitting_size(*frames.shape[1:3], multiple=multiple, min_pixels=smallest, max_pixels=largest)
         resized = RESIZERS[settings.resize](frames, *size)
         patches, grid = patchify(
             normalise(resized, settings.mean, settings.std),
@@ -69,7 +92,6 @@ class Qwen2VL(Family):
             temporal_patch=vision.temporal_patch_size,
             merge=vision.spatial_merge_size,
         )
-        is_image = len(frames) == 1 and settings.single_frame_is_image
         placeholder = self.model.config.image_token_id if is_image else self.model.config.video_token_id
         visual = int(np.prod(grid)) // vision.spatial_merge_size**2
         token_ids = np.array([*self._before, *[placeholder] * visual, *self._after])

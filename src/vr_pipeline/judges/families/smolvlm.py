@@ -23,9 +23,9 @@ _TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ni
 
 
 class SmolVLMSettings(TilingSettings):
-    """As for every family, and how images differ from frames."""
+    """As for every family, with the filter of its own processors, and how images differ from frames."""
 
-    image_resize: str = Field("lanczos", pattern="^(bicubic|area|lanczos)$", description="How images are resized.")
+    resize: str = Field("lanczos", pattern="^(bicubic|area|lanczos)$", description="How frames are resized.")
     image_side_tiles: int = Field(4, ge=1, description="Tiles along the longer side of an image.")
 
 
@@ -73,7 +73,7 @@ class SmolVLM(Family):
     def _image(self, frames: Frames, tile: int) -> tuple[Any, list[str]]:
         """Tiles of an image and the texts around them."""
         settings = self.settings
-        resize = RESIZERS[settings.image_resize]
+        resize = RESIZERS[settings.resize]
         longest = tile * settings.image_side_tiles
         if not settings.tile_images:
             shown, rows, columns = squared(frames, longest, tile, resize), 0, 0
