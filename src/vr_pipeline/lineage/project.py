@@ -106,14 +106,16 @@ def project_stages(
     """
     from kedro.io.catalog_config_resolver import CatalogConfigResolver
 
-    written = dict(loader["catalog"])
+    written = {name: _without_credentials(entry) for name, entry in dict(loader["catalog"]).items()}
     resolver = CatalogConfigResolver(written, {}, {})
     entries = {name: resolver.resolve_pattern(name) for one in pipelines.values() for name in one.datasets()}
     folders = [project / "conf" / name for name in dict.fromkeys((BASE, environment))]
     configuration = Configuration(
         environment=environment,
         catalog={name: entry for name, entry in entries.items() if entry and _is_kept(entry)},
-        constants=frozenset(name for name, entry in written.items() if not _is_kept(entry)),
+        constants=frozenset(
+            name for name, entry in written.items() if isinstance(entry, Mapping) and not _is_kept(entry)
+        ),
         parameters=dict(loader["parameters"]),
         catalog_files=_files(project, folders, "catalog"),
         parameter_files=_files(project, folders, "parameters"),
@@ -132,6 +134,11 @@ def project_stages(
     up = "" if environment == BASE else "../.."
     content = to_dvc(stages.values(), curves(configuration.catalog, stages.values(), up), up)
     return ProjectStages(stages, content, configuration)
+
+
+def _without_credentials(entry: Any) -> Any:
+    """The entry without the name of its credentials, which are no part of what is stored."""
+    return {key: value for key, value in entry.items() if key != "credentials"} if isinstance(entry, Mapping) else entry
 
 
 def _is_kept(entry: Mapping[str, Any]) -> bool:
