@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+import yaml
 from kedro.io import DataCatalog, MemoryDataset
 from kedro.pipeline import Node, Pipeline
 from kedro.runner import SequentialRunner
@@ -10,6 +13,8 @@ from kedro.runner import SequentialRunner
 from vr_pipeline.errors import InputError
 from vr_pipeline.runners import DeviceRunner
 from vr_pipeline.runners.device_runner import RESUME_FROM, RunInterrupted
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def double(number: int) -> int:
@@ -108,3 +113,14 @@ def test_nothing_listens_beyond_this_machine_unless_configured():
     assert shipped.ray.dashboard_host == "127.0.0.1"
     assert shipped.ray.address is None
     assert shipped.execution.workers == 1
+
+
+@pytest.mark.parametrize("environment", ["base", "cogvideox", "cogvideox_5b", "wan", "image"])
+def test_a_route_for_training_takes_training_nodes_though_they_are_gpu_nodes_too(environment):
+    settings = yaml.safe_load((ROOT / "conf" / environment / "runner.yml").read_text())
+    training = Node(print, inputs="a", outputs="b", name="training", tags=["gpu", "train"])
+    other = Node(print, inputs="a", outputs="b", name="other", tags=["gpu"])
+    runner = DeviceRunner(routes={"train": {"backend": "torchrun", "processes": 2}})
+    runner.configure(settings)
+    assert runner.route_of(training).backend == "torchrun"
+    assert runner.route_of(other).backend == "in_process"

@@ -5,6 +5,7 @@ Source: Zhao et al. 2023, PyTorch FSDP: Experiences on Scaling Fully Sharded Dat
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,8 @@ def shard_weights(generator: Generator) -> list[Any]:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
+    # It warns of changing a denoiser's output in place, which nothing here does, at every pass.
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
     denoiser = generator.denoiser
     device = next(denoiser.parameters()).device
     mesh = init_device_mesh(device.type, (torch.distributed.get_world_size(),))
