@@ -8,6 +8,7 @@ the judge also learns to say nothing but yes and no there.
 from __future__ import annotations
 
 import copy
+import json
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -135,8 +136,6 @@ def question_report(
         of the one kind where only one occurs), calibration_error (expected, equal-width bins), calibration (the curve:
         mean p_yes, share of yes and n of each bin that is not empty, as JSON).
     """
-    import json
-
     rows = []
     edges = np.linspace(0, 1, bins + 1)[1:-1]
     for at, question in enumerate(question_ids):
@@ -565,7 +564,7 @@ class _Run:
         return nullcontext() if average is None else _Swapped(weights, average)
 
     def _state_path(self) -> Path | None:
-        return None if self.checkpoint_folder is None else self.checkpoint_folder / "training_state.pt"
+        return None if self.checkpoint_folder is None else self.checkpoint_folder / "training_state.safetensors"
 
     def _identity(self) -> str:
         labels = [
@@ -578,48 +577,57 @@ class _Run:
         import os
 
         import torch
+        from safetensors.torch import save_file
 
         path = self._state_path()
         if path is None:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
+        tensors: dict[str, torch.Tensor] = {}
+        for name, values in (("weights", weights), ("average", average or []), ("best", best[1])):
+            tensors |= {f"{name}/{at}": value.detach() for at, value in enumerate(values)}
+        groups = []
+        for number, optimiser in enumerate(optimisers):
+            stored = optimiser.state_dict()
+            groups.append(stored["param_groups"])
+            for at, entries in stored["state"].items():
+                tensors |= {f"optimiser/{number}/{at}/{key}": torch.as_tensor(entry) for key, entry in entries.items()}
+        header = {"identity": self._identity(), "step": step, "log": log, "best_value": best[0], "groups": groups}
         temporary = path.with_suffix(".tmp")
-        torch.save(
-            {
-                "identity": self._identity(),
-                "step": step,
-                "weights": [weight.detach() for weight in weights],
-                "optimisers": [optimiser.state_dict() for optimiser in optimisers],
-                "average": average,
-                "log": log,
-                "best_value": best[0],
-                "best_weights": best[1],
-            },
-            temporary,
-        )
+        # Copies, since the format refuses tensors that share memory.
+        copies = {name: tensor.to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+        save_file(copies, temporary, metadata={"state": json.dumps(header)})
         os.replace(temporary, path)
 
     def _restore(self, weights: Any, optimisers: Any, average: Any) -> tuple[int, list[dict[str, float]], Any] | None:
         """The state of an interrupted run of the same identity: the result is as if it had not been interrupted."""
         import torch
+        from safetensors import safe_open
 
         path = self._state_path()
         if path is None or not path.exists():
             return None
-        state = torch.load(path, map_location=self.family.device, weights_only=True)
-        if state["identity"] != self._identity():
-            logger.warning("The stored state of another training is ignored: %s", path)
-            return None
+        with safe_open(path, framework="pt", device=str(self.family.device)) as file:
+            header = json.loads(file.metadata()["state"])
+            if header["identity"] != self._identity():
+                logger.warning("The stored state of another training is ignored: %s", path)
+                return None
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
         with torch.no_grad():
-            for weight, stored in zip(weights, state["weights"], strict=True):
-                weight.copy_(stored)
-            if average is not None:
-                for mean, stored in zip(average, state["average"], strict=True):
-                    mean.copy_(stored)
-        for optimiser, stored in zip(optimisers, state["optimisers"], strict=True):
-            optimiser.load_state_dict(stored)
-        logger.info("Training goes on after step %d.", state["step"])
-        return state["step"] + 1, state["log"], (state["best_value"], state["best_weights"])
+            for at, weight in enumerate(weights):
+                weight.copy_(tensors[f"weights/{at}"])
+            for at, mean in enumerate(average or []):
+                mean.copy_(tensors[f"average/{at}"])
+        for number, (optimiser, groups) in enumerate(zip(optimisers, header["groups"], strict=True)):
+            state: dict[int, dict[str, torch.Tensor]] = {}
+            for name, tensor in tensors.items():
+                kind, *rest = name.split("/")
+                if kind == "optimiser" and int(rest[0]) == number:
+                    state.setdefault(int(rest[1]), {})[rest[2]] = tensor
+            optimiser.load_state_dict({"state": state, "param_groups": groups})
+        best = [tensors[f"best/{at}"] for at in range(sum(name.startswith("best/") for name in tensors))]
+        logger.info("Training goes on after step %d.", header["step"])
+        return header["step"] + 1, header["log"], (header["best_value"], best)
 
 
 class _Swapped(AbstractContextManager[None]):
