@@ -180,7 +180,7 @@ def test_one_parameter_reruns_its_stage_and_what_follows(reproduced: tuple[Path,
     shown = run(folder, "dvc", "exp", "show", "--csv")
     assert "policies.mpo.judge.total.mean" in shown
     assert "beta" in run(folder, "dvc", "params", "diff", "HEAD", "beta")
-    assert "mpo.judge" in run(folder, "dvc", "metrics", "diff", "HEAD", "beta")
+    assert "evaluation_metrics.json" in run(folder, "dvc", "metrics", "diff", "HEAD", "beta")
     pages = folder / "plots"
     run(folder, "dvc", "plots", "diff", "HEAD", "beta", "--out", str(pages))
     page = (pages / "index.html").read_text()
