@@ -33,6 +33,9 @@ RESUMED: dict[str, dict[str, object]] = {
 }
 """Trainings with an average and judged checkpoints, stopped on the way and started again."""
 
+HANDED_OVER = "handed over.safetensors"
+"""Checkpoint of a sharded training that is left as it was when it stopped."""
+
 
 @dataclass
 class Result:
@@ -56,8 +59,8 @@ def train_plainly(toy: Toy, changes: dict[str, object]) -> Result:
     return Result(generator.policy().tensors, log)
 
 
-def train_with_a_stop(toy: Toy, changes: dict[str, object], file: Path | None) -> Result:
-    """A training whose checkpoints are judged; with a file it is stopped in step 5 and started again."""
+def train_with_a_stop(toy: Toy, changes: dict[str, object], file: Path | None, *, start_again: bool = True) -> Result:
+    """A training whose checkpoints are judged; with a file it is stopped in step 5 and, if wanted, started again."""
     parameters = toy.parameters(ema_decay=0.5, checkpoint_every=2, **changes)
     result = Result({}, pd.DataFrame())
     log_row, save = preference_trainer.log_row, preference_trainer.save_checkpoint
@@ -90,14 +93,15 @@ def train_with_a_stop(toy: Toy, changes: dict[str, object], file: Path | None) -
 
     preference_trainer.save_checkpoint = saving  # type: ignore[assignment]
     try:
-        if file is not None:
+        if file is not None and not file.exists():
             preference_trainer.log_row = stopping
             try:
                 run()
             except Stopped:
                 assert file.is_file()
             preference_trainer.log_row = log_row
-        run()
+        if start_again:
+            run()
     finally:
         preference_trainer.log_row, preference_trainer.save_checkpoint = log_row, save
     return result
@@ -110,4 +114,5 @@ def run_all(folder: str) -> dict[str, Result]:
     results = {name: train_plainly(toy, changes) for name, changes in PLAIN.items()}
     for name, changes in RESUMED.items():
         results[f"{name}, resumed"] = train_with_a_stop(toy, changes, Path(folder) / f"{name}.safetensors")
+    train_with_a_stop(toy, RESUMED["sharded"], Path(folder) / HANDED_OVER, start_again=False)
     return results

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from group_training import PLAIN, RESUMED, REWARDS, Result, run_all, train_plainly, train_with_a_stop
+from group_training import HANDED_OVER, PLAIN, RESUMED, REWARDS, Result, run_all, train_plainly, train_with_a_stop
 from toy_training import Toy
 from vr_pipeline.errors import InputError
 from vr_pipeline.training import preference_trainer
@@ -37,8 +38,14 @@ def group(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str,
         start_method="spawn",
     )
     results = elastic_launch(launch, run_all)(str(folder))
-    assert sorted(path.name for path in folder.iterdir()) == ["toy.pickle"]
+    assert sorted(path.name for path in folder.iterdir()) == [HANDED_OVER, "toy.pickle"]
     return results[0], results[1]
+
+
+@pytest.fixture(scope="module")
+def handed_over(group: tuple[dict[str, Result], dict[str, Result]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint that the group left."""
+    return next(tmp_path_factory.getbasetemp().glob(f"group*/{HANDED_OVER}"))
 
 
 def largest_difference(first: Result, second: Result) -> float:
@@ -77,6 +84,16 @@ def test_stopped_and_started_again_two_processes_keep_the_best_average_of_one(
     # With weights in slices all processes are needed to make the clips of a checkpoint.
     assert other.judged == ([2, 4, 6] if name == "sharded" else [])
     assert np.abs(main.clips.astype(int) - alone.clips.astype(int)).max() <= 1
+
+
+def test_one_process_takes_up_what_two_left(toy: Toy, handed_over: Path, tmp_path: Path) -> None:
+    file = tmp_path / HANDED_OVER
+    shutil.copy(handed_over, file)
+    alone = train_with_a_stop(toy, RESUMED["sharded"], None)
+    taken_up = train_with_a_stop(toy, RESUMED["sharded"], file)
+    assert taken_up.judged == [6]
+    assert largest_difference(taken_up, alone) < 1e-5
+    np.testing.assert_allclose(taken_up.log, alone.log, rtol=1e-4, atol=1e-5)
 
 
 def test_a_step_that_cannot_be_shared_evenly_is_refused(toy: Toy) -> None:
