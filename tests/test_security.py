@@ -64,7 +64,7 @@ def test_pickled_weights_are_refused_and_never_run(tmp_path: Path, what: str, as
 
 
 def test_nothing_in_the_package_reads_pickles() -> None:
-    """Only the worker of a training launched by this very process unpickles, what that process wrote."""
+    """Only a launch of training in several processes does: parent and workers read what the other wrote, nothing else."""
     forbidden = {
         ("pickle", "load"),
         ("pickle", "loads"),
@@ -86,7 +86,7 @@ def test_nothing_in_the_package_reads_pickles() -> None:
                 found.append(path.relative_to(ROOT / "src").as_posix())
             if isinstance(node, ast.keyword) and node.arg == "allow_pickle" and getattr(node.value, "value", True):
                 found.append(path.relative_to(ROOT / "src").as_posix())
-    assert found == ["vr_pipeline/runners/torchrun_backend.py"]
+    assert set(found) == {"vr_pipeline/runners/torchrun_backend.py"}
 
 
 @pytest.mark.parametrize("name", ["../secret.mp4", "/etc/hostname", "sub/../../secret.mp4"])
