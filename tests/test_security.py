@@ -64,7 +64,7 @@ def test_pickled_weights_are_refused_and_never_run(tmp_path: Path, what: str, as
 
 
 def test_nothing_in_the_package_reads_pickles() -> None:
-    """Only a launch of training in several processes does: parent and workers read what the other wrote, nothing else."""
+    """Only a training in several processes does: launcher and workers read what the other wrote, nothing else."""
     forbidden = {
         ("pickle", "load"),
         ("pickle", "loads"),
