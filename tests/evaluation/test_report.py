@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from report_inputs import HOSTILE_PROMPT, moving_square, report_inputs
 from vr_pipeline.errors import InputError
 from vr_pipeline.evaluation.config import ReportParameters
-from vr_pipeline.evaluation.report import charts, render_report, tables
+from vr_pipeline.evaluation.report import charts, render_report, sections, tables
 from vr_pipeline.evaluation.report import page as report_page
 from vr_pipeline.evaluation.report.clips import embed_clip, encode_h264, resize
 from vr_pipeline.evaluation.report.findings import (
@@ -470,3 +470,13 @@ def test_validation_says_which_checkpoint_is_the_policy_and_whether_it_helped() 
     assert not_helped.tone == "warning"
     assert "did not help" in not_helped.text
     assert validation_remarks({"mpo": validation_log(200, 1.0).iloc[:0]}) == []
+
+
+def test_checkpoints_judged_on_one_prompt_have_no_band(inputs):
+    alone = {name: table.assign(se=math.nan) for name, table in inputs["validation_logs"].items()}
+    logs, policies = inputs["training_logs"], ["original", "dpo", "mpo"]
+    with_band = sections.training_section(logs, policies, inputs["validation_logs"])[0][0]
+    without = sections.training_section(logs, policies, alone)[0][0]
+    assert with_band.title == without.title == "Validation reward"
+    assert str(with_band.svg).count("<polygon") == 2 + str(without.svg).count("<polygon")
+    assert str(without.svg).count("<polyline") == str(with_band.svg).count("<polyline") > 0

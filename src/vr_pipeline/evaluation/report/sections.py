@@ -493,7 +493,9 @@ def _validation_chart(validations: Mapping[str, pd.DataFrame], series: Mapping[s
     lines = []
     for name, table in judged.items():
         x, y, se = (table[column].to_numpy(dtype=np.float64) for column in ("step", "reward", "se"))
-        lines.append(Line(series[name], x, y, policy_name(name), y - se, y + se))
+        # A single prompt tells nothing of the error.
+        band = (y - se, y + se) if np.isfinite(se).all() else (None, None)
+        lines.append(Line(series[name], x, y, policy_name(name), *band))
     description = "; ".join(
         f"{policy_name(name)}: "
         + ", ".join(
