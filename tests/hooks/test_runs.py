@@ -292,7 +292,7 @@ def test_stopping_ends_in_seconds_and_the_printed_command_goes_on(finished, tmp_
 def test_the_second_of_two_runs_waits_for_the_first(tmp_path):
     folder = make_project(tmp_path)
     (folder / "conf" / "local" / "mlflow.yml").write_text("enabled: false\n")
-    command = [sys.executable, "-m", "kedro", "run", "--params=toy.trouble=slow"]
+    command = [sys.executable, "-m", "kedro", "run", "--params=toy.trouble=very slow"]
     environment = {**os.environ, "PYTHONPATH": str(folder)}
     first = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     end = time.monotonic() + 60
@@ -300,7 +300,7 @@ def test_the_second_of_two_runs_waits_for_the_first(tmp_path):
         assert time.monotonic() < end, "the run did not start"
         time.sleep(0.02)
     second = kedro(folder, "run")
-    assert first.wait(timeout=5) == 0
+    assert first.wait(timeout=30) == 0
     assert second.returncode == 0
     assert "Another run is active in this project; waiting" in second.stderr
     assert "clips: 3 of 4 are there already" in second.stderr

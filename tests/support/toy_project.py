@@ -52,8 +52,8 @@ def make_clips(prompts: pd.DataFrame, parameters: ToyParameters) -> WorkPlan:
         if parameters.trouble == "kill once" and batch[0].key == "p2" and not os.path.exists("killed"):
             open("killed", "w").close()
             os.kill(os.getpid(), signal.SIGKILL)
-        if parameters.trouble == "slow":
-            time.sleep(1)
+        if parameters.trouble in ("slow", "very slow"):
+            time.sleep(1 if parameters.trouble == "slow" else 6)
         return [ItemFailure("unlucky") if item.key == "p1" else {"key": item.key} for item in batch]
 
     items = [WorkItem(key, "1") for key in prompts["prompt_id"]]
