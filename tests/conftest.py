@@ -6,11 +6,16 @@ import signal
 import sys
 
 import absl.logging
+import hypothesis
 import pytest
 
 # A shell that starts the tests in the background makes them ignore Ctrl-C, and so would every process they start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# How long an example takes says more about the machine's load than about the code.
+hypothesis.settings.register_profile("any_machine", deadline=None)
+hypothesis.settings.load_profile("any_machine")
 
 # absl, which rouge-score brings, logs to the stream that it found when it was imported, and closes it as soon as
 # logging is configured anew, as every command of Kedro does: that would be pytest's own stream.

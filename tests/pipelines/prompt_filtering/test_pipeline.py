@@ -42,7 +42,8 @@ def default_parameters() -> PromptFilteringParameters:
 
 
 def run(folder: Path, source: Path, parameters: PromptFilteringParameters, *, plot: bool = False) -> DataCatalog:
-    configuration = yaml.safe_load((CONFIGURATION / "catalog" / "prompt_filtering.yml").read_text(encoding="utf-8"))
+    text = (CONFIGURATION / "catalog" / "prompt_filtering.yml").read_text(encoding="utf-8")
+    configuration = yaml.safe_load(text.replace("${globals:data}", "data"))
     for entry in configuration.values():
         for key in entry.keys() & {"filepath", "path"}:
             entry[key] = str(folder / entry[key])
