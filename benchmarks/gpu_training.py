@@ -182,7 +182,8 @@ def calculated(name: str) -> dict[str, float]:
                 return value
 
             forward, out = operations(lambda: network(**inputs(), return_dict=False)[0], keep)
-            backward, _ = operations(lambda out=out: out.float().pow(2).mean().backward(), lambda value: value)
+            loss = out.float().pow(2).mean()
+            backward, _ = operations(loss.backward, lambda value: value)
             size = sum(storage.nbytes() for place, storage in kept.items() if place not in own)
             figures["activations_checkpointed" if checkpointing else "activations"] = size
             figures["forward"] = forward
