@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from vr_pipeline.errors import InputError
 from vr_pipeline.generators.config import VideoGenerationParameters
 from vr_pipeline.work import WorkPlan
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 def generate_videos(filtered_prompts: pd.DataFrame, parameters: VideoGenerationParameters) -> WorkPlan:
