@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from vr_pipeline.errors import InputError
 from vr_pipeline.prompts.answer_store import AnswerPlan, Answers
@@ -14,8 +15,6 @@ from vr_pipeline.prompts.decisions import Dropped, apply_scan, clean_table, deci
 from vr_pipeline.prompts.embedding_store import EmbeddingPlan, Embeddings
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from vr_pipeline.prompts.language_tasks import TaskName
 
 
