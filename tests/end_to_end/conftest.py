@@ -50,8 +50,12 @@ def run_small(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
 
 
 def data_files(folder: Path) -> dict[str, bytes]:
-    """Everything under data/, locks aside: they are empty and stay."""
-    found = (path for path in (folder / "data").rglob("*") if path.is_file() and path.suffix != ".lock")
+    """Everything under data/ that must be the same in every run.
+
+    Not locks, which are empty and stay, nor the lines beside the report that name its MLflow run.
+    """
+    files = (path for path in (folder / "data").rglob("*") if path.is_file())
+    found = (path for path in files if path.suffix != ".lock" and path.name != "evaluation_report_run.html")
     return {str(path.relative_to(folder)): path.read_bytes() for path in found}
 
 
