@@ -54,7 +54,7 @@ lint: $(INSTALLED)
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=loadgroup
+	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=loadgroup --no-loadscope-reorder
 
 viz: $(INSTALLED)
 	$(BIN)/kedro graph

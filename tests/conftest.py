@@ -27,9 +27,9 @@ absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep together, when tests run in several processes, what shares expensive fixtures.
 
-    The runs of the whole pipeline are made once for all tests in end_to_end; elsewhere a file stays in one process.
+    Tests that look at the same run of the whole pipeline stay in one process; elsewhere a file does.
     """
     for item in items:
-        folder = item.path.parent
-        group = folder if folder.name == "end_to_end" else item.path
-        item.add_marker(pytest.mark.xdist_group(str(group.relative_to(item.config.rootpath))))
+        used = getattr(item, "fixturenames", ())
+        runs = [name for name in ("small_runs", "demo_run") if name in used]
+        item.add_marker(pytest.mark.xdist_group((runs or [str(item.path.relative_to(item.config.rootpath))])[0]))
