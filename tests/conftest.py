@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from typing import Any
 
 import absl.logging
 import hypothesis
@@ -22,14 +23,18 @@ hypothesis.settings.load_profile("any_machine")
 absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 
-# First, because xdist reads the marks in its own hook of this name.
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep together, when tests run in several processes, what shares expensive fixtures.
+SHARE_RUNS = {"test_backends.py", "test_faults.py", "test_mpo_dpo.py", "test_notebooks.py", "test_pictures.py"}
+"""Files in end_to_end whose tests look at the same runs of the whole pipeline."""
 
-    Tests that look at the same run of the whole pipeline stay in one process; elsewhere a file does.
-    """
-    for item in items:
-        used = getattr(item, "fixturenames", ())
-        runs = [name for name in ("small_runs", "demo_run") if name in used]
-        item.add_marker(pytest.mark.xdist_group((runs or [str(item.path.relative_to(item.config.rootpath))])[0]))
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keep together, when tests run in several processes, what shares expensive fixtures: a file, or several."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return "shared runs" if file.rpartition("/")[2] in SHARE_RUNS else file
+
+    return ByFile(config, log)
