@@ -9,6 +9,9 @@ Three ways to make the same items, each of which takes a fixed time of one core:
 Overheads are counted by item against the bare loop, from the first item that is ready to the last. Starting Ray and
 its workers is told apart: it happens once a run.
 
+Two processes rarely run the same loop equally fast, by several per cent on a shared machine. So the same is measured
+with items that only wait: what comes on top of the wait is the runner's own.
+
 Run: ``python benchmarks/runner.py [--items 25] [--seconds 0.2]``.
 """
 
@@ -36,6 +39,17 @@ class Busy:
 
     def __call__(self, context: None, batch: Sequence[WorkItem]) -> list[dict[str, object]]:
         return [{"key": item.key, "value": spin(self.loops)} for item in batch]
+
+
+class Waiting:
+    """Makes an item by waiting, so that nothing but the runner's own work can take longer."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def __call__(self, context: None, batch: Sequence[WorkItem]) -> list[dict[str, object]]:
+        time.sleep(self.seconds * len(batch))
+        return [{"key": item.key} for item in batch]
 
 
 def spin(loops: int) -> int:
@@ -98,10 +112,11 @@ def main() -> None:
 
     items = [WorkItem(f"item{number:04}", "1") for number in range(arguments.items)]
     plan = WorkPlan(items, Busy(calibrated(arguments.seconds)), description="items")
+    waits = WorkPlan(items, Waiting(arguments.seconds), description="waits")
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
 
-        def save(name: str) -> None:
+        def save(name: str, plan: WorkPlan = plan) -> None:
             ManifestFolderDataset(path=str(root / name), format={"type": "json"}).save(plan)
 
         # In turns, so that a busy neighbour slows both alike.
@@ -111,6 +126,8 @@ def main() -> None:
         ]
         bare_item, loop_item = (min(values) / arguments.items for values in zip(*rounds, strict=True))
         second_run = timed(partial(save, "loop0"))
+        bare_wait = timed(partial(bare, waits, root / "bare waits")) / arguments.items
+        loop_wait = timed(partial(save, "loop waits", waits)) / arguments.items
 
         start = time.perf_counter()
         with connected(RayCluster(num_cpus=2, num_gpus=0)):
@@ -122,14 +139,23 @@ def main() -> None:
                 with use_loop(clock):
                     save(f"pool{workers}")
                 pool_item[workers] = clock.seconds_an_item()
+            clock = Clock(pool_loop(Execution(workers=1)))
+            with use_loop(clock):
+                save("pool waits", waits)
+            pool_wait = clock.seconds_an_item()
 
     print(f"seconds an item: bare loop {bare_item:.3f}, manifest folder {loop_item:.3f}, ", end="")
     print(f"one Ray worker {pool_item[1]:.3f}, two {pool_item[2]:.3f}; Ray started in {ray_start:.1f} s")
+    print(
+        f"items that wait: bare loop {bare_wait:.4f}, manifest folder {loop_wait:.4f}, one Ray worker {pool_wait:.4f}"
+    )
     figures = {
         "items": arguments.items,
         "seconds_an_item": bare_item,
         "overhead_in_process": loop_item / bare_item - 1,
         "overhead_one_worker": pool_item[1] / bare_item - 1,
+        "overhead_in_process_waiting": loop_wait / bare_wait - 1,
+        "overhead_one_worker_waiting": pool_wait / bare_wait - 1,
         "speed_up_two_workers": pool_item[1] / pool_item[2],
         "ratio": bare_item / pool_item[2],
         "ray_start_seconds": ray_start,
