@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 from kedro.io import AbstractDataset
 
+from vr_pipeline.datasets.folders import replacing
 from vr_pipeline.errors import InputError
 
 
@@ -27,11 +26,8 @@ class DiffusersPipelineDataset(AbstractDataset[Any, Path]):
         self.metadata = metadata
 
     def save(self, data: Any) -> None:
-        temporary = self._path.with_name(f".{self._path.name}.tmp")
-        shutil.rmtree(temporary, ignore_errors=True)
-        data.save_pretrained(temporary, safe_serialization=True)
-        shutil.rmtree(self._path, ignore_errors=True)
-        os.replace(temporary, self._path)
+        with replacing(self._path) as folder:
+            data.save_pretrained(folder, safe_serialization=True)
 
     def load(self) -> Path:
         if not self._exists():

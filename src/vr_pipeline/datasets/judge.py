@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kedro.io import AbstractDataset
+
+from vr_pipeline.datasets.folders import replacing
 
 if TYPE_CHECKING:
     from vr_pipeline.judges.training import TrainedJudge
@@ -28,17 +29,13 @@ class JudgeFolderDataset(AbstractDataset["TrainedJudge", str]):
         return str(self._path)
 
     def save(self, data: TrainedJudge) -> None:
-        temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}.tmp")
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        data.save(temporary)
-        for path in temporary.iterdir():
-            path.chmod(0o644)
-        card = self._path / "MODEL_CARD.md"
-        if card.exists():
-            shutil.copy2(card, temporary / card.name)
-        shutil.rmtree(self._path, ignore_errors=True)
-        temporary.rename(self._path)
+        with replacing(self._path) as folder:
+            data.save(folder)
+            for path in folder.iterdir():
+                path.chmod(0o644)
+            card = self._path / "MODEL_CARD.md"
+            if card.exists():
+                shutil.copy2(card, folder / card.name)
 
     def _exists(self) -> bool:
         return (self._path / "config.json").exists()

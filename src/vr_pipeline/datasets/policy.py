@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 from kedro.io import AbstractDataset
 
+from vr_pipeline.datasets.folders import replacing
 from vr_pipeline.errors import InputError
 from vr_pipeline.generators.contract import Adapter, FullWeights, Policy
 from vr_pipeline.training.model_card import model_card
@@ -39,20 +38,12 @@ class PolicyDataset(AbstractDataset[Policy, Policy]):
         self.metadata = metadata
 
     def save(self, data: Policy) -> None:
-        temporary = self._path.with_name(f".{self._path.name}.tmp")
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        if isinstance(data, Adapter):
-            _save_adapter(data, temporary)
-        else:
-            _save_full_weights(data, temporary)
-        (temporary / CARD).write_text(model_card(data), encoding="utf-8")
-        old = self._path.with_name(f".{self._path.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
-        if self._path.exists():
-            os.replace(self._path, old)
-        os.replace(temporary, self._path)
-        shutil.rmtree(old, ignore_errors=True)
+        with replacing(self._path) as folder:
+            if isinstance(data, Adapter):
+                _save_adapter(data, folder)
+            else:
+                _save_full_weights(data, folder)
+            (folder / CARD).write_text(model_card(data), encoding="utf-8")
 
     def load(self) -> Policy:
         return _load_full_weights(self._path) if (self._path / FULL_CONFIG).is_file() else _load_adapter(self._path)
