@@ -137,6 +137,7 @@ def measure(size: str, device: str, arguments: argparse.Namespace) -> dict[str, 
     import torch
 
     from vr_pipeline.judges.vlm import CachedPrefix
+    from vr_pipeline.memory import peak_memory
 
     questions = make_questions(arguments.questions)
     judge = make_judge(size, device, questions, arguments.clips)
@@ -187,7 +188,7 @@ def measure(size: str, device: str, arguments: argparse.Namespace) -> dict[str, 
         if device == "cuda":
             torch.cuda.reset_peak_memory_stats()
         shared_seconds = seconds(shared, device, arguments.repeats)
-        peak = torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else _peak_resident_mb()
+        peak = torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else peak_memory() / 2**20
         sampled = [int(at) for at in np.linspace(0, len(questions) - 1, arguments.sampled).round()]
         plain(questions[0])
         per_question, difference = [], 0.0
@@ -258,12 +259,6 @@ def main() -> None:
             torch.cuda.empty_cache()
     first = figures[sizes[0]]
     print(json.dumps(first if len(sizes) == 1 else first | {"sizes": figures}))
-
-
-def _peak_resident_mb() -> float:
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ import argparse
 import copy
 import json
 import logging
-import resource
 import statistics
 import subprocess
 import sys
@@ -36,6 +35,7 @@ from transformers.utils import logging as transformers_logging
 from vr_pipeline.generators import load_generator
 from vr_pipeline.generators.config import GeneratorParameters
 from vr_pipeline.generators.contract import ALL_PARTS, Condition, Generator, Part
+from vr_pipeline.memory import STATUS, peak_memory
 from vr_pipeline.training.config import AdapterParameters, PreferenceTrainingParameters
 from vr_pipeline.training.losses import diffusion_dpo_loss
 from vr_pipeline.training.pairs import TrainingPair
@@ -180,13 +180,9 @@ def make_step(way: str, folder: Path, parameters: PreferenceTrainingParameters) 
 
 def highest_resident_mb(*, reset: bool = False) -> float:
     """Highest resident set since the start, or since the last reset where the system can reset it."""
-    status = Path("/proc/self/status")
-    if reset and status.exists():
+    if reset and STATUS.exists():
         Path("/proc/self/clear_refs").write_text("5")
-    if status.exists():
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return peak_memory() / 2**20
 
 
 def measure_memory(way: str, folder: Path, parameters: PreferenceTrainingParameters) -> float:

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
-import sys
 import time
 from itertools import combinations
 
 import numpy as np
 import pandas as pd
 
+from vr_pipeline.memory import peak_memory
 from vr_pipeline.rewards.pairs import Strategy, select_pairs
 
 
@@ -45,12 +44,6 @@ def loop(rewards: pd.DataFrame) -> set[tuple[str, str]]:
     return chosen
 
 
-def peak_mb() -> float:
-    """Largest resident memory of this process so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 1024
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--videos", type=int, default=1_000_000)
@@ -59,7 +52,7 @@ def main() -> None:
     parser.add_argument("--loop-videos", type=int, default=20_000)
     arguments = parser.parse_args()
     table = simulate(arguments.videos, arguments.group, arguments.dimensions)
-    before = peak_mb()
+    before = peak_memory() / 2**20
     select_pairs(table.iloc[:400], "mpo")
     growth: dict[int, float] = {}
     for share in (8, 4, 2, 1):
@@ -78,7 +71,7 @@ def main() -> None:
         pairs = select_pairs(table, strategy, max_pairs_per_prompt=cap)
         seconds_of[text] = round(time.perf_counter() - start, 3)
         print(f"{text}: {seconds_of[text]:.2f} s, {len(pairs)} pairs")
-    peak = peak_mb()
+    peak = peak_memory() / 2**20
     print(f"resident memory: {before:.0f} MB with the table, {peak:.0f} MB at the peak")
     part = table.iloc[: arguments.loop_videos]
     start = time.perf_counter()

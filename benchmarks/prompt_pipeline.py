@@ -14,7 +14,6 @@ import logging
 import math
 import os
 import random
-import resource
 import subprocess
 import sys
 import tempfile
@@ -61,6 +60,7 @@ def run_pipeline(size: int) -> dict[str, Any]:
     from kedro.pipeline import Pipeline
     from kedro.runner import SequentialRunner
 
+    from vr_pipeline.memory import peak_memory
     from vr_pipeline.pipelines.prompt_filtering import create_pipeline
     from vr_pipeline.prompts.config import PromptFilteringParameters
 
@@ -94,7 +94,7 @@ def run_pipeline(size: int) -> dict[str, Any]:
         "by_node": {name: round(seconds, 2) for name, seconds in by_node.items()},
         "kept": report["kept"],
         "dropped": {step["step"]: step["dropped"] for step in report["steps"]},
-        "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+        "peak_mb": round(peak_memory() / 2**20, 1),
     }
 
 

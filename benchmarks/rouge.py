@@ -11,13 +11,13 @@ import argparse
 import json
 import math
 import os
-import resource
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 
 from prompt_pipeline import load_prompts
+from vr_pipeline.memory import peak_memory
 from vr_pipeline.prompts.rouge import available_cores, greedy_rouge_filter
 
 SIZES = (5_000, 10_000, 20_000, 50_000)
@@ -54,11 +54,11 @@ def one(size: int, workers: int) -> None:
     from vr_pipeline.prompts.rouge import greedy_rouge_scan
 
     prompts, _ = load_prompts(size)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    before = peak_memory() / 2**20
     begin, cpu_begin = time.perf_counter(), time.process_time()
     scan = greedy_rouge_scan(prompts, THRESHOLD, workers=workers)
     seconds, cpu_seconds = time.perf_counter() - begin, time.process_time() - cpu_begin
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = peak_memory() / 2**20
     figures = {"seconds": seconds, "cpu_seconds": cpu_seconds, "kept": len(scan.kept), "peak_mb": peak}
     print(json.dumps(figures | {"before_mb": before}))
 

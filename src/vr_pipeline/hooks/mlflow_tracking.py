@@ -19,7 +19,7 @@ from kedro.framework.hooks import hook_impl
 
 from vr_pipeline.errors import InputError
 from vr_pipeline.hooks.records import NodeRecordHook
-from vr_pipeline.hooks.summary import peak_memory_gib, stored_at
+from vr_pipeline.hooks.summary import stored_at
 from vr_pipeline.lineage.figures import flattened, numbers
 from vr_pipeline.lineage.models import model_entry, register, score_sources
 from vr_pipeline.lineage.record import RECORD_FOLDER, RunRecorder
@@ -31,6 +31,7 @@ from vr_pipeline.lineage.tracking import (
     first_line,
     read_configuration,
 )
+from vr_pipeline.memory import peak_memory
 
 if TYPE_CHECKING:
     from kedro.framework.context import KedroContext
@@ -202,7 +203,7 @@ class MlflowHook:
 
     def _log_times(self) -> None:
         seconds = {f"seconds.{record.name}": record.seconds for record in self._nodes.records.values()}
-        self._log_metrics({**seconds, "peak_memory_gib": peak_memory_gib()})
+        self._log_metrics({**seconds, "peak_memory_gib": peak_memory() / 2**30})
 
     def _log_dataset(self, name: str, catalog: CatalogProtocol) -> None:
         marked = mark_of(catalog, name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from time import perf_counter
@@ -12,6 +11,7 @@ import click
 from kedro.framework.hooks import hook_impl
 
 from vr_pipeline.hooks.records import NodeRecord, NodeRecordHook
+from vr_pipeline.memory import peak_memory
 
 if TYPE_CHECKING:
     from kedro.io import CatalogProtocol
@@ -36,7 +36,7 @@ class RunSummaryHook:
         seconds = perf_counter() - self._nodes.started
         lines = [
             "",
-            f"Finished {names} in {duration(seconds)}, peak memory {peak_memory_gib():.2f} GiB.",
+            f"Finished {names} in {duration(seconds)}, peak memory {peak_memory() / 2**30:.2f} GiB.",
             *node_lines(self._nodes.records.values()),
         ]
         outputs = pipeline.all_outputs()
@@ -102,13 +102,3 @@ def duration(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes} min"
     return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
-
-
-def peak_memory_gib() -> float:
-    """Largest resident memory of this process so far, GiB; 0 where the system does not tell."""
-    if sys.platform == "win32":
-        return 0.0
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**30 if sys.platform == "darwin" else peak / 2**20
