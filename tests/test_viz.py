@@ -1,4 +1,4 @@
-"""The picture of the pipelines that ``kedro graph --build`` makes: nodes, edges, layers, groups, descriptions."""
+"""The picture of the pipelines that Kedro-Viz draws: nodes, edges, layers, groups, descriptions."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -13,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kedro.pipeline import Pipeline
 
-from vr_pipeline.graph import description, pictured
+from vr_pipeline.pictured import description
 from vr_pipeline.pipeline_registry import register_pipelines
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -67,8 +69,10 @@ def test_nodes_and_edges_are_those_of_the_pipeline(build, name):
 
 
 def test_layers_stand_in_their_order(build):
+    for name in register_pipelines():
+        # Empty if the layers of the catalog contradict the order of the nodes.
+        assert graph(build, name)["layers"], name
     page = graph(build, "mpo_dpo")
-    # Empty if the layers of the catalog contradict the order of the nodes.
     assert page["layers"] == LAYERS
     assert json.loads((build / "main").read_text())["layers"] == LAYERS
     layers = {node["name"]: node.get("layer") for node in page["nodes"]}
@@ -102,11 +106,18 @@ def test_the_first_view_is_small_and_ends_in_the_results(build):
     assert "reward_weights_plot" in inside
 
 
-def test_drawing_changes_no_pipeline():
-    registry = register_pipelines()
-    for name, drawn in pictured(registry).items():
-        assert {str(node) for node in drawn.nodes} == {str(node) for node in registry[name].nodes}
-        assert drawn.outputs() == registry[name].outputs()
+def test_a_run_of_a_group_has_all_its_results():
+    for pipeline in register_pipelines().values():
+        plain = Pipeline(pipeline.nodes)
+        for group in {node.namespace for node in pipeline.nodes}:
+            run = pipeline.filter(node_namespaces=[group])
+            assert run.outputs() == plain.only_nodes_with_namespaces([group]).outputs()
+            assert run.nodes == pipeline.only_nodes_with_namespaces([group]).nodes
+
+
+def test_described_nodes_travel_to_other_processes():
+    for node in register_pipelines()["mpo_dpo"].nodes:
+        assert pickle.loads(pickle.dumps(node)).preview() == node.preview()
 
 
 def details(build: Path, name: str) -> dict[str, Any]:

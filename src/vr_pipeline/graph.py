@@ -1,14 +1,11 @@
 """The picture of the pipelines: Kedro-Viz with what this project adds, served or as a static page.
 
-Added to what ``kedro viz`` shows: results that nothing needs further (plots, reports) stand inside the box of the
-pipeline that makes them, so that the first view fits a screen and reads as the method; every node is described by the
-first paragraph of its function; and the static page has no paths of the machine that built it and asks nothing of the
-network.
+What is drawn comes from :mod:`vr_pipeline.pictured`, for ``kedro viz`` too. Added here: fewer messages, and a static
+page that has no paths of the machine that built it and asks nothing of the network.
 """
 
 from __future__ import annotations
 
-import inspect
 import json
 import logging
 import re
@@ -16,56 +13,7 @@ import shutil
 import threading
 import warnings
 import webbrowser
-from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
-
-from kedro.pipeline import Pipeline
-from kedro.pipeline.node import Node
-
-RESULTS = frozenset({"evaluation_report", "evaluation_metrics"})
-"""What the whole is for: shown in the first view although nothing needs it further."""
-
-
-class PicturedPipeline(Pipeline):
-    """A pipeline whose groups keep to themselves what nothing outside needs."""
-
-    def only_nodes_with_namespaces(self, node_namespaces: list[str]) -> Pipeline:
-        group = super().only_nodes_with_namespaces(node_namespaces)
-        needed = (self - group).inputs()
-        return _Group(group.nodes, needed=needed)
-
-
-class _Group(Pipeline):
-    def __init__(self, nodes: Iterable[Node], *, needed: set[str]) -> None:
-        super().__init__(nodes)
-        self._needed = needed
-
-    def outputs(self) -> set[str]:
-        return {name for name in super().outputs() if name in self._needed or name in RESULTS}
-
-
-def pictured(pipelines: Mapping[str, Pipeline]) -> dict[str, Pipeline]:
-    """The pipelines as they are drawn, with described nodes."""
-    with warnings.catch_warnings():
-        # Kedro calls descriptions of nodes experimental.
-        warnings.simplefilter("ignore")
-        return {
-            name: PicturedPipeline([_described(node) for node in pipeline.nodes])
-            for name, pipeline in pipelines.items()
-        }
-
-
-def _described(node: Node) -> Node:
-    from kedro.pipeline.preview_contract import TextPreview
-
-    text = description(node.func)
-    return node._copy(preview_fn=lambda: TextPreview(content=text)) if text else node
-
-
-def description(function: Any) -> str:
-    """The first paragraph of a function's documentation, on one line."""
-    return " ".join(inspect.cleandoc(function.__doc__ or "").split("\n\n")[0].split())
 
 
 def _quieten() -> None:
@@ -88,7 +36,7 @@ def load(project: Path, environment: str | None = None) -> None:
     from kedro_viz.server import populate_data
 
     catalog, pipelines, extras = load_data(project, environment)
-    populate_data(data_access_manager, catalog, pictured(pipelines), extras)
+    populate_data(data_access_manager, catalog, pipelines, extras)
 
 
 def serve(project: Path, *, environment: str | None, host: str, port: int, open_browser: bool) -> None:

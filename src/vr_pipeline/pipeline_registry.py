@@ -7,6 +7,7 @@ from kedro.pipeline import Pipeline
 
 def register_pipelines() -> dict[str, Pipeline]:
     """All pipelines; modules are imported here and not above, so that commands which run nothing start quickly."""
+    from vr_pipeline.pictured import pictured
     from vr_pipeline.pipelines import (
         checklist_inference,
         dpo_training,
@@ -29,13 +30,14 @@ def register_pipelines() -> dict[str, Pipeline]:
         "evaluation": _group("evaluation", evaluation.create_pipeline()),
     }
     mpo_dpo = sum(stages.values(), Pipeline([]))
-    return {
+    pipelines = {
         "micro_world": _group("micro_world", micro_world.create_pipeline()),
         "judge_training": _group("judge_training", judge_training.create_pipeline()),
         **stages,
         "mpo_dpo": mpo_dpo,
         "__default__": mpo_dpo,
     }
+    return {name: pictured(pipeline) for name, pipeline in pipelines.items()}
 
 
 def _group(name: str, pipeline: Pipeline) -> Pipeline:

@@ -207,7 +207,7 @@ def _catalog(project: Path, files: OwnFiles) -> dict[str, Any]:
     entries["oracle"] = {
         "type": "vr_pipeline.datasets.oracle.OracleDataset",
         "filepath": None,
-        "metadata": {"kedro-viz": {"layer": "models"}},
+        "metadata": raw,
     }
     return entries
 

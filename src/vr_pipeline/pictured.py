@@ -1,0 +1,69 @@
+"""Pipelines as Kedro-Viz should draw them: a box for each, described nodes, and few data between the boxes.
+
+The registry hands out pipelines of this kind, so that ``kedro viz run``, ``kedro viz build`` and ``kedro graph`` draw
+the same picture. Runs are not touched: Kedro's filters and sums make plain pipelines of the same nodes.
+"""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Iterable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from kedro.pipeline import Pipeline
+from kedro.pipeline.node import Node
+
+if TYPE_CHECKING:
+    from kedro.pipeline.preview_contract import TextPreview
+
+RESULTS = frozenset({"evaluation_report", "evaluation_metrics"})
+"""What the whole is for: shown in the first view although nothing needs it further."""
+
+
+class PicturedPipeline(Pipeline):
+    """A pipeline whose groups keep to themselves what nothing outside needs.
+
+    Kedro-Viz asks for the nodes of each group and draws beside its box what that group gives out. Results that nothing
+    needs further (plots, reports) would stand there too; here they stand inside the box, so that the first view fits a
+    screen and reads as the method.
+    """
+
+    def only_nodes_with_namespaces(self, node_namespaces: list[str]) -> Pipeline:
+        group = super().only_nodes_with_namespaces(node_namespaces)
+        return _Group(group.nodes, needed=(self - group).inputs())
+
+
+class _Group(Pipeline):
+    def __init__(self, nodes: Iterable[Node], *, needed: set[str]) -> None:
+        super().__init__(nodes)
+        self._needed = needed
+
+    def outputs(self) -> set[str]:
+        return {name for name in super().outputs() if name in self._needed or name in RESULTS}
+
+
+def pictured(pipeline: Pipeline) -> Pipeline:
+    """The pipeline with groups that are drawn as boxes, and with nodes that say what they do."""
+    with warnings.catch_warnings():
+        # Kedro calls descriptions of nodes experimental.
+        warnings.simplefilter("ignore")
+        return PicturedPipeline([_described(node) for node in pipeline.nodes])
+
+
+def _described(node: Node) -> Node:
+    text = description(node.func)
+    # A partial and no closure: nodes are pickled on their way to other processes.
+    return node._copy(preview_fn=partial(_preview, text)) if text else node
+
+
+def _preview(text: str) -> TextPreview:
+    from kedro.pipeline.preview_contract import TextPreview
+
+    return TextPreview(content=text)
+
+
+def description(function: Any) -> str:
+    """The first paragraph of a function's documentation, on one line."""
+    return " ".join(inspect.cleandoc(function.__doc__ or "").split("\n\n")[0].split())
