@@ -75,6 +75,7 @@ class RunRecorder:
         self.known: dict[str, Digest] = {}
         self.content: dict[str, Any] = {}
         self.code = provenance.Code()
+        self._sections: dict[str, dict[str, Any]] = {}
 
     def start(self, flat_parameters: Mapping[str, Any]) -> dict[str, Any]:
         """The record before anything has run: code, data that it begins with, settings, machine.
@@ -194,12 +195,15 @@ class RunRecorder:
         return {key: _dig(self._section(section), key) for key in keys}
 
     def _section(self, kind: str) -> dict[str, Any]:
+        """A kind of configuration as it was at the start: the loader reads the files anew at every look."""
         from kedro.config import MissingConfigException
 
-        try:
-            return dict(self.loader[kind])
-        except (MissingConfigException, KeyError):
-            return {}
+        if kind not in self._sections:
+            try:
+                self._sections[kind] = dict(self.loader[kind])
+            except (MissingConfigException, KeyError):
+                self._sections[kind] = {}
+        return self._sections[kind]
 
     def _raw_parameters(self) -> dict[str, Any]:
         """The blocks of parameters that the run uses, as written, with what the command line put in their place."""
