@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from vr_pipeline.lineage.chain import executions, trace, tree_lines
-from vr_pipeline.lineage.compare import differences, lines
+from vr_pipeline.lineage.compare import Account, differences, lines
 from vr_pipeline.lineage.page import render_page
 from vr_pipeline.lineage.runs import Run
 
@@ -117,7 +117,7 @@ def test_differences_of_two_runs():
         packages={"torch": "2", "numpy": "2"},
         code={"changed": ["src/code.py"]},
     )
-    assert lines(differences(first, second), 8) == [
+    assert lines(differences(Account(first), Account(second)), 8) == [
         "Code: 2 differ",
         "  changed files:  -> src/code.py",
         "  src/code.py: c0 -> c1",
@@ -134,8 +134,48 @@ def test_differences_of_two_runs():
         "  cpu: one -> two",
         "  package torch: 1 -> 2",
     ]
-    assert lines(differences(first, first), 8) == [
+    assert lines(differences(Account(first), Account(first)), 8) == [
         f"{subject}: the same"
         for subject in ("Code", "Parameters", "Data supplied", "Data made", "Results", "Environment")
     ]
-    assert "  and 1 more" in lines(differences(first, second), 1)
+    assert "  and 1 more" in lines(differences(Account(first), Account(second)), 1)
+
+
+def test_results_of_single_stages_differ_by_what_is_behind_them():
+    """Two scores, each by a run of its last stage alone: what was changed lies two runs before."""
+
+    def made_by(rate: float, version: str, hour: int, machine: str) -> list[Run]:
+        fit = stage({"items": "i1"}, {"model": f"m{version}"}, code=f"c{version}")
+        fit["params"] = {"conf/fit.yml": {"fit": {"rate": rate}}, "conf/catalog.yml": {"model.format": "json"}}
+        judge = stage({"model": f"m{version}"}, {"score": f"s{version}"}, code="c0")
+        return [
+            recorded(
+                f"f{version}", hour, {"fit": fit}, machine={"cpu": machine}, metrics={"model": {"model.loss": rate}}
+            ),
+            recorded(
+                f"j{version}",
+                hour + 1,
+                {"judge": judge},
+                machine={"cpu": "one"},
+                metrics={"score": {"score": rate * 2}},
+            ),
+        ]
+
+    draw = recorded("draw", 1, {"draw": stage({"raw": "r1"}, {"items": "i1"})}, machine={"cpu": "one"})
+    runs = [draw, *made_by(0.5, "1", 2, "one"), *made_by(0.7, "2", 4, "two")]
+    first, second = (Account(run, executions(trace(Store(*runs), run))) for run in (runs[2], runs[4]))
+    assert lines(differences(first, second), 8) == [
+        "Code: 1 differ",
+        "  src/code.py: c0 and c1 -> c0 and c2",
+        "Parameters: 1 differ",
+        "  fit.rate: 0.5 -> 0.7  (+0.2)",
+        "Data supplied: the same",
+        "Data made: 2 differ",
+        "  model: m1 -> m2",
+        "  score: s1 -> s2",
+        "Results: 2 differ",
+        "  model.loss: 0.5 -> 0.7  (+0.2)",
+        "  score: 1 -> 1.4  (+0.4)",
+        "Environment: 1 differ",
+        "  cpu: one -> one and two",
+    ]

@@ -7,13 +7,22 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import yaml
 
 from vr_pipeline.errors import InputError
-from vr_pipeline.lineage.tracking import MlflowConfiguration, anchored_uri, connect, read_configuration, unreachable
+from vr_pipeline.lineage.tracking import (
+    MlflowConfiguration,
+    anchored_uri,
+    connect,
+    experiment_tags,
+    read_configuration,
+    records_folder,
+    unreachable,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -24,14 +33,29 @@ def test_the_shipped_settings_are_valid_and_name_every_choice():
     assert set(shipped) == set(MlflowConfiguration.model_fields)
 
 
-def test_credentials_in_an_address_are_refused_and_not_repeated():
-    with pytest.raises(InputError, match=r"field 'tracking_uri': .*must not hold credentials") as caught:
-        read_configuration({"tracking_uri": "https://someone:secret@mlflow.example.org"})
+@pytest.mark.parametrize(
+    ("field", "address"),
+    [
+        ("tracking_uri", "https://someone:secret@mlflow.example.org"),
+        ("tracking_uri", "HTTPS://secret@mlflow.example.org"),
+        ("tracking_uri", "postgresql://someone:secret@db.example.org/mlflow"),
+        ("artifacts", "ftp://someone:secret@files.example.org/runs"),
+        ("offline_uri", "mysql+pymysql://someone:secret@db.example.org/mlflow"),
+    ],
+)
+def test_credentials_in_an_address_are_refused_and_not_repeated(field, address):
+    with pytest.raises(InputError, match=rf"field '{field}': .*must not hold credentials") as caught:
+        read_configuration({field: address})
     assert "secret" not in str(caught.value)
     assert "MLFLOW_TRACKING_PASSWORD" in str(caught.value)
     # Not only in the text: a chained error would show it in a traceback.
     assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__
+
+
+def test_the_user_of_a_database_is_no_secret():
+    address = "postgresql://someone@db.example.org/mlflow"
+    assert read_configuration({"tracking_uri": address}).tracking_uri == address
 
 
 @pytest.mark.parametrize(
@@ -77,19 +101,68 @@ def test_names_without_a_machine_and_closed_ports_are_told():
     assert unreachable(MlflowConfiguration()) == ""
 
 
-@pytest.mark.parametrize(("status", "trouble"), [(200, ""), (401, ""), (404, ""), (503, "status 503")])
-def test_any_answer_but_that_of_a_broken_server_will_do(status, trouble):
+@contextmanager
+def answering(status: int) -> Iterator[str]:
+    """The address of a server that gives this answer to everything."""
+
     class Answer(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(status)
+            self.send_header("Content-Length", "0")
             self.end_headers()
 
         def log_message(self, *arguments: object) -> None:
             pass
 
-    with http.server.HTTPServer(("127.0.0.1", 0), Answer) as server:
-        thread = threading.Thread(target=server.handle_request)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
-        found = unreachable(MlflowConfiguration(tracking_uri=f"http://127.0.0.1:{server.server_port}/", timeout=5))
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
         thread.join()
-    assert found == trouble
+
+
+@pytest.mark.parametrize(("status", "trouble"), [(200, ""), (401, ""), (404, ""), (503, "status 503")])
+def test_any_answer_but_that_of_a_broken_server_will_do(status, trouble):
+    with answering(status) as address:
+        assert unreachable(MlflowConfiguration(tracking_uri=address, timeout=5)) == trouble
+
+
+@pytest.mark.parametrize(
+    ("status", "login", "message"),
+    [
+        (401, {}, "asks for a login, and the environment has none"),
+        (401, {"USERNAME": "a", "PASSWORD": "hush"}, "refuses the login in .*USERNAME and MLFLOW_TRACKING_PASSWORD"),
+        (401, {"TOKEN": "hush"}, "refuses the login in MLFLOW_TRACKING_TOKEN"),
+        (403, {"TOKEN": "hush"}, "does not allow the login in MLFLOW_TRACKING_TOKEN to record"),
+    ],
+)
+@pytest.mark.parametrize("away", ["fail", "offline"])
+def test_a_refused_login_is_told_and_never_taken_for_a_server_that_is_away(
+    status, login, message, away, monkeypatch, tmp_path
+):
+    for name in ("USERNAME", "PASSWORD", "TOKEN"):
+        monkeypatch.delenv(f"MLFLOW_TRACKING_{name}", raising=False)
+    for name, value in login.items():
+        monkeypatch.setenv(f"MLFLOW_TRACKING_{name}", value)
+    with answering(status) as address, pytest.raises(InputError, match=message) as caught:
+        connect(MlflowConfiguration(tracking_uri=address, when_unreachable=away), tmp_path)
+    assert "hush" not in str(caught.value)
+    assert "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN" in str(caught.value)
+    assert list(tmp_path.iterdir()) == [], "nothing was recorded elsewhere"
+
+
+def test_an_experiment_in_a_copy_of_the_project_records_to_the_project(monkeypatch, tmp_path):
+    copy = tmp_path / ".dvc" / "tmp" / "exps" / "standalone" / "tmp1"
+    copy.mkdir(parents=True)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    monkeypatch.delenv("DVC_EXP_NAME", raising=False)
+    assert records_folder(copy) == copy
+    assert experiment_tags() == {}
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    monkeypatch.setenv("DVC_EXP_NAME", "beta-3")
+    monkeypatch.setenv("DVC_EXP_BASELINE_REV", "c0ffee")
+    assert records_folder(copy) == tmp_path
+    assert records_folder(tmp_path) == tmp_path
+    assert records_folder(tmp_path / "another") == tmp_path / "another", "a project inside of another is its own"
+    assert experiment_tags() == {"dvc.experiment": "beta-3", "dvc.baseline": "c0ffee"}

@@ -72,10 +72,10 @@ def _write(path: Path, project: Path, text: str, count: int, check: bool) -> boo
 @click.option("--page", type=click.Path(dir_okay=False, path_type=Path), help="Also write the graph as an HTML page.")
 @_env
 def show(what: str, page: Path | None, env: str) -> None:
-    """The chain from supplied data to WHAT: a run, a model or a file.
+    """The chain from supplied data to WHAT: a run, a model, a file or an experiment.
 
     A run is named by its identifier, the beginning of it, its name or 'latest'; a model by its name, NAME@ALIAS or
-    NAME/VERSION; a file or folder stands for the run that wrote its content.
+    NAME/VERSION; a file or folder stands for the run that wrote its content, an experiment of DVC for its last run.
     """
     with plain_errors():
         from vr_pipeline.errors import InputError
@@ -109,13 +109,18 @@ def show(what: str, page: Path | None, env: str) -> None:
 @click.option("--most", default=8, show_default=True, type=click.IntRange(1), help="Lines a subject.")
 @_env
 def diff(first: str, second: str, most: int, env: str) -> None:
-    """What differs between two runs (or models, or files): code, parameters, data, results, environment."""
+    """What differs between two runs (or models, files, experiments): code, parameters, data, results, environment.
+
+    Each is taken with all that is behind it, whichever runs made that.
+    """
     with plain_errors():
-        from vr_pipeline.lineage.compare import differences, lines
+        from vr_pipeline.lineage.chain import executions, trace
+        from vr_pipeline.lineage.compare import Account, differences, lines
 
         store = _store(env)
-        a, b = store.find(first), store.find(second)
-        click.echo(f"{a.short} ({a.name}, commit {a.commit}) -> {b.short} ({b.name}, commit {b.commit})")
+        a, b = (Account(run, executions(trace(store, run))) for run in (store.find(first), store.find(second)))
+        shown = (f"{one.run.short} ({one.run.name}, commit {one.run.commit})" for one in (a, b))
+        click.echo(" -> ".join(shown))
         click.echo("\n".join(lines(differences(a, b), most)))
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from vr_pipeline.lineage.chain import Execution
 from vr_pipeline.lineage.figures import flattened
 from vr_pipeline.lineage.runs import Run
 
@@ -36,8 +37,8 @@ class Differences:
     Args:
         code: commit, changed files, and source files that the stages ran and that differ.
         parameters: by dotted name.
-        data: inputs that no stage of the run made.
-        outputs: datasets that both runs wrote.
+        data: inputs that no stage made.
+        outputs: datasets that both sides made.
         results: metrics.
         environment: machine and packages.
     """
@@ -50,15 +51,89 @@ class Differences:
     environment: list[Change] = field(default_factory=list)
 
 
-def differences(first: Run, second: Run) -> Differences:
-    """Compare two runs by their records."""
+@dataclass(frozen=True)
+class Account:
+    """A run with everything behind it: a result is what its own stage made of what others made before.
+
+    Args:
+        run: the run.
+        chain: executions behind its results, makers first; empty to look at the run alone.
+    """
+
+    run: Run
+    chain: Sequence[Execution] = ()
+
+    def runs(self) -> list[Run]:
+        """The runs that executed them, the one that the account is about last."""
+        others = {execution.run.id: execution.run for execution in self.chain if execution.run.id != self.run.id}
+        return [*others.values(), self.run]
+
+    def stages(self) -> list[tuple[Run, dict[str, Any]]]:
+        """What is recorded of each stage; stages of the run that did not finish come last."""
+        behind = {execution.key: execution.run for execution in self.chain}
+        own = {(self.run.id, name): self.run for name in self.run.stages()}
+        return [(run, run.stages()[name]) for (_, name), run in {**behind, **own}.items()]
+
+    def entries(self, kind: str) -> Iterator[tuple[str, str, str]]:
+        """Dataset, path and hash of everything that the stages read (``deps``) or wrote (``outs``)."""
+        for _, stage in self.stages():
+            for entry in stage[kind]:
+                yield stage["datasets"].get(entry["path"], ""), str(entry["path"]), str(entry["md5"])
+
+    def sources(self) -> dict[str, str]:
+        """Source file to hash."""
+        files = {path for _, stage in self.stages() for path in stage["sources"]}
+        return _united((path, md5[:8]) for _, path, md5 in self.entries("deps") if path in files)
+
+    def supplied(self) -> dict[str, str]:
+        """Data that none of the stages made, to hash."""
+        known = {path for _, path, _ in self.entries("outs")} | set(self.sources())
+        entries = self.entries("deps")
+        return _united((dataset or path, md5[:8]) for dataset, path, md5 in entries if path not in known)
+
+    def made(self) -> dict[str, str]:
+        """Dataset that the stages made, to hash."""
+        return _united((dataset, md5[:8]) for dataset, _, md5 in self.entries("outs"))
+
+    def parameters(self) -> dict[str, Any]:
+        """What the stages were given by dotted name, with settings of catalog entries."""
+        given = [values for _, stage in self.stages() for values in stage["params"].values()]
+        blocks = {
+            **self.run.record.get("parameters", {}),
+            **{key: value for keys in given for key, value in keys.items()},
+        }
+        return {name: value for block, content in blocks.items() for name, value in flattened(content, block)}
+
+    def results(self) -> dict[str, float]:
+        """Metrics by dotted name."""
+        found = dict(self.run.record.get("metrics", {}))
+        for run, stage in self.stages():
+            written = {stage["datasets"].get(entry["path"]) for entry in stage["outs"]}
+            found |= {name: values for name, values in run.record.get("metrics", {}).items() if name in written}
+        return {name: value for values in found.values() for name, value in values.items()}
+
+    def environment(self) -> dict[str, str]:
+        """Machine and packages."""
+        return _united(pair for run in self.runs() for pair in _environment(run.record).items())
+
+
+def _united(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """The values of each name, those that differ one after the other: runs behind a result may have had their own."""
+    values: dict[str, dict[str, None]] = {}
+    for name, value in pairs:
+        values.setdefault(name, {})[value] = None
+    return {name: " and ".join(found) for name, found in values.items()}
+
+
+def differences(first: Account, second: Account) -> Differences:
+    """Compare two runs, with what is behind them, by their records."""
     return Differences(
         code=code_changes(first, second),
-        parameters=changes(_parameters(first), _parameters(second)),
-        data=changes(_raw(first), _raw(second)),
-        outputs=changes(*_shared(_outputs(first), _outputs(second))),
-        results=changes(_figures(first), _figures(second)),
-        environment=environment_changes(first.record, second.record),
+        parameters=changes(first.parameters(), second.parameters()),
+        data=changes(first.supplied(), second.supplied()),
+        outputs=changes(*_shared(first.made(), second.made())),
+        results=changes(first.results(), second.results()),
+        environment=changes(first.environment(), second.environment()),
     )
 
 
@@ -68,63 +143,33 @@ def changes(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[Change]
     return [Change(name, first.get(name), second.get(name)) for name in names if first.get(name) != second.get(name)]
 
 
-def code_changes(first: Run, second: Run) -> list[Change]:
-    """Commit, recorded changes, and source files of stages that both runs have."""
+def code_changes(first: Account, second: Account) -> list[Change]:
+    """Commit, recorded changes, and source files of stages that both sides have."""
     own = [
         {
-            "commit": run.tags.get("git.commit"),
-            "changed files": ", ".join(run.record.get("code", {}).get("changed", [])),
+            "commit": account.run.tags.get("git.commit"),
+            "changed files": ", ".join(account.run.record.get("code", {}).get("changed", [])),
         }
-        for run in (first, second)
+        for account in (first, second)
     ]
-    files = changes(*_shared(_sources(first), _sources(second)))
-    return [*changes(*own), *files]
+    return [*changes(*own), *changes(*_shared(first.sources(), second.sources()))]
 
 
 def environment_changes(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[Change]:
     """Machine and packages that differ between two records."""
-    machines = [{name: record.get("machine", {}).get(name) for name in _MACHINE} for record in (first, second)]
-    packages = [
-        {f"package {name}": version for name, version in record.get("packages", {}).items()}
-        for record in (first, second)
-    ]
-    return [*changes(*machines), *changes(*packages)]
+    return changes(_environment(first), _environment(second))
+
+
+def _environment(record: Mapping[str, Any]) -> dict[str, str]:
+    machine, packages = record.get("machine", {}), record.get("packages", {})
+    known = {name: str(machine[name]) for name in _MACHINE if name in machine}
+    return {**known, **{f"package {name}": str(version) for name, version in packages.items()}}
 
 
 def _shared(first: Mapping[str, str], second: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
     """Both sides, of names that both have."""
     names = first.keys() & second.keys()
     return {name: first[name] for name in names}, {name: second[name] for name in names}
-
-
-def _entries(run: Run, kind: str) -> Iterable[tuple[str, str, str]]:
-    """Dataset, path and hash of everything that the stages read or wrote."""
-    for stage in run.stages().values():
-        for listed in stage[kind]:
-            yield stage["datasets"].get(listed["path"], ""), str(listed["path"]), str(listed["md5"])
-
-
-def _sources(run: Run) -> dict[str, str]:
-    files = {path for stage in run.stages().values() for path in stage["sources"]}
-    return {path: md5[:8] for _, path, md5 in _entries(run, "deps") if path in files}
-
-
-def _raw(run: Run) -> dict[str, str]:
-    known = {path for _, path, _ in _entries(run, "outs")} | set(_sources(run))
-    return {dataset or path: md5[:8] for dataset, path, md5 in _entries(run, "deps") if path not in known}
-
-
-def _outputs(run: Run) -> dict[str, str]:
-    return {dataset: md5[:8] for dataset, _, md5 in _entries(run, "outs")}
-
-
-def _parameters(run: Run) -> dict[str, Any]:
-    blocks = run.record.get("parameters", {})
-    return {name: value for block, content in blocks.items() for name, value in flattened(content, block)}
-
-
-def _figures(run: Run) -> dict[str, float]:
-    return {name: value for values in run.record.get("metrics", {}).values() for name, value in values.items()}
 
 
 def _shown(value: Any) -> str:

@@ -15,6 +15,7 @@ from vr_pipeline.errors import InputError
 from vr_pipeline.lineage.hashes import digest, ignored_names
 from vr_pipeline.lineage.models import versions
 from vr_pipeline.lineage.record import PATCH, RECORD, RECORD_FOLDER
+from vr_pipeline.lineage.tracking import EXPERIMENT
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -113,10 +114,11 @@ class RunStore:
         self.get = lru_cache(maxsize=512)(self._get)
 
     def find(self, text: str) -> Run:
-        """A run by its identifier, the beginning of it, its name, ``latest``, a model or a file.
+        """A run by its identifier, the beginning of it, its name, ``latest``, a model, a file or an experiment of DVC.
 
         Models are ``name``, ``name@alias``, ``name/version`` or ``models:/...``; a bare name is its alias ``best``, or
-        the newest version. A file or folder stands for the newest run that wrote its content.
+        the newest version. A file or folder stands for the newest run that wrote its content, an experiment for the
+        last run that belongs to it.
 
         Raises:
             InputError: nothing, or more than one run, answers to the text.
@@ -128,7 +130,8 @@ class RunStore:
         runs = list(self.all())
         if text == "latest" and runs:
             return self.get(runs[0].id)
-        named = [run for run in runs if run.id == text or run.name == text]
+        named = [run for run in runs if text in {run.id, run.name}]
+        named = named or [run for run in runs if run.tags.get(EXPERIMENT) == text][:1]
         if not named and len(text) >= _SHORTEST_PREFIX:
             named = [run for run in runs if run.id.startswith(text)]
         if len(named) != 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +19,12 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 CONFIGURATION_FILE = "conf/<env>/mlflow.yml"
-_SERVER_ERROR = 500
+EXPERIMENT = "dvc.experiment"
+"""Tag of a run: the name of the DVC experiment that it belongs to."""
+_ORIGIN = "DVC_ROOT"
+_ADDRESSES = ("tracking_uri", "artifacts", "offline_uri")
+_UNAUTHORISED, _FORBIDDEN, _SERVER_ERROR = 401, 403, 500
+_LOGIN = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 
 
 class MlflowConfiguration(Parameters):
@@ -44,13 +50,15 @@ class MlflowConfiguration(Parameters):
     offline_uri: str = Field(default="sqlite:///mlflow-offline.db", description="SQLite file of runs to upload")
     timeout: float = Field(default=5.0, gt=0, description="seconds to wait for the tracking server's first answer")
 
-    @field_validator("tracking_uri")
+    @field_validator(*_ADDRESSES)
     @classmethod
     def _without_credentials(cls, value: str) -> str:
-        if "@" in urlsplit(value).netloc and value.startswith("http"):
+        # The user of a database is no secret; a server knows neither without the other.
+        address = urlsplit(value)
+        if address.password is not None or ("@" in address.netloc and address.scheme in {"http", "https"}):
             raise ValueError(
                 "an address must not hold credentials; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD "
-                "in the environment"
+                "in the environment, for databases what their client reads, such as PGPASSWORD"
             )
         return value
 
@@ -71,7 +79,7 @@ def read_configuration(settings: Mapping[str, Any]) -> MlflowConfiguration:
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
-        given = "" if field == "tracking_uri" else f" (got {first['input']!r})"
+        given = "" if field in _ADDRESSES else f" (got {first['input']!r})"
         raise InputError(
             f"{first['msg'].removeprefix('Value error, ')}{given}",
             remedy="correct the file",
@@ -102,7 +110,7 @@ def connect(configuration: MlflowConfiguration, project: Path, *, offline: bool 
 
     Args:
         configuration: which store.
-        project: where relative SQLite files and artifact folders start.
+        project: where relative SQLite files and artifact folders start; see also :func:`records_folder`.
         offline: True takes the offline store, False never does, None decides by whether the server answers.
 
     Raises:
@@ -123,17 +131,33 @@ def connect(configuration: MlflowConfiguration, project: Path, *, offline: bool 
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
+    project = records_folder(project)
     uri = anchored_uri(configuration.offline_uri if offline else configuration.tracking_uri, project)
     try:
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         experiment = _experiment(client, configuration, project, local=offline or not configuration.is_server)
     except MlflowException as error:
+        if not offline and configuration.is_server and (refused := _refused_login(error.get_http_status_code())):
+            raise InputError(
+                f"the MLflow server at {uri} {refused}",
+                remedy=f"set {_LOGIN[0]} and {_LOGIN[1]}, or {_LOGIN[2]}, in the environment",
+                file=CONFIGURATION_FILE,
+                field="tracking_uri",
+            ) from error
         raise InputError(
             f"MLflow cannot record runs at {uri} ({first_line(error)})",
-            remedy="repair or move the database, check the credentials in the environment, or set enabled: false",
+            remedy="repair or move the store, or set enabled: false",
             file=CONFIGURATION_FILE,
         ) from error
     return Connection(client, uri, experiment, offline)
+
+
+def _refused_login(status: int) -> str:
+    """What a server says of the login in the environment by a status; empty if that is not what the status is about."""
+    given = " and ".join(name for name in _LOGIN if os.environ.get(name))
+    if status == _UNAUTHORISED:
+        return f"refuses the login in {given}" if given else "asks for a login, and the environment has none"
+    return f"does not allow the login in {given or 'use'} to record runs here" if status == _FORBIDDEN else ""
 
 
 def unreachable(configuration: MlflowConfiguration) -> str:
@@ -150,6 +174,24 @@ def unreachable(configuration: MlflowConfiguration) -> str:
         reason = re.search(r"\[Errno -?\d+\] ([^'\")]+)", str(error))
         return reason[1] if reason else type(error).__name__
     return f"status {answer.status_code}" if answer.status_code >= _SERVER_ERROR else ""
+
+
+def records_folder(project: Path) -> Path:
+    """Where relative files and folders of records start: the project itself.
+
+    For experiments of ``dvc exp run --queue`` and ``--temp``, DVC copies the project below its ``.dvc/tmp`` and throws
+    the copy away afterwards. Their runs belong to the project that the copy was made of, which DVC names in DVC_ROOT.
+    """
+    origin = os.environ.get(_ORIGIN)
+    if origin and project.resolve().is_relative_to(Path(origin).resolve() / ".dvc" / "tmp"):
+        return Path(origin).resolve()
+    return project
+
+
+def experiment_tags() -> dict[str, str]:
+    """Tags that say to which experiment of DVC a run belongs; empty outside of one."""
+    name = os.environ.get("DVC_EXP_NAME")
+    return {EXPERIMENT: name, "dvc.baseline": os.environ.get("DVC_EXP_BASELINE_REV", "")} if name else {}
 
 
 def _experiment(client: MlflowClient, configuration: MlflowConfiguration, project: Path, *, local: bool) -> str:
