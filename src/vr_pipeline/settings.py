@@ -5,6 +5,7 @@ from vr_pipeline.environment import prepare_environment
 prepare_environment()
 
 from vr_pipeline.hooks import (  # noqa: E402
+    CurveHook,
     LoggingHook,
     MlflowHook,
     NodeRecordHook,
@@ -25,6 +26,7 @@ HOOKS = (
     ReportRunHook(),
     VizStatusHook(_nodes),
     MlflowHook(_nodes),
+    CurveHook(),
     _nodes,
     LoggingHook(),
     RunLockHook(),

@@ -33,7 +33,12 @@ def test_files_are_the_same_and_mlflow_has_one_run(small_runs: list[Path], tmp_p
 
     with sqlite3.connect(folder / "mlflow.db") as connection:
         assert connection.execute("select status from runs").fetchall() == [("FINISHED",)]
-        curve = connection.execute("select step from metrics where key = 'mpo/loss' order by step").fetchall()
-    assert [step for (step,) in curve] == list(range(1, 7))
+        curve = connection.execute(
+            "select step, timestamp from metrics where key = 'mpo/loss' order by step"
+        ).fetchall()
+    assert [step for step, _ in curve] == list(range(1, 7))
+    # Each step has the time at which it was done, which the table that a node leaves at its end does not tell.
+    times = [told for _, told in curve]
+    assert times == sorted(set(times)), "the curve was brought while its node ran"
     for node in ("video_generation.generate_videos", "checklist_inference.answer_checklist", "evaluation.write_report"):
         assert re.search(rf"^  {re.escape(node)} +\d+\.\d", result.stdout, re.MULTILINE), result.stdout

@@ -81,6 +81,9 @@ def test_mlflow_has_one_run_with_everything(finished):
     metrics = {(key, step): value for key, step, value in rows(folder, "select key, step, value from metrics")}
     assert metrics["evaluation_metrics.gain.mpo.judge.mean", 0] == 0.5
     assert [metrics["mpo/loss", step] for step in (1, 2)] == [0.5, 0.4]
+    # Step 1 was told while the node ran, step 2 comes from the table; neither is there twice.
+    assert rows(folder, "select count(*) from metrics where key = 'mpo/loss'") == [(2,)]
+    assert not list((folder / "logs").glob("live_curves/*"))
     assert ("mpo/accuracy", 1) in metrics
     assert ("mpo/accuracy", 2) not in metrics  # it is missing in the table
     assert metrics["seconds.train_policy", 0] > 0
@@ -308,12 +311,14 @@ def test_the_second_of_two_runs_waits_for_the_first(tmp_path):
 
 def test_a_failed_run_is_recorded_with_its_error(tmp_path):
     folder = make_project(tmp_path)
-    assert kedro(folder, "run", "--params=toy.trouble=input").returncode == 1
+    assert kedro(folder, "run", "--params=toy.trouble=training").returncode == 1
     assert rows(folder, "select status from runs") == [("FAILED",)]
-    assert "the column is missing" in dict(rows(folder, "select key, value from tags"))["error"]
-    assert dict(rows(folder, "select key, value from params"))["toy.trouble"] == "input"
+    assert "the training collapsed" in dict(rows(folder, "select key, value from tags"))["error"]
+    assert dict(rows(folder, "select key, value from params"))["toy.trouble"] == "training"
+    # The log of the training was never saved: what it told on the way is all there is of its curves.
+    assert rows(folder, "select step, value from metrics where key = 'mpo/loss'") == [(1, 0.5)]
     status = shown_by_viz(folder)
     assert status.pipeline.status == "failed"
     [failed] = [node for node in status.nodes.values() if node.status == "failed"]
-    assert "the column is missing" in failed.error.message
-    assert len(status.nodes) == 3  # two were done before, two never started
+    assert "the training collapsed" in failed.error.message
+    assert len(status.nodes) == 4  # three were done before, one never started

@@ -45,6 +45,7 @@ class Result:
     log: pd.DataFrame
     judged: list[int] = field(default_factory=list)
     written: list[int] = field(default_factory=list)
+    told: list[dict[str, float]] = field(default_factory=list)
     clips: Any = None
 
 
@@ -87,7 +88,14 @@ def train_with_a_stop(toy: Toy, changes: dict[str, object], file: Path | None, *
             return REWARDS[step]
 
         result.log = train_on_pairs(
-            generator, toy.pairs, toy.latents, toy.conditions, parameters, checkpoint=file, validate=judge
+            generator,
+            toy.pairs,
+            toy.latents,
+            toy.conditions,
+            parameters,
+            checkpoint=file,
+            validate=judge,
+            observe=lambda row: result.told.append(dict(row)),
         )
         result.tensors = generator.policy().tensors
 

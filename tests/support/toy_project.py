@@ -29,6 +29,7 @@ from pydantic import Field
 
 from vr_pipeline.config import Parameters
 from vr_pipeline.errors import InputError
+from vr_pipeline.live_curves import tell_row
 from vr_pipeline.work import ItemFailure, WorkItem, WorkPlan
 
 
@@ -71,6 +72,9 @@ def index_clips(clips, parameters: ToyParameters) -> pd.DataFrame:
 def train(index: pd.DataFrame, parameters: ToyParameters):
     if parameters.trouble == "table":
         return pd.DataFrame({"step": [1, 1], "loss": [0.5, 0.4]}), {}
+    tell_row({"step": 1, "loss": 0.5})
+    if parameters.trouble == "training":
+        raise InputError("the training collapsed", remedy="lower the learning rate")
     metrics = {
         "gain": {"mpo": {"judge": {"mean": 0.5, "ci_low": 0.25, "ci_high": 0.75}}},
         "agreement": {"tau": 0.8, "diff": 0.9, "epsilon": 0.1, "n": 10, "n_ties": 2},

@@ -81,6 +81,9 @@ def test_stopped_and_started_again_two_processes_keep_the_best_average_of_one(
     assert main.written == [2, 2, 4, 4, 6, 6]
     assert other.written == []
     assert main.judged == [2, 4, 6]
+    # One process alone tells the rows; on starting again those of before the stop once more.
+    assert [row["step"] for row in main.told] == [1, 2, 2, 3, 4, 4, 1, 2, 3, 4, 5, 6, 6]
+    assert other.told == []
     # With weights in slices all processes are needed to make the clips of a checkpoint.
     assert other.judged == ([2, 4, 6] if name == "sharded" else [])
     assert np.abs(main.clips.astype(int) - alone.clips.astype(int)).max() <= 1

@@ -306,8 +306,11 @@ def test_the_policy_is_the_checkpoint_of_the_highest_validation_reward(toy: Toy,
     rewards = {2: 0.5, 4: 2.0, 6: 1.0}
     seen: dict[int, str] = {}
 
+    told: dict[int, dict[str, float]] = {}
+
     def run(validate: object, file: Path | None = None) -> tuple[Adapter, pd.DataFrame]:
         generator = toy.generator()
+        told.clear()
 
         def judge(step: int) -> float | None:
             seen[step] = generator.policy().identity
@@ -321,10 +324,13 @@ def test_the_policy_is_the_checkpoint_of_the_highest_validation_reward(toy: Toy,
             toy.parameters(checkpoint_every=2),
             checkpoint=file,
             validate=judge,
+            observe=lambda row: told.setdefault(int(row["step"]), {}).update(row),
         )
         return generator.policy(), log
 
     best, log = run(rewards.__getitem__)
+    # Whoever looked on has the whole log.
+    assert pd.DataFrame(told.values()).equals(log)
     assert best.identity == seen[4] != seen[6]
     assert log["validation_reward"].dropna().to_dict() == {1: 0.5, 3: 2.0, 5: 1.0}
     assert run(lambda step: 1.0)[0].identity == seen[2]
@@ -338,6 +344,8 @@ def test_the_policy_is_the_checkpoint_of_the_highest_validation_reward(toy: Toy,
     file = tmp_path / "training.safetensors"
     with pytest.raises(Killed):
         run(killing, file)
+    assert told[4]["validation_reward"] == 2.0
     again, resumed = run(rewards.__getitem__, file)
     assert again.identity == best.identity
     assert resumed.equals(log)
+    assert pd.DataFrame(told.values()).equals(log)

@@ -1,5 +1,6 @@
 """What happens around every run: the check of its inputs, the lock, logging, records of nodes, MLflow, the summary."""
 
+from vr_pipeline.hooks.live_curves import CurveHook
 from vr_pipeline.hooks.lock import RunLockHook
 from vr_pipeline.hooks.logs import LoggingHook
 from vr_pipeline.hooks.mlflow_tracking import MlflowHook
@@ -10,6 +11,7 @@ from vr_pipeline.hooks.summary import RunSummaryHook
 from vr_pipeline.hooks.viz_status import VizStatusHook
 
 __all__ = [
+    "CurveHook",
     "LoggingHook",
     "MlflowHook",
     "NodeRecordHook",

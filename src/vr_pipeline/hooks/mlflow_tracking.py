@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import importlib
 import logging
-import math
 import os
 import platform
-import re
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ from kedro.config import MissingConfigException
 from kedro.framework.hooks import hook_impl
 
 from vr_pipeline.errors import InputError
+from vr_pipeline.hooks.live_curves import METRICS_A_CALL, CurveFollower, curve_metrics, curve_name, metric_name
 from vr_pipeline.hooks.records import NodeRecordHook
 from vr_pipeline.hooks.summary import stored_at
 from vr_pipeline.lineage.figures import flattened, numbers
@@ -31,6 +31,7 @@ from vr_pipeline.lineage.tracking import (
     first_line,
     read_configuration,
 )
+from vr_pipeline.live_curves import FOLDER
 from vr_pipeline.memory import peak_memory
 
 if TYPE_CHECKING:
@@ -41,11 +42,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-CURVES = "training_log_"
+LIVE_CURVES = Path("logs") / "live_curves"
+"""Folder in the project for rows of training logs on their way; all machines of a run see it."""
+
 _PLACE = "place"
 _VALUE_LENGTH = 6000
 _TAG_LENGTH = 5000
-_PARAMETERS_A_CALL, _METRICS_A_CALL = 100, 1000
+_PARAMETERS_A_CALL = 100
 
 
 class MlflowHook:
@@ -54,7 +57,8 @@ class MlflowHook:
     Catalog entries choose: ``metadata: {mlflow: true}`` stores the file or folder as an artifact,
     ``metadata: {mlflow: {metrics: true}}`` turns the numbers of a JSON dataset into metrics (and stores the file),
     ``metadata: {mlflow: {model: NAME, ...}}`` registers a model (:mod:`vr_pipeline.lineage.models`).
-    Tables named ``training_log_*`` become curves over their column ``step``.
+    Tables named ``training_log_*`` or ``*_training_log`` become curves over their column ``step``: while the node runs
+    if it tells its rows (:mod:`vr_pipeline.live_curves`), else at the end.
 
     Args:
         nodes: the hook that recorded which nodes have finished.
@@ -70,6 +74,7 @@ class MlflowHook:
         self._run_id = ""
         self._recorder: RunRecorder | None = None
         self._environment: dict[str, str | None] = {}
+        self._follower: CurveFollower | None = None
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
@@ -120,7 +125,10 @@ class MlflowHook:
         logger.debug("Recording run %s of commit %s", run_id, record["code"]["commit"])
         self._client, self._experiment, self._run_id, self._recorder = client, experiment, run_id, recorder
         # Workers and nodes that call MLflow themselves write into this run and start none of their own.
-        self._set_environment({"MLFLOW_TRACKING_URI": connection.uri, "MLFLOW_RUN_ID": self._run_id})
+        environment = {"MLFLOW_TRACKING_URI": connection.uri, "MLFLOW_RUN_ID": self._run_id}
+        if any(curve_name(name) for node in pipeline.nodes for name in node.outputs):
+            environment[FOLDER] = str(self._follow_curves())
+        self._set_environment(environment)
 
     @hook_impl
     def after_pipeline_run(self, catalog: CatalogProtocol) -> None:
@@ -133,6 +141,14 @@ class MlflowHook:
 
             self._client.set_tag(self._run_id, "error", f"{type(error).__name__}: {error}"[:_TAG_LENGTH])
             self._close("KILLED" if isinstance(error, RunInterrupted) else "FAILED", catalog)
+
+    def _follow_curves(self) -> Path:
+        """Start to bring rows of training logs to MLflow; the folder where they are told."""
+        # The project's lock is held: what lies there is of runs that were killed.
+        shutil.rmtree(self._project / LIVE_CURVES, ignore_errors=True)
+        folder = self._project / LIVE_CURVES / self._run_id
+        self._follower = CurveFollower(folder, self._send)
+        return folder
 
     def _recorder_of(self, names: list[str], pipeline: Pipeline, environment: str | None) -> RunRecorder:
         from kedro.framework.project import PACKAGE_NAME, pipelines
@@ -168,6 +184,8 @@ class MlflowHook:
 
         # The results themselves are safe in the catalog; losing their copy in the log must not fail the run.
         try:
+            if self._follower is not None:
+                self._follower.stop()
             self._log_times()
             saved = [name for record in self._nodes.records.values() for name in record.saved]
             for name in saved:
@@ -180,7 +198,7 @@ class MlflowHook:
         except (MlflowException, OSError) as error:
             logger.warning("MLflow could not close run %s: %s", self._run_id, first_line(error))
         self._set_environment({})
-        self._client = None
+        self._client, self._follower = None, None
 
     def _log_lineage(self, saved: list[str], catalog: CatalogProtocol, *, register_models: bool) -> None:
         """Hashes of what was written as tags, the record as a file, and models in the registry."""
@@ -207,8 +225,8 @@ class MlflowHook:
 
     def _log_dataset(self, name: str, catalog: CatalogProtocol) -> None:
         marked = mark_of(catalog, name)
-        if name.startswith(CURVES):
-            self._log_curves(name.removeprefix(CURVES), catalog.load(name))
+        if curve := curve_name(name):
+            self._log_curves(curve, catalog.load(name))
         if isinstance(marked, Mapping) and marked.get("metrics"):
             self._log_metrics(dict(numbers(catalog.load(name), name)))
         if marked and self._client is not None:
@@ -218,19 +236,12 @@ class MlflowHook:
             elif place is not None and place.is_file():
                 self._client.log_artifact(self._run_id, str(place))
 
-    def _log_curves(self, strategy: str, table: Any) -> None:
-        from mlflow.entities import Metric
-
+    def _log_curves(self, curve: str, table: Any) -> None:
         now = int(time() * 1000)
-        columns = [name for name in table.select_dtypes("number").columns if name != "step"]
-        self._send(
-            [
-                Metric(metric_name(f"{strategy}/{column}"), float(value), now, int(step))
-                for column in columns
-                for step, value in zip(table["step"], table[column], strict=True)
-                if math.isfinite(value)
-            ]
-        )
+        rows = table.select_dtypes("number").to_dict("records")
+        metrics = [metric for row in rows for metric in curve_metrics(curve, row, now)]
+        # What the follower has brought is there already.
+        self._send(self._follower.missing(metrics) if self._follower is not None else metrics)
 
     def _log_metrics(self, numbers: Mapping[str, float]) -> None:
         from mlflow.entities import Metric
@@ -241,8 +252,8 @@ class MlflowHook:
     def _send(self, metrics: list[Any]) -> None:
         if self._client is None:
             return
-        for start in range(0, len(metrics), _METRICS_A_CALL):
-            self._client.log_batch(self._run_id, metrics=metrics[start : start + _METRICS_A_CALL])
+        for start in range(0, len(metrics), METRICS_A_CALL):
+            self._client.log_batch(self._run_id, metrics=metrics[start : start + METRICS_A_CALL])
 
     def _set_environment(self, values: dict[str, str]) -> None:
         """Put back what an earlier call replaced, then set ``values``."""
@@ -256,9 +267,15 @@ class MlflowHook:
 
 
 def _close_dead_runs(client: MlflowClient, experiment: str, place: str) -> None:
-    """Mark runs of this project that were killed: the project's lock is held here, so none of them can be alive."""
+    """Mark runs of this project that were killed: the project's lock is held here, so none of them can be alive.
+
+    Nor can those in copies of the project that DVC made for an experiment and has thrown away.
+    """
     for run in client.search_runs([experiment], "attributes.status = 'RUNNING'"):
-        if run.data.tags.get(_PLACE) == place:
+        other = run.data.tags.get(_PLACE, "")
+        machine, _, folder = other.partition(":")
+        thrown_away = machine == platform.node() and "/.dvc/tmp/" in folder and not Path(folder).exists()
+        if other == place or thrown_away:
             client.set_terminated(run.info.run_id, "KILLED")
 
 
@@ -296,8 +313,3 @@ def mark_of(catalog: CatalogProtocol, name: str) -> Any:
     """What a catalog entry's metadata say under ``mlflow``; None without any."""
     metadata = getattr(catalog.get(name), "metadata", None)
     return metadata.get("mlflow") if isinstance(metadata, Mapping) else None
-
-
-def metric_name(name: str) -> str:
-    """A name that MLflow accepts: letters, digits and ``_-./ :``, at most 250 characters."""
-    return re.sub(r"[^\w\-./ :]", "_", name)[:250]

@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vr_pipeline.errors import PipelineError
+from vr_pipeline.hooks.live_curves import CurveHook
 from vr_pipeline.hooks.records import NodeRecord, NodeRecordHook
+from vr_pipeline.live_curves import FOLDER
 
 if TYPE_CHECKING:
     from kedro.io import DataCatalog
     from kedro.pipeline.node import Node
     from kedro.runner.task import Task
 
-_PASSED_ON = ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "KEDRO_DATASET_VALIDATION")
+_PASSED_ON = ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "KEDRO_DATASET_VALIDATION", FOLDER)
 
 
 class RemoteNodeError(RuntimeError):
@@ -111,6 +113,7 @@ def _execute(shipment: Shipment, *, saves: bool) -> Outcome:
     recorder = NodeRecordHook()
     manager = _create_hook_manager()
     manager.register(recorder)
+    manager.register(CurveHook())
     Task(node, catalog, is_async=False, hook_manager=manager, run_id=shipment.run_id).execute()
     in_memory = [name for name in node.outputs if catalog[name]._EPHEMERAL]
     return Outcome(recorder.records[node.name], {name: catalog.load(name) for name in in_memory})

@@ -16,7 +16,7 @@ from vr_pipeline.identifiers import content_hash, pair_id
 from vr_pipeline.training.conditions import ConditionShards
 from vr_pipeline.training.config import DpoTrainingParameters
 from vr_pipeline.training.pairs import TrainingPair
-from vr_pipeline.training.preference_trainer import Validate, train_on_pairs
+from vr_pipeline.training.preference_trainer import Observe, Validate, train_on_pairs
 from vr_pipeline.training.shards import TensorShards
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ def train_policy_on_pairs(
     parameters: DpoTrainingParameters,
     *,
     make_validation: Callable[[Generator], Validate] | None = None,
+    observe: Observe | None = None,
 ) -> tuple[Policy, pd.DataFrame]:
     """Train a policy on a table of pairs.
 
@@ -41,6 +42,7 @@ def train_policy_on_pairs(
         rewards: table with video_id and total; used by the losses and weights that need rewards.
         parameters: settings.
         make_validation: given the generator that is trained, returns what judges its weights at checkpoints.
+        observe: takes the rows of the log as they come.
 
     Returns:
         the policy and the training log.
@@ -70,6 +72,7 @@ def train_policy_on_pairs(
         description=f"train on {len(training_pairs)} pairs",
         checkpoint=Path(parameters.checkpoints) / f"{identity}.safetensors" if parameters.checkpoints else None,
         validate=make_validation(generator) if make_validation is not None else None,
+        observe=observe,
     )
     objective = {
         "loss": parameters.training.loss,

@@ -38,6 +38,9 @@ for the length of a block. Weights must be left as they are. The main process al
 over the group all processes do the same together, and what the main one says counts.
 """
 
+Observe = Callable[[Mapping[str, float]], None]
+"""Takes rows of the training log as they come. Steps may come twice: after a stop, or with more values."""
+
 
 def train_on_pairs(
     generator: Generator,
@@ -49,6 +52,7 @@ def train_on_pairs(
     description: str = "train",
     checkpoint: Path | None = None,
     validate: Validate | None = None,
+    observe: Observe | None = None,
 ) -> pd.DataFrame:
     """Train the generator on the pairs.
 
@@ -66,6 +70,7 @@ def train_on_pairs(
             there goes on from it. It is deleted at the end. Processes on several machines need it on a shared disk.
         validate: called after every ``checkpoint_every`` steps and after the last, when the generator holds the
             weights to judge; the generator is left with the weights that got the highest reward, the first of equals.
+        observe: called by the main process with every row, those of before a stop included.
 
     Returns:
         the training log, one row a step: loss, implicit accuracy, errors against the reference, quantiles of the term
@@ -100,6 +105,7 @@ def train_on_pairs(
             description=description,
             checkpoint=checkpoint,
             validate=validate,
+            observe=observe,
         )
         training.run()
     return pd.DataFrame(training.state.rows)
@@ -174,6 +180,7 @@ class _Training:
     description: str
     checkpoint: Path | None
     validate: Validate | None
+    observe: Observe | None
 
     @property
     def _sharded(self) -> bool:
@@ -192,6 +199,7 @@ class _Training:
         )
         for step in bar:
             row = self._step(step, order)
+            self._show(row)
             check_collapse(self.state.rows, self.parameters, self.description)
             bar.set_postfix(loss=f"{row['loss']:.3f}", refresh=False)
             self._keep()
@@ -202,6 +210,11 @@ class _Training:
     def _tell(self, message: str, *values: object) -> None:
         if self.group.main:
             logger.info(f"%s: {message}", self.description, *values)
+
+    def _show(self, *rows: Mapping[str, float]) -> None:
+        if self.observe is not None and self.group.main:
+            for row in rows:
+                self.observe(row)
 
     def _resume(self) -> None:
         if self.checkpoint is None:
@@ -216,6 +229,7 @@ class _Training:
             )
         if state.step:
             self._tell("goes on after step %d of %d", state.step, self.parameters.steps)
+            self._show(*state.rows)
             # It may have been stopped while this checkpoint was judged.
             if "validation_reward" not in state.rows[-1]:
                 self._judge()
@@ -281,6 +295,7 @@ class _Training:
             if reward is None:
                 return False
             state.rows[-1]["validation_reward"] = float(reward)
+            self._show(state.rows[-1])
             state.best = state.best.improved(state.step, float(reward), state.weights)
         return True
 

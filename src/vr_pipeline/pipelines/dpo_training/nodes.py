@@ -57,6 +57,7 @@ def train_policy(
 ) -> tuple[Policy, pd.DataFrame, pd.DataFrame]:
     """Train the generator to make winners likelier than its frozen original does; keep the best checkpoint."""
     from vr_pipeline.datasets.manifest import fill_folder
+    from vr_pipeline.live_curves import tell_row
     from vr_pipeline.training.model_card import training_facts
     from vr_pipeline.training.policies import train_policy_on_pairs
     from vr_pipeline.training.validation import CheckpointValidation, no_validation
@@ -74,7 +75,7 @@ def train_policy(
             fill=fill_folder,
         )
     policy, log = train_policy_on_pairs(
-        preference_pairs, latents, prompt_conditions, rewards, parameters, make_validation=validation
+        preference_pairs, latents, prompt_conditions, rewards, parameters, make_validation=validation, observe=tell_row
     )
     validated = validation.table(log) if validation is not None else no_validation()
     facts = training_facts(

@@ -1,0 +1,133 @@
+"""Training logs on their way into MLflow while their node runs, on whatever machine that is."""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+import shutil
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kedro.framework.hooks import hook_impl
+
+from vr_pipeline.lineage.tracking import first_line
+from vr_pipeline.live_curves import TIME, RowsTold, send_to
+
+if TYPE_CHECKING:
+    from kedro.pipeline.node import Node
+    from mlflow.entities import Metric
+
+logger = logging.getLogger(__name__)
+
+SECONDS_BETWEEN_LOOKS = 10.0
+"""A row is on its way to MLflow no later than this."""
+
+METRICS_A_CALL = 1000
+"""More than these MLflow takes in no one call."""
+
+_LOG = re.compile(r"training_log_(?P<what>.+)|(?P<before>.+)_training_log")
+
+
+def curve_name(dataset: str) -> str | None:
+    """What the curves of a training log are called: ``training_log_mpo`` has 'mpo'; None for all other datasets."""
+    found = _LOG.fullmatch(dataset)
+    return (found["what"] or found["before"]) if found else None
+
+
+def metric_name(name: str) -> str:
+    """A name that MLflow accepts: letters, digits and ``_-./ :``, at most 250 characters."""
+    return re.sub(r"[^\w\-./ :]", "_", name)[:250]
+
+
+class CurveHook:
+    """Tells the training code of a node to which log its rows belong; at work in the process that runs the node."""
+
+    @hook_impl
+    def before_node_run(self, node: Node) -> None:
+        send_to(next((name for name in node.outputs if curve_name(name)), None))
+
+    @hook_impl
+    def after_node_run(self) -> None:
+        send_to(None)
+
+    @hook_impl
+    def on_node_error(self) -> None:
+        send_to(None)
+
+
+class CurveFollower:
+    """Sends rows to MLflow as they are told, from a thread of its own, and never a step of a curve twice.
+
+    Args:
+        folder: where rows are told; made now and removed by :meth:`stop`.
+        send: takes at most :data:`METRICS_A_CALL` metrics; may fail, then they are sent again at the next look.
+        seconds: between two looks.
+    """
+
+    def __init__(
+        self, folder: Path, send: Callable[[list[Metric]], None], *, seconds: float = SECONDS_BETWEEN_LOOKS
+    ) -> None:
+        self._folder, self._send, self._seconds = folder, send, seconds
+        folder.mkdir(parents=True, exist_ok=True)
+        self._rows = RowsTold(folder)
+        self._told: set[tuple[str, int]] = set()
+        self._sent: set[tuple[str, int]] = set()
+        self._waiting: list[Metric] = []
+        self._troubled = False
+        self._end = threading.Event()
+        # A daemon: a process that has to end at once must not wait for a server.
+        self._thread = threading.Thread(target=self._follow, name="curves to MLflow", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Send what is left, and end."""
+        self._end.set()
+        self._thread.join()
+        self._look()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def missing(self, metrics: Iterable[Metric]) -> list[Metric]:
+        """Those of the metrics that have not been sent."""
+        return [metric for metric in metrics if (metric.key, metric.step) not in self._sent]
+
+    def _follow(self) -> None:
+        while not self._end.wait(self._seconds):
+            self._look()
+
+    def _look(self) -> None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._read()
+            while self._waiting:
+                part = self._waiting[:METRICS_A_CALL]
+                self._send(part)
+                self._sent |= {(metric.key, metric.step) for metric in part}
+                self._waiting = self._waiting[METRICS_A_CALL:]
+                self._troubled = False
+        except (MlflowException, OSError) as error:
+            if not self._troubled:
+                logger.warning("Curves do not reach MLflow for now: %s", first_line(error))
+            self._troubled = True
+
+    def _read(self) -> None:
+        for log, row in self._rows.new():
+            for metric in curve_metrics(str(curve_name(log)), row, int(row[TIME])):
+                # A training that went on from a checkpoint tells the steps before it once more.
+                if (metric.key, metric.step) not in self._told:
+                    self._told.add((metric.key, metric.step))
+                    self._waiting.append(metric)
+
+
+def curve_metrics(curve: str, row: Mapping[str, Any], milliseconds: int) -> list[Metric]:
+    """A row of a training log as metrics of its step; values that are missing or not finite make none."""
+    from mlflow.entities import Metric
+
+    return [
+        Metric(metric_name(f"{curve}/{column}"), float(value), milliseconds, int(row["step"]))
+        for column, value in row.items()
+        if column not in ("step", TIME) and math.isfinite(value)
+    ]

@@ -1,0 +1,75 @@
+"""Rows of a training log told while the training goes on, to whoever watches.
+
+A training may take days, and its node saves the log when it ends. Rows are therefore also appended to a file, one line
+of JSON each, which a watcher follows from another process or another machine with the same disk. Whoever starts the
+run names the folder (:data:`FOLDER`) and the file (:func:`send_to`); where nobody did, telling does nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from time import time
+
+logger = logging.getLogger(__name__)
+
+FOLDER = "VR_PIPELINE_LIVE_CURVES"
+"""Environment variable with the folder of the run's files; handed on to the processes in which nodes run."""
+
+TIME = "time"
+"""Entry of a row that says when it was told, in milliseconds since 1970."""
+
+_SUFFIX = ".jsonl"
+_target: Path | None = None
+
+
+def send_to(name: str | None) -> None:
+    """From now on rows of this process belong to the log of this name; None: to none."""
+    global _target
+    folder = os.environ.get(FOLDER)
+    _target = Path(folder) / f"{name}{_SUFFIX}" if folder and name else None
+
+
+def tell_row(row: Mapping[str, float]) -> None:
+    """Append a row. Rows of one ``step`` add up: later ones bring the values that earlier ones lacked."""
+    global _target
+    if _target is None:
+        return
+    line = json.dumps({TIME: int(time() * 1000), **row}) + "\n"
+    try:
+        with _target.open("a", encoding="utf-8") as file:
+            file.write(line)
+    except OSError as error:
+        logger.warning("The curves cannot be followed any more (%s); training goes on", error)
+        _target = None
+
+
+class RowsTold:
+    """The rows in a folder, each given once.
+
+    Args:
+        folder: of the files.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._read: dict[Path, int] = {}
+
+    def new(self) -> Iterator[tuple[str, dict[str, float]]]:
+        """Name of the log and row, for all that were told since the last call."""
+        for path in sorted(self._folder.glob(f"*{_SUFFIX}")):
+            with path.open("rb") as file:
+                file.seek(self._read.get(path, 0))
+                content = file.read()
+            # What follows the last end of a line is still being written.
+            complete = content[: content.rfind(b"\n") + 1]
+            self._read[path] = self._read.get(path, 0) + len(complete)
+            for line in complete.splitlines():
+                try:
+                    yield path.stem, json.loads(line)
+                except json.JSONDecodeError:
+                    # A process was killed in the middle of a row and its successor wrote on; the table has the row.
+                    logger.debug("A torn row in %s is passed over", path)
