@@ -183,6 +183,11 @@ def test_patterns_folders_and_names_that_match_nothing(catalog: Catalog, odd: Pa
     assert asked(odd / "o*.mp4", odd / "*.jpg", odd / "picture.jpg") == ["one_frame.mp4", "picture.jpg"]
     assert asked(odd / "**" / "turned.*") == ["turned.mov"]
     (tmp_path / "nothing").mkdir()
+    several = invoke(command_line.score, tmp_path / "nothing", "none.mp4", odd / "good.mp4", "-p", "x", "--json")
+    assert several.exit_code == 1
+    document = json.loads(several.stdout)
+    assert [Path(one["path"]).name for one in document["files"]] == ["good.mp4"]
+    assert list(document["failed"]) == [str(tmp_path / "nothing"), "none.mp4"]
     for file, message in ((odd / "*.gif", "matches this pattern"), (tmp_path / "nothing", "holds no videos")):
         result = invoke(command_line.ask, file, "is it bright ?")
         assert result.exit_code == 1

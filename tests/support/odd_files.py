@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -31,6 +32,20 @@ def write_with(path: Path, frames: np.ndarray, codec: str, **options: str) -> No
         container.mux(stream.encode())
 
 
+def write_unsteady(path: Path, frames: np.ndarray, moments: list[int]) -> None:
+    """A clip whose frames are shown at the given moments, in 1/600 s."""
+    tick = Fraction(1, 600)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=30)
+        stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], "yuv420p"
+        stream.time_base = stream.codec_context.time_base = tick
+        for pixels, moment in zip(frames, moments, strict=True):
+            frame = av.VideoFrame.from_ndarray(pixels)
+            frame.pts, frame.time_base = moment, tick
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
 def write_sound(path: Path) -> None:
     """A file with sound only."""
     with av.open(str(path), "w") as container:
@@ -50,9 +65,9 @@ def cut(path: Path, to: Path, share: float = 0.5) -> None:
 GOOD = ("good.mp4", "one_frame.mp4", "picture.jpg", "turned.mov", "video.txt", "whole.webm")
 BAD = {
     "cut.avi": "truncated",
-    "cut.mp4": "truncated or damaged",
+    "cut.mp4": "the file is truncated: it has",
     "cut.webm": "truncated",
-    "cut_in_pictures.mp4": "truncated or damaged",
+    "cut_in_pictures.mp4": "the file is truncated: it has",
     "document.mp4": "is no video",
     "empty.mp4": "empty (0 bytes)",
     "half.png": "image cannot be decoded",

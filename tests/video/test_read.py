@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from odd_files import BAD, GOOD, turned, write_odd_files, write_sound
+from odd_files import BAD, GOOD, turned, write_odd_files, write_sound, write_unsteady
 from vr_pipeline.errors import InputError
 from vr_pipeline.video import read
 from vr_pipeline.video.read import VideoReadError, find_media, probe, read_clip, read_frames, sample_indices
@@ -87,6 +87,7 @@ def test_samples_are_the_frames_they_say(tmp_path: Path) -> None:
     num_frames=st.none() | st.integers(1, 60),
     rate=st.none() | st.floats(0.1, 60),
 )
+@example(count=70, clip_fps=30.0, num_frames=None, rate=29.999999)
 @settings(max_examples=300, deadline=None)
 def test_sampling_rules(count: int, clip_fps: float, num_frames: int | None, rate: float | None) -> None:
     indices = sample_indices(count, clip_fps, num_frames=num_frames, frames_per_second=rate)
@@ -100,6 +101,79 @@ def test_sampling_rules(count: int, clip_fps: float, num_frames: int | None, rat
             assert indices[-1] == count - 1
     if rate is not None and clip_fps > rate and num_frames is None:
         assert abs(len(indices) - count / clip_fps * rate) <= 1
+
+
+@given(
+    st.lists(st.floats(0.001, 2), min_size=2, max_size=60),
+    st.none() | st.integers(1, 20),
+    st.none() | st.floats(0.2, 9),
+)
+@settings(deadline=None)
+def test_samples_are_spread_over_the_time_where_frames_are_not(
+    gaps: list[float], num_frames: int | None, rate: float | None
+) -> None:
+    times = np.concatenate([[0], np.cumsum(gaps)])
+    indices = sample_indices(len(times), 5.0, num_frames=num_frames, frames_per_second=rate, times=times.tolist())
+    assert indices == sorted(set(indices))
+    assert indices[0] == 0
+    if num_frames is None and rate is None:
+        assert len(indices) == len(times)
+    if num_frames is not None:
+        assert len(indices) <= num_frames
+    elif rate is not None:
+        # At each moment of the rate the frame is taken that is on the screen.
+        for moment in np.arange(0, times[-1], 1 / rate):
+            assert max(index for index, time in enumerate(times) if time <= moment + 1e-6) in indices
+
+
+def test_unsteady_clips_are_sampled_by_time(tmp_path: Path) -> None:
+    clip = np.repeat(np.arange(40, dtype=np.uint8)[:, None] * 6, 48 * 64 * 3, axis=1).reshape(40, 48, 64, 3)
+    # Twenty frames in two thirds of a second, then one a second.
+    write_unsteady(tmp_path / "a.mp4", clip, [20 * frame for frame in range(20)] + [400 + 600 * k for k in range(20)])
+    for reader in (read._read_with_decord, read._read_with_pyav):
+        information = reader(tmp_path / "a.mp4", lambda known: [0])[2]
+        assert information.times is not None
+        assert information.times[20] == pytest.approx(2 / 3, abs=1e-3)
+    frames, indices, _ = read_clip(tmp_path / "a.mp4", fps=2)
+    assert indices == [0, 15, *range(20, 40)]
+    assert np.abs(frames.astype(int).mean(axis=(1, 2, 3)) - 6 * np.array(indices)).max() < 4
+    assert read_clip(tmp_path / "a.mp4", num_frames=4)[1] == [0, 25, 32, 39]
+    write_video(tmp_path / "steady.mp4", clip, fps=29.97, codec="libx264")
+    assert read_clip(tmp_path / "steady.mp4")[2].times is None
+
+
+def test_pictures_are_read_as_they_are_shown(tmp_path: Path) -> None:
+    colours = noise(1, 20, 30)[0]
+    grey = colours[..., 0]
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "grey16.png")
+    Image.fromarray(np.dstack([colours, grey])).save(tmp_path / "alpha.png")
+    turned_right = Image.Exif()
+    turned_right[0x0112] = 6
+    Image.fromarray(colours).save(tmp_path / "turned.jpg", exif=turned_right, quality=100, subsampling=0)
+    for name in ("grey.png", "grey16.png"):
+        assert np.array_equal(read_frames(tmp_path / name)[0], np.repeat(grey[..., None], 3, axis=2))
+    share = grey[..., None] / 255
+    assert np.abs(read_frames(tmp_path / "alpha.png")[0] - (colours * share + 255 * (1 - share))).max() <= 1
+    assert np.abs(read_frames(tmp_path / "turned.jpg")[0].astype(int) - np.rot90(colours, -1)).mean() < 3
+    too_large = Image.new("1", (20000, 20000))
+    too_large.save(tmp_path / "large.png")
+    with pytest.raises(VideoReadError, match="more than 179 million pixels"):
+        read_frames(tmp_path / "large.png")
+
+
+@pytest.mark.parametrize("kind", ["WEBP", "PNG", "GIF"])
+def test_animated_pictures_are_clips(tmp_path: Path, kind: str) -> None:
+    # Four colours: GIF has a palette.
+    clip = np.repeat(np.repeat(noise(9, 4, 1) // 128 * 255, 5, axis=1), 32, axis=2)
+    first, *rest = [Image.fromarray(frame) for frame in clip]
+    first.save(tmp_path / "a", format=kind, save_all=True, append_images=rest, duration=100, lossless=True)
+    frames, indices, information = read_clip(tmp_path / "a", fps=5)
+    assert indices == [0, 2, 4, 6, 8]
+    assert np.array_equal(frames, clip[indices])
+    assert (information.num_frames, information.fps) == (9, pytest.approx(10))
+    assert information.times is None
+    assert (probe(tmp_path / "a").height, probe(tmp_path / "a").width) == (20, 32)
 
 
 def test_sampling_options_must_be_positive() -> None:
@@ -127,7 +201,7 @@ def test_unusable_files_say_why(tmp_path: Path) -> None:
     picture = (tmp_path / "picture.png").read_bytes()
     cases = {
         "empty.mp4": (b"", r"empty \(0 bytes\)"),
-        "truncated.mp4": (data[: len(data) // 2], "truncated or damaged"),
+        "truncated.mp4": (data[: len(data) // 2], f"truncated: it has {len(data) // 2} of at least"),
         "text.mp4": (b"hello, this is text\n" * 40, "holds text"),
         "bytes.mp4": (np.random.default_rng(0).bytes(4000), "is no video"),
         "half.png": (picture[: len(picture) // 2], "image cannot be decoded"),

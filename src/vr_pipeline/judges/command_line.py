@@ -63,12 +63,12 @@ def score(
     """Reward of videos or images (FILES: paths, patterns or folders), by dimension and question."""
     with plain_errors():
         from vr_pipeline.judges.scoring import movers
-        from vr_pipeline.video.read import find_media
 
-        paths = find_media(files)
+        paths, failed = _find(files)
         tools = _tools(env, checklist_path, weights_path)
         checklist, notes = tools.checklist, tools.notes
-        scored, failed = _score_all(tools, paths, prompt)
+        scored, unreadable = _score_all(tools, paths, prompt)
+        failed |= unreadable
         if as_json:
             document = {"prompt": prompt, "notes": notes, "files": [one.to_json() for one in scored], "failed": failed}
             click.echo(json.dumps(document, indent=2, ensure_ascii=False))
@@ -146,14 +146,13 @@ def ask(files: tuple[str, ...], question: str, prompt: str, env: str, as_json: b
     with plain_errors():
         from vr_pipeline.checklist.schema import PROMPT_PLACEHOLDER
         from vr_pipeline.judges.scoring import ask_file
-        from vr_pipeline.video.read import VideoReadError, find_media
+        from vr_pipeline.video.read import VideoReadError
 
         if PROMPT_PLACEHOLDER in question and not prompt:
             raise click.UsageError("The question holds [[prompt]]: give the prompt with --prompt.")
-        paths = find_media(files)
+        paths, failed = _find(files)
         judge, notes = _judge(_parameters(_context(env)))
         rows: list[dict[str, Any]] = []
-        failed: dict[str, str] = {}
         for path in paths:
             try:
                 p_yes, outside, frames = ask_file(judge, path, [question], prompt)
@@ -178,6 +177,22 @@ def ask(files: tuple[str, ...], question: str, prompt: str, env: str, as_json: b
 def _leave(failed: dict[str, str]) -> None:
     if failed:
         raise click.exceptions.Exit(1)
+
+
+def _find(files: Sequence[str]) -> tuple[list[Path], dict[str, str]]:
+    """The files that are meant, and what is wrong with names that mean none; stops where nothing is left to judge."""
+    from vr_pipeline.video.read import VideoReadError, find_media
+
+    found: dict[Path, None] = {}
+    failed = {}
+    for name in files:
+        try:
+            found |= dict.fromkeys(find_media([name]))
+        except VideoReadError as error:
+            failed[name] = str(error)
+    if not found:
+        raise click.ClickException("\n".join(failed.values()))
+    return list(found), failed
 
 
 def _context(env: str) -> Any:

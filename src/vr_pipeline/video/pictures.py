@@ -1,0 +1,105 @@
+"""Still and animated images as frames, the way a viewer shows them.
+
+An orientation in the file is applied, what is transparent is white, and 16 bits of grey become 8. WebP and PNG can be
+animated (some tools write generated clips so); they are clips with a rate.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Frames = NDArray[np.uint8]
+
+# First bytes of the image formats that are read; the content counts, not the file's extension.
+_SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"II*\x00", b"MM\x00*", b"\x00\x00\x00\x0cjP  ")
+# Of these the further frames are moments; the pages of a TIFF, say, are not.
+_ANIMATED = ("PNG", "WEBP", "AVIF")
+
+
+def is_picture(head: bytes) -> bool:
+    """Whether a file that begins so is an image: PNG, JPEG, BMP, TIFF, WebP, AVIF or JPEG 2000."""
+    if head[:4] == b"RIFF":
+        return head[8:12] == b"WEBP"
+    return head.startswith(_SIGNATURES) or head[4:12] in (b"ftypavif", b"ftypavis")
+
+
+def picture_errors() -> tuple[type[Exception], ...]:
+    """What is raised where an image is damaged or too large."""
+    from PIL import UnidentifiedImageError
+
+    return (UnidentifiedImageError, OSError, ValueError, SyntaxError)
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """An open image.
+
+    Attributes:
+        times: when each frame is shown, in seconds after the first.
+        fps: frames a second on average; 0 where nothing moves.
+    """
+
+    image: Image
+    times: Sequence[float]
+    fps: float
+
+    def frames(self, indices: Sequence[int]) -> Frames:
+        """Chosen frames, uint8 [frames, height, width, 3]. Raises :func:`picture_errors`."""
+        taken = []
+        for index in indices:
+            if len(self.times) > 1:
+                self.image.seek(index)
+            taken.append(_as_shown(self.image))
+        return np.stack(taken)
+
+
+@contextmanager
+def open_picture(path: Path) -> Iterator[Picture]:
+    """Opens an image. Raises :func:`picture_errors`."""
+    from PIL import Image
+
+    with warnings.catch_warnings():
+        # Large photographs are welcome. What is far larger may have been made to fill the memory.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        try:
+            opened = Image.open(path)
+        except Image.DecompressionBombError:
+            limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6
+            raise ValueError(f"it has more than {limit:.0f} million pixels") from None
+        with opened as image:
+            count = getattr(image, "n_frames", 1) if image.format in _ANIMATED else 1
+            if count == 1:
+                yield Picture(image, (0.0,), 0.0)
+                return
+            seconds = []
+            for index in range(count):
+                image.seek(index)
+                image.load()  # Only then is it known how long a frame stays.
+                seconds.append(image.info.get("duration", 0) / 1000)
+            ends = np.cumsum(seconds)
+            yield Picture(image, (0.0, *ends[:-1].tolist()), float(count / ends[-1]) if ends[-1] > 0 else 0.0)
+
+
+def _as_shown(image: Image) -> Frames:
+    from PIL import Image as Images
+    from PIL import ImageOps
+
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode.startswith("I;16"):
+        # Conversion to RGB would cut off at 255.
+        upright = Images.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
+    if upright.has_transparency_data:
+        shown = upright.convert("RGBA")
+        upright = Images.alpha_composite(Images.new("RGBA", shown.size, "white"), shown)
+    return np.asarray(upright.convert("RGB"), dtype=np.uint8)
