@@ -28,6 +28,7 @@ from vr_pipeline.lineage.tracking import (
     CONFIGURATION_FILE,
     MlflowConfiguration,
     connect,
+    experiment_tags,
     first_line,
     read_configuration,
 )
@@ -173,6 +174,7 @@ class MlflowHook:
         seeds = {f"seed.{name}": value for name, value in recorder.content["seeds"].items()}
         lock = dvc_state(self._project, recorder.lock_file)
         machine = recorder.content["machine"]
+        run |= experiment_tags()
         tags = {**run, **recorder.code.tags, **lock, **package_versions(), **machine, **seeds, **hashes}
         return {name: value[:_TAG_LENGTH] for name, value in tags.items()}
 
