@@ -1,11 +1,14 @@
-"""How much memory this process has needed."""
+"""How much memory this process has needed, and giving it back."""
 
 from __future__ import annotations
 
+import gc
 import sys
 from pathlib import Path
 
 STATUS = Path("/proc/self/status")
+WORTH_FREEING = 2 * 2**30
+"""Peak memory from which a process is worth searching for what it no longer uses, bytes."""
 
 
 def peak_memory() -> int:
@@ -24,3 +27,22 @@ def peak_memory() -> int:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def free_memory(*, anyway: bool = False) -> None:
+    """Give back what nothing uses any more, of the GPU's memory too.
+
+    The parts of a model refer to each other, so Python finds a dropped one only by looking at every object there is:
+    half a second once torch and transformers are loaded. A process that never was large, and has nothing on a GPU,
+    leaves that to the next regular collection.
+
+    Args:
+        anyway: look in a small process too, as after an allocation has failed.
+    """
+    import torch
+
+    on_gpu = torch.cuda.is_available() and torch.cuda.is_initialized()
+    if anyway or on_gpu or not 0 < peak_memory() < WORTH_FREEING:
+        gc.collect()
+    if on_gpu:
+        torch.cuda.empty_cache()

@@ -19,6 +19,7 @@ from vr_pipeline.judges.config import JudgeParameters
 from vr_pipeline.judges.contract import Probabilities
 from vr_pipeline.judges.families.base import Family, PreparedClip
 from vr_pipeline.judges.packing import PackedSegments, Segment, pack, packed_mask, prefix_mask, segment_mask
+from vr_pipeline.memory import free_memory
 from vr_pipeline.video.read import Frames, sample_indices
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ class VisionLanguageJudge:
                         remedy="Take fewer frames (num_frames) or smaller ones (max_pixels), or a quantised model",
                         field="checklist_inference.judge",
                     ) from error
-                _free_memory()
+                free_memory(anyway=True)
                 if chunk > 1:
                     self._chunk = chunk = chunk // 2
                 else:
@@ -285,13 +286,3 @@ def _is_out_of_memory(error: Exception) -> bool:
 
     # On CPUs the allocator raises a plain RuntimeError.
     return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
-
-
-def _free_memory() -> None:
-    import gc
-
-    import torch
-
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

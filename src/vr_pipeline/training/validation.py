@@ -8,7 +8,6 @@ reward is kept). All checkpoints get the same prompts and seeds, so their differ
 from __future__ import annotations
 
 import contextlib
-import gc
 import json
 import logging
 from collections.abc import Callable, Iterator
@@ -25,6 +24,7 @@ from vr_pipeline.generators import load_generator
 from vr_pipeline.generators.plans import sample_items, video_items
 from vr_pipeline.identifiers import content_hash
 from vr_pipeline.judges.config import ChecklistInferenceParameters
+from vr_pipeline.memory import free_memory
 from vr_pipeline.rewards.linear import RewardWeights
 from vr_pipeline.training.config import DpoTrainingParameters, ValidationParameters
 from vr_pipeline.training.distributed import is_main_process
@@ -124,7 +124,7 @@ class CheckpointValidation:
     def close(self) -> None:
         """Free the judge, if it was kept."""
         self._judge = None
-        _free_memory()
+        free_memory()
 
     # -- one checkpoint ---------------------------------------------------------------------------------------------
 
@@ -199,7 +199,7 @@ class CheckpointValidation:
             try:
                 return self._fill(folder, {"type": "video", "fps": generator.parameters.fps}, plan)
             finally:
-                _free_memory()
+                free_memory()
 
     def _answers(self, folder: Path, videos: ItemFolder, index: pd.DataFrame) -> ItemFolder:
         from vr_pipeline.judges.answers import plan_answers
@@ -291,11 +291,3 @@ def _outside_training() -> Iterator[None]:
     finally:
         torch.use_deterministic_algorithms(deterministic)
         torch.set_num_threads(threads)
-
-
-def _free_memory() -> None:
-    import torch
-
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
