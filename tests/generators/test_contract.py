@@ -337,6 +337,16 @@ def test_tiles_are_a_choice_that_changes_the_identity(settings: dict[str, Genera
     assert generator.pipeline.vae.use_tiling  # type: ignore[attr-defined]
     assert not load_generator(settings["cogvideox_2b"]).pipeline.vae.use_tiling  # type: ignore[attr-defined]
     assert generator.identity != sampling_identity(settings["cogvideox_2b"])
+    whole = load_generator(settings["cogvideox_2b"])
+    clips = whole.sample(PROMPTS[:1], [1])
+    # These clips are smaller than a tile; with smaller tiles than clips both ways through the autoencoder change.
+    assert np.array_equal(generator.sample(PROMPTS[:1], [1]), clips)
+    for part in (generator, load_generator(tiled, ("autoencoder",))):
+        vae = part.pipeline.vae  # type: ignore[attr-defined]
+        vae.enable_tiling(16, 16, 0.5, 0.5)
+        assert part.encode_frames(clips).shape == whole.encode_frames(clips).shape
+        assert not torch.equal(part.encode_frames(clips), whole.encode_frames(clips))
+    assert not np.array_equal(generator.sample(PROMPTS[:1], [1]), clips)
 
 
 def test_an_unknown_family_is_refused_with_the_known_ones() -> None:

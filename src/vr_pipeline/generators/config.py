@@ -8,6 +8,8 @@ from pydantic import Field
 
 from vr_pipeline.config import Parameters
 
+Offload = Literal["none", "model", "sequential"]
+
 
 class GeneratorParameters(Parameters):
     """Which generator, and how it samples."""
@@ -17,8 +19,10 @@ class GeneratorParameters(Parameters):
     revision: Optional[str] = Field(None, description="Commit of a model on the hub, needed there; unused for folders.")
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Precision of all parts.")
     device: str = Field("auto", description="Torch device, or 'auto' for CUDA where there is one.")
-    offload: Literal["none", "model", "sequential"] = Field(
-        "none", description="Which diffusers CPU offload is used while sampling."
+    offload: Offload = Field(
+        "none",
+        description="While sampling, parts wait in the CPU's memory: 'model' brings each part to the device for its "
+        "turn, 'sequential' each layer (far less memory, far slower). Of no effect on CPUs.",
     )
     vae_tiling: bool = Field(
         False,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 
 from vr_pipeline.errors import InputError
-from vr_pipeline.generators.config import GeneratorParameters
+from vr_pipeline.generators.config import GeneratorParameters, Offload
 from vr_pipeline.generators.contract import (
     ALL_PARTS,
     Adapter,
@@ -55,14 +55,7 @@ class PipelineGenerator(Generator):
         self.parameters = parameters
         self.device = torch.device(resolve_device(parameters.device))
         # Offload is for sampling, which needs all parts; a denoiser alone stays where it is trained.
-        offload = parameters.offload if self._has(*ALL_PARTS) else "none"
-        if offload == "model":
-            pipeline.enable_model_cpu_offload(device=self.device)
-        elif offload == "sequential":
-            pipeline.enable_sequential_cpu_offload(device=self.device)
-        else:
-            pipeline.to(self.device)
-        pipeline.set_progress_bar_config(disable=True)
+        self._place(parameters.offload if self._has(*ALL_PARTS) else "none")
         self.dtype: torch.dtype = getattr(torch, parameters.dtype)
         # Sharding changes the class of the denoiser.
         self._denoiser_class: Any = type(self.denoiser)
@@ -115,6 +108,36 @@ class PipelineGenerator(Generator):
     def _has(self, *parts: Part) -> bool:
         return all(getattr(self.pipeline, self._component_names(part)[0], None) is not None for part in parts)
 
+    def _place(self, offload: Offload) -> None:
+        """Put the pipeline's parts on the device, or behind hooks that bring each there when it computes."""
+        self._offload: Offload = offload if can_offload(self.device) else "none"
+        if self._offload == "model":
+            self.pipeline.enable_model_cpu_offload(device=self.device)
+        elif self._offload == "sequential":
+            self.pipeline.enable_sequential_cpu_offload(device=self.device)
+        else:
+            self.pipeline.to(self.device)
+        self.pipeline.set_progress_bar_config(disable=True)
+
+    @contextlib.contextmanager
+    def _within_reach(self) -> Iterator[None]:
+        """Have the weights themselves for the length of a block.
+
+        Behind hooks they may be empty shells, into which nothing can be loaded, and layers that are added need hooks.
+        """
+        if self._offload == "none":
+            yield
+            return
+        self.pipeline.remove_all_hooks()
+        try:
+            yield
+        finally:
+            self._place(self._offload)
+
+    def ready(self, part: Any) -> Any:
+        """A part of the pipeline on the device, unless hooks bring it there."""
+        return part.to(self.device) if self._offload == "none" else part
+
     @property
     def denoiser(self) -> torch.nn.Module:
         return getattr(self.pipeline, self.component)  # type: ignore[no-any-return]
@@ -124,15 +147,17 @@ class PipelineGenerator(Generator):
         if self._has(*ALL_PARTS):
             yield
             return
-        trained = self.pipeline
+        trained, offload = self.pipeline, self._offload
         # A complete pipeline around the same denoiser, since pipelines derive sizes from their parts when made.
         self.pipeline = self._load_pipeline(self.parameters, ALL_PARTS, **{self.component: self.denoiser})
-        self.pipeline.to(self.device)
-        self.pipeline.set_progress_bar_config(disable=True)
+        # Sequential offload would put others in the place of the weights that an optimiser holds.
+        self._place("none" if self.parameters.offload == "none" else "model")
         try:
             yield
         finally:
-            self.pipeline = trained
+            self.pipeline.remove_all_hooks()
+            self.pipeline, self._offload = trained, offload
+            self.denoiser.to(self.device)
             _free_memory()
 
     # -- sampling ---------------------------------------------------------------------------------------------------
@@ -190,8 +215,7 @@ class PipelineGenerator(Generator):
         """
         import torch
 
-        vae = self.pipeline.vae
-        vae.to(self.device)
+        vae = self.ready(self.pipeline.vae)
         pixels = self.pixels(clips, vae.dtype)
         with torch.no_grad():
             return vae.encode(pixels[:, :, 0] if as_images else pixels).latent_dist.mode()  # type: ignore[no-any-return]
@@ -199,8 +223,10 @@ class PipelineGenerator(Generator):
     # -- policies ---------------------------------------------------------------------------------------------------
 
     def policy(self) -> Policy:
-        if self._is_tuned:
-            return self._full_weights()
+        with self._within_reach():
+            return self._full_weights() if self._is_tuned else self._adapter()
+
+    def _adapter(self) -> Adapter:
         from peft.utils import get_peft_model_state_dict
 
         name, config = next(iter(self.denoiser.peft_config.items()))  # type: ignore[union-attr, operator]
@@ -231,9 +257,13 @@ class PipelineGenerator(Generator):
                 field="generator.path",
                 remedy="train the policy again on this model, or give the model it was trained on",
             )
+        with self._within_reach():
+            self._replace_policy(policy)
+
+    def _replace_policy(self, policy: Policy | None) -> None:
         self.pipeline.unload_lora_weights()
         if self._is_tuned:
-            self._put_denoiser(self._original())
+            setattr(self.pipeline, self.component, self.ready(self._original()))
         self._frozen, self._is_tuned, self._trained_from = None, False, None
         if isinstance(policy, FullWeights):
             self.denoiser.load_state_dict(policy.tensors)
@@ -257,9 +287,6 @@ class PipelineGenerator(Generator):
             dtype=self.dtype,
             use_safetensors=True,
         )
-
-    def _put_denoiser(self, denoiser: torch.nn.Module) -> None:
-        setattr(self.pipeline, self.component, denoiser.to(self.device))
 
     def train_all_weights(self, *, reference: bool) -> list[Any]:
         self.load_policy(None)
@@ -297,6 +324,11 @@ class PipelineGenerator(Generator):
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
 
 
+def can_offload(device: torch.device) -> bool:
+    """Whether a device has memory of its own, which offload could spare."""
+    return device.type != "cpu"
+
+
 _TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
 
 
@@ -316,7 +348,7 @@ class VideoPipelineGenerator(PipelineGenerator):
     def encode_prompts(self, prompts: Sequence[str]) -> Condition:
         import torch
 
-        self.pipeline.text_encoder.to(self.device)
+        self.ready(self.pipeline.text_encoder)
         with torch.no_grad():
             embeddings, _ = self.pipeline.encode_prompt(
                 list(prompts),

@@ -48,8 +48,8 @@ class StableDiffusionXLGenerator(PipelineGenerator):
         import torch
 
         pipeline = self.pipeline
-        pipeline.text_encoder.to(self.device)
-        pipeline.text_encoder_2.to(self.device)
+        self.ready(pipeline.text_encoder)
+        self.ready(pipeline.text_encoder_2)
         size = (self.parameters.height, self.parameters.width)
         with torch.no_grad():
             embeddings, _, pooled, _ = pipeline.encode_prompt(
