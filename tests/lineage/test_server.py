@@ -1,4 +1,4 @@
-"""A tracking server by address: in use, away, and back again."""
+"""A tracking server by address, behind a login: in use, away, and back again."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from login_gate import login_gate
 from staged_project import make_staged_project, steps
 
 pytestmark = pytest.mark.slow
 
 SETTINGS = "tracking_uri: http://127.0.0.1:{port}\nexperiment: staged\nwhen_unreachable: {away}\ntimeout: 3\n"
 MLFLOW = "conf/base/mlflow.yml"
+USER, PASSWORD = "someone", "a-word-nobody-else-writes"
 
 
 def free_port() -> int:
@@ -30,6 +32,7 @@ def free_port() -> int:
 
 @pytest.fixture(scope="module")
 def port() -> int:
+    """Where the project looks for the server: the login in front of it."""
     return free_port()
 
 
@@ -57,9 +60,9 @@ def made_while_away(project: Path, away) -> set[str]:
 
 @pytest.fixture(scope="module")
 def server(port: int, tmp_path_factory, away) -> Iterator[MlflowClient]:
-    """The server, started after the runs without it."""
-    folder = tmp_path_factory.mktemp("server")
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    """The server, started after the runs without it; the client talks to it past the login."""
+    folder, behind = tmp_path_factory.mktemp("server"), free_port()
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(behind), "--workers", "1"]
     command += ["--backend-store-uri", f"sqlite:///{folder / 'runs.db'}"]
     command += ["--artifacts-destination", str(folder / "files")]
     with (folder / "log").open("w") as log:
@@ -68,13 +71,15 @@ def server(port: int, tmp_path_factory, away) -> Iterator[MlflowClient]:
         end = time.monotonic() + 120
         while True:
             try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2).read()
+                urllib.request.urlopen(f"http://127.0.0.1:{behind}/health", timeout=2).read()
                 break
             except OSError:
                 assert process.poll() is None, (folder / "log").read_text()[-2000:]
                 assert time.monotonic() < end, "the server did not start"
                 time.sleep(0.2)
-        yield MlflowClient(tracking_uri=f"http://127.0.0.1:{port}", registry_uri=f"http://127.0.0.1:{port}")
+        address = f"http://127.0.0.1:{behind}"
+        with login_gate(port, behind, USER, PASSWORD):
+            yield MlflowClient(tracking_uri=address, registry_uri=address)
     finally:
         os.killpg(process.pid, 15)
         process.wait(timeout=30)
@@ -82,16 +87,21 @@ def server(port: int, tmp_path_factory, away) -> Iterator[MlflowClient]:
 
 @pytest.fixture(scope="module")
 def back(project: Path, server: MlflowClient) -> list[tuple[int, str, str]]:
-    """With the server: what waits is sent, twice, then an ordinary run and a look at the model."""
+    """With the server: what waits is sent, twice, then an ordinary run and a look at the model; last wrong logins."""
     parameters = (project / "conf/base/parameters.yml").read_text()
     return steps(
         project,
+        {"$MLFLOW_TRACKING_USERNAME": USER, "$MLFLOW_TRACKING_PASSWORD": PASSWORD},
         ["lineage", "upload"],
         ["lineage", "upload"],
         {"conf/base/parameters.yml": parameters.replace("rate: 0.5", "rate: 0.9")},
         ["run"],
         ["lineage", "show", "staged_model"],
         ["lineage", "diff", "staged_model/1", "staged_model/2"],
+        {"$MLFLOW_TRACKING_PASSWORD": "wrong"},
+        ["run"],
+        ["lineage", "upload"],
+        ["lineage", "show", "latest"],
     )
 
 
@@ -141,3 +151,26 @@ def test_a_server_works_like_the_default(server, back):
     }
     assert "fit.rate: 0.5 -> 0.9  (+0.4)" in back[4][1]
     assert "Results: 1 differ" in back[4][1]
+
+
+def test_a_wrong_login_stops_everything_before_any_work(project, server, back):
+    for code, output, errors in back[5:]:
+        assert code == 1
+        assert "refuses the login in MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD" in errors
+        assert "Node 1" not in errors
+        assert "Traceback" not in errors
+        assert "sent to" not in output
+    [experiment] = [found for found in server.search_experiments() if found.name == "staged"]
+    assert len(server.search_runs([experiment.experiment_id])) == 2
+
+
+def test_the_password_is_written_nowhere(project, server, back):
+    """Not in records of the project, logs and results, nor in what reached the server."""
+    [experiment] = [found for found in server.search_experiments() if found.name == "staged"]
+    for run in server.search_runs([experiment.experiment_id]):
+        server.download_artifacts(run.info.run_id, "", str(project / "data"))
+        (project / "data" / f"{run.info.run_id}.txt").write_text(str(run.to_dictionary()))
+    files = [path for path in project.rglob("*") if path.is_file() and ".git" not in path.parts]
+    assert {"record.json", "configuration.yml", "mlflow-offline.db"} <= {path.name for path in files}
+    assert [path for path in files if PASSWORD.encode() in path.read_bytes()] == []
+    assert not any(PASSWORD in output + errors for _, output, errors in back)

@@ -150,7 +150,7 @@ def kedro(folder: Path, *arguments: str, **environment: str) -> subprocess.Compl
 
 
 _STEPS = """
-import json, sys
+import json, os, sys
 from pathlib import Path
 from click.testing import CliRunner
 from kedro.framework.startup import bootstrap_project
@@ -162,7 +162,10 @@ answers = []
 for arguments in json.loads(sys.argv[1]):
     if isinstance(arguments, dict):
         for name, text in arguments.items():
-            Path(name).write_text(text)
+            if name.startswith("$"):
+                os.environ[name[1:]] = text
+            else:
+                Path(name).write_text(text)
         continue
     sys.argv = ["kedro", *arguments]
     result = CliRunner().invoke(cli, arguments)
@@ -176,7 +179,8 @@ def steps(folder: Path, *todo: list[str] | dict[str, str], **environment: str) -
 
     Args:
         folder: the project.
-        todo: arguments of ``kedro``, or files to write (name to text) before the next.
+        todo: arguments of ``kedro``, or files to write (name to text) before the next, or environment variables to set
+            (names begin with a dollar).
 
     Returns:
         exit code, standard output and standard error of each command.
