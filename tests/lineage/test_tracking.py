@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from vr_pipeline.lineage.tracking import (
     anchored_uri,
     connect,
     experiment_tags,
+    make_database,
     read_configuration,
     records_folder,
     unreachable,
@@ -166,3 +168,32 @@ def test_an_experiment_in_a_copy_of_the_project_records_to_the_project(monkeypat
     assert records_folder(tmp_path) == tmp_path
     assert records_folder(tmp_path / "another") == tmp_path / "another", "a project inside of another is its own"
     assert experiment_tags() == {"dvc.experiment": "beta-3", "dvc.baseline": "c0ffee"}
+
+
+def test_a_kill_while_the_database_is_made_leaves_none(tmp_path, monkeypatch):
+    from mlflow.store.db import utils
+    from sqlalchemy import text
+
+    class Killed(BaseException):
+        pass
+
+    def make_tables(engine, *, killed):
+        with engine.begin() as connection:
+            connection.execute(text("create table half (a integer)"))
+        if killed:
+            raise Killed
+
+    # The moment that matters: MLflow has made some of its tables and not the others.
+    monkeypatch.setattr(utils, "_initialize_tables", partial(make_tables, killed=True))
+    with pytest.raises(Killed):
+        connect(MlflowConfiguration(), tmp_path)
+    assert not (tmp_path / "mlflow.db").exists()
+    monkeypatch.setattr(utils, "_initialize_tables", partial(make_tables, killed=False))
+    make_database(f"sqlite:///{tmp_path}/mlflow.db")
+    assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]
+
+
+def test_a_database_that_cannot_be_read_is_told(tmp_path):
+    (tmp_path / "mlflow.db").write_bytes(b"no database" * 100)
+    with pytest.raises(InputError, match="MLflow cannot record runs"):
+        connect(MlflowConfiguration(), tmp_path)

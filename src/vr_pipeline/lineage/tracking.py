@@ -22,6 +22,7 @@ CONFIGURATION_FILE = "conf/<env>/mlflow.yml"
 EXPERIMENT = "dvc.experiment"
 """Tag of a run: the name of the DVC experiment that it belongs to."""
 _ORIGIN = "DVC_ROOT"
+_SQLITE = "sqlite:///"
 _ADDRESSES = ("tracking_uri", "artifacts", "offline_uri")
 _UNAUTHORISED, _FORBIDDEN, _SERVER_ERROR = 401, 403, 500
 _LOGIN = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
@@ -130,14 +131,17 @@ def connect(configuration: MlflowConfiguration, project: Path, *, offline: bool 
         offline = bool(trouble)
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
     project = records_folder(project)
     uri = anchored_uri(configuration.offline_uri if offline else configuration.tracking_uri, project)
     try:
+        make_database(uri)
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         experiment = _experiment(client, configuration, project, local=offline or not configuration.is_server)
-    except MlflowException as error:
-        if not offline and configuration.is_server and (refused := _refused_login(error.get_http_status_code())):
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        status = error.get_http_status_code() if isinstance(error, MlflowException) else 0
+        if not offline and configuration.is_server and (refused := _refused_login(status)):
             raise InputError(
                 f"the MLflow server at {uri} {refused}",
                 remedy=f"set {_LOGIN[0]} and {_LOGIN[1]}, or {_LOGIN[2]}, in the environment",
@@ -150,6 +154,31 @@ def connect(configuration: MlflowConfiguration, project: Path, *, offline: bool 
             file=CONFIGURATION_FILE,
         ) from error
     return Connection(client, uri, experiment, offline)
+
+
+def make_database(uri: str) -> None:
+    """Make an SQLite file that is not there yet, under another name until it is complete.
+
+    MLflow makes its tables in dozens of steps over seconds; a file that was left in the middle of them by a kill could
+    never be used again.
+    """
+    file = Path(uri.removeprefix(_SQLITE))
+    if not uri.startswith(_SQLITE) or "?" in uri or file.exists():
+        return
+    from mlflow.store.db import utils
+
+    unfinished = file.with_name(f".{file.name}.unfinished")
+    unfinished.unlink(missing_ok=True)
+    engine = utils.create_sqlalchemy_engine(f"{_SQLITE}{unfinished}")
+    try:
+        utils._initialize_tables(engine)
+    finally:
+        engine.dispose()
+    if file.exists():
+        # Another command was faster.
+        unfinished.unlink()
+    else:
+        os.replace(unfinished, file)
 
 
 def _refused_login(status: int) -> str:
@@ -207,9 +236,8 @@ def _experiment(client: MlflowClient, configuration: MlflowConfiguration, projec
 
 def anchored_uri(uri: str, project: Path) -> str:
     """A tracking address whose relative SQLite file starts at the project, wherever the command was typed."""
-    prefix = "sqlite:///"
-    if uri.startswith(prefix) and not uri.startswith(prefix + "/"):
-        return f"{prefix}{(project / uri.removeprefix(prefix)).as_posix()}"
+    if uri.startswith(_SQLITE) and not uri.startswith(_SQLITE + "/"):
+        return f"{_SQLITE}{(project / uri.removeprefix(_SQLITE)).as_posix()}"
     return uri
 
 
