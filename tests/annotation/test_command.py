@@ -17,8 +17,11 @@ from vr_pipeline.annotation.offer import make_offer, make_study
 from vr_pipeline.annotation.store import Journal, Study
 from vr_pipeline.checklist import load_checklist
 from vr_pipeline.cli import cli
-from vr_pipeline.datasets.preferences import PreferenceDataset
+from vr_pipeline.datasets.clips import ClipFolderDataset
+from vr_pipeline.datasets.preferences import GivenClipsDataset, PreferenceDataset
 from vr_pipeline.errors import InputError
+from vr_pipeline.rewards.preferences import aggregate_annotators, check_preferences, usable_pairs
+from vr_pipeline.video.index import index_given_clips
 
 ROOT = Path(__file__).resolve().parents[2]
 OPTIONS = {"dimensions": None, "order": "random", "seed": 0, "pairs": 100, "per_prompt": 10}
@@ -29,6 +32,9 @@ class NothingMade:
 
     def exists(self, name: str) -> bool:
         return False
+
+    def get(self, name: str) -> None:
+        return None
 
 
 @pytest.fixture
@@ -71,6 +77,7 @@ def call(*arguments: str) -> Result:
         ((), "kedro run --pipeline=video_generation"),
         (("--policies", "original,mpo"), "kedro run --pipeline=evaluation"),
         (("--source", "preferences"), "--to-outputs=preference_video_index"),
+        (("--source", "clips"), "kedro init-data"),
         (("--policies", "mpo"), "--policies original,mpo"),
         (("--study", "../x"), "no name of a study"),
         (("--host", "0.0.0.0"), "--allow-host"),
@@ -106,6 +113,48 @@ def test_offers_of_every_source(catalog: DataCatalog) -> None:
     ):
         with pytest.raises(InputError, match=message):
             make_offer(catalog, study, **(OPTIONS | changes))
+
+
+def test_given_clips_are_compared_and_the_answers_are_their_preferences(
+    project: Path, clip_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = sorted(path.name for path in clip_folder.iterdir() if path.name.startswith("clip-"))
+    table = pd.DataFrame({"prompt": [f"prompt {name.split('-')[1]}" for name in names], "file": names})
+    table.to_csv(project / "clips.csv", index=False)
+    videos = {"path": str(clip_folder)}
+    waiting = project / "data" / "01_raw" / "annotations" / "mine" / "clips.jsonl"
+    catalog = DataCatalog(
+        {
+            "preference_clips": GivenClipsDataset(filepath=str(project / "clips.csv"), videos=videos),
+            "preference_videos": ClipFolderDataset(path=str(clip_folder)),
+            "human_preferences": PreferenceDataset(filepath=str(waiting), format="annotations", videos=videos),
+        }
+    )
+    monkeypatch.setattr("vr_pipeline.project.project_context", lambda env: SimpleNamespace(catalog=catalog))
+    served = []
+    monkeypatch.setattr("vr_pipeline.annotation.command_line._serve", lambda session, **_: served.append(session))
+    assert call("--env", "mine", "--pairs-per-prompt", "2").exit_code == 0
+    [session] = served
+    assert (session.study.study, session.journal.path, len(session.pairs)) == ("clips", waiting, 6)
+
+    journal = Journal(waiting, session.study)
+    session = make_offer(catalog, session.study, **OPTIONS).session(
+        session.study, journal, order="random", seed=0, annotator=None
+    )
+    for number in range(4):
+        task = session.next_for("Ada")["task"]
+        session.answer(
+            **{"label": f"answer-{number:04d}", "annotator": "Ada", "pair": task["pair"], "criterion": "overall"},
+            **{"choice": "left", "left": task["left"]["token"], "seconds": 1.0},
+        )
+    journal.close()
+    preferences = catalog.load("human_preferences")
+    index = index_given_clips(catalog.load("preference_clips"), catalog.load("preference_videos"), source="clips.csv")
+    check_preferences(preferences, index)  # refuses clips that the index does not have
+    assert len(preferences) == 4
+    assert set(preferences["preference"]) == {"a"}
+    pairs, unusable = usable_pairs(aggregate_annotators(preferences), index)
+    assert (len(pairs), len(unusable)) == (4, 0)
 
 
 def test_figures_are_printed(project: Path) -> None:

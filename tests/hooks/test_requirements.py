@@ -90,3 +90,12 @@ def test_one_message_names_everything(tmp_path: Path, monkeypatch: pytest.Monkey
         assert expected in text
     assert "'kedro run --pipeline=small' makes made_here" in text
     assert "ou supply supplied" in text
+
+
+def test_answers_of_people_are_collected_by_annotating(tmp_path: Path) -> None:
+    answers = tmp_path / "data" / "01_raw" / "annotations" / "mine" / "clips.jsonl"
+    waiting = {"type": "vr_pipeline.datasets.preferences.PreferenceDataset", "filepath": str(answers)}
+    entries = DataCatalog.from_config({"human_preferences": waiting})
+    part = Pipeline([Node(lambda table: table, "human_preferences", "labels", name="label")])
+    with pytest.raises(InputError, match="kedro annotate --env=mine' collects human_preferences"):
+        RequirementsHook().before_pipeline_run({"project_path": str(tmp_path), "env": "mine"}, part, entries)

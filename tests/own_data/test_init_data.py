@@ -176,7 +176,8 @@ def test_every_problem_is_said_at_once_and_nothing_written(project: Path) -> Non
     [
         ((), "Give --prompts"),
         (("--checklist", "checklist.yml"), "nothing to be asked about"),
-        (("--videos", "clips"), "--videos needs --preferences"),
+        (("--videos", "clips"), "--videos needs --preferences, or --prompts"),
+        (("--videos", "clips", "--prompts", "prompts.txt"), "no clip of clips belongs to one of the prompts"),
         (("--preferences", "preferences.csv"), "--preferences needs --videos"),
         (("--prompts", "none.txt"), "Correct the path given with --prompts"),
         (("--prompts", "prompts.txt", "--env", "base"), "cannot be the name"),
@@ -195,6 +196,31 @@ def test_options_that_do_not_fit(project: Path, arguments: tuple[str, ...], expe
     assert result.exit_code != 0
     assert expected in " ".join(result.output.split())
     assert not (project / "conf" / "mydata").exists()
+
+
+def test_clips_that_nobody_has_compared(project: Path) -> None:
+    (project / "prompts.csv").write_text("prompt,video_path\na cat,a.mp4\na cat,gone.mp4\na dog,b.mp4\n,c.mp4\n")
+    refused = call("--prompts", "prompts.csv", "--videos", "clips")
+    assert refused.exit_code == 1
+    for part in (
+        "there is no clip 'gone.mp4'",
+        "row 5, field 'prompt': the prompt is empty",
+        "fewer than two prompts",
+        "none of 3 prompts passes the filter",
+    ):
+        assert part in refused.output
+    for number, name in enumerate(("a", "a", "b", "b", "broken")):
+        target = project / "clips" / f"{PROMPTS[number // 2].upper()}-{number}.mp4"
+        target.write_bytes((project / "clips" / f"{name}.mp4").read_bytes() if name != "broken" else b"broken")
+    result = call("--prompts", "prompts.txt", "--videos", "clips")
+    assert result.exit_code == 0, result.output
+    assert "4 clips of 2 prompts, 2 pairs to compare" in result.output
+    assert "the clip cannot be read" in result.output
+    assert "3 clip(s) belong to no prompt, for instance a.mp4, b.mp4" in result.output
+    assert "kedro annotate --env=mydata" in result.output
+    catalog = configuration(project, "mydata")["catalog"]
+    assert catalog["human_preferences"]["filepath"] == "data/01_raw/annotations/mydata/clips.jsonl"
+    assert catalog["preference_clips"]["filepath"] == "prompts.txt"
 
 
 def test_copies_and_files_outside_the_project(project: Path, tmp_path: Path) -> None:

@@ -24,10 +24,9 @@ _USUAL_PORT = 8710
 @click.option("--env", "-e", default="base", show_default=True, help="Configuration: conf/<env> over conf/base.")
 @click.option(
     "--source",
-    type=click.Choice(["generated", "preferences"]),
-    default="generated",
-    show_default=True,
-    help="Pairs of clips that video_generation made, or the pairs of human_preferences.",
+    type=click.Choice(["generated", "clips", "preferences"]),
+    help="Pairs of clips that video_generation made, of given clips (preference_clips), or the pairs of "
+    "human_preferences [default: generated, or clips where kedro init-data took clips without preferences].",
 )
 @click.option("--policies", metavar="A,B", help="Blind comparison of two policies' evaluation clips: original,mpo.")
 @click.option("--study", metavar="NAME", help="Name of the study and its journal [default: the source or policies].")
@@ -68,7 +67,7 @@ _USUAL_PORT = 8710
 )
 def annotate(
     env: str,
-    source: str,
+    source: str | None,
     policies: str | None,
     study: str | None,
     annotator: str | None,
@@ -91,20 +90,20 @@ def annotate(
     """
     with plain_errors():
         from vr_pipeline.annotation.export import export_answers
-        from vr_pipeline.annotation.offer import clip_files, journal_path, make_offer, make_study
+        from vr_pipeline.annotation.offer import CLIPS, clip_files, journal_path, make_offer, make_study
         from vr_pipeline.annotation.store import Journal
         from vr_pipeline.errors import InputError
         from vr_pipeline.project import project_context, project_folder
 
         project = project_folder()
-        about = make_study(study, source, policies)
+        catalog = project_context(env).catalog
+        about = make_study(study, source or _usual_source(catalog, project, env), policies)
         path = journal_path(project, env, about.study)
         if (report or export_folder is not None) and not path.exists():
             raise InputError("there is no such journal of annotations", remedy="run kedro annotate first", file=path)
         if report:
             _print_report(path, as_json=as_json)
             return
-        catalog = project_context(env).catalog
         if export_folder is not None:
             count = export_answers(path, clip_files(catalog, about), export_folder)
             _tell_export(count, export_folder)
@@ -124,12 +123,26 @@ def annotate(
             pairs=pairs,
             per_prompt=pairs_per_prompt,
         )
+        if about.source == CLIPS:
+            click.echo(
+                f"Afterwards: kedro run --env={env} --to-outputs=reward_agreement learns weights from the answers"
+            )
         journal = Journal(path, about)
         try:
             session = offer.session(about, journal, order=order, seed=seed, annotator=annotator)
             _serve(session, host=host, port=port, allow_host=allow_host)
         finally:
             journal.close()
+
+
+def _usual_source(catalog: Any, project: Path, env: str) -> str:
+    """Given clips where the catalog waits for what people say of them, clips of the generator otherwise."""
+    from vr_pipeline.annotation.offer import CLIPS, journal_path
+    from vr_pipeline.hooks.summary import stored_at
+
+    answers = stored_at(catalog, "human_preferences")
+    awaited = answers is not None and answers.resolve() == journal_path(project, env, CLIPS).resolve()
+    return CLIPS if awaited else "generated"
 
 
 def _may_listen(host: str, allow_host: Sequence[str]) -> bool:

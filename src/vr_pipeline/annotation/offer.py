@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vr_pipeline.annotation import queue
 from vr_pipeline.annotation.queue import Order, Pair
@@ -14,10 +14,16 @@ from vr_pipeline.annotation.session import AnnotationSession
 from vr_pipeline.annotation.store import OVERALL, Journal, Study
 from vr_pipeline.errors import InputError
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")
+CLIPS = "clips"
+"""The source, and the usual study, of given clips that nobody has compared yet."""
 _NEEDED = {
     "generated": ("video_index", "videos", "rewards", "video_generation", "mpo_dpo"),
     "preferences": ("preference_video_index", "preference_videos", None, "", ""),
+    CLIPS: ("preference_clips", "preference_videos", None, "", ""),
     "policies": ("evaluation_video_index", "evaluation_videos", "evaluation_rewards", "evaluation", "evaluation"),
 }
 _TO_LIST_PREFERENCES = "kedro run --to-outputs=preference_video_index"
@@ -48,7 +54,7 @@ def make_study(name: str | None, source: str, policies: str | None) -> Study:
 
     Args:
         name: of the study; None takes the source, or the policies.
-        source: generated or preferences.
+        source: generated, preferences or clips.
         policies: two names with a comma between them; they take the place of the source.
 
     Raises:
@@ -96,6 +102,10 @@ def make_offer(
         candidates = queue.policy_pairs(index, (study.policies[0], study.policies[1]))
     elif study.source == "preferences":
         candidates = queue.named_pairs(index, catalog.load("human_preferences"))
+    elif study.source == CLIPS:
+        candidates = queue.pairs_of_prompts(
+            _as_index(index, catalog.load("preference_videos")), per_prompt=per_prompt, seed=seed
+        )
     else:
         candidates = queue.pairs_of_prompts(index, per_prompt=per_prompt, seed=seed)
     if order == "informative":
@@ -103,6 +113,16 @@ def make_offer(
         candidates = queue.with_margins(candidates, rewards)
     criteria, hints = _criteria(catalog, dimensions)
     return Offer(queue.ordered(candidates, order, seed=seed, limit=pairs), criteria, hints, clip_files(catalog, study))
+
+
+def _as_index(clips: pd.DataFrame, folder: Mapping[str, Path]) -> pd.DataFrame:
+    """Given clips with the columns that pairs are made from, before a run has looked at them."""
+    from vr_pipeline.identifiers import prompt_id
+
+    return clips.rename(columns={"file": "path"}).assign(
+        prompt_id=[prompt_id(prompt) for prompt in clips["prompt"]],
+        status=["ok" if file in folder else "failed" for file in clips["file"]],
+    )
 
 
 def clip_files(catalog: Any, study: Study) -> Mapping[str, Path]:
@@ -168,8 +188,11 @@ def _require(catalog: Any, name: str, source: str) -> None:
         return
     pipeline = _NEEDED[source][3]
     command = f"kedro run --pipeline={pipeline}" if pipeline else _TO_LIST_PREFERENCES
+    remedy = f"run '{command}' in this environment first"
+    if source == CLIPS:
+        remedy = "make an environment of your clips by 'kedro init-data --prompts FILE --videos FOLDER', and name it"
     raise InputError(
         f"there are no clips to compare yet ({name} is missing)",
-        remedy=f"run '{command}' in this environment first",
+        remedy=remedy,
         field="--source" if source != "policies" else "--policies",
     )

@@ -107,3 +107,45 @@ class PreferenceClipsDataset(PreferenceDataset):
 
     def save(self, data: pd.DataFrame) -> None:
         raise NotImplementedError("The clips follow from the file of preferences.")
+
+
+class GivenClipsDataset(AbstractDataset[None, pd.DataFrame]):
+    """Clips that nobody has compared yet, with the prompts they were made for; read only.
+
+    ``kedro annotate --source clips`` makes pairs of them.
+
+    Example::
+
+        preference_clips:
+          type: vr_pipeline.datasets.preferences.GivenClipsDataset
+          filepath: data/01_raw/prompts.csv    # prompt, video_path; or clips named after their prompts
+          videos: {path: data/01_raw/clips}
+
+    Args:
+        filepath: the table of prompts; see :func:`vr_pipeline.rewards.given_clips.examine_given_clips`.
+        videos: the folder of clips, under ``path``.
+        metadata: for plugins; not used here.
+    """
+
+    def __init__(self, *, filepath: str, videos: dict[str, str], metadata: dict[str, Any] | None = None) -> None:
+        self._filepath, self._videos = Path(filepath), Path(videos["path"])
+        self.metadata = metadata
+
+    def load(self) -> pd.DataFrame:
+        from vr_pipeline.rewards.given_clips import read_given_clips
+
+        files = list(ClipFolderDataset(path=str(self._videos)).load())
+        return read_given_clips(self._filepath, ClipNames(self._videos, files, self._filepath.parent), files)
+
+    def preview(self) -> TablePreview:
+        """For Kedro-Viz: the first clips."""
+        return table_preview(self.load())
+
+    def save(self, data: None) -> None:
+        raise NotImplementedError("given clips are only read")
+
+    def _exists(self) -> bool:
+        return self._filepath.exists()
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": str(self._filepath), "videos": str(self._videos)}

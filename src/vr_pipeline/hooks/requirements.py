@@ -35,11 +35,13 @@ class RequirementsHook:
         named, remedies = [], []
         for name, place in files.items():
             named.append(f"{name} ({shown(place, project)})")
-            remedies.append(
-                f"'kedro run --pipeline={makers[name]}' makes {name}"
-                if name in makers
-                else f"you supply {name}, there or in the place that your catalog names"
-            )
+            if name in makers:
+                remedies.append(f"'kedro run --pipeline={makers[name]}' makes {name}")
+            elif place.is_relative_to(project / "data" / "01_raw" / "annotations"):
+                environment = f" --env={run_params['env']}" if run_params.get("env") else ""
+                remedies.append(f"'kedro annotate{environment}' collects {name}")
+            else:
+                remedies.append(f"you supply {name}, there or in the place that your catalog names")
         for field, path in models.items():
             named.append(f"the model of '{field}' ({path})")
         if models:

@@ -45,6 +45,16 @@ class PreferenceCheck:
 
 
 @dataclass
+class GivenClipsCheck:
+    """A folder of clips with the file that says for which prompts they were made."""
+
+    findings: list[Finding] = field(default_factory=list)
+    pairs: int = 0
+    clips: int = 0
+    prompts: int = 0
+
+
+@dataclass
 class ChecklistCheck:
     """A checklist."""
 
@@ -52,13 +62,14 @@ class ChecklistCheck:
     checklist: Checklist | None = None
 
 
-def check_prompts(path: Path, parameters: PromptFilteringParameters) -> PromptCheck:
+def check_prompts(path: Path, parameters: PromptFilteringParameters, *, row_a_clip: bool = False) -> PromptCheck:
     """Read a file of prompts and try the filter on it.
 
     Args:
         path: the file.
         parameters: of the filter. Where their division leaves a small file without prompts to train on or to test,
             another is proposed.
+        row_a_clip: the file names a clip in each row, so that it is meant to repeat prompts.
     """
     from vr_pipeline.prompts.read import read_prompts
 
@@ -66,6 +77,8 @@ def check_prompts(path: Path, parameters: PromptFilteringParameters) -> PromptCh
         table = read_prompts(path)
     except InputError as error:
         return PromptCheck([Finding.from_error(error)])
+    if row_a_clip:
+        table = table[(table["problem"] != "") | ~table["prompt"].duplicated()]
     bad = table[table["problem"] != ""]
     check = PromptCheck(
         [
@@ -105,6 +118,16 @@ def _try_filter(check: PromptCheck, table: pd.DataFrame, path: Path, parameters:
             )
             for rule, row in zip(rows["rule"], rows["row"], strict=True)
         ]
+    if kept.empty:
+        check.findings.append(
+            Finding(
+                "error",
+                f"none of {len(check.prompts)} prompts passes the filter",
+                "give prompts of several words that differ from each other, or relax prompt_filtering",
+                path,
+            )
+        )
+        return
     kept = kept.assign(cleaned_prompt=kept["prompt"], embedded_prompt=kept["prompt"], language_model="")
     best: tuple[tuple[int, ...], SplitParameters, dict[str, int]] | None = None
     for split in _divisions(parameters.split, kept["prompt_id"].tolist()):
@@ -158,21 +181,14 @@ def check_preferences(
     criterion: str = "Overall",
 ) -> PreferenceCheck:
     """Read a file of preferences, find its clips and decode the first and last frame of each."""
-    from vr_pipeline.datasets.clips import ClipFolder
     from vr_pipeline.rewards.clip_names import ClipNames
     from vr_pipeline.rewards.preference_formats import examine_preferences
 
     check = PreferenceCheck()
     table, problems = examine_preferences(path, format, labels=labels, criterion=criterion)
     check.findings += [Finding.from_error(problem) for problem in problems]
-    if not videos.is_dir():
-        check.findings.append(
-            Finding("error", "there is no such folder of clips", "correct the path or make the folder", videos)
-        )
-        return check
-    folder = ClipFolder(videos)
-    if not len(folder):
-        check.findings.append(Finding("error", "the folder holds no clips", "put the compared clips there", videos))
+    folder = _clips_of(videos, check.findings)
+    if folder is None:
         return check
     names = ClipNames(videos, folder, path.parent)
     first_row = 2 if path.suffix.lower() in (".csv", ".tsv") else 1
@@ -212,6 +228,63 @@ def check_preferences(
     if not any(finding.severity == "error" for finding in check.findings):
         check.findings += _too_little(usable, check, path)
     return check
+
+
+def check_given_clips(path: Path, videos: Path) -> GivenClipsCheck:
+    """Find which clip of a folder belongs to which prompt, and decode the first and last frame of each.
+
+    Args:
+        path: the file of prompts; see :func:`vr_pipeline.rewards.given_clips.examine_given_clips`.
+        videos: the folder.
+    """
+    from vr_pipeline.rewards.clip_names import ClipNames
+    from vr_pipeline.rewards.given_clips import examine_given_clips, no_clip_of_a_prompt
+
+    check = GivenClipsCheck()
+    folder = _clips_of(videos, check.findings)
+    if folder is None:
+        return check
+    try:
+        table, problems, strangers = examine_given_clips(path, ClipNames(videos, folder, path.parent), list(folder))
+    except InputError as error:
+        check.findings.append(Finding.from_error(error))
+        return check
+    check.findings += [Finding.from_error(problem) for problem in problems]
+    if not len(table) and not problems:
+        check.findings.append(Finding.from_error(no_clip_of_a_prompt(path, videos)))
+    if len(table) and strangers:
+        named = f"{strangers[0]}, {strangers[1]}" if len(strangers) > 1 else strangers[0]
+        problem = f"{len(strangers)} clip(s) belong to no prompt, for instance {named}"
+        check.findings.append(Finding("warning", problem, "they are not shown unless the prompts name them", videos))
+    check.findings += [
+        Finding("error", f"clip '{file}' belongs to {number} prompts", "a clip is made for one prompt", path)
+        for file, number in table["file"].value_counts().items()
+        if number > 1
+    ]
+    unreadable = _unreadable(folder, sorted(set(table["file"])))
+    check.findings += [_left_out(folder[name], reason, "") for name, reason in unreadable.items()]
+    of_prompt = table.loc[~table["file"].isin(list(unreadable)), "prompt"].value_counts()
+    check.clips, check.prompts = int(of_prompt.sum()), len(of_prompt)
+    check.pairs = int((of_prompt * (of_prompt - 1) // 2).sum())
+    if len(table) and int((of_prompt > 1).sum()) < 2:
+        problem = "fewer than two prompts have two clips or more, which is too little to compare and to test on"
+        check.findings.append(Finding("error", problem, "give several clips for each of some prompts", path))
+    return check
+
+
+def _clips_of(videos: Path, findings: list[Finding]) -> Mapping[str, Path] | None:
+    """The clips of a folder; None, with a finding, where there are none."""
+    from vr_pipeline.datasets.clips import ClipFolder
+
+    if not videos.is_dir():
+        problem = "there is no such folder of clips"
+        findings.append(Finding("error", problem, "correct the path or make the folder", videos))
+        return None
+    folder = ClipFolder(videos)
+    if not len(folder):
+        findings.append(Finding("error", "the folder holds no clips", "put the compared clips there", videos))
+        return None
+    return folder
 
 
 def _unreadable(folder: Mapping[str, Path], names: Sequence[str]) -> dict[str, str]:

@@ -17,7 +17,7 @@ _FILE = click.Path(path_type=Path)
 
 @click.command(name="init-data")
 @click.option("--prompts", type=_FILE, metavar="FILE", help="Prompts: txt, csv, tsv, jsonl or parquet.")
-@click.option("--videos", type=_FILE, metavar="FOLDER", help="Clips (or images) that people compared.")
+@click.option("--videos", type=_FILE, metavar="FOLDER", help="Clips (or images) that people compared, or will.")
 @click.option("--preferences", type=_FILE, metavar="FILE", help="Who preferred which: prompt, clips a and b, label.")
 @click.option("--checklist", type=_FILE, metavar="FILE", help="Your yes/no questions, as YAML.")
 @click.option("--env", "-e", default="mydata", show_default=True, help="The environment to write: conf/<env>.")
@@ -51,8 +51,8 @@ def init_data(
 ) -> None:
     """Check your own files and write the environment conf/<env> that runs on them.
 
-    Give prompts, or videos with preferences, or both; a checklist with either. Every problem is reported at once. See
-    docs/your_own_data.md.
+    Give prompts, or videos with preferences, or both; a checklist with either. Videos with prompts alone are clips to
+    be compared by kedro annotate. Every problem is reported at once. See docs/your_own_data.md.
     """
     with plain_errors():
         from vr_pipeline.own_data.environment import OwnFiles, check_name, copy_files, write_environment
@@ -92,12 +92,16 @@ def init_data(
 
 
 def _check_options(prompts: Path | None, videos: Path | None, preferences: Path | None, checklist: Path | None) -> None:
-    if (videos is None) != (preferences is None):
-        given, missing = ("--videos", "--preferences") if videos is not None else ("--preferences", "--videos")
-        raise click.UsageError(f"{given} needs {missing}: preferences are about clips.")
+    if preferences is not None and videos is None:
+        raise click.UsageError("--preferences needs --videos: preferences are about clips.")
+    if videos is not None and preferences is None and prompts is None:
+        raise click.UsageError(
+            "--videos needs --preferences, or --prompts that say what each clip was made for, to compare them by "
+            "kedro annotate."
+        )
     if prompts is None and videos is None:
         extra = " A checklist alone has nothing to be asked about." if checklist is not None else ""
-        raise click.UsageError(f"Give --prompts, or --videos with --preferences, or all three.{extra}")
+        raise click.UsageError(f"Give --prompts, or --videos with --preferences or --prompts, or all three.{extra}")
 
 
 def _preference_options(format: str, labels: tuple[str, ...], criterion: str | None) -> dict[str, Any]:

@@ -31,6 +31,11 @@ class OwnFiles:
     checklist: Path | None = None
     preference_options: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def to_annotate(self) -> bool:
+        """Clips for prompts are there, and nobody has compared them yet."""
+        return self.videos is not None and self.prompts is not None and self.preferences is None
+
     def named(self) -> list[tuple[str, Path]]:
         """The files that are given, each with its option."""
         named = [
@@ -121,7 +126,7 @@ def write_environment(
     folder = project / "conf" / env
     folder.mkdir(parents=True, exist_ok=True)
     data = f"data/{env}"
-    catalog = _catalog(project, files)
+    catalog = _catalog(project, files, env)
     parameters: dict[str, Any] = {"prompt_filtering": dict(filtering)} if filtering is not None else {}
     if base_env is None:  # an environment for real data has settings of its own for the rest
         for name, block in places_below(settings, data).items():
@@ -163,7 +168,7 @@ def relative(path: Path, project: Path) -> str:
     return plain.relative_to(project).as_posix() if plain.is_relative_to(project) else plain.as_posix()
 
 
-def _catalog(project: Path, files: OwnFiles) -> dict[str, Any]:
+def _catalog(project: Path, files: OwnFiles, env: str) -> dict[str, Any]:
     raw = {"kedro-viz": {"layer": "raw"}}
     entries: dict[str, Any] = {}
     if files.prompts is not None:
@@ -178,31 +183,8 @@ def _catalog(project: Path, files: OwnFiles) -> dict[str, Any]:
             "filepath": relative(files.checklist, project),
             "metadata": raw,
         }
-    if files.preferences is not None and files.videos is not None:
-        source = {
-            "filepath": relative(files.preferences, project),
-            **files.preference_options,
-            "videos": {"path": relative(files.videos, project)},
-        }
-        kind = "vr_pipeline.datasets.preferences"
-        schemas = "vr_pipeline.schemas"
-        entries["human_preferences"] = {
-            "type": f"{kind}.PreferenceDataset",
-            **source,
-            "validator": f"{schemas}.HumanPreferences",
-            "metadata": raw,
-        }
-        entries["preference_clips"] = {
-            "type": f"{kind}.PreferenceClipsDataset",
-            **source,
-            "validator": f"{schemas}.PreferenceClips",
-            "metadata": raw,
-        }
-        entries["preference_videos"] = {
-            "type": "vr_pipeline.datasets.clips.ClipFolderDataset",
-            "path": relative(files.videos, project),
-            "metadata": raw,
-        }
+    if files.videos is not None:
+        entries |= _compared_clips(project, files, files.videos, env, raw)
     # The embedded oracle knows the embedded checklist and prompts alone.
     entries["oracle"] = {
         "type": "vr_pipeline.datasets.oracle.OracleDataset",
@@ -210,6 +192,37 @@ def _catalog(project: Path, files: OwnFiles) -> dict[str, Any]:
         "metadata": raw,
     }
     return entries
+
+
+def _compared_clips(
+    project: Path, files: OwnFiles, folder: Path, env: str, metadata: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Entries of clips and preferences; without a file of preferences, what ``kedro annotate`` will collect."""
+    from vr_pipeline.annotation.offer import CLIPS, journal_path
+
+    kind, schemas = "vr_pipeline.datasets.preferences", "vr_pipeline.schemas"
+    videos = {"path": relative(folder, project)}
+    if files.preferences is not None:
+        source = {"filepath": relative(files.preferences, project), **files.preference_options, "videos": videos}
+        clips = {"type": f"{kind}.PreferenceClipsDataset", **source}
+    else:
+        assert files.prompts is not None
+        source = {
+            "filepath": relative(journal_path(project, env, CLIPS), project),
+            "format": "annotations",
+            "videos": videos,
+        }
+        clips = {"type": f"{kind}.GivenClipsDataset", "filepath": relative(files.prompts, project), "videos": videos}
+    return {
+        "human_preferences": {
+            "type": f"{kind}.PreferenceDataset",
+            **source,
+            "validator": f"{schemas}.HumanPreferences",
+            "metadata": metadata,
+        },
+        "preference_clips": {**clips, "validator": f"{schemas}.PreferenceClips", "metadata": metadata},
+        "preference_videos": {"type": "vr_pipeline.datasets.clips.ClipFolderDataset", **videos, "metadata": metadata},
+    }
 
 
 def _copy_base(

@@ -56,7 +56,9 @@ def check_files(project: Path, base_env: str | None, files: OwnFiles) -> Checked
     ]
     files = files.without([path for _, path in missing])
     if files.prompts is not None:
-        lines["prompts"] = _check_prompts(result, files.prompts, settings, base_env, vocabulary)
+        lines["prompts"] = _check_prompts(
+            result, files.prompts, settings, base_env, vocabulary, row_a_clip=files.to_annotate
+        )
     if files.preferences is not None and files.videos is not None:
         options = dict(files.preference_options)
         options.setdefault("criterion", "Overall")
@@ -64,6 +66,12 @@ def check_files(project: Path, base_env: str | None, files: OwnFiles) -> Checked
         result.findings += found.findings
         lines["clips and preferences"] = (
             f"yours: {files.preferences} ({found.pairs} pairs of {found.clips} clips, {found.prompts} prompts)"
+        )
+    if files.to_annotate and files.prompts is not None and files.videos is not None:
+        clips = checks.check_given_clips(files.prompts, files.videos)
+        result.findings += clips.findings
+        lines["clips and preferences"] = (
+            f"yours: {files.videos} ({clips.clips} clips of {clips.prompts} prompts, {clips.pairs} pairs to compare)"
         )
     if files.checklist is not None:
         checked = checks.check_checklist(files.checklist)
@@ -90,7 +98,13 @@ def check_files(project: Path, base_env: str | None, files: OwnFiles) -> Checked
 
 
 def _check_prompts(
-    result: CheckedFiles, path: Path, settings: dict[str, Any], base_env: str | None, vocabulary: set[str] | None
+    result: CheckedFiles,
+    path: Path,
+    settings: dict[str, Any],
+    base_env: str | None,
+    vocabulary: set[str] | None,
+    *,
+    row_a_clip: bool,
 ) -> str:
     from vr_pipeline.prompts.config import PromptFilteringParameters
 
@@ -98,7 +112,7 @@ def _check_prompts(
     configured = PromptFilteringParameters.model_validate(settings["prompt_filtering"])
     # The demo's thresholds are for its own prompts, which differ in single words.
     parameters = configured if known or base_env is not None else PromptFilteringParameters()
-    found = checks.check_prompts(path, parameters)
+    found = checks.check_prompts(path, parameters, row_a_clip=row_a_clip)
     result.findings += found.findings
     result.filtering = _filtering_block(
         settings["prompt_filtering"], configured, parameters, found.split or parameters.split
@@ -141,7 +155,9 @@ def next_steps(env: str, files: OwnFiles) -> list[str]:
     steps = []
     if files.prompts is not None:
         steps.append((f"kedro run --env={env} --pipeline=prompt_filtering", "filter your prompts"))
-    if files.preferences is not None:
+    if files.to_annotate:
+        steps.append((f"kedro annotate --env={env}", "compare your clips in the browser, two at a time"))
+    if files.videos is not None:
         steps.append((f"kedro run --env={env} --to-outputs=reward_agreement", "judge your clips, learn the weights"))
     steps.append((f"kedro run --env={env}", "everything, up to the trained policies and the report"))
     width = max(len(command) for command, _ in steps)

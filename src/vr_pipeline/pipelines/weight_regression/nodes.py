@@ -86,7 +86,8 @@ def measure_agreement(
     columns = ["pair_id", "prompt_id", "video_id_a", "video_id_b", "preference", "split"]
     scores = pairs[columns].assign(difference=score(answers_a, reward) - score(answers_b, reward))
     agreement = held_out_agreement(scores, samples=parameters.bootstrap_samples, seed=parameters.seed)
-    logger.info("agreement on %d held-out pairs: tau %s, diff %s", agreement["n"], agreement["tau"], agreement["diff"])
+    tau, diff = ("none" if agreement[name] is None else f"{agreement[name]:.3f}" for name in ("tau", "diff"))
+    logger.info("agreement on %d held-out pairs: tau %s, diff %s", agreement["n"], tau, diff)
     return agreement, scores
 
 

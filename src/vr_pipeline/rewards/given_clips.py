@@ -1,0 +1,140 @@
+"""Clips that somebody has, before anyone has compared them: which file was made for which prompt."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from itertools import count
+from pathlib import Path
+
+import pandas as pd
+
+from vr_pipeline.entries import read_entries
+from vr_pipeline.errors import InputError
+from vr_pipeline.prompts.read import PROMPT_COLUMNS
+from vr_pipeline.rewards.clip_names import ClipNames
+from vr_pipeline.rewards.preference_formats import file_identifier
+
+CLIP_COLUMNS = ("video_path", "video", "file", "clip", "video_id")
+"""Names under which the column with the clips is found, in this order and in any case."""
+_NUMBER_AT_END = re.compile(r" \d+$")
+
+
+def examine_given_clips(
+    path: Path, names: ClipNames, files: Sequence[str]
+) -> tuple[pd.DataFrame, list[InputError], list[str]]:
+    """Reads which clip belongs to which prompt, and goes on after everything that is wrong.
+
+    A table with one of :data:`CLIP_COLUMNS` has a row a clip; an empty cell is a prompt without clips. Without such a
+    column (and in a text file, a prompt a line) clips are known by their file names, which are then the prompt, with a
+    number after it where there are several: ``a red fox-0.mp4``, as VBench names them (Huang et al. 2023). Case and
+    punctuation do not count.
+
+    Args:
+        path: the table of prompts (txt, csv, tsv, json, jsonl, parquet).
+        names: the clips of a folder under all their names.
+        files: their paths relative to it.
+
+    Returns:
+        video_id, prompt, file, sample_index (counted within a prompt), seed (0, unknown) and generator ('given' where
+        the table has no such column), in the order of the table; the problems; and the files of no prompt.
+    """
+    entries, first_row = _entries(path)
+    columns = {str(name).strip().lower(): name for name in reversed(list(entries.columns))}
+    column = next((columns[name] for name in PROMPT_COLUMNS if name in columns), None)
+    if column is None:
+        problem = f"there is no column '{PROMPT_COLUMNS[0]}'"
+        return _table([]), [InputError(problem, remedy="add it", file=path, field=PROMPT_COLUMNS[0])], list(files)
+    prompts = [str(value).strip() if isinstance(value, str) else "" for value in entries[column]]
+    named = next((columns[name] for name in CLIP_COLUMNS if name in columns), None)
+    problems: list[InputError] = []
+    found: list[tuple[str, str, str]] = []
+    if named is None:
+        found = [(prompt, file, "given") for prompt, file in _by_file_name(prompts, files)]
+    else:
+        generators = entries[columns["generator"]] if "generator" in columns else ["given"] * len(entries)
+        for row, prompt, name, generator in zip(count(first_row), prompts, entries[named], generators, strict=False):
+            if not isinstance(name, str) or not name.strip():
+                continue
+            file = names.find(name)
+            if not prompt:
+                problems.append(InputError("the prompt is empty", remedy="add it", file=path, row=row, field="prompt"))
+            elif file is None:
+                problem, remedy = names.why_not(name)
+                problems.append(InputError(problem, remedy=remedy, file=path, row=row, field=str(named)))
+            else:
+                found.append((prompt, file, str(generator) if isinstance(generator, str) and generator else "given"))
+    found = list(dict.fromkeys(found))
+    taken = {file for _, file, _ in found}
+    return _table(found), problems, [file for file in files if file not in taken]
+
+
+def read_given_clips(path: Path, names: ClipNames, files: Sequence[str]) -> pd.DataFrame:
+    """The table of :func:`examine_given_clips`.
+
+    Raises:
+        InputError: the file cannot be read, names a clip that is not there, or no clip belongs to a prompt.
+    """
+    table, problems, _ = examine_given_clips(path, names, files)
+    if problems:
+        raise problems[0]
+    if not len(table):
+        raise no_clip_of_a_prompt(path, names.folder)
+    return table
+
+
+def no_clip_of_a_prompt(path: Path, folder: Path) -> InputError:
+    """What to say where no clip of a folder belongs to a prompt."""
+    return InputError(
+        f"no clip of {folder} belongs to one of the prompts",
+        remedy="add a column video_path with a row for each clip, or name the files after their prompts "
+        "('a red fox-0.mp4')",
+        file=path,
+        field=CLIP_COLUMNS[0],
+    )
+
+
+def _entries(path: Path) -> tuple[pd.DataFrame, int]:
+    if path.suffix.lower() != ".txt":
+        return read_entries(path)
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"the file cannot be read ({type(error).__name__})", remedy="save it as UTF-8 text", file=path
+        ) from error
+    return pd.DataFrame({PROMPT_COLUMNS[0]: lines}), 1
+
+
+def _by_file_name(prompts: Sequence[str], files: Sequence[str]) -> list[tuple[str, str]]:
+    """Prompt and file of all files that are named after a prompt, in the order of the prompts."""
+    by_words = {_words(prompt): prompt for prompt in reversed(prompts) if prompt}
+    owned: dict[str, list[str]] = {}
+    for file in files:
+        stem = _words(Path(file).stem)
+        # A prompt may itself end in a number, so the whole name comes first.
+        prompt = by_words.get(stem) or by_words.get(_NUMBER_AT_END.sub("", stem))
+        if prompt is not None:
+            owned.setdefault(prompt, []).append(file)
+    return [(prompt, file) for prompt in dict.fromkeys(prompts) for file in owned.get(prompt, [])]
+
+
+def _words(text: str) -> str:
+    """Letters and digits of any script in lower case, everything else as single spaces."""
+    return " ".join(re.split(r"[\W_]+", text.casefold())).strip()
+
+
+def _table(found: Sequence[tuple[str, str, str]]) -> pd.DataFrame:
+    prompts, files, generators = ([row[place] for row in found] for place in range(3))
+    table = pd.DataFrame(
+        {
+            "video_id": [file_identifier(prompt, file) for prompt, file, _ in found],
+            "prompt": prompts,
+            "file": files,
+            "generator": generators,
+        },
+        dtype=object,
+    )
+    table["sample_index"] = table.groupby("prompt").cumcount().astype("int64")
+    table["seed"] = 0
+    return table[["video_id", "prompt", "file", "sample_index", "seed", "generator"]]
