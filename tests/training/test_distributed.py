@@ -12,6 +12,7 @@ import torch
 
 from group_training import HANDED_OVER, PLAIN, RESUMED, REWARDS, Result, run_all, train_plainly, train_with_a_stop
 from toy_training import Toy
+from two_processes import in_two_processes
 from vr_pipeline.errors import InputError
 from vr_pipeline.training import preference_trainer
 from vr_pipeline.training.distributed import Group
@@ -23,23 +24,11 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def group(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Result], dict[str, Result]]:
     """What both processes of a group hold after all trainings."""
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
-
     folder = tmp_path_factory.mktemp("group")
     (folder / "toy.pickle").write_bytes(pickle.dumps(toy))
-    launch = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=2,
-        run_id="test",
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
-        max_restarts=0,
-        start_method="spawn",
-    )
-    results = elastic_launch(launch, run_all)(str(folder))
+    results = in_two_processes(run_all, str(folder))
     assert sorted(path.name for path in folder.iterdir()) == [HANDED_OVER, "toy.pickle"]
-    return results[0], results[1]
+    return results
 
 
 @pytest.fixture(scope="module")

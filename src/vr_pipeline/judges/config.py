@@ -175,7 +175,12 @@ class JudgeTrainingParameters(Parameters):
     threads: Optional[int] = Field(None, ge=1, description="CPU threads; they are part of what the result depends on.")
     steps: int = Field(1500, ge=1, description="Optimiser steps.")
     clips_per_batch: int = Field(32, ge=1, description="Clips in one forward and backward pass.")
-    accumulation: int = Field(1, ge=1, description="Passes whose gradients are summed into one optimiser step.")
+    accumulation: int = Field(
+        1,
+        ge=1,
+        description="Passes whose gradients make one optimiser step, over all processes together: a multiple of their "
+        "number. A step sees clips_per_batch times accumulation clips.",
+    )
     questions_per_clip: Optional[int] = Field(
         None,
         ge=1,
@@ -223,7 +228,9 @@ class JudgeTrainingParameters(Parameters):
     )
     frames_per_second: Optional[float] = Field(None, gt=0, description="Rate at which frames are read, in 1/s.")
     memory_mb: float = Field(
-        8000.0, ge=0, description="Frames kept in memory, in megabytes; further clips are read each time they are used."
+        8000.0,
+        ge=0,
+        description="Frames kept in memory by a process, in megabytes; further clips are read each time they are used.",
     )
     validation_clips: int = Field(512, ge=1, description="At most so many held-out clips in validations on the way.")
 

@@ -110,20 +110,13 @@ def _is_hub_name(parameters: JudgeParameters) -> bool:
     return not Path(parameters.path).expanduser().exists() and parameters.revision is not None
 
 
-def torch_device(name: str) -> str:
-    """'auto' resolved to the best device there is."""
-    import torch
-
-    if name != "auto":
-        return name
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
 def load_pretrained(cls: type[Family], parameters: JudgeParameters) -> Family:
     """Loads a family's model by its transformers class, for inference."""
     import torch
     from transformers import AutoTokenizer
     from transformers.utils import logging as transformers_logging
+
+    from vr_pipeline.generators.contract import resolve_device
 
     if parameters.threads is not None:
         torch.set_num_threads(parameters.threads)
@@ -133,7 +126,7 @@ def load_pretrained(cls: type[Family], parameters: JudgeParameters) -> Family:
     elif _model_bytes(Path(parameters.path).expanduser()) < 100_000_000:
         # A bar for a model that loads in no time hides what matters.
         transformers_logging.disable_progress_bar()
-    device = torch_device(parameters.device)
+    device = resolve_device(parameters.device)
     adapter = _adapter_folder(parameters)
     # The commit is given for the code too: code that a checkpoint takes from another repository, where this commit does
     # not exist, is then refused instead of being run at whatever state it is in today.

@@ -27,6 +27,7 @@ from vr_pipeline.identifiers import content_hash
 from vr_pipeline.judges.config import JudgeTrainingParameters
 from vr_pipeline.judges.packing import Segment
 from vr_pipeline.progress import progress_bar
+from vr_pipeline.training.distributed import Group
 from vr_pipeline.video.read import Frames, read_frames
 
 if TYPE_CHECKING:
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
     from vr_pipeline.judges.vlm import VisionLanguageJudge
 
 logger = logging.getLogger(__name__)
+
+Observe = Callable[[Mapping[str, float]], None]
+"""Is told every row of the training log as it comes."""
 
 
 @dataclass(frozen=True)
@@ -199,24 +203,31 @@ def train_judge(
     parameters: JudgeTrainingParameters,
     *,
     checkpoint_folder: Path | None = None,
+    observe: Observe | None = None,
 ) -> TrainedJudge:
     """Trains a judge and keeps the checkpoint with the best balanced accuracy on held-out clips.
 
-    The same examples, parameters and number of threads give the same weights on the same machine.
+    The same examples, parameters and number of threads give the same weights on the same machine. Processes that were
+    launched together share the passes of every step and the clips of every validation, and end with the weights that
+    one process would have but for rounding.
 
     Args:
         examples: annotated clips; a part is held out by :func:`is_held_out`.
         checklist: texts of the questions.
         parameters: model, optimiser and schedule.
         checkpoint_folder: state is stored here at every validation, and an interrupted run goes on from it.
+        observe: called by the main process with every row of the log, those of before a stop included.
 
     Raises:
-        InputError: there are no examples, or all are on one side of the split, or a label names no question.
+        InputError: there are no examples, or all are on one side of the split, or a label names no question, or the
+            processes cannot share the passes of a step evenly.
     """
     import torch
 
     from vr_pipeline.training.determinism import deterministic
+    from vr_pipeline.training.distributed import launched_processes, training_group
 
+    check_processes(parameters, launched_processes())
     question_ids = checklist.question_ids
     known = set(question_ids)
     for example in examples:
@@ -241,7 +252,20 @@ def train_judge(
         )
     with deterministic(parameters.threads), torch.random.fork_rng(devices=[]):
         torch.manual_seed(parameters.seed)
-        return _Run(parts, checklist, parameters, checkpoint_folder).train()
+        run = _Run(parts, checklist, parameters, checkpoint_folder, observe)
+        with training_group(run.family.device) as run.group:
+            return run.train()
+
+
+def check_processes(parameters: JudgeTrainingParameters, processes: int) -> None:
+    """Whether so many processes can share the passes of a step. Raises :class:`InputError` where they cannot."""
+    if parameters.accumulation % processes:
+        raise InputError(
+            f"{processes} processes cannot share the {parameters.accumulation} passes of a step evenly",
+            remedy=f"Set accumulation to a multiple of {processes}, and clips_per_batch (the clips of a pass, now "
+            f"{parameters.clips_per_batch}) so that their product, the clips of a step, is what you want",
+            field="judge_training.accumulation",
+        )
 
 
 class _Run:
@@ -253,6 +277,7 @@ class _Run:
         checklist: Checklist,
         parameters: JudgeTrainingParameters,
         checkpoint_folder: Path | None,
+        observe: Observe | None,
     ) -> None:
         from vr_pipeline.judges.config import JudgeParameters
         from vr_pipeline.judges.vlm import VisionLanguageJudge
@@ -260,7 +285,8 @@ class _Run:
         self.checklist, self.parameters = checklist, parameters
         self.training, self.validation = parts["train"], parts["validation"]
         self.held_out = parts["test"] or parts["validation"]
-        self.checkpoint_folder = checkpoint_folder
+        self.checkpoint_folder, self.observe = checkpoint_folder, observe
+        self.group = Group()
         self.question_ids = checklist.question_ids
         self.texts = {question.question_id: question.text for question in checklist.questions}
         self.family = start_family(parameters, self._vocabulary)
@@ -336,8 +362,20 @@ class _Run:
             self.passes = (first_step - 1) * parameters.accumulation
             for _ in range(self.passes):
                 next(batches)
+        if self.group.from_main(first_step) != first_step:
+            raise InputError(
+                "the processes of this training see different checkpoints",
+                file=self._state_path(),
+                remedy="Put the folder of checkpoints on a disk that all machines share",
+            )
+        for row in log:
+            self._show(row)
         progress = progress_bar(
-            range(first_step, parameters.steps + 1), description="train judge", initial=first_step - 1, unit="step"
+            range(first_step, parameters.steps + 1),
+            description="train judge",
+            initial=first_step - 1,
+            unit="step",
+            disable=not self.group.main,
         )
         for step in progress:
             self.family.model.train()
@@ -345,11 +383,7 @@ class _Run:
             for optimiser in optimisers:
                 for group in optimiser.param_groups:
                     group["lr"] = group["initial_lr"] * rate / parameters.learning_rate
-            losses = np.zeros(2)
-            for _ in range(parameters.accumulation):
-                loss, parts = self._loss(next(batches))
-                (loss / parameters.accumulation).backward()
-                losses += np.array(parts) / parameters.accumulation
+            losses = self._accumulate(batches, weights)
             norm = float(torch.nn.utils.clip_grad_norm_(weights, parameters.max_gradient_norm))
             for optimiser in optimisers:
                 optimiser.step()
@@ -374,12 +408,41 @@ class _Run:
                         best = (row["balanced_accuracy"], [weight.detach().clone() for weight in weights])
                 progress.set_postfix(loss=f"{row['loss']:.3f}", balanced_accuracy=f"{row['balanced_accuracy']:.3f}")
             log.append(row)
-            if step % parameters.validate_every == 0:
+            self._show(row)
+            if step % parameters.validate_every == 0 and self.group.main:
                 self._store(step, weights, optimisers, average, log, best)
         with torch.no_grad():
             for weight, kept in zip(weights, best[1], strict=True):
                 weight.copy_(kept)
         return self._finish(pd.DataFrame(log))
+
+    def _accumulate(self, batches: Iterator[list[int]], weights: Sequence[torch.Tensor]) -> NDArray[np.float64]:
+        """Gradients of a step's passes, summed over all processes; mean loss of the answers and of the captions."""
+        import torch
+
+        count = self.parameters.accumulation
+        losses = torch.zeros(2, dtype=torch.float64)
+        for number in range(count):
+            batch = next(batches)
+            if number % self.group.size == self.group.rank:
+                loss, parts = self._loss(batch)
+                (loss / count).backward()
+                losses += torch.tensor(parts, dtype=torch.float64) / count
+            self.passes += 1
+        if self.group.size > 1:
+            # A weight that no pass of this process used may have been used by another's; one that none used keeps none.
+            used = torch.tensor([weight.grad is not None for weight in weights])
+            anywhere = self.group.gather({"used": used})["used"].view(-1, self.group.size).any(dim=1)
+            chosen = [weight for weight, wanted in zip(weights, anywhere, strict=True) if wanted]
+            for weight in chosen:
+                if weight.grad is None:
+                    weight.grad = torch.zeros_like(weight)
+            self.group.sum_gradients(chosen)
+        return self.group.gather({"losses": losses})["losses"].view(2, -1).sum(dim=1).numpy()
+
+    def _show(self, row: Mapping[str, float]) -> None:
+        if self.observe is not None and self.group.main:
+            self.observe({name: value for name, value in row.items() if not math.isnan(value)})
 
     def _optimisers(self) -> list[torch.optim.Optimizer]:
         """AdamW for everything, or for all but the layers' matrices, which Muon then trains."""
@@ -462,7 +525,6 @@ class _Run:
         # Randomness of a pass depends on its number alone, so that a resumed run draws what it would have drawn.
         random = np.random.default_rng([self.parameters.seed, self.passes])
         torch.manual_seed(int(random.integers(2**31)))
-        self.passes += 1
         clips, segments = [], []
         targets: list[int] = []
         answer_weights: list[float] = []
@@ -537,11 +599,13 @@ class _Run:
         return self.prepared[number]
 
     def _answers(self, examples: Sequence[JudgeExample]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Probabilities of yes and outside masses [examples, questions]; each process asks about its share."""
         texts = [self.texts[question] for question in self.question_ids]
-        parts = []
+        p_yes, outside = np.empty((2, 0, len(texts)))
         size = self.parameters.clips_per_batch
-        for start in range(0, len(examples), size):
-            part = examples[start : start + size]
+        share = self.group.share(examples)
+        for start in range(0, len(share), size):
+            part = share[start : start + size]
             rates = [example.frames_per_second for example in part]
             with self._precision():
                 answered = self.judge.answer(
@@ -550,8 +614,18 @@ class _Run:
                     [example.prompt for example in part],
                     frames_per_second=rates if all(rates) else None,  # type: ignore[arg-type]
                 )
-            parts.append(answered)
-        return np.concatenate([p for p, _ in parts]), np.concatenate([o for _, o in parts])
+            p_yes, outside = np.concatenate([p_yes, answered[0]]), np.concatenate([outside, answered[1]])
+        return self._of_all(p_yes, len(examples)), self._of_all(outside, len(examples))
+
+    def _of_all(self, rows: NDArray[np.float64], count: int) -> NDArray[np.float64]:
+        """Rows of all processes in the order of the examples; shares may differ by one, so they are filled up."""
+        import torch
+
+        longest = -(-count // self.group.size)
+        filled = np.full((longest, rows.shape[1]), math.nan)
+        filled[: len(rows)] = rows
+        gathered = self.group.gather({"rows": torch.from_numpy(filled)})["rows"]
+        return gathered.view(-1, rows.shape[1])[:count].numpy()
 
     def _validate(self) -> float:
         self.family.model.eval()

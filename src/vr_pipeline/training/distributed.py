@@ -92,6 +92,11 @@ class Group:
         return box[0]
 
 
+def launched_processes() -> int:
+    """How many processes were launched together, this one included; known before the group is formed."""
+    return int(os.environ.get("WORLD_SIZE", "1")) if "TORCHELASTIC_RUN_ID" in os.environ else 1
+
+
 def is_main_process() -> bool:
     """Whether this process is alone or the first of its group; known before the group is formed."""
     return os.environ.get("RANK", "0") == "0" or "TORCHELASTIC_RUN_ID" not in os.environ
@@ -108,7 +113,7 @@ def training_group(device: torch.device) -> Iterator[Group]:
     """
     from torch import distributed
 
-    if "TORCHELASTIC_RUN_ID" not in os.environ or int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if launched_processes() == 1:
         yield Group()
         return
     if device.type == "cuda":

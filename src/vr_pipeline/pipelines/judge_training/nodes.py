@@ -34,8 +34,13 @@ def train_judge(
     from pathlib import Path
 
     from vr_pipeline.judges.annotations import collect_examples
+    from vr_pipeline.judges.training import check_processes
     from vr_pipeline.judges.training import train_judge as train
+    from vr_pipeline.live_curves import tell_row
+    from vr_pipeline.training.distributed import launched_processes
 
+    # Before clips are read and a model is loaded.
+    check_processes(parameters, launched_processes())
     examples = collect_examples(
         judge_annotations,
         judge_training_video_index,
@@ -45,7 +50,7 @@ def train_judge(
         memory_mb=parameters.memory_mb,
     )
     folder = Path(parameters.checkpoint_folder) if parameters.checkpoint_folder else None
-    judge = train(examples, checklist, parameters, checkpoint_folder=folder)
+    judge = train(examples, checklist, parameters, checkpoint_folder=folder, observe=tell_row)
     return judge, judge.report, judge.log, judge.summary
 
 
