@@ -7,7 +7,6 @@ and the per-sample prediction error are the same for all.
 from __future__ import annotations
 
 import contextlib
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
+from vr_pipeline.devices import resolve_device as resolve_device
 from vr_pipeline.errors import InputError
 from vr_pipeline.generators.config import GeneratorParameters
 from vr_pipeline.identifiers import content_hash
@@ -287,18 +287,6 @@ def folder_identity(folder: Path) -> str:
         with path.open("rb") as stream:
             parts += [path.relative_to(folder).as_posix(), hashlib.file_digest(stream, "sha256").hexdigest()]
     return content_hash(*parts)
-
-
-def resolve_device(device: str) -> str:
-    """For 'auto' the CUDA device of this process, or 'cpu' where there is none; anything else as it is."""
-    if device != "auto":
-        return device
-    import torch
-
-    if not torch.cuda.is_available():
-        return "cpu"
-    # Processes launched together take a device each, by their number on this machine.
-    return f"cuda:{os.environ['LOCAL_RANK']}" if "LOCAL_RANK" in os.environ else "cuda"
 
 
 def is_local(path: str) -> bool:

@@ -116,7 +116,7 @@ def load_pretrained(cls: type[Family], parameters: JudgeParameters) -> Family:
     from transformers import AutoTokenizer
     from transformers.utils import logging as transformers_logging
 
-    from vr_pipeline.generators.contract import resolve_device
+    from vr_pipeline.devices import resolve_device
 
     if parameters.threads is not None:
         torch.set_num_threads(parameters.threads)
