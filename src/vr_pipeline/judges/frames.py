@@ -1,4 +1,8 @@
-"""Frames to model inputs: resizing and patches, without torchvision."""
+"""Frames to model inputs: resizing and patches, without torchvision.
+
+The families' official processors resize images by Pillow and clips by torchvision, which rounds weights and values
+otherwise. So do these functions: the kernel that torchvision calls is torch's own.
+"""
 
 from __future__ import annotations
 
@@ -57,6 +61,28 @@ def resize_lanczos(frames: Frames, height: int, width: int) -> NDArray[np.float3
     return _resize_by_pillow(frames, height, width, "LANCZOS")
 
 
+def resize_clip_bicubic(frames: Frames, height: int, width: int) -> NDArray[np.float32]:
+    """As :func:`resize_bicubic`, to the values that torchvision computes on a CPU."""
+    return _resize_by_torch(frames, height, width, "bicubic")
+
+
+def resize_clip_lanczos(frames: Frames, height: int, width: int) -> NDArray[np.float32]:
+    """As :func:`resize_lanczos`, to the values that torchvision computes on a CPU."""
+    return _resize_by_torch(frames, height, width, "lanczos")
+
+
+def _resize_by_torch(frames: Frames, height: int, width: int, mode: str) -> NDArray[np.float32]:
+    import torch
+
+    if frames.shape[1:3] == (height, width):
+        return frames.astype(np.float32)
+    pixels = torch.from_numpy(np.require(frames, requirements=["C", "W"])).permute(0, 3, 1, 2)
+    resized = torch.nn.functional.interpolate(
+        pixels, size=(height, width), mode=mode, align_corners=False, antialias=True
+    )
+    return resized.permute(0, 2, 3, 1).numpy().astype(np.float32)
+
+
 def _resize_by_pillow(frames: Frames, height: int, width: int, name: str) -> NDArray[np.float32]:
     from PIL import Image
 
@@ -69,7 +95,13 @@ def _resize_by_pillow(frames: Frames, height: int, width: int, name: str) -> NDA
 
 Resize = Callable[[Frames, int, int], NDArray[np.float32]]
 RESIZERS: dict[str, Resize] = {"area": resize_area, "bicubic": resize_bicubic, "lanczos": resize_lanczos}
-"""Name in the settings -> frames, height, width -> resized frames."""
+"""Name in the settings -> frames, height, width -> resized frames; of images."""
+CLIP_RESIZERS: dict[str, Resize] = {
+    "area": resize_area,
+    "bicubic": resize_clip_bicubic,
+    "lanczos": resize_clip_lanczos,
+}
+"""The same of clips."""
 
 
 def fitting_size(height: int, width: int, *, multiple: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:

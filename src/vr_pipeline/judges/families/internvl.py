@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from vr_pipeline.judges.families.base import Family, PreparedClip, TilingSettings
-from vr_pipeline.judges.frames import RESIZERS, normalise
+from vr_pipeline.judges.frames import CLIP_RESIZERS, RESIZERS, normalise
 from vr_pipeline.judges.tiles import grid_tiles
 from vr_pipeline.video.read import Frames
 
@@ -54,8 +54,8 @@ class InternVL(Family):
     def prepare(self, frames: Frames, frames_per_second: float | None) -> PreparedClip:
         settings, config = self.settings, self.model.config
         height, width = config.vision_config.image_size
-        resize = RESIZERS[settings.resize]
         is_image = len(frames) == 1 and settings.single_frame_is_image
+        resize = (RESIZERS if is_image else CLIP_RESIZERS)[settings.resize]
         tiles = (
             grid_tiles(frames, (height, width), settings.max_tiles, resize)
             if is_image and settings.tile_images

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vr_pipeline.judges.families.base import Family, PreparedClip, TilingSettings
-from vr_pipeline.judges.frames import RESIZERS, normalise
+from vr_pipeline.judges.frames import CLIP_RESIZERS, RESIZERS, normalise
 from vr_pipeline.judges.tiles import anyres_tiles, anyres_token_count
 from vr_pipeline.video.read import Frames
 
@@ -53,7 +53,7 @@ class LlavaOnevision(Family):
 
     def prepare(self, frames: Frames, frames_per_second: float | None) -> PreparedClip:
         settings, vision = self.settings, self.model.config.vision_config
-        size, resize = vision.image_size, RESIZERS[settings.resize]
+        size = vision.image_size
         side = size // vision.patch_size
         if len(frames) == 1 and settings.single_frame_is_image and settings.tile_images:
             placeholder, name = self.model.config.image_token_id, "pixel_values"
@@ -61,11 +61,12 @@ class LlavaOnevision(Family):
             candidates = [(height, width) for height, width in self.model.config.image_grid_pinpoints]
             most = int(self.model.config.vision_aspect_ratio.removeprefix("anyres_max_"))
             visual = anyres_token_count(shape, side, size, candidates, most)
-            shown = anyres_tiles(frames, size, candidates, resize)
+            shown = anyres_tiles(frames, size, candidates, RESIZERS[settings.resize])
             extra = {"image_sizes": np.array([shape])}
         else:
             placeholder, name = self.model.config.video_token_id, "pixel_values_videos"
-            shown, visual, extra = resize(frames, size, size), len(frames) * (-(-side // 2)) ** 2 + 1, {}
+            shown = CLIP_RESIZERS[settings.resize](frames, size, size)
+            visual, extra = len(frames) * (-(-side // 2)) ** 2 + 1, {}
         pixels = normalise(shown, settings.mean, settings.std).transpose(0, 3, 1, 2)
         token_ids = np.array(
             [*self.text_ids(settings.before_clip), *[placeholder] * visual, *self.text_ids(settings.after_clip)]

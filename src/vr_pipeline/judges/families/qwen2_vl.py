@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from vr_pipeline.judges.families.base import Family, PreparedClip, Settings
-from vr_pipeline.judges.frames import RESIZERS, fitting_size, normalise, patchify
+from vr_pipeline.judges.frames import CLIP_RESIZERS, RESIZERS, fitting_size, normalise, patchify
 from vr_pipeline.judges.packing import IntArray
 from vr_pipeline.video.read import Frames
 
@@ -85,7 +85,7 @@ class Qwen2VL(Family):
                 share = int(_CLIP_TOKENS * multiple**2) * vision.temporal_patch_size // len(frames)
                 largest = max(min(largest, share), int(1.05 * smallest))
             size = fitting_size(*frames.shape[1:3], multiple=multiple, min_pixels=smallest, max_pixels=largest)
-        resized = RESIZERS[settings.resize](frames, *size)
+        resized = (RESIZERS if is_image else CLIP_RESIZERS)[settings.resize](frames, *size)
         patches, grid = patchify(
             normalise(resized, settings.mean, settings.std),
             patch=vision.patch_size,

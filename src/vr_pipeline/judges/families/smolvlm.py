@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from vr_pipeline.judges.families.base import Family, PreparedClip, TilingSettings
-from vr_pipeline.judges.frames import RESIZERS, normalise
+from vr_pipeline.judges.frames import CLIP_RESIZERS, RESIZERS, normalise
 from vr_pipeline.judges.tiles import split_tiles, squared
 from vr_pipeline.video.read import Frames
 
@@ -64,7 +64,7 @@ class SmolVLM(Family):
         if len(frames) == 1 and settings.single_frame_is_image:
             shown, texts = self._image(frames, tile)
         else:
-            shown = squared(frames, tile, tile, RESIZERS[settings.resize])
+            shown = squared(frames, tile, tile, CLIP_RESIZERS[settings.resize])
             texts = _announcements(len(frames), frames_per_second or settings.frames_per_second or 1.0)
         token_ids = self._token_ids(texts)
         pixels = normalise(shown, settings.mean, settings.std).transpose(0, 3, 1, 2)
