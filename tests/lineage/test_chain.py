@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from vr_pipeline.lineage.chain import executions, trace, tree_lines
-from vr_pipeline.lineage.compare import Account, differences, lines
+from vr_pipeline.lineage.compare import Account, Change, by_weight, differences, lines
 from vr_pipeline.lineage.page import render_page
 from vr_pipeline.lineage.runs import Run
 
@@ -66,7 +66,15 @@ def test_the_chain_goes_over_runs_to_supplied_data():
         "├─ model m2 <- fit  run bbbbbbbb  2026-01-01 02:00  commit abcdef01*",
         "│  └─ items i1 <- draw  run aaaaaaaa  2026-01-01 01:00  commit abcdef01",
         "│     └─ raw  data/raw  r1",
-        "└─ items i1 <- draw  run aaaaaaaa  2026-01-01 01:00  commit abcdef01  (as above)",
+        "└─ items i1 <- draw  run aaaaaaaa  (as above)",
+    ]
+
+
+def test_a_stage_of_the_same_run_does_not_repeat_it():
+    assert tree_lines(trace(Store(WHOLE), WHOLE)) == [
+        "fit  run aaaaaaaa  2026-01-01 01:00  commit abcdef01",
+        "└─ items i1 <- draw",
+        "   └─ raw  data/raw  r1",
     ]
 
 
@@ -179,3 +187,14 @@ def test_results_of_single_stages_differ_by_what_is_behind_them():
         "Environment: 1 differ",
         "  cpu: one -> one and two",
     ]
+
+
+def test_figures_that_moved_furthest_come_first_and_their_uncertainty_last():
+    moved = [
+        Change("gain.ci_low", 1.0, 9.0),
+        Change("gain.mean", 1.0, 1.1),
+        Change("reward.se", 1.0, 9.0),
+        Change("gone", 1.0, None),
+        Change("reward", 1.0, 2.0),
+    ]
+    assert [change.name for change in by_weight(moved)] == ["gone", "reward", "gain.mean", "gain.ci_low", "reward.se"]

@@ -140,16 +140,22 @@ def executions(ends: list[Execution]) -> list[Execution]:
 
 
 def tree_lines(ends: list[Execution]) -> list[str]:
-    """The chain as a tree of text, results first; what was shown above is named and not repeated."""
+    """The chain as a tree of text, results first; what was shown above is named and not repeated.
+
+    A stage without a run belongs to the run of the stage that it hangs from.
+    """
     shown: set[tuple[str, str]] = set()
     lines: list[str] = []
 
-    def draw(execution: Execution, indent: str, branch: str, below: str, taken: list[Content]) -> None:
+    def draw(
+        execution: Execution, reader: Run | None, indent: str, branch: str, below: str, taken: list[Content]
+    ) -> None:
         what = f"{names(taken)} <- " if taken else ""
         again = execution.key in shown and bool(execution.inputs or execution.raw)
         run = execution.run
-        place = f"{execution.stage}  run {run.short}  {run.started:%Y-%m-%d %H:%M}  commit {run.commit}"
-        lines.append(f"{indent}{branch}{what}{place}{'  (as above)' if again else ''}")
+        place = "" if again else f"  {run.started:%Y-%m-%d %H:%M}  commit {run.commit}"
+        own = "" if reader is not None and reader.id == run.id else f"  run {run.short}{place}"
+        lines.append(f"{indent}{branch}{what}{execution.stage}{own}{'  (as above)' if again else ''}")
         if again:
             return
         shown.add(execution.key)
@@ -158,12 +164,12 @@ def tree_lines(ends: list[Execution]) -> list[str]:
         for position, (maker, contents) in enumerate(children):
             last = position == len(children) - 1 and not rest
             step = ("└─ ", "   ") if last else ("├─ ", "│  ")
-            draw(maker, indent + below, *step, contents)
+            draw(maker, run, indent + below, *step, contents)
         for position, text in enumerate(rest):
             lines.append(f"{indent}{below}{'└─ ' if position == len(rest) - 1 else '├─ '}{text}")
 
     for end in ends:
-        draw(end, "", "", "", [])
+        draw(end, None, "", "", "", [])
     return lines
 
 

@@ -10,6 +10,7 @@ from vr_pipeline.lineage.chain import Execution
 from vr_pipeline.lineage.figures import flattened
 from vr_pipeline.lineage.runs import Run
 
+_UNCERTAINTY = (".ci_low", ".ci_high", ".se")
 _MACHINE = ("python", "platform", "cpu", "cpu.cores", "memory.gib", "gpu")
 
 
@@ -193,7 +194,7 @@ def lines(found: Differences, most: int) -> list[str]:
         "Parameters": found.parameters,
         "Data supplied": found.data,
         "Data made": found.outputs,
-        "Results": sorted(found.results, key=distance, reverse=True),
+        "Results": by_weight(found.results),
         "Environment": found.environment,
     }
     return [
@@ -212,7 +213,12 @@ def listed(found: Sequence[Change], most: int) -> list[str]:
     return [*(f"  {change.line}" for change in found[:most]), *rest]
 
 
-def distance(change: Change) -> float:
+def by_weight(figures: Iterable[Change]) -> list[Change]:
+    """Figures that moved furthest first; bounds of intervals and standard errors follow what they are about."""
+    return sorted(figures, key=lambda change: (change.name.endswith(_UNCERTAINTY), -_distance(change)))
+
+
+def _distance(change: Change) -> float:
     """How far a figure moved, relative to itself; without end if one side has none."""
     if not isinstance(change.first, float) or not isinstance(change.second, float):
         return float("inf")

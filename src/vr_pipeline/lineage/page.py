@@ -6,7 +6,11 @@ from html import escape
 
 from vr_pipeline.lineage.chain import Execution, executions, names
 
-_WIDTH, _HEIGHT, _GAP_X, _GAP_Y, _MARGIN = 236, 66, 56, 26, 20
+_WIDTH, _HEIGHT, _GAP, _MARGIN = 600, 84, 34, 20
+_BEND = 46
+"""How far right a link bends for each box that it passes."""
+_LETTERS = 72
+"""Letters of a line in a box."""
 
 _STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem; padding: 0 1rem; color: #1c2430;
@@ -15,7 +19,8 @@ h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
 .graph { overflow-x: auto; border: 1px solid #d5dae1; border-radius: 8px; }
 svg a { text-decoration: none; }
 rect { fill: #eef3fa; stroke: #5b7aa5; } rect.changed { fill: #fdf3e0; stroke: #b07a1c; }
-path { fill: none; stroke: #8a96a6; stroke-width: 1.5; } text { fill: #1c2430; font-size: 13px; }
+path { fill: none; stroke: #8a96a6; stroke-width: 1.5; } polygon { fill: #8a96a6; } path:hover { stroke: #c2571a;
+  stroke-width: 4; } text { fill: #1c2430; font-size: 13px; }
 text.stage { font-weight: 600; font-size: 14px; } text.small { fill: #4d5866; font-size: 12px; }
 table { border-collapse: collapse; width: 100%; font-size: 0.87rem; } caption { text-align: left; padding: 0.3rem 0; }
 th, td { text-align: left; padding: 0.2rem 0.8rem 0.2rem 0; border-bottom: 1px solid #e3e7ec; vertical-align: top; }
@@ -23,7 +28,8 @@ code { font-size: 0.85rem; overflow-wrap: anywhere; }
 @media (prefers-color-scheme: dark) {
   body { background: #12161c; color: #e4e8ee; } .graph { border-color: #39424e; } th, td { border-color: #2b333d; }
   rect { fill: #1d2a3b; stroke: #7d9cc8; } rect.changed { fill: #3a2f18; stroke: #d9a650; }
-  text { fill: #e4e8ee; } text.small { fill: #b4bdc9; } path { stroke: #7c8896; } a { color: #8ab4f8; }
+  text { fill: #e4e8ee; } text.small { fill: #b4bdc9; } path { stroke: #7c8896; } polygon { fill: #7c8896; }
+  a { color: #8ab4f8; }
 }
 """
 
@@ -41,57 +47,77 @@ def render_page(title: str, ends: list[Execution]) -> str:
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<h1>{escape(title)}</h1>\n"
-        "<p>Each box is a stage as one run executed it; a link leads from what made data to what read it. "
+        "<p>Each box is a stage as one run executed it; an arrow leads from what made data to what read it, and names "
+        "the data where the pointer rests on it. "
         "A star after the commit, and another colour, mean that files differed from the commit; "
         "the difference is kept with the run.</p>\n"
         f'<div class="graph">{_drawing(ordered)}</div>\n{tables}\n</body>\n</html>\n'
     )
 
 
-def _columns(ordered: list[Execution]) -> dict[tuple[str, str], int]:
-    """Each execution one step right of the last of its makers."""
-    column: dict[tuple[str, str], int] = {}
-    for execution in ordered:
-        column[execution.key] = 1 + max((column[maker.key] for maker in execution.inputs.values()), default=-1)
-    return column
-
-
 def _drawing(ordered: list[Execution]) -> str:
-    column = _columns(ordered)
-    rows: dict[int, int] = {}
-    place: dict[tuple[str, str], tuple[int, int]] = {}
+    """Boxes one below the other, makers first; an arrow to the next is straight, others bend around those between."""
+    row = {execution.key: number for number, execution in enumerate(ordered)}
+    links, boxes, widest = [], [], 0
     for execution in ordered:
-        x = column[execution.key]
-        # Neighbouring columns are shifted, so that links that skip one pass between its boxes.
-        y = rows.get(x, 0) * (_HEIGHT + _GAP_Y) + (x % 3) * (_HEIGHT + _GAP_Y) // 2
-        rows[x] = rows.get(x, 0) + 1
-        place[execution.key] = (_MARGIN + x * (_WIDTH + _GAP_X), _MARGIN + y)
-    width = max((x for x, _ in place.values()), default=0) + _WIDTH + _MARGIN
-    height = max((y for _, y in place.values()), default=0) + _HEIGHT + _MARGIN + _GAP_Y
-    links, boxes = [], []
-    for number, execution in enumerate(ordered):
-        x, y = place[execution.key]
         for maker, contents in execution.makers().values():
-            from_x, from_y = place[maker.key]
-            start, end = (from_x + _WIDTH, from_y + _HEIGHT // 2), (x, y + _HEIGHT // 2)
-            bend = (end[0] - start[0]) // 2
-            curve = f"M{start[0]},{start[1]} C{start[0] + bend},{start[1]} {end[0] - bend},{end[1]} {end[0]},{end[1]}"
+            start, end = row[maker.key], row[execution.key]
+            widest = max(widest, end - start - 1)
             listed = escape(", ".join(content.dataset or content.path for content in contents))
-            links.append(f'<path d="{curve}"><title>{listed}</title></path>')
-        run = execution.run
-        kind = ' class="changed"' if run.commit.endswith("*") else ""
-        boxes.append(
-            f'<a href="#execution-{number}"><rect x="{x}" y="{y}" width="{_WIDTH}" height="{_HEIGHT}" rx="7"{kind}/>'
-            f'<text class="stage" x="{x + 12}" y="{y + 22}">{escape(execution.stage)}</text>'
-            f'<text x="{x + 12}" y="{y + 40}">run {run.short}</text>'
-            f'<text class="small" x="{x + 12}" y="{y + 57}">{run.started:%Y-%m-%d %H:%M}, commit {escape(run.commit)}'
-            "</text></a>"
-        )
+            curve = _link(start, end)
+            links.append(f'<path d="{curve}" marker-end="url(#arrow)"><title>{listed}</title></path>')
+        boxes.append(_box(execution, row[execution.key]))
+    width = 2 * _MARGIN + _WIDTH + (_MARGIN + widest * _BEND if widest else 0)
+    height = 2 * _MARGIN + len(ordered) * (_HEIGHT + _GAP) - _GAP
+    arrow = (
+        '<defs><marker id="arrow" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="8" markerHeight="8" '
+        'markerUnits="userSpaceOnUse" orient="auto"><polygon points="0,0 8,4 0,8"/></marker></defs>'
+    )
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" '
-        f'style="width: 100%; min-width: {width * 3 // 4}px; max-width: {width}px" '
-        f'aria-label="Graph of {len(ordered)} executions">{"".join(links)}{"".join(boxes)}</svg>'
+        f'style="width: 100%; min-width: {width * 2 // 3}px; max-width: {width}px" '
+        f'aria-label="Graph of {len(ordered)} executions">{arrow}{"".join(boxes)}{"".join(links)}</svg>'
     )
+
+
+def _top(row: int) -> int:
+    return _MARGIN + row * (_HEIGHT + _GAP)
+
+
+def _link(start: int, end: int) -> str:
+    """The line from the box in row ``start`` to the one in row ``end``."""
+    if end == start + 1:
+        return f"M{_MARGIN + _WIDTH // 2},{_top(start) + _HEIGHT} V{_top(end)}"
+    side = _MARGIN + _WIDTH
+    # Those that come from afar arrive higher, so that arrows into one box do not cover each other.
+    leaves, arrives = _top(start) + _HEIGHT * 2 // 3, _top(end) + max(8, _HEIGHT // 2 - 7 * (end - start - 2))
+    bend = side + _MARGIN + (end - start - 1) * _BEND * 4 // 3
+    return f"M{side},{leaves} C{bend},{leaves} {bend},{arrives} {side},{arrives}"
+
+
+def _box(execution: Execution, row: int) -> str:
+    run, left, top = execution.run, _MARGIN, _top(row)
+    kind = ' class="changed"' if run.commit.endswith("*") else ""
+    made = _line("wrote", [content.dataset or content.path for content in execution.outputs])
+    supplied = _line("supplied", [content.dataset or content.path for content in execution.raw])
+    return (
+        f'<a href="#execution-{row}"><rect x="{left}" y="{top}" width="{_WIDTH}" height="{_HEIGHT}" rx="7"{kind}/>'
+        f'<text class="stage" x="{left + 12}" y="{top + 22}">{escape(execution.stage)}</text>'
+        f'<text text-anchor="end" x="{left + _WIDTH - 12}" y="{top + 22}">run {run.short}, '
+        f"{run.started:%Y-%m-%d %H:%M}, commit {escape(run.commit)}</text>"
+        f'<text class="small" x="{left + 12}" y="{top + 46}">{escape(made)}</text>'
+        f'<text class="small" x="{left + 12}" y="{top + 66}">{escape(supplied)}</text></a>'
+    )
+
+
+def _line(word: str, listed: list[str]) -> str:
+    """A line of names that fits into a box; of many only those that do."""
+    shown: list[str] = []
+    for name in listed:
+        if len(", ".join([*shown, name])) > _LETTERS - len(word):
+            return f"{word}: {', '.join(shown)}{', ' if shown else ''}{len(listed) - len(shown)} more"
+        shown.append(name)
+    return f"{word}: {', '.join(shown)}" if shown else ""
 
 
 def _details(execution: Execution, number: int) -> str:

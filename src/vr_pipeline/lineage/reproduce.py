@@ -16,7 +16,7 @@ import yaml
 
 from vr_pipeline.errors import InputError
 from vr_pipeline.lineage.chain import Content, Execution, executions, trace
-from vr_pipeline.lineage.compare import Change, changes, distance, environment_changes, listed
+from vr_pipeline.lineage.compare import Change, by_weight, changes, environment_changes, listed
 from vr_pipeline.lineage.figures import numbers
 from vr_pipeline.lineage.hashes import Digest, digest, ignored_names
 from vr_pipeline.lineage.project import BASE, LOCK_FILE, STAGES_FILE, stages_file
@@ -393,7 +393,7 @@ def report_lines(result: Reproduction, most: int = 8) -> list[str]:
         verdict = "the same" if outcome.same else f"differs in {', '.join(outcome.different)}"
         supplied = "  (ran again to supply data)" if outcome.stage in result.again else ""
         shown.append(f"{outcome.stage}: {verdict}{supplied}")
-        shown += listed(sorted(outcome.metrics, key=distance, reverse=True), most)
+        shown += listed(by_weight(outcome.metrics), most)
     if result.not_recorded:
         shown.append(f"Files that were too large to be recorded: {', '.join(result.not_recorded)}")
     first = result.first_difference
