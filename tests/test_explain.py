@@ -7,7 +7,11 @@ import shlex
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from kedro.config import MissingConfigException, OmegaConfigLoader
+from kedro.framework.project import pipelines
 from kedro.io import DatasetError
+from kedro.pipeline import Node, Pipeline
+from kedro.validation.exceptions import ParameterValidationError
 from pydantic import BaseModel, ValidationError
 
 from vr_pipeline.cli import resume_command
@@ -51,6 +55,77 @@ def test_errors_of_the_program_are_not_dressed_up():
     assert explain(raised(ZeroDivisionError("x"))) is None
     assert explain(raised(ValueError("x"))) is None
     assert explain(raised(KeyError("x"))) is None
+
+
+@pytest.fixture
+def toy(monkeypatch):
+    """A project with one pipeline."""
+
+    def make(source: str, settings: Training) -> str:
+        return source
+
+    pipeline = Pipeline([Node(make, ["source", "params:toy"], "made", name="make", namespace="toy", tags="gpu")])
+    monkeypatch.setattr(pipelines, "_content", {"toy": pipeline, "__default__": pipeline})
+    monkeypatch.setattr(pipelines, "_is_data_loaded", True)
+
+
+class Optimiser(BaseModel):
+    learning_rate: float = 1.0
+
+
+class Training(BaseModel):
+    optimiser: Optimiser = Optimiser()
+
+
+@pytest.mark.parametrize(
+    ("message", "account"),
+    [
+        (
+            "Failed to find the pipeline named 'toi'. It needs to be generated",
+            "There is no pipeline 'toi' (perhaps 'toy' is meant). The pipelines are toy.",
+        ),
+        (
+            "Pipeline does not contain nodes named ['make', 'x'].",
+            "This pipeline has no node 'make' (perhaps 'toy.make' is meant); 'x'. "
+            "'kedro registry describe NAME' lists what there is.",
+        ),
+        (
+            "Pipeline does not contain datasets named ['maed']",
+            "This pipeline has no dataset 'maed' (perhaps 'made' is meant). "
+            "'kedro catalog describe-datasets' lists what there is.",
+        ),
+        (
+            "Pipeline contains no nodes after applying all provided filters. Please ensure",
+            "No node of the pipeline has all that --tags, --nodes, --from-nodes, --to-outputs and the like ask for. "
+            "Leave some of them out; the tags are gpu.",
+        ),
+    ],
+)
+def test_a_wrong_name_is_told_with_the_right_ones(toy, message, account):
+    assert explain(raised(ValueError(message))) == account
+
+
+def test_an_unknown_setting_is_told_with_the_nearest_one(toy):
+    class Strict(Training):
+        model_config = {"extra": "forbid"}
+
+    with pytest.raises(ValidationError) as caught:
+        Strict(learning_rat=1)
+    kedro = raised(ParameterValidationError(f"Parameter validation failed:\n- Parameter 'toy': {caught.value}"))
+    assert "toy.learning_rat: there is no such setting (perhaps 'learning_rate' is meant)" in explain(kedro)
+    assert "learning_rat: there is no such setting" in explain(caught.value)
+
+
+def test_an_unknown_environment_is_told_with_those_there_are(tmp_path):
+    for name in ("base/catalog", "local", "other"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "other" / "catalog.yml").touch()
+    loader = OmegaConfigLoader(str(tmp_path), env="nowhere", base_env="base", default_run_env="local")
+    with pytest.raises(MissingConfigException) as caught:
+        loader["catalog"]
+    text = explain(caught.value)
+    assert "There is no environment 'nowhere'" in text
+    assert "Choose among base, other, or" in text
 
 
 names = st.text(st.characters(codec="ascii", categories=["Ll", "Nd"], include_characters="_"), min_size=1)

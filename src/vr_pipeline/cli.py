@@ -65,6 +65,7 @@ def run(verbose: bool, **options: Any) -> None:
     if options["pipeline"]:
         options["pipelines"], options["pipeline"] = [options["pipeline"]], None
     options["runner"] = options["runner"] or DEFAULT_RUNNER
+    _check_runner(options["runner"])
     signal.signal(signal.SIGTERM, _terminate)
     try:
         kedro_run.callback(**options)
@@ -93,6 +94,19 @@ def graph(folder: Path | None, env: str | None, host: str, port: int, no_browser
         return
     picture.build(project_folder(), folder, environment=env)
     click.echo(f"{folder}/index.html: serve the folder, for example by python -m http.server --directory {folder}")
+
+
+def _check_runner(name: str) -> None:
+    """Kedro meets an unknown runner with a traceback."""
+    from kedro.utils import load_obj
+
+    try:
+        load_obj(name, "kedro.runner")
+    except (ImportError, AttributeError, ValueError) as error:
+        raise click.BadParameter(
+            f"there is no runner '{name}'. Leave --runner out: conf/<env>/runner.yml says where nodes run.",
+            param_hint="--runner",
+        ) from error
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -11,6 +14,7 @@ from pydantic import ValidationError
 from vr_pipeline.errors import PipelineError
 
 _LISTED = 10
+_NO_SETTING = "there is no such setting"
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
@@ -37,7 +41,7 @@ def explain(error: BaseException) -> str | None:
         (PipelineError, str),
         (ParameterValidationError, parameters_account),
         (DataValidationError, table_account),
-        (MissingConfigException, str),
+        (MissingConfigException, configuration_account),
     ):
         for link in chain:
             if isinstance(link, kind):
@@ -52,6 +56,19 @@ def explain(error: BaseException) -> str | None:
     return None
 
 
+def configuration_account(error: BaseException) -> str:
+    """Configuration that is not there; for an environment, those there are."""
+    folder = re.search(r"not a valid directory: (.+)$", str(error))
+    if folder is None:
+        return str(error)
+    path = Path(folder[1])
+    known = sorted(place.name for place in path.parent.glob("*/") if any(place.glob("catalog*")))
+    return (
+        f"There is no environment '{path.name}': {path} does not exist. Choose among {', '.join(known) or 'none'}, or "
+        f"make one of your files by 'kedro init-data --env {path.name} ...'."
+    )
+
+
 def parameters_account(error: BaseException) -> str:
     """Parameters that do not fit their models, one line each."""
     # Kedro keeps only the text of pydantic's errors: a field a line, and below it, indented, what is wrong.
@@ -63,11 +80,37 @@ def parameters_account(error: BaseException) -> str:
                 lines.append(f"  {block}: {opening[2]}")
         elif complaint := re.match(r"  (.*?) \[type=(\w+), input_value=(.*), input_type=\w+\]$", line):
             given = "" if complaint[2] in {"missing", "extra_forbidden"} else f" (got {complaint[3]})"
-            lines.append(f"  {'.'.join(filter(None, (block, field)))}: {complaint[1]}{given}")
+            said = complaint[1]
+            if complaint[2] == "extra_forbidden":
+                said = f"{_NO_SETTING}{_perhaps(field.rpartition('.')[2], _settings(block))}"
+            lines.append(f"  {'.'.join(filter(None, (block, field)))}: {said}{given}")
         elif block and line and not line.startswith(" "):
             field = line
     listing = "\n".join(lines) if lines else f"  {error}"
     return f"Parameters are not valid (conf/<env>/parameters, --params):\n{listing}"
+
+
+def _settings(block: str) -> list[str]:
+    """Names of all settings of a parameter block, at any depth, from the model that its nodes take."""
+    from kedro.framework.project import pipelines
+
+    found: set[str] = set()
+
+    def collect(schema: Any) -> None:
+        if isinstance(schema, dict):
+            found.update(schema.get("properties", {}))
+            for inner in schema.values():
+                collect(inner)
+
+    for node in {node for pipeline in pipelines.values() for node in pipeline.nodes}:
+        arguments = inspect.signature(node.func).parameters.values()
+        for dataset, argument in zip(node.inputs, arguments, strict=False):
+            if dataset == f"params:{block}":
+                kind = argument.annotation
+                model = node.func.__globals__.get(kind, kind) if isinstance(kind, str) else kind
+                if hasattr(model, "model_json_schema"):
+                    collect(model.model_json_schema())
+    return sorted(found)
 
 
 def pydantic_account(error: ValidationError) -> str:
@@ -76,7 +119,8 @@ def pydantic_account(error: ValidationError) -> str:
     for detail in error.errors()[:_LISTED]:
         place = ".".join(str(part) for part in detail["loc"]) or error.title
         given = "" if detail["type"] == "missing" else f" (got {_short(detail['input'])})"
-        lines.append(f"  {place}: {detail['msg']}{given}")
+        said = _NO_SETTING if detail["type"] == "extra_forbidden" else detail["msg"]
+        lines.append(f"  {place}: {said}{given}")
     hidden = error.error_count() - len(lines)
     return "\n".join([*lines, *([f"  and {hidden} more"] if hidden > 0 else [])])
 
@@ -126,6 +170,9 @@ def _rows_text(rows: Sequence[Any]) -> str:
 
 def _kedro_account(error: BaseException) -> str | None:
     """Messages of Kedro itself, which speak to users: an unknown pipeline, a dataset that is not in the catalog."""
+    for account in (_unknown_pipeline, _unknown_names, _nothing_left):
+        if (text := account(str(error))) is not None:
+            return text
     frames = []
     trace = error.__traceback__
     while trace is not None:
@@ -133,6 +180,51 @@ def _kedro_account(error: BaseException) -> str | None:
         trace = trace.tb_next
     raised_by_kedro = frames[-1].partition(".")[0] == "kedro" and isinstance(error.__cause__, KeyError | None)
     return str(error) if raised_by_kedro else None
+
+
+def _unknown_pipeline(message: str) -> str | None:
+    if (found := re.match(r"Failed to find the pipeline named '([^']*)'", message)) is None:
+        return None
+    from kedro.framework.project import pipelines
+
+    names = sorted(name for name in pipelines if name != "__default__")
+    return f"There is no pipeline '{found[1]}'{_perhaps(found[1], names)}. The pipelines are {', '.join(names)}."
+
+
+def _unknown_names(message: str) -> str | None:
+    """Nodes or datasets that a filter of a run names: Kedro says that they are not there, here is also what is."""
+    found = re.match(r"Pipeline does not contain (nodes|datasets|data_sets) named \[(.*?)\]", message)
+    if found is None:
+        return None
+    from kedro.framework.project import pipelines
+
+    nodes = found[1] == "nodes"
+    known = {node.name for pipeline in pipelines.values() for node in pipeline.nodes}
+    if not nodes:
+        known = {name for pipeline in pipelines.values() for name in pipeline.datasets()}
+    asked = [name.strip().strip("'") for name in found[2].split(",")]
+    each = "; ".join(f"'{name}'{_perhaps(name, sorted(known))}" for name in asked)
+    where = "kedro registry describe NAME" if nodes else "kedro catalog describe-datasets"
+    return f"This pipeline has no {'node' if nodes else 'dataset'} {each}. '{where}' lists what there is."
+
+
+def _nothing_left(message: str) -> str | None:
+    if not message.startswith("Pipeline contains no nodes after applying all provided filters"):
+        return None
+    from kedro.framework.project import pipelines
+
+    tags = sorted({tag for pipeline in pipelines.values() for node in pipeline.nodes for tag in node.tags})
+    return (
+        "No node of the pipeline has all that --tags, --nodes, --from-nodes, --to-outputs and the like ask for. "
+        f"Leave some of them out; the tags are {', '.join(tags)}."
+    )
+
+
+def _perhaps(name: str, known: Sequence[str]) -> str:
+    """A guess at what was meant: the same name within a pipeline, or one that is spelt nearly so."""
+    same = [one for one in known if one.rpartition(".")[2] == name and one != name]
+    near = same or difflib.get_close_matches(name, known, n=1)
+    return f" (perhaps '{near[0]}' is meant)" if near else ""
 
 
 def _short(value: Any) -> str:

@@ -6,8 +6,6 @@ import logging
 
 import click
 
-from vr_pipeline.errors import PipelineError
-
 
 class plain_errors:
     """Turns errors a user can act on into one message without a traceback."""
@@ -18,5 +16,9 @@ class plain_errors:
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         logging.disable(logging.NOTSET)
-        if isinstance(error, PipelineError):
-            raise click.ClickException(str(error)) from error
+        if isinstance(error, Exception) and not isinstance(error, click.ClickException | click.Abort):
+            from vr_pipeline.explain import explain
+
+            account = explain(error)
+            if account is not None:
+                raise click.ClickException(account) from error

@@ -198,7 +198,7 @@ def test_typos_in_parameters_stop_before_any_work(failures):
     code, text = failures["typo"]
     assert code == 1
     assert "toy.rows: Input should be greater than or equal to 1 (got 0)" in text
-    assert "toy.troubel: Extra inputs are not permitted" in text
+    assert "toy.troubel: there is no such setting (perhaps 'trouble' is meant)" in text
     assert "Traceback" not in text
     assert "pydantic.dev" not in text
     assert "To go on" not in text
@@ -207,7 +207,7 @@ def test_typos_in_parameters_stop_before_any_work(failures):
 @pytest.mark.parametrize(
     ("case", "message"),
     [
-        ("name", "Failed to find the pipeline named 'toi'"),
+        ("name", "There is no pipeline 'toi' (perhaps 'toy' is meant). The pipelines are "),
         ("tag", "field 'routes.gpus': no node has the tag 'gpus'. Use one of gpu, train."),
         ("backend", "field 'routes.gpu'"),
         ("setting", "field 'execution.wrokers': Extra inputs are not permitted (got 2)"),

@@ -57,5 +57,5 @@ def test_errors_are_red_on_a_terminal_and_plain_with_no_color(tmp_path):
     assert b"\x1b[31m" in coloured
     assert ESCAPE not in plain
     for output in (coloured, plain):
-        assert b"Failed to find the pipeline named 'toi'" in output
+        assert b"There is no pipeline 'toi'" in output
         assert b"Traceback" not in output

@@ -32,7 +32,7 @@ class RequirementsHook:
         if not files and not models:
             return
         makers = _makers()
-        named, remedies = [], []
+        named, remedies, supplied = [], [], []
         for name, place in files.items():
             named.append(f"{name} ({shown(place, project)})")
             if name in makers:
@@ -41,7 +41,12 @@ class RequirementsHook:
                 environment = f" --env={run_params['env']}" if run_params.get("env") else ""
                 remedies.append(f"'kedro annotate{environment}' collects {name}")
             else:
-                remedies.append(f"you supply {name}, there or in the place that your catalog names")
+                supplied.append(name)
+        if supplied:
+            remedies.append(
+                f"you supply {', '.join(supplied)}, there or in the places that your catalog names ('kedro init-data' "
+                "makes an environment of your files)"
+            )
         for field, path in models.items():
             named.append(f"the model of '{field}' ({path})")
         if models:
