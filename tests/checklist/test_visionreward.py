@@ -105,7 +105,13 @@ def test_public_files_themselves() -> None:
         word = question.sub_dimension.split("_")[0]
         if word in ("composition", "color", "lighting", "camera", "shape"):
             assert word in question.text.lower()
+    own = {
+        question.text
+        for name in ("video", "image")
+        for question in load_checklist(CHECKLISTS / f"{name}.yml").questions
+    }
     full, none = Checklist.from_visionreward(public / "VisionReward_video_qa.txt")
+    assert own.isdisjoint(question.text for question in full.questions)
     assert (len(full.questions), len(full.dimensions), none) == (64, 9, None)
     for questions, weights_file, count in (
         ("VisionReward_image_qa.txt", "image_weight.json", 55),
@@ -114,6 +120,7 @@ def test_public_files_themselves() -> None:
         image, image_weights = Checklist.from_visionreward(public / questions, public / weights_file)
         assert image_weights is not None
         assert len(image_weights.weights) == count
+        assert own.isdisjoint(question.text for question in image.questions if question.question_id != "text_alignment")
         for question in image.questions:
             if question.sub_dimension in ("body", "face", "hands", "background"):
                 assert question.sub_dimension in question.text.lower()
@@ -132,6 +139,14 @@ def test_own_checklists(name: str, dimensions: int, questions: int, gates: int) 
         for worse, better in itertools.pairwise(rows):
             for before, after in zip(worse, better, strict=True):
                 assert before is None or after is None or before <= after
+        # The strictest question comes first: who passes it passes the milder ones.
+        weighted = [at for at, question in enumerate(sub.questions) if question.weighted]
+        for row in rows:
+            ladder = [row[at] for at in weighted if row[at] is not None]
+            assert ladder == sorted(ladder)
+    texts = [question.text for question in checklist.questions]
+    assert len({text.lower() for text in texts}) == len(texts)
+    assert all(text.endswith("?") for text in texts)
 
 
 VIDEO_GRADES = {
