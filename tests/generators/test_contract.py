@@ -192,8 +192,16 @@ def test_times_of_a_flow_are_those_of_its_shifted_schedule(settings: dict[str, G
     assert abs(float(drawn.mean()) - float(schedule.mean())) < 5
 
 
-def test_prediction_equals_a_step_of_the_pipeline(generator: Generator, parameters: GeneratorParameters) -> None:
-    """Our conditional prediction is what the pipeline feeds its scheduler, positions and extra conditions included."""
+@pytest.mark.parametrize("usual", [True, False], ids=["usual size", "another size"])
+def test_prediction_equals_a_step_of_the_pipeline(parameters: GeneratorParameters, usual: bool) -> None:
+    """Our conditional prediction is what the pipeline feeds its scheduler, positions and extra conditions included.
+
+    At another size than the model's own too: rotary positions and the sizes that are conditions of SDXL follow it.
+    """
+    if not usual:
+        frames = {"sdxl": 1, "micro_world": 4}.get(parameters.family, 5)
+        parameters = parameters.model_copy(update={"height": 32, "width": 48, "num_frames": frames})
+    generator = load_generator(parameters)
     pipeline = load_generator(parameters).pipeline  # type: ignore[attr-defined]
     network = pipeline.unet if parameters.family == "sdxl" else pipeline.transformer
     seen: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
@@ -347,6 +355,27 @@ def test_tiles_are_a_choice_that_changes_the_identity(settings: dict[str, Genera
         assert part.encode_frames(clips).shape == whole.encode_frames(clips).shape
         assert not torch.equal(part.encode_frames(clips), whole.encode_frames(clips))
     assert not np.array_equal(generator.sample(PROMPTS[:1], [1]), clips)
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "given", "near"),
+    [
+        ("cogvideox_2b", "num_frames", 8, "5 or 9"),
+        ("cogvideox_5b", "num_frames", 3, "1 or 5"),
+        ("wan", "num_frames", 80, "77 or 81"),
+        ("wan", "height", 40, "32 or 48"),
+        ("cogvideox_5b", "width", 24, "16 or 32"),
+        ("wan", "width", 8, "Choose 16"),
+    ],
+)
+def test_sizes_that_a_model_cannot_make_are_refused_before_a_clip_is_made(
+    name: str, field: str, given: int, near: str, settings: dict[str, GeneratorParameters]
+) -> None:
+    wrong = settings[name].model_copy(update={field: given})
+    with pytest.raises(InputError, match=rf"generator\.{field}.* {given} is asked for.*{near}"):
+        load_generator(wrong)
+    # A part alone makes no clips.
+    load_generator(wrong, ("text_encoder",))
 
 
 def test_an_unknown_family_is_refused_with_the_known_ones() -> None:

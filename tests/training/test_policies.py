@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +15,7 @@ import torch
 from toy_training import Toy
 from vr_pipeline.datasets.manifest import ItemFolder, ManifestFolderDataset
 from vr_pipeline.errors import InputError
+from vr_pipeline.generators.contract import Generator
 from vr_pipeline.generators.plans import plan_clips
 from vr_pipeline.identifiers import prompt_id
 from vr_pipeline.training import conditions as conditions_module
@@ -20,8 +24,10 @@ from vr_pipeline.training.conditions import ConditionShards, plan_conditions
 from vr_pipeline.training.config import DpoTrainingParameters
 from vr_pipeline.training.latents import plan_latents
 from vr_pipeline.training.policies import train_policy_on_pairs
-from vr_pipeline.training.shards import TensorShards
+from vr_pipeline.training.preference_trainer import Validate
+from vr_pipeline.training.shards import MAPPED_SHARDS, TensorShards
 from vr_pipeline.video.index import index_made_clips
+from vr_pipeline.work import WorkItem, WorkPlan
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +108,87 @@ def test_a_changed_clip_makes_its_shard_again_and_no_other(
     assert third in encoded[0]
 
 
+CHANGES_LATENTS: list[dict[str, object]] = [
+    {"dtype": "bfloat16"},
+    {"batch_size": 3},
+    {"vae_tiling": True},
+    {"threads": 3},
+    {"device": "cuda"},
+    {"family": "cogvideox"},
+]
+CHANGES_CONDITIONS: list[dict[str, object]] = [
+    {"dtype": "bfloat16"},
+    {"height": 32},
+    {"width": 32},
+    {"threads": 3},
+    {"device": "cuda"},
+    {"family": "cogvideox"},
+]
+
+
+def test_whatever_changes_what_is_encoded_makes_every_shard_anew_and_nothing_else_does(
+    toy: Toy, made: tuple[ItemFolder, pd.DataFrame, pd.DataFrame], tmp_path: Path
+) -> None:
+    folder, index, prompts = made
+    other_model = tmp_path / "model"
+    shutil.copytree(toy.settings.path, other_model)
+
+    def identities(kind: str, **changes: object) -> set[str]:
+        settings = toy.settings.model_copy(update=changes)
+        if kind == "latents":
+            plan = plan_latents(folder, index, index["video_id"].tolist(), settings, 5)
+        else:
+            plan = plan_conditions(prompts, prompts["prompt_id"].tolist(), settings, 5)
+        return {item.identity for item in plan.items}
+
+    for kind, changes in (("latents", CHANGES_LATENTS), ("prompts", CHANGES_CONDITIONS)):
+        before = identities(kind)
+        for change in changes:
+            assert not before & identities(kind, **change), (kind, change)
+        # How clips are sampled has no part in what is encoded of them; nor has the place of the model.
+        for change in (
+            {"num_inference_steps": 9},
+            {"guidance_scale": 4.0},
+            {"offload": "model"},
+            {"path": str(other_model)},
+        ):
+            assert identities(kind, **change) == before, (kind, change)
+    weights = other_model / "transformer" / "diffusion_pytorch_model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    for kind in ("latents", "prompts"):
+        assert not identities(kind) & identities(kind, path=str(other_model))
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="the system does not list what is mapped")
+def test_memory_does_not_grow_with_the_number_of_shards(tmp_path: Path) -> None:
+    count = 3 * MAPPED_SHARDS
+
+    def make(context: None, batch: list[WorkItem]) -> list[dict[str, torch.Tensor]]:
+        number = int(batch[0].key)
+        return [{f"{number}/a": torch.full((1000,), float(number)), f"{number}/b": torch.zeros(1000)}]
+
+    dataset = ManifestFolderDataset(path=str(tmp_path / "many"), format={"type": "safetensors"})
+    dataset.save(WorkPlan([WorkItem(f"{number:03d}", "1") for number in range(count)], make, description="shards"))
+    stored, conditions = TensorShards(dataset.load()), ConditionShards(dataset.load())
+
+    def mapped() -> int:
+        maps = Path("/proc/self/maps").read_text().splitlines()
+        return len({line.split()[-1] for line in maps if str(tmp_path / "many") in line})
+
+    assert mapped() == 0
+    kept = stored["0/a"]
+    for number in range(count):
+        assert stored[f"{number}/a"][0] == number
+        assert conditions[str(number)]["a"][0] == number
+    assert 0 < mapped() <= 2 * MAPPED_SHARDS
+    # What is in use outlives its shard.
+    assert kept.sum() == 0
+    open_files = [os.readlink(link) for link in Path("/proc/self/fd").iterdir() if link.exists()]
+    assert not [name for name in open_files if str(tmp_path / "many") in name]
+
+
 def test_text_conditions_are_those_of_the_prompts_and_follow_text_size_and_model(
     toy: Toy,
     made: tuple[ItemFolder, pd.DataFrame, pd.DataFrame],
@@ -143,6 +230,21 @@ def test_a_prompt_that_is_in_no_table_is_named(toy: Toy) -> None:
         plan_conditions(table, ["a", "b", "b"], toy.settings, 4)
 
 
+def only_the_denoiser_is_there(generator: Generator) -> Validate:
+    """A validation that judges nothing, and looks whether autoencoder and text encoder are gone while training."""
+
+    def look(step: int) -> None:
+        assert generator.pipeline.vae is None  # type: ignore[attr-defined]
+        assert generator.pipeline.text_encoder is None  # type: ignore[attr-defined]
+        gc.collect()
+        assert not [thing for thing in gc.get_objects() if type(thing).__name__ in ("PatchVAE", "T5EncoderModel")]
+
+    look(0)
+    with generator.encoders():
+        assert generator.pipeline.text_encoder is not None  # type: ignore[attr-defined]
+    return look
+
+
 def test_a_policy_is_trained_from_tables_and_the_same_every_time(
     toy: Toy, made: tuple[ItemFolder, pd.DataFrame, pd.DataFrame], tmp_path: Path
 ) -> None:
@@ -153,7 +255,9 @@ def test_a_policy_is_trained_from_tables_and_the_same_every_time(
     parameters = DpoTrainingParameters(
         generator=toy.settings, training=toy.parameters(checkpoint_every=4), checkpoints=str(tmp_path / "checkpoints")
     )
-    adapter, log = train_policy_on_pairs(pairs, latents, texts, rewards, parameters)
+    adapter, log = train_policy_on_pairs(
+        pairs, latents, texts, rewards, parameters, make_validation=only_the_denoiser_is_there
+    )
     again, _ = train_policy_on_pairs(
         pairs.sample(frac=1, random_state=1), latents, texts, rewards.iloc[::-1], parameters
     )

@@ -13,6 +13,7 @@ from vr_pipeline.generators.contract import Part
 class MicroWorldGenerator(CogVideoXGenerator):
     """CogVideoX with the closed-form patch autoencoder of the micro-world."""
 
+    lone_frames: ClassVar[int] = 0
     lora_targets: ClassVar[tuple[str, ...]] = (
         *CogVideoXGenerator.lora_targets,
         "ff.net.0.proj",

@@ -28,6 +28,7 @@ from vr_pipeline.generators.contract import (
     sampling_identity,
     weights_identity,
 )
+from vr_pipeline.memory import free_memory
 
 if TYPE_CHECKING:
     import torch
@@ -54,6 +55,8 @@ class PipelineGenerator(Generator):
         self.pipeline = pipeline
         self.parameters = parameters
         self.device = torch.device(resolve_device(parameters.device))
+        if self._has(*ALL_PARTS):
+            self.check_size()
         # Offload is for sampling, which needs all parts; a denoiser alone stays where it is trained.
         self._place(parameters.offload if self._has(*ALL_PARTS) else "none")
         self.dtype: torch.dtype = getattr(torch, parameters.dtype)
@@ -108,6 +111,32 @@ class PipelineGenerator(Generator):
     def _has(self, *parts: Part) -> bool:
         return all(getattr(self.pipeline, self._component_names(part)[0], None) is not None for part in parts)
 
+    def check_size(self) -> None:
+        """See that the model can make clips of the configured size; some would quietly make them of another.
+
+        Raises:
+            InputError: if it cannot.
+        """
+        for side in ("height", "width"):
+            self._check_number(side, getattr(self.parameters, side), 0, self.pixels_a_token)
+
+    def _check_number(self, field: str, given: int, first: int, step: int) -> None:
+        """Refuse what is not ``first`` plus a multiple of ``step``."""
+        if (given - first) % step:
+            below = given - (given - first) % step
+            near = [number for number in (below, below + step) if number > 0]
+            raise InputError(
+                f"this model makes clips whose {field} is {f'{first} + ' if first else ''}a multiple of {step}, and "
+                f"{given} is asked for",
+                field=f"generator.{field}",
+                remedy=f"choose {' or '.join(map(str, near))}",
+            )
+
+    @property
+    def pixels_a_token(self) -> int:
+        """Pixels a side of what the denoiser sees as one; heights and widths are multiples of it."""
+        return int(self.pipeline.vae_scale_factor)
+
     def _place(self, offload: Offload) -> None:
         """Put the pipeline's parts on the device, or behind hooks that bring each there when it computes."""
         self._offload: Offload = offload if can_offload(self.device) else "none"
@@ -158,7 +187,7 @@ class PipelineGenerator(Generator):
             self.pipeline.remove_all_hooks()
             self.pipeline, self._offload = trained, offload
             self.denoiser.to(self.device)
-            _free_memory()
+            free_memory()
 
     # -- sampling ---------------------------------------------------------------------------------------------------
 
@@ -335,6 +364,19 @@ _TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
 class VideoPipelineGenerator(PipelineGenerator):
     """A text-to-video pipeline with one text encoder, whose prompts are padded to a fixed number of tokens."""
 
+    lone_frames: ClassVar[int] = 1
+    """Frames that the autoencoder takes by themselves, before it takes the others in groups."""
+
+    def check_size(self) -> None:
+        super().check_size()
+        group = int(self.pipeline.vae_scale_factor_temporal)
+        self._check_number("num_frames", self.parameters.num_frames, self.lone_frames, group)
+
+    @property
+    def pixels_a_token(self) -> int:
+        patch = self.denoiser.config["patch_size"]  # type: ignore[index]
+        return int(self.pipeline.vae_scale_factor_spatial) * int(patch if isinstance(patch, int) else patch[-1])
+
     @property
     @abstractmethod
     def text_length(self) -> int:
@@ -357,13 +399,3 @@ class VideoPipelineGenerator(PipelineGenerator):
                 device=self.device,
             )
         return {"prompt_embeddings": embeddings.cpu()}
-
-
-def _free_memory() -> None:
-    import gc
-
-    import torch
-
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

@@ -38,7 +38,7 @@ def plan_latents(
         lambda generator, names: _encode(generator, folder, names),
         parameters,
         part="autoencoder",
-        settings=(parameters.batch_size,),
+        settings=(parameters.batch_size, parameters.vae_tiling),
         size=shard_size,
     )
 

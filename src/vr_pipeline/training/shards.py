@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vr_pipeline.generators.config import GeneratorParameters
-from vr_pipeline.generators.contract import Part, weights_identity
+from vr_pipeline.generators.contract import Part, resolve_device, weights_identity
 from vr_pipeline.identifiers import content_hash
 from vr_pipeline.work import WorkItem, WorkPlan
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from vr_pipeline.generators.contract import Generator
 
 Tensors = dict[str, "torch.Tensor"]
+
+MAPPED_SHARDS = 16
+"""Shards that are kept mapped: opening one takes a millisecond, while pages of a mapped one count as memory in use."""
 
 
 def plan_shards(
@@ -32,8 +36,8 @@ def plan_shards(
 ) -> WorkPlan:
     """Plan one file of tensors for every ``size`` things to encode.
 
-    A shard's identity is made of its members and their contents, the weights, the precision and the settings: a
-    changed member or model never finds an old shard in its place.
+    A shard's identity is made of its members and their contents, the weights, the precision and the settings, kind of
+    device and threads among them, since they change rounding: what was changed never finds an old shard in its place.
 
     Args:
         kind: what is encoded, a plural noun; names the files.
@@ -45,7 +49,13 @@ def plan_shards(
         size: things a shard, encoded together.
     """
     base = content_hash(
-        kind, parameters.family, weights_identity(parameters), parameters.dtype, *(str(value) for value in settings)
+        kind,
+        parameters.family,
+        weights_identity(parameters),
+        parameters.dtype,
+        resolve_device(parameters.device).partition(":")[0],
+        str(parameters.threads),
+        *(str(value) for value in settings),
     )
     names = sorted(contents)
     items = []
@@ -73,16 +83,15 @@ def plan_shards(
 class TensorShards(Mapping[str, "torch.Tensor"]):
     """Tensors by name, read from their shards when they are asked for.
 
-    Shards are mapped, not loaded, so that memory does not grow with what they hold.
+    Shards are mapped, not loaded, and few at a time, so that memory does not grow with what they hold.
     """
 
     def __init__(self, folder: ItemFolder) -> None:
-        self._folder = folder
+        self._mapped = lru_cache(MAPPED_SHARDS)(lambda key: self._open(folder.path(key)))
         self._shard_of: dict[str, str] = {}
         for key in folder.keys:
             names = self._open(folder.path(key)).keys()
             self._shard_of |= dict.fromkeys(names, key)
-        self._open_shards: dict[str, Any] = {}
 
     @staticmethod
     def _open(path: Path) -> Any:
@@ -91,10 +100,7 @@ class TensorShards(Mapping[str, "torch.Tensor"]):
         return safe_open(path, framework="pt")
 
     def __getitem__(self, name: str) -> torch.Tensor:
-        key = self._shard_of[name]
-        if key not in self._open_shards:
-            self._open_shards[key] = self._open(self._folder.path(key))
-        return self._open_shards[key].get_tensor(name)  # type: ignore[no-any-return]
+        return self._mapped(self._shard_of[name]).get_tensor(name)  # type: ignore[no-any-return]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._shard_of)
