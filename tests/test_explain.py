@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import shlex
+import shutil
+import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -141,6 +144,25 @@ def test_the_resume_command_keeps_everything_but_the_start(others, starts, nodes
     program, command, *arguments = shlex.split(resume_command(["/somewhere/kedro", "run", *typed], nodes))
     assert (program, command) == ("/somewhere/kedro", "run")
     assert arguments == [*others, f"--from-nodes={','.join(nodes)}"]
+
+
+def test_a_program_in_a_folder_with_spaces_stays_one_word():
+    command = resume_command(["/my programs/kedro", "run", "--params=a=b c"], ["judge"])
+    assert shlex.split(command) == ["/my programs/kedro", "run", "--params=a=b c", "--from-nodes=judge"]
+
+
+@pytest.mark.parametrize(
+    ("on_path", "word"), [("{bin}/python", "python"), ("/usr/elsewhere/python", "{running}"), (None, "{running}")]
+)
+def test_a_module_is_run_by_the_interpreter_that_ran_it(monkeypatch, on_path, word):
+    names = {"bin": Path(sys.executable).parent, "running": sys.executable}
+    monkeypatch.chdir("/")
+    found = {"python": on_path.format(**names)} if on_path else {}
+    monkeypatch.setattr(shutil, "which", found.get)
+    command = resume_command(["/x/site-packages/vr_pipeline/__main__.py", "--pipeline=mpo_dpo"], ["judge"])
+    running = Path(word.format(**names))
+    expected = str(running.relative_to("/")) if running.is_absolute() else str(running)
+    assert shlex.split(command) == [expected, "-m", "vr_pipeline", "--pipeline=mpo_dpo", "--from-nodes=judge"]
 
 
 def test_a_run_that_had_not_begun_is_started_as_it_was():

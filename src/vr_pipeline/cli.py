@@ -26,6 +26,7 @@ from vr_pipeline.annotation.command_line import annotate  # noqa: E402
 from vr_pipeline.judges.command_line import ask, compare, score  # noqa: E402
 from vr_pipeline.lineage.command_line import lineage  # noqa: E402
 from vr_pipeline.own_data.command_line import init_data  # noqa: E402
+from vr_pipeline.runners.command_line import join  # noqa: E402
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ def cli() -> None:
     """Commands of vr_pipeline."""
 
 
-for _command in (score, compare, ask, lineage, annotate, init_data):
+for _command in (score, compare, ask, lineage, annotate, init_data, join):
     cli.add_command(_command)
 
 
@@ -130,7 +131,7 @@ def _report(error: BaseException, *, verbose: bool) -> NoReturn:
     elif account is None:
         account = (
             f"The run failed: {type(error).__name__}: {error}\nThis looks like an error of the program. "
-            f"{_as_typed(log or '')} says where it happened; --verbose shows it here."
+            f"{_from_here(Path(log or ''))} says where it happened; --verbose shows it here."
         )
     click.secho(account or f"The run failed: {type(error).__name__}: {error}", fg="red", err=True)
     resume_from = next((getattr(link, RESUME_FROM) for link in causes(error) if hasattr(link, RESUME_FROM)), None)
@@ -155,9 +156,10 @@ def resume_command(arguments: Sequence[str], nodes: Sequence[str]) -> str:
     """
     program, *typed = arguments
     on_path = shutil.which("kedro")
-    command = "kedro" if on_path and Path(on_path).resolve() == Path(program).resolve() else _as_typed(program)
+    same = on_path and Path(on_path).resolve() == Path(program).resolve()
+    command = ["kedro"] if same else _as_typed(program)
     if not nodes:
-        return shlex.join([*command.split(), *typed])
+        return shlex.join([*command, *typed])
     kept, skip = [], False
     for argument in typed:
         if skip:
@@ -166,13 +168,23 @@ def resume_command(arguments: Sequence[str], nodes: Sequence[str]) -> str:
             skip = True
         elif not argument.startswith("--from-nodes="):
             kept.append(argument)
-    return shlex.join([*command.split(), *kept, f"--from-nodes={','.join(nodes)}"])
+    return shlex.join([*command, *kept, f"--from-nodes={','.join(nodes)}"])
 
 
-def _as_typed(program: str) -> str:
-    """The program, relative to the working directory if it lies below; ``python -m kedro`` shows as its file."""
+def _as_typed(program: str) -> list[str]:
+    """The words of a program, relative to the working directory if it lies below.
+
+    Of ``python -m kedro`` the program is a file of the package, and of ``python`` the interpreter that is running.
+    """
     path = Path(program)
-    if path.name == "__main__.py":
-        return f"python -m {path.parent.name}"
+    if path.name != "__main__.py":
+        return [_from_here(path)]
+    running, found = Path(sys.executable), shutil.which("python")
+    # A bare 'python' may be another one, without this project.
+    same = found is not None and Path(found).parent == running.parent
+    return ["python" if same else _from_here(running), "-m", path.parent.name]
+
+
+def _from_here(path: Path) -> str:
     here = Path.cwd()
-    return str(path.relative_to(here)) if path.is_absolute() and path.is_relative_to(here) else program
+    return str(path.relative_to(here)) if path.is_absolute() and path.is_relative_to(here) else str(path)

@@ -84,6 +84,25 @@ def test_an_error_in_one_of_several_processes_ends_all_and_reads_as_one_here(tmp
     assert "--from-nodes=train_policy" in done.stderr
 
 
+def test_a_ray_that_is_started_here_listens_to_this_machine_only(cluster):
+    import psutil
+
+    ray.get(ray.remote(os.getpid).remote())  # a worker listens too
+    this = psutil.Process()
+    places = [place for process in [this, *this.children(recursive=True)] for place in listening(process)]
+    assert len(places) > 3
+    assert {place.removeprefix("::ffff:") for place in places} <= {"127.0.0.1", "::1"}
+
+
+def listening(process) -> list[str]:
+    import psutil
+
+    try:
+        return [place.laddr.ip for place in process.net_connections() if place.status == psutil.CONN_LISTEN]
+    except psutil.Error:  # it has just ended
+        return []
+
+
 def describe(context: int, batch) -> list[dict[str, object]]:
     return [{"key": item.key, "batch": [other.key for other in batch], "model": context} for item in batch]
 

@@ -57,20 +57,22 @@ def _require_ray(reason: str) -> None:
 
 
 def _check_torchrun(node: Node, route: TorchrunRoute) -> None:
-    from vr_pipeline.lineage.provenance import gpu_names
-
     if "train" not in node.tags:
         raise InputError(
             f"node '{node.name}' is no training node and cannot run under torchrun",
             remedy="route only the tag 'train' to torchrun",
             file=CONFIGURATION_FILE,
         )
-    gpus = len(gpu_names())
+    import torch
+
+    # As CUDA_VISIBLE_DEVICES allows, and without starting CUDA in this process.
+    gpus = torch.cuda.device_count()
     if gpus and route.processes > gpus:
         raise InputError(
             f"{route.processes} processes are asked for and this machine has {gpus} GPU(s)",
-            remedy="start at most one process a GPU",
+            remedy="start at most one process a GPU (CUDA_VISIBLE_DEVICES counts)",
             file=CONFIGURATION_FILE,
+            field="processes",
         )
 
 
@@ -83,21 +85,32 @@ def open_backends(
     Raises:
         InputError: a cluster cannot be reached or lacks what is asked for.
     """
-    from vr_pipeline.runners.torchrun_backend import Torchrun
+    from vr_pipeline.runners import torchrun_backend
 
-    backends: dict[str, Backend] = {"in_process": InProcess(), "torchrun": Torchrun()}
+    backends: dict[str, Backend] = {"in_process": InProcess()}
     execution = configuration.execution
     with ExitStack() as stack:
+        meetings = stack.enter_context(torchrun_backend.meetings([route for _, route in nodes]))
+        backends["torchrun"] = torchrun_backend.Torchrun(meetings)
         if execution.workers > 1 or any(isinstance(route, RayRoute) for _, route in nodes):
             from vr_pipeline.runners import ray_backend
 
             stack.enter_context(ray_backend.connected(configuration.ray))
             for node, route in nodes:
                 if isinstance(route, RayRoute):
-                    ray_backend.check_resources(ray_backend.needs_of(route), f"the route of node '{node.name}'")
+                    needs = ray_backend.needs_of(route)
+                    field = f"the route of node '{node.name}'"
+                    if execution.workers > 1 and "train" not in node.tags:
+                        # The node keeps what it reserves while its workers run, which would wait for it for ever.
+                        needs = _sum(needs, ray_backend.needs_of_workers(execution))
+                        field += " with execution.workers"
+                    ray_backend.check_resources(needs, field)
             backends["ray"] = ray_backend.RayNodes(execution)
         if execution.workers > 1:
-            share = {"CPU": execution.num_cpus * execution.workers, "GPU": execution.num_gpus * execution.workers}
-            ray_backend.check_resources({name: amount for name, amount in share.items() if amount}, "execution")
+            ray_backend.check_resources(ray_backend.needs_of_workers(execution), "execution")
             stack.enter_context(use_loop(ray_backend.pool_loop(execution)))
         yield backends
+
+
+def _sum(needs: Mapping[str, float], more: Mapping[str, float]) -> dict[str, float]:
+    return {name: needs.get(name, 0.0) + more.get(name, 0.0) for name in {**needs, **more}}

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from vr_pipeline.config import Parameters
+from vr_pipeline.runners.meeting import parse_address
 
 
 class InProcessRoute(Parameters):
@@ -31,9 +32,28 @@ class TorchrunRoute(Parameters):
 
     backend: Literal["torchrun"] = "torchrun"
     processes: int = Field(default=1, ge=1, description="processes on each machine")
-    machines: int = Field(default=1, ge=1, description="machines that take part")
-    rendezvous: str = Field(default="localhost:0", description="host:port where the processes find each other")
-    max_restarts: int = Field(default=0, ge=0, description="how often the group is started again after a failure")
+    machines: int = Field(default=1, ge=1, description="machines that take part, this one included")
+    rendezvous: str = Field(
+        default="localhost:0",
+        description="host:port of this machine where the others find it; matters with several machines only",
+    )
+    wait_minutes: float = Field(default=30.0, gt=0, description="how long to wait for the other machines, minutes")
+    max_restarts: int = Field(
+        default=0, ge=0, description="how often the processes of one machine are started again after a failure"
+    )
+
+    @model_validator(mode="after")
+    def _several_machines_can_meet(self) -> TorchrunRoute:
+        if self.machines == 1:
+            return self
+        _, port = parse_address(self.rendezvous)
+        if port == 0:
+            raise ValueError(
+                f"{self.machines} machines need a 'rendezvous' with a port that the others can name, as in host:29400"
+            )
+        if self.max_restarts:
+            raise ValueError("'max_restarts' is for one machine: on several the printed command goes on")
+        return self
 
 
 Route = Annotated[InProcessRoute | RayRoute | TorchrunRoute, Field(discriminator="backend")]

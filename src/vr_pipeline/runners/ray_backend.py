@@ -6,7 +6,7 @@ import logging
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from vr_pipeline.environment import prepare_environment
@@ -23,9 +23,33 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _GIB = 2**30
+_RAY_ON_ALL_INTERFACES = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 _BATCHES_AHEAD = 2
 _RESTARTS_OF_A_WORKER = 3
 _STARTS = 2
+
+
+@contextmanager
+def _on_this_machine() -> Iterator[None]:
+    """Keep a Ray that is started here to the loopback interface; on Linux its servers would listen on all of them.
+
+    Whoever reaches them could run code. Ray has a switch for it, named after the systems where it is the default; it is
+    read when Ray is imported, by this process and by those that Ray starts.
+    """
+    before = os.environ.get(_RAY_ON_ALL_INTERFACES)
+    os.environ[_RAY_ON_ALL_INTERFACES] = "0"
+    from ray._private import ray_constants
+
+    # It may have been imported before.
+    known, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = known
+        if before is None:
+            del os.environ[_RAY_ON_ALL_INTERFACES]
+        else:
+            os.environ[_RAY_ON_ALL_INTERFACES] = before
 
 
 @contextmanager
@@ -36,6 +60,14 @@ def connected(cluster: RayCluster) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    with _on_this_machine() if cluster.address is None else nullcontext(), _connection(cluster):
+        yield
+
+
+@contextmanager
+def _connection(cluster: RayCluster) -> Iterator[None]:
+    import ray
+
     # A worker without GPUs must not see any: Ray's announced default.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     options: dict[str, Any] = {"log_to_driver": True, "logging_level": logging.WARNING, "configure_logging": False}
@@ -96,6 +128,12 @@ def needs_of(route: RayRoute) -> dict[str, float]:
     return {name: amount for name, amount in needs.items() if amount > 0}
 
 
+def needs_of_workers(execution: Execution) -> dict[str, float]:
+    """What the workers within a node reserve together, by Ray's names of resources."""
+    needs = {"CPU": execution.num_cpus * execution.workers, "GPU": execution.num_gpus * execution.workers}
+    return {name: amount for name, amount in needs.items() if amount > 0}
+
+
 class RayNodes:
     """Runs each node as one Ray task.
 
@@ -116,8 +154,8 @@ class RayNodes:
             memory=route.memory_gib * _GIB or None,
             resources=route.resources or None,
             max_retries=route.max_retries,
-            # A worker that leaves after one node gives the GPU's memory back.
-            max_calls=1,
+            # A worker that leaves after one node gives the GPU's memory back; others stay, and import nothing twice.
+            max_calls=1 if route.num_gpus else 0,
         )(_execute_on_worker)
         pending = remote.remote(pack(task), self._execution)
         try:

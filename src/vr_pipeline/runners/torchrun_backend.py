@@ -1,15 +1,20 @@
-"""Training nodes in several processes under torch's elastic launch."""
+"""Training nodes in several processes under torch's elastic launch, on one machine or on several."""
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vr_pipeline import __version__
 from vr_pipeline.errors import PipelineError
 from vr_pipeline.runners.config import TorchrunRoute
+from vr_pipeline.runners.meeting import HERE, Launch, Meeting, StoppedByOther, breaking_off
 from vr_pipeline.runners.shipping import Outcome, Shipment, execute, pack, unpack
 
 if TYPE_CHECKING:
@@ -17,40 +22,138 @@ if TYPE_CHECKING:
 
     from vr_pipeline.runners.config import Route
 
+_ACCOUNT_SECONDS = 5.0
+_PATIENCE_SECONDS = 900
+"""How long launchers wait for each other once all machines are there."""
+
+
+@contextmanager
+def meetings(routes: Sequence[Route]) -> Iterator[Mapping[str, Meeting]]:
+    """The places where several machines meet, open for the length of a run: address -> meeting.
+
+    Raises:
+        InputError: this machine cannot listen there.
+    """
+    addresses = {route.rendezvous for route in routes if isinstance(route, TorchrunRoute) and route.machines > 1}
+    opened = {address: Meeting(address) for address in sorted(addresses)}
+    failed = True
+    try:
+        yield opened
+        failed = False
+    finally:
+        for meeting in opened.values():
+            meeting.close(failed=failed)
+
 
 class Torchrun:
-    """Launches the processes of one machine; every machine of the group runs the same command with its own rank.
+    """Launches the processes of this machine, and has other machines launch theirs.
 
-    Each process runs the node; the one with rank 0 saves the outputs and tells the times.
+    Each process runs the node; the one with rank 0, which is on this machine, saves the outputs and tells the times.
+
+    Args:
+        open_meetings: where several machines meet, by address.
     """
+
+    def __init__(self, open_meetings: Mapping[str, Meeting]) -> None:
+        self._meetings = open_meetings
 
     def run(self, task: Task, route: Route) -> None:
         import cloudpickle
-        from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-        from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
         assert isinstance(route, TorchrunRoute)
-        configuration = LaunchConfig(
-            min_nodes=route.machines,
-            max_nodes=route.machines,
-            nproc_per_node=route.processes,
-            run_id=task.run_id or "vr_pipeline",
-            rdzv_backend="c10d",
-            rdzv_endpoint=route.rendezvous,
+        meeting = self._meetings[route.rendezvous] if route.machines > 1 else Meeting(HERE)
+        launch = Launch(
+            number=meeting.next_number,
+            name=f"{task.run_id or 'vr_pipeline'}-{meeting.next_number}",
+            node=task.node.name,
+            machines=route.machines,
+            processes=route.processes,
+            folder=str(Path.cwd()),
+            version=__version__,
             max_restarts=route.max_restarts,
-            start_method="spawn",
         )
-        with tempfile.TemporaryDirectory(prefix="vr_pipeline_") as folder:
-            cargo = Path(folder) / "shipment"
-            cargo.write_bytes(cloudpickle.dumps(pack(task)))
+        cargo = cloudpickle.dumps(pack(task))
+        with meeting.training(launch, cargo, wait_minutes=route.wait_minutes):
             try:
-                outcomes = elastic_launch(configuration, _run_rank)(str(cargo))
-            except ChildFailedError as error:
-                for told in sorted(Path(folder).glob(f"{_FAILURE}*[0-9]")):
-                    unpack(cloudpickle.loads(told.read_bytes()), task)
+                ask = meeting.trouble_of_others(launch)
+                outcomes = run_processes(launch, cargo, 0, meeting.host, meeting.port, ask)
+            except ProcessesFailed as error:
+                told = None
+                if route.machines > 1:
+                    # Elsewhere may be the cause of which this machine has seen the effect only.
+                    seconds = 0.0 if error.explained else _ACCOUNT_SECONDS
+                    told = meeting.failure_of_others(launch.number, seconds=seconds)
+                for outcome in clearest_first([*error.outcomes, *(cloudpickle.loads(told) if told else ())]):
+                    unpack(outcome, task)
                 raise PipelineError(f"A process of node '{task.node.name}' died: {error}") from error
-        for outcome in outcomes.values():
+        for outcome in outcomes:
             unpack(outcome, task)
+
+
+class ProcessesFailed(Exception):
+    """Processes of this machine failed, or were ended because others did.
+
+    Attributes:
+        outcomes: what those said that could still speak, the first to fail first.
+    """
+
+    def __init__(self, message: str, outcomes: Sequence[Outcome]) -> None:
+        super().__init__(message)
+        self.outcomes = outcomes
+
+    @property
+    def explained(self) -> bool:
+        """Whether one of them said what the user can do."""
+        return any(outcome.account is not None for outcome in self.outcomes)
+
+
+def clearest_first(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """What users can mend before what is only the echo of it in other processes."""
+    return sorted(outcomes, key=lambda outcome: outcome.account is None)
+
+
+def run_processes(
+    launch: Launch, cargo: bytes, rank: int, host: str, port: int, ask: Callable[[], str | None]
+) -> list[Outcome]:
+    """Run a training's processes of this machine.
+
+    Args:
+        launch: the training.
+        cargo: the pickled shipment.
+        rank: number of this machine.
+        host: where the machines meet.
+        port: the same.
+        ask: asked every second; an answer says why to break off.
+
+    Raises:
+        ProcessesFailed: one of them failed, here or elsewhere.
+    """
+    import cloudpickle
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    configuration = LaunchConfig(
+        min_nodes=launch.machines,
+        max_nodes=launch.machines,
+        nproc_per_node=launch.processes,
+        run_id=launch.name,
+        # Who takes part is settled by the meeting; this one keeps rank 0 on the machine of the run.
+        rdzv_backend="static",
+        rdzv_endpoint=f"{host}:{port}",
+        rdzv_configs={"rank": rank, "timeout": _PATIENCE_SECONDS},
+        max_restarts=launch.max_restarts,
+        start_method="spawn",
+    )
+    with tempfile.TemporaryDirectory(prefix="vr_pipeline_") as folder:
+        file = Path(folder) / "shipment"
+        file.write_bytes(cargo)
+        try:
+            with breaking_off(ask):
+                outcomes: Mapping[int, Outcome] = elastic_launch(configuration, _run_rank)(str(file))
+        except (ChildFailedError, StoppedByOther) as error:
+            files = sorted(Path(folder).glob(f"{_FAILURE}*[0-9]"), key=lambda path: path.stat().st_mtime_ns)
+            raise ProcessesFailed(str(error), [cloudpickle.loads(path.read_bytes()) for path in files]) from error
+    return list(outcomes.values())
 
 
 _FAILURE = "failure-"
@@ -64,6 +167,8 @@ def _run_rank(cargo: str) -> Any:
     """
     import cloudpickle
 
+    # Ctrl-C reaches every process of a terminal; only the launcher, which ends these, speaks of it.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     shipment: Shipment = cloudpickle.loads(Path(cargo).read_bytes())
     rank = os.environ["RANK"]
     outcome: Outcome = execute(shipment, saves=rank == "0")

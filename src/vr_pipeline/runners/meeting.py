@@ -1,0 +1,255 @@
+"""Where the machines of a training meet: a small store of keys that the machine of ``kedro run`` keeps open.
+
+The run announces each training there. The other machines, on which people typed ``kedro join``, take what is to be done
+from it, say that they are alive, and hear when it is over. The processes of the training find each other by it too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from vr_pipeline.errors import InputError
+
+if TYPE_CHECKING:
+    from torch.distributed import Store
+
+logger = logging.getLogger(__name__)
+
+HERE = "127.0.0.1:0"
+"""The address for processes of one machine: nobody else can reach it, and any free port will do."""
+
+_LOOK_SECONDS = 1.0
+_SILENCE_SECONDS = 60.0
+"""A machine that says nothing for so long is taken for dead."""
+_FAREWELL_SECONDS = 5.0
+_CONFIGURATION_FILE = "conf/<env>/runner.yml"
+
+
+def parse_address(address: str) -> tuple[str, int]:
+    """Host and port of ``host:port``.
+
+    Raises:
+        ValueError: it has another form.
+    """
+    host, colon, port = address.rpartition(":")
+    if not (host and colon and port.isdecimal() and int(port) < 2**16):
+        raise ValueError(f"'{address}' is no host:port")
+    return host.strip("[]"), int(port)
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A training as it is announced.
+
+    Attributes:
+        number: of the training within the run, from 1.
+        name: unlike that of any other training.
+        node: the node that trains.
+        machines: how many take part.
+        processes: on each of them.
+        folder: the project; the same path on all machines.
+        version: of this package.
+        max_restarts: how often the processes are started again after a failure.
+    """
+
+    number: int
+    name: str
+    node: str
+    machines: int
+    processes: int
+    folder: str
+    version: str
+    max_restarts: int = 0
+
+
+class Meeting:
+    """The side of the machine that keeps the store.
+
+    Args:
+        address: ``host:port``, where it listens and nowhere else; port 0 is any free one.
+
+    Raises:
+        InputError: it cannot listen there.
+    """
+
+    def __init__(self, address: str) -> None:
+        from torch.distributed import TCPStore
+
+        self.host, port = parse_address(address)
+        try:
+            # Left to itself the store would listen on every interface.
+            listening = socket.create_server(
+                (self.host, port), family=socket.AF_INET6 if ":" in self.host else socket.AF_INET
+            )
+        except OSError as error:
+            raise InputError(
+                f"this machine cannot listen at {address} ({error.strerror or error})",
+                remedy="give an address of the machine where 'kedro run' is typed, and a free port",
+                file=_CONFIGURATION_FILE,
+                field="rendezvous",
+            ) from error
+        self.port = listening.getsockname()[1]
+        self.store: Store = TCPStore(
+            self.host,
+            self.port,
+            is_master=True,
+            wait_for_workers=False,
+            # So that the launcher of the processes, which asks for a store at this address, gets this one.
+            multi_tenant=True,
+            master_listen_fd=listening.detach(),
+        )
+        self._announced = 0
+
+    @property
+    def next_number(self) -> int:
+        """The number of the training to announce."""
+        return self._announced + 1
+
+    @contextlib.contextmanager
+    def training(self, launch: Launch, cargo: bytes, *, wait_minutes: float) -> Iterator[None]:
+        """Announce a training, wait until all machines are there, and say afterwards that it is over.
+
+        Raises:
+            InputError: too few machines came.
+        """
+        self._announced = launch.number
+        self.store.set(f"cargo/{launch.number}", b64encode(cargo).decode())
+        self.store.set("launch", json.dumps(asdict(launch)))
+        try:
+            self._wait_for_machines(launch, wait_minutes)
+            yield
+        finally:
+            self.store.set(f"over/{launch.number}", "1")
+
+    def _wait_for_machines(self, launch: Launch, minutes: float) -> None:
+        needed, end, told = launch.machines - 1, time.monotonic() + 60 * minutes, -1
+        while (there := self.store.add(f"arrived/{launch.number}", 0)) < needed:
+            if there != told:
+                told = there
+                logger.info(
+                    "Waiting for %d more machine(s): type '%s' there, in %s",
+                    needed - there,
+                    join_command(self),
+                    launch.folder,
+                )
+            if time.monotonic() > end:
+                raise InputError(
+                    f"{launch.machines} machines are to train and {there + 1} came within {minutes:g} minutes",
+                    remedy=f"type '{join_command(self)}' on the others, in this folder, and start the run again",
+                    file=_CONFIGURATION_FILE,
+                    field="machines",
+                )
+            time.sleep(0.2)
+
+    def failure_of_others(self, number: int, *, seconds: float) -> bytes | None:
+        """What another machine says of its failure in a training, if it says so in time."""
+        end = time.monotonic() + seconds
+        while not self.store.check([f"failure/{number}"]):
+            if time.monotonic() > end:
+                return None
+            time.sleep(0.1)
+        return b64decode(self.store.get(f"failure/{number}"))
+
+    def trouble_of_others(self, launch: Launch) -> Callable[[], str | None]:
+        """A question to ask again and again: has another machine failed, or fallen silent?"""
+        store = connect(self.host, self.port)
+        heard: dict[int, tuple[bytes, float]] = {}
+
+        def ask() -> str | None:
+            if store.check([f"failure/{launch.number}"]):
+                return "another machine failed"
+            for rank in range(1, launch.machines):
+                key = f"alive/{launch.number}/{rank}"
+                said = bytes(store.get(key)) if store.check([key]) else b""
+                last, when = heard.setdefault(rank, (said, time.monotonic()))
+                if said != last:
+                    heard[rank] = (said, time.monotonic())
+                elif time.monotonic() - when > _SILENCE_SECONDS:
+                    return f"machine {rank + 1} of {launch.machines} does not answer any more"
+            return None
+
+        return ask
+
+    def close(self, *, failed: bool) -> None:
+        """Tell the other machines that the run is over, and give them a moment to hear it."""
+        self.store.set("end", "failed" if failed else "finished")
+        end = time.monotonic() + _FAREWELL_SECONDS
+        while self.store.add("left", 0) < self.store.add("helpers", 0) and time.monotonic() < end:
+            time.sleep(0.1)
+
+
+def join_command(meeting: Meeting) -> str:
+    """What to type on the other machines."""
+    return f"kedro join {meeting.host}:{meeting.port}"
+
+
+def connect(host: str, port: int, *, seconds: float = 60.0) -> Store:
+    """Connect to the store of a meeting. Raises torch's ``DistError`` if there is none."""
+    from torch.distributed import TCPStore
+
+    return TCPStore(host, port, is_master=False, wait_for_workers=False, timeout=timedelta(seconds=seconds))
+
+
+class StoppedByOther(Exception):
+    """A training was broken off because of what happened elsewhere."""
+
+
+@contextlib.contextmanager
+def breaking_off(ask: Callable[[], str | None]) -> Iterator[None]:
+    """Ask every second while the block runs; an answer ends the block, as a signal would.
+
+    The launcher of the processes waits without looking left or right, but heeds signals: it then ends its processes.
+
+    Raises:
+        StoppedByOther: with the answer.
+        KeyboardInterrupt: a signal came from outside.
+    """
+    from torch.distributed.elastic.multiprocessing import SignalException
+
+    answer: list[str] = []
+    done = threading.Event()
+
+    def look() -> None:
+        while not done.wait(_LOOK_SECONDS):
+            try:
+                said = ask()
+            except RuntimeError as error:  # of the store, when its machine is gone
+                said = f"the connection broke ({str(error).splitlines()[0]})"
+            if said is not None and not done.is_set():
+                answer.append(said)
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+
+    handlers = _signal_handlers()
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield
+    except (SignalException, KeyboardInterrupt) as error:
+        if answer:
+            raise StoppedByOther(answer[0]) from error
+        raise KeyboardInterrupt from error
+    finally:
+        done.set()
+        # The launcher leaves its own handlers behind, and Ctrl-C in a later node would look like an error.
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def _signal_handlers() -> dict[int, Any]:
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    names = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")
+    return {number: signal.getsignal(number) for name in names if (number := getattr(signal, name, None)) is not None}
