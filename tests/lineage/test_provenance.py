@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 from pathlib import Path
 
@@ -53,6 +54,21 @@ def test_results_locks_and_new_data_are_no_changes(repository):
     (repository / "ignored.py").write_text("")
     assert not code_state(repository, ["data/metrics.json"]).dirty
     assert code_state(repository).changed == ("data/metrics.json",)
+
+
+def test_a_change_that_git_overlooks_is_seen(repository):
+    """Same size, same times: as files of parameters have them in DVC's copies of the project."""
+    git(repository, "config", "core.trustctime", "false")
+    file, then = repository / "code.py", (1_000_000_000, 1_000_000_000)
+    os.utime(file, then)
+    git(repository, "add", "code.py")
+    file.write_text("one = 9\n")
+    os.utime(file, then)
+    assert git(repository, "status", "--porcelain") == "", "git overlooks it"
+    state = code_state(repository)
+    assert state.changed == ("code.py",)
+    assert "+one = 9" in state.changes
+    assert git(repository, "status", "--porcelain") == "", "the index of the user stays as it is"
 
 
 def test_the_patch_makes_every_change_again(repository, tmp_path):

@@ -6,6 +6,7 @@ import hashlib
 import importlib.metadata
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -28,6 +29,7 @@ _PACKAGES = (
     "pyarrow",
 )
 _DATA = "data/"
+_LONG_AGO = 1
 _LARGEST_NEW_FILE = 1 << 20
 """Untracked files above this many bytes are named, not recorded."""
 
@@ -88,14 +90,33 @@ def code_state(project: Path, results: Iterable[str] = ()) -> Code:
     if commit is None:
         return Code()
     own = {*results, "dvc.lock"}
-    listed = git(project, "-c", "core.quotePath=false", "diff", "HEAD", "--name-only", "--relative", "-z") or ""
-    known = [path for path in listed.split("\0") if path and path not in own and Path(path).name != "dvc.lock"]
+    listed = _differing(project)
+    known = [path for path in listed if path not in own and Path(path).name != "dvc.lock"]
     others = git(project, "ls-files", "--others", "--exclude-standard", "-z") or ""
     new = [path for path in others.split("\0") if path and path not in own and not path.startswith(_DATA)]
     new = [path for path in new if Path(path).name != "dvc.lock" and (project / path).is_file()]
     large = [path for path in new if (project / path).stat().st_size > _LARGEST_NEW_FILE]
     changed = sorted({*known, *new} - set(large))
     return Code(commit.strip(), _patch(project, changed) if changed else "", tuple(changed), tuple(large))
+
+
+def _differing(project: Path) -> list[str]:
+    """Tracked files that differ from the commit, by content.
+
+    Git takes a file of unchanged size whose times fit its index for unchanged. In the copies of the project that DVC
+    makes for experiments they fit too often: it writes index and parameters within a second. Git looks into every file
+    where the index is older than the files, so it gets a copy of the index with a date of long ago.
+    """
+    listing = ("-c", "core.quotePath=false", "diff", "HEAD", "--name-only", "--relative", "-z")
+    place = git(project, "rev-parse", "--git-path", "index")
+    with tempfile.TemporaryDirectory() as folder:
+        own: dict[str, str] = {}
+        if place is not None and (index := project / place.removesuffix("\n")).is_file():
+            copy = Path(folder) / "index"
+            shutil.copyfile(index, copy)
+            os.utime(copy, (_LONG_AGO, _LONG_AGO))
+            own["GIT_INDEX_FILE"] = str(copy)
+        return [path for path in (git(project, *listing, **own) or "").split("\0") if path]
 
 
 def _patch(project: Path, paths: list[str]) -> str:
