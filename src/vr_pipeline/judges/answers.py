@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+ANSWERS_BEFORE_A_LOOK = 2000
+"""After so many answers a judge that does not say yes or no is stopped, instead of after all clips."""
+
 SHARD_COLUMNS = ["video_id", "question_id", "p_yes", "outside_mass", "frames_judged", "sampling", "error"]
 
 
@@ -60,7 +63,8 @@ def plan_answers(
 
     Returns:
         a plan whose items are tables with :data:`SHARD_COLUMNS`; a clip that does not decode has one row without a
-        question and the reason.
+        question and the reason. Making them raises what :func:`check_outside_mass` raises, if the first answers are
+        no answers.
     """
     judge = judge_identity(parameters.judge)
     # The last word names the columns that are stored: groups of an older form are judged again.
@@ -89,13 +93,20 @@ def plan_answers(
 
         return load_judge(parameters.judge), load_alignment(parameters.alignment, checklist)
 
+    first: list[pd.DataFrame] = []
+
     def make_batch(loaded: tuple[Judge, Alignment | None], batch: Sequence[WorkItem]) -> list[pd.DataFrame]:
         judge, alignment = loaded
         threads = parameters.reader_threads
-        return [
+        made = [
             answer_clips(judge, videos, groups[item.key], checklist.question_ids, questions, threads, alignment)
             for item in batch
         ]
+        if sum(map(len, first)) < ANSWERS_BEFORE_A_LOOK:
+            first.extend(made)
+            if sum(map(len, first)) >= ANSWERS_BEFORE_A_LOOK:
+                check_outside_mass(pd.concat(first), parameters.max_median_outside_mass)
+        return made
 
     return WorkPlan(items=items, make_batch=make_batch, batch_size=1, description="groups of answers", setup=setup)
 

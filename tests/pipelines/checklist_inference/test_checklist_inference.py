@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from kedro.io import DataCatalog
+from kedro.io import DataCatalog, DatasetError
 from kedro.runner import SequentialRunner
 
 from vr_pipeline import schemas
@@ -229,6 +229,30 @@ def test_a_judge_that_does_not_answer_stops_the_run(
         collect_answers(shards.load(), index, checklist, parameters)
     generous = parameters.model_copy(update={"max_median_outside_mass": 0.95})
     assert len(collect_answers(shards.load(), index, checklist, generous)) == 21
+
+
+def test_it_is_stopped_after_the_first_answers_already(
+    clips: Any, checklist: Checklist, parameters: Any, judge: ArithmeticJudge, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr("vr_pipeline.judges.answers.ANSWERS_BEFORE_A_LOOK", 9)
+    folder, index = clips
+    judge.outside = 0.9
+    shards = ManifestFolderDataset(path=str(tmp_path / "shards"), format={"type": "parquet"})
+    with pytest.raises(DatasetError, match=r"0\.900, the limit is 0\.5"):
+        shards.save(plan_checklist_answers(folder, index, checklist, parameters))
+    assert len(judge.asked) == 3
+    judge.asked.clear()
+    # Two answers of three are real ones. The mean is above the limit, but the median is what counts.
+    whole = judge.answer
+
+    def mostly(given: Sequence[np.ndarray], *more: Any, **options: Any) -> Any:
+        p_yes, outside = whole(given, *more, **options)
+        outside[:, :2] = 0.4
+        return p_yes, outside
+
+    judge.answer = mostly  # type: ignore[method-assign]
+    shards.save(plan_checklist_answers(folder, index, checklist, parameters))
+    assert len(collect_answers(shards.load(), index, checklist, parameters)) == 21
 
 
 def test_whole_pipeline_in_memory_of_the_catalog(
