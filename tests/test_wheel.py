@@ -10,7 +10,11 @@ import sys
 import zipfile
 from pathlib import Path
 
+import click
 import pytest
+from click.testing import CliRunner
+
+from vr_pipeline.__main__ import RunIsUsual
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = (
@@ -106,8 +110,30 @@ def test_the_packaged_project_is_made_and_runs(installed, tmp_path):
     done = run(sys.executable, "-m", "vr_pipeline", "--pipeline=prompt_filtering", cwd=demo, **environment)
     assert "Finished prompt_filtering" in done.stdout
     assert (demo / "data" / "03_primary" / "filtered_prompts.parquet").is_file()
-    # The folder is a Kedro project: Kedro's command line knows the project's commands there.
-    assert "FILES" in run(sys.executable, "-m", "kedro", "score", "--help", cwd=demo, **environment).stdout
+    # The project's other commands work there, as by Kedro's own command line.
+    assert "FILES" in run(sys.executable, "-m", "vr_pipeline", "score", "--help", cwd=demo, **environment).stdout
+    lost = subprocess.run(
+        [sys.executable, "-m", "vr_pipeline"], cwd=tmp_path, env={**os.environ, **environment}, capture_output=True
+    )
+    assert lost.returncode == 1
+    assert b"'python -m vr_pipeline init FOLDER' makes one" in lost.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "called"),
+    [([], "run none"), (["--env=x"], "run x"), (["run", "--env=x"], "run x"), (["score"], "score"), (["scroe"], None)],
+)
+def test_options_without_a_command_are_those_of_run(words, called):
+    group = RunIsUsual(
+        commands={
+            "run": click.Command(
+                "run", params=[click.Option(["--env"])], callback=lambda env: print("run", env or "none")
+            ),
+            "score": click.Command("score", callback=lambda: print("score")),
+        }
+    )
+    done = CliRunner().invoke(group, words)
+    assert done.output.strip() == called if called else "No such command 'scroe'" in done.output
 
 
 def test_a_folder_with_files_is_left_alone(tmp_path):

@@ -1,7 +1,8 @@
 """``python -m vr_pipeline``: the packaged project.
 
-``python -m vr_pipeline init FOLDER`` makes a folder with configuration and demo data; in it, arguments are those of
-``kedro run``, and the other commands (``kedro graph``, ``kedro score``, ...) work as in the repository.
+``python -m vr_pipeline init FOLDER`` makes a folder with configuration and demo data. In it every command of the
+project works (``python -m vr_pipeline score ...`` as ``kedro score ...``), and options without a command are those of
+``kedro run``.
 """
 
 from __future__ import annotations
@@ -16,11 +17,16 @@ from vr_pipeline.environment import prepare_environment
 
 prepare_environment()
 
+_PROGRAM = "python -m vr_pipeline"
+
 
 def main(*arguments: Any, **options: Any) -> Any:
-    """Make a project folder, or configure the project and run a pipeline; arguments as for ``kedro run``."""
-    if not arguments and not options and sys.argv[1:2] == ["init"]:
-        return init(args=sys.argv[2:], prog_name="python -m vr_pipeline init")
+    """Make a project folder, or run a command in one; called with arguments, those are for ``kedro run``."""
+    if not arguments and not options:
+        words = sys.argv[1:]
+        if words[:1] == ["init"]:  # needs no project
+            return init(args=words[1:], prog_name=f"{_PROGRAM} init")
+        return _commands()(args=words, prog_name=_PROGRAM)
     from kedro.framework.cli.utils import find_run_command
     from kedro.framework.project import configure_project
 
@@ -43,6 +49,34 @@ def init(folder: Path) -> None:
         raise click.ClickException(str(error)) from error
     click.echo(f"{folder} has {', '.join(made)}.")
     click.echo(f"Next: cd {folder} && python -m vr_pipeline --pipeline=mpo_dpo")
+
+
+class RunIsUsual(click.Group):
+    """Commands of which ``run`` is meant where none is named."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args or (args[0].startswith("-") and args[0] not in ctx.help_option_names):
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+
+def _commands() -> click.Group:
+    """The project's commands, for a folder that is a project."""
+    from kedro.utils import find_kedro_project
+
+    project = find_kedro_project(Path.cwd())
+    if project is None and not {"--help", "-h"} & set(sys.argv[1:]):
+        raise SystemExit(f"This folder is no project of vr_pipeline. '{_PROGRAM} init FOLDER' makes one; go there.")
+    if project is not None:
+        from kedro.framework.startup import bootstrap_project
+
+        bootstrap_project(project)
+    from vr_pipeline.cli import cli
+
+    return RunIsUsual(
+        commands={**cli.commands, "init": init},
+        help="Train video generators on preferences that can be read. Options without a command are those of 'run'.",
+    )
 
 
 if __name__ == "__main__":
