@@ -87,7 +87,7 @@ def test_an_error_in_one_of_several_processes_ends_all_and_reads_as_one_here(tmp
 def test_a_ray_that_is_started_here_listens_to_this_machine_only(cluster):
     import psutil
 
-    ray.get(ray.remote(os.getpid).remote())  # a worker listens too
+    assert ray.get(ray.remote(seven).remote()) == 7  # a worker listens too
     this = psutil.Process()
     places = [place for process in [this, *this.children(recursive=True)] for place in listening(process)]
     assert len(places) > 3

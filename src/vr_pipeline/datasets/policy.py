@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -105,11 +106,11 @@ def _load_adapter(folder: Path) -> Adapter:
 
 def _load_full_weights(folder: Path) -> FullWeights:
     content = _read_json(folder / FULL_CONFIG, ("component", "base_model_identity"))
-    place = folder / content["component"]
+    place = _within(folder, content["component"])
     config = _read_json(place / "config.json", ("_class_name",))
     index = place / _FULL_WEIGHTS.format(suffix="").replace(".safetensors", ".safetensors.index.json")
     if index.is_file():
-        files = sorted({place / name for name in _read_json(index, ("weight_map",))["weight_map"].values()})
+        files = sorted({_within(place, name) for name in _read_json(index, ("weight_map",))["weight_map"].values()})
     else:
         files = [place / _FULL_WEIGHTS.format(suffix="")]
     tensors: dict[str, Any] = {}
@@ -134,6 +135,13 @@ def _read_json(path: Path, needed: tuple[str, ...]) -> dict[str, Any]:
             f"not the configuration of a policy that this project made ({error!r})", file=path, remedy=_REMEDY
         ) from error
     return content
+
+
+def _within(folder: Path, name: object) -> Path:
+    """What a file of a policy names in a folder of the policy, and nothing elsewhere."""
+    if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]*", name):
+        raise InputError(f"{name!r} is no name of a file or folder in it", file=folder, remedy=_REMEDY)
+    return folder / name
 
 
 def _load_tensors(path: Path) -> dict[str, Any]:

@@ -28,4 +28,4 @@ class MicroWorldGenerator(CogVideoXGenerator):
             return {}
         from vr_pipeline.micro_world.patch_vae import PatchVAE
 
-        return {"vae": PatchVAE.from_pretrained(folder / "vae")}
+        return {"vae": PatchVAE.from_pretrained(folder / "vae", use_safetensors=True)}

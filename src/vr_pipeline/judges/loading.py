@@ -60,7 +60,8 @@ def _adapter_folder(parameters: JudgeParameters) -> Path | None:
     if parameters.adapter is None:
         return None
     folder = Path(parameters.adapter).expanduser()
-    if not (folder / "adapter_config.json").is_file():
+    # Without this file the library would look for a pickled one of the same name.
+    if not all((folder / name).is_file() for name in ("adapter_config.json", "adapter_model.safetensors")):
         raise InputError(
             "there is no adapter in this folder",
             remedy="Give a folder with adapter_config.json and adapter_model.safetensors",

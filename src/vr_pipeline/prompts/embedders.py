@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from vr_pipeline.errors import InputError
 from vr_pipeline.identifiers import content_hash
+from vr_pipeline.model_files import check_model_files
 from vr_pipeline.prompts.config import EmbedderParameters
 
 PACKAGE_PREFIX: Final = "package:"
@@ -83,8 +84,13 @@ class SentenceTransformerEmbedder:
                 remedy="install the extra 'embedders', or choose the kind wordllama",
                 field="semantic.embedder.kind",
             ) from error
+        place = _model_location(model)
+        if Path(place).is_dir():
+            check_model_files(Path(place), field="semantic.embedder.model")
         try:
-            self._model = SentenceTransformer(_model_location(model), device=device)
+            self._model = SentenceTransformer(
+                place, device=device, trust_remote_code=False, model_kwargs={"use_safetensors": True}
+            )
         except (OSError, ValueError) as error:
             raise InputError(
                 f"the embedding model '{model}' cannot be loaded: {error}",

@@ -17,6 +17,7 @@ from typing import Any, Protocol, TypeVar
 
 from vr_pipeline.errors import InputError
 from vr_pipeline.identifiers import content_hash
+from vr_pipeline.model_files import check_model_files
 from vr_pipeline.prompts.config import LanguageModelParameters
 
 T = TypeVar("T")
@@ -75,9 +76,12 @@ class TransformersModel:
     def __init__(self, parameters: LanguageModelParameters) -> None:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
+        if (folder := Path(parameters.model)).is_dir():
+            check_model_files(folder, field="language_model.model")
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(parameters.model, padding_side="left")
-            self._model = AutoModelForCausalLM.from_pretrained(parameters.model).to(parameters.device).eval()
+            model = AutoModelForCausalLM.from_pretrained(parameters.model, use_safetensors=True)
+            self._model = model.to(parameters.device).eval()
         except (OSError, ValueError) as error:
             raise InputError(
                 f"the text model '{parameters.model}' cannot be loaded: {error}",
