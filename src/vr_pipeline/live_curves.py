@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from time import time
+from typing import Any
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +46,12 @@ def tell_row(row: Mapping[str, float]) -> None:
     except OSError as error:
         logger.warning("The curves cannot be followed any more (%s); training goes on", error)
         _target = None
+
+
+def checkpoint_row(row: Mapping[str, Any]) -> dict[str, float]:
+    """Of a row of a validation table what is worth a curve: the rewards and their error, by names of their own."""
+    values = {name: value for name, value in row.items() if name in ("reward", "se") or name.startswith("dim_")}
+    return {"step": row["step"], **{f"validation_{name}": float(value) for name, value in values.items()}}
 
 
 class RowsTold:

@@ -135,9 +135,11 @@ def test_the_whole_run_with_a_tiny_checkpoint(
         with sqlite3.connect(project / "mlflow.db") as database:
             query = "select step, value from metrics where key = 'mpo/validation_reward' order by step"
             assert database.execute(query).fetchall() == [
-                (step, pytest.approx(reward))
-                for step, reward in validated.loc[1:, ["step", "reward"]].itertuples(index=False)
+                (step, pytest.approx(reward)) for step, reward in validated[["step", "reward"]].itertuples(index=False)
             ]
+            dimension = next(name for name in validated if name.startswith("dim_"))
+            query = f"select step from metrics where key = 'mpo/validation_{dimension}' order by step"
+            assert database.execute(query).fetchall() == [(0,), (1,), (2,)]
     # Nothing of the embedded default was read, nor anything written outside the environment's own folder.
     assert not (project / "data/03_primary").exists()
     assert not (project / "data/08_reporting").exists()

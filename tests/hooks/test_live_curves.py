@@ -15,7 +15,7 @@ from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
 
 from vr_pipeline.hooks.live_curves import METRICS_A_CALL, CurveFollower, CurveHook, curve_metrics, curve_name
-from vr_pipeline.live_curves import FOLDER, RowsTold, send_to, tell_row
+from vr_pipeline.live_curves import FOLDER, RowsTold, checkpoint_row, send_to, tell_row
 
 
 @pytest.fixture
@@ -198,3 +198,13 @@ def test_what_was_not_sent_is_still_missing(follow: Callable[..., CurveFollower]
     metrics = curve_metrics("mpo", {"step": 1, "loss": 0.5}, 0)
     assert follower.missing(metrics) == metrics
     assert store.metrics == []
+
+
+def test_judged_checkpoints_have_curves_of_their_own() -> None:
+    row = {"step": 0, "policy": "original", "reward": 2.0, "se": 0.5, "clips": 4, "chosen": False, "dim_quality": 1.5}
+    metrics = curve_metrics("mpo", checkpoint_row(row), 0)
+    assert [(metric.key, metric.step, metric.value) for metric in metrics] == [
+        ("mpo/validation_reward", 0, 2.0),
+        ("mpo/validation_se", 0, 0.5),
+        ("mpo/validation_dim_quality", 0, 1.5),
+    ]

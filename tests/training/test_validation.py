@@ -21,6 +21,7 @@ from vr_pipeline.identifiers import prompt_id
 from vr_pipeline.judges.config import ChecklistInferenceParameters, JudgeParameters, TinyJudgeParameters
 from vr_pipeline.judges.create import create_tiny_judge, words_of
 from vr_pipeline.judges.scoring import equal_weights
+from vr_pipeline.live_curves import checkpoint_row
 from vr_pipeline.schemas import ValidationLog
 from vr_pipeline.training import validation as module
 from vr_pipeline.training.config import DpoTrainingParameters, ValidationParameters
@@ -103,7 +104,8 @@ def test_prompts_are_those_of_the_splits_up_to_the_limit() -> None:
 def test_the_best_checkpoint_is_the_policy_and_everything_is_recorded(
     toy: Toy, make: Callable[..., CheckpointValidation], loads: list[str]
 ) -> None:
-    validation = make(keep_judge=True)
+    validation, told = make(keep_judge=True), []
+    validation._observe = told.append
     generator = toy.generator()
     log = train_on_pairs(
         generator,
@@ -118,6 +120,11 @@ def test_the_best_checkpoint_is_the_policy_and_everything_is_recorded(
     assert table["policy"].iloc[0] == ORIGINAL
     assert table["policy"].nunique() == 4
     assert (table["clips"] == 4).all()
+    # Whoever looked on was told the same as each checkpoint was judged, the original first.
+    assert [row["step"] for row in told] == [0, 2, 4, 6]
+    assert [row["validation_reward"] for row in told] == table["reward"].tolist()
+    assert [row["validation_dim_all"] for row in told] == table["dim_all"].tolist()
+    assert told == [checkpoint_row(row) for row in table.to_dict("records")]
     assert table["reward"].nunique() > 1, "different weights give different clips"
     np.testing.assert_allclose(table["reward"], table["dim_all"], atol=1e-12)
     recorded = log.set_index("step")["validation_reward"].dropna()

@@ -32,7 +32,7 @@ from vr_pipeline.lineage.tracking import (
     first_line,
     read_configuration,
 )
-from vr_pipeline.live_curves import FOLDER
+from vr_pipeline.live_curves import FOLDER, checkpoint_row
 from vr_pipeline.memory import peak_memory
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ logger = logging.getLogger(__name__)
 LIVE_CURVES = Path("logs") / "live_curves"
 """Folder in the project for rows of training logs on their way; all machines of a run see it."""
 
+VALIDATION_LOGS = "validation_log_"
 _PLACE = "place"
 _VALUE_LENGTH = 6000
 _TAG_LENGTH = 5000
@@ -59,7 +60,8 @@ class MlflowHook:
     ``metadata: {mlflow: {metrics: true}}`` turns the numbers of a JSON dataset into metrics (and stores the file),
     ``metadata: {mlflow: {model: NAME, ...}}`` registers a model (:mod:`vr_pipeline.lineage.models`).
     Tables named ``training_log_*`` or ``*_training_log`` become curves over their column ``step``: while the node runs
-    if it tells its rows (:mod:`vr_pipeline.live_curves`), else at the end.
+    if it tells its rows (:mod:`vr_pipeline.live_curves`), else at the end. Those named ``validation_log_*`` add the
+    rewards of judged checkpoints, of which step 0 is the original.
 
     Args:
         nodes: the hook that recorded which nodes have finished.
@@ -228,7 +230,10 @@ class MlflowHook:
     def _log_dataset(self, name: str, catalog: CatalogProtocol) -> None:
         marked = mark_of(catalog, name)
         if curve := curve_name(name):
-            self._log_curves(curve, catalog.load(name))
+            self._log_curves(curve, catalog.load(name).select_dtypes("number").to_dict("records"))
+        elif name.startswith(VALIDATION_LOGS):
+            rows = catalog.load(name).to_dict("records")
+            self._log_curves(name.removeprefix(VALIDATION_LOGS), [checkpoint_row(row) for row in rows])
         if isinstance(marked, Mapping) and marked.get("metrics"):
             self._log_metrics(dict(numbers(catalog.load(name), name)))
         if marked and self._client is not None:
@@ -238,9 +243,8 @@ class MlflowHook:
             elif place is not None and place.is_file():
                 self._client.log_artifact(self._run_id, str(place))
 
-    def _log_curves(self, curve: str, table: Any) -> None:
+    def _log_curves(self, curve: str, rows: list[dict[str, Any]]) -> None:
         now = int(time() * 1000)
-        rows = table.select_dtypes("number").to_dict("records")
         metrics = [metric for row in rows for metric in curve_metrics(curve, row, now)]
         # What the follower has brought is there already.
         self._send(self._follower.missing(metrics) if self._follower is not None else metrics)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ from vr_pipeline.generators import load_generator
 from vr_pipeline.generators.plans import sample_items, video_items
 from vr_pipeline.identifiers import content_hash
 from vr_pipeline.judges.config import ChecklistInferenceParameters
+from vr_pipeline.live_curves import checkpoint_row
 from vr_pipeline.memory import free_memory
 from vr_pipeline.rewards.linear import RewardWeights
 from vr_pipeline.training.config import DpoTrainingParameters, ValidationParameters
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 COLUMNS = ["step", "policy", "reward", "se", "clips", "failed", "chosen"]
+
+Observe = Callable[[Mapping[str, float]], None]
+"""Takes what a checkpoint got: its step, and numbers whose names begin with ``validation_``."""
 
 FillFolder = Callable[[Path, dict[str, Any], WorkPlan], "ItemFolder"]
 """Makes what is missing of a plan in a folder, in a format, and opens it."""
@@ -57,6 +61,7 @@ class CheckpointValidation:
         judging: the judge.
         parameters: the training; ``parameters.validation`` must be set.
         fill: where and how clips and answers are stored.
+        observe: called with the rewards of every checkpoint as soon as it is judged, those of the original first.
 
     Raises:
         InputError: no prompt is left in the splits.
@@ -72,13 +77,14 @@ class CheckpointValidation:
         parameters: DpoTrainingParameters,
         *,
         fill: FillFolder,
+        observe: Observe | None = None,
     ) -> None:
         if parameters.validation is None:
             raise ValueError("there is nothing to validate by: parameters.validation is null")
         self._settings: ValidationParameters = parameters.validation
         self._prompts = validation_prompts(prompts, self._settings)
         self._pairs, self._checklist, self._weights, self._judging = pairs, checklist, weights, judging
-        self._parameters, self._fill = parameters, fill
+        self._parameters, self._fill, self._observe = parameters, fill, observe
         self._folder = Path(self._settings.folder)
         self._generator: Generator | None = None
         self._judge: Judge | None = None
@@ -163,6 +169,8 @@ class CheckpointValidation:
             **{str(name): float(rewards[name].mean()) for name in rewards if str(name).startswith("dim_")},
         }
         _write_json(self._record(step), row)
+        if self._observe is not None:
+            self._observe(checkpoint_row(row))
         logger.info("validation reward after step %d: %.4f (standard error %.4f)", step, mean.mean, mean.se)
         return row
 

@@ -73,6 +73,7 @@ def train_policy(
             checklist_inference,
             parameters,
             fill=fill_folder,
+            observe=tell_row,
         )
     policy, log = train_policy_on_pairs(
         preference_pairs, latents, prompt_conditions, rewards, parameters, make_validation=validation, observe=tell_row
