@@ -154,15 +154,16 @@ def test_a_program_in_a_folder_with_spaces_stays_one_word():
 @pytest.mark.parametrize(
     ("on_path", "word"), [("{bin}/python", "python"), ("/usr/elsewhere/python", "{running}"), (None, "{running}")]
 )
-def test_a_module_is_run_by_the_interpreter_that_ran_it(monkeypatch, on_path, word):
+@pytest.mark.parametrize("program", ["/x/site-packages/kedro/__main__.py", "python -m kedro"])
+def test_a_module_is_run_by_the_interpreter_that_ran_it(monkeypatch, on_path, word, program):
     names = {"bin": Path(sys.executable).parent, "running": sys.executable}
     monkeypatch.chdir("/")
     found = {"python": on_path.format(**names)} if on_path else {}
     monkeypatch.setattr(shutil, "which", found.get)
-    command = resume_command(["/x/site-packages/vr_pipeline/__main__.py", "--pipeline=mpo_dpo"], ["judge"])
+    command = resume_command([program, "run", "--pipeline=mpo_dpo"], ["judge"])
     running = Path(word.format(**names))
     expected = str(running.relative_to("/")) if running.is_absolute() else str(running)
-    assert shlex.split(command) == [expected, "-m", "vr_pipeline", "--pipeline=mpo_dpo", "--from-nodes=judge"]
+    assert shlex.split(command) == [expected, "-m", "kedro", "run", "--pipeline=mpo_dpo", "--from-nodes=judge"]
 
 
 def test_a_run_that_had_not_begun_is_started_as_it_was():

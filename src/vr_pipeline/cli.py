@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_RUNNER = "vr_pipeline.runners.DeviceRunner"
 _INTERRUPTED = 130
+_MODULE = "python -m "
 
 
 class ProjectGroup(click.Group):
@@ -174,15 +175,17 @@ def resume_command(arguments: Sequence[str], nodes: Sequence[str]) -> str:
 def _as_typed(program: str) -> list[str]:
     """The words of a program, relative to the working directory if it lies below.
 
-    Of ``python -m kedro`` the program is a file of the package, and of ``python`` the interpreter that is running.
+    Python gives a module's file as the program, and Kedro names itself 'python -m kedro'; either way the interpreter
+    is the one that is running.
     """
     path = Path(program)
-    if path.name != "__main__.py":
+    module = program.removeprefix(_MODULE) if program.startswith(_MODULE) else path.parent.name
+    if path.name != "__main__.py" and not program.startswith(_MODULE):
         return [_from_here(path)]
     running, found = Path(sys.executable), shutil.which("python")
     # A bare 'python' may be another one, without this project.
     same = found is not None and Path(found).parent == running.parent
-    return ["python" if same else _from_here(running), "-m", path.parent.name]
+    return ["python" if same else _from_here(running), "-m", module]
 
 
 def _from_here(path: Path) -> str:
