@@ -54,6 +54,45 @@ def test_a_model_lists_its_fields():
     assert "steps: Field required" in text
 
 
+def failure_of(action) -> str | None:
+    with pytest.raises(DatasetError) as caught:
+        action()
+    return explain(caught.value)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_a_full_disk_is_told_of_any_file(tmp_path):
+    from kedro_datasets.json import JSONDataset
+
+    (tmp_path / "pairs.json").symlink_to("/dev/full")
+    text = failure_of(lambda: JSONDataset(filepath=str(tmp_path / "pairs.json")).save({"a": "b" * 100_000}))
+    assert text == (
+        f"file {tmp_path}/pairs.json: no space is left on the disk. Free some and run the same command again."
+    )
+
+
+def test_a_file_that_was_cut_off_is_told(tmp_path):
+    import pandas as pd
+    from kedro_datasets.json import JSONDataset
+    from kedro_datasets.pandas import ParquetDataset
+
+    table, pairs = tmp_path / "table.parquet", tmp_path / "pairs.json"
+    pd.DataFrame({"a": range(100)}).to_parquet(table)
+    table.write_bytes(table.read_bytes()[:-20])
+    pairs.write_text('{"a": [1, 2')
+    for dataset in (ParquetDataset(filepath=str(table)), JSONDataset(filepath=str(pairs))):
+        text = failure_of(dataset.load)
+        assert text is not None
+        assert f"file {dataset._filepath}: it is damaged or no such file as the catalog says" in text
+        assert "Run the pipeline that makes it again." in text
+
+
+def test_a_bug_while_saving_is_not_dressed_up(tmp_path):
+    from kedro_datasets.json import JSONDataset
+
+    assert failure_of(lambda: JSONDataset(filepath=str(tmp_path / "a.json")).save({"a": object()})) is None
+
+
 def test_errors_of_the_program_are_not_dressed_up():
     assert explain(raised(ZeroDivisionError("x"))) is None
     assert explain(raised(ValueError("x"))) is None

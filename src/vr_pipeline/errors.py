@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 
@@ -55,3 +56,14 @@ def _rebuild(
     field: str | None,
 ) -> InputError:
     return kind(problem, remedy=remedy, file=file, row=row, field=field)
+
+
+def storage_trouble(error: OSError) -> tuple[str, str] | None:
+    """What the refusal of a file system means: the problem and the remedy; None if it is of another kind."""
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return "no space is left on the disk", "free some and run the same command again"
+    if error.errno in {errno.ENOTDIR, errno.EEXIST}:
+        return "a file stands where a folder should be", "move it or set another path in the catalog"
+    if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
+        return "the folder cannot be written", "make it writable or set another path in the catalog"
+    return None

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from vr_pipeline.errors import PipelineError
+from vr_pipeline.errors import PipelineError, storage_trouble
 
 _LISTED = 10
 _NO_SETTING = "there is no such setting"
@@ -51,8 +51,32 @@ def explain(error: BaseException) -> str | None:
             return f"Settings of {link.title} are not valid:\n{pydantic_account(link)}"
         if isinstance(link, FileNotFoundError) and link.filename:
             return f"file {link.filename}: it does not exist. Run the pipeline that makes it, or correct its path."
+    for link in chain:
+        if isinstance(link, DatasetError) and (told := dataset_account(link)) is not None:
+            return told
     if isinstance(error, DatasetError | ValueError) and error.__traceback__ is not None:
         return _kedro_account(error)
+    return None
+
+
+def dataset_account(error: BaseException) -> str | None:
+    """A file of the catalog that could not be written, or that is not what its entry says; None for other errors."""
+    reason = error.__cause__
+    if reason is None or (told := re.match(r"Failed while (loading|saving) data", str(error))) is None:
+        return None
+    place = re.search(r"path=(?:\w+\()?'?([^',)]+)", str(error))
+    where = f"file {place[1]}: " if place else ""
+    if isinstance(reason, OSError) and (trouble := storage_trouble(reason)) is not None:
+        problem, remedy = trouble
+        if told[1] == "loading":
+            problem, remedy = f"it cannot be read ({reason.strerror})", "make it readable, or correct its path"
+        return f"{where}{problem}. {remedy[:1].upper()}{remedy[1:]}."
+    # What readers of tables and of JSON raise for files that are cut off or of another kind; a bug has other types.
+    if told[1] == "loading" and isinstance(reason, ValueError | OSError):
+        text = str(reason).splitlines()[0] if str(reason) else type(reason).__name__
+        return (
+            f"{where}it is damaged or no such file as the catalog says ({text}). Run the pipeline that makes it again."
+        )
     return None
 
 

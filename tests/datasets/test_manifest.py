@@ -8,8 +8,11 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -410,11 +413,50 @@ def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DatasetError, match="a file stands where a folder should be"):
         dataset(tmp_path / "file" / "things").save(plan(Maker()))
-    if os.geteuid() == 0:
-        pytest.skip("root may write everywhere")
-    (tmp_path / "locked").mkdir(mode=0o500)
-    with pytest.raises(DatasetError, match="cannot be written"):
-        dataset(tmp_path / "locked" / "things").save(plan(Maker()))
+
+
+@contextmanager
+def without_the_rights_of_root() -> Iterator[None]:
+    """Root may write everywhere; as anybody else the test means something."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="permissions of POSIX")
+def test_a_folder_that_became_read_only_keeps_what_it_has(reference):
+    # Not below tmp_path, which nobody but its owner may enter.
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / "things"
+        with pytest.raises(DatasetError):
+            dataset(folder).save(plan(Maker(stop_at="item4")))
+        before = tree(folder)
+        for path in (Path(place), folder):
+            path.chmod(0o555)
+        (folder.parent / f".{folder.name}.lock").chmod(0o666)
+        with without_the_rights_of_root(), pytest.raises(DatasetError, match="the folder cannot be written"):
+            dataset(folder).save(plan(Maker()))
+        assert tree(folder) == before
+        for path in (Path(place), folder):
+            path.chmod(0o755)
+        resumed = Maker()
+        dataset(folder).save(plan(resumed))
+        assert resumed.made == ["item3", "item4", "item5", "item6"]
+        assert tree(folder) == reference
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="permissions of POSIX")
+def test_a_folder_that_may_not_be_made_is_told():
+    with tempfile.TemporaryDirectory() as place:
+        Path(place).chmod(0o555)
+        with without_the_rights_of_root(), pytest.raises(DatasetError, match="the folder cannot be written"):
+            dataset(Path(place) / "things").save(plan(Maker()))
+        assert list(Path(place).iterdir()) == []
 
 
 SLOW_RUN = textwrap.dedent(

@@ -12,7 +12,6 @@ the hash tells which of them are whole.
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 import logging
@@ -28,7 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from vr_pipeline.datasets.formats import ItemFormat, VideoFormat, item_format
 from vr_pipeline.datasets.previews import ImagePreview, TablePreview, contact_sheet, spread, table_preview
-from vr_pipeline.errors import InputError
+from vr_pipeline.errors import InputError, storage_trouble
 from vr_pipeline.identifiers import content_hash
 from vr_pipeline.progress import progress_bar
 from vr_pipeline.work import ItemFailure, Scalar, WorkItem, WorkPlan, current_loop, run_in_process, use_loop
@@ -533,13 +532,9 @@ def _explained(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            problem, remedy = "no space is left on the disk", "free some and run the same command again"
-        elif error.errno in {errno.ENOTDIR, errno.EEXIST}:
-            problem, remedy = "a file stands where a folder should be", "move it or set another path in the catalog"
-        elif error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
-            problem, remedy = "the folder cannot be written", "make it writable or set another path in the catalog"
-        else:
+        trouble = storage_trouble(error)
+        if trouble is None:
             raise
+        problem, remedy = trouble
         place = getattr(error, "filename", None) or folder
         raise InputError(problem, remedy=f"{remedy}; finished items are kept", file=place) from error
