@@ -251,6 +251,7 @@ def test_it_is_stopped_after_the_first_answers_already(
         return p_yes, outside
 
     judge.answer = mostly  # type: ignore[method-assign]
+    shards = ManifestFolderDataset(path=str(tmp_path / "mostly"), format={"type": "parquet"})
     shards.save(plan_checklist_answers(folder, index, checklist, parameters))
     assert len(collect_answers(shards.load(), index, checklist, parameters)) == 21
 
