@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.util
 import os
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from pydantic import BaseModel
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -223,18 +225,23 @@ def test_files_that_a_page_names_exist(page):
     assert [name for name in named - yours if not any((place / name).is_file() for place in places)] == []
 
 
-def block(title: str) -> str:
+def block(title: str, language: str = "python") -> str:
     """A titled block of code of the page on adding to the program."""
     text = (DOCS / "extending.md").read_text(encoding="utf-8")
-    [code] = re.findall(rf'^```python title="{title}"\n(.*?)^```', text, re.MULTILINE | re.DOTALL)
+    [code] = re.findall(rf'^```{language} title="{title}"\n(.*?)^```', text, re.MULTILINE | re.DOTALL)
     return str(code)
+
+
+def named(line: str) -> dict[str, str]:
+    """A line of a table of families."""
+    return dict(ast.literal_eval("{" + line + "}"))
 
 
 def as_module(monkeypatch: pytest.MonkeyPatch, name: str, code: str) -> Any:
     """Code as if it stood in a file of the package."""
     module = types.ModuleType(name)
-    exec(compile(code, name, "exec"), module.__dict__)
     monkeypatch.setitem(sys.modules, name, module)
+    exec(compile(code, name, "exec"), module.__dict__)
     return module
 
 
@@ -242,9 +249,11 @@ def test_the_judge_of_the_text_answers(monkeypatch):
     from vr_pipeline.judges import families, load_judge
 
     as_module(monkeypatch, "vr_pipeline.judges.families.my_judge", block("judge"))
-    monkeypatch.setitem(families.FAMILIES, "my_judge", "vr_pipeline.judges.families.my_judge:MyJudge")
+    for name, place in named(block("judge family")).items():
+        monkeypatch.setitem(families.FAMILIES, name, place)
+    settings = yaml.safe_load(block("judge parameters", "yaml"))["checklist_inference"]["judge"]
     folder = str(ROOT / "data" / "06_models" / "micro_world" / "judge")
-    judge = load_judge({"family": "my_judge", "path": folder, "device": "cpu"})
+    judge = load_judge({**settings, "path": folder, "num_frames": None, "device": "cpu"})
     clip = np.zeros((8, 16, 16, 3), np.uint8)
     p_yes, outside = judge.answer([clip], ["is the picture sharp ?"])
     assert p_yes.shape == outside.shape == (1, 1)
@@ -256,7 +265,8 @@ def test_the_generator_of_the_text_makes_clips_and_trains_at_high_noise(monkeypa
     from vr_pipeline.generators.config import GeneratorParameters
 
     as_module(monkeypatch, "vr_pipeline.generators.my_generator", block("generator"))
-    monkeypatch.setitem(generators.FAMILIES, "my_generator", "vr_pipeline.generators.my_generator:MyGenerator")
+    for name, place in named(block("generator family")).items():
+        monkeypatch.setitem(generators.FAMILIES, name, place)
     folder = str(ROOT / "data" / "06_models" / "micro_world" / "generator")
     settings = {"num_frames": 8, "height": 16, "width": 16, "num_inference_steps": 2, "guidance_scale": 1.0}
     generator = generators.load_generator(
@@ -268,13 +278,40 @@ def test_the_generator_of_the_text_makes_clips_and_trains_at_high_noise(monkeypa
     assert int(steps.max()) < 1000
 
 
-def test_the_loss_of_the_text_has_the_gradient_of_its_equation(monkeypatch):
-    module = as_module(monkeypatch, "vr_pipeline_text_loss", block("loss"))
+def test_the_loss_of_the_text_trains_and_has_the_gradient_of_its_equation(monkeypatch, tmp_path):
+    import vr_pipeline.training
+    from toy_training import make_toy
+
+    toy = make_toy(tmp_path / "model")
+    # The text is followed in a copy, whose modules then stand in for those of the package.
+    folder = tmp_path / "src" / "vr_pipeline" / "training"
+    shutil.copytree(ROOT / "src" / "vr_pipeline" / "training", folder)
+    with (folder / "losses.py").open("a", encoding="utf-8") as stream:
+        stream.write("\n\n" + block("loss"))
+    (tmp_path / "loss.diff").write_text(block("loss", "diff"), encoding="utf-8")
+    done = subprocess.run(["git", "apply", "loss.diff"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    copies = {}
+    for name in ("losses", "config", "step", "preference_trainer"):
+        code = (folder / f"{name}.py").read_text(encoding="utf-8")
+        copies[name] = as_module(monkeypatch, f"vr_pipeline.training.{name}", code)
+        monkeypatch.setattr(vr_pipeline.training, name, copies[name], raising=False)
+
     random = torch.Generator().manual_seed(0)
     winner, loser, winner_reference, loser_reference = torch.rand(4, 5, generator=random, dtype=torch.float64)
     winner.requires_grad_()
-    loss, statistics = module.identity_preference_loss(winner, loser, winner_reference, loser_reference, 4.0)
+    function = copies["losses"].identity_preference_loss
+    loss, statistics = function(winner, loser, winner_reference, loser_reference, 4.0)
     loss.backward()
     margin = -((winner.detach() - winner_reference) - (loser - loser_reference))
     assert torch.allclose(winner.grad, -2 * (margin - 0.25) / 5)
     assert torch.equal(statistics["logit"], margin)
+
+    settings = copies["config"].PreferenceTrainingParameters
+    parameters = settings(**toy.parameters(steps=2).model_dump() | {"loss": "identity", "beta": 4.0})
+    train = copies["preference_trainer"].train_on_pairs
+    log = train(toy.generator(), toy.pairs, toy.latents, toy.conditions, parameters)
+    assert log["loss"][0] == pytest.approx(1 / 16)  # the policy begins as the original, where the margin is 0
+    assert log["loss"][1] != log["loss"][0]
+    with pytest.raises(ValueError, match="identity knows neither"):
+        settings(loss="identity", label_smoothing=0.1)
