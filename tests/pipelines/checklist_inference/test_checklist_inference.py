@@ -150,6 +150,10 @@ def test_nothing_is_judged_twice_unless_something_changed(
     changed.loc[changed["video_id"] == "v1", "sha256"] = "other"
     assert run(changed) == 2  # v1 and v4 are one group; the other prompts are left alone
     assert run(index[index["prompt_id"] != "p0"]) == 2  # back to the first v1
+    asked_otherwise = index.copy()
+    asked_otherwise.loc[asked_otherwise["prompt_id"] == "p0", "prompt"] = "another prompt"
+    assert run(asked_otherwise) == 3
+    assert run(index) == 3
     more_frames = parameters.model_copy(update={"judge": parameters.judge.model_copy(update={"num_frames": 3})})
     assert run(index, more_frames) == 7
     (Path(parameters.judge.path) / "config.json").write_text('{"changed": true}', encoding="utf-8")
