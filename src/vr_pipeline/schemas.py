@@ -225,6 +225,8 @@ class ValidationLog(Table):
     clips: Series[int] = pa.Field(ge=1)
     failed: Series[int] = pa.Field(ge=0)
     chosen: Series[bool] = pa.Field(description="this checkpoint became the policy")
+    gap_low: Series[float] = pa.Field(nullable=True, description="95 % interval of the lead over the chosen one, from")
+    gap_high: Series[float] = pa.Field(nullable=True, description="95 % interval of the lead over the chosen one, to")
     dimensions: Optional[Series[float]] = pa.Field(alias=r"^dim_.+", regex=True, nullable=False)
 
 

@@ -466,6 +466,7 @@ def test_validation_says_which_checkpoint_is_the_policy_and_whether_it_helped() 
     helped, not_helped = validation_remarks({"dpo": validation_log(200, 1.5), "mpo": validation_log(200, -0.5)})
     assert helped.text.startswith("DPO is the checkpoint after step 150 of 200")
     assert "3.50, the original 2.00" in helped.text
+    assert "cannot be told from that after step 100 (95 %" in helped.text
     assert helped.tone == "plain"
     assert not_helped.tone == "warning"
     assert "did not help" in not_helped.text

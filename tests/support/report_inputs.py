@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,6 +67,7 @@ def validation_log(steps: int, gain: float) -> pd.DataFrame:
     return pd.DataFrame(
         {"step": at, "policy": [f"p{step}" for step in at], "reward": reward, "se": 0.1, "clips": 16, "failed": 0}
         | {"chosen": [False, False, False, True, False], "dim_all": reward}
+        | {"gap_low": [-gain - 0.5, -0.9, -0.2, math.nan, -0.3], "gap_high": [0.5 - gain, -0.1, 0.0, math.nan, -0.1]}
     )
 
 

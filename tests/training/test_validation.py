@@ -123,6 +123,18 @@ def test_the_best_checkpoint_is_the_policy_and_everything_is_recorded(
     # Whoever looked on was told the same as each checkpoint was judged, the original first.
     assert [row["step"] for row in told] == [0, 2, 4, 6]
     assert [row["validation_reward"] for row in told] == table["reward"].tolist()
+    # How far each is from the chosen one, by an independent formula: two prompts, so the t quantile of 1 degree.
+    chosen = table.index[table["chosen"]][0]
+    means = [
+        pd.DataFrame(json.loads(validation._record(step).read_text())["rewards"]).groupby(0)[1].mean()
+        for step in table["step"]
+    ]
+    assert [float(mean.mean()) for mean in means] == pytest.approx(table["reward"].tolist())
+    for row in table.index:
+        difference = means[row] - means[chosen]
+        half = 12.706204736 * abs(difference.iloc[0] - difference.iloc[1]) / 2
+        expected = [difference.mean() - half, difference.mean() + half] if row != chosen else [np.nan, np.nan]
+        np.testing.assert_allclose(table.loc[row, ["gap_low", "gap_high"]].astype(float), expected, rtol=1e-6)
     assert [row["validation_dim_all"] for row in told] == table["dim_all"].tolist()
     assert told == [checkpoint_row(row) for row in table.to_dict("records")]
     assert table["reward"].nunique() > 1, "different weights give different clips"

@@ -10,7 +10,8 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,10 +39,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-COLUMNS = ["step", "policy", "reward", "se", "clips", "failed", "chosen"]
+COLUMNS = ["step", "policy", "reward", "se", "clips", "failed", "chosen", "gap_low", "gap_high"]
 
 Observe = Callable[[Mapping[str, float]], None]
 """Takes what a checkpoint got: its step, and numbers whose names begin with ``validation_``."""
+
+Rewards = Sequence[tuple[str, float]]
+"""Prompt and reward of each clip of a checkpoint."""
 
 FillFolder = Callable[[Path, dict[str, Any], WorkPlan], "ItemFolder"]
 """Makes what is missing of a plan in a folder, in a format, and opens it."""
@@ -116,15 +120,22 @@ class CheckpointValidation:
 
         Returns:
             one row a checkpoint: step, policy (identity of the weights), reward (mean over clips), se (its standard
-            error, prompts as clusters), clips, failed, chosen (it became the policy) and dim_<name>.
+            error, prompts as clusters), clips, failed, chosen (it became the policy), gap_low and gap_high (95 %
+            interval of how far it is above the chosen one on the same prompts, see
+            :func:`vr_pipeline.rewards.statistics.paired_gain`) and dim_<name>.
         """
         rewards = log.get("validation_reward", pd.Series(dtype=float))
         steps = [0, *log.loc[rewards.notna(), "step"].astype(int)] if len(rewards) else [0]
         rows = [json.loads(self._record(step).read_text(encoding="utf-8")) for step in steps]
-        table = pd.DataFrame(rows).assign(chosen=False)
-        trained = table[table["step"] > 0]
-        if len(trained):
-            table.loc[trained["reward"].idxmax(), "chosen"] = True
+        clips = [row.pop("rewards") for row in rows]
+        table = pd.DataFrame(rows).assign(chosen=False, gap_low=math.nan, gap_high=math.nan)
+        if len(table) > 1:
+            # The first of equals, as the training chose.
+            chosen = 1 + int(table["reward"].iloc[1:].argmax())
+            gaps = [_gap(one, clips[chosen]) if at != chosen else (math.nan, math.nan) for at, one in enumerate(clips)]
+            table = table.assign(
+                chosen=table.index == chosen, gap_low=[low for low, _ in gaps], gap_high=[high for _, high in gaps]
+            )
         return table[[*COLUMNS, *(name for name in table.columns if name not in COLUMNS)]]
 
     def close(self) -> None:
@@ -166,6 +177,7 @@ class CheckpointValidation:
             "se": mean.se,
             "clips": len(rewards),
             "failed": len(index) - len(rewards),
+            "rewards": rewards[["prompt_id", "total"]].to_numpy().tolist(),
             **{str(name): float(rewards[name].mean()) for name in rewards if str(name).startswith("dim_")},
         }
         _write_json(self._record(step), row)
@@ -239,7 +251,7 @@ class CheckpointValidation:
 
         columns = ["prompt_id", "winner_video_id", "loser_video_id"]
         return content_hash(
-            "validated training",
+            "validated training, reward by reward",
             generator.identity,
             self._parameters.training.model_dump_json(),
             self._settings.model_dump_json(include={"splits", "num_prompts", "videos_per_prompt", "seed"}),
@@ -252,6 +264,19 @@ class CheckpointValidation:
 
     def _record(self, step: int) -> Path:
         return self._folder / "trainings" / self._training / f"step-{step:06d}.json"
+
+
+def _gap(clips: Rewards, others: Rewards) -> tuple[float, float]:
+    """95 % interval of the first rewards' lead over the others on the prompts they share; NaN with fewer than two."""
+    from vr_pipeline.rewards.statistics import paired_gain
+
+    shared = {prompt for prompt, _ in clips} & {prompt for prompt, _ in others}
+    sides: list[list[Any]] = []
+    for rewards in (clips, others):
+        kept = [(prompt, value) for prompt, value in rewards if prompt in shared]
+        sides += [[value for _, value in kept], [prompt for prompt, _ in kept]]
+    gain = paired_gain(*sides)
+    return gain.ci_low, gain.ci_high
 
 
 def validation_prompts(prompts: pd.DataFrame, settings: ValidationParameters) -> pd.DataFrame:
@@ -273,7 +298,9 @@ def validation_prompts(prompts: pd.DataFrame, settings: ValidationParameters) ->
 
 def no_validation() -> pd.DataFrame:
     """The table of a training whose checkpoints are not validated."""
-    return pd.DataFrame(columns=COLUMNS).astype({"step": int, "reward": float, "clips": int, "chosen": bool})
+    return pd.DataFrame(columns=COLUMNS).astype(
+        {"step": int, "reward": float, "clips": int, "chosen": bool, "gap_low": float, "gap_high": float}
+    )
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

@@ -315,6 +315,14 @@ def validation_remarks(validations: Mapping[str, pd.DataFrame]) -> list[Finding]
             f"{policy_name(policy)} is the checkpoint after step {step} of {int(table['step'].max())}, with the "
             f"highest validation reward: {plain(reward)}, the original {plain(float(before))}."
         )
+        # The interval of the lead holds 0: on other prompts the order might be the other way round.
+        alike = table[(table["step"] > 0) & (table["gap_low"] <= 0) & (table["gap_high"] >= 0)]["step"].astype(int)
+        if len(alike):
+            text += (
+                f" On so few prompts it cannot be told from {'that' if len(alike) == 1 else 'those'} after step "
+                f"{', '.join(map(str, alike))} (95 % intervals of the difference on the same prompts hold 0); more "
+                "validation prompts would tell."
+            )
         if reward > before:
             remarks.append(Finding(text))
         else:
