@@ -4,6 +4,7 @@ from vr_pipeline.environment import prepare_environment
 
 prepare_environment()
 
+from vr_pipeline.configuration import SteadyConfigLoader  # noqa: E402
 from vr_pipeline.hooks import (  # noqa: E402
     CurveHook,
     LoggingHook,
@@ -37,6 +38,7 @@ HOOKS = (
 # VizStatusHook follows all.
 DISABLE_HOOKS_FOR_PLUGINS = ("kedro-telemetry", "kedro-viz")
 
+CONFIG_LOADER_CLASS = SteadyConfigLoader
 CONFIG_LOADER_ARGS = {
     "base_env": "base",
     "default_run_env": "local",
