@@ -142,15 +142,14 @@ def test_the_reference_has_every_parameter_with_range_default_and_meaning(refere
         for entry in entries:
             assert entry.name in text
             assert entry.default, f"{block}.{entry.name}"
-            if not entry.name.endswith("backend"):
-                assert entry.description, f"{block}.{entry.name} has no description"
+            assert entry.description, f"{block}.{entry.name} has no description"
             if entry.number:
                 assert entry.unit, f"{block}.{entry.name}"
                 assert entry.range, f"{block}.{entry.name}"
 
 
 def test_ranges_are_those_that_the_models_enforce(reference):
-    from vr_pipeline.judges.config import JudgeTrainingParameters
+    from vr_pipeline.judges.config import ChecklistInferenceParameters, JudgeTrainingParameters
     from vr_pipeline.training.config import PreferenceTrainingParameters
 
     training = {entry.name: entry for entry in reference.parameters_of(PreferenceTrainingParameters)}
@@ -162,6 +161,8 @@ def test_ranges_are_those_that_the_models_enforce(reference):
     judge = {entry.name: entry for entry in reference.parameters_of(JudgeTrainingParameters)}
     assert judge["tiny.height"].unit == "pixels"
     assert judge["average_decay"].range == "> 0, < 1"
+    inference = {entry.name: entry for entry in reference.parameters_of(ChecklistInferenceParameters)}
+    assert "`qwen2_vl`, " in inference["judge.family"].range
 
 
 def test_every_field_of_a_parameter_block_is_described():

@@ -6,6 +6,7 @@ pandera models. The pages are made from those at every build, so that they canno
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import re
 from collections.abc import Iterator, Mapping
@@ -233,8 +234,8 @@ def choices(annotation: Any) -> list[Any]:
 
 
 def limits(field: FieldInfo) -> str:
-    """Range of a number, length of a text, or the values of a choice."""
-    allowed = choices(field.annotation)
+    """Range of a number, length of a text, or the values of a choice, also one that a table in the code has."""
+    allowed = choices(field.annotation) or list(_keys_named_in(field.description or ""))
     if allowed:
         return ", ".join(f"`{value}`" for value in allowed)
     found = dict(_bounds(field.metadata))
@@ -251,6 +252,12 @@ def limits(field: FieldInfo) -> str:
     if not texts and _is_number(field.annotation):
         return "any"
     return ", ".join(texts)
+
+
+def _keys_named_in(description: str) -> Iterator[str]:
+    """Keys of the table that a description names: 'a key of package.module.TABLE'."""
+    if found := re.search(r"a key of ([\w.]+)\.(\w+)", description):
+        yield from getattr(importlib.import_module(found[1]), found[2])
 
 
 def _parts(annotation: Any) -> list[Any]:
