@@ -113,6 +113,54 @@ MODELS: dict[str, tuple[Callable[[], Any], Callable[[], dict[str, Any]], str]] =
 }
 
 
+def cogvideox_autoencoder() -> Any:
+    from diffusers import AutoencoderKLCogVideoX
+
+    channels = (128, 256, 256, 512)
+    return AutoencoderKLCogVideoX(
+        down_block_types=("CogVideoXDownBlock3D",) * 4,
+        up_block_types=("CogVideoXUpBlock3D",) * 4,
+        block_out_channels=channels,
+        layers_per_block=3,
+        latent_channels=16,
+    )
+
+
+def wan_autoencoder() -> Any:
+    from diffusers import AutoencoderKLWan
+
+    return AutoencoderKLWan()
+
+
+def sdxl_autoencoder() -> Any:
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(128, 256, 512, 512),
+        layers_per_block=2,
+    )
+
+
+def t5_xxl() -> Any:
+    """The text encoder of CogVideoX; that of Wan has the same layers and more words."""
+    from transformers import T5Config, T5EncoderModel
+
+    return T5EncoderModel(
+        T5Config(d_model=4096, d_ff=10240, d_kv=64, num_heads=64, num_layers=24, feed_forward_proj="gated-gelu")
+    )
+
+
+ENCODERS: dict[str, tuple[Callable[[], Any], tuple[int, ...], Callable[[], Any] | None, int]] = {
+    "cogvideox_2b": (cogvideox_autoencoder, (1, 3, 49, 480, 720), t5_xxl, 226),
+    "cogvideox_5b": (cogvideox_autoencoder, (1, 3, 49, 480, 720), t5_xxl, 226),
+    "wan_2.1_1.3b": (wan_autoencoder, (1, 3, 81, 480, 832), t5_xxl, 512),
+    "sdxl": (sdxl_autoencoder, (1, 3, 1024, 1024), None, 0),
+}
+"""Autoencoder and the shape of a clip; text encoder and the tokens of a prompt (those of SDXL are small)."""
+
+
 class _Attention(torch.autograd.Function):
     """Attention without values: it keeps what a fused kernel keeps, and its operations are counted by formula."""
 
@@ -190,6 +238,20 @@ def calculated(name: str) -> dict[str, float]:
             figures["backward_checkpointed" if checkpointing else "backward"] = backward
             network.zero_grad(set_to_none=True)
     return figures
+
+
+def calculated_encoding(name: str) -> dict[str, float]:
+    """Operations of encoding one clip and one prompt."""
+    build, shape, build_text, tokens = ENCODERS[name]
+    figures = {}
+    with torch.device("meta"), counted_attention(), torch.no_grad():
+        autoencoder, clip = build().eval(), torch.empty(shape)
+        figures["encode_clip"], _ = operations(lambda: autoencoder.encode(clip), lambda value: value)
+        if build_text is not None:
+            text = build_text().eval()
+            ids = torch.zeros(1, tokens, dtype=torch.long)
+            figures["encode_prompt"], _ = operations(lambda: text(input_ids=ids), lambda value: value)
+    return {key: float(value) for key, value in figures.items()}
 
 
 def random_generator(device: str, *, tiny: bool) -> Any:
@@ -321,6 +383,9 @@ def main() -> None:
             f"backward {shares[2]:.0f} %); with checkpointing "
             f"{(2 * sizes['forward'] + sizes['backward_checkpointed']) / 1e12:.0f} TFLOP"
         )
+        sizes |= calculated_encoding(name)
+        prompt = f", a prompt {sizes['encode_prompt'] / 1e12:.1f} TFLOP" if "encode_prompt" in sizes else ""
+        print(f"  encoding a clip: {sizes['encode_clip'] / 1e12:.1f} TFLOP{prompt}")
     if options.device.startswith("cuda") and not torch.cuda.is_available():
         print("There is no GPU here: nothing was measured.")
     else:
