@@ -63,7 +63,7 @@ def test_it_goes_on_where_it_was_killed(folder: str, group: tuple[dict[str, Any]
 
 def test_passes_that_cannot_be_shared_are_refused(group: tuple[dict[str, Any], dict[str, Any]]) -> None:
     for process in group:
-        assert "2 processes cannot share the 3 passes of a step evenly" in process["refused"]
+        assert "2 processes cannot share the passes of a step evenly: accumulation is 3" in process["refused"]
         assert "Set accumulation to a multiple of 2" in process["refused"]
     parameters = JudgeTrainingParameters.model_validate({"tiny": {}, "accumulation": 64})
     for processes in (1, 8, 64):

@@ -261,7 +261,8 @@ def check_processes(parameters: JudgeTrainingParameters, processes: int) -> None
     """Whether so many processes can share the passes of a step. Raises :class:`InputError` where they cannot."""
     if parameters.accumulation % processes:
         raise InputError(
-            f"{processes} processes cannot share the {parameters.accumulation} passes of a step evenly",
+            f"{processes} processes cannot share the passes of a step evenly: "
+            f"accumulation is {parameters.accumulation}",
             remedy=f"Set accumulation to a multiple of {processes}, and clips_per_batch (the clips of a pass, now "
             f"{parameters.clips_per_batch}) so that their product, the clips of a step, is what you want",
             field="judge_training.accumulation",
