@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import shutil
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from time import perf_counter
@@ -37,7 +40,7 @@ class RunSummaryHook:
         lines = [
             "",
             f"Finished {names} in {duration(seconds)}, peak memory {peak_memory() / 2**30:.2f} GiB.",
-            *node_lines(self._nodes.records.values()),
+            *node_lines(self._nodes.records.values(), width=_terminal_width()),
         ]
         outputs = pipeline.all_outputs()
         if METRICS in outputs:
@@ -49,17 +52,37 @@ class RunSummaryHook:
         click.echo("\n".join(lines))
 
 
-def node_lines(records: Iterable[NodeRecord]) -> list[str]:
-    """A table of nodes: seconds including loading and saving, and what each wrote."""
+def node_lines(records: Iterable[NodeRecord], *, width: int | None = None) -> list[str]:
+    """A table of nodes: seconds including loading and saving, and what each wrote.
+
+    Args:
+        records: of the nodes that ran.
+        width: of the terminal; what does not fit stands on lines of its own. None leaves lines as long as they are.
+    """
     rows = [
-        (record.name, f"{record.seconds:.1f}", "; ".join(f"{name}: {size}" for name, size in record.sizes.items()))
+        (record.name, f"{record.seconds:.1f}", [f"{name}: {size}" for name, size in record.sizes.items()])
         for record in records
     ]
     if not rows:
         return []
-    rows = [("node", "seconds", "wrote"), *rows]
-    width, figures = (max(len(row[column]) for row in rows) for column in (0, 1))
-    return [f"  {name:<{width}}  {seconds:>{figures}}  {wrote}".rstrip() for name, seconds, wrote in rows]
+    rows = [("node", "seconds", ["wrote"]), *rows]
+    widest = max(len(name) for name, _, _ in rows)
+    figures = max(len(seconds) for _, seconds, _ in rows)
+    lines = []
+    for name, seconds, wrote in rows:
+        line = f"  {name:<{widest}}  {seconds:>{figures}}  {'; '.join(wrote)}".rstrip()
+        if width is None or len(line) <= width:
+            lines.append(line)
+            continue
+        name_width = min(widest, width - figures - 4)
+        lines.append(f"  {name:<{name_width}}  {seconds:>{figures}}")
+        lines += [f"      {each}" for each in wrote]
+    return lines
+
+
+def _terminal_width() -> int | None:
+    """Columns of the terminal; None where there is none, as in a file or a pipe."""
+    return shutil.get_terminal_size().columns if sys.stdout is not None and sys.stdout.isatty() else None
 
 
 def figure_lines(metrics: Mapping[str, Any]) -> list[str]:
@@ -69,16 +92,22 @@ def figure_lines(metrics: Mapping[str, Any]) -> list[str]:
         for scorer, gain in scorers.items():
             lines.append(
                 f"  {policy} against original, {scorer} reward: "
-                f"{gain['mean']:+.3f}  [{gain['ci_low']:+.3f}, {gain['ci_high']:+.3f}]"
+                f"{_figure(gain['mean'], '+.3f')}  [{_figure(gain['ci_low'], '+.3f')}, "
+                f"{_figure(gain['ci_high'], '+.3f')}]"
             )
     if agreement := metrics.get("agreement"):
         lines.append(
-            f"  preference accuracy: tau {agreement['tau']:.3f}, diff {agreement['diff']:.3f} "
+            f"  preference accuracy: tau {_figure(agreement['tau'], '.3f')}, diff {_figure(agreement['diff'], '.3f')} "
             f"({agreement['n']} pairs, {agreement['n_ties']} ties)"
         )
     for strategy, pairs in metrics.get("pairs", {}).items():
         lines.append(f"  {strategy} pairs: {pairs['n']}, of which {pairs['dominating']} dominate in every dimension")
     return ["Held-out prompts (mean gain, 95 % interval by prompt):", *lines] if lines else []
+
+
+def _figure(value: float | None, form: str) -> str:
+    """A number; few preferences may leave none, for instance where all that are held out are ties."""
+    return "-" if value is None or math.isnan(value) else f"{value:{form}}"
 
 
 def stored_at(catalog: CatalogProtocol, name: str) -> Path | None:
