@@ -19,7 +19,7 @@ from vr_pipeline.training import step as step_module
 from vr_pipeline.training.checkpoints import TrainingState, save_checkpoint
 from vr_pipeline.training.health import check_collapse
 from vr_pipeline.training.optimisation import learning_rate_factor
-from vr_pipeline.training.pairs import TrainingPair, pair_order
+from vr_pipeline.training.pairs import PairOrder, TrainingPair, pair_order
 from vr_pipeline.training.preference_trainer import train_on_pairs, training_identity
 from vr_pipeline.training.step import Batch
 
@@ -165,6 +165,39 @@ def test_accumulated_gradients_equal_those_of_the_whole_batch(toy: Toy, size: in
     np.testing.assert_allclose(other["loss"], log["loss"], rtol=1e-5)
     np.testing.assert_allclose(other["gradient_norm"], log["gradient_norm"], rtol=1e-4)
     assert list(other.columns) == list(log.columns)
+
+
+def test_a_step_may_hold_more_pairs_than_there_are(toy: Toy) -> None:
+    order = PairOrder(toy.pairs, seed=0)
+    seen = [(pair.pair_id, epoch) for pair, epoch in (order[position] for position in range(16))]
+    # Whole epochs one after the other, then part of a third; a pair that comes again has other noise.
+    assert [epoch for _, epoch in seen] == [0] * 6 + [1] * 6 + [2] * 4
+    assert len(set(seen)) == 16
+    whole, log = train(toy, steps=2, batch_size=16)
+    parts, other = train(toy, steps=2, batch_size=16, micro_batch_size=5)
+    assert largest_difference(whole, parts) < 1e-5
+    np.testing.assert_allclose(other["loss"], log["loss"], rtol=1e-5)
+
+
+def test_gradients_are_clipped_to_the_norm_and_the_log_has_what_it_was(
+    toy: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    after: list[float] = []
+    step = torch.optim.AdamW.step
+
+    def spy(self: torch.optim.AdamW) -> None:
+        gradients = [weight.grad for group in self.param_groups for weight in group["params"]]
+        after.append(float(torch.stack([gradient.double().norm() for gradient in gradients]).norm()))
+        step(self)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", spy)
+    _, free = train(toy, max_gradient_norm=1e6)
+    np.testing.assert_allclose(after, free["gradient_norm"], rtol=1e-5)
+    limit = float(free["gradient_norm"].iloc[0]) / 2
+    after.clear()
+    _, held = train(toy, max_gradient_norm=limit)
+    assert held["gradient_norm"].iloc[0] == free["gradient_norm"].iloc[0]
+    np.testing.assert_allclose(after, np.minimum(held["gradient_norm"], limit), rtol=1e-4)
 
 
 def test_gradient_checkpointing_changes_nothing(toy: Toy) -> None:

@@ -219,6 +219,56 @@ def test_a_killed_training_keeps_what_was_judged(
     assert generator.policy().identity == whole_generator.policy().identity
 
 
+@pytest.mark.parametrize(("changes", "every"), [({"seed": 31}, 2), ({}, 3)], ids=["other clips", "other steps"])
+def test_a_training_that_was_judged_otherwise_is_not_gone_on_with(
+    changes: dict[str, int], every: int, toy: Toy, make: Callable[..., CheckpointValidation], tmp_path: Path
+) -> None:
+    class Killed(Exception):
+        pass
+
+    def run(validation: CheckpointValidation, every: int, until: int = 6) -> tuple[list[int], pd.DataFrame]:
+        generator, steps = toy.generator(), []
+        judge = validation(generator)
+
+        def judged(step: int) -> float:
+            if step > until:
+                raise Killed
+            steps.append(step)
+            return judge(step)
+
+        log = train_on_pairs(
+            generator,
+            toy.pairs,
+            toy.latents,
+            toy.conditions,
+            toy.parameters(checkpoint_every=every),
+            checkpoint=tmp_path / "state.safetensors",
+            validate=judged,
+            judged_by=validation.identity,
+        )
+        return steps, validation.table(log)
+
+    with pytest.raises(Killed):
+        run(make(), 2, until=4)
+    steps, table = run(make(training=toy.parameters(checkpoint_every=every), **changes), every)
+    assert steps == list(range(every, 7, every))
+    assert list(table["step"]) == [0, *steps]
+
+
+def test_results_that_were_deleted_meanwhile_do_not_end_a_training(
+    toy: Toy, make: Callable[..., CheckpointValidation], caplog: pytest.LogCaptureFixture
+) -> None:
+    validation = make()
+    validation(toy.generator())
+    log = pd.DataFrame({"step": [1, 2, 3], "validation_reward": [np.nan, 1.0, 1.0]})
+    table = ValidationLog.validate(validation.table(log))
+    assert list(table["step"]) == [0]
+    assert not table["chosen"].any()
+    assert "Results of 2 judged checkpoints were deleted" in caplog.text
+    validation._record(0).unlink()
+    assert ValidationLog.validate(validation.table(log)).empty
+
+
 def test_only_the_first_process_judges(
     toy: Toy, make: Callable[..., CheckpointValidation], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -127,7 +127,8 @@ class ValidationParameters(Parameters):
     seed: int = Field(30, description="Base seed of the clips.")
     folder: str = Field(
         "data/06_models/validation",
-        description="Folder of the clips and answers of checkpoints, which are made once; it may be deleted.",
+        description="Folder of the clips and answers of checkpoints, which are made once; it may be deleted when "
+        "no training is under way.",
     )
     keep_judge: bool = Field(
         False, description="Keep the judge in memory between checkpoints, where it fits beside the training."

@@ -31,6 +31,7 @@ def train_policy_on_pairs(
     parameters: DpoTrainingParameters,
     *,
     make_validation: Callable[[Generator], Validate] | None = None,
+    judged_by: str = "",
     observe: Observe | None = None,
 ) -> tuple[Policy, pd.DataFrame]:
     """Train a policy on a table of pairs.
@@ -42,6 +43,7 @@ def train_policy_on_pairs(
         rewards: table with video_id and total; used by the losses and weights that need rewards.
         parameters: settings.
         make_validation: given the generator that is trained, returns what judges its weights at checkpoints.
+        judged_by: identity of what checkpoints are judged by.
         observe: takes the rows of the log as they come.
 
     Returns:
@@ -72,6 +74,7 @@ def train_policy_on_pairs(
         description=f"train on {len(training_pairs)} pairs",
         checkpoint=Path(parameters.checkpoints) / f"{identity}.safetensors" if parameters.checkpoints else None,
         validate=make_validation(generator) if make_validation is not None else None,
+        judged_by=judged_by,
         observe=observe,
     )
     objective = {

@@ -52,6 +52,7 @@ def train_on_pairs(
     description: str = "train",
     checkpoint: Path | None = None,
     validate: Validate | None = None,
+    judged_by: str = "",
     observe: Observe | None = None,
 ) -> pd.DataFrame:
     """Train the generator on the pairs.
@@ -70,6 +71,8 @@ def train_on_pairs(
             there goes on from it. It is deleted at the end. Processes on several machines need it on a shared disk.
         validate: called after every ``checkpoint_every`` steps and after the last, when the generator holds the
             weights to judge; the generator is left with the weights that got the highest reward, the first of equals.
+        judged_by: identity of what ``validate`` judges by and when. A training that was judged otherwise is another:
+            its rewards cannot be compared.
         observe: called by the main process with every row, those of before a stop included.
 
     Returns:
@@ -101,7 +104,7 @@ def train_on_pairs(
                 make_optimizer(weights, parameters),
                 AveragedWeights(weights, parameters.ema_decay) if parameters.ema_decay is not None else None,
             ),
-            identity=training_identity(generator, pairs, parameters),
+            identity=training_identity(generator, pairs, parameters, judged_by),
             description=description,
             checkpoint=checkpoint,
             validate=validate,
@@ -112,9 +115,9 @@ def train_on_pairs(
 
 
 def training_identity(
-    generator: Generator, pairs: Sequence[TrainingPair], parameters: PreferenceTrainingParameters
+    generator: Generator, pairs: Sequence[TrainingPair], parameters: PreferenceTrainingParameters, judged_by: str = ""
 ) -> str:
-    """Hash of what determines a training: the generator, the pairs whatever their order, and the settings."""
+    """Hash of what determines a training: generator, pairs whatever their order, settings, judging of checkpoints."""
     rewards = {pair.winner: pair.winner_reward for pair in pairs} | {pair.loser: pair.loser_reward for pair in pairs}
     return content_hash(
         "training",
@@ -122,6 +125,7 @@ def training_identity(
         parameters.model_dump_json(exclude={"checkpoint_every"}),
         *sorted(f"{pair.pair_id} {pair.prompt_id} {pair.winner} {pair.loser}" for pair in pairs),
         *(f"{name} {reward!r}" for name, reward in sorted(rewards.items()) if parameters.uses_rewards),
+        judged_by,
     )
 
 

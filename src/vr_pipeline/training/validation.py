@@ -124,18 +124,28 @@ class CheckpointValidation:
             interval of how far it is above the chosen one on the same prompts, see
             :func:`vr_pipeline.rewards.statistics.paired_gain`) and dim_<name>.
         """
-        rewards = log.get("validation_reward", pd.Series(dtype=float))
-        steps = [0, *log.loc[rewards.notna(), "step"].astype(int)] if len(rewards) else [0]
-        rows = [json.loads(self._record(step).read_text(encoding="utf-8")) for step in steps]
-        clips = [row.pop("rewards") for row in rows]
-        table = pd.DataFrame(rows).assign(chosen=False, gap_low=math.nan, gap_high=math.nan)
-        if len(table) > 1:
-            # The first of equals, as the training chose.
-            chosen = 1 + int(table["reward"].iloc[1:].argmax())
-            gaps = [_gap(one, clips[chosen]) if at != chosen else (math.nan, math.nan) for at, one in enumerate(clips)]
-            table = table.assign(
-                chosen=table.index == chosen, gap_low=[low for low, _ in gaps], gap_high=[high for _, high in gaps]
-            )
+        judged: dict[int, float] = {}
+        if "validation_reward" in log:
+            rows = log.dropna(subset="validation_reward")
+            judged = dict(zip(rows["step"].astype(int), rows["validation_reward"].astype(float), strict=True))
+        places = {step: self._record(step) for step in (0, *judged)}
+        there = [step for step, path in places.items() if path.is_file()]
+        if len(there) < len(places):
+            # A training of days must not end in an error for that.
+            logger.warning("Results of %d judged checkpoints were deleted meanwhile", len(places) - len(there))
+        if not there:
+            return no_validation()
+        records = {step: json.loads(places[step].read_text(encoding="utf-8")) for step in there}
+        # The first of equals, as the training chose.
+        best = max(judged, key=lambda step: judged[step], default=None)
+        clips = {step: record.pop("rewards") for step, record in records.items()}
+        unknown = (math.nan, math.nan)
+        gaps = [_gap(clips[step], clips[best]) if best in clips and step != best else unknown for step in records]
+        table = (
+            pd.DataFrame(list(records.values()))
+            .assign(chosen=[step == best for step in records])
+            .assign(gap_low=[low for low, _ in gaps], gap_high=[high for _, high in gaps])
+        )
         return table[[*COLUMNS, *(name for name in table.columns if name not in COLUMNS)]]
 
     def close(self) -> None:
@@ -246,19 +256,28 @@ class CheckpointValidation:
         assert self._generator is not None
         return self._generator.identity
 
-    def _identity(self, generator: Generator) -> str:
+    @property
+    def identity(self) -> str:
+        """Hash of all that decides what a checkpoint gets, and which steps are checkpoints."""
         from vr_pipeline.judges.loading import judge_identity
 
-        columns = ["prompt_id", "winner_video_id", "loser_video_id"]
         return content_hash(
-            "validated training, reward by reward",
-            generator.identity,
-            self._parameters.training.model_dump_json(),
+            "validation",
+            self._parameters.training.checkpoint_every,
             self._settings.model_dump_json(include={"splits", "num_prompts", "videos_per_prompt", "seed"}),
             judge_identity(self._judging.judge),
             self._checklist.hash,
             json.dumps(self._weights.to_json(), sort_keys=True),
             *sorted(self._prompts["prompt_id"]),
+        )
+
+    def _identity(self, generator: Generator) -> str:
+        columns = ["prompt_id", "winner_video_id", "loser_video_id"]
+        return content_hash(
+            "validated training",
+            generator.identity,
+            self._parameters.training.model_dump_json(),
+            self.identity,
             *sorted(" ".join(row) for row in self._pairs[columns].astype(str).itertuples(index=False)),
         )
 

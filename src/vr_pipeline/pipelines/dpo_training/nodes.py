@@ -76,7 +76,14 @@ def train_policy(
             observe=tell_row,
         )
     policy, log = train_policy_on_pairs(
-        preference_pairs, latents, prompt_conditions, rewards, parameters, make_validation=validation, observe=tell_row
+        preference_pairs,
+        latents,
+        prompt_conditions,
+        rewards,
+        parameters,
+        make_validation=validation,
+        judged_by=validation.identity if validation is not None else "",
+        observe=tell_row,
     )
     validated = validation.table(log) if validation is not None else no_validation()
     facts = training_facts(
