@@ -12,6 +12,7 @@ import pytest
 from toy_project import kedro, make_project
 from vr_pipeline.datasets.manifest import ManifestFolderDataset
 from vr_pipeline.runners.config import Execution, RayCluster
+from vr_pipeline.runners.ray_backend import pool_loop
 from vr_pipeline.work import WorkItem, WorkPlan, use_loop
 
 ray = pytest.importorskip("ray")
@@ -103,6 +104,29 @@ def listening(process) -> list[str]:
         return []
 
 
+def process_of_node(number: int) -> int:
+    return os.getpid()
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+def test_nodes_have_a_process_of_their_own_unless_told_otherwise(cluster, fresh):
+    from kedro.io import DataCatalog, MemoryDataset
+    from kedro.pipeline import Node
+    from kedro.runner.task import Task
+
+    from vr_pipeline.runners.config import RayRoute
+    from vr_pipeline.runners.ray_backend import RayNodes
+
+    catalog = DataCatalog({"a": MemoryDataset(1), **{name: MemoryDataset() for name in "bcd"}})
+    for name in "bcd":
+        task = Task(Node(process_of_node, "a", name, name=f"make_{name}"), catalog, is_async=False)
+        RayNodes(Execution()).run(task, RayRoute() if fresh else RayRoute(fresh_worker=False))
+    processes = {catalog.load(name) for name in "bcd"}
+    assert os.getpid() not in processes
+    # Ray may start a second one beside the first, but never a third while two wait.
+    assert len(processes) == 3 if fresh else len(processes) < 3
+
+
 def describe(context: int, batch) -> list[dict[str, object]]:
     return [{"key": item.key, "batch": [other.key for other in batch], "model": context} for item in batch]
 
@@ -112,8 +136,6 @@ def seven() -> int:
 
 
 def make_folder(folder: Path, make=describe, workers: int = 0) -> dict[str, bytes]:
-    from vr_pipeline.runners.ray_backend import pool_loop
-
     items = [WorkItem(f"item{n}", "1") for n in range(11)]
     store = ManifestFolderDataset(path=str(folder), format={"type": "json"})
     plan = WorkPlan(items, make, batch_size=2, description="things", setup=seven)
@@ -129,6 +151,19 @@ def make_folder(folder: Path, make=describe, workers: int = 0) -> dict[str, byte
 class TestPool:
     def test_workers_make_what_the_loop_makes(self, tmp_path):
         assert make_folder(tmp_path / "pool", workers=2) == make_folder(tmp_path / "loop")
+
+    def test_workers_are_new_for_every_plan_unless_told_otherwise(self, tmp_path):
+        def tells_its_process(context, batch):
+            return [{"process": os.getpid(), "model": context} for _ in batch]
+
+        for fresh, number in ((True, 2), (False, 1)):
+            loop, processes = pool_loop(Execution(workers=1, fresh_workers=fresh)), set()
+            for model in (lambda: 7, lambda: 8):
+                plan = WorkPlan([WorkItem("a", "1")], tells_its_process, setup=model)
+                [(_, [made])] = loop(plan, plan.batches())
+                assert made["model"] == model()
+                processes.add(made["process"])
+            assert len(processes) == number
 
     def test_a_worker_that_dies_is_replaced(self, tmp_path):
         marker = tmp_path / "died"

@@ -17,7 +17,7 @@ class InProcessRoute(Parameters):
 
 
 class RayRoute(Parameters):
-    """The node runs as one Ray task, in a fresh worker process if it uses GPUs."""
+    """The node runs as one Ray task."""
 
     backend: Literal["ray"] = "ray"
     num_cpus: float = Field(default=1.0, ge=0, description="CPU cores reserved for the node")
@@ -25,6 +25,11 @@ class RayRoute(Parameters):
     memory_gib: float = Field(default=0.0, ge=0, description="memory reserved for the node, GiB; 0 reserves none")
     resources: dict[str, float] = Field(default_factory=dict, description="custom Ray resources, name to amount")
     max_retries: int = Field(default=1, ge=0, description="how often a node is tried again when its worker dies")
+    fresh_worker: bool = Field(
+        default=True,
+        description="a new worker process for every node, whose memory, a GPU's too, returns when it ends; false saves "
+        "its start where memory is plenty",
+    )
 
 
 class TorchrunRoute(Parameters):
@@ -65,6 +70,11 @@ class Execution(Parameters):
     workers: int = Field(default=1, ge=1, description="worker processes, each with a model of its own; 1 is a loop")
     num_cpus: float = Field(default=1.0, gt=0, description="CPU cores of each worker")
     num_gpus: float = Field(default=0.0, ge=0, description="GPUs of each worker")
+    fresh_workers: bool = Field(
+        default=True,
+        description="new worker processes for every node; false keeps them from node to node, which saves their start "
+        "where memory is plenty",
+    )
 
 
 class RayCluster(Parameters):

@@ -154,8 +154,8 @@ class RayNodes:
             memory=route.memory_gib * _GIB or None,
             resources=route.resources or None,
             max_retries=route.max_retries,
-            # A worker that leaves after one node gives the GPU's memory back; others stay, and import nothing twice.
-            max_calls=1 if route.num_gpus else 0,
+            # A worker that leaves after one node gives its memory back, a GPU's too; zero lets it stay.
+            max_calls=1 if route.fresh_worker else 0,
         )(_execute_on_worker)
         pending = remote.remote(pack(task), self._execution)
         try:
@@ -182,22 +182,29 @@ def _execute_on_worker(shipment: Any, execution: Execution) -> Any:
 class _Worker:
     """One process of the pool with a context of its own.
 
-    The plan's functions are fetched with the first batch and not at the start, where Ray takes errors for a death.
+    A plan's functions are fetched with its first batch and not at the start, where Ray takes errors for a death.
     """
 
-    def __init__(self, plan: list[Any]) -> None:
+    def __init__(self) -> None:
         prepare_environment()
-        self._plan = plan
+        self._plan: Any = None
         self._make_batch: Callable[[Any, Batch], Sequence[Any]] | None = None
         self._context: Any = None
 
-    def make(self, batch: Batch) -> Sequence[Any]:
+    def make(self, plan: list[Any], batch: Batch) -> Sequence[Any]:
+        """Make a batch of the plan whose functions the reference in the list is of."""
         import ray
 
-        if self._make_batch is None:
-            setup, make_batch = ray.get(self._plan[0])
-            self._context, self._make_batch = setup(), make_batch
+        if self._make_batch is None or plan[0] != self._plan:
+            # The model of the last plan, if there is one, has to go before the next is loaded.
+            self.forget()
+            setup, make_batch = ray.get(plan[0])
+            self._context, self._make_batch, self._plan = setup(), make_batch, plan[0]
         return self._make_batch(self._context, batch)
+
+    def forget(self) -> None:
+        """Free what a plan has loaded."""
+        self._plan = self._make_batch = self._context = None
 
 
 def pool_loop(execution: Execution) -> WorkLoop:
@@ -205,6 +212,7 @@ def pool_loop(execution: Execution) -> WorkLoop:
 
     A worker that dies is replaced and its batches are made again; an error of the work itself stops the run.
     """
+    idle: list[Any] = []
 
     def loop(plan: WorkPlan, batches: Sequence[Batch]) -> Iterator[tuple[Batch, Sequence[Any]]]:
         import ray
@@ -215,7 +223,7 @@ def pool_loop(execution: Execution) -> WorkLoop:
         functions = ray.put((plan.setup, plan.make_batch))
 
         def start() -> Any:
-            return worker_class.remote([functions])
+            return idle.pop() if idle else worker_class.remote()
 
         waiting = deque(batches)
         workers = [start() for _ in range(min(execution.workers, len(batches)))]
@@ -226,7 +234,7 @@ def pool_loop(execution: Execution) -> WorkLoop:
             # One batch is made while the next one already lies with the worker.
             while waiting and sum(owner == number for owner, _ in running.values()) < _BATCHES_AHEAD:
                 batch = waiting.popleft()
-                running[workers[number].make.remote(list(batch))] = (number, batch)
+                running[workers[number].make.remote([functions], list(batch))] = (number, batch)
 
         try:
             # In turns, so that a short plan is shared out evenly.
@@ -234,7 +242,7 @@ def pool_loop(execution: Execution) -> WorkLoop:
                 for number, worker in enumerate(workers):
                     if waiting:
                         batch = waiting.popleft()
-                        running[worker.make.remote(list(batch))] = (number, batch)
+                        running[worker.make.remote([functions], list(batch))] = (number, batch)
             while running:
                 [finished], _ = ray.wait(list(running), num_returns=1)
                 if finished not in running:
@@ -257,6 +265,11 @@ def pool_loop(execution: Execution) -> WorkLoop:
                 else:
                     feed(number)
                     yield batch, contents
+            if not execution.fresh_workers:
+                for worker in workers:
+                    worker.forget.remote()
+                idle.extend(workers)
+                workers.clear()
         finally:
             for worker in workers:
                 ray.kill(worker)
