@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import sys
 from pathlib import Path
 
@@ -59,30 +60,30 @@ def test_a_node_whose_worker_is_killed_is_run_again_from_where_it_was(tmp_path, 
     assert files == reference
 
 
-def test_an_error_in_a_worker_reads_as_one_here(tmp_path, cluster):
+def test_errors_in_other_processes_read_as_errors_here_and_mlflow_has_them(tmp_path, cluster):
     make_project(tmp_path)
-    (tmp_path / "conf" / "local" / "mlflow.yml").write_text("enabled: false\n")
     settings = f"execution: {{workers: 2}}\nroutes: {{train: {{backend: ray}}}}\nray: {{address: '{cluster}'}}\n"
     (tmp_path / "conf" / "local" / "runner.yml").write_text(settings)
-    done = kedro(tmp_path, "run", "--params=toy.trouble=table")
-    assert done.returncode == 1
-    assert "column 'step': field_uniqueness fails 2 time(s), for instance 1, 1 (row 2, 3)" in done.stderr
-    assert "--from-nodes=train_policy" in done.stderr
+    # In two processes both are at fault, or wait for each other: all end at once.
+    launched = "--runner-params=routes.train.backend=torchrun,routes.train.processes=2"
+    for place in ([], [launched]):
+        done = kedro(tmp_path, "run", "--params=toy.trouble=table", *place)
+        assert done.returncode == 1
+        assert "column 'step': field_uniqueness fails 2 time(s), for instance 1, 1 (row 2, 3)" in done.stderr
+        assert "--from-nodes=train_policy" in done.stderr
     lacking = f"--runner-params=routes.train.num_gpus=1000,ray.address={cluster}"
     done = kedro(tmp_path, "run", lacking)
     assert done.returncode == 1
     assert "1000 GPU are asked for and the cluster has 0" in done.stderr
 
-
-def test_an_error_in_one_of_several_processes_ends_all_and_reads_as_one_here(tmp_path):
-    make_project(tmp_path)
-    (tmp_path / "conf" / "local" / "mlflow.yml").write_text("enabled: false\n")
-    settings = "routes: {train: {backend: torchrun, processes: 2}}\n"
-    (tmp_path / "conf" / "local" / "runner.yml").write_text(settings)
-    done = kedro(tmp_path, "run", "--params=toy.trouble=table")
-    assert done.returncode == 1
-    assert "column 'step': field_uniqueness fails 2 time(s), for instance 1, 1 (row 2, 3)" in done.stderr
-    assert "--from-nodes=train_policy" in done.stderr
+    # One run of MLflow for each, and none of the workers' own.
+    with sqlite3.connect(tmp_path / "mlflow.db") as connection:
+        assert connection.execute("select status from runs").fetchall() == [("FAILED",)] * 3
+        errors = [value for (value,) in connection.execute("select value from tags where key = 'error'")]
+        times = connection.execute("select count(*) from metrics where key = 'seconds.make_clips'").fetchone()
+    assert sum("field_uniqueness" in error for error in errors) == 2
+    assert sum("1000 GPU" in error for error in errors) == 1
+    assert times == (2,)
 
 
 def test_a_ray_that_is_started_here_listens_to_this_machine_only(cluster):
