@@ -147,6 +147,24 @@ def test_ask(catalog: Catalog, files: Path) -> None:
     assert "no file has this name" in missing.stderr
 
 
+def test_public_question_lists_with_their_weights(catalog: Catalog, files: Path, tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("".join(f"is it {number} ?\n" for number in range(29)), encoding="utf-8")
+    values = np.linspace(0.1, 2.0, 29)
+    (tmp_path / "list.json").write_text(json.dumps(values.tolist()), encoding="utf-8")
+    options = ["-p", "a cat", "--checklist", tmp_path / "list.txt", "--json"]
+    weighed = invoke(command_line.score, files / "a.mp4", *options, "--weights", tmp_path / "list.json")
+    assert weighed.exit_code == 0, weighed.output
+    document = json.loads(weighed.stdout)["files"][0]
+    said = np.where(np.array(list(document["p_yes"].values())) > 0.5, 1, -1)
+    assert document["total"] == pytest.approx(float(said @ values))
+    equal = json.loads(invoke(command_line.score, files / "a.mp4", *options).stdout)
+    assert any("every question counts the same" in note for note in equal["notes"])
+    (tmp_path / "list.json").write_text("[1, 2]", encoding="utf-8")
+    short = invoke(command_line.score, files / "a.mp4", *options, "--weights", tmp_path / "list.json")
+    assert short.exit_code == 1
+    assert "2 weights, the question list needs 29" in short.stderr
+
+
 @pytest.fixture(scope="module")
 def odd(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("odd")

@@ -11,9 +11,9 @@ from vr_pipeline.errors import InputError
 
 
 def load_checklist(path: str | Path) -> Checklist:
-    """Reads a checklist file.
+    """Reads a checklist file: YAML, or one of the public VisionReward question lists (``.txt``).
 
-    The format, every level a list in the order of asking::
+    The format of YAML, every level a list in the order of asking::
 
         name: my checklist
         modality: video            # or image
@@ -31,11 +31,15 @@ def load_checklist(path: str | Path) -> Checklist:
 
     Raises:
         InputError: the file is missing, is no YAML, lacks a key, or breaks a rule of
-            :func:`vr_pipeline.checklist.schema.build_checklist`.
+            :func:`vr_pipeline.checklist.schema.build_checklist`; or is no public list.
     """
     import yaml
 
     path = Path(path)
+    if path.suffix.lower() == ".txt":
+        from vr_pipeline.checklist.visionreward import read_visionreward
+
+        return read_visionreward(path)[0]
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:

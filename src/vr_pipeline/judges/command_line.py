@@ -37,9 +37,17 @@ def _reward_options(command: _Command) -> _Command:
     existing = click.Path(exists=True, dir_okay=False, path_type=Path)
     for option in (
         click.option(
-            "--weights", "weights_path", type=existing, help="Reward weights (JSON) instead of the catalog's."
+            "--weights",
+            "weights_path",
+            type=existing,
+            help="Reward weights (JSON) instead of the catalog's; VisionReward's with its question list.",
         ),
-        click.option("--checklist", "checklist_path", type=existing, help="Checklist (YAML) instead of the catalog's."),
+        click.option(
+            "--checklist",
+            "checklist_path",
+            type=existing,
+            help="Checklist (YAML, or VisionReward's .txt) instead of the catalog's.",
+        ),
         click.option("--top", default=5, show_default=True, type=click.IntRange(0), help="Questions to show."),
     ):
         command = option(command)
@@ -229,6 +237,7 @@ class _Tools(NamedTuple):
 
 def _tools(env: str, checklist_path: Path | None, weights_path: Path | None) -> _Tools:
     from vr_pipeline.checklist import load_checklist
+    from vr_pipeline.checklist.visionreward import read_visionreward
     from vr_pipeline.judges.alignment import load_alignment
     from vr_pipeline.judges.scoring import check_weights, equal_weights
     from vr_pipeline.rewards.linear import RewardWeights
@@ -237,7 +246,11 @@ def _tools(env: str, checklist_path: Path | None, weights_path: Path | None) -> 
     parameters = _parameters(context)
     judge, notes = _judge(parameters)
     checklist = load_checklist(checklist_path) if checklist_path else context.catalog.load("checklist")
-    if weights_path is not None:
+    if weights_path is not None and checklist_path is not None and checklist_path.suffix.lower() == ".txt":
+        public = read_visionreward(checklist_path, weights_path)[1]
+        assert public is not None
+        weights = public
+    elif weights_path is not None:
         weights = RewardWeights.from_json(json.loads(weights_path.read_text(encoding="utf-8")))
     elif checklist_path is None and context.catalog.exists("reward_weights"):
         weights = RewardWeights.from_json(context.catalog.load("reward_weights"))
