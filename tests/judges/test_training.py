@@ -14,7 +14,7 @@ from kedro.io import DatasetError
 from vr_pipeline.checklist import Checklist, checklist_from_mapping
 from vr_pipeline.datasets.judge import JudgeFolderDataset
 from vr_pipeline.errors import InputError
-from vr_pipeline.judges import load_judge
+from vr_pipeline.judges import load_judge, training
 from vr_pipeline.judges.annotations import annotations_from_grades, collect_examples
 from vr_pipeline.judges.config import JudgeTrainingParameters
 from vr_pipeline.judges.plots import judge_report_figure
@@ -122,8 +122,6 @@ def test_a_judge_learns_and_is_the_same_from_its_folder(
 def test_same_weights_twice_and_after_an_interruption(
     checklist: Checklist, examples: list[JudgeExample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from vr_pipeline.judges import training
-
     options = parameters(steps=50, questions_per_clip=1, matrix_learning_rate=0.02, average_decay=0.9)
 
     def weights(trained: Any) -> dict[str, np.ndarray]:
@@ -203,6 +201,29 @@ def test_balance_makes_yes_and_no_weigh_the_same() -> None:
     weights = balance_weights(made, ["a", "b"])
     assert 2 * weights["a", True] == pytest.approx(8 * weights["a", False])
     assert weights["b", True] == 1.0
+
+
+def test_drawn_questions_are_about_balanced() -> None:
+    random = np.random.default_rng(0)
+    shares = random.uniform(0.05, 0.95, 64)
+    names = [f"q{number}" for number in range(64)]
+    made = [
+        JudgeExample(str(number), np.zeros((1, 1, 1, 3), np.uint8), "", dict(zip(names, drawn, strict=True)))
+        for number, drawn in enumerate((random.random((2000, 64)) < shares).tolist())
+    ]
+    run = object.__new__(training._Run)
+    run.question_ids, run.parameters = names, parameters(questions_per_clip=4)
+    run.balance = balance_weights(made, names)
+    labels: dict[str, list[bool]] = {name: [] for name in names}
+    for example in made:
+        drawn = run._questions(example, random)
+        assert len(drawn) == 4
+        for name in drawn:
+            labels[name].append(example.labels[name])
+    assert np.abs(shares - 0.5).mean() > 0.2
+    assert np.mean([abs(np.mean(of_one) - 0.5) for of_one in labels.values()]) < 0.06
+    # Every question keeps its turn.
+    assert min(map(len, labels.values())) > 2000 * 4 / 64 / 2
 
 
 def test_question_report_by_hand() -> None:

@@ -185,8 +185,9 @@ class JudgeTrainingParameters(Parameters):
         None,
         ge=1,
         description=(
-            "Questions drawn for a clip at each pass, rarer answers likelier, so that each question gets yes "
-            "and no equally often. Null asks all and weighs their losses to the same effect."
+            "Questions drawn for a clip at each pass, rarer answers likelier, so that each question gets yes and no "
+            "about equally often: nearly so with a few of many questions, less so with a large part of them. Null "
+            "asks all and weighs their losses to exactly that effect."
         ),
     )
     learning_rate: float = Field(4e-6, gt=0, description="Peak learning rate of AdamW.")
