@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from typing import Any
@@ -23,18 +24,45 @@ hypothesis.settings.load_profile("any_machine")
 absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 
-SHARE_RUNS = {"test_backends.py", "test_faults.py", "test_mpo_dpo.py", "test_notebooks.py", "test_pictures.py"}
-"""Files in end_to_end whose tests look at the same runs of the whole pipeline."""
+# Processes that test side by side share the cores; more threads than cores make each other wait.
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
+    cores = (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores)))
+
+
+LONGEST_FIRST = (
+    *("end_to_end/test_dvc.py", "end_to_end/test_faults.py", "end_to_end/test_mpo_dpo.py"),
+    *("end_to_end/test_backends.py", "end_to_end/test_real_models.py", "end_to_end/test_tutorial.py"),
+    *("end_to_end/test_pictures.py", "end_to_end/test_notebooks.py", "end_to_end/test_bad_input.py"),
+    *("training/", "judges/", "hooks/", "runners/", "browser/", "lineage/"),
+)
+"""Files and folders of tests with which processes begin, so that none is left alone with long tests in the end.
+
+Of the first two files one makes its own runs, and one makes the run that all others compare with.
+"""
+EACH_ALONE = {"test_backends.py", "test_real_models.py", "test_bad_input.py"}
+"""Files of long tests that have nothing in common but runs that all processes share."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Begin with the longest tests, when tests run in several processes."""
+
+    def place(item: pytest.Item) -> int:
+        found = (number for number, name in enumerate(LONGEST_FIRST) if f"tests/{name}" in item.nodeid)
+        return next(found, len(LONGEST_FIRST))
+
+    if hasattr(config, "workerinput"):
+        items.sort(key=place)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Keep together, when tests run in several processes, what shares expensive fixtures: a file, or several."""
+    """Keep the tests of a file together, when tests run in several processes: they share what is expensive."""
     from xdist.scheduler import LoadScopeScheduling
 
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.partition("::")[0]
-            return "shared runs" if file.rpartition("/")[2] in SHARE_RUNS else file
+            return nodeid if file.rpartition("/")[2] in EACH_ALONE else file
 
     return ByFile(config, log)

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = ("conf", "pyproject.toml", "checklists", "data/01_raw", "data/06_models/micro_world")
 SMALL = (
+    "prompt_filtering.diversity.count=24,prompt_filtering.split.validation_fraction=0.15,"
     "video_generation.videos_per_prompt=8,video_generation.generator.batch_size=32,"
-    "dpo_training.generator.batch_size=32,evaluation.generator.batch_size=32,"
+    "dpo_training.generator.batch_size=16,dpo_training.validation.videos_per_prompt=2,"
     "dpo_training.training.steps=6,dpo_training.training.batch_size=4,dpo_training.training.checkpoint_every=2,"
-    "evaluation.videos_per_prompt=2,weight_regression.bootstrap_samples=20"
+    "evaluation.generator.batch_size=16,evaluation.videos_per_prompt=2,evaluation.report.num_prompts=2,"
+    "weight_regression.bootstrap_samples=20"
 )
 
 
@@ -59,23 +64,39 @@ def data_files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in found}
 
 
+def run_once(
+    factory: pytest.TempPathFactory, name: str, run: Callable[[Path], subprocess.CompletedProcess[str]]
+) -> tuple[Path, str]:
+    """A run in a project of its own, by the first process of the tests that asks; the others wait and get it too.
+
+    Args:
+        factory: knows the folder of this session of tests.
+        name: of the run.
+        run: runs something in a folder.
+
+    Returns:
+        the project's folder, which tests read and do not change, and what the run printed.
+    """
+    base = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+    told = base / f"{name}.json"
+    with FileLock(base / f"{name}.lock"):
+        if not told.exists():
+            result = run(copy_project(base / name))
+            told.write_text(json.dumps([result.returncode, result.stdout + result.stderr]))
+    code, output = json.loads(told.read_text())
+    assert code == 0, output[-6000:]
+    return base / name, output
+
+
 @pytest.fixture(scope="session")
 def demo_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """One run with the shipped settings: its folder and what it printed."""
-    folder = copy_project(tmp_path_factory.mktemp("demo"))
-    result = kedro(folder, "run", "--pipeline=mpo_dpo")
-    output = result.stdout + result.stderr
-    assert result.returncode == 0, output[-6000:]
-    return folder, output
+    return run_once(tmp_path_factory, "demo", lambda folder: kedro(folder, "run", "--pipeline=mpo_dpo"))
 
 
 @pytest.fixture(scope="session")
-def small_runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Two runs of a smaller configuration, each from a clean tree."""
-    folders = []
-    for number in range(2):
-        folder = copy_project(tmp_path_factory.mktemp(f"small{number}"))
-        result = run_small(folder)
-        assert result.returncode == 0, (result.stdout + result.stderr)[-6000:]
-        folders.append(folder)
-    return folders
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of one undisturbed run of a smaller configuration."""
+    return run_once(tmp_path_factory, "small", run_small)[0]

@@ -1,13 +1,16 @@
 """The whole method under DVC, on a small configuration in a fresh clone: what runs, what does not, what is the same.
 
-One clone is made by ``dvc repro`` and repeated by force; another is made by one plain ``kedro run``.
+One clone is made by ``dvc repro`` and repeated by force; another gets what one plain ``kedro run`` has made.
 """
 
 from __future__ import annotations
 
+import csv
 import json
+import math
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -96,12 +99,11 @@ def reproduced(repository: Path) -> tuple[Path, str]:
 
 
 @pytest.fixture(scope="session")
-def plain(repository: Path) -> Path:
-    """A fresh clone after one plain ``kedro run``."""
+def plain(repository: Path, small_run: Path) -> Path:
+    """A fresh clone with everything that one plain ``kedro run`` of the same settings has made."""
     folder = repository.with_name("plain")
     git(repository, "clone", "-q", str(repository), str(folder))
-    record_nothing(folder)
-    run(folder, "kedro", "run", "--env=base", "--pipeline=mpo_dpo")
+    shutil.copytree(small_run / "data", folder / "data", dirs_exist_ok=True)
     return folder
 
 
@@ -162,33 +164,137 @@ def test_changes_concern_their_stage_and_what_follows(reproduced: tuple[Path, st
     assert changed_stages(folder) == set()
 
 
-def test_one_parameter_reruns_its_stage_and_what_follows(reproduced: tuple[Path, str]) -> None:
-    """As an experiment, which leaves the clone as it was."""
+@pytest.fixture(scope="session")
+def committed(reproduced: tuple[Path, str]) -> Path:
+    """The clone after ``dvc repro``, its results committed, as experiments want it."""
     folder = reproduced[0]
     git(folder, "add", "--all")
     git(folder, "commit", "-qm", "results")
-    before = hashes(folder)
-    change = "conf/base/parameters/dpo_training.yml:dpo_training.training.beta=3.0"
-    output = run(folder, "dvc", "exp", "run", "--name", "beta", "--set-param", change)
-    assert re.findall(r"Running stage '(\w+)'", output) == ["dpo_training", "evaluation"]
-    after = hashes(folder)
-    assert {path for path in before if before[path] != after[path]} >= {
-        "data/06_models/policy_mpo",
-        "data/08_reporting/evaluation_metrics.json",
+    return folder
+
+
+BETA = "conf/base/parameters/dpo_training.yml:dpo_training.training.beta"
+MARGIN = "conf/base/parameters/pair_selection.yml:pair_selection.mpo.min_margin"
+
+
+def experiments(folder: Path) -> list[dict[str, str]]:
+    """The rows of ``dvc exp show``."""
+    printed = run(folder, "dvc", "exp", "show", "--csv")
+    return list(csv.DictReader(printed[printed.index("Experiment,") :].splitlines()))
+
+
+@pytest.fixture(scope="session")
+def sweep(committed: Path) -> tuple[dict[tuple[float, float], str], dict[str, list[str]]]:
+    """A grid over beta and margin run by a queue: names by (beta, margin), and the stages that ran by name.
+
+    Of the four experiments one is taken out of the queue, to save its time.
+    """
+    before = (committed / "dvc.lock").read_bytes()
+    run(committed, "dvc", "exp", "run", "--queue", "-S", f"{BETA}=3.0,30.0", "-S", f"{MARGIN}=0.0,0.05")
+    queued = {
+        (float(row["dpo_training.training.beta"]), float(row["pair_selection.mpo.min_margin"])): row["Experiment"]
+        for row in experiments(committed)
+        if row["State"] == "Queued"
     }
-    assert before["data/03_primary/videos"] == after["data/03_primary/videos"]
-    shown = run(folder, "dvc", "exp", "show", "--csv")
-    assert "policies.mpo.judge.total.mean" in shown
-    assert "beta" in run(folder, "dvc", "params", "diff", "HEAD", "beta")
-    assert "evaluation_metrics.json" in run(folder, "dvc", "metrics", "diff", "HEAD", "beta")
-    pages = folder / "plots"
-    run(folder, "dvc", "plots", "diff", "HEAD", "beta", "--out", str(pages))
-    page = (pages / "index.html").read_text()
-    assert "training_curves_mpo.csv" in page
-    assert '"field": "step"' in page
-    git(folder, "checkout", "-q", "--", ".")
-    run(folder, "dvc", "checkout", "--force")
-    assert hashes(folder) == before
+    assert set(queued) == {(3.0, 0.0), (3.0, 0.05), (30.0, 0.0), (30.0, 0.05)}
+    run(committed, "dvc", "queue", "remove", queued.pop((30.0, 0.05)))
+    output = run(committed, "dvc", "exp", "run", "--run-all")
+    parts = re.split(r"Reproducing experiment '([\w-]+)'", output)[1:]
+    ran = {name: re.findall(r"Running stage '(\w+)'", text) for name, text in zip(parts[::2], parts[1::2], strict=True)}
+    assert (committed / "dvc.lock").read_bytes() == before, "the project itself is as it was"
+    assert git(committed, "status", "--porcelain") == ""
+    return queued, ran
+
+
+def test_a_sweep_runs_what_its_parameters_change_and_what_follows(
+    committed: Path, sweep: tuple[dict[tuple[float, float], str], dict[str, list[str]]]
+) -> None:
+    names, ran = sweep
+    assert ran[names[3.0, 0.0]] == ["dpo_training", "evaluation"]
+    assert ran[names[3.0, 0.05]] == ["pair_selection", "dpo_training", "evaluation"]
+    assert ran[names[30.0, 0.0]] == [], "these are the settings of the project"
+    rows = {row["Experiment"]: row for row in experiments(committed)}
+    assert {rows[name]["State"] for name in names.values()} == {"Success"}
+    rewards = {pair: float(rows[name]["policies.mpo.judge.total.mean"]) for pair, name in names.items()}
+    assert rewards[30.0, 0.0] == float(rows["workspace"]["policies.mpo.judge.total.mean"])
+
+
+def test_experiments_are_compared_by_their_parameters_metrics_and_curves(
+    committed: Path, sweep: tuple[dict[tuple[float, float], str], dict[str, list[str]]], tmp_path: Path
+) -> None:
+    """On the plot page: the values of each curve, for each side and strategy, are numbers over the steps."""
+    one, other = sweep[0][3.0, 0.0], sweep[0][3.0, 0.05]
+    changed = json.loads(run(committed, "dvc", "params", "diff", one, other, "--json").splitlines()[-1])
+    file, key = MARGIN.split(":")
+    assert changed == {file: {key: {"old": 0.0, "new": 0.05, "diff": 0.05}}}
+    moved = json.loads(run(committed, "dvc", "metrics", "diff", "HEAD", one, "--json").splitlines()[-1])
+    assert list(moved) == ["data/08_reporting/evaluation_metrics.json"]
+    run(committed, "dvc", "plots", "diff", "HEAD", one, "--out", str(tmp_path))
+    page = (tmp_path / "index.html").read_text()
+    drawn = dict(re.findall(r'<div id = "(\w+)">.*?var spec = (\{.*?\});\s*vegaEmbed', page, flags=re.DOTALL))
+    assert list(drawn) == ["validation_reward", "loss", "implicit_accuracy", "gradient_norm"]
+    for name, text in drawn.items():
+        spec = json.loads(text)
+        assert (spec["encoding"]["x"]["field"], spec["encoding"]["x"]["type"]) == ("step", "quantitative")
+        curves: dict[tuple[str, str], list[float]] = {}
+        for point in spec["data"]["values"]:
+            # A blank would be drawn as 0.
+            curves.setdefault((point["rev"], point["filename"]), []).append(float(point[name]))
+        assert {side for side, _ in curves} == {"HEAD", one}
+        assert {file for _, file in curves} == {"training_curves_dpo.csv", "training_curves_mpo.csv"}
+        assert min(sum(map(math.isfinite, values)) for values in curves.values()) >= 3
+    assert (tmp_path / "static" / f"{one}_data_08_reporting_rewards_by_dimension.png").is_file()
+
+
+def test_runs_of_experiments_are_kept_and_say_what_they_came_from(
+    committed: Path, sweep: tuple[dict[tuple[float, float], str], dict[str, list[str]]]
+) -> None:
+    """In folders of their own, which are gone: their runs lie with those of the project."""
+    one, other = sweep[0][3.0, 0.0], sweep[0][3.0, 0.05]
+    compared = run(committed, "kedro", "lineage", "diff", one, other)
+    assert "  pair_selection.mpo.min_margin: 0 -> 0.05  (+0.05)" in compared
+    assert "beta" not in compared
+    assert "  preference_pairs_mpo: " in compared
+    code = (
+        "import json; from mlflow import MlflowClient\n"
+        "client = MlflowClient('sqlite:///mlflow.db', 'sqlite:///mlflow.db')\n"
+        "runs = client.search_runs([e.experiment_id for e in client.search_experiments()])\n"
+        "tags = [{**r.data.tags, 'id': r.info.run_id} for r in runs if 'dvc.experiment' in r.data.tags]\n"
+        "print(json.dumps([tags, client.get_registered_model('policy_mpo').aliases]))"
+    )
+    tags, aliases = json.loads(run(committed, sys.executable, "-c", code).splitlines()[-1])
+    made = {
+        name: sorted(tag["kedro.pipelines"] for tag in tags if tag["dvc.experiment"] == name) for name in (one, other)
+    }
+    assert made == {one: ["dpo_training", "evaluation"], other: ["dpo_training", "evaluation", "pair_selection"]}
+    assert {tag["git.dirty"] for tag in tags} == {"true"}
+    assert {tag["git.commit"] for tag in tags} == {git(committed, "rev-parse", "HEAD")}
+    assert aliases["best"]
+    # A stage of an experiment, whose folder is gone, again: its code and parameters, data from DVC's cache.
+    [pairs] = [tag["id"] for tag in tags if tag["kedro.pipelines"] == "pair_selection"]
+    again = run(committed, "kedro", "lineage", "reproduce", pairs)
+    assert "Applied the changes that were not committed: conf/base/parameters/pair_selection.yml" in again
+    assert "Reproduced: every hash of 1 stage(s) is equal." in again
+
+
+def test_an_experiment_in_a_folder_of_its_own(committed: Path) -> None:
+    """Its change stays out of the project until it is applied."""
+    title = "conf/base/parameters/evaluation.yml:evaluation.report.title=A-new-title"
+    output = run(committed, "dvc", "exp", "run", "--temp", "--name", "titled", "-S", title)
+    assert re.findall(r"Running stage '(\w+)'", output) == ["evaluation"]
+    report = committed / "data/08_reporting/evaluation_report.html"
+    assert git(committed, "status", "--porcelain") == ""
+    assert "A-new-title" not in report.read_text()
+    before = hashes(committed)
+    run(committed, "dvc", "exp", "apply", "titled")
+    assert "A-new-title" in report.read_text()
+    assert "Running stage" not in run(committed, "dvc", "repro")
+    after = hashes(committed)
+    assert {path for path in before if before[path] != after[path]} == {"data/08_reporting/evaluation_report.html"}
+    git(committed, "checkout", "-q", "--", ".")
+    run(committed, "dvc", "checkout", "--force")
+    assert hashes(committed) == before
+    assert changed_stages(committed) == set()
 
 
 def test_by_force_everything_comes_out_the_same(reproduced: tuple[Path, str]) -> None:
