@@ -15,6 +15,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import pytest
 import torch
@@ -207,6 +208,54 @@ def test_messages_of_the_troubleshooting_page_are_those_of_the_program():
     messages = re.findall(r"^### `(.*)`$", (DOCS / "troubleshooting.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert len(messages) > 15
     assert [message for message in messages if message not in joined] == []
+
+
+def commands_in(text: str) -> list[list[str]]:
+    """Commands of kedro in blocks of code and between backticks, as words; comments and what follows a pipe are cut."""
+    blocks = re.findall(r"^```(?:sh|console|text)?\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    lines = [line for content in blocks for line in content.replace("\\\n", " ").splitlines()]
+    outside = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    lines += re.findall(r"`((?:\.venv/bin/)?kedro [^`]+)`", outside)
+    found = []
+    for line in lines:
+        command = re.match(r"\s*(?:\$ )?(?:\.venv/bin/)?kedro (\S.*)", line)
+        if command is not None:
+            found.append(re.split(r" (?:#|\||&&|>) ?| {3,}", command[1])[0].split())
+    return found
+
+
+def test_every_command_of_the_documentation_exists_with_its_options(reference):
+    from vr_pipeline.cli import cli
+    from vr_pipeline.pipeline_registry import register_pipelines
+
+    pipelines, checked = set(register_pipelines()), 0
+    settings = {
+        f"{block}.{entry.name}"
+        for block, model in reference.parameter_models().items()
+        for entry in reference.parameters_of(model)
+    }
+    pages = [*DOCS.glob("*.md"), *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"))]
+    for page in pages:
+        for words in commands_in(page.read_text(encoding="utf-8")):
+            command: click.Command = cli
+            rest = list(words)
+            while isinstance(command, click.Group) and rest and rest[0] in command.commands:
+                command = command.commands[rest.pop(0)]
+            if command is cli:  # of Kedro or one of its plugins
+                assert words[0].rstrip(".,") in {"viz", "registry", "catalog", "jupyter", "--help"}, words
+                continue
+            known = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+            for option in (word.partition("=")[0] for word in rest if word.startswith("-") and word != "-"):
+                assert option in {*known, "--help"} or isinstance(command, click.Group), f"{page.name}: {words}"
+            for option, _, value in (word.partition("=") for word in rest):
+                if option == "--pipeline" and value.islower():
+                    assert value in pipelines, f"{page.name}: {words}"
+                if option == "--params" and "..." not in value:
+                    names = {name.partition("=")[0] for name in re.split(r",(?=[a-z_]+\.)", value)}
+                    # The page of the demo shows what a typo gives.
+                    assert names <= settings | {"dpo_training.training.betta"}, f"{page.name}: {words}"
+            checked += 1
+    assert checked > 60, checked
 
 
 def test_relative_links_of_files_outside_the_site_exist():
