@@ -34,12 +34,14 @@ def _on_this_machine() -> Iterator[None]:
     """Keep a Ray that is started here to the loopback interface; on Linux its servers would listen on all of them.
 
     Whoever reaches them could run code. Ray has a switch for it, named after the systems where it is the default; it is
-    read when Ray is imported, by this process and by those that Ray starts.
+    read when Ray is imported, by this process and by those that Ray starts. Other users of this machine are kept out by
+    the token that Ray makes, of which it need not speak each time.
     """
     before = os.environ.get(_RAY_ON_ALL_INTERFACES)
     os.environ[_RAY_ON_ALL_INTERFACES] = "0"
     from ray._private import ray_constants
 
+    logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
     # It may have been imported before.
     known, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
     try:
