@@ -171,8 +171,8 @@ def reproduce(what: str, folder: Path | None, keep: bool, stop_early: bool, env:
         if same and not keep:
             for made in [place, *place.parent.glob(f"{place.name}-*")]:
                 git(project, "worktree", "remove", "--force", str(made))
-            if folder is None:
-                shutil.rmtree(place.parent, ignore_errors=True)
+        if folder is None and (not place.exists() or (same and not keep)):
+            shutil.rmtree(place.parent, ignore_errors=True)
         elif place.exists():
             click.echo(f"Kept for a look: {place} (git worktree remove --force {place})", err=True)
     if not same:

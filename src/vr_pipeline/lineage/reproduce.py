@@ -254,12 +254,18 @@ class Worktree:
                 self.tell(f"Set parameters as the run had them: {block}")
 
     def _share_cache(self) -> None:
-        """Use the project's cache and the remotes that only this machine knows."""
+        """Use the project's cache and remotes as they are now: the commit may have known others, or none.
+
+        In the project's settings folders may be named from where those stand; here they are whole.
+        """
+        from dvc.config import Config
+
         cache = self._dvc("cache", "dir", folder=self.project).stdout.strip()
-        personal = self.project / ".dvc" / "config.local"
-        if personal.is_file():
-            (self.folder / ".dvc" / "config.local").write_bytes(personal.read_bytes())
-        self._dvc("cache", "dir", "--local", str((self.project / cache).resolve()))
+        settings = Config(str(self.project / ".dvc"))
+        with Config(str(self.folder / ".dvc")).edit("local") as own:
+            own["cache"] = {**settings["cache"], "dir": str((self.project / cache).resolve())}
+            own["remote"] = {name: dict(remote) for name, remote in settings["remote"].items()}
+            own["core"] = {key: value for key, value in settings["core"].items() if key == "remote"}
 
     def _derive_stages(self) -> None:
         done = self._run([sys.executable, "-m", "kedro", "lineage", "sync", f"--env={self.environment}"])
