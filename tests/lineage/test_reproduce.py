@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -101,9 +102,35 @@ def test_a_planted_change_is_found_at_its_stage(project, runs, tmp_path):
 
 def test_code_that_is_gone_is_told(project, tmp_path):
     answers = steps(
-        project, ["lineage", "reproduce", "nothing"], ["lineage", "reproduce", "latest", f"--folder={tmp_path}"]
+        project,
+        ["lineage", "reproduce", "nothing"],
+        ["lineage", "reproduce", "latest", f"--folder={tmp_path}"],
+        TMPDIR=str(tmp_path),
     )
     assert [code for code, _, _ in answers] == [2, 2]
     assert "there is no run or model 'nothing'" in answers[0][2]
     assert "the folder exists" in answers[1][2]
+    assert list(tmp_path.glob("reproduce-*")) == [], "nothing is left behind"
     assert subprocess.run(["git", "worktree", "list"], cwd=project, capture_output=True).stdout.count(b"\n") == 1
+
+
+def test_data_come_from_the_remote_where_the_cache_has_lost_them(project):
+    """The last of this file: it makes the project's data anew and takes them away again."""
+    answers = steps(project, ["run"], ["run", "--pipeline=judge"])
+    assert [code for code, _, _ in answers] == [0, 0], answers
+    # Known to this machine only, as a remote with credentials is; DVC notes the folder from where its settings stand.
+    for arguments in (
+        ["commit", "--force", "--quiet"],
+        ["remote", "add", "--default", "--local", "storage", "../storage"],
+        ["push", "--quiet"],
+    ):
+        done = run(project, "-m", "dvc", *arguments)
+        assert done.returncode == 0, done.stderr
+    shutil.rmtree(project / ".dvc" / "cache")
+    assert "url = ../../storage" in (project / ".dvc/config.local").read_text()
+    for name in ("drawn", "model", "metrics"):
+        (project / f"data/{name}.json").unlink()
+    [(code, output, errors)] = steps(project, ["lineage", "reproduce", "latest"])
+    assert code == 0, output + errors
+    assert "Reproduced: every hash of 1 stage(s) is equal." in output
+    assert "run again" not in errors, "the model came from the remote"
