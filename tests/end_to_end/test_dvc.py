@@ -213,7 +213,7 @@ def test_a_sweep_runs_what_its_parameters_change_and_what_follows(
     assert ran[names[3.0, 0.0]] == ["dpo_training", "evaluation"]
     assert ran[names[3.0, 0.05]] == ["pair_selection", "dpo_training", "evaluation"]
     assert ran[names[30.0, 0.0]] == [], "these are the settings of the project"
-    rows = {row["Experiment"]: row for row in experiments(committed)}
+    rows = {row["Experiment"] or row["rev"]: row for row in experiments(committed)}
     assert {rows[name]["State"] for name in names.values()} == {"Success"}
     rewards = {pair: float(rows[name]["policies.mpo.judge.total.mean"]) for pair, name in names.items()}
     assert rewards[30.0, 0.0] == float(rows["workspace"]["policies.mpo.judge.total.mean"])
