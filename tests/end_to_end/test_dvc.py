@@ -254,7 +254,7 @@ def test_runs_of_experiments_are_kept_and_say_what_they_came_from(
     compared = run(committed, "kedro", "lineage", "diff", one, other)
     assert "  pair_selection.mpo.min_margin: 0 -> 0.05  (+0.05)" in compared
     assert "beta" not in compared
-    assert "  preference_pairs_mpo: " in compared
+    assert "  pair_selection_report: " in compared
     code = (
         "import json; from mlflow import MlflowClient\n"
         "client = MlflowClient('sqlite:///mlflow.db', 'sqlite:///mlflow.db')\n"
