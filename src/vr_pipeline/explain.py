@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from vr_pipeline.errors import PipelineError, storage_trouble
 
@@ -119,13 +119,6 @@ def _settings(block: str) -> list[str]:
     from kedro.framework.project import pipelines
 
     found: set[str] = set()
-
-    def collect(schema: Any) -> None:
-        if isinstance(schema, dict):
-            found.update(schema.get("properties", {}))
-            for inner in schema.values():
-                collect(inner)
-
     for node in {node for pipeline in pipelines.values() for node in pipeline.nodes}:
         arguments = inspect.signature(node.func).parameters.values()
         for dataset, argument in zip(node.inputs, arguments, strict=False):
@@ -133,8 +126,31 @@ def _settings(block: str) -> list[str]:
                 kind = argument.annotation
                 model = node.func.__globals__.get(kind, kind) if isinstance(kind, str) else kind
                 if hasattr(model, "model_json_schema"):
-                    collect(model.model_json_schema())
+                    found.update(_names(model.model_json_schema()))
     return sorted(found)
+
+
+def _names(schema: Any) -> Iterator[str]:
+    """Names of the settings in a JSON schema, at any depth."""
+    if isinstance(schema, dict):
+        yield from schema.get("properties", {})
+        for inner in schema.values():
+            yield from _names(inner)
+
+
+def setting_trouble(error: ValidationError, model: type[BaseModel]) -> tuple[str, str]:
+    """The first setting that is wrong, by its dotted name, and what is wrong with it; its value is not repeated.
+
+    Args:
+        error: of the validation by ``model``.
+        model: what knows the right names.
+    """
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    place = [str(part) for part in first["loc"]]
+    if first["type"] == "extra_forbidden":
+        near = _perhaps(place[-1], sorted(set(_names(model.model_json_schema()))))
+        return ".".join(place), f"{_NO_SETTING}{near}"
+    return ".".join(place), first["msg"].removeprefix("Value error, ")
 
 
 def pydantic_account(error: ValidationError) -> str:

@@ -210,7 +210,7 @@ def test_typos_in_parameters_stop_before_any_work(failures):
         ("name", "There is no pipeline 'toi' (perhaps 'toy' is meant). The pipelines are "),
         ("tag", "field 'routes.gpus': no node has the tag 'gpus'. Use one of gpu, train."),
         ("backend", "field 'routes.gpu'"),
-        ("setting", "field 'execution.wrokers': Extra inputs are not permitted (got 2)"),
+        ("setting", "field 'execution.wrokers': there is no such setting (perhaps 'workers' is meant) (got 2)"),
         ("torchrun", "'make_clips' is no training node"),
         ("both", "cannot be used together"),
         ("env", "nowhere"),

@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from vr_pipeline.config import Parameters
 from vr_pipeline.errors import InputError
+from vr_pipeline.explain import setting_trouble
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -78,11 +79,10 @@ def read_configuration(settings: Mapping[str, Any]) -> MlflowConfiguration:
     try:
         return MlflowConfiguration.model_validate(dict(settings))
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        given = "" if field in _ADDRESSES else f" (got {first['input']!r})"
+        field, trouble = setting_trouble(error, MlflowConfiguration)
+        given = "" if field in _ADDRESSES else f" (got {error.errors()[0]['input']!r})"
         raise InputError(
-            f"{first['msg'].removeprefix('Value error, ')}{given}",
+            f"{trouble}{given}",
             remedy="correct the file",
             file=CONFIGURATION_FILE,
             field=field,

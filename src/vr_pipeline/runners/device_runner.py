@@ -16,6 +16,7 @@ from kedro.runner.task import Task
 from pydantic import ValidationError
 
 from vr_pipeline.errors import InputError, PipelineError
+from vr_pipeline.explain import setting_trouble
 from vr_pipeline.runners.backends import CONFIGURATION_FILE, check_routes, open_backends
 from vr_pipeline.runners.config import RunnerConfiguration
 
@@ -167,10 +168,11 @@ def _validated(settings: dict[str, Any]) -> RunnerConfiguration:
     try:
         return RunnerConfiguration.model_validate(settings)
     except ValidationError as error:
-        first = error.errors()[0]
+        field, trouble = setting_trouble(error, RunnerConfiguration)
+        given = error.errors()[0]["input"]
         raise InputError(
-            f"{first['msg']} (got {first['input']!r})",
+            f"{trouble} (got {given!r})",
             remedy="correct the runner's settings",
             file=CONFIGURATION_FILE,
-            field=".".join(str(part) for part in first["loc"]),
+            field=field,
         ) from error
