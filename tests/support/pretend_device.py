@@ -102,6 +102,7 @@ def _inner(value: Any) -> Any:
 def install() -> None:
     """Make the device known to torch under :data:`NAME`."""
     global _PLACE
+    from torch import library as operators
     from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
     _setup_privateuseone_for_python_backend(NAME)
@@ -110,7 +111,7 @@ def install() -> None:
     torch.__future__.set_swap_module_params_on_conversion(True)
     # Tensors of inference mode have no place for a subclass.
     torch.inference_mode = torch.no_grad  # type: ignore[assignment, misc]
-    fallback = torch.library.Library("_", "IMPL")
+    fallback = operators.Library("_", "IMPL")
     fallback.fallback(lambda operation, *arguments, **options: _compute(operation, arguments, options), "PrivateUse1")
     torch._pretend_fallback = fallback  # type: ignore[attr-defined]  # it lasts as long as it is held
     for name in (*_FACTORIES, "tensor"):

@@ -35,18 +35,8 @@ class PromptCheck:
 
 
 @dataclass
-class PreferenceCheck:
-    """A file of preferences with its folder of clips."""
-
-    findings: list[Finding] = field(default_factory=list)
-    pairs: int = 0
-    clips: int = 0
-    prompts: int = 0
-
-
-@dataclass
-class GivenClipsCheck:
-    """A folder of clips with the file that says for which prompts they were made."""
+class ClipsCheck:
+    """A folder of clips with the file that goes with it: people's preferences, or what the clips were made for."""
 
     findings: list[Finding] = field(default_factory=list)
     pairs: int = 0
@@ -179,12 +169,12 @@ def check_preferences(
     format: str = "plain",  # the word of the catalog entry
     labels: Mapping[str, str] | None = None,
     criterion: str = "Overall",
-) -> PreferenceCheck:
+) -> ClipsCheck:
     """Read a file of preferences, find its clips and decode the first and last frame of each."""
     from vr_pipeline.rewards.clip_names import ClipNames
     from vr_pipeline.rewards.preference_formats import examine_preferences
 
-    check = PreferenceCheck()
+    check = ClipsCheck()
     table, problems = examine_preferences(path, format, labels=labels, criterion=criterion)
     check.findings += [Finding.from_error(problem) for problem in problems]
     folder = _clips_of(videos, check.findings)
@@ -230,7 +220,7 @@ def check_preferences(
     return check
 
 
-def check_given_clips(path: Path, videos: Path) -> GivenClipsCheck:
+def check_given_clips(path: Path, videos: Path) -> ClipsCheck:
     """Find which clip of a folder belongs to which prompt, and decode the first and last frame of each.
 
     Args:
@@ -240,7 +230,7 @@ def check_given_clips(path: Path, videos: Path) -> GivenClipsCheck:
     from vr_pipeline.rewards.clip_names import ClipNames
     from vr_pipeline.rewards.given_clips import examine_given_clips, no_clip_of_a_prompt
 
-    check = GivenClipsCheck()
+    check = ClipsCheck()
     folder = _clips_of(videos, check.findings)
     if folder is None:
         return check
@@ -325,7 +315,7 @@ def _conflicts(table: pd.DataFrame, path: Path) -> list[Finding]:
     ]
 
 
-def _too_little(usable: Sequence[Mapping[str, Any]], check: PreferenceCheck, path: Path) -> list[Finding]:
+def _too_little(usable: Sequence[Mapping[str, Any]], check: ClipsCheck, path: Path) -> list[Finding]:
     decided = sum(row["preference"] != "tie" for row in usable)
     if not decided:
         problem = "no preference between two readable clips is left" if not usable else "every preference is a tie"
