@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from vr_pipeline.judges.training import (
     JudgeExample,
     StoredFrames,
     balance_weights,
+    count_answers,
     is_held_out,
     learning_rate,
     question_report,
@@ -198,7 +201,7 @@ def test_test_split_is_never_trained_on(checklist: Checklist, examples: list[Jud
 def test_balance_makes_yes_and_no_weigh_the_same() -> None:
     frames = np.zeros((1, 4, 4, 3), np.uint8)
     made = [JudgeExample(str(n), frames, "", {"a": n < 2, "b": True}) for n in range(10)]
-    weights = balance_weights(made, ["a", "b"])
+    weights = balance_weights(count_answers(made))
     assert 2 * weights["a", True] == pytest.approx(8 * weights["a", False])
     assert weights["b", True] == 1.0
 
@@ -213,7 +216,7 @@ def test_drawn_questions_are_about_balanced() -> None:
     ]
     run = object.__new__(training._Run)
     run.question_ids, run.parameters = names, parameters(questions_per_clip=4)
-    run.balance = balance_weights(made, names)
+    run.balance = balance_weights(count_answers(made))
     labels: dict[str, list[bool]] = {name: [] for name in names}
     for example in made:
         drawn = run._questions(example, random)
@@ -224,6 +227,59 @@ def test_drawn_questions_are_about_balanced() -> None:
     assert np.mean([abs(np.mean(of_one) - 0.5) for of_one in labels.values()]) < 0.06
     # Every question keeps its turn.
     assert min(map(len, labels.values())) > 2000 * 4 / 64 / 2
+
+
+@pytest.mark.parametrize("drawn", [None, 1], ids=["all-questions", "drawn-questions"])
+def test_yes_and_no_weigh_exactly_the_same_over_a_training(
+    drawn: int | None, checklist: Checklist, examples: list[JudgeExample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Every fourth clip has one label only: that one is not drawn, but asked always.
+    some = [
+        replace(e, labels={"bright": e.labels["bright"]} if at % 4 == 0 else e.labels, split="train")
+        for at, e in enumerate(examples[:37])
+    ]
+    some.append(replace(examples[38], split="validation"))
+    passes: list[list[tuple[str, bool]]] = []
+    weighed: list[tuple[list[float], float]] = []
+    draw, mean = training._Run._draw, training._weighted_mean
+
+    def watched_draw(run: Any, batch: list[int], number: int) -> Any:
+        seed, asked = draw(run, batch, number)
+        labels = [(q, run.training[at].labels[q]) for at, of_one in zip(batch, asked, strict=True) for q in of_one]
+        passes.append(labels)
+        return seed, asked
+
+    def watched_mean(losses: Any, weights: list[float], total: float | None = None) -> Any:
+        if total is not None:
+            weighed.append((weights, total))
+        return mean(losses, weights, total)
+
+    monkeypatch.setattr(training._Run, "_draw", watched_draw)
+    monkeypatch.setattr(training, "_weighted_mean", watched_mean)
+    # 13 steps of two passes of 3 clips: two epochs and a bit.
+    options = {"steps": 13, "accumulation": 2, "clips_per_batch": 3, "questions_per_clip": drawn}
+    train_judge(some, checklist, parameters(**options))
+    assert len(weighed) == 26
+    sums: dict[tuple[str, bool], float] = {}
+    counts: Counter[tuple[str, bool]] = Counter()
+    for labels, (weights, total) in zip(passes[-26:], weighed, strict=True):
+        for label, weight in zip(labels, weights, strict=True):
+            sums[label] = sums.get(label, 0.0) + weight / total
+            counts[label] += 1
+    assert counts["bright", True] > 1.2 * counts["bright", False]
+    for question in ("bright", "as_said"):
+        assert sums[question, True] == pytest.approx(sums[question, False])
+    # A question counts as much as it is asked, and a pass has the loss of a mean.
+    asked = counts["bright", True] + counts["bright", False]
+    assert 2 * sums["bright", True] == pytest.approx(26 * asked / counts.total())
+
+
+def test_accumulated_passes_have_the_loss_of_one_large_pass(checklist: Checklist, examples: list[JudgeExample]) -> None:
+    logs = [
+        train_judge(examples, checklist, parameters(steps=2, clips_per_batch=clips, accumulation=16 // clips)).log
+        for clips in (16, 1)
+    ]
+    np.testing.assert_allclose(logs[1]["answer_loss"], logs[0]["answer_loss"], rtol=1e-4)
 
 
 def test_question_report_by_hand() -> None:

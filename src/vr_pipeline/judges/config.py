@@ -187,7 +187,14 @@ class JudgeTrainingParameters(Parameters):
         description=(
             "Questions drawn for a clip at each pass, rarer answers likelier, so that each question gets yes and no "
             "about equally often: nearly so with a few of many questions, less so with a large part of them. Null "
-            "asks all and weighs their losses to exactly that effect."
+            "asks all."
+        ),
+    )
+    exact_balance: bool = Field(
+        True,
+        description=(
+            "Weigh the losses of drawn questions by what the whole training draws, so that yes and no weigh exactly "
+            "the same in each question; false leaves their balance to the drawing. Without drawing it is exact always."
         ),
     )
     learning_rate: float = Field(4e-6, gt=0, description="Peak learning rate of AdamW.")

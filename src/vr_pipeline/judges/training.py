@@ -11,6 +11,7 @@ import copy
 import json
 import logging
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -112,17 +113,24 @@ def is_held_out(video_id: str, share: float) -> bool:
     return int(content_hash("judge validation", video_id, length=12), 16) < share * 16**12
 
 
-def balance_weights(examples: Sequence[JudgeExample], question_ids: Sequence[str]) -> dict[tuple[str, bool], float]:
+def count_answers(examples: Sequence[JudgeExample]) -> Counter[tuple[str, bool]]:
+    """How often each (question, answer) occurs."""
+    return Counter((question, bool(answer)) for example in examples for question, answer in example.labels.items())
+
+
+def balance_weights(counts: Mapping[tuple[str, bool], int]) -> dict[tuple[str, bool], float]:
     """Weights (question, answer) -> 0.5 / share of that answer, so that yes and no weigh the same in each question.
 
-    A question with one kind of answer only gets weight 1 for it.
+    Together the answers of a question weigh as much as they are many. A question with one kind of answer only gets
+    weight 1 for it.
+
+    Args:
+        counts: (question, answer) -> how often it occurs, or is asked; at least once.
     """
     weights: dict[tuple[str, bool], float] = {}
-    for question in question_ids:
-        labels = np.array([example.labels[question] for example in examples if question in example.labels], bool)
-        for answer in (True, False):
-            share = float((labels == answer).mean()) if len(labels) else 0.0
-            weights[question, answer] = 0.5 / share if 0 < share < 1 else 1.0
+    for question, answer in counts:
+        share = counts[question, answer] / (counts.get((question, True), 0) + counts.get((question, False), 0))
+        weights[question, answer] = 0.5 / share if share < 1 else 1.0
     return weights
 
 
@@ -301,10 +309,11 @@ class _Run:
         if parameters.gradient_checkpointing:
             self.family.enable_gradient_checkpointing()
         self.yes, self.no = self._target("Yes", self.judge.yes_ids), self._target("No", self.judge.no_ids)
-        self.balance = balance_weights(self.training, self.question_ids)
+        self.balance = balance_weights(count_answers(self.training))
+        self.answer_weights: dict[tuple[str, bool], float] = {}
+        self.weight_per_pass: float | None = None
         self.prepared: dict[int, PreparedClip] = {}
         self.prepared_bytes = 0
-        self.order = np.random.default_rng(parameters.seed)
         self.passes = 0
 
     def _target(self, word: str, spellings: Sequence[int]) -> int:
@@ -350,6 +359,7 @@ class _Run:
         import torch
 
         parameters = self.parameters
+        self._weigh_answers()
         weights = [weight for weight in self.family.model.parameters() if weight.requires_grad]
         optimisers = self._optimisers()
         average = [weight.detach().clone() for weight in weights] if parameters.average_decay else None
@@ -511,10 +521,11 @@ class _Run:
     def _batches(self) -> Iterator[list[int]]:
         """Numbers of examples, each once an epoch, in an order that the seed determines."""
         size = self.parameters.clips_per_batch
+        order = np.random.default_rng(self.parameters.seed)
         queue: list[int] = []
         while True:
             while len(queue) < size:
-                queue.extend(self.order.permutation(len(self.training)).tolist())
+                queue.extend(order.permutation(len(self.training)).tolist())
             yield queue[:size]
             queue = queue[size:]
 
@@ -523,24 +534,21 @@ class _Run:
 
         from vr_pipeline.judges.vlm import packed_logits
 
-        # Randomness of a pass depends on its number alone, so that a resumed run draws what it would have drawn.
-        random = np.random.default_rng([self.parameters.seed, self.passes])
-        torch.manual_seed(int(random.integers(2**31)))
+        seed, asked = self._draw(batch, self.passes)
+        torch.manual_seed(seed)
         clips, segments = [], []
         targets: list[int] = []
         answer_weights: list[float] = []
         caption_weights: list[float] = []
-        for number in batch:
+        for number, questions in zip(batch, asked, strict=True):
             example = self.training[number]
             clips.append(self._prepared(number, example))
             row = []
-            for question in self._questions(example, random):
+            for question in questions:
                 row.append(self._question_segment(question, example.prompt))
                 label = bool(example.labels[question])
                 targets.append(self.yes if label else self.no)
-                # Drawn questions are balanced by the drawing.
-                drawn = self.parameters.questions_per_clip is not None
-                answer_weights.append(1.0 if drawn else self.balance[question, label])
+                answer_weights.append(self.answer_weights.get((question, label), 1.0))
                 caption_weights.append(0.0)
             if self.parameters.caption_weight and example.caption:
                 segment, words = self._caption_segment(example.caption)
@@ -553,7 +561,7 @@ class _Run:
         with self._precision():
             logits = packed_logits(self.family, clips, segments)
         losses = torch.nn.functional.cross_entropy(logits, torch.tensor(targets, device=device), reduction="none")
-        answer = _weighted_mean(losses, answer_weights)
+        answer = _weighted_mean(losses, answer_weights, self.weight_per_pass)
         caption = _weighted_mean(losses, caption_weights)
         return answer + self.parameters.caption_weight * caption, (float(answer.detach()), float(caption.detach()))
 
@@ -565,6 +573,34 @@ class _Run:
         if start is None or start.dtype == "float32":
             return nullcontext()
         return torch.autocast(self.family.device.type, dtype=getattr(torch, start.dtype))
+
+    def _weigh_answers(self) -> None:
+        """Weights of the answers that will be asked, and their sum a pass; neither where drawing alone balances.
+
+        The whole training's questions are drawn beforehand: so the weights of yes and of no are the same over all that
+        is asked, not about so. Losses are divided by the mean sum of a pass, not by its own: that would take from rare
+        answers what their weights give them, most where a pass has few clips.
+        """
+        parameters = self.parameters
+        if parameters.questions_per_clip is not None and not parameters.exact_balance:
+            return
+        asked: Counter[tuple[str, bool]] = Counter()
+        passes = parameters.steps * parameters.accumulation
+        numbers = progress_bar(range(passes), description="draw questions", disable=not self.group.main, leave=False)
+        for number, batch in zip(numbers, self._batches(), strict=False):
+            for at, questions in zip(batch, self._draw(batch, number)[1], strict=True):
+                labels = self.training[at].labels
+                asked.update((question, bool(labels[question])) for question in questions)
+        self.answer_weights, self.weight_per_pass = balance_weights(asked), asked.total() / passes
+
+    def _draw(self, batch: Sequence[int], number: int) -> tuple[int, list[list[str]]]:
+        """The seed of a pass and the questions it asks about each of its clips.
+
+        They depend on the number of the pass alone, so that a resumed run draws what it would have drawn.
+        """
+        random = np.random.default_rng([self.parameters.seed, number])
+        seed = int(random.integers(2**31))
+        return seed, [self._questions(self.training[at], random) for at in batch]
 
     def _questions(self, example: JudgeExample, random: np.random.Generator) -> list[str]:
         asked = [question for question in self.question_ids if question in example.labels]
@@ -739,11 +775,12 @@ def learning_rate(step: int, parameters: JudgeTrainingParameters) -> float:
     return parameters.learning_rate * 0.5 * (1 + math.cos(math.pi * share))
 
 
-def _weighted_mean(losses: torch.Tensor, weights: Sequence[float]) -> torch.Tensor:
+def _weighted_mean(losses: torch.Tensor, weights: Sequence[float], total: float | None = None) -> torch.Tensor:
+    """Sum of weights times losses over ``total``, or over the sum of the weights."""
     import torch
 
     tensor = torch.tensor(weights, dtype=losses.dtype, device=losses.device)
-    return (losses * tensor).sum() / tensor.sum().clamp_min(1e-8)
+    return (losses * tensor).sum() / (tensor.sum().clamp_min(1e-8) if total is None else total)
 
 
 def _merge_lora(model: Any) -> None:
