@@ -12,19 +12,29 @@ import pandas as pd
 from vr_pipeline.errors import InputError
 
 _ROWS_NAMED = 8
+_FIRST_ROW = 2  # of a table with a header
+_EVEN_UP = "Add or remove fields, or put texts that hold the separator between quotation marks"
 
 
-def read_entries(path: Path) -> tuple[pd.DataFrame, int]:
+def read_entries(path: Path, *, problems: list[InputError] | None = None) -> tuple[pd.DataFrame, int]:
     """The entries of a csv, tsv, json, jsonl or parquet file, and the number of the first one as messages count rows.
 
-    Cells of text files stay text, empty ones are empty texts. Raises :class:`InputError` where the file cannot be read.
+    Cells of text files stay text, empty ones are empty texts.
+
+    Args:
+        path: the file.
+        problems: where given, rows of another length than the header are added here and left out of the table, whose
+            index still counts them; otherwise they are refused.
+
+    Raises:
+        InputError: the file cannot be read.
     """
     suffix = path.suffix.lower()
     if not path.exists():
         raise InputError("the file does not exist", remedy="Correct the path in the catalog", file=path)
     try:
         if suffix in (".csv", ".tsv"):
-            return _read_separated(path, "\t" if suffix == ".tsv" else ","), 2
+            return _read_separated(path, "\t" if suffix == ".tsv" else ",", problems), _FIRST_ROW
         if suffix == ".parquet":
             return pd.read_parquet(path), 1
         if suffix in (".jsonl", ".ndjson"):
@@ -46,8 +56,8 @@ def read_entries(path: Path) -> tuple[pd.DataFrame, int]:
     raise InputError(f"files of type '{suffix}' are not read", remedy="Use csv, tsv, json, jsonl or parquet", file=path)
 
 
-def _read_separated(path: Path, separator: str) -> pd.DataFrame:
-    """A CSV or TSV file as text; rows of another length than the header are refused and not shifted or cut."""
+def _read_separated(path: Path, separator: str, problems: list[InputError] | None) -> pd.DataFrame:
+    """A CSV or TSV file as text; rows of another length than the header are never shifted or cut."""
     content = path.read_bytes()
     try:
         text = content.decode("utf-8-sig")
@@ -61,7 +71,7 @@ def _read_separated(path: Path, separator: str) -> pd.DataFrame:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     header: list[str] | None = None
     rows: list[list[str]] = []
-    uneven: list[int] = []
+    uneven: dict[int, int] = {}  # position -> line
     while True:
         line = reader.line_num + 1
         try:
@@ -79,15 +89,17 @@ def _read_separated(path: Path, separator: str) -> pd.DataFrame:
             continue
         rows.append(fields)
         if len(fields) != len(header):
-            uneven.append(line)
-    if uneven and header is not None:
-        more = f" and {len(uneven) - _ROWS_NAMED} more" if len(uneven) > _ROWS_NAMED else ""
-        named = ", ".join(str(line) for line in uneven[:_ROWS_NAMED]) + more
+            uneven[len(rows) - 1] = line
+    if uneven and header is not None and problems is None:
+        lines = list(uneven.values())
+        more = f" and {len(lines) - _ROWS_NAMED} more" if len(lines) > _ROWS_NAMED else ""
+        named = ", ".join(str(line) for line in lines[:_ROWS_NAMED]) + more
         raise InputError(
-            f"rows {named} have another number of fields than the header ({len(header)})",
-            remedy="Add or remove fields, or put texts that hold the separator between quotation marks",
+            f"{'rows' if len(lines) > 1 else 'row'} {named} {'have' if len(lines) > 1 else 'has'} another number of "
+            f"fields than the header ({len(header)})",
+            remedy=_EVEN_UP,
             file=path,
-            row=uneven[0],
+            row=lines[0],
         )
     if header is not None and len(header) == 1 and ";" in header[0]:
         raise InputError(
@@ -96,4 +108,15 @@ def _read_separated(path: Path, separator: str) -> pd.DataFrame:
             file=path,
             row=1,
         )
-    return pd.DataFrame(rows, columns=header or [], dtype=str)
+    if problems is not None:
+        problems += [
+            InputError(
+                f"the row has {len(rows[position])} fields, the header {len(header or [])}",
+                remedy=_EVEN_UP,
+                file=path,
+                row=position + _FIRST_ROW,
+            )
+            for position in uneven
+        ]
+    good = [position for position in range(len(rows)) if position not in uneven]
+    return pd.DataFrame([rows[position] for position in good], columns=header or [], index=good, dtype=str)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import yaml
 from click.testing import CliRunner, Result
+from kedro.io import AbstractDataset as KedroDataset
 from tests.end_to_end.conftest import copy_project
 
 from vr_pipeline.cli import cli
@@ -141,6 +142,8 @@ def test_every_problem_is_said_at_once_and_nothing_written(project: Path) -> Non
         ",b.mp4,c.mp4,best\n"
         "a dog,b.mp4,b,b\n"
         "a cow,c.mp4,c.mp4,\n"
+        "a sheep,a.mp4\n"
+        "a goat,a.mp4,gone.mp4,a\n"
     )
     (project / "checklist.yml").write_text(
         CHECKLIST.replace("modality: video", "modality: film") + "          - {id: fast, gate: none, text: is it}\n"
@@ -155,12 +158,13 @@ def test_every_problem_is_said_at_once_and_nothing_written(project: Path) -> Non
     text = result.output
     for part in (
         "prompts.csv, row 1, field 'prompt': there is no column",
-        "preferences.csv, row 2, field 'video_path_b': there is no clip 'gone.mp4'",
+        "preferences.csv, rows 2, 7, field 'video_path_b': there is no clip 'gone.mp4'",
         "preferences.csv, row 3, field 'prompt': the prompt is empty",
         "preferences.csv, row 3, field 'preference': unknown label 'best'",
         "preferences.csv, row 4, field 'video_path_b': both names mean the clip b.mp4",
         "preferences.csv, row 5, field 'preference': the label is empty",
         "preferences.csv, row 5, field 'video_path_b': a clip is compared with itself",
+        "preferences.csv, row 6: the row has 2 fields, the header 4",
         "modality is 'film'",
         "the question id 'fast' is used 2 times",
         "has the gate 'none'",
@@ -189,6 +193,9 @@ def test_every_problem_is_said_at_once_and_nothing_written(project: Path) -> Non
         (("--videos", "clips", "--preferences", "clips"), "files of type"),
         (("--videos", "clips", "--preferences", "preferences.csv", "--preference-format", "odd"), "unknown format"),
         (("--videos", "clips", "--preferences", "preferences.csv", "--label", "left"), "LABEL=MEANING"),
+        (("--videos", "clips", "--preferences", "preferences.csv", "--column", "prompt="), "NAME=COLUMN"),
+        (("--videos", "clips", "--prompts", "prompts.txt", "--column", "prompt=x"), "--column needs --preferences"),
+        (("--videos", "clips", "--preferences", "preferences.csv", "--prompt-column", "x"), "needs --prompts"),
     ],
 )
 def test_options_that_do_not_fit(project: Path, arguments: tuple[str, ...], expected: str) -> None:
@@ -196,6 +203,39 @@ def test_options_that_do_not_fit(project: Path, arguments: tuple[str, ...], expe
     assert result.exit_code != 0
     assert expected in " ".join(result.output.split())
     assert not (project / "conf" / "mydata").exists()
+
+
+def test_columns_of_other_names(project: Path) -> None:
+    (project / "prompts.csv").write_text("number,sentence\n" + "".join(f"1,{prompt}\n" for prompt in PROMPTS))
+    (project / "preferences.csv").write_text("caption,left,right,winner\na cat,a.mp4,b.mp4,1\na dog,b.mp4,c.mp4,2\n")
+    files = ("--prompts", "prompts.csv", "--videos", "clips", "--preferences", "preferences.csv")
+    refused = call(*files)
+    assert "--prompt-column" in refused.output
+    assert "--column preference=COLUMN" in refused.output
+    names = {"prompt": "caption", "video_path_a": "left", "video_path_b": "right", "preference": "winner"}
+    mapped = [part for name, column in names.items() for part in ("--column", f"{name}={column}")]
+    labels = ("--label", "1=a", "--label", "2=b", "--prompt-column", "sentence")
+    result = call(*files, *mapped, *labels)
+    assert result.exit_code == 0, result.output
+    assert "6 prompts" in result.output
+    catalog = configuration(project, "mydata")["catalog"]
+    made = KedroDataset.from_config("human_preferences", catalog["human_preferences"]).load()
+    assert made["preference"].tolist() == ["a", "b"]
+    assert made["prompt"].tolist() == ["a cat", "a dog"]
+    assert KedroDataset.from_config("raw_prompts", catalog["raw_prompts"]).load()["prompt"].tolist() == list(PROMPTS)
+    (project / "prompts.csv").write_text("".join(f"{part}\n" for part in ("n;sentence", "1;a cat", "2;a dog")))
+    assert "separated by semicolons" in call("--prompts", "prompts.csv", "--overwrite").output
+
+
+def test_clips_of_prompts_in_a_column_of_another_name(project: Path) -> None:
+    rows = [f"{PROMPTS[number // 2]},{name}" for number, name in enumerate(("a", "b", "c", "d"))]
+    (project / "clips" / "d.mp4").write_bytes((project / "clips" / "a.mp4").read_bytes())
+    rows += [f"{prompt}," for prompt in PROMPTS[2:]]  # without clips
+    (project / "prompts.csv").write_text("\n".join(["sentence,clip", *rows, ""]))
+    result = call("--prompts", "prompts.csv", "--videos", "clips", "--prompt-column", "sentence")
+    assert "4 clips of 2 prompts, 2 pairs to compare" in result.output, result.output
+    entry = configuration(project, "mydata")["catalog"]["preference_clips"]
+    assert KedroDataset.from_config("preference_clips", entry).load()["prompt"].nunique() == 2
 
 
 def test_clips_that_nobody_has_compared(project: Path) -> None:

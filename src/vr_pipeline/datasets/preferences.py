@@ -124,18 +124,28 @@ class GivenClipsDataset(AbstractDataset[None, pd.DataFrame]):
     Args:
         filepath: the table of prompts; see :func:`vr_pipeline.rewards.given_clips.examine_given_clips`.
         videos: the folder of clips, under ``path``.
+        prompt_column: the column with the prompts; None finds it by its name.
         metadata: for plugins; not used here.
     """
 
-    def __init__(self, *, filepath: str, videos: dict[str, str], metadata: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        filepath: str,
+        videos: dict[str, str],
+        prompt_column: str | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
         self._filepath, self._videos = Path(filepath), Path(videos["path"])
+        self._prompt_column = prompt_column
         self.metadata = metadata
 
     def load(self) -> pd.DataFrame:
         from vr_pipeline.rewards.given_clips import read_given_clips
 
         files = list(ClipFolderDataset(path=str(self._videos)).load())
-        return read_given_clips(self._filepath, ClipNames(self._videos, files, self._filepath.parent), files)
+        names = ClipNames(self._videos, files, self._filepath.parent)
+        return read_given_clips(self._filepath, names, files, prompt_column=self._prompt_column)
 
     def preview(self) -> TablePreview:
         """For Kedro-Viz: the first clips."""

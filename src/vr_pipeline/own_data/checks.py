@@ -52,11 +52,18 @@ class ChecklistCheck:
     checklist: Checklist | None = None
 
 
-def check_prompts(path: Path, parameters: PromptFilteringParameters, *, row_a_clip: bool = False) -> PromptCheck:
+def check_prompts(
+    path: Path,
+    parameters: PromptFilteringParameters,
+    *,
+    prompt_column: str | None = None,
+    row_a_clip: bool = False,
+) -> PromptCheck:
     """Read a file of prompts and try the filter on it.
 
     Args:
         path: the file.
+        prompt_column: its column with the prompts; None finds it by its name.
         parameters: of the filter. Where their division leaves a small file without prompts to train on or to test,
             another is proposed.
         row_a_clip: the file names a clip in each row, so that it is meant to repeat prompts.
@@ -64,7 +71,7 @@ def check_prompts(path: Path, parameters: PromptFilteringParameters, *, row_a_cl
     from vr_pipeline.prompts.read import read_prompts
 
     try:
-        table = read_prompts(path)
+        table = read_prompts(path, prompt_column=prompt_column)
     except InputError as error:
         return PromptCheck([Finding.from_error(error)])
     if row_a_clip:
@@ -101,7 +108,7 @@ def _try_filter(check: PromptCheck, table: pd.DataFrame, path: Path, parameters:
             Finding(
                 "warning",
                 f"the filter will drop it ({rule.replace('_', ' ')})",
-                "nothing has to be done; prompt_filter_decisions will say which prompt was too close",
+                "nothing has to be done; prompt_filter_decisions will say why",
                 path,
                 int(row),
                 "prompt",
@@ -168,6 +175,7 @@ def check_preferences(
     *,
     format: str = "plain",  # the word of the catalog entry
     labels: Mapping[str, str] | None = None,
+    columns: Mapping[str, str] | None = None,
     criterion: str = "Overall",
 ) -> ClipsCheck:
     """Read a file of preferences, find its clips and decode the first and last frame of each."""
@@ -175,7 +183,7 @@ def check_preferences(
     from vr_pipeline.rewards.preference_formats import examine_preferences
 
     check = ClipsCheck()
-    table, problems = examine_preferences(path, format, labels=labels, criterion=criterion)
+    table, problems = examine_preferences(path, format, labels=labels, columns=columns, criterion=criterion)
     check.findings += [Finding.from_error(problem) for problem in problems]
     folder = _clips_of(videos, check.findings)
     if folder is None:
@@ -184,9 +192,9 @@ def check_preferences(
     first_row = 2 if path.suffix.lower() in (".csv", ".tsv") else 1
     files: list[dict[str, str]] = []
     records = [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
-    for position, row in enumerate(records):
+    for position, row in zip(table.index, records, strict=True):
         found = {}
-        line = position + first_row if format == "plain" else None
+        line = int(position) + first_row if format == "plain" else None
         for side in "ab":
             column = "video_path" if row[f"video_path_{side}"] else "video_id"
             name = str(row[f"{column}_{side}"])
@@ -207,7 +215,7 @@ def check_preferences(
     unreadable = _unreadable(folder, used)
     for name, reason in unreadable.items():
         lost = sum(name in found.values() for found in files)
-        check.findings.append(_left_out(folder[name], reason, f" with {lost} preference(s)"))
+        check.findings.append(_left_out(folder[name], reason, f" with {lost} preference(s)" if lost else ""))
     usable = [
         row
         for row, found in zip(records, files, strict=True)
@@ -220,12 +228,13 @@ def check_preferences(
     return check
 
 
-def check_given_clips(path: Path, videos: Path) -> ClipsCheck:
+def check_given_clips(path: Path, videos: Path, *, prompt_column: str | None = None) -> ClipsCheck:
     """Find which clip of a folder belongs to which prompt, and decode the first and last frame of each.
 
     Args:
         path: the file of prompts; see :func:`vr_pipeline.rewards.given_clips.examine_given_clips`.
         videos: the folder.
+        prompt_column: the column with the prompts; None finds it by its name.
     """
     from vr_pipeline.rewards.clip_names import ClipNames
     from vr_pipeline.rewards.given_clips import examine_given_clips, no_clip_of_a_prompt
@@ -235,7 +244,9 @@ def check_given_clips(path: Path, videos: Path) -> ClipsCheck:
     if folder is None:
         return check
     try:
-        table, problems, strangers = examine_given_clips(path, ClipNames(videos, folder, path.parent), list(folder))
+        table, problems, strangers = examine_given_clips(
+            path, ClipNames(videos, folder, path.parent), list(folder), prompt_column=prompt_column
+        )
     except InputError as error:
         check.findings.append(Finding.from_error(error))
         return check

@@ -30,6 +30,14 @@ _FILE = click.Path(path_type=Path)
     show_default=True,
     help="Format of the preferences; see docs/rewards.md.",
 )
+@click.option("--prompt-column", metavar="COLUMN", help="Column of --prompts that holds them, if not 'prompt'.")
+@click.option(
+    "--column",
+    "columns",
+    multiple=True,
+    metavar="NAME=COLUMN",
+    help="Column of --preferences that holds what the format calls NAME.",
+)
 @click.option("--label", "labels", multiple=True, metavar="LABEL=MEANING", help="Meaning (a, b, tie) of a label.")
 @click.option("--criterion", metavar="NAME", help="Which label of a file that has several.")
 @click.option("--copy", "copy_in", is_flag=True, help="Copy the files to data/01_raw/<env>; else they stay in place.")
@@ -43,6 +51,8 @@ def init_data(
     env: str,
     base_env: str | None,
     preference_format: str,
+    prompt_column: str | None,
+    columns: tuple[str, ...],
     labels: tuple[str, ...],
     criterion: str | None,
     copy_in: bool,
@@ -61,10 +71,15 @@ def init_data(
         from vr_pipeline.project import project_folder
 
         _check_options(prompts, videos, preferences, checklist)
+        if prompt_column is not None and prompts is None:
+            raise click.UsageError("--prompt-column needs --prompts; for --preferences it is --column prompt=COLUMN.")
+        if columns and preferences is None:
+            raise click.UsageError("--column needs --preferences; for --prompts it is --prompt-column COLUMN.")
         project = project_folder()
         check_name(project, env, base_env, overwrite=overwrite or check_only)
-        options = _preference_options(preference_format, labels, criterion)
-        files = OwnFiles(prompts, videos, preferences, checklist, options)
+        options = _preference_options(preference_format, columns, labels, criterion)
+        prompt_options = {"prompt_column": prompt_column} if prompt_column is not None else {}
+        files = OwnFiles(prompts, videos, preferences, checklist, options, prompt_options)
         result = check_files(project, base_env, files)
         if any(finding.severity == "error" for finding in result.findings):
             raise UnusableFiles(result.findings)
@@ -104,8 +119,18 @@ def _check_options(prompts: Path | None, videos: Path | None, preferences: Path 
         raise click.UsageError(f"Give --prompts, or --videos with --preferences or --prompts, or all three.{extra}")
 
 
-def _preference_options(format: str, labels: tuple[str, ...], criterion: str | None) -> dict[str, Any]:
+def _preference_options(
+    format: str, columns: tuple[str, ...], labels: tuple[str, ...], criterion: str | None
+) -> dict[str, Any]:
     options: dict[str, Any] = {"format": format}
+    if columns:
+        named = [column.partition("=") for column in columns]
+        bad = next(
+            (column for column, (name, _, given) in zip(columns, named, strict=True) if not (name and given)), None
+        )
+        if bad is not None:
+            raise click.BadParameter(f"'{bad}' is not NAME=COLUMN, for example prompt=caption", param_hint="--column")
+        options["columns"] = {name: given for name, _, given in named}
     if labels:
         pairs = [label.rpartition("=") for label in labels]
         bad = next((label for label, pair in zip(labels, pairs, strict=True) if not pair[0]), None)

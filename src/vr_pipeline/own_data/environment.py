@@ -22,7 +22,8 @@ class OwnFiles:
     """Files that the user supplied; None where the default stays.
 
     Args:
-        preference_options: further options of the catalog entry, such as format and labels.
+        preference_options: further options of the catalog entry, such as format, labels and columns.
+        prompt_options: the same for the prompts, such as prompt_column.
     """
 
     prompts: Path | None = None
@@ -30,6 +31,7 @@ class OwnFiles:
     preferences: Path | None = None
     checklist: Path | None = None
     preference_options: Mapping[str, Any] = field(default_factory=dict)
+    prompt_options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def to_annotate(self) -> bool:
@@ -94,8 +96,12 @@ def copy_files(project: Path, env: str, files: OwnFiles) -> OwnFiles:
             (target / "videos" / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(path, target / "videos" / name)
         videos = target / "videos"
-    return OwnFiles(
-        copied(files.prompts), videos, copied(files.preferences), copied(files.checklist), files.preference_options
+    return replace(
+        files,
+        prompts=copied(files.prompts),
+        videos=videos,
+        preferences=copied(files.preferences),
+        checklist=copied(files.checklist),
     )
 
 
@@ -175,6 +181,7 @@ def _catalog(project: Path, files: OwnFiles, env: str) -> dict[str, Any]:
         entries["raw_prompts"] = {
             "type": "vr_pipeline.datasets.prompts.PromptFileDataset",
             "filepath": relative(files.prompts, project),
+            **files.prompt_options,
             "metadata": raw,
         }
     if files.checklist is not None:
@@ -212,7 +219,12 @@ def _compared_clips(
             "format": "annotations",
             "videos": videos,
         }
-        clips = {"type": f"{kind}.GivenClipsDataset", "filepath": relative(files.prompts, project), "videos": videos}
+        clips = {
+            "type": f"{kind}.GivenClipsDataset",
+            "filepath": relative(files.prompts, project),
+            **files.prompt_options,
+            "videos": videos,
+        }
     return {
         "human_preferences": {
             "type": f"{kind}.PreferenceDataset",

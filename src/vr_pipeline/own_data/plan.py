@@ -57,7 +57,13 @@ def check_files(project: Path, base_env: str | None, files: OwnFiles) -> Checked
     files = files.without([path for _, path in missing])
     if files.prompts is not None:
         lines["prompts"] = _check_prompts(
-            result, files.prompts, settings, base_env, vocabulary, row_a_clip=files.to_annotate
+            result,
+            files.prompts,
+            settings,
+            base_env,
+            vocabulary,
+            prompt_column=files.prompt_options.get("prompt_column"),
+            row_a_clip=files.to_annotate,
         )
     if files.preferences is not None and files.videos is not None:
         options = dict(files.preference_options)
@@ -68,7 +74,7 @@ def check_files(project: Path, base_env: str | None, files: OwnFiles) -> Checked
             f"yours: {files.preferences} ({found.pairs} pairs of {found.clips} clips, {found.prompts} prompts)"
         )
     if files.to_annotate and files.prompts is not None and files.videos is not None:
-        clips = checks.check_given_clips(files.prompts, files.videos)
+        clips = checks.check_given_clips(files.prompts, files.videos, **files.prompt_options)
         result.findings += clips.findings
         lines["clips and preferences"] = (
             f"yours: {files.videos} ({clips.clips} clips of {clips.prompts} prompts, {clips.pairs} pairs to compare)"
@@ -104,15 +110,16 @@ def _check_prompts(
     base_env: str | None,
     vocabulary: set[str] | None,
     *,
+    prompt_column: str | None,
     row_a_clip: bool,
 ) -> str:
     from vr_pipeline.prompts.config import PromptFilteringParameters
 
-    known = _knows(vocabulary, _prompts_of(path))
+    known = _knows(vocabulary, _prompts_of(path, prompt_column))
     configured = PromptFilteringParameters.model_validate(settings["prompt_filtering"])
     # The demo's thresholds are for its own prompts, which differ in single words.
     parameters = configured if known or base_env is not None else PromptFilteringParameters()
-    found = checks.check_prompts(path, parameters, row_a_clip=row_a_clip)
+    found = checks.check_prompts(path, parameters, prompt_column=prompt_column, row_a_clip=row_a_clip)
     result.findings += found.findings
     result.filtering = _filtering_block(
         settings["prompt_filtering"], configured, parameters, found.split or parameters.split
@@ -182,11 +189,11 @@ def check_loads(project: Path, env: str) -> None:
         ) from error
 
 
-def _prompts_of(path: Path) -> list[str]:
+def _prompts_of(path: Path, prompt_column: str | None) -> list[str]:
     from vr_pipeline.prompts.read import read_prompts
 
     try:
-        table = read_prompts(path)
+        table = read_prompts(path, prompt_column=prompt_column)
     except InputError:
         return []
     return table.loc[table["problem"] == "", "prompt"].tolist()

@@ -133,10 +133,17 @@ class _Columns:
             found = next((lowered[name] for name in PROMPT_COLUMNS if name in lowered), None)
         if found is None:
             missing = self.wanted or PROMPT_COLUMNS[0]
+            if len(names) == 1 and ";" in names[0]:
+                raise InputError(
+                    "the columns are separated by semicolons",
+                    remedy="save the file with commas, or with tabs as .tsv",
+                    file=self.path,
+                    row=row,
+                )
             raise InputError(
                 f"there is no column '{missing}'; the columns are {', '.join(map(repr, names)) or 'none'}",
                 remedy="name the column that holds the prompts as prompt_column of raw_prompts in the catalog, "
-                "or add it to the file",
+                "(kedro init-data: --prompt-column), or add it to the file",
                 file=self.path,
                 row=row,
                 field=missing,

@@ -21,7 +21,7 @@ _NUMBER_AT_END = re.compile(r" \d+$")
 
 
 def examine_given_clips(
-    path: Path, names: ClipNames, files: Sequence[str]
+    path: Path, names: ClipNames, files: Sequence[str], *, prompt_column: str | None = None
 ) -> tuple[pd.DataFrame, list[InputError], list[str]]:
     """Reads which clip belongs to which prompt, and goes on after everything that is wrong.
 
@@ -34,6 +34,7 @@ def examine_given_clips(
         path: the table of prompts (txt, csv, tsv, json, jsonl, parquet).
         names: the clips of a folder under all their names.
         files: their paths relative to it.
+        prompt_column: the column with the prompts; None finds it by its name.
 
     Returns:
         video_id, prompt, file, sample_index (counted within a prompt), seed (0, unknown) and generator ('given' where
@@ -41,10 +42,15 @@ def examine_given_clips(
     """
     entries, first_row = _entries(path)
     columns = {str(name).strip().lower(): name for name in reversed(list(entries.columns))}
-    column = next((columns[name] for name in PROMPT_COLUMNS if name in columns), None)
+    if prompt_column is not None:
+        column = prompt_column if prompt_column in entries.columns else None
+    else:
+        column = next((columns[name] for name in PROMPT_COLUMNS if name in columns), None)
     if column is None:
-        problem = f"there is no column '{PROMPT_COLUMNS[0]}'"
-        return _table([]), [InputError(problem, remedy="add it", file=path, field=PROMPT_COLUMNS[0])], list(files)
+        missing = prompt_column or PROMPT_COLUMNS[0]
+        problem = f"there is no column '{missing}'"
+        remedy = "add it, or name the column that holds the prompts as prompt_column (kedro init-data: --prompt-column)"
+        return _table([]), [InputError(problem, remedy=remedy, file=path, field=missing)], list(files)
     prompts = [str(value).strip() if isinstance(value, str) else "" for value in entries[column]]
     named = next((columns[name] for name in CLIP_COLUMNS if name in columns), None)
     problems: list[InputError] = []
@@ -69,13 +75,15 @@ def examine_given_clips(
     return _table(found), problems, [file for file in files if file not in taken]
 
 
-def read_given_clips(path: Path, names: ClipNames, files: Sequence[str]) -> pd.DataFrame:
+def read_given_clips(
+    path: Path, names: ClipNames, files: Sequence[str], *, prompt_column: str | None = None
+) -> pd.DataFrame:
     """The table of :func:`examine_given_clips`.
 
     Raises:
         InputError: the file cannot be read, names a clip that is not there, or no clip belongs to a prompt.
     """
-    table, problems, _ = examine_given_clips(path, names, files)
+    table, problems, _ = examine_given_clips(path, names, files, prompt_column=prompt_column)
     if problems:
         raise problems[0]
     if not len(table):

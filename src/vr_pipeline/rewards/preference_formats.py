@@ -82,15 +82,16 @@ def examine_preferences(
     Args are those of :func:`read_preferences`.
 
     Returns:
-        the table, with values that stand in where the file has none (empty if a column is missing), and the problems
-        in file order; rows are judged once all columns are there.
+        the table, with values that stand in where the file has none (empty if a column is missing), and the problems;
+        rows are judged once all columns are there. In the plain format the table's index is the place in the file.
     """
     nothing = pd.DataFrame(columns=[*PREFERENCE_COLUMNS, *FILE_COLUMNS])
+    problems: list[InputError] = []
     try:
-        material = _open(path, format, labels=labels, columns=columns, criterion=criterion)
+        material = _open(path, format, labels=labels, columns=columns, criterion=criterion, problems=problems)
     except InputError as error:
-        return nothing, [error]
-    material.problems = []
+        return nothing, problems or [error]
+    material.problems = problems
     rows = _READERS[format](material)
     if not rows and not material.problems:
         material.problems.append(
@@ -106,6 +107,8 @@ def _table(rows: list[dict[str, Any]], material: _Source, source: str) -> pd.Dat
     table = pd.DataFrame(rows, columns=[*PREFERENCE_COLUMNS, *FILE_COLUMNS, *material.further_columns])
     table["source"] = table["source"].where(table["source"] != "", source)
     table.attrs["skipped"] = material.skipped
+    if len(table) == len(material.table):
+        table.index = material.table.index
     return table
 
 
@@ -116,6 +119,7 @@ def _open(
     labels: Mapping[str, str] | None,
     columns: Mapping[str, str] | None,
     criterion: str,
+    problems: list[InputError] | None = None,
 ) -> _Source:
     if format not in _READERS:
         raise InputError(
@@ -127,7 +131,9 @@ def _open(
         raise InputError(
             f"the label map leads to '{wrong[0]}'", remedy="Map every label to a, b or tie", field="labels", file=path
         )
-    table, first_row = _read_journal(Path(path)) if format == "annotations" else read_entries(Path(path))
+    table, first_row = (
+        _read_journal(Path(path)) if format == "annotations" else read_entries(Path(path), problems=problems)
+    )
     if not len(table):
         raise InputError("there are no preferences in the file", remedy="Give one or more rows", file=path)
     return _Source(Path(path), table, first_row, label_map, dict(columns or {}), criterion)
@@ -172,7 +178,8 @@ class _Source:
                 InputError(
                     f"the file has no column '{self.columns.get(names[0], names[0])}' (it has: "
                     f"{', '.join(str(name) for name in list(self.table.columns)[:20])})",
-                    remedy="Choose the format that fits, or name the column under 'columns'",
+                    remedy="Choose the format that fits, or name the column under 'columns' (kedro init-data: "
+                    f"--column {names[0]}=COLUMN)",
                     field=names[0],
                     file=self.path,
                 )
@@ -183,7 +190,8 @@ class _Source:
         return self.columns.get(name, name) in self.table.columns
 
     def error(self, problem: str, *, position: int, field: str, remedy: str) -> InputError:
-        return InputError(problem, remedy=remedy, file=self.path, row=position + self.first_row, field=field)
+        row = int(self.table.index[position]) + self.first_row
+        return InputError(problem, remedy=remedy, file=self.path, row=row, field=field)
 
     def label(self, value: Any, *, position: int, field: str) -> str:
         key = _text(value)
@@ -194,7 +202,10 @@ class _Source:
             remedy = "Give 'labels', for example {'1': a, '2': b, '0': tie}, after checking some pairs by eye"
         else:
             problem = f"unknown label '{key}'" if key else "the label is empty"
-            remedy = f"Correct it or map it under 'labels' (known: {', '.join(self.labels)})"
+            remedy = (
+                "Correct it or map it under 'labels' (kedro init-data: --label LABEL=MEANING; known: "
+                f"{', '.join(self.labels)})"
+            )
         self.refuse(self.error(problem, position=position, field=field, remedy=remedy))
         return "tie"
 
