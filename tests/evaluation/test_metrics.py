@@ -75,7 +75,9 @@ def test_gain_and_its_interval_by_prompt() -> None:
 
 def test_win_rate_compares_clips_of_the_same_seed() -> None:
     # Against the original's clip of the same seed: won, lost, tied, won.
-    assert win_rates(judged(), index())["mpo"]["rate"] == pytest.approx(2.5 / 4)
+    rate = win_rates(judged(), index())["mpo"]
+    assert rate["rate"] == pytest.approx(2.5 / 4)
+    assert (rate["wins"], rate["ties"], rate["losses"]) == (2, 1, 1)
     shuffled = judged().sample(frac=1, random_state=0)
     assert win_rates(shuffled, index()) == win_rates(judged(), index())
     # A clip without a counterpart is left out: the lost comparison goes.

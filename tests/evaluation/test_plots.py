@@ -5,12 +5,21 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.colors import to_hex
 
 from report_inputs import report_inputs, training_log
-from vr_pipeline.evaluation.plots import COLOURS, colour_of, rewards_by_dimension, running_mean, training_curves
+from vr_pipeline.evaluation.plots import (
+    COLOURS,
+    colour_of,
+    deviations_of_policies,
+    rewards_by_dimension,
+    running_mean,
+    training_curves,
+)
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +84,17 @@ def test_running_mean_as_computed_one_by_one(values, window):
             assert found == pytest.approx(part.mean(), abs=1e-6)
         else:
             assert math.isnan(found)
+
+
+def test_policies_have_their_colours_and_names_by_sub_dimension_too():
+    table = pd.DataFrame(
+        {"dimension": ["d"], "sub_dimension": ["s"], "deviation": [0.1], "ci_low": [0.0], "ci_high": [0.2]}
+    )
+    bars = deviations_of_policies({"mpo": table, "dpo": table}).axes[0].containers
+    assert {one.get_label(): to_hex(one[0].get_facecolor()) for one in bars} == {
+        "MPO": COLOURS["mpo"].lower(),
+        "DPO": COLOURS["dpo"].lower(),
+    }
 
 
 def test_every_policy_has_its_own_colour():

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from report_inputs import HOSTILE_PROMPT, moving_square, report_inputs
+from report_inputs import HOSTILE_PROMPT, moving_square, report_inputs, validation_log
 from vr_pipeline.errors import InputError
 from vr_pipeline.evaluation.config import ReportParameters
 from vr_pipeline.evaluation.report import charts, render_report, sections, tables
@@ -185,6 +185,34 @@ def test_one_prompt_gives_no_interval_and_no_claim():
     assert "nan" not in document.words.lower().split()
 
 
+def test_agreement_is_told_with_its_numbers_and_intervals(inputs):
+    intervals = {"diff": [0.81, 0.92], "tau": [0.74, 0.88], "tau_transferred": [None, None]}
+    measured = inputs["metrics"]["agreement"] | {"intervals": intervals, "tau_transferred": 0.8}
+    words = _Page(render_report(**inputs, reward_agreement=measured | {"epsilon_transferred": 0.1})).words
+    assert "orders 87.4 % (95 % interval 81.0 % to 92.0 %) of the 138 without a tie" in words
+    assert "right on 81.0 % (95 % interval 74.0 % to 88.0 %) of all 150" in words
+    assert "tau with the threshold of the fitted pairs, 0.1000 80.0 % –" in words
+    plain_words = _Page(render_report(**inputs)).words
+    assert "orders 87.4 % of the 138 without a tie" in plain_words
+    assert "threshold of the fitted" not in plain_words
+    ties = {"tau": 1.0, "diff": None, "epsilon": 0.0, "n": 5, "n_ties": 5}
+    assert "All of 5 held-out preferences are ties" in _Page(render_report(**inputs, reward_agreement=ties)).words
+
+
+def test_a_loss_in_a_dimension_is_told_with_its_interval(inputs):
+    worse = report_inputs(judge_gain={"dpo": -0.1, "mpo": 0.2}, oracle=False)
+    gain = compare(worse["judge_rewards"], "dpo", "original", "judge").dimensions["quality"]
+    expected = f"quality: {signed(gain.mean)} (95 % interval {signed(gain.low)} to {signed(gain.high)})"
+    assert expected in _Page(render_report(**worse)).words
+
+
+def test_win_rates_name_the_comparisons(inputs):
+    words = _Page(render_report(**inputs)).words
+    rate = inputs["metrics"]["win_rate"]["mpo"]["judge"]
+    assert rate["wins"] + rate["ties"] + rate["losses"] == 36
+    assert f"{percent(rate['ci_high'])} {rate['wins']} {rate['ties']} {rate['losses']}" in words
+
+
 def test_results_that_do_not_belong_together_are_refused(inputs):
     with pytest.raises(InputError, match="dimension 'quality'"):
         render_report(**{**inputs, "judge_rewards": inputs["judge_rewards"].drop(columns="dim_quality")})
@@ -332,6 +360,11 @@ def test_training_remarks_name_what_went_wrong_and_only_that():
     assert "winners worse than the reference" in texts
     assert "hardly more than chance" in texts
     assert "saturated" in texts
+    earlier = training_remarks({"dpo": bad}, {"dpo": validation_log(100, 1.0)})
+    assert sum("The policy is an earlier checkpoint, after step 75." in remark.text for remark in earlier) == 3
+    assert not any(
+        "earlier" in remark.text for remark in training_remarks({"dpo": bad[:75]}, {"dpo": validation_log(100, 1.0)})
+    )
     assert training_remarks({"mapo": pd.DataFrame({"step": steps, "loss": 1.0})}) == []
 
 
@@ -460,7 +493,6 @@ def test_a_clip_of_one_frame_becomes_an_image():
 
 
 def test_validation_says_which_checkpoint_is_the_policy_and_whether_it_helped() -> None:
-    from report_inputs import validation_log
     from vr_pipeline.evaluation.report.findings import validation_remarks
 
     helped, not_helped = validation_remarks({"dpo": validation_log(200, 1.5), "mpo": validation_log(200, -0.5)})

@@ -99,13 +99,24 @@ def gains_over_original(rewards: pd.DataFrame) -> dict[str, dict[str, float]]:
 
 
 def win_rates(rewards: pd.DataFrame, index: pd.DataFrame) -> dict[str, dict[str, float]]:
-    """How often the clip of a policy beats the original's of the same prompt and seed, ties counting half."""
+    """How often the clip of a policy beats the original's of the same prompt and seed, ties counting half.
+
+    Returns:
+        policy -> rate with its 95 % interval (prompts as clusters), and the numbers of wins, ties and losses.
+    """
     table = rewards.merge(index[["video_id", "sample_index"]], on="video_id", suffixes=("_", ""))
     wide = table.pivot_table(index=["prompt_id", "sample_index"], columns="policy", values="total").dropna()
     rates = {}
     for policy in sorted(set(wide.columns) - {ORIGINAL}):
         rate = win_rate((wide[policy] - wide[ORIGINAL]).to_numpy(), wide.index.get_level_values("prompt_id").to_numpy())
-        rates[str(policy)] = {"rate": rate.rate, "ci_low": rate.ci_low, "ci_high": rate.ci_high}
+        rates[str(policy)] = {
+            "rate": rate.rate,
+            "ci_low": rate.ci_low,
+            "ci_high": rate.ci_high,
+            "wins": rate.wins,
+            "ties": rate.ties,
+            "losses": rate.losses,
+        }
     return rates
 
 

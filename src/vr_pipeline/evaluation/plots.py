@@ -138,6 +138,21 @@ def running_mean(values: npt.NDArray[np.float64], window: int) -> npt.NDArray[np
         return np.where(number > 0, (sums[high] - sums[low]) / np.maximum(number, 1), np.nan)
 
 
+def deviations_of_policies(deviations: Mapping[str, pd.DataFrame]) -> Figure:
+    """How far each policy is above the original by sub-dimension, in the names and colours of the other pictures.
+
+    Args:
+        deviations: policy -> table of :func:`vr_pipeline.rewards.statistics.sub_dimension_deviations`.
+    """
+    from vr_pipeline.rewards.plots import deviations_by_sub_dimension
+
+    policies = list(deviations)
+    return deviations_by_sub_dimension(
+        {NAMES.get(policy, policy): table for policy, table in deviations.items()},
+        colours=[colour_of(policy, policies) for policy in policies],
+    )
+
+
 def colour_of(policy: str, policies: list[str]) -> str:
     """The colour of a policy: fixed for the known ones, by position for others."""
     if policy in COLOURS:

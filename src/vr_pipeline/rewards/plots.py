@@ -120,7 +120,9 @@ def accuracy_by_questions(curve: pd.DataFrame) -> Figure:
             x, y, se = (line[name].to_numpy(dtype=np.float64) for name in ("n_questions", "diff", "diff_se"))
             axes.plot(x, y, "o-", markersize=3, color=COLOURS[i], label=names.get(weighting, weighting))
             if weighting == "learned":
-                axes.fill_between(x, y - 1.96 * se, y + 1.96 * se, color=COLOURS[i], alpha=0.12, linewidth=0)
+                # A share: the normal interval is cut where it leaves 0 to 1.
+                low, high = np.clip(y - 1.96 * se, 0, 1), np.clip(y + 1.96 * se, 0, 1)
+                axes.fill_between(x, low, high, color=COLOURS[i], alpha=0.12, linewidth=0)
         axes.set_title(f"{kind} answers")
         axes.set_xlabel("questions kept, most important first")
         axes.grid(alpha=0.3)
@@ -242,12 +244,13 @@ def pair_fates(report: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def deviations_by_sub_dimension(deviations: Mapping[str, pd.DataFrame]) -> Figure:
+def deviations_by_sub_dimension(deviations: Mapping[str, pd.DataFrame], *, colours: Sequence[str] = COLOURS) -> Figure:
     """Deviations of the share of yes by sub-dimension, one colour a comparison, grouped by dimension.
 
     Args:
         deviations: name of the comparison -> table of
             :func:`vr_pipeline.rewards.statistics.sub_dimension_deviations`; the same sub-dimensions in each.
+        colours: of the comparisons, in their order.
     """
     tables = list(deviations.values())
     labels = list(tables[0]["sub_dimension"])
@@ -260,7 +263,7 @@ def deviations_by_sub_dimension(deviations: Mapping[str, pd.DataFrame]) -> Figur
         y = np.arange(len(labels)) - 0.4 + height * (k + 0.5)
         middle = by_name["deviation"].to_numpy(dtype=np.float64)
         low, high = by_name["ci_low"].to_numpy(dtype=np.float64), by_name["ci_high"].to_numpy(dtype=np.float64)
-        axes.barh(y, middle, height=height * 0.9, color=COLOURS[k % len(COLOURS)], alpha=0.8, label=name)
+        axes.barh(y, middle, height=height * 0.9, color=colours[k % len(colours)], alpha=0.8, label=name)
         axes.hlines(y, low, high, color="black", linewidth=1.0)
     for i in range(1, len(labels)):
         if dimensions[i] != dimensions[i - 1]:

@@ -116,6 +116,7 @@ def summary(
     metrics: Mapping[str, Any],
     against_original: Mapping[str, Mapping[str, Comparison]],
     between: Mapping[str, Comparison],
+    agreement: Mapping[str, Any] | None = None,
 ) -> list[Finding]:
     """The findings in the order a reader needs them.
 
@@ -123,6 +124,7 @@ def summary(
         metrics: the layout of evaluation_metrics.json.
         against_original: policy -> source -> comparison with the original.
         between: source -> MPO compared with DPO; empty where one of them was not evaluated.
+        agreement: reward_agreement, which has intervals; the figures of the metrics without it.
     """
     has_oracle = any("oracle" in sources for sources in metrics["policies"].values())
     findings = [_setting(metrics, has_oracle)]
@@ -133,7 +135,7 @@ def summary(
         finding for policy in against_original for finding in _losses_by_dimension(policy, against_original[policy])
     ]
     findings += _judge_against_oracle(metrics.get("judge_oracle_agreement") or {})
-    findings.append(_people(metrics["agreement"]))
+    findings.append(_people(agreement or metrics["agreement"]))
     failed = int(metrics["clips"]["failed"])
     if failed:
         findings.append(
@@ -230,7 +232,7 @@ def _mpo_against_dpo(between: Mapping[str, Comparison]) -> Finding:
 def _losses_by_dimension(policy: str, comparisons: Mapping[str, Comparison]) -> list[Finding]:
     source = "oracle" if "oracle" in comparisons else "judge"
     worse = [
-        f"{name} ({signed(interval.mean)})"
+        f"{name}: {interval_words(interval)}"
         for name, interval in comparisons[source].dimensions.items()
         if interval.verdict() == "below"
     ]
@@ -238,7 +240,7 @@ def _losses_by_dimension(policy: str, comparisons: Mapping[str, Comparison]) -> 
         return []
     return [
         Finding(
-            f"By the {source}, {policy_name(policy)} is below the original in {', '.join(worse)}.",
+            f"By the {source}, {policy_name(policy)} is below the original in {'; '.join(worse)}.",
             "warning",
         )
     ]
@@ -259,10 +261,23 @@ def _people(agreement: Mapping[str, Any]) -> Finding:
     pairs = int(agreement["n"])
     if not pairs:
         return Finding("There were no held-out preferences to test the reward on.", "warning")
+    decided = pairs - int(agreement["n_ties"])
+    if not decided:
+        return Finding(
+            f"All of {_count(pairs, 'held-out preference')} are ties, which do not test how the reward orders clips.",
+            "warning",
+        )
+    intervals = agreement.get("intervals") or {}
+
+    def share(name: str) -> str:
+        low, high = intervals.get(name) or (None, None)
+        if low is None or high is None:
+            return percent(agreement[name])
+        return f"{percent(agreement[name])} (95 % interval {percent(low)} to {percent(high)})"
+
     return Finding(
-        f"On {_count(pairs, 'held-out preference')} the reward agrees with the annotators in "
-        f"{percent(agreement['diff'])} of those without a tie (diff) and in {percent(agreement['tau'])} of all, ties "
-        "included (tau)."
+        f"Held-out preferences: the reward orders {share('diff')} of the {decided:,} without a tie as the annotators "
+        f"did (diff), and is right on {share('tau')} of all {pairs:,}, ties included (tau)."
     )
 
 
@@ -319,9 +334,9 @@ def validation_remarks(validations: Mapping[str, pd.DataFrame]) -> list[Finding]
         alike = table[(table["step"] > 0) & (table["gap_low"] <= 0) & (table["gap_high"] >= 0)]["step"].astype(int)
         if len(alike):
             text += (
-                f" On so few prompts it cannot be told from {'that' if len(alike) == 1 else 'those'} after step "
-                f"{', '.join(map(str, alike))} (95 % intervals of the difference on the same prompts hold 0); more "
-                "validation prompts would tell."
+                " On these validation prompts it cannot be told from "
+                f"{'that' if len(alike) == 1 else 'those'} after step {', '.join(map(str, alike))} (95 % intervals of "
+                "the difference on the same prompts hold 0); more validation prompts would tell."
             )
         if reward > before:
             remarks.append(Finding(text))
@@ -337,13 +352,15 @@ def training_remarks(
     remarks = validation_remarks(validations or {})
     for policy, log in logs.items():
         ends = log_ends(log)
+        kept = _kept_step(log, (validations or {}).get(policy))
+        earlier = f" The policy is an earlier checkpoint, after step {kept}." if kept is not None else ""
         winners, losers = ends.get("winner_change"), ends.get("loser_change")
         if winners and losers and winners[1] > 0:
             remarks.append(
                 Finding(
                     f"{policy_name(policy)} models even the winners worse than the reference at the end "
                     f"({signed(winners[1], 4)}; losers {signed(losers[1], 4)}). The pairs push it away from the losers "
-                    "more than towards the winners; a smaller learning rate or a larger beta holds it back.",
+                    f"more than towards the winners; a smaller learning rate or a larger beta holds it back.{earlier}",
                     "warning",
                 )
             )
@@ -352,7 +369,7 @@ def training_remarks(
             remarks.append(
                 Finding(
                     f"{policy_name(policy)} orders only {percent(accuracy[1])} of its own training pairs rightly at "
-                    "the end, hardly more than chance.",
+                    f"the end, hardly more than chance.{earlier}",
                     "warning",
                 )
             )
@@ -361,11 +378,19 @@ def training_remarks(
             remarks.append(
                 Finding(
                     f"{policy_name(policy)}'s loss is saturated ({percent(saturation[1])} of the gradient is lost at "
-                    "the end): lower beta or the number of steps.",
+                    f"the end): lower beta or the number of steps.{earlier}",
                     "warning",
                 )
             )
     return remarks
+
+
+def _kept_step(log: pd.DataFrame, validation: pd.DataFrame | None) -> int | None:
+    """The step of the checkpoint that became the policy, where training went on after it."""
+    if validation is None or not len(log) or not validation["chosen"].astype(bool).any():
+        return None
+    step = int(validation.loc[validation["chosen"].astype(bool), "step"].iloc[0])
+    return step if step < int(log["step"].max()) else None
 
 
 def log_ends(log: pd.DataFrame) -> dict[str, tuple[float, float]]:

@@ -86,6 +86,7 @@ def render_report(
     pair_index: pd.DataFrame | None = None,
     pictures: Mapping[str, Figure] | None = None,
     provenance: Mapping[str, str] | None = None,
+    reward_agreement: Mapping[str, Any] | None = None,
 ) -> str:
     """One self-contained HTML page under 10 MB; the same inputs give the same bytes.
 
@@ -107,6 +108,8 @@ def render_report(
         pairs: pairs by total reward (strategy dpo), of which those that do not dominate are shown.
         pair_videos, pair_index: the clips of these pairs and their video index.
         pictures: further plots by what they show; the text is also their alternative for screen readers.
+        reward_agreement: agreement with people as weight_regression measured it, with intervals; the metrics have the
+            figures alone.
         provenance: further lines of the footer, such as hashes of other data. Commit and run are no part of the page,
             see :mod:`vr_pipeline.evaluation.report.run_lines`.
 
@@ -143,7 +146,7 @@ def render_report(
     context = {
         "title": parameters.title,
         "note": parameters.note,
-        "findings": summary(metrics, against_original, between),
+        "findings": summary(metrics, against_original, between, reward_agreement),
         "figures": _figures(metrics),
         "clip_sets": [_clip_set(rows, videos, rewards, policies, dimensions, room) for rows in shown],
         "clip_note": _clip_note(shown, index),
@@ -157,7 +160,7 @@ def render_report(
         "weights": sections.weights_section(fitted, checklist),
         "weights_facts": _weights_facts(fitted),
         "agreement": metrics["agreement"],
-        "agreement_table": _agreement_table(metrics["agreement"]),
+        "agreement_table": _agreement_table(reward_agreement or metrics["agreement"]),
         "pairs_tables": sections.pairs_tables(pair_selection, metrics),
         "refused": refused,
         "refused_sets": []
@@ -385,17 +388,27 @@ def _weights_facts(weights: Any) -> str:
 
 
 def _agreement_table(agreement: Mapping[str, Any]) -> Table:
-    rows = [
-        ("diff: pairs without a human tie", percent(agreement["diff"])),
-        ("tau: ties counted, called where rewards differ by at most epsilon", percent(agreement["tau"])),
-        ("epsilon", plain(agreement["epsilon"], 4)),
-        ("Pairs", f"{int(agreement['n']):,}"),
-        ("Ties among them", f"{int(agreement['n_ties']):,}"),
-    ]
+    pairs, ties = int(agreement["n"]), int(agreement["n_ties"])
+    names = {
+        "diff": f"diff: right order, of the {pairs - ties:,} pairs without a human tie",
+        "tau": f"tau: right order or rightly a tie, of all {pairs:,}; a tie is called where rewards differ by at most "
+        f"{plain(agreement['epsilon'], 4)}, chosen on these pairs",
+        "tau_transferred": "tau with the threshold of the fitted pairs, "
+        f"{plain(agreement.get('epsilon_transferred'), 4)}",
+    }
+    intervals = agreement.get("intervals") or {}
     return Table(
-        "Agreement of the reward with held-out preferences",
-        [Column("Measure", number=False), Column("Value")],
-        [[tables.words(name), tables.words(value)] for name, value in rows],
+        "Agreement of the reward with held-out preferences (intervals take prompts as the units drawn)",
+        [Column("Measure", number=False), Column("Value"), Column("95 % interval")],
+        [
+            [
+                tables.words(text),
+                tables.share(agreement[name]),
+                tables.share_interval(*(intervals.get(name) or (None, None))),
+            ]
+            for name, text in names.items()
+            if name in agreement
+        ],
     )
 
 

@@ -225,7 +225,9 @@ def win_rates(metrics: Mapping[str, Any]) -> tuple[Chart, Table]:
                     tables.words(policy_name(policy)),
                     tables.words(SOURCES[source]),
                     tables.share(rate.mean),
-                    Cell(f"{percent(rate.low)} to {percent(rate.high)}", tables.sort_key(rate.low)),
+                    tables.share_interval(rate.low, rate.high),
+                    # Metrics of an earlier version have no counts.
+                    *(tables.number(sources[source].get(key), 0) for key in ("wins", "ties", "losses")),
                 ]
             )
     chart = Chart(
@@ -240,8 +242,17 @@ def win_rates(metrics: Mapping[str, Any]) -> tuple[Chart, Table]:
         ),
     )
     table = Table(
-        "Win rate against the original: same prompt, same seed; a tie counts half",
-        [Column("Policy", number=False), Column("By", number=False), Column("Win rate"), Column("95 % interval")],
+        "Win rate against the original: same prompt, same seed; a tie (equal rewards) counts half; intervals take "
+        "prompts as clusters",
+        [
+            Column("Policy", number=False),
+            Column("By", number=False),
+            Column("Win rate"),
+            Column("95 % interval"),
+            Column("Won"),
+            Column("Tied"),
+            Column("Lost"),
+        ],
         cells,
     )
     return chart, table

@@ -71,6 +71,13 @@ def share(value: float | None, after: Markup = NOTHING) -> Cell:
     return Cell(percent(value), sort_key(value), after)
 
 
+def share_interval(low: float | None, high: float | None) -> Cell:
+    """An interval of a share in percent; sorts by its lower end."""
+    if sort_key(low) == "" or sort_key(high) == "":
+        return Cell("–")
+    return Cell(f"{percent(low)} to {percent(high)}", sort_key(low))
+
+
 def count(value: int) -> Cell:
     """A whole number."""
     return Cell(f"{int(value):,}", str(int(value)))

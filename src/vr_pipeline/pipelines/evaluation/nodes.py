@@ -76,12 +76,12 @@ def compare_policies_by_sub_dimension(
     evaluation_answers: pd.DataFrame, evaluation_video_index: pd.DataFrame, checklist: Checklist
 ) -> tuple[pd.DataFrame, Figure]:
     """How far each policy is above the original in every sub-dimension, as a table and a picture."""
-    from vr_pipeline.rewards.plots import deviations_by_sub_dimension
+    from vr_pipeline.evaluation.plots import deviations_of_policies
     from vr_pipeline.rewards.statistics import policy_deviations
 
     deviations = policy_deviations(evaluation_answers, evaluation_video_index, checklist)
     table = pd.concat([part.assign(policy=policy) for policy, part in deviations.items()], ignore_index=True)
-    return table, deviations_by_sub_dimension(deviations)
+    return table, deviations_of_policies(deviations)
 
 
 def draw_evaluation_plots(
@@ -115,6 +115,7 @@ def write_report(
     preference_pairs_dpo: pd.DataFrame,
     videos: Any,
     video_index: pd.DataFrame,
+    reward_agreement: dict[str, Any],
     pair_scores: pd.DataFrame,
     accuracy_curve: pd.DataFrame,
     preference_answers: pd.DataFrame,
@@ -124,18 +125,18 @@ def write_report(
     parameters: EvaluationParameters,
 ) -> str:
     """Write one self-contained page: clips side by side, rewards, weights, pairs and training."""
+    from vr_pipeline.evaluation.plots import deviations_of_policies
     from vr_pipeline.evaluation.report import render_report
     from vr_pipeline.evaluation.report.run_lines import table_hash
     from vr_pipeline.pipelines.pair_selection.nodes import draw_pair_plots
     from vr_pipeline.pipelines.weight_regression.nodes import draw_weight_plots
-    from vr_pipeline.rewards.plots import deviations_by_sub_dimension
     from vr_pipeline.rewards.statistics import policy_deviations
 
     _, calibration, curve, correlation, preferred = draw_weight_plots(
         reward_weights, checklist, pair_scores, accuracy_curve, preference_answers, preference_deviations
     )
     gaps, fates = draw_pair_plots(rewards, pair_selection_report, pair_selection)
-    policies = deviations_by_sub_dimension(policy_deviations(evaluation_answers, evaluation_video_index, checklist))
+    policies = deviations_of_policies(policy_deviations(evaluation_answers, evaluation_video_index, checklist))
     return render_report(
         metrics=evaluation_metrics,
         videos=evaluation_videos,
@@ -158,9 +159,11 @@ def write_report(
             "Training clips": f"{len(video_index):,} files, hash {table_hash(video_index[['video_id', 'sha256']])}",
             "Compared pairs": f"{len(pair_scores):,} rows, hash {table_hash(pair_scores)}",
         },
+        reward_agreement=reward_agreement,
         pictures={
             "Calibration: predicted probability of preference, against how often people agreed": calibration,
-            "Agreement with people against the number of questions kept": curve,
+            "Agreement with people against the number of questions kept (band: 95 % interval). A pair with equal "
+            "rewards counts as wrong, which is frequent where few questions are answered yes or no": curve,
             "Correlation of the answers to the questions": correlation,
             "Share of yes by sub-dimension: clips that people preferred, against the others": preferred,
             "Share of yes by sub-dimension: each policy against the original": policies,

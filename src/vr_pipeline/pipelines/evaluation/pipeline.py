@@ -106,6 +106,7 @@ def create_pipeline(**kwargs: Any) -> Pipeline:
                     "preference_pairs_dpo",
                     "videos",
                     "video_index",
+                    "reward_agreement",
                     "pair_scores",
                     "accuracy_curve",
                     "preference_answers",
