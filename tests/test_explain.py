@@ -19,7 +19,7 @@ from pydantic import BaseModel, ValidationError
 
 from vr_pipeline.cli import resume_command
 from vr_pipeline.errors import InputError
-from vr_pipeline.explain import explain
+from vr_pipeline.explain import explain, setting_trouble
 
 
 def raised(error: BaseException, cause: BaseException | None = None) -> BaseException:
@@ -154,8 +154,23 @@ def test_an_unknown_setting_is_told_with_the_nearest_one(toy):
     with pytest.raises(ValidationError) as caught:
         Strict(learning_rat=1)
     kedro = raised(ParameterValidationError(f"Parameter validation failed:\n- Parameter 'toy': {caught.value}"))
-    assert "toy.learning_rat: there is no such setting (perhaps 'learning_rate' is meant)" in explain(kedro)
+    assert "toy.learning_rat: there is no such setting (perhaps 'optimiser.learning_rate' is meant)" in explain(kedro)
     assert "learning_rat: there is no such setting" in explain(caught.value)
+
+
+def test_a_setting_of_another_place_is_told_with_its_place():
+    from vr_pipeline.rewards.config import PairSelectionParameters
+
+    def trouble(settings):
+        with pytest.raises(ValidationError) as caught:
+            PairSelectionParameters.model_validate(settings)
+        return setting_trouble(caught.value, PairSelectionParameters)
+
+    no_setting = "there is no such setting (perhaps"
+    assert trouble({"min_margin": 1}) == ("min_margin", f"{no_setting} 'dpo.min_margin' is meant)")
+    assert trouble({"dpo": {"min_margn": 1}}) == ("dpo.min_margn", f"{no_setting} 'min_margin' is meant)")
+    assert trouble({"dpo": {"groupsize": 1}}) == ("dpo.groupsize", f"{no_setting} 'group_size' is meant)")
+    assert trouble({"qqqq": 1}) == ("qqqq", "there is no such setting")
 
 
 def test_an_unknown_environment_is_told_with_those_there_are(tmp_path):

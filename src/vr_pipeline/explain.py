@@ -106,7 +106,7 @@ def parameters_account(error: BaseException) -> str:
             given = "" if complaint[2] in {"missing", "extra_forbidden"} else f" (got {complaint[3]})"
             said = complaint[1]
             if complaint[2] == "extra_forbidden":
-                said = f"{_NO_SETTING}{_perhaps(field.rpartition('.')[2], _settings(block))}"
+                said = f"{_NO_SETTING}{_perhaps_setting(field, _settings(block))}"
             lines.append(f"  {'.'.join(filter(None, (block, field)))}: {said}{given}")
         elif block and line and not line.startswith(" "):
             field = line
@@ -115,7 +115,7 @@ def parameters_account(error: BaseException) -> str:
 
 
 def _settings(block: str) -> list[str]:
-    """Names of all settings of a parameter block, at any depth, from the model that its nodes take."""
+    """Dotted names of all settings of a parameter block, from the model that its nodes take."""
     from kedro.framework.project import pipelines
 
     found: set[str] = set()
@@ -130,12 +130,26 @@ def _settings(block: str) -> list[str]:
     return sorted(found)
 
 
-def _names(schema: Any) -> Iterator[str]:
-    """Names of the settings in a JSON schema, at any depth."""
-    if isinstance(schema, dict):
-        yield from schema.get("properties", {})
-        for inner in schema.values():
-            yield from _names(inner)
+def _names(schema: dict[str, Any], within: str = "", root: dict[str, Any] | None = None) -> Iterator[str]:
+    """Dotted names of the settings in a JSON schema, at any depth."""
+    root = root or schema
+    schema = root["$defs"][schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
+    for name, inner in schema.get("properties", {}).items():
+        yield f"{within}{name}"
+        yield from _names(inner, f"{within}{name}.", root)
+    for alternative in schema.get("anyOf", []):
+        yield from _names(alternative, within, root)
+
+
+def _perhaps_setting(field: str, known: Sequence[str]) -> str:
+    """A guess at what was meant: a name that is spelt nearly so, with its place where it belongs elsewhere."""
+    place, _, name = field.rpartition(".")
+    near = difflib.get_close_matches(name, sorted({one.rpartition(".")[2] for one in known}), n=1)
+    places = [one.rpartition(".")[0] for one in known if near and one.rpartition(".")[2] == near[0]]
+    if not places:
+        return ""
+    meant = near[0] if place in places else ".".join(filter(None, (places[0], near[0])))
+    return f" (perhaps '{meant}' is meant)"
 
 
 def setting_trouble(error: ValidationError, model: type[BaseModel]) -> tuple[str, str]:
@@ -148,7 +162,7 @@ def setting_trouble(error: ValidationError, model: type[BaseModel]) -> tuple[str
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     place = [str(part) for part in first["loc"]]
     if first["type"] == "extra_forbidden":
-        near = _perhaps(place[-1], sorted(set(_names(model.model_json_schema()))))
+        near = _perhaps_setting(".".join(place), sorted(set(_names(model.model_json_schema()))))
         return ".".join(place), f"{_NO_SETTING}{near}"
     return ".".join(place), first["msg"].removeprefix("Value error, ")
 

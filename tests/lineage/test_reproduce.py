@@ -108,7 +108,7 @@ def test_code_that_is_gone_is_told(project, tmp_path):
         TMPDIR=str(tmp_path),
     )
     assert [code for code, _, _ in answers] == [2, 2]
-    assert "there is no run or model 'nothing'" in answers[0][2]
+    assert "there is no run, model or recorded file 'nothing'" in answers[0][2]
     assert "the folder exists" in answers[1][2]
     assert list(tmp_path.glob("reproduce-*")) == [], "nothing is left behind"
     assert subprocess.run(["git", "worktree", "list"], cwd=project, capture_output=True).stdout.count(b"\n") == 1

@@ -22,9 +22,9 @@ rect { fill: #eef3fa; stroke: #5b7aa5; } rect.changed { fill: #fdf3e0; stroke: #
 path { fill: none; stroke: #8a96a6; stroke-width: 1.5; } polygon { fill: #8a96a6; } path:hover { stroke: #c2571a;
   stroke-width: 4; } text { fill: #1c2430; font-size: 13px; }
 text.stage { font-weight: 600; font-size: 14px; } text.small { fill: #4d5866; font-size: 12px; }
-table { border-collapse: collapse; width: 100%; font-size: 0.87rem; } caption { text-align: left; padding: 0.3rem 0; }
+.listing { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-size: 0.87rem; }
 th, td { text-align: left; padding: 0.2rem 0.8rem 0.2rem 0; border-bottom: 1px solid #e3e7ec; vertical-align: top; }
-code { font-size: 0.85rem; overflow-wrap: anywhere; }
+code { font-size: 0.85rem; white-space: nowrap; }
 @media (prefers-color-scheme: dark) {
   body { background: #12161c; color: #e4e8ee; } .graph { border-color: #39424e; } th, td { border-color: #2b333d; }
   rect { fill: #1d2a3b; stroke: #7d9cc8; } rect.changed { fill: #3a2f18; stroke: #d9a650; }
@@ -138,6 +138,7 @@ def _details(execution: Execution, number: int) -> str:
         f'<h2 id="execution-{number}">{escape(execution.stage)}, run {run.short}</h2>\n'
         f"<p>{escape(run.name)}, {run.status.lower()}, {run.started:%Y-%m-%d %H:%M} UTC, commit {escape(run.commit)}, "
         f"{escape(run.tags.get('cpu', ''))}, GPU {escape(run.tags.get('gpu', ''))}. Wrote {escape(taken)}.</p>\n"
+        f'<div class="listing" role="region" tabindex="0" aria-label="Data of {escape(execution.stage)}">'
         "<table><thead><tr><th></th><th>dataset</th><th>path</th><th>DVC hash</th><th>made by</th></tr></thead>"
-        f"<tbody>{body}</tbody></table>"
+        f"<tbody>{body}</tbody></table></div>"
     )

@@ -135,7 +135,11 @@ class RunStore:
         if not named and len(text) >= _SHORTEST_PREFIX:
             named = [run for run in runs if run.id.startswith(text)]
         if len(named) != 1:
-            problem = f"{len(named)} runs answer to '{text}'" if named else f"there is no run or model '{text}'"
+            problem = (
+                f"{len(named)} runs answer to '{text}'"
+                if named
+                else f"there is no run, model or recorded file '{text}'"
+            )
             known = ", ".join(f"{run.short} ({run.name})" for run in runs[:5]) or "none recorded yet"
             raise InputError(problem, remedy=f"name one run; the newest are {known}")
         return self.get(named[0].id)
