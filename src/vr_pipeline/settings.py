@@ -7,6 +7,7 @@ prepare_environment()
 from vr_pipeline.configuration import SteadyConfigLoader  # noqa: E402
 from vr_pipeline.hooks import (  # noqa: E402
     CurveHook,
+    FinishedTrainingHook,
     LoggingHook,
     MlflowHook,
     NodeRecordHook,
@@ -25,6 +26,7 @@ _nodes = NodeRecordHook()
 HOOKS = (
     RunSummaryHook(_nodes),
     ReportRunHook(),
+    FinishedTrainingHook(),
     VizStatusHook(_nodes),
     MlflowHook(_nodes),
     CurveHook(),

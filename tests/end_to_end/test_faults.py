@@ -77,6 +77,8 @@ def test_kills_change_nothing_in_the_end(small_run: Path, tmp_path: Path) -> Non
     assert "To go on where it stopped" in (folder / "killed.log").read_text()
     result = run_small(folder)
     assert result.returncode == 0, result.stderr[-3000:]
+    # The first policy, which had been trained, was not trained again.
+    assert (result.stdout + result.stderr).count("was finished before") == 1
     undisturbed, killed = data_files(small_run), data_files(folder)
     assert set(killed) == set(undisturbed)
     assert [name for name in killed if killed[name] != undisturbed[name]] == []

@@ -31,6 +31,7 @@ from vr_pipeline.judges.training import (
     train_judge,
 )
 from vr_pipeline.pipelines.judge_training.nodes import draw_judge_report
+from vr_pipeline.training.checkpoints import remove_finished
 from vr_pipeline.video.write import write_video
 
 TINY = {
@@ -148,10 +149,20 @@ def test_same_weights_twice_and_after_an_interruption(
     pd.testing.assert_frame_equal(resumed.log, whole.log)
     first, second = weights(whole), weights(resumed)
     assert all(np.array_equal(first[name], second[name]) for name in first)
+    # Until the judge is saved its state stays: killed now and started again, not a step is made.
+    steps.clear()
+    again = train_judge(examples, checklist, options, checkpoint_folder=tmp_path)
+    assert steps == []
+    pd.testing.assert_frame_equal(again.log, whole.log)
+    pd.testing.assert_frame_equal(again.report, whole.report)
+    third = weights(again)
+    assert all(np.array_equal(first[name], third[name]) for name in first)
     # The state of other examples is not taken.
     steps.clear()
     train_judge(examples[:-8], checklist, parameters(steps=22), checkpoint_folder=tmp_path)
     assert steps[0] == 1
+    remove_finished(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_lora_changes_only_what_it_adapts_and_is_merged(

@@ -122,5 +122,7 @@ def run_all(folder: str) -> dict[str, Result]:
     results = {name: train_plainly(toy, changes) for name, changes in PLAIN.items()}
     for name, changes in RESUMED.items():
         results[f"{name}, resumed"] = train_with_a_stop(toy, changes, Path(folder) / f"{name}.safetensors")
+        # Started once more although it has finished, as after a kill before its policy was saved.
+        results[f"{name}, finished"] = train_with_a_stop(toy, changes, Path(folder) / f"{name}.safetensors")
     train_with_a_stop(toy, RESUMED["sharded"], Path(folder) / HANDED_OVER, start_again=False)
     return results

@@ -27,7 +27,9 @@ def group(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str,
     folder = tmp_path_factory.mktemp("group")
     (folder / "toy.pickle").write_bytes(pickle.dumps(toy))
     results = in_two_processes(run_all, str(folder))
-    assert sorted(path.name for path in folder.iterdir()) == [HANDED_OVER, "toy.pickle"]
+    assert sorted(path.name for path in folder.iterdir()) == sorted(
+        [HANDED_OVER, "toy.pickle", *(f"{name}.safetensors" for name in RESUMED)]
+    )
     return results
 
 
@@ -66,8 +68,8 @@ def test_stopped_and_started_again_two_processes_keep_the_best_average_of_one(
     assert largest_difference(main, other) == 0.0
     assert main.log["validation_reward"].dropna().tolist() == list(REWARDS.values())
     np.testing.assert_allclose(main.log, alone.log, rtol=1e-4, atol=1e-5)
-    # Before and after each judgement; the second start goes on after step 4, which was judged.
-    assert main.written == [2, 2, 4, 4, 6, 6]
+    # Before and after each judgement, and the result; the second start goes on after step 4, which was judged.
+    assert main.written == [2, 2, 4, 4, 6, 6, 6]
     assert other.written == []
     assert main.judged == [2, 4, 6]
     # One process alone tells the rows; on starting again those of before the stop once more.
@@ -76,6 +78,17 @@ def test_stopped_and_started_again_two_processes_keep_the_best_average_of_one(
     # With weights in slices all processes are needed to make the clips of a checkpoint.
     assert other.judged == ([2, 4, 6] if name == "sharded" else [])
     assert np.abs(main.clips.astype(int) - alone.clips.astype(int)).max() <= 1
+
+
+@pytest.mark.parametrize("name", RESUMED)
+def test_a_finished_training_is_taken_up_by_all_processes(
+    name: str, group: tuple[dict[str, Result], dict[str, Result]]
+) -> None:
+    for process in group:
+        before, again = process[f"{name}, resumed"], process[f"{name}, finished"]
+        assert largest_difference(again, before) == 0.0
+        assert again.log.equals(before.log)
+        assert (again.judged, again.written) == ([], [])
 
 
 def test_one_process_takes_up_what_two_left(toy: Toy, handed_over: Path, tmp_path: Path) -> None:

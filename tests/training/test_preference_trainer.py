@@ -10,13 +10,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors import safe_open
 
 from toy_training import Toy
 from vr_pipeline.errors import InputError, PipelineError
 from vr_pipeline.generators.contract import Adapter, Generator
 from vr_pipeline.training import preference_trainer
 from vr_pipeline.training import step as step_module
-from vr_pipeline.training.checkpoints import TrainingState, save_checkpoint
+from vr_pipeline.training.checkpoints import TrainingState, remove_finished, save_checkpoint
 from vr_pipeline.training.health import check_collapse
 from vr_pipeline.training.optimisation import learning_rate_factor
 from vr_pipeline.training.pairs import PairOrder, TrainingPair, pair_order
@@ -236,8 +237,35 @@ def test_a_killed_training_goes_on_to_the_identical_result(
     assert f"after step {killed_after // 2 * 2} of 6" in caplog.text
     assert generator.policy().identity == expected.identity
     assert resumed.equals(log)
-    assert not file.exists()
+    # Until the policy is saved it is in the file: killed now and started again, not a step is made.
+    with monkeypatch.context() as patch, caplog.at_level(logging.INFO):
+        patch.setattr(preference_trainer, "log_row", None)
+        again = toy.generator()
+        rows = train_on_pairs(again, toy.pairs, toy.latents, toy.conditions, parameters, checkpoint=file)
+    assert "was finished before" in caplog.text
+    assert again.policy().identity == expected.identity
+    assert rows.equals(log)
+    with safe_open(file, framework="numpy") as result:
+        assert len(result.keys()) == len(expected.tensors), "what only the training needs is not kept"
+    assert [path.name for path in file.parent.iterdir()] == [file.name]
+    remove_finished(file.parent)
     assert list(file.parent.iterdir()) == []
+
+
+def test_only_what_finished_trainings_left_is_removed(toy: Toy, tmp_path: Path) -> None:
+    weights = toy.generator().add_adapter(rank=2, alpha=4.0, targets=None, seed=0)
+    for name in ("under way", "finished"):
+        state = TrainingState(weights, torch.optim.AdamW(weights), step=4, finished=name == "finished")
+        save_checkpoint(tmp_path / f"{name}.safetensors", state, identity="x")
+    (tmp_path / "damaged.safetensors").write_bytes(b"no checkpoint at all")
+    (tmp_path / "notes.txt").write_text("mine")
+    remove_finished(tmp_path)
+    remove_finished(tmp_path / "not there")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "damaged.safetensors",
+        "notes.txt",
+        "under way.safetensors",
+    ]
 
 
 def test_a_checkpoint_of_another_training_is_not_used(toy: Toy, tmp_path: Path) -> None:
@@ -381,4 +409,9 @@ def test_the_policy_is_the_checkpoint_of_the_highest_validation_reward(toy: Toy,
     again, resumed = run(rewards.__getitem__, file)
     assert again.identity == best.identity
     assert resumed.equals(log)
+    assert pd.DataFrame(told.values()).equals(log)
+    # Finished, it is judged no more, and is the policy that it was.
+    again, taken_up = run(None, file)
+    assert again.identity == best.identity
+    assert taken_up.equals(log)
     assert pd.DataFrame(told.values()).equals(log)

@@ -1,5 +1,6 @@
-"""What happens around every run: the check of its inputs, the lock, logging, records of nodes, MLflow, the summary."""
+"""What happens around every run: check of its inputs, lock, logging, records, MLflow, clearing up, summary."""
 
+from vr_pipeline.hooks.finished_trainings import FinishedTrainingHook
 from vr_pipeline.hooks.live_curves import CurveHook
 from vr_pipeline.hooks.lock import RunLockHook
 from vr_pipeline.hooks.logs import LoggingHook
@@ -12,6 +13,7 @@ from vr_pipeline.hooks.viz_status import VizStatusHook
 
 __all__ = [
     "CurveHook",
+    "FinishedTrainingHook",
     "LoggingHook",
     "MlflowHook",
     "NodeRecordHook",

@@ -28,6 +28,7 @@ from vr_pipeline.identifiers import content_hash
 from vr_pipeline.judges.config import JudgeTrainingParameters
 from vr_pipeline.judges.packing import Segment
 from vr_pipeline.progress import progress_bar
+from vr_pipeline.training.checkpoints import FINISHED
 from vr_pipeline.training.distributed import Group
 from vr_pipeline.video.read import Frames, read_frames
 
@@ -223,7 +224,9 @@ def train_judge(
         examples: annotated clips; a part is held out by :func:`is_held_out`.
         checklist: texts of the questions.
         parameters: model, optimiser and schedule.
-        checkpoint_folder: state is stored here at every validation, and an interrupted run goes on from it.
+        checkpoint_folder: state is stored here at every validation, and an interrupted run goes on from it. The last
+            stays until :func:`~vr_pipeline.training.checkpoints.remove_finished` is called, so that a kill before the
+            judge is saved loses nothing.
         observe: called by the main process with every row of the log, those of before a stop included.
 
     Raises:
@@ -412,7 +415,8 @@ class _Run:
                 "gradient_norm": norm,
                 "balanced_accuracy": math.nan,
             }
-            if step % parameters.validate_every == 0 or step == parameters.steps:
+            due = step % parameters.validate_every == 0 or step == parameters.steps
+            if due:
                 with self._averaged(weights, average):
                     row["balanced_accuracy"] = self._validate()
                     if row["balanced_accuracy"] > best[0]:
@@ -420,7 +424,7 @@ class _Run:
                 progress.set_postfix(loss=f"{row['loss']:.3f}", balanced_accuracy=f"{row['balanced_accuracy']:.3f}")
             log.append(row)
             self._show(row)
-            if step % parameters.validate_every == 0 and self.group.main:
+            if due and self.group.main:
                 self._store(step, weights, optimisers, average, log, best)
         with torch.no_grad():
             for weight, kept in zip(weights, best[1], strict=True):
@@ -704,10 +708,11 @@ class _Run:
             for at, entries in stored["state"].items():
                 tensors |= {f"optimiser/{number}/{at}/{key}": torch.as_tensor(entry) for key, entry in entries.items()}
         header = {"identity": self._identity(), "step": step, "log": log, "best_value": best[0], "groups": groups}
-        temporary = path.with_suffix(".tmp")
+        temporary = path.with_name(f".{path.name}.tmp")
         # Copies, since the format refuses tensors that share memory.
         copies = {name: tensor.to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
-        save_file(copies, temporary, metadata={"state": json.dumps(header)})
+        mark = FINISHED if step == self.parameters.steps else {}
+        save_file(copies, temporary, metadata={"state": json.dumps(header), **mark})
         os.replace(temporary, path)
 
     def _restore(self, weights: Any, optimisers: Any, average: Any) -> tuple[int, list[dict[str, float]], Any] | None:

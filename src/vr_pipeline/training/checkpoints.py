@@ -1,4 +1,8 @@
-"""State of a training in one file, from which it goes on to the result it would have had without interruption."""
+"""State of a training in one file, from which it goes on to the result it would have had without interruption.
+
+The file outlives the training: until what it made is saved, a kill would otherwise lose all of it. What a training
+leaves at its end is its result, and whoever has that saved removes the file by :func:`remove_finished`.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +23,9 @@ if TYPE_CHECKING:
     from vr_pipeline.training.optimisation import AveragedWeights
 
 LogRows = list[dict[str, float]]
+
+FINISHED = {"finished": "true"}
+"""Entry in the header of a file that holds the result of a training, not a state on the way."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +70,7 @@ class TrainingState:
         step: steps that are done.
         rows: training log up to this step.
         best: the weights of the highest validation reward so far.
+        finished: the training is over, and ``weights`` are those of the policy. Then only they are kept.
     """
 
     weights: Sequence[torch.Tensor]
@@ -71,6 +79,7 @@ class TrainingState:
     step: int = 0
     rows: LogRows = field(default_factory=list)
     best: BestWeights = field(default_factory=BestWeights)
+    finished: bool = False
 
 
 def save_checkpoint(path: Path, state: TrainingState, *, identity: str, main: bool = True) -> None:
@@ -98,6 +107,8 @@ def save_checkpoint(path: Path, state: TrainingState, *, identity: str, main: bo
 
     for index, weight in enumerate(state.weights):
         keep(f"weight.{index}", weight)
+        if state.finished:
+            continue
         for name, value in sorted(state.optimizer.state[weight].items()):
             keep(f"optimizer.{index}.{name}", value)
         if state.average is not None:
@@ -110,7 +121,8 @@ def save_checkpoint(path: Path, state: TrainingState, *, identity: str, main: bo
     header = {"step": state.step, "log": state.rows, "best": best, "numbers": numbers}
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
-    save_file(tensors, temporary, metadata={"identity": identity, "state": json.dumps(header)})
+    mark = FINISHED if state.finished else {}
+    save_file(tensors, temporary, metadata={"identity": identity, "state": json.dumps(header), **mark})
     os.replace(temporary, path)
 
 
@@ -128,6 +140,7 @@ def load_checkpoint(path: Path, state: TrainingState, *, identity: str) -> None:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata()
             if metadata["identity"] == identity:
+                state.finished = FINISHED.items() <= metadata.items()
                 _restore(state, {name: file.get_tensor(name) for name in file.keys()}, json.loads(metadata["state"]))  # noqa: SIM118
     except SafetensorError as error:
         raise InputError(
@@ -146,6 +159,8 @@ def _restore(state: TrainingState, tensors: dict[str, torch.Tensor], header: dic
         for index, weight in enumerate(state.weights):
             like = weight.detach()
             weight.copy_(spread(tensors[f"weight.{index}"], like))
+            if state.finished:
+                continue
             prefix = f"optimizer.{index}."
             state.optimizer.state[weight] = {
                 name.removeprefix(prefix): spread(value, like) if hasattr(value, "detach") else value
@@ -158,3 +173,20 @@ def _restore(state: TrainingState, tensors: dict[str, torch.Tensor], header: dic
                 best.append(local_part(spread(tensors[f"best.{index}"], like)).cpu())
     state.step, state.rows = header["step"], header["log"]
     state.best = BestWeights(weights=tuple(best), **header["best"])
+
+
+def remove_finished(folder: Path) -> None:
+    """Remove what finished trainings left in a folder; those that are not finished can still go on.
+
+    To be called when their results are saved, and nothing trains there.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(path, framework="numpy") as file:
+                finished = FINISHED.items() <= (file.metadata() or {}).items()
+        except SafetensorError:
+            continue  # Damaged; the training that needs it says so.
+        if finished:
+            path.unlink()

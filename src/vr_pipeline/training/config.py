@@ -148,7 +148,9 @@ class DpoTrainingParameters(Parameters):
         "last step is the policy.",
     )
     checkpoints: Optional[str] = Field(
-        None, description="Folder of the checkpoints from which a killed training goes on; null for none."
+        None,
+        description="Folder of the checkpoints from which a killed training goes on; they are removed when the run has "
+        "ended well. Null for none.",
     )
     shard_size: int = Field(
         64,

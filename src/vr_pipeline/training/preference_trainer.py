@@ -68,7 +68,9 @@ def train_on_pairs(
         parameters: settings.
         description: label of the progress bar.
         checkpoint: file that takes the state every ``checkpoint_every`` steps; a training that finds its own state
-            there goes on from it. It is deleted at the end. Processes on several machines need it on a shared disk.
+            there goes on from it. At the end it holds the result, so that a kill before that is saved loses nothing;
+            :func:`~vr_pipeline.training.checkpoints.remove_finished` removes it. Processes on several machines need it
+            on a shared disk.
         validate: called after every ``checkpoint_every`` steps and after the last, when the generator holds the
             weights to judge; the generator is left with the weights that got the highest reward, the first of equals.
         judged_by: identity of what ``validate`` judges by and when. A training that was judged otherwise is another:
@@ -192,6 +194,16 @@ class _Training:
 
     def run(self) -> None:
         self._resume()
+        if not self.state.finished:
+            self._train()
+            self._choose_weights()
+            self.state.finished = True
+            self._save()
+        if self._sharded:
+            # Slices can be brought together only as long as the group exists.
+            self.generator.load_policy(self.generator.policy())
+
+    def _train(self) -> None:
         order = PairOrder(self.pairs, self.parameters.seed)
         bar = progress_bar(
             range(self.state.step + 1, self.parameters.steps + 1),
@@ -207,9 +219,6 @@ class _Training:
             check_collapse(self.state.rows, self.parameters, self.description)
             bar.set_postfix(loss=f"{row['loss']:.3f}", refresh=False)
             self._keep()
-        self._take_policy()
-        if self.checkpoint is not None and self.group.main:
-            self.checkpoint.unlink(missing_ok=True)
 
     def _tell(self, message: str, *values: object) -> None:
         if self.group.main:
@@ -232,10 +241,13 @@ class _Training:
                 remedy="put the folder of checkpoints on a disk that all machines share",
             )
         if state.step:
-            self._tell("goes on after step %d of %d", state.step, self.parameters.steps)
+            if state.finished:
+                self._tell("was finished before; its result, not saved then, is taken up")
+            else:
+                self._tell("goes on after step %d of %d", state.step, self.parameters.steps)
             self._show(*state.rows)
             # It may have been stopped while this checkpoint was judged.
-            if "validation_reward" not in state.rows[-1]:
+            if not state.finished and "validation_reward" not in state.rows[-1]:
                 self._judge()
 
     def _step(self, step: int, order: PairOrder) -> dict[str, float]:
@@ -303,7 +315,7 @@ class _Training:
             state.best = state.best.improved(state.step, float(reward), state.weights)
         return True
 
-    def _take_policy(self) -> None:
+    def _choose_weights(self) -> None:
         """Leave the generator with the weights that were judged best, else with the average or the last."""
         if self.state.best.step:
             self.state.best.restore(self.state.weights)
@@ -311,6 +323,3 @@ class _Training:
             self._tell("the policy is that of step %d, with a validation reward of %.4f", best.step, best.reward)
         elif self.state.average is not None:
             self.state.average.exchange()
-        if self._sharded:
-            # Slices can be brought together only as long as the group exists.
-            self.generator.load_policy(self.generator.policy())
