@@ -20,6 +20,7 @@ from vr_pipeline.generators.plans import plan_clips
 from vr_pipeline.identifiers import prompt_id
 from vr_pipeline.training import conditions as conditions_module
 from vr_pipeline.training import latents as module
+from vr_pipeline.training.checkpoints import remove_finished
 from vr_pipeline.training.conditions import ConditionShards, plan_conditions
 from vr_pipeline.training.config import DpoTrainingParameters
 from vr_pipeline.training.latents import plan_latents
@@ -230,6 +231,15 @@ def test_a_prompt_that_is_in_no_table_is_named(toy: Toy) -> None:
         plan_conditions(table, ["a", "b", "b"], toy.settings, 4)
 
 
+def test_clips_of_pairs_that_are_gone_are_named(toy: Toy, made: tuple[ItemFolder, pd.DataFrame, pd.DataFrame]) -> None:
+    folder, index, _ = made
+    one, *others = sorted(index["video_id"])
+    with pytest.raises(InputError, match="1 of 2 clips of the pairs are not among the videos, 'of another run'"):
+        plan_latents(folder, index, [one, "of another run"], toy.settings, 4)
+    with pytest.raises(InputError, match=f"11 of 12 clips of the pairs are not among the videos, '{others[0]}'"):
+        plan_latents(folder, index[index["video_id"] == one], [one, *others], toy.settings, 4)
+
+
 def only_the_denoiser_is_there(generator: Generator) -> Validate:
     """A validation that judges nothing, and looks whether autoencoder and text encoder are gone while training."""
 
@@ -258,6 +268,7 @@ def test_a_policy_is_trained_from_tables_and_the_same_every_time(
     adapter, log = train_policy_on_pairs(
         pairs, latents, texts, rewards, parameters, make_validation=only_the_denoiser_is_there
     )
+    remove_finished(tmp_path / "checkpoints")
     again, _ = train_policy_on_pairs(
         pairs.sample(frac=1, random_state=1), latents, texts, rewards.iloc[::-1], parameters
     )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from vr_pipeline.errors import InputError
 from vr_pipeline.generators.config import GeneratorParameters
 from vr_pipeline.generators.contract import batches
 from vr_pipeline.training.shards import Tensors, plan_shards
@@ -30,11 +31,21 @@ def plan_latents(
         video_ids: clips that are needed.
         parameters: the generator whose autoencoder is used.
         shard_size: clips a shard.
+
+    Raises:
+        InputError: if clips are not there.
     """
-    hashes = index.set_index("video_id")["sha256"]
+    hashes = dict(zip(index["video_id"].astype(str), index["sha256"].astype(str), strict=True))
+    needed = sorted(set(video_ids))
+    missing = [name for name in needed if name not in hashes or name not in folder]
+    if missing:
+        raise InputError(
+            f"{len(missing)} of {len(needed)} clips of the pairs are not among the videos, {missing[0]!r} the first",
+            remedy="run the pipelines from checklist_inference on, so that videos and pairs belong together",
+        )
     return plan_shards(
         "latents",
-        {name: str(hashes[name]) for name in sorted(set(video_ids))},
+        {name: hashes[name] for name in needed},
         lambda generator, names: _encode(generator, folder, names),
         parameters,
         part="autoencoder",
