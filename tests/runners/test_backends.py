@@ -6,11 +6,12 @@ import os
 import signal
 import sqlite3
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from toy_project import kedro, make_project
+from toy_project import kedro, make_project, start_kedro
 from vr_pipeline.datasets.manifest import ManifestFolderDataset
 from vr_pipeline.runners.config import Execution, RayCluster
 from vr_pipeline.runners.ray_backend import pool_loop
@@ -58,6 +59,28 @@ def test_a_node_whose_worker_is_killed_is_run_again_from_where_it_was(tmp_path, 
     assert (tmp_path / "killed").exists()
     assert "clips: 1 of 4 are there already" in printed
     assert files == reference
+
+
+def test_the_signal_of_schedulers_stops_a_run_on_ray_as_ctrl_c_does(tmp_path, cluster):
+    make_project(tmp_path)
+    workers = f"--runner-params=execution.workers=2,ray.address={cluster}"
+    process = start_kedro(tmp_path, "run", "--params=toy.trouble=slow,toy.rows=60", workers)
+    try:
+        end = time.monotonic() + 100
+        while not list((tmp_path / "data" / "clips").glob("p*.json")):
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < end, "the run did not begin"
+            time.sleep(0.05)
+        process.terminate()
+        _, errors = process.communicate(timeout=30)
+    finally:
+        process.kill()
+        process.communicate()
+    assert process.returncode == 130, errors
+    assert "The run was stopped." in errors
+    assert "--from-nodes=make_clips" in errors
+    with sqlite3.connect(tmp_path / "mlflow.db") as connection:
+        assert connection.execute("select status from runs").fetchall() == [("KILLED",)]
 
 
 def test_errors_in_other_processes_read_as_errors_here_and_mlflow_has_them(tmp_path, cluster):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -86,7 +88,8 @@ def _connection(cluster: RayCluster) -> Iterator[None]:
     # On a busy machine Ray can miss its own time limit of half a minute; then a second start often succeeds.
     for attempt in range(1 if cluster.address else _STARTS):
         try:
-            ray.init(**options)
+            with _signals_kept():
+                ray.init(**options)
             break
         except Exception as error:  # Ray raises bare exceptions, for instance when its start takes too long
             ray.shutdown()
@@ -103,6 +106,17 @@ def _connection(cluster: RayCluster) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Put the handler of SIGTERM back after the block: Ray's ends the process at once, before anything is said."""
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if handler is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
 
 
 def check_resources(needs: Mapping[str, float], field: str) -> None:
