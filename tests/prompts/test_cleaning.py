@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from vr_pipeline.prompts import cleaning
 from vr_pipeline.prompts.cleaning import RULES, Drop, Prompt, clean_prompts
 from vr_pipeline.prompts.config import DEFAULT_RULES, CleaningParameters
 
@@ -46,6 +47,7 @@ def clean(text: str) -> str:
         ("a  cat ,, runs ,", "a cat, runs"),
         ("\ufb01ne \uff23\uff21\uff34", "fine CAT"),
         ("a\u200bcat\x07 runs\nfast", "acat runs fast"),
+        ("a\u2028cat\u2029runs\u00a0fast\ud800", "a cat runs fast"),
         ("\u0645\u06cc\u200c\u0631\u0648\u062f", "\u0645\u06cc\u200c\u0631\u0648\u062f"),
     ],
 )
@@ -80,6 +82,7 @@ def test_drops_with_the_figure_that_decided(rule: str, text: str, limits: dict[s
     [
         ("drop_length", "一只猫在跑", {}),
         ("drop_symbol_soup", "नमस्ते दुनिया में बिल्ली", {}),
+        ("drop_symbol_soup", "", {}),
         ("drop_repeated_words", "very very very big cat", {}),
         ("drop_poor_content", "red ball moves right on black", {}),
         ("drop_poor_content", "eine Katze läuft", {}),
@@ -97,6 +100,25 @@ def test_keeps(rule: str, text: str, limits: dict[str, Any]) -> None:
 def test_unsafe_probability_of_the_input() -> None:
     assert isinstance(apply("drop_unsafe", "a scene", unsafe=0.6, max_unsafe_probability=0.5), Drop)
     assert apply("drop_unsafe", "a scene", unsafe=0.5, max_unsafe_probability=0.5) == "a scene"
+
+
+class Tongues:
+    """Takes a prompt's first word for its language, and the second for how sure that is."""
+
+    def classify(self, text: str) -> tuple[str, float]:
+        language, probability = text.split()[:2]
+        return language, float(probability)
+
+
+def test_only_prompts_surely_of_another_language_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cleaning, "_language_identifier", Tongues)
+    limits: dict[str, Any] = {"languages": ["en", "fr"], "min_language_words": 4, "min_language_probability": 0.9}
+    result = apply("drop_other_languages", "de 0.9 der Hund", **limits)
+    assert isinstance(result, Drop)
+    assert result.reason == "the language is 'de' with probability 0.90"
+    for text in ("de 0.89 der Hund", "de 1 Hund", "fr 1 le chien"):
+        assert apply("drop_other_languages", text, **limits) == text
+    assert apply("drop_other_languages", "no language is asked for") == "no language is asked for"
 
 
 def test_language_rule() -> None:

@@ -32,11 +32,41 @@ def test_k_centre_is_within_twice_the_best_radius() -> None:
     assert distance.max() < 2 * 0.2
 
 
+def test_k_centre_takes_no_row_twice_where_rows_are_equal() -> None:
+    vectors = np.repeat(np.eye(2, 3, dtype=np.float32), 3, axis=0)
+    assert sorted(k_centre(vectors, 6)) == [0, 1, 2, 3, 4, 5]
+
+
 def test_clusters_are_balanced() -> None:
     vectors = clusters([60, 30, 30])
     labels = np.repeat(np.arange(3), [60, 30, 30])
     counts = np.bincount(labels[cluster_balanced(vectors, 30, 3, seed=0)])
     assert counts.tolist() == [10, 10, 10]
+    # Where one is too small for its share, the others give more.
+    few = clusters([60, 2, 30])
+    counts = np.bincount(np.repeat(np.arange(3), [60, 2, 30])[cluster_balanced(few, 30, 3, seed=0)])
+    assert counts.tolist() == [14, 2, 14]
+
+
+def test_the_middle_of_a_cluster_is_taken_first() -> None:
+    centres = 5 * np.eye(3, 8, dtype=np.float32)
+    around = np.concatenate([np.eye(8), -np.eye(8)]).astype(np.float32)
+    vectors = np.concatenate([np.vstack([centre + around, centre]) for centre in centres])
+    assert sorted(cluster_balanced(vectors, 3, 3, seed=0)) == [16, 33, 50]
+
+
+def test_the_configured_method_chooses() -> None:
+    sizes = [50, 3, 20, 1]
+    vectors, labels = clusters(sizes), np.repeat(np.arange(4), sizes)
+    identifiers = [f"id {number}" for number in range(len(labels))]
+
+    def counts(method: str, count: int) -> list[int]:
+        parameters = DiversityParameters(count=count, method=method, clusters=2)  # type: ignore[arg-type]
+        return np.bincount(labels[choose_diverse(identifiers, vectors, parameters)], minlength=4).tolist()
+
+    assert counts("k_centre", 4) == [1, 1, 1, 1]
+    # Two clusters for four heaps: of heaps that share one, only those nearest to its middle are taken.
+    assert 0 in counts("clusters", 4)
 
 
 @pytest.mark.parametrize("method", ["k_centre", "clusters"])

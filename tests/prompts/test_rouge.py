@@ -112,6 +112,12 @@ def test_groups_compare_only_across(labelled: list[tuple[str, str]], threshold: 
     assert greedy_rouge_scan(prompts, threshold, groups=groups).kept.tolist() == kept
 
 
+def test_the_threshold_is_the_papers_unless_another_is_given() -> None:
+    prompts = ["a b c d e f", "a b c d x y", "a b c d e z"]
+    assert greedy_rouge_filter(prompts) == greedy_rouge_filter(prompts, 0.7) == [0, 1]
+    assert greedy_rouge_scan(prompts).kept.tolist() == [0, 1]
+
+
 def test_keeps_everything_at_threshold_one() -> None:
     assert greedy_rouge_filter(["a b", "a b", ""], 1.0) == [0, 1, 2]
 

@@ -59,6 +59,21 @@ def test_equals_plain_scan_for_any_tile(seed: int, count: int, axes: int, thresh
         assert greedy_cosine_scan(vectors, threshold, block_size=block_size).kept.tolist() == expected
 
 
+@pytest.mark.parametrize("block_size", [7, 64])
+def test_a_cosine_just_above_the_threshold_is_above_it(block_size: int) -> None:
+    # Bounds are computed in single precision; what they let through is decided in double.
+    vectors = random_units(5, 40, 100)
+    exact = vectors.astype(np.float64)
+    for first, second in ((0, 1), (3, 30), (20, 39)):
+        pair = vectors[[first, second]]
+        cosine = exact[first] @ exact[second] / np.linalg.norm(exact[first]) / np.linalg.norm(exact[second])
+        assert greedy_cosine_scan(pair, cosine - 1e-9).kept.tolist() == [0]
+        assert greedy_cosine_scan(pair, cosine + 1e-9).kept.tolist() == [0, 1]
+        for threshold in (cosine - 1e-9, cosine + 1e-9):
+            kept = greedy_cosine_scan(vectors, threshold, block_size=block_size).kept.tolist()
+            assert kept == plain_scan(vectors, threshold)
+
+
 def test_few_items_need_no_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     vectors = random_units(3, 200, 100)
     with_bounds = greedy_cosine_scan(vectors, 0.25)

@@ -39,6 +39,7 @@ def test_shares_are_as_configured() -> None:
     counts = Counter(split_of(prompt_id(f"prompt {number}"), parameters) for number in range(20_000))
     assert counts["test"] == pytest.approx(4000, abs=250)
     assert counts["validation"] == pytest.approx(2000, abs=200)
+    assert set(counts) == {"test", "validation", "train"}
 
 
 def test_another_validation_share_leaves_test_alone_and_another_salt_does_not() -> None:
@@ -76,6 +77,10 @@ def test_similar_by_meaning_is_a_leak_too() -> None:
     leaks = find_leaks(["a", "b", "c", "d"], ["train", "train", "test", "test"], HALVES, vectors)
     assert [(leak.index, leak.nearest, leak.measure) for leak in leaks] == [(2, 1, "cosine")]
     assert leaks[0].similarity == pytest.approx(1.0)
+    # The very first prompt can be the one that stays; places are those of all prompts, also where a text went before.
+    vectors = np.array([[1, 0], [0, 1], [0, 1], [0.8, 0.6]], dtype=np.float32)
+    leaks = find_leaks(["a", "b c", "b c", "d"], ["train", "train", "test", "test"], HALVES, vectors)
+    assert [(leak.index, leak.nearest, leak.measure) for leak in leaks] == [(2, 1, "Rouge-L F1"), (3, 0, "cosine")]
 
 
 def test_thresholds_of_one_switch_it_off() -> None:

@@ -165,6 +165,23 @@ def test_useless_labels_are_refused(labels: list[str], message: str) -> None:
         fit_weights(np.eye(2), 1 - np.eye(2), labels)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"votes": [[0.7, 0.4], [0.5, 0.5]]}, "votes are not two shares"),
+        ({"votes": [[-0.1, 0.4], [0.5, 0.5]]}, "votes are not two shares"),
+        ({"votes": [[0.5], [0.5]]}, "votes are not two shares"),
+        ({"groups": ["p"]}, "not one group a pair"),
+        ({"penalties": [0.1, 0.0]}, "penalties must be above 0"),
+        ({"bootstrap": "jackknife", "groups": ["p", "q"]}, "unknown bootstrap 'jackknife'"),
+        ({"question_ids": ["q"]}, "1 question names for 2 columns"),
+    ],
+)
+def test_useless_options_are_refused(options: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        fit_weights(np.eye(2), 1 - np.eye(2), ["a", "b"], **options)
+
+
 def test_one_pair_is_enough_and_no_difference_is_not() -> None:
     fitted = fit_weights([[1.0, 0.0]], [[0.0, 1.0]], ["a"])
     assert fitted.weights[0] > 0
@@ -177,11 +194,13 @@ def test_one_pair_is_enough_and_no_difference_is_not() -> None:
         fit_weights([[1.0]], [[1.0, 0.0]], ["a"])
 
 
-@settings(max_examples=15)
+@settings(max_examples=5)
 @given(seed=st.integers(0, 1000))
 def test_json_gives_back_an_equal_object(seed: int) -> None:
     a, b, label = simulated(40, np.array([1.0, -0.5, 2.0]), seed)
-    fitted = fit_weights(a, b, label, checklist_hash="abc", encoding="plus_minus", answers="binary")
+    fitted = fit_weights(
+        a, b, label, checklist_hash="abc", encoding="plus_minus", answers="binary", bootstrap_samples=20
+    )
     again = RewardWeights.from_json(json.loads(json.dumps(fitted.to_json(), allow_nan=False)))
     assert again == fitted
     np.testing.assert_array_equal(again.ci_low, fitted.ci_low)
@@ -232,6 +251,8 @@ def test_encodings_rank_alike_and_a_gated_question_counts_nothing_in_either() ->
     np.testing.assert_allclose(plus_minus, 2 * zero_one - values.sum())
     assert encode([np.nan, 1.0, 0.0], "zero_one").tolist() == [0.0, 1.0, 0.0]
     assert encode([np.nan, 1.0, 0.0], "plus_minus").tolist() == [0.0, 1.0, -1.0]
+    with pytest.raises(InputError, match="unknown encoding 'signed'"):
+        encode([1.0], "signed")  # type: ignore[arg-type]
 
 
 @given(seed=st.integers(0, 1000), rows=st.integers(1, 40), columns=st.integers(1, 70))

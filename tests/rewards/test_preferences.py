@@ -123,12 +123,14 @@ def test_preferences_that_cannot_be_meant_stop_with_their_row(rows: list, messag
         check_preferences(preferences(*rows), index_of(x="", z=""))
 
 
-@given(n=st.integers(2, 40), share=st.floats(0.01, 0.99), seed=st.integers(0, 5))
-def test_split_has_two_sides_and_keeps_prompts_whole(n: int, share: float, seed: int) -> None:
+@given(n=st.integers(2, 40), share=st.floats(0.01, 0.99), more=st.floats(0.0, 0.5), seed=st.integers(0, 5))
+def test_split_has_two_sides_and_keeps_prompts_whole(n: int, share: float, more: float, seed: int) -> None:
     prompts = pd.Series([f"p{i % n}" for i in range(3 * n)])
     split = split_by_prompt(prompts, share, seed)
     assert set(split) == {"fit", "held_out"}
     assert (split.groupby(prompts).nunique() == 1).all()
+    # A larger share adds prompts and takes none back, also where a side would be empty.
+    assert (split_by_prompt(prompts, min(share + more, 1.0), seed)[split == "held_out"] == "held_out").all()
 
 
 def test_split_of_a_prompt_stays_when_others_come() -> None:
@@ -146,3 +148,13 @@ def test_clips_named_by_preferences_are_listed_once() -> None:
     assert list(clips["file"]) == ["x.mp4", "y.mp4", "z.mp4"]
     assert list(clips["sample_index"]) == [0, 1, 2]
     assert set(clips["generator"]) == {"given"}
+    assert set(clips["seed"]) == {0}
+    # Samples are counted within a prompt; the generator is named where it is known.
+    table = table.assign(prompt=["a dog", "a cat"], generator_a=["one", ""], generator_b=["two", "three"])
+    clips = clips_to_judge(table.assign(video_id_a=["x", "w"], video_id_b=["y", "z"]))
+    assert clips[["video_id", "sample_index", "generator", "file"]].to_numpy().tolist() == [
+        ["w", 0, "given", ""],
+        ["z", 1, "three", ""],
+        ["x", 0, "one", ""],
+        ["y", 1, "two", ""],
+    ]

@@ -24,15 +24,16 @@ def tournament(truth: np.ndarray, games: int, seed: int) -> tuple[np.ndarray, np
     return names[pairs[:, 0]], names[pairs[:, 1]], label, np.array([f"p{i % 40}" for i in range(games)])
 
 
-def test_ratings_maximise_the_likelihood() -> None:
+@pytest.mark.parametrize("prior", [0.0, 20.0])
+def test_ratings_maximise_the_likelihood(prior: float) -> None:
     first, second, label, prompts = tournament(np.array([0.0, 1.0, -0.5, 0.4]), 400, 0)
-    table = bradley_terry(first, second, label, prompts, prior=0.0, samples=0).set_index("generator")
+    table = bradley_terry(first, second, label, prompts, prior=prior, samples=0).set_index("generator")
     point = {"a": 1.0, "b": 0.0, "tie": 0.5}
 
     def loss(r: np.ndarray) -> float:
         d = np.array([r[int(a[1])] - r[int(b[1])] for a, b in zip(first, second, strict=True)])
         y = np.array([point[x] for x in label])
-        return float((y * np.logaddexp(0, -d) + (1 - y) * np.logaddexp(0, d)).sum())
+        return float((y * np.logaddexp(0, -d) + (1 - y) * np.logaddexp(0, d)).sum() + prior / 2 * r @ r)
 
     best = minimize(loss, np.zeros(4), method="BFGS", options={"gtol": 1e-8}).x
     np.testing.assert_allclose(table.loc[[f"g{i}" for i in range(4)], "rating"], best - best.mean(), atol=1e-4)
@@ -48,6 +49,17 @@ def test_intervals_hold_the_truth_and_better_comes_first() -> None:
     for row in table.itertuples():
         # Ties as half wins draw ratings together a little, so the interval is widened by that shrinkage.
         assert row.ci_low - 0.1 <= centred[int(row.generator[1])] <= row.ci_high + 0.1
+
+
+def test_odds_of_ten_to_one_are_four_hundred_points_of_elo() -> None:
+    label = np.where(np.arange(550) % 11, "a", "b")
+    table = bradley_terry(["x"] * 550, ["y"] * 550, label, np.arange(550).astype(str), samples=1000)
+    assert table["generator"].tolist() == ["x", "y"]
+    assert table["rating"].tolist() == pytest.approx([math.log(10) / 2, -math.log(10) / 2], abs=1e-3)
+    assert table["elo"].tolist() == pytest.approx([1700.0, 1300.0], abs=0.1)
+    # The log odds of 550 independent comparisons have the variance 1 / (n p (1 - p)).
+    half = 1.96 * math.sqrt(121 / 10 / 550) / 2
+    assert ((table["ci_high"] - table["ci_low"]) / 2).tolist() == pytest.approx([half, half], rel=0.1)
 
 
 def test_a_generator_that_won_everything_has_a_finite_rating() -> None:
@@ -67,7 +79,8 @@ def test_correlations_do_not_depend_on_sides() -> None:
     assert one == pytest.approx(other)
     perfect = preference_correlations([1.0, -1.0], ["a", "b"])
     assert perfect == pytest.approx({"kendall": 1.0, "spearman": 1.0})
-    assert all(math.isnan(value) for value in preference_correlations([0.0, 0.0], ["a", "b"]).values())
+    for empty in (([0.0, 0.0], ["a", "b"]), ([1.0, 2.0], ["tie", "tie"]), ([], [])):
+        assert all(math.isnan(value) for value in preference_correlations(*empty).values())
 
 
 def test_held_out_figures_look_at_held_out_pairs_only() -> None:

@@ -59,6 +59,8 @@ def test_gain_is_the_paired_t_interval_over_prompts() -> None:
 def test_gain_does_not_ask_for_equal_numbers_of_clips_but_for_the_same_prompts() -> None:
     gain = paired_gain([1.0, 3.0, 5.0], ["p", "p", "q"], [1.0, 1.0], ["p", "q"])
     assert gain.mean == pytest.approx(((2.0 - 1.0) + (5.0 - 1.0)) / 2)
+    alone = paired_gain([1.0, 3.0], ["p", "p"], [1.0], ["p"])
+    assert alone.to_json() == {"mean": 1.0, "se": None, "ci_low": None, "ci_high": None, "n_prompts": 1}
     with pytest.raises(InputError, match="prompt 'q' was evaluated for one policy only"):
         paired_gain([1.0], ["p"], [1.0, 2.0], ["p", "q"])
 
@@ -91,7 +93,25 @@ def test_win_rate_of_independent_comparisons_is_wilsons() -> None:
     values = [1.0] * 14 + [-1.0] * 6
     result = win_rate(values, np.arange(20).astype(str))
     wilson = stats.binomtest(14, 20).proportion_ci(method="wilson")
-    assert (result.ci_low, result.ci_high) == pytest.approx((wilson.low, wilson.high), abs=0.02)
+    assert (result.ci_low, result.ci_high) == pytest.approx((wilson.low, wilson.high))
+
+
+def test_comparisons_of_one_prompt_that_agree_count_as_one() -> None:
+    values, prompts = np.array([1.0] * 14 + [-1.0] * 6), np.arange(20)
+    once, often = win_rate(values, prompts), win_rate(np.repeat(values, 7), np.repeat(prompts, 7))
+    assert (often.ci_low, often.ci_high) == pytest.approx((once.ci_low, once.ci_high))
+    assert (often.wins, often.losses, often.n_prompts) == (98, 42, 20)
+    # Clips of a prompt that differ as much as clips of different prompts are observations of their own.
+    mixed = win_rate(np.tile([1.0, -1.0], 70), np.repeat(prompts, 7))
+    wilson = stats.binomtest(70, 140).proportion_ci(method="wilson")
+    assert (mixed.ci_low, mixed.ci_high) == pytest.approx((wilson.low, wilson.high))
+
+
+def test_differences_within_the_tolerance_are_ties() -> None:
+    result = win_rate([2.0, 1.0, -1.0, -2.0, 0.0], list("abcde"), tolerance=1.0)
+    assert (result.wins, result.ties, result.losses) == (1, 3, 1)
+    assert win_rate([1e-12, -1e-12], ["p", "q"]).ties == 2
+    assert win_rate([], []).to_json()["rate"] is None
 
 
 def test_bootstrap_draws_prompts() -> None:
@@ -103,6 +123,23 @@ def test_bootstrap_draws_prompts() -> None:
     again = bootstrap_by_prompt(lambda rows: float(values[rows].mean()), prompts, samples=2000)
     assert (again == [low, high]).all()
     assert np.isnan(bootstrap_by_prompt(lambda rows: 1.0, ["p", "p"])).all()
+    assert bootstrap_by_prompt(lambda rows: 1.0, ["p", "q"]).tolist() == [1.0, 1.0]
+
+
+def test_bootstrap_gives_several_figures_and_leaves_out_replicates_without_one() -> None:
+    values = np.arange(10.0)
+
+    def figures(rows: np.ndarray) -> list[float]:
+        return [values[rows].mean(), math.nan if 9 in rows else values[rows].max()]
+
+    prompts = np.arange(10).astype(str)
+    interval = bootstrap_by_prompt(figures, prompts, samples=300, seed=5)
+    assert interval.shape == (2, 2)
+    np.testing.assert_array_equal(
+        interval[:, 0], bootstrap_by_prompt(lambda rows: values[rows].mean(), prompts, samples=300, seed=5)
+    )
+    assert interval[1, 1] == 8.0
+    assert np.isnan(bootstrap_by_prompt(lambda rows: [1.0, math.nan], prompts, samples=5)).all()
 
 
 def test_deviations_are_differences_of_the_share_of_yes(checklist: Checklist) -> None:

@@ -104,10 +104,9 @@ def remove_control_characters(prompt: Prompt, _: CleaningParameters) -> str:
         return prompt.text
     characters = []
     for character in prompt.text:
-        category = unicodedata.category(character)
-        if character.isspace() or category in ("Zl", "Zp"):
+        if character.isspace():
             characters.append(" ")
-        elif category not in ("Cc", "Cf", "Cs", "Co", "Cn") or character in "\u200c\u200d":
+        elif unicodedata.category(character)[0] != "C" or character in "\u200c\u200d":
             characters.append(character)
     return "".join(characters)
 
