@@ -96,6 +96,10 @@ def test_grades_give_answers() -> None:
         (changed(["dimensions", 1, "sub_dimensions", 1, "grades", 1], [1, 0, 1]), "grade '1'"),
         (changed(["modality"], "smell"), "modality is 'smell'"),
         (changed(["dimensions", 0, "sub_dimensions", 0, "questions", 0, "text"], " "), "has no 'text'"),
+        (changed(["modalities"], "video"), "the checklist has the unknown key 'modalities'"),
+        (changed(["dimensions", 0, "weight"], 1), "dimension 'alignment' has the unknown key 'weight'"),
+        (changed(["dimensions", 0, "sub_dimensions", 0, "grade"], {}), "sub-dimension 'text' has the unknown key"),
+        (changed(["name"], True), "has no 'name'"),
         (changed(["dimensions", 0, "sub_dimensions", 0, "questions", 0, "wieghted"], True), "unknown key 'wieghted'"),
         (changed(["dimensions", 0, "sub_dimensions", 0, "questions", 0, "weighted"], "maybe"), "'weighted'"),
         (changed(["dimensions", 0, "sub_dimensions", 0, "questions", 0, "feature"], "sum"), "'feature'"),
@@ -113,6 +117,8 @@ def test_mistakes_are_refused(content: Any, message: str) -> None:
 def test_file_mistakes_name_the_row(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not exist"):
         load_checklist(tmp_path / "none.yml")
+    with pytest.raises(InputError, match="cannot be read"):
+        load_checklist(tmp_path)
     (tmp_path / "bad.yml").write_text("name: x\ndimensions: [\n", encoding="utf-8")
     with pytest.raises(InputError, match="row 3"):
         load_checklist(tmp_path / "bad.yml")

@@ -22,7 +22,7 @@ def write_files(folder: Path, lines: int, weights: int, *, mapping: bool) -> tup
     """Files of the public form with other texts."""
     questions = folder / "questions.txt"
     questions.write_text("\n".join(f"Is it number {line}? " for line in range(lines)) + "\n", encoding="utf-8")
-    values = [round(0.1 * (number % 7), 3) for number in range(weights)]
+    values = [round(0.1 * (1 + number % 7), 3) for number in range(weights)]
     path = folder / "weights.json"
     path.write_text(json.dumps({"coef": values, "intercept": [0.0]} if mapping else values), encoding="utf-8")
     return questions, path
@@ -37,6 +37,8 @@ def test_reads_and_scores_as_the_public_code(tmp_path: Path, lines: int, weights
     asked = [question for question in checklist.questions if question.question_id != ALIGNMENT_ID]
     assert [question.text for question in asked] == [f"Is it number {line}?" for line in range(lines)]
     assert fitted.checklist_hash == checklist.hash
+    assert load_checklist(questions_path) == checklist
+    assert len(fitted.kept) == weights
     random = np.random.default_rng(lines)
     values = np.array(
         json.loads(weights_path.read_text())["coef" if modality == "image" else slice(None)]
@@ -68,6 +70,15 @@ def test_reads_and_scores_as_the_public_code(tmp_path: Path, lines: int, weights
             assert score(binary, fitted) / len(binary) == pytest.approx(expected, abs=1e-12)
 
 
+def test_questions_of_weight_zero_are_the_removed_ones(tmp_path: Path) -> None:
+    questions, weights = write_files(tmp_path, 29, 29, mapping=False)
+    values = json.loads(weights.read_text(encoding="utf-8"))
+    weights.write_text(json.dumps([*values[:27], 0.0, -0.1]), encoding="utf-8")
+    _, fitted = Checklist.from_visionreward(questions, weights)
+    assert fitted is not None
+    assert np.flatnonzero(fitted.removed).tolist() == [27]
+
+
 def test_refusals(tmp_path: Path) -> None:
     questions, weights = write_files(tmp_path, 29, 28, mapping=False)
     with pytest.raises(InputError, match="28 weights, the question list needs 29"):
@@ -80,6 +91,8 @@ def test_refusals(tmp_path: Path) -> None:
     assert none is None
     with pytest.raises(InputError, match="alignment"):
         visionreward_features({}, checklist)
+    with pytest.raises(InputError, match="no answer to question 'symmetry_1'"):
+        visionreward_features({}, checklist, alignment=0.5)
     with pytest.raises(InputError, match="does not exist"):
         Checklist.from_visionreward(tmp_path / "none.txt")
     (tmp_path / "weights.json").write_text("{", encoding="utf-8")

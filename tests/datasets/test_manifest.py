@@ -144,6 +144,18 @@ def test_resumes_after_an_exception(folder, reference):
     assert tree(folder) == reference
 
 
+def test_a_kill_between_the_final_manifest_and_the_end_of_the_partial_one_leaves_nothing_to_do(folder, reference):
+    dataset(folder).save(plan(Maker()))
+    header = {"version": 1, "format": JsonFormat().model_dump()}
+    (folder / PARTIAL_MANIFEST).write_text(json.dumps(header) + "\n", encoding="utf-8")
+    assert not dataset(folder).exists()
+    again = Maker()
+    dataset(folder).save(plan(again))
+    assert again.made == []
+    assert dataset(folder).exists()
+    assert tree(folder) == reference
+
+
 def test_committed_items_of_an_unfinished_batch_are_not_rewritten(folder, reference):
     dataset(folder).save(plan(Maker(), count=7))
     (folder / "item1.json").unlink()

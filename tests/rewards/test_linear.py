@@ -112,15 +112,37 @@ def test_soft_labels_weigh_both_orders_by_their_share() -> None:
     np.testing.assert_allclose(fitted.weights, expected, atol=1e-5)
 
 
-def test_intervals_of_score_and_refit_bootstrap_agree_and_cover_the_truth() -> None:
-    truth = np.array([0.5, 1.0, 1.5, 0.8, 0.3, 0.9])
+@pytest.mark.parametrize("penalty", [1e-4, 0.2])
+def test_intervals_of_score_and_refit_bootstrap_agree_and_cover_the_truth(penalty: float) -> None:
+    truth = np.array([0.5, 1.0, 1.5, 0.8, 0.3, 0.9, 0.0, -0.6])
     a, b, label = simulated(3000, truth, 11)
-    score_based = fit_weights(a, b, label, penalty=1e-4, bootstrap_samples=400)
-    refitted = fit_weights(a, b, label, penalty=1e-4, bootstrap_samples=400, bootstrap="refit")
+    score_based = fit_weights(a, b, label, penalty=penalty, bootstrap_samples=200)
+    refitted = fit_weights(a, b, label, penalty=penalty, bootstrap_samples=200, bootstrap="refit")
     np.testing.assert_allclose(score_based.ci_low, refitted.ci_low, atol=0.06)
     np.testing.assert_allclose(score_based.ci_high, refitted.ci_high, atol=0.06)
-    covered = (score_based.ci_low <= truth) & (truth <= score_based.ci_high)
-    assert covered.sum() >= 5
+    # Replicates remove questions as the fit does: one that says nothing sometimes stays, a harmful one never.
+    assert (score_based.ci_low >= 0).all()
+    assert score_based.ci_low[6] == 0.0 < score_based.ci_high[6]
+    assert score_based.ci_low[7] == score_based.ci_high[7] == 0.0
+    if penalty < 1e-3:
+        covered = (score_based.ci_low <= truth) & (truth <= score_based.ci_high)
+        assert covered[:6].sum() >= 5
+
+
+def test_losses_of_cross_validation_are_those_of_prompts_left_out() -> None:
+    a, b, label = simulated(48, np.array([1.0, 0.5, 2.0]), 17, ties=0.0)
+    prompts = np.arange(48) % 6
+    fitted = fit_weights(a, b, label, groups=prompts.astype(str), penalties=(1e-2, 0.1, 1.0), folds=6)
+    difference = (a - b) * np.where(label == "a", 1, -1)[:, None]
+    for record in fitted.statistics["penalty_path"]:
+        losses = np.empty(48)
+        for prompt in range(6):
+            out = prompts == prompt
+            weights = reference_fit(difference[~out], np.ones((~out).sum()), record["penalty"])
+            losses[out] = np.logaddexp(0, -difference[out] @ weights)
+        assert record["log_loss"] == pytest.approx(losses.mean(), abs=1e-4)
+    best = min(fitted.statistics["penalty_path"], key=lambda record: record["log_loss"])
+    assert fitted.statistics["penalty"] == best["penalty"]
 
 
 def test_prompts_and_not_pairs_are_what_the_bootstrap_draws() -> None:

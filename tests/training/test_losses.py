@@ -185,6 +185,12 @@ def test_mapo_gradients_and_its_limit_at_no_error() -> None:
     gradients = torch.autograd.grad(loss(*inputs), inputs)
     assert all(torch.isfinite(value).all() for value in gradients)
     assert_gradients(loss, tensors(np.array([[0.3, 1.2, 0.1], [0.5, 0.1, 0.2]])))
+    # Where there is no error the slope is the one that it nears.
+    at_zero, near_zero = (
+        torch.autograd.grad(loss(*values), values)[0][0].item()
+        for values in (tensors(np.array([[error], [0.5]])) for error in (0.0, 1e-4))
+    )
+    assert at_zero == pytest.approx(near_zero, rel=1e-3)
     equal = torch.tensor([0.0, 0.7])
     assert mapo_loss(equal, equal.clone())[0].item() == pytest.approx(0.35 + 0.1 * math.log(2), rel=1e-6)
 
@@ -216,6 +222,7 @@ def test_errors_that_are_not_one_number_a_sample_are_refused(shape: tuple[int, .
         lambda: flow_dpo_loss(right, wrong, right, right, 1.0),
         lambda: mapo_loss(right, wrong),
         lambda: reward_weighted_loss(right, wrong),
+        lambda: supervised_loss(torch.zeros((*shape, 2, 1))),
     ]
     for call in calls:
         with pytest.raises(ValueError, match=r"\[batch\]"):

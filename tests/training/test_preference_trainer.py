@@ -18,7 +18,6 @@ from vr_pipeline.generators.contract import Adapter, Generator
 from vr_pipeline.training import preference_trainer
 from vr_pipeline.training import step as step_module
 from vr_pipeline.training.checkpoints import TrainingState, remove_finished, save_checkpoint
-from vr_pipeline.training.health import check_collapse
 from vr_pipeline.training.optimisation import learning_rate_factor
 from vr_pipeline.training.pairs import PairOrder, TrainingPair, pair_order
 from vr_pipeline.training.preference_trainer import train_on_pairs, training_identity
@@ -302,19 +301,6 @@ def test_a_loss_that_is_not_finite_stops_with_the_step_and_what_to_do(toy: Toy) 
     with pytest.raises(PipelineError, match=r"not finite at step \d.*learning rate"):
         train_on_pairs(toy.generator(), toy.pairs, broken, toy.conditions, toy.parameters())
     assert not torch.are_deterministic_algorithms_enabled()
-
-
-def test_collapse_stops_and_can_be_ignored() -> None:
-    rows = [{"step": float(step), "loss": 1e-4, "winner_change": 0.2} for step in range(1, 26)]
-    parameters = Toy.parameters()
-    with pytest.raises(PipelineError, match="collapsed at step 25 of toy"):
-        check_collapse(rows, parameters, "toy")
-    check_collapse(rows[:-1], parameters, "toy")
-    check_collapse(rows, Toy.parameters(collapse_loss=0), "toy")
-    healthy = [row | {"winner_change": -0.2} for row in rows]
-    check_collapse(healthy, parameters, "toy")
-    early = [row | {"loss": 0.5} for row in rows]
-    check_collapse(early, parameters, "toy")
 
 
 def test_no_pairs_and_missing_latents_or_texts_are_named(toy: Toy) -> None:

@@ -40,14 +40,8 @@ def decisions(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
     import pandas as pd
 
     table = pd.DataFrame(list(rows), columns=list(DECISION_COLUMNS))
-    return table.astype(
-        {
-            name: {"kept": "bool", "similarity": "float64", "row": "int64"}.get(name, "str")
-            for name in DECISION_COLUMNS
-            if not name.startswith("nearest_")
-        }
-        | {"nearest_prompt_id": "str", "nearest_prompt": "str"}
-    )
+    kinds = {"kept": "bool", "similarity": "float64", "row": "int64"}
+    return table.astype({name: kinds.get(name, "str") for name in DECISION_COLUMNS})
 
 
 def clean_table(raw: pd.DataFrame, parameters: CleaningParameters) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -22,7 +22,7 @@ def learning_rate_factor(step: int, *, warmup_steps: int, steps: int) -> float:
     """
     if step <= warmup_steps:
         return step / warmup_steps
-    return (steps - step + 1) / max(1, steps - warmup_steps)
+    return (steps - step + 1) / (steps - warmup_steps)
 
 
 def make_optimizer(weights: Sequence[Tensor], parameters: PreferenceTrainingParameters) -> torch.optim.Optimizer:

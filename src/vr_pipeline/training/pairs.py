@@ -102,7 +102,7 @@ def _rarity_weights(
     probabilities = counts / counts.sum()
 
     def probability(values: list[float]) -> torch.Tensor:
-        return torch.from_numpy(probabilities[np.clip(np.digitize(values, edges[1:-1]), 0, len(counts) - 1)])
+        return torch.from_numpy(probabilities[np.digitize(values, edges[1:-1])])
 
     weights = pair_rarity_weights(
         probability([pair.winner_reward for pair in pairs]),
