@@ -17,7 +17,7 @@ from vr_pipeline.checklist import Checklist, checklist_from_mapping
 from vr_pipeline.datasets.judge import JudgeFolderDataset
 from vr_pipeline.errors import InputError
 from vr_pipeline.judges import load_judge, training
-from vr_pipeline.judges.annotations import annotations_from_grades, collect_examples
+from vr_pipeline.judges.annotations import annotations_from_grades, collect_examples, read_annotations
 from vr_pipeline.judges.config import JudgeTrainingParameters
 from vr_pipeline.judges.plots import judge_report_figure
 from vr_pipeline.judges.training import (
@@ -69,6 +69,14 @@ def checklist() -> Checklist:
             "modality": "video",
             "dimensions": [{"name": "light", "sub_dimensions": [{"name": "light", "questions": questions}]}],
         }
+    )
+
+
+@pytest.fixture(scope="module")
+def graded_light() -> Checklist:
+    sub = {"name": "light", "questions": [{"id": "bright", "text": "Is it bright?"}], "grades": {1: ["yes"], 0: ["no"]}}
+    return checklist_from_mapping(
+        {"name": "x", "modality": "video", "dimensions": [{"name": "light", "sub_dimensions": [sub]}]}
     )
 
 
@@ -381,6 +389,58 @@ def test_grades_become_labels() -> None:
         annotations_from_grades(flat.assign(lighting_aes=[1, 9]), checklist)
     with pytest.raises(InputError, match="names the clips"):
         annotations_from_grades(flat.drop(columns="video_id"), checklist)
+    # Columns are named as grades are, and a table with gaps writes its numbers with a point.
+    gaps = pd.DataFrame({"video_id": ["a.mp4", "b.mp4", "c.mp4"], "Lighting aes": ["1.0", "0.0", ""]})
+    pd.testing.assert_frame_equal(annotations_from_grades(gaps, checklist), found.drop(columns="file"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"annotation": "{'light': 1}"}, r"row 5, field 'annotation': the annotation is not valid JSON"),
+        ({"annotation": "good"}, r"row 5, field 'annotation': the annotation is not valid JSON"),
+        ({"annotation": [1, 2]}, r"row 5, field 'annotation': the annotation is '\[1, 2\]'"),
+        ({"annotation": {"light": [1, 2]}}, r"row 5, field 'light': grade '\[1, 2\]' is not in the map"),
+        ({"video_path": None}, r"row 5, field 'video_path': the cell is empty"),
+    ],
+)
+def test_grades_that_cannot_be_read_are_refused(graded_light: Checklist, changes: dict[str, Any], message: str) -> None:
+    rows = [{"video_path": name, "annotation": {"light": 1}} for name in ("a.mp4", "b.mp4")]
+    with pytest.raises(InputError, match=message):
+        annotations_from_grades(pd.DataFrame([rows[0], rows[1] | changes]), graded_light, first_row=4)
+
+
+def test_grades_of_another_checklist_do_not_vanish_silently(
+    graded_light: Checklist, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [{"video_path": "a.mp4", "annotation": {"light": 1, "colour": 2}}, {"video_path": "b.mp4"}]
+    assert len(annotations_from_grades(pd.DataFrame(rows), graded_light)) == 1
+    assert "Grades of colour are left out: the checklist maps grades of light." in caplog.text
+    with pytest.raises(InputError, match=r"no grade of a sub-dimension .* as the checklist does \(light\)"):
+        annotations_from_grades(pd.DataFrame([{"video_path": "a.mp4", "annotation": {"colour": 2}}]), graded_light)
+
+
+def test_missing_texts_of_annotations_are_not_the_word_nan(graded_light: Checklist, tmp_path: Path) -> None:
+    rows = [
+        {"video_path": "a.mp4", "annotation": {"light": 1}, "prompt": "a cat", "caption": "cat"},
+        {"video_path": "b.mp4", "annotation": {"light": 1}, "prompt": None},
+    ]
+    found = annotations_from_grades(pd.DataFrame(rows), graded_light)
+    assert found[["prompt", "caption"]].to_numpy().tolist() == [["a cat", "cat"], ["", ""]]
+    # A clip without a prompt of its own is judged against that of the index, and not lost.
+    clip = np.zeros((2, 64, 64, 3), np.uint8)
+    for name in ("a.mp4", "b.mp4"):
+        write_video(tmp_path / name, clip, fps=6)
+    index = pd.DataFrame({"video_id": ["a.mp4", "b.mp4"], "path": ["a.mp4", "b.mp4"], "prompt": ["a fox", "a dog"]})
+    index = index.assign(num_frames=2, fps=6.0, status="ok")
+    folder = {name: tmp_path / name for name in index["path"]}
+    for table in (found, found.replace("", None)):
+        examples = collect_examples(table, index, folder)
+        assert [(one.prompt, one.caption) for one in examples] == [("a cat", "cat"), ("a dog", "")]
+    labels = tmp_path / "labels.csv"
+    labels.write_text("video,question_id,label\na.mp4,bright,yes\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"labels\.csv, field 'video_id': a column is missing"):
+        read_annotations(labels, graded_light)
 
 
 def test_report_figure_shows_every_question(checklist: Checklist, examples: list[JudgeExample]) -> None:

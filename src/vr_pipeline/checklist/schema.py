@@ -8,6 +8,7 @@ checklist they belong to.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -148,10 +149,10 @@ class Checklist(_Frozen):
         ignored, as are those it has without a grade given; a grade that the sub-dimension's map does not list raises
         :class:`InputError`.
         """
-        given = {_plain(name): grade for name, grade in grades.items()}
+        given = {plain_name(name): grade for name, grade in grades.items()}
         answers: dict[str, bool] = {}
         for sub in self.sub_dimensions:
-            found = given.get(_plain(sub.name))
+            found = given.get(plain_name(sub.name))
             if found is None or not sub.grades:
                 continue
             grade = _grade_key(found)
@@ -176,15 +177,15 @@ class Checklist(_Frozen):
         return read_visionreward(questions_path, weights_path)
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
+    """A sub-dimension's name as it is compared: without regard to case, spaces and underscores."""
     return name.casefold().replace("_", "").replace(" ", "")
 
 
 def _grade_key(grade: object) -> str:
-    """Grades as map keys: 3, 3.0 and '3' are one grade."""
-    if isinstance(grade, float) and grade.is_integer():
-        return str(int(grade))
-    return str(grade).strip()
+    """Grades as map keys: 3, 3.0, '3' and '3.0' (of a table with gaps) are one grade."""
+    text = str(grade).strip()
+    return str(int(float(text))) if re.fullmatch(r"[+-]?\d+\.0+", text) else text
 
 
 def build_checklist(

@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from vr_pipeline.checklist.schema import Checklist
+from vr_pipeline.checklist.schema import Checklist, plain_name
 from vr_pipeline.entries import read_entries
 from vr_pipeline.errors import InputError
 from vr_pipeline.judges.answers import clip_path
@@ -62,8 +62,8 @@ def collect_examples(
             field="video_id",
         )
     table = annotations.copy()
-    if "prompt" not in table.columns:
-        table["prompt"] = table["video_id"].map(lambda video: by_id[video]["prompt"])
+    of_index = table["video_id"].map(lambda video: by_id[video]["prompt"])
+    table["prompt"] = table["prompt"].replace("", None).fillna(of_index) if "prompt" in table.columns else of_index
     for name in ("caption", "split", "source"):
         table[name] = table[name].fillna("").astype(str) if name in table.columns else ""
     twice = table.duplicated(["video_id", "prompt", "question_id"])
@@ -128,6 +128,7 @@ def collect_examples(
 
 _CLIP_COLUMNS = ("video_id", "video_path", "image", "internal_id")
 _FILE_COLUMNS = ("file", "video_path", "image")
+_GRADES_REMEDY = 'Write the grades as {"sub-dimension": grade, ...}'
 _KEPT_COLUMNS = ("prompt", "caption", "split", "source")
 
 
@@ -145,7 +146,8 @@ def annotations_from_grades(graded: pd.DataFrame, checklist: Checklist, *, first
         schema ``JudgeAnnotations``: video_id, question_id, label and what is kept, in the order given.
 
     Raises:
-        InputError: no column names the clips, or a grade is not in the checklist's map.
+        InputError: no column or cell names a clip, grades are in no form that can be read, a grade is not in the
+            checklist's map, or none is of a sub-dimension that the checklist has a map for.
     """
     names = [name for name in _CLIP_COLUMNS if name in graded.columns]
     if not names:
@@ -154,25 +156,61 @@ def annotations_from_grades(graded: pd.DataFrame, checklist: Checklist, *, first
         )
     files = [name for name in _FILE_COLUMNS if name in graded.columns]
     kept = [name for name in _KEPT_COLUMNS if name in graded.columns]
-    subs = [sub.name for sub in checklist.sub_dimensions]
+    mapped = {plain_name(sub.name): sub.name for sub in checklist.sub_dimensions if sub.grades}
     rows: list[dict[str, object]] = []
-    for number, record in enumerate(graded.to_dict("records")):
-        grades = record.get("annotation")
-        if isinstance(grades, str) and grades.strip().startswith("{"):
-            grades = json.loads(grades)
-        if not isinstance(grades, Mapping):
-            grades = {sub: record[sub] for sub in subs if sub in record}
-        given = {sub: grade for sub, grade in grades.items() if not pd.isna(grade) and grade != ""}
+    strange: set[str] = set()
+    for row, record in enumerate(graded.to_dict("records"), start=first_row):
+        video = _text(record[names[0]])
+        if not video:
+            raise InputError("the cell is empty", remedy="Name the clip", row=row, field=names[0])
+        grades = _grades(record, mapped, row)
+        given = {sub: grade for sub, grade in grades.items() if not _is_empty(grade)}
+        strange |= {str(sub) for sub in given if plain_name(str(sub)) not in mapped}
         try:
             answers = checklist.answers_from_grades(given)
         except InputError as error:
-            raise InputError(error.problem, remedy=error.remedy, row=number + first_row, field=error.field) from None
-        clip = {"video_id": str(record[names[0]])} | {name: str(record[name]) for name in kept}
+            raise InputError(error.problem, remedy=error.remedy, row=row, field=error.field) from None
+        clip = {"video_id": video} | {name: _text(record[name]) for name in kept}
         if files:
-            clip["file"] = str(record[files[0]])
+            clip["file"] = _text(record[files[0]])
         rows.extend(clip | {"question_id": question, "label": answer} for question, answer in answers.items())
+    known = ", ".join(mapped.values()) or "none"
+    if strange:
+        logger.warning("Grades of %s are left out: the checklist maps grades of %s.", ", ".join(sorted(strange)), known)
+    if len(graded) and not rows:
+        raise InputError(
+            f"there is no grade of a sub-dimension that checklist '{checklist.name}' has a map for",
+            remedy=f"Name the sub-dimensions as the checklist does ({known}), or use the checklist they belong to",
+            field="annotation",
+        )
     columns = ["video_id", "question_id", "label", *kept, *(["file"] if files else [])]
     return pd.DataFrame(rows, columns=columns)
+
+
+def _grades(record: Mapping[Any, Any], mapped: Mapping[str, str], row: int) -> Mapping[Any, Any]:
+    """Sub-dimension -> grade of one row: those of the column 'annotation', or of the columns that are so named."""
+    grades = record.get("annotation")
+    if _is_empty(grades):
+        return {name: grade for name, grade in record.items() if plain_name(str(name)) in mapped}
+    if isinstance(grades, str):
+        try:
+            grades = json.loads(grades)
+        except ValueError as error:
+            problem = f"the annotation is not valid JSON ({error})"
+            raise InputError(problem, remedy=_GRADES_REMEDY, row=row, field="annotation") from None
+    if not isinstance(grades, Mapping):
+        problem = f"the annotation is {str(grades)[:50]!r}"
+        raise InputError(problem, remedy=_GRADES_REMEDY, row=row, field="annotation")
+    return grades
+
+
+def _is_empty(value: object) -> bool:
+    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
+
+
+def _text(value: object) -> str:
+    """A cell as text; a missing one is empty, not 'nan'."""
+    return "" if _is_empty(value) else str(value)
 
 
 def read_annotations(path: Path, checklist: Checklist) -> pd.DataFrame:
@@ -194,6 +232,8 @@ def read_annotations(path: Path, checklist: Checklist) -> pd.DataFrame:
             return annotations_from_grades(table, checklist, first_row=first_row)
         except InputError as error:
             raise InputError(error.problem, remedy=error.remedy, file=path, row=error.row, field=error.field) from None
+    if "video_id" not in table.columns:
+        raise InputError("a column is missing", remedy="Name the clip of each label", file=path, field="video_id")
     words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
     labels = table["label"].map(lambda label: words.get(str(label).strip().lower().removesuffix(".0")))
     if labels.isna().any():
@@ -205,4 +245,4 @@ def read_annotations(path: Path, checklist: Checklist) -> pd.DataFrame:
             row=row + first_row,
             field="label",
         )
-    return table.assign(video_id=table["video_id"].astype(str), label=labels.astype(bool))
+    return table.assign(video_id=table["video_id"].map(_text), label=labels.astype(bool))
