@@ -23,10 +23,18 @@ def project_folder() -> Path:
 
 
 def project_context(env: str) -> Any:
-    """Kedro's context of conf/<env> over conf/base: ``params`` and ``catalog``. Raises :class:`NotInProject`."""
+    """Kedro's context of conf/<env> over conf/base: ``params`` and ``catalog``.
+
+    Raises:
+        NotInProject: the working directory is in no project.
+        kedro.config.MissingConfigException: there is no such environment.
+    """
     from kedro.framework.session import KedroSession
     from kedro.framework.startup import bootstrap_project
 
     project = project_folder()
     bootstrap_project(project)
-    return KedroSession.create(project_path=project, env=env).load_context()
+    context = KedroSession.create(project_path=project, env=env).load_context()
+    # The context itself takes an environment that is not there for one without parameters.
+    context.config_loader["parameters"]
+    return context

@@ -117,6 +117,21 @@ def test_weights_of_another_checklist_are_refused(catalog: Catalog, files: Path,
     result = invoke(command_line.score, files / "a.mp4", "-p", "x", "--weights", tmp_path / "weights.json")
     assert result.exit_code == 1
     assert "another checklist" in result.stderr
+    for content, message in (('{"a"', "not valid JSON"), ("[1, 2]", "not reward weights")):
+        (tmp_path / "weights.json").write_text(content, encoding="utf-8")
+        result = invoke(command_line.score, files / "a.mp4", "-p", "x", "--weights", tmp_path / "weights.json")
+        assert f"file {tmp_path / 'weights.json'}" in result.stderr
+        assert message in result.stderr
+
+
+def test_environments_that_are_not_there_are_told_with_those_that_are(
+    files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(Path(__file__).parents[2])
+    result = invoke(command_line.score, files / "a.mp4", "-p", "x", "--env", "nope")
+    assert result.exit_code == 1
+    assert "There is no environment 'nope'" in result.stderr
+    assert "cogvideox" in result.stderr
 
 
 def test_compare_is_antisymmetric(catalog: Catalog, files: Path) -> None:
@@ -135,6 +150,13 @@ def test_compare_is_antisymmetric(catalog: Catalog, files: Path) -> None:
     assert "empty (0 bytes)" in broken.stderr
 
 
+def test_an_empty_prompt_is_refused_where_questions_ask_about_it(catalog: Catalog, files: Path) -> None:
+    for command, names in ((command_line.score, ["a.mp4"]), (command_line.compare, ["a.mp4", "b.mp4"])):
+        result = invoke(command, *(files / name for name in names), "--prompt", " ")
+        assert result.exit_code == 2
+        assert "The prompt is empty, but question 'as_said' asks about it" in result.stderr
+
+
 def test_ask(catalog: Catalog, files: Path) -> None:
     result = invoke(command_line.ask, files / "a.mp4", files / "c.png", "is it bright ?")
     assert result.exit_code == 0
@@ -142,6 +164,14 @@ def test_ask(catalog: Catalog, files: Path) -> None:
     assert [row[2] for row in rows] == [str(files / "a.mp4"), str(files / "c.png")]
     assert all((row[0] == "yes") == (float(row[1]) > 0.5) for row in rows)
     assert invoke(command_line.ask, files / "a.mp4", 'is it " [[prompt]] " ?').exit_code == 2
+    assert invoke(command_line.ask, files / "a.mp4", 'is it " [[prompt]] " ?', "-p", " ").exit_code == 2
+    assert "question is empty" in invoke(command_line.ask, files / "a.mp4", " ").stderr
+    # A forgotten question, and one that stands first: a file's name is not asked.
+    for wrong in ([files / "a.mp4", files / "c.png"], ["is it bright ?", files / "a.mp4"]):
+        result = invoke(command_line.ask, *wrong)
+        assert result.exit_code == 2
+        assert "The last argument is the question" in result.stderr
+    assert invoke(command_line.ask, files / "a.mp4", f"is it bright {'and bright ' * 100}?").exit_code == 0
     missing = invoke(command_line.ask, files / "none.mp4", "is it bright ?")
     assert missing.exit_code == 1
     assert "no file has this name" in missing.stderr
@@ -206,7 +236,8 @@ def test_patterns_folders_and_names_that_match_nothing(catalog: Catalog, odd: Pa
     document = json.loads(several.stdout)
     assert [Path(one["path"]).name for one in document["files"]] == ["good.mp4"]
     assert list(document["failed"]) == [str(tmp_path / "nothing"), "none.mp4"]
-    for file, message in ((odd / "*.gif", "matches this pattern"), (tmp_path / "nothing", "holds no videos")):
+    wrong = [(odd / "*.gif", "matches this pattern"), (tmp_path / "nothing", "holds no videos")]
+    for file, message in [*wrong, ("is it dark ? " * 30, "no file has this name")]:
         result = invoke(command_line.ask, file, "is it bright ?")
         assert result.exit_code == 1
         assert message in result.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,28 @@ def test_fewer_bits(folder: Path, clips: list[np.ndarray], bits: str, layer: str
     p_yes, outside = small.answer(clips, QUESTIONS, PROMPTS)
     assert np.corrcoef(p_yes.ravel(), expected.ravel())[0, 1] > (0.98 if bits == "8bit" else 0.2)
     assert ((outside >= 0) & (outside <= 1)).all()
+
+
+def test_a_model_that_cannot_be_fetched_is_told_plainly(monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers import Qwen2VLForConditionalGeneration
+
+    def unreachable(error: OSError) -> Any:
+        def load(*given: Any, **options: Any) -> Any:
+            raise error
+
+        return load
+
+    hub = {"family": "qwen2_vl", "path": "owner/model", "revision": "0" * 40, "device": "cpu"}
+    # What transformers raises; the disk's own errors are another matter.
+    monkeypatch.setattr(
+        Qwen2VLForConditionalGeneration, "from_pretrained", unreachable(OSError("We couldn't connect."))
+    )
+    with pytest.raises(InputError, match=r"the model 'owner/model' cannot be loaded: We couldn't connect\. Where the"):
+        load_judge(hub)
+    full = OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr(Qwen2VLForConditionalGeneration, "from_pretrained", unreachable(full))
+    with pytest.raises(OSError, match="No space"):
+        load_judge(hub)
 
 
 def test_an_adapter_of_peft_is_merged(folder: Path, clips: list[np.ndarray], tmp_path: Path) -> None:

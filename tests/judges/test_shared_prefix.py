@@ -124,6 +124,50 @@ def test_memory_that_runs_out_halves_the_chunk_then_the_batch(
         judge.answer(clips, QUESTIONS, PROMPTS)
 
 
+def test_a_clip_that_is_too_large_does_not_slow_down_the_others(
+    tokenizer: Any, clips: list[np.ndarray], make_judge: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    from vr_pipeline.judges import vlm
+
+    judge = make_judge(FAMILY_BUILDERS["qwen2_vl"](tokenizer), clip_batch=3, prefix="cached", question_chunk_size=5)
+    expected, _ = judge.answer(clips, QUESTIONS, PROMPTS)
+    large = max(len(judge.prepare(clip).token_ids) for clip in clips)
+    tried: list[int] = []
+
+    class Scarce(vlm.CachedPrefix):
+        limit = 2 * large
+
+        def __init__(self, family: Any, prepared: Any) -> None:
+            tried.append(len(prepared))
+            if sum(len(clip.token_ids) for clip in prepared) > self.limit:
+                raise torch.OutOfMemoryError("no memory")
+            super().__init__(family, prepared)
+
+    monkeypatch.setattr(vlm, "CachedPrefix", Scarce)
+    # Too many clips at a time: fewer questions would not help, and stay as many.
+    three = [clips[int(np.argmax([len(clip) for clip in clips]))]] * 3
+    judge.answer(three, QUESTIONS, PROMPTS)
+    assert tried == [3, 1, 1, 1]
+    assert (judge._chunk, judge._clips) == (5, 1)
+    Scarce.limit = large - 1
+    tried.clear()
+    with pytest.raises(InputError, match=r"one clip of [0-9]+ tokens and one question"):
+        judge.answer(three[:1], QUESTIONS, PROMPTS[:1])
+    whole = judge._read_chunks
+
+    def questions_do_not_fit(prepared: Any, segments: Any, chunk: int) -> Any:
+        raise torch.OutOfMemoryError("no memory")
+
+    judge._read_chunks = questions_do_not_fit
+    with pytest.raises(InputError, match=r"one clip of [0-9]+ tokens and one question"):
+        judge.answer(three[:1], QUESTIONS, PROMPTS[:1])
+    judge._read_chunks, Scarce.limit = whole, 10 * large
+    assert (judge._chunk, judge._clips) == (5, 1)
+    np.testing.assert_allclose(judge.answer(clips, QUESTIONS, PROMPTS)[0], expected, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", FAMILY_BUILDERS)
 def test_chunks_and_batches_do_not_move_answers(
     name: str, tokenizer: Any, clips: list[np.ndarray], make_judge: Callable[..., Any]

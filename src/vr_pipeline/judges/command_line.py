@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -73,7 +74,7 @@ def score(
         from vr_pipeline.judges.scoring import movers
 
         paths, failed = _find(files)
-        tools = _tools(env, checklist_path, weights_path)
+        tools = _tools(env, checklist_path, weights_path, prompt)
         checklist, notes = tools.checklist, tools.notes
         scored, unreadable = _score_all(tools, paths, prompt)
         failed |= unreadable
@@ -111,7 +112,7 @@ def compare(
     with plain_errors():
         from vr_pipeline.judges.scoring import differences
 
-        tools = _tools(env, checklist_path, weights_path)
+        tools = _tools(env, checklist_path, weights_path, prompt)
         checklist, notes = tools.checklist, tools.notes
         scored, failed = _score_all(tools, [Path(first), Path(second)], prompt)
         if len(scored) == 2:
@@ -156,7 +157,11 @@ def ask(files: tuple[str, ...], question: str, prompt: str, env: str, as_json: b
         from vr_pipeline.judges.scoring import ask_file
         from vr_pipeline.video.read import VideoReadError
 
-        if PROMPT_PLACEHOLDER in question and not prompt:
+        if not question.strip():
+            raise click.UsageError("The question is empty.")
+        if os.path.exists(question):
+            raise click.UsageError(f"The last argument is the question, but '{question}' is a file: put it before.")
+        if PROMPT_PLACEHOLDER in question and not prompt.strip():
             raise click.UsageError("The question holds [[prompt]]: give the prompt with --prompt.")
         paths, failed = _find(files)
         judge, notes = _judge(_parameters(_context(env)))
@@ -235,23 +240,26 @@ class _Tools(NamedTuple):
     notes: list[str]
 
 
-def _tools(env: str, checklist_path: Path | None, weights_path: Path | None) -> _Tools:
+def _tools(env: str, checklist_path: Path | None, weights_path: Path | None, prompt: str) -> _Tools:
     from vr_pipeline.checklist import load_checklist
     from vr_pipeline.checklist.visionreward import read_visionreward
     from vr_pipeline.judges.alignment import load_alignment
-    from vr_pipeline.judges.scoring import check_weights, equal_weights
+    from vr_pipeline.judges.scoring import check_weights, equal_weights, read_weights
     from vr_pipeline.rewards.linear import RewardWeights
 
     context = _context(env)
     parameters = _parameters(context)
-    judge, notes = _judge(parameters)
     checklist = load_checklist(checklist_path) if checklist_path else context.catalog.load("checklist")
+    about_prompt = [question.question_id for question in checklist.questions if question.holds_prompt]
+    if about_prompt and not prompt.strip():
+        raise click.UsageError(f"The prompt is empty, but question '{about_prompt[0]}' asks about it.")
+    judge, notes = _judge(parameters)
     if weights_path is not None and checklist_path is not None and checklist_path.suffix.lower() == ".txt":
         public = read_visionreward(checklist_path, weights_path)[1]
         assert public is not None
         weights = public
     elif weights_path is not None:
-        weights = RewardWeights.from_json(json.loads(weights_path.read_text(encoding="utf-8")))
+        weights = read_weights(weights_path)
     elif checklist_path is None and context.catalog.exists("reward_weights"):
         weights = RewardWeights.from_json(context.catalog.load("reward_weights"))
     else:

@@ -141,6 +141,16 @@ def load_pretrained(cls: type[Family], parameters: JudgeParameters) -> Family:
         options["device_map"] = {"": device}
     try:
         model = cls.model_class().from_pretrained(source, **options)
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, **consent)
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        # What the library says of a model that cannot be fetched, or that lacks a file.
+        raise InputError(
+            f"the model '{source}' cannot be loaded: {' '.join(str(error).split()).rstrip('.')}",
+            remedy="Where the hub cannot be reached, download the model elsewhere and give its folder as 'path'",
+            field="judge.path",
+        ) from error
     except ImportError as error:
         if not cls.remote_code:
             raise
@@ -155,7 +165,6 @@ def load_pretrained(cls: type[Family], parameters: JudgeParameters) -> Family:
         model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
     if parameters.quantisation == "none":
         model = model.to(device)
-    tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, **consent)
     return cls(model.eval(), tokenizer, read_settings(cls, source, parameters))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +67,20 @@ def equal_weights(checklist: Checklist) -> RewardWeights:
         weights=np.full(len(questions), 1.0 / len(questions)),
         checklist_hash=checklist.hash,
     )
+
+
+def read_weights(path: Path) -> RewardWeights:
+    """Weights from a file of the pipeline weight_regression. Raises :class:`InputError`."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(
+            f"the weights are not valid JSON ({error})", remedy="Give a file that weight_regression wrote", file=path
+        ) from None
+    try:
+        return RewardWeights.from_json(content)
+    except InputError as error:
+        raise InputError(error.problem, remedy=error.remedy, file=path, field=error.field) from error
 
 
 def check_weights(weights: RewardWeights, checklist: Checklist) -> None:

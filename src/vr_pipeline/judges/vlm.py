@@ -7,8 +7,8 @@ generated. Memory is bounded by ``clip_batch`` and ``question_chunk_size``.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from functools import lru_cache
+from collections.abc import Sequence
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -87,13 +87,17 @@ class VisionLanguageJudge:
         p_yes: Probabilities,
         outside: Probabilities,
     ) -> None:
-        """Fills the rows of one batch; memory that runs out halves the chunk of questions, then the batch."""
+        """Fills the rows of one batch; memory that runs out halves the chunk of questions, then the batch.
+
+        Where the clips alone are too much, the batch is halved at once.
+        """
         prepared = [self.prepare(clip, rate) for clip, rate in zip(clips, rates, strict=True)]
         segments = [
             [self.question_segment(question.replace(PROMPT_PLACEHOLDER, prompt)) for question in questions]
             for prompt in prompts
         ]
         start = 0
+        fitted = self._chunk, self._clips
         while start < len(clips):
             chunk, size = min(self._chunk, len(questions)), min(self._clips, len(clips) - start)
             rows = slice(start, start + size)
@@ -102,14 +106,17 @@ class VisionLanguageJudge:
             except _out_of_memory() as error:
                 if not _is_out_of_memory(error):
                     raise
-                if chunk == 1 and size == 1:
+                fewer_questions = chunk > 1 and not isinstance(error, _PrefixOutOfMemory)
+                if not fewer_questions and size == 1:
+                    # One clip that is too large says nothing about the others: they are asked as before.
+                    self._chunk, self._clips = fitted
                     raise InputError(
                         f"memory runs out on one clip of {len(prepared[start].token_ids)} tokens and one question",
                         remedy="Take fewer frames (num_frames) or smaller ones (max_pixels), or a quantised model",
                         field="checklist_inference.judge",
                     ) from error
                 free_memory(anyway=True)
-                if chunk > 1:
+                if fewer_questions:
                     self._chunk = chunk = chunk // 2
                 else:
                     self._clips = size = size // 2
@@ -117,6 +124,7 @@ class VisionLanguageJudge:
                 continue
             p_yes[rows], outside[rows] = self._probabilities(logits)
             start += len(clips[rows])
+            fitted = self._chunk, self._clips
 
     def prepare(self, frames: Frames, rate: float | None = None) -> PreparedClip:
         """A clip's frames, thinned to the judge's number, ready for the model."""
@@ -145,16 +153,20 @@ class VisionLanguageJudge:
 
         count = len(segments[0])
         packed = self.parameters.prefix == "packed" or (self.parameters.prefix == "auto" and chunk >= count)
-        read: Callable[[Sequence[Sequence[Segment]]], torch.Tensor]
-        if packed:
-            read = lambda part: packed_logits(self.family, clips, part)  # noqa: E731
-        else:
-            read = CachedPrefix(self.family, clips).logits
+        read = partial(packed_logits, self.family, clips) if packed else self._cached_prefix(clips).logits
         parts = [
             read([row[start : start + chunk] for row in segments]).reshape(len(clips), -1, self._vocabulary)
             for start in range(0, count, chunk)
         ]
         return torch.cat(parts, dim=1)
+
+    def _cached_prefix(self, clips: Sequence[PreparedClip]) -> CachedPrefix:
+        try:
+            return CachedPrefix(self.family, clips)
+        except _out_of_memory() as error:
+            if not _is_out_of_memory(error):
+                raise
+            raise _PrefixOutOfMemory from error
 
     @property
     def _vocabulary(self) -> int:
@@ -275,6 +287,10 @@ def _read(family: Family, hidden: torch.Tensor, layout: PackedSegments, shift: i
     return family.logits(hidden[rows.to(hidden.device), columns.to(hidden.device)])
 
 
+class _PrefixOutOfMemory(RuntimeError):
+    """Memory ran out before a question was asked: fewer questions at a time would not help."""
+
+
 def _out_of_memory() -> tuple[type[Exception], ...]:
     import torch
 
@@ -285,4 +301,5 @@ def _is_out_of_memory(error: Exception) -> bool:
     import torch
 
     # On CPUs the allocator raises a plain RuntimeError.
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+    known = isinstance(error, (torch.OutOfMemoryError, _PrefixOutOfMemory))
+    return known or "DefaultCPUAllocator" in str(error)

@@ -378,10 +378,10 @@ def find_media(patterns: Sequence[str | Path]) -> list[Path]:
     found: dict[Path, None] = {}
     for pattern in patterns:
         path = Path(pattern)
-        if path.is_dir():
+        if os.path.isdir(path):
             matches = sorted(child for child in path.iterdir() if child.suffix.lower() in MEDIA_SUFFIXES)
             problem = "the folder holds no videos or images"
-        elif path.exists():
+        elif os.path.exists(path):  # unlike Path's, it takes a text that is too long for a name
             matches, problem = [path], ""
         else:
             matches = sorted(Path(match) for match in glob.glob(str(pattern), recursive=True))
