@@ -1,98 +1,110 @@
-"""Draws docs/images/pipeline.png: the pipeline mpo_dpo as `kedro graph` shows it. Needs a system Chromium.
+"""Draws docs/images/pipeline.svg: the stages of mpo_dpo with what each is given and hands on, from the pipelines.
 
 Run from anywhere: ``python docs/draw_pipeline.py``.
 """
 
 from __future__ import annotations
 
-import functools
-import json
-import os
-import shutil
-import subprocess
-import sys
-import tempfile
-import threading
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+import importlib
+import inspect
+import textwrap
+from html import escape
 from pathlib import Path
 
-from playwright.sync_api import sync_playwright
+TARGET = Path(__file__).resolve().parent / "images" / "pipeline.svg"
+RESULTS = ("evaluation_metrics", "evaluation_report")
+"""What the last stage makes for people."""
 
-ROOT = Path(__file__).resolve().parents[1]
-TARGET = ROOT / "docs" / "images" / "pipeline.png"
-SIZE = {"width": 1100, "height": 1400}
-MARGIN = 30
-# Side bars, hints and buttons would only cover the graph.
-SETTINGS = {
-    "KedroViz": {
-        "theme": "light",
-        "showFeatureHints": False,
-        "visible": {"sidebar": False, "miniMap": False, "layerBtn": True},
-    },
-    "KedroViz-feedback-seen": {"flowchart": True},
+WIDTH, BOX, MARGIN, HEIGHT, GAP = 760, 500, 16, 74, 46
+"""Pixels: the picture, a stage in it, and what lies between."""
+LETTERS, LINES = 68, 2
+"""Letters of a line in a box, and lines."""
+STYLE = """
+text { font: 13px system-ui, sans-serif; fill: #1c2430; } .stage { font-weight: 600; font-size: 15px; }
+.small { fill: #4d5866; } rect { fill: #eef3fa; stroke: #5b7aa5; } .given { fill: #fdf3e0; stroke: #b07a1c; }
+.ground { fill: #fff; stroke: none; }
+path { stroke: #5b6878; stroke-width: 1.5; fill: none; } polygon { fill: #5b6878; }
+@media (prefers-color-scheme: dark) {
+  text { fill: #e4e8ee; } .small { fill: #b4bdc9; } rect { fill: #1d2a3b; stroke: #7d9cc8; }
+  .given { fill: #3a2f18; stroke: #d9a650; } .ground { fill: #12161c; }
+  path { stroke: #9aa6b4; } polygon { fill: #9aa6b4; }
 }
+"""
 
 
-class QuietHandler(SimpleHTTPRequestHandler):
-    """Serves files without a line on the screen for each."""
+def stages() -> list[tuple[str, str, list[str], list[str]]]:
+    """Name, purpose, what people supply and what goes to later stages (or to people), in the order of the method."""
+    from vr_pipeline.pipeline_registry import register_pipelines
 
-    def log_message(self, format: str, *args: object) -> None:
-        return
+    pipelines = register_pipelines()
+    order = list(dict.fromkeys(node.namespace for node in pipelines["mpo_dpo"].nodes))
+    made = {name: pipelines[name].all_outputs() for name in order}
+    read = {name: pipelines[name].all_inputs() for name in order}
+    # A stage comes after those that make what it reads.
+    order.sort(key=lambda name: sum(_feeds(made, read, other, name) for other in order))
+    found = []
+    for position, name in enumerate(order):
+        purpose = inspect.getdoc(importlib.import_module(f"vr_pipeline.pipelines.{name}")) or ""
+        purpose = purpose.splitlines()[0].removeprefix(f"The pipeline {name}: ").rstrip(".")
+        supplied = {data for data in read[name] - set().union(*made.values()) if not data.startswith("param")}
+        later = set().union(*(read[other] for other in order[position + 1 :]), RESULTS)
+        found.append((name, purpose[0].upper() + purpose[1:], sorted(supplied), sorted(made[name] & later)))
+    return found
 
 
-def build(folder: Path) -> Path:
-    """Build the page below ``folder`` from a copy of the configuration."""
-    (folder / "src").mkdir()
-    shutil.copy(ROOT / "pyproject.toml", folder)
-    shutil.copytree(ROOT / "conf", folder / "conf")
-    command = [sys.executable, "-m", "kedro", "graph", "--build", "build"]
-    environment = {**os.environ, "DO_NOT_TRACK": "1"}
-    subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
-    return folder / "build"
+def _feeds(made: dict[str, set[str]], read: dict[str, set[str]], first: str, then: str) -> bool:
+    """Whether a stage needs another, directly or through those between."""
+    return first != then and any(
+        made[first] & read[other] and (other == then or _feeds(made, read, other, then))
+        for other in made
+        if other != first
+    )
 
 
-def photograph(page_folder: Path, target: Path) -> None:
-    """Open the page in a headless browser and save what it shows."""
-    browser_path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if browser_path is None:
-        raise SystemExit("no Chromium is installed")
-    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(QuietHandler, directory=str(page_folder)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=browser_path, args=["--no-sandbox"])
-            page = browser.new_page(viewport=SIZE, device_scale_factor=1.25)
-            for key, value in SETTINGS.items():
-                page.add_init_script(f"localStorage.setItem({json.dumps(key)}, {json.dumps(json.dumps(value))})")
-            page.goto(f"http://127.0.0.1:{server.server_port}/?pid=mpo_dpo")
-            page.wait_for_selector(".pipeline-node")
-            # The layout is computed by a worker and then moves into place.
-            page.wait_for_timeout(4000)
-            page.add_style_tag(content='[class*="toolbar"], [class*="sidebar"] { visibility: hidden !important }')
-            boxes = [
-                box
-                for element in page.query_selector_all(".pipeline-node, .pipeline-layer-name")
-                if (box := element.bounding_box()) is not None
-            ]
-            left, top = min(box["x"] for box in boxes), min(box["y"] for box in boxes)
-            right = max(box["x"] + box["width"] for box in boxes)
-            bottom = max(box["y"] + box["height"] for box in boxes)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            page.screenshot(
-                path=str(target),
-                clip={
-                    "x": max(left - MARGIN, 0),
-                    "y": max(top - MARGIN, 0),
-                    "width": right - left + 2 * MARGIN,
-                    "height": bottom - top + 2 * MARGIN,
-                },
+def draw() -> str:
+    """The picture as SVG, which follows the light or dark mode of its reader."""
+    parts, top = [], MARGIN
+    for name, purpose, supplied, handed_on in stages():
+        lines = textwrap.wrap(purpose, LETTERS)
+        assert len(lines) <= LINES, purpose
+        parts.append(f'<rect x="{MARGIN}" y="{top}" width="{BOX}" height="{HEIGHT}" rx="8"/>')
+        parts.append(f'<text class="stage" x="{MARGIN + 14}" y="{top + 24}">{escape(name)}</text>')
+        parts += [
+            f'<text class="small" x="{MARGIN + 14}" y="{top + 44 + 18 * row}">{escape(line)}</text>'
+            for row, line in enumerate(lines)
+        ]
+        left, height = MARGIN + BOX + 40, 22
+        first = top + (HEIGHT - height * len(supplied) - 4 * (len(supplied) - 1)) // 2
+        for row, data in enumerate(supplied):
+            y = first + row * (height + 4)
+            parts.append(
+                f'<rect class="given" x="{left}" y="{y}" width="{WIDTH - left - MARGIN}" height="{height}" rx="11"/>'
+                f'<text x="{left + 12}" y="{y + 15}">{escape(data)}</text>'
+                f'<path d="M{left},{y + 11} H{MARGIN + BOX + 3}" marker-end="url(#arrow)"/>'
             )
-            browser.close()
-    finally:
-        server.shutdown()
+        bottom, middle = top + HEIGHT, MARGIN + 40
+        parts.append(f'<path d="M{middle},{bottom} V{bottom + GAP - 2}" marker-end="url(#arrow)"/>')
+        shown = textwrap.wrap(", ".join(handed_on), LETTERS - 4)
+        offset = 27 - 8 * (len(shown) - 1)
+        parts += [
+            f'<text class="small" x="{middle + 14}" y="{bottom + offset + 16 * row}">{escape(line)}</text>'
+            for row, line in enumerate(shown)
+        ]
+        top = bottom + GAP
+    arrow = (
+        '<defs><marker id="arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" markerHeight="8" '
+        'markerUnits="userSpaceOnUse" orient="auto"><polygon points="0,0 8,4 0,8"/></marker></defs>'
+    )
+    # A page may be dark where the system is light: the picture has a ground of its own.
+    ground = f'<rect class="ground" width="{WIDTH}" height="{top}" rx="8"/>'
+    inside = "\n".join([ground, *parts])
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {top}" width="{WIDTH}" height="{top}" '
+        f'role="img" aria-label="The stages of mpo_dpo">\n<style>{STYLE}</style>\n{arrow}\n{inside}\n</svg>\n'
+    )
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as temporary:
-        photograph(build(Path(temporary)), TARGET)
-    print(TARGET.relative_to(ROOT))
+    TARGET.parent.mkdir(parents=True, exist_ok=True)
+    TARGET.write_text(draw(), encoding="utf-8", newline="\n")
+    print(TARGET)

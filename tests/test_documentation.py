@@ -80,6 +80,21 @@ def pages(site: Path) -> dict[str, Addresses]:
     return parsed
 
 
+def test_the_picture_of_the_pipeline_is_that_of_the_pipelines():
+    # Drawn again by: python docs/draw_pipeline.py
+    specification = importlib.util.spec_from_file_location("draw_pipeline", DOCS / "draw_pipeline.py")
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    assert module.TARGET.read_text(encoding="utf-8") == module.draw()
+    names, _, supplied, handed_on = zip(*module.stages(), strict=True)
+    assert names[0] == "prompt_filtering"
+    assert names[-1] == "evaluation"
+    assert supplied[0] == ["raw_prompts"]
+    assert {"policy_dpo", "policy_mpo"} <= set(handed_on[names.index("dpo_training")])
+
+
 def test_every_page_is_built_and_loads_nothing_from_elsewhere(site):
     parsed = pages(site)
     assert {f"{path.stem}.html" for path in DOCS.glob("*.md")} | {"parameters.html"} <= set(parsed)

@@ -304,7 +304,8 @@ def test_mpo_is_put_above_dpo_only_if_the_oracle_says_so(judge, oracle):
     )
     if oracle == "unclear":
         assert "shown to be better" in found.text
-        assert ("reward hacking" in found.text) == (judge in ("above", "below"))
+        # The unclear interval lies about +0.1: with a judge that says above, the oracle leans the same way.
+        assert ("reward hacking" in found.text) == (judge == "below")
     assert found.tone != "good"
 
 

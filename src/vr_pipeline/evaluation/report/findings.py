@@ -145,11 +145,11 @@ def summary(
 
 
 def _setting(metrics: Mapping[str, Any], has_oracle: bool) -> Finding:
-    clips = metrics["clips"]
+    clips, number = metrics["clips"], len(metrics["policies"])
     text = (
-        f"{len(metrics['policies'])} policies were compared on {_count(clips['prompts'], 'held-out prompt')}, with "
-        f"{_count(clips['per_policy'], 'clip')} of each policy from the same seeds. The judge is the reward that the "
-        "policies were trained to raise."
+        f"{number} {'policies were' if number > 1 else 'policy was'} evaluated on "
+        f"{_count(clips['prompts'], 'held-out prompt')}, with {_count(clips['per_policy'], 'clip')} of each policy "
+        "from the same seeds. The judge is the reward that the policies were trained to raise."
     )
     if has_oracle:
         return Finding(text + " The oracle had no part in training: where the two differ, believe the oracle.")
@@ -217,9 +217,13 @@ def _mpo_against_dpo(between: Mapping[str, Comparison]) -> Finding:
     if truth == "unclear":
         if says in ("above", "below"):
             higher, lower = ("MPO", "DPO") if says == "above" else ("DPO", "MPO")
+            # An oracle that leans the same way contradicts nothing; it is not sure.
+            alone = (
+                "" if oracle.mean * judge.mean > 0 else " A gap for the judge alone is the signature of reward hacking."
+            )
             return Finding(
-                text + f"The judge puts {higher} above {lower}, the oracle's interval includes 0: a gap for the judge "
-                f"alone is the signature of reward hacking. {higher} is not shown to be better than {lower}.",
+                text + f"The judge puts {higher} above {lower}, the oracle's interval includes 0, so {higher} is not "
+                f"shown to be better than {lower}.{alone}",
                 "warning",
             )
         return Finding(text + "Neither is shown to be better than the other.")
