@@ -281,6 +281,13 @@ def test_a_policy_is_trained_from_tables_and_the_same_every_time(
     turned = pairs.rename(columns={"winner_video_id": "loser_video_id", "loser_video_id": "winner_video_id"})
     other, _ = train_policy_on_pairs(turned, latents, texts, rewards, parameters)
     assert other.identity != adapter.identity
+    # What is missing is told before anything is judged.
+    for nothing, told in (({"pairs": pairs[:0]}, "no preference pairs"), ({"latents": texts}, "have no latents")):
+        given = {"pairs": pairs, "latents": latents} | nothing
+        with pytest.raises(InputError, match=told):
+            train_policy_on_pairs(
+                given["pairs"], given["latents"], texts, rewards, parameters, make_validation=lambda _: 1 / 0
+            )
     # It fits the generator it was trained on.
     generator = toy.generator()
     original = generator.sample(prompts["prompt"].tolist(), list(range(6)))

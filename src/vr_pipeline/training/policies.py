@@ -15,7 +15,7 @@ from vr_pipeline.generators.contract import Generator, Part, Policy
 from vr_pipeline.identifiers import content_hash, pair_id
 from vr_pipeline.training.conditions import ConditionShards
 from vr_pipeline.training.config import DpoTrainingParameters
-from vr_pipeline.training.pairs import TrainingPair
+from vr_pipeline.training.pairs import TrainingPair, check_complete
 from vr_pipeline.training.preference_trainer import Observe, Validate, train_on_pairs
 from vr_pipeline.training.shards import TensorShards
 
@@ -48,9 +48,10 @@ def train_policy_on_pairs(
 
     Returns:
         the policy and the training log.
+
+    Raises:
+        InputError: as :func:`~vr_pipeline.training.preference_trainer.train_on_pairs` does.
     """
-    trained: tuple[Part, ...] = ("denoiser",)
-    generator = load_generator(parameters.generator, trained)
     columns = ("prompt_id", "winner_video_id", "loser_video_id")
     totals = dict(zip(rewards["video_id"].astype(str), rewards["total"].astype(float), strict=True))
     training_pairs = [
@@ -64,12 +65,17 @@ def train_policy_on_pairs(
         )
         for prompt, winner, loser in zip(*(pairs[column].astype(str) for column in columns), strict=True)
     ]
+    encoded, texts = TensorShards(latents), ConditionShards(conditions)
+    # Before a model is loaded and the original is judged.
+    check_complete(training_pairs, encoded, texts)
+    trained: tuple[Part, ...] = ("denoiser",)
+    generator = load_generator(parameters.generator, trained)
     identity = content_hash(*sorted(pair.pair_id + pair.winner for pair in training_pairs))
     log = train_on_pairs(
         generator,
         training_pairs,
-        TensorShards(latents),
-        ConditionShards(conditions),
+        encoded,
+        texts,
         parameters.training,
         description=f"train on {len(training_pairs)} pairs",
         checkpoint=Path(parameters.checkpoints) / f"{identity}.safetensors" if parameters.checkpoints else None,
