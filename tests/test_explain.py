@@ -71,6 +71,24 @@ def test_a_full_disk_is_told_of_any_file(tmp_path):
     )
 
 
+def test_a_full_disk_is_told_of_files_that_safetensors_writes(tmp_path, monkeypatch):
+    import safetensors.torch
+    import torch
+    from safetensors import SafetensorError
+
+    from vr_pipeline.datasets.policy import PolicyDataset
+    from vr_pipeline.generators.contract import Adapter
+
+    def full(*arguments, **options):
+        # What the library said on a small file system of its own.
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(safetensors.torch, "save_file", full)
+    policy = Adapter({"transformer.a": torch.zeros(2)}, {"r": 1, "lora_alpha": 1.0, "target_modules": ["a"]}, "base")
+    text = failure_of(lambda: PolicyDataset(path=str(tmp_path / "policy")).save(policy))
+    assert text == f"file {tmp_path}/policy: no space is left on the disk. Free some and run the same command again."
+
+
 def test_a_file_that_was_cut_off_is_told(tmp_path):
     import pandas as pd
     from kedro_datasets.json import JSONDataset

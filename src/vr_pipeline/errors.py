@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -58,12 +61,44 @@ def _rebuild(
     return kind(problem, remedy=remedy, file=file, row=row, field=field)
 
 
-def storage_trouble(error: OSError) -> tuple[str, str] | None:
+def storage_trouble(error: BaseException) -> tuple[str, str] | None:
     """What the refusal of a file system means: the problem and the remedy; None if it is of another kind."""
-    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+    number = _error_number(error)
+    if number in {errno.ENOSPC, errno.EDQUOT}:
         return "no space is left on the disk", "free some and run the same command again"
-    if error.errno in {errno.ENOTDIR, errno.EEXIST}:
+    if number in {errno.ENOTDIR, errno.EEXIST}:
         return "a file stands where a folder should be", "move it or set another path in the catalog"
-    if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
+    if number in {errno.EACCES, errno.EPERM, errno.EROFS}:
         return "the folder cannot be written", "make it writable or set another path in the catalog"
     return None
+
+
+def _error_number(error: BaseException) -> int | None:
+    if isinstance(error, OSError):
+        return error.errno
+    # This library writes files by itself, and has one kind of error for all that may happen.
+    if type(error).__name__ == "SafetensorError" and (told := re.search(r"\(os error (\d+)\)", str(error))):
+        return int(told[1])
+    return None
+
+
+@contextlib.contextmanager
+def storage_explained(place: Path, kept: str) -> Iterator[None]:
+    """Say in plain words what a full disk or a missing permission means within the block.
+
+    Args:
+        place: what is written, if the error does not say.
+        kept: what is not lost, a clause.
+
+    Raises:
+        InputError: for these errors; others pass.
+    """
+    try:
+        yield
+    except Exception as error:
+        trouble = storage_trouble(error)
+        if trouble is None:
+            raise
+        problem, remedy = trouble
+        place = getattr(error, "filename", None) or place
+        raise InputError(problem, remedy=f"{remedy}; {kept}", file=place) from error

@@ -66,9 +66,9 @@ def dataset_account(error: BaseException) -> str | None:
         return None
     place = re.search(r"path=(?:\w+\()?'?([^',)]+)", str(error))
     where = f"file {place[1]}: " if place else ""
-    if isinstance(reason, OSError) and (trouble := storage_trouble(reason)) is not None:
+    if (trouble := storage_trouble(reason)) is not None and (told[1] == "saving" or isinstance(reason, OSError)):
         problem, remedy = trouble
-        if told[1] == "loading":
+        if told[1] == "loading" and isinstance(reason, OSError):
             problem, remedy = f"it cannot be read ({reason.strerror})", "make it readable, or correct its path"
         return f"{where}{problem}. {remedy[:1].upper()}{remedy[1:]}."
     # What readers of tables and of JSON raise for files that are cut off or of another kind; a bug has other types.

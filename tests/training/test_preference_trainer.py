@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import safetensors.torch
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from toy_training import Toy
 from vr_pipeline.errors import InputError, PipelineError
@@ -287,6 +288,26 @@ def test_a_damaged_checkpoint_is_named(toy: Toy, tmp_path: Path) -> None:
     file.write_bytes(b"no checkpoint at all")
     with pytest.raises(InputError, match=r"training\.safetensors: the checkpoint of a training is damaged"):
         train_on_pairs(toy.generator(), toy.pairs, toy.latents, toy.conditions, toy.parameters(), checkpoint=file)
+
+
+def test_a_disk_that_takes_no_checkpoint_is_told_and_the_one_before_is_kept(
+    toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = toy.generator().add_adapter(rank=2, alpha=4.0, targets=None, seed=0)
+    state = TrainingState(weights, torch.optim.AdamW(weights), step=4)
+    save_checkpoint(tmp_path / "a.safetensors", state, identity="x")
+    before = (tmp_path / "a.safetensors").read_bytes()
+    with pytest.raises(InputError, match=r"a\.safetensors: a file stands where a folder should be"):
+        save_checkpoint(tmp_path / "a.safetensors" / "b.safetensors", state, identity="x")
+
+    def full(*arguments: object, **options: object) -> None:
+        # What the library said on a small file system of its own.
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(safetensors.torch, "save_file", full)
+    with pytest.raises(InputError, match=r"a\.safetensors: no space is left .* the checkpoint before is kept"):
+        save_checkpoint(tmp_path / "a.safetensors", state, identity="x")
+    assert (tmp_path / "a.safetensors").read_bytes() == before
 
 
 def test_a_training_can_follow_another_on_the_same_generator(toy: Toy) -> None:

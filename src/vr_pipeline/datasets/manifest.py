@@ -27,7 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from vr_pipeline.datasets.formats import ItemFormat, VideoFormat, item_format
 from vr_pipeline.datasets.previews import ImagePreview, TablePreview, contact_sheet, spread, table_preview
-from vr_pipeline.errors import InputError, storage_trouble
+from vr_pipeline.errors import InputError, storage_explained
 from vr_pipeline.identifiers import content_hash
 from vr_pipeline.progress import progress_bar
 from vr_pipeline.work import ItemFailure, Scalar, WorkItem, WorkPlan, current_loop, run_in_process, use_loop
@@ -526,15 +526,5 @@ def _locked(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-@contextlib.contextmanager
-def _explained(folder: Path) -> Iterator[None]:
-    """Say in plain words what a full disk or a missing permission means here."""
-    try:
-        yield
-    except OSError as error:
-        trouble = storage_trouble(error)
-        if trouble is None:
-            raise
-        problem, remedy = trouble
-        place = getattr(error, "filename", None) or folder
-        raise InputError(problem, remedy=f"{remedy}; finished items are kept", file=place) from error
+def _explained(folder: Path) -> contextlib.AbstractContextManager[None]:
+    return storage_explained(folder, "finished items are kept")

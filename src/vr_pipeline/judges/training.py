@@ -23,7 +23,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from vr_pipeline.checklist.schema import PROMPT_PLACEHOLDER, Checklist
-from vr_pipeline.errors import InputError
+from vr_pipeline.errors import InputError, storage_explained
 from vr_pipeline.identifiers import content_hash
 from vr_pipeline.judges.config import JudgeTrainingParameters
 from vr_pipeline.judges.packing import Segment
@@ -697,7 +697,6 @@ class _Run:
         path = self._state_path()
         if path is None:
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
         tensors: dict[str, torch.Tensor] = {}
         for name, values in (("weights", weights), ("average", average or []), ("best", best[1])):
             tensors |= {f"{name}/{at}": value.detach() for at, value in enumerate(values)}
@@ -712,8 +711,10 @@ class _Run:
         # Copies, since the format refuses tensors that share memory.
         copies = {name: tensor.to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
         mark = FINISHED if step == self.parameters.steps else {}
-        save_file(copies, temporary, metadata={"state": json.dumps(header), **mark})
-        os.replace(temporary, path)
+        with storage_explained(path, "the checkpoint before is kept"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_file(copies, temporary, metadata={"state": json.dumps(header), **mark})
+            os.replace(temporary, path)
 
     def _restore(self, weights: Any, optimisers: Any, average: Any) -> tuple[int, list[dict[str, float]], Any] | None:
         """The state of an interrupted run of the same identity: the result is as if it had not been interrupted."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vr_pipeline.errors import InputError
+from vr_pipeline.errors import InputError, storage_explained
 from vr_pipeline.training.sharding import local_part, spread, whole
 
 if TYPE_CHECKING:
@@ -90,6 +90,9 @@ def save_checkpoint(path: Path, state: TrainingState, *, identity: str, main: bo
         state: what is kept.
         identity: hash of everything that determines the training.
         main: whether this process writes. All processes of a group have to call, to bring their slices together.
+
+    Raises:
+        InputError: if the disk is full, or the folder cannot be written.
     """
     from safetensors.torch import save_file
 
@@ -119,11 +122,12 @@ def save_checkpoint(path: Path, state: TrainingState, *, identity: str, main: bo
         return
     best = {"step": state.best.step, "reward": state.best.reward}
     header = {"step": state.step, "log": state.rows, "best": best, "numbers": numbers}
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     mark = FINISHED if state.finished else {}
-    save_file(tensors, temporary, metadata={"identity": identity, "state": json.dumps(header), **mark})
-    os.replace(temporary, path)
+    with storage_explained(path, "the checkpoint before is kept"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, temporary, metadata={"identity": identity, "state": json.dumps(header), **mark})
+        os.replace(temporary, path)
 
 
 def load_checkpoint(path: Path, state: TrainingState, *, identity: str) -> None:

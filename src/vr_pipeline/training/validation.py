@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from vr_pipeline.checklist.schema import Checklist
-from vr_pipeline.errors import InputError
+from vr_pipeline.errors import InputError, storage_explained
 from vr_pipeline.evaluation.policies import ORIGINAL
 from vr_pipeline.generators import load_generator
 from vr_pipeline.generators.plans import sample_items, video_items
@@ -323,10 +323,11 @@ def no_validation() -> pd.DataFrame:
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    with storage_explained(path, "what was judged before is kept"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        temporary.replace(path)
 
 
 @contextlib.contextmanager
