@@ -63,3 +63,6 @@ def test_ignored_names_do_not_count(tmp_path):
     (folder / "c.pyc").write_text("c")
     assert digest(folder, ignored_names(tmp_path)) == alone
     assert digest(folder) != alone
+    (folder / ".dvc").mkdir()
+    (folder / ".dvc" / "config").write_text("d")
+    assert digest(folder, ignored_names(tmp_path)) == alone

@@ -89,7 +89,6 @@ def test_everything_that_python_loads_is_found():
         )
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
         loaded = {Path(line) for line in done.stdout.split()}
-        assert package
         assert loaded <= set(tree.used(tree.package_modules(package))), name
 
 

@@ -106,6 +106,19 @@ def test_a_stage_has_all_that_dvc_needs():
     assert "tiny" in asked[0][2]
 
 
+def test_models_that_are_not_there_and_entries_that_no_file_holds_are_passed_over():
+    """A model on a hub has a name that looks like a path; an entry made from a pattern has no key of its own."""
+    files = {"conf/base/catalog.yml": {name: entry for name, entry in CATALOG.items() if name != "items"}}
+    merged = {name: value for content in PARAMETERS.values() for name, value in content.items()}
+    configuration = Configuration("base", CATALOG, frozenset(), merged, files, PARAMETERS)
+    stages = derive_stages(
+        {"first": FIRST, "second": SECOND}, configuration, lambda *_: [], lambda path: path != "data/models/tiny"
+    )
+    assert stages["first"].models == ()
+    assert stages["first"].parameters == {"conf/base/parameters/first.yml": ("first",)}
+    assert stages["second"].parameters["conf/base/catalog.yml"] == ("picture.save_args",)
+
+
 def test_another_environment_lies_beside_its_configuration():
     stages = stages_of()
     content = to_dvc(stages.values(), curves(CATALOG, stages.values(), "../.."), "../..")

@@ -380,6 +380,14 @@ def test_rewards_are_normalised_over_clips_and_weights_have_mean_one(toy: Toy) -
     ready = prepare_pairs(pairs, toy.parameters(rarity_exponent=2.0, rarity_bins=4))
     np.testing.assert_allclose([pair.weight for pair in ready], rarity())
     assert np.mean([pair.weight for pair in ready]) == pytest.approx(1.0)
+    # Pairs rarer than one in a thousand weigh no more than those.
+    rewards = [(1.0, 1.0), *((row % 2 / 2, 0.0) for row in range(1, 2000))]
+    many = [
+        replace(pairs[0], pair_id=str(row), winner=f"w{row}", loser=f"l{row}", winner_reward=first, loser_reward=second)
+        for row, (first, second) in enumerate(rewards)
+    ]
+    ready = prepare_pairs(many, toy.parameters(rarity_exponent=1.0, rarity_bins=3))
+    assert ready[0].weight / ready[1].weight == pytest.approx(np.sqrt(1000 / 4000 * 2998 / 4000) / 1e-3)
     # A loss that needs no rewards does not see them.
     assert {pair.winner_reward for pair in prepare_pairs(pairs, toy.parameters())} == {0.0}
     turned = prepare_pairs(pairs[::-1], toy.parameters(rarity_exponent=2.0, rarity_bins=4))

@@ -159,9 +159,22 @@ def test_other_losses_train(toy: Toy, loss: str) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 3])
-def test_accumulated_gradients_equal_those_of_the_whole_batch(toy: Toy, size: int) -> None:
+def test_accumulated_gradients_equal_those_of_the_whole_batch(
+    toy: Toy, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together: list[int] = []
+    pair_loss = step_module.pair_loss
+
+    def counting(generator: Generator, batch: Batch, *rest: object) -> object:
+        together.append(len(batch.latents) // 2)
+        return pair_loss(generator, batch, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(step_module, "pair_loss", counting)
     whole, log = train(toy)
+    assert set(together) == {4}
+    together.clear()
     parts, other = train(toy, micro_batch_size=size)
+    assert together == [*[size] * (4 // size), *[4 % size] * (4 % size > 0)] * 6
     assert largest_difference(whole, parts) < 1e-5
     np.testing.assert_allclose(other["loss"], log["loss"], rtol=1e-5)
     np.testing.assert_allclose(other["gradient_norm"], log["gradient_norm"], rtol=1e-4)

@@ -63,7 +63,6 @@ class _Reader(ast.NodeVisitor):
         if node.level:
             parents = self.package.split(".")
             origin = ".".join([*parents[: len(parents) - node.level + 1], *([origin] if origin else [])])
-        self.references.append(Reference(origin))
         self.references.extend(Reference(f"{origin}.{alias.name}") for alias in node.names)
 
     def visit_Dict(self, node: ast.Dict) -> None:
@@ -177,5 +176,5 @@ class SourceTree:
         for name in names:
             path = file.parent / name
             is_data_folder = path.is_dir() and name != "__pycache__" and not (path / "__init__.py").is_file()
-            if is_data_folder or (path.is_file() and path != file):
+            if is_data_folder or path.is_file():
                 yield path
