@@ -15,8 +15,12 @@ from vr_pipeline.generators import load_generator
 from vr_pipeline.generators.config import GeneratorParameters
 from vr_pipeline.generators.contract import (
     ALL_PARTS,
+    Adapter,
+    FullWeights,
     Generator,
+    Policy,
     folder_identity,
+    is_local,
     sampling_identity,
     weights_identity,
 )
@@ -189,7 +193,18 @@ def test_times_of_a_flow_are_those_of_its_shifted_schedule(settings: dict[str, G
     schedule = FlowMatchEulerDiscreteScheduler(shift=3.0).timesteps
     assert (drawn.unique()[:, None] - schedule[None]).abs().min(dim=1).values.max() < 1e-3
     assert drawn.max() == 1000
+    assert float(drawn.min()) == pytest.approx(float(schedule.min()))
     assert abs(float(drawn.mean()) - float(schedule.mean())) < 5
+
+
+@pytest.mark.parametrize("name", ["micro_world", "wan", "sdxl"])
+def test_times_come_from_the_given_random_numbers_alone(name: str, settings: dict[str, GeneratorParameters]) -> None:
+    generator = load_generator(settings[name], ("autoencoder",))
+    state = torch.random.get_rng_state()
+    first, again, other = (generator.draw_timesteps(20, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert torch.equal(torch.random.get_rng_state(), state)
 
 
 @pytest.mark.parametrize("usual", [True, False], ids=["usual size", "another size"])
@@ -303,6 +318,45 @@ def test_identities_change_with_weights_and_settings_and_with_nothing_else(
     content[-1] ^= 1
     weights.write_bytes(content)
     assert sampling_identity(parameters.model_copy(update={"path": str(copy)})) != identity
+
+
+@pytest.mark.parametrize("kind", ["adapter", "full"])
+def test_policies_are_told_apart_by_their_weights_and_what_they_change(kind: str) -> None:
+    tensors = {"transformer.a": torch.arange(4.0), "transformer.b": torch.ones(2, 3)}
+
+    def policy(provenance: str = "", **changes: Any) -> Policy:
+        if kind == "full":
+            return FullWeights(**{"tensors": tensors, "config": {}, "component": "transformer", "base": "x"} | changes)
+        config = {"r": 2, "lora_alpha": changes.pop("alpha", 4.0)}
+        return Adapter(**{"tensors": tensors, "config": config, "base": "x"} | changes, provenance={"by": provenance})
+
+    identity = policy().identity
+    assert policy(provenance="another run").identity == identity
+    assert policy(tensors=dict(reversed(tensors.items()))).identity == identity
+    changed = [
+        policy(base="y"),
+        policy(tensors=tensors | {"transformer.b": torch.ones(2, 3).index_fill(0, torch.tensor([1]), 2.0)}),
+        policy(tensors={"transformer.a": tensors["transformer.a"], "transformer.c": tensors["transformer.b"]}),
+    ]
+    changed += [policy(alpha=8.0)] if kind == "adapter" else []
+    assert len({identity, *(other.identity for other in changed)}) == 1 + len(changed)
+
+
+@pytest.mark.parametrize(
+    ("path", "local"),
+    [
+        ("owner/model", False),
+        ("model", True),
+        ("models/of/mine", True),
+        ("./owner/model", True),
+        ("../model", True),
+        ("~/model", True),
+        ("/models/model", True),
+        ("data/model", True),
+    ],
+)
+def test_only_owner_and_name_can_mean_a_model_on_the_hub(path: str, local: bool) -> None:
+    assert is_local(path) is local
 
 
 def test_a_name_on_the_hub_needs_its_revision_for_an_identity() -> None:
