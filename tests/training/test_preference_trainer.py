@@ -337,6 +337,20 @@ def test_a_loss_that_is_not_finite_stops_with_the_step_and_what_to_do(toy: Toy) 
     assert not torch.are_deterministic_algorithms_enabled()
 
 
+def test_the_rule_of_collapse_is_asked_after_every_step(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def rule(rows: list[dict[str, float]], *_: object) -> None:
+        asked.append(len(rows))
+        if len(rows) == 3:
+            raise PipelineError("collapsed")
+
+    monkeypatch.setattr(preference_trainer, "check_collapse", rule)
+    with pytest.raises(PipelineError, match="collapsed"):
+        train(toy)
+    assert asked == [1, 2, 3]
+
+
 def test_no_pairs_and_missing_latents_or_texts_are_named(toy: Toy) -> None:
     generator = toy.generator()
     with pytest.raises(InputError, match="no preference pairs"):
