@@ -18,6 +18,7 @@ from vr_pipeline.own_data.checks import check_checklist, check_preferences
 from vr_pipeline.own_data.environment import places_below, without_keys
 from vr_pipeline.own_data.findings import Finding, lines_of
 from vr_pipeline.own_data.plan import configuration
+from vr_pipeline.training.config import DpoTrainingParameters
 from vr_pipeline.video.write import write_video
 
 PROMPTS = (
@@ -112,6 +113,21 @@ def test_prompts_of_the_demo_keep_its_thresholds_and_need_no_warning(project: Pa
     assert result.exit_code == 0, result.output
     assert "8 pass the filter" in result.output
     assert "without meaning" not in result.output
+    assert "1 validation" in result.output
+    assert "left for validation" not in result.output
+    assert configuration(project, "mydata")["parameters"]["dpo_training"]["validation"] is not None
+
+
+def test_too_few_prompts_for_validation_make_an_environment_that_trains_all_the_same(project: Path) -> None:
+    result = call("--prompts", "prompts.txt")
+    assert result.exit_code == 0, result.output
+    assert "0 validation" in result.output
+    assert "no prompt is left for validation" in result.output
+    own = configuration(project, "mydata")["parameters"]["dpo_training"]
+    assert own["validation"] is None
+    assert DpoTrainingParameters.model_validate(own).validation is None
+    real = call("--prompts", "prompts.txt", "--base-env", "cogvideox", "--env", "ours")
+    assert "set dpo_training.validation to null" in " ".join(real.output.split())
 
 
 def test_an_environment_over_a_real_one(project: Path) -> None:

@@ -99,7 +99,14 @@ def init_data(
         title = f"Evaluation on {env.replace('_', ' ')}"
         settings = configuration(project, None)["parameters"]
         written = write_environment(
-            project, env, base_env, files, filtering=result.filtering, settings=settings, title=title
+            project,
+            env,
+            base_env,
+            files,
+            filtering=result.filtering,
+            training=result.training,
+            settings=settings,
+            title=title,
         )
         check_loads(project, env)
         click.echo(f"conf/{env} is written ({', '.join(path.name for path in written)}).")

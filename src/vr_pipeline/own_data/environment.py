@@ -112,6 +112,7 @@ def write_environment(
     files: OwnFiles,
     *,
     filtering: Mapping[str, Any] | None,
+    training: Mapping[str, Any] | None,
     settings: Mapping[str, Any],
     title: str,
 ) -> list[Path]:
@@ -123,6 +124,7 @@ def write_environment(
         base_env: environment whose files are copied first; what this one defines anew is taken out of them.
         files: what to name in the catalog, as paths that exist.
         filtering: the block prompt_filtering that suits the prompts; None leaves the configured one.
+        training: settings of dpo_training that suit them; None leaves the configured ones.
         settings: the parameters of conf/base; results that they place below data get a place of their own.
         title: heading of the report page.
 
@@ -137,6 +139,8 @@ def write_environment(
     if base_env is None:  # an environment for real data has settings of its own for the rest
         for name, block in places_below(settings, data).items():
             parameters.setdefault(name, {}).update(block)
+        if training is not None:
+            parameters.setdefault("dpo_training", {}).update(training)
         parameters.setdefault("evaluation", {})["report"] = {"title": title, "note": ""}
     written = _copy_base(project, base_env, folder, data, set(catalog), set(parameters)) if base_env else []
     taken = {path.name for path in written}

@@ -24,11 +24,13 @@ class CheckedFiles:
         findings: errors and warnings.
         summary: a line on each part of the environment: yours, or the default and what it is good for.
         filtering: the block prompt_filtering to write into the environment; None leaves the configured one.
+        training: settings of dpo_training to write into the environment; None leaves the configured ones.
     """
 
     findings: list[Finding] = field(default_factory=list)
     summary: list[str] = field(default_factory=list)
     filtering: dict[str, Any] | None = None
+    training: dict[str, Any] | None = None
 
 
 def configuration(project: Path, env: str | None) -> Any:
@@ -136,6 +138,20 @@ def _check_prompts(
         )
     if found.splits is None:
         return f"yours: {path} ({len(found.prompts)} prompts)"
+    validation = settings["dpo_training"].get("validation")
+    if validation is not None and not any(found.splits.get(split) for split in validation["splits"]):
+        if base_env is None:
+            result.training = {"validation": None}
+        result.findings.append(
+            Finding(
+                "warning",
+                "no prompt is left for validation, so that no checkpoint can be chosen: each policy is what its "
+                "training ends with",
+                "give more prompts"
+                + ("" if base_env is None else ", or set dpo_training.validation to null in the environment"),
+                path,
+            )
+        )
     kept = sum(found.splits.values())
     parts = ", ".join(f"{count} {name}" for name, count in found.splits.items())
     return f"yours: {path} ({len(found.prompts)} prompts, {kept} pass the filter: {parts})"
