@@ -174,18 +174,33 @@ def test_same_weights_twice_and_after_an_interruption(
 
 
 def test_lora_changes_only_what_it_adapts_and_is_merged(
-    checklist: Checklist, examples: list[JudgeExample], tmp_path: Path
+    checklist: Checklist, examples: list[JudgeExample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base = train_judge(examples, checklist, parameters(steps=20))
     JudgeFolderDataset(path=str(tmp_path / "base")).save(base)
     lora = {"rank": 4, "alpha": 8, "target_modules": ["q_proj", "v_proj"]}
     start = {"family": "qwen2_vl", "path": str(tmp_path / "base")}
     options = parameters(steps=25, tiny=None, start=start, lora=lora)
-    tuned = train_judge(examples, checklist, options)
+    tuned = train_judge(examples, checklist, options, checkpoint_folder=tmp_path / "state")
     before, after = base.family.model.state_dict(), tuned.family.model.state_dict()
     assert before.keys() == after.keys()
     changed = {name for name in before if not np.array_equal(before[name].numpy(), after[name].numpy())}
     assert changed == {name for name in before if name.endswith(("self_attn.q_proj.weight", "self_attn.v_proj.weight"))}
+    # A stored state belongs to the weights that it was trained from, not to the folder's name.
+    steps: list[int] = []
+
+    def stopped(step: int, given: JudgeTrainingParameters) -> float:
+        steps.append(step)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "learning_rate", stopped)
+    JudgeFolderDataset(path=str(tmp_path / "base")).save(base)
+    train_judge(examples, checklist, options, checkpoint_folder=tmp_path / "state")
+    assert steps == []
+    JudgeFolderDataset(path=str(tmp_path / "base")).save(tuned)
+    with pytest.raises(KeyboardInterrupt):
+        train_judge(examples, checklist, options, checkpoint_folder=tmp_path / "state")
+    assert steps == [1]
 
 
 def test_labels_and_splits_are_checked(checklist: Checklist, examples: list[JudgeExample]) -> None:

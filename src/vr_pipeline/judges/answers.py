@@ -19,7 +19,7 @@ from vr_pipeline.judges.alignment import Alignment, alignment_identity, load_ali
 from vr_pipeline.judges.config import ChecklistInferenceParameters
 from vr_pipeline.judges.loading import judge_identity
 from vr_pipeline.video.read import Frames, VideoReadError, read_clip
-from vr_pipeline.work import WorkItem, WorkPlan
+from vr_pipeline.work import ItemFailure, WorkItem, WorkPlan
 
 if TYPE_CHECKING:
     from vr_pipeline.judges.contract import Judge
@@ -62,7 +62,7 @@ def plan_answers(
         parameters: judge, group size.
 
     Returns:
-        a plan whose items are tables with :data:`SHARD_COLUMNS`; a clip that does not decode has one row without a
+        a plan whose items are what :func:`answer_clips` gives: a clip that does not decode has one row without a
         question and the reason. Making them raises what :func:`check_outside_mass` raises, if the first answers are
         no answers.
     """
@@ -95,7 +95,9 @@ def plan_answers(
 
     first: list[pd.DataFrame] = []
 
-    def make_batch(loaded: tuple[Judge, Alignment | None], batch: Sequence[WorkItem]) -> list[pd.DataFrame]:
+    def make_batch(
+        loaded: tuple[Judge, Alignment | None], batch: Sequence[WorkItem]
+    ) -> list[pd.DataFrame | ItemFailure]:
         judge, alignment = loaded
         threads = parameters.reader_threads
         made = [
@@ -103,7 +105,7 @@ def plan_answers(
             for item in batch
         ]
         if sum(map(len, first)) < ANSWERS_BEFORE_A_LOOK:
-            first.extend(made)
+            first.extend(table for table in made if isinstance(table, pd.DataFrame))
             if sum(map(len, first)) >= ANSWERS_BEFORE_A_LOOK:
                 check_outside_mass(pd.concat(first), parameters.max_median_outside_mass)
         return made
@@ -119,11 +121,12 @@ def answer_clips(
     questions: Sequence[str],
     reader_threads: int = 1,
     alignment: Alignment | None = None,
-) -> pd.DataFrame:
+) -> pd.DataFrame | ItemFailure:
     """Reads clips and asks all questions about them; see :data:`SHARD_COLUMNS`.
 
     A clip that does not decode, or that the judge cannot take (too elongated, too large for the memory), has one row
-    with the reason; the others are judged.
+    with the reason; the others are judged. Where clips decode but none can be judged, the reason need not lie with the
+    clips (the machine, a scorer): that is a failure, which the next run tries again.
     """
 
     def read(clip: Mapping[str, Any]) -> _Shown | VideoReadError:
@@ -142,6 +145,8 @@ def answer_clips(
     answered = _ask(judge, alignment, shown, questions) if shown else []
     pairs = list(zip(shown, answered, strict=True))
     ok = [(clip, answer) for clip, answer in pairs if not isinstance(answer, Exception)]
+    if shown and not ok:
+        return ItemFailure(str(answered[0]))
     reasons = {
         str(clip["video_id"]): str(result)
         for clip, result in zip(clips, results, strict=True)

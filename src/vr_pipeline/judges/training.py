@@ -26,6 +26,7 @@ from vr_pipeline.checklist.schema import PROMPT_PLACEHOLDER, Checklist
 from vr_pipeline.errors import InputError, storage_explained
 from vr_pipeline.identifiers import content_hash
 from vr_pipeline.judges.config import JudgeTrainingParameters
+from vr_pipeline.judges.loading import judge_identity
 from vr_pipeline.judges.packing import Segment
 from vr_pipeline.progress import progress_bar
 from vr_pipeline.training.checkpoints import FINISHED
@@ -686,7 +687,13 @@ class _Run:
             content_hash(example.video_id, example.prompt, example.caption, repr(sorted(example.labels.items())))
             for example in (*self.training, *self.validation)
         ]
-        return content_hash("judge training", self.parameters.model_dump_json(), self.checklist.hash, *labels)
+        start = self.parameters.start
+        # The content of the model's folder, which may be another under the same name.
+        model = judge_identity(start) if start is not None else ""
+        split = str(len(self.training))
+        return content_hash(
+            "judge training", self.parameters.model_dump_json(), model, self.checklist.hash, split, *labels
+        )
 
     def _store(self, step: int, weights: Any, optimisers: Any, average: Any, log: Any, best: Any) -> None:
         import os

@@ -213,13 +213,35 @@ def test_a_clip_that_the_judge_cannot_take_is_set_aside_and_the_others_are_judge
     assert table["video_id"].unique().tolist() == ["v0", "v1", "v2", "v3", "v4"]
     parts = pd.concat([shards.load().load(key) for key in shards.load().keys])
     reasons = parts[parts["error"] != ""].set_index("video_id")["error"]
-    assert set(reasons.index) == {"v5", "v6", "v7"}
-    assert reasons["v5"] == reasons["v6"] == "too bright for this judge"
-    judge.answer = lambda *_, **__: choosy([np.full((1, 2, 2, 3), 255)])  # type: ignore[method-assign]
-    shards = ManifestFolderDataset(path=str(tmp_path / "none"), format={"type": "parquet"})
+    assert set(reasons.index) == {"v5", "v7"}
+    assert reasons["v5"] == "too bright for this judge"
+    # v6 is alone in its group.
+    failed = shards.load().records.query("status == 'failed'")
+    assert failed["error"].tolist() == ["too bright for this judge"]
+
+
+def test_where_no_clip_of_a_group_can_be_judged_the_next_run_tries_again(
+    clips: Any, checklist: Checklist, parameters: Any, judge: ArithmeticJudge, tmp_path: Path
+) -> None:
+    folder, index = clips
+    whole = judge.answer
+
+    def broken(*_: Any, **__: Any) -> Any:
+        raise ValueError("a scorer is at fault")
+
+    judge.answer = broken  # type: ignore[method-assign]
+    shards = ManifestFolderDataset(path=str(tmp_path / "shards"), format={"type": "parquet"})
+    with pytest.raises(DatasetError, match="first reason: a scorer is at fault"):
+        shards.save(plan_checklist_answers(folder, index[index["video_id"] != "v7"], checklist, parameters))
+    judge.answer = whole  # type: ignore[method-assign]
     shards.save(plan_checklist_answers(folder, index, checklist, parameters))
+    table = collect_answers(shards.load(), index, checklist, parameters)
+    assert table["video_id"].nunique() == 7
+    # Clips that do not decode are not tried again as long as they are the same.
+    damaged = index[index["video_id"] == "v7"]
+    shards.save(plan_checklist_answers(folder, damaged, checklist, parameters))
     with pytest.raises(InputError, match="no clip could be judged; the first reason: "):
-        collect_answers(shards.load(), index, checklist, parameters)
+        collect_answers(shards.load(), damaged, checklist, parameters)
 
 
 def test_a_judge_that_does_not_answer_stops_the_run(
