@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib.util
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from tiny_judges import PROMPTS, QUESTIONS, qwen2_vl
 from vr_pipeline.errors import InputError
 from vr_pipeline.judges import load_judge
 from vr_pipeline.judges.config import JudgeParameters, JudgeTrainingParameters
+from vr_pipeline.judges.families import family_class
+from vr_pipeline.judges.loading import read_settings
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +61,7 @@ def test_fewer_bits(folder: Path, clips: list[np.ndarray], bits: str, layer: str
 
 
 def test_a_model_that_cannot_be_fetched_is_told_plainly(monkeypatch: pytest.MonkeyPatch) -> None:
-    from transformers import Qwen2VLForConditionalGeneration
+    from transformers import Qwen2VLConfig
 
     def unreachable(error: OSError) -> Any:
         def load(*given: Any, **options: Any) -> Any:
@@ -68,15 +71,50 @@ def test_a_model_that_cannot_be_fetched_is_told_plainly(monkeypatch: pytest.Monk
 
     hub = {"family": "qwen2_vl", "path": "owner/model", "revision": "0" * 40, "device": "cpu"}
     # What transformers raises; the disk's own errors are another matter.
-    monkeypatch.setattr(
-        Qwen2VLForConditionalGeneration, "from_pretrained", unreachable(OSError("We couldn't connect."))
-    )
+    monkeypatch.setattr(Qwen2VLConfig, "get_config_dict", unreachable(OSError("We couldn't connect.")))
     with pytest.raises(InputError, match=r"the model 'owner/model' cannot be loaded: We couldn't connect\. Where the"):
         load_judge(hub)
     full = OSError(errno.ENOSPC, "No space left on device")
-    monkeypatch.setattr(Qwen2VLForConditionalGeneration, "from_pretrained", unreachable(full))
+    monkeypatch.setattr(Qwen2VLConfig, "get_config_dict", unreachable(full))
     with pytest.raises(OSError, match="No space"):
         load_judge(hub)
+
+
+def test_a_model_of_another_kind_is_refused_before_one_is_made(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import PreTrainedModel
+
+    def made(*given: Any, **options: Any) -> Any:
+        raise AssertionError("a model of billions of random weights")
+
+    # Without the check, transformers makes one, of the default size of its class.
+    monkeypatch.setattr(PreTrainedModel, "from_pretrained", made)
+    for family in ("qwen2_5_vl", "llava_onevision", "smolvlm", "internvl"):
+        with pytest.raises(InputError, match=f"holds a model of kind 'qwen2_vl'.*Family '{family}' reads"):
+            load_judge({"family": family, "path": str(folder), "device": "cpu"})
+    for file in folder.glob("*.json"):
+        if file.name != "config.json":
+            shutil.copy(file, tmp_path)
+    shutil.copy(folder / "model.safetensors", tmp_path)
+    with pytest.raises(InputError, match=r"lacks a config\.json"):
+        load_judge({"family": "qwen2_vl", "path": str(tmp_path), "device": "cpu"})
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"a"', r"judge\.json: it is not a JSON object"),
+        ("[1]", r"judge\.json: it is not a JSON object"),
+        ('{"before_klip": "x"}', r"judge\.json, field 'before_klip': there is no such setting \(perhaps 'before_clip'"),
+        ('{"num_frames": 0}', r"judge\.json, field 'num_frames': Input should be greater"),
+    ],
+)
+def test_wrong_settings_beside_the_weights_are_named(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "judge.json").write_text(content, encoding="utf-8")
+    parameters = JudgeParameters.model_validate({"family": "qwen2_vl", "path": str(tmp_path)})
+    with pytest.raises(InputError, match=message):
+        read_settings(family_class("qwen2_vl"), str(tmp_path), parameters)
 
 
 def test_an_adapter_of_peft_is_merged(folder: Path, clips: list[np.ndarray], tmp_path: Path) -> None:

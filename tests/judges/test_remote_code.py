@@ -116,7 +116,7 @@ def test_code_of_another_repository_is_not_run_at_an_unknown_state(
         raise OSError("no such commit")
 
     monkeypatch.setattr("transformers.dynamic_module_utils.cached_file", fetch)
-    with pytest.raises(OSError, match="no such commit"):
+    with pytest.raises(InputError, match="no such commit"):
         load_judge(configuration(folder))
     assert asked == [("someone/else", COMMIT)]
 

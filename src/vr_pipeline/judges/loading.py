@@ -8,7 +8,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from vr_pipeline.errors import InputError
+from vr_pipeline.explain import setting_trouble
 from vr_pipeline.identifiers import content_hash
 from vr_pipeline.judges.config import JudgeParameters
 from vr_pipeline.judges.families import family_class
@@ -140,6 +143,8 @@ def load_pretrained(cls: type[Family], parameters: JudgeParameters) -> Family:
         options["quantization_config"] = _quantisation(parameters)
         options["device_map"] = {"": device}
     try:
+        if not cls.remote_code:
+            _check_kind(cls.model_class().config_class, source, revision, parameters.family)
         model = cls.model_class().from_pretrained(source, **options)
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, **consent)
     except OSError as error:
@@ -168,6 +173,22 @@ def load_pretrained(cls: type[Family], parameters: JudgeParameters) -> Family:
     return cls(model.eval(), tokenizer, read_settings(cls, source, parameters))
 
 
+def _check_kind(config_class: Any, source: str, revision: str | None, family: str) -> None:
+    """Refuses a model of another kind, of which the library would make a random one of the kind's default size.
+
+    Raises:
+        InputError: the model's config is of another kind, or there is none.
+    """
+    found, _ = config_class.get_config_dict(source, revision=revision)
+    if (kind := found.get("model_type")) != config_class.model_type:
+        raise InputError(
+            f"'{source}' holds a model of kind '{kind}'" if kind else f"'{source}' lacks a config.json of a model",
+            remedy=f"Family '{family}' reads models of kind '{config_class.model_type}': name the family that fits, or "
+            "complete the folder",
+            field="judge.family" if kind else "judge.path",
+        )
+
+
 def _quantisation(parameters: JudgeParameters) -> Any:
     import importlib.util
 
@@ -188,12 +209,23 @@ def _quantisation(parameters: JudgeParameters) -> Any:
 
 
 def read_settings(cls: type[Family], source: str, parameters: JudgeParameters) -> Settings:
-    """The family's defaults, changed by judge.json beside the weights, changed by the configuration."""
+    """The family's defaults, changed by judge.json beside the weights, changed by the configuration.
+
+    Raises:
+        InputError: judge.json cannot be read, or a setting in it is unknown or wrong.
+    """
     values = cls.default_settings.model_dump()
     path = Path(source).expanduser() / SETTINGS_FILE
     if path.exists():
-        values |= json.loads(path.read_text(encoding="utf-8"))
+        try:
+            values |= dict(json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            raise InputError(f"it is not a JSON object ({error})", remedy="Correct it", file=path) from None
     for name in ("min_pixels", "max_pixels"):
         if getattr(parameters, name) is not None:
             values[name] = getattr(parameters, name)
-    return cls.settings_class.model_validate(values)
+    try:
+        return cls.settings_class.model_validate(values)
+    except ValidationError as error:
+        field, problem = setting_trouble(error, cls.settings_class)
+        raise InputError(problem, remedy="Correct or remove this setting", file=path, field=field) from None
