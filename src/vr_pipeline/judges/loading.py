@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from vr_pipeline.errors import InputError
-from vr_pipeline.explain import setting_trouble
 from vr_pipeline.identifiers import content_hash
 from vr_pipeline.judges.config import JudgeParameters
 from vr_pipeline.judges.families import family_class
@@ -227,5 +226,7 @@ def read_settings(cls: type[Family], source: str, parameters: JudgeParameters) -
     try:
         return cls.settings_class.model_validate(values)
     except ValidationError as error:
-        field, problem = setting_trouble(error, cls.settings_class)
-        raise InputError(problem, remedy="Correct or remove this setting", file=path, field=field) from None
+        first = error.errors()[0]
+        problem = "there is no such setting" if first["type"] == "extra_forbidden" else first["msg"]
+        place = ".".join(map(str, first["loc"]))
+        raise InputError(problem, remedy="Correct or remove this setting", file=path, field=place) from None
