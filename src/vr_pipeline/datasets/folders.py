@@ -20,6 +20,10 @@ def replacing(folder: Path) -> Iterator[Path]:
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     yield temporary
+    for path in temporary.rglob("*"):
+        # What safetensors writes only its owner could read.
+        if path.is_file():
+            path.chmod(0o644)
     old = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():

@@ -31,8 +31,6 @@ class JudgeFolderDataset(AbstractDataset["TrainedJudge", str]):
     def save(self, data: TrainedJudge) -> None:
         with replacing(self._path) as folder:
             data.save(folder)
-            for path in folder.iterdir():
-                path.chmod(0o644)
             card = self._path / "MODEL_CARD.md"
             if card.exists():
                 shutil.copy2(card, folder / card.name)
