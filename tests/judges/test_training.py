@@ -165,10 +165,30 @@ def test_same_weights_twice_and_after_an_interruption(
     pd.testing.assert_frame_equal(again.report, whole.report)
     third = weights(again)
     assert all(np.array_equal(first[name], third[name]) for name in first)
-    # The state of other examples is not taken.
+    # The state of other clips under the same names, of another split or of other examples is not taken.
+    changed = [replace(examples[0], content="another file"), *examples[1:]]
+    # One clip more for training, one less for validation, and the order of all as it was.
+    short = parameters(steps=1, validate_every=1)
+    ordered = sorted(examples, key=lambda example: is_held_out(example.video_id, short.validation_share))
+    parts, moved = (
+        [replace(example, split="train" if at < count else "validation") for at, example in enumerate(ordered)]
+        for count in (10, 11)
+    )
+    for first, second in ((examples, changed), (parts, moved)):
+        train_judge(first, checklist, short, checkpoint_folder=tmp_path)
+        for again, expected in ((first, []), (second, [1])):
+            steps.clear()
+            train_judge(again, checklist, short, checkpoint_folder=tmp_path)
+            assert steps == expected
     steps.clear()
     train_judge(examples[:-8], checklist, parameters(steps=22), checkpoint_folder=tmp_path)
     assert steps[0] == 1
+    state = tmp_path / "training_state.safetensors"
+    whole_state = state.read_bytes()
+    state.write_bytes(whole_state[:-1])
+    with pytest.raises(InputError, match=r"training_state\.safetensors: the checkpoint of a training is damaged"):
+        train_judge(examples[:-8], checklist, parameters(steps=22), checkpoint_folder=tmp_path)
+    state.write_bytes(whole_state)
     remove_finished(tmp_path)
     assert list(tmp_path.iterdir()) == []
 

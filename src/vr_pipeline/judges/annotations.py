@@ -120,6 +120,7 @@ def collect_examples(
             frames_per_second=clips[video][1],
             split=str(rows["split"].iloc[0]),
             source=str(rows["source"].iloc[0]),
+            content=str(by_id[video].get("sha256", "")),
         )
         for video, prompt, rows in grouped
         if video not in failed

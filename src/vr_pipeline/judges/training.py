@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,6 +73,7 @@ class JudgeExample:
         split: 'train', 'validation' (chooses the checkpoint) or 'test' (reported only); empty lets
             :func:`is_held_out` choose between train and validation.
         source: where the clip comes from; the report has a part a source.
+        content: hash of the clip's file, where known; an interrupted training does not go on with other clips.
     """
 
     video_id: str
@@ -82,6 +84,7 @@ class JudgeExample:
     frames_per_second: float | None = None
     split: str = ""
     source: str = ""
+    content: str = ""
 
     def read(self) -> Frames:
         """The frames themselves."""
@@ -682,17 +685,30 @@ class _Run:
     def _state_path(self) -> Path | None:
         return None if self.checkpoint_folder is None else self.checkpoint_folder / "training_state.safetensors"
 
+    @cached_property
     def _identity(self) -> str:
-        labels = [
-            content_hash(example.video_id, example.prompt, example.caption, repr(sorted(example.labels.items())))
-            for example in (*self.training, *self.validation)
-        ]
+        """Hash of what determines the training: settings, checklist, weights at the start, clips of each part."""
         start = self.parameters.start
-        # The content of the model's folder, which may be another under the same name.
-        model = judge_identity(start) if start is not None else ""
-        split = str(len(self.training))
+        clips = [
+            content_hash(
+                part,
+                example.video_id,
+                example.content,
+                repr(example.frames_per_second),
+                example.prompt,
+                example.caption,
+                repr(sorted(example.labels.items())),
+            )
+            for part, examples in (("training", self.training), ("validation", self.validation))
+            for example in examples
+        ]
         return content_hash(
-            "judge training", self.parameters.model_dump_json(), model, self.checklist.hash, split, *labels
+            "judge training",
+            self.parameters.model_dump_json(),
+            self.checklist.hash,
+            # The content of the model's folder, which may be another under the same name.
+            judge_identity(start) if start is not None else "",
+            *clips,
         )
 
     def _store(self, step: int, weights: Any, optimisers: Any, average: Any, log: Any, best: Any) -> None:
@@ -713,7 +729,7 @@ class _Run:
             groups.append(stored["param_groups"])
             for at, entries in stored["state"].items():
                 tensors |= {f"optimiser/{number}/{at}/{key}": torch.as_tensor(entry) for key, entry in entries.items()}
-        header = {"identity": self._identity(), "step": step, "log": log, "best_value": best[0], "groups": groups}
+        header = {"identity": self._identity, "step": step, "log": log, "best_value": best[0], "groups": groups}
         temporary = path.with_name(f".{path.name}.tmp")
         # Copies, since the format refuses tensors that share memory.
         copies = {name: tensor.to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
@@ -726,17 +742,24 @@ class _Run:
     def _restore(self, weights: Any, optimisers: Any, average: Any) -> tuple[int, list[dict[str, float]], Any] | None:
         """The state of an interrupted run of the same identity: the result is as if it had not been interrupted."""
         import torch
-        from safetensors import safe_open
+        from safetensors import SafetensorError, safe_open
 
         path = self._state_path()
         if path is None or not path.exists():
             return None
-        with safe_open(path, framework="pt", device=str(self.family.device)) as file:
-            header = json.loads(file.metadata()["state"])
-            if header["identity"] != self._identity():
-                logger.warning("The stored state of another training is ignored: %s", path)
-                return None
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+        try:
+            with safe_open(path, framework="pt", device=str(self.family.device)) as file:
+                header = json.loads(file.metadata()["state"])
+                if header["identity"] != self._identity:
+                    logger.warning("The stored state of another training is ignored: %s", path)
+                    return None
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+        except SafetensorError as error:
+            raise InputError(
+                f"the checkpoint of a training is damaged ({error})",
+                file=path,
+                remedy="Delete it; the training then starts from the beginning",
+            ) from error
         with torch.no_grad():
             for at, weight in enumerate(weights):
                 weight.copy_(tensors[f"weights/{at}"])
