@@ -24,13 +24,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from vr_pipeline.checklist.schema import PROMPT_PLACEHOLDER, Checklist
-from vr_pipeline.errors import InputError, storage_explained
+from vr_pipeline.errors import InputError
 from vr_pipeline.identifiers import content_hash
 from vr_pipeline.judges.config import JudgeTrainingParameters
 from vr_pipeline.judges.loading import judge_identity
 from vr_pipeline.judges.packing import Segment
 from vr_pipeline.progress import progress_bar
-from vr_pipeline.training.checkpoints import FINISHED
+from vr_pipeline.training.checkpoints import open_state, write_state
 from vr_pipeline.training.distributed import Group
 from vr_pipeline.video.read import Frames, read_frames
 
@@ -712,10 +712,7 @@ class _Run:
         )
 
     def _store(self, step: int, weights: Any, optimisers: Any, average: Any, log: Any, best: Any) -> None:
-        import os
-
         import torch
-        from safetensors.torch import save_file
 
         path = self._state_path()
         if path is None:
@@ -730,36 +727,23 @@ class _Run:
             for at, entries in stored["state"].items():
                 tensors |= {f"optimiser/{number}/{at}/{key}": torch.as_tensor(entry) for key, entry in entries.items()}
         header = {"identity": self._identity, "step": step, "log": log, "best_value": best[0], "groups": groups}
-        temporary = path.with_name(f".{path.name}.tmp")
         # Copies, since the format refuses tensors that share memory.
         copies = {name: tensor.to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
-        mark = FINISHED if step == self.parameters.steps else {}
-        with storage_explained(path, "the checkpoint before is kept"):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            save_file(copies, temporary, metadata={"state": json.dumps(header), **mark})
-            os.replace(temporary, path)
+        write_state(path, copies, {"state": json.dumps(header)}, finished=step == self.parameters.steps)
 
     def _restore(self, weights: Any, optimisers: Any, average: Any) -> tuple[int, list[dict[str, float]], Any] | None:
         """The state of an interrupted run of the same identity: the result is as if it had not been interrupted."""
         import torch
-        from safetensors import SafetensorError, safe_open
 
         path = self._state_path()
         if path is None or not path.exists():
             return None
-        try:
-            with safe_open(path, framework="pt", device=str(self.family.device)) as file:
-                header = json.loads(file.metadata()["state"])
-                if header["identity"] != self._identity:
-                    logger.warning("The stored state of another training is ignored: %s", path)
-                    return None
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-        except SafetensorError as error:
-            raise InputError(
-                f"the checkpoint of a training is damaged ({error})",
-                file=path,
-                remedy="Delete it; the training then starts from the beginning",
-            ) from error
+        with open_state(path, device=str(self.family.device)) as file:
+            header = json.loads(file.metadata()["state"])
+            if header["identity"] != self._identity:
+                logger.warning("The stored state of another training is ignored: %s", path)
+                return None
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
         with torch.no_grad():
             for at, weight in enumerate(weights):
                 weight.copy_(tensors[f"weights/{at}"])

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -94,8 +95,6 @@ def save_checkpoint(path: Path, state: TrainingState, *, identity: str, main: bo
     Raises:
         InputError: if the disk is full, or the folder cannot be written.
     """
-    from safetensors.torch import save_file
-
     tensors: dict[str, torch.Tensor] = {}
     numbers: dict[str, int | float] = {}
 
@@ -122,12 +121,56 @@ def save_checkpoint(path: Path, state: TrainingState, *, identity: str, main: bo
         return
     best = {"step": state.best.step, "reward": state.best.reward}
     header = {"step": state.step, "log": state.rows, "best": best, "numbers": numbers}
+    write_state(path, tensors, {"identity": identity, "state": json.dumps(header)}, finished=state.finished)
+
+
+def write_state(
+    path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str], *, finished: bool
+) -> None:
+    """Replace the file of a training's state; a kill while writing leaves the one before.
+
+    Args:
+        path: safetensors file.
+        tensors: on the CPU, contiguous, none sharing memory with another.
+        metadata: entries of its header.
+        finished: it holds a result, which :func:`remove_finished` removes.
+
+    Raises:
+        InputError: if the disk is full, or the folder cannot be written.
+    """
+    from safetensors.torch import save_file
+
     temporary = path.with_name(f".{path.name}.tmp")
-    mark = FINISHED if state.finished else {}
+    mark = FINISHED if finished else {}
     with storage_explained(path, "the checkpoint before is kept"):
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, temporary, metadata={"identity": identity, "state": json.dumps(header), **mark})
+        save_file(dict(tensors), temporary, metadata={**metadata, **mark})
         os.replace(temporary, path)
+
+
+@contextmanager
+def open_state(path: Path, *, device: str = "cpu") -> Iterator[Any]:
+    """A training's state, opened by safetensors within the block; its tensors are read to a device.
+
+    Raises:
+        InputError: if the file is damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt", device=device) as file:
+            yield file
+    except SafetensorError as error:
+        raise InputError(
+            f"the checkpoint of a training is damaged ({error})",
+            file=path,
+            remedy="delete it; the training then starts from the beginning",
+        ) from error
+
+
+def is_finished(metadata: Mapping[str, str] | None) -> bool:
+    """Whether the header of a state says that it holds the result of a training."""
+    return FINISHED.items() <= (metadata or {}).items()
 
 
 def load_checkpoint(path: Path, state: TrainingState, *, identity: str) -> None:
@@ -136,22 +179,13 @@ def load_checkpoint(path: Path, state: TrainingState, *, identity: str) -> None:
     Raises:
         InputError: if the file is damaged.
     """
-    from safetensors import SafetensorError, safe_open
-
     if not path.is_file():
         return
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata()
-            if metadata["identity"] == identity:
-                state.finished = FINISHED.items() <= metadata.items()
-                _restore(state, {name: file.get_tensor(name) for name in file.keys()}, json.loads(metadata["state"]))  # noqa: SIM118
-    except SafetensorError as error:
-        raise InputError(
-            f"the checkpoint of a training is damaged ({error})",
-            file=path,
-            remedy="delete it; the training then starts from the beginning",
-        ) from error
+    with open_state(path) as file:
+        metadata = file.metadata()
+        if metadata["identity"] == identity:
+            state.finished = is_finished(metadata)
+            _restore(state, {name: file.get_tensor(name) for name in file.keys()}, json.loads(metadata["state"]))  # noqa: SIM118
 
 
 def _restore(state: TrainingState, tensors: dict[str, torch.Tensor], header: dict[str, Any]) -> None:
@@ -189,7 +223,7 @@ def remove_finished(folder: Path) -> None:
     for path in sorted(folder.glob("*.safetensors")):
         try:
             with safe_open(path, framework="numpy") as file:
-                finished = FINISHED.items() <= (file.metadata() or {}).items()
+                finished = is_finished(file.metadata())
         except SafetensorError:
             continue  # Damaged; the training that needs it says so.
         if finished:
