@@ -18,9 +18,10 @@ from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vr_pipeline.errors import InputError
+from vr_pipeline.runners.signals import signals_kept
 
 if TYPE_CHECKING:
     from torch.distributed import Store
@@ -232,24 +233,14 @@ def breaking_off(ask: Callable[[], str | None]) -> Iterator[None]:
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
 
-    handlers = _signal_handlers()
-    thread = threading.Thread(target=look, daemon=True)
-    thread.start()
-    try:
-        yield
-    except (SignalException, KeyboardInterrupt) as error:
-        if answer:
-            raise StoppedByOther(answer[0]) from error
-        raise KeyboardInterrupt from error
-    finally:
-        done.set()
-        # The launcher leaves its own handlers behind, and Ctrl-C in a later node would look like an error.
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-
-
-def _signal_handlers() -> dict[int, Any]:
-    if threading.current_thread() is not threading.main_thread():
-        return {}
-    names = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")
-    return {number: signal.getsignal(number) for name in names if (number := getattr(signal, name, None)) is not None}
+    with signals_kept():
+        thread = threading.Thread(target=look, daemon=True)
+        thread.start()
+        try:
+            yield
+        except (SignalException, KeyboardInterrupt) as error:
+            if answer:
+                raise StoppedByOther(answer[0]) from error
+            raise KeyboardInterrupt from error
+        finally:
+            done.set()

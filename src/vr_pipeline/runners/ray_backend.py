@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -15,6 +13,7 @@ from vr_pipeline.environment import prepare_environment
 from vr_pipeline.errors import InputError, PipelineError
 from vr_pipeline.runners.config import Execution, RayCluster, RayRoute
 from vr_pipeline.runners.shipping import execute, pack, unpack
+from vr_pipeline.runners.signals import signals_kept
 from vr_pipeline.work import Batch, WorkLoop, WorkPlan
 
 if TYPE_CHECKING:
@@ -88,7 +87,7 @@ def _connection(cluster: RayCluster) -> Iterator[None]:
     # On a busy machine Ray can miss its own time limit of half a minute; then a second start often succeeds.
     for attempt in range(1 if cluster.address else _STARTS):
         try:
-            with _signals_kept():
+            with signals_kept():
                 ray.init(**options)
             break
         except Exception as error:  # Ray raises bare exceptions, for instance when its start takes too long
@@ -106,17 +105,6 @@ def _connection(cluster: RayCluster) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
-
-
-@contextmanager
-def _signals_kept() -> Iterator[None]:
-    """Put the handler of SIGTERM back after the block: Ray's ends the process at once, before anything is said."""
-    handler = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        if handler is not None and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, handler)
 
 
 def check_resources(needs: Mapping[str, float], field: str) -> None:
