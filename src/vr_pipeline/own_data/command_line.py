@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -132,21 +133,22 @@ def _preference_options(
     options: dict[str, Any] = {"format": format}
     if columns:
         named = [column.partition("=") for column in columns]
-        bad = next(
-            (column for column, (name, _, given) in zip(columns, named, strict=True) if not (name and given)), None
-        )
-        if bad is not None:
-            raise click.BadParameter(f"'{bad}' is not NAME=COLUMN, for example prompt=caption", param_hint="--column")
-        options["columns"] = {name: given for name, _, given in named}
+        options["columns"] = _mapping(named, "--column", "NAME=COLUMN, for example prompt=caption")
     if labels:
+        # A label may hold the sign itself; a meaning never does.
         pairs = [label.rpartition("=") for label in labels]
-        bad = next((label for label, pair in zip(labels, pairs, strict=True) if not pair[0]), None)
-        if bad is not None:
-            raise click.BadParameter(f"'{bad}' is not LABEL=MEANING, for example 1=a", param_hint="--label")
-        options["labels"] = {label: meaning for label, _, meaning in pairs}
+        options["labels"] = _mapping(pairs, "--label", "LABEL=MEANING, for example 1=a")
     if criterion is not None:
         options["criterion"] = criterion
     return options
+
+
+def _mapping(parts: Sequence[tuple[str, str, str]], option: str, form: str) -> dict[str, str]:
+    """Key -> value of what was given to an option, already parted at '='."""
+    for part in parts:
+        if not (part[0] and part[2]):
+            raise click.BadParameter(f"'{''.join(part)}' is not {form}", param_hint=option)
+    return {key: value for key, _, value in parts}
 
 
 def _tell(findings: list[Finding]) -> None:
