@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -56,6 +57,17 @@ def read_entries(path: Path, *, problems: list[InputError] | None = None) -> tup
     raise InputError(f"files of type '{suffix}' are not read", remedy="Use csv, tsv, json, jsonl or parquet", file=path)
 
 
+def refuse_semicolons(header: Sequence[str], path: Path, *, row: int = 1) -> None:
+    """Raises :class:`InputError` for a header of one column that is meant to be several."""
+    if len(header) == 1 and ";" in header[0]:
+        raise InputError(
+            "the columns are separated by semicolons",
+            remedy="Save the file with commas, or with tabs as .tsv",
+            file=path,
+            row=row,
+        )
+
+
 def _read_separated(path: Path, separator: str, problems: list[InputError] | None) -> pd.DataFrame:
     """A CSV or TSV file as text; rows of another length than the header are never shifted or cut."""
     content = path.read_bytes()
@@ -101,13 +113,7 @@ def _read_separated(path: Path, separator: str, problems: list[InputError] | Non
             file=path,
             row=lines[0],
         )
-    if header is not None and len(header) == 1 and ";" in header[0]:
-        raise InputError(
-            "the columns are separated by semicolons",
-            remedy="Save the file with commas, or with tabs as .tsv",
-            file=path,
-            row=1,
-        )
+    refuse_semicolons(header or [], path)
     if problems is not None:
         problems += [
             InputError(

@@ -132,17 +132,13 @@ class _Columns:
             lowered = {name.strip().lower(): name for name in reversed(names)}
             found = next((lowered[name] for name in PROMPT_COLUMNS if name in lowered), None)
         if found is None:
+            from vr_pipeline.entries import refuse_semicolons
+
             missing = self.wanted or PROMPT_COLUMNS[0]
-            if len(names) == 1 and ";" in names[0]:
-                raise InputError(
-                    "the columns are separated by semicolons",
-                    remedy="save the file with commas, or with tabs as .tsv",
-                    file=self.path,
-                    row=row,
-                )
+            refuse_semicolons(names, self.path, row=row)
             raise InputError(
                 f"there is no column '{missing}'; the columns are {', '.join(map(repr, names)) or 'none'}",
-                remedy="name the column that holds the prompts as prompt_column of raw_prompts in the catalog, "
+                remedy="name the column that holds the prompts as prompt_column of raw_prompts in the catalog "
                 "(kedro init-data: --prompt-column), or add it to the file",
                 file=self.path,
                 row=row,
