@@ -120,6 +120,7 @@ def write_report(
     accuracy_curve: pd.DataFrame,
     preference_answers: pd.DataFrame,
     preference_deviations: pd.DataFrame,
+    policy_deviations: pd.DataFrame,
     rewards: pd.DataFrame,
     pair_selection: PairSelectionParameters,
     parameters: EvaluationParameters,
@@ -130,13 +131,13 @@ def write_report(
     from vr_pipeline.evaluation.report.run_lines import table_hash
     from vr_pipeline.pipelines.pair_selection.nodes import draw_pair_plots
     from vr_pipeline.pipelines.weight_regression.nodes import draw_weight_plots
-    from vr_pipeline.rewards.statistics import policy_deviations
 
     _, calibration, curve, correlation, preferred = draw_weight_plots(
         reward_weights, checklist, pair_scores, accuracy_curve, preference_answers, preference_deviations
     )
     gaps, fates = draw_pair_plots(rewards, pair_selection_report, pair_selection)
-    policies = deviations_of_policies(policy_deviations(evaluation_answers, evaluation_video_index, checklist))
+    by_policy = policy_deviations.groupby("policy", sort=False)
+    policies = deviations_of_policies({str(policy): part for policy, part in by_policy})
     return render_report(
         metrics=evaluation_metrics,
         videos=evaluation_videos,

@@ -111,6 +111,7 @@ def create_pipeline(**kwargs: Any) -> Pipeline:
                     "accuracy_curve",
                     "preference_answers",
                     "preference_deviations",
+                    "policy_deviations",
                     "rewards",
                     "params:pair_selection",
                     "params:evaluation",
