@@ -21,7 +21,7 @@ from vr_pipeline.errors import InputError
 from vr_pipeline.evaluation.config import ReportParameters
 from vr_pipeline.evaluation.report import charts, render_report, sections, tables
 from vr_pipeline.evaluation.report import page as report_page
-from vr_pipeline.evaluation.report.clips import embed_clip, encode_h264, resize
+from vr_pipeline.evaluation.report.clips import embed_clip, resize
 from vr_pipeline.evaluation.report.findings import (
     Comparison,
     Interval,
@@ -35,6 +35,7 @@ from vr_pipeline.evaluation.report.findings import (
 )
 from vr_pipeline.evaluation.report.sections import refused_pairs
 from vr_pipeline.rewards.statistics import paired_gain
+from vr_pipeline.video.write import encode_clip
 
 
 @pytest.fixture(scope="module")
@@ -472,7 +473,7 @@ def test_sizes_are_even_and_within_the_limit(height, width):
     assert max(resized.shape[1:3]) <= 320
     assert max(resized.shape[1:3]) >= 192
     assert resized.shape[1] / resized.shape[2] == pytest.approx(height / width, rel=0.06)
-    assert encode_h264(resized, fps=8, crf=20)
+    assert encode_clip(resized, fps=8, crf=20)
 
 
 def test_a_clip_is_made_to_fit_whatever_it_holds():

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from vr_pipeline.evaluation.report.clips import encode_h264, resize
+from vr_pipeline.evaluation.report.clips import resize
 from vr_pipeline.video.read import probe, read_clip
+from vr_pipeline.video.write import encode_clip
 
 LONGEST_SIDE = 720
 """Pixels; larger clips are reduced to this when they have to be encoded anew."""
@@ -54,7 +55,7 @@ def _browser_clip(path: Path, modified: int, size: int) -> BrowserClip:
         Image.fromarray(sized[0]).save(buffer, "PNG")
         return BrowserClip("image", "image/png", buffer.getvalue())
     rate = information.fps if information.fps > 0 else 8.0
-    return BrowserClip("video", "video/mp4", encode_h264(sized, fps=rate, crf=_RATE_FACTOR))
+    return BrowserClip("video", "video/mp4", encode_clip(sized, fps=rate, crf=_RATE_FACTOR))
 
 
 def _played_as_it_is(path: Path) -> str | None:

@@ -6,10 +6,11 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
+
+from vr_pipeline.video.write import encode_clip
 
 Frames = NDArray[np.uint8]
 
@@ -51,13 +52,13 @@ def embed_clip(frames: Frames, *, fps: float, max_bytes: int) -> EmbeddedClip:
         return _embed_image(frames[0], max_bytes)
     for crf, side in _STEPS:
         sized = resize(frames, side)
-        content = encode_h264(sized, fps=rate, crf=crf)
+        content = encode_clip(sized, fps=rate, crf=crf)
         if len(content) <= max_bytes:
             break
     while len(content) > max_bytes and len(sized) > 2:
         # The encoder gives frames that are shown longer more bits, so the rate factor has to rise too.
         sized, rate, crf = sized[::2], rate / 2, min(51, crf + 4)
-        content = encode_h264(sized, fps=rate, crf=crf)
+        content = encode_clip(sized, fps=rate, crf=crf)
     height, width = sized.shape[1:3]
     return EmbeddedClip(_data_url("video/mp4", content), "video", width, height, len(sized) / rate)
 
@@ -78,42 +79,6 @@ def resize(frames: Frames, side: int) -> Frames:
 
     resized = [Image.fromarray(frame).resize(target[::-1], Image.Resampling.LANCZOS) for frame in frames]
     return np.stack([np.asarray(image, dtype=np.uint8) for image in resized])
-
-
-def encode_h264(frames: Frames, *, fps: float, crf: int) -> bytes:
-    """An mp4 in H.264 with 4:2:0 colours of the BT.709 kind, which every browser plays.
-
-    Args:
-        frames: uint8 [frames, height, width, 3] with even sides.
-    """
-    import av
-    from av.video.reformatter import ColorRange, Colorspace
-
-    buffer = io.BytesIO()
-    with av.open(buffer, "w", format="mp4", options={"fflags": "+bitexact"}) as container:
-        stream = container.add_stream(
-            "libx264", rate=Fraction(fps).limit_denominator(1001), options={"crf": str(crf), "preset": "medium"}
-        )
-        stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt = "yuv420p"
-        context = stream.codec_context
-        # One thread and bitexact: the bytes depend on the frames only. Colour tags: players otherwise guess by size.
-        context.thread_count = 1
-        context.flags |= int(av.codec.context.Flags.bitexact)
-        context.colorspace, context.color_range = int(Colorspace.ITU709), int(ColorRange.MPEG)
-        context.color_primaries = context.color_trc = 1
-        for pixels in frames:
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
-            frame = frame.reformat(
-                format="yuv420p",
-                src_colorspace=Colorspace.ITU709,
-                dst_colorspace=Colorspace.ITU709,
-                src_color_range=ColorRange.JPEG,
-                dst_color_range=ColorRange.MPEG,
-            )
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-    return buffer.getvalue()
 
 
 def _embed_image(pixels: Frames, max_bytes: int) -> EmbeddedClip:
