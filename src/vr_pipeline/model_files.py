@@ -1,8 +1,14 @@
-"""Which files of a model may be read."""
+"""Which files of a model may be read, and whether they hold the whole model."""
 
 from __future__ import annotations
 
+import json
+import logging
+import re
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from vr_pipeline.errors import InputError
 
@@ -22,14 +28,14 @@ def check_model_files(folder: Path, *, field: str) -> None:
         field: parameter that names the folder, for the message.
 
     Raises:
-        InputError: if a part has only pickled weights, or a file named safetensors is none.
+        InputError: if a part has only pickled weights, or a file named safetensors is none or is cut off.
     """
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     safe = [path for path in files if path.suffix == ".safetensors"]
     for path in safe:
         if not _is_safetensors(path):
             raise InputError(
-                "this is no safetensors file, whatever its name says",
+                "this is no whole safetensors file, whatever its name says",
                 file=path,
                 field=field,
                 remedy="fetch the model again; only safetensors are read, because pickled weights can run code",
@@ -47,9 +53,111 @@ def check_model_files(folder: Path, *, field: str) -> None:
 
 
 def _is_safetensors(path: Path) -> bool:
-    """Whether a file begins as the format says: the header's length in 8 bytes, then a header in JSON that fits."""
+    """Whether a file is as the format says: the header's length in 8 bytes, a header in JSON, and all its tensors."""
+    size = path.stat().st_size
     with path.open("rb") as stream:
-        start = stream.read(_LENGTH_BYTES + 1)
-    length = int.from_bytes(start[:_LENGTH_BYTES], "little")
-    fits = length <= min(_LONGEST_HEADER, path.stat().st_size - _LENGTH_BYTES)
-    return fits and start[_LENGTH_BYTES:] == b"{"
+        length = int.from_bytes(stream.read(_LENGTH_BYTES), "little")
+        if length > min(_LONGEST_HEADER, size - _LENGTH_BYTES):
+            return False
+        header = stream.read(length)
+    try:
+        tensors = {name: entry for name, entry in json.loads(header).items() if name != "__metadata__"}
+        end = max((entry["data_offsets"][1] for entry in tensors.values()), default=0)
+    except (ValueError, TypeError, AttributeError, KeyError, IndexError, RecursionError):
+        return False
+    return bool(_LENGTH_BYTES + length + end == size)
+
+
+def load_complete(model_class: Any, source: str | Path, *, field: str, **options: Any) -> Any:
+    """Load a model of transformers or diffusers whose weights are complete.
+
+    Both libraries fill what a file lacks with random numbers and go on.
+
+    Args:
+        model_class: class with ``from_pretrained``: a model or an ``Auto`` class of transformers, a model of diffusers.
+        source: folder, or name on the hub.
+        field: parameter that names the model, for the message.
+        options: further arguments of ``from_pretrained``, such as ``subfolder``, ``revision`` and ``dtype``.
+
+    Returns:
+        the model.
+
+    Raises:
+        InputError: weights are missing, unexpected or of another shape.
+    """
+    # transformers can report other shapes by name; diffusers names the first in its exception.
+    of_transformers = model_class.__module__.split(".")[0] == "transformers"
+    reporting = {"ignore_mismatched_sizes": True} if of_transformers else {}
+    name = "/".join(str(part) for part in (source, options.get("subfolder")) if part)
+    try:
+        with _without_load_reports():
+            model, loading = model_class.from_pretrained(
+                str(source), use_safetensors=True, output_loading_info=True, **reporting, **options
+            )
+    except (ValueError, RuntimeError) as error:
+        if not re.search(r"shape|size mismatch", str(error)):
+            raise
+        raise incomplete_weights(name, " ".join(str(error).split())[:300], field=field) from error
+    check_loading(loading, name, field=field)
+    return model
+
+
+def check_loading(loading: Mapping[str, Any], name: str, *, field: str, unused: str | None = None) -> None:
+    """Check what ``from_pretrained(..., output_loading_info=True)`` reports.
+
+    What a class itself declares optional or tied is no part of a report.
+
+    Args:
+        loading: ``missing_keys``, ``unexpected_keys`` and ``mismatched_keys`` (name, shape found, shape wanted).
+        name: the model, for the message.
+        field: parameter that names the model, for the message.
+        unused: pattern of weights that may be missing because nothing reads them.
+
+    Raises:
+        InputError: weights are missing, unexpected or of another shape.
+    """
+    missing = [key for key in loading.get("missing_keys", ()) if unused is None or not re.search(unused, key)]
+    mismatched = {key: (tuple(found), tuple(wanted)) for key, found, wanted in loading.get("mismatched_keys", ())}
+    problems = []
+    if missing:
+        problems.append(f"{_counted(missing)} missing")
+    if mismatched:
+        first = min(mismatched)
+        found, wanted = mismatched[first]
+        problems.append(f"{_counted(mismatched)} of another shape ({list(found)} instead of {list(wanted)})")
+    if unexpected := loading.get("unexpected_keys"):
+        problems.append(f"{_counted(unexpected)} unknown to this kind of model")
+    problems += [str(message) for message in loading.get("error_msgs") or ()]
+    if problems:
+        raise incomplete_weights(name, "; ".join(problems), field=field)
+
+
+def _counted(keys: Collection[str]) -> str:
+    first = min(keys)
+    return f"the weight '{first}' is" if len(keys) == 1 else f"{len(keys)} weights, such as '{first}', are"
+
+
+def incomplete_weights(name: str, problem: str, *, field: str) -> InputError:
+    """What to raise where weights do not make a whole model."""
+    return InputError(
+        f"the weights in '{name}' do not make a whole model: {problem}",
+        remedy="fetch or save the model again, and see that its config.json belongs to these weights",
+        field=field,
+    )
+
+
+@contextmanager
+def _without_load_reports() -> Iterator[None]:
+    """Keep the libraries' own tables of weights off the terminal; what they say is raised as one sentence."""
+
+    def severe(record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.ERROR
+
+    loggers = [logging.getLogger(f"{name}.modeling_utils") for name in ("transformers", "diffusers.models")]
+    for logger in loggers:
+        logger.addFilter(severe)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeFilter(severe)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from tiny_judges import PROMPTS, QUESTIONS, qwen2_vl
+from tiny_judges import FAMILY_BUILDERS, PROMPTS, QUESTIONS, qwen2_vl
 from vr_pipeline.errors import InputError
 from vr_pipeline.judges import load_judge
 from vr_pipeline.judges.config import JudgeParameters, JudgeTrainingParameters
@@ -134,6 +134,42 @@ def test_an_adapter_of_peft_is_merged(folder: Path, clips: list[np.ndarray], tmp
     assert merged.identity != base.identity
     with pytest.raises(InputError, match="there is no adapter"):
         load_judge(settings | {"adapter": str(tmp_path / "none")})
+
+
+@pytest.mark.parametrize("name", FAMILY_BUILDERS)
+def test_a_judge_with_a_third_of_its_weights_missing_is_rejected(name: str, tokenizer: Any, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    FAMILY_BUILDERS[name](tokenizer).save(tmp_path)
+    settings = {"family": name, "path": str(tmp_path), "device": "cpu"}
+    load_judge(settings)
+    file = tmp_path / "model.safetensors"
+    tensors = load_file(file)
+    kept = {key: value for at, (key, value) in enumerate(sorted(tensors.items())) if at % 3}
+    save_file(kept, file, metadata={"format": "pt"})
+    with pytest.raises(InputError, match=f"{len(tensors) - len(kept)} weights, such as .* are missing"):
+        load_judge(settings)
+
+
+def test_an_adapter_that_does_not_fit_is_rejected(folder: Path, tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+    from safetensors.torch import load_file, save_file
+
+    base: Any = load_judge({"family": "qwen2_vl", "path": str(folder), "device": "cpu"})
+    get_peft_model(base.family.model, LoraConfig(r=2, target_modules=["q_proj"])).save_pretrained(tmp_path)
+    settings = {"family": "qwen2_vl", "path": str(folder), "device": "cpu", "adapter": str(tmp_path)}
+    file = tmp_path / "adapter_model.safetensors"
+    tensors = load_file(file)
+    first, *others = sorted(tensors)
+    changed = {
+        "is missing": {key: tensors[key] for key in others},
+        "is unknown": tensors | {first.replace("layers.0", "layers.9"): tensors[first].clone()},
+        "size mismatch": tensors | {first: tensors[first][:1].clone()},
+    }
+    for message, content in changed.items():
+        save_file(content, file, metadata={"format": "pt"})
+        with pytest.raises(InputError, match=message):
+            load_judge(settings)
 
 
 def test_settings_that_do_not_fit_are_refused(folder: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from pydantic import ValidationError
+from safetensors.torch import load_file, save_file
 
 from tiny_judges import PROMPTS, QUESTIONS
 from vr_pipeline.errors import InputError
@@ -264,5 +265,8 @@ def test_what_the_code_lacks_and_models_that_do_not_fit_are_named(checkpoint: Pa
     shutil.copytree(checkpoint, folder)
     code = folder / "modeling_cogvlm.py"
     code.write_text(text.replace("self.up_proj", "self.vision_mlp"), encoding="utf-8")
+    weights = next(folder.glob("*.safetensors"))
+    renamed = {name.replace("up_proj", "vision_mlp"): tensor for name, tensor in load_file(weights).items()}
+    save_file(renamed, weights, metadata={"format": "pt"})
     with pytest.raises(InputError, match="weights of their own"):
         load_judge(configuration(folder))

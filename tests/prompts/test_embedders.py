@@ -142,3 +142,24 @@ def test_quality_of_the_sentence_model() -> None:
     assert figures["auc_hard"] > 0.85
     assert figures["recall"] >= 0.9
     assert figures["precision"] >= 0.8
+
+
+def test_a_sentence_model_with_weights_missing_is_rejected(tmp_path: Path) -> None:
+    pytest.importorskip("sentence_transformers")
+    from safetensors.numpy import load_file, save_file
+    from transformers import BertConfig, BertModel, BertTokenizer
+
+    (tmp_path / "words.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "ball"]))
+    BertTokenizer(str(tmp_path / "words.txt")).save_pretrained(tmp_path)
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    BertModel(BertConfig(vocab_size=6, **sizes)).save_pretrained(tmp_path)
+    parameters = EmbedderParameters(kind="sentence_transformers", model=str(tmp_path))
+    file = tmp_path / "model.safetensors"
+    tensors = load_file(file)
+    without_pooler = {name: value for name, value in tensors.items() if "pooler" not in name}
+    save_file(without_pooler, file, metadata={"format": "pt"})
+    assert load_embedder(parameters).embed(["ball"]).shape == (1, 8)
+    without_pooler.pop("encoder.layer.0.output.dense.weight")
+    save_file(without_pooler, file, metadata={"format": "pt"})
+    with pytest.raises(InputError, match=r"output\.dense\.weight' is missing"):
+        load_embedder(parameters)

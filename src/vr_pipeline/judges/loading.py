@@ -15,7 +15,7 @@ from vr_pipeline.identifiers import content_hash
 from vr_pipeline.judges.config import JudgeParameters
 from vr_pipeline.judges.families import family_class
 from vr_pipeline.judges.families.base import SETTINGS_FILE, Family, Settings
-from vr_pipeline.model_files import check_model_files
+from vr_pipeline.model_files import check_loading, check_model_files, incomplete_weights, load_complete
 
 if TYPE_CHECKING:
     from vr_pipeline.judges.contract import Judge
@@ -137,14 +137,13 @@ def load_pretrained(cls: type[Family], parameters: JudgeParameters) -> Family:
         {"trust_remote_code": True, "code_revision": parameters.revision} if cls.remote_code else {}
     )
     options: dict[str, Any] = {"dtype": getattr(torch, parameters.dtype), "revision": revision, **consent}
-    options["use_safetensors"] = True
     if parameters.quantisation != "none":
         options["quantization_config"] = _quantisation(parameters)
         options["device_map"] = {"": device}
     try:
         if not cls.remote_code:
             _check_kind(cls.model_class().config_class, source, revision, parameters.family)
-        model = cls.model_class().from_pretrained(source, **options)
+        model = load_complete(cls.model_class(), source, field="judge.path", **options)
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, **consent)
     except OSError as error:
         if error.errno is not None:
@@ -164,12 +163,31 @@ def load_pretrained(cls: type[Family], parameters: JudgeParameters) -> Family:
             field="judge.path",
         ) from error
     if adapter is not None:
-        from peft import PeftModel
-
-        model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+        model = _with_adapter(model, adapter)
     if parameters.quantisation == "none":
         model = model.to(device)
     return cls(model.eval(), tokenizer, read_settings(cls, source, parameters))
+
+
+def _with_adapter(model: Any, folder: Path) -> Any:
+    """The model with an adapter of PEFT merged in. Raises :class:`InputError` where its weights do not fit."""
+    import warnings
+
+    from peft import PeftModel
+
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*missing adapter keys")
+            adapted = PeftModel.from_pretrained(model, str(folder))
+        # Only the second loading reports.
+        report = adapted.load_adapter(str(folder), adapted.active_adapter)
+    except RuntimeError as error:
+        if "size mismatch" not in str(error):
+            raise
+        raise incomplete_weights(str(folder), " ".join(str(error).split())[:300], field="judge.adapter") from error
+    loading = {"missing_keys": report.missing_keys, "unexpected_keys": report.unexpected_keys}
+    check_loading(loading, str(folder), field="judge.adapter")
+    return adapted.merge_and_unload()
 
 
 def _check_kind(config_class: Any, source: str, revision: str | None, family: str) -> None:

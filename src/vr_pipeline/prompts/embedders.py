@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from vr_pipeline.errors import InputError
 from vr_pipeline.identifiers import content_hash
-from vr_pipeline.model_files import check_model_files
+from vr_pipeline.model_files import check_loading, check_model_files
 from vr_pipeline.prompts.config import EmbedderParameters
 
 PACKAGE_PREFIX: Final = "package:"
@@ -97,6 +98,7 @@ class SentenceTransformerEmbedder:
                 remedy="name a model of the hub, a folder with a model, or package:NAME",
                 field="semantic.embedder.model",
             ) from error
+        _check_weights(self._model[0], place)
         self._batch_size = batch_size
 
     def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
@@ -104,6 +106,36 @@ class SentenceTransformerEmbedder:
             list(texts), batch_size=self._batch_size, convert_to_numpy=True, show_progress_bar=False
         )
         return unit_rows(np.asarray(vectors, dtype=np.float32))
+
+
+def _check_weights(first_module: Any, place: str) -> None:
+    """Check that the encoder's weights are complete; the library itself fills gaps with random numbers.
+
+    Weights of other heads may lie in the file, and nothing reads the pooler.
+
+    Raises:
+        InputError: weights are missing or of another shape.
+    """
+    encoder = getattr(first_module, "auto_model", None)
+    if encoder is None:
+        return
+    modules = Path(place) / "modules.json"
+    subfolder = json.loads(modules.read_text(encoding="utf-8"))[0]["path"] if modules.is_file() else ""
+    # Names and shapes only: nothing is read.
+    _, loading = type(encoder).from_pretrained(
+        place,
+        subfolder=subfolder,
+        use_safetensors=True,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,
+        device_map="meta",
+    )
+    check_loading(
+        {name: loading[name] for name in ("missing_keys", "mismatched_keys")},
+        place,
+        field="semantic.embedder.model",
+        unused=r"(^|\.)pooler\.",
+    )
 
 
 def unit_rows(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

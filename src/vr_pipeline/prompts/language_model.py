@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeVar
 
 from vr_pipeline.errors import InputError
 from vr_pipeline.identifiers import content_hash
-from vr_pipeline.model_files import check_model_files
+from vr_pipeline.model_files import check_model_files, load_complete
 from vr_pipeline.prompts.config import LanguageModelParameters
 
 T = TypeVar("T")
@@ -80,7 +80,7 @@ class TransformersModel:
             check_model_files(folder, field="language_model.model")
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(parameters.model, padding_side="left")
-            model = AutoModelForCausalLM.from_pretrained(parameters.model, use_safetensors=True)
+            model = load_complete(AutoModelForCausalLM, parameters.model, field="language_model.model")
             self._model = model.to(parameters.device).eval()
         except (OSError, ValueError) as error:
             raise InputError(
