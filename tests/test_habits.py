@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
@@ -76,3 +77,18 @@ def test_hooks_before_commits_find_what_they_are_for(tmp_path):
     assert "bad.ipynb:1" in found["notebook-results"]
     assert "large.bin" in found["large-files"]
     assert not any("good.py" in text for text in found.values())
+
+
+def test_every_sort_is_stable():
+    """By default numpy and pandas order equal keys by the processor's instruction set; a stable sort does not."""
+    unstable = []
+    for path in sorted((ROOT / "src").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+                continue
+            if node.func.attr not in ("argsort", "sort_values"):
+                continue
+            given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+            if given.get("kind") not in ("'stable'", "'mergesort'") and given.get("stable") != "True":
+                unstable.append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    assert not unstable, "add kind='stable' (stable=True for torch)"

@@ -47,7 +47,7 @@ def fate_of_prompts(decisions: pd.DataFrame) -> pd.DataFrame:
         rows.append(
             {"step": step, "prompts": len(part), "most often because": reasons.index[0] if len(reasons) else ""}
         )
-    return pd.DataFrame(rows).sort_values("prompts", ascending=False, ignore_index=True)
+    return pd.DataFrame(rows).sort_values("prompts", ascending=False, ignore_index=True, kind="stable")
 
 
 def answers_by_question(answers: pd.DataFrame, checklist: Checklist) -> pd.DataFrame:
@@ -93,14 +93,14 @@ def weights_table(weights: RewardWeights, checklist: Checklist) -> pd.DataFrame:
         }
         for name, value in content.items()
     )
-    return table.sort_values("weight", ascending=False, ignore_index=True)
+    return table.sort_values("weight", ascending=False, ignore_index=True, kind="stable")
 
 
 def extreme_clips(rewards: pd.DataFrame, index: pd.DataFrame, *, count: int = 1) -> pd.DataFrame:
     """The clips with the lowest and the highest total reward, with their prompts; ``count`` of each."""
     order = (
         rewards[["video_id", "total"]]
-        .sort_values(["total", "video_id"])
+        .sort_values(["total", "video_id"], kind="stable")
         .merge(index[["video_id", "prompt"]], on="video_id")
     )
     count = min(count, len(order) // 2)
@@ -218,7 +218,7 @@ def clips_side_by_side(
     from matplotlib.figure import Figure
 
     chosen = index[(index["prompt_id"] == prompt_id) & (index["sample_index"] == sample_index)]
-    chosen = chosen.sort_values("policy", key=_original_first)
+    chosen = chosen.sort_values("policy", key=_original_first, kind="stable")
     figure = Figure(figsize=(1.4 + 1.3 * frames, 0.4 + 1.3 * max(1, len(chosen))), layout="constrained", dpi=110)
     axes = figure.subplots(max(1, len(chosen)), frames, squeeze=False)
     for axis in axes.flat:

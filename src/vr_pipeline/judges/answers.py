@@ -69,7 +69,9 @@ def plan_answers(
     judge = judge_identity(parameters.judge)
     # The last word names the columns that are stored: groups of an older form are judged again.
     of_all = (judge, checklist.hash, *alignment_identity(parameters.alignment), "with sampling")
-    usable = video_index[video_index["status"] == "ok"].sort_values(["prompt_id", "sample_index", "video_id"])
+    usable = video_index[video_index["status"] == "ok"].sort_values(
+        ["prompt_id", "sample_index", "video_id"], kind="stable"
+    )
     groups: dict[str, list[dict[str, Any]]] = {}
     items = []
     for _, of_prompt in usable.groupby("prompt_id", sort=True):
@@ -235,7 +237,7 @@ def collect_table(shards: pd.DataFrame, video_index: pd.DataFrame, checklist: Ch
     table = shards[shards["error"] == ""].drop(columns="error")
     table = (
         table.assign(_clip=table["video_id"].map(order), _question=table["question_id"].map(places))
-        .sort_values(["_clip", "_question"], ignore_index=True)
+        .sort_values(["_clip", "_question"], ignore_index=True, kind="stable")
         .drop(columns=["_clip", "_question"])
     )
     table["answer"] = table["p_yes"] > 0.5
@@ -264,7 +266,9 @@ def check_outside_mass(answers: pd.DataFrame, limit: float) -> float:
     """
     median = float(answers["outside_mass"].median()) if len(answers) else 0.0
     if median > limit:
-        worst = answers.groupby("question_id")["outside_mass"].median().sort_values(ascending=False).head(3)
+        worst = (
+            answers.groupby("question_id")["outside_mass"].median().sort_values(ascending=False, kind="stable").head(3)
+        )
         named = ", ".join(f"{question} ({value:.2f})" for question, value in worst.items())
         raise InputError(
             f"the judge does not answer with yes or no: the median probability on other tokens is {median:.3f}, "

@@ -87,7 +87,7 @@ class PatchVAE(ModelMixin, ConfigMixin):
         mean = patches.mean(dim=0)
         centred = patches - mean
         variance, vectors = torch.linalg.eigh(centred.T @ centred / len(centred))
-        kept = torch.argsort(variance, descending=True)[:latent_channels]
+        kept = torch.argsort(variance, descending=True, stable=True)[:latent_channels]
         components = vectors[:, kept].T
         # Eigenvectors have no sign; fix it, so that the same clips always give the same file.
         strongest = components.abs().argmax(dim=1, keepdim=True)

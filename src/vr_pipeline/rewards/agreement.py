@@ -81,7 +81,7 @@ def pairwise_accuracy(
     if epsilon is not None:
         called = size <= epsilon
         return Agreement(float((called & tied | ~called & right).sum() / n), diff, float(epsilon), n, n_ties)
-    order = np.argsort(size)
+    order = np.argsort(size, kind="stable")
     size = size[order]
     # What calling a tie changes: a human tie becomes right, a pair in the right order becomes wrong.
     change = np.cumsum(tied[order].astype(np.int64) - right[order].astype(np.int64))

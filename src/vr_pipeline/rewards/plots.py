@@ -116,7 +116,7 @@ def accuracy_by_questions(curve: pd.DataFrame) -> Figure:
     for axes, kind in zip(panels, kinds, strict=True):
         part = curve[curve["answers"] == kind] if "answers" in curve.columns else curve
         for i, weighting in enumerate(dict.fromkeys(part["weighting"])):
-            line = part[part["weighting"] == weighting].sort_values("n_questions")
+            line = part[part["weighting"] == weighting].sort_values("n_questions", kind="stable")
             x, y, se = (line[name].to_numpy(dtype=np.float64) for name in ("n_questions", "diff", "diff_se"))
             axes.plot(x, y, "o-", markersize=3, color=COLOURS[i], label=names.get(weighting, weighting))
             if weighting == "learned":

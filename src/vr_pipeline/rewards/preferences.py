@@ -41,7 +41,11 @@ def aggregate_annotators(preferences: pd.DataFrame) -> pd.DataFrame:
         if len(oriented)
         else pd.DataFrame(columns=["a", "b", "tie"], dtype=np.int64)
     )
-    result = oriented.drop_duplicates("pair_id").sort_values("pair_id", ignore_index=True).drop(columns="preference")
+    result = (
+        oriented.drop_duplicates("pair_id")
+        .sort_values("pair_id", ignore_index=True, kind="stable")
+        .drop(columns="preference")
+    )
     votes = votes.loc[result["pair_id"]]
     count = votes.to_numpy()
     annotators = count.sum(axis=1)
@@ -184,7 +188,7 @@ def clips_to_judge(preferences: pd.DataFrame) -> pd.DataFrame:
             part[name] = preferences[column] if column in preferences.columns else ""
         parts.append(part)
     clips = pd.concat(parts, ignore_index=True).drop_duplicates("video_id")
-    clips = clips.sort_values(["prompt", "video_id"], ignore_index=True)
+    clips = clips.sort_values(["prompt", "video_id"], ignore_index=True, kind="stable")
     clips["sample_index"] = clips.groupby("prompt").cumcount()
     clips["seed"] = 0
     clips["generator"] = clips["generator"].replace("", "given")

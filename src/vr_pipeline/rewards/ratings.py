@@ -81,7 +81,7 @@ def bradley_terry(
             "points": wins.sum(axis=1),
         }
     )
-    return table.sort_values(["rating", "generator"], ascending=[False, True], ignore_index=True)
+    return table.sort_values(["rating", "generator"], ascending=[False, True], ignore_index=True, kind="stable")
 
 
 def _wins(

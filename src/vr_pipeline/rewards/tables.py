@@ -119,7 +119,9 @@ def reward_table(
     usable = video_index[video_index["status"] == "ok"] if "status" in video_index.columns else video_index
     columns = [name for name in ("video_id", "prompt_id", "sample_index", "policy") if name in usable.columns]
     table = usable[columns].sort_values(
-        [name for name in ("policy", "prompt_id", "sample_index", "video_id") if name in columns], ignore_index=True
+        [name for name in ("policy", "prompt_id", "sample_index", "video_id") if name in columns],
+        ignore_index=True,
+        kind="stable",
     )
     matrix = answers_matrix(
         answers,

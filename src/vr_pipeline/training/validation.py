@@ -304,7 +304,7 @@ def validation_prompts(prompts: pd.DataFrame, settings: ValidationParameters) ->
     Raises:
         InputError: there are none.
     """
-    chosen = prompts[prompts["split"].isin(settings.splits)].sort_values("prompt_id", ignore_index=True)
+    chosen = prompts[prompts["split"].isin(settings.splits)].sort_values("prompt_id", ignore_index=True, kind="stable")
     if chosen.empty:
         raise InputError(
             f"no prompt is left in the splits {', '.join(settings.splits)}, so checkpoints cannot be validated",

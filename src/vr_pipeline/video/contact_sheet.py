@@ -36,7 +36,9 @@ def contact_sheet(folder: ItemFolder, index: pd.DataFrame, *, prompts: int = 12,
     figure = Figure(figsize=(2.6 + samples * 1.55, 0.3 + 0.62 * len(chosen)), layout="constrained", dpi=120)
     axes = figure.subplots(len(chosen), samples, squeeze=False)
     for row, text in enumerate(chosen):
-        clips = made[made["prompt"] == text].sort_values("sample_index")["video_id"].head(samples).tolist()
+        clips = (
+            made[made["prompt"] == text].sort_values("sample_index", kind="stable")["video_id"].head(samples).tolist()
+        )
         for column in range(samples):
             axis = axes[row, column]
             axis.set_axis_off()

@@ -49,7 +49,9 @@ def index_made_clips(folder: ItemFolder) -> pd.DataFrame:
         # A clip that failed has no file, hence no size.
         records[column] = (records[column] if column in records else pd.Series(0, records.index)).fillna(0).astype(int)
     extra = [name for name in records.columns if name not in {*COLUMNS, "identity", "bytes"}]
-    return records.sort_values(["prompt_id", "sample_index", "video_id"], ignore_index=True)[[*COLUMNS, *extra]]
+    return records.sort_values(["prompt_id", "sample_index", "video_id"], ignore_index=True, kind="stable")[
+        [*COLUMNS, *extra]
+    ]
 
 
 def index_given_clips(clips: pd.DataFrame, folder: Mapping[str, Path], *, source: str) -> pd.DataFrame:

@@ -420,7 +420,7 @@ def _provenance(
     shown: Mapping[str, pd.DataFrame | None],
     given: Mapping[str, str],
 ) -> list[tuple[str, str]]:
-    made = index.sort_values("video_id")
+    made = index.sort_values("video_id", kind="stable")
     files = (f"{name} {digest}" for name, digest in zip(made["video_id"], made["sha256"], strict=True))
     lines = [
         ("Checklist", f"{checklist.name} ({checklist.hash})"),

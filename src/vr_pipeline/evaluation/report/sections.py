@@ -430,7 +430,9 @@ def refused_pairs(pairs: pd.DataFrame, dimensions: Sequence[str]) -> tuple[Table
     )
     worst = gaps.argmin(axis=1) if len(failing) else np.empty(0, dtype=np.int64)
     failing = failing.assign(worst=[dimensions[i] for i in worst])
-    failing = failing.sort_values(["margin", "winner_video_id", "loser_video_id"], ascending=[False, True, True])
+    failing = failing.sort_values(
+        ["margin", "winner_video_id", "loser_video_id"], ascending=[False, True, True], kind="stable"
+    )
     turn = failing.groupby("worst").cumcount()
     return table, failing.assign(turn=turn).sort_values("turn", kind="stable", ignore_index=True)
 
