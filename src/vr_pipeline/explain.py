@@ -5,13 +5,16 @@ from __future__ import annotations
 import difflib
 import inspect
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
 from vr_pipeline.errors import PipelineError, storage_trouble
+
+if TYPE_CHECKING:
+    from kedro.pipeline import Pipeline
 
 _LISTED = 10
 _NO_SETTING = "there is no such setting"
@@ -106,7 +109,7 @@ def parameters_account(error: BaseException) -> str:
             given = "" if complaint[2] in {"missing", "extra_forbidden"} else f" (got {complaint[3]})"
             said = complaint[1]
             if complaint[2] == "extra_forbidden":
-                said = f"{_NO_SETTING}{_perhaps_setting(field, _settings(block))}"
+                said = f"{_NO_SETTING}{perhaps_setting(field, settings_of(block))}"
             lines.append(f"  {'.'.join(filter(None, (block, field)))}: {said}{given}")
         elif block and line and not line.startswith(" "):
             field = line
@@ -114,20 +117,27 @@ def parameters_account(error: BaseException) -> str:
     return f"Parameters are not valid (conf/<env>/parameters, --params):\n{listing}"
 
 
-def _settings(block: str) -> list[str]:
-    """Dotted names of all settings of a parameter block, from the model that its nodes take."""
-    from kedro.framework.project import pipelines
-
-    found: set[str] = set()
-    for node in {node for pipeline in pipelines.values() for node in pipeline.nodes}:
+def blocks_of(pipelines: Iterable[Pipeline]) -> dict[str, list[type[BaseModel]]]:
+    """The parameter blocks that nodes read: name to the pydantic models they take it as, none for plain values."""
+    found: dict[str, list[type[BaseModel]]] = {}
+    for node in {node for pipeline in pipelines for node in pipeline.nodes}:
         arguments = inspect.signature(node.func).parameters.values()
         for dataset, argument in zip(node.inputs, arguments, strict=False):
-            if dataset == f"params:{block}":
+            if dataset.startswith("params:"):
+                models = found.setdefault(dataset.removeprefix("params:"), [])
                 kind = argument.annotation
                 model = node.func.__globals__.get(kind, kind) if isinstance(kind, str) else kind
-                if hasattr(model, "model_json_schema"):
-                    found.update(_names(model.model_json_schema()))
-    return sorted(found)
+                if hasattr(model, "model_json_schema") and model not in models:
+                    models.append(model)
+    return found
+
+
+def settings_of(block: str) -> list[str]:
+    """Dotted names of all settings of a parameter block, from the models that its nodes take."""
+    from kedro.framework.project import pipelines
+
+    models = blocks_of(pipelines.values()).get(block, [])
+    return sorted({name for model in models for name in _names(model.model_json_schema())})
 
 
 def _names(schema: dict[str, Any], within: str = "", root: dict[str, Any] | None = None) -> Iterator[str]:
@@ -137,11 +147,11 @@ def _names(schema: dict[str, Any], within: str = "", root: dict[str, Any] | None
     for name, inner in schema.get("properties", {}).items():
         yield f"{within}{name}"
         yield from _names(inner, f"{within}{name}.", root)
-    for alternative in schema.get("anyOf", []):
+    for alternative in (*schema.get("anyOf", []), *schema.get("oneOf", [])):
         yield from _names(alternative, within, root)
 
 
-def _perhaps_setting(field: str, known: Sequence[str]) -> str:
+def perhaps_setting(field: str, known: Sequence[str]) -> str:
     """A guess at what was meant: a name that is spelt nearly so, with its place where it belongs elsewhere."""
     place, _, name = field.rpartition(".")
     near = difflib.get_close_matches(name, sorted({one.rpartition(".")[2] for one in known}), n=1)
@@ -162,7 +172,7 @@ def setting_trouble(error: ValidationError, model: type[BaseModel]) -> tuple[str
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     place = [str(part) for part in first["loc"]]
     if first["type"] == "extra_forbidden":
-        near = _perhaps_setting(".".join(place), sorted(set(_names(model.model_json_schema()))))
+        near = perhaps_setting(".".join(place), sorted(set(_names(model.model_json_schema()))))
         return ".".join(place), f"{_NO_SETTING}{near}"
     return ".".join(place), first["msg"].removeprefix("Value error, ")
 

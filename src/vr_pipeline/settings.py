@@ -11,6 +11,7 @@ from vr_pipeline.hooks import (  # noqa: E402
     LoggingHook,
     MlflowHook,
     NodeRecordHook,
+    ParametersHook,
     ReportRunHook,
     RequirementsHook,
     RunLockHook,
@@ -21,7 +22,7 @@ from vr_pipeline.session import ProjectSession  # noqa: E402
 
 SESSION_CLASS = ProjectSession
 
-# Before a run the last one is called first: inputs are looked for, then the lock is held, then all is recorded.
+# Before a run the last one is called first: it is checked, then the lock is held, then all is recorded.
 _nodes = NodeRecordHook()
 HOOKS = (
     RunSummaryHook(_nodes),
@@ -34,6 +35,7 @@ HOOKS = (
     LoggingHook(),
     RunLockHook(),
     RequirementsHook(),
+    ParametersHook(),
 )
 
 # The first comes with Kedro and sends usage data; the second follows runs of Kedro's own sequential runner only, where

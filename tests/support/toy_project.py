@@ -173,4 +173,4 @@ def start_kedro(folder: Path, *arguments: str) -> subprocess.Popen[str]:
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(folder), "COLUMNS": "200"}
+    return {**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{ROOT / 'src'}", "COLUMNS": "200"}

@@ -1,10 +1,11 @@
-"""What happens around every run: check of its inputs, lock, logging, records, MLflow, clearing up, summary."""
+"""What happens around every run: checks before it, lock, logging, records, MLflow, clearing up, summary."""
 
 from vr_pipeline.hooks.finished_trainings import FinishedTrainingHook
 from vr_pipeline.hooks.live_curves import CurveHook
 from vr_pipeline.hooks.lock import RunLockHook
 from vr_pipeline.hooks.logs import LoggingHook
 from vr_pipeline.hooks.mlflow_tracking import MlflowHook
+from vr_pipeline.hooks.parameters import ParametersHook
 from vr_pipeline.hooks.records import NodeRecordHook
 from vr_pipeline.hooks.report_run import ReportRunHook
 from vr_pipeline.hooks.requirements import RequirementsHook
@@ -17,6 +18,7 @@ __all__ = [
     "LoggingHook",
     "MlflowHook",
     "NodeRecordHook",
+    "ParametersHook",
     "ReportRunHook",
     "RequirementsHook",
     "RunLockHook",

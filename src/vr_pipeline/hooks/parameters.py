@@ -1,0 +1,135 @@
+"""Before a run: is every parameter that was given one that some pipeline knows?
+
+Kedro validates the blocks that the requested pipelines read. A block whose name is misspelt is read by nobody, so its
+settings would be recorded and never used.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kedro.config import MissingConfigException
+from kedro.framework.hooks import hook_impl
+
+from vr_pipeline.errors import InputError
+from vr_pipeline.explain import blocks_of, perhaps_setting, settings_of
+
+if TYPE_CHECKING:
+    from kedro.framework.context import KedroContext
+    from kedro.pipeline import Pipeline
+
+logger = logging.getLogger(__name__)
+
+_LISTED = 5
+
+
+class ParametersHook:
+    """Rejects parameters that no pipeline reads, and names those that this run does not read."""
+
+    def __init__(self) -> None:
+        self._loader: Any = None
+
+    @hook_impl
+    def after_context_created(self, context: KedroContext) -> None:
+        self._loader = context.config_loader
+
+    @hook_impl(tryfirst=True)
+    def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline) -> None:
+        from kedro.framework.project import pipelines
+
+        registered = [*pipelines.values(), pipeline]
+        if any("parameters" in one.inputs() for one in registered):
+            return  # a node reads them all
+        blocks = blocks_of(registered)
+        given = run_params.get("runtime_params") or {}
+        unknown = [
+            place for place in unknown_settings(self._configured(), blocks) if not self._is_template(place, given)
+        ]
+        if unknown:
+            known = sorted({*blocks, *(f"{block}.{name}" for block in blocks for name in settings_of(block))})
+            told = [f"{place}{_perhaps(place, known)}" for place in unknown]
+            more = f" and {len(told) - _LISTED} more" if len(told) > _LISTED else ""
+            by_option = any(place.partition(".")[0] in given for place in unknown)
+            raise InputError(
+                f"no pipeline has the parameter {'; '.join(told[:_LISTED])}{more}",
+                remedy="correct the name; the blocks are " + ", ".join(sorted(blocks)),
+                field="--params" if by_option else "conf/<env>/parameters",
+            )
+        read = blocks_of([pipeline])
+        unused = sorted(name for name in given if name in blocks and name not in read)
+        if unused:
+            logger.warning(
+                "--params sets %s, which no node of this run reads: it has no effect on this run.", ", ".join(unused)
+            )
+
+    def _configured(self) -> Mapping[str, Any]:
+        """All blocks, with what the command line put in their place."""
+        try:
+            return dict(self._loader["parameters"])
+        except MissingConfigException:
+            return {}
+
+    def _is_template(self, place: str, given: Mapping[str, Any]) -> bool:
+        """Whether the configuration itself takes a value of the command line up by ``${runtime_params:...}``."""
+        name = place.partition(".")[0]
+        if name not in given:
+            return False
+        texts = (
+            path.read_text("utf-8", errors="replace") for path in sorted(Path(self._loader.conf_source).rglob("*.y*ml"))
+        )
+        return any(f"runtime_params:{name}" in text for text in texts)
+
+
+def _perhaps(place: str, known: Sequence[str]) -> str:
+    """A guess at what was meant: first a whole name that is spelt nearly so, then one that ends so elsewhere."""
+    near = difflib.get_close_matches(place, known, n=1, cutoff=0.8)
+    return f" (perhaps '{near[0]}' is meant)" if near else perhaps_setting(place, known)
+
+
+def unknown_settings(parameters: Mapping[str, Any], blocks: Mapping[str, Sequence[Any]]) -> list[str]:
+    """Dotted names in ``parameters`` that no model of a block has.
+
+    Names that begin with an underscore are for YAML anchors and templates and are passed over.
+
+    Args:
+        parameters: all blocks as configured.
+        blocks: block to the pydantic models that nodes take it as; empty where a node takes a plain value.
+    """
+    found = []
+    for name, value in parameters.items():
+        if name.startswith("_") or (name in blocks and not blocks[name]):
+            continue
+        if name in blocks:
+            found += [f"{name}.{place}" for place in _extra(value, blocks[name])]
+        elif inner := {key.partition(".")[2] for key in blocks if key.startswith(f"{name}.")}:
+            # Nodes read parts of the block.
+            unread = set(value) - {key.partition(".")[0] for key in inner} if isinstance(value, Mapping) else set()
+            found += [f"{name}.{key}" for key in sorted(unread)]
+        else:
+            found += _leaves(value, name) if isinstance(value, Mapping) and value else [name]
+    return found
+
+
+def _extra(value: Any, models: Sequence[Any]) -> Iterator[str]:
+    """Dotted names that a model forbids; other trouble of a block is told when it is used."""
+    from pydantic import ValidationError
+
+    for model in models:
+        try:
+            model.model_validate(value.model_dump() if hasattr(value, "model_dump") else value)
+        except ValidationError as error:
+            for detail in error.errors(include_url=False, include_context=False, include_input=False):
+                if detail["type"] == "extra_forbidden":
+                    yield ".".join(str(part) for part in detail["loc"])
+
+
+def _leaves(value: Mapping[str, Any], name: str) -> list[str]:
+    found = []
+    for key, entry in value.items():
+        place = f"{name}.{key}"
+        found += _leaves(entry, place) if isinstance(entry, Mapping) and entry else [place]
+    return found
