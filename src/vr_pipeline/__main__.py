@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from vr_pipeline.environment import prepare_environment
+from vr_pipeline.terminal import echo
 
 prepare_environment()
 
@@ -47,8 +48,8 @@ def init(folder: Path) -> None:
         made = init_project(folder)
     except PipelineError as error:
         raise click.ClickException(str(error)) from error
-    click.echo(f"{folder} has {', '.join(made)}.")
-    click.echo(f"Next: cd {folder} && python -m vr_pipeline --pipeline=mpo_dpo")
+    echo(f"{folder} has {', '.join(made)}.")
+    echo(f"Next: cd {folder} && python -m vr_pipeline --pipeline=mpo_dpo")
 
 
 class RunIsUsual(click.Group):

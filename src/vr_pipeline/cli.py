@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 import click
 
 from vr_pipeline.environment import colours_wanted, prepare_environment, quieten_progress_of_libraries
+from vr_pipeline.terminal import echo, guard_messages
 
 prepare_environment()
 quieten_progress_of_libraries()
@@ -36,11 +37,12 @@ _MODULE = "python -m "
 
 
 class ProjectGroup(click.Group):
-    """Commands whose output has no colours where NO_COLOR is set; off a terminal there are none in any case."""
+    """Commands without colours where NO_COLOR is set (off a terminal there are none), whose errors control nothing."""
 
     def add_command(self, cmd: click.Command, name: str | None = None) -> None:
         if not colours_wanted():
             cmd.context_settings = {**cmd.context_settings, "color": False}
+        guard_messages(cmd)
         super().add_command(cmd, name)
 
 
@@ -95,7 +97,7 @@ def graph(folder: Path | None, env: str | None, host: str, port: int, no_browser
         picture.serve(project_folder(), environment=env, host=host, port=port, open_browser=not no_browser)
         return
     picture.build(project_folder(), folder, environment=env)
-    click.echo(f"{folder}/index.html: serve the folder, for example by python -m http.server --directory {folder}")
+    echo(f"{folder}/index.html: serve the folder, for example by python -m http.server --directory {folder}")
 
 
 def _check_runner(name: str) -> None:
@@ -128,16 +130,16 @@ def _report(error: BaseException, *, verbose: bool) -> NoReturn:
         account = "The run was stopped."
     # What went wrong in the program itself is for those who mend it: in the log, or here if there is none yet.
     if verbose or (account is None and log is None):
-        click.echo("".join(traceback.format_exception(error)), err=True)
+        echo("".join(traceback.format_exception(error)), err=True)
     elif account is None:
         account = (
             f"The run failed: {type(error).__name__}: {error}\nThis looks like an error of the program. "
             f"{_from_here(Path(log or ''))} says where it happened; --verbose shows it here."
         )
-    click.secho(account or f"The run failed: {type(error).__name__}: {error}", fg="red", err=True)
+    echo(account or f"The run failed: {type(error).__name__}: {error}", fg="red", err=True)
     resume_from = next((getattr(link, RESUME_FROM) for link in causes(error) if hasattr(link, RESUME_FROM)), None)
     if resume_from is not None:
-        click.echo(f"To go on where it stopped: {resume_command(sys.argv, resume_from)}", err=True)
+        echo(f"To go on where it stopped: {resume_command(sys.argv, resume_from)}", err=True)
     interrupted = any(isinstance(link, KeyboardInterrupt) for link in causes(error))
     sys.exit(_INTERRUPTED if interrupted else 1)
 

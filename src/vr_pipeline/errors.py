@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from vr_pipeline.terminal import one_line, visible
+
 
 class PipelineError(Exception):
     """Base of the errors that are shown to users as one paragraph, without a traceback."""
@@ -37,13 +39,13 @@ class InputError(PipelineError):
         place = ", ".join(
             part
             for part in (
-                f"file {file}" if file is not None else "",
-                f"row {row}" if row is not None else "",
-                f"field '{field}'" if field is not None else "",
+                f"file {one_line(file)}" if file is not None else "",
+                f"row {one_line(row)}" if row is not None else "",
+                f"field '{one_line(field)}'" if field is not None else "",
             )
             if part
         )
-        super().__init__(f"{place + ': ' if place else ''}{problem}. {remedy[:1].upper()}{remedy[1:]}.")
+        super().__init__(visible(f"{place + ': ' if place else ''}{problem}. {remedy[:1].upper()}{remedy[1:]}."))
 
     def __reduce__(self) -> tuple[object, ...]:
         # Exceptions with keyword-only arguments do not pickle by default; remote workers send them back pickled.

@@ -15,6 +15,8 @@ import warnings
 import webbrowser
 from pathlib import Path
 
+from vr_pipeline.terminal import echo
+
 
 def _quieten() -> None:
     """Before Kedro-Viz is imported: what it and Kedro warn of there is not for users to mend."""
@@ -51,7 +53,7 @@ def serve(project: Path, *, environment: str | None, host: str, port: int, open_
         opener = threading.Timer(1.0, webbrowser.open, args=(address,))
         opener.daemon = True
         opener.start()
-    print(f"The pipelines are shown at {address}; Ctrl-C ends.")
+    echo(f"The pipelines are shown at {address}; Ctrl-C ends.")
     uvicorn.run(apps.create_api_app_from_project(project), host=host, port=port, log_config=None)
 
 

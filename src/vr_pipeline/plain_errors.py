@@ -6,6 +6,8 @@ import logging
 
 import click
 
+from vr_pipeline.terminal import visible
+
 
 class plain_errors:
     """Turns errors a user can act on into one message without a traceback."""
@@ -21,4 +23,4 @@ class plain_errors:
 
             account = explain(error)
             if account is not None:
-                raise click.ClickException(account) from error
+                raise click.ClickException(visible(account)) from error

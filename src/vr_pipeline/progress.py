@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sized
 from time import monotonic
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from vr_pipeline.environment import on_terminal
+from vr_pipeline.terminal import echo, one_line
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ class PlainProgress(Generic[Item]):
 
     def set_postfix(self, refresh: bool = True, **values: Any) -> None:
         """Values told at the end of the next line; ``refresh`` has no meaning here."""
-        self._postfix = ", ".join(f"{name} {value}" for name, value in values.items())
+        self._postfix = ", ".join(f"{name} {one_line(value)}" for name, value in values.items())
 
     def close(self) -> None:
         """Tell the end of work that was long enough to be told of before."""
@@ -132,6 +132,7 @@ def progress_bar(
         a tqdm bar on a terminal, otherwise a :class:`PlainProgress`; both can be looped over and have ``update``,
         ``set_postfix`` and ``close``.
     """
+    description = one_line(description)
     if total is None and isinstance(items, Sized):
         total = initial + len(items)
     if disable or on_terminal():
@@ -157,7 +158,7 @@ def _write_line(line: str) -> None:
     if logger.isEnabledFor(logging.INFO):
         logger.info("%s", line)
     else:
-        print(line, file=sys.stderr, flush=True)
+        echo(line, err=True)
 
 
 def _duration(seconds: float) -> str:

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from vr_pipeline.annotation.media import browser_clip
 from vr_pipeline.annotation.session import AnnotationSession, OutOfDate
 from vr_pipeline.annotation.store import AlreadyAnswered, Choice
+from vr_pipeline.terminal import visible
 from vr_pipeline.video.read import VideoReadError
 
 _KEY_COOKIE = "annotation_key"
@@ -227,4 +228,4 @@ def _html(template: str, **values: Any) -> HTMLResponse:
         "media-src blob:; img-src blob: data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
     text = environment.get_template(template).render(style=Markup(style), script=Markup(script), **values)
-    return HTMLResponse(text, headers={"content-security-policy": policy, "cache-control": "no-store"})
+    return HTMLResponse(visible(text), headers={"content-security-policy": policy, "cache-control": "no-store"})

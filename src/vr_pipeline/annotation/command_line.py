@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vr_pipeline.plain_errors import plain_errors
+from vr_pipeline.terminal import echo
 
 if TYPE_CHECKING:
     from socket import socket
@@ -124,9 +125,7 @@ def annotate(
             per_prompt=pairs_per_prompt,
         )
         if about.source == CLIPS:
-            click.echo(
-                f"Afterwards: kedro run --env={env} --to-outputs=reward_agreement learns weights from the answers"
-            )
+            echo(f"Afterwards: kedro run --env={env} --to-outputs=reward_agreement learns weights from the answers")
         journal = Journal(path, about)
         try:
             session = offer.session(about, journal, order=order, seed=seed, annotator=annotator)
@@ -167,9 +166,9 @@ def _serve(session: AnnotationSession, *, host: str, port: int | None, allow_hos
     )
     address = f"http://{name}:{actual}/" + (f"?key={key}" if key else "")
     prompts = len({pair.prompt_id for pair in session.pairs})
-    click.echo(f"{session.study.study}: {len(session.pairs)} pairs of {prompts} prompts, {session.order} order")
-    click.echo(f"Every answer is saved at once in {session.journal.path}")
-    click.echo(f"Open {address} (Ctrl-C ends)")
+    echo(f"{session.study.study}: {len(session.pairs)} pairs of {prompts} prompts, {session.order} order")
+    echo(f"Every answer is saved at once in {session.journal.path}")
+    echo(f"Open {address} (Ctrl-C ends)")
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, server_header=False))
     server.run(sockets=[listener])
 
@@ -205,14 +204,12 @@ def _print_report(path: Path, *, as_json: bool) -> None:
     labels = read_labels(path)
     criteria = list(dict.fromkeys(label.criterion for label in labels))
     results = study_results(read_study(path), labels, criteria)
-    click.echo(json.dumps(results, indent=2) if as_json else "\n".join(report_lines(results)))
+    echo(json.dumps(results, indent=2) if as_json else "\n".join(report_lines(results)))
 
 
 def _tell_export(count: dict[str, Any], folder: Path) -> None:
-    click.echo(f"{count['answers']} answers about {count['clips']} clips are in {folder}.")
+    echo(f"{count['answers']} answers about {count['clips']} clips are in {folder}.")
     for reason in count["missing"]:
-        click.secho(f"Note: {reason}", fg="yellow", err=True)
-    click.echo("To use them:")
-    click.echo(
-        f"  kedro init-data --env annotated --videos {folder / 'clips'} --preferences {folder / 'preferences.csv'}"
-    )
+        echo(f"Note: {reason}", fg="yellow", err=True)
+    echo("To use them:")
+    echo(f"  kedro init-data --env annotated --videos {folder / 'clips'} --preferences {folder / 'preferences.csv'}")

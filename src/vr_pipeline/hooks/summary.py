@@ -10,11 +10,11 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-import click
 from kedro.framework.hooks import hook_impl
 
 from vr_pipeline.hooks.records import NodeRecord, NodeRecordHook
 from vr_pipeline.memory import peak_memory
+from vr_pipeline.terminal import echo
 
 if TYPE_CHECKING:
     from kedro.io import CatalogProtocol
@@ -49,7 +49,7 @@ class RunSummaryHook:
             report = stored_at(catalog, REPORT)
             if report is not None:
                 lines += ["", f"Report: {shown(report, Path(run_params['project_path']))}"]
-        click.echo("\n".join(lines))
+        echo("\n".join(lines))
 
 
 def node_lines(records: Iterable[NodeRecord], *, width: int | None = None) -> list[str]:

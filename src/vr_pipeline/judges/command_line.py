@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import click
 
 from vr_pipeline.plain_errors import plain_errors
+from vr_pipeline.terminal import echo, one_line
 
 if TYPE_CHECKING:
     from vr_pipeline.checklist.schema import Checklist
@@ -80,13 +81,13 @@ def score(
         failed |= unreadable
         if as_json:
             document = {"prompt": prompt, "notes": notes, "files": [one.to_json() for one in scored], "failed": failed}
-            click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+            echo(json.dumps(document, indent=2, ensure_ascii=False))
         else:
             _tell(notes, failed)
             if scored:
                 _print_table(scored)
             for one in scored:
-                click.echo(f"\n{one.path}: what moved the score most (against an undecided answer)")
+                echo(f"\n{one_line(one.path)}: what moved the score most (against an undecided answer)")
                 for question, moved in movers(one, tools.weights, top):
                     _print_question(checklist.question(question).ask(prompt), moved, one.p_yes[question])
     _leave(failed)
@@ -128,18 +129,18 @@ def compare(
                     "questions": dict(rows),
                     "files": [one.to_json() for one in scored],
                 }
-                click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+                echo(json.dumps(document, indent=2, ensure_ascii=False))
             else:
                 _tell(notes, failed)
                 _print_table(scored)
                 words = {"first": f"{a.path} is better", "second": f"{b.path} is better", "tie": "Neither is better"}
                 every = " in every dimension" if dominates and better != "tie" else ""
-                click.echo(f"\n{words[better]}{every} (difference {gap:+.4f}). What sets them apart most:")
+                echo(f"\n{words[better]}{every} (difference {gap:+.4f}). What sets them apart most:")
                 for question, moved in rows:
                     text = checklist.question(question).ask(prompt)
-                    click.echo(f"  {moved:+.4f}  {text}  ({a.p_yes[question]:.2f} against {b.p_yes[question]:.2f})")
+                    echo(f"  {moved:+.4f}  {text}  ({a.p_yes[question]:.2f} against {b.p_yes[question]:.2f})")
         elif as_json:
-            click.echo(json.dumps({"prompt": prompt, "notes": notes, "failed": failed}, indent=2, ensure_ascii=False))
+            echo(json.dumps({"prompt": prompt, "notes": notes, "failed": failed}, indent=2, ensure_ascii=False))
         else:
             _tell(notes, failed)
     _leave(failed)
@@ -176,14 +177,14 @@ def ask(files: tuple[str, ...], question: str, prompt: str, env: str, as_json: b
             rows[-1] |= {"outside_mass": float(outside[0]), "frames": frames}
         if as_json:
             document = {"question": question, "notes": notes, "files": rows, "failed": failed}
-            click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+            echo(json.dumps(document, indent=2, ensure_ascii=False))
         else:
             _tell(notes, failed)
             for row in rows:
                 unsure = (
                     "  (the judge puts most of its probability on other words)" if row["outside_mass"] > 0.5 else ""
                 )
-                click.echo(f"{row['answer']:<4} {row['p_yes']:.3f}  {row['path']}{unsure}")
+                echo(f"{row['answer']:<4} {row['p_yes']:.3f}  {one_line(row['path'])}{unsure}")
     _leave(failed)
 
 
@@ -294,22 +295,22 @@ def _dominates(first: ScoredFile, second: ScoredFile) -> bool:
 
 def _tell(notes: Sequence[str], failed: dict[str, str]) -> None:
     for note in notes:
-        click.secho(f"Note: {note}", fg="yellow", err=True)
+        echo(f"Note: {note}", fg="yellow", err=True)
     for message in failed.values():
-        click.secho(f"Error: {message}", fg="red", err=True)
+        echo(f"Error: {message}", fg="red", err=True)
 
 
 def _print_table(scored: Sequence[ScoredFile]) -> None:
     columns = ["total", *scored[0].dimensions]
-    names = [str(one.path) for one in scored]
+    names = [one_line(one.path) for one in scored]
     width = max(len(name) for name in [*names, "file"])
-    click.echo("  ".join(["file".ljust(width), *(name.rjust(max(len(name), 8)) for name in columns)]))
+    echo("  ".join(["file".ljust(width), *(name.rjust(max(len(name), 8)) for name in columns)]))
     for name, one in zip(names, scored, strict=True):
         values = [one.total, *one.dimensions.values()]
         cells = [f"{value:.4f}".rjust(max(len(column), 8)) for value, column in zip(values, columns, strict=True)]
-        click.echo("  ".join([name.ljust(width), *cells]))
+        echo("  ".join([name.ljust(width), *cells]))
 
 
 def _print_question(text: str, moved: float, p_yes: float) -> None:
     answer = "yes" if p_yes > 0.5 else "no"
-    click.echo(f"  {moved:+.4f}  {text}  {answer} ({p_yes:.2f})")
+    echo(f"  {moved:+.4f}  {text}  {answer} ({p_yes:.2f})")

@@ -9,6 +9,7 @@ import click
 
 from vr_pipeline.plain_errors import plain_errors
 from vr_pipeline.project import project_folder
+from vr_pipeline.terminal import echo
 
 if TYPE_CHECKING:
     from vr_pipeline.lineage.runs import RunStore
@@ -39,7 +40,7 @@ def sync(check: bool, env: str | None, stdout: bool) -> None:
         derived = {name: open_project(project, name) for name in followed}
         refuse_shared_places(derived)
         if stdout:
-            click.echo("".join(derived[name].text for name in environments), nl=False)
+            echo("".join(derived[name].text for name in environments), nl=False)
             return
         drifted = False
         for name in environments:
@@ -53,17 +54,17 @@ def _write(path: Path, project: Path, text: str, count: int, check: bool) -> boo
     shown = path.relative_to(project)
     present = path.read_text(encoding="utf-8") if path.is_file() else ""
     if present == text:
-        click.echo(f"{shown} is up to date ({count} stages).")
+        echo(f"{shown} is up to date ({count} stages).")
     elif check:
         import difflib
 
         lines = difflib.unified_diff(present.splitlines(), text.splitlines(), str(shown), "derived", lineterm="", n=1)
-        click.echo("\n".join(lines))
-        click.secho(f"{shown} has drifted. Write it anew: kedro lineage sync", fg="red", err=True)
+        echo("\n".join(lines))
+        echo(f"{shown} has drifted. Write it anew: kedro lineage sync", fg="red", err=True)
         return True
     else:
         path.write_text(text, encoding="utf-8", newline="\n")
-        click.echo(f"{shown} written ({count} stages).")
+        echo(f"{shown} written ({count} stages).")
     return False
 
 
@@ -95,12 +96,12 @@ def show(what: str, page: Path | None, env: str) -> None:
             score = f", score {float(version.tags['score']):.4f}" if "score" in version.tags else ""
             aliases = "".join(f" ({alias})" for alias in store.aliases(version))
             title = f"model {version.name}, version {version.version}{aliases}{score}"
-        click.echo(f"{title[0].upper()}{title[1:]}")
-        click.echo("\n".join(tree_lines(ends)))
+        echo(f"{title[0].upper()}{title[1:]}")
+        echo("\n".join(tree_lines(ends)))
         if page is not None:
             page.parent.mkdir(parents=True, exist_ok=True)
             page.write_text(render_page(f"Where {title} comes from", ends), encoding="utf-8")
-            click.echo(f"Graph: {page}")
+            echo(f"Graph: {page}")
 
 
 @lineage.command(name="diff")
@@ -120,8 +121,8 @@ def diff(first: str, second: str, most: int, env: str) -> None:
         store = _store(env)
         a, b = (Account(run, executions(trace(store, run))) for run in (store.find(first), store.find(second)))
         shown = (f"{one.run.short} ({one.run.name}, commit {one.run.commit})" for one in (a, b))
-        click.echo(" -> ".join(shown))
-        click.echo("\n".join(lines(differences(a, b), most)))
+        echo(" -> ".join(shown))
+        echo("\n".join(lines(differences(a, b), most)))
 
 
 @lineage.command(name="reproduce")
@@ -160,9 +161,9 @@ def reproduce(what: str, folder: Path | None, keep: bool, stop_early: bool, env:
                 project,
                 place,
                 stop_early=stop_early,
-                tell=lambda text: click.echo(text, err=True),
+                tell=lambda text: echo(text, err=True),
             )
-            click.echo("\n".join(report_lines(result)))
+            echo("\n".join(report_lines(result)))
             same = result.first_difference is None
     except click.ClickException as error:
         error.show()
@@ -174,7 +175,7 @@ def reproduce(what: str, folder: Path | None, keep: bool, stop_early: bool, env:
         if folder is None and (not place.exists() or (same and not keep)):
             shutil.rmtree(place.parent, ignore_errors=True)
         elif place.exists():
-            click.echo(f"Kept for a look: {place} (git worktree remove --force {place})", err=True)
+            echo(f"Kept for a look: {place} (git worktree remove --force {place})", err=True)
     if not same:
         raise SystemExit(1)
 
@@ -210,8 +211,8 @@ def upload(env: str) -> None:
                     f"run {run.info.run_id[:8]} could not be sent ({first_line(error)})",
                     remedy="try again: what has arrived stays, and the rest follows",
                 ) from error
-            click.echo(f"{run.info.run_name}: {run.info.run_id[:8]} is run {run_id[:8]} on the server")
-        click.echo(f"{len(runs)} run(s) sent to {configuration.tracking_uri}.")
+            echo(f"{run.info.run_name}: {run.info.run_id[:8]} is run {run_id[:8]} on the server")
+        echo(f"{len(runs)} run(s) sent to {configuration.tracking_uri}.")
 
 
 def _configuration(env: str) -> MlflowConfiguration:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from html import escape
 
 from vr_pipeline.lineage.chain import Execution, executions, names
+from vr_pipeline.terminal import visible
 
 _WIDTH, _HEIGHT, _GAP, _MARGIN = 600, 84, 34, 20
 _BEND = 46
@@ -43,7 +44,7 @@ def render_page(title: str, ends: list[Execution]) -> str:
     """
     ordered = executions(ends)
     tables = "\n".join(_details(execution, number) for number, execution in enumerate(ordered))
-    return (
+    return visible(
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<h1>{escape(title)}</h1>\n"

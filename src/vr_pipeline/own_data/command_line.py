@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vr_pipeline.plain_errors import plain_errors
+from vr_pipeline.terminal import echo
 
 if TYPE_CHECKING:
     from vr_pipeline.own_data.findings import Finding
@@ -86,13 +87,13 @@ def init_data(
             raise UnusableFiles(result.findings)
         _tell(result.findings)
         if check_only:
-            click.echo("\n".join(["The files can be used; nothing was written.", *result.summary]))
+            echo("\n".join(["The files can be used; nothing was written.", *result.summary]))
             return
         outside = [path for _, path in files.named() if not path.resolve().is_relative_to(project)]
         if copy_in:
             files = copy_files(project, env, files)
         elif outside:
-            click.secho(
+            echo(
                 f"  warning: {outside[0]} lies outside the project and is named by its absolute path. "
                 "Use --copy for an environment that works elsewhere too.",
                 fg="yellow",
@@ -110,8 +111,8 @@ def init_data(
             title=title,
         )
         check_loads(project, env)
-        click.echo(f"conf/{env} is written ({', '.join(path.name for path in written)}).")
-        click.echo("\n".join([*result.summary, "", *next_steps(env, files)]))
+        echo(f"conf/{env} is written ({', '.join(path.name for path in written)}).")
+        echo("\n".join([*result.summary, "", *next_steps(env, files)]))
 
 
 def _check_options(prompts: Path | None, videos: Path | None, preferences: Path | None, checklist: Path | None) -> None:
@@ -155,4 +156,4 @@ def _tell(findings: list[Finding]) -> None:
     from vr_pipeline.own_data.findings import lines_of
 
     for line in lines_of(findings):
-        click.secho(line, fg="yellow")
+        echo(line, fg="yellow")

@@ -14,6 +14,7 @@ import click
 
 from vr_pipeline.errors import InputError, PipelineError
 from vr_pipeline.plain_errors import plain_errors
+from vr_pipeline.terminal import echo
 
 if TYPE_CHECKING:
     from torch.distributed import Store
@@ -43,7 +44,7 @@ def join(address: str, minutes: float) -> None:
         try:
             _take_part(host, port, minutes)
         except KeyboardInterrupt:
-            click.echo("Left. The run cannot go on without this machine if it is training.", err=True)
+            echo("Left. The run cannot go on without this machine if it is training.", err=True)
             sys.exit(_INTERRUPTED)
 
 
@@ -55,7 +56,7 @@ def _take_part(host: str, port: int, minutes: float) -> None:
     store = _connected(host, port, minutes)
     try:
         store.add("helpers", 1)
-        click.echo(f"Joined the run at {host}:{port}. Waiting for it to train.")
+        echo(f"Joined the run at {host}:{port}. Waiting for it to train.")
         done = 0
         while not store.check(["end"]):
             launch = Launch(**json.loads(store.get("launch"))) if store.check(["launch"]) else None
@@ -73,7 +74,7 @@ def _take_part(host: str, port: int, minutes: float) -> None:
         ) from error
     if ending != "finished":
         raise PipelineError(f"The run at {host}:{port} failed; what went wrong is told there.")
-    click.echo(f"The run at {host}:{port} has finished; this machine took part in {done} training(s).")
+    echo(f"The run at {host}:{port} has finished; this machine took part in {done} training(s).")
 
 
 def _connected(host: str, port: int, minutes: float) -> Store:
@@ -101,9 +102,9 @@ def _train(store: Store, host: str, port: int, launch: Launch) -> None:
         _check(launch)
         rank = store.add(f"arrived/{launch.number}", 1)
         if rank >= launch.machines:
-            click.echo(f"{launch.node} has its {launch.machines} machines; waiting for the next training.")
+            echo(f"{launch.node} has its {launch.machines} machines; waiting for the next training.")
             return
-        click.echo(f"Training {launch.node} as machine {rank + 1} of {launch.machines}.")
+        echo(f"Training {launch.node} as machine {rank + 1} of {launch.machines}.")
         cargo = b64decode(store.get(f"cargo/{launch.number}"))
         run_processes(launch, cargo, rank, host, port, _signs_of_life(host, port, launch, rank))
     except InputError as error:
@@ -111,7 +112,7 @@ def _train(store: Store, host: str, port: int, launch: Launch) -> None:
         raise
     except ProcessesFailed as error:
         _tell_failure(store, launch, error.outcomes)
-        click.echo(f"{launch.node} failed; what went wrong is told where the run was started.", err=True)
+        echo(f"{launch.node} failed; what went wrong is told where the run was started.", err=True)
 
 
 def _tell_failure(store: Store, launch: Launch, outcomes: Sequence[Outcome]) -> None:

@@ -14,6 +14,7 @@ import pandas as pd
 
 from vr_pipeline.generators.contract import Adapter, Policy
 from vr_pipeline.identifiers import content_hash
+from vr_pipeline.terminal import visible
 
 if TYPE_CHECKING:
     from vr_pipeline.checklist.schema import Checklist
@@ -101,7 +102,7 @@ def model_card(policy: Policy) -> str:
         "## Limits",
         _LIMITS,
     ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return visible("\n\n".join(part for part in parts if part) + "\n")
 
 
 def _what(policy: Policy) -> str:

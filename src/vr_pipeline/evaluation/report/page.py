@@ -31,6 +31,7 @@ from vr_pipeline.evaluation.report.findings import (
 from vr_pipeline.evaluation.report.run_lines import placeholder, table_hash
 from vr_pipeline.evaluation.report.tables import Column, Table
 from vr_pipeline.identifiers import content_hash
+from vr_pipeline.terminal import visible
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -228,7 +229,7 @@ def _fill_template(context: Mapping[str, Any]) -> str:
         context, style=Markup(style), script=Markup(script), script_digest=Markup(digest)
     )
     # Character references for all that is not ASCII: the page then reads the same whatever encoding a file is saved in.
-    return page.encode("ascii", "xmlcharrefreplace").decode("ascii")
+    return visible(page).encode("ascii", "xmlcharrefreplace").decode("ascii")
 
 
 def _check(

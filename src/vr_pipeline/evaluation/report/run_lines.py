@@ -15,6 +15,8 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup, escape
 
+from vr_pipeline.terminal import one_line
+
 RUN_FILE: Final = "evaluation_report_run.html"
 """Name of the document beside the page."""
 
@@ -33,7 +35,9 @@ dd { margin: 0; overflow-wrap: anywhere; font-family: ui-monospace, Menlo, Conso
 
 def _rows(lines: Mapping[str, str]) -> str:
     return "\n".join(
-        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in lines.items() if value
+        f"<div><dt>{escape(name)}</dt><dd>{escape(one_line(value))}</dd></div>"
+        for name, value in lines.items()
+        if value
     )
 
 
