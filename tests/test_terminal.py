@@ -11,7 +11,6 @@ from pathlib import Path
 
 import click
 import pytest
-import yaml
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,7 +18,7 @@ from hypothesis import strategies as st
 from vr_pipeline.errors import InputError
 from vr_pipeline.plain_errors import plain_errors
 from vr_pipeline.progress import PlainProgress, progress_bar
-from vr_pipeline.terminal import CleanFormatter, echo, guard_messages, one_line, visible
+from vr_pipeline.terminal import CleanFormatter, clean_logs, echo, guard_messages, one_line, visible
 
 ROOT = Path(__file__).resolve().parents[1]
 HOSTILE = "a\x1b]0;title\x07\x1b[2J\x9b2J\u202egnp.exe\x00\x7f\rb"
@@ -74,7 +73,7 @@ def test_echoes_progress_errors_and_lines_of_logs_are_clean(capsys):
     assert progress_bar(description=HOSTILE, total=3).description == one_line(HOSTILE)
     error = InputError(f"no column {HOSTILE}", remedy="add it", file=f"x\n{HOSTILE}", field=HOSTILE)
     record = logging.LogRecord("a", logging.WARNING, "", 1, "file %s", (f"x\n12:00 ERROR forged {HOSTILE}",), None)
-    logged = CleanFormatter("%(message)s").format(record)
+    logged = CleanFormatter(logging.Formatter("%(message)s")).format(record)
     assert record.args[0].startswith("x\n"), "other handlers get what was told"
     printed = capsys.readouterr().err
     for text in (printed, *lines, str(error), logged):
@@ -88,16 +87,23 @@ def test_tracebacks_keep_their_lines():
         raise ValueError(HOSTILE)
     except ValueError as error:
         record = logging.LogRecord("a", logging.ERROR, "", 1, "failed", (), (ValueError, error, error.__traceback__))
-    logged = CleanFormatter().format(record)
+    logged = CleanFormatter(logging.Formatter()).format(record)
     assert harmless(logged)
     assert len(logged.splitlines()) >= 3
 
 
-@pytest.mark.parametrize("name", ["conf/logging.yml", "conf/base/logging.yml"])
-def test_every_handler_of_the_logging_configuration_is_clean(name):
-    settings = yaml.safe_load((ROOT / name).read_text())
-    for handler, entry in settings["handlers"].items():
-        assert settings["formatters"][entry["formatter"]]["()"] == "vr_pipeline.terminal.CleanFormatter", handler
+def test_handlers_that_a_configuration_has_made_write_clean_lines(tmp_path):
+    file = tmp_path / "log"
+    handler = logging.FileHandler(file, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+    own = logging.getLogger("a.library.with.a.handler")
+    own.addHandler(handler)
+    clean_logs()
+    clean_logs()
+    own.warning("%s is not there", HOSTILE)
+    own.removeHandler(handler)
+    handler.close()
+    assert file.read_text() == f"WARNING {one_line(HOSTILE)} is not there\n"
 
 
 def test_messages_of_commands_are_clean():

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import click
 
 from vr_pipeline.environment import colours_wanted, prepare_environment, quieten_progress_of_libraries
-from vr_pipeline.terminal import echo, guard_messages
+from vr_pipeline.terminal import clean_logs, echo, guard_messages
 
 prepare_environment()
 quieten_progress_of_libraries()
@@ -30,6 +30,7 @@ from vr_pipeline.own_data.command_line import init_data  # noqa: E402
 from vr_pipeline.runners.command_line import join  # noqa: E402
 
 logger = logging.getLogger(__name__)
+clean_logs()
 
 DEFAULT_RUNNER = "vr_pipeline.runners.DeviceRunner"
 _INTERRUPTED = 130

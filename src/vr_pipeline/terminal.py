@@ -63,16 +63,35 @@ def echo(text: object = "", *, fg: str | None = None, err: bool = False, nl: boo
 
 
 class CleanFormatter(logging.Formatter):
-    """Log lines in which texts that were put into a message cannot begin a line of their own."""
+    """Log lines in which texts that were put into a message cannot begin a line of their own.
+
+    Args:
+        inner: makes the lines.
+    """
+
+    def __init__(self, inner: logging.Formatter) -> None:
+        super().__init__()
+        self.inner = inner
 
     def format(self, record: logging.LogRecord) -> str:
         """Format a record."""
         given = record.args
         try:
             record.args = _cleaned(given)
-            return visible(super().format(record))
+            return visible(self.inner.format(record))
         finally:
             record.args = given
+
+
+def clean_logs() -> None:
+    """From now on all handlers that logging knows write lines without control characters.
+
+    Kedro takes no formatter from a project's logging.yml, so they are set here.
+    """
+    known = (logging.getLogger(name) for name in ("", *logging.root.manager.loggerDict))
+    for handler in {handler for one in known for handler in one.handlers}:
+        if not isinstance(handler.formatter, CleanFormatter):
+            handler.setFormatter(CleanFormatter(handler.formatter or logging.Formatter()))
 
 
 def _cleaned(arguments: Any) -> Any:

@@ -11,6 +11,8 @@ from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 from kedro.framework.project import configure_logging
 
+from vr_pipeline.terminal import clean_logs
+
 
 class LoggingHook:
     """Configures logging once the project's configuration can be read."""
@@ -18,12 +20,14 @@ class LoggingHook:
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
         if "KEDRO_LOGGING_CONFIG" in os.environ:
+            clean_logs()
             return
         try:
             settings = dict(context.config_loader["logging"])
         except MissingConfigException:
             return
         configure_logging(anchored(settings, Path(context.project_path)))
+        clean_logs()
 
 
 def anchored(settings: dict[str, Any], project: Path) -> dict[str, Any]:
