@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 
@@ -31,6 +32,8 @@ def prepare_environment() -> None:
     """Turn telemetry and chatter off and make threads wait politely; what the user has set already stays."""
     for name, value in {**_TELEMETRY_OFF, **_THREADS_AND_DETERMINISM, **_QUIET}.items():
         os.environ.setdefault(name, value)
+    # It asks for a package with a kernel that nothing here uses, on processors with AVX512-BF16.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 
 def quieten_progress_of_libraries() -> None:

@@ -15,6 +15,7 @@ from vr_pipeline.identifiers import content_hash
 from vr_pipeline.judges.config import JudgeParameters
 from vr_pipeline.judges.families import family_class
 from vr_pipeline.judges.families.base import SETTINGS_FILE, Family, Settings
+from vr_pipeline.judges.quantisation import compute_exactly_on_cpu, quantisation_config
 from vr_pipeline.model_files import check_loading, check_model_files, incomplete_weights, load_complete
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ def load_pretrained(cls: type[Family], parameters: JudgeParameters) -> Family:
     )
     options: dict[str, Any] = {"dtype": getattr(torch, parameters.dtype), "revision": revision, **consent}
     if parameters.quantisation != "none":
-        options["quantization_config"] = _quantisation(parameters)
+        options["quantization_config"] = quantisation_config(parameters)
         options["device_map"] = {"": device}
     try:
         if not cls.remote_code:
@@ -162,15 +163,16 @@ def load_pretrained(cls: type[Family], parameters: JudgeParameters) -> Family:
             remedy="Install what it names, in the versions that its model card gives",
             field="judge.path",
         ) from error
+    compute_exactly_on_cpu(model)
     if adapter is not None:
-        model = _with_adapter(model, adapter)
+        model = _with_adapter(model, adapter, merge=parameters.quantisation != "4bit" or device != "cpu")
     if parameters.quantisation == "none":
         model = model.to(device)
     return cls(model.eval(), tokenizer, read_settings(cls, source, parameters))
 
 
-def _with_adapter(model: Any, folder: Path) -> Any:
-    """The model with an adapter of PEFT merged in. Raises :class:`InputError` where its weights do not fit."""
+def _with_adapter(model: Any, folder: Path, *, merge: bool) -> Any:
+    """The model with an adapter of PEFT, merged or beside it. Raises :class:`InputError` if it does not fit."""
     import warnings
 
     from peft import PeftModel
@@ -187,7 +189,8 @@ def _with_adapter(model: Any, folder: Path) -> Any:
         raise incomplete_weights(str(folder), " ".join(str(error).split())[:300], field="judge.adapter") from error
     loading = {"missing_keys": report.missing_keys, "unexpected_keys": report.unexpected_keys}
     check_loading(loading, str(folder), field="judge.adapter")
-    return adapted.merge_and_unload()
+    # Merging unpacks 4-bit weights, wrongly on some processors: see compute_exactly_on_cpu.
+    return adapted.merge_and_unload() if merge else adapted.base_model.model
 
 
 def _check_kind(config_class: Any, source: str, revision: str | None, family: str) -> None:
@@ -204,25 +207,6 @@ def _check_kind(config_class: Any, source: str, revision: str | None, family: st
             "complete the folder",
             field="judge.family" if kind else "judge.path",
         )
-
-
-def _quantisation(parameters: JudgeParameters) -> Any:
-    import importlib.util
-
-    import torch
-    from transformers import BitsAndBytesConfig
-
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise InputError(
-            f"loading in {parameters.quantisation} needs the package bitsandbytes",
-            remedy="Install the extra 'gpu' (pip install 'vr_pipeline[gpu]'), or set quantisation to none",
-            field="judge.quantisation",
-        )
-    if parameters.quantisation == "8bit":
-        return BitsAndBytesConfig(load_in_8bit=True)
-    return BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=getattr(torch, parameters.dtype)
-    )
 
 
 def read_settings(cls: type[Family], source: str, parameters: JudgeParameters) -> Settings:
