@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from vr_pipeline.annotation import queue
+from vr_pipeline.annotation.secret import study_secret
 from vr_pipeline.annotation.session import AnnotationSession
 from vr_pipeline.annotation.store import Journal, Label, Study
 from vr_pipeline.identifiers import prompt_id
@@ -92,6 +93,7 @@ def make_session(tmp_path: Path, clip_folder: Path) -> Callable[..., AnnotationS
             "order": "random",
             "seed": 0,
             "files": {path.name: path for path in clip_folder.iterdir()},
+            "secret": study_secret(opened[0].path),
         }
         ordered = queue.ordered(pairs, "random", seed=0, limit=None)
         return AnnotationSession(study, ordered, journal=opened[0], **(settings | options))  # type: ignore[arg-type]

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from tests.annotation.conftest import HOSTILE_PROMPT
 
-from vr_pipeline.annotation.app import create_app, is_loopback, known_hosts
+from vr_pipeline.annotation.app import MOST_BYTES, create_app, is_loopback, known_hosts, personal_link
 from vr_pipeline.annotation.media import browser_clip
+from vr_pipeline.annotation.secret import study_secret
+from vr_pipeline.identifiers import content_hash
 from vr_pipeline.video.read import read_frames
 from vr_pipeline.video.write import write_video
 
@@ -21,7 +25,7 @@ def client(make_session):
 
 
 def ask(client: TestClient, annotator: str = "Ada") -> dict:
-    reply = client.get("/api/next", params={"annotator": annotator})
+    reply = client.post("/api/begin", json={"annotator": annotator})
     assert reply.status_code == 200, reply.text
     return reply.json()
 
@@ -72,7 +76,11 @@ def test_a_page_that_is_out_of_date_has_to_ask_again(client, make_session) -> No
     assert answer(client, fresh, pair="none").status_code == 409
     assert answer(client, fresh, criterion="beauty").status_code == 409
     assert client.get("/api/results").json()["answers"] == 1
-    again = TestClient(create_app(make_session(), hosts=known_hosts("127.0.0.1", 1)), base_url="http://127.0.0.1:1")
+    again = TestClient(
+        create_app(make_session(), hosts=known_hosts("127.0.0.1", 1)),
+        base_url="http://127.0.0.1:1",
+        cookies=dict(client.cookies),
+    )
     assert ask(again)["task"] == fresh["task"]  # a server started again goes on where the first was
 
 
@@ -199,3 +207,107 @@ def test_clips_are_made_playable_and_left_alone_where_they_are(tmp_path) -> None
     assert np.abs(again.astype(int) - frames).max() < 12
     write_video(tmp_path / "image.mp4", frames[:1], fps=8)
     assert browser_clip(tmp_path / "image.mp4").media_type == "image/png"
+
+
+def other_browser(client: TestClient) -> TestClient:
+    return TestClient(client.app, base_url=client.base_url)
+
+
+def test_nobody_answers_or_undoes_as_somebody_else(make_session) -> None:
+    session = make_session()
+    client = TestClient(create_app(session, hosts=known_hosts("127.0.0.1", 1)), base_url="http://127.0.0.1:1")
+    state = ask(client)
+    assert answer(client, state).status_code == 200
+    stranger = other_browser(client)
+    mine = ask(stranger, "Bob")
+    for cookies in (dict(stranger.cookies), dict.fromkeys(client.cookies, "0" * 32)):
+        foreign = TestClient(client.app, base_url=client.base_url, cookies=cookies)
+        assert foreign.post("/api/begin", json={"annotator": "Ada"}).status_code == 403
+        assert foreign.post("/api/begin", json={"annotator": "  Ada "}).status_code == 403
+        assert answer(foreign, mine, annotator="Ada").status_code == 403
+        assert foreign.post("/api/undo", json={"annotator": "Ada"}).status_code == 403
+        assert foreign.post("/api/skip", json={"annotator": "Ada", "pair": mine["task"]["pair"]}).status_code == 403
+        assert foreign.get("/api/next", params={"annotator": "Ada"}).status_code == 403
+        assert foreign.get("/join", params={"annotator": "Ada", "proof": "0" * 32}).status_code == 403
+    assert [label.annotator for label in session.journal.labels()] == ["Ada"]
+    # The personal link carries over to another browser; the proof of one name is none of another.
+    link = personal_link(session, "Ada")
+    assert other_browser(client).get("/" + link.replace("Ada", "Bob")).status_code == 403
+    joined = stranger.get("/" + link)
+    assert (joined.status_code, joined.url.path, joined.url.params["name"]) == (200, "/", "Ada")
+    assert ask(stranger)["done"] == 1
+    assert "httponly" in client.post("/api/begin", json={"annotator": "Ada"}).headers["set-cookie"].lower()
+
+
+def test_large_requests_are_rejected_before_they_are_held(client) -> None:
+    for content in (b"x" * (MOST_BYTES + 1), (b"x" * 1000 for _ in range(1 + MOST_BYTES // 1000))):
+        reply = client.post("/api/undo", content=content, headers={"content-type": "application/json"})
+        assert (reply.status_code, str(MOST_BYTES) in reply.text) == (413, True)
+    taken = 0
+
+    async def endless() -> dict:
+        nonlocal taken
+        taken += 1
+        return {"type": "http.request", "body": b"x" * 1000, "more_body": True}
+
+    sent = []
+
+    async def send(message: dict) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/api/undo", "headers": [(b"host", b"127.0.0.1:8710")]}
+    asyncio.run(client.app(scope | {"query_string": b""}, endless, send))
+    assert sent[0]["status"] == 413
+    assert taken <= 1 + MOST_BYTES // 1000
+
+
+def test_results_of_a_blind_comparison_are_for_those_who_are_done(make_session) -> None:
+    session = make_session(blind=True)
+    client = TestClient(create_app(session, hosts=known_hosts("127.0.0.1", 1)), base_url="http://127.0.0.1:1")
+    state = ask(client)
+    while state["task"]:
+        for page in ("/results", "/api/results"):
+            assert client.get(page).status_code == 403
+        state = answer(client, state).json()
+    assert client.get("/api/results").json()["answers"] == 9
+    assert "95 % interval" in client.get("/results").text
+    stranger = other_browser(client)
+    assert stranger.get("/api/results").status_code == stranger.get("/results").status_code == 403
+    ask(stranger, "Bob")
+    assert stranger.get("/api/results").status_code == 403
+
+
+def test_names_and_sides_of_a_blind_study_cannot_be_computed(make_session, tmp_path) -> None:
+    """All that a client may know - names, identifiers, seed, the code - gives neither a clip's name nor its side."""
+    session = make_session(blind=True)
+    known = {content_hash(*parts) for pair in session.pairs for parts in guesses(session, pair)}
+    shown, swapped = set(), []
+    for annotator in ("Ada", "Bob", "Cleo", "Dan"):
+        for pair in session.pairs:
+            task = session._task(1, pair, "overall", annotator=annotator)
+            shown |= {task["pair"], task["left"]["token"], task["right"]["token"]}
+            swapped.append(task["left"]["token"] != session._task(1, pair, "overall", annotator="Ada")["left"]["token"])
+    assert not shown & known
+    assert not shown & {pair.pair_id for pair in session.pairs}
+    assert any(swapped)
+    plain = [pair.sides("Ada", 0)[0] for pair in session.pairs]
+    others = set()
+    for number in range(8):
+        session.secret = study_secret(tmp_path / f"other{number}.jsonl")
+        others.add(
+            tuple(session._sides(pair, "Ada")[0] is side for pair, side in zip(session.pairs, plain, strict=True))
+        )
+    assert len(others) > 1, "the sides depend on the secret"
+    assert (tmp_path / ".other0.jsonl.secret").stat().st_mode & 0o777 == 0o600
+
+
+def guesses(session, pair) -> list[tuple]:
+    """What the names of clips could be made of, without the secret."""
+    found = []
+    for clip in (pair.first, pair.second):
+        found += [
+            ("annotated clip", session.study.study, clip.video_id, clip.generator),
+            ("clip", clip.video_id, clip.generator),
+            (clip.video_id,),
+        ]
+    return found

@@ -260,13 +260,29 @@ def test_two_annotators_see_the_same_pairs_and_their_agreement(open_page, server
     assert report["criteria"][0]["agreement"]["pairs_with_several"] >= 3
 
 
+def test_a_name_is_taken_along_by_its_link_alone(open_page, server: Server, project: Path) -> None:
+    page = open_page(server.address)
+    begin(page, "Hal")
+    press(page, "ArrowLeft")
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.click("#link")
+    page.wait_for_function("document.getElementById('status').textContent.includes('Your link is copied')")
+    link = page.evaluate("navigator.clipboard.readText()")
+    assert link.startswith(server.address + "join?")
+    elsewhere = open_page(server.address)
+    elsewhere.goto(link)
+    elsewhere.wait_for_selector(ENABLED)
+    assert elsewhere.locator("#who").text_content() == "Hal"
+    assert elsewhere.locator("#count").text_content().startswith("1 of ")
+
+
 def test_clips_play_side_by_side_and_the_page_fits_screens(open_page, server: Server) -> None:
     for options in (
         {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True},
         {"viewport": {"width": 1280, "height": 720}, "color_scheme": "dark"},
     ):
         page = open_page(server.address, **options)
-        begin(page, "Eve")
+        begin(page, f"Eve {len(options)}")
         wait_until(page, "[...document.querySelectorAll('video')].every(v => !v.paused && v.currentTime > 0.1)")
         assert page.locator("video").count() == 2
         fits = page.evaluate(

@@ -7,20 +7,22 @@ import hashlib
 import hmac
 from collections.abc import Mapping
 from typing import Annotated, Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, quote
 
-from fastapi import FastAPI, HTTPException, Query
-from fastapi.responses import HTMLResponse, JSONResponse, Response
+from fastapi import FastAPI, HTTPException, Query, Request
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vr_pipeline.annotation.media import browser_clip
-from vr_pipeline.annotation.session import AnnotationSession, OutOfDate
+from vr_pipeline.annotation.session import AnnotationSession, NotYours, OutOfDate
 from vr_pipeline.annotation.store import AlreadyAnswered, Choice
 from vr_pipeline.terminal import visible
 from vr_pipeline.video.read import VideoReadError
 
 _KEY_COOKIE = "annotation_key"
+MOST_BYTES = 65_536
+"""Limit of the body of a request; an answer takes some 300 bytes."""
 _Name = Annotated[str, Query(min_length=1, max_length=200)]
 
 
@@ -48,7 +50,7 @@ class Skip(_Body):
 
 
 class OnlyKnownHosts:
-    """Refuses requests under another name, from another site's page, or without the key where there is one.
+    """Reject requests under another name, from another site's page, without the key where there is one, or too large.
 
     A page of a foreign site can reach a server on this machine by letting its own name point here (DNS rebinding);
     the Host header then holds that name. A form of a foreign site can send here without it; its Origin tells.
@@ -72,23 +74,32 @@ class OnlyKnownHosts:
         if problem is not None:
             await JSONResponse({"detail": problem}, status_code=403)(scope, receive, send)
             return
+        body = await _read_body(receive)
+        if body is None:
+            detail = f"The request is larger than {MOST_BYTES} bytes."
+            await JSONResponse({"detail": detail}, status_code=413)(scope, receive, send)
+            return
+        rest: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def receive_again() -> Message:
+            return rest.pop() if rest else await receive()
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message.get("headers", []), *self._response_headers(scope)]
             await send(message)
 
-        await self._app(scope, receive, send_with_headers)
+        await self._app(scope, receive_again, send_with_headers)
 
     def _problem(self, scope: Scope, headers: Mapping[str, str]) -> str | None:
         if headers.get("host", "").lower() not in self._hosts:
             return "This server does not answer under that name; see kedro annotate --allow-host."
         origin = headers.get("origin")
         if origin is not None and origin.partition("://")[2].lower() not in self._hosts:
-            return "Requests of other sites are refused."
+            return "Requests of other sites are rejected."
         followed_link = scope["method"] == "GET" and headers.get("sec-fetch-mode") == "navigate"
         if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none") and not followed_link:
-            return "Requests of other sites are refused."
+            return "Requests of other sites are rejected."
         if self._key is not None and not self._has_key(scope, headers):
             return "The address lacks its key: use the one that kedro annotate printed."
         return None
@@ -116,6 +127,20 @@ class OnlyKnownHosts:
         return headers
 
 
+async def _read_body(receive: Receive) -> bytes | None:
+    """Collect the body of a request; None where it is larger than the limit, which is found before it is held."""
+    body = b""
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            return body
+        body += message.get("body", b"")
+        if len(body) > MOST_BYTES:
+            return None
+        if not message.get("more_body", False):
+            return body
+
+
 def create_app(session: AnnotationSession, *, hosts: frozenset[str], key: str | None = None) -> FastAPI:
     """The application; arguments as for :class:`OnlyKnownHosts`."""
     # No schema pages: they would load scripts from elsewhere.
@@ -131,6 +156,10 @@ def create_app(session: AnnotationSession, *, hosts: frozenset[str], key: str | 
     def ask_again(request: object, error: Exception) -> JSONResponse:
         return JSONResponse({"detail": str(error)}, status_code=409)
 
+    @app.exception_handler(NotYours)
+    def not_yours(request: object, error: NotYours) -> JSONResponse:
+        return JSONResponse({"detail": str(error)}, status_code=403)
+
     @app.exception_handler(OSError)
     def disk_refused(request: object, error: OSError) -> JSONResponse:
         return JSONResponse({"detail": f"the disk refused it: {error.strerror or error}"}, status_code=507)
@@ -140,35 +169,68 @@ def create_app(session: AnnotationSession, *, hosts: frozenset[str], key: str | 
         return _html("page.html.j2", title=session.study.study, blind=bool(session.study.policies))
 
     @app.get("/results")
-    def results_page() -> HTMLResponse:
-        return _html("results.html.j2", title=session.study.study, results=session.results())
+    def results_page(request: Request) -> HTMLResponse:
+        return _html("results.html.j2", title=session.study.study, results=session.results(readers(request)))
 
     @app.get("/api/study")
     def study() -> dict[str, Any]:
         return session.describe()
 
+    def proof(request: Request, name: str) -> str | None:
+        return request.cookies.get(_cookie_of(name))
+
+    def speaker(request: Request, annotator: str) -> str:
+        name = session.check_annotator(annotator)
+        held = proof(request, name)
+        if held is None or not session.secret.proves(name, held):
+            raise NotYours(f"This browser does not answer for {name}. Load the page again and begin with your name.")
+        return name
+
+    def readers(request: Request) -> list[str]:
+        return [
+            name
+            for name in session.annotators()
+            if (held := proof(request, name)) is not None and session.secret.proves(name, held)
+        ]
+
+    @app.get("/join")
+    def join(annotator: _Name, proof: Annotated[str, Query(max_length=64)]) -> Response:
+        name = session.check_annotator(annotator)
+        if not session.secret.proves(name, proof):
+            raise NotYours("This personal link is not valid here; ask whoever started the server for a new one.")
+        return _with_proof(RedirectResponse(f"./?name={quote(name)}", status_code=303), name, proof)
+
+    @app.post("/api/begin")
+    def begin(body: _Body, request: Request) -> Response:
+        name = session.check_annotator(body.annotator)
+        given = session.begin(name, proof(request, name))
+        return _with_proof(JSONResponse(session.next_for(name) | {"link": personal_link(session, name)}), name, given)
+
     @app.get("/api/next")
-    def next_question(annotator: _Name) -> dict[str, Any]:
-        return session.next_for(annotator)
+    def next_question(annotator: _Name, request: Request) -> dict[str, Any]:
+        return session.next_for(speaker(request, annotator))
 
     @app.post("/api/labels")
-    def answer(body: Answer) -> dict[str, Any]:
+    def answer(body: Answer, request: Request) -> dict[str, Any]:
+        name = speaker(request, body.annotator)
         session.answer(**body.model_dump())
-        return session.next_for(body.annotator)
+        return session.next_for(name)
 
     @app.post("/api/undo")
-    def undo(body: _Body) -> dict[str, Any]:
-        undone = session.undo(body.annotator)
-        return {**session.next_for(body.annotator), "undone": undone}
+    def undo(body: _Body, request: Request) -> dict[str, Any]:
+        name = speaker(request, body.annotator)
+        undone = session.undo(name)
+        return {**session.next_for(name), "undone": undone}
 
     @app.post("/api/skip")
-    def skip(body: Skip) -> dict[str, Any]:
-        session.skip(body.annotator, body.pair)
-        return session.next_for(body.annotator)
+    def skip(body: Skip, request: Request) -> dict[str, Any]:
+        name = speaker(request, body.annotator)
+        session.skip(name, body.pair)
+        return session.next_for(name)
 
     @app.get("/api/results")
-    def results() -> dict[str, Any]:
-        return session.results()
+    def results(request: Request) -> dict[str, Any]:
+        return session.results(readers(request))
 
     @app.get("/clips/{token}")
     def clip(token: str) -> Response:
@@ -182,6 +244,21 @@ def create_app(session: AnnotationSession, *, hosts: frozenset[str], key: str | 
         return Response(found.content, media_type=found.media_type, headers={"cache-control": "private, max-age=3600"})
 
     return app
+
+
+def personal_link(session: AnnotationSession, annotator: str) -> str:
+    """Return the address, below the server's own, with which an annotator resumes in any browser."""
+    return f"join?annotator={quote(annotator, safe='')}&proof={session.secret.proof_of(annotator)}"
+
+
+def _cookie_of(annotator: str) -> str:
+    return f"annotator_{hashlib.sha256(annotator.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
+
+
+def _with_proof(response: Response, annotator: str, proof: str) -> Response:
+    # A year: studies take weeks, and a browser that lost it needs the personal link.
+    response.set_cookie(_cookie_of(annotator), proof, max_age=31_536_000, path="/", httponly=True, samesite="strict")
+    return response
 
 
 def known_hosts(host: str, port: int, extra: tuple[str, ...] = ()) -> frozenset[str]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from vr_pipeline.annotation.session import AnnotationSession
 
 _USUAL_PORT = 8710
+_MOST_LINKS = 20
 
 
 @click.command(name="annotate")
@@ -155,7 +156,7 @@ def _serve(session: AnnotationSession, *, host: str, port: int | None, allow_hos
 
     import uvicorn
 
-    from vr_pipeline.annotation.app import create_app, is_loopback, known_hosts
+    from vr_pipeline.annotation.app import create_app, is_loopback, known_hosts, personal_link
 
     listener = _listen(host, port)
     actual = int(listener.getsockname()[1])
@@ -169,7 +170,14 @@ def _serve(session: AnnotationSession, *, host: str, port: int | None, allow_hos
     echo(f"{session.study.study}: {len(session.pairs)} pairs of {prompts} prompts, {session.order} order")
     echo(f"Every answer is saved at once in {session.journal.path}")
     echo(f"Open {address} (Ctrl-C ends)")
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, server_header=False))
+    returning = session.annotators() if session.annotator is None else [session.annotator]
+    for person in returning[:_MOST_LINKS]:
+        link = f"http://{name}:{actual}/{personal_link(session, person)}" + (f"&key={key}" if key else "")
+        echo(f"Personal link of {person}: {link}")
+    if len(returning) > _MOST_LINKS:
+        echo(f"{len(returning) - _MOST_LINKS} more have answered; --annotator NAME prints the link of one")
+    config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, limit_concurrency=100)
+    server = uvicorn.Server(config)
     server.run(sockets=[listener])
 
 

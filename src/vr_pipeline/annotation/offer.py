@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from vr_pipeline.annotation import queue
 from vr_pipeline.annotation.queue import Order, Pair
+from vr_pipeline.annotation.secret import study_secret
 from vr_pipeline.annotation.session import AnnotationSession
 from vr_pipeline.annotation.store import OVERALL, Journal, Study
 from vr_pipeline.errors import InputError
@@ -44,8 +45,9 @@ class Offer:
         """The study, ready to be answered."""
         if annotator is not None:
             annotator = " ".join(annotator.split())
+        secret = study_secret(journal.path)
         return AnnotationSession(
-            study, self.pairs, self.criteria, self.hints, journal, self.files, order, seed, annotator
+            study, self.pairs, self.criteria, self.hints, journal, self.files, order, seed, secret, annotator
         )
 
 

@@ -41,8 +41,11 @@ class Pair:
     second: Clip
     margin: float | None = None
 
-    def sides(self, annotator: str, seed: int) -> tuple[Clip, Clip]:
-        """Left and right for an annotator: even chances, the same at every look."""
+    def sides(self, annotator: str, seed: int | str) -> tuple[Clip, Clip]:
+        """Return left and right for an annotator: even chances, the same at every look.
+
+        A server passes a secret as seed, since whoever knows the seed can compute the sides.
+        """
         swapped = int(content_hash("sides", seed, annotator, self.pair_id), 16) % 2 == 1
         return (self.second, self.first) if swapped else (self.first, self.second)
 

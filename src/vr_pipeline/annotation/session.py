@@ -11,15 +11,20 @@ from typing import Any
 
 from vr_pipeline.annotation.agreement import study_results
 from vr_pipeline.annotation.queue import Clip, Order, Pair
+from vr_pipeline.annotation.secret import StudySecret
 from vr_pipeline.annotation.store import Choice, Journal, Label, Study
 from vr_pipeline.errors import InputError
-from vr_pipeline.identifiers import content_hash
 
 _PREFETCHED_PAIRS = 2
+_MOST_ANNOTATORS = 1000
 
 
 class OutOfDate(Exception):
-    """The page shows something that is not on offer any more; it has to ask again."""
+    """The page shows something that is no longer on offer; it has to ask again."""
+
+
+class NotYours(Exception):
+    """A request speaks for an annotator without their proof, or asks for results too early."""
 
 
 @dataclass
@@ -34,6 +39,7 @@ class AnnotationSession:
         journal: where answers go.
         files: path of every clip by its name in the index.
         order, seed: how the pairs were ordered, recorded with every answer.
+        secret: makes the names of clips, the sides and the proofs of annotators.
         annotator: name of the only annotator; None lets each give a name on the page.
     """
 
@@ -45,10 +51,12 @@ class AnnotationSession:
     files: Mapping[str, Path]
     order: Order
     seed: int
+    secret: StudySecret
     annotator: str | None = None
-    _by_id: dict[str, Pair] = field(init=False)
+    _by_token: dict[str, Pair] = field(init=False)
     _clips: dict[str, Clip] = field(init=False)
     _skipped: set[tuple[str, str]] = field(init=False, default_factory=set)
+    _began: set[str] = field(init=False, default_factory=set)
     _guard: threading.Lock = field(init=False, default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
@@ -57,7 +65,7 @@ class AnnotationSession:
                 "there is no pair of clips to compare",
                 remedy="make several clips for each prompt, or choose another --source",
             )
-        self._by_id = {pair.pair_id: pair for pair in self.pairs}
+        self._by_token = {self._pair_token(pair): pair for pair in self.pairs}
         self._clips = {self._token(clip): clip for pair in self.pairs for clip in (pair.first, pair.second)}
 
     def describe(self) -> dict[str, Any]:
@@ -69,6 +77,38 @@ class AnnotationSession:
             "annotator": self.annotator,
             "pairs": len(self.pairs),
         }
+
+    def annotators(self) -> list[str]:
+        """Return all who answered or began, in alphabetical order."""
+        with self._guard:
+            began = set(self._began)
+        return sorted(began | {label.annotator for label in self.journal.labels()})
+
+    def begin(self, annotator: str, proof: str | None) -> str:
+        """Let an annotator begin or resume, and return the proof for their browser to keep.
+
+        A name belongs to whoever uses it first; from then on the proof is needed.
+
+        Args:
+            proof: what the browser holds; None without one.
+
+        Raises:
+            NotYours: the name is in use, and the proof is missing or wrong.
+            ValueError: the name cannot be used, or too many names are in use.
+        """
+        name = self.check_annotator(annotator)
+        if proof is None or not self.secret.proves(name, proof):
+            known = self.annotators()
+            if name in known:
+                raise NotYours(
+                    f"The name {name} is in use. Open your personal link, or choose another name; "
+                    "whoever started the server finds the links in its output."
+                )
+            if len(known) >= _MOST_ANNOTATORS:
+                raise ValueError(f"{_MOST_ANNOTATORS} names are in use; start the server again")
+        with self._guard:
+            self._began.add(name)
+        return self.secret.proof_of(name)
 
     def next_for(self, annotator: str) -> dict[str, Any]:
         """The next open question of an annotator, with what to load ahead; ``task`` is null when all is done."""
@@ -85,7 +125,7 @@ class AnnotationSession:
                 done += 1
             elif (name, pair.pair_id) not in self._skipped:
                 waiting.append((number, pair, missing[0]))
-        ahead = [clip for _, pair, _ in waiting[1 : 1 + _PREFETCHED_PAIRS] for clip in pair.sides(name, self.seed)]
+        ahead = [clip for _, pair, _ in waiting[1 : 1 + _PREFETCHED_PAIRS] for clip in self._sides(pair, name)]
         return {
             "task": self._task(*waiting[0], annotator=name) if waiting else None,
             "ahead": [self._url(clip) for clip in ahead],
@@ -100,6 +140,7 @@ class AnnotationSession:
         """Record an answer; False if it was recorded before.
 
         Args:
+            pair: the token of the pair, as the page got it.
             left: the token of the clip that the page shows left; sides are the server's to know, and a page from
                 before a restart with another seed may show the other one.
 
@@ -108,10 +149,10 @@ class AnnotationSession:
             AlreadyAnswered: as :meth:`Journal.add`.
         """
         name = self.check_annotator(annotator)
-        shown = self._by_id.get(pair)
+        shown = self._by_token.get(pair)
         if shown is None or criterion not in self.criteria:
-            raise OutOfDate("this pair is not part of the study any more")
-        sides = shown.sides(name, self.seed)
+            raise OutOfDate("this pair is no longer part of the study")
+        sides = self._sides(shown, name)
         if self._token(sides[0]) != left:
             raise OutOfDate("the clips stand on other sides now")
         return self.journal.add(
@@ -142,11 +183,27 @@ class AnnotationSession:
 
     def skip(self, annotator: str, pair: str) -> None:
         """Leave a pair out for an annotator until the server is started again (a clip that does not load)."""
+        shown = self._by_token.get(pair)
+        if shown is None:
+            raise OutOfDate("this pair is no longer part of the study")
         with self._guard:
-            self._skipped.add((self.check_annotator(annotator), pair))
+            self._skipped.add((self.check_annotator(annotator), shown.pair_id))
 
-    def results(self) -> dict[str, Any]:
-        """Figures of the study so far."""
+    def results(self, readers: Sequence[str] = ()) -> dict[str, Any]:
+        """Return the figures of the study so far.
+
+        Args:
+            readers: annotators whose proof the reader holds. Results of a blind comparison are shown only to one who
+                has no open pair: who knows which policy leads no longer judges blindly.
+
+        Raises:
+            NotYours: a blind comparison, and no reader is done.
+        """
+        if self.study.policies and not any(self.next_for(name)["task"] is None for name in readers):
+            raise NotYours(
+                "Results of a blind comparison are shown when you have answered all pairs. "
+                "Whoever runs the study reads them with kedro annotate --report."
+            )
         return study_results(self.study, self.journal.labels(), self.criteria, len(self.pairs))
 
     def clip_path(self, token: str) -> Path | None:
@@ -164,9 +221,9 @@ class AnnotationSession:
         return tidy
 
     def _task(self, number: int, pair: Pair, criterion: str, *, annotator: str) -> dict[str, Any]:
-        left, right = pair.sides(annotator, self.seed)
+        left, right = self._sides(pair, annotator)
         return {
-            "pair": pair.pair_id,
+            "pair": self._pair_token(pair),
             "number": number,
             "prompt": pair.prompt,
             "criterion": criterion,
@@ -178,8 +235,14 @@ class AnnotationSession:
         }
 
     def _token(self, clip: Clip) -> str:
-        # Identifiers that users gave may say which model made a clip; the address must not.
-        return content_hash("annotated clip", self.study.study, clip.video_id, clip.generator)
+        # Identifiers that users gave may say which model made a clip; the address must not, even to who guesses them.
+        return self.secret.token("clip", clip.video_id, clip.generator)
+
+    def _pair_token(self, pair: Pair) -> str:
+        return self.secret.token("pair", pair.pair_id)
+
+    def _sides(self, pair: Pair, annotator: str) -> tuple[Clip, Clip]:
+        return pair.sides(annotator, self.secret.token("sides", self.seed))
 
     def _url(self, clip: Clip) -> str:
         return f"clips/{self._token(clip)}"

@@ -9,6 +9,7 @@
   const cache = new Map();  // address -> promise of {kind, url}
   let study = null;
   let name = "";
+  let link = "";
   let task = null;
   let shownAt = 0;
   let busy = true;
@@ -27,7 +28,7 @@
     }
     const content = await reply.json().catch(function () { return {}; });
     if (!reply.ok) {
-      const problem = new Error(typeof content.detail === "string" ? content.detail : "The server refused (" + reply.status + ").");
+      const problem = new Error(typeof content.detail === "string" ? content.detail : "The server rejected it (" + reply.status + ").");
       problem.status = reply.status;
       throw problem;
     }
@@ -233,11 +234,24 @@
     byId("who").textContent = name;
     byId("name-form").hidden = true;
     byId("change").hidden = Boolean(study.annotator);
-    guarded(function () { return refresh(true); });
+    guarded(async function () {
+      let state;
+      try {
+        state = await ask("api/begin", { annotator: name });
+      } catch (error) {
+        if (error.status === 403) { byId("who").textContent = ""; askName(); }
+        throw error;
+      }
+      link = new URL(state.link, window.location.href).href;
+      byId("link").hidden = false;
+      try { localStorage.setItem(STORED, name); } catch (error) { /* the name is then asked again after a reload */ }
+      await render(state, true);
+    });
   }
   function askName() {
     byId("work").hidden = byId("done").hidden = byId("tools").hidden = byId("so-far").hidden = true;
     byId("results-link").hidden = study.blind;
+    byId("link").hidden = true;
     byId("name-form").hidden = false;
     byId("name").value = name;
     byId("name").focus();
@@ -254,8 +268,14 @@
     event.preventDefault();
     const given = byId("name").value.trim().replace(/\s+/g, " ");
     if (!given) { return; }
-    try { localStorage.setItem(STORED, given); } catch (error) { /* the name is then asked again after a reload */ }
     begin(given);
+  });
+  byId("link").addEventListener("click", function () {
+    const copied = navigator.clipboard ? navigator.clipboard.writeText(link) : Promise.reject();
+    copied.then(
+      function () { say("Your link is copied. Open it in another browser to resume there; do not share it."); },
+      function () { say("Open this link in another browser to resume there; do not share it: " + link); }
+    );
   });
   const KEYS = {
     ArrowLeft: "left", "1": "left", ArrowRight: "right", "2": "right", ArrowDown: "tie", t: "tie", x: "both_bad",
@@ -279,7 +299,7 @@
     }
     let stored = null;
     try { stored = localStorage.getItem(STORED); } catch (error) { /* private windows may refuse */ }
-    const given = study.annotator || stored;
+    const given = study.annotator || new URLSearchParams(window.location.search).get("name") || stored;
     if (given) { begin(given); } else { askName(); }
   })();
 })();
