@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import shlex
 import shutil
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
 import click
 
-from vr_pipeline.environment import colours_wanted, prepare_environment, quieten_progress_of_libraries
+from vr_pipeline.environment import (
+    colours_wanted,
+    overrule,
+    prepare_environment,
+    quieten_progress_of_libraries,
+)
 from vr_pipeline.terminal import clean_logs, echo, guard_messages
 
 prepare_environment()
@@ -43,8 +49,22 @@ class ProjectGroup(click.Group):
     def add_command(self, cmd: click.Command, name: str | None = None) -> None:
         if not colours_wanted():
             cmd.context_settings = {**cmd.context_settings, "color": False}
+        if cmd.callback is not None:
+            cmd.callback = _overruling(cmd.callback)
         guard_messages(cmd)
         super().add_command(cmd, name)
+
+
+def _overruling(callback: Callable[..., Any]) -> Callable[..., Any]:
+    """The command, which first says which variables of the environment do not count."""
+
+    @functools.wraps(callback)
+    def command(*arguments: Any, **options: Any) -> Any:
+        for sentence in overrule():
+            echo(sentence, err=True)
+        return callback(*arguments, **options)
+
+    return command
 
 
 @click.group(name="kedro", cls=ProjectGroup)

@@ -7,6 +7,7 @@ prepare_environment()
 from vr_pipeline.configuration import SteadyConfigLoader  # noqa: E402
 from vr_pipeline.hooks import (  # noqa: E402
     CurveHook,
+    EnvironmentHook,
     FinishedTrainingHook,
     LoggingHook,
     MlflowHook,
@@ -36,6 +37,7 @@ HOOKS = (
     RunLockHook(),
     RequirementsHook(),
     ParametersHook(),
+    EnvironmentHook(),
 )
 
 # The first comes with Kedro and sends usage data; the second follows runs of Kedro's own sequential runner only, where

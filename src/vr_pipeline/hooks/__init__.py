@@ -10,10 +10,12 @@ from vr_pipeline.hooks.records import NodeRecordHook
 from vr_pipeline.hooks.report_run import ReportRunHook
 from vr_pipeline.hooks.requirements import RequirementsHook
 from vr_pipeline.hooks.summary import RunSummaryHook
+from vr_pipeline.hooks.surroundings import EnvironmentHook
 from vr_pipeline.hooks.viz_status import VizStatusHook
 
 __all__ = [
     "CurveHook",
+    "EnvironmentHook",
     "FinishedTrainingHook",
     "LoggingHook",
     "MlflowHook",

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from vr_pipeline.environment import recorded_environment
 from vr_pipeline.errors import InputError
 from vr_pipeline.lineage import provenance
 from vr_pipeline.lineage.hashes import Digest, digest, ignored_names
@@ -106,6 +107,7 @@ class RunRecorder:
             "parameters": self._raw_parameters(),
             "seeds": provenance.seeds(flat_parameters),
             "machine": provenance.machine(),
+            "environment_variables": recorded_environment(),
             "packages": provenance.all_packages(),
             "stages": {},
             "metrics": {},

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from vr_pipeline.environment import prepare_environment
+from vr_pipeline.environment import LOCAL_RAY, overrule, prepare_environment
 from vr_pipeline.errors import InputError, PipelineError
 from vr_pipeline.runners.config import Execution, RayCluster, RayRoute
+from vr_pipeline.runners.meeting import parse_address
+from vr_pipeline.runners.ray_token import keep_token_private
 from vr_pipeline.runners.shipping import execute, pack, unpack
 from vr_pipeline.runners.signals import signals_kept
 from vr_pipeline.work import Batch, WorkLoop, WorkPlan
@@ -28,6 +31,7 @@ _RAY_ON_ALL_INTERFACES = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 _BATCHES_AHEAD = 2
 _RESTARTS_OF_A_WORKER = 3
 _STARTS = 2
+_ANSWER_SECONDS = 5.0
 
 
 @contextmanager
@@ -63,8 +67,34 @@ def connected(cluster: RayCluster) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    if cluster.address is not None:
+        check_reachable(cluster.address)
     with _on_this_machine() if cluster.address is None else nullcontext(), _connection(cluster):
         yield
+
+
+def check_reachable(address: str) -> None:
+    """See that something listens at a cluster's address; Ray itself tries for minutes.
+
+    Raises:
+        InputError: the address has no host and port, or nothing answers there within seconds.
+    """
+    if address in ("auto", "local"):
+        return
+    try:
+        host, port = parse_address(address.removeprefix("ray://").partition("/")[0])
+        with socket.create_connection((host, port), timeout=_ANSWER_SECONDS):
+            return
+    except ValueError as error:
+        trouble = str(error)
+    except OSError as error:
+        trouble = f"nothing answers there: {error.strerror or error}"
+    raise InputError(
+        f"the Ray cluster at {address} cannot be reached ({trouble})",
+        remedy="correct the address or start the cluster, or leave the address out to start Ray here",
+        file="conf/<env>/runner.yml",
+        field="ray.address",
+    )
 
 
 @contextmanager
@@ -75,8 +105,13 @@ def _connection(cluster: RayCluster) -> Iterator[None]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     options: dict[str, Any] = {"log_to_driver": True, "logging_level": logging.WARNING, "configure_logging": False}
     if cluster.address is None:
+        for sentence in overrule(LOCAL_RAY, "ray.address in conf/<env>/runner.yml, which names no cluster,"):
+            logger.warning(sentence)
+        keep_token_private()
         logger.info("Starting Ray on this machine")
         options |= {
+            # Without it Ray joins whatever cluster runs on this machine.
+            "address": "local",
             "num_cpus": cluster.num_cpus,
             "num_gpus": cluster.num_gpus,
             "include_dashboard": cluster.dashboard,
