@@ -626,7 +626,7 @@ class _Run:
         """The caption behind its question: every one of its words is predicted from those before it."""
         family = self.family
         asked = self.judge.question_segment(self.parameters.caption_question).token_ids
-        words = family.text_ids(caption)
+        words = family.user_text_ids(caption)
         end = family.tokenizer.eos_token_id
         targets = [*words, end] if end is not None else words
         token_ids = (*asked, *targets[:-1])

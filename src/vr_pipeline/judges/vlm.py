@@ -143,7 +143,9 @@ class VisionLanguageJudge:
 
     def _encode_question(self, question: str) -> tuple[int, ...]:
         settings = self.family.settings
-        return tuple(self.family.text_ids(settings.before_question + question + settings.after_question))
+        return tuple(
+            self.family.user_text_ids(question, before=settings.before_question, after=settings.after_question)
+        )
 
     def _read_chunks(
         self, clips: Sequence[PreparedClip], segments: Sequence[Sequence[Segment]], chunk: int

@@ -96,11 +96,7 @@ class TransformersModel:
         """One forward pass for all texts. A greedy answer would not change, so nothing is asked twice."""
         import torch
 
-        conversations = [self._conversation(instructions, text) for text in texts]
-        # A chat template writes the special tokens itself.
-        batch = self._tokenizer(
-            conversations, return_tensors="pt", padding=True, add_special_tokens=self._tokenizer.chat_template is None
-        ).to(self._model.device)
+        batch = self._batch(instructions, texts).to(self._model.device)
         with torch.inference_mode():
             output = self._model.generate(
                 input_ids=batch["input_ids"],
@@ -112,13 +108,19 @@ class TransformersModel:
         answers = self._tokenizer.batch_decode(output[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
         return [_parsed(position, answer, parse) for position, answer in enumerate(answers)]
 
-    def _conversation(self, instructions: str, text: str) -> str:
+    def _batch(self, instructions: str, texts: Sequence[str]) -> Any:
+        """Tokens of the conversations; control tokens in a text are text, and end no turn."""
         if self._tokenizer.chat_template is None:
-            return f"{instructions}\n{text}\n"
-        conversation: str = self._tokenizer.apply_chat_template(
-            _messages(instructions, text), tokenize=False, add_generation_prompt=True
+            plain = [f"{instructions}\n{text}\n" for text in texts]
+            return self._tokenizer(plain, return_tensors="pt", padding=True, split_special_tokens=True)
+        return self._tokenizer.apply_chat_template(
+            [_messages(instructions, text) for text in texts],
+            add_generation_prompt=True,
+            sanitize_control_tokens=True,
+            padding=True,
+            return_tensors="pt",
+            return_dict=True,
         )
-        return conversation
 
 
 class EndpointModel:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from pydantic import Field
 
 from vr_pipeline.config import Parameters
 from vr_pipeline.judges.packing import IntArray
+from vr_pipeline.judges.user_text import control_tokens, user_text_ids
 from vr_pipeline.video.read import Frames
 
 if TYPE_CHECKING:
@@ -129,6 +131,15 @@ class Family(ABC):
     def text_ids(self, text: str) -> list[int]:
         """Tokens of a piece of text, without the tokenizer's own additions."""
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
+
+    @cached_property
+    def control_tokens(self) -> dict[int, str]:
+        """Tokens that no user's text may become."""
+        return control_tokens(self.tokenizer, self.placeholder_ids)
+
+    def user_text_ids(self, text: str, *, before: str = "", after: str = "") -> list[int]:
+        """Tokens of what a user wrote, between pieces of the template; control tokens in it are plain text."""
+        return user_text_ids(self.tokenizer, self.control_tokens, before, text, after)
 
     def leading_ids(self, text: str) -> list[int]:
         """Tokens of a text that a word follows: some tokenizers join white space at the end, but not before a word."""

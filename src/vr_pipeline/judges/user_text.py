@@ -1,0 +1,104 @@
+"""What a user wrote is text: none of it becomes a control token of the model.
+
+A prompt may hold ``<|im_end|>``, ``<image>`` or ``</s>``. A tokenizer makes of them the end of a turn, the place of a
+picture or the end of the text. Here they are spelled out like any other text; texts without them get the tokens that
+the tokenizer alone gives.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from vr_pipeline.errors import InputError
+
+# Tokens in brackets mark something although not every tokenizer declares them special, such as <tool_call>.
+_MARKER = re.compile(r"\s*[<\[{｜|].*[>\]}｜|]\s*", re.DOTALL)
+_SHORTEST = 3
+
+
+def control_tokens(tokenizer: Any, others: Collection[int] = ()) -> dict[int, str]:
+    """Tokens that mean something to the model beyond their letters: number -> spelling.
+
+    The token of unknown words is none, and neither is a mark of one or two letters ("!" is the padding of some).
+
+    Args:
+        tokenizer: of transformers.
+        others: further numbers, such as the places of visual tokens.
+    """
+    found = {
+        int(number): str(token.content)
+        for number, token in tokenizer.added_tokens_decoder.items()
+        if token.special or _MARKER.fullmatch(token.content)
+    }
+    found |= dict(zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True))
+    found |= {number: name for number in others if (name := tokenizer.convert_ids_to_tokens(number)) is not None}
+    meaning = {tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token}
+    if tokenizer.unk_token not in meaning:
+        found.pop(tokenizer.unk_token_id, None)
+    return {number: text for number, text in found.items() if len(text.strip()) >= _SHORTEST or number in others}
+
+
+def user_text_ids(tokenizer: Any, control: Mapping[int, str], before: str, text: str, after: str) -> list[int]:
+    """Tokens of a user's text between two pieces of a template, whose own control tokens stay what they are.
+
+    Args:
+        tokenizer: of transformers.
+        control: what :func:`control_tokens` gives.
+        before: text of the template before it.
+        text: what the user wrote.
+        after: text of the template behind it.
+
+    Raises:
+        InputError: the tokenizer makes a control token of the text however it is written.
+    """
+    whole = _ids(tokenizer, before + text + after)
+    of_template = sum(number in control for piece in (before, after) for number in _ids(tokenizer, piece))
+    if sum(number in control for number in whole) == of_template:
+        return whole
+    start = max((before.rfind(mark) + len(mark) for mark in control.values() if mark in before), default=0)
+    end = min((after.find(mark) for mark in control.values() if mark in after), default=len(after))
+    middle = _plain_ids(tokenizer, control, before[start:], text, after[:end])
+    return [*_ids(tokenizer, before[:start]), *middle, *_ids(tokenizer, after[end:])]
+
+
+def _plain_ids(tokenizer: Any, control: Mapping[int, str], before: str, text: str, after: str) -> list[int]:
+    """Tokens of text that holds no control token on purpose."""
+    for written in (text, _broken(text, control)):
+        ids = _ids_without_added_tokens(tokenizer, before + written + after)
+        if control.keys().isdisjoint(ids):
+            return ids
+    named = ", ".join(sorted({control[number] for number in ids if number in control}))
+    raise InputError(
+        f"the judge's tokenizer takes a part of the text '{text[:80]}' for a control token ({named})",
+        remedy="Take it out of the prompt or question",
+        field="prompt",
+    )
+
+
+def _broken(text: str, control: Mapping[int, str]) -> str:
+    """The text with a space in every control token: for vocabularies that hold their spelling as a word."""
+    for mark in sorted(control.values(), key=len, reverse=True):
+        inside = mark.strip()
+        text = re.sub(re.escape(inside), lambda found: f"{found[0][0]} {found[0][1:]}", text, flags=re.IGNORECASE)
+    return text
+
+
+def _ids(tokenizer: Any, text: str) -> list[int]:
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
+
+
+def _ids_without_added_tokens(tokenizer: Any, text: str) -> list[int]:
+    """Tokens by the vocabulary alone; the tokenizer's own switch still matches added tokens that are not special."""
+    if not text:
+        return []
+    if not tokenizer.is_fast:
+        return list(tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
+    backend = tokenizer.backend_tokenizer
+    if backend.normalizer is not None:
+        text = backend.normalizer.normalize_str(text)
+    pieces = [text]
+    if backend.pre_tokenizer is not None:
+        pieces = [piece for piece, _ in backend.pre_tokenizer.pre_tokenize_str(text)]
+    return [token.id for piece in pieces for token in backend.model.tokenize(piece)]
