@@ -15,6 +15,7 @@ import warnings
 import webbrowser
 from pathlib import Path
 
+from vr_pipeline.storage import write_text
 from vr_pipeline.terminal import echo
 
 
@@ -92,7 +93,7 @@ def _forget_places(answers: Path, project: Path) -> None:
         text = path.read_text(encoding="utf-8")
         for place in places:
             text = text.replace(f"{place.as_posix()}/", "src/" if place == source else "")
-        path.write_text(text, encoding="utf-8")
+        write_text(path, text)
 
 
 _SETTINGS = """<script>
@@ -109,6 +110,6 @@ def _stay_here(folder: Path) -> None:
         text = path.read_text(encoding="utf-8")
         text = re.sub(r"<link[^>]+fonts\.(googleapis|gstatic)\.com[^>]*>", "", text)
         text = re.sub(r"https://fonts\.googleapis\.com/[^\"'`]*", "data:text/css,", text)
-        path.write_text(text, encoding="utf-8")
+        write_text(path, text)
     page = folder / "index.html"
-    page.write_text(page.read_text(encoding="utf-8").replace("<head>", f"<head>{_SETTINGS}", 1), encoding="utf-8")
+    write_text(page, page.read_text(encoding="utf-8").replace("<head>", f"<head>{_SETTINGS}", 1))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from vr_pipeline.errors import InputError
+from vr_pipeline.storage import write_text
 
 SHIPPED: Final = ("conf", "data/01_raw", "data/06_models/micro_world", "notebooks", ".telemetry")
 
@@ -62,5 +63,5 @@ def init_project(folder: Path) -> list[str]:
         else:
             shutil.copy(source / name, target)
     (folder / "conf" / "local").mkdir(exist_ok=True)
-    (folder / "pyproject.toml").write_text(_PYPROJECT, encoding="utf-8")
+    write_text(folder / "pyproject.toml", _PYPROJECT)
     return [*SHIPPED, "pyproject.toml"]

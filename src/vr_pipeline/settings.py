@@ -4,6 +4,7 @@ from vr_pipeline.environment import prepare_environment
 
 prepare_environment()
 
+from vr_pipeline.catalog import ReplacingCatalog  # noqa: E402
 from vr_pipeline.configuration import SteadyConfigLoader  # noqa: E402
 from vr_pipeline.hooks import (  # noqa: E402
     CurveHook,
@@ -22,6 +23,7 @@ from vr_pipeline.hooks import (  # noqa: E402
 from vr_pipeline.session import ProjectSession  # noqa: E402
 
 SESSION_CLASS = ProjectSession
+DATA_CATALOG_CLASS = ReplacingCatalog
 
 # Before a run the last one is called first: it is checked, then the lock is held, then all is recorded.
 _nodes = NodeRecordHook()

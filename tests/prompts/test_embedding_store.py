@@ -115,8 +115,8 @@ def test_an_interrupted_exchange_of_folders_is_undone(tmp_path: Path) -> None:
     store = EmbeddingStore(tmp_path / "e")
     store.complete(plan(TEXTS, CountingEmbedder()))
     before = files(tmp_path / "e")
-    (tmp_path / "e").rename(tmp_path / "e.old")
-    (tmp_path / "e.new").mkdir()
+    (tmp_path / "e").rename(tmp_path / ".e.old")
+    (tmp_path / ".e.tmp").mkdir()
     assert store.complete(plan(TEXTS, CountingEmbedder())) == 0
     assert files(tmp_path / "e") == before
     assert [path.name for path in tmp_path.iterdir()] == ["e"]

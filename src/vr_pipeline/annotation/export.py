@@ -10,6 +10,7 @@ from typing import Any
 from vr_pipeline.annotation.store import OVERALL
 from vr_pipeline.errors import InputError
 from vr_pipeline.rewards.preference_formats import read_preferences
+from vr_pipeline.storage import replaced
 
 
 def export_answers(
@@ -48,7 +49,8 @@ def export_answers(
         target = folder / "clips" / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(files[name], target)
-    kept.to_csv(folder / "preferences.csv", index=False, lineterminator="\n")
+    with replaced(folder / "preferences.csv") as temporary:
+        kept.to_csv(temporary, index=False, lineterminator="\n")
     return {
         "answers": len(kept),
         "clips": len(clips),

@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vr_pipeline.errors import InputError
+from vr_pipeline.storage import PRIVATE, replaced, unlink_shared
 
 logger = logging.getLogger(__name__)
 
@@ -103,6 +104,7 @@ class Journal:
             self._labels: dict[str, Label] = {}
             self._taken_back: set[str] = set()
             if self.path.exists():
+                unlink_shared(self.path, mode=PRIVATE)
                 self._recover()
                 self._check(study)
             else:
@@ -162,13 +164,8 @@ class Journal:
             raise
 
     def _create(self, study: Study) -> None:
-        temporary = self.path.with_name(f".{self.path.name}.tmp")
-        with temporary.open("wb") as stream:
-            stream.write(_to_bytes(study))
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, self.path)
-        _sync_folder(self.path.parent)
+        with replaced(self.path, mode=PRIVATE) as temporary:
+            temporary.write_bytes(_to_bytes(study))
 
     def _recover(self) -> None:
         lines, good = _read_lines(self.path)
@@ -262,17 +259,6 @@ def _read_lines(path: Path) -> tuple[list[_Line], int]:
 def _to_bytes(line: _Line) -> bytes:
     # ASCII: no character of a prompt can then be taken for the end of a line.
     return (json.dumps(line.model_dump(mode="json"), ensure_ascii=True, allow_nan=False) + "\n").encode("ascii")
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a new name in a folder survive a power cut, where the system can."""
-    if not hasattr(os, "O_DIRECTORY"):
-        return
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _about(study: Study) -> str:

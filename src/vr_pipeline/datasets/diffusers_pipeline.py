@@ -7,8 +7,8 @@ from typing import Any
 
 from kedro.io import AbstractDataset
 
-from vr_pipeline.datasets.folders import replacing
 from vr_pipeline.errors import InputError
+from vr_pipeline.storage import replaced_folder
 
 
 class DiffusersPipelineDataset(AbstractDataset[Any, Path]):
@@ -26,7 +26,7 @@ class DiffusersPipelineDataset(AbstractDataset[Any, Path]):
         self.metadata = metadata
 
     def save(self, data: Any) -> None:
-        with replacing(self._path) as folder:
+        with replaced_folder(self._path) as folder:
             data.save_pretrained(folder, safe_serialization=True)
 
     def load(self) -> Path:

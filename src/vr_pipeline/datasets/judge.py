@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from kedro.io import AbstractDataset
 
-from vr_pipeline.datasets.folders import replacing
+from vr_pipeline.storage import replaced_folder
 
 if TYPE_CHECKING:
     from vr_pipeline.judges.training import TrainedJudge
@@ -29,7 +29,7 @@ class JudgeFolderDataset(AbstractDataset["TrainedJudge", str]):
         return str(self._path)
 
     def save(self, data: TrainedJudge) -> None:
-        with replacing(self._path) as folder:
+        with replaced_folder(self._path) as folder:
             data.save(folder)
             card = self._path / "MODEL_CARD.md"
             if card.exists():

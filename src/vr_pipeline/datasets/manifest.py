@@ -12,12 +12,10 @@ the hash tells which of them are whole.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import logging
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -30,6 +28,7 @@ from vr_pipeline.datasets.previews import ImagePreview, TablePreview, contact_sh
 from vr_pipeline.errors import InputError, storage_explained
 from vr_pipeline.identifiers import content_hash
 from vr_pipeline.progress import progress_bar
+from vr_pipeline.storage import TEMPORARY_PREFIX, Fingerprints, remove, replaced, sha256_of, write_text
 from vr_pipeline.work import ItemFailure, Scalar, WorkItem, WorkPlan, current_loop, run_in_process, use_loop
 
 if TYPE_CHECKING:
@@ -39,7 +38,6 @@ logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 PARTIAL_MANIFEST = "manifest.partial.jsonl"
-_TEMPORARY_PREFIX = ".tmp-"
 _TOLERATED = {".gitkeep", ".gitignore"}
 _PLAIN_KEY = re.compile(r"[a-z0-9][a-z0-9_-]{0,99}")
 
@@ -111,6 +109,7 @@ class ItemFolder:
         self.folder = folder
         self._format = stored_as
         self._records = {record.key: record for record in manifest.items}
+        self._fingerprints = Fingerprints(folder)
 
     @property
     def records(self) -> pd.DataFrame:
@@ -140,11 +139,11 @@ class ItemFolder:
         return key in self._records and self._records[str(key)].status == "ok"
 
     def path(self, key: str) -> Path:
-        """The file of an item.
+        """The file of an item, which is verified: by size and times if its content is known, else by its hash.
 
         Raises:
             KeyError: the folder has no such item.
-            InputError: the item failed; the reason is named.
+            InputError: the item failed, and the reason is named; or its file is missing or damaged.
         """
         record = self._records[key]
         if record.status == "failed":
@@ -152,6 +151,12 @@ class ItemFolder:
                 f"item '{key}' could not be made: {record.error}",
                 remedy="skip items whose status is 'failed', or run again to retry them",
                 file=self.folder,
+            )
+        if self._fingerprints.of(record.filename) != record.sha256:
+            raise InputError(
+                f"'{record.filename}' is missing or damaged: its content is not what was recorded when it was made",
+                remedy="run the pipeline that makes the folder again: it makes only what is damaged",
+                file=self.folder / record.filename,
             )
         return self.folder / record.filename
 
@@ -161,7 +166,10 @@ class ItemFolder:
 
     def damaged(self) -> list[str]:
         """Keys of the items whose file is missing or does not have the recorded SHA-256. Reads every file."""
-        return [key for key in self.keys if not _verifies(self.folder, self._records[key])]
+        files = {key: self.folder / self._records[key].filename for key in self.keys}
+        return [
+            key for key, file in files.items() if not file.is_file() or sha256_of(file) != self._records[key].sha256
+        ]
 
 
 class ManifestFolderDataset(AbstractDataset[WorkPlan, ItemFolder]):
@@ -272,6 +280,7 @@ class _Filling:
         self.plan = plan
         self.names = names
         self.records: dict[str, ItemRecord] = {}
+        self.fingerprints = Fingerprints(folder)
 
     def run(self) -> None:
         known = self._known_records()
@@ -286,12 +295,16 @@ class _Filling:
                 self._begin()
             self._make(missing)
             self._finish()
+        with _explained(self.folder):
+            self.fingerprints.save(record.filename for record in self.records.values() if record.status == "ok")
 
     def _known_records(self) -> dict[str, ItemRecord]:
         """What earlier runs recorded, of whatever configuration; the partial manifest is newer than the final one."""
         final, partial = self.folder / MANIFEST, self.folder / PARTIAL_MANIFEST
         if not final.exists() and not partial.exists():
-            if foreign := [entry.name for entry in self._strangers()]:
+            # Before its first manifest is whole a run leaves nothing but this under a temporary name.
+            names = [entry.name for entry in self._strangers()]
+            if foreign := [name for name in names if not name.startswith(TEMPORARY_PREFIX)]:
                 raise InputError(
                     f"the folder holds files but no manifest ('{min(foreign)}' for one), and would be cleared",
                     remedy="empty the folder yourself or set another path in the catalog",
@@ -314,7 +327,7 @@ class _Filling:
     def _is_finished(self, item: WorkItem, record: ItemRecord) -> bool:
         if record.status != "ok" or record.identity != item.identity or record.filename != self.names[item.key]:
             return False
-        if _verifies(self.folder, record):
+        if self.fingerprints.of(record.filename) == record.sha256:
             return True
         logger.warning("%s: '%s' is missing or damaged and is made again", self.folder, record.filename)
         return False
@@ -336,13 +349,10 @@ class _Filling:
         """Turn the folder into an unfinished one that holds verified items only."""
         header = json.dumps({"version": 1, "format": self.format.model_dump()}, sort_keys=True)
         lines = [header, *(_line(record) for record in self.records.values())]
-        _replace_file(self.folder / PARTIAL_MANIFEST, "\n".join(lines) + "\n")
+        write_text(self.folder / PARTIAL_MANIFEST, "\n".join(lines) + "\n")
         (self.folder / MANIFEST).unlink(missing_ok=True)
         for stranger in self._strangers():
-            if stranger.is_dir() and not stranger.is_symlink():
-                shutil.rmtree(stranger)
-            else:
-                stranger.unlink()
+            remove(stranger)
 
     def _make(self, missing: set[str]) -> None:
         batches = [batch for batch in self.plan.batches() if any(item.key in missing for item in batch)]
@@ -379,13 +389,10 @@ class _Filling:
                 metadata=_plain(item),
             )
         target = self.folder / self.names[item.key]
-        temporary = self.folder / f"{_TEMPORARY_PREFIX}{target.name}"
-        try:
+        with replaced(target, durable=False) as temporary:
             stored = self.format.write(temporary, content, item)
-            digest, size = _sha256(temporary), temporary.stat().st_size
-            os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
+            digest, size = sha256_of(temporary), temporary.stat().st_size
+        self.fingerprints.note(target.name, digest)
         return ItemRecord(
             key=item.key,
             filename=target.name,
@@ -414,7 +421,7 @@ class _Filling:
                 file=self.folder,
             )
         with _explained(self.folder):
-            _replace_file(self.folder / MANIFEST, self._manifest().to_text())
+            write_text(self.folder / MANIFEST, self._manifest().to_text())
             (self.folder / PARTIAL_MANIFEST).unlink()
 
 
@@ -471,38 +478,9 @@ def _read_partial(path: Path, expected_format: dict[str, Any]) -> Iterator[ItemR
                 yield ItemRecord.model_validate_json(line)
 
 
-def _replace_file(path: Path, text: str) -> None:
-    """Write a small file so that it is there whole or not at all, also after a power failure."""
-    temporary = path.with_name(f"{_TEMPORARY_PREFIX}{path.name}")
-    try:
-        with temporary.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    if os.name == "posix":
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _size(path: Path) -> int:
     """Size of a regular file in bytes, -1 if there is none."""
     return path.stat().st_size if path.is_file() else -1
-
-
-def _verifies(folder: Path, record: ItemRecord) -> bool:
-    path = folder / record.filename
-    return _size(path) == record.bytes and _sha256(path) == record.sha256
 
 
 @contextlib.contextmanager

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kedro.io import AbstractDataset
 
 from vr_pipeline.errors import InputError
+from vr_pipeline.storage import replaced
 
 if TYPE_CHECKING:
     from vr_pipeline.micro_world.oracle import Oracle
@@ -45,10 +45,8 @@ class OracleDataset(AbstractDataset["Oracle", "Oracle | None"]):
             raise InputError(
                 "there is no place to save the oracle", field="oracle.filepath", remedy="give a file in the catalog"
             )
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self._path.with_name(f".{self._path.name}.tmp")
-        data.save(temporary)
-        os.replace(temporary, self._path)
+        with replaced(self._path) as temporary:
+            data.save(temporary)
 
     def _exists(self) -> bool:
         return self._path is None or self._path.is_file()

@@ -9,9 +9,9 @@ from typing import Any
 
 from kedro.io import AbstractDataset
 
-from vr_pipeline.datasets.folders import replacing
 from vr_pipeline.errors import InputError
 from vr_pipeline.generators.contract import Adapter, FullWeights, Policy
+from vr_pipeline.storage import replaced_folder
 from vr_pipeline.training.model_card import model_card
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
@@ -39,7 +39,7 @@ class PolicyDataset(AbstractDataset[Policy, Policy]):
         self.metadata = metadata
 
     def save(self, data: Policy) -> None:
-        with replacing(self._path) as folder:
+        with replaced_folder(self._path) as folder:
             if isinstance(data, Adapter):
                 _save_adapter(data, folder)
             else:

@@ -13,6 +13,7 @@ from vr_pipeline.datasets.previews import TablePreview, table_preview
 from vr_pipeline.rewards.clip_names import ClipNames, with_found_clips
 from vr_pipeline.rewards.preference_formats import FILE_COLUMNS, PREFERENCE_COLUMNS, read_preferences
 from vr_pipeline.rewards.preferences import clips_to_judge
+from vr_pipeline.storage import replaced
 
 
 class PreferenceDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
@@ -74,11 +75,9 @@ class PreferenceDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
     def save(self, data: pd.DataFrame) -> None:
         if self._format != "plain" or self._filepath.suffix != ".csv":
             raise NotImplementedError("Preferences are written as plain CSV only.")
-        self._filepath.parent.mkdir(parents=True, exist_ok=True)
         columns = [name for name in (*PREFERENCE_COLUMNS, *FILE_COLUMNS) if name in data.columns]
-        temporary = self._filepath.with_suffix(".csv.partial")
-        data[columns].to_csv(temporary, index=False, lineterminator="\n")
-        temporary.replace(self._filepath)
+        with replaced(self._filepath) as temporary:
+            data[columns].to_csv(temporary, index=False, lineterminator="\n")
 
     def _exists(self) -> bool:
         return self._filepath.exists()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
 from kedro.io import AbstractDataset
 
 from vr_pipeline.rewards.mlflow_model import RewardModel, read_model_files, save_reward_model
+from vr_pipeline.storage import replaced_folder
 
 
 class RewardModelDataset(AbstractDataset[RewardModel, RewardModel]):
@@ -30,14 +30,8 @@ class RewardModelDataset(AbstractDataset[RewardModel, RewardModel]):
         return read_model_files({name: str(self._path / "artifacts" / f"{name}.json") for name in names})
 
     def save(self, data: RewardModel) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self._path.with_name(self._path.name + ".partial")
-        if temporary.exists():
-            shutil.rmtree(temporary)
-        save_reward_model(temporary, data.weights, data.checklist, judge=data.judge_configuration)
-        if self._path.exists():
-            shutil.rmtree(self._path)
-        temporary.rename(self._path)
+        with replaced_folder(self._path) as folder:
+            save_reward_model(folder, data.weights, data.checklist, judge=data.judge_configuration)
 
     def _exists(self) -> bool:
         return (self._path / "MLmodel").exists()

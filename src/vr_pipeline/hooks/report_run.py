@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from kedro.framework.hooks import hook_impl
 
 from vr_pipeline.hooks.summary import REPORT, shown, stored_at
+from vr_pipeline.storage import write_text
 
 if TYPE_CHECKING:
     from kedro.framework.context import KedroContext
@@ -67,7 +68,7 @@ class ReportRunHook:
             return
         from vr_pipeline.evaluation.report.run_lines import RUN_FILE, run_document, with_run
 
-        (page.parent / RUN_FILE).write_text(run_document(self._lines), encoding="utf-8")
+        write_text(page.parent / RUN_FILE, run_document(self._lines))
         if self._mlflow is None:
             return
         from mlflow import MlflowClient

@@ -17,6 +17,7 @@ from kedro.framework.hooks import hook_impl
 
 from vr_pipeline.hooks.records import NodeRecordHook
 from vr_pipeline.hooks.summary import stored_at
+from vr_pipeline.storage import write_text
 
 if TYPE_CHECKING:
     from kedro.framework.context import KedroContext
@@ -87,8 +88,7 @@ class VizStatusHook:
                 )
         path = self._project / EVENTS_FILE
         try:
-            path.parent.mkdir(exist_ok=True)
-            path.write_text(json.dumps([*events, end], indent=1), encoding="utf-8")
+            write_text(path, json.dumps([*events, end], indent=1))
         except OSError as error:
             logger.warning("Kedro-Viz will not show this run: %s", error)
 

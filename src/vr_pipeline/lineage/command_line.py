@@ -9,6 +9,7 @@ import click
 
 from vr_pipeline.plain_errors import plain_errors
 from vr_pipeline.project import project_folder
+from vr_pipeline.storage import write_text
 from vr_pipeline.terminal import echo
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def _write(path: Path, project: Path, text: str, count: int, check: bool) -> boo
         echo(f"{shown} has drifted. Write it anew: kedro lineage sync", fg="red", err=True)
         return True
     else:
-        path.write_text(text, encoding="utf-8", newline="\n")
+        write_text(path, text)
         echo(f"{shown} written ({count} stages).")
     return False
 
@@ -99,8 +100,7 @@ def show(what: str, page: Path | None, env: str) -> None:
         echo(f"{title[0].upper()}{title[1:]}")
         echo("\n".join(tree_lines(ends)))
         if page is not None:
-            page.parent.mkdir(parents=True, exist_ok=True)
-            page.write_text(render_page(f"Where {title} comes from", ends), encoding="utf-8")
+            write_text(page, render_page(f"Where {title} comes from", ends))
             echo(f"Graph: {page}")
 
 

@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError, field_validator
 from vr_pipeline.config import Parameters
 from vr_pipeline.errors import InputError
 from vr_pipeline.explain import setting_trouble
+from vr_pipeline.storage import make_file
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -168,7 +169,9 @@ def make_database(uri: str) -> None:
     from mlflow.store.db import utils
 
     unfinished = file.with_name(f".{file.name}.unfinished")
-    unfinished.unlink(missing_ok=True)
+    for left_by_a_kill in (unfinished, unfinished.with_name(f"{unfinished.name}-journal")):
+        left_by_a_kill.unlink(missing_ok=True)
+    make_file(unfinished)
     engine = utils.create_sqlalchemy_engine(f"{_SQLITE}{unfinished}")
     try:
         utils._initialize_tables(engine)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vr_pipeline.errors import InputError
+from vr_pipeline.storage import write_text
 
 RESERVED = ("base", "local", "checklists")
 _COPIED = (".yml", ".yaml", ".json")
@@ -155,7 +156,7 @@ def write_environment(
     if parameters:
         texts[_free("parameters", taken)] = _with_head("Settings that suit your files.", parameters)
     for name, text in texts.items():
-        (folder / name).write_text(text, encoding="utf-8", newline="\n")
+        write_text(folder / name, text)
     return [*written, *(folder / name for name in texts)]
 
 
@@ -263,8 +264,7 @@ def _copy_base(
         elif path.name.startswith("parameters") or "parameters" in path.relative_to(source).parts:
             text = without_keys(text, blocks)
         target = folder / path.relative_to(source)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(f"# Copied from conf/{base_env}.\n{text}", encoding="utf-8", newline="\n")
+        write_text(target, f"# Copied from conf/{base_env}.\n{text}")
         written.append(target)
     return written
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from vr_pipeline.identifiers import content_hash
 from vr_pipeline.progress import progress_bar
 from vr_pipeline.prompts.language_model import Failure, TextModel
 from vr_pipeline.prompts.language_tasks import Task, user_message
+from vr_pipeline.storage import replaced
 
 
 @dataclass(frozen=True)
@@ -71,10 +71,10 @@ class AnswerStore:
         missing = [text for text in texts if "answer" not in records.get(keys[text], {})]
         if missing:
             model = plan.load()
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._end_last_line()
+            # What is appended to is a whole file of this store's own, not one that DVC has linked into its place.
+            self._replace(list(records.values()))
             with (
-                self.path.open("a", encoding="utf-8") as file,
+                self.path.open("a", encoding="utf-8", newline="\n") as file,
                 progress_bar(
                     description=f"{task.name} prompts",
                     total=len(texts),
@@ -123,19 +123,11 @@ class AnswerStore:
                 records.append(record)
         return records
 
-    def _end_last_line(self) -> None:
-        if self.path.is_file() and (data := self.path.read_bytes()) and not data.endswith(b"\n"):
-            with self.path.open("ab") as file:
-                file.write(b"\n")
-
     @staticmethod
     def _append(file: TextIO, record: dict[str, Any]) -> None:
         file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
     def _replace(self, records: Sequence[dict[str, Any]]) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_name(self.path.name + ".tmp")
-        with temporary.open("w", encoding="utf-8") as file:
+        with replaced(self.path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
             for record in records:
                 self._append(file, record)
-        os.replace(temporary, self.path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import numpy.typing as npt
 from vr_pipeline.identifiers import content_hash
 from vr_pipeline.progress import progress_bar
 from vr_pipeline.prompts.embedders import Embedder
+from vr_pipeline.storage import TEMPORARY_PREFIX, recover_folder, replaced, replaced_folder, write_text
 
 COMPLETE_FILE: Final = "complete.json"
 
@@ -78,8 +78,6 @@ class EmbeddingStore:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        self._fresh = self.folder.with_name(self.folder.name + ".new")
-        self._old = self.folder.with_name(self.folder.name + ".old")
 
     def complete(self, plan: EmbeddingPlan) -> int:
         """Embed what is missing; afterwards the store holds exactly the plan's texts, in the plan's order.
@@ -89,7 +87,7 @@ class EmbeddingStore:
         Returns:
             how many texts had to be embedded.
         """
-        self._recover()
+        recover_folder(self.folder)
         texts = list(dict.fromkeys(plan.texts))
         keys = embedding_keys(texts)
         if self._read_complete() != {"identity": plan.identity, "parts": self._parts_of(len(texts), plan.part_size)}:
@@ -128,19 +126,11 @@ class EmbeddingStore:
         """Whether the last plan was carried out to its end."""
         return (self.folder / COMPLETE_FILE).is_file()
 
-    def _recover(self) -> None:
-        """Finish or undo an exchange of folders that was interrupted."""
-        if self._old.exists() and not self.folder.exists():
-            os.replace(self._old, self.folder)
-        for leftover in (self._fresh, self._old):
-            if leftover.exists():
-                shutil.rmtree(leftover)
-
     def _prepare(self, identity: str) -> None:
         """An empty folder for this model, unless there is one already."""
         marker = self.folder / "model.json"
         if marker.is_file() and json.loads(marker.read_text(encoding="utf-8"))["identity"] == identity:
-            for stray in self.folder.glob("*.tmp"):
+            for stray in self.folder.glob(f"{TEMPORARY_PREFIX}*"):
                 stray.unlink()
             return
         if self.folder.exists():
@@ -149,14 +139,11 @@ class EmbeddingStore:
         self._write_json(marker, {"identity": identity})
 
     def _rewrite(self, plan: EmbeddingPlan, keys: npt.NDArray[np.uint64], vectors: npt.NDArray[np.float32]) -> None:
-        self._fresh.mkdir(parents=True)
-        self._write_json(self._fresh / "model.json", {"identity": plan.identity})
-        for number, start in enumerate(range(0, len(keys), plan.part_size)):
-            part = slice(start, start + plan.part_size)
-            self._write_part(self._fresh, number, keys[part], np.ascontiguousarray(vectors[part]))
-        os.replace(self.folder, self._old)
-        os.replace(self._fresh, self.folder)
-        shutil.rmtree(self._old)
+        with replaced_folder(self.folder) as fresh:
+            self._write_json(fresh / "model.json", {"identity": plan.identity})
+            for number, start in enumerate(range(0, len(keys), plan.part_size)):
+                part = slice(start, start + plan.part_size)
+                self._write_part(fresh, number, keys[part], np.ascontiguousarray(vectors[part]))
 
     def _read_parts(self) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.float32]]:
         from safetensors import SafetensorError
@@ -190,13 +177,9 @@ class EmbeddingStore:
     def _write_part(folder: Path, number: int, keys: npt.NDArray[np.uint64], vectors: npt.NDArray[np.float32]) -> None:
         from safetensors.numpy import save_file
 
-        path = folder / f"part-{number:05d}.safetensors"
-        temporary = path.with_suffix(".tmp")
-        save_file({"keys": keys, "vectors": vectors}, temporary)
-        os.replace(temporary, path)
+        with replaced(folder / f"part-{number:05d}.safetensors") as temporary:
+            save_file({"keys": keys, "vectors": vectors}, temporary)
 
     @staticmethod
     def _write_json(path: Path, content: object) -> None:
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(content), encoding="utf-8")
-        os.replace(temporary, path)
+        write_text(path, json.dumps(content))

@@ -19,6 +19,7 @@ import pandas as pd
 from vr_pipeline.entries import read_entries
 from vr_pipeline.errors import InputError
 from vr_pipeline.identifiers import pair_id, prompt_id, video_id
+from vr_pipeline.storage import write_text
 
 PREFERENCE_COLUMNS = ("pair_id", "prompt", "video_id_a", "video_id_b", "preference", "annotator", "source")
 FILE_COLUMNS = ("video_path_a", "video_path_b", "generator_a", "generator_b")
@@ -608,9 +609,7 @@ def unified_reward_list(pairs: pd.DataFrame, video_index: pd.DataFrame) -> list[
 
 def write_list(entries: list[dict[str, Any]], path: str | Path) -> None:
     """Writes one of the lists above as JSON."""
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps(entries, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    write_text(Path(path), json.dumps(entries, ensure_ascii=False, indent=1) + "\n")
 
 
 def _path_and_prompt(video_index: pd.DataFrame) -> tuple[dict[str, str], dict[str, str]]:

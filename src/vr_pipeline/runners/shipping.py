@@ -57,11 +57,12 @@ class Outcome:
 def pack(task: Task) -> Shipment:
     """The shipment of a task: of the catalog only what its node touches."""
     from kedro.framework.project import LOGGING
-    from kedro.io import DataCatalog
+
+    from vr_pipeline.catalog import ReplacingCatalog
 
     names = {*task.node.inputs, *task.node.outputs}
     catalog: Any = task.catalog
-    part = DataCatalog(datasets={name: catalog.get(name) for name in sorted(names)})
+    part = ReplacingCatalog(datasets={name: catalog.get(name) for name in sorted(names)})
     part.validation_enabled = catalog.validation_enabled
     part._validator_specs = {name: spec for name, spec in catalog.validator_specs.items() if name in names}
     environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}

@@ -28,6 +28,7 @@ from vr_pipeline.judges.config import ChecklistInferenceParameters
 from vr_pipeline.live_curves import checkpoint_row
 from vr_pipeline.memory import free_memory
 from vr_pipeline.rewards.linear import RewardWeights
+from vr_pipeline.storage import write_text
 from vr_pipeline.training.config import DpoTrainingParameters, ValidationParameters
 from vr_pipeline.training.distributed import is_main_process
 from vr_pipeline.work import WorkPlan
@@ -323,11 +324,8 @@ def no_validation() -> pd.DataFrame:
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
     with storage_explained(path, "what was judged before is kept"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-        temporary.replace(path)
+        write_text(path, json.dumps(content, indent=1, sort_keys=True) + "\n")
 
 
 @contextlib.contextmanager

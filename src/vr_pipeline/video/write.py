@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
-import os
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from vr_pipeline.storage import replaced
 
 # Colours are kept as they are; 4:2:0 is what browsers play, and loses colour resolution even at crf 0.
 _PIXEL_FORMATS = {"libx264rgb": "rgb24", "libx264": "yuv420p"}
@@ -65,14 +66,8 @@ def write_video(
     if frames.ndim == 4:
         frames = enlarge_frames(frames, enlarge)
     content = encode_clip(frames, fps=fps, codec=codec, crf=crf, preset=preset)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replaced(Path(path), durable=False) as temporary:
         temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def encode_clip(
