@@ -1,8 +1,61 @@
-"""VisionReward end to end: interpretable checklist rewards and multi-dimensional preference optimisation."""
+"""Train text-to-video models on preferences, with rewards that can be read.
 
+Everything below is loaded when it is first used; importing the package imports no model library.
+
+Prompts      rouge_l_f1, greedy_rouge_filter
+Checklists   Checklist, load_checklist, read_visionreward
+Rewards      RewardWeights, fit_weights, score, dimension_scores
+Agreement    Agreement, pairwise_accuracy, read_preferences
+Pairs        select_pairs
+Objectives   diffusion_dpo_loss, flow_dpo_loss, linear_dpo_loss, mapo_loss, reward_weighted_loss, sdpo_scale,
+             bradley_terry_with_ties_loss
+Video        read_frames, read_clip, write_video
+Models       load_judge, load_generator
+"""
+
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 try:
     __version__ = version("vr_pipeline")
 except PackageNotFoundError:  # used from a folder of sources that was never installed
     __version__ = "0+unknown"
+
+_PUBLIC = {
+    "prompts.rouge": ("rouge_l_f1", "greedy_rouge_filter"),
+    "checklist": ("Checklist", "load_checklist"),
+    "checklist.visionreward": ("read_visionreward",),
+    "rewards.linear": ("RewardWeights", "fit_weights", "score", "dimension_scores"),
+    "rewards.agreement": ("Agreement", "pairwise_accuracy"),
+    "rewards.preference_formats": ("read_preferences",),
+    "rewards.pairs": ("select_pairs",),
+    "training.losses": (
+        "diffusion_dpo_loss",
+        "flow_dpo_loss",
+        "linear_dpo_loss",
+        "mapo_loss",
+        "reward_weighted_loss",
+        "sdpo_scale",
+        "bradley_terry_with_ties_loss",
+    ),
+    "video.read": ("read_frames", "read_clip"),
+    "video.write": ("write_video",),
+    "judges": ("load_judge",),
+    "generators": ("load_generator",),
+}
+_MODULES = {name: module for module, names in _PUBLIC.items() for name in names}
+
+__all__ = sorted(_MODULES)
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from its module (PEP 562)."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """List the public names beside what is loaded."""
+    return sorted({*globals(), *_MODULES})

@@ -176,7 +176,7 @@ def test_nothing_to_pair_gives_an_empty_table_with_all_columns() -> None:
         ({"total": [1.0, np.nan]}, {}, "row 2, field 'total': the reward of video 'b'"),
         ({"dim_x": [np.inf, 1.0]}, {}, "row 1, field 'dim_x'"),
         ({"video_id": ["a", "a"]}, {}, "occurs twice"),
-        ({}, {"strategy": "best"}, "unknown strategy 'best'"),
+        ({}, {"rule": "best"}, "unknown rule 'best'"),
         ({}, {"min_margin": -1.0}, "margin is negative"),
         ({}, {"max_pairs_per_prompt": 0}, "no pair may be kept"),
         ({}, {"group_size": 1}, "fewer than two"),
@@ -188,7 +188,7 @@ def test_bad_input_is_named(change: dict[str, Any], options: dict[str, Any], mes
         **change
     )
     with pytest.raises(InputError, match=message):
-        select_pairs(rewards, **{"strategy": "dpo", **options})
+        select_pairs(rewards, **{"rule": "dpo", **options})
 
 
 def test_report_compares_at_matched_numbers() -> None:

@@ -14,11 +14,14 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from vr_pipeline.training.losses import (
+    bradley_terry_with_ties_loss,
     diffusion_dpo_loss,
     flow_dpo_loss,
+    linear_dpo_loss,
     mapo_loss,
     pair_rarity_weights,
     reward_weighted_loss,
+    sdpo_scale,
     supervised_loss,
 )
 
@@ -227,3 +230,82 @@ def test_errors_that_are_not_one_number_a_sample_are_refused(shape: tuple[int, .
     for call in calls:
         with pytest.raises(ValueError, match=r"\[batch\]"):
             call()
+
+
+@settings(max_examples=40, deadline=None)
+@given(rows(4), st.floats(0.0, 50.0), st.floats(0.0, 0.4))
+def test_linear_dpo_is_its_formula_and_its_gradient_is_the_weight(
+    values: np.ndarray, beta: float, floor: float
+) -> None:
+    winner, loser, winner_reference, loser_reference = tensors(values)
+    loss, statistics = linear_dpo_loss(winner, loser, winner_reference, loser_reference, beta, floor=floor)
+    margin = (values[0] - values[2]) - (values[1] - values[3])
+    weight = np.clip(0.5 + 0.2 * beta * margin, floor, 1 - floor)
+    assert loss.item() == pytest.approx(np.mean(weight * (values[0] - values[1])), rel=1e-12, abs=1e-12)
+    loss.backward()
+    assert winner.grad.numpy() == pytest.approx(weight / len(weight))
+    assert loser.grad.numpy() == pytest.approx(-weight / len(weight))
+    assert winner_reference.grad is None
+    assert statistics["weight"].numpy() == pytest.approx(weight)
+
+
+def test_linear_dpo_rejects_a_floor_out_of_range() -> None:
+    with pytest.raises(ValueError, match="floor"):
+        linear_dpo_loss(*torch.ones(4, 2), beta=1.0, floor=0.5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    arrays(np.float64, (2, 6), elements=st.floats(-2, 2, allow_subnormal=False)),
+    st.floats(0.0, 1.0),
+)
+def test_the_scaled_losers_gradient_does_not_raise_the_winners_error(residuals: np.ndarray, mu: float) -> None:
+    """One step along the gradient of l_w - lambda l_l, in the space of a prediction shared by both.
+
+    With residuals r_w, r_l of the same prediction, the step is -(r_w - lambda r_l), so that the winner's error
+    changes by -r_w (r_w - lambda r_l) to first order; it may not rise, and keeps at least mu of its descent.
+    """
+    winner, loser = residuals
+    error, product = np.mean(winner**2), np.mean(winner * loser)
+    scale = sdpo_scale(torch.tensor([error]), torch.tensor([product]), mu).item()
+    assert 0.0 <= scale <= 1.0
+    change = -(error - scale * product)
+    assert change <= -mu * error + 1e-9 or (scale == 1.0 and product <= 0)
+    if product <= (1 - mu) * error:
+        assert scale == 1.0
+
+
+def test_sdpo_scale_by_hand() -> None:
+    found = sdpo_scale(torch.tensor([1.0, 1.0, 1.0, 0.0]), torch.tensor([0.8, -3.0, 0.0, 0.5]), mu=0.6)
+    assert found.tolist() == pytest.approx([0.5, 1.0, 1.0, 0.0])
+    with pytest.raises(ValueError, match="mu"):
+        sdpo_scale(torch.ones(1), torch.ones(1), mu=1.5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.floats(-30.0, 30.0), st.floats(1.001, 50.0))
+def test_the_three_outcomes_of_a_pair_have_probability_one(difference: float, theta: float) -> None:
+    value = torch.full((3,), difference, dtype=torch.float64)
+    losses = bradley_terry_with_ties_loss(value, torch.tensor([1, 0, -1]), theta)
+    assert torch.exp(-losses).sum().item() == pytest.approx(1.0, abs=1e-9)
+    mirrored = bradley_terry_with_ties_loss(-value, torch.tensor([-1, 0, 1]), theta)
+    assert torch.equal(losses, mirrored)
+
+
+def test_bradley_terry_with_ties_at_its_known_points() -> None:
+    """At d = 0 and theta 5 a tie has 2/3; a tie is likelier than a win below ln((theta^2 - 2) / theta) = 1.526."""
+    zero = torch.zeros(3, dtype=torch.float64)
+    shares = torch.exp(-bradley_terry_with_ties_loss(zero, torch.tensor([1, 0, -1])))
+    assert shares.tolist() == pytest.approx([1 / 6, 2 / 3, 1 / 6])
+    edge = math.log((5**2 - 2) / 5)
+    at_edge = bradley_terry_with_ties_loss(torch.full((2,), edge, dtype=torch.float64), torch.tensor([1, 0]))
+    assert at_edge[0].item() == pytest.approx(at_edge[1].item())
+    theta = torch.tensor(3.0, dtype=torch.float64, requires_grad=True)
+    difference = torch.tensor([0.3, -1.0, 2.0], dtype=torch.float64, requires_grad=True)
+    label = torch.tensor([1, 0, -1])
+    assert torch.autograd.gradcheck(lambda d, t: bradley_terry_with_ties_loss(d, label, t), (difference, theta))
+    for wrong in (torch.tensor([2, 0, 0]), torch.tensor([1, 0])):
+        with pytest.raises(ValueError, match=r"labels|shape"):
+            bradley_terry_with_ties_loss(difference, wrong)
+    with pytest.raises(ValueError, match="theta"):
+        bradley_terry_with_ties_loss(difference, label, 1.0)

@@ -20,11 +20,13 @@ FAMILIES = {
 """Family name to class. A new family is one module with a subclass of Generator and one line here."""
 
 
-def load_generator(parameters: GeneratorParameters, parts: Collection[Part] | None = None) -> Generator:
+def load_generator(
+    parameters: GeneratorParameters | dict[str, object], parts: Collection[Part] | None = None
+) -> Generator:
     """Load the generator that the parameters describe.
 
     Args:
-        parameters: the generator.
+        parameters: the generator, also as a dictionary of its fields.
         parts: what is needed of it; None for all.
 
     Raises:
@@ -36,6 +38,10 @@ def load_generator(parameters: GeneratorParameters, parts: Collection[Part] | No
     from vr_pipeline.errors import InputError
     from vr_pipeline.model_files import check_model_files
 
+    if isinstance(parameters, dict):
+        from vr_pipeline.generators.config import GeneratorParameters
+
+        parameters = GeneratorParameters.model_validate(parameters)
     if parameters.family not in FAMILIES:
         raise InputError(
             f"there is no generator family {parameters.family!r}",

@@ -64,19 +64,19 @@ class PairCounts:
 
 def select_pairs(
     rewards: pd.DataFrame,
-    strategy: Strategy,
+    rule: Strategy,
     *,
     min_margin: float = 0.0,
     max_pairs_per_prompt: int | None = 1,
     group_size: int | None = None,
     dominance_tolerance: float = TOLERANCE,
 ) -> pd.DataFrame:
-    """Pairs of a better and a worse clip of the same prompt.
+    """Select pairs of a better and a worse clip of the same prompt.
 
     Args:
-        rewards: one row a clip: ``video_id``, ``prompt_id``, ``total``, one column ``dim_<name>`` a dimension, and
+        rewards: one row per clip: ``video_id``, ``prompt_id``, ``total``, one column ``dim_<name>`` a dimension, and
             ``sample_index`` if ``group_size`` is given.
-        strategy: ``mpo`` keeps a pair only if the better clip is at least as good in every dimension; ``dpo`` looks at
+        rule: ``mpo`` keeps a pair only if the better clip is at least as good in every dimension; ``dpo`` looks at
             the total alone.
         min_margin: smallest difference of total rewards, in units of the reward (the paper: 0.8 for dpo and 0.6 for
             mpo on CogVideoX-5B).
@@ -98,7 +98,7 @@ def select_pairs(
     """
     pairs, _ = select_and_count_pairs(
         rewards,
-        strategy,
+        rule,
         min_margin=min_margin,
         max_pairs_per_prompt=max_pairs_per_prompt,
         group_size=group_size,
@@ -278,7 +278,7 @@ def _rank_within(group: IntArray) -> IntArray:
 
 def _check_options(strategy: str, min_margin: float, max_pairs_per_prompt: int | None, group_size: int | None) -> None:
     if strategy not in ("mpo", "dpo"):
-        raise InputError(f"unknown strategy '{strategy}'", remedy="Use mpo or dpo", field="strategy")
+        raise InputError(f"unknown rule '{strategy}'", remedy="Use mpo or dpo", field="strategy")
     if not min_margin >= 0:
         raise InputError("the margin is negative", remedy="Give a margin of 0 or more", field="min_margin")
     if max_pairs_per_prompt is not None and max_pairs_per_prompt < 1:

@@ -115,6 +115,97 @@ def flow_dpo_loss(
     )
 
 
+def linear_dpo_loss(
+    winner_error: Tensor,
+    loser_error: Tensor,
+    winner_reference_error: Tensor,
+    loser_reference_error: Tensor,
+    beta: float,
+    *,
+    floor: float = 0.0,
+) -> tuple[Tensor, Statistics]:
+    """Compute Linear-DPO, in which the gradient's weight falls linearly with the margin instead of as a sigmoid.
+
+    L = E[w (l_w - l_l)], w = clip(1/2 + 0.2 beta D, floor, 1 - floor) without gradient,
+    D = (l_w - l_w_ref) - (l_l - l_l_ref). Source: Li et al. 2026, Linear-DPO (arXiv 2605.21123).
+
+    Args:
+        winner_error, loser_error, winner_reference_error, loser_reference_error: as in :func:`diffusion_dpo_loss`.
+        beta: strength of the pull towards the reference.
+        floor: smallest weight, 0 to below 0.5; above 0, pairs that are learned keep a part of their gradient.
+
+    Returns:
+        the scalar loss, and the statistics of :func:`diffusion_dpo_loss` with ``weight`` in place of ``saturation``.
+
+    Raises:
+        ValueError: if an argument is not of shape [batch], or the floor is out of range.
+    """
+    if not 0.0 <= floor < 0.5:
+        raise ValueError(f"floor must be at least 0 and below 0.5, got {floor}")
+    _, statistics = diffusion_dpo_loss(winner_error, loser_error, winner_reference_error, loser_reference_error, beta)
+    del statistics["saturation"]
+    weight = (0.5 + 0.2 * beta * (statistics["winner_change"] - statistics["loser_change"])).clamp(floor, 1.0 - floor)
+    return (weight * (winner_error - loser_error)).mean(), statistics | {"weight": weight}
+
+
+def sdpo_scale(winner_error: Tensor, inner_product: Tensor, mu: float = 0.6) -> Tensor:
+    """Scale of the loser's gradient at which a step does not raise the winner's error to first order (safeguarded DPO).
+
+    lambda = clip((1 - mu) l_w / c, 0, 1) where c > 0, else 1. The loser's error is then used as
+    sg(l_l) + lambda (l_l - sg(l_l)). Source: arXiv 2511.03317; mu is 0.6 there.
+
+    Args:
+        winner_error: squared error averaged over the elements of a sample, [batch].
+        inner_product: c, the mean over the elements of a sample of the winner's residual times the loser's, [batch].
+        mu: share of the winner's descent that is kept, 0 to 1.
+
+    Returns:
+        lambda per pair, in [0, 1], shape [batch], without gradient.
+    """
+    import torch
+
+    _check_shapes(winner_error=winner_error, inner_product=inner_product)
+    if not 0.0 <= mu <= 1.0:
+        raise ValueError(f"mu must be between 0 and 1, got {mu}")
+    error, product = winner_error.detach(), inner_product.detach()
+    opposed = product > 0
+    ratio = (1.0 - mu) * error / torch.where(opposed, product, torch.ones_like(product))
+    return torch.where(opposed, ratio.clamp(0.0, 1.0), torch.ones_like(product))
+
+
+def bradley_terry_with_ties_loss(difference: Tensor, label: Tensor, theta: float | Tensor = 5.0) -> Tensor:
+    """Negative log-likelihood of preference labels with ties, per pair (Rao and Kupper 1967).
+
+    P(first) = s(d - ln theta), P(second) = s(-d - ln theta), P(tie) = (theta^2 - 1) s(d - ln theta) s(-d - ln theta),
+    s the sigmoid. Source: Liu et al. 2025, Improving Video Generation with Human Feedback, where theta is 5.
+
+    Args:
+        difference: d, reward of the first minus reward of the second, [pairs] or any shape.
+        label: 1 (first preferred), 0 (tie) or -1 (second preferred), of the same shape.
+        theta: width of ties, above 1; a number or a tensor that is trained.
+
+    Returns:
+        the loss of each pair, of the shape of ``difference``.
+
+    Raises:
+        ValueError: shapes that differ, another label, or theta of 1 or less.
+    """
+    import torch
+    from torch.nn.functional import logsigmoid
+
+    if difference.shape != label.shape:
+        raise ValueError(f"difference has shape {tuple(difference.shape)}, label {tuple(label.shape)}")
+    if not bool(torch.isin(label, torch.tensor([-1, 0, 1], dtype=label.dtype, device=label.device)).all()):
+        raise ValueError("labels must be 1 (first), 0 (tie) or -1 (second)")
+    width = torch.as_tensor(theta, dtype=difference.dtype, device=difference.device)
+    if not bool((width > 1.0).all()):
+        raise ValueError("theta must be above 1: at 1 a tie has probability 0")
+    first = logsigmoid(difference - width.log())
+    second = logsigmoid(-difference - width.log())
+    tie = first + second + torch.log(width**2 - 1.0)
+    return -torch.where(label == 0, tie, torch.where(label > 0, first, second))
+
+
 def reward_weighted_loss(error: Tensor, reward: Tensor) -> tuple[Tensor, Statistics]:
     """Reward-weighted regression: L = E[exp(r) l], without the (1 - t)^2 factor of the derivation.
 
