@@ -7,6 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from vr_pipeline.evaluation.report.clips import resize
+from vr_pipeline.video.packets import open_video
 from vr_pipeline.video.read import probe, read_clip
 from vr_pipeline.video.write import encode_clip
 
@@ -63,12 +64,9 @@ def _played_as_it_is(path: Path) -> str | None:
     import av
 
     try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                return None
-            stream = container.streams.video[0]
+        with open_video(path) as (_, stream):
             # Matroska and webm share a reader, as do QuickTime and mp4: the suffix decides between them.
             kind = path.suffix.lower().removeprefix(".").replace("m4v", "mp4")
-            return _PLAYED.get((kind, stream.codec_context.name, stream.codec_context.pix_fmt))
-    except av.error.FFmpegError:  # decord reads it, so it is shown all the same
+            return _PLAYED.get((kind, stream.codec_context.name, stream.codec_context.pix_fmt or ""))
+    except av.error.FFmpegError:  # an animated picture
         return None

@@ -80,7 +80,7 @@ class VideoFormat(ItemFormat):
     def read(self, path: Path) -> np.ndarray:
         from vr_pipeline.video.read import read_frames
 
-        return read_frames(path)[:, :: self.enlarge, :: self.enlarge]
+        return read_frames(path, own=True)[:, :: self.enlarge, :: self.enlarge]
 
 
 class SafetensorsFormat(ItemFormat):

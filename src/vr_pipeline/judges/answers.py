@@ -134,7 +134,10 @@ def answer_clips(
     def read(clip: Mapping[str, Any]) -> _Shown | VideoReadError:
         try:
             path = clip_path(videos, clip["video_id"], clip["path"])
-            frames, indices, information = read_clip(path, num_frames=judge.num_frames, fps=judge.frames_per_second)
+            own = not isinstance(videos, Mapping)
+            frames, indices, information = read_clip(
+                path, num_frames=judge.num_frames, fps=judge.frames_per_second, own=own
+            )
         except VideoReadError as error:
             return error
         # The rate of the frames that were taken, not the clip's own.

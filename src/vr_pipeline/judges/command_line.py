@@ -195,7 +195,8 @@ def _leave(failed: dict[str, str]) -> None:
 
 def _find(files: Sequence[str]) -> tuple[list[Path], dict[str, str]]:
     """The files that are meant, and what is wrong with names that mean none; stops where nothing is left to judge."""
-    from vr_pipeline.video.read import VideoReadError, find_media
+    from vr_pipeline.video.find import find_media
+    from vr_pipeline.video.read import VideoReadError
 
     found: dict[Path, None] = {}
     failed = {}

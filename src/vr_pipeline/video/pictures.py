@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
+
+from vr_pipeline.video.clip import Frames
+from vr_pipeline.video.limits import check_pixels
+from vr_pipeline.video.sampling import plausible_rate
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-Frames = NDArray[np.uint8]
 
 # First bytes of the image formats that are read; the content counts, not the file's extension.
 _SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"II*\x00", b"MM\x00*", b"\x00\x00\x00\x0cjP  ")
@@ -48,47 +49,67 @@ class Picture:
     Attributes:
         times: when each frame is shown, in seconds after the first.
         fps: frames a second on average; 0 where nothing moves.
+        first: place in the file of the first of them.
     """
 
     image: Image
     times: Sequence[float]
     fps: float
+    first: int = 0
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width as stored."""
+        return self.image.height, self.image.width
 
     def frames(self, indices: Sequence[int]) -> Frames:
         """Chosen frames, uint8 [frames, height, width, 3]. Raises :func:`picture_errors`."""
         taken = []
         for index in indices:
             if len(self.times) > 1:
-                self.image.seek(index)
+                self.image.seek(self.first + index)
             taken.append(_as_shown(self.image))
         return np.stack(taken)
 
 
 @contextmanager
 def open_picture(path: Path) -> Iterator[Picture]:
-    """Opens an image. Raises :func:`picture_errors`."""
+    """Open an image.
+
+    Raises:
+        VideoReadError: it has too many pixels.
+        OSError, ValueError, SyntaxError: see :func:`picture_errors`.
+    """
     from PIL import Image
 
     with warnings.catch_warnings():
-        # Large photographs are welcome. What is far larger may have been made to fill the memory.
+        # Large photographs are welcome; what is too large is said below, before anything is decoded.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         try:
             opened = Image.open(path)
-        except Image.DecompressionBombError:
-            limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6
-            raise ValueError(f"it has more than {limit:.0f} million pixels") from None
+        except Image.DecompressionBombError as error:
+            raise ValueError(str(error)) from None
         with opened as image:
+            check_pixels(path, image.height, image.width, 1)
             count = getattr(image, "n_frames", 1) if image.format in _ANIMATED else 1
-            if count == 1:
-                yield Picture(image, (0.0,), 0.0)
+            # A PNG may begin with a picture for viewers that know no animation.
+            first = 1 if count > 1 and getattr(image, "default_image", False) else 0
+            if count - first == 1:
+                image.seek(first)
+                yield Picture(image, (0.0,), 0.0, first)
                 return
             seconds = []
-            for index in range(count):
+            for index in range(first, count):
                 image.seek(index)
                 image.load()  # Only then is it known how long a frame stays.
-                seconds.append(image.info.get("duration", 0) / 1000)
-            ends = np.cumsum(seconds)
-            yield Picture(image, (0.0, *ends[:-1].tolist()), float(count / ends[-1]) if ends[-1] > 0 else 0.0)
+                seconds.append(_duration(image.info.get("duration", 0)))
+            times = [0.0, *np.cumsum(seconds).tolist()]
+            yield Picture(image, times[:-1], plausible_rate(0.0, times), first)
+
+
+def _duration(milliseconds: float) -> float:
+    """How long viewers show a frame, in seconds: what is shorter than a hundredth they show for a tenth."""
+    return milliseconds / 1000 if milliseconds >= 10 and np.isfinite(milliseconds) else 0.1
 
 
 def _as_shown(image: Image) -> Frames:
@@ -96,10 +117,13 @@ def _as_shown(image: Image) -> Frames:
     from PIL import ImageOps
 
     upright = ImageOps.exif_transpose(image)
+    if upright.mode == "F" and not np.isfinite(np.asarray(upright)).all():
+        raise ValueError("it has values that are no numbers")
     if upright.mode.startswith("I;16"):
         # Conversion to RGB would cut off at 255.
         upright = Images.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
     if upright.has_transparency_data:
         shown = upright.convert("RGBA")
-        upright = Images.alpha_composite(Images.new("RGBA", shown.size, "white"), shown)
+        upright = Images.new("RGB", shown.size, "white")
+        upright.paste(shown, mask=shown)
     return np.asarray(upright.convert("RGB"), dtype=np.uint8)

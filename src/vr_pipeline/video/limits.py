@@ -1,0 +1,67 @@
+"""How clips are read: what ``conf/<env>/reading.yml`` says, for every process of a run."""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from vr_pipeline.config import Parameters
+from vr_pipeline.video.clip import VideoReadError
+
+VARIABLE = "VR_PIPELINE_READING"
+"""Environment variable with the settings as JSON, set from the configuration; handed on to processes that run nodes."""
+
+
+class ReadingParameters(Parameters):
+    """Who decodes videos, and how many pixels one may have."""
+
+    own_clips: Literal["decord", "pyav"] = Field(
+        "decord", description="Decoder of clips that the project has made itself, where its answer is proven."
+    )
+    other_clips: Literal["decord", "pyav"] = Field(
+        "pyav", description="Decoder of all other files: 'pyav', or 'decord' where its answer is proven."
+    )
+    max_frame_pixels: int = Field(
+        100_000_000,
+        ge=1,
+        description="Pixels of an image or a frame; what has more is rejected before it is decoded.",
+    )
+    max_clip_pixels: int = Field(
+        2_000_000_000, ge=1, description="Pixels of all frames taken of a clip; 3 bytes each have to fit the memory."
+    )
+
+
+def reading() -> ReadingParameters:
+    """The settings of this process; the defaults outside a run and outside a command."""
+    return _parsed(os.environ.get(VARIABLE, "{}"))
+
+
+@lru_cache(maxsize=4)
+def _parsed(text: str) -> ReadingParameters:
+    return ReadingParameters.model_validate_json(text)
+
+
+def check_pixels(path: Path, height: int, width: int, frames: int) -> None:
+    """Reject what would fill the memory, before it is decoded.
+
+    Raises:
+        VideoReadError: a frame, or all frames that are wanted, have more pixels than the limit.
+    """
+    limits = reading()
+    remedy = "Make it smaller, or raise '{}' in conf/base/reading.yml"
+    if height * width > limits.max_frame_pixels:
+        raise VideoReadError(
+            f"it has {height} x {width} pixels, more than {limits.max_frame_pixels / 1e6:g} million",
+            remedy=remedy.format("max_frame_pixels"),
+            file=path,
+        )
+    if height * width * frames > limits.max_clip_pixels:
+        raise VideoReadError(
+            f"{frames} frames of {height} x {width} are more than {limits.max_clip_pixels / 1e6:g} million pixels",
+            remedy=remedy.format("max_clip_pixels"),
+            file=path,
+        )
