@@ -1,8 +1,8 @@
 """What a checklist is: questions in sub-dimensions in dimensions, gates between questions, maps from grades to answers.
 
-A checklist judges one clip (or image) with binary questions (VisionReward, section 2: dimensions, sub-dimensions,
-binary questions). Everything here is immutable and has a content hash, so that answers and weights can name the
-checklist they belong to.
+A checklist judges one clip (or image) with binary questions (VisionReward, section 3.1 and Figure 2: dimensions,
+sub-dimensions, binary questions). Everything here is immutable and has a content hash, so that answers and weights can
+name the checklist they belong to.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from kedro.io import CatalogProtocol
     from kedro.pipeline import Pipeline
 
-METRICS, REPORT = "evaluation_metrics", "evaluation_report"
+METRICS, REPORT, WEIGHTS = "evaluation_metrics", "evaluation_report", "reward_weights"
 
 
 class RunSummaryHook:
@@ -45,6 +45,9 @@ class RunSummaryHook:
         outputs = pipeline.all_outputs()
         if METRICS in outputs:
             lines += ["", *figure_lines(catalog.load(METRICS))]
+        if WEIGHTS in outputs:
+            warnings = catalog.load(WEIGHTS).get("statistics", {}).get("warnings", [])
+            lines += ["", "Weights:", *(f"  {warning}" for warning in warnings)] if warnings else []
         if REPORT in outputs:
             report = stored_at(catalog, REPORT)
             if report is not None:

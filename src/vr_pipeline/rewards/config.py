@@ -32,9 +32,13 @@ class WeightRegressionParameters(Parameters):
     held_out_share: float = Field(
         0.25, gt=0, lt=1, description="share of the prompts whose pairs test the weights and never enter the fit"
     )
-    bootstrap_samples: int = Field(500, ge=0, description="replicates of every bootstrap, number; prompts are drawn")
+    bootstrap_samples: int = Field(
+        500, ge=0, description="replicates of every bootstrap, number; prompts are drawn; 0: no intervals"
+    )
     bootstrap: Literal["score", "refit"] = Field(
-        "score", description="replicates of the weights: on the quadratic expansion (fast), or fitted anew (exact)"
+        "score",
+        description="intervals of the weights: from a Newton step without each prompt (score), or from replicates "
+        "fitted anew (refit)",
     )
     seed: int = Field(0, ge=0, description="seed of split, folds and bootstrap")
 

@@ -1,7 +1,8 @@
 """The linear reward: weights over checklist answers, fitted on human preferences, and what they say about a clip.
 
-Source: VisionReward (arXiv 2412.21059), section 3.2: R = sum_i w_i x_i with x_i the answer to question i, and w from a
-logistic regression without intercept of the preference on the difference of two clips' answers.
+Source: VisionReward (arXiv 2412.21059), section 3.2: R = sum_i w_i x_i with x_i the answer to question i (equations 3
+and 4), and w from a logistic regression without intercept of the preference on the difference of two clips' answers
+(equation 5); the reward of a dimension is the sum over its questions (equation 6).
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ class RewardWeights:
     Attributes:
         question_ids: the questions, in the order of the columns of an answer array.
         weights: one weight a question; 0 where ``removed``.
-        ci_low, ci_high: 95 % bootstrap interval of each weight, NaN where none was computed.
+        ci_low, ci_high: 95 % interval of each weight for new prompts, NaN where there is none; why is in
+            ``statistics["no_interval"]``.
         removed: questions that take no part (negative weight, or never different within a pair).
         encoding: ``zero_one`` (yes 1, no 0, the paper) or ``plus_minus`` (yes 1, no -1, the public code).
             A question that its gate switched off counts 0 in either.
@@ -256,8 +258,9 @@ def fit_weights(
     """Fit the weights of the questions on pairs of clips that people compared.
 
     Minimises mean log(1 + exp(-w . z)) + penalty / 2 |w|^2 with z the answers of the preferred clip minus those of the
-    other. While a weight is negative, the question with the most negative one is removed and the rest fitted again
-    (VisionReward, section 3.2). The result does not depend on the order of the pairs nor on which clip is A.
+    other (VisionReward, equation 5). While a weight is negative, the question with the most negative one is removed
+    and the rest fitted again (not in the paper's text: its authors describe it in their repository, issue 14). The
+    result does not depend on the order of the pairs nor on which clip is A.
 
     Args:
         answers_a, answers_b: answers on the first and second clip, arrays [pairs, questions]; NaN marks a question
@@ -273,9 +276,9 @@ def fit_weights(
         answers: recorded in the result; the arrays must already be of that kind.
         penalty: strength of the L2 penalty per pair; None chooses it from ``penalties`` by cross-validation.
         folds: number of folds of the cross-validation.
-        bootstrap_samples: replicates for the 95 % intervals; 0 computes none.
-        bootstrap: ``refit`` repeats the fit, removals included, on every replicate; ``score`` does the same on the
-            quadratic expansion of the likelihood at the solution (one Newton step, no pass over the pairs).
+        bootstrap_samples: replicates for the 95 % intervals (``refit`` alone draws them); 0 computes none.
+        bootstrap: ``refit`` repeats the fit of the kept questions on every replicate; ``score`` takes one Newton step
+            without each prompt; see :func:`vr_pipeline.rewards.regression.weight_intervals`.
         seed: of folds and bootstrap.
         checklist_hash: recorded in the result.
 
@@ -285,7 +288,14 @@ def fit_weights(
     """
     from threadpoolctl import threadpool_limits
 
-    from vr_pipeline.rewards.regression import PairData, choose_penalty, fit_nonnegative, weight_intervals
+    from vr_pipeline.rewards.regression import (
+        PairData,
+        check_determined,
+        choose_penalty,
+        edge_of_grid,
+        fit_nonnegative,
+        weight_intervals,
+    )
 
     encoded_a, encoded_b = encode(answers_a, encoding), encode(answers_b, encoding)
     if encoded_a.ndim != 2 or encoded_a.shape != encoded_b.shape:
@@ -321,15 +331,17 @@ def fit_weights(
     # One thread: the matrices are narrow, so that threads mostly wait for each other (badly so on a busy machine), and
     # sums do not depend on the number of cores.
     with threadpool_limits(limits=1):
-        start = None
+        start, given = None, penalty is not None
         if penalty is None:
             penalty, path, start = choose_penalty(data, active, penalties, folds=folds, seed=seed)
         weights, negative = fit_nonnegative(data, active, penalty, nonnegative=nonnegative, start=start)
-        ci_low, ci_high = weight_intervals(
+        remaining = np.setdiff1d(active, [i for i, _ in negative]).astype(np.int64)
+        if penalty == 0.0:
+            check_determined(data, remaining, weights, names)
+        intervals = weight_intervals(
             data,
-            active,
+            remaining,
             weights,
-            penalty,
             nonnegative=nonnegative,
             samples=bootstrap_samples,
             method=bootstrap,
@@ -353,18 +365,19 @@ def fit_weights(
         warnings.append(f"{one_sided.size} questions never contradict a preference: the penalty bounds their weights")
     if removed.all():
         warnings.append("every question was removed: no answer speaks for the preferred clips")
-    if penalty == 0.0 and separated:
-        raise InputError(
-            "the answers separate the preferred clips perfectly, so that no finite weights fit best",
-            remedy="Give a penalty above 0, or let cross-validation choose it",
-            field="penalty",
-        )
+    if not given:
+        warnings += edge_of_grid(penalty, path)
+    no_interval = {names[i]: reason for i, reason in sorted(intervals.reasons.items())}
+    for reason in dict.fromkeys(no_interval.values()):
+        concerned = [name for name, its in no_interval.items() if its == reason]
+        shown = ", ".join(concerned[:5]) + (", ..." if len(concerned) > 5 else "")
+        warnings.append(f"no interval for the weights of {len(concerned)} questions ({shown}): {reason}")
     log_loss = float(np.average(np.logaddexp(0.0, -projection), weights=data.weight))
     return RewardWeights(
         question_ids=names,
         weights=weights,
-        ci_low=ci_low,
-        ci_high=ci_high,
+        ci_low=intervals.low,
+        ci_high=intervals.high,
         removed=removed,
         encoding=encoding,
         answers=answers,
@@ -382,6 +395,7 @@ def fit_weights(
             "separated": separated,
             "one_sided": [names[i] for i in one_sided],
             "constant": [names[i] for i in constant],
+            "no_interval": no_interval,
             "bootstrap": {"samples": int(bootstrap_samples), "method": bootstrap},
             "seed": int(seed),
             "warnings": warnings,

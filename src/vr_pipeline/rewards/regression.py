@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from vr_pipeline.errors import InputError
+from vr_pipeline.rewards.separation import likelihood_optimum, newton
+from vr_pipeline.rewards.statistics import MINIMUM_PROMPTS
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 _ROUGH = 1e-5
 """Largest gradient of the mean loss at which cross-validation stops: its losses are compared in the fourth digit."""
+
+_LEVERAGE = 0.02
+"""Share of the curvature from which on a prompt's own part is left out exactly."""
+
+_TRIES = 40
+"""Replicates that are fitted to see whether the pairs of drawn prompts are separated."""
+
+SEPARATED = "no pair contradicts it, alone or with others, so that the penalty alone bounds the weight"
+COLLINEAR = (
+    "its answers repeat those of other questions in these pairs, so that the penalty alone shares the weight out"
+)
+FRAGILE = "without a few of the prompts no pair would contradict it, so that its upper end is not known"
+PENALISED = "the penalty has drawn the weight out of the interval that the pairs give"
 
 
 @dataclass(frozen=True)
@@ -117,6 +132,7 @@ class _Solver:
         self.features = difference * sign[:, None]
         self.label = sign > 0
         self.weight = weight
+        self._last: tuple[IntArray, FloatArray] = (np.empty(0, dtype=np.int64), np.empty((0, 0)))
 
     def fit(
         self,
@@ -131,6 +147,8 @@ class _Solver:
         from sklearn.linear_model import LogisticRegression
 
         row_weight = self.weight if weight is None else weight
+        if penalty > 0 and len(columns) > len(self.features):
+            return self._fit_rows(columns, penalty, start, row_weight / row_weight.sum(), tolerance)
         model = LogisticRegression(
             C=1.0 / (penalty * row_weight.sum()) if penalty > 0 else np.inf,
             fit_intercept=False,
@@ -144,6 +162,52 @@ class _Solver:
         features = self.features if len(columns) == self.features.shape[1] else self.features[:, columns]
         model.fit(features, self.label, sample_weight=row_weight)
         return np.asarray(model.coef_[0], dtype=np.float64)
+
+    def _fit_rows(
+        self, columns: IntArray, penalty: float, start: FloatArray, weight: FloatArray, tolerance: float
+    ) -> FloatArray:
+        """The same with more columns than rows: Newton's method on one number a row.
+
+        At the optimum the weights are a sum of the rows (w = Z' a with a = weight * P(wrong) / penalty), so that the
+        step takes a system as large as the rows are many: (W Z Z' + penalty) a = W m + weight * P(wrong), with m the
+        margins and W the curvature of each row.
+        """
+        import scipy.linalg
+
+        signed = self.features * np.where(self.label, 1.0, -1.0)[:, None]
+        products = self._products(signed, columns)
+        margin = signed[:, columns] @ start
+        value, rows = np.inf, np.zeros(len(margin))
+        for _ in range(200):
+            wrong = 1.0 / (1.0 + np.exp(np.minimum(margin, 700.0)))
+            root = np.sqrt(weight * wrong * (1.0 - wrong))
+            system = root[:, None] * products * root + penalty * np.eye(len(root))
+            target = root * margin + np.sqrt(weight * wrong / np.maximum(1.0 - wrong, 1e-300))
+            newton_rows = root * scipy.linalg.solve(system, target, assume_a="pos")
+            step, size = newton_rows - rows, 1.0
+            while True:  # halved until the objective falls
+                rows_ahead = rows + size * step
+                margin = products @ rows_ahead
+                ahead = float(weight @ np.logaddexp(0.0, -margin) + penalty / 2 * rows_ahead @ margin)
+                if ahead <= value or size < 1e-4:
+                    break
+                size /= 2
+            rows, value = rows_ahead, ahead
+            left = rows - weight / (1.0 + np.exp(np.minimum(margin, 700.0))) / penalty
+            if penalty * float(np.abs(signed.T @ left)[columns].max()) <= tolerance:
+                break
+        return np.asarray((signed.T @ rows)[columns])
+
+    def _products(self, signed: FloatArray, columns: IntArray) -> FloatArray:
+        """Z Z' of these columns; from the last ones' where few have gone since."""
+        known, products = self._last
+        gone = np.setdiff1d(known, columns)
+        if len(gone) > 8 or len(known) - len(gone) != len(columns):
+            products = signed[:, columns] @ signed[:, columns].T
+        elif len(gone):
+            products = products - signed[:, gone] @ signed[:, gone].T
+        self._last = (columns, products)
+        return products
 
 
 def fit_nonnegative(
@@ -234,112 +298,165 @@ def choose_penalty(
     return grid[best], path, start
 
 
+def edge_of_grid(penalty: float, path: Sequence[Mapping[str, float]]) -> list[str]:
+    """What there is to say of a penalty that cross-validation chose, or could not choose."""
+    if not path:
+        return ["the penalty could not be chosen by cross-validation, which takes two prompts and two penalties"]
+    grid = [record["penalty"] for record in path]
+    ends = {min(grid): ("weakest", "weaker"), max(grid): ("strongest", "stronger")}
+    if penalty not in ends:
+        return []
+    which, further = ends[penalty]
+    return [
+        f"the chosen penalty {penalty:g} is the {which} of its grid, so that a {further} one may predict better: "
+        "extend penalties"
+    ]
+
+
+def check_determined(data: PairData, kept: IntArray, weights: FloatArray, names: Sequence[str]) -> None:
+    """Refuse weights without a penalty that the pairs do not determine.
+
+    Raises:
+        InputError: a question that no pair contradicts, alone or with others, or that repeats others.
+    """
+    if not kept.size:
+        return
+    found = likelihood_optimum(data.difference[:, kept], data.weight, weights[kept])
+    if found.determined.all():
+        return
+    place = int(np.flatnonzero(~found.determined)[0])
+    raise InputError(
+        f"the answers to '{names[kept[place]]}' repeat those to other questions, so that many weights fit equally well"
+        if found.collinear[place]
+        else f"the answers separate the preferred clips perfectly or in part (see question '{names[kept[place]]}'), so "
+        "that no finite weights fit best",
+        remedy="Give a penalty above 0, or let cross-validation choose it",
+        field="penalty",
+    )
+
+
+@dataclass(frozen=True)
+class WeightIntervals:
+    """Ends of the intervals, [questions], NaN where there is none, and why by column; removed columns have neither."""
+
+    low: FloatArray
+    high: FloatArray
+    reasons: dict[int, str]
+
+
 def weight_intervals(
     data: PairData,
-    active: IntArray,
+    kept: IntArray,
     weights: FloatArray,
-    penalty: float,
     *,
     nonnegative: bool,
     samples: int,
     method: str,
     seed: int,
     level: float = 0.95,
-) -> tuple[FloatArray, FloatArray]:
-    """Percentile intervals of the weights from a bootstrap that draws prompts with replacement.
+) -> WeightIntervals:
+    """Intervals of the weights of the kept questions, for new prompts, where the pairs alone determine them.
 
-    Removal is part of the procedure whose uncertainty is asked for, so every replicate removes anew: the interval of a
-    removed question shows how often it would have stayed. ``refit`` solves every replicate exactly. ``score`` solves
-    it on the quadratic expansion of the penalised likelihood at ``weights``: the prompts' scores are drawn and the
-    curvature is kept (Kline and Santos 2012, "A score based approach to wild bootstrap inference").
+    A penalty draws the weights towards 0, and an interval around a drawn weight does not cover. So the interval is
+    about the optimum without a penalty, with Student's t over prompts and the standard error
 
-    Returns:
-        Lower and upper ends, [questions]; NaN outside the active columns, or for all with fewer than two prompts.
+    * ``score``: sqrt((G - 1) / G sum_g d_g^2), with d_g the Newton step that the optimum takes when prompt g is left
+      out (the cluster-robust covariance of the jackknife, CR3; MacKinnon, Nielsen and Webb 2023),
+    * ``refit``: the standard deviation over ``samples`` fits to prompts drawn with replacement, times
+      sqrt(G / (G - 1)).
+
+    There is none, and a reason, for a question whose weight the pairs do not determine, with fewer than
+    :data:`~vr_pipeline.rewards.statistics.MINIMUM_PROMPTS` prompts, where one prompt or the luck of the draw decides
+    whether the pairs are separated, and where the penalty has moved the weight out of its own interval.
     """
-    low, high = np.full(len(weights), np.nan), np.full(len(weights), np.nan)
-    if samples < 1 or data.n_groups < 2:
-        return low, high
-    if method == "refit":
-        draws = _refit_draws(data, active, weights, penalty, nonnegative, samples, seed)
-    elif method == "score":
-        draws = _score_draws(data, active, weights, penalty, nonnegative, samples, seed)
-    else:
+    from scipy.stats import t
+
+    if method not in ("score", "refit"):
         raise InputError(f"unknown bootstrap '{method}'", remedy="Use score or refit", field="bootstrap")
-    low[active], high[active] = np.quantile(draws[:, active], [(1 - level) / 2, (1 + level) / 2], axis=0)
-    return low, high
+    low, high = np.full(len(weights), np.nan), np.full(len(weights), np.nan)
+    if samples < 1 or not kept.size:
+        return WeightIntervals(low, high, {})
+
+    def none(reason: str) -> WeightIntervals:
+        return WeightIntervals(low, high, {int(column): reason for column in kept} | reasons)
+
+    reasons: dict[int, str] = {}
+    found = likelihood_optimum(data.difference[:, kept], data.weight, weights[kept])
+    for place in np.flatnonzero(~found.determined):
+        reasons[int(kept[place])] = COLLINEAR if found.collinear[place] else SEPARATED
+    if not found.determined.any():
+        return none(SEPARATED)
+    features = data.difference[found.rows][:, kept] @ found.basis
+    speaking = (np.abs(features) > 1e-9).any(axis=1)
+    features, weight = features[speaking], data.weight[found.rows][speaking]
+    group = np.unique(data.group[found.rows][speaking], return_inverse=True)[1]
+    n_groups = int(group[-1]) + 1
+    if n_groups < MINIMUM_PROMPTS:
+        return none(f"only {n_groups} prompts, an interval takes {MINIMUM_PROMPTS}")
+    optimum = found.basis.T @ found.weights
+    steps = _steps_without_a_prompt(features, weight / data.weight.sum(), group, optimum, found.curvature)
+    if steps is None:
+        return none(FRAGILE)
+    if method == "score":
+        # Pairs are separated by steps that move margins by 1 or more; with many prompts none comes near that.
+        furthest = float(np.sqrt((features @ (steps.T @ steps) * features).sum(axis=1).max()))
+        if furthest > 0.2 and _refit_draws(features, weight, group, optimum, _TRIES, seed) is None:
+            return none(FRAGILE)
+        error = np.sqrt((n_groups - 1) / n_groups * ((steps @ found.basis.T) ** 2).sum(axis=0))
+    else:
+        draws = _refit_draws(features, weight, group, optimum, samples, seed)
+        if draws is None:
+            return none(FRAGILE)
+        error = np.sqrt(n_groups / (n_groups - 1)) * (draws @ found.basis.T).std(axis=0, ddof=1)
+    half = float(t.ppf((1 + level) / 2, n_groups - 1)) * error
+    for place in np.flatnonzero(found.determined):
+        ends = found.weights[place] - half[place], found.weights[place] + half[place]
+        if not ends[0] <= weights[kept[place]] <= ends[1]:
+            reasons[int(kept[place])] = PENALISED
+            continue
+        low[kept[place]], high[kept[place]] = max(ends[0], 0.0) if nonnegative else ends[0], ends[1]
+    return WeightIntervals(low, high, reasons)
 
 
-def _multiplicities(n_groups: int, generator: np.random.Generator) -> FloatArray:
-    """How often each prompt was drawn in one replicate."""
-    return np.bincount(generator.integers(n_groups, size=n_groups), minlength=n_groups).astype(np.float64)
+def _steps_without_a_prompt(
+    features: FloatArray, weight: FloatArray, group: IntArray, optimum: FloatArray, curvature: FloatArray
+) -> FloatArray | None:
+    """How far the optimum moves when a prompt is left out, [prompts, directions]; None where it would have none."""
+    wrong = 1.0 / (1.0 + np.exp(features @ optimum))
+    scores = features * (weight * wrong)[:, None]
+    starts = np.flatnonzero(np.r_[True, np.diff(group) > 0])
+    scores = np.add.reduceat(scores, starts, axis=0)
+    inverse = np.linalg.inv(curvature)
+    spread = weight * wrong * (1 - wrong)
+    leverage = np.add.reduceat(spread * ((features @ inverse) * features).sum(axis=1), starts)
+    steps = -scores @ inverse
+    ends = np.r_[starts[1:], len(features)]
+    for i in np.flatnonzero(leverage > _LEVERAGE):
+        own = features[starts[i] : ends[i]]
+        rest = curvature - (own * spread[starts[i] : ends[i], None]).T @ own
+        if np.linalg.eigvalsh(rest)[0] <= 1e-9 * curvature.trace():
+            return None
+        steps[i] = -np.linalg.solve(rest, scores[i])
+    return steps
 
 
 def _refit_draws(
-    data: PairData,
-    active: IntArray,
-    weights: FloatArray,
-    penalty: float,
-    nonnegative: bool,
-    samples: int,
-    seed: int,
-) -> FloatArray:
+    features: FloatArray, weight: FloatArray, group: IntArray, optimum: FloatArray, samples: int, seed: int
+) -> FloatArray | None:
+    """Optima of replicates of drawn prompts; None where more than one in forty has none."""
     from vr_pipeline.progress import progress_bar
 
     generator = np.random.default_rng(seed)
-    solver = _Solver(data.difference, data.weight)
-    draws = np.empty((samples, len(weights)))
-    for i in progress_bar(range(samples), description="bootstrap of the weights", leave=False):
-        drawn = data.weight * _multiplicities(data.n_groups, generator)[data.group]
-        if len(data.weight) == 1:
-            drawn = np.repeat(drawn / 2, 2)
-        draws[i], _ = _eliminate(solver, len(weights), active, penalty, nonnegative, start=weights, weight=drawn)
-    return draws
-
-
-def _score_draws(
-    data: PairData,
-    active: IntArray,
-    weights: FloatArray,
-    penalty: float,
-    nonnegative: bool,
-    samples: int,
-    seed: int,
-) -> FloatArray:
-    difference = data.difference[:, active]
-    solution = weights[active]
-    wrong = 1.0 / (1.0 + np.exp(difference @ solution))  # probability the fit gives to the clip that lost
-    starts = np.flatnonzero(np.r_[True, np.diff(data.group) > 0])
-    scores = np.add.reduceat(difference * (data.weight * wrong)[:, None], starts, axis=0)
-    totals = np.add.reduceat(data.weight, starts)
-    curvature = (difference * (data.weight * wrong * (1 - wrong))[:, None]).T @ difference / data.weight.sum()
-    inverse = np.linalg.pinv(curvature + penalty * np.eye(len(active)), hermitian=True)
-    generator = np.random.default_rng(seed)
-    draws = np.zeros((samples, len(weights)))
-    for begin in range(0, samples, 32):  # one matrix product for some replicates, without holding all of them
-        stop = min(begin + 32, samples)
-        times = np.stack([_multiplicities(data.n_groups, generator) for _ in range(begin, stop)])
-        gradients = (times @ scores) / (times @ totals)[:, None] - penalty * solution
-        for i, gradient in enumerate(gradients, start=begin):
-            draws[i, active] = _eliminate_quadratic(solution + inverse @ gradient, inverse, nonnegative)
-    return draws
-
-
-def _eliminate_quadratic(optimum: FloatArray, inverse: FloatArray, nonnegative: bool) -> FloatArray:
-    """Removal of negative weights on a quadratic objective with the given optimum and inverse curvature."""
-    solution = optimum.copy()
-    if not nonnegative:
-        return solution
-    inverse = inverse.copy()
-    kept = np.ones(len(solution), dtype=bool)
-    while True:
-        worst = int(np.where(kept, solution, np.inf).argmin())
-        if not kept.any() or solution[worst] >= 0:
-            return np.where(kept, solution, 0.0)
-        # Fixing a coordinate at zero moves the others along its column of the inverse curvature.
-        column = inverse[:, worst] / inverse[worst, worst]
-        solution = solution - column * solution[worst]
-        inverse = inverse - np.outer(column, inverse[worst])
-        kept[worst] = False
+    n_groups, draws = int(group[-1]) + 1, []
+    for number in progress_bar(range(samples), description="bootstrap of the weights", leave=False):
+        drawn = weight * np.bincount(generator.integers(n_groups, size=n_groups), minlength=n_groups)[group]
+        there = drawn > 0
+        found = newton(features[there], drawn[there] / drawn.sum(), optimum)
+        if found is not None:
+            draws.append(found[0])
+        elif number + 1 - len(draws) > samples / 40:
+            return None
+    return np.stack(draws)
 
 
 def _content_rank(rows: FloatArray) -> IntArray:

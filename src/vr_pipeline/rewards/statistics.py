@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 FloatArray = npt.NDArray[np.float64]
 
+MINIMUM_PROMPTS = 5
+"""With fewer prompts no interval is given: their spread is not known."""
+
 
 class _Result:
     def to_json(self) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Rewards of checkpoints: clips for held-out prompts, the same seeds at every checkpoint, judged and weighed.
 
 The mean reward on the validation split decides which checkpoint of a training is the policy (Xu et al. 2024,
-VisionReward, section on multi-objective preference optimisation: checkpoints every 40 steps, the best by validation
-reward is kept). All checkpoints get the same prompts and seeds, so their differences are less noisy than their rewards.
+VisionReward, section 4.2: a checkpoint every 40 steps, the one of highest reward on a validation set is kept).
+All checkpoints get the same prompts and seeds, so their differences are less noisy than their rewards.
 """
 
 from __future__ import annotations

@@ -385,7 +385,11 @@ def _weights_facts(weights: Any) -> str:
             text += f" ({int(facts['n_ties']):,} of them ties, which take no part)"
     encoding = {"zero_one": "yes 1, no 0", "plus_minus": "yes 1, no −1"}[weights.encoding]
     answers = "as probabilities" if weights.answers == "probability" else "cut at one half"
-    return f"{text}. Answers enter {answers}, {encoding}."
+    remarks = "".join(f" {warning[:1].upper()}{warning[1:]}." for warning in facts.get("warnings", ()))
+    return (
+        f"{text}. Answers enter {answers}, {encoding}. Each interval is for itself: of twenty, one is expected to miss."
+        f"{remarks}"
+    )
 
 
 def _agreement_table(agreement: Mapping[str, Any]) -> Table:

@@ -265,6 +265,7 @@ def weights_section(weights: RewardWeights, checklist: Checklist) -> tuple[Chart
     assert weights.removed is not None
     place = {name: i for i, name in enumerate(weights.question_ids)}
     reasons = {str(removal["question_id"]): str(removal.get("reason", "")) for removal in weights.removals}
+    no_interval = weights.statistics.get("no_interval", {})
     rows, cells = [], []
     for question in checklist.questions:
         i = place.get(question.question_id)
@@ -276,6 +277,8 @@ def weights_section(weights: RewardWeights, checklist: Checklist) -> tuple[Chart
         tip = f"{question.question_id}: {plain(value, 3)} ({plain(low, 3)} to {plain(high, 3)})"
         rows.append(Row(question.question_id, [Mark(series, value, low, high, "removed" if removed else tip)], removed))
         status = f"removed: {reasons.get(question.question_id, 'no weight')}" if removed else "kept"
+        if question.question_id in no_interval:
+            status += f"; no interval: {no_interval[question.question_id]}"
         cells.append(
             [
                 tables.words(question.question_id),
