@@ -1,128 +1,416 @@
-"""Reads tables of entries that others wrote, whatever of the usual formats they are in."""
+"""The one reader of tables that people bring: prompts, preferences, annotations, clips.
+
+A value arrives as what the file holds: cells of text files stay text, whole numbers keep all their digits, nothing is
+taken for a missing value. A row that cannot be read comes back with its problem; the others are read all the same.
+``docs/file_formats.md`` lists what is accepted.
+"""
 
 from __future__ import annotations
 
+import bisect
 import csv
+import gzip
 import io
+import itertools
 import json
-from collections.abc import Sequence
+import logging
+import re
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
-import pandas as pd
-
+from vr_pipeline.csv_cells import MARKER, unescape, unescape_row
 from vr_pipeline.errors import InputError
 
-_ROWS_NAMED = 8
-_FIRST_ROW = 2  # of a table with a header
-_EVEN_UP = "Add or remove fields, or put texts that hold the separator between quotation marks"
+if TYPE_CHECKING:
+    import pandas as pd
+
+logger = logging.getLogger(__name__)
+
+FORMATS: Final = {
+    ".txt": "txt",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".json": "json",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+}
+TEXT_COLUMN: Final = "prompt"
+"""The column of files that hold nothing but texts: a text a line, or JSON strings."""
+BadBytes = Literal["auto", "stop", "quarantine"]
+
+_MARKS: Final = (
+    (b"\xef\xbb\xbf", "utf-8-sig"),
+    (b"\xff\xfe\x00\x00", "utf-32"),
+    (b"\x00\x00\xfe\xff", "utf-32"),
+    (b"\xff\xfe", "utf-16"),
+    (b"\xfe\xff", "utf-16"),
+)
+_WRAPPERS: Final = ("data", "rows", "items", "entries", "examples", "records", "prompts", "preferences", "annotations")
+_LINE_END = re.compile(r"\r\n|\n|\r")  # not those of str.splitlines: U+2028 and others belong to texts
+_SPACE = re.compile(r"[ \t\r\n\x1e\ufeff]*")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_MOST_OPEN_QUOTES = 100
+_MOST_BAD = 0.1
 
 
-def read_entries(path: Path, *, problems: list[InputError] | None = None) -> tuple[pd.DataFrame, int]:
-    """The entries of a csv, tsv, json, jsonl or parquet file, and the number of the first one as messages count rows.
+class Entry(NamedTuple):
+    """One row. ``problem`` is empty for a good one; a bad one has no values.
 
-    Cells of text files stay text, empty ones are empty texts.
+    ``row`` is the line on which it begins, or its number (from 1) in a JSON list or a parquet file.
+    """
+
+    row: int
+    values: dict[str, Any]
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Entries:
+    """What a file holds: its columns as written, in order, and its rows."""
+
+    path: Path
+    columns: tuple[str, ...]
+    rows: list[Entry]
+    header_row: int | None = None
+
+    def find(self, *names: str) -> str | None:
+        """The column that the first of the names means, as written; else in any case and with spaces around; or None.
+
+        Raises:
+            InputError: the file has two columns of that name.
+        """
+        for name in names:
+            exact = [column for column in self.columns if column == name]
+            for found in (exact, [column for column in self.columns if _plain(column) == _plain(name)]):
+                if len(found) > 1:
+                    raise InputError(
+                        f"there are {len(found)} columns '{name}'",
+                        remedy="rename or remove all but one",
+                        file=self.path,
+                        row=self.header_row,
+                        field=name,
+                    )
+                if found:
+                    return found[0]
+        return None
+
+    def problems(self) -> list[InputError]:
+        """What is wrong with the rows that could not be read."""
+        bad = [entry for entry in self.rows if entry.problem]
+        remedy = "correct the row, or remove it"
+        return [InputError(entry.problem, remedy=remedy, file=self.path, row=entry.row) for entry in bad]
+
+    def table(self) -> pd.DataFrame:
+        """The good rows, values untouched (missing ones are None); the index holds their row numbers."""
+        import pandas as pd
+
+        good = [entry for entry in self.rows if not entry.problem]
+        columns = dict.fromkeys(self.columns)
+        return pd.DataFrame(
+            {name: pd.Series([entry.values.get(name) for entry in good], dtype=object) for name in columns},
+        ).set_axis([entry.row for entry in good])
+
+
+def read_entries(
+    path: Path,
+    *,
+    file_format: str | None = None,
+    encoding: str = "utf-8",
+    on_bad_bytes: BadBytes = "auto",
+    wanted: Collection[str] | None = None,
+) -> Entries:
+    """Read a file, also one that is compressed by gzip.
 
     Args:
         path: the file.
-        problems: where given, rows of another length than the header are added here and left out of the table, whose
-            index still counts them; otherwise they are refused.
+        file_format: a value of :data:`FORMATS`; None decides by the ending.
+        encoding: of text files without a byte order mark.
+        on_bad_bytes: bytes that are not text in the encoding: ``stop``; ``quarantine`` their rows; ``auto`` stops
+            unless more lines beyond ASCII are good than bad, so that the file surely has this encoding.
+        wanted: columns to read of a parquet file, in any case; None: all.
 
     Raises:
-        InputError: the file cannot be read.
+        InputError: the file is missing or empty, or cannot be read as a whole.
     """
-    suffix = path.suffix.lower()
     if not path.exists():
-        raise InputError("the file does not exist", remedy="Correct the path in the catalog", file=path)
-    try:
-        if suffix in (".csv", ".tsv"):
-            return _read_separated(path, "\t" if suffix == ".tsv" else ",", problems), _FIRST_ROW
-        if suffix == ".parquet":
-            return pd.read_parquet(path), 1
-        if suffix in (".jsonl", ".ndjson"):
-            lines = path.read_text(encoding="utf-8").splitlines()
-            return pd.DataFrame([json.loads(line) for line in lines if line.strip()]), 1
-        if suffix == ".json":
-            document = json.loads(path.read_text(encoding="utf-8"))
-            if isinstance(document, dict):  # identifier -> entry
-                document = [{"item": key, **entry} for key, entry in document.items()]
-            return pd.DataFrame(document), 1
-    except InputError:
-        raise
-    except (ValueError, UnicodeDecodeError, OSError, AttributeError, TypeError) as error:
+        raise InputError("there is no such file", remedy="correct the path in the catalog", file=path)
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    ending = suffixes[-2] if suffixes[-1:] == [".gz"] and len(suffixes) > 1 else "".join(suffixes[-1:])
+    kind = file_format or FORMATS.get(ending)
+    if kind is None or kind not in FORMATS.values():
+        known = ", ".join(sorted(set(FORMATS.values())))
         raise InputError(
-            f"the file cannot be read ({type(error).__name__}: {str(error)[:200]})",
-            remedy="Check that it is complete and that its suffix says what it is",
+            f"files of type '{file_format or ending}' are not read",
+            remedy=f"save it as one of {known}, or set file_format in the catalog to one of them",
             file=path,
-        ) from error
-    raise InputError(f"files of type '{suffix}' are not read", remedy="Use csv, tsv, json, jsonl or parquet", file=path)
-
-
-def refuse_semicolons(header: Sequence[str], path: Path, *, row: int = 1) -> None:
-    """Raises :class:`InputError` for a header of one column that is meant to be several."""
-    if len(header) == 1 and ";" in header[0]:
-        raise InputError(
-            "the columns are separated by semicolons",
-            remedy="Save the file with commas, or with tabs as .tsv",
-            file=path,
-            row=row,
         )
+    if not path.is_file():
+        raise InputError("this is no file", remedy="name a file of the folder", file=path)
+    if path.stat().st_size == 0:
+        raise InputError("the file is empty", remedy="put at least one row into it", file=path)
+    if kind == "parquet":
+        return _parquet(path, wanted)
+    text, encoding = _text_of(path, encoding, on_bad_bytes)
+    readers = {"txt": _lines, "csv": _separated, "tsv": _separated, "json": _json, "jsonl": _json}
+    columns, rows, header_row = readers[kind](text, path, kind)
+    return Entries(path, tuple(columns), [_checked(entry, encoding) for entry in rows], header_row)
 
 
-def _read_separated(path: Path, separator: str, problems: list[InputError] | None) -> pd.DataFrame:
-    """A CSV or TSV file as text; rows of another length than the header are never shifted or cut."""
-    content = path.read_bytes()
+def left_out(problems: list[InputError], total: int, *, what: str) -> set[int]:
+    """The rows that are left out because of their problems; says so in a warning.
+
+    Raises:
+        InputError: there is a problem of the whole file; or all rows are bad, or more than one and more than a tenth,
+            so that the file is not what it is taken for.
+    """
+    if not problems:
+        return set()
+    rows = {int(problem.row) for problem in problems if problem.row is not None}
+    first = problems[0]
+    if first.row is None or len(rows) == total or len(rows) > max(1, _MOST_BAD * total):
+        more = f" ({len(rows)} of {total} rows cannot be used)" if len(rows) > 1 else ""
+        raise InputError(first.problem + more, remedy=first.remedy, file=first.file, row=first.row, field=first.field)
+    logger.warning("%d of %d %s are left out, the first: %s", len(rows), total, what, first)
+    return rows
+
+
+def _plain(name: str) -> str:
+    return name.strip().casefold()
+
+
+def _checked(entry: Entry, encoding: str) -> Entry:
+    """A row with a problem if one of its texts cannot be kept anywhere."""
+    for name, value in entry.values.items():
+        if not isinstance(value, str) or value.isprintable():  # neither NUL nor a surrogate is
+            continue
+        if "\0" in value:
+            return Entry(entry.row, {}, f"there is a NUL byte in '{name}'")
+        found = _SURROGATE.search(value)
+        if found:
+            escaped = "\udc80" <= found.group() <= "\udcff"
+            what = f"bytes that are not {encoding}" if escaped else "half a surrogate pair, which is no character"
+            return Entry(entry.row, {}, f"'{name}' has {what}")
+    return entry
+
+
+def _text_of(path: Path, encoding: str, on_bad_bytes: BadBytes) -> tuple[str, str]:
+    """The text of a file, and its encoding. Bytes to quarantine come back as lone surrogates."""
     try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
+        data = path.read_bytes()
+        if data.startswith(b"\x1f\x8b"):
+            data = gzip.decompress(data)
+    except (OSError, EOFError) as error:
+        raise InputError(f"the file cannot be read: {error}", remedy="check that it is complete", file=path) from error
+    marked = next((name for mark, name in _MARKS if data.startswith(mark)), None)
+    encoding = marked or _wide(data[:4096]) or encoding
+    try:
+        return data.decode(encoding).removeprefix("\ufeff"), encoding
+    except LookupError as error:
         raise InputError(
-            f"byte 0x{content[error.start]:02x} is no UTF-8 text",
-            remedy="Save the file as UTF-8",
-            file=path,
-            row=content.count(b"\n", 0, error.start) + 1,
-        ) from None
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-    header: list[str] | None = None
-    rows: list[list[str]] = []
-    uneven: dict[int, int] = {}  # position -> line
+            f"the encoding '{encoding}' is not known", remedy="use a name such as utf-8 or cp1252", file=path
+        ) from error
+    except UnicodeDecodeError as error:
+        start, reason = error.start, error.reason
+    text = ""
+    if not encoding.startswith(("utf-16", "utf-32")):
+        text = data.decode(encoding, "surrogateescape").removeprefix("\ufeff")
+        beyond = [line for line in _LINE_END.split(text) if not line.isascii()]
+        bad = sum(bool(_SURROGATE.search(line)) for line in beyond)
+        if on_bad_bytes == "quarantine" or (on_bad_bytes == "auto" and 2 * bad < len(beyond)):
+            return text, encoding
+    raise InputError(
+        f"byte 0x{data[start]:02x} at position {start} is not {encoding} ({reason})",
+        remedy="save the file as UTF-8, or name its encoding (Windows programs in western Europe write cp1252) as "
+        "encoding in the catalog; on_bad_bytes: quarantine there leaves such rows out",
+        file=path,
+        row=data.count(b"\n", 0, start) + 1,
+    )
+
+
+def _wide(head: bytes) -> str | None:
+    """UTF-16 without a byte order mark: every second byte of mostly western text is zero."""
+    even, odd = head[::2].count(0), head[1::2].count(0)
+    if len(head) < 12 or max(even, odd) < max(0.2 * len(head), 8 * min(even, odd)):
+        return None
+    return "utf-16-be" if even > odd else "utf-16-le"
+
+
+_Read = tuple[list[str], list[Entry], int | None]
+
+
+def _lines(text: str, path: Path, kind: str) -> _Read:
+    lines = enumerate(_LINE_END.split(text), start=1)
+    return [TEXT_COLUMN], [Entry(number, {TEXT_COLUMN: line}) for number, line in lines if line.strip()], 1
+
+
+def _separated(text: str, path: Path, kind: str) -> _Read:
+    """Rows of a table with a header, whose separator is the one that gives the header most columns."""
+    # A field may be as long as the file; the module's limit of 128 KiB guards against nothing here.
+    csv.field_size_limit(max(csv.field_size_limit(), len(text) + 1))
+    lines = io.StringIO(text, newline="").readlines()
+    separators = "\t,;|" if kind == "tsv" else ",;\t|"
+    start = 0
+    if lines and (named := re.fullmatch(r"sep=(.)", lines[0].strip("\r\n"))):  # as Excel writes it
+        start, separators = 1, named[1]
+    heads = [(next(_records(lines, start, separator), None), separator) for separator in separators]
+    header, separator = max(heads, key=lambda head: len(head[0][1]) if head[0] else -1)
+    if header is None or header[2]:
+        raise InputError("the file has no header", remedy="put the column names into the first row", file=path, row=1)
+    names = [name.strip() for name in header[1]]
+    escaped = MARKER in names
+    rows = []
+    for line, fields, problem in _records(lines, start, separator):
+        if line == header[0]:
+            continue
+        if not problem and len(fields) != len(names):
+            problem = f"the row has {len(fields)} fields, the header {len(names)}"
+        values = {} if problem else {name: field for name, field in zip(names, fields, strict=True) if name}
+        rows.append(Entry(line, unescape_row(values) if escaped else values, problem))
+    columns = [unescape(name) if escaped else name for name in names if name and name != MARKER]
+    return columns, rows, header[0]
+
+
+def _records(lines: list[str], start: int, separator: str) -> Iterator[tuple[int, list[str], str]]:
+    """The line on which each record begins (from 1), its fields, and what is wrong with it; empty ones are left out."""
+    open_quotes = 0
+    reader = csv.reader(itertools.islice(lines, start, None), delimiter=separator, strict=True)
     while True:
-        line = reader.line_num + 1
+        line = start + reader.line_num + 1
         try:
             fields = next(reader)
         except StopIteration:
-            break
+            return
         except csv.Error as error:
-            raise InputError(
-                f"the row cannot be parsed ({error})", remedy="Close or double its quotation marks", file=path, row=line
-            ) from None
-        if not fields:
+            problem = f"the row cannot be parsed: {error}"
+            if "unexpected end of data" in str(error):
+                problem = "a quotation mark that opens here is never closed"
+            if start + reader.line_num > line and open_quotes < _MOST_OPEN_QUOTES:
+                # A quotation mark has run over several lines: only the first is lost, the next is read afresh.
+                open_quotes += 1
+                start = line
+                reader = csv.reader(itertools.islice(lines, start, None), delimiter=separator, strict=True)
+            yield line, [], problem
             continue
-        if header is None:
-            header = [name.strip() for name in fields]
-            continue
-        rows.append(fields)
-        if len(fields) != len(header):
-            uneven[len(rows) - 1] = line
-    if uneven and header is not None and problems is None:
-        lines = list(uneven.values())
-        more = f" and {len(lines) - _ROWS_NAMED} more" if len(lines) > _ROWS_NAMED else ""
-        named = ", ".join(str(line) for line in lines[:_ROWS_NAMED]) + more
+        if any(field.strip() for field in fields):
+            yield line, fields, ""
+
+
+def _json(text: str, path: Path, kind: str) -> _Read:
+    """Lines of JSON; or one JSON list or object, or several after each other, over any number of lines."""
+    rows = list(_json_lines(text)) if kind == "jsonl" else []
+    if len(rows) < 2 or all(row.problem for row in rows):
+        try:
+            documents = _documents(text)
+            rows = documents if len(documents) > len(rows) or all(row.problem for row in rows) else rows
+        except (ValueError, RecursionError) as error:
+            rows = rows or list(_json_lines(text))  # lines in a .json file, some of them broken
+            if kind == "json" and all(row.problem for row in rows):
+                line = text.count("\n", 0, getattr(error, "pos", 0)) + 1
+                remedy = "check that it is complete; a JSON checker shows the place"
+                raise InputError(f"the file is not JSON: {error}", remedy=remedy, file=path, row=line) from None
+    columns = list(dict.fromkeys(name for row in rows for name in row.values))
+    return columns, rows, rows[0].row if rows else None
+
+
+def _json_lines(text: str) -> Iterator[Entry]:
+    for number, line in enumerate(_LINE_END.split(text), start=1):
+        try:
+            values = [value for _, value in _values(line)]
+        except json.JSONDecodeError as error:
+            yield Entry(number, {}, f"the line is not JSON: {error.msg} at column {error.colno}")
+        except (ValueError, RecursionError) as error:
+            yield Entry(number, {}, f"the line is not JSON: {error}")
+        else:
+            yield from (_entry(number, value) for value in values)
+
+
+def _documents(text: str) -> list[Entry]:
+    values = list(_values(text))
+    if len(values) != 1:
+        starts = [match.end() for match in _LINE_END.finditer(text)]
+        return [_entry(bisect.bisect_right(starts, place) + 1, value) for place, value in values]
+    document = values[0][1]
+    if isinstance(document, dict):
+        wrapped = [value for key, value in document.items() if key in _WRAPPERS and isinstance(value, list)]
+        lengths = {len(value) if isinstance(value, list) else -1 for value in document.values()}
+        if len(wrapped) == 1:
+            document = wrapped[0]
+        elif document and all(isinstance(value, dict) for value in document.values()):  # identifier -> entry
+            document = [{"item": key, **value} for key, value in document.items()]
+        elif len(lengths) == 1 and lengths != {-1}:  # column -> values
+            document = [dict(zip(document, row, strict=True)) for row in zip(*document.values(), strict=True)]
+        else:
+            document = [document]
+    elif not isinstance(document, list):
+        document = [document]
+    return [_entry(number, value) for number, value in enumerate(document, start=1)]
+
+
+def _entry(row: int, value: Any) -> Entry:
+    if isinstance(value, dict):
+        return Entry(row, value)
+    if isinstance(value, str):
+        return Entry(row, {TEXT_COLUMN: value})
+    return Entry(row, {}, f"the entry is neither an object nor a text but {type(value).__name__}")
+
+
+def _values(text: str) -> Iterator[tuple[int, Any]]:
+    """JSON values that follow each other, with their places."""
+    place = _end_of(_SPACE, text, 0)
+    while place < len(text):
+        value, end = _DECODER.raw_decode(text, place)
+        yield place, value
+        place = _end_of(_SPACE, text, end)
+
+
+def _end_of(pattern: re.Pattern[str], text: str, place: int) -> int:
+    match = pattern.match(text, place)
+    return match.end() if match else place
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key '{next(name for name in names if names.count(name) > 1)}' is there twice")
+    return values
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object)
+
+
+def _parquet(path: Path, wanted: Collection[str] | None) -> Entries:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(path)
+        columns = list(file.schema_arrow.names)
+        plain = None if wanted is None else {_plain(name) for name in wanted}
+        taken = [name for name in dict.fromkeys(columns) if plain is None or _plain(name) in plain]
+        rows: list[Entry] = []
+        for batch in file.iter_batches(columns=taken):
+            try:
+                rows += [Entry(len(rows) + at, values) for at, values in enumerate(batch.to_pylist(), start=1)]
+            except (ValueError, OverflowError, pa.ArrowException):  # one value that Python cannot hold
+                rows += [_parquet_row(batch, at, len(rows) + at + 1) for at in range(batch.num_rows)]
+    except (pa.ArrowException, OSError) as error:
         raise InputError(
-            f"{'rows' if len(lines) > 1 else 'row'} {named} {'have' if len(lines) > 1 else 'has'} another number of "
-            f"fields than the header ({len(header)})",
-            remedy=_EVEN_UP,
+            f"the file is not parquet, or damaged: {error}",
+            remedy="restore it, or set file_format in the catalog to what it is",
             file=path,
-            row=lines[0],
-        )
-    refuse_semicolons(header or [], path)
-    if problems is not None:
-        problems += [
-            InputError(
-                f"the row has {len(rows[position])} fields, the header {len(header or [])}",
-                remedy=_EVEN_UP,
-                file=path,
-                row=position + _FIRST_ROW,
-            )
-            for position in uneven
-        ]
-    good = [position for position in range(len(rows)) if position not in uneven]
-    return pd.DataFrame([rows[position] for position in good], columns=header or [], index=good, dtype=str)
+        ) from error
+    return Entries(path, tuple(columns), [_checked(entry, "utf-8") for entry in rows])
+
+
+def _parquet_row(batch: Any, at: int, row: int) -> Entry:
+    values = {}
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        try:
+            values[name] = column[at].as_py()
+        except (ValueError, OverflowError) as error:
+            return Entry(row, {}, f"the value of '{name}' cannot be read: {error}")
+    return Entry(row, values)

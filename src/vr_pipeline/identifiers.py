@@ -1,9 +1,18 @@
-"""Stable identifiers and seeds, derived from content and never from order."""
+"""Stable identifiers and seeds, derived from content and never from order; and when two of a kind are the same.
+
+Prompts are the same in any case, white space and Unicode form (:func:`normalise_prompt`); annotators likewise
+(:func:`annotator_key`). Names of clips and pairs are the same up to white space around them and the canonical Unicode
+form, in which file systems differ; their case counts (:func:`same_name`). Paths are names whose ``./``, ``a/../`` and
+backslashes do not count (:func:`same_path`). Pairs without a name are the same if their prompt and their two clips
+are, in either order (:func:`pair_id`).
+"""
 
 from __future__ import annotations
 
 import hashlib
+import posixpath
 import unicodedata
+from collections.abc import Callable, Iterable
 
 
 def content_hash(*parts: str | bytes | int, length: int = 16) -> str:
@@ -24,6 +33,27 @@ def content_hash(*parts: str | bytes | int, length: int = 16) -> str:
 def normalise_prompt(prompt: str) -> str:
     """The form of a prompt under which duplicates are recognised: NFKC, case folded, single spaces."""
     return " ".join(unicodedata.normalize("NFKC", prompt).casefold().split())
+
+
+def annotator_key(name: str) -> str:
+    """The form of an annotator's name under which the same person is recognised."""
+    return normalise_prompt(name)
+
+
+def same_name(name: str) -> str:
+    """The form of a clip's or pair's name under which it is compared."""
+    return unicodedata.normalize("NFC", name.strip())
+
+
+def same_path(path: str) -> str:
+    """The form of a path under which it is compared; nothing is looked up."""
+    return posixpath.normpath(same_name(path).replace("\\", "/"))
+
+
+def first_spellings(names: Iterable[str], key: Callable[[str], str]) -> list[str]:
+    """Each name as the first of those that have its key is spelled."""
+    first: dict[str, str] = {}
+    return [first.setdefault(key(name), name) for name in names]
 
 
 def prompt_id(prompt: str) -> str:

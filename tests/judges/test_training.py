@@ -527,7 +527,7 @@ def test_public_annotations_and_a_folder_of_clips_become_examples(tmp_path: Path
     own.write_text("video_id,question_id,label,file,prompt\n7,q,yes,a.mp4,x\n8,q,no,b.mp4,x\n", encoding="utf-8")
     read = JudgeAnnotationsDataset(filepath=str(own), checklist=str(path)).load()
     assert read[["video_id", "label"]].to_numpy().tolist() == [["7", True], ["8", False]]
-    own.write_text("video_id,question_id,label\n7,q,yes\n8,q,perhaps\n", encoding="utf-8")
+    own.write_text("video_id,question_id,label\n7,q,yes\n8,q,perhaps\n9,q,\n", encoding="utf-8")
     with pytest.raises(DatasetError, match=r"own\.csv, row 3, field 'label': the label is 'perhaps'"):
         JudgeAnnotationsDataset(filepath=str(own), checklist=str(path)).load()
     file.write_text(json.dumps(entries[0] | {"annotation": {"alignment": 9}}), encoding="utf-8")

@@ -240,7 +240,7 @@ def test_columns_of_other_names(project: Path) -> None:
     assert made["prompt"].tolist() == ["a cat", "a dog"]
     assert KedroDataset.from_config("raw_prompts", catalog["raw_prompts"]).load()["prompt"].tolist() == list(PROMPTS)
     (project / "prompts.csv").write_text("".join(f"{part}\n" for part in ("n;sentence", "1;a cat", "2;a dog")))
-    assert "separated by semicolons" in call("--prompts", "prompts.csv", "--overwrite").output
+    assert "the columns are 'n', 'sentence'" in call("--prompts", "prompts.csv", "--overwrite").output
 
 
 def test_clips_of_prompts_in_a_column_of_another_name(project: Path) -> None:

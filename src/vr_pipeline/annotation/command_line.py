@@ -67,6 +67,9 @@ _MOST_LINKS = 20
     metavar="FOLDER",
     help="Write the answers as preferences.csv with the clips they are about, and leave.",
 )
+@click.option(
+    "--raw-cells", is_flag=True, help="With --export: write texts that a spreadsheet would run as formulas unescaped."
+)
 def annotate(
     env: str,
     source: str | None,
@@ -84,6 +87,7 @@ def annotate(
     report: bool,
     as_json: bool,
     export_folder: Path | None,
+    raw_cells: bool,
 ) -> None:
     """Compare clips in the browser, two of one prompt at a time; every answer is saved at once.
 
@@ -107,7 +111,7 @@ def annotate(
             _print_report(path, as_json=as_json)
             return
         if export_folder is not None:
-            count = export_answers(path, clip_files(catalog, about), export_folder)
+            count = export_answers(path, clip_files(catalog, about), export_folder, raw=raw_cells)
             _tell_export(count, export_folder)
             return
         if not _may_listen(host, allow_host):

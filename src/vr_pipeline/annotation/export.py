@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from vr_pipeline.annotation.store import OVERALL
+from vr_pipeline.csv_cells import write_csv
 from vr_pipeline.errors import InputError
 from vr_pipeline.rewards.preference_formats import read_preferences
-from vr_pipeline.storage import replaced
 
 
 def export_answers(
-    journal: Path, files: Mapping[str, Path], folder: Path, *, criterion: str = OVERALL
+    journal: Path, files: Mapping[str, Path], folder: Path, *, criterion: str = OVERALL, raw: bool = False
 ) -> dict[str, Any]:
     """Write ``preferences.csv`` (plain format, with both_bad) and the folder ``clips`` that it names.
 
@@ -23,6 +23,7 @@ def export_answers(
         files: path of every clip by the name that the journal has for it.
         folder: where to write; must be empty or new.
         criterion: which answers.
+        raw: write also texts that a spreadsheet would run as they are; see :mod:`vr_pipeline.csv_cells`.
 
     Returns:
         ``answers`` and ``clips`` that were written, and ``missing``: clips that are no longer there; answers about
@@ -49,8 +50,7 @@ def export_answers(
         target = folder / "clips" / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(files[name], target)
-    with replaced(folder / "preferences.csv") as temporary:
-        kept.to_csv(temporary, index=False, lineterminator="\n")
+    write_csv(kept, folder / "preferences.csv", raw=raw)
     return {
         "answers": len(kept),
         "clips": len(clips),

@@ -8,12 +8,12 @@ from typing import Any
 import pandas as pd
 from kedro.io import AbstractDataset
 
+from vr_pipeline.csv_cells import write_csv
 from vr_pipeline.datasets.clips import ClipFolderDataset
 from vr_pipeline.datasets.previews import TablePreview, table_preview
 from vr_pipeline.rewards.clip_names import ClipNames, with_found_clips
 from vr_pipeline.rewards.preference_formats import FILE_COLUMNS, PREFERENCE_COLUMNS, read_preferences
 from vr_pipeline.rewards.preferences import clips_to_judge
-from vr_pipeline.storage import replaced
 
 
 class PreferenceDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
@@ -29,7 +29,8 @@ class PreferenceDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
           validator: vr_pipeline.schemas.HumanPreferences
 
     With ``videos: {path: FOLDER}`` clips may be named by path, file name or identifier; see
-    :class:`vr_pipeline.rewards.clip_names.ClipNames`.
+    :class:`vr_pipeline.rewards.clip_names.ClipNames`. Texts that a spreadsheet would run are escaped when they
+    are saved (:mod:`vr_pipeline.csv_cells`), unless ``raw_cells`` is true.
     """
 
     def __init__(
@@ -42,10 +43,13 @@ class PreferenceDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
         criterion: str = "Overall",
         source: str | None = None,
         videos: dict[str, str] | None = None,
+        encoding: str = "utf-8",
+        raw_cells: bool = False,
         metadata: dict[str, Any] | None = None,
     ) -> None:
         self._filepath = Path(filepath)
         self._format = format
+        self._encoding, self._raw_cells = encoding, raw_cells
         self._labels = {str(label): meaning for label, meaning in labels.items()} if labels is not None else None
         self._columns = columns
         self._criterion = criterion
@@ -62,6 +66,7 @@ class PreferenceDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
             columns=self._columns,
             criterion=self._criterion,
             source=self._source,
+            encoding=self._encoding,
         )
         if self._videos is None:
             return table
@@ -76,8 +81,7 @@ class PreferenceDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
         if self._format != "plain" or self._filepath.suffix != ".csv":
             raise NotImplementedError("Preferences are written as plain CSV only.")
         columns = [name for name in (*PREFERENCE_COLUMNS, *FILE_COLUMNS) if name in data.columns]
-        with replaced(self._filepath) as temporary:
-            data[columns].to_csv(temporary, index=False, lineterminator="\n")
+        write_csv(data[columns], self._filepath, raw=self._raw_cells)
 
     def _exists(self) -> bool:
         return self._filepath.exists()

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from kedro.io import AbstractDataset, DatasetError
 from kedro_datasets._typing import TablePreview
 
-from vr_pipeline.prompts.read import BadBytes, read_prompts
+from vr_pipeline.entries import BadBytes
+from vr_pipeline.prompts.read import read_prompts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,7 +39,7 @@ class PromptFileDataset(AbstractDataset[None, "pd.DataFrame"]):
         encoding: str = "utf-8",
         prompt_column: str | None = None,
         source_column: str = "source",
-        on_bad_bytes: BadBytes = "stop",
+        on_bad_bytes: BadBytes = "auto",
         metadata: dict[str, Any] | None = None,
     ) -> None:
         self._filepath = Path(filepath)

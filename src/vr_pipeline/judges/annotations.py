@@ -13,10 +13,12 @@ from typing import Any
 import pandas as pd
 
 from vr_pipeline.checklist.schema import Checklist, plain_name
-from vr_pipeline.entries import read_entries
+from vr_pipeline.entries import left_out, read_entries
 from vr_pipeline.errors import InputError
+from vr_pipeline.identifiers import first_spellings, normalise_prompt
 from vr_pipeline.judges.answers import clip_path
 from vr_pipeline.judges.training import JudgeExample, StoredFrames
+from vr_pipeline.values import as_text, is_missing
 from vr_pipeline.video.read import VideoReadError, read_clip, sample_indices
 
 logger = logging.getLogger(__name__)
@@ -64,6 +66,7 @@ def collect_examples(
     table = annotations.copy()
     of_index = table["video_id"].map(lambda video: by_id[video]["prompt"])
     table["prompt"] = table["prompt"].replace("", None).fillna(of_index) if "prompt" in table.columns else of_index
+    table["prompt"] = first_spellings(table["prompt"], normalise_prompt)
     for name in ("caption", "split", "source"):
         table[name] = table[name].fillna("").astype(str) if name in table.columns else ""
     twice = table.duplicated(["video_id", "prompt", "question_id"])
@@ -150,6 +153,14 @@ def annotations_from_grades(graded: pd.DataFrame, checklist: Checklist, *, first
         InputError: no column or cell names a clip, grades are in no form that can be read, a grade is not in the
             checklist's map, or none is of a sub-dimension that the checklist has a map for.
     """
+    table, problems = _labels_of_grades(graded.set_axis(range(first_row, first_row + len(graded))), checklist)
+    for problem in problems:
+        raise problem
+    return table
+
+
+def _labels_of_grades(graded: pd.DataFrame, checklist: Checklist) -> tuple[pd.DataFrame, list[InputError]]:
+    """:func:`annotations_from_grades` of a table whose index holds the row numbers, and what is wrong with rows."""
     names = [name for name in _CLIP_COLUMNS if name in graded.columns]
     if not names:
         raise InputError(
@@ -159,91 +170,108 @@ def annotations_from_grades(graded: pd.DataFrame, checklist: Checklist, *, first
     kept = [name for name in _KEPT_COLUMNS if name in graded.columns]
     mapped = {plain_name(sub.name): sub.name for sub in checklist.sub_dimensions if sub.grades}
     rows: list[dict[str, object]] = []
+    problems: list[InputError] = []
     strange: set[str] = set()
-    for row, record in enumerate(graded.to_dict("records"), start=first_row):
-        video = _text(record[names[0]])
-        if not video:
-            raise InputError("the cell is empty", remedy="Name the clip", row=row, field=names[0])
-        grades = _grades(record, mapped, row)
-        given = {sub: grade for sub, grade in grades.items() if not _is_empty(grade)}
-        strange |= {str(sub) for sub in given if plain_name(str(sub)) not in mapped}
+    for row, record in zip(graded.index, graded.to_dict("records"), strict=True):
         try:
+            if not _cell(record, names[0]):
+                raise InputError("the cell is empty", remedy="Name the clip", field=names[0])
+            given = {str(sub): grade for sub, grade in _grades(record, mapped).items() if not _empty(grade)}
+            strange |= {sub for sub in given if plain_name(sub) not in mapped}
             answers = checklist.answers_from_grades(given)
+            clip = {"video_id": _cell(record, names[0])} | {name: _cell(record, name) for name in kept}
+            if files:
+                clip["file"] = _cell(record, files[0])
         except InputError as error:
-            raise InputError(error.problem, remedy=error.remedy, row=row, field=error.field) from None
-        clip = {"video_id": video} | {name: _text(record[name]) for name in kept}
-        if files:
-            clip["file"] = _text(record[files[0]])
-        rows.extend(clip | {"question_id": question, "label": answer} for question, answer in answers.items())
+            problems.append(InputError(error.problem, remedy=error.remedy, row=int(row), field=error.field))
+        else:
+            rows.extend(clip | {"question_id": question, "label": answer} for question, answer in answers.items())
     known = ", ".join(mapped.values()) or "none"
     if strange:
         logger.warning("Grades of %s are left out: the checklist maps grades of %s.", ", ".join(sorted(strange)), known)
-    if len(graded) and not rows:
+    if len(graded) and not rows and not problems:
         raise InputError(
             f"there is no grade of a sub-dimension that checklist '{checklist.name}' has a map for",
             remedy=f"Name the sub-dimensions as the checklist does ({known}), or use the checklist they belong to",
             field="annotation",
         )
     columns = ["video_id", "question_id", "label", *kept, *(["file"] if files else [])]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=columns), problems
 
 
-def _grades(record: Mapping[Any, Any], mapped: Mapping[str, str], row: int) -> Mapping[Any, Any]:
+def _grades(record: Mapping[Any, Any], mapped: Mapping[str, str]) -> Mapping[Any, Any]:
     """Sub-dimension -> grade of one row: those of the column 'annotation', or of the columns that are so named."""
     grades = record.get("annotation")
-    if _is_empty(grades):
+    if _empty(grades):
         return {name: grade for name, grade in record.items() if plain_name(str(name)) in mapped}
     if isinstance(grades, str):
         try:
             grades = json.loads(grades)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             problem = f"the annotation is not valid JSON ({error})"
-            raise InputError(problem, remedy=_GRADES_REMEDY, row=row, field="annotation") from None
+            raise InputError(problem, remedy=_GRADES_REMEDY, field="annotation") from None
     if not isinstance(grades, Mapping):
-        problem = f"the annotation is {str(grades)[:50]!r}"
-        raise InputError(problem, remedy=_GRADES_REMEDY, row=row, field="annotation")
+        raise InputError(f"the annotation is {str(grades)[:50]!r}", remedy=_GRADES_REMEDY, field="annotation")
     return grades
 
 
-def _is_empty(value: object) -> bool:
-    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
+def _empty(value: object) -> bool:
+    return (isinstance(value, str) and not value) or is_missing(value)
 
 
-def _text(value: object) -> str:
-    """A cell as text; a missing one is empty, not 'nan'."""
-    return "" if _is_empty(value) else str(value)
+def _cell(record: Mapping[Any, Any], name: str) -> str:
+    try:
+        return as_text(record[name]).strip()
+    except ValueError as error:
+        raise InputError(f"the value {error}", remedy="Correct the entry", field=name) from None
 
 
 def read_annotations(path: Path, checklist: Checklist) -> pd.DataFrame:
     """Annotations of a file: labels (video_id, question_id, label), or grades that the checklist makes labels of.
 
     Args:
-        path: csv, tsv, json, jsonl or parquet.
+        path: csv, tsv, json, jsonl or parquet; see :func:`vr_pipeline.entries.read_entries`.
         checklist: has the questions, and the grade maps.
 
     Returns:
         schema ``JudgeAnnotations``, with prompt, caption, split, source and file where they are given.
 
     Raises:
-        InputError: the file cannot be read, or a label is neither yes nor no, or as :func:`annotations_from_grades`.
+        InputError: the file cannot be read, or as :func:`annotations_from_grades`, or more than one row and more than
+            a tenth of them cannot be used; fewer are left out with a warning.
     """
-    table, first_row = read_entries(path)
-    if not {"question_id", "label"} <= set(table.columns):
-        try:
-            return annotations_from_grades(table, checklist, first_row=first_row)
-        except InputError as error:
-            raise InputError(error.problem, remedy=error.remedy, file=path, row=error.row, field=error.field) from None
+    entries = read_entries(path)
+    known = ("question_id", "label", "annotation", *_CLIP_COLUMNS, *_FILE_COLUMNS, *_KEPT_COLUMNS)
+    table = entries.table().rename(columns={entries.find(name): name for name in known})
+    problems = entries.problems()
+    try:
+        if not {"question_id", "label"} <= set(table.columns):
+            labels, wrong = _labels_of_grades(table, checklist)
+        else:
+            labels, wrong = _labels(table)
+    except InputError as error:
+        raise InputError(error.problem, remedy=error.remedy, file=path, row=error.row, field=error.field) from None
+    problems += [InputError(one.problem, remedy=one.remedy, file=path, row=one.row, field=one.field) for one in wrong]
+    left_out(problems, len(entries.rows), what="annotations")
+    return labels
+
+
+def _labels(table: pd.DataFrame) -> tuple[pd.DataFrame, list[InputError]]:
+    """Labels as they stand in a table whose index holds the row numbers, and what is wrong with rows."""
     if "video_id" not in table.columns:
-        raise InputError("a column is missing", remedy="Name the clip of each label", file=path, field="video_id")
+        raise InputError("a column is missing", remedy="Name the clip of each label", field="video_id")
     words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-    labels = table["label"].map(lambda label: words.get(str(label).strip().lower().removesuffix(".0")))
-    if labels.isna().any():
-        row = int(labels.isna().to_numpy().argmax())
-        raise InputError(
-            f"the label is '{table['label'].iloc[row]}'",
-            remedy="Write yes or no (or true, false, 1, 0)",
-            file=path,
-            row=row + first_row,
-            field="label",
-        )
-    return table.assign(video_id=table["video_id"].map(_text), label=labels.astype(bool))
+    texts = [name for name in ("video_id", "question_id", "label", "file", *_KEPT_COLUMNS) if name in table.columns]
+    rows: list[dict[str, object]] = []
+    problems: list[InputError] = []
+    for row, record in zip(table.index, table.to_dict("records"), strict=True):
+        try:
+            values: dict[str, object] = {name: _cell(record, name) for name in texts}
+            label = words.get(str(values["label"]).lower().removesuffix(".0"))
+            if label is None:
+                remedy = "Write yes or no (or true, false, 1, 0)"
+                raise InputError(f"the label is '{values['label']}'", remedy=remedy, field="label")
+            rows.append({**{str(name): value for name, value in record.items()}, **values, "label": label})
+        except InputError as error:
+            problems.append(InputError(error.problem, remedy=error.remedy, row=int(row), field=error.field))
+    return pd.DataFrame(rows, columns=list(table.columns)), problems

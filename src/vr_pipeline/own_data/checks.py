@@ -68,6 +68,7 @@ def check_prompts(
             another is proposed.
         row_a_clip: the file names a clip in each row, so that it is meant to repeat prompts.
     """
+    from vr_pipeline.identifiers import normalise_prompt
     from vr_pipeline.prompts.read import read_prompts
 
     try:
@@ -75,7 +76,7 @@ def check_prompts(
     except InputError as error:
         return PromptCheck([Finding.from_error(error)])
     if row_a_clip:
-        table = table[(table["problem"] != "") | ~table["prompt"].duplicated()]
+        table = table[(table["problem"] != "") | ~table["prompt"].map(normalise_prompt).duplicated()]
     bad = table[table["problem"] != ""]
     check = PromptCheck(
         [
@@ -189,12 +190,11 @@ def check_preferences(
     if folder is None:
         return check
     names = ClipNames(videos, folder, path.parent)
-    first_row = 2 if path.suffix.lower() in (".csv", ".tsv") else 1
     files: list[dict[str, str]] = []
     records = [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
     for position, row in zip(table.index, records, strict=True):
         found = {}
-        line = int(position) + first_row if format == "plain" else None
+        line = int(position) if format != "annotations" else None
         for side in "ab":
             column = "video_path" if row[f"video_path_{side}"] else "video_id"
             name = str(row[f"{column}_{side}"])
@@ -306,11 +306,14 @@ def _left_out(path: Path, reason: str, what: str) -> Finding:
 
 
 def _conflicts(table: pd.DataFrame, path: Path) -> list[Finding]:
-    """Identifiers that stand for clips of several prompts."""
+    """Names that stand for clips of several prompts. A clip named by its path is another one under each prompt."""
+    from vr_pipeline.rewards.preference_rows import file_identifier
+
     prompts: dict[str, set[str]] = {}
     for side in "ab":
-        for identifier, prompt in zip(table[f"video_id_{side}"], table["prompt"], strict=True):
-            if identifier and prompt.strip():
+        columns = (table[f"video_id_{side}"], table["prompt"], table[f"video_path_{side}"])
+        for identifier, prompt, file in zip(*columns, strict=True):
+            if identifier and prompt.strip() and identifier != file_identifier(prompt, file):
                 prompts.setdefault(identifier, set()).add(prompt)
     return [
         Finding(

@@ -9,8 +9,8 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from vr_pipeline.identifiers import pair_id, prompt_id
-from vr_pipeline.rewards.preference_formats import file_identifier
+from vr_pipeline.identifiers import pair_id, prompt_id, same_name, same_path
+from vr_pipeline.rewards.preference_rows import file_identifier
 
 
 class ClipNames:
@@ -25,9 +25,11 @@ class ClipNames:
     def __init__(self, folder: Path, files: Iterable[str], near: Path) -> None:
         self.folder, self._near = folder, near
         self._files = set(files)
+        self._paths: dict[str, list[str]] = defaultdict(list)
         self._short: dict[str, list[str]] = defaultdict(list)
         for file in sorted(self._files):
-            path = PurePosixPath(file)
+            self._paths[same_path(file)].append(file)
+            path = PurePosixPath(same_name(file))
             for name in {path.name, path.stem}:
                 self._short[name].append(file)
 
@@ -35,21 +37,19 @@ class ClipNames:
         """The file that a name means, relative to the folder; None if there is none or the name fits several.
 
         Tried in this order: the path within the folder, the path from the table's folder, from the working directory
-        or from the root, the file's name, the file's name without its suffix.
+        or from the root, the file's name, the file's name without its suffix. Names are compared as
+        :func:`vr_pipeline.identifiers.same_path` says.
         """
-        plain = name.strip().replace("\\", "/").removeprefix("./")
-        if plain in self._files:
-            return plain
-        for start in (self._near, Path.cwd()):
-            inside = _within((start / plain).absolute(), self.folder.absolute())
-            if inside in self._files:
-                return inside
-        found = self._short.get(plain, [])
-        return found[0] if len(found) == 1 else None
+        if name.strip() in self._files:
+            return name.strip()
+        plain = same_path(name)
+        inside = [_within((start / plain).absolute(), self.folder.absolute()) for start in (self._near, Path.cwd())]
+        found = [self._paths.get(same_path(path), []) for path in (plain, *filter(None, inside))]
+        return next((files[0] for files in [*found, self._short.get(plain, [])] if len(files) == 1), None)
 
     def why_not(self, name: str) -> tuple[str, str]:
         """The problem with a name that :meth:`find` did not find, and what to do."""
-        plain = name.strip().replace("\\", "/")
+        plain = same_path(name)
         several = self._short.get(plain, [])
         if len(several) > 1:
             return (

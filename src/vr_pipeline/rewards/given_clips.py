@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from itertools import count
 from pathlib import Path
 
 import pandas as pd
 
 from vr_pipeline.entries import read_entries
 from vr_pipeline.errors import InputError
-from vr_pipeline.prompts.read import PROMPT_COLUMNS
+from vr_pipeline.identifiers import first_spellings, normalise_prompt
+from vr_pipeline.prompts.read import find_prompts
+from vr_pipeline.prompts.segments import runs
 from vr_pipeline.rewards.clip_names import ClipNames
-from vr_pipeline.rewards.preference_formats import file_identifier
+from vr_pipeline.rewards.preference_rows import file_identifier
+from vr_pipeline.values import as_text
 
 CLIP_COLUMNS = ("video_path", "video", "file", "clip", "video_id")
 """Names under which the column with the clips is found, in this order and in any case."""
@@ -40,36 +42,32 @@ def examine_given_clips(
         video_id, prompt, file, sample_index (counted within a prompt), seed (0, unknown) and generator ('given' where
         the table has no such column), in the order of the table; the problems; and the files of no prompt.
     """
-    entries, first_row = _entries(path)
-    columns = {str(name).strip().lower(): name for name in reversed(list(entries.columns))}
-    if prompt_column is not None:
-        column = prompt_column if prompt_column in entries.columns else None
-    else:
-        column = next((columns[name] for name in PROMPT_COLUMNS if name in columns), None)
-    if column is None:
-        missing = prompt_column or PROMPT_COLUMNS[0]
-        problem = f"there is no column '{missing}'"
-        remedy = "add it, or name the column that holds the prompts as prompt_column (kedro init-data: --prompt-column)"
-        return _table([]), [InputError(problem, remedy=remedy, file=path, field=missing)], list(files)
-    prompts = [str(value).strip() if isinstance(value, str) else "" for value in entries[column]]
-    named = next((columns[name] for name in CLIP_COLUMNS if name in columns), None)
-    problems: list[InputError] = []
+    entries = read_entries(path)
+    try:
+        column = find_prompts(entries, prompt_column)
+        named, by = entries.find(*CLIP_COLUMNS), entries.find("generator")
+    except InputError as error:
+        return _table([]), [error], list(files)
+    problems = entries.problems()
+    good = [entry for entry in entries.rows if not entry.problem]
+    texts = [entry.values.get(column) for entry in good]
+    prompts = first_spellings([text.strip() if isinstance(text, str) else "" for text in texts], normalise_prompt)
     found: list[tuple[str, str, str]] = []
     if named is None:
         found = [(prompt, file, "given") for prompt, file in _by_file_name(prompts, files)]
     else:
-        generators = entries[columns["generator"]] if "generator" in columns else ["given"] * len(entries)
-        for row, prompt, name, generator in zip(count(first_row), prompts, entries[named], generators, strict=False):
-            if not isinstance(name, str) or not name.strip():
-                continue
-            file = names.find(name)
-            if not prompt:
-                problems.append(InputError("the prompt is empty", remedy="add it", file=path, row=row, field="prompt"))
-            elif file is None:
-                problem, remedy = names.why_not(name)
-                problems.append(InputError(problem, remedy=remedy, file=path, row=row, field=str(named)))
+        for entry, prompt in zip(good, prompts, strict=True):
+            try:
+                clip = _clip_of(entry.values.get(named), prompt, names, named)
+                given = entry.values.get(by) if by else None
+                generator = given if isinstance(given, str) else ""
+            except InputError as error:
+                problems.append(
+                    InputError(error.problem, remedy=error.remedy, file=path, row=entry.row, field=error.field)
+                )
             else:
-                found.append((prompt, file, str(generator) if isinstance(generator, str) and generator else "given"))
+                if clip:
+                    found.append((prompt, clip, generator or "given"))
     found = list(dict.fromkeys(found))
     taken = {file for _, file, _ in found}
     return _table(found), problems, [file for file in files if file not in taken]
@@ -102,16 +100,25 @@ def no_clip_of_a_prompt(path: Path, folder: Path) -> InputError:
     )
 
 
-def _entries(path: Path) -> tuple[pd.DataFrame, int]:
-    if path.suffix.lower() != ".txt":
-        return read_entries(path)
+def _clip_of(value: object, prompt: str, names: ClipNames, column: str) -> str | None:
+    """The clip that a cell names; None if it names none.
+
+    Raises:
+        InputError: there is no such clip, or no prompt for it.
+    """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"the file cannot be read ({type(error).__name__})", remedy="save it as UTF-8 text", file=path
-        ) from error
-    return pd.DataFrame({PROMPT_COLUMNS[0]: lines}), 1
+        name = as_text(value)
+    except ValueError as error:
+        raise InputError(f"the value {error}", remedy="correct it", field=column) from None
+    if not name.strip():
+        return None
+    if not prompt:
+        raise InputError("the prompt is empty", remedy="add it", field="prompt")
+    file = names.find(name)
+    if file is None:
+        problem, remedy = names.why_not(name)
+        raise InputError(problem, remedy=remedy, field=column)
+    return file
 
 
 def _by_file_name(prompts: Sequence[str], files: Sequence[str]) -> list[tuple[str, str]]:
@@ -128,8 +135,8 @@ def _by_file_name(prompts: Sequence[str], files: Sequence[str]) -> list[tuple[st
 
 
 def _words(text: str) -> str:
-    """Letters and digits of any script in lower case, everything else as single spaces."""
-    return " ".join(re.split(r"[\W_]+", text.casefold())).strip()
+    """Letters, their marks and digits of any script in one form, everything else as single spaces."""
+    return " ".join(runs(text))
 
 
 def _table(found: Sequence[tuple[str, str, str]]) -> pd.DataFrame:

@@ -1,0 +1,90 @@
+"""What counts as a word in any script: the pieces that prompts are compared by.
+
+A word is a run of letters, their marks and digits. Scripts that are written without spaces between words have no such
+runs, and dictionaries exist for some of them only; there the pieces are characters: each Han character, and every two
+neighbouring characters of kana, Thai, Lao, Khmer, Burmese and their relatives, whose single characters are sounds and
+say little. A character is a grapheme cluster (Unicode Standard Annex 29), so marks stay with their letter. An emoji is
+a piece too.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import unicodedata
+from collections import Counter
+from typing import Final
+
+import regex
+
+_ASCII = re.compile(r"[a-z0-9]+")
+HAN: Final = r"\p{Script=Han}"
+SYLLABLES: Final = (
+    r"\p{Script=Hiragana}\p{Script=Katakana}\u30fc\p{Script=Thai}\p{Script=Lao}\p{Script=Khmer}\p{Script=Myanmar}"
+    r"\p{Script=Tai_Tham}\p{Script=Tai_Le}\p{Script=New_Tai_Lue}\p{Script=Tai_Viet}\p{Script=Javanese}"
+    r"\p{Script=Balinese}"
+)
+_SPACELESS = regex.compile(f"[{HAN}{SYLLABLES}]")
+_RUN = regex.compile(r"[\p{L}\p{M}\p{N}]+")
+_PIECE = regex.compile(
+    rf"(?P<han>[{HAN}])|(?P<syllables>(?:(?=[{SYLLABLES}])\X)+)|(?P<emoji>\p{{Extended_Pictographic}})"
+    rf"|(?P<word>(?:(?![{HAN}{SYLLABLES}])[\p{{L}}\p{{M}}\p{{N}}])+)"
+)
+_UNSEEN = regex.compile(r"[\p{Cf}--\u200b]|[\ufe00-\ufe0f]", regex.VERSION1)
+_OPTIONAL = regex.compile(
+    r"[\u0591-\u05bd\u05bf-\u05c7\u0610-\u061a\u064b-\u065f\u0670\u06d6-\u06dc\u06df-\u06ed\u0640]"
+)
+"""Points of Hebrew and Arabic and the stroke that stretches words: most writers leave them out."""
+
+
+def folded(text: str) -> str:
+    """The text in one Unicode form and case, without what is not seen and what may be left out."""
+    if text.isascii():
+        return text.lower()
+    text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    return _OPTIONAL.sub("", _UNSEEN.sub("", text))
+
+
+def runs(text: str) -> list[str]:
+    """Runs of letters, marks and digits, folded, whatever the script."""
+    text = folded(text)
+    return _ASCII.findall(text) if text.isascii() else _RUN.findall(text)
+
+
+def segments(text: str) -> list[str]:
+    """Pieces of a text for a comparison by words. Of ASCII text they are those of the rouge-score package."""
+    text = folded(text)
+    if text.isascii():
+        return _ASCII.findall(text)
+    pieces: list[str] = []
+    for match in _PIECE.finditer(text):
+        if match.lastgroup == "syllables":
+            clusters = regex.findall(r"\X", match.group())
+            pieces += [a + b for a, b in itertools.pairwise(clusters)] or clusters
+        else:
+            pieces.append(match.group())
+    return pieces
+
+
+def spaceless(text: str) -> bool:
+    """Whether any character belongs to a script that is written without spaces."""
+    return not text.isascii() and _SPACELESS.search(text) is not None
+
+
+def script_of(letter: str) -> str:
+    """The script of a letter as its Unicode name begins, such as LATIN, CYRILLIC, ARABIC, CJK or HANGUL."""
+    return unicodedata.name(letter, "UNKNOWN").split(" ", 1)[0].split("-", 1)[0]
+
+
+def scripts(text: str) -> Counter[str]:
+    """How many pieces of a text are in which script; digits and emoji are in none."""
+    if text.isascii():
+        count = sum(not piece.isdigit() for piece in _ASCII.findall(text.lower()))
+        return Counter({"LATIN": count} if count else {})
+    letters = (next((character for character in piece if character.isalpha()), "") for piece in segments(text))
+    return Counter(script_of(letter) for letter in letters if letter)
+
+
+def main_script(text: str) -> str:
+    """The script of most pieces, the first in alphabetical order of equals; 'NONE' for a text without letters."""
+    return min(scripts(text).items(), key=lambda item: (-item[1], item[0]), default=("NONE", 0))[0]
