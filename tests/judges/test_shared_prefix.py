@@ -51,6 +51,27 @@ def test_same_as_one_forward_a_question(
         np.testing.assert_allclose(outside, expected_outside, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", FAMILY_BUILDERS)
+@pytest.mark.parametrize("prefix", ["packed", "cached"])
+def test_questions_stand_behind_a_long_clip(
+    name: str, prefix: str, tokenizer: Any, make_judge: Callable[..., Any]
+) -> None:
+    family = FAMILY_BUILDERS[name](tokenizer)
+    # Small frames: the clip is longer in time than in rows and columns.
+    judge = make_judge(family, prefix=prefix, question_chunk_size=2, num_frames=64)
+    random = np.random.default_rng(1)
+    long = [random.integers(0, 256, (64, 16, 24, 3), dtype=np.uint8)]
+    for rate in (2.0, 0.5) if name.startswith("qwen") else (2.0,):
+        prepared = judge.prepare(long[0], rate)
+        assert prepared.next_position == prepared.positions.max() + 1
+        # Nothing after the clip stands below anything in it.
+        visual = np.flatnonzero(np.isin(prepared.token_ids, family.placeholder_ids))
+        behind = prepared.positions[:, visual[-1] + 1 :]
+        assert behind.size == 0 or behind.min() > prepared.positions[:, visual].max()
+        p_yes, _ = judge.answer(long, QUESTIONS, PROMPTS[:1], frames_per_second=[rate])
+        np.testing.assert_allclose(p_yes, reference(judge, long, [rate])[0], atol=1e-4)
+
+
 @pytest.mark.parametrize("name", ["llava_onevision", "internvl", "smolvlm"])
 def test_images_are_read_in_high_resolution_unless_the_settings_say_no(
     name: str, tokenizer: Any, clips: list[np.ndarray], make_judge: Callable[..., Any]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -176,8 +177,30 @@ FAMILY_BUILDERS = {
 }
 
 
+def qwen_positions(visual: list[bool], grid: tuple[int, int, int], interval: float) -> torch.Tensor:
+    """Positions (time, row, column) of a text with one clip in it, token by token as the paper of Qwen2-VL says.
+
+    Text counts on from one above the highest number so far on any axis.
+    """
+    places = [(int(at * interval), row, col) for at, row, col in itertools.product(*map(range, grid))]
+    found: list[tuple[int, ...]] = []
+    start = 0
+    for number, is_visual in enumerate(visual):
+        if is_visual:
+            first = visual.index(True)
+            if number == first:
+                start = max((max(one) for one in found), default=-1) + 1
+            found.append(tuple(start + part for part in places[number - first]))
+        else:
+            found.append((max((max(one) for one in found), default=-1) + 1,) * 3)
+    return torch.tensor(found).T
+
+
 def full_forward(family: Family, clip: PreparedClip, question_ids: tuple[int, ...], rate: float | None) -> torch.Tensor:
-    """Last logits of the model's own forward on clip and one question, with its own positions and its own mask."""
+    """Last logits of the model's own forward on clip and one question, with its own mask and positions.
+
+    Qwen's positions are computed here, because transformers 5.23 places text behind a long clip inside it.
+    """
     ids = torch.from_numpy(np.append(clip.token_ids, question_ids))[None]
     config = family.model.config
     name = type(family).__name__
@@ -190,9 +213,11 @@ def full_forward(family: Family, clip: PreparedClip, question_ids: tuple[int, ..
             if image
             else {"pixel_values_videos": patches, "video_grid_thw": grid}
         )
-        inputs["mm_token_type_ids"] = (ids == config.image_token_id).int() + 2 * (ids == config.video_token_id).int()
-        if name == "Qwen25VL" and not image:
-            inputs["second_per_grid_ts"] = torch.tensor([config.vision_config.temporal_patch_size / (rate or 2.0)])
+        seconds = config.vision_config.temporal_patch_size / (rate or 2.0)
+        interval = 1.0 if image or name == "Qwen2VL" else seconds * config.vision_config.tokens_per_second
+        visual = (ids[0] == config.image_token_id) | (ids[0] == config.video_token_id)
+        rows_columns = [int(side) // config.vision_config.spatial_merge_size for side in grid[0, 1:]]
+        inputs["position_ids"] = qwen_positions(visual.tolist(), (int(grid[0, 0]), *rows_columns), interval)[:, None]
     else:
         inputs |= {key: torch.from_numpy(value) for key, value in clip.vision.items()}
     with torch.no_grad():

@@ -53,8 +53,13 @@ def judge_identity(parameters: JudgeParameters) -> str:
     folder = Path(parameters.path).expanduser()
     model = parameters.path if _is_hub_name(parameters) else folder_hash(folder)
     adapter = _adapter_folder(parameters)
+    version = family_class(parameters.family).answers_version
     return content_hash(
-        "judge", json.dumps(settings, sort_keys=True), model, folder_hash(adapter) if adapter is not None else ""
+        "judge",
+        json.dumps(settings, sort_keys=True),
+        model,
+        folder_hash(adapter) if adapter is not None else "",
+        *([version] if version else []),
     )
 
 

@@ -81,6 +81,9 @@ class Family(ABC):
     remote_code: bool = False
     """Whether the modelling code comes with the checkpoint."""
 
+    answers_version: str = ""
+    """Part of the identity of answers; changed where the same model is asked in another way than before."""
+
     def __init__(self, model: Any, tokenizer: Any, settings: Settings) -> None:
         self.model, self.tokenizer, self.settings = model, tokenizer, settings
 

@@ -39,6 +39,7 @@ class Qwen2VL(Family):
     """Qwen2-VL: three position axes (time, height, width), temporal patches, neighbouring patches merged."""
 
     settings_class = QwenSettings
+    answers_version = "text above the clip"
     default_settings: Settings = QwenSettings(
         before_clip="<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n<|vision_start|>",
         after_clip="<|vision_end|>",
@@ -101,13 +102,18 @@ class Qwen2VL(Family):
     def _prefix_positions(
         self, token_ids: IntArray, grid: tuple[int, int, int], is_image: bool, frames_per_second: float | None
     ) -> tuple[IntArray, int]:
-        """Positions as the model itself assigns them, found with one more text token to see where text goes on."""
+        """Positions of the prefix, visual tokens as the model's class places them, and of what follows it.
+
+        Text counts on from one above the highest position so far, on any axis, as these models were trained
+        (arXiv 2409.12191, section 2.1, on M-RoPE). transformers 5.23 starts it above rows and columns only, which lies
+        inside a clip that is longer in time.
+        """
         import torch
 
         seconds = self._seconds_per_grid(frames_per_second)
         key = (grid, is_image, seconds)
         if key not in self._positions:
-            ids = torch.from_numpy(np.append(token_ids, 0))[None]
+            ids = torch.from_numpy(token_ids)[None]
             kinds = (ids == self.model.config.image_token_id).int() + 2 * (
                 ids == self.model.config.video_token_id
             ).int()
@@ -116,8 +122,11 @@ class Qwen2VL(Family):
             if seconds is not None and not is_image:
                 options["second_per_grid_ts"] = torch.tensor([seconds])
             positions, _ = self.model.model.get_rope_index(ids, mm_token_type_ids=kinds, **options)
-            found = positions[:, 0].numpy()
-            self._positions[key] = (found[:, :-1], int(found[0, -1]))
+            found = positions[:, 0].numpy().copy()
+            start = len(token_ids) - len(self._after)
+            above = int(found[:, :start].max()) + 1
+            found[:, start:] = np.arange(above, above + len(self._after))
+            self._positions[key] = (found, above + len(self._after))
         return self._positions[key]
 
     def _seconds_per_grid(self, frames_per_second: float | None) -> float | None:
