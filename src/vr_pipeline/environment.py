@@ -89,7 +89,7 @@ def overrule(names: tuple[str, ...] | None = None, decides: str = "") -> list[st
         for name in found:
             _overruled[name] = os.environ.pop(name)
         if found:
-            told.append(f"{', '.join(found)} of the environment {_do(found)} not count: {decider} decides.")
+            told.append(f"Set in the environment without effect: {', '.join(found)}; {decider} decides.")
     return told
 
 
@@ -98,10 +98,6 @@ def restore_overruled() -> None:
     for name, value in _overruled.items():
         os.environ.setdefault(name, value)
     _overruled.clear()
-
-
-def _do(names: list[str]) -> str:
-    return "do" if len(names) > 1 else "does"
 
 
 def recorded_environment() -> dict[str, str]:
