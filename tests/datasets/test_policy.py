@@ -16,8 +16,8 @@ import tiny_models
 from vr_pipeline.datasets.policy import CARD, CONFIG, FULL_CONFIG, WEIGHTS, PolicyDataset
 from vr_pipeline.errors import InputError
 from vr_pipeline.generators import load_generator
-from vr_pipeline.generators.contract import ALL_PARTS, Adapter, FullWeights, Generator
-from vr_pipeline.generators.micro_world import MicroWorldGenerator
+from vr_pipeline.generators.contract import Adapter, FullWeights, Generator
+from vr_pipeline.micro_world.patch_vae import PatchVAE
 
 FAMILIES = ("micro_world", "cogvideox", "wan", "sdxl")
 
@@ -79,7 +79,7 @@ def test_plain_diffusers_loads_the_folder_and_makes_the_same_clip(
     assert generator.policy().identity == adapter.identity
 
     settings = generator.parameters
-    own = MicroWorldGenerator.own_components(Path(settings.path), ALL_PARTS) if family == "micro_world" else {}
+    own = {"vae": PatchVAE.from_pretrained(f"{settings.path}/vae")} if family == "micro_world" else {}
     plain = DiffusionPipeline.from_pretrained(settings.path, **own)
     plain.load_lora_weights(folder)
     theirs = type(generator)(plain, settings, "plain").sample(tiny_models.PROMPTS[:1], [1])
@@ -114,7 +114,7 @@ def test_plain_diffusers_loads_a_whole_denoiser_and_makes_the_same_clip(
     assert not np.array_equal(ours, original)
 
     settings = generator.parameters
-    own = MicroWorldGenerator.own_components(Path(settings.path), ALL_PARTS) if family == "micro_world" else {}
+    own = {"vae": PatchVAE.from_pretrained(f"{settings.path}/vae")} if family == "micro_world" else {}
     denoiser = type(generator.denoiser).from_pretrained(tmp_path / "policy", subfolder=tuned.component)  # type: ignore[attr-defined]
     plain = DiffusionPipeline.from_pretrained(settings.path, **own)
     setattr(plain, tuned.component, denoiser)

@@ -56,7 +56,7 @@ def test_another_producer_seed_or_prompt_makes_another_clip() -> None:
 
 def test_items_are_sampled_from_their_prompts_and_seeds() -> None:
     class Echo:
-        def sample(self, prompts: list[str], seeds: list[int]) -> np.ndarray:
+        def sample_each(self, prompts: list[str], seeds: list[int]) -> np.ndarray:
             return np.array([[prompt, str(seed)] for prompt, seed in zip(prompts, seeds, strict=True)])
 
     clips = sample_items(Echo(), items()[1:3])  # type: ignore[arg-type]

@@ -30,13 +30,12 @@ def load_generator(
         parts: what is needed of it; None for all.
 
     Raises:
-        InputError: if the family is unknown, the model cannot be found, or its weights are not safetensors.
+        InputError: if the family is unknown, the model cannot be found or is not of the family's kind, or its weights
+            are not whole safetensors.
     """
     import importlib
-    from pathlib import Path
 
     from vr_pipeline.errors import InputError
-    from vr_pipeline.model_files import check_model_files
 
     if isinstance(parameters, dict):
         from vr_pipeline.generators.config import GeneratorParameters
@@ -48,8 +47,6 @@ def load_generator(
             field="generator.family",
             remedy=f"choose one of {', '.join(sorted(FAMILIES))}",
         )
-    if Path(parameters.path).is_dir():
-        check_model_files(Path(parameters.path), field="generator.path")
     module_name, class_name = FAMILIES[parameters.family].split(":")
     family: type[Generator] = getattr(importlib.import_module(module_name), class_name)
     return family.load(parameters) if parts is None else family.load(parameters, parts)

@@ -13,18 +13,80 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from vr_pipeline.generators.contract import Condition, Frames
 from vr_pipeline.generators.pipeline import VideoPipelineGenerator
+from vr_pipeline.generators.settings import PIPELINE, Setting, one_of, positive, same_as, whole
 
 if TYPE_CHECKING:
     import torch
 
 
+NETWORK_AND_SCHEDULE = (
+    Setting(PIPELINE, "_class_name", one_of("CogVideoXPipeline"), "only text-to-video pipelines of CogVideoX are read"),
+    Setting("transformer", "_class_name", one_of("CogVideoXTransformer3DModel"), "the denoiser is that of CogVideoX"),
+    Setting(
+        "transformer",
+        "patch_size_t",
+        one_of(None),
+        "patches of several latent frames, those of CogVideoX 1.5, are not supported",
+    ),
+    Setting("transformer", "patch_size", whole, "patches are squares of latent pixels"),
+    Setting("transformer", "ofs_embed_dim", one_of(None), "the condition 'ofs' of CogVideoX 1.5 is not given"),
+    Setting(
+        "transformer",
+        "in_channels",
+        same_as("vae", "latent_channels"),
+        "the denoiser takes the autoencoder's latents alone; image-to-video models take an image beside them",
+    ),
+    Setting("transformer", "out_channels", same_as("vae", "latent_channels"), "the denoiser predicts latents alone"),
+    Setting(
+        "transformer",
+        "use_learned_positional_embeddings",
+        one_of(False),
+        "positions are computed; learned ones, those of image-to-video models, are not supported",
+    ),
+    Setting("transformer", "max_text_seq_length", whole, "prompts are padded to this length"),
+    Setting(
+        "transformer",
+        "temporal_compression_ratio",
+        same_as("vae", "temporal_compression_ratio"),
+        "the denoiser counts latent frames as the autoencoder makes them",
+    ),
+    Setting("transformer", "text_embed_dim", same_as("text_encoder", "d_model"), "the text encoder has another width"),
+    Setting("text_encoder", "_class_name", one_of("T5EncoderModel"), "prompts are encoded by T5"),
+    Setting(
+        "scheduler",
+        "_class_name",
+        one_of("CogVideoXDDIMScheduler", "CogVideoXDPMScheduler"),
+        "the schedule is that of CogVideoX, whose signal-to-noise ratio is shifted",
+    ),
+    Setting(
+        "scheduler", "prediction_type", one_of("v_prediction"), "the loss is that of a network that predicts velocities"
+    ),
+    Setting("scheduler", "num_train_timesteps", whole, "timesteps are drawn from so many"),
+    Setting("vae", "scaling_factor", positive, "latents are multiplied by it"),
+    Setting("vae", "temporal_compression_ratio", whole, "it gives the number of latent frames"),
+)
+"""What is taken for granted of every CogVideoX, whatever its autoencoder."""
+
+
 class CogVideoXGenerator(VideoPipelineGenerator):
     """A ``CogVideoXPipeline`` of diffusers behind the contract."""
 
+    relied_on: ClassVar[tuple[Setting, ...]] = (
+        *NETWORK_AND_SCHEDULE,
+        Setting("vae", "_class_name", one_of("AutoencoderKLCogVideoX"), "the autoencoder is that of CogVideoX"),
+        Setting("vae", "shift_factor", one_of(None), "latents are scaled, not shifted"),
+        Setting("vae", "latents_mean", one_of(None), "latents are scaled by one number, not by their statistics"),
+        Setting("vae", "latents_std", one_of(None), "latents are scaled by one number, not by their statistics"),
+    )
     pipeline_class: ClassVar[str] = "CogVideoXPipeline"
     prediction_type: ClassVar[str] = "velocity"
     error_space: ClassVar[str] = "velocity"
     lora_targets: ClassVar[tuple[str, ...]] = ("to_q", "to_k", "to_v", "to_out.0")
+
+    @property
+    def frame_group(self) -> int:
+        """Latent frames are decoded two by two, and only the first of an odd number stands for one frame."""
+        return super().frame_group * int(self.pipeline.vae.num_latent_frames_batch_size)
 
     @property
     def text_length(self) -> int:
@@ -37,9 +99,7 @@ class CogVideoXGenerator(VideoPipelineGenerator):
             return dict(self.pipeline.transformer.config)
         from diffusers import CogVideoXTransformer3DModel
 
-        return CogVideoXTransformer3DModel.load_config(  # type: ignore[no-any-return]
-            self.parameters.path, subfolder=self.component, revision=self.parameters.revision
-        )
+        return CogVideoXTransformer3DModel.load_config(self.folder, subfolder=self.component)  # type: ignore[no-any-return]
 
     # -- encoding ---------------------------------------------------------------------------------------------------
 

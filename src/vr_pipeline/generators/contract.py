@@ -18,9 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from vr_pipeline.devices import resolve_device as resolve_device
-from vr_pipeline.errors import InputError
+from vr_pipeline.errors import InputError, PipelineError
 from vr_pipeline.generators.config import GeneratorParameters
 from vr_pipeline.identifiers import content_hash
+from vr_pipeline.work import ItemFailure
 
 if TYPE_CHECKING:
     import torch
@@ -129,15 +130,27 @@ class Generator(ABC):
     def denoiser(self) -> torch.nn.Module:
         """The network that preference training adapts."""
 
-    @abstractmethod
     def sample(self, prompts: Sequence[str], seeds: Sequence[int]) -> Frames:
         """Make one clip for each prompt, its initial noise drawn from the seed beside it.
 
-        Batches are padded to the configured batch size, so that a clip does not depend on how many others were asked
-        for.
-
         Returns:
             uint8 array [clips, frames, height, width, 3].
+
+        Raises:
+            PipelineError: if the model gives something else than numbers for one of them.
+        """
+        made = self.sample_each(prompts, seeds)
+        for clip in made:
+            if isinstance(clip, ItemFailure):
+                raise PipelineError(clip.reason)
+        return np.stack(made)  # type: ignore[arg-type]
+
+    @abstractmethod
+    def sample_each(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Frames | ItemFailure]:
+        """Make clips as :meth:`sample` does; a clip for which the model gives no numbers stands as a failure.
+
+        Batches are padded to the configured batch size, so that a clip does not depend on how many others were asked
+        for.
         """
 
     @abstractmethod

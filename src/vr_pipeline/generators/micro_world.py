@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from pathlib import Path
 from typing import Any, ClassVar
 
-from vr_pipeline.generators.cogvideox import CogVideoXGenerator
-from vr_pipeline.generators.contract import Part
+from vr_pipeline.generators.cogvideox import NETWORK_AND_SCHEDULE, CogVideoXGenerator
+from vr_pipeline.generators.pipeline import VideoPipelineGenerator
+from vr_pipeline.generators.settings import Setting, Settings, one_of
+
+
+def _as_pipelines_derive_it(value: Any, settings: Settings) -> bool:
+    return bool(value == 2 ** (len(settings["vae"]["block_out_channels"]) - 1))
 
 
 class MicroWorldGenerator(CogVideoXGenerator):
@@ -22,10 +25,19 @@ class MicroWorldGenerator(CogVideoXGenerator):
         "norm2.linear",
     )
 
+    relied_on: ClassVar[tuple[Setting, ...]] = (
+        *NETWORK_AND_SCHEDULE,
+        Setting("vae", "_class_name", one_of("PatchVAE"), "the autoencoder is that of the micro-world"),
+        Setting("vae", "spatial_patch", _as_pipelines_derive_it, "pipelines derive it from 'block_out_channels'"),
+    )
+
+    @property
+    def frame_group(self) -> int:
+        """Every latent frame stands for as many frames."""
+        return VideoPipelineGenerator.frame_group.fget(self)  # type: ignore[attr-defined, no-any-return]
+
     @classmethod
-    def own_components(cls, folder: Path, parts: Collection[Part]) -> dict[str, Any]:
-        if "autoencoder" not in parts:
-            return {}
+    def own_classes(cls) -> dict[str, type]:
         from vr_pipeline.micro_world.patch_vae import PatchVAE
 
-        return {"vae": PatchVAE.from_pretrained(folder / "vae", use_safetensors=True)}
+        return {"vae": PatchVAE}

@@ -28,7 +28,11 @@ from vr_pipeline.generators.contract import (
     sampling_identity,
     weights_identity,
 )
+from vr_pipeline.generators.loading import TEXT_ENCODERS, load_pipeline
+from vr_pipeline.generators.settings import Setting
+from vr_pipeline.generators.watch import watch_numbers
 from vr_pipeline.memory import free_memory
+from vr_pipeline.work import ItemFailure
 
 if TYPE_CHECKING:
     import torch
@@ -41,9 +45,13 @@ class PipelineGenerator(Generator):
         pipeline_class: name of the pipeline's class in diffusers.
         component: name of the denoiser in the pipeline; also the prefix of an adapter's tensors.
         autoencoder_dtype: precision of the autoencoder whatever the configuration says of the rest; None for the same.
+        relied_on: settings of a model that the code takes for granted.
+        pipeline_options: arguments of the pipeline beside its parts.
     """
 
     pipeline_class: ClassVar[str]
+    relied_on: ClassVar[tuple[Setting, ...]]
+    pipeline_options: ClassVar[dict[str, object]] = {}
     autoencoder_dtype: ClassVar[str | None] = None
     component: ClassVar[str] = "transformer"
 
@@ -54,6 +62,7 @@ class PipelineGenerator(Generator):
             torch.set_num_threads(parameters.threads)
         self.pipeline = pipeline
         self.parameters = parameters
+        self.folder = Path(pipeline.config.get("_name_or_path") or parameters.path)
         self.device = torch.device(resolve_device(parameters.device))
         if self._has(*ALL_PARTS):
             self.check_size()
@@ -70,42 +79,40 @@ class PipelineGenerator(Generator):
 
     @classmethod
     def load(cls, parameters: GeneratorParameters, parts: Collection[Part] = ALL_PARTS) -> Self:
-        """Load from a folder in diffusers layout or from the hub; safetensors only."""
+        """Load from a folder in diffusers layout or from the hub; safetensors only.
+
+        Raises:
+            InputError: if the model is not of the family's kind, or its weights are not whole.
+        """
         return cls(cls._load_pipeline(parameters, parts), parameters, weights_identity(parameters))
 
     @classmethod
     def _load_pipeline(cls, parameters: GeneratorParameters, parts: Collection[Part], **components: Any) -> Any:
         import diffusers
-        import torch
 
-        family = getattr(diffusers, cls.pipeline_class)
-        absent = [name for part in ALL_PARTS if part not in parts for name in cls._component_names(part)]
-        precisions = {
-            "default": getattr(torch, parameters.dtype),
-            "vae": getattr(torch, cls.autoencoder_dtype or parameters.dtype),
-        }
-        pipeline = family.from_pretrained(
-            parameters.path,
-            revision=parameters.revision,
-            dtype=precisions,
-            use_safetensors=True,
-            **{name: None for name in absent if name in inspect.signature(family.__init__).parameters},
-            **cls.own_components(Path(parameters.path), parts),
+        pipeline = getattr(diffusers, cls.pipeline_class)
+        known = inspect.signature(pipeline.__init__).parameters
+        return load_pipeline(
+            pipeline,
+            parameters,
+            {part: [name for name in cls._component_names(part) if name in known] for part in ALL_PARTS},
+            parts,
+            relied_on=cls.relied_on,
+            own_classes=cls.own_classes(),
+            precisions={"autoencoder": cls.autoencoder_dtype or parameters.dtype},
+            **cls.pipeline_options,
             **components,
         )
-        if parameters.vae_tiling and pipeline.vae is not None:
-            pipeline.vae.enable_tiling()
-        return pipeline
 
     @classmethod
     def _component_names(cls, part: Part) -> tuple[str, ...]:
         """Names that a part has in pipelines; not every pipeline has all of them."""
-        names = {"denoiser": (cls.component,), "autoencoder": ("vae",), "text_encoder": _TEXT_ENCODERS}
+        names = {"denoiser": (cls.component,), "autoencoder": ("vae",), "text_encoder": TEXT_ENCODERS}
         return names[part]
 
     @classmethod
-    def own_components(cls, folder: Path, parts: Collection[Part]) -> dict[str, Any]:
-        """Those of the parts whose classes are not in diffusers; none for the published models."""
+    def own_classes(cls) -> dict[str, type]:
+        """Classes of parts that are not in diffusers or transformers; none for the published models."""
         return {}
 
     def _has(self, *parts: Part) -> bool:
@@ -191,17 +198,18 @@ class PipelineGenerator(Generator):
 
     # -- sampling ---------------------------------------------------------------------------------------------------
 
-    def sample(self, prompts: Sequence[str], seeds: Sequence[int]) -> Frames:
+    def sample_each(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Frames | ItemFailure]:
         import torch
 
         if not prompts or len(prompts) != len(seeds):
             raise ValueError(f"as many seeds as prompts are needed, and one at least; got {len(prompts)}, {len(seeds)}")
         size = self.parameters.batch_size
-        made: list[Frames] = []
+        made: list[Frames | ItemFailure] = []
         for part in batches(len(prompts), size):
             real = len(prompts[part])
             # Weights in training are float32, whatever the precision of all else.
-            with self.autocast() if self._trained_from is not None else contextlib.nullcontext():
+            precision = self.autocast() if self._trained_from is not None else contextlib.nullcontext()
+            with precision, watch_numbers(self.pipeline, size) as watch:
                 clips = self.run_pipeline(
                     prompt=[*prompts[part], *[prompts[part][-1]] * (size - real)],
                     height=self.parameters.height,
@@ -214,9 +222,29 @@ class PipelineGenerator(Generator):
                         for seed in [*seeds[part], *[seeds[part][-1]] * (size - real)]
                     ],
                     output_type="np",
+                    callback_on_step_end=watch.after_step,
                 )[:real]
-            made.append(np.round(np.clip(clips, 0.0, 1.0) * 255.0).astype(np.uint8))
-        return np.concatenate(made)
+            self._check_shape(clips.shape[1:4])
+            made += [
+                self._failure(place) if (place := watch.lost_in(row, clip)) else _to_bytes(clip)
+                for row, clip in enumerate(clips)
+            ]
+        return made
+
+    def _check_shape(self, shape: Sequence[int]) -> None:
+        wanted = {name: getattr(self.parameters, name) for name in ("num_frames", "height", "width")}
+        for (field, asked), given in zip(wanted.items(), shape, strict=True):
+            if asked != given:
+                raise InputError(
+                    f"the model makes clips whose {field} is {given}, and {asked} is asked for",
+                    remedy=f"set {field} to {given}, or choose another model",
+                    field=f"generator.{field}",
+                )
+
+    def _failure(self, place: str) -> ItemFailure:
+        dtype = self.parameters.dtype
+        advice = "check the model's weights" if dtype == "float32" else f"{dtype} may overflow: try another dtype"
+        return ItemFailure(f"the clip has values that are no finite numbers, first {place}; {advice}")
 
     @abstractmethod
     def run_pipeline(self, **arguments: Any) -> Any:
@@ -309,12 +337,10 @@ class PipelineGenerator(Generator):
         # A copy that is spread over several processes is of no use to one of them.
         if self._frozen is not None and not hasattr(self._frozen, "unshard"):
             return self._frozen
-        return self._denoiser_class.from_pretrained(  # type: ignore[no-any-return]
-            self.parameters.path,
-            subfolder=self.component,
-            revision=self.parameters.revision,
-            dtype=self.dtype,
-            use_safetensors=True,
+        from vr_pipeline.model_files import load_complete
+
+        return load_complete(  # type: ignore[no-any-return]
+            self._denoiser_class, self.folder / self.component, field="generator.path", dtype=self.dtype
         )
 
     def train_all_weights(self, *, reference: bool) -> list[Any]:
@@ -353,12 +379,13 @@ class PipelineGenerator(Generator):
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
 
 
+def _to_bytes(clip: Any) -> Frames:
+    return np.round(np.clip(clip, 0.0, 1.0) * 255.0).astype(np.uint8)  # type: ignore[no-any-return]
+
+
 def can_offload(device: torch.device) -> bool:
     """Whether a device has memory of its own, which offload could spare."""
     return device.type != "cpu"
-
-
-_TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
 
 
 class VideoPipelineGenerator(PipelineGenerator):
@@ -369,8 +396,12 @@ class VideoPipelineGenerator(PipelineGenerator):
 
     def check_size(self) -> None:
         super().check_size()
-        group = int(self.pipeline.vae_scale_factor_temporal)
-        self._check_number("num_frames", self.parameters.num_frames, self.lone_frames, group)
+        self._check_number("num_frames", self.parameters.num_frames, self.lone_frames, self.frame_group)
+
+    @property
+    def frame_group(self) -> int:
+        """Frames by which a clip's length can grow."""
+        return int(self.pipeline.vae_scale_factor_temporal)
 
     @property
     def pixels_a_token(self) -> int:

@@ -87,9 +87,9 @@ def plan_clips(
 
 
 def sample_items(generator: Generator, items: Sequence[WorkItem]) -> list[Any]:
-    """The clips of a batch of items, made from their prompts and seeds."""
+    """The clips of a batch of items, made from their prompts and seeds; failures stand for those that are none."""
     return list(
-        generator.sample(
+        generator.sample_each(
             [str(item.metadata["prompt"]) for item in items],
             [int(item.metadata["seed"]) for item in items],  # type: ignore[arg-type]
         )

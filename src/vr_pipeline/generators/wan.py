@@ -7,13 +7,38 @@ Source: Wan Team 2025, Wan: Open and Advanced Large-Scale Video Generative Model
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+import math
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from vr_pipeline.generators.contract import Condition, Frames
 from vr_pipeline.generators.pipeline import VideoPipelineGenerator
+from vr_pipeline.generators.settings import PIPELINE, Setting, Settings, one_of, positive, same_as, whole
 
 if TYPE_CHECKING:
     import torch
+
+
+def _statistics(value: Any, settings: Settings) -> bool:
+    """One finite number for each channel of the latents."""
+    numbers = isinstance(value, list | tuple) and all(
+        isinstance(one, int | float) and math.isfinite(one) for one in value
+    )
+    return numbers and len(value) == settings["vae"]["z_dim"]
+
+
+def _deviations(value: Any, settings: Settings) -> bool:
+    return _statistics(value, settings) and all(one > 0 for one in value)
+
+
+def _square_patches(value: Any, _: Settings) -> bool:
+    return isinstance(value, list | tuple) and len(value) == 3 and value[0] == 1 and value[1] == value[2] > 0
+
+
+def _positive_or_absent(value: Any, settings: Settings) -> bool:
+    return value is None or positive(value, settings)
+
+
+_OTHER_SIGMAS = "training draws its times as the scheduler shifts its own, without further curves"
 
 
 class WanGenerator(VideoPipelineGenerator):
@@ -23,6 +48,74 @@ class WanGenerator(VideoPipelineGenerator):
     prediction_type: ClassVar[str] = "flow"
     error_space: ClassVar[str] = "velocity"
     lora_targets: ClassVar[tuple[str, ...]] = ("to_q", "to_k", "to_v", "to_out.0")
+
+    relied_on: ClassVar[tuple[Setting, ...]] = (
+        Setting(PIPELINE, "_class_name", one_of("WanPipeline"), "only text-to-video pipelines of Wan are read"),
+        Setting(
+            PIPELINE,
+            "transformer_2",
+            one_of(None),
+            "Wan 2.2's second transformer, which denoises where little noise is left, is not supported: only the first "
+            "would be trained, at times that it never sees",
+        ),
+        Setting(PIPELINE, "boundary_ratio", one_of(None), "there is one transformer, Wan 2.1's, for all times"),
+        Setting(
+            PIPELINE, "expand_timesteps", one_of(False), "every token gets the same time, unlike in Wan 2.2 TI2V-5B"
+        ),
+        Setting("transformer", "_class_name", one_of("WanTransformer3DModel"), "the denoiser is that of Wan 2.1"),
+        Setting("transformer", "patch_size", _square_patches, "patches are squares within one latent frame"),
+        Setting(
+            "transformer",
+            "in_channels",
+            same_as("vae", "z_dim"),
+            "the denoiser takes the autoencoder's latents alone; image-to-video models take an image beside them",
+        ),
+        Setting("transformer", "out_channels", same_as("vae", "z_dim"), "the denoiser predicts the latents alone"),
+        Setting("transformer", "image_dim", one_of(None), "there is no image condition"),
+        Setting("transformer", "added_kv_proj_dim", one_of(None), "there is no image condition"),
+        Setting("transformer", "pos_embed_seq_len", one_of(None), "there is no image condition"),
+        Setting("transformer", "text_dim", same_as("text_encoder", "d_model"), "the text encoder has another width"),
+        Setting("text_encoder", "_class_name", one_of("UMT5EncoderModel"), "prompts are encoded by UMT5"),
+        Setting("vae", "_class_name", one_of("AutoencoderKLWan"), "the autoencoder is that of Wan"),
+        Setting("vae", "latents_mean", _statistics, "latents are normalised by one finite number a channel"),
+        Setting("vae", "latents_std", _deviations, "latents are normalised by one finite number above 0 a channel"),
+        Setting(
+            "scheduler",
+            "_class_name",
+            one_of("FlowMatchEulerDiscreteScheduler", "UniPCMultistepScheduler", "DPMSolverMultistepScheduler"),
+            "the schedule is a rectified flow's",
+        ),
+        Setting(
+            "scheduler",
+            "prediction_type",
+            one_of("flow_prediction", None),
+            "the loss is that of a network that predicts the flow",
+        ),
+        Setting("scheduler", "use_flow_sigmas", one_of(True, None), "the schedule is a rectified flow's"),
+        Setting("scheduler", "num_train_timesteps", whole, "the network is given times of so many steps"),
+        Setting("scheduler", "shift", _positive_or_absent, "times are shifted by it"),
+        Setting("scheduler", "flow_shift", _positive_or_absent, "times are shifted by it"),
+        Setting("scheduler", "use_dynamic_shifting", one_of(False, None), "the shift is one number for every size"),
+        Setting("scheduler", "shift_terminal", one_of(None), _OTHER_SIGMAS),
+        Setting("scheduler", "use_karras_sigmas", one_of(False, None), _OTHER_SIGMAS),
+        Setting("scheduler", "use_exponential_sigmas", one_of(False, None), _OTHER_SIGMAS),
+        Setting("scheduler", "use_beta_sigmas", one_of(False, None), _OTHER_SIGMAS),
+        Setting("scheduler", "use_lu_lambdas", one_of(False, None), _OTHER_SIGMAS),
+        Setting("scheduler", "invert_sigmas", one_of(False, None), "noise falls while sampling"),
+        Setting("scheduler", "final_sigmas_type", one_of("zero", None), "sampling ends without noise"),
+        Setting(
+            "scheduler",
+            "stochastic_sampling",
+            one_of(False, None),
+            "this pipeline draws such noise without the clip's seed",
+        ),
+        Setting(
+            "scheduler",
+            "algorithm_type",
+            one_of("dpmsolver++", "dpmsolver", None),
+            "this pipeline draws the noise of stochastic solvers without the clip's seed",
+        ),
+    )
 
     # As the documentation of diffusers advises for this autoencoder.
     autoencoder_dtype: ClassVar[str | None] = "float32"

@@ -1,0 +1,198 @@
+"""Settings of a model that a family's code relies on, checked from its files before any weights are read.
+
+A relative of a known model (another prediction, image conditions, a second denoiser) often loads and samples, and only
+training or the clips go wrong. Each family therefore lists what it takes for granted, one :class:`Setting` each.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vr_pipeline.errors import InputError
+
+PIPELINE = "pipeline"
+"""Name under which settings of the pipeline itself are listed; its parts have those of model_index.json."""
+
+_INDEX = "model_index.json"
+_PART_LENGTH = 2  # library and class
+_WEIGHTLESS = {"feature_extractor", "safety_checker"}
+
+Settings = Mapping[str, Mapping[str, Any]]
+"""Settings by part and name; what a file leaves to its class has the class's default."""
+
+Wanted = Callable[[Any, Settings], bool]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting that code relies on.
+
+    Attributes:
+        part: part of the pipeline, or :data:`PIPELINE`.
+        name: the setting; None is its value where a class does not know it.
+        wanted: whether a value suits, given all other settings.
+        because: what the code takes for granted, to follow "but".
+    """
+
+    part: str
+    name: str
+    wanted: Wanted
+    because: str
+
+
+def one_of(*values: object) -> Wanted:
+    """One of these values, of the same type."""
+    return lambda value, _: any(type(value) is type(known) and value == known for known in values)
+
+
+def same_as(part: str, name: str) -> Wanted:
+    """The value that another setting has."""
+    return lambda value, settings: value == settings[part].get(name)
+
+
+def positive(value: Any, _: Settings) -> bool:
+    """A finite number above 0."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0
+
+
+def whole(value: Any, settings: Settings) -> bool:
+    """A whole number above 0."""
+    return isinstance(value, int) and positive(value, settings)
+
+
+def check_settings(
+    folder: Path,
+    pipeline: type,
+    parts: Sequence[str],
+    relied_on: Sequence[Setting],
+    *,
+    own_classes: Mapping[str, type],
+    field: str,
+) -> dict[str, type]:
+    """Check a model's settings; nothing but its configurations is read.
+
+    Args:
+        folder: the model in diffusers layout.
+        pipeline: class of the pipeline that will be made of it.
+        parts: names of the parts it has to have; others that hold weights are rejected.
+        relied_on: the family's settings.
+        own_classes: classes of parts that are not from diffusers or transformers.
+        field: parameter that names the folder, for messages.
+
+    Returns:
+        the class of each part that has settings.
+
+    Raises:
+        InputError: a part is missing, unreadable, unknown or superfluous, or a setting is not what the code relies on.
+    """
+    index = _read(folder / _INDEX, field)
+    present = {name: value for name, value in index.items() if _is_part(value)}
+    of_pipeline = _defaults(pipeline) | {name: None if _is_absent(value) else value for name, value in index.items()}
+    settings: dict[str, Mapping[str, Any]] = {PIPELINE: of_pipeline}
+    _check([setting for setting in relied_on if setting.part == PIPELINE], settings, folder)
+    missing = sorted(set(parts) - present.keys())
+    if missing or (further := sorted(present.keys() - set(parts) - _WEIGHTLESS)):
+        problem = (
+            f"the model lacks the part '{missing[0]}'" if missing else f"the model has a further part, '{further[0]}'"
+        )
+        raise InputError(
+            f"{problem}; this family consists of {', '.join(parts)}",
+            remedy="choose a model of the kind that the family reads, or the family that reads this model",
+            file=folder / _INDEX,
+            field=field,
+        )
+    # Tokenizers have no settings that matter here; pipelines find their classes in their own way.
+    described = sorted({setting.part for setting in relied_on} - {PIPELINE})
+    classes = {name: _class_of(name, present[name], own_classes.get(name), folder) for name in described}
+    settings |= {name: _settings_of(folder / name, classes[name], field) for name in described}
+    _check([setting for setting in relied_on if setting.part != PIPELINE], settings, folder)
+    return classes
+
+
+def _check(relied_on: Sequence[Setting], settings: Settings, folder: Path) -> None:
+    # Parts of another class have other settings.
+    for setting in sorted(relied_on, key=lambda one: one.name != "_class_name"):
+        value = settings[setting.part].get(setting.name)
+        if not setting.wanted(value, settings):
+            raise InputError(
+                f"the model's {setting.part} has {value!r} here, but {setting.because}",
+                remedy="choose another model: this one would be sampled or trained wrongly",
+                file=_file(folder, setting.part),
+                field=setting.name,
+            )
+
+
+def _file(folder: Path, part: str) -> Path:
+    if part == PIPELINE:
+        return folder / _INDEX
+    return folder / part / ("scheduler_config.json" if part == "scheduler" else "config.json")
+
+
+def _is_part(value: object) -> bool:
+    return isinstance(value, list) and len(value) == _PART_LENGTH and value[0] is not None
+
+
+def _is_absent(value: object) -> bool:
+    return isinstance(value, list) and len(value) == _PART_LENGTH and value[0] is None
+
+
+def _read(path: Path, field: str) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise TypeError("it is no table of settings")
+        return content
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise _unreadable(path, error, field) from error
+
+
+def _unreadable(path: Path, error: Exception, field: str) -> InputError:
+    return InputError(
+        f"this is no configuration of a model in diffusers layout ({' '.join(str(error).split())})",
+        remedy="give the folder of a whole model, with model_index.json and one folder for each part",
+        file=path,
+        field=field,
+    )
+
+
+def _class_of(part: str, origin: Sequence[str], own: type | None, folder: Path) -> type:
+    """The class that model_index.json names: our own, or one of diffusers or transformers, and nothing else."""
+    import importlib
+
+    library, name = origin
+    if own is not None and own.__name__ == name:
+        return own
+    found = getattr(importlib.import_module(library), name, None) if library in {"diffusers", "transformers"} else None
+    if not isinstance(found, type):
+        raise InputError(
+            f"the model's {part} is of the class {library}.{name}, which the installed diffusers and transformers lack",
+            remedy="choose a model whose parts they know, or install the version that its model card names",
+            file=folder / _INDEX,
+            field=part,
+        )
+    return found
+
+
+def _settings_of(place: Path, of_class: type, field: str) -> Mapping[str, Any]:
+    """A part's settings, with the defaults of its class and the class's name."""
+    path = _file(place.parent, place.name)
+    content = _read(path, field)
+    named = {"_class_name": of_class.__name__}
+    if (config_class := getattr(of_class, "config_class", None)) is not None:  # of transformers
+        try:
+            return config_class.from_dict(content).to_dict() | named
+        except (ValueError, TypeError, AttributeError, KeyError) as error:
+            raise _unreadable(path, error, field) from error
+    # The class that is loaded is the one in model_index.json, whatever the part's file names.
+    return _defaults(of_class) | content | named
+
+
+def _defaults(of_class: type) -> dict[str, Any]:
+    arguments = inspect.signature(of_class.__init__).parameters  # type: ignore[misc]
+    return {name: one.default for name, one in arguments.items() if one.default is not inspect.Parameter.empty}
