@@ -5,6 +5,7 @@ from vr_pipeline.hooks.live_curves import CurveHook
 from vr_pipeline.hooks.lock import RunLockHook
 from vr_pipeline.hooks.logs import LoggingHook
 from vr_pipeline.hooks.mlflow_tracking import MlflowHook
+from vr_pipeline.hooks.origins import OriginsHook
 from vr_pipeline.hooks.parameters import ParametersHook
 from vr_pipeline.hooks.records import NodeRecordHook
 from vr_pipeline.hooks.report_run import ReportRunHook
@@ -20,6 +21,7 @@ __all__ = [
     "LoggingHook",
     "MlflowHook",
     "NodeRecordHook",
+    "OriginsHook",
     "ParametersHook",
     "ReportRunHook",
     "RequirementsHook",

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from vr_pipeline.errors import InputError, PipelineError
 from vr_pipeline.explain import setting_trouble
+from vr_pipeline.hooks.origins import OriginsHook
 from vr_pipeline.runners.backends import CONFIGURATION_FILE, check_routes, open_backends
 from vr_pipeline.runners.config import RunnerConfiguration
 
@@ -125,18 +126,25 @@ class DeviceRunner(AbstractRunner):
         """One node after the other, each on its backend: the models of two nodes seldom fit on one device."""
         load_counts = Counter(chain.from_iterable(node.inputs for node in pipeline.nodes))
         done: list[Node] = []
+        # Here and not as a hook of nodes: nodes may run in other processes.
+        plugins = hook_manager.get_plugins() if hook_manager is not None else ()
+        keepers = [plugin for plugin in plugins if isinstance(plugin, OriginsHook)]
         nodes = [(node, self.route_of(node)) for node in pipeline.nodes]
         with open_backends(nodes, self.configuration) as backends:
             for node, route in nodes:
                 logger.info("Node %d of %d: %s", len(done) + 1, len(pipeline.nodes), node.name)
                 task = Task(node, catalog, self._is_async, hook_manager, run_id)
                 try:
+                    for origins in keepers:
+                        origins.check(node, catalog)
                     backends[route.backend].run(task, route)
                 except (Exception, KeyboardInterrupt) as error:
                     # The command line turns the names into the one command that goes on from here.
                     setattr(error, RESUME_FROM, self.resume_point(pipeline, done, catalog))
                     raise
                 done.append(node)
+                for origins in keepers:
+                    origins.record(node, catalog)
                 self._release_datasets(node, catalog, load_counts, pipeline)
 
     @staticmethod

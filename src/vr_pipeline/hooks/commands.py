@@ -1,0 +1,47 @@
+"""Commands that messages suggest: like the one that was typed, with its environment and parameters."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+_KEPT = ("--conf-source", "--runner-params")
+
+
+def kept_options(run_params: Mapping[str, Any]) -> list[str]:
+    """Options of a run that another command needs to mean the same: environment, parameters, configuration."""
+    options = [f"--env={run_params['env']}"] if run_params.get("env") else []
+    given = [f"{name}={value}" for name, value in _leaves(run_params.get("runtime_params") or {}, "")]
+    if given:
+        options.append(f"--params={','.join(given)}")
+    typed = sys.argv[1:]
+    for position, word in enumerate(typed):
+        if word in _KEPT and position + 1 < len(typed):
+            options.append(f"{word}={typed[position + 1]}")
+        elif word.startswith(tuple(f"{option}=" for option in _KEPT)):
+            options.append(word)
+    return options
+
+
+def run_command(run_params: Mapping[str, Any], *, pipelines: Iterable[str] = (), from_nodes: Iterable[str] = ()) -> str:
+    """``kedro run`` with other pipelines and nodes.
+
+    Args:
+        run_params: of the run that was typed.
+        pipelines: names; none for the default.
+        from_nodes: where to begin; none for the beginning.
+    """
+    names = [name for name in pipelines if name != "__default__"]
+    where = [f"--pipelines={','.join(names)}" if len(names) > 1 else f"--pipeline={names[0]}"] if names else []
+    begin = [f"--from-nodes={','.join(from_nodes)}"] if from_nodes else []
+    return shlex.join(["kedro", "run", *kept_options(run_params), *where, *begin])
+
+
+def _leaves(content: Mapping[str, Any], prefix: str) -> Iterable[tuple[str, Any]]:
+    for key, value in content.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

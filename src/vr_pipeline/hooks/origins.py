@@ -1,0 +1,177 @@
+"""Before nodes run: do the results that they join belong together?
+
+Partial runs (one pipeline, ``--tags``, ``--from-nodes``) take in what earlier runs left. Weights that were fitted anew
+and policies of before would otherwise stand in one report. See :mod:`vr_pipeline.origins`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kedro.framework.hooks import hook_impl
+from pydantic import BaseModel
+
+from vr_pipeline.errors import InputError
+from vr_pipeline.hooks.commands import run_command
+from vr_pipeline.hooks.requirements import model_folders
+from vr_pipeline.hooks.summary import stored_at
+from vr_pipeline.lineage.figures import flattened
+from vr_pipeline.origins import Mismatch, Origin, Origins
+
+if TYPE_CHECKING:
+    from kedro.io import CatalogProtocol
+    from kedro.pipeline import Pipeline
+    from kedro.pipeline.node import Node
+
+logger = logging.getLogger(__name__)
+
+RECORDS = Path("logs") / "origins.json"
+"""File of the project that keeps what results were made from."""
+
+_NO_PART_OF_RESULTS = {
+    *("path", "revision", "adapter", "trust_remote_code", "device", "offload", "threads", "reader_threads"),
+    *("clips_per_item", "max_median_outside_mass", "shard_size", "checkpoints", "checkpoint_folder", "keep_judge"),
+    *("folder", "memory_mb"),
+}
+"""Settings that change no result; models are compared by their content."""
+_SHOWN_ONLY = ".report."
+_CONTENT = "the content of "
+_LISTED = 4
+
+
+class OriginsHook:
+    """Keeps what results were made from, and rejects a run that would join results that do not belong together."""
+
+    def __init__(self) -> None:
+        self._run_params: dict[str, Any] = {}
+        self._origins: Origins | None = None
+        self._in_memory: dict[str, Origin] = {}
+
+    @hook_impl(tryfirst=True)
+    def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol) -> None:
+        project = Path(run_params["project_path"])
+        self._run_params, self._in_memory = run_params, {}
+        self._origins = Origins(project / RECORDS, project)
+        made = set(self._places(pipeline.all_outputs(), catalog).values())
+        found: dict[tuple[str, str], Mismatch] = {}
+        for node in pipeline.nodes:
+            for mismatch in self._mismatches(node, catalog, made):
+                found.setdefault((mismatch.origin.dataset, mismatch.reason), mismatch)
+        self._reject(list(found.values()))
+
+    def check(self, node: Node, catalog: CatalogProtocol) -> None:
+        """See that what a node is about to read belongs together.
+
+        Raises:
+            InputError: it does not.
+        """
+        if self._origins is not None:
+            self._reject(self._mismatches(node, catalog, set()))
+
+    def record(self, node: Node, catalog: CatalogProtocol) -> None:
+        """Keep what a node has made its outputs from."""
+        if self._origins is None:
+            return
+        inputs, settings = self._read(node, catalog)
+        places = self._places(node.outputs, catalog)
+        for name in node.outputs:
+            kept = settings
+            if getattr(catalog.get(name), "takes_up_what_is_there", False):
+                # Items have identities of their own; of the settings only those of models concern all of them.
+                kept = {leaf: value for leaf, value in settings.items() if _is_of_model(leaf, settings)}
+            origin = Origin(name, node.name, inputs, kept)
+            if name in places:
+                self._origins.add(places[name], origin)
+            else:
+                self._in_memory[name] = origin
+        try:
+            self._origins.save()
+        except OSError as error:
+            logger.warning("What results were made from cannot be kept: %s (%s)", RECORDS, error.strerror)
+
+    def _mismatches(self, node: Node, catalog: CatalogProtocol, remade: set[str]) -> list[Mismatch]:
+        assert self._origins is not None
+        inputs = self._places(node.inputs, catalog)
+        through_memory = {
+            place for name in node.inputs if name in self._in_memory for place in self._in_memory[name].inputs
+        }
+        places = {*inputs.values(), *through_memory}
+        return self._origins.mismatches(places, _settings(node, catalog, self._origins), remade)
+
+    def _read(self, node: Node, catalog: CatalogProtocol) -> tuple[dict[str, str], dict[str, Any]]:
+        """Contents and settings that a node has read, also by way of what lives in memory only."""
+        assert self._origins is not None
+        inputs, settings = {}, _settings(node, catalog, self._origins)
+        for place in self._places(node.inputs, catalog).values():
+            digest = self._origins.digest(place)
+            if digest is not None:
+                inputs[place] = digest
+        for name in node.inputs:
+            if name in self._in_memory:
+                inputs = {**self._in_memory[name].inputs, **inputs}
+                settings = {**self._in_memory[name].settings, **settings}
+        return inputs, settings
+
+    def _places(self, names: Any, catalog: CatalogProtocol) -> dict[str, str]:
+        assert self._origins is not None
+        stored = {name: stored_at(catalog, name) for name in names if not name.startswith("params:")}
+        return {name: self._origins.place(path) for name, path in stored.items() if path is not None}
+
+    def _reject(self, mismatches: list[Mismatch]) -> None:
+        if not mismatches:
+            return
+        reasons = list(dict.fromkeys(mismatch.reason for mismatch in mismatches))
+        more = f"; and {len(reasons) - _LISTED} more" if len(reasons) > _LISTED else ""
+        nodes = sorted({mismatch.origin.node for mismatch in mismatches})
+        raise InputError(
+            f"results that this run joins do not belong together: {'; '.join(reasons[:_LISTED])}{more}",
+            remedy=f"make them anew by '{run_command(self._run_params, **_where(nodes))}', which keeps what has not "
+            "changed, or bring back what they were made from",
+        )
+
+
+def _where(nodes: list[str]) -> dict[str, list[str]]:
+    """The pipeline and the nodes at which to begin."""
+    from kedro.framework.project import pipelines
+
+    holders = [name for name, one in pipelines.items() if set(nodes) <= {node.name for node in one.nodes}]
+    # All that follows is stale as well, so the largest pipeline.
+    whole = max(holders, key=lambda name: (len(pipelines[name].nodes), name != "__default__"), default=None)
+    return {"pipelines": [whole] if whole else [], "from_nodes": nodes}
+
+
+def _settings(node: Node, catalog: CatalogProtocol, origins: Origins) -> dict[str, Any]:
+    """Settings of a node that shape its results, by dotted name; of models their content."""
+    found: dict[str, Any] = {}
+    for name in node.inputs:
+        if name.startswith("params:"):
+            value, prefix = catalog.load(name), name.removeprefix("params:")
+            found |= {leaf: _plain(entry) for leaf, entry in flattened(value, prefix) if _shapes_results(leaf)}
+            found |= dict(_models(value, prefix, origins))
+    return found
+
+
+def _is_of_model(leaf: str, settings: Mapping[str, Any]) -> bool:
+    models = [name.removeprefix(_CONTENT).rpartition(".")[0] for name in settings if name.startswith(_CONTENT)]
+    return leaf.startswith((_CONTENT, *(f"{model}." for model in models)))
+
+
+def _shapes_results(leaf: str) -> bool:
+    return leaf.rpartition(".")[2] not in _NO_PART_OF_RESULTS and _SHOWN_ONLY not in leaf
+
+
+def _models(value: Any, prefix: str, origins: Origins) -> Iterator[tuple[str, str]]:
+    if isinstance(value, BaseModel):
+        for field, folder in model_folders(value, prefix):
+            digest = origins.digests.of(Path(folder).expanduser().absolute())
+            if digest is not None:
+                yield f"{_CONTENT}{field}", digest
+
+
+def _plain(value: Any) -> Any:
+    """A value as it comes back from JSON."""
+    return json.loads(json.dumps(dict(value) if isinstance(value, Mapping) else value, default=str))
