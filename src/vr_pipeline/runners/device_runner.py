@@ -127,7 +127,7 @@ class DeviceRunner(AbstractRunner):
         load_counts = Counter(chain.from_iterable(node.inputs for node in pipeline.nodes))
         done: list[Node] = []
         # Here and not as a hook of nodes: nodes may run in other processes.
-        plugins = hook_manager.get_plugins() if hook_manager is not None else ()
+        plugins = (hook_manager.get_plugins() or ()) if hook_manager is not None else ()  # Kedro's stand-in has None
         keepers = [plugin for plugin in plugins if isinstance(plugin, OriginsHook)]
         nodes = [(node, self.route_of(node)) for node in pipeline.nodes]
         with open_backends(nodes, self.configuration) as backends:
