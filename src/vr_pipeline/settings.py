@@ -15,6 +15,7 @@ from vr_pipeline.hooks import (  # noqa: E402
     NodeRecordHook,
     OriginsHook,
     ParametersHook,
+    ReadingHook,
     ReportRunHook,
     RequirementsHook,
     RunLockHook,
@@ -37,6 +38,7 @@ HOOKS = (
     CurveHook(),
     _nodes,
     LoggingHook(),
+    ReadingHook(),
     RunLockHook(),
     OriginsHook(),
     RequirementsHook(),
@@ -56,7 +58,8 @@ CONFIG_LOADER_ARGS = {
         "runner": ["runner*"],
         "mlflow": ["mlflow*"],
         "logging": ["logging*"],
+        "reading": ["reading*"],
     },
     # An environment states only what it changes.
-    "merge_strategy": {"parameters": "soft", "runner": "soft", "mlflow": "soft"},
+    "merge_strategy": {"parameters": "soft", "runner": "soft", "mlflow": "soft", "reading": "soft"},
 }

@@ -7,6 +7,7 @@ from vr_pipeline.hooks.logs import LoggingHook
 from vr_pipeline.hooks.mlflow_tracking import MlflowHook
 from vr_pipeline.hooks.origins import OriginsHook
 from vr_pipeline.hooks.parameters import ParametersHook
+from vr_pipeline.hooks.reading import ReadingHook
 from vr_pipeline.hooks.records import NodeRecordHook
 from vr_pipeline.hooks.report_run import ReportRunHook
 from vr_pipeline.hooks.requirements import RequirementsHook
@@ -23,6 +24,7 @@ __all__ = [
     "NodeRecordHook",
     "OriginsHook",
     "ParametersHook",
+    "ReadingHook",
     "ReportRunHook",
     "RequirementsHook",
     "RunLockHook",

@@ -145,7 +145,9 @@ class RunRecorder:
             (folder / PATCH).write_bytes(self.code.changes.encode("utf-8", errors="surrogateescape"))
         packages = "".join(f"{name}=={version}\n" for name, version in self.content["packages"].items())
         (folder / "packages.txt").write_text(packages, encoding="utf-8")
-        resolved = {kind: self._section(kind) for kind in ("globals", "parameters", "catalog", "runner", "mlflow")}
+        resolved = {
+            kind: self._section(kind) for kind in ("globals", "parameters", "catalog", "runner", "mlflow", "reading")
+        }
         text = yaml.safe_dump(json.loads(json.dumps(resolved, default=str)), sort_keys=True, allow_unicode=True)
         (folder / "configuration.yml").write_text(text, encoding="utf-8")
         if self.lock_file.is_file():

@@ -16,7 +16,7 @@ import numpy as np
 from vr_pipeline.video.clip import Choose, Frames, Reading, VideoInformation, VideoReadError
 from vr_pipeline.video.fast import by_decord, may_decode
 from vr_pipeline.video.limits import check_pixels
-from vr_pipeline.video.packets import PacketIndex, index_packets, open_video, sees_through
+from vr_pipeline.video.packets import PacketIndex, index_packets, open_video, sees_through, stream_packets
 from vr_pipeline.video.pixels import Painter
 from vr_pipeline.video.sampling import plausible_rate, unless_steady, usable_times
 
@@ -46,7 +46,7 @@ def read_video(path: Path, choose: Choose, *, decord: bool = False) -> Reading:
         check_pixels(path, stream.height, stream.width, 1)
         index = index_packets(container, stream)
         if index.plain:
-            known = _information(stream, index.seconds, index.packets)
+            known = _information(stream, index.seconds, index.packets, index.longest)
             wanted = choose(known)
             check_pixels(path, known.height, known.width, len(wanted))
             decoder = _decoder(stream, path)
@@ -61,11 +61,13 @@ def read_video(path: Path, choose: Choose, *, decord: bool = False) -> Reading:
     return _from_the_start(path, index, choose)
 
 
-def _information(stream: VideoStream, seconds: Sequence[float | None] | None, count: int) -> VideoInformation:
+def _information(
+    stream: VideoStream, seconds: Sequence[float | None] | None, count: int, longest: float
+) -> VideoInformation:
     """What is known of a clip. Its frames' size before they are turned upright is the stream's."""
-    times = usable_times(seconds or [])
-    rate = plausible_rate(float(stream.average_rate or stream.guessed_rate or 0), times)
-    return VideoInformation(count, rate, stream.height, stream.width, unless_steady(times))
+    rate = plausible_rate(float(stream.average_rate or stream.guessed_rate or 0), seconds, longest)
+    times = unless_steady(usable_times(seconds or [], longest))
+    return VideoInformation(count, rate, stream.height, stream.width, times)
 
 
 def _reading(frames: Sequence[Frames], wanted: list[int], known: VideoInformation) -> Reading:
@@ -94,13 +96,10 @@ def _decoded(container: InputContainer, stream: VideoStream, decoder: VideoCodec
     import av
 
     begun = False
-    for packet in container.demux(stream):
-        # An empty packet (a frame that is repeated, in AVI) would end the decoder's work.
-        if not packet.size:
-            continue
+    for packet in stream_packets(container, stream):
         try:
             frames = decoder.decode(packet)
-        except av.error.InvalidDataError:
+        except (av.error.InvalidDataError, av.error.ArgumentError):
             if begun:
                 raise
             continue
@@ -151,7 +150,7 @@ def _from_the_start(path: Path, index: PacketIndex, choose: Choose) -> Reading:
     count, seconds = index.packets, cast("Sequence[float | None] | None", index.seconds)
     for _ in range(2):
         with open_video(path) as (container, stream):
-            wanted = set(choose(_information(stream, seconds, count)) if count else [])
+            wanted = set(choose(_information(stream, seconds, count, index.longest)) if count else [])
             painter, taken, seen = Painter(), {}, []
             for position, frame in enumerate(_decoded(container, stream, _decoder(stream, path))):
                 seen.append(None if frame.pts is None else frame.pts * index.tick)
@@ -160,7 +159,7 @@ def _from_the_start(path: Path, index: PacketIndex, choose: Choose) -> Reading:
                     taken[position] = painter.picture(frame)
             if not seen:
                 raise VideoReadError("the video has no frames that decode", remedy="Copy or make it again", file=path)
-            known = _information(stream, seen, len(seen))
+            known = _information(stream, seen, len(seen), index.longest)
         chosen = choose(known)
         if taken.keys() >= set(chosen):
             return _reading([taken[position] for position in chosen], chosen, known)

@@ -49,18 +49,20 @@ def by_decord(path: Path, index: PacketIndex, wanted: Sequence[int], first: Fram
     """
     try:
         import decord
-        from decord import DECORDError
+        from decord import DECORDError, DECORDLimitReachedError
     except ImportError:  # there is no build for this platform
         return None
     try:
         decord.logging.set_level(decord.logging.QUIET)
-        reader = decord.VideoReader(f"file:{path.absolute()}", num_threads=1 if path.stat().st_size < 1_000_000 else 0)
+        threads = 1 if path.stat().st_size < 1_000_000 else 0
+        # The tolerance makes an error of the first frame that would be a copy of its neighbour.
+        reader = decord.VideoReader(f"file:{path.absolute()}", num_threads=threads, fault_tol=1e-6)
         times = reader.get_frame_timestamp(np.arange(len(reader)))[:, 0]
         expected = np.array(index.seconds)
         if len(times) != len(expected) or np.abs(times - (expected - expected[0])).max() > index.tick:
             return None
         frames = reader.get_batch(list(wanted)).asnumpy()
-    except (DECORDError, RuntimeError, IndexError, ValueError) as error:
+    except (DECORDError, DECORDLimitReachedError, RuntimeError, IndexError, ValueError) as error:
         # A width it does not take, a name it cannot pass on, or a damaged frame.
         logger.debug("%s: decord failed: %s", path, error)
         return None

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from vr_pipeline.config import Parameters
-from vr_pipeline.video.clip import VideoReadError
+from vr_pipeline.errors import InputError
 
 VARIABLE = "VR_PIPELINE_READING"
 """Environment variable with the settings as JSON, set from the configuration; handed on to processes that run nodes."""
@@ -35,6 +36,22 @@ class ReadingParameters(Parameters):
     )
 
 
+def use_settings(settings: Mapping[str, Any]) -> None:
+    """Read by these settings from now on, here and in processes that are started from here.
+
+    Raises:
+        InputError: naming the setting that is wrong.
+    """
+    from vr_pipeline.explain import setting_trouble
+
+    try:
+        chosen = ReadingParameters.model_validate(dict(settings))
+    except ValidationError as error:
+        field, trouble = setting_trouble(error, ReadingParameters)
+        raise InputError(trouble, remedy="correct the file", file="conf/<env>/reading.yml", field=field) from None
+    os.environ[VARIABLE] = chosen.model_dump_json()
+
+
 def reading() -> ReadingParameters:
     """The settings of this process; the defaults outside a run and outside a command."""
     return _parsed(os.environ.get(VARIABLE, "{}"))
@@ -51,6 +68,8 @@ def check_pixels(path: Path, height: int, width: int, frames: int) -> None:
     Raises:
         VideoReadError: a frame, or all frames that are wanted, have more pixels than the limit.
     """
+    from vr_pipeline.video.clip import VideoReadError
+
     limits = reading()
     remedy = "Make it smaller, or raise '{}' in conf/base/reading.yml"
     if height * width > limits.max_frame_pixels:

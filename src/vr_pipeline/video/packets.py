@@ -9,7 +9,7 @@ from __future__ import annotations
 import bisect
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vr_pipeline.video.clip import VideoReadError
+from vr_pipeline.video.sampling import LONGEST
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -30,6 +31,11 @@ _SEEKABLE = ("mov", "matroska")
 """Containers with an index and a time for every frame."""
 _FRAME_A_PACKET = ("h264", "hevc", "vp9", "av1", "libdav1d", "mjpeg", "prores", "ffv1", "png", "qtrle", "dnxhd")
 """Decoders of codecs of which one packet is one frame that is shown, in those containers."""
+
+_OF_PICTURES = ("mjpeg", "png", "bmp", "webp", "gif")
+"""Decoders of covers and thumbnails, where another stream lies beside them."""
+_LONGEST_IN_RECORDINGS = 10.0
+"""Seconds, as FFmpeg has it."""
 
 
 @contextmanager
@@ -62,10 +68,14 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
 def _stream(container: InputContainer) -> VideoStream | None:
     from av.stream import Disposition
 
+    def rank(stream: VideoStream) -> tuple[bool, bool]:
+        still = stream.codec_context is not None and stream.codec_context.name in _OF_PICTURES
+        return still, not Disposition(stream.disposition) & Disposition.default
+
     streams = [
         stream for stream in container.streams.video if not Disposition(stream.disposition) & Disposition.attached_pic
     ]
-    return next((stream for stream in streams if stream.disposition & Disposition.default), next(iter(streams), None))
+    return min(streams, key=rank, default=None)
 
 
 @dataclass(frozen=True)
@@ -79,6 +89,7 @@ class PacketIndex:
             empty where the packets do not tell how the stream decodes: then it is decoded from its start.
         packets: number of packets that hold a shown frame.
         closed: whether every key frame is a seek point.
+        longest: seconds that a frame may stay; a recording's time may jump from one part to the next.
     """
 
     stamps: Sequence[int] | None
@@ -86,6 +97,7 @@ class PacketIndex:
     seek_points: Sequence[tuple[int, int]]
     packets: int
     closed: bool
+    longest: float
 
     @property
     def plain(self) -> bool:
@@ -102,13 +114,20 @@ class PacketIndex:
         return self.seek_points[bisect.bisect_right(self.seek_points, index, key=lambda point: point[0]) - 1]
 
 
+def stream_packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet]:
+    """Packets of a stream that hold something: an empty one (a repeated frame, in AVI) would end a decoder's work."""
+    # Where a stream turns up late, as in joined recordings, PyAV fails at the end, when all packets are out.
+    with suppress(IndexError):
+        yield from (packet for packet in container.demux(stream) if packet.size)
+
+
 def index_packets(container: InputContainer, stream: VideoStream) -> PacketIndex:
     """Read all packets of a stream."""
-    packets = [packet for packet in container.demux(stream) if packet.size]
+    packets = list(stream_packets(container, stream))
     tick = float(stream.time_base or 0)
     shown = [packet for packet in packets if not packet.is_discard]
     stamps = sorted(packet.pts for packet in shown if packet.pts is not None)
-    timed = len(stamps) == len(shown) and tick > 0
+    timed = len(stamps) == len(shown) > 0 and tick > 0
     plain = (
         timed
         and len(shown) == len(packets)
@@ -118,7 +137,8 @@ def index_packets(container: InputContainer, stream: VideoStream) -> PacketIndex
     )
     points = _seek_points(packets) if plain else []
     closed = len(points) == sum(packet.is_keyframe for packet in packets)
-    return PacketIndex(stamps if timed else None, tick, points, len(shown), closed)
+    longest = _LONGEST_IN_RECORDINGS if container.format.name in ("mpegts", "mpeg") else LONGEST
+    return PacketIndex(stamps if timed else None, tick, points, len(shown), closed, longest)
 
 
 def _well_known(container: InputContainer, stream: VideoStream) -> bool:

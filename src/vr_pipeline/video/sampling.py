@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,9 @@ _ROUNDING = 1e-6
 """Seconds, or frames: containers round times, so what is due at a moment may stand just behind it."""
 _FASTEST = 1000.0
 """Frames a second. What a container states above this is a clock's rate, not a clip's."""
-_LONGEST = 3600.0
+_SLOWEST = 0.01
+"""Frames a second. What a container states below this comes of a broken time."""
+LONGEST = 3600.0
 """Seconds. A frame that would stay longer has a broken time."""
 
 
@@ -67,13 +70,18 @@ def _on_the_beat(times: NDArray[np.float64], step: float) -> NDArray[np.int64]:
     return np.flatnonzero((first * step < until) & (first < max(beats, 1)))
 
 
-def usable_times(times: Sequence[float | None]) -> list[float] | None:
-    """Times in seconds after the first; None where one is missing, runs backwards, or is absurd."""
+def usable_times(times: Sequence[float | None], longest: float = LONGEST) -> list[float] | None:
+    """Times in seconds after the first; None where one is missing, runs backwards, or is absurd.
+
+    Args:
+        times: in seconds.
+        longest: a frame that would stay longer, in seconds, has a broken time.
+    """
     if not times or any(time is None for time in times):
         return None
     shown = np.array(times, dtype=np.float64)
     gaps = np.diff(shown)
-    if not np.isfinite(shown).all() or (gaps < 0).any() or (gaps > _LONGEST).any():
+    if not np.isfinite(shown).all() or (gaps < 0).any() or (gaps > longest).any():
         return None
     return [float(time) for time in shown - shown[0]]
 
@@ -90,13 +98,26 @@ def unless_steady(times: Sequence[float] | None) -> Sequence[float] | None:
     return times if strays else None
 
 
-def plausible_rate(stated: float, times: Sequence[float] | None) -> float:
-    """Frames a second: what the container states, or what its times say where that differs; 0 where unknown."""
-    stated = stated if 0 < stated <= _FASTEST else 0.0
-    if times is None or len(times) < 2 or times[-1] <= 0:
-        return stated
-    measured = (len(times) - 1) / times[-1]
-    # How long the last frame stays is in one figure and not in the other.
-    if stated and abs(stated - measured) <= measured * (0.01 + 2 / len(times)):
+def plausible_rate(stated: float, times: Sequence[float | None] | None, longest: float = LONGEST) -> float:
+    """Frames a second: what the container states, or what its times say where that differs; 0 where unknown.
+
+    Args:
+        stated: by the container.
+        times: of the frames, in seconds, as far as they are known.
+        longest: see :func:`usable_times`.
+    """
+    stated = stated if _SLOWEST <= stated <= _FASTEST else 0.0
+    usable = usable_times(times or [], longest)
+    if usable is not None and usable[-1] > 0:
+        measured = (len(usable) - 1) / usable[-1]
+        # How long the last frame stays is in one figure and not in the other.
+        tolerance = 0.01 + 2 / len(usable)
+    else:
+        pairs = [(one, other) for one, other in pairwise(times or []) if one is not None and other is not None]
+        gaps = [other - one for one, other in pairs if 0 < other - one <= longest]
+        if not gaps:
+            return stated
+        measured, tolerance = 1 / float(np.median(gaps)), 1.0
+    if stated and abs(stated - measured) <= measured * tolerance:
         return stated
     return measured if measured <= _FASTEST else 0.0
