@@ -6,6 +6,7 @@ animated (some tools write generated clips so); they are clips with a rate.
 
 from __future__ import annotations
 
+import struct
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -35,11 +36,8 @@ def is_picture(head: bytes) -> bool:
     return head.startswith(_SIGNATURES) or head[4:12] in (b"ftypavif", b"ftypavis")
 
 
-def picture_errors() -> tuple[type[Exception], ...]:
-    """What is raised where an image is damaged or too large."""
-    from PIL import UnidentifiedImageError
-
-    return (UnidentifiedImageError, OSError, ValueError, SyntaxError)
+PICTURE_ERRORS = (OSError, EOFError, ValueError, SyntaxError, RuntimeError, ArithmeticError, LookupError, struct.error)
+"""What Pillow's decoders raise where an image is damaged: each its own kind."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +61,7 @@ class Picture:
         return self.image.height, self.image.width
 
     def frames(self, indices: Sequence[int]) -> Frames:
-        """Chosen frames, uint8 [frames, height, width, 3]. Raises :func:`picture_errors`."""
+        """Chosen frames, uint8 [frames, height, width, 3]. Raises one of :data:`PICTURE_ERRORS`."""
         taken = []
         for index in indices:
             if len(self.times) > 1:
@@ -78,7 +76,7 @@ def open_picture(path: Path) -> Iterator[Picture]:
 
     Raises:
         VideoReadError: it has too many pixels.
-        OSError, ValueError, SyntaxError: see :func:`picture_errors`.
+        one of PICTURE_ERRORS: it is damaged.
     """
     from PIL import Image
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from vr_pipeline.video.clip import Choose, Frames, Reading, VideoInformation, VideoReadError
 from vr_pipeline.video.containers import is_container, is_heic, looks_like_text, missing_end
 from vr_pipeline.video.limits import check_pixels, reading
-from vr_pipeline.video.pictures import is_picture, open_picture, picture_errors
+from vr_pipeline.video.pictures import PICTURE_ERRORS, is_picture, open_picture
 from vr_pipeline.video.sampling import sample_indices, unless_steady
 
 __all__ = ["Frames", "VideoInformation", "VideoReadError", "probe", "read_clip", "read_frames", "sample_indices"]
@@ -129,7 +129,9 @@ def _read_image(path: Path, choose: Choose) -> Reading:
             check_pixels(path, *picture.size, len(indices))
             frames = picture.frames(indices)
         return frames, indices, replace(known, height=frames.shape[1], width=frames.shape[2])
-    except picture_errors() as error:
+    except VideoReadError:
+        raise
+    except PICTURE_ERRORS as error:
         raise VideoReadError(
             f"the image cannot be decoded: {error}",
             remedy="It is truncated, damaged or too large: copy or make it again",
