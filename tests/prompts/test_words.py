@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from vr_pipeline.prompts.words import content_words, script_of, words
+from vr_pipeline.prompts.segments import script_of
+from vr_pipeline.prompts.words import content_words, words
 
 
 @pytest.mark.parametrize(

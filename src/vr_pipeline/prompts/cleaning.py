@@ -10,15 +10,18 @@ import functools
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Final
+
+import regex
 
 from vr_pipeline.errors import InputError
 from vr_pipeline.identifiers import normalise_prompt
 from vr_pipeline.prompts.config import CleaningParameters
-from vr_pipeline.prompts.words import content_words, script_of, words
+from vr_pipeline.prompts.segments import HAN, KANA, LETTERS, SYLLABLES, folded, script_of, spaceless
+from vr_pipeline.prompts.words import content_words, length_in_words, words
 
 
 @dataclass(frozen=True)
@@ -52,11 +55,12 @@ RULES: Final[dict[str, Rule]] = {}
 """All rules on single prompts by name, and the one on all of them, ``drop_exact_duplicates``."""
 EXACT_DUPLICATES: Final = "drop_exact_duplicates"
 
-_URL = re.compile(
-    r"(?:https?://|ftp://|www\.)\S+"
-    r"|\b(?:[a-z0-9-]+\.)+(?:com|org|net|io|gg|co|ai|app|tv|me|ly|be)/\S*"
+_SPACELESS = f"[{HAN}{KANA}{SYLLABLES}]"
+_URL = regex.compile(
+    rf"(?:https?://|ftp://|www\.)(?:(?!{_SPACELESS})\S)+"
+    rf"|\b(?:[a-z0-9-]+\.)+(?:com|org|net|io|gg|co|ai|app|tv|me|ly|be)/(?:(?!{_SPACELESS})\S)*"
     r"|<@?[!&#]?\d{6,}>",
-    re.IGNORECASE,
+    regex.IGNORECASE,
 )
 _DASH = r"(?:(?<=\s)|^)(?:--?|—|–)"
 _OPTIONS = (
@@ -78,6 +82,8 @@ _NEGATIVE = re.compile(
     r"[\s:=]*(?:(?!\s(?:--?|—|–)[a-z]).)*",
     re.IGNORECASE | re.DOTALL,
 )
+_CONTROL = regex.compile(r"[\p{C}--[\u200c\u200d]]", regex.VERSION1)
+_LETTER = regex.compile(f"[{LETTERS}]")
 _LEFTOVER = re.compile(r"\s+([,.;:!?])")
 _REPEATED_COMMAS = re.compile(r"(?:\s*[,;]\s*){2,}")
 
@@ -102,13 +108,7 @@ def remove_control_characters(prompt: Prompt, _: CleaningParameters) -> str:
     """
     if prompt.text.isprintable():
         return prompt.text
-    characters = []
-    for character in prompt.text:
-        if character.isspace():
-            characters.append(" ")
-        elif unicodedata.category(character)[0] != "C" or character in "\u200c\u200d":
-            characters.append(character)
-    return "".join(characters)
+    return _CONTROL.sub("", re.sub(r"\s", " ", prompt.text))
 
 
 @rule
@@ -149,6 +149,7 @@ def drop_length(prompt: Prompt, limits: CleaningParameters) -> str | Drop:
     count = len(words(prompt.text))
     if count < limits.min_words:
         return Drop(f"{count} words, fewer than {limits.min_words}")
+    count = length_in_words(prompt.text)
     if count > limits.max_words:
         return Drop(f"{count} words, more than {limits.max_words}")
     return prompt.text
@@ -160,7 +161,7 @@ def drop_symbol_soup(prompt: Prompt, limits: CleaningParameters) -> str | Drop:
     visible = prompt.text.replace(" ", "")
     symbols = len(visible) - sum(map(str.isalnum, visible))
     if symbols and not visible.isascii():
-        symbols -= sum(unicodedata.category(character)[0] == "M" for character in visible)
+        symbols = len(_LETTER.sub("", visible))
     if visible and symbols / len(visible) > limits.max_symbol_share:
         return Drop(f"{symbols / len(visible):.0%} symbols, more than {limits.max_symbol_share:.0%}")
     longest = max(map(len, words(prompt.text)), default=0)
@@ -178,7 +179,9 @@ def drop_repeated_words(prompt: Prompt, limits: CleaningParameters) -> str | Dro
     word, run = max(((word, sum(1 for _ in group)) for word, group in groupby(found)), key=lambda item: item[1])
     if run > limits.max_word_run:
         return Drop(f"'{word}' {run} times in a row, more than {limits.max_word_run}")
-    share = len(set(found)) / len(found)
+    # Single characters recur in any text; that two neighbours do is a repetition.
+    units: Sequence[object] = list(pairwise(found)) or found if spaceless(prompt.text) else found
+    share = len(set(units)) / len(units)
     if share < limits.min_distinct_word_share:
         return Drop(f"{share:.0%} distinct words, fewer than {limits.min_distinct_word_share:.0%}")
     return prompt.text
@@ -228,7 +231,7 @@ def drop_unsafe(prompt: Prompt, limits: CleaningParameters) -> str | Drop:
             f"probability of unsafe content {prompt.unsafe_probability:.2f}, above {limits.max_unsafe_probability}"
         )
     if limits.unsafe_words:
-        match = _phrases(limits.unsafe_words).search(prompt.text)
+        match = _phrases(limits.unsafe_words).search(folded(prompt.text))
         if match:
             return Drop(f"holds the word or phrase '{match.group().lower()}'")
     return prompt.text
@@ -249,9 +252,17 @@ def _cached_script(letter: str) -> str:
 
 
 @functools.lru_cache(maxsize=8)
-def _phrases(unsafe_words: tuple[str, ...]) -> re.Pattern[str]:
-    longest_first = sorted(unsafe_words, key=len, reverse=True)
-    return re.compile(r"(?<!\w)(?:" + "|".join(map(re.escape, longest_first)) + r")(?!\w)", re.IGNORECASE)
+def _phrases(unsafe_words: tuple[str, ...]) -> regex.Pattern[str]:
+    """Whole words and phrases; those of scripts without spaces wherever they stand."""
+    phrases = sorted({folded(phrase) for phrase in unsafe_words}, key=lambda phrase: (-len(phrase), phrase))
+    part = rf"[[{LETTERS}_]--{_SPACELESS}]"
+    bounded = [
+        ("" if spaceless(phrase[:1]) else f"(?<!{part})")
+        + regex.escape(phrase)
+        + ("" if spaceless(phrase[-1:]) else f"(?!{part})")
+        for phrase in phrases
+    ]
+    return regex.compile("|".join(bounded), regex.VERSION1)
 
 
 @functools.lru_cache(maxsize=1)

@@ -125,6 +125,11 @@ class EmbedderParameters(Parameters):
         description="for sentence_transformers: a name on the model hub, a folder, or 'package:NAME' for a Python "
         "package that carries the model's files; unused for wordllama",
     )
+    scripts: tuple[str, ...] = Field(
+        default=("LATIN",),
+        description="Unicode scripts that the model covers (LATIN, CYRILLIC, CJK ...), LATIN up to U+024F; other "
+        "prompts are not compared by meaning, and the report says how many; empty: the model covers all",
+    )
     device: str = Field(default="cpu", description="torch device of a sentence_transformers model")
     batch_size: int = Field(default=64, ge=1, description="prompts a batch (prompts)")
     part_size: int = Field(

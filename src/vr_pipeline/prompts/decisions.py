@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,6 +15,8 @@ from vr_pipeline.prompts.rouge import GreedyScan
 
 if TYPE_CHECKING:
     import pandas as pd
+
+logger = logging.getLogger(__name__)
 
 STEPS: Final = ("read", "clean", "rouge", "semantic", "language_model", "diversity", "split")
 """Steps in their order; ``step`` of a decision is one of them, or 'kept'."""
@@ -54,6 +57,13 @@ def clean_table(raw: pd.DataFrame, parameters: CleaningParameters) -> tuple[pd.D
     import pandas as pd
 
     good = raw[raw["problem"] == ""]
+    unknown = int(good["unsafe_probability"].astype(float).isna().sum())
+    if parameters.max_unsafe_probability < 1 and unknown:
+        logger.warning(
+            "%d of %d prompts come without a probability of unsafe content: max_unsafe_probability lets them pass.",
+            unknown,
+            len(good),
+        )
     outcomes = clean_prompts(
         (
             Prompt(text, unsafe)

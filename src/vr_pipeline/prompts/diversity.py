@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from vr_pipeline.identifiers import content_hash
 from vr_pipeline.prompts.config import DiversityParameters
+from vr_pipeline.prompts.semantic import is_seen
 
 Indices = npt.NDArray[np.int64]
 
@@ -18,7 +19,8 @@ def choose_diverse(
 ) -> Indices:
     """Indices of the chosen prompts, increasing; all of them if no more than the count are there.
 
-    The choice depends on the set of prompts and the seed, not on their order.
+    The choice depends on the set of prompts and the seed, not on their order. Prompts that the embedder does not cover
+    (rows of zeros) get their share of the places, by lot: nothing is known of their likeness.
 
     Args:
         identifiers: prompt_id of each prompt.
@@ -29,12 +31,16 @@ def choose_diverse(
         return np.arange(len(identifiers), dtype=np.int64)
     ranks = [content_hash("diversity", parameters.seed, identifier) for identifier in identifiers]
     order = np.array(sorted(range(len(ranks)), key=ranks.__getitem__), dtype=np.int64)
-    shuffled = embeddings[order]
+    seen = is_seen(embeddings[order])
+    count = round(parameters.count * float(seen.mean()))
+    by_lot, order = order[~seen][: parameters.count - count], order[seen]
+    if not count:
+        return np.sort(by_lot)
     if parameters.method == "k_centre":
-        chosen = k_centre(shuffled, parameters.count)
+        chosen = k_centre(embeddings[order], count)
     else:
-        chosen = cluster_balanced(shuffled, parameters.count, parameters.clusters, parameters.seed)
-    return np.sort(order[chosen])
+        chosen = cluster_balanced(embeddings[order], count, parameters.clusters, parameters.seed)
+    return np.sort(np.concatenate([by_lot, order[chosen]]))
 
 
 def k_centre(embeddings: npt.NDArray[np.float32], count: int) -> Indices:

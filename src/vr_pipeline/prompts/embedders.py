@@ -20,6 +20,7 @@ from vr_pipeline.errors import InputError
 from vr_pipeline.identifiers import content_hash
 from vr_pipeline.model_files import check_loading, check_model_files
 from vr_pipeline.prompts.config import EmbedderParameters
+from vr_pipeline.prompts.segments import is_covered
 
 PACKAGE_PREFIX: Final = "package:"
 
@@ -34,6 +35,10 @@ class Embedder(Protocol):
 
 def embedder_identity(parameters: EmbedderParameters) -> str:
     """Hash of the model and of the settings that change its vectors, found without loading the model."""
+    return content_hash(_model_identity(parameters), "covers", *parameters.scripts)
+
+
+def _model_identity(parameters: EmbedderParameters) -> str:
     if parameters.kind == "wordllama":
         folder = _package_folder("wordllama", "wordllama is a base dependency; install the project again")
         weights = sorted((folder / "weights").glob("*.safetensors"))
@@ -54,7 +59,29 @@ def load_embedder(parameters: EmbedderParameters) -> Embedder:
     Raises:
         InputError: if a package or the model is not there, saying what to install.
     """
-    return _LOADERS[parameters.kind](parameters)
+    model = _LOADERS[parameters.kind](parameters)
+    return CoveredEmbedder(model, parameters.scripts) if parameters.scripts else model
+
+
+class CoveredEmbedder:
+    """A model that is asked only about texts in scripts that it covers; the others are rows of zeros.
+
+    WordLlama sees letters beyond the Latin ones as bytes or single characters: the cosine of unrelated prompts in
+    Arabic, Greek, Hindi or Thai is 0.8 and more on average.
+    """
+
+    def __init__(self, model: Embedder, scripts: Sequence[str]) -> None:
+        self._model, self._scripts = model, scripts
+
+    def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        covered = [index for index, text in enumerate(texts) if is_covered(text, self._scripts)]
+        if len(covered) == len(texts):
+            return self._model.embed(texts)
+        vectors = self._model.embed([texts[index] for index in covered] or ["a"])
+        result = np.zeros((len(texts), vectors.shape[1]), dtype=np.float32)
+        if covered:
+            result[covered] = vectors
+        return result
 
 
 class WordLlamaEmbedder:

@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 from vr_pipeline.identifiers import content_hash
 from vr_pipeline.prompts.config import LanguageModelParameters
 from vr_pipeline.prompts.language_model import UnusableAnswer, text_model_identity
-from vr_pipeline.prompts.words import words
+from vr_pipeline.prompts.words import length_in_words
 
 TaskName = Literal["review", "rewrite"]
 
@@ -96,10 +96,10 @@ def parse_rewrite(text: str, answer: str, *, max_words: int) -> dict[str, str]:
             or longer than ``max_words``.
     """
     fields = _json_object(answer, {"prompt"})
-    count = len(words(fields["prompt"]))
+    count = length_in_words(fields["prompt"])
     if count > max_words:
         raise UnusableAnswer(f"the prompt has {count} words, more than {max_words}")
-    if count < len(words(text)):
+    if count < length_in_words(text):
         raise UnusableAnswer(f"the prompt has {count} words, fewer than the original")
     return fields
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,12 +13,15 @@ from vr_pipeline.identifiers import content_hash
 from vr_pipeline.prompts.config import PromptFilteringParameters
 from vr_pipeline.prompts.decisions import STEPS
 from vr_pipeline.prompts.rouge import nearest_rouge_l
-from vr_pipeline.prompts.semantic import nearest_cosines
+from vr_pipeline.prompts.segments import main_script, segments
+from vr_pipeline.prompts.semantic import is_seen, nearest_cosines
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from vr_pipeline.prompts.embedding_store import Embeddings
+
+logger = logging.getLogger(__name__)
 
 HISTOGRAM_BINS = 40
 
@@ -58,6 +62,7 @@ def filter_report(
         "changed_by_rule": {str(rule): int(count) for rule, count in sorted(changed.items())},
         "splits": {name: int(splits.get(name, 0)) for name in ("train", "validation", "test")},
         "sources": {str(name): int(count) for name, count in filtered_prompts["source"].value_counts().items()},
+        "scripts": _by_script(decisions, distinct_prompts, embeddings),
         "language_model": {
             outcome: int(model.str.contains(outcome).sum())
             for outcome in ("mended", "rewritten", "review failed", "rewrite failed")
@@ -70,6 +75,39 @@ def filter_report(
     }
 
 
+def _by_script(decisions: pd.DataFrame, distinct: pd.DataFrame, embeddings: Embeddings) -> dict[str, dict[str, int]]:
+    """Prompts read and kept by the script of most of their words, and those not compared by meaning."""
+    read = Counter(main_script(text) for text in decisions["original_prompt"] if text)
+    kept = Counter(main_script(text) for text in decisions.loc[decisions["kept"], "original_prompt"])
+    unseen: Counter[str] = Counter()
+    if len(embeddings):
+        texts = distinct["prompt"].tolist()
+        unseen = uncovered_scripts(texts, embeddings.of(texts))
+    return {
+        script: {"read": read[script], "kept": kept[script], "not_compared_by_meaning": unseen[script]}
+        for script in sorted(read, key=lambda script: (-read[script], script))
+    }
+
+
+def uncovered_scripts(texts: Sequence[str], vectors: np.ndarray) -> Counter[str]:
+    """How many texts of each script the embedder has no vector for."""
+    return Counter(main_script(text) for text, seen in zip(texts, is_seen(vectors), strict=True) if not seen)
+
+
+def warn_of_uncovered(texts: Sequence[str], vectors: np.ndarray) -> None:
+    """Say which prompts are compared by their words only."""
+    unseen = uncovered_scripts(texts, vectors)
+    if unseen:
+        named = ", ".join(f"{script} {count}" for script, count in unseen.most_common())
+        logger.warning(
+            "%d of %d prompts are not compared by meaning, because the embedder does not cover their language (%s). "
+            "Set semantic.embedder to a model that does, and its scripts.",
+            unseen.total(),
+            len(texts),
+            named,
+        )
+
+
 def _similarities(
     clean: pd.DataFrame, distinct: pd.DataFrame, filtered: pd.DataFrame, embeddings: Embeddings, sample_size: int
 ) -> dict[str, Any]:
@@ -78,12 +116,14 @@ def _similarities(
     for when, table in (("before", clean), ("after", filtered)):
         sample = _sample(table["prompt_id"].tolist(), sample_size)
         result["rouge_l"][when] = _histogram(
-            nearest_rouge_l(sample, table["cleaned_prompt" if when == "after" else "prompt"].tolist())
+            nearest_rouge_l(sample, table["cleaned_prompt" if when == "after" else "prompt"].tolist(), tokens=segments)
         )
     if len(embeddings):
         for when, table, column in (("before", distinct, "prompt"), ("after", filtered, "embedded_prompt")):
-            sample = _sample(table["prompt_id"].tolist(), sample_size)
-            result["cosine"][when] = _histogram(nearest_cosines(sample, embeddings.of(table[column].tolist())))
+            vectors = embeddings.of(table[column].tolist())
+            seen = is_seen(vectors)
+            sample = _sample(table["prompt_id"][seen].tolist(), sample_size)
+            result["cosine"][when] = _histogram(nearest_cosines(sample, vectors[seen]))
     return result
 
 

@@ -30,6 +30,7 @@ POSTINGS_AT_A_TIME = 500_000
 SIGNATURE_WORDS = 4
 
 Integers = npt.NDArray[np.int64]
+Tokens = Callable[[str], Sequence[str]]
 Run = Callable[..., Iterator["Pairs"]]
 Pairs = tuple[Integers, Integers, npt.NDArray[np.float64]]
 """Query, partner before it, and similarity, flat."""
@@ -90,6 +91,7 @@ def greedy_rouge_scan(
     *,
     groups: Sequence[str] | None = None,
     workers: int | None = None,
+    tokens: Tokens = tokenize,
 ) -> GreedyScan:
     """:func:`greedy_rouge_filter` with the reason for every dropped prompt.
 
@@ -101,6 +103,7 @@ def greedy_rouge_scan(
         threshold: F1 above which a prompt is dropped, in (0, 1].
         groups: one label a prompt; if given, only pairs with different labels count.
         workers: threads; None takes all cores this process may use.
+        tokens: cuts a text into what is compared; by default as rouge-score does, which sees a-z and 0-9 only.
     """
     if not 0 < threshold <= 1:
         raise ValueError(f"threshold must be in (0, 1], got {threshold}")
@@ -111,7 +114,7 @@ def greedy_rouge_scan(
         return GreedyScan(np.arange(count, dtype=np.int64), nearest, similarity)
     # The work is in numpy and rapidfuzz, which let go of the interpreter's lock.
     with ThreadPoolExecutor(workers or available_cores()) as pool:
-        join = _Join(prompts, threshold, groups, pool.map)
+        join = _Join([tokens(prompt) for prompt in prompts], threshold, groups, pool.map)
         _scan(join)
     first = join.first_appearance
     where = np.flatnonzero(join.representative >= 0)
@@ -164,7 +167,7 @@ def resolve_in_order(query: Integers, other: Integers, score: npt.NDArray[np.flo
 
 
 def nearest_rouge_l(
-    queries: npt.NDArray[np.int64], prompts: Sequence[str], *, workers: int | None = None
+    queries: npt.NDArray[np.int64], prompts: Sequence[str], *, workers: int | None = None, tokens: Tokens = tokenize
 ) -> npt.NDArray[np.float64]:
     """Rouge-L F1 of each queried prompt with the most similar other prompt, float64 [queries]; NaN if there is none.
 
@@ -177,9 +180,9 @@ def nearest_rouge_l(
     if len(prompts) < 2:
         return best
     vocabulary: dict[str, int] = {}
-    tokens = [tuple([vocabulary.setdefault(token, len(vocabulary)) for token in tokenize(text)]) for text in prompts]
-    sequences = _as_strings(tokens, len(vocabulary))
-    lengths = np.maximum(np.fromiter(map(len, tokens), dtype=np.int64, count=len(tokens)), 1)
+    cut = [tuple([vocabulary.setdefault(token, len(vocabulary)) for token in tokens(text)]) for text in prompts]
+    sequences = _as_strings(cut, len(vocabulary))
+    lengths = np.maximum(np.fromiter(map(len, cut), dtype=np.int64, count=len(cut)), 1)
     for start in range(0, len(queries), 64):
         rows = queries[start : start + 64]
         lcs = cdist(
@@ -252,15 +255,17 @@ class _SegmentedIndex:
 class _Join:
     """Distinct token sequences of the prompts, laid out for vectorised candidate search at one threshold."""
 
-    def __init__(self, prompts: Sequence[str], threshold: float, groups: Sequence[str] | None, run: Run) -> None:
+    def __init__(
+        self, texts: Sequence[Sequence[str]], threshold: float, groups: Sequence[str] | None, run: Run
+    ) -> None:
         self.threshold, self.run = threshold, run
-        self.representative = np.full(len(prompts), -1, dtype=np.int64)
+        self.representative = np.full(len(texts), -1, dtype=np.int64)
         vocabulary: dict[str, int] = {}
         labels: dict[str, int] = {}
         sequences: dict[tuple[int, tuple[int, ...]], int] = {}
         first: list[int] = []
-        for index, prompt in enumerate(prompts):
-            tokens = tuple([vocabulary.setdefault(token, len(vocabulary)) for token in tokenize(prompt)])
+        for index, text in enumerate(texts):
+            tokens = tuple([vocabulary.setdefault(token, len(vocabulary)) for token in text])
             if not tokens:
                 continue
             group = labels.setdefault(groups[index], len(labels)) if groups is not None else 0

@@ -13,22 +13,26 @@ import itertools
 import re
 import unicodedata
 from collections import Counter
+from collections.abc import Sequence
 from typing import Final
 
 import regex
 
 _ASCII = re.compile(r"[a-z0-9]+")
+LETTERS: Final = r"\p{L}\p{M}\p{N}\u200c\u200d"
+"""Letters, marks, digits and the joiners that stand within words."""
 HAN: Final = r"\p{Script=Han}"
+KANA: Final = r"\p{Script=Hiragana}\p{Script=Katakana}\u30fc"
 SYLLABLES: Final = (
-    r"\p{Script=Hiragana}\p{Script=Katakana}\u30fc\p{Script=Thai}\p{Script=Lao}\p{Script=Khmer}\p{Script=Myanmar}"
+    r"\p{Script=Thai}\p{Script=Lao}\p{Script=Khmer}\p{Script=Myanmar}"
     r"\p{Script=Tai_Tham}\p{Script=Tai_Le}\p{Script=New_Tai_Lue}\p{Script=Tai_Viet}\p{Script=Javanese}"
     r"\p{Script=Balinese}"
 )
-_SPACELESS = regex.compile(f"[{HAN}{SYLLABLES}]")
+_SPACELESS = regex.compile(f"[{HAN}{KANA}{SYLLABLES}]")
 _RUN = regex.compile(r"[\p{L}\p{M}\p{N}]+")
 _PIECE = regex.compile(
-    rf"(?P<han>[{HAN}])|(?P<syllables>(?:(?=[{SYLLABLES}])\X)+)|(?P<emoji>\p{{Extended_Pictographic}})"
-    rf"|(?P<word>(?:(?![{HAN}{SYLLABLES}])[\p{{L}}\p{{M}}\p{{N}}])+)"
+    rf"(?P<han>[{HAN}])|(?P<syllables>(?:(?=[{KANA}{SYLLABLES}])\X)+)|(?P<emoji>\p{{Extended_Pictographic}})"
+    rf"|(?P<word>(?:(?![{HAN}{KANA}{SYLLABLES}])[\p{{L}}\p{{M}}\p{{N}}])+)"
 )
 _UNSEEN = regex.compile(r"[\p{Cf}--\u200b]|[\ufe00-\ufe0f]", regex.VERSION1)
 _OPTIONAL = regex.compile(
@@ -83,6 +87,23 @@ def scripts(text: str) -> Counter[str]:
         return Counter({"LATIN": count} if count else {})
     letters = (next((character for character in piece if character.isalpha()), "") for piece in segments(text))
     return Counter(script_of(letter) for letter in letters if letter)
+
+
+def is_covered(text: str, known: Sequence[str]) -> bool:
+    """Whether nine in ten pieces with letters are in known scripts, of which LATIN reaches up to U+024F, and few emoji.
+
+    Beyond stand the letters with two marks of Vietnamese and others, which models of western languages know little of.
+    """
+    if not known or text.isascii():
+        return not known or "LATIN" in known
+    found = segments(text)
+    pieces = [letters for letters in ([one for one in piece if one.isalpha()] for piece in found) if letters]
+    emoji = sum(not any(map(str.isalnum, piece)) for piece in found)
+    strange = sum(
+        script_of(piece[0]) not in known or (script_of(piece[0]) == "LATIN" and max(piece) > "\u024f")
+        for piece in pieces
+    )
+    return 10 * strange <= len(pieces) and 2 * emoji <= len(pieces)
 
 
 def main_script(text: str) -> str:

@@ -158,6 +158,11 @@ def upper_bound_vectors(embeddings: Vectors, threshold: float) -> Vectors:
     return np.ascontiguousarray(np.concatenate([rotated[:, :best_axes], remainder], axis=1), dtype=np.float32)
 
 
+def is_seen(embeddings: Vectors) -> npt.NDArray[np.bool_]:
+    """Which rows hold a vector, bool [rows]; rows of zeros are texts that the embedder does not cover."""
+    return np.asarray(embeddings.any(axis=1), dtype=np.bool_)
+
+
 def nearest_cosines(queries: npt.NDArray[np.int64], embeddings: Vectors) -> npt.NDArray[np.float64]:
     """Cosine of each queried row with the most similar other row, float64 [queries]; NaN if there is no other."""
     best = np.full(len(queries), np.nan)

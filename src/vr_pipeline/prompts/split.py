@@ -15,6 +15,7 @@ import numpy.typing as npt
 from vr_pipeline.identifiers import content_hash
 from vr_pipeline.prompts.config import SplitParameters
 from vr_pipeline.prompts.rouge import greedy_rouge_scan
+from vr_pipeline.prompts.segments import segments
 from vr_pipeline.prompts.semantic import greedy_cosine_scan
 
 
@@ -65,7 +66,7 @@ def find_leaks(
         embeddings: unit vectors [prompts, axes]; None skips the comparison by meaning.
         block_size: prompts a side of a tile of cosines.
     """
-    words = greedy_rouge_scan(prompts, parameters.rouge_threshold, groups=splits)
+    words = greedy_rouge_scan(prompts, parameters.rouge_threshold, groups=splits, tokens=segments)
     leaks = [
         Leak(index, int(words.nearest[index]), float(words.similarity[index]), "Rouge-L F1")
         for index in np.flatnonzero(words.nearest >= 0).tolist()

@@ -7,425 +7,60 @@ so an unknown noun or a language that is not English is never taken for empty ta
 from __future__ import annotations
 
 import functools
+import math
 import re
-import unicodedata
 from dataclasses import dataclass
 from typing import Final
 
+import regex
+
+from vr_pipeline.prompts.segments import HAN, KANA, LETTERS, SYLLABLES, spaceless
+
 _WORD = re.compile(r"[^\W_]+(?:['’\-][^\W_]+)*")
-_SPACELESS = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f]")
-"""Hiragana, katakana and Han characters: written without spaces, so each counts as a word."""
+_ANY_WORD = regex.compile(rf"[{LETTERS}]+(?:['’\-][{LETTERS}]+)*")
+_PART = regex.compile(
+    rf"(?P<character>[{HAN}{KANA}])|(?P<syllables>(?:(?=[{SYLLABLES}])\X){{1,3}})|(?:(?![{HAN}{KANA}{SYLLABLES}]).)+"
+)
+"""Scripts without spaces: each Han character or kana counts as a word, and every three characters of the others."""
 
 FUNCTION_WORDS: Final = frozenset(
-    [
-        "a",
-        "about",
-        "above",
-        "across",
-        "after",
-        "again",
-        "against",
-        "all",
-        "almost",
-        "along",
-        "already",
-        "also",
-        "although",
-        "always",
-        "am",
-        "among",
-        "an",
-        "and",
-        "another",
-        "any",
-        "anyone",
-        "anything",
-        "are",
-        "around",
-        "as",
-        "at",
-        "away",
-        "be",
-        "because",
-        "been",
-        "before",
-        "behind",
-        "being",
-        "below",
-        "beneath",
-        "beside",
-        "between",
-        "beyond",
-        "both",
-        "but",
-        "by",
-        "can",
-        "could",
-        "did",
-        "do",
-        "does",
-        "doing",
-        "done",
-        "down",
-        "during",
-        "each",
-        "either",
-        "else",
-        "etc",
-        "even",
-        "ever",
-        "every",
-        "few",
-        "for",
-        "from",
-        "further",
-        "get",
-        "gets",
-        "getting",
-        "give",
-        "gives",
-        "go",
-        "goes",
-        "got",
-        "had",
-        "has",
-        "have",
-        "having",
-        "he",
-        "her",
-        "here",
-        "hers",
-        "herself",
-        "him",
-        "himself",
-        "his",
-        "how",
-        "i",
-        "if",
-        "in",
-        "inside",
-        "into",
-        "is",
-        "it",
-        "its",
-        "itself",
-        "just",
-        "let",
-        "like",
-        "lot",
-        "lots",
-        "make",
-        "makes",
-        "making",
-        "many",
-        "may",
-        "me",
-        "might",
-        "mine",
-        "more",
-        "most",
-        "much",
-        "must",
-        "my",
-        "myself",
-        "near",
-        "neither",
-        "never",
-        "no",
-        "nor",
-        "not",
-        "nothing",
-        "now",
-        "of",
-        "off",
-        "often",
-        "on",
-        "once",
-        "one",
-        "only",
-        "onto",
-        "or",
-        "other",
-        "others",
-        "our",
-        "ours",
-        "out",
-        "outside",
-        "over",
-        "own",
-        "per",
-        "please",
-        "quite",
-        "rather",
-        "really",
-        "same",
-        "see",
-        "seen",
-        "several",
-        "shall",
-        "she",
-        "should",
-        "show",
-        "showing",
-        "shows",
-        "since",
-        "so",
-        "some",
-        "somebody",
-        "someone",
-        "something",
-        "still",
-        "such",
-        "than",
-        "that",
-        "the",
-        "their",
-        "theirs",
-        "them",
-        "themselves",
-        "then",
-        "there",
-        "these",
-        "they",
-        "thing",
-        "things",
-        "this",
-        "those",
-        "though",
-        "through",
-        "throughout",
-        "till",
-        "to",
-        "together",
-        "too",
-        "toward",
-        "towards",
-        "under",
-        "until",
-        "up",
-        "upon",
-        "us",
-        "very",
-        "via",
-        "want",
-        "wants",
-        "was",
-        "we",
-        "well",
-        "were",
-        "what",
-        "when",
-        "where",
-        "whether",
-        "which",
-        "while",
-        "who",
-        "whom",
-        "whose",
-        "why",
-        "will",
-        "with",
-        "within",
-        "without",
-        "would",
-        "yet",
-        "you",
-        "your",
-        "yours",
-        "yourself",
-    ]
+    """
+    a about above across after again against all almost along already also although always am among an and another
+    any anyone anything are around as at away be because been before behind being below beneath beside between
+    beyond both but by can could did do does doing done down during each either else etc even ever every few for
+    from further get gets getting give gives go goes got had has have having he her here hers herself him himself
+    his how i if in inside into is it its itself just let like lot lots make makes making many may me might mine
+    more most much must my myself near neither never no nor not nothing now of off often on once one only onto or
+    other others our ours out outside over own per please quite rather really same see seen several shall she should
+    show showing shows since so some somebody someone something still such than that the their theirs them
+    themselves then there these they thing things this those though through throughout till to together too toward
+    towards under until up upon us very via want wants was we well were what when where whether which while who whom
+    whose why will with within without would yet you your yours yourself
+    """.split()  # noqa: SIM905
 )
 """English words that carry grammar, not content."""
 
 MEDIUM_WORDS: Final = frozenset(
-    [
-        "4k",
-        "8k",
-        "16k",
-        "32k",
-        "hd",
-        "uhd",
-        "fhd",
-        "hdr",
-        "hdri",
-        "fps",
-        "24fps",
-        "30fps",
-        "60fps",
-        "1080p",
-        "2160p",
-        "720p",
-        "480p",
-        "3d",
-        "2d",
-        "cgi",
-        "vfx",
-        "octane",
-        "unreal",
-        "engine",
-        "ue5",
-        "blender",
-        "render",
-        "rendering",
-        "rendered",
-        "raytracing",
-        "photorealistic",
-        "photorealism",
-        "photoreal",
-        "photo",
-        "photography",
-        "photograph",
-        "realistic",
-        "realism",
-        "hyperrealistic",
-        "hyperrealism",
-        "hyper-realistic",
-        "hyperreal",
-        "ultra-realistic",
-        "ultrarealistic",
-        "ultra",
-        "hyper",
-        "super",
-        "cinematic",
-        "cinematography",
-        "cinema",
-        "film",
-        "movie",
-        "video",
-        "clip",
-        "footage",
-        "scene",
-        "shot",
-        "image",
-        "picture",
-        "animation",
-        "animated",
-        "anime",
-        "cartoon",
-        "style",
-        "styled",
-        "quality",
-        "best",
-        "high",
-        "highly",
-        "detailed",
-        "detail",
-        "details",
-        "detailing",
-        "intricate",
-        "masterpiece",
-        "resolution",
-        "definition",
-        "professional",
-        "realtime",
-        "aesthetic",
-        "artstation",
-        "trending",
-        "award-winning",
-        "epic",
-        "stunning",
-        "beautiful",
-        "amazing",
-        "awesome",
-        "perfect",
-        "nice",
-        "good",
-        "great",
-        "cool",
-    ]
+    """
+    4k 8k 16k 32k hd uhd fhd hdr hdri fps 24fps 30fps 60fps 1080p 2160p 720p 480p 3d 2d cgi vfx octane unreal engine
+    ue5 blender render rendering rendered raytracing photorealistic photorealism photoreal photo photography
+    photograph realistic realism hyperrealistic hyperrealism hyper-realistic hyperreal ultra-realistic
+    ultrarealistic ultra hyper super cinematic cinematography cinema film movie video clip footage scene shot image
+    picture animation animated anime cartoon style styled quality best high highly detailed detail details detailing
+    intricate masterpiece resolution definition professional realtime aesthetic artstation trending award-winning
+    epic stunning beautiful amazing awesome perfect nice good great cool
+    """.split()  # noqa: SIM905
 )
 """Words on the medium and its quality that people append to any prompt: no part of a scene."""
 
 ATTRIBUTE_WORDS: Final = frozenset(
-    [
-        "red",
-        "green",
-        "blue",
-        "yellow",
-        "orange",
-        "purple",
-        "violet",
-        "pink",
-        "brown",
-        "black",
-        "white",
-        "grey",
-        "gray",
-        "golden",
-        "gold",
-        "silver",
-        "colorful",
-        "colourful",
-        "dark",
-        "bright",
-        "light",
-        "pale",
-        "big",
-        "small",
-        "large",
-        "little",
-        "tiny",
-        "huge",
-        "giant",
-        "tall",
-        "short",
-        "long",
-        "wide",
-        "narrow",
-        "thin",
-        "thick",
-        "fat",
-        "slim",
-        "old",
-        "young",
-        "new",
-        "ancient",
-        "modern",
-        "futuristic",
-        "vintage",
-        "retro",
-        "hot",
-        "cold",
-        "warm",
-        "wet",
-        "dry",
-        "soft",
-        "hard",
-        "smooth",
-        "rough",
-        "sharp",
-        "clean",
-        "dirty",
-        "happy",
-        "sad",
-        "angry",
-        "calm",
-        "scary",
-        "creepy",
-        "cute",
-        "pretty",
-        "ugly",
-        "handsome",
-        "gorgeous",
-        "magical",
-        "mystical",
-        "mysterious",
-        "fantasy",
-        "surreal",
-        "dramatic",
-        "moody",
-        "slow",
-        "fast",
-        "quick",
-        "quiet",
-        "loud",
-        "rich",
-        "poor",
-        "strong",
-        "weak",
-        "left",
-        "right",
-    ]
+    """
+    red green blue yellow orange purple violet pink brown black white grey gray golden gold silver colorful
+    colourful dark bright light pale big small large little tiny huge giant tall short long wide narrow thin thick
+    fat slim old young new ancient modern futuristic vintage retro hot cold warm wet dry soft hard smooth rough
+    sharp clean dirty happy sad angry calm scary creepy cute pretty ugly handsome gorgeous magical mystical
+    mysterious fantasy surreal dramatic moody slow fast quick quiet loud rich poor strong weak left right
+    """.split()  # noqa: SIM905
 )
 """Common words that describe and do not name. Longer adjectives are found by their ending."""
 
@@ -438,7 +73,7 @@ _NOUNS_IN_ING: Final = frozenset(
 
 @functools.lru_cache(maxsize=64)
 def words(text: str) -> tuple[str, ...]:
-    """Words in lower case; characters of scripts without spaces one by one.
+    """Words in lower case; those of scripts without spaces as ``_PART`` cuts them.
 
     Several rules look at the same prompt in a row, hence the small cache.
     """
@@ -446,12 +81,18 @@ def words(text: str) -> tuple[str, ...]:
     if lowered.isascii():
         return tuple(_WORD.findall(lowered))
     found: list[str] = []
-    for word in _WORD.findall(lowered):
-        if _SPACELESS.search(word):
-            found.extend(part for part in re.split(f"({_SPACELESS.pattern})", word) if part)
-        else:
-            found.append(word)
+    for word in _ANY_WORD.findall(lowered):
+        found += [part.group() for part in _PART.finditer(word)] if spaceless(word) else [word]
     return tuple(found)
+
+
+def length_in_words(text: str) -> int:
+    """About how many words a text has: two Han characters or kana make one word on average, rounded up."""
+    found = words(text)
+    characters = (
+        0 if text.isascii() else sum(_PART.fullmatch(word)["character"] is not None for word in found if len(word) == 1)
+    )
+    return len(found) - characters + math.ceil(characters / 2)
 
 
 @dataclass(frozen=True)
@@ -489,8 +130,3 @@ def content_words(text: str) -> Content:
         else:
             things[word] = None
     return Content(tuple(things), tuple(attributes), tuple(actions))
-
-
-def script_of(letter: str) -> str:
-    """The script of a letter as its Unicode name begins, such as LATIN, CYRILLIC, ARABIC, CJK or HANGUL."""
-    return unicodedata.name(letter, "UNKNOWN").split(" ", 1)[0].split("-", 1)[0]

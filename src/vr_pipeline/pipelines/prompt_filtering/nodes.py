@@ -30,9 +30,10 @@ def drop_same_words(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Drop prompts whose words repeat those of an earlier one (Rouge-L)."""
     from vr_pipeline.prompts.rouge import greedy_rouge_scan
+    from vr_pipeline.prompts.segments import segments
 
     threshold = parameters.rouge.threshold
-    scan = greedy_rouge_scan(clean_prompts["prompt"].tolist(), threshold)
+    scan = greedy_rouge_scan(clean_prompts["prompt"].tolist(), threshold, tokens=segments)
     reason = f"Rouge-L F1 {{similarity:.3f}} with an earlier prompt, above {threshold}"
     return apply_scan(clean_prompts, scan, step="rouge", rule="same_words", reason=reason)
 
@@ -52,12 +53,14 @@ def drop_same_meaning(
     lexically_distinct_prompts: pd.DataFrame, prompt_embeddings: Embeddings, parameters: PromptFilteringParameters
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Drop prompts that mean the same as an earlier one (cosine of embeddings)."""
+    from vr_pipeline.prompts.report import warn_of_uncovered
     from vr_pipeline.prompts.semantic import greedy_cosine_scan
 
     settings = parameters.semantic
     if not settings.enabled:
         return lexically_distinct_prompts, decisions([])
     vectors = prompt_embeddings.of(lexically_distinct_prompts["prompt"].tolist())
+    warn_of_uncovered(lexically_distinct_prompts["prompt"].tolist(), vectors)
     scan = greedy_cosine_scan(vectors, settings.threshold, block_size=settings.block_size)
     reason = f"cosine {{similarity:.3f}} with an earlier prompt, above {settings.threshold}"
     return apply_scan(lexically_distinct_prompts, scan, step="semantic", rule="same_meaning", reason=reason)
@@ -102,7 +105,7 @@ def choose_prompts(
     import numpy as np
 
     from vr_pipeline.prompts.diversity import choose_diverse
-    from vr_pipeline.prompts.semantic import nearest_among
+    from vr_pipeline.prompts.semantic import is_seen, nearest_among
 
     settings = parameters.diversity
     if settings.count is None or len(usable_prompts) <= settings.count:
@@ -116,11 +119,15 @@ def choose_prompts(
     vectors = prompt_embeddings.of(usable_prompts["embedded_prompt"].tolist())
     chosen = choose_diverse(usable_prompts["prompt_id"].tolist(), vectors, settings)
     others = np.setdiff1d(np.arange(len(usable_prompts)), chosen)
-    nearest, similarity = nearest_among(vectors, others, chosen)
+    seen = is_seen(vectors)
+    measured, unseen = others[seen[others]], others[~seen[others]]
+    nearest, similarity = nearest_among(vectors, measured, chosen)
     dropped = [
         Dropped(index, f"not among the {settings.count} most diverse ({settings.method})", close, cosine)
-        for index, close, cosine in zip(others.tolist(), nearest.tolist(), similarity.tolist(), strict=True)
+        for index, close, cosine in zip(measured.tolist(), nearest.tolist(), similarity.tolist(), strict=True)
     ]
+    reason = f"not among the {settings.count} chosen, by lot: the embedder does not cover its language"
+    dropped += [Dropped(index, reason) for index in unseen.tolist()]
     return drop_rows(usable_prompts, dropped, step="diversity", rule=f"not_chosen_by_{settings.method}")
 
 
