@@ -13,7 +13,13 @@ from kedro.pipeline import Node, Pipeline
 
 from vr_pipeline.errors import InputError
 from vr_pipeline.generators.config import GeneratorParameters, VideoGenerationParameters
-from vr_pipeline.hooks.requirements import RequirementsHook, missing_inputs, missing_models, model_folders
+from vr_pipeline.hooks.requirements import (
+    RequirementsHook,
+    missing_inputs,
+    missing_models,
+    missing_on_hub,
+    model_folders,
+)
 from vr_pipeline.judges.config import ChecklistInferenceParameters, JudgeParameters
 
 
@@ -99,3 +105,37 @@ def test_answers_of_people_are_collected_by_annotating(tmp_path: Path) -> None:
     part = Pipeline([Node(lambda table: table, "human_preferences", "labels", name="label")])
     with pytest.raises(InputError, match="kedro annotate --env=mine' collects human_preferences"):
         RequirementsHook().before_pipeline_run({"project_path": str(tmp_path), "env": "mine"}, part, entries)
+
+
+def test_models_on_the_hub_are_looked_for_where_they_are_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entries = catalog(tmp_path, generator="owner/model", revision="abc", judge=str(tmp_path))
+    monkeypatch.setattr("vr_pipeline.hub.unavailable", lambda models: dict.fromkeys(models, "it is away"))
+    assert missing_on_hub(pipeline(), entries) == {}
+    loading = Pipeline([node.tag("gpu") for node in pipeline().nodes])
+    assert missing_on_hub(loading, entries) == {"generation.generator.path": "owner/model: it is away"}
+    with pytest.raises(InputError, match="it is away"):
+        RequirementsHook().before_pipeline_run(
+            {"project_path": str(tmp_path)}, loading.only_nodes("make", "join"), entries
+        )
+
+
+def test_a_file_that_is_read_as_two_datasets_is_one_thing_to_supply(tmp_path: Path) -> None:
+    one = {"type": "pandas.CSVDataset", "filepath": str(tmp_path / "one.csv")}
+    entries = DataCatalog.from_config({"preferences": one, "clips": one})
+    part = Pipeline([Node(lambda first, second: first, ["preferences", "clips"], "labels", name="label")])
+    with pytest.raises(InputError, match=r"not there: clips and preferences \(one\.csv\)\. "):
+        RequirementsHook().before_pipeline_run({"project_path": str(tmp_path)}, part, entries)
+
+
+def test_suggested_commands_mean_the_same_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entries = catalog(tmp_path, generator=str(tmp_path), judge=str(tmp_path))
+    monkeypatch.setattr(pipelines, "_content", {"small": pipeline().only_nodes("make")})
+    monkeypatch.setattr(pipelines, "_is_data_loaded", True)
+    monkeypatch.setattr("sys.argv", ["kedro", "run", "--conf-source", "other conf", "--runner-params=a.b=1"])
+    given = {"project_path": str(tmp_path), "env": "mine", "runtime_params": {"x": {"y": 1, "z": "a b"}}}
+    with pytest.raises(InputError) as caught:
+        RequirementsHook().before_pipeline_run(given, pipeline().only_nodes("join"), entries)
+    options = "--env=mine '--params=x.y=1,x.z=a b' '--conf-source=other conf' --runner-params=a.b=1"
+    assert f"kedro run {options} --pipeline=small" in str(caught.value)

@@ -6,7 +6,7 @@ before any work starts, and everything that is missing is named in one message.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from kedro.framework.hooks import hook_impl
 from pydantic import BaseModel
 
 from vr_pipeline.errors import InputError
+from vr_pipeline.hooks.commands import run_command
 from vr_pipeline.hooks.summary import shown, stored_at
 
 if TYPE_CHECKING:
@@ -21,39 +22,58 @@ if TYPE_CHECKING:
     from kedro.pipeline import Pipeline
 
 
+_LOADING = {"gpu", "train"}
+_PROMPTS = "params:prompt_filtering"
+
+
 class RequirementsHook:
-    """Refuses a run whose inputs or model folders are missing. It comes before the lock, which it does not need."""
+    """Rejects a run whose inputs or models are missing. It comes before the lock, which it does not need."""
 
     @hook_impl(tryfirst=True)
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol) -> None:
         project = Path(run_params["project_path"])
         files = missing_inputs(pipeline, catalog)
-        models = missing_models(pipeline, catalog)
-        if not files and not models:
+        folders, remote = missing_models(pipeline, catalog), missing_on_hub(pipeline, catalog)
+        if not files and not folders and not remote:
             return
-        makers = _makers()
-        named, remedies, supplied = [], [], []
+        # One file may be read as several datasets.
+        places: dict[Path, list[str]] = {}
         for name, place in files.items():
-            named.append(f"{name} ({shown(place, project)})")
-            if name in makers:
-                remedies.append(f"'kedro run --pipeline={makers[name]}' makes {name}")
-            elif place.is_relative_to(project / "data" / "01_raw" / "annotations"):
-                environment = f" --env={run_params['env']}" if run_params.get("env") else ""
-                remedies.append(f"'kedro annotate{environment}' collects {name}")
-            else:
-                supplied.append(name)
-        if supplied:
-            remedies.append(
-                f"you supply {', '.join(supplied)}, there or in the places that your catalog names ('kedro init-data' "
-                "makes an environment of your files)"
-            )
-        for field, path in models.items():
-            named.append(f"the model of '{field}' ({path})")
-        if models:
+            places.setdefault(place, []).append(name)
+        named = [f"{' and '.join(names)} ({shown(place, project)})" for place, names in places.items()]
+        named += [f"the model of '{field}' ({path})" for field, path in folders.items()]
+        named += [f"the model of '{field}' ({told})" for field, told in remote.items()]
+        remedies = _remedies_of_files(files, run_params, project)
+        if folders:
             remedies.append("put models into these folders, or give names on the model hub with their revision")
+        if remote:
+            remedies.append(
+                "connect to the model hub, fetch the models on another machine into HF_HOME, or give their folders"
+            )
         raise InputError(
             f"this run needs what is not there: {', '.join(named)}", remedy="; ".join(dict.fromkeys(remedies))
         )
+
+
+def _remedies_of_files(files: Mapping[str, Path], run_params: dict[str, Any], project: Path) -> list[str]:
+    makers, remedies, supplied = _makers(), [], []
+    for maker in sorted({makers[name] for name in files if name in makers}):
+        made = ", ".join(name for name in files if makers.get(name) == maker)
+        remedies.append(f"'{run_command(run_params, pipelines=[maker])}' makes {made}")
+    for name, place in files.items():
+        if name in makers:
+            continue
+        if place.is_relative_to(project / "data" / "01_raw" / "annotations"):
+            environment = f" --env={run_params['env']}" if run_params.get("env") else ""
+            remedies.append(f"'kedro annotate{environment}' collects {name}")
+        else:
+            supplied.append(name)
+    if supplied:
+        remedies.append(
+            f"you supply {', '.join(supplied)}, there or in the places that your catalog names ('kedro init-data' "
+            "makes an environment of your files)"
+        )
+    return remedies
 
 
 def missing_inputs(pipeline: Pipeline, catalog: CatalogProtocol) -> dict[str, Path]:
@@ -82,6 +102,51 @@ def missing_models(pipeline: Pipeline, catalog: CatalogProtocol) -> dict[str, st
         for field, path in named
         if not Path(path).expanduser().is_dir() and not {path, str(Path(path).resolve())} & made
     }
+
+
+def missing_on_hub(pipeline: Pipeline, catalog: CatalogProtocol) -> dict[str, str]:
+    """Models on the hub that are neither in the cache nor to be had: fields -> name and reason.
+
+    Only nodes that load models count: a report can be written again where the models are not.
+    """
+    nodes = [node for node in pipeline.nodes if node.tags & _LOADING or _PROMPTS in node.inputs]
+    sources = sorted({name for node in nodes for name in node.inputs if name.startswith("params:")})
+    named: dict[tuple[str, str | None], list[str]] = {}
+    for source in sources:
+        for field, model in hub_models(catalog.load(source), source.removeprefix("params:")):
+            named.setdefault(model, []).append(field)
+    if not named:
+        return {}
+    from vr_pipeline.hub import unavailable
+
+    reasons = unavailable(named)
+    return {"', '".join(named[model]): f"{model[0]}: {reason}" for model, reason in reasons.items()}
+
+
+def hub_models(value: Any, field: str) -> Iterator[tuple[str, tuple[str, str | None]]]:
+    """The models of a parameter block that are names on the hub: the field's name, and name and revision."""
+    from vr_pipeline.generators.config import GeneratorParameters
+    from vr_pipeline.judges.config import JudgeParameters
+    from vr_pipeline.prompts.config import EmbedderParameters, LanguageModelParameters
+
+    if isinstance(value, GeneratorParameters | JudgeParameters):
+        if value.revision is not None and _on_hub(value.path):
+            yield f"{field}.path", (value.path, value.revision)
+    elif isinstance(value, EmbedderParameters):
+        if value.kind == "sentence_transformers" and _on_hub(value.model):
+            yield f"{field}.model", (value.model, None)
+    elif isinstance(value, LanguageModelParameters):
+        if (value.clean or value.rewrite) and value.backend == "transformers" and _on_hub(value.model):
+            yield f"{field}.model", (value.model, None)
+    elif isinstance(value, BaseModel) and getattr(value, "enabled", True):
+        for name in type(value).model_fields:
+            yield from hub_models(getattr(value, name), f"{field}.{name}")
+
+
+def _on_hub(name: str) -> bool:
+    from vr_pipeline.generators.contract import is_local
+
+    return not is_local(name) and ":" not in name and not Path(name).expanduser().exists()
 
 
 def model_folders(value: Any, field: str) -> Iterator[tuple[str, str]]:

@@ -1,0 +1,58 @@
+"""Models on the Hugging Face hub: is one here already, and if not, can it be had? One short question, no retries."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+_SECONDS = 5.0
+_GATED = "its owner gives it to known users only: accept its terms and set HF_TOKEN"
+
+
+def is_cached(name: str, revision: str | None) -> bool:
+    """Whether a model's files lie complete in the local cache: a configuration, and all weights that an index names."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        folder = Path(snapshot_download(name, revision=revision, local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError, HfHubHTTPError, OSError):
+        return False
+    weights = {path for path in folder.rglob("*.safetensors") if path.is_file()}
+    for index in folder.rglob("*.safetensors.index.json"):
+        named = json.loads(index.read_text(encoding="utf-8")).get("weight_map", {}).values()
+        if any(index.parent / file not in weights for file in named):
+            return False
+    return bool(weights) and any(folder.glob("*.json"))
+
+
+def unavailable(models: Iterable[tuple[str, str | None]]) -> dict[tuple[str, str | None], str]:
+    """Why models can neither be found in the cache nor be fetched, by name and revision; those that can are left out.
+
+    The hub is asked once a model, for seconds; where it gives no answer it is not asked again.
+    """
+    from huggingface_hub import HfApi, constants, get_token
+    from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
+
+    reasons: dict[tuple[str, str | None], str] = {}
+    silent = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else ""
+    for name, revision in dict.fromkeys(models):
+        if is_cached(name, revision):
+            continue
+        try:
+            if not silent:
+                information = HfApi().model_info(name, revision=revision, timeout=_SECONDS)
+                if information.gated and get_token() is None:
+                    reasons[name, revision] = _GATED
+        except GatedRepoError:
+            reasons[name, revision] = _GATED
+        except RevisionNotFoundError:
+            reasons[name, revision] = f"the hub has no revision {revision} of it"
+        except (RepositoryNotFoundError, HFValidationError):
+            reasons[name, revision] = "the hub does not know it, or not with this HF_TOKEN"
+        except Exception as error:  # noqa: BLE001 - of whichever HTTP library the hub's client uses; it is told
+            silent = f"{constants.ENDPOINT} gives no answer ({type(error).__name__})"
+        if silent:
+            reasons[name, revision] = f"it is not in the cache, and {silent}"
+    return reasons
