@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import shlex
 import shutil
 import signal
@@ -97,7 +98,8 @@ def run(verbose: bool, **options: Any) -> None:
     except click.ClickException:
         raise
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - every error is reported, none is swallowed
-        _report(error, verbose=verbose)
+        _leave(_report(error, verbose=verbose))
+    _leave(0)
 
 
 @cli.command(name="graph")
@@ -139,8 +141,21 @@ def _terminate(number: int, frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def _report(error: BaseException, *, verbose: bool) -> NoReturn:
-    """Tell the user what happened and how to go on, then leave."""
+def _leave(code: int) -> None:
+    """End a run, at once if a call of the tracking store hangs that cannot be ended: nothing waits for that."""
+    from vr_pipeline.lineage.gateway import hanging
+
+    if hanging():
+        logging.shutdown()
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(code)
+    if code:
+        sys.exit(code)
+
+
+def _report(error: BaseException, *, verbose: bool) -> int:
+    """Tell the user what happened and how to go on; the exit code."""
     from vr_pipeline.explain import causes, explain
     from vr_pipeline.runners.device_runner import RESUME_FROM
 
@@ -162,7 +177,7 @@ def _report(error: BaseException, *, verbose: bool) -> NoReturn:
     if resume_from is not None:
         echo(f"To go on where it stopped: {resume_command(sys.argv, resume_from)}", err=True)
     interrupted = any(isinstance(link, KeyboardInterrupt) for link in causes(error))
-    sys.exit(_INTERRUPTED if interrupted else 1)
+    return _INTERRUPTED if interrupted else 1
 
 
 def _log_file() -> str | None:

@@ -27,6 +27,11 @@ _THREADS_AND_DETERMINISM = {
     # cuBLAS chooses its workspace when CUDA starts; without this, deterministic algorithms are refused on GPUs.
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
 }
+_ENDS_SOON = {
+    # MLflow tries a server that is away for minutes, eight times two; the work must not wait for its record.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+}
 _QUIET = {
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -117,7 +122,7 @@ def honoured_environment() -> dict[str, str]:
 
 def prepare_environment() -> None:
     """Turn telemetry and chatter off and make threads wait politely; what the user has set already stays."""
-    for name, value in {**_TELEMETRY_OFF, **_THREADS_AND_DETERMINISM, **_QUIET}.items():
+    for name, value in {**_TELEMETRY_OFF, **_THREADS_AND_DETERMINISM, **_ENDS_SOON, **_QUIET}.items():
         os.environ.setdefault(name, value)
     # It asks for a package with a kernel that nothing here uses, on processors with AVX512-BF16.
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)

@@ -20,6 +20,7 @@ from vr_pipeline.hooks import (  # noqa: E402
     RequirementsHook,
     RunLockHook,
     RunSummaryHook,
+    TrackingEndsHook,
     VizStatusHook,
 )
 from vr_pipeline.session import ProjectSession  # noqa: E402
@@ -27,19 +28,24 @@ from vr_pipeline.session import ProjectSession  # noqa: E402
 SESSION_CLASS = ProjectSession
 DATA_CATALOG_CLASS = ReplacingCatalog
 
-# Before a run the last one is called first: it is checked, then the lock is held, then all is recorded.
+# Before a run the last one is called first: inputs are looked for, the store is opened, the lock is held, all is
+# recorded.
+# After it those that say "last" come in this order: the report's lines, the lock is free, the rest is delivered, the
+# summary tells what was not.
 _nodes = NodeRecordHook()
+_mlflow = MlflowHook(_nodes)
 HOOKS = (
-    RunSummaryHook(_nodes),
-    ReportRunHook(),
     FinishedTrainingHook(),
     VizStatusHook(_nodes),
-    MlflowHook(_nodes),
+    _mlflow,
     CurveHook(),
     _nodes,
     LoggingHook(),
     ReadingHook(),
+    ReportRunHook(_mlflow),
     RunLockHook(),
+    TrackingEndsHook(_mlflow),
+    RunSummaryHook(_nodes, _mlflow),
     OriginsHook(),
     RequirementsHook(),
     ParametersHook(),

@@ -31,7 +31,7 @@ def run(folder: Path, *command: str) -> str:
     """Run a command in a clone, with the clone's own source, and return what it prints."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     own = {
-        "PYTHONPATH": str(folder / "src"),
+        "PYTHONPATH": f"{folder / 'src'}{os.pathsep}{ROOT / 'src'}",
         "PATH": path,
         "NO_COLOR": "1",
         "COLUMNS": "200",

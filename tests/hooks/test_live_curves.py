@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 from mlflow.entities import Metric
-from mlflow.exceptions import MlflowException
 
 from vr_pipeline.hooks.live_curves import METRICS_A_CALL, CurveFollower, CurveHook, curve_metrics, curve_name
 from vr_pipeline.live_curves import FOLDER, RowsTold, checkpoint_row, send_to, tell_row
@@ -32,13 +31,9 @@ class Store:
 
     def __init__(self) -> None:
         self.metrics: list[Metric] = []
-        self.failures = 0
 
     def send(self, metrics: list[Metric]) -> None:
         assert 0 < len(metrics) <= METRICS_A_CALL
-        if self.failures:
-            self.failures -= 1
-            raise MlflowException("the server is away")
         self.metrics += metrics
 
     def values(self) -> list[tuple[str, int, float]]:
@@ -171,33 +166,6 @@ def test_a_step_is_sent_once_and_gets_its_reward_later(
     table = [{"step": step, "loss": 0.0, "late": 7.0} for step in (1, 2, 3)]
     metrics = [metric for row in table for metric in curve_metrics("mpo", row, 0)]
     assert [(metric.key, metric.step) for metric in follower.missing(metrics)] == [("mpo/late", s) for s in (1, 2, 3)]
-
-
-def test_a_server_that_is_away_for_a_while_loses_nothing(
-    follow: Callable[..., CurveFollower], store: Store, caplog: pytest.LogCaptureFixture
-) -> None:
-    follower, store.failures = follow(), 2
-    send_to("training_log_dpo")
-    for step in range(1, METRICS_A_CALL + 3):
-        tell_row({"step": step, "loss": float(step)})
-        if step in (5, 10, 15):
-            follower._look()
-    assert len(store.metrics) == 15
-    store.failures = 1
-    follower._look()
-    follower.stop()
-    assert store.values() == [("dpo/loss", step, float(step)) for step in range(1, METRICS_A_CALL + 3)]
-    assert caplog.text.count("do not reach MLflow for now: the server is away") == 2
-
-
-def test_what_was_not_sent_is_still_missing(follow: Callable[..., CurveFollower], store: Store) -> None:
-    follower, store.failures = follow(), 100
-    send_to("training_log_mpo")
-    tell_row({"step": 1, "loss": 0.5})
-    follower.stop()
-    metrics = curve_metrics("mpo", {"step": 1, "loss": 0.5}, 0)
-    assert follower.missing(metrics) == metrics
-    assert store.metrics == []
 
 
 def test_judged_checkpoints_have_curves_of_their_own() -> None:

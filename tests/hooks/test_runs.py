@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from toy_project import kedro, make_project
+from toy_project import ROOT, kedro, make_project
 from vr_pipeline.hooks.viz_status import EVENTS_FILE
 
 
@@ -130,7 +130,7 @@ def outcomes(folder: Path, *cases: list[str]) -> list[tuple[int, str]]:
     done = subprocess.run(
         [sys.executable, "-c", _CASES, json.dumps(cases)],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(folder)},
+        env={**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{ROOT / 'src'}"},
         capture_output=True,
         text=True,
         timeout=240,
@@ -225,7 +225,9 @@ def test_wrong_commands_are_told_plainly(failures, case, message):
 
 def results(folder: Path) -> dict[str, bytes]:
     return {
-        str(path.relative_to(folder)): path.read_bytes() for path in (folder / "data").rglob("*.*") if path.is_file()
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in (folder / "data").rglob("[!.]*.*")
+        if path.is_file()
     }
 
 
@@ -273,7 +275,7 @@ def test_a_clock_that_goes_backwards_changes_nothing(finished, tmp_path):
 def test_stopping_ends_in_seconds_and_the_printed_command_goes_on(finished, tmp_path):
     folder = make_project(tmp_path)
     command = [sys.executable, "-m", "kedro", "run", "--params=toy.trouble=slow"]
-    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    environment = {**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{ROOT / 'src'}"}
     process = subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
     end = time.monotonic() + 60
     while not (folder / "data" / "clips" / "p0.json").exists():
@@ -297,7 +299,7 @@ def test_the_second_of_two_runs_waits_for_the_first(tmp_path):
     folder = make_project(tmp_path)
     (folder / "conf" / "local" / "mlflow.yml").write_text("enabled: false\n")
     command = [sys.executable, "-m", "kedro", "run", "--params=toy.trouble=very slow"]
-    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    environment = {**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{ROOT / 'src'}"}
     first = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     end = time.monotonic() + 60
     while not (folder / "data" / "clips").exists():

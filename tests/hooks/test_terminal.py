@@ -25,7 +25,7 @@ def start_on_terminal(folder: Path, **environment: str) -> tuple[subprocess.Pope
     process = subprocess.Popen(
         [sys.executable, "-m", "kedro", *ARGUMENTS],
         cwd=folder,
-        env={**clean, "PYTHONPATH": str(folder), "TERM": "xterm-256color", **environment},
+        env={**clean, "PYTHONPATH": f"{folder}{os.pathsep}{ROOT / 'src'}", "TERM": "xterm-256color", **environment},
         stdin=subprocess.DEVNULL,
         stdout=its_side,
         stderr=its_side,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -55,10 +56,13 @@ def test_a_run_records_what_it_takes_to_repeat_it(project, runs):
     first = git(project, "rev-list", "--max-parents=0", "HEAD")
     assert record["code"] == {
         "commit": first,
+        "folder": "",
         "dirty": True,
         "changed": ["src/staged/shared.py"],
-        "left_out": [],
+        "left_out": {},
+        "patch_sha256": sha256((folder / "changes.patch").read_bytes()).hexdigest(),
     }
+    assert record["configuration_sha256"] == sha256((folder / "configuration.yml").read_bytes()).hexdigest()
     assert "+    return sum(numbers) + 1  # never committed" in (folder / "changes.patch").read_text()
     assert record["parameters"] == {"draw": {"seed": 1, "count": 7}, "fit": {"rate": 0.5}}
     assert "count: 7" in (folder / "configuration.yml").read_text()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import http.server
+import shutil
 import socket
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator
@@ -89,7 +91,7 @@ def silent() -> Iterator[int]:
 
 
 def test_a_silent_server_is_given_up_in_time(silent, tmp_path):
-    configuration = MlflowConfiguration(tracking_uri=f"http://127.0.0.1:{silent}", timeout=0.3)
+    configuration = MlflowConfiguration(tracking_uri=f"http://127.0.0.1:{silent}", timeout=0.3, when_unreachable="fail")
     start = time.perf_counter()
     with pytest.raises(InputError, match=r"does not answer \(no answer within 0\.3 s\).*when_unreachable: offline"):
         connect(configuration, tmp_path)
@@ -193,7 +195,97 @@ def test_a_kill_while_the_database_is_made_leaves_none(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]
 
 
-def test_a_database_that_cannot_be_read_is_told(tmp_path):
-    (tmp_path / "mlflow.db").write_bytes(b"no database" * 100)
-    with pytest.raises(InputError, match="MLflow cannot record runs"):
-        connect(MlflowConfiguration(), tmp_path)
+def _damaged(file: Path) -> str:
+    file.write_bytes(b"no database" * 100)
+    return "file is not a database"
+
+
+def _locked(file: Path) -> str:
+    make_database(f"sqlite:///{file}")
+    connection = sqlite3.connect(file, isolation_level=None)
+    connection.execute("BEGIN EXCLUSIVE")
+    _locked.connection = connection  # type: ignore[attr-defined]
+    return "database is locked"
+
+
+def _of_another_version(file: Path) -> str:
+    make_database(f"sqlite:///{file}")
+    with sqlite3.connect(file) as connection:
+        connection.execute("update alembic_version set version_num = 'c0ffee'")
+    return "out-of-date database schema"
+
+
+def _a_folder(file: Path) -> str:
+    file.mkdir()
+    return "unable to open database file"
+
+
+@pytest.mark.parametrize("spoil", [_damaged, _locked, _of_another_version, _a_folder])
+def test_a_store_that_cannot_be_used_is_told_and_the_run_recorded_offline(spoil, tmp_path):
+    reason = spoil(tmp_path / "mlflow.db")
+    start = time.monotonic()
+    with pytest.raises(InputError, match=f"MLflow cannot record runs.*{reason}"):
+        connect(MlflowConfiguration(when_unreachable="fail", timeout=0.2), tmp_path)
+    connection = connect(MlflowConfiguration(timeout=0.2), tmp_path)
+    assert time.monotonic() - start < 60
+    assert connection.offline
+    assert reason in connection.reason
+    assert (tmp_path / "mlflow-offline.db").is_file()
+
+
+def test_a_deleted_experiment_is_told(tmp_path):
+    first = connect(MlflowConfiguration(), tmp_path)
+    first.client.delete_experiment(first.experiment)
+    second = connect(MlflowConfiguration(), tmp_path)
+    assert second.offline
+    assert f"mlflow experiments restore --experiment-id {first.experiment}" in second.reason
+
+
+@pytest.mark.parametrize("name", ["feature%2Fx", "q?x#y z", "\u00fc\u4e2d'\"&=+;@:~"])
+def test_any_folder_name_will_do(name, tmp_path):
+    project = tmp_path / name
+    project.mkdir()
+    connection = connect(MlflowConfiguration(), project)
+    run = connection.client.create_run(connection.experiment).info.run_id
+    connection.client.log_text(run, "a", "a.txt")
+    assert {path.name for path in project.iterdir()} == {"mlflow.db", "mlartifacts"}
+    assert (project / "mlartifacts" / run / "artifacts" / "a.txt").is_file()
+    assert [path.name for path in tmp_path.iterdir()] == [name], "nothing is written elsewhere"
+    assert connect(MlflowConfiguration(), project).client.get_run(run).info.status == "RUNNING"
+
+
+def test_a_copied_project_writes_to_its_own_files_and_has_its_old_ones(tmp_path):
+    original, copy = tmp_path / "original", tmp_path / "copy"
+    original.mkdir()
+    first = connect(MlflowConfiguration(), original)
+    run = first.client.create_run(first.experiment).info.run_id
+    first.client.log_text(run, "old", "old.txt")
+    first.client.create_registered_model("model")
+    first.client.create_model_version("model", source=f"runs:/{run}/old.txt", run_id=run)
+    shutil.copytree(original, copy)
+    second = connect(MlflowConfiguration(), copy)
+    assert second.moved == (original / "mlartifacts").as_uri()
+    before = sorted(original.rglob("*"))
+    made = second.client.create_run(second.experiment).info.run_id
+    second.client.log_text(made, "new", "new.txt")
+    assert sorted(original.rglob("*")) == before
+    assert (copy / "mlartifacts" / made / "artifacts" / "new.txt").is_file()
+    shutil.rmtree(original)
+    assert Path(second.client.download_artifacts(run, "old.txt", str(tmp_path))).read_text() == "old"
+    assert connect(MlflowConfiguration(), copy).moved == ""
+
+
+@pytest.mark.parametrize("artifacts", ["other", "/elsewhere/mlartifacts"])
+def test_artifacts_that_were_put_elsewhere_stay_there(artifacts, tmp_path):
+    first = connect(MlflowConfiguration(), tmp_path)
+    place = first.client.get_experiment(first.experiment).artifact_location
+    again = connect(MlflowConfiguration(artifacts=artifacts), tmp_path)
+    assert again.moved == ""
+    assert again.client.get_experiment(again.experiment).artifact_location == place
+
+
+def test_what_answers_anything_is_no_server(tmp_path):
+    with answering(200) as address:
+        connection = connect(MlflowConfiguration(tracking_uri=address, patience=5), tmp_path)
+    assert connection.offline
+    assert connection.reason

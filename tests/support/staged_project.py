@@ -138,7 +138,13 @@ def commit(folder: Path, message: str) -> str:
 def run(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run Python in the project."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    own = {"PYTHONPATH": str(folder / "src"), "COLUMNS": "200", "NO_COLOR": "1", "PATH": path, **environment}
+    own = {
+        "PYTHONPATH": f"{folder / 'src'}{os.pathsep}{ROOT / 'src'}",
+        "COLUMNS": "200",
+        "NO_COLOR": "1",
+        "PATH": path,
+        **environment,
+    }
     return subprocess.run(
         [sys.executable, *arguments], cwd=folder, env={**os.environ, **own}, capture_output=True, text=True, timeout=300
     )

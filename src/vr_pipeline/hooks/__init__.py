@@ -13,6 +13,7 @@ from vr_pipeline.hooks.report_run import ReportRunHook
 from vr_pipeline.hooks.requirements import RequirementsHook
 from vr_pipeline.hooks.summary import RunSummaryHook
 from vr_pipeline.hooks.surroundings import EnvironmentHook
+from vr_pipeline.hooks.tracking_ends import TrackingEndsHook
 from vr_pipeline.hooks.viz_status import VizStatusHook
 
 __all__ = [
@@ -29,5 +30,6 @@ __all__ = [
     "RequirementsHook",
     "RunLockHook",
     "RunSummaryHook",
+    "TrackingEndsHook",
     "VizStatusHook",
 ]

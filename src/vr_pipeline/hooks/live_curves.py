@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from kedro.framework.hooks import hook_impl
 
-from vr_pipeline.lineage.tracking import first_line
 from vr_pipeline.live_curves import TIME, RowsTold, send_to
 
 if TYPE_CHECKING:
@@ -59,11 +58,11 @@ class CurveHook:
 
 
 class CurveFollower:
-    """Sends rows to MLflow as they are told, from a thread of its own, and never a step of a curve twice.
+    """Hands over rows as they are told, from a thread of its own, and never a step of a curve twice.
 
     Args:
         folder: where rows are told; made now and removed by :meth:`stop`.
-        send: takes at most :data:`METRICS_A_CALL` metrics; may fail, then they are sent again at the next look.
+        send: takes at most :data:`METRICS_A_CALL` metrics and returns at once.
         seconds: between two looks.
     """
 
@@ -74,52 +73,47 @@ class CurveFollower:
         folder.mkdir(parents=True, exist_ok=True)
         self._rows = RowsTold(folder)
         self._told: set[tuple[str, int]] = set()
-        self._sent: set[tuple[str, int]] = set()
-        self._waiting: list[Metric] = []
         self._troubled = False
         self._end = threading.Event()
-        # A daemon: a process that has to end at once must not wait for a server.
+        # A daemon: a process that has to end at once must not wait for a disk.
         self._thread = threading.Thread(target=self._follow, name="curves to MLflow", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """Send what is left, and end."""
+        """Hand over what is left, and end."""
         self._end.set()
         self._thread.join()
         self._look()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def missing(self, metrics: Iterable[Metric]) -> list[Metric]:
-        """Those of the metrics that have not been sent."""
-        return [metric for metric in metrics if (metric.key, metric.step) not in self._sent]
+        """Those of the metrics that have not been handed over."""
+        return [metric for metric in metrics if (metric.key, metric.step) not in self._told]
 
     def _follow(self) -> None:
         while not self._end.wait(self._seconds):
             self._look()
 
     def _look(self) -> None:
-        from mlflow.exceptions import MlflowException
-
         try:
-            self._read()
-            while self._waiting:
-                part = self._waiting[:METRICS_A_CALL]
-                self._send(part)
-                self._sent |= {(metric.key, metric.step) for metric in part}
-                self._waiting = self._waiting[METRICS_A_CALL:]
-                self._troubled = False
-        except (MlflowException, OSError) as error:
+            new = self._new()
+        except OSError as error:
             if not self._troubled:
-                logger.warning("Curves do not reach MLflow for now: %s", first_line(error))
+                logger.warning("Curves cannot be followed for now: %s", error)
             self._troubled = True
+            return
+        for start in range(0, len(new), METRICS_A_CALL):
+            self._send(new[start : start + METRICS_A_CALL])
 
-    def _read(self) -> None:
+    def _new(self) -> list[Metric]:
+        found = []
         for log, row in self._rows.new():
             for metric in curve_metrics(str(curve_name(log)), row, int(row[TIME])):
                 # A training that went on from a checkpoint tells the steps before it once more.
                 if (metric.key, metric.step) not in self._told:
                     self._told.add((metric.key, metric.step))
-                    self._waiting.append(metric)
+                    found.append(metric)
+        return found
 
 
 def curve_metrics(curve: str, row: Mapping[str, Any], milliseconds: int) -> list[Metric]:

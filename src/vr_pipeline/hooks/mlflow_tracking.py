@@ -7,8 +7,8 @@ import logging
 import os
 import platform
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from time import time
 from typing import TYPE_CHECKING, Any
@@ -16,20 +16,24 @@ from typing import TYPE_CHECKING, Any
 from kedro.config import MissingConfigException
 from kedro.framework.hooks import hook_impl
 
-from vr_pipeline.errors import InputError
 from vr_pipeline.hooks.live_curves import METRICS_A_CALL, CurveFollower, curve_metrics, curve_name, metric_name
 from vr_pipeline.hooks.records import NodeRecordHook
+from vr_pipeline.hooks.spool import Spool
 from vr_pipeline.hooks.summary import stored_at
+from vr_pipeline.lineage.delivery import RunDelivery
 from vr_pipeline.lineage.figures import flattened, numbers
+from vr_pipeline.lineage.gateway import Gateway, Target, told
 from vr_pipeline.lineage.models import model_entry, register, score_sources
 from vr_pipeline.lineage.record import RECORD_FOLDER, RunRecorder
+from vr_pipeline.lineage.repository import Code
 from vr_pipeline.lineage.runs import INPUT, OUTPUT, link_sources, set_tags
+from vr_pipeline.lineage.secrets import redacted, without_secrets
 from vr_pipeline.lineage.tracking import (
-    CONFIGURATION_FILE,
+    Connection,
     MlflowConfiguration,
+    StoreTrouble,
     connect,
     experiment_tags,
-    first_line,
     read_configuration,
 )
 from vr_pipeline.live_curves import FOLDER, checkpoint_row
@@ -39,7 +43,6 @@ if TYPE_CHECKING:
     from kedro.framework.context import KedroContext
     from kedro.io import CatalogProtocol
     from kedro.pipeline import Pipeline
-    from mlflow import MlflowClient
 
 logger = logging.getLogger(__name__)
 
@@ -72,12 +75,22 @@ class MlflowHook:
         self._configuration = MlflowConfiguration(enabled=False)
         self._project = Path()
         self._loader: Any = None
-        self._client: MlflowClient | None = None
-        self._experiment = ""
-        self._run_id = ""
+        self._connection: Connection | None = None
         self._recorder: RunRecorder | None = None
         self._environment: dict[str, str | None] = {}
         self._follower: CurveFollower | None = None
+        self._spool: Spool | None = None
+        self._status = ""
+        self._locked = False
+        self.record: RunDelivery | None = None
+        """What is being recorded; None outside of a run, or where nothing is."""
+        self.troubles: list[str] = []
+        """In sentences, what the record of the run lacks, and where it is if not in its store."""
+
+    @property
+    def code(self) -> Code | None:
+        """The code of the run, if it is being recorded."""
+        return self._recorder.code if self._recorder is not None else None
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
@@ -89,68 +102,129 @@ class MlflowHook:
             settings = {"enabled": False}
         self._configuration = read_configuration(settings)
 
-    @hook_impl
-    def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol) -> None:
-        self._client, self._run_id, self._recorder = None, "", None
+    def connect(self) -> None:
+        """Open the store, before the project's lock is taken: whoever waits for a server keeps no other run waiting.
+
+        Raises:
+            InputError: it cannot be used, and a run may not go on without.
+        """
+        self.record, self._recorder, self._connection, self.troubles = None, None, None, []
         if not self._configuration.enabled:
             return
         # Before anything is hashed: a server that is not there is told in seconds.
-        connection = connect(self._configuration, self._project)
-        from mlflow.exceptions import MlflowException
-
-        if connection.offline:
+        self._connection = connect(self._configuration, self._project)
+        if self._connection.moved:
             logger.warning(
-                "The MLflow server does not answer: the run is recorded here until 'kedro lineage upload' sends it."
+                "The project was moved or copied: its records now name its own folder %s, no longer %s",
+                self._configuration.artifacts,
+                self._connection.moved,
             )
+        if self._connection.offline:
+            self._tell_offline(self._connection.reason)
+
+    def _tell_offline(self, reason: str) -> None:
+        where = self._configuration.offline_uri.removeprefix("sqlite:///")
+        self.troubles.append(
+            f"The tracking store cannot be used ({reason}): this run is recorded in {where} until "
+            "'kedro lineage upload' sends it."
+        )
+        logger.warning("%s", self.troubles[-1])
+
+    @hook_impl
+    def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol) -> None:
+        connection, self._locked, self._status = self._connection, True, ""
+        if connection is None:
+            return
         names = list(run_params.get("pipeline_names") or ["__default__"])
-        flat = _flat_parameters(pipeline, catalog)
-        recorder = self._recorder_of(names, pipeline, run_params.get("env"))
-        record = recorder.start(flat)
-        inputs = recorder.hashes("inputs")
-        tags = self._tags(run_params, names, recorder)
-        client, experiment = connection.client, connection.experiment
         try:
-            _close_dead_runs(client, experiment, tags[_PLACE])
-            run_name = f"{','.join(names)} {run_params['run_id']}"
-            run_id = client.create_run(experiment, tags=tags, run_name=run_name).info.run_id
-            _log_parameters(client, run_id, flat)
-            link_sources(client, experiment, run_id, inputs)
-            with tempfile.TemporaryDirectory() as folder:
-                recorder.write_files(Path(folder))
-                recorder.write_record(Path(folder))
-                client.log_artifacts(run_id, folder, RECORD_FOLDER)
-        except (MlflowException, OSError) as error:
-            raise InputError(
-                f"MLflow cannot record this run at {connection.uri} ({first_line(error)})",
-                remedy="repair or move the store, or set enabled: false",
-                file=CONFIGURATION_FILE,
-            ) from error
-        logger.debug("Recording run %s of commit %s", run_id, record["code"]["commit"])
-        self._client, self._experiment, self._run_id, self._recorder = client, experiment, run_id, recorder
+            flat = _flat_parameters(pipeline, catalog)
+            recorder = self._recorder_of(names, pipeline, run_params.get("env"))
+            recorder.start(flat)
+        except Exception as error:
+            logger.debug("No record can be made", exc_info=error)
+            self._give_up(f"This run is not recorded: its record cannot be made ({told(error)}).")
+            return
+        for trouble in recorder.troubles:
+            logger.warning("%s", trouble)
+        self.troubles += recorder.troubles
+        tags = self._tags(run_params, names, recorder)
+        run_name = f"{','.join(names)} {run_params['run_id']}"
+        record = self._create(connection, tags, run_name)
+        if record is None:
+            return
+        self.record, self._recorder = record, recorder
+        self._spool = Spool(self._project)
+        inputs, place = recorder.hashes("inputs"), tags[_PLACE]
+        gateway = record.gateway
+        gateway.put(
+            "the end of runs that were killed", lambda to: _close_dead_runs(to, place) if self._locked else None
+        )
+        _put_parameters(gateway, flat)
+        gateway.put(
+            "the runs that made the inputs", lambda to: link_sources(to.client, to.experiment, to.run_id, inputs)
+        )
+        self._put_record(recorder, "the record", first=True)
         # Workers and nodes that call MLflow themselves write into this run and start none of their own.
-        environment = {"MLFLOW_TRACKING_URI": connection.uri, "MLFLOW_RUN_ID": self._run_id}
+        environment = {"MLFLOW_TRACKING_URI": record.uri, "MLFLOW_RUN_ID": gateway.target.run_id}
         if any(curve_name(name) for node in pipeline.nodes for name in node.outputs):
-            environment[FOLDER] = str(self._follow_curves())
+            with gateway.preparing("curves while the training goes on"):
+                environment[FOLDER] = str(self._follow_curves(gateway.target.run_id))
         self._set_environment(environment)
 
     @hook_impl
     def after_pipeline_run(self, catalog: CatalogProtocol) -> None:
-        self._close("FINISHED", catalog)
+        self._collect("FINISHED", catalog)
 
     @hook_impl
     def on_pipeline_error(self, error: Exception, catalog: CatalogProtocol) -> None:
-        if self._client is not None:
+        if self.record is not None:
             from vr_pipeline.runners.device_runner import RunInterrupted
 
-            self._client.set_tag(self._run_id, "error", f"{type(error).__name__}: {error}"[:_TAG_LENGTH])
-            self._close("KILLED" if isinstance(error, RunInterrupted) else "FAILED", catalog)
+            said = redacted(f"{type(error).__name__}: {error}")[:_TAG_LENGTH]
+            self.record.gateway.put("the error", lambda to: to.client.set_tag(to.run_id, "error", said))
+            self._collect("KILLED" if isinstance(error, RunInterrupted) else "FAILED", catalog)
 
-    def _follow_curves(self) -> Path:
+    def finish(self) -> None:
+        """Deliver what is left, to the offline store if need be; the project's lock is free by now."""
+        self._locked = False
+        record, self.record, self._follower = self.record, None, None
+        self._set_environment({})
+        if record is not None:
+            self.troubles += record.finish(self._status or "FAILED", self._configuration, self._project)
+        if self._spool is not None:
+            self._spool.remove()
+            self._spool = None
+
+    def _create(self, connection: Connection, tags: Mapping[str, str], run_name: str) -> RunDelivery | None:
+        """The run in its store, in the offline store where that fails; None, told, where both do."""
+        patience = self._configuration.patience
+        try:
+            return RunDelivery(connection, tags, run_name, patience)
+        except Exception as error:
+            reason = told(error)
+            if self._configuration.when_unreachable == "fail":
+                raise StoreTrouble(connection.uri, reason) from error
+        try:
+            if connection.offline:
+                raise StoreTrouble(connection.uri, reason)
+            offline = connect(self._configuration, self._project, offline=True)
+            record = RunDelivery(offline, tags, run_name, patience)
+        except Exception as error:  # noqa: BLE001 - whatever a store raises
+            self._give_up(f"This run is not recorded: {reason}; nor offline: {told(error)}.")
+            return None
+        self._tell_offline(reason)
+        return record
+
+    def _give_up(self, trouble: str) -> None:
+        self.troubles.append(trouble)
+        logger.warning("%s", trouble)
+
+    def _follow_curves(self, run_id: str) -> Path:
         """Start to bring rows of training logs to MLflow; the folder where they are told."""
         # The project's lock is held: what lies there is of runs that were killed.
         shutil.rmtree(self._project / LIVE_CURVES, ignore_errors=True)
-        folder = self._project / LIVE_CURVES / self._run_id
-        self._follower = CurveFollower(folder, self._send)
+        folder = self._project / LIVE_CURVES / run_id
+        self._follower = CurveFollower(folder, self._put_metrics)
         return folder
 
     def _recorder_of(self, names: list[str], pipeline: Pipeline, environment: str | None) -> RunRecorder:
@@ -170,7 +244,7 @@ class MlflowHook:
             "kedro.pipelines": ",".join(names),
             "kedro.env": run_params.get("env") or "",
             _PLACE: f"{platform.node()}:{self._project}",
-            "kedro.runtime_params": str(run_params.get("runtime_params") or {}),
+            "kedro.runtime_params": str(without_secrets(run_params.get("runtime_params") or {})),
         }
         hashes = {f"{INPUT}{name}": md5 for name, md5 in recorder.hashes("inputs").items()}
         seeds = {f"seed.{name}": value for name, value in recorder.content["seeds"].items()}
@@ -178,88 +252,103 @@ class MlflowHook:
         machine = recorder.content["machine"]
         run |= experiment_tags()
         tags = {**run, **recorder.code.tags, **lock, **package_versions(), **machine, **seeds, **hashes}
-        return {name: value[:_TAG_LENGTH] for name, value in tags.items()}
+        return {name: redacted(value)[:_TAG_LENGTH] for name, value in tags.items()}
 
-    def _close(self, status: str, catalog: CatalogProtocol) -> None:
-        """Record what finished nodes wrote, also of a run that failed later on."""
-        if self._client is None:
+    def _collect(self, status: str, catalog: CatalogProtocol) -> None:
+        """Put together what finished nodes wrote, also of a run that failed later on, while no other run writes."""
+        if self.record is None:
             return
-        from mlflow.exceptions import MlflowException
-
-        # The results themselves are safe in the catalog; losing their copy in the log must not fail the run.
-        try:
-            if self._follower is not None:
+        self._status = status
+        gateway = self.record.gateway
+        if self._follower is not None:
+            with gateway.preparing("the last curves"):
                 self._follower.stop()
-            self._log_times()
-            saved = [name for record in self._nodes.records.values() for name in record.saved]
-            for name in saved:
-                self._log_dataset(name, catalog)
-            self._log_lineage(saved, catalog, register_models=status == "FINISHED")
-        except (MlflowException, OSError) as error:
-            logger.warning("MLflow could not record everything: %s", first_line(error))
-        try:
-            self._client.set_terminated(self._run_id, status)
-        except (MlflowException, OSError) as error:
-            logger.warning("MLflow could not close run %s: %s", self._run_id, first_line(error))
-        self._set_environment({})
-        self._client, self._follower = None, None
+        with gateway.preparing("times of nodes"):
+            seconds = {f"seconds.{record.name}": record.seconds for record in self._nodes.records.values()}
+            self._put_numbers({**seconds, "peak_memory_gib": peak_memory() / 2**30})
+        saved = [name for record in self._nodes.records.values() for name in record.saved]
+        for name in saved:
+            with gateway.preparing(name):
+                self._put_dataset(name, catalog)
+        with gateway.preparing("hashes and models"):
+            self._put_lineage(saved, catalog, register_models=status == "FINISHED")
 
-    def _log_lineage(self, saved: list[str], catalog: CatalogProtocol, *, register_models: bool) -> None:
+    def _put_lineage(self, saved: list[str], catalog: CatalogProtocol, *, register_models: bool) -> None:
         """Hashes of what was written as tags, the record as a file, and models in the registry."""
-        if self._client is None or self._recorder is None:
+        if self.record is None or self._recorder is None:
             return
+        gateway, recorder = self.record.gateway, self._recorder
         metrics = {
             name: dict(numbers(catalog.load(name), name))
             for name in saved
             if isinstance(mark := mark_of(catalog, name), Mapping) and mark.get("metrics")
         }
-        record = self._recorder.finish(saved, metrics)
-        inputs, outputs = self._recorder.hashes("inputs"), self._recorder.hashes("outputs")
-        record["models"] = list(_models(catalog, saved, {**inputs, **outputs}))
-        set_tags(self._client, self._run_id, {f"{OUTPUT}{name}": md5 for name, md5 in outputs.items()})
-        with tempfile.TemporaryDirectory() as folder:
-            self._recorder.write_record(Path(folder))
-            self._client.log_artifacts(self._run_id, folder, RECORD_FOLDER)
+        recorder.troubles = list(dict.fromkeys([*recorder.troubles, *self.troubles, *gateway.lost]))
+        content = recorder.finish(saved, metrics)
+        inputs, outputs = recorder.hashes("inputs"), recorder.hashes("outputs")
+        content["models"] = list(_models(catalog, saved, {**inputs, **outputs}))
+        tags = {f"{OUTPUT}{name}": md5 for name, md5 in outputs.items()}
+        gateway.put("hashes of results", lambda to: set_tags(to.client, to.run_id, tags))
+        self._put_record(recorder, "the record")
         if register_models:
-            register(self._client, self._run_id, record, inputs)
+            gateway.put("models in the registry", lambda to: register(to.client, to.run_id, content, inputs))
 
-    def _log_times(self) -> None:
-        seconds = {f"seconds.{record.name}": record.seconds for record in self._nodes.records.values()}
-        self._log_metrics({**seconds, "peak_memory_gib": peak_memory() / 2**30})
+    def _put_record(self, recorder: RunRecorder, what: str, *, first: bool = False) -> None:
+        if self.record is None or self._spool is None:
+            return
+        with self.record.gateway.preparing(what):
+            folder = self._spool.folder(RECORD_FOLDER)
+            if first:
+                recorder.write_files(folder)
+            recorder.write_record(folder)
+            self._put_files(what, folder, RECORD_FOLDER)
 
-    def _log_dataset(self, name: str, catalog: CatalogProtocol) -> None:
+    def _put_dataset(self, name: str, catalog: CatalogProtocol) -> None:
         marked = mark_of(catalog, name)
         if curve := curve_name(name):
-            self._log_curves(curve, catalog.load(name).select_dtypes("number").to_dict("records"))
+            self._put_curves(curve, catalog.load(name).select_dtypes("number").to_dict("records"))
         elif name.startswith(VALIDATION_LOGS):
             rows = catalog.load(name).to_dict("records")
-            self._log_curves(name.removeprefix(VALIDATION_LOGS), [checkpoint_row(row) for row in rows])
+            self._put_curves(name.removeprefix(VALIDATION_LOGS), [checkpoint_row(row) for row in rows])
         if isinstance(marked, Mapping) and marked.get("metrics"):
-            self._log_metrics(dict(numbers(catalog.load(name), name)))
-        if marked and self._client is not None:
-            place = stored_at(catalog, name)
-            if place is not None and place.is_dir():
-                self._client.log_artifacts(self._run_id, str(place), artifact_path=name)
-            elif place is not None and place.is_file():
-                self._client.log_artifact(self._run_id, str(place))
+            self._put_numbers(dict(numbers(catalog.load(name), name)))
+        place = stored_at(catalog, name) if marked else None
+        if place is not None and place.exists() and self._spool is not None:
+            self._put_files(name, self._spool.take(place), name if place.is_dir() else None)
 
-    def _log_curves(self, curve: str, rows: list[dict[str, Any]]) -> None:
+    def put_text(self, text: str, name: str) -> None:
+        """Record a text as a file of the run."""
+        if self.record is not None:
+            self.record.gateway.put(name, lambda to: to.client.log_text(to.run_id, text, name), len(text))
+
+    def _put_files(self, what: str, place: Path, folder: str | None) -> None:
+        if self.record is None:
+            return
+        if place.is_dir():
+            size = sum(file.stat().st_size for file in place.rglob("*") if file.is_file())
+            self.record.gateway.put(what, lambda to: to.client.log_artifacts(to.run_id, str(place), folder), size)
+        else:
+            size = place.stat().st_size
+            self.record.gateway.put(what, lambda to: to.client.log_artifact(to.run_id, str(place)), size)
+
+    def _put_curves(self, curve: str, rows: list[dict[str, Any]]) -> None:
         now = int(time() * 1000)
         metrics = [metric for row in rows for metric in curve_metrics(curve, row, now)]
         # What the follower has brought is there already.
-        self._send(self._follower.missing(metrics) if self._follower is not None else metrics)
+        self._put_metrics(self._follower.missing(metrics) if self._follower is not None else metrics)
 
-    def _log_metrics(self, numbers: Mapping[str, float]) -> None:
+    def _put_numbers(self, numbers: Mapping[str, float]) -> None:
         from mlflow.entities import Metric
 
         now = int(time() * 1000)
-        self._send([Metric(metric_name(name), value, now, 0) for name, value in numbers.items()])
+        self._put_metrics([Metric(metric_name(name), value, now, 0) for name, value in numbers.items()])
 
-    def _send(self, metrics: list[Any]) -> None:
-        if self._client is None:
+    def _put_metrics(self, metrics: list[Any]) -> None:
+        if self.record is None:
             return
         for start in range(0, len(metrics), METRICS_A_CALL):
-            self._client.log_batch(self._run_id, metrics=metrics[start : start + METRICS_A_CALL])
+            part = metrics[start : start + METRICS_A_CALL]
+            self.record.gateway.put("metrics", partial(_log_batch, metrics=part))
 
     def _set_environment(self, values: dict[str, str]) -> None:
         """Put back what an earlier call replaced, then set ``values``."""
@@ -272,17 +361,21 @@ class MlflowHook:
         os.environ.update(values)
 
 
-def _close_dead_runs(client: MlflowClient, experiment: str, place: str) -> None:
+def _log_batch(to: Target, **what: Any) -> None:
+    to.client.log_batch(to.run_id, **what)
+
+
+def _close_dead_runs(to: Target, place: str) -> None:
     """Mark runs of this project that were killed: the project's lock is held here, so none of them can be alive.
 
     Nor can those in copies of the project that DVC made for an experiment and has thrown away.
     """
-    for run in client.search_runs([experiment], "attributes.status = 'RUNNING'"):
+    for run in to.client.search_runs([to.experiment], "attributes.status = 'RUNNING'"):
         other = run.data.tags.get(_PLACE, "")
         machine, _, folder = other.partition(":")
         thrown_away = machine == platform.node() and "/.dvc/tmp/" in folder and not Path(folder).exists()
-        if other == place or thrown_away:
-            client.set_terminated(run.info.run_id, "KILLED")
+        if run.info.run_id != to.run_id and (other == place or thrown_away):
+            to.client.set_terminated(run.info.run_id, "KILLED")
 
 
 def _flat_parameters(pipeline: Pipeline, catalog: CatalogProtocol) -> dict[str, Any]:
@@ -295,12 +388,15 @@ def _flat_parameters(pipeline: Pipeline, catalog: CatalogProtocol) -> dict[str, 
     }
 
 
-def _log_parameters(client: MlflowClient, run_id: str, flat: Mapping[str, Any]) -> None:
+def _put_parameters(gateway: Gateway, flat: Mapping[str, Any]) -> None:
     from mlflow.entities import Param
 
-    entries = [Param(metric_name(name), str(value)[:_VALUE_LENGTH]) for name, value in flat.items()]
+    # By their own names, since a secret is known by that of its setting.
+    plain = {name: without_secrets(value, name) for name, value in flat.items()}
+    entries = [Param(metric_name(name), str(value)[:_VALUE_LENGTH]) for name, value in plain.items()]
     for start in range(0, len(entries), _PARAMETERS_A_CALL):
-        client.log_batch(run_id, params=entries[start : start + _PARAMETERS_A_CALL])
+        part = entries[start : start + _PARAMETERS_A_CALL]
+        gateway.put("parameters", partial(_log_batch, params=part))
 
 
 def _models(catalog: CatalogProtocol, saved: list[str], hashes: Mapping[str, str]) -> Iterator[dict[str, Any]]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import logging
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kedro.framework.hooks import hook_impl
 
+from vr_pipeline.hooks.mlflow_tracking import MlflowHook
 from vr_pipeline.hooks.summary import REPORT, shown, stored_at
 from vr_pipeline.storage import write_text
 
@@ -17,20 +16,20 @@ if TYPE_CHECKING:
     from kedro.io import CatalogProtocol
     from kedro.pipeline import Pipeline
 
-logger = logging.getLogger(__name__)
-
 
 class ReportRunHook:
     """Writes the run's lines beside the page and into MLflow's copy (:mod:`vr_pipeline.evaluation.report.run_lines`).
 
-    To be called after the hook of MLflow both before a run, when it has set the run's address in the environment, and
-    after it, when it has stored the page.
+    To be called after the hook of MLflow, both before a run and after it.
+
+    Args:
+        mlflow: what records; has the code and the run.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, mlflow: MlflowHook) -> None:
         self._project = Path()
         self._lines: dict[str, str] = {}
-        self._mlflow: tuple[str, str] | None = None
+        self._mlflow = mlflow
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
@@ -38,25 +37,24 @@ class ReportRunHook:
 
     @hook_impl(trylast=True)
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol) -> None:
-        self._lines, self._mlflow = {}, None
+        self._lines = {}
         if REPORT not in pipeline.all_outputs():
             return
         from vr_pipeline import __version__
-        from vr_pipeline.lineage.provenance import code_state, dvc_state
+        from vr_pipeline.lineage.provenance import dvc_state
+        from vr_pipeline.lineage.repository import code_state
 
         # Results that git follows, such as the metrics, are no changes of the code.
         places = (stored_at(catalog, name) for name in pipeline.all_outputs())
         results = [shown(place, self._project) for place in places if place is not None]
-        code = code_state(self._project, results)
-        if "MLFLOW_RUN_ID" in os.environ:
-            self._mlflow = os.environ["MLFLOW_TRACKING_URI"], os.environ["MLFLOW_RUN_ID"]
+        code, record = self._mlflow.code or code_state(self._project, results), self._mlflow.record
         self._lines = {
             "vr_pipeline": __version__,
             "Commit": f"{code.commit}{', with changes' if code.dirty else ''}"
             if code.commit
-            else "not in a repository",
+            else " ".join(code.troubles) or "not in a repository",
             "Data, dvc.lock": dvc_state(self._project).get("dvc.lock", ""),
-            "MLflow run": self._mlflow[1] if self._mlflow else "not recorded",
+            "MLflow run": record.run_id if record is not None else "not recorded",
             "Started": str(run_params["run_id"]),
             "Environment": run_params.get("env") or "",
         }
@@ -69,14 +67,4 @@ class ReportRunHook:
         from vr_pipeline.evaluation.report.run_lines import RUN_FILE, run_document, with_run
 
         write_text(page.parent / RUN_FILE, run_document(self._lines))
-        if self._mlflow is None:
-            return
-        from mlflow import MlflowClient
-        from mlflow.exceptions import MlflowException
-
-        address, run = self._mlflow
-        try:
-            text = with_run(page.read_text(encoding="utf-8"), self._lines)
-            MlflowClient(tracking_uri=address).log_text(run, text, page.name)
-        except (MlflowException, OSError) as error:
-            logger.warning("MLflow keeps the report page without commit and run: %s", error)
+        self._mlflow.put_text(with_run(page.read_text(encoding="utf-8"), self._lines), page.name)

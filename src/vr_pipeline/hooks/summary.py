@@ -14,11 +14,13 @@ from kedro.framework.hooks import hook_impl
 
 from vr_pipeline.hooks.records import NodeRecord, NodeRecordHook
 from vr_pipeline.memory import peak_memory
-from vr_pipeline.terminal import echo
+from vr_pipeline.terminal import echo, one_line
 
 if TYPE_CHECKING:
     from kedro.io import CatalogProtocol
     from kedro.pipeline import Pipeline
+
+    from vr_pipeline.hooks.mlflow_tracking import MlflowHook
 
 METRICS, REPORT, WEIGHTS = "evaluation_metrics", "evaluation_report", "reward_weights"
 
@@ -28,10 +30,11 @@ class RunSummaryHook:
 
     Args:
         nodes: the hook that recorded them.
+        mlflow: the hook that knows what is not recorded.
     """
 
-    def __init__(self, nodes: NodeRecordHook) -> None:
-        self._nodes = nodes
+    def __init__(self, nodes: NodeRecordHook, mlflow: MlflowHook) -> None:
+        self._nodes, self._mlflow = nodes, mlflow
 
     @hook_impl(trylast=True)
     def after_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol) -> None:
@@ -52,6 +55,8 @@ class RunSummaryHook:
             report = stored_at(catalog, REPORT)
             if report is not None:
                 lines += ["", f"Report: {shown(report, Path(run_params['project_path']))}"]
+        if self._mlflow.troubles:
+            lines += ["", "The record of this run:", *(f"  {one_line(trouble)}" for trouble in self._mlflow.troubles)]
         echo("\n".join(lines))
 
 

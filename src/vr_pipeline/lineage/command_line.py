@@ -142,7 +142,7 @@ def reproduce(what: str, folder: Path | None, keep: bool, stop_early: bool, env:
     import tempfile
 
     from vr_pipeline.errors import InputError
-    from vr_pipeline.lineage.provenance import git
+    from vr_pipeline.lineage.repository import git
     from vr_pipeline.lineage.reproduce import report_lines
     from vr_pipeline.lineage.reproduce import reproduce as run_again
 
@@ -183,23 +183,17 @@ def reproduce(what: str, folder: Path | None, keep: bool, stop_early: bool, env:
 @lineage.command(name="upload")
 @_env
 def upload(env: str) -> None:
-    """Bring runs that were recorded while the tracking server was away to the server."""
+    """Bring runs that were recorded while the tracking store could not be used to the store."""
     with plain_errors():
         from mlflow.exceptions import MlflowException
 
         from vr_pipeline.errors import InputError
-        from vr_pipeline.lineage.tracking import CONFIGURATION_FILE, connect, first_line
+        from vr_pipeline.lineage.gateway import told
+        from vr_pipeline.lineage.tracking import connect
         from vr_pipeline.lineage.upload import upload as send
         from vr_pipeline.lineage.upload import waiting
 
         configuration, project = _configuration(env), project_folder()
-        if not configuration.is_server:
-            raise InputError(
-                "runs are recorded in a file here, and there is no server to send them to",
-                remedy="set tracking_uri to the server's address",
-                file=CONFIGURATION_FILE,
-                field="tracking_uri",
-            )
         server = connect(configuration, project, offline=False)
         offline = connect(configuration, project, offline=True)
         runs = waiting(offline)
@@ -208,10 +202,10 @@ def upload(env: str) -> None:
                 run_id = send(offline, server, run)
             except (MlflowException, OSError) as error:
                 raise InputError(
-                    f"run {run.info.run_id[:8]} could not be sent ({first_line(error)})",
+                    f"run {run.info.run_id[:8]} could not be sent ({told(error)})",
                     remedy="try again: what has arrived stays, and the rest follows",
                 ) from error
-            echo(f"{run.info.run_name}: {run.info.run_id[:8]} is run {run_id[:8]} on the server")
+            echo(f"{run.info.run_name}: {run.info.run_id[:8]} is run {run_id[:8]} there")
         echo(f"{len(runs)} run(s) sent to {configuration.tracking_uri}.")
 
 

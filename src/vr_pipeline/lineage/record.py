@@ -6,8 +6,8 @@ dependencies, parameters, hashes of outputs. Hashes are DVC's whether or not DVC
 
 from __future__ import annotations
 
+import hashlib
 import json
-import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,16 +18,17 @@ from vr_pipeline.environment import recorded_environment
 from vr_pipeline.errors import InputError
 from vr_pipeline.lineage import provenance
 from vr_pipeline.lineage.hashes import Digest, digest, ignored_names
+from vr_pipeline.lineage.own_records import fingerprint, remember
 from vr_pipeline.lineage.project import BASE, LOCK_FILE, ProjectStages, parts_of, project_stages, stages_file
+from vr_pipeline.lineage.repository import Code, code_state
+from vr_pipeline.lineage.secrets import redaction, without_secrets
 
 if TYPE_CHECKING:
     from kedro.config import AbstractConfigLoader
     from kedro.pipeline import Pipeline
 
-logger = logging.getLogger(__name__)
-
 RECORD_FOLDER = "lineage"
-RECORD, PATCH = "record.json", "changes.patch"
+RECORD, PATCH, CONFIGURATION = "record.json", "changes.patch", "configuration.yml"
 VERSION = 1
 
 
@@ -68,14 +69,15 @@ class RunRecorder:
         running = {node.name for node in pipeline.nodes}
         self.nodes = {part: {node.name for node in own.nodes} for part, own in parts.items()}
         wanted = {part: own for part, own in parts.items() if self.nodes[part] & running}
+        self.troubles: list[str] = []
         self.derived: ProjectStages | None = None
         try:
             self.derived = project_stages(project, loader, wanted, self.environment, package, source)
         except InputError as error:
-            logger.warning("The lineage of this run is not complete: %s", error)
+            self.troubles.append(f"The stages of this run are not recorded: {error}")
         self.known: dict[str, Digest] = {}
         self.content: dict[str, Any] = {}
-        self.code = provenance.Code()
+        self.code = Code()
         self._sections: dict[str, dict[str, Any]] = {}
 
     def start(self, flat_parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -86,7 +88,8 @@ class RunRecorder:
         """
         stages = self.derived.stages if self.derived else {}
         results = [output.path for stage in stages.values() for output in stage.outputs.values()]
-        self.code = provenance.code_state(self.project, results)
+        self.code = code_state(self.project, results)
+        self.troubles += self.code.troubles
         made = set(results)
         for stage in stages.values():
             for path in stage.dependencies:
@@ -99,12 +102,16 @@ class RunRecorder:
             "environment": self.environment,
             "code": {
                 "commit": self.code.commit,
+                "folder": self.code.prefix,
                 "dirty": self.code.dirty,
                 "changed": list(self.code.changed),
-                "left_out": list(self.code.left_out),
+                "left_out": dict(self.code.left_out),
+                "patch_sha256": self.code.patch_hash,
             },
+            "configuration_sha256": hashlib.sha256(self._configuration().encode()).hexdigest(),
+            "troubles": self.troubles,
             "dvc_lock": {"path": lock.relative_to(self.project).as_posix(), **provenance.dvc_state(self.project, lock)},
-            "parameters": self._raw_parameters(),
+            "parameters": without_secrets(self._raw_parameters()),
             "seeds": provenance.seeds(flat_parameters),
             "machine": provenance.machine(),
             "environment_variables": recorded_environment(),
@@ -114,6 +121,7 @@ class RunRecorder:
             "models": [],
         }
         self._describe(set())
+        remember(self.project, fingerprint(self.content))
         return self.content
 
     def finish(self, saved: Iterable[str], metrics: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
@@ -145,17 +153,21 @@ class RunRecorder:
             (folder / PATCH).write_bytes(self.code.changes.encode("utf-8", errors="surrogateescape"))
         packages = "".join(f"{name}=={version}\n" for name, version in self.content["packages"].items())
         (folder / "packages.txt").write_text(packages, encoding="utf-8")
-        resolved = {
-            kind: self._section(kind) for kind in ("globals", "parameters", "catalog", "runner", "mlflow", "reading")
-        }
-        text = yaml.safe_dump(json.loads(json.dumps(resolved, default=str)), sort_keys=True, allow_unicode=True)
-        (folder / "configuration.yml").write_text(text, encoding="utf-8")
+        (folder / CONFIGURATION).write_text(self._configuration(), encoding="utf-8")
         if self.lock_file.is_file():
-            (folder / LOCK_FILE).write_bytes(self.lock_file.read_bytes())
+            text = self.lock_file.read_text(encoding="utf-8", errors="replace")
+            (folder / LOCK_FILE).write_text(redaction(text)[0], encoding="utf-8")
+
+    def _configuration(self) -> str:
+        """Everything that the run's configuration says, filled in, without secrets."""
+        kinds = ("globals", "parameters", "catalog", "runner", "mlflow", "reading")
+        resolved = {kind: self._section(kind) for kind in kinds}
+        plain = without_secrets(json.loads(json.dumps(resolved, default=str)))
+        return str(yaml.safe_dump(plain, sort_keys=True, allow_unicode=True))
 
     def write_record(self, folder: Path) -> None:
         """Write the record as it is now."""
-        text = json.dumps(self.content, indent=1, ensure_ascii=False)
+        text = json.dumps(without_secrets(self.content), indent=1, ensure_ascii=False)
         (folder / RECORD).write_text(text + "\n", encoding="utf-8")
 
     def hashes(self, role: str) -> dict[str, str]:

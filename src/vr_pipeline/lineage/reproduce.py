@@ -20,7 +20,8 @@ from vr_pipeline.lineage.compare import Change, by_weight, changes, environment_
 from vr_pipeline.lineage.figures import numbers
 from vr_pipeline.lineage.hashes import Digest, digest, ignored_names
 from vr_pipeline.lineage.project import BASE, LOCK_FILE, STAGES_FILE, stages_file
-from vr_pipeline.lineage.provenance import all_packages, git, machine
+from vr_pipeline.lineage.provenance import all_packages, machine
+from vr_pipeline.lineage.repository import git
 from vr_pipeline.lineage.runs import Run, RunStore
 
 _TAIL = 25

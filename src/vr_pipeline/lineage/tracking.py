@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
+import sqlite3
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from pydantic import Field, ValidationError, field_validator
 
 from vr_pipeline.config import Parameters
 from vr_pipeline.errors import InputError
 from vr_pipeline.explain import setting_trouble
-from vr_pipeline.storage import make_file
+from vr_pipeline.lineage.gateway import told, within
+from vr_pipeline.storage import make_file, sync
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -24,9 +28,11 @@ CONFIGURATION_FILE = "conf/<env>/mlflow.yml"
 EXPERIMENT = "dvc.experiment"
 """Tag of a run: the name of the DVC experiment that it belongs to."""
 _ORIGIN = "DVC_ROOT"
-_SQLITE = "sqlite:///"
+_SQLITE, _SQLITE_BY_NAME = "sqlite:///", "sqlite+pysqlite:///"
 _ADDRESSES = ("tracking_uri", "artifacts", "offline_uri")
 _UNAUTHORISED, _FORBIDDEN, _SERVER_ERROR = 401, 403, 500
+_OPENING = 2
+"""Times the patience that opening a store may take."""
 _LOGIN = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 
 
@@ -46,12 +52,18 @@ class MlflowConfiguration(Parameters):
         "this is an address",
     )
     when_unreachable: Literal["fail", "offline"] = Field(
-        default="fail",
-        description="what a run does whose tracking server does not answer: stop before any work, or record in "
-        "offline_uri, from where 'kedro lineage upload' brings it to the server",
+        default="offline",
+        description="what a run does whose store cannot be used when it starts: stop before any work, or record in "
+        "offline_uri, from where 'kedro lineage upload' brings it to the store; a store that fails later stops no run",
     )
     offline_uri: str = Field(default="sqlite:///mlflow-offline.db", description="SQLite file of runs to upload")
     timeout: float = Field(default=5.0, gt=0, description="seconds to wait for the tracking server's first answer")
+    patience: float = Field(
+        default=15.0,
+        gt=0,
+        description="seconds for one call of the store, beyond a second for each MiB of files; all calls after the "
+        "work may take three times as long, then the record goes to offline_uri",
+    )
 
     @field_validator(*_ADDRESSES)
     @classmethod
@@ -98,13 +110,17 @@ class Connection:
         client: to talk to it.
         uri: its address.
         experiment: identifier of the experiment that holds this project's runs.
-        offline: whether it stands in for a server that did not answer.
+        offline: whether it stands in for a store that cannot be used.
+        reason: why that is so.
+        moved: the artifacts' folder before, if the project's records were taken along to another folder.
     """
 
     client: MlflowClient
     uri: str
     experiment: str
     offline: bool = False
+    reason: str = ""
+    moved: str = ""
 
 
 def connect(configuration: MlflowConfiguration, project: Path, *, offline: bool | None = None) -> Connection:
@@ -113,48 +129,91 @@ def connect(configuration: MlflowConfiguration, project: Path, *, offline: bool 
     Args:
         configuration: which store.
         project: where relative SQLite files and artifact folders start; see also :func:`records_folder`.
-        offline: True takes the offline store, False never does, None decides by whether the server answers.
+        offline: True takes the offline store, False never does, None decides by whether the store can be used.
 
     Raises:
-        InputError: the store cannot be used, or the server does not answer and going offline is not configured.
+        InputError: the store cannot be used, and going offline is not configured or does not work either; or the
+            server refuses the login.
     """
+    if offline:
+        return _open(configuration, project, offline=True)
     # Asked before MLflow is loaded, which takes seconds.
-    if offline is None or not offline:
-        trouble = unreachable(configuration)
-        if trouble and (offline is False or configuration.when_unreachable == "fail"):
-            raise InputError(
-                f"the MLflow server at {configuration.tracking_uri} does not answer ({trouble})",
-                remedy="start it or correct tracking_uri; with 'when_unreachable: offline' runs are recorded here and "
-                "'kedro lineage upload' brings them to the server later",
-                file=CONFIGURATION_FILE,
-                field="tracking_uri",
-            )
-        offline = bool(trouble)
-    from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
+    trouble = unreachable(configuration)
+    may_go_offline = offline is None and configuration.when_unreachable == "offline"
+    if trouble and not may_go_offline:
+        raise InputError(
+            f"the MLflow server at {configuration.tracking_uri} does not answer ({trouble})",
+            remedy="start it or correct tracking_uri; with 'when_unreachable: offline' runs are recorded here and "
+            "'kedro lineage upload' brings them to the server later",
+            file=CONFIGURATION_FILE,
+            field="tracking_uri",
+        )
+    if not trouble:
+        try:
+            return _open(configuration, project, offline=False)
+        except StoreTrouble as error:
+            if not may_go_offline:
+                raise
+            trouble = error.reason
+    return replace(_open(configuration, project, offline=True), reason=trouble)
 
+
+class StoreTrouble(InputError):
+    """A store that cannot be used.
+
+    Args:
+        uri: its address.
+        reason: why, in one line.
+    """
+
+    def __init__(self, uri: str, reason: str) -> None:
+        super().__init__(
+            f"MLflow cannot record runs at {uri} ({reason})",
+            remedy="repair or move the store, or set enabled: false",
+            file=CONFIGURATION_FILE,
+        )
+        self.uri, self.reason = uri, reason
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (type(self), (self.uri, self.reason))
+
+
+def _open(configuration: MlflowConfiguration, project: Path, *, offline: bool) -> Connection:
+    """A store and its experiment, in limited time.
+
+    Raises:
+        StoreTrouble: it cannot be used.
+        InputError: a server refuses the login.
+    """
     project = records_folder(project)
     uri = anchored_uri(configuration.offline_uri if offline else configuration.tracking_uri, project)
-    try:
-        make_database(uri)
+    local = offline or not configuration.is_server
+
+    def find() -> tuple[MlflowClient, str, str]:
+        from mlflow import MlflowClient
+
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-        experiment = _experiment(client, configuration, project, local=offline or not configuration.is_server)
-    except (MlflowException, SQLAlchemyError, OSError) as error:
-        status = error.get_http_status_code() if isinstance(error, MlflowException) else 0
-        if not offline and configuration.is_server and (refused := _refused_login(status)):
+        return client, *_experiment(client, configuration, project, uri, local=local)
+
+    try:
+        # To load MLflow and to make a file takes seconds, and many of them where the machine has other work.
+        importlib.import_module("mlflow")
+        file = sqlite_file(uri)
+        if file is not None and (trouble := sqlite_trouble(file, configuration.timeout)):
+            raise StoreTrouble(uri, trouble)
+        make_database(uri)
+        client, experiment, moved = within(_OPENING * configuration.patience, find)
+    except Exception as error:
+        status_of = getattr(error, "get_http_status_code", None)
+        if not local and status_of is not None and (refused := _refused_login(status_of())):
             raise InputError(
                 f"the MLflow server at {uri} {refused}",
                 remedy=f"set {_LOGIN[0]} and {_LOGIN[1]}, or {_LOGIN[2]}, in the environment",
                 file=CONFIGURATION_FILE,
                 field="tracking_uri",
             ) from error
-        raise InputError(
-            f"MLflow cannot record runs at {uri} ({first_line(error)})",
-            remedy="repair or move the store, or set enabled: false",
-            file=CONFIGURATION_FILE,
-        ) from error
-    return Connection(client, uri, experiment, offline)
+        raise StoreTrouble(uri, told(error)) from error
+    return Connection(client, uri, experiment, offline, moved=moved)
 
 
 def make_database(uri: str) -> None:
@@ -163,25 +222,46 @@ def make_database(uri: str) -> None:
     MLflow makes its tables in dozens of steps over seconds; a file that was left in the middle of them by a kill could
     never be used again.
     """
-    file = Path(uri.removeprefix(_SQLITE))
-    if not uri.startswith(_SQLITE) or "?" in uri or file.exists():
+    file = sqlite_file(uri)
+    if file is None or file.exists():
         return
     from mlflow.store.db import utils
+    from sqlalchemy import event
 
     unfinished = file.with_name(f".{file.name}.unfinished")
     for left_by_a_kill in (unfinished, unfinished.with_name(f"{unfinished.name}-journal")):
         left_by_a_kill.unlink(missing_ok=True)
     make_file(unfinished)
-    engine = utils.create_sqlalchemy_engine(f"{_SQLITE}{unfinished}")
+    engine = utils.create_sqlalchemy_engine(sqlite_uri(unfinished))
+    # Hundreds of small steps: the file is worth nothing until it is complete, so the disk hears of it once, at the end.
+    event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous = OFF"))
     try:
         utils._initialize_tables(engine)
     finally:
         engine.dispose()
+    sync(unfinished)
     if file.exists():
         # Another command was faster.
         unfinished.unlink()
     else:
         os.replace(unfinished, file)
+
+
+def sqlite_trouble(file: Path, seconds: float) -> str:
+    """Why an SQLite file that is there cannot be written to; empty if it can.
+
+    Asked before MLflow is, which tries again for minutes and cannot be stopped.
+    """
+    if not file.exists():
+        return ""
+    try:
+        with closing(sqlite3.connect(file, timeout=seconds, isolation_level=None)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("select count(*) from sqlite_master").fetchone()
+            connection.execute("ROLLBACK")
+    except sqlite3.Error as error:
+        return f"SQLite: {error}"
+    return ""
 
 
 def _refused_login(status: int) -> str:
@@ -226,24 +306,92 @@ def experiment_tags() -> dict[str, str]:
     return {EXPERIMENT: name, "dvc.baseline": os.environ.get("DVC_EXP_BASELINE_REV", "")} if name else {}
 
 
-def _experiment(client: MlflowClient, configuration: MlflowConfiguration, project: Path, *, local: bool) -> str:
-    found = client.get_experiment_by_name(configuration.experiment)
-    if found is not None:
-        return str(found.experiment_id)
+def _experiment(
+    client: MlflowClient, configuration: MlflowConfiguration, project: Path, uri: str, *, local: bool
+) -> tuple[str, str]:
+    """The experiment's identifier, and where its artifacts were if the project has been moved or copied since."""
     artifacts: str | None = configuration.artifacts
     if "://" not in configuration.artifacts:
         # A folder of this machine means nothing to a server: it has a place of its own.
         artifacts = (project / configuration.artifacts).resolve().as_uri() if local else None
-    return str(client.create_experiment(configuration.experiment, artifact_location=artifacts))
+    found = client.get_experiment_by_name(configuration.experiment)
+    if found is None:
+        identifier = str(client.create_experiment(configuration.experiment, artifact_location=artifacts))
+        if not identifier:
+            raise ValueError("what answers there is no MLflow server")
+        return identifier, ""
+    if not found.experiment_id:
+        raise ValueError("what answers there is no MLflow server")
+    if found.lifecycle_stage != "active":
+        raise ValueError(
+            f"the experiment '{configuration.experiment}' is deleted; 'mlflow experiments restore --experiment-id "
+            f"{found.experiment_id}' brings it back"
+        )
+    before = str(found.artifact_location)
+    own = local and artifacts is not None and not Path(configuration.artifacts).is_absolute()
+    if own and before != artifacts and _same_but_for_the_project(before, configuration.artifacts):
+        file = sqlite_file(uri)
+        if file is not None and file.resolve().is_relative_to(project.resolve()):
+            _take_along(file, before, str(artifacts))
+            return str(found.experiment_id), before
+    return str(found.experiment_id), ""
+
+
+def _same_but_for_the_project(location: str, artifacts: str) -> bool:
+    """Whether a location is that of ``artifacts`` in some project: relative ones start there."""
+    return location.startswith("file://") and location.endswith(f"/{quote(Path(artifacts).as_posix())}")
+
+
+_LOCATIONS = {
+    "experiments": "artifact_location",
+    "runs": "artifact_uri",
+    "logged_models": "artifact_location",
+    "model_versions": "storage_location",
+}
+
+
+def _take_along(file: Path, before: str, now: str) -> None:
+    """Let the records of a project that was moved or copied name its own files.
+
+    MLflow keeps whole paths. In a copy they are those of the original, into which its runs would write.
+    """
+    with sqlite3.connect(file, timeout=5) as connection:
+        for table, column in _LOCATIONS.items():
+            connection.execute(
+                f"update {table} set {column} = ? || substr({column}, ?) "
+                f"where {column} = ? or substr({column}, 1, ?) = ?",
+                (now, len(before) + 1, before, len(before) + 1, f"{before}/"),
+            )
+    connection.close()
 
 
 def anchored_uri(uri: str, project: Path) -> str:
     """A tracking address whose relative SQLite file starts at the project, wherever the command was typed."""
     if uri.startswith(_SQLITE) and not uri.startswith(_SQLITE + "/"):
-        return f"{_SQLITE}{(project / uri.removeprefix(_SQLITE)).as_posix()}"
+        name, mark, options = uri.removeprefix(_SQLITE).partition("?")
+        return f"{sqlite_uri(project)}/{name}{mark}{options}"
     return uri
 
 
-def first_line(error: BaseException) -> str:
-    """The first line of an error's text, or its type where it has none."""
-    return str(error).strip().partition("\n")[0] or type(error).__name__
+def sqlite_uri(path: Path) -> str:
+    """The address of an SQLite file, or of what such addresses begin with: a path may hold ``%``, ``?`` and ``#``.
+
+    MLflow takes what follows ``sqlite:///`` for a path as it stands, and would make its folder; SQLAlchemy decodes it.
+    """
+    plain = f"{_SQLITE}{path.as_posix()}"
+    return plain if _database(plain) == path.as_posix() else f"{_SQLITE_BY_NAME}{quote(path.as_posix())}"
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """The file behind an address; None for other stores, in memory, and addresses of SQLite's own kind."""
+    name = _database(uri) if uri.startswith((_SQLITE, _SQLITE_BY_NAME)) else ""
+    return None if not name or name == ":memory:" or name.startswith("file:") else Path(name)
+
+
+def _database(uri: str) -> str:
+    """The name of a database as SQLAlchemy reads an address; of its versions some decode it and some do not."""
+    if not set("%?#") & set(uri):
+        return uri.partition(":///")[2]
+    from sqlalchemy import make_url
+
+    return make_url(uri).database or ""

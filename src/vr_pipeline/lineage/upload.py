@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vr_pipeline.lineage.delivery import REPLACES
 from vr_pipeline.lineage.models import MODEL, register
 from vr_pipeline.lineage.record import RECORD, RECORD_FOLDER
 from vr_pipeline.lineage.runs import INPUT, SOURCE, link_sources
@@ -19,7 +20,7 @@ UPLOADED = "uploaded.as"
 """Tag of an offline run: the run it became on the server."""
 _FROM = "offline.run"
 _AT_ONCE = 1000
-_DERIVED = (SOURCE, MODEL, UPLOADED)
+_DERIVED = (SOURCE, MODEL, UPLOADED, REPLACES)
 
 
 def waiting(offline: Connection) -> list[Any]:
@@ -40,6 +41,8 @@ def upload(offline: Connection, server: Connection, run: Any) -> str:
         OSError: a file could not be read.
     """
     client = server.client
+    if half := run.data.tags.get(REPLACES):
+        _delete(client, half)
     for half in client.search_runs([server.experiment], f"tags.`{_FROM}` = '{run.info.run_id}'"):
         client.delete_run(half.info.run_id)
     tags = {name: value for name, value in run.data.tags.items() if not name.startswith(_DERIVED)}
@@ -64,6 +67,17 @@ def upload(offline: Connection, server: Connection, run: Any) -> str:
     # Only now: whatever breaks before is done again.
     offline.client.set_tag(run.info.run_id, UPLOADED, run_id)
     return run_id
+
+
+def _delete(client: MlflowClient, run_id: str) -> None:
+    """Delete what the store has of a run that it did not take whole; it may have lost that, too."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.delete_run(run_id)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST" and "must be in the 'active' state" not in str(error):
+            raise
 
 
 def _copy_numbers(source: MlflowClient, target: MlflowClient, run: Any, run_id: str) -> None:
