@@ -6,6 +6,7 @@ own annotations along. Identifiers are strings made by :mod:`vr_pipeline.identif
 
 from __future__ import annotations
 
+import math
 from typing import Optional
 
 import pandas as pd
@@ -174,8 +175,10 @@ class Rewards(Table):
 
     video_id: Series[str]
     prompt_id: Series[str]
-    total: Series[float]
-    dimensions: Optional[Series[float]] = pa.Field(alias=r"^dim_.+", regex=True, nullable=False)
+    total: Series[float] = pa.Field(gt=-math.inf, lt=math.inf)
+    dimensions: Optional[Series[float]] = pa.Field(
+        alias=r"^dim_.+", regex=True, nullable=False, gt=-math.inf, lt=math.inf
+    )
 
 
 class EvaluationRewards(Rewards):

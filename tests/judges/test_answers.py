@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from vr_pipeline.judges.answers import answer_clips
+from vr_pipeline.judges.answers import answer_clips, read_shards
 from vr_pipeline.video.write import write_video
 
 
@@ -81,3 +84,38 @@ def test_one_clip_that_the_judge_cannot_take_leaves_the_others_alone(videos: dic
     assert table["error"].tolist()[:3] == ["", "", "too long"]
     assert "clip 'gone' is not in the folder of clips" in table["error"][3]
     assert table["frames_judged"].tolist() == [4, 8, 0, 0]
+
+
+class Overflowing(Watching):
+    """Has no numbers about clips of eight frames, in the batch with others and alone."""
+
+    def answer(self, clips, questions, prompts, *, frames_per_second):  # type: ignore[no-untyped-def]
+        p_yes, outside = super().answer(clips, questions, prompts, frames_per_second=frames_per_second)
+        p_yes[[len(clip) == 8 for clip in clips]] = np.nan
+        return p_yes, outside
+
+
+def test_clips_about_which_the_judge_has_no_numbers_are_left_out(videos: dict[str, Path]) -> None:
+    judge: Any = Overflowing(None, None)
+    table = answer_clips(judge, videos, [clip(4), clip(8)], ["a", "b"], ["is it a", "is it b"])
+    assert isinstance(table, pd.DataFrame)
+    assert table["video_id"].tolist() == ["v4", "v4", "v8"]
+    assert "no probability (nan) when asked 'is it a'" in table["error"].iloc[2]
+    # Also where nothing else is in the group: judging again would give the same.
+    alone = answer_clips(judge, videos, [clip(8)], ["a"], ["is it a"])
+    assert isinstance(alone, pd.DataFrame)
+    assert alone["question_id"].tolist() == [""]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1.5])
+def test_stored_answers_that_are_no_probabilities_leave_their_clip_out(videos: dict[str, Path], value: float) -> None:
+    judge: Any = Watching(None, None)
+    stored = answer_clips(judge, videos, [clip(4), clip(8)], ["a", "b"], ["is it a", "is it b"])
+    assert isinstance(stored, pd.DataFrame)
+    stored.loc[1, "p_yes"] = value
+    folder = SimpleNamespace(keys=["one"], load=lambda key: stored)
+    table = read_shards(folder)
+    assert table["video_id"].tolist() == ["v8", "v8", "v4"]
+    assert f"the stored answer to question 'b' is no probability ({value}" in table["error"].iloc[2]
+    empty = read_shards(SimpleNamespace(keys=[], load=None))
+    assert list(empty.columns) == list(table.columns)

@@ -17,7 +17,7 @@ from vr_pipeline.checklist import checklist_from_mapping
 from vr_pipeline.judges import command_line
 from vr_pipeline.judges.config import TinyJudgeParameters
 from vr_pipeline.judges.create import create_tiny_judge, words_of
-from vr_pipeline.judges.scoring import equal_weights
+from vr_pipeline.judges.scoring import ScoredFile, equal_weights
 from vr_pipeline.rewards.linear import RewardWeights
 from vr_pipeline.video.write import write_video
 
@@ -150,6 +150,65 @@ def test_compare_is_antisymmetric(catalog: Catalog, files: Path) -> None:
     assert "empty (0 bytes)" in broken.stderr
 
 
+@pytest.mark.parametrize(
+    ("second", "words"),
+    [
+        ([0.1, 0.2, 0.3], " is better in every dimension (difference"),
+        ([1.0, 2.0, 0.5], " is better in 1 of 3 dimensions and equal in the others (difference"),
+        ([1.0, 2.5, 0.0], " is better (difference"),
+    ],
+)
+def test_compare_says_in_how_many_dimensions(
+    catalog: Catalog, files: Path, monkeypatch: pytest.MonkeyPatch, second: list[float], words: str
+) -> None:
+    rewards = {"a.mp4": [1.0, 2.0, 3.0], "b.mp4": second}
+
+    def scored(judge: Any, path: Path, prompt: str, *_: Any) -> ScoredFile:
+        values = rewards[path.name]
+        yes = dict.fromkeys(CHECKLIST.question_ids, 0.5)
+        return ScoredFile(path, sum(values), dict(zip("xyz", values, strict=True)), yes, [], yes, 0.0, [0])
+
+    monkeypatch.setattr("vr_pipeline.judges.scoring.score_file", scored)
+    for names in (("a.mp4", "b.mp4"), ("b.mp4", "a.mp4")):
+        said = invoke(command_line.compare, *(files / name for name in names), "-p", "a cat").stdout
+        assert f"{files / 'a.mp4'}{words}" in said
+
+
+def test_files_about_which_the_judge_has_no_numbers_fail_alone(
+    catalog: Catalog, files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vr_pipeline.judges.vlm import VisionLanguageJudge
+
+    probabilities = VisionLanguageJudge._probabilities
+    monkeypatch.setattr(
+        VisionLanguageJudge,
+        "_probabilities",
+        lambda self, logits: tuple(part * np.nan if broken[-1] else part for part in probabilities(self, logits)),
+    )
+    broken: list[bool] = []
+    prepare = VisionLanguageJudge.prepare
+    monkeypatch.setattr(
+        VisionLanguageJudge,
+        "prepare",
+        lambda self, frames, rate=None: broken.append(frames.mean() > 120) or prepare(self, frames, rate),
+    )
+    result = invoke(command_line.score, files / "a.mp4", files / "b.mp4", "-p", "a cat", "--json")
+    assert result.exit_code == 1
+    document = json.loads(result.stdout)
+    assert [Path(one["path"]).name for one in document["files"]] == ["a.mp4"]
+    ((name, message),) = document["failed"].items()
+    assert Path(name).name == "b.mp4"
+    assert f"file {files / 'b.mp4'}" in message
+    assert "the judge gave no probability (nan)" in message
+    asked = invoke(command_line.ask, files / "a.mp4", files / "b.mp4", "is it bright ?")
+    assert asked.exit_code == 1
+    assert len(asked.stdout.splitlines()) == 1
+    assert "nan" not in asked.stdout
+    compared = invoke(command_line.compare, files / "a.mp4", files / "b.mp4", "-p", "a cat")
+    assert compared.exit_code == 1
+    assert "better" not in compared.stdout
+
+
 def test_an_empty_prompt_is_refused_where_questions_ask_about_it(catalog: Catalog, files: Path) -> None:
     for command, names in ((command_line.score, ["a.mp4"]), (command_line.compare, ["a.mp4", "b.mp4"])):
         result = invoke(command, *(files / name for name in names), "--prompt", " ")
@@ -187,10 +246,19 @@ def test_public_question_lists_with_their_weights(catalog: Catalog, files: Path,
     document = json.loads(weighed.stdout)["files"][0]
     said = np.where(np.array(list(document["p_yes"].values())) > 0.5, 1, -1)
     assert document["total"] == pytest.approx(float(said @ values))
+    # What VisionReward publishes is the mean.
+    assert document["visionreward_score"] == pytest.approx(float((said * values).mean()))
+    plain = invoke(command_line.score, files / "a.mp4", *options[:-1], "--weights", tmp_path / "list.json")
+    assert plain.stdout.split()[:3] == ["file", "visionreward_score", "total"]
+    assert "the mean of the 29 weighed answers" in plain.stderr
     equal = json.loads(invoke(command_line.score, files / "a.mp4", *options).stdout)
     assert any("every question counts the same" in note for note in equal["notes"])
+    assert "visionreward_score" not in equal["files"][0]
     (tmp_path / "list.json").write_text("[1, 2]", encoding="utf-8")
     short = invoke(command_line.score, files / "a.mp4", *options, "--weights", tmp_path / "list.json")
+    (tmp_path / "list.json").write_text(json.dumps([1.0] * 28 + [float("nan")]), encoding="utf-8")
+    wrong = invoke(command_line.score, files / "a.mp4", *options, "--weights", tmp_path / "list.json")
+    assert "list.json: weight 29 is nan, which is no finite number" in wrong.stderr
     assert short.exit_code == 1
     assert "2 weights, the question list needs 29" in short.stderr
 

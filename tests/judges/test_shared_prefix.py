@@ -260,3 +260,46 @@ def test_refusals(tokenizer: Any, clips: list[np.ndarray], make_judge: Callable[
     with pytest.raises(ValueError, match="uint8"):
         judge.answer([clips[0].astype(np.float32)], ["is it red ?"])
     assert judge.answer([], QUESTIONS, [])[0].shape == (0, len(QUESTIONS))
+
+
+@pytest.mark.parametrize("name", FAMILY_BUILDERS)
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_clip_that_overflows_has_no_answer_and_leaves_the_others_theirs(
+    name: str, value: float, tokenizer: Any, clips: list[np.ndarray], make_judge: Callable[..., Any]
+) -> None:
+    import torch
+
+    from vr_pipeline.judges.answers import Shown, ask
+    from vr_pipeline.judges.contract import NoNumbersError
+
+    family = FAMILY_BUILDERS[name](tokenizer)
+    judge = make_judge(family, clip_batch=3)
+    expected, _ = judge.answer(clips, QUESTIONS, PROMPTS, frames_per_second=RATES)
+    features, length = family.vision_features, len(judge.prepare(clips[1], RATES[1]).token_ids)
+
+    def overflow(prepared: Any) -> torch.Tensor:
+        return torch.cat([features([one]) * (value if len(one.token_ids) == length else 1) for one in prepared])
+
+    family.vision_features = overflow
+    with pytest.raises(NoNumbersError, match=r"no probability \(nan\) when asked 'is it red \?'.*bfloat16"):
+        judge.answer(clips, QUESTIONS, PROMPTS, frames_per_second=RATES)
+    shown = [
+        Shown(f"v{at}", prompt, clip, list(range(len(clip))), rate)
+        for at, (prompt, clip, rate) in enumerate(zip(PROMPTS, clips, RATES, strict=True))
+    ]
+    first, second, third = ask(judge, None, shown, QUESTIONS)
+    assert isinstance(second, NoNumbersError)
+    np.testing.assert_allclose([first[0], third[0]], expected[[0, 2]], atol=1e-5)
+
+
+def test_an_overflow_of_an_answer_is_no_sure_answer(tokenizer: Any, make_judge: Callable[..., Any]) -> None:
+    import torch
+
+    judge = make_judge(FAMILY_BUILDERS["qwen2_vl"](tokenizer))
+    logits = torch.zeros(6, len(tokenizer))
+    assert np.isfinite(judge._probabilities(logits)[0]).all()
+    for row, (place, value) in enumerate(
+        [(judge.yes_ids[0], -torch.inf), (judge.no_ids[-1], torch.inf), (0, torch.inf), (0, torch.nan)]
+    ):
+        logits[row, place] = value
+    assert np.isnan(judge._probabilities(logits)[0]).tolist() == [True] * 4 + [False] * 2

@@ -59,8 +59,9 @@ def test_missing_double_and_empty_answers_are_named() -> None:
         answers_matrix(table.iloc[:3], ["v", "w"], ["q1", "q2"])
     with pytest.raises(InputError, match="there are 2 answers of video 'v' to question 'q1'"):
         answers_matrix(pd.concat([table, table.iloc[:1]]), ["v", "w"], ["q1", "q2"])
-    with pytest.raises(InputError, match="video 'v' to question 'q2' is empty"):
-        answers_matrix(table.assign(p_yes=[0.7, np.nan, 0.1, 0.3]), ["v", "w"], ["q1", "q2"])
+    for value in (np.nan, np.inf, -0.1, 1.5):
+        with pytest.raises(InputError, match=f"video 'v' to question 'q2' is {value}, which is no probability"):
+            answers_matrix(table.assign(p_yes=[0.7, value, 0.1, 0.3]), ["v", "w"], ["q1", "q2"])
 
 
 def test_rewards_of_readable_clips(checklist: Checklist) -> None:

@@ -9,6 +9,7 @@ itself gives it.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -195,6 +196,11 @@ def _weights(path: Path, checklist: Checklist) -> RewardWeights:
             remedy="Use the weights that were published with this question list",
             file=path,
         )
+    for at, value in enumerate(values):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise InputError(
+                f"weight {at + 1} is {value!r}, which is no finite number", remedy="Copy the file again", file=path
+            )
     weights = np.array(values, dtype=np.float64)
     return RewardWeights(
         question_ids=tuple(weighted),

@@ -31,7 +31,13 @@ class RewardModelDataset(AbstractDataset[RewardModel, RewardModel]):
 
     def save(self, data: RewardModel) -> None:
         with replaced_folder(self._path) as folder:
-            save_reward_model(folder, data.weights, data.checklist, judge=data.judge_configuration)
+            save_reward_model(
+                folder,
+                data.weights,
+                data.checklist,
+                judge=data.judge_configuration,
+                alignment=data.alignment_configuration,
+            )
 
     def _exists(self) -> bool:
         return (self._path / "MLmodel").exists()

@@ -58,9 +58,16 @@ class JudgeAlignment:
         """See :class:`AlignmentScorer`."""
         return content_hash("alignment by judge", self.judge.identity, self.question)
 
-    def score(self, clips: Sequence[Frames], prompts: Sequence[str], names: Sequence[str]) -> Sequence[float]:
-        """See :class:`AlignmentScorer`."""
-        p_yes, _ = self.judge.answer(clips, [self.question], prompts)
+    def score(
+        self,
+        clips: Sequence[Frames],
+        prompts: Sequence[str],
+        names: Sequence[str],
+        *,
+        frames_per_second: Sequence[float] | None = None,
+    ) -> Sequence[float]:
+        """See :class:`AlignmentScorer`; as a judge it can be told the rates of the frames."""
+        p_yes, _ = self.judge.answer(clips, [self.question], prompts, frames_per_second=frames_per_second)
         return [float(value) for value in p_yes[:, 0]]
 
 
@@ -103,22 +110,31 @@ class Alignment:
         clips: Sequence[Frames],
         prompts: Sequence[str],
         names: Sequence[str],
+        rates: Sequence[float] | None = None,
     ) -> None:
         """Puts scores in the place of the judge's probability, [clips, questions], with nothing outside yes and no.
 
         Raises:
             InputError: a score is missing or not from 0 to 1.
         """
-        scores = np.asarray(self.scorer.score(clips, prompts, names), dtype=np.float64)
-        bad = scores.shape != (len(clips),) or not ((scores >= 0) & (scores <= 1)).all()
-        if bad:
-            shown = scores.ravel()[:3].tolist()
-            raise InputError(
-                f"the alignment scorer gave {shown} ... for {len(clips)} clips",
-                remedy="Give one score from 0 to 1 a clip: rescale it there",
-                field="checklist_inference.alignment",
-            )
-        p_yes[:, self.column], outside[:, self.column] = scores, 0.0
+        told = {"frames_per_second": rates} if isinstance(self.scorer, JudgeAlignment) else {}
+        given = self.scorer.score(clips, prompts, names, **told)
+        try:
+            scores = np.asarray(given, dtype=np.float64)
+        except (TypeError, ValueError):
+            scores = np.full(len(clips), np.nan)
+        if scores.shape != (len(clips),):
+            problem = f"scores of shape {list(scores.shape)} for {len(clips)} clips"
+        elif (wrong := ~((scores >= 0) & (scores <= 1))).any():
+            problem = f"the score {scores[wrong][0]} for '{names[int(wrong.argmax())]}'"
+        else:
+            p_yes[:, self.column], outside[:, self.column] = scores, 0.0
+            return
+        raise InputError(
+            f"the alignment scorer gave {problem}",
+            remedy="Give one score from 0 to 1 a clip: rescale it there",
+            field="checklist_inference.alignment",
+        )
 
 
 def load_alignment(parameters: AlignmentParameters | None, checklist: Checklist) -> Alignment | None:
@@ -159,7 +175,8 @@ def alignment_identity(parameters: AlignmentParameters | None) -> tuple[str, ...
     if parameters is None:
         return ()
     if parameters.judge is not None:
-        return (parameters.question, judge_identity(parameters.judge))
+        # The last word: the judge is told how fast the frames come.
+        return (parameters.question, judge_identity(parameters.judge), "with rates")
     if parameters.table is not None:
         return (parameters.question, TableAlignment(read_scores(Path(parameters.table)), "").identity)
     return (parameters.question, _from_code(str(parameters.scorer), parameters.options).identity)

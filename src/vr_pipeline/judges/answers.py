@@ -17,6 +17,7 @@ from vr_pipeline.errors import InputError
 from vr_pipeline.identifiers import content_hash
 from vr_pipeline.judges.alignment import Alignment, alignment_identity, load_alignment
 from vr_pipeline.judges.config import ChecklistInferenceParameters
+from vr_pipeline.judges.contract import NoNumbersError, Probabilities, check_answers
 from vr_pipeline.judges.loading import judge_identity
 from vr_pipeline.video.read import Frames, VideoReadError, read_clip
 from vr_pipeline.work import ItemFailure, WorkItem, WorkPlan
@@ -115,6 +116,78 @@ def plan_answers(
     return WorkPlan(items=items, make_batch=make_batch, batch_size=1, description="groups of answers", setup=setup)
 
 
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """A clip as the judge sees it.
+
+    Attributes:
+        video_id: what it is called in tables, also in one of alignment scores.
+        prompt: its text.
+        frames: those that are judged.
+        indices: their numbers in the clip.
+        frames_per_second: rate of the frames that are judged.
+    """
+
+    video_id: str
+    prompt: str
+    frames: Frames
+    indices: list[int]
+    frames_per_second: float
+
+
+Answer = tuple[Probabilities, Probabilities]
+"""Probabilities of yes and outside masses, [questions] each."""
+
+
+def show_clip(judge: Judge, path: Path, video_id: str, prompt: str, *, own: bool = False) -> Shown:
+    """Read of a file what the judge is to see: the one sampling of pipelines, commands and served models.
+
+    Args:
+        judge: says how many frames it takes, and how often.
+        path: the clip or picture.
+        video_id: see :class:`Shown`.
+        prompt: the text it was made for.
+        own: the project has made the file itself; see :class:`~vr_pipeline.video.limits.ReadingParameters`.
+
+    Raises:
+        VideoReadError: the file cannot be read.
+    """
+    frames, indices, information = read_clip(path, num_frames=judge.num_frames, fps=judge.frames_per_second, own=own)
+    # The rate of the frames that were taken, not the clip's own.
+    taken = information.fps * len(indices) / max(information.num_frames, 1)
+    return Shown(video_id, prompt, frames, list(indices), taken or 1.0)
+
+
+def ask(
+    judge: Judge, alignment: Alignment | None, clips: Sequence[Shown], questions: Sequence[str]
+) -> list[Answer | ValueError | InputError]:
+    """Ask all questions about clips: the one way to answers of pipelines, commands and served models.
+
+    Args:
+        judge: who answers.
+        alignment: another source of the alignment score, if there is one.
+        clips: what is shown.
+        questions: their texts, with ``[[prompt]]`` where the clip's prompt stands.
+
+    Returns:
+        a clip each, its answers, or why there are none: the judge cannot take it (too elongated, too large for the
+        memory), or gave no numbers.
+    """
+    frames, prompts = [clip.frames for clip in clips], [clip.prompt for clip in clips]
+    try:
+        rates = [clip.frames_per_second for clip in clips]
+        p_yes, outside = judge.answer(frames, questions, prompts, frames_per_second=rates)
+        check_answers(p_yes, outside, questions)
+        if alignment is not None:
+            alignment.replace(p_yes, outside, frames, prompts, [clip.video_id for clip in clips], rates)
+    except (ValueError, InputError) as error:
+        if len(clips) > 1:
+            # One clip is to blame: alone, each shows whether it is the one.
+            return [answer for clip in clips for answer in ask(judge, alignment, [clip], questions)]
+        return [error]
+    return list(zip(p_yes, outside, strict=True))
+
+
 def answer_clips(
     judge: Judge,
     videos: Any,
@@ -126,92 +199,122 @@ def answer_clips(
 ) -> pd.DataFrame | ItemFailure:
     """Reads clips and asks all questions about them; see :data:`SHARD_COLUMNS`.
 
-    A clip that does not decode, or that the judge cannot take (too elongated, too large for the memory), has one row
-    with the reason; the others are judged. Where clips decode but none can be judged, the reason need not lie with the
-    clips (the machine, a scorer): that is a failure, which the next run tries again.
+    A clip that does not decode, that the judge cannot take (too elongated, too large for the memory), or about which it
+    gives no numbers, has one row with the reason; the others are judged. Where clips decode but none can be judged, the
+    reason need not lie with the clips (the machine, a scorer): that is a failure, which the next run tries again.
     """
 
-    def read(clip: Mapping[str, Any]) -> _Shown | VideoReadError:
+    def read(clip: Mapping[str, Any]) -> Shown | VideoReadError:
         try:
             path = clip_path(videos, clip["video_id"], clip["path"])
             own = not isinstance(videos, Mapping)
-            frames, indices, information = read_clip(
-                path, num_frames=judge.num_frames, fps=judge.frames_per_second, own=own
-            )
+            return show_clip(judge, path, str(clip["video_id"]), str(clip["prompt"]), own=own)
         except VideoReadError as error:
             return error
-        # The rate of the frames that were taken, not the clip's own.
-        taken = information.fps * len(indices) / max(information.num_frames, 1)
-        return _Shown(str(clip["video_id"]), str(clip["prompt"]), frames, taken or 1.0)
 
     with ThreadPoolExecutor(reader_threads) as pool:
-        results = list(pool.map(read, clips))
-    shown = [result for result in results if isinstance(result, _Shown)]
-    answered = _ask(judge, alignment, shown, questions) if shown else []
-    pairs = list(zip(shown, answered, strict=True))
-    ok = [(clip, answer) for clip, answer in pairs if not isinstance(answer, Exception)]
-    if shown and not ok:
-        return ItemFailure(str(answered[0]))
-    reasons = {
-        str(clip["video_id"]): str(result)
-        for clip, result in zip(clips, results, strict=True)
-        if isinstance(result, VideoReadError)
-    } | {
-        clip.video_id: str(answer)
-        for clip, answer in zip(shown, answered, strict=True)
-        if isinstance(answer, Exception)
-    }
+        read_or_not = list(pool.map(read, clips))
+    shown = [clip for clip in read_or_not if isinstance(clip, Shown)]
+    answers = ask(judge, alignment, shown, questions) if shown else []
+    if shown and all(isinstance(answer, Exception) and not isinstance(answer, NoNumbersError) for answer in answers):
+        return ItemFailure(str(answers[0]))
+    answered = iter(answers)
+    results = [(clip, next(answered) if isinstance(clip, Shown) else clip) for clip in read_or_not]
     sampling = describe_sampling(judge.num_frames, judge.frames_per_second)
-    count = len(question_ids)
-    table = pd.DataFrame(
+    tables = [
+        _rows(clip, result, question_ids, sampling)
+        for clip, result in results
+        if isinstance(clip, Shown) and not isinstance(result, Exception)
+    ]
+    failed = [
+        {"video_id": str(clip["video_id"]), "question_id": "", "p_yes": np.nan, "outside_mass": np.nan}
+        | {"frames_judged": 0, "sampling": sampling, "error": str(result)}
+        for clip, (_, result) in zip(clips, results, strict=True)
+        if isinstance(result, Exception)
+    ]
+    if failed:
+        tables.append(pd.DataFrame(failed, columns=SHARD_COLUMNS))
+    return pd.concat(tables, ignore_index=True).astype({"frames_judged": int})
+
+
+def answer_file(
+    judge: Judge,
+    path: Path,
+    prompt: str,
+    checklist: Checklist,
+    alignment: Alignment | None = None,
+    *,
+    video_id: str | None = None,
+) -> tuple[pd.DataFrame, list[int]]:
+    """Answers to the whole checklist about one file, as the pipeline has them, and the frames that were judged.
+
+    Args:
+        judge: who answers.
+        path: a video or picture.
+        prompt: the text it was made for.
+        checklist: the questions.
+        alignment: another source of the alignment score.
+        video_id: what the file is called in tables; its name without one.
+
+    Returns:
+        schema ``ChecklistAnswers``, gates applied, and numbers of frames.
+
+    Raises:
+        VideoReadError: the file cannot be read.
+        InputError: the judge cannot take it, or gives no numbers.
+    """
+    clip = show_clip(judge, path, path.name if video_id is None else video_id, prompt)
+    (answer,) = ask(judge, alignment, [clip], [question.text for question in checklist.questions])
+    if isinstance(answer, Exception):
+        raise about_file(answer, path)
+    sampling = describe_sampling(judge.num_frames, judge.frames_per_second)
+    rows = _rows(clip, answer, checklist.question_ids, sampling)
+    return collect_table(rows, pd.DataFrame({"video_id": [clip.video_id]}), checklist), clip.indices
+
+
+def about_file(error: ValueError | InputError, path: Path) -> InputError:
+    """Why a judge gave no answer about a file, with the file's name."""
+    if isinstance(error, InputError):
+        return InputError(error.problem, remedy=error.remedy, file=error.file or path, field=error.field)
+    return InputError(str(error), remedy="Give a file of another size", file=path)
+
+
+def _rows(clip: Shown, answer: Answer, question_ids: Sequence[str], sampling: str) -> pd.DataFrame:
+    p_yes, outside = answer
+    return pd.DataFrame(
         {
-            "video_id": np.repeat([clip.video_id for clip, _ in ok], count),
-            "question_id": np.tile(list(question_ids), len(ok)),
-            "p_yes": np.array([p_yes for _, (p_yes, _) in ok], dtype=np.float64).ravel(),
-            "outside_mass": np.array([outside for _, (_, outside) in ok], dtype=np.float64).ravel(),
-            "frames_judged": np.repeat(np.array([len(clip.frames) for clip, _ in ok], dtype=np.int64), count),
+            "video_id": clip.video_id,
+            "question_id": list(question_ids),
+            "p_yes": np.asarray(p_yes, dtype=np.float64),
+            "outside_mass": np.asarray(outside, dtype=np.float64),
+            "frames_judged": len(clip.frames),
             "sampling": sampling,
             "error": "",
         },
         columns=SHARD_COLUMNS,
     )
-    failed = [
-        {"video_id": str(clip["video_id"]), "question_id": "", "p_yes": np.nan, "outside_mass": np.nan}
-        | {"frames_judged": 0, "sampling": sampling, "error": reasons[str(clip["video_id"])]}
-        for clip in clips
-        if str(clip["video_id"]) in reasons
+
+
+def read_shards(shards: Any) -> pd.DataFrame:
+    """All stored groups of answers as one table; a clip of which one is no number has one row with that reason.
+
+    Args:
+        shards: the folder of what :func:`plan_answers` makes.
+    """
+    parts = [shards.load(key) for key in shards.keys]
+    table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=SHARD_COLUMNS)
+    answers = table["error"] == ""
+    right = table["p_yes"].between(0, 1) & table["outside_mass"].between(0, 1)
+    wrong = table[answers & ~right].drop_duplicates("video_id")
+    if wrong.empty:
+        return table
+    reasons = [
+        f"the stored answer to question '{question}' is no probability ({p_yes}, {outside} outside yes and no): delete "
+        "the stored answers of this clip and run again"
+        for question, p_yes, outside in zip(wrong["question_id"], wrong["p_yes"], wrong["outside_mass"], strict=True)
     ]
-    if not failed:
-        return table.astype({"frames_judged": int})
-    return pd.concat([table, pd.DataFrame(failed)], ignore_index=True).astype({"frames_judged": int})
-
-
-@dataclass(frozen=True, eq=False)
-class _Shown:
-    """A clip as the judge sees it."""
-
-    video_id: str
-    prompt: str
-    frames: Frames
-    frames_per_second: float
-
-
-def _ask(
-    judge: Judge, alignment: Alignment | None, clips: Sequence[_Shown], questions: Sequence[str]
-) -> list[tuple[Any, Any] | Exception]:
-    """Answers [questions] and outside masses of each clip, or why the judge could not take it."""
-    frames, prompts = [clip.frames for clip in clips], [clip.prompt for clip in clips]
-    try:
-        rates = [clip.frames_per_second for clip in clips]
-        p_yes, outside = judge.answer(frames, questions, prompts, frames_per_second=rates)
-        if alignment is not None:
-            alignment.replace(p_yes, outside, frames, prompts, [clip.video_id for clip in clips])
-    except (ValueError, InputError) as error:
-        if len(clips) == 1:
-            return [error]
-        # One clip is to blame: alone, each shows whether it is the one.
-        return [answer for clip in clips for answer in _ask(judge, alignment, [clip], questions)]
-    return list(zip(p_yes, outside, strict=True))
+    rows = wrong.assign(question_id="", p_yes=np.nan, outside_mass=np.nan, frames_judged=0, error=reasons)
+    return pd.concat([table[~table["video_id"].isin(wrong["video_id"])], rows], ignore_index=True)
 
 
 def describe_sampling(num_frames: int | None, frames_per_second: float | None) -> str:

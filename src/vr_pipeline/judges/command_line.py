@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -134,7 +135,7 @@ def compare(
                 _tell(notes, failed)
                 _print_table(scored)
                 words = {"first": f"{a.path} is better", "second": f"{b.path} is better", "tie": "Neither is better"}
-                every = " in every dimension" if dominates and better != "tie" else ""
+                every = "" if better == "tie" else _how_much_better(a, b)
                 echo(f"\n{words[better]}{every} (difference {gap:+.4f}). What sets them apart most:")
                 for question, moved in rows:
                     text = checklist.question(question).ask(prompt)
@@ -155,8 +156,8 @@ def ask(files: tuple[str, ...], question: str, prompt: str, env: str, as_json: b
     """Ask the judge one yes/no QUESTION about videos or images (FILES: paths, patterns or folders)."""
     with plain_errors():
         from vr_pipeline.checklist.schema import PROMPT_PLACEHOLDER
+        from vr_pipeline.errors import InputError
         from vr_pipeline.judges.scoring import ask_file
-        from vr_pipeline.video.read import VideoReadError
 
         if not question.strip():
             raise click.UsageError("The question is empty.")
@@ -169,12 +170,12 @@ def ask(files: tuple[str, ...], question: str, prompt: str, env: str, as_json: b
         rows: list[dict[str, Any]] = []
         for path in paths:
             try:
-                p_yes, outside, frames = ask_file(judge, path, [question], prompt)
-            except VideoReadError as error:
+                p_yes, outside, frames = ask_file(judge, path, question, prompt)
+            except InputError as error:
                 failed[str(path)] = str(error)
                 continue
-            rows.append({"path": str(path), "p_yes": float(p_yes[0]), "answer": "yes" if p_yes[0] > 0.5 else "no"})
-            rows[-1] |= {"outside_mass": float(outside[0]), "frames": frames}
+            rows.append({"path": str(path), "p_yes": p_yes, "answer": "yes" if p_yes > 0.5 else "no"})
+            rows[-1] |= {"outside_mass": outside, "frames": frames}
         if as_json:
             document = {"question": question, "notes": notes, "files": rows, "failed": failed}
             echo(json.dumps(document, indent=2, ensure_ascii=False))
@@ -240,6 +241,8 @@ class _Tools(NamedTuple):
     checklist: Checklist
     weights: RewardWeights
     notes: list[str]
+    public: bool
+    """Whether the weights are VisionReward's published ones."""
 
 
 def _tools(env: str, checklist_path: Path | None, weights_path: Path | None, prompt: str) -> _Tools:
@@ -256,10 +259,16 @@ def _tools(env: str, checklist_path: Path | None, weights_path: Path | None, pro
     if about_prompt and not prompt.strip():
         raise click.UsageError(f"The prompt is empty, but question '{about_prompt[0]}' asks about it.")
     judge, notes = _judge(parameters)
-    if weights_path is not None and checklist_path is not None and checklist_path.suffix.lower() == ".txt":
-        public = read_visionreward(checklist_path, weights_path)[1]
-        assert public is not None
-        weights = public
+    public = weights_path is not None and checklist_path is not None and checklist_path.suffix.lower() == ".txt"
+    if public:
+        assert checklist_path is not None
+        published = read_visionreward(checklist_path, weights_path)[1]
+        assert published is not None
+        weights = published
+        notes.append(
+            "visionreward_score is the score as VisionReward publishes it: the mean of the "
+            f"{len(weights.question_ids)} weighed answers. Their sum is the total, which the dimensions add up to."
+        )
     elif weights_path is not None:
         weights = read_weights(weights_path)
     elif checklist_path is None and context.catalog.exists("reward_weights"):
@@ -270,20 +279,22 @@ def _tools(env: str, checklist_path: Path | None, weights_path: Path | None, pro
     check_weights(weights, checklist)
     # A checklist given on the command line need not have the question that another source answers.
     configured = parameters.alignment if checklist_path is None else None
-    return _Tools(judge, load_alignment(configured, checklist), checklist, weights, notes)
+    return _Tools(judge, load_alignment(configured, checklist), checklist, weights, notes, public)
 
 
 def _score_all(tools: _Tools, paths: Sequence[Path], prompt: str) -> tuple[list[ScoredFile], dict[str, str]]:
+    from vr_pipeline.errors import InputError
     from vr_pipeline.judges.scoring import score_file
-    from vr_pipeline.video.read import VideoReadError
 
     scored, failed = [], {}
     for path in paths:
         try:
             one = score_file(tools.judge, path, prompt, tools.checklist, tools.weights, tools.alignment)
-        except VideoReadError as error:
+        except InputError as error:
             failed[str(path)] = str(error)
             continue
+        if tools.public:
+            one = replace(one, visionreward_score=one.total / len(tools.weights.question_ids))
         if one.outside_mass > 0.5:
             tools.notes.append(f"{path}: the judge mostly answers neither yes nor no, so the score says little.")
         scored.append(one)
@@ -294,6 +305,17 @@ def _dominates(first: ScoredFile, second: ScoredFile) -> bool:
     return all(first.dimensions[name] >= second.dimensions[name] - 1e-9 for name in first.dimensions)
 
 
+def _how_much_better(first: ScoredFile, second: ScoredFile) -> str:
+    """In how many dimensions the better of two files is better, said where it is worse in none; empty otherwise."""
+    better, worse = (first, second) if first.total > second.total else (second, first)
+    if not _dominates(better, worse):
+        return ""
+    ahead = sum(better.dimensions[name] > worse.dimensions[name] + 1e-9 for name in better.dimensions)
+    if ahead == len(better.dimensions):
+        return " in every dimension"
+    return f" in {ahead} of {len(better.dimensions)} dimensions and equal in the others"
+
+
 def _tell(notes: Sequence[str], failed: dict[str, str]) -> None:
     for note in notes:
         echo(f"Note: {note}", fg="yellow", err=True)
@@ -302,12 +324,13 @@ def _tell(notes: Sequence[str], failed: dict[str, str]) -> None:
 
 
 def _print_table(scored: Sequence[ScoredFile]) -> None:
-    columns = ["total", *scored[0].dimensions]
+    public = scored[0].visionreward_score is not None
+    columns = [*(["visionreward_score"] if public else []), "total", *scored[0].dimensions]
     names = [one_line(one.path) for one in scored]
     width = max(len(name) for name in [*names, "file"])
     echo("  ".join(["file".ljust(width), *(name.rjust(max(len(name), 8)) for name in columns)]))
     for name, one in zip(names, scored, strict=True):
-        values = [one.total, *one.dimensions.values()]
+        values = [*([one.visionreward_score] if public else []), one.total, *one.dimensions.values()]
         cells = [f"{value:.4f}".rjust(max(len(column), 8)) for value, column in zip(values, columns, strict=True)]
         echo("  ".join([name.ljust(width), *cells]))
 

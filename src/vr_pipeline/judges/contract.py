@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from vr_pipeline.errors import InputError
 from vr_pipeline.video.read import Frames
 
 Probabilities = NDArray[np.float64]
@@ -48,5 +49,34 @@ class Judge(Protocol):
 
         Returns:
             p_yes and outside_mass, float64 arrays [clips, questions].
+
+        Raises:
+            NoNumbersError: the model's numbers are not finite.
         """
         ...
+
+
+class NoNumbersError(InputError):
+    """A judge gave something else than numbers, which must count as no answer."""
+
+
+def check_answers(p_yes: Probabilities, outside: Probabilities, questions: Sequence[str]) -> None:
+    """See that probabilities of one or more clips are numbers from 0 to 1; NaN is none.
+
+    Args:
+        p_yes, outside: [questions] or [clips, questions].
+        questions: their texts.
+
+    Raises:
+        NoNumbersError: one is not.
+    """
+    for values in (p_yes, outside):
+        right = (values >= 0) & (values <= 1)
+        if not right.all():
+            place = np.argwhere(~right)[0]
+            raise NoNumbersError(
+                f"the judge gave no probability ({values[tuple(place)]}) when asked '{questions[place[-1]]}'",
+                remedy="Set the judge's dtype to bfloat16 or float32, since large numbers overflow in float16; if they "
+                "are in use, fetch its weights again",
+                field="judge.dtype",
+            )

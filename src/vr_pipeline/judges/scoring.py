@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+import pandas as pd
 
 from vr_pipeline.checklist.schema import Checklist
 from vr_pipeline.errors import InputError
-from vr_pipeline.rewards.linear import RewardWeights, dimension_scores, encoded_answers, score
-from vr_pipeline.video.read import VideoReadError, read_clip
+from vr_pipeline.judges.answers import about_file, answer_file, ask, show_clip
+from vr_pipeline.rewards.linear import FloatArray, RewardWeights, encoded_answers
+from vr_pipeline.rewards.tables import answers_matrix, probability_questions, reward_table
 
 if TYPE_CHECKING:
     from vr_pipeline.judges.alignment import Alignment
@@ -34,6 +34,8 @@ class ScoredFile:
         contributions: question_id -> weight times encoded answer: the parts of the total.
         outside_mass: median probability on tokens other than yes and no.
         frames: numbers of the frames that were judged.
+        visionreward_score: VisionReward's published score, the mean of the weighed answers, whose sum is the total;
+            None where the weights are not the published ones.
     """
 
     path: Path
@@ -44,12 +46,15 @@ class ScoredFile:
     contributions: dict[str, float]
     outside_mass: float
     frames: list[int]
+    visionreward_score: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for ``--json``."""
+        public = {} if self.visionreward_score is None else {"visionreward_score": self.visionreward_score}
         return {
             "path": str(self.path),
             "total": self.total,
+            **public,
             "dimensions": self.dimensions,
             "p_yes": self.p_yes,
             "gated": self.gated,
@@ -101,57 +106,77 @@ def score_file(
     weights: RewardWeights,
     alignment: Alignment | None = None,
 ) -> ScoredFile:
-    """Asks the whole checklist about one file.
+    """Reward of one file, by the steps of the pipeline: its answers, then the table of rewards.
 
     Raises:
         VideoReadError: the file cannot be read.
+        InputError: the judge cannot take it, or gives no numbers.
     """
-    texts = [question.text for question in checklist.questions]
-    p_yes, outside, indices = ask_file(judge, path, texts, prompt, alignment)
-    by_id = dict(zip(checklist.question_ids, p_yes.tolist(), strict=True))
-    off = checklist.switched_off({question: value > 0.5 for question, value in by_id.items()})
-    whole = {question.question_id for question in checklist.questions if question.feature == "probability"}
-    features = np.array(
-        [
-            np.nan
-            if off[question]
-            else by_id[question]
-            if weights.answers == "probability" or question in whole
-            else float(by_id[question] > 0.5)
-            for question in weights.question_ids
-        ]
-    )
+    answers, frames = answer_file(judge, path, prompt, checklist, alignment)
+    features, rewards = rewards_of_file(answers, checklist, weights)
     parts = encoded_answers(features, weights) * weights.weights
-    by_dimension = dimension_scores(features[None], weights, checklist).iloc[0]
     return ScoredFile(
         path=path,
-        total=float(score(features, weights)),
-        dimensions={str(name).removeprefix("dim_"): float(value) for name, value in by_dimension.items()},
-        p_yes=by_id,
-        gated=[question for question in checklist.question_ids if off[question]],
+        total=rewards["total"],
+        dimensions={name.removeprefix("dim_"): value for name, value in rewards.items() if name.startswith("dim_")},
+        p_yes=dict(zip(answers["question_id"], answers["p_yes"].tolist(), strict=True)),
+        gated=list(answers.loc[answers["gated"], "question_id"]),
         contributions={question: float(part) for question, part in zip(weights.question_ids, parts, strict=True)},
-        outside_mass=float(np.median(outside)),
-        frames=indices,
+        outside_mass=float(answers["outside_mass"].median()),
+        frames=frames,
     )
 
 
-def ask_file(
-    judge: Judge, path: Path, questions: Sequence[str], prompt: str, alignment: Alignment | None = None
-) -> tuple[NDArray[np.float64], NDArray[np.float64], list[int]]:
-    """Probabilities of yes and outside masses of questions about one file, and the frames that were shown.
+def rewards_of_clip(
+    judge: Judge,
+    path: Path,
+    prompt: str,
+    checklist: Checklist,
+    weights: RewardWeights,
+    alignment: Alignment | None = None,
+    *,
+    video_id: str | None = None,
+) -> dict[str, float]:
+    """Rewards of one file, ``total`` and ``dim_<name>``: the numbers that the pipeline gives this clip.
 
     Raises:
         VideoReadError: the file cannot be read.
+        InputError: the judge cannot take it, or gives no numbers.
     """
-    frames, indices, information = read_clip(path, num_frames=judge.num_frames, fps=judge.frames_per_second)
-    rate = information.fps * len(indices) / max(information.num_frames, 1) or 1.0
-    try:
-        p_yes, outside = judge.answer([frames], questions, [prompt], frames_per_second=[rate])
-    except ValueError as error:
-        raise VideoReadError(str(error), remedy="Give a file of another size", file=path) from error
-    if alignment is not None:
-        alignment.replace(p_yes, outside, [frames], [prompt], [path.name])
-    return p_yes[0], outside[0], indices
+    answers, _ = answer_file(judge, path, prompt, checklist, alignment, video_id=video_id)
+    return rewards_of_file(answers, checklist, weights)[1]
+
+
+def rewards_of_file(
+    answers: pd.DataFrame, checklist: Checklist, weights: RewardWeights
+) -> tuple[FloatArray, dict[str, float]]:
+    """What is weighed of one file's answers, and its rewards: ``total`` and ``dim_<name>``.
+
+    Args:
+        answers: what :func:`~vr_pipeline.judges.answers.answer_file` gives.
+        checklist: the questions.
+        weights: the linear reward.
+    """
+    name = str(answers["video_id"].iloc[0])
+    index = pd.DataFrame({"video_id": [name], "prompt_id": [""], "sample_index": [0]})
+    always = probability_questions(checklist)
+    matrix = answers_matrix(answers, [name], weights.question_ids, kind=weights.answers, always_probability=always)
+    row = reward_table(answers, index, checklist, weights).iloc[0]
+    return matrix[0], {str(key): float(row[key]) for key in row.index if key == "total" or str(key).startswith("dim_")}
+
+
+def ask_file(judge: Judge, path: Path, question: str, prompt: str) -> tuple[float, float, list[int]]:
+    """Probability of yes and outside mass of one question about one file, and the frames that were shown.
+
+    Raises:
+        VideoReadError: the file cannot be read.
+        InputError: the judge cannot take it, or gives no numbers.
+    """
+    clip = show_clip(judge, path, path.name, prompt)
+    (answer,) = ask(judge, None, [clip], [question])
+    if isinstance(answer, Exception):
+        raise about_file(answer, path)
+    return float(answer[0][0]), float(answer[1][0]), clip.indices
 
 
 def movers(scored: ScoredFile, weights: RewardWeights, count: int) -> list[tuple[str, float]]:

@@ -16,7 +16,7 @@ import numpy as np
 from vr_pipeline.checklist.schema import PROMPT_PLACEHOLDER
 from vr_pipeline.errors import InputError
 from vr_pipeline.judges.config import JudgeParameters
-from vr_pipeline.judges.contract import Probabilities
+from vr_pipeline.judges.contract import Probabilities, check_answers
 from vr_pipeline.judges.families.base import Family, PreparedClip
 from vr_pipeline.judges.packing import PackedSegments, Segment, pack, packed_mask, prefix_mask, segment_mask
 from vr_pipeline.memory import free_memory
@@ -57,6 +57,7 @@ class VisionLanguageJudge:
 
         Raises:
             InputError: a question holds ``[[prompt]]`` and no prompts are given.
+            NoNumbersError: the model's numbers are not finite, for example because they overflow in float16.
             ValueError: the numbers of clips, prompts and rates differ, or a clip is not uint8 [frames, h, w, 3].
         """
         import torch
@@ -76,6 +77,7 @@ class VisionLanguageJudge:
             for start in range(0, len(clips), self.parameters.clip_batch):
                 batch = slice(start, start + self.parameters.clip_batch)
                 self._answer_batch(clips[batch], questions, prompts[batch], rates[batch], p_yes[batch], outside[batch])
+        check_answers(p_yes, outside, questions)
         return p_yes, outside
 
     def _answer_batch(
@@ -181,6 +183,9 @@ class VisionLanguageJudge:
         yes = torch.logsumexp(log_probabilities[..., self.yes_ids], dim=-1)
         no = torch.logsumexp(log_probabilities[..., self.no_ids], dim=-1)
         p_yes = torch.sigmoid(yes - no)
+        # An overflow to minus infinity would pass as a sure answer.
+        numbers = torch.isfinite(logits[..., [*self.yes_ids, *self.no_ids]]).all(dim=-1)
+        p_yes = torch.where(numbers, p_yes, torch.nan)
         outside = (1 - yes.exp() - no.exp()).clamp(0, 1)
         return p_yes.cpu().numpy(), outside.cpu().numpy()
 

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
+from typing import Any
+
 import mlflow
 import pandas as pd
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
-from vr_pipeline.rewards.mlflow_model import RewardModel, read_model_files
-
 
 class RewardPythonModel(PythonModel):
-    """Thin adapter between MLflow and :class:`vr_pipeline.rewards.mlflow_model.RewardModel`."""
+    """Thin adapter between MLflow and ``vr_pipeline.rewards.mlflow_model.RewardModel``."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        self._model: RewardModel = read_model_files(context.artifacts)
+        files = dict(context.artifacts)
+        code = files.pop("code")
+        if importlib.util.find_spec("vr_pipeline") is None:
+            # The code that came with the model.
+            sys.path.append(code)
+        from vr_pipeline.rewards.mlflow_model import read_model_files
+
+        self._model: Any = read_model_files(files)
 
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict | None = None

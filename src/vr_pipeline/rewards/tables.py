@@ -62,10 +62,12 @@ def answers_matrix(
     if kind == "binary":
         keep = np.isin(column, wanted_questions.get_indexer(pd.Index(list(always_probability), dtype=object)))
         values = np.where(keep, probability, answers["answer"].to_numpy(dtype=bool)[used].astype(np.float64))
-    if np.isnan(probability).any():
-        bad = int(np.isnan(probability).argmax())
+    right = (probability >= 0) & (probability <= 1)
+    if not right.all():
+        bad = int(np.argmin(right))
         raise InputError(
-            f"the answer of video '{wanted_videos[row[bad]]}' to question '{wanted_questions[column[bad]]}' is empty",
+            f"the answer of video '{wanted_videos[row[bad]]}' to question '{wanted_questions[column[bad]]}' is "
+            f"{probability[bad]}, which is no probability",
             remedy="Judge the clip again",
             field="p_yes",
         )

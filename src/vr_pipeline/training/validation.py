@@ -157,7 +157,7 @@ class CheckpointValidation:
     # -- one checkpoint ---------------------------------------------------------------------------------------------
 
     def _measure(self, step: int, weights: Policy | None) -> dict[str, Any]:
-        from vr_pipeline.judges.answers import SHARD_COLUMNS, check_outside_mass, collect_table
+        from vr_pipeline.judges.answers import check_outside_mass, collect_table, read_shards
         from vr_pipeline.rewards.statistics import clustered_mean
         from vr_pipeline.rewards.tables import reward_table
         from vr_pipeline.video.index import index_made_clips
@@ -168,9 +168,7 @@ class CheckpointValidation:
             videos = self._clips(place / "videos", policy, weights)
             index = index_made_clips(videos)
             shards = self._answers(place / "answers", videos, index)
-        parts = [shards.load(key) for key in shards.keys]
-        answers = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=SHARD_COLUMNS)
-        answers = collect_table(answers, index, self._checklist)
+        answers = collect_table(read_shards(shards), index, self._checklist)
         check_outside_mass(answers, self._judging.max_median_outside_mass)
         judged = index[index["video_id"].isin(set(answers["video_id"]))]
         if judged.empty:
@@ -260,6 +258,7 @@ class CheckpointValidation:
     @property
     def identity(self) -> str:
         """Hash of all that decides what a checkpoint gets, and which steps are checkpoints."""
+        from vr_pipeline.judges.alignment import alignment_identity
         from vr_pipeline.judges.loading import judge_identity
 
         return content_hash(
@@ -270,6 +269,7 @@ class CheckpointValidation:
             self._checklist.hash,
             json.dumps(self._weights.to_json(), sort_keys=True),
             *sorted(self._prompts["prompt_id"]),
+            *alignment_identity(self._judging.alignment),
         )
 
     def _identity(self, generator: Generator) -> str:

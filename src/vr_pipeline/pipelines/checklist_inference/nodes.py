@@ -28,10 +28,9 @@ def collect_answers(
     answer_shards: Any, video_index: pd.DataFrame, checklist: Checklist, parameters: ChecklistInferenceParameters
 ) -> pd.DataFrame:
     """Bring all answers into one table, apply the gates, and stop if the judge did not answer with yes or no."""
-    from vr_pipeline.judges.answers import SHARD_COLUMNS, check_outside_mass, collect_table
+    from vr_pipeline.judges.answers import check_outside_mass, collect_table, read_shards
 
-    parts = [answer_shards.load(key) for key in answer_shards.keys]
-    shards = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=SHARD_COLUMNS)
+    shards = read_shards(answer_shards)
     failed = shards[shards["error"] != ""]
     for row in failed.head(5).itertuples(index=False):
         logger.warning("Clip %s was left out: %s", row.video_id, row.error)
