@@ -155,6 +155,8 @@ class AccuracyCurve(Table):
     last_question: Series[str]
     diff: Series[float] = pa.Field(ge=0.0, le=1.0, nullable=True, description="accuracy without human ties")
     diff_se: Series[float] = pa.Field(ge=0.0, nullable=True, description="standard error by prompt")
+    ci_low: Series[float] = pa.Field(ge=0.0, le=1.0, nullable=True, description="95 % interval of diff by prompt, from")
+    ci_high: Series[float] = pa.Field(ge=0.0, le=1.0, nullable=True, description="95 % interval of diff by prompt, to")
     tau: Series[float] = pa.Field(ge=0.0, le=1.0, nullable=True)
 
 

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tests.annotation.conftest import make_label
 
-from vr_pipeline.annotation.agreement import policy_win_rate, preference_table, report_lines, study_results
+from vr_pipeline.annotation.agreement import (
+    interval_words,
+    policy_win_rate,
+    preference_table,
+    report_lines,
+    study_results,
+)
 from vr_pipeline.annotation.store import Journal, Label, Study
 from vr_pipeline.rewards.preference_formats import read_preferences
 from vr_pipeline.rewards.statistics import win_rate
@@ -42,10 +49,27 @@ def test_win_rates_know_the_sides_and_count_a_pair_once() -> None:
     rate = policy_win_rate(preference_table(labels, "overall"), "mpo")
     assert (rate["wins"], rate["ties"], rate["losses"], rate["pairs"]) == (3, 1, 2, 6)
     expected = win_rate([1, -1, -1, 1, 0, 1], ["0", "0", "1", "1", "2", "2"])
-    assert (rate["rate"], rate["ci_low"], rate["ci_high"]) == (expected.rate, expected.ci_low, expected.ci_high)
+    assert rate["rate"] == expected.rate
+    assert (rate["ci_low"], rate["no_interval"]) == (None, "3 prompts, an interval takes 5")
     other = policy_win_rate(preference_table(labels, "overall"), "original")
     assert other["rate"] == pytest.approx(1 - rate["rate"])
     assert (other["wins"], other["losses"]) == (rate["losses"], rate["wins"])
+
+
+def test_five_annotators_are_drawn_like_the_prompts() -> None:
+    choices = ["llllllllrr", "rlrlllrllr", "llrrllrrlr", "llllrlllrl", "rrlllrllll"]
+    labels = [label for k in range(5) for label in answers(choices[k], annotator=f"person {k}")]
+    five = policy_win_rate(preference_table(labels, "overall"), "mpo")
+    four = policy_win_rate(preference_table([row for row in labels if row.annotator != "person 4"], "overall"), "mpo")
+    assert (four["about"], five["about"]) == ("these annotators", "people")
+    assert "for people" in interval_words(five)
+    # The jackknife by hand: the share of pairs won by the mean vote, without each person in turn.
+    votes = np.array([[1 if choice == "l" else -1 for choice in row] for row in choices])
+    sign = 1 if five["rate"] > 0.5 else -1
+    rates = [(np.sign(np.delete(votes, k, axis=0).mean(axis=0)) * sign / 2 + 0.5).mean() for k in range(5)]
+    mean = votes.mean(axis=0) * sign
+    expected = win_rate(mean, [str(k // 2) for k in range(10)], crossed=(4 * np.var(rates), 5))
+    assert (five["ci_low"], five["ci_high"]) == pytest.approx((expected.ci_low, expected.ci_high))
 
 
 def test_results_of_a_study() -> None:
@@ -60,7 +84,7 @@ def test_results_of_a_study() -> None:
     assert overall["agreement"]["pairs_with_several"] == 2
     assert overall["agreement"]["raw_agreement"] == 1.0
     text = "\n".join(report_lines(results))
-    for part in ("Ada", "mpo wins", "95 % interval", "both bad 1", "agree in 100%"):
+    for part in ("Ada", "mpo wins", "no interval: 2 prompts", "both bad 1", "agree in 100%"):
         assert part in text
 
 

@@ -21,9 +21,6 @@ from vr_pipeline.evaluation.metrics import (
 )
 from vr_pipeline.schemas import EvaluationRewards, OracleAnswers
 
-T_AT_ONE_DEGREE = 12.706204736432095
-"""97.5 % quantile of Student's t with one degree of freedom."""
-
 
 def rewards() -> pd.DataFrame:
     """Two prompts, two samples of each of two policies."""
@@ -60,17 +57,31 @@ def test_means_and_standard_errors_by_prompt() -> None:
     assert metrics["mpo"]["total"]["mean"] == 4.5
     assert metrics["mpo"]["total"]["se"] == pytest.approx(math.sqrt(2 * (9 + 9)) / 4)
     assert metrics["mpo"]["dimensions"] == {
-        "quality": {"mean": pytest.approx(2.25), "se": pytest.approx(math.sqrt(2 * (9 + 9)) / 8)}
+        "quality": {
+            "mean": pytest.approx(2.25),
+            "se": pytest.approx(math.sqrt(2 * (9 + 9)) / 8),
+            "ci_low": None,
+            "ci_high": None,
+            "no_interval": "2 prompts, an interval takes 5",
+        }
     }
 
 
 def test_gain_and_its_interval_by_prompt() -> None:
-    gains = gains_over_original(judged())
-    assert list(gains) == ["mpo"]
-    # Prompts gain 1 and 2; their standard error is 0.5.
-    assert gains["mpo"]["mean"] == pytest.approx(1.5)
-    assert gains["mpo"]["ci_low"] == pytest.approx(1.5 - 0.5 * T_AT_ONE_DEGREE)
-    assert gains["mpo"]["ci_high"] == pytest.approx(1.5 + 0.5 * T_AT_ONE_DEGREE)
+    few = gains_over_original(judged())
+    assert list(few) == ["mpo"]
+    assert few["mpo"] == {"mean": 1.5, "ci_low": None, "ci_high": None, "no_interval": "2 prompts, an interval takes 5"}
+    # Five prompts that gain 1, 2, 3, 4 and 5: the standard error is sqrt(2.5 / 5), the quantile of t 2.776.
+    rows = [
+        {"policy": policy, "prompt_id": f"p{i}", "total": gain * (policy == "mpo")}
+        for i, gain in enumerate([1.0, 2.0, 3.0, 4.0, 5.0])
+        for policy in ("original", "mpo")
+    ]
+    gain = gains_over_original(pd.DataFrame(rows))["mpo"]
+    half = 2.7764451051977987 * math.sqrt(2.5 / 5)
+    assert gain == {"mean": 3.0, "ci_low": pytest.approx(3 - half), "ci_high": pytest.approx(3 + half)}
+    alike = pd.DataFrame(rows).assign(total=0.0)
+    assert gains_over_original(alike)["mpo"]["no_interval"] == "prompts do not differ"
 
 
 def test_win_rate_compares_clips_of_the_same_seed() -> None:

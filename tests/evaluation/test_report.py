@@ -182,7 +182,7 @@ def test_only_what_the_node_always_has_is_needed(inputs):
 def test_one_prompt_gives_no_interval_and_no_claim():
     metrics_with_null = report_inputs(prompts=1)
     document = _Page(render_report(**metrics_with_null))
-    assert "Too few prompts for an interval" in document.words
+    assert "An interval takes 5 prompts" in document.words
     assert "nan" not in document.words.lower().split()
 
 

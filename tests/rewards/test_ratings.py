@@ -62,12 +62,38 @@ def test_odds_of_ten_to_one_are_four_hundred_points_of_elo() -> None:
     assert ((table["ci_high"] - table["ci_low"]) / 2).tolist() == pytest.approx([half, half], rel=0.1)
 
 
-def test_a_generator_that_won_everything_has_a_finite_rating() -> None:
+def test_a_generator_without_a_finite_rating_has_none() -> None:
     table = bradley_terry(["x", "x"], ["y", "y"], ["a", "a"], ["p", "q"])
-    assert np.isfinite(table["rating"]).all()
-    assert table["generator"][0] == "x"
+    assert table["rating"].isna().all()
+    assert table["elo"].isna().all()
+    assert table["generator"].tolist() == ["x", "y"]
+    assert table["reason"].tolist() == ["won every comparison", "lost every comparison"]
     with pytest.raises(InputError, match="two generators"):
         bradley_terry(["x"], ["x"], ["a"], ["p"])
+
+
+def test_generators_that_wins_do_not_link_both_ways_are_left_out() -> None:
+    truth = np.array([0.0, 0.5, -0.5])
+    first, second, label, prompts = tournament(truth, 300, 4)
+    # w beats all of them, and u and v were only compared with each other.
+    more = [("w", "g0", "a"), ("w", "g1", "a"), ("u", "v", "a"), ("v", "u", "a")]
+    columns = [np.r_[old, [row[k] for row in more]] for k, old in enumerate((first, second, label))]
+    table = bradley_terry(*columns, np.r_[prompts, ["p1"] * 4], samples=50)
+    alone = bradley_terry(first, second, label, prompts, samples=50)
+    pd.testing.assert_frame_equal(table.iloc[:3][["generator", "rating"]], alone[["generator", "rating"]])
+    assert table["reason"].tolist() == [
+        "",
+        "",
+        "",
+        "won every comparison",
+        *["not linked to the others by wins both ways"] * 2,
+    ]
+    assert np.isfinite(table["ci_low"][:3]).all()
+    assert table["rating"][3:].isna().all()
+    # A few contradictions that most replicates lack give a rating and no interval.
+    rare = bradley_terry(["x"] * 10, ["y"] * 10, ["a"] * 9 + ["b"], np.arange(10).astype(str), samples=50)
+    assert np.isfinite(rare["rating"]).all()
+    assert rare["ci_low"].isna().all()
 
 
 def test_correlations_do_not_depend_on_sides() -> None:
@@ -104,5 +130,22 @@ def test_held_out_figures_look_at_held_out_pairs_only() -> None:
     for name in ("tau", "diff"):
         low, high = first["intervals"][name]
         assert low <= high
+    assert first["no_interval"] == {}
+    few = scores.assign(split=np.where(scores["prompt_id"].isin(["p1", "p2", "p3"]), "held_out", "fit"))
+    assert held_out_agreement(few, samples=50)["intervals"]["tau"] == [None, None]
+    assert "3 prompts" in held_out_agreement(few, samples=50)["no_interval"]["tau"]
+    # Prompts that share a clip are one unit: four of the six are linked here.
+    clips = scores.assign(video_id_a=[f"a{i}" for i in range(400)], video_id_b=[f"b{i}" for i in range(400)])
+    assert held_out_agreement(clips, samples=50) == first
+    clips["video_id_a"] = np.where(clips["prompt_id"].isin(["p1", "p2", "p3"]), "shared", clips["video_id_a"])
+    assert "4 prompts" in held_out_agreement(clips, samples=50)["no_interval"]["diff"]
+    # A threshold chosen on no pairs is none, and a score that is the same everywhere has no correlation.
+    nothing = held_out_agreement(scores[scores["split"] == "held_out"], samples=20)
+    assert nothing["tau_transferred"] is nothing["epsilon_transferred"] is None
+    constant = held_out_agreement(scores.assign(difference=0.0), samples=20)
+    assert constant["kendall"] is None
+    assert constant["intervals"]["kendall"] == [None, None]
+    with pytest.raises(InputError, match="not a finite number"):
+        preference_correlations([1.0, np.inf], ["a", "b"])
     with pytest.raises(InputError, match="no pairs are held out"):
         held_out_agreement(scores.assign(split="fit"))

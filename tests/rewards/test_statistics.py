@@ -14,10 +14,13 @@ from scipy import stats
 from vr_pipeline.checklist import Checklist
 from vr_pipeline.errors import InputError
 from vr_pipeline.rewards.statistics import (
+    MINIMUM_PROMPTS,
     bootstrap_by_prompt,
     clustered_mean,
+    linked_prompts,
     paired_gain,
     policy_deviations,
+    simultaneous,
     sub_dimension_deviations,
     win_rate,
 )
@@ -42,7 +45,15 @@ def test_equal_prompts_have_the_standard_error_of_their_means(means: list[float]
 
 def test_one_prompt_has_no_standard_error() -> None:
     result = clustered_mean([1.0, 2.0], ["p", "p"])
-    assert result.to_json() == {"mean": 1.5, "se": None, "n": 2, "n_prompts": 1}
+    assert result.to_json() == {
+        "mean": 1.5,
+        "se": None,
+        "ci_low": None,
+        "ci_high": None,
+        "n": 2,
+        "n_prompts": 1,
+        "no_interval": "1 prompts, an interval takes 5",
+    }
 
 
 def test_gain_is_the_paired_t_interval_over_prompts() -> None:
@@ -60,7 +71,8 @@ def test_gain_does_not_ask_for_equal_numbers_of_clips_but_for_the_same_prompts()
     gain = paired_gain([1.0, 3.0, 5.0], ["p", "p", "q"], [1.0, 1.0], ["p", "q"])
     assert gain.mean == pytest.approx(((2.0 - 1.0) + (5.0 - 1.0)) / 2)
     alone = paired_gain([1.0, 3.0], ["p", "p"], [1.0], ["p"])
-    assert alone.to_json() == {"mean": 1.0, "se": None, "ci_low": None, "ci_high": None, "n_prompts": 1}
+    assert alone.to_json()["no_interval"] == "1 prompts, an interval takes 5"
+    assert alone.to_json()["ci_low"] is alone.to_json()["se"] is None
     with pytest.raises(InputError, match="prompt 'q' was evaluated for one policy only"):
         paired_gain([1.0], ["p"], [1.0, 2.0], ["p", "q"])
 
@@ -78,11 +90,14 @@ def test_gain_interval_covers_the_truth_as_often_as_it_says() -> None:
     assert 0.92 <= covered / 400 <= 0.98
 
 
-@given(st.lists(st.sampled_from([-1.0, 0.0, 1.0]), min_size=1, max_size=30), st.integers(1, 5))
+@given(st.lists(st.sampled_from([-1.0, 0.0, 1.0]), min_size=1, max_size=30), st.integers(4, 9))
 def test_win_rate_stays_within_its_interval_and_the_interval_within_zero_and_one(
     values: list[float], prompts: int
 ) -> None:
     result = win_rate(values, [f"p{i % prompts}" for i in range(len(values))])
+    if result.n_prompts < MINIMUM_PROMPTS:
+        assert math.isnan(result.ci_low)
+        return
     assert 0 <= result.ci_low <= result.rate <= result.ci_high <= 1
     assert result.ci_low < result.ci_high
     assert result.wins + result.ties + result.losses == len(values)
@@ -92,7 +107,9 @@ def test_win_rate_stays_within_its_interval_and_the_interval_within_zero_and_one
 def test_win_rate_of_independent_comparisons_is_wilsons() -> None:
     values = [1.0] * 14 + [-1.0] * 6
     result = win_rate(values, np.arange(20).astype(str))
-    wilson = stats.binomtest(14, 20).proportion_ci(method="wilson")
+    # With the quantile of Student's t in place of the normal one.
+    level = 2 * stats.norm.cdf(stats.t.ppf(0.975, 19)) - 1
+    wilson = stats.binomtest(14, 20).proportion_ci(level, method="wilson")
     assert (result.ci_low, result.ci_high) == pytest.approx((wilson.low, wilson.high))
 
 
@@ -103,7 +120,8 @@ def test_comparisons_of_one_prompt_that_agree_count_as_one() -> None:
     assert (often.wins, often.losses, often.n_prompts) == (98, 42, 20)
     # Clips of a prompt that differ as much as clips of different prompts are observations of their own.
     mixed = win_rate(np.tile([1.0, -1.0], 70), np.repeat(prompts, 7))
-    wilson = stats.binomtest(70, 140).proportion_ci(method="wilson")
+    level = 2 * stats.norm.cdf(stats.t.ppf(0.975, 19)) - 1
+    wilson = stats.binomtest(70, 140).proportion_ci(level, method="wilson")
     assert (mixed.ci_low, mixed.ci_high) == pytest.approx((wilson.low, wilson.high))
 
 
@@ -123,14 +141,15 @@ def test_bootstrap_draws_prompts() -> None:
     again = bootstrap_by_prompt(lambda rows: float(values[rows].mean()), prompts, samples=2000)
     assert (again == [low, high]).all()
     assert np.isnan(bootstrap_by_prompt(lambda rows: 1.0, ["p", "p"])).all()
-    assert bootstrap_by_prompt(lambda rows: 1.0, ["p", "q"]).tolist() == [1.0, 1.0]
+    for constant in (["p", "q"], list("abcdefgh")):  # too few, or no spread at all
+        assert np.isnan(bootstrap_by_prompt(lambda rows: 1.0, constant, samples=20)).all()
 
 
 def test_bootstrap_gives_several_figures_and_leaves_out_replicates_without_one() -> None:
     values = np.arange(10.0)
 
     def figures(rows: np.ndarray) -> list[float]:
-        return [values[rows].mean(), math.nan if 9 in rows else values[rows].max()]
+        return [values[rows].mean(), math.nan if (rows == 9).sum() > 4 else values[rows].max() + values[rows].mean()]
 
     prompts = np.arange(10).astype(str)
     interval = bootstrap_by_prompt(figures, prompts, samples=300, seed=5)
@@ -138,8 +157,60 @@ def test_bootstrap_gives_several_figures_and_leaves_out_replicates_without_one()
     np.testing.assert_array_equal(
         interval[:, 0], bootstrap_by_prompt(lambda rows: values[rows].mean(), prompts, samples=300, seed=5)
     )
-    assert interval[1, 1] == 8.0
+    assert np.isfinite(interval[:, 1]).all()
     assert np.isnan(bootstrap_by_prompt(lambda rows: [1.0, math.nan], prompts, samples=5)).all()
+    # A figure that most replicates do not have has no interval.
+    rare = bootstrap_by_prompt(lambda rows: math.nan if 9 not in rows else values[rows].mean(), prompts, samples=50)
+    assert np.isnan(rare).all()
+
+
+@pytest.mark.parametrize("prompts", [5, 14, 30])
+def test_intervals_of_the_bootstrap_cover_with_few_prompts(prompts: int) -> None:
+    """A share near its end and a correlation, whose percentile intervals are too narrow with so few."""
+    held = np.zeros(3)
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        prompt = np.repeat(np.arange(prompts), 6)
+        right = rng.random(6 * prompts) < rng.beta(8, 2, prompts)[prompt]
+        x, y = rng.multivariate_normal([0, 0], [[1, 0.6], [0.6, 1]], 6 * prompts).T
+        low, high = bootstrap_by_prompt(
+            lambda rows, right=right, x=x, y=y: [
+                right[rows].mean(),
+                np.corrcoef(x[rows], y[rows])[0, 1],
+                x[rows].mean(),
+            ],
+            prompt,
+            kinds=("share", "correlation", "number"),
+            samples=60,
+            seed=seed,
+        )
+        held += (low <= [0.8, 0.6, 0.0]) & (np.array([0.8, 0.6, 0.0]) <= high)
+    assert (held >= 88).all(), held
+
+
+def test_several_intervals_hold_together_as_often_as_they_say() -> None:
+    together = 0
+    for seed in range(300):
+        values = np.random.default_rng(seed).normal(size=(12, 10))
+        means = [clustered_mean(column, np.arange(12), level=simultaneous(10)) for column in values.T]
+        together += all(mean.ci_low <= 0 <= mean.ci_high for mean in means)
+    assert together / 300 > 0.92
+    assert simultaneous(1) == pytest.approx(0.95)
+
+
+def test_people_who_judge_are_drawn_too_where_they_are_crossed_with_prompts() -> None:
+    d, prompts = np.array([1.0, -1.0] * 20), np.repeat(np.arange(20), 2)
+    alone, crossed = win_rate(d, prompts), win_rate(d, prompts, crossed=(0.03, 6))
+    assert crossed.rate == alone.rate == 0.5
+    assert crossed.ci_high - crossed.ci_low > 1.2 * (alone.ci_high - alone.ci_low)
+    assert math.isnan(win_rate(d, prompts, crossed=(0.01, 4)).ci_low)
+
+
+def test_prompts_that_share_a_clip_are_one_unit() -> None:
+    units = linked_prompts(["p", "q", "r", "s", "p"], list("acefx"), list("bdagy"))
+    assert units.tolist() == ["p", "q", "p", "s", "p"]
+    alone = linked_prompts(["p", "q"], ["a", "b"], ["c", "d"])
+    assert alone.tolist() == ["p", "q"]
 
 
 def test_deviations_are_differences_of_the_share_of_yes(checklist: Checklist) -> None:
@@ -151,10 +222,15 @@ def test_deviations_are_differences_of_the_share_of_yes(checklist: Checklist) ->
     table = sub_dimension_deviations(first, second, checklist.question_ids, checklist, prompts)
     assert list(table["sub_dimension"]) == [sub.name for sub in checklist.sub_dimensions]
     filled = np.nan_to_num(first)
+    size = len(checklist.sub_dimensions)
     for row, sub in zip(table.itertuples(), checklist.sub_dimensions, strict=True):
         columns = [checklist.question_ids.index(question.question_id) for question in sub.questions]
         assert row.deviation == pytest.approx(filled[:, columns].mean() - second[:, columns].mean())
-        assert row.ci_low < row.deviation < row.ci_high or row.ci_low == row.ci_high
+        assert row.ci_low < row.deviation < row.ci_high
+        gain = paired_gain(
+            filled[:, columns].mean(axis=1), prompts, second[:, columns].mean(axis=1), prompts, level=simultaneous(size)
+        )
+        assert (row.ci_low, row.ci_high) == pytest.approx((gain.ci_low, gain.ci_high))
 
 
 def test_policies_are_compared_with_the_baseline_on_the_same_prompts(checklist: Checklist) -> None:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from vr_pipeline.annotation.store import Label, Study
 from vr_pipeline.rewards.preferences import annotator_agreement
-from vr_pipeline.rewards.statistics import win_rate
+from vr_pipeline.rewards.statistics import MINIMUM_PROMPTS, win_rate
 
 
 def preference_table(labels: Sequence[Label], criterion: str) -> pd.DataFrame:
@@ -71,9 +71,11 @@ def study_results(
 
 
 def policy_win_rate(table: pd.DataFrame, policy: str) -> dict[str, Any]:
-    """How often a policy's clip is preferred, ties counting half, with a 95 % interval by prompt.
+    """How often a policy's clip is preferred, ties counting half, with a 95 % interval.
 
-    Every pair counts once: of several annotators the mean of their votes decides.
+    Every pair counts once: of several annotators the mean of their votes decides. Annotators are crossed with prompts:
+    with five or more both are taken as drawn, the variance by annotator being that of the jackknife, and the interval
+    is about other people too; with fewer it is about these people (``about``).
 
     Args:
         table: from :func:`preference_table`; generator_a and generator_b are the policies.
@@ -81,13 +83,27 @@ def policy_win_rate(table: pd.DataFrame, policy: str) -> dict[str, Any]:
     """
     vote = table["preference"].map({"a": 1.0, "b": -1.0, "tie": 0.0}).to_numpy(dtype=np.float64)
     signed = np.where((table["generator_a"] == policy).to_numpy(dtype=bool), vote, -vote)
-    pairs = (
-        table.assign(vote=signed)
-        .groupby("pair_id", sort=True)
-        .agg(vote=("vote", "mean"), prompt=("prompt_id", "first"))
-    )
-    rate = win_rate(pairs["vote"].to_numpy(dtype=np.float64), pairs["prompt"].tolist())
-    return {"policy": policy, "pairs": len(pairs), **rate.to_json()}
+    votes = table.assign(vote=signed)
+
+    def by_pair(votes: pd.DataFrame) -> pd.DataFrame:
+        return votes.groupby("pair_id", sort=True).agg(vote=("vote", "mean"), prompt=("prompt_id", "first"))
+
+    pairs, people = by_pair(votes), sorted(set(votes["annotator"]))
+    crossed = None
+    if len(people) >= MINIMUM_PROMPTS:
+        without = [by_pair(votes[votes["annotator"] != name])["vote"].to_numpy(dtype=np.float64) for name in people]
+        rates = np.array([win_rate(each, np.arange(len(each))).rate for each in without])
+        crossed = (len(people) - 1) * float(np.nanvar(rates)), len(people)
+    rate = win_rate(pairs["vote"].to_numpy(dtype=np.float64), pairs["prompt"].tolist(), crossed=crossed)
+    about = "people" if crossed else "these annotators"
+    return {"policy": policy, "pairs": len(pairs), "about": about, **rate.to_json()}
+
+
+def interval_words(win: dict[str, Any]) -> str:
+    """The interval of :func:`policy_win_rate` and whom it is about, or why there is none."""
+    if win["ci_low"] is None:
+        return f"no interval: {win['no_interval']}"
+    return f"95 % interval {win['ci_low']:.1%} to {win['ci_high']:.1%}, for {win['about']}"
 
 
 def report_lines(results: dict[str, Any]) -> list[str]:
@@ -115,8 +131,8 @@ def report_lines(results: dict[str, Any]) -> list[str]:
                 f"{agreement['raw_agreement']:.0%}, Fleiss' kappa {'not defined' if kappa is None else f'{kappa:.2f}'}"
             )
         lines += [
-            f"  {win['policy']} wins {win['rate']:.1%} of {win['pairs']} pairs, 95 % interval "
-            f"{win['ci_low']:.1%} to {win['ci_high']:.1%} ({win['wins']} won, {win['ties']} tied, {win['losses']} lost)"
+            f"  {win['policy']} wins {win['rate']:.1%} of {win['pairs']} pairs, {interval_words(win)} "
+            f"({win['wins']} won, {win['ties']} tied, {win['losses']} lost)"
             for win in criterion["win_rates"]
         ]
     return lines

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from vr_pipeline.evaluation.policies import ORIGINAL
-from vr_pipeline.rewards.statistics import clustered_mean, paired_gain, win_rate
+from vr_pipeline.rewards.statistics import Gain, Mean, WinRate, clustered_mean, paired_gain, win_rate
 
 if TYPE_CHECKING:
     from vr_pipeline.checklist.schema import Checklist
@@ -65,11 +65,11 @@ def oracle_tables(
 
 
 def policy_metrics(rewards: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """Mean and standard error (clustered by prompt) of total and dimension rewards, by policy."""
+    """Mean, standard error and 95 % interval (clustered by prompt) of total and dimension rewards, by policy."""
 
-    def summary(part: pd.DataFrame, column: str) -> dict[str, float]:
+    def summary(part: pd.DataFrame, column: str) -> dict[str, Any]:
         mean = clustered_mean(part[column].to_numpy(), part["prompt_id"].to_numpy())
-        return {"mean": mean.mean, "se": mean.se}
+        return _record(mean, "mean", "se")
 
     dimensions = [name for name in rewards.columns if name.startswith("dim_")]
     return {
@@ -81,8 +81,8 @@ def policy_metrics(rewards: pd.DataFrame) -> dict[str, dict[str, Any]]:
     }
 
 
-def gains_over_original(rewards: pd.DataFrame) -> dict[str, dict[str, float]]:
-    """Gain of each policy over the original, 95 % interval by prompt."""
+def gains_over_original(rewards: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """Gain of each policy over the original, 95 % interval by prompt, or ``no_interval`` with the reason."""
     original = rewards[rewards["policy"] == ORIGINAL]
     gains = {}
     for policy, part in rewards.groupby("policy", sort=True):
@@ -94,11 +94,11 @@ def gains_over_original(rewards: pd.DataFrame) -> dict[str, dict[str, float]]:
             original["total"].to_numpy(),
             original["prompt_id"].to_numpy(),
         )
-        gains[str(policy)] = {"mean": gain.mean, "ci_low": gain.ci_low, "ci_high": gain.ci_high}
+        gains[str(policy)] = _record(gain, "mean")
     return gains
 
 
-def win_rates(rewards: pd.DataFrame, index: pd.DataFrame) -> dict[str, dict[str, float]]:
+def win_rates(rewards: pd.DataFrame, index: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """How often the clip of a policy beats the original's of the same prompt and seed, ties counting half.
 
     Returns:
@@ -109,15 +109,14 @@ def win_rates(rewards: pd.DataFrame, index: pd.DataFrame) -> dict[str, dict[str,
     rates = {}
     for policy in sorted(set(wide.columns) - {ORIGINAL}):
         rate = win_rate((wide[policy] - wide[ORIGINAL]).to_numpy(), wide.index.get_level_values("prompt_id").to_numpy())
-        rates[str(policy)] = {
-            "rate": rate.rate,
-            "ci_low": rate.ci_low,
-            "ci_high": rate.ci_high,
-            "wins": rate.wins,
-            "ties": rate.ties,
-            "losses": rate.losses,
-        }
+        rates[str(policy)] = _record(rate, "rate", "wins", "ties", "losses")
     return rates
+
+
+def _record(result: Mean | Gain | WinRate, *names: str) -> dict[str, Any]:
+    """These values and the interval, or the reason why there is none."""
+    record = result.to_json()
+    return {name: record[name] for name in (*names, "ci_low", "ci_high", "no_interval") if name in record}
 
 
 def judge_oracle_agreement(judge: pd.DataFrame, oracle: pd.DataFrame) -> dict[str, Any]:

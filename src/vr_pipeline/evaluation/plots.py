@@ -48,18 +48,19 @@ def rewards_by_dimension(metrics: Mapping[str, Any]) -> Figure:
     for axes, source in zip(panels, sources, strict=True):
         for i, policy in enumerate(policies):
             record = metrics["policies"][policy][source]
-            mean, se = (
-                np.array([_number(record["dimensions"][name][key]) for name in dimensions]) for key in ("mean", "se")
+            mean, low, high = (
+                np.array([_number(record["dimensions"][name].get(key)) for name in dimensions])
+                for key in ("mean", "ci_low", "ci_high")
             )
             total = record["total"]
             axes.bar(
                 places - 0.4 + width * (i + 0.5),
                 mean,
                 width=width * 0.92,
-                yerr=np.where(np.isfinite(se), 1.96 * se, 0.0),
+                yerr=np.nan_to_num([mean - low, high - mean]),
                 error_kw={"elinewidth": 1.1, "capsize": 2.5},
                 color=colour_of(policy, policies),
-                label=f"{NAMES.get(policy, policy)} (total {_number(total['mean']):.2f} ± {_number(total['se']):.2f})",
+                label=f"{NAMES.get(policy, policy)} (total {_short(total['mean'])} ± {_short(total['se'])})",
             )
         turned = len(dimensions) > 5
         axes.set_xticks(places, dimensions, rotation=30 if turned else 0, ha="right" if turned else "center")
@@ -72,7 +73,7 @@ def rewards_by_dimension(metrics: Mapping[str, Any]) -> Figure:
         low, high = axes.get_ylim()
         axes.set_ylim(low, high + 0.24 * (high - low))
         axes.legend(fontsize=8, frameon=False, loc="upper left", ncols=1)
-    figure.supxlabel("bars: mean over held-out clips; whiskers: 95 % interval, prompts as clusters", fontsize=8)
+    figure.supxlabel("bars: mean over held-out clips; whiskers: 95 % interval of each, prompts as clusters", fontsize=8)
     _plain(figure)
     return figure
 
@@ -163,6 +164,11 @@ def colour_of(policy: str, policies: list[str]) -> str:
 
 def _has(log: pd.DataFrame, column: str) -> bool:
     return column in log and bool(np.isfinite(log[column].to_numpy(dtype=np.float64)).any())
+
+
+def _short(value: Any) -> str:
+    number = _number(value)
+    return f"{number:.2f}" if math.isfinite(number) else "unknown"
 
 
 def _number(value: Any) -> float:

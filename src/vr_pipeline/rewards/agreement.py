@@ -44,6 +44,22 @@ class Agreement:
         }
 
 
+def check_finite(difference: FloatArray) -> None:
+    """Refuse differences that cannot be ordered.
+
+    Raises:
+        InputError: with the row, counted from 1, of one that is not a finite number.
+    """
+    bad = ~np.isfinite(difference)
+    if bad.any():
+        raise InputError(
+            "a score difference is not a finite number",
+            remedy="Leave out pairs without scores",
+            field="difference",
+            row=int(bad.argmax()) + 1,
+        )
+
+
 def pairwise_accuracy(
     difference: npt.ArrayLike, preference: Sequence[str] | npt.ArrayLike, *, epsilon: float | None = None
 ) -> Agreement:
@@ -66,11 +82,9 @@ def pairwise_accuracy(
     if values.ndim != 1:
         raise InputError(f"differences have shape {values.shape}", remedy="Give one a pair", field="difference")
     labels = checked_preference(preference, len(values))
-    if np.isnan(values).any():
-        row = int(np.flatnonzero(np.isnan(values))[0]) + 1
-        raise InputError(
-            "a score difference is not a number", remedy="Leave out pairs without scores", field="difference", row=row
-        )
+    check_finite(values)
+    if epsilon is not None and not epsilon >= 0:
+        raise InputError(f"the threshold {epsilon} is not 0 or more", remedy="Give 0 or more", field="epsilon")
     tied = labels == "tie"
     right = ((values > 0) & (labels == "a")) | ((values < 0) & (labels == "b"))
     n, n_ties = len(values), int(tied.sum())

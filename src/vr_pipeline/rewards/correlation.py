@@ -10,9 +10,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from vr_pipeline.errors import InputError
-from vr_pipeline.rewards.agreement import pairwise_accuracy
+from vr_pipeline.rewards.agreement import check_finite, pairwise_accuracy
 from vr_pipeline.rewards.linear import checked_preference
-from vr_pipeline.rewards.statistics import bootstrap_by_prompt
+from vr_pipeline.rewards.statistics import MINIMUM_PROMPTS, bootstrap_by_prompt, linked_prompts
 
 
 def preference_correlations(difference: npt.ArrayLike, preference: npt.ArrayLike) -> dict[str, float]:
@@ -25,6 +25,7 @@ def preference_correlations(difference: npt.ArrayLike, preference: npt.ArrayLike
 
     values = np.asarray(difference, dtype=np.float64)
     labels = checked_preference(preference, len(values))
+    check_finite(values)
     level = (labels == "a").astype(np.float64) - (labels == "b")
     x, y = np.r_[values, -values], np.r_[level, -level]
     if len(values) == 0 or np.ptp(x) == 0 or np.ptp(y) == 0:
@@ -36,14 +37,16 @@ def held_out_agreement(scores: pd.DataFrame, *, samples: int = 500, seed: int = 
     """Every figure of agreement on the held-out pairs, with 95 % intervals by prompt.
 
     Args:
-        scores: prompt_id, preference, split ('fit' or 'held_out') and difference (score of A minus score of B).
+        scores: prompt_id, preference, split ('fit' or 'held_out'), difference (score of A minus score of B) and, where
+            prompts may share clips, video_id_a and video_id_b.
         samples: bootstrap replicates; every replicate calibrates its own tie threshold.
         seed: of the bootstrap.
 
     Returns:
         tau, diff, epsilon, n, n_ties on the held-out pairs; ``tau_transferred``: the same with the threshold of the
         fitted pairs, so that nothing at all was chosen on the pairs reported; kendall, spearman; ``intervals`` of
-        these; ``fitted``: tau and diff of the pairs the weights were fitted on, for comparison.
+        these, null where there is none, with the reason in ``no_interval``; ``fitted``: tau and diff of the pairs the
+        weights were fitted on, for comparison.
 
     Raises:
         InputError: no held-out pairs.
@@ -57,22 +60,48 @@ def held_out_agreement(scores: pd.DataFrame, *, samples: int = 500, seed: int = 
     labels = checked_preference(held_out["preference"].to_numpy(), len(held_out))
     agreement = pairwise_accuracy(difference, labels)
     on_fitted = pairwise_accuracy(fitted["difference"], list(fitted["preference"]))
-    transferred = pairwise_accuracy(difference, labels, epsilon=on_fitted.epsilon).tau
+    # A threshold that was chosen on nothing says nothing.
+    threshold = on_fitted.epsilon if on_fitted.n else None
+    units = held_out["prompt_id"].to_numpy(dtype=str)
+    if {"video_id_a", "video_id_b"} <= set(held_out.columns):
+        units = linked_prompts(units, held_out["video_id_a"].to_numpy(), held_out["video_id_b"].to_numpy())
 
     def figures(rows: npt.NDArray[np.int64]) -> list[float]:
-        part = pairwise_accuracy(difference[rows], labels[rows])
-        fixed = pairwise_accuracy(difference[rows], labels[rows], epsilon=on_fitted.epsilon).tau
-        return [part.tau, part.diff, fixed, *preference_correlations(difference[rows], labels[rows]).values()]
+        d, y = difference[rows], labels[rows]
+        fixed = math.nan if threshold is None else pairwise_accuracy(d, y, epsilon=threshold).tau
+        return [pairwise_accuracy(d, y).tau, fixed, *preference_correlations(d, y).values()]
 
-    names = ("tau", "diff", "tau_transferred", "kendall", "spearman")
-    low, high = bootstrap_by_prompt(figures, list(held_out["prompt_id"]), samples=samples, seed=seed)
+    names = ("tau", "tau_transferred", "kendall", "spearman")
+    values = dict(zip(names, figures(np.arange(len(labels))), strict=True))
+    ends = bootstrap_by_prompt(
+        figures, units, kinds=("share", "share", "correlation", "correlation"), samples=samples, seed=seed
+    )
+    intervals = dict(zip(names, ends.T.tolist(), strict=True))
+    # diff is about the pairs without a tie, so their prompts are its units.
+    decided = np.flatnonzero(labels != "tie")
+    intervals["diff"] = bootstrap_by_prompt(
+        lambda rows: pairwise_accuracy(difference[decided[rows]], labels[decided[rows]]).diff,
+        units[decided],
+        kinds=("share",),
+        samples=samples,
+        seed=seed,
+    ).tolist()
+    n_units = len(np.unique(units))
+    missing = [name for name, pair in intervals.items() if math.isnan(pair[0])]
+    reason = (
+        f"{n_units} prompts (or groups of prompts that share clips) are held out, an interval takes {MINIMUM_PROMPTS}"
+        if n_units < MINIMUM_PROMPTS
+        else "no value, no spread over prompts, or prompts that mostly tie"
+    )
     return {
         **agreement.to_json(),
-        "tau_transferred": transferred,
-        "epsilon_transferred": on_fitted.epsilon,
-        **{name: _none(value) for name, value in preference_correlations(difference, labels).items()},
+        "tau_transferred": _none(values["tau_transferred"]),
+        "epsilon_transferred": threshold,
+        "kendall": _none(values["kendall"]),
+        "spearman": _none(values["spearman"]),
         "n_prompts": int(held_out["prompt_id"].nunique()),
-        "intervals": {name: [_none(low[i]), _none(high[i])] for i, name in enumerate(names)},
+        "intervals": {name: [_none(end) for end in pair] for name, pair in intervals.items()},
+        "no_interval": dict.fromkeys(missing, reason) if samples else {},
         "fitted": on_fitted.to_json(),
     }
 

@@ -10,7 +10,9 @@ import pandas as pd
 
 from vr_pipeline.rewards.agreement import pairwise_accuracy
 from vr_pipeline.rewards.linear import RewardWeights, encode, fit_weights
-from vr_pipeline.rewards.statistics import clustered_mean
+from vr_pipeline.rewards.statistics import clustered_mean, interval
+
+_KEYS = ("n_questions", "weighting", "last_question")
 
 
 def accuracy_curve(
@@ -37,7 +39,8 @@ def accuracy_curve(
     Returns:
         One row a number of questions and way of weighting: ``n_questions``, ``weighting`` (``learned``: the others'
         weights masked, as the paper; ``refitted``: weights fitted with these questions only; ``equal``: weight 1 each),
-        ``last_question`` (the one added), ``diff`` (accuracy without human ties) with ``diff_se`` (by prompt), ``tau``.
+        ``last_question`` (the one added), ``diff`` (accuracy without human ties) with ``diff_se``, ``ci_low`` and
+        ``ci_high`` (95 %, by prompt), ``tau``.
     """
     difference = encode(fit_a, weights.encoding) - encode(fit_b, weights.encoding)
     tested = encode(held_out_a, weights.encoding) - encode(held_out_b, weights.encoding)
@@ -71,7 +74,7 @@ def accuracy_curve(
                     **_accuracies((tested[:, kept] * values).sum(axis=1), labels, prompts),
                 }
             )
-    return pd.DataFrame(rows, columns=["n_questions", "weighting", "last_question", "diff", "diff_se", "tau"])
+    return pd.DataFrame(rows, columns=[*_KEYS, "diff", "diff_se", "ci_low", "ci_high", "tau"])
 
 
 def _accuracies(difference: npt.NDArray[np.float64], labels: npt.NDArray[np.str_], prompts: npt.NDArray) -> dict:
@@ -79,4 +82,5 @@ def _accuracies(difference: npt.NDArray[np.float64], labels: npt.NDArray[np.str_
     decided = labels != "tie"
     right = ((difference > 0) & (labels == "a")) | ((difference < 0) & (labels == "b"))
     estimate = clustered_mean(right[decided].astype(float), prompts[decided])
-    return {"diff": agreement.diff, "diff_se": estimate.se, "tau": agreement.tau}
+    low, high = interval(agreement.diff, estimate.se, estimate.n_prompts, kind="share", n=estimate.n)
+    return {"diff": agreement.diff, "diff_se": estimate.se, "ci_low": low, "ci_high": high, "tau": agreement.tau}

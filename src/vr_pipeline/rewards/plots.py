@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from vr_pipeline.rewards.linear import RewardWeights, checked_preference
+from vr_pipeline.rewards.statistics import win_rate
 
 if TYPE_CHECKING:
     from vr_pipeline.checklist.schema import Checklist
@@ -60,13 +61,18 @@ def weights_by_dimension(weights: RewardWeights, checklist: Checklist) -> Figure
 
 
 def preference_calibration(
-    difference: npt.ArrayLike, preference: Sequence[str] | npt.ArrayLike, *, bins: int = 10
+    difference: npt.ArrayLike,
+    preference: Sequence[str] | npt.ArrayLike,
+    *,
+    prompts: Sequence[str] | npt.ArrayLike | None = None,
+    bins: int = 10,
 ) -> Figure:
     """Predicted probability of the preference against how often people had it, over equally filled bins.
 
     Args:
         difference: reward of A minus reward of B of pairs that people did not tie; sigmoid of it is the probability.
         preference: 'a' or 'b'.
+        prompts: prompt of each pair, the units of the 95 % intervals; without it every pair is a unit.
         bins: at most this many.
     """
     values = np.asarray(difference, dtype=np.float64)
@@ -83,12 +89,18 @@ def preference_calibration(
         used = np.unique(index)
         predicted = np.array([probability[index == i].mean() for i in used])
         observed = np.array([chosen[index == i].mean() for i in used])
-        # Both orders of a pair are one observation.
-        count = np.array([(index == i).sum() / 2 for i in used])
-        spread = 1.96 * np.sqrt(np.maximum(observed * (1 - observed), 1e-12) / np.maximum(count, 1))
-        lower, upper = np.minimum(spread, observed), np.minimum(spread, 1 - observed)
+        # Both orders of a pair are one observation, which the clusters see to.
+        units = np.tile(np.arange(len(values)) if prompts is None else np.asarray(prompts), 2)
+        won = [win_rate(chosen[index == i] - 0.5, units[index == i]) for i in used]
+        ends = np.array([[rate.ci_low, rate.ci_high] for rate in won])
         axes.errorbar(
-            predicted, observed, yerr=[lower, upper], fmt="o-", color=COLOURS[0], capsize=2, label="held-out pairs"
+            predicted,
+            observed,
+            yerr=[observed - ends[:, 0], ends[:, 1] - observed],
+            fmt="o-",
+            color=COLOURS[0],
+            capsize=2,
+            label="held-out pairs, 95 % intervals",
         )
         loss = float(np.mean((probability - chosen) ** 2))
         axes.set_title(f"Calibration on {len(values)} held-out pairs (Brier {loss:.3f})")
@@ -117,11 +129,10 @@ def accuracy_by_questions(curve: pd.DataFrame) -> Figure:
         part = curve[curve["answers"] == kind] if "answers" in curve.columns else curve
         for i, weighting in enumerate(dict.fromkeys(part["weighting"])):
             line = part[part["weighting"] == weighting].sort_values("n_questions", kind="stable")
-            x, y, se = (line[name].to_numpy(dtype=np.float64) for name in ("n_questions", "diff", "diff_se"))
+            columns = ["n_questions", "diff", "ci_low", "ci_high"]
+            x, y, low, high = line.reindex(columns=columns).to_numpy(dtype=np.float64).T
             axes.plot(x, y, "o-", markersize=3, color=COLOURS[i], label=names.get(weighting, weighting))
             if weighting == "learned":
-                # A share: the normal interval is cut where it leaves 0 to 1.
-                low, high = np.clip(y - 1.96 * se, 0, 1), np.clip(y + 1.96 * se, 0, 1)
                 axes.fill_between(x, low, high, color=COLOURS[i], alpha=0.12, linewidth=0)
         axes.set_title(f"{kind} answers")
         axes.set_xlabel("questions kept, most important first")
@@ -279,7 +290,7 @@ def deviations_by_sub_dimension(deviations: Mapping[str, pd.DataFrame], *, colou
     axes.set_ylim(len(labels) - 0.4, -0.6)
     axes.axvline(0.0, color="black", linewidth=0.8)
     axes.grid(axis="x", alpha=0.3)
-    axes.set_xlabel("difference of the share of yes, 95 % interval by prompt")
+    axes.set_xlabel("difference of the share of yes; 95 % intervals by prompt that hold together for all bars")
     if len(tables) > 1:
         axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     else:

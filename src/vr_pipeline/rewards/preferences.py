@@ -78,15 +78,20 @@ def fleiss_kappa(counts: np.ndarray) -> dict[str, float | int | None]:
     """Fleiss' kappa of a table of votes.
 
     Args:
-        counts: votes by item and label, array [items, labels]; every item has two votes or more.
+        counts: votes by item and label, array [items, labels]; items with fewer than two votes are left out.
+
+    Returns:
+        kappa is null with fewer than two items, from which chance cannot be told, and where all votes are alike.
     """
     votes = np.asarray(counts, dtype=np.float64)
+    votes = votes[votes.sum(axis=1) >= 2] if votes.size else votes
     if not len(votes):
         return {"pairs_with_several": 0, "raw_agreement": None, "fleiss_kappa": None}
     number = votes.sum(axis=1)
     observed = float(((votes * (votes - 1)).sum(axis=1) / (number * (number - 1))).mean())
     expected = float(((votes.sum(axis=0) / votes.sum()) ** 2).sum())
-    kappa = (observed - expected) / (1 - expected) if expected < 1 else None  # one label only: chance explains all
+    # One label only: chance explains all.
+    kappa = (observed - expected) / (1 - expected) if expected < 1 - 1e-12 and len(votes) > 1 else None
     return {"pairs_with_several": len(votes), "raw_agreement": observed, "fleiss_kappa": kappa}
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 
 from vr_pipeline.errors import InputError
 from vr_pipeline.rewards.linear import checked_preference
+from vr_pipeline.rewards.statistics import bootstrap_by_prompt
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -28,8 +29,11 @@ def bradley_terry(
     """Ratings whose differences are the log odds that one generator's clip is preferred to another's.
 
     Maximises the likelihood sigmoid(r_i - r_j) of the comparisons, a tie being half a win for each, minus
-    prior / 2 * sum of r^2. The small prior fixes the origin (ratings add up to 0) and keeps the ratings finite where a
-    generator won or lost every comparison, or was never linked to the others; with real data it does not show.
+    prior / 2 * sum of r^2. The small prior fixes the origin (ratings add up to 0); with real data it does not show.
+
+    The likelihood has an optimum only among generators of which each beats each other, directly or through others
+    (Ford 1957): one that won or lost every comparison, or was never linked to the others, has no finite rating. So the
+    largest such set is rated, from the comparisons within it; the others get none and a reason.
 
     Args:
         first, second: generators of clip A and clip B of each comparison.
@@ -40,8 +44,9 @@ def bradley_terry(
         seed: of the bootstrap.
 
     Returns:
-        generator, rating, ci_low, ci_high (95 %), elo (1500 + 400 / ln 10 * rating), comparisons, points (wins plus
-        half the ties); best first.
+        generator, rating, ci_low, ci_high (95 %, see :func:`~vr_pipeline.rewards.statistics.bootstrap_by_prompt`), elo
+        (1500 + 400 / ln 10 * rating), comparisons, points (wins plus half the ties), reason (why there is no rating;
+        empty otherwise); best first, those without a rating last, by their share of points.
 
     Raises:
         InputError: no comparisons between two different generators.
@@ -58,18 +63,28 @@ def bradley_terry(
     names, codes = np.unique(np.r_[a[different], b[different]], return_inverse=True)
     i, j = codes[: len(codes) // 2], codes[len(codes) // 2 :]
     points = np.where(labels == "a", 1.0, np.where(labels == "b", 0.0, 0.5))[different]
-    wins = _wins(i, j, points, len(names))
-    rating = _maximise(wins, prior)
-    low, high = np.full(len(names), math.nan), np.full(len(names), math.nan)
-    _, prompt = np.unique(np.asarray(prompts)[different], return_inverse=True)
-    n_prompts = int(prompt.max()) + 1
-    if samples and n_prompts > 1:
-        generator = np.random.default_rng(seed)
-        draws = np.empty((samples, len(names)))
-        for k in range(samples):
-            times = np.bincount(generator.integers(n_prompts, size=n_prompts), minlength=n_prompts)[prompt]
-            draws[k] = _maximise(_wins(i, j, points, len(names), times.astype(np.float64)), prior, start=rating)
-        low, high = np.quantile(draws, [0.025, 0.975], axis=0)
+    n = len(names)
+    wins = _wins(i, j, points, n)
+    rated = _rated(wins)
+    rating, low, high = np.full((3, n), math.nan)
+    if len(rated) > 1:
+        place = np.full(n, -1)
+        place[rated] = np.arange(len(rated))
+        within = np.flatnonzero((place[i] >= 0) & (place[j] >= 0))
+        a_, b_, won = place[i[within]], place[j[within]], points[within]
+        whole = _maximise(_wins(a_, b_, won, len(rated)), prior)
+
+        def replicate(rows: npt.NDArray[np.int64]) -> FloatArray:
+            drawn = _wins(a_[rows], b_[rows], won[rows], len(rated))
+            if len(_rated(drawn)) < len(rated):
+                return np.full(len(rated), math.nan)
+            return _maximise(drawn, prior, start=whole)
+
+        rating[rated] = whole
+        units = np.asarray(prompts)[different][within]
+        low[rated], high[rated] = bootstrap_by_prompt(replicate, units, samples=samples, seed=seed)
+    games = wins.sum(axis=0) + wins.sum(axis=1)
+    share = wins.sum(axis=1) / games
     table = pd.DataFrame(
         {
             "generator": names,
@@ -77,11 +92,30 @@ def bradley_terry(
             "ci_low": low,
             "ci_high": high,
             "elo": 1500.0 + 400.0 / math.log(10.0) * rating,
-            "comparisons": (wins.sum(axis=0) + wins.sum(axis=1)).round().astype(np.int64),
+            "comparisons": games.round().astype(np.int64),
             "points": wins.sum(axis=1),
+            "reason": np.where(
+                np.isfinite(rating),
+                "",
+                np.where(
+                    share == 1,
+                    "won every comparison",
+                    np.where(share == 0, "lost every comparison", "not linked to the others by wins both ways"),
+                ),
+            ),
         }
     )
-    return table.sort_values(["rating", "generator"], ascending=[False, True], ignore_index=True, kind="stable")
+    order = np.lexsort((names, -share, -np.where(np.isfinite(rating), rating, -np.inf)))
+    return table.iloc[order].reset_index(drop=True)
+
+
+def _rated(wins: FloatArray) -> npt.NDArray[np.int64]:
+    """The largest set of generators linked by wins both ways; of equal ones that with most comparisons within it."""
+    from scipy.sparse.csgraph import connected_components
+
+    _, part = connected_components(wins > 0, directed=True, connection="strong")
+    sets = [np.flatnonzero(part == number) for number in np.unique(part)]
+    return max(sets, key=lambda members: (len(members), float(wins[np.ix_(members, members)].sum()), -int(members[0])))
 
 
 def _wins(

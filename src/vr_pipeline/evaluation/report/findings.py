@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from vr_pipeline.evaluation.policies import ORIGINAL
-from vr_pipeline.rewards.statistics import paired_gain
+from vr_pipeline.rewards.statistics import MINIMUM_PROMPTS, paired_gain, simultaneous
 
 Verdict = Literal["above", "below", "unclear", "unknown"]
 Tone = Literal["plain", "good", "warning"]
@@ -64,7 +64,7 @@ class Comparison:
 
     Attributes:
         total: difference of total rewards.
-        dimensions: difference by dimension.
+        dimensions: difference by dimension; these intervals hold together for all ``together`` that are read at once.
         effect: difference of totals in standard deviations of the baseline's clips, which allows to set sources side
             by side although their rewards have different scales; NaN where the baseline never varies.
     """
@@ -75,40 +75,45 @@ class Comparison:
     total: Interval
     dimensions: dict[str, Interval]
     effect: float
+    together: int = 1
 
 
-def compare(rewards: pd.DataFrame, policy: str, baseline: str, source: str) -> Comparison:
+def compare(rewards: pd.DataFrame, policy: str, baseline: str, source: str, *, policies: int = 1) -> Comparison:
     """Difference of two policies with 95 % intervals over the prompts that both have.
+
+    The interval of the total is for itself. Those of the dimensions hold together (Bonferroni): among many, some would
+    be beyond 0 by chance.
 
     Args:
         rewards: one row a clip: prompt_id, policy, total, dim_<name>.
+        policies: comparisons of policies that are read at once.
     """
+    dimensions = [str(name) for name in rewards.columns if str(name).startswith("dim_")]
+    together = policies * len(dimensions)
     parts = {name: rewards[rewards["policy"] == name] for name in (policy, baseline)}
     shared = set(parts[policy]["prompt_id"]) & set(parts[baseline]["prompt_id"])
     ours, theirs = (parts[name][parts[name]["prompt_id"].isin(shared)] for name in (policy, baseline))
 
-    def difference(column: str) -> Interval:
+    def difference(column: str, level: float) -> Interval:
         gain = paired_gain(
             ours[column].to_numpy(),
             ours["prompt_id"].to_numpy(dtype=str),
             theirs[column].to_numpy(),
             theirs["prompt_id"].to_numpy(dtype=str),
+            level=level,
         )
         return Interval(gain.mean, gain.ci_low, gain.ci_high)
 
-    total = difference("total")
+    total = difference("total", 0.95)
     deviation = float(np.std(theirs["total"].to_numpy(dtype=np.float64))) if len(theirs) else math.nan
     return Comparison(
         policy=policy,
         baseline=baseline,
         source=source,
         total=total,
-        dimensions={
-            str(name).removeprefix("dim_"): difference(str(name))
-            for name in rewards.columns
-            if str(name).startswith("dim_")
-        },
-        effect=total.mean / deviation if deviation > 0 else math.nan,
+        dimensions={name.removeprefix("dim_"): difference(name, simultaneous(together)) for name in dimensions},
+        effect=total.mean / deviation if deviation > 1e-9 else math.nan,
+        together=together,
     )
 
 
@@ -170,7 +175,7 @@ def _gain(policy: str, record: Mapping[str, Any]) -> Finding:
     text += f"; oracle {interval_words(oracle)}. "
     says, truth = judge.verdict(), oracle.verdict()
     if "unknown" in (says, truth):
-        return Finding(text + "Too few prompts for an interval, so this says nothing yet.", "warning")
+        return Finding(text + _NO_INTERVAL, "warning")
     if truth == "above":
         if says == "above":
             return Finding(text + f"Both see {name}'s clips as better than the original's.", "good")
@@ -187,12 +192,15 @@ def _gain(policy: str, record: Mapping[str, Any]) -> Finding:
     return Finding(text + "No improvement is shown.")
 
 
+_NO_INTERVAL = f"An interval takes {MINIMUM_PROMPTS} prompts that differ, so this says nothing yet."
+
+
 def _alone(verdict: Verdict) -> str:
     return {
         "above": "The judge's reward rose; whether the clips are better, the judge alone cannot tell.",
         "below": "The judge's reward fell.",
         "unclear": "The interval includes 0: no change is shown.",
-        "unknown": "Too few prompts for an interval, so this says nothing yet.",
+        "unknown": _NO_INTERVAL,
     }[verdict]
 
 
@@ -213,7 +221,7 @@ def _mpo_against_dpo(between: Mapping[str, Comparison]) -> Finding:
     truth = oracle.verdict()
     text += f"; oracle {interval_words(oracle)}. "
     if truth == "unknown":
-        return Finding(text + "Too few prompts to compare the two.", "warning")
+        return Finding(text + _NO_INTERVAL, "warning")
     if truth == "unclear":
         if says in ("above", "below"):
             higher, lower = ("MPO", "DPO") if says == "above" else ("DPO", "MPO")
@@ -229,7 +237,7 @@ def _mpo_against_dpo(between: Mapping[str, Comparison]) -> Finding:
         return Finding(text + "Neither is shown to be better than the other.")
     higher, lower = ("MPO", "DPO") if truth == "above" else ("DPO", "MPO")
     if truth == says:
-        return Finding(text + f"Both put {higher} above {lower} in this run (one seed of training).")
+        return Finding(text + f"Both put {higher} above {lower} in this run (one training each; others may differ).")
     return Finding(text + f"The oracle puts {higher} above {lower} in this run, the judge does not.", "warning")
 
 
@@ -244,7 +252,8 @@ def _losses_by_dimension(policy: str, comparisons: Mapping[str, Comparison]) -> 
         return []
     return [
         Finding(
-            f"By the {source}, {policy_name(policy)} is below the original in {'; '.join(worse)}.",
+            f"By the {source}, {policy_name(policy)} is below the original in {'; '.join(worse)}; the intervals hold "
+            f"together for all {comparisons[source].together} comparisons of policies and dimensions (Bonferroni).",
             "warning",
         )
     ]

@@ -123,7 +123,10 @@ def render_report(
     policies = sections.policies_of(metrics)
     rewards = {"judge": judge_rewards} | ({"oracle": oracle_rewards} if len(oracle_rewards) else {})
     against_original: dict[str, dict[str, Comparison]] = {
-        policy: {source: compare(table, policy, ORIGINAL, source) for source, table in rewards.items()}
+        policy: {
+            source: compare(table, policy, ORIGINAL, source, policies=len(policies) - 1)
+            for source, table in rewards.items()
+        }
         for policy in policies
         if policy != ORIGINAL
     }

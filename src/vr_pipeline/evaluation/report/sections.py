@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from vr_pipeline.rewards.linear import RewardWeights
 
 SOURCES = {"judge": "Judge", "oracle": "Oracle"}
-_Z = 1.96
 
 _HEALTH = {
     "loss": (
@@ -105,9 +104,9 @@ def rewards_charts(metrics: Mapping[str, Any], dimensions: Sequence[str]) -> lis
             marks = []
             for series, policy in enumerate(policies):
                 record = metrics["policies"][policy][source]["dimensions"][dimension]
-                mean, se = _float(record["mean"]), _float(record["se"])
-                tip = f"{policy_name(policy)}, {dimension}: {plain(mean, 3)} ± {plain(se, 3)}"
-                marks.append(Mark(series, mean, mean - _Z * se, mean + _Z * se, tip))
+                whole = Interval.of(record)
+                tip = f"{policy_name(policy)}, {dimension}: {plain(whole.mean, 3)} ± {plain(record['se'], 3)}"
+                marks.append(Mark(series, whole.mean, whole.low, whole.high, tip))
             rows.append(Row(dimension, marks))
         description = "; ".join(
             f"{row.label}: "
@@ -118,7 +117,9 @@ def rewards_charts(metrics: Mapping[str, Any], dimensions: Sequence[str]) -> lis
         made.append(
             Chart(
                 title,
-                charts.intervals_chart(rows, title=title, description=description, axis="mean reward", bars=True),
+                charts.intervals_chart(
+                    rows, title=title, description=description, axis="mean reward, 95 % interval of each", bars=True
+                ),
                 legend=charts.legend([(i, policy_name(name)) for i, name in enumerate(policies)]),
             )
         )
@@ -164,7 +165,9 @@ def gain_charts(
         made.append(
             Chart(
                 title,
-                charts.intervals_chart(rows, title=title, description=description, axis="gain, 95 % interval"),
+                charts.intervals_chart(
+                    rows, title=title, description=description, axis="gain, 95 % interval; dimensions: together"
+                ),
                 legend=charts.legend([(policies.index(name), policy_name(name)) for name in trained]),
             )
         )
@@ -183,11 +186,11 @@ def gains_table(
         for source, record in sorted(sources.items())
     ]
     entries += [("MPO − DPO", source, entry.total, entry.effect) for source, entry in sorted(between.items())]
-    says = {"above": "higher", "below": "lower", "unclear": "no difference shown", "unknown": "too few prompts"}
+    says = {"above": "higher", "below": "lower", "unclear": "no difference shown", "unknown": "no interval"}
     # Only the oracle's word is coloured: the judge's gain is what training asked for.
     colours = {"above": "good", "below": "warning"}
     return Table(
-        "Differences of total reward, averaged over prompts, with 95 % intervals (Student's t over prompts)",
+        "Differences of total reward, averaged over prompts, each with its 95 % interval (Student's t over prompts)",
         [
             Column("Compared", number=False),
             Column("By", number=False),

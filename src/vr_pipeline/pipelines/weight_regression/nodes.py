@@ -159,7 +159,9 @@ def draw_weight_plots(
     matrix = answers_matrix(answers, sorted(set(answers["video_id"])), checklist.question_ids)
     return (
         plots.weights_by_dimension(reward, checklist),
-        plots.preference_calibration(held_out["difference"], list(held_out["preference"])),
+        plots.preference_calibration(
+            held_out["difference"], list(held_out["preference"]), prompts=list(held_out["prompt_id"])
+        ),
         plots.accuracy_by_questions(curve),
         plots.question_correlation(matrix, checklist),
         plots.deviations_by_sub_dimension({"preferred minus other": deviations}),
