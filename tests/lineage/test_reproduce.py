@@ -70,7 +70,7 @@ def test_a_run_records_what_it_takes_to_repeat_it(project, runs):
     assert list(record["stages"]) == ["draw", "fit", "judge"]
     fit = record["stages"]["fit"]
     assert fit["complete"]
-    assert fit["cmd"] == "kedro run --env=base --pipeline=fit"
+    assert fit["cmd"] == "sh conf/kedro.sh run --env=base --pipeline=fit"
     assert "src/staged/shared.py" in {entry["path"] for entry in fit["deps"]}
     assert record["stages"]["draw"]["outs"][0] in fit["deps"], "what one stage writes the next one reads"
     assert record["metrics"]["metrics"]["metrics.score"] > 0

@@ -79,7 +79,7 @@ def test_a_stage_has_all_that_dvc_needs():
     assert yaml.safe_load(yaml.safe_dump(content)) == {
         "stages": {
             "first": {
-                "cmd": "kedro run --env=base --pipeline=first",
+                "cmd": "sh conf/kedro.sh run --env=base --pipeline=first",
                 "deps": ["data/words.txt", "data/models/tiny", "src/first.py"],
                 "params": [
                     {"conf/base/catalog.yml": ["items.format"]},
@@ -88,7 +88,7 @@ def test_a_stage_has_all_that_dvc_needs():
                 "outs": [{"data/items": {"persist": True}}, "data/log.csv"],
             },
             "second": {
-                "cmd": "kedro run --env=base --pipeline=second",
+                "cmd": "sh conf/kedro.sh run --env=base --pipeline=second",
                 "deps": ["data/items", "src/second.py"],
                 "params": [
                     {"conf/base/catalog.yml": ["items.format", "picture.save_args"]},
@@ -241,7 +241,7 @@ def test_every_shipped_environment_has_stages_of_its_own():
     contents = yaml.safe_load(done.stdout.splitlines()[-1])
     for name, content in contents.items():
         for stage in content["stages"].values():
-            assert stage["cmd"].startswith(f"kedro run --env={name} ")
+            assert stage["cmd"].startswith(f"sh conf/kedro.sh run --env={name} ")
             assert stage.get("wdir") == (None if name == "base" else "../..")
     # A generator is followed where it is used.
     generation = {name: contents[name]["stages"]["video_generation"]["deps"] for name in ("base", "wan")}

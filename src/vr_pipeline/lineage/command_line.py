@@ -43,11 +43,28 @@ def sync(check: bool, env: str | None, stdout: bool) -> None:
         if stdout:
             echo("".join(derived[name].text for name in environments), nl=False)
             return
-        drifted = False
+        drifted = _write_caller(project, check)
         for name in environments:
             drifted |= _write(stages_file(project, name), project, derived[name].text, len(derived[name].stages), check)
         if drifted:
             raise SystemExit(1)
+
+
+def _write_caller(project: Path, check: bool) -> bool:
+    """Write the script by which stages call kedro; whether it differs and stays so."""
+    from importlib.resources import files
+
+    from vr_pipeline.lineage.stages import CALLER
+
+    text = files("vr_pipeline.lineage").joinpath("templates", Path(CALLER).name).read_text(encoding="utf-8")
+    path = project / CALLER
+    if path.is_file() and path.read_text(encoding="utf-8") == text:
+        return False
+    if check:
+        echo(f"{CALLER} has drifted. Write it anew: kedro lineage sync", fg="red", err=True)
+        return True
+    write_text(path, text)
+    return False
 
 
 def _write(path: Path, project: Path, text: str, count: int, check: bool) -> bool:

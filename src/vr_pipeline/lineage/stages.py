@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from kedro.pipeline.node import Node
 
 PARAMETERS = "params:"
+CALLER = "conf/kedro.sh"
+CALL = f"sh {CALLER}"
+"""How a stage calls kedro: DVC may run without its environment being activated, and dvc.yaml is for every machine."""
 _PICTURES = {".png", ".jpg", ".jpeg", ".svg", ".gif"}
 _NOT_SETTINGS = {"type", "filepath", "path", "metadata", "validator", "credentials"}
 """Keys of a catalog entry that do not shape what is written: places, and what is tracked as source instead."""
@@ -175,7 +178,7 @@ def _stage(
     return Stage(
         name=name,
         description=_first_line(pipeline, name),
-        command=f"kedro run --env={configuration.environment} --pipeline={name}",
+        command=f"{CALL} run --env={configuration.environment} --pipeline={name}",
         inputs=inputs,
         models=tuple(sorted({path for value in values for path in _models(value) if exists(path)})),
         sources=tuple(sources(name, pipeline, modules, sorted({word for value in values for word in _words(value)}))),
