@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vr_pipeline.identifiers import content_hash, normalise_prompt, pair_id, prompt_id, sample_seed, video_id
+from vr_pipeline.identifiers import code_hash, content_hash, normalise_prompt, pair_id, prompt_id, sample_seed, video_id
 
 texts = st.text(max_size=20)
 
@@ -72,3 +72,13 @@ def test_identifiers_do_not_depend_on_the_process() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": "77"}
     ).stdout
     assert shown.split() == [prompt_id("x"), str(sample_seed(1, "x", 2))]
+
+
+def test_the_hash_of_code_is_that_of_what_it_does(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    hashes = {}
+    for name, source in (("one", "a = 1"), ("two", "# A comment.\na  =  1\n"), ("three", "a = 2")):
+        (tmp_path / f"code_{name}.py").write_text(source)
+        hashes[name] = code_hash(f"code_{name}")
+    assert hashes["one"] == hashes["two"] != hashes["three"]
+    assert code_hash("code_one", "code_three", "code_one") == code_hash("code_three", "code_one")

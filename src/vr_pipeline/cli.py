@@ -79,9 +79,13 @@ for _command in (score, compare, ask, lineage, annotate, init_data, join):
 
 @cli.command(
     name="run",
-    params=[*kedro_run.params, click.Option(["--verbose", "-v"], is_flag=True, help="Show tracebacks of errors.")],
+    params=[
+        *kedro_run.params,
+        click.Option(["--retrain"], is_flag=True, help="Train although the result of the very same training is kept."),
+        click.Option(["--verbose", "-v"], is_flag=True, help="Show tracebacks of errors."),
+    ],
 )
-def run(verbose: bool, **options: Any) -> None:
+def run(verbose: bool, retrain: bool, **options: Any) -> None:
     """Run a pipeline.
 
     Without --runner, conf/<env>/runner.yml says where nodes run; --runner-params changes single settings of it.
@@ -90,6 +94,9 @@ def run(verbose: bool, **options: Any) -> None:
         raise click.UsageError("Options '--pipeline' and '--pipelines' cannot be used together.")
     if options["pipeline"]:
         options["pipelines"], options["pipeline"] = [options["pipeline"]], None
+    if retrain:
+        judges = "judge_training" in (options["pipelines"] or ())
+        options["params"].setdefault("judge_training" if judges else "dpo_training", {})["retrain"] = True
     options["runner"] = options["runner"] or DEFAULT_RUNNER
     _check_runner(options["runner"])
     signal.signal(signal.SIGTERM, _terminate)

@@ -9,7 +9,10 @@ are, in either order (:func:`pair_id`).
 
 from __future__ import annotations
 
+import ast
 import hashlib
+import importlib
+import inspect
 import posixpath
 import unicodedata
 from collections.abc import Callable, Iterable
@@ -28,6 +31,16 @@ def content_hash(*parts: str | bytes | int, length: int = 16) -> str:
         digest.update(len(data).to_bytes(8, "little"))
         digest.update(data)
     return digest.hexdigest()[:length]
+
+
+def code_hash(*modules: str) -> str:
+    """Hash of what modules say to the interpreter: another comment or layout is the same code.
+
+    Args:
+        modules: full names, in any order.
+    """
+    sources = (inspect.getsource(importlib.import_module(name)) for name in sorted(set(modules)))
+    return content_hash("code", *(ast.dump(ast.parse(source)) for source in sources))
 
 
 def normalise_prompt(prompt: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -239,3 +240,31 @@ def test_the_identity_depends_on_weights_scale_and_base() -> None:
     ]
     assert len({adapter.identity, *(other.identity for other in others)}) == 5
     assert replace(adapter, provenance={"when": "later"}).identity == adapter.identity
+
+
+@pytest.mark.parametrize("kind", [random_adapter, random_weights])
+def test_a_flipped_bit_anywhere_in_a_policy_is_noticed(
+    kind: Callable[[Generator], Adapter | FullWeights], generators: dict[str, Generator], tmp_path: Path
+) -> None:
+    dataset = PolicyDataset(path=str(tmp_path / "policy"))
+    dataset.save(kind(load_generator(generators["micro_world"].parameters)))
+    files = [path for path in (tmp_path / "policy").rglob("*") if path.is_file() and path.name != CARD]
+    for path in files:
+        whole = path.read_bytes()
+        for place in (*range(0, len(whole), max(1, len(whole) // 40)), len(whole) - 1):
+            damaged = bytearray(whole)
+            damaged[place] ^= 1 << place % 8
+            path.write_bytes(damaged)
+            # White space between the words of JSON says nothing.
+            if path.suffix != ".json" or not same_json(whole, damaged):
+                with pytest.raises((DatasetError, InputError), match=r"policy.*dpo_training"):
+                    dataset.load()
+        path.write_bytes(whole)
+    dataset.load()
+
+
+def same_json(one: bytes, other: bytes) -> bool:
+    try:
+        return json.loads(one) == json.loads(other)
+    except ValueError:
+        return False

@@ -1,4 +1,4 @@
-"""A kill between the end of a training and the saving of its policy loses nothing, and nothing is left over."""
+"""What was trained is not trained again: not after a kill before it was saved, and not by a second run."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ def training_on(toy: Toy, first: int) -> Callable[[DpoTrainingParameters], tuple
         generator = toy.generator()
         file = Path(str(parameters.checkpoints)) / f"{first}.safetensors"
         pairs = toy.pairs[first : first + 3]
-        log = train_on_pairs(generator, pairs, toy.latents, toy.conditions, parameters.training, checkpoint=file)
+        arguments = (generator, pairs, toy.latents, toy.conditions, parameters.training)
+        log = train_on_pairs(*arguments, checkpoint=file, retrain=parameters.retrain)
         return generator.policy(), log
 
     return train
@@ -75,7 +76,7 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return made
 
 
-def catalog(folder: Path) -> DataCatalog:
+def catalog(folder: Path, **settings: Any) -> DataCatalog:
     tables = ("training_log_a", "training_log_b", "result")
     entries: dict[str, dict[str, str]] = {
         name: {"type": "pandas.CSVDataset", "filepath": str(folder / f"{name}.csv")} for name in tables
@@ -84,17 +85,20 @@ def catalog(folder: Path) -> DataCatalog:
         entries[name] = {"type": "vr_pipeline.datasets.policy.PolicyDataset", "path": str(folder / name)}
     made = DataCatalog.from_config(entries)
     parameters = DpoTrainingParameters(
-        generator={"family": "micro_world", "path": "none"},
-        training=Toy.parameters(checkpoint_every=4, batch_size=2),
-        checkpoints=str(folder / "checkpoints"),
+        **{
+            "generator": {"family": "micro_world", "path": "none"},
+            "training": Toy.parameters(checkpoint_every=4, batch_size=2),
+            "checkpoints": str(folder / "checkpoints"),
+            **settings,
+        }
     )
     made["params:dpo_training"] = MemoryDataset(parameters, copy_mode="assign")
     return made
 
 
-def run(pipeline: Pipeline, folder: Path) -> None:
+def run(pipeline: Pipeline, folder: Path, **settings: Any) -> None:
     """As a session does: what follows a run is called only if the run went well."""
-    manager, entries = _create_hook_manager(), catalog(folder)
+    manager, entries = _create_hook_manager(), catalog(folder, **settings)
     manager.register(FinishedTrainingHook())
     result = DeviceRunner().run(pipeline, entries, manager)
     manager.hook.after_pipeline_run(run_params={}, run_result=result, pipeline=pipeline, catalog=entries)
@@ -144,15 +148,32 @@ def test_a_run_that_goes_on_after_the_trainings_clears_up(
             run(whole, tmp_path)
     assert len(list((tmp_path / "checkpoints").iterdir())) == 2
     (tmp_path / "result.csv").rmdir()
-    run(whole.from_nodes("evaluate"), tmp_path)
-    assert list((tmp_path / "checkpoints").iterdir()) == []
+    run(whole.from_nodes("evaluate"), tmp_path, kept_trainings=1)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["3.safetensors"]
+
+
+def test_a_second_run_trains_nothing_unless_it_is_asked_to(whole: Pipeline, tmp_path: Path, steps: list[int]) -> None:
+    run(whole, tmp_path)
+    before = files(tmp_path)
+    steps.clear()
+    run(whole, tmp_path)
+    assert steps == []
+    assert files(tmp_path) == before
+    run(whole, tmp_path, retrain=True)
+    assert steps == [*range(1, 7)] * 2
+    assert files(tmp_path) == before
+    # Another seed is another training, and the way back finds the first one's result.
+    steps.clear()
+    run(whole, tmp_path, training=Toy.parameters(checkpoint_every=4, batch_size=2, seed=5))
+    assert steps == [*range(1, 7)] * 2
+    assert files(tmp_path) != before
 
 
 def test_runs_that_have_nothing_to_do_with_trainings_leave_states_alone(whole: Pipeline, tmp_path: Path) -> None:
     entries = catalog(tmp_path)
-    assert set(state_folders(whole.only_nodes("evaluate"), entries)) == {tmp_path / "checkpoints"}
+    assert set(state_folders(whole.only_nodes("evaluate"), entries)) == {(tmp_path / "checkpoints", 4)}
     other = Pipeline([Node(lambda: 1, None, "elsewhere", name="other")])
     assert list(state_folders(other, entries)) == []
     # Parameters that a run does not need are not validated, and stay as they are written.
     entries["params:dpo_training"] = MemoryDataset({"checkpoint_folder": "here", "checkpoints": None})
-    assert list(state_folders(whole, entries)) == [Path("here")]
+    assert list(state_folders(whole, entries)) == [(Path("here"), 4)]

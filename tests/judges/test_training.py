@@ -31,7 +31,7 @@ from vr_pipeline.judges.training import (
     train_judge,
 )
 from vr_pipeline.pipelines.judge_training.nodes import draw_judge_report
-from vr_pipeline.training.checkpoints import remove_finished
+from vr_pipeline.training.checkpoints import keep_newest
 from vr_pipeline.video.write import write_video
 
 TINY = {
@@ -189,7 +189,13 @@ def test_same_weights_twice_and_after_an_interruption(
     with pytest.raises(InputError, match=r"training_state\.safetensors: the checkpoint of a training is damaged"):
         train_judge(examples[:-8], checklist, parameters(steps=22), checkpoint_folder=tmp_path)
     state.write_bytes(whole_state)
-    remove_finished(tmp_path)
+    # What was finished is done again where that is asked for.
+    steps.clear()
+    train_judge(examples[:-8], checklist, parameters(steps=22), checkpoint_folder=tmp_path)
+    assert steps == []
+    train_judge(examples[:-8], checklist, parameters(steps=22, retrain=True), checkpoint_folder=tmp_path)
+    assert steps == list(range(1, 23))
+    keep_newest(tmp_path, 0)
     assert list(tmp_path.iterdir()) == []
 
 

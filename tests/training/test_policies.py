@@ -20,7 +20,7 @@ from vr_pipeline.generators.plans import plan_clips
 from vr_pipeline.identifiers import prompt_id
 from vr_pipeline.training import conditions as conditions_module
 from vr_pipeline.training import latents as module
-from vr_pipeline.training.checkpoints import remove_finished
+from vr_pipeline.training.checkpoints import keep_newest
 from vr_pipeline.training.conditions import ConditionShards, plan_conditions
 from vr_pipeline.training.config import DpoTrainingParameters
 from vr_pipeline.training.latents import plan_latents
@@ -268,7 +268,7 @@ def test_a_policy_is_trained_from_tables_and_the_same_every_time(
     adapter, log = train_policy_on_pairs(
         pairs, latents, texts, rewards, parameters, make_validation=only_the_denoiser_is_there
     )
-    remove_finished(tmp_path / "checkpoints")
+    keep_newest(tmp_path / "checkpoints", 0)
     again, _ = train_policy_on_pairs(
         pairs.sample(frac=1, random_state=1), latents, texts, rewards.iloc[::-1], parameters
     )

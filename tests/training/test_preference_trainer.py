@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from vr_pipeline.errors import InputError, PipelineError
 from vr_pipeline.generators.contract import Adapter, Generator
 from vr_pipeline.training import preference_trainer
 from vr_pipeline.training import step as step_module
-from vr_pipeline.training.checkpoints import TrainingState, remove_finished, save_checkpoint
+from vr_pipeline.training.checkpoints import TrainingState, keep_newest, load_checkpoint, save_checkpoint
 from vr_pipeline.training.optimisation import learning_rate_factor
 from vr_pipeline.training.pairs import PairOrder, TrainingPair, pair_order
 from vr_pipeline.training.preference_trainer import train_on_pairs, training_identity
@@ -261,24 +262,46 @@ def test_a_killed_training_goes_on_to_the_identical_result(
     with safe_open(file, framework="numpy") as result:
         assert len(result.keys()) == len(expected.tensors), "what only the training needs is not kept"
     assert [path.name for path in file.parent.iterdir()] == [file.name]
-    remove_finished(file.parent)
-    assert list(file.parent.iterdir()) == []
+    # Where that is asked for it is done again, and what it makes is the same.
+    with monkeypatch.context() as patch:
+        steps: list[int] = []
+        patch.setattr(preference_trainer, "log_row", lambda step, *rest: steps.append(step) or log_row(step, *rest))
+        arguments = (toy.generator(), toy.pairs, toy.latents, toy.conditions, parameters)
+        before = file.read_bytes()
+        assert train_on_pairs(*arguments, checkpoint=file, retrain=True).equals(log)
+    assert steps == [1, 2, 3, 4, 5, 6]
+    assert file.read_bytes() == before, "the same training leaves the same bytes"
 
 
-def test_only_what_finished_trainings_left_is_removed(toy: Toy, tmp_path: Path) -> None:
+def test_what_trainings_left_is_kept_by_its_last_use(toy: Toy, tmp_path: Path) -> None:
     weights = toy.generator().add_adapter(rank=2, alpha=4.0, targets=None, seed=0)
-    for name in ("under way", "finished"):
-        state = TrainingState(weights, torch.optim.AdamW(weights), step=4, finished=name == "finished")
-        save_checkpoint(tmp_path / f"{name}.safetensors", state, identity="x")
-    (tmp_path / "damaged.safetensors").write_bytes(b"no checkpoint at all")
+    for second, name in enumerate(("old", "used", "new")):
+        state = TrainingState(weights, torch.optim.AdamW(weights), step=4, finished=True)
+        save_checkpoint(tmp_path / f"{name}.safetensors", state, identity=name)
+        os.utime(tmp_path / f"{name}.safetensors", (second, second))
     (tmp_path / "notes.txt").write_text("mine")
-    remove_finished(tmp_path)
-    remove_finished(tmp_path / "not there")
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "damaged.safetensors",
-        "notes.txt",
-        "under way.safetensors",
-    ]
+    load_checkpoint(tmp_path / "used.safetensors", state, identity="used")
+    keep_newest(tmp_path, 2)
+    keep_newest(tmp_path / "not there", 2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new.safetensors", "notes.txt", "used.safetensors"]
+    keep_newest(tmp_path, 0)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_every_flipped_bit_of_a_checkpoint_is_noticed(toy: Toy, tmp_path: Path) -> None:
+    weights = toy.generator().add_adapter(rank=2, alpha=4.0, targets=None, seed=0)
+    state = TrainingState(weights, torch.optim.AdamW(weights), step=4)
+    file = tmp_path / "a.safetensors"
+    save_checkpoint(file, state, identity="x")
+    whole = file.read_bytes()
+    load_checkpoint(file, state, identity="x")
+    places = [*range(0, 220), *range(220, len(whole), max(1, len(whole) // 200)), len(whole) - 1]
+    for place in places:
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << place % 8
+        file.write_bytes(damaged)
+        with pytest.raises(InputError, match=r"a\.safetensors: the checkpoint of a training is damaged .* Delete it"):
+            load_checkpoint(file, state, identity="x")
 
 
 def test_a_checkpoint_of_another_training_is_not_used(toy: Toy, tmp_path: Path) -> None:

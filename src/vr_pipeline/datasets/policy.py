@@ -1,4 +1,9 @@
-"""A trained policy in a folder that plain diffusers loads: safetensors, a configuration and a model card."""
+"""A trained policy in a folder that plain diffusers loads: safetensors, a configuration and a model card.
+
+The configuration (``adapter_config.json`` of an adapter, ``policy.json`` of a whole denoiser) says under
+``provenance.training`` which training made the policy and of which inputs (:mod:`vr_pipeline.training.inputs`), and has
+the SHA-256 of the other files and of itself; loading verifies them.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +16,15 @@ from kedro.io import AbstractDataset
 
 from vr_pipeline.errors import InputError
 from vr_pipeline.generators.contract import Adapter, FullWeights, Policy
-from vr_pipeline.storage import replaced_folder
+from vr_pipeline.identifiers import content_hash
+from vr_pipeline.storage import replaced_folder, sha256_of
 from vr_pipeline.training.model_card import model_card
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
 CONFIG = "adapter_config.json"
 FULL_CONFIG = "policy.json"
 CARD = "README.md"
+_FILES, _SEAL = "sha256", "sha256_of_this_file"
 _FULL_WEIGHTS = "diffusion_pytorch_model{suffix}.safetensors"
 _REMEDY = "run the pipeline dpo_training, or copy the whole folder"
 
@@ -69,7 +76,7 @@ def _save_adapter(adapter: Adapter, folder: Path) -> None:
     # One key only: several are written in an order that changes from run to run.
     save_file(tensors, folder / WEIGHTS, metadata={"lora_adapter_metadata": header})
     content = {"peft_type": "LORA", "base_model_identity": adapter.base, **adapter.config}
-    _write_json(content | {"provenance": adapter.provenance}, folder / CONFIG)
+    _write_sealed(content | {"provenance": adapter.provenance}, folder / CONFIG)
 
 
 def _save_full_weights(weights: FullWeights, folder: Path) -> None:
@@ -80,7 +87,40 @@ def _save_full_weights(weights: FullWeights, folder: Path) -> None:
     save_torch_state_dict(dict(weights.tensors), place, filename_pattern=_FULL_WEIGHTS)
     _write_json(weights.config, place / "config.json")
     content = {"component": weights.component, "base_model_identity": weights.base, "provenance": weights.provenance}
-    _write_json(content, folder / FULL_CONFIG)
+    _write_sealed(content, folder / FULL_CONFIG)
+
+
+def _write_sealed(content: dict[str, Any], path: Path) -> None:
+    """Write a configuration with the hashes of all files beside it, and of itself."""
+    files = sorted(file for file in path.parent.rglob("*") if file.is_file())
+    content = content | {_FILES: {file.relative_to(path.parent).as_posix(): sha256_of(file) for file in files}}
+    _write_json(content | {_SEAL: _hash_of(content)}, path)
+
+
+def _hash_of(content: dict[str, Any]) -> str:
+    text = json.dumps({name: value for name, value in content.items() if name != _SEAL}, sort_keys=True)
+    return content_hash("policy", text, length=64)
+
+
+def _verify(content: dict[str, Any], path: Path) -> None:
+    """Compare a policy with the hashes in its configuration.
+
+    Raises:
+        InputError: a file is missing or damaged.
+    """
+    damaged = [path] if content.get(_SEAL) != _hash_of(content) else []
+    for name, digest in content.get(_FILES, {}).items() if not damaged else ():
+        file = path.parent
+        for part in str(name).split("/"):
+            file = _within(file, part)
+        if not file.is_file() or sha256_of(file) != digest:
+            damaged.append(file)
+    if damaged:
+        raise InputError(
+            "the policy is damaged: the file is missing or its content is not what was recorded when it was saved",
+            file=damaged[0],
+            remedy=_REMEDY,
+        )
 
 
 def _is_adapter(folder: Path) -> bool:
@@ -96,8 +136,10 @@ def _load_adapter(folder: Path) -> Adapter:
         )
     names = ("r", "lora_alpha", "target_modules")
     content = _read_json(folder / CONFIG, (*names, "base_model_identity"))
+    tensors = _load_tensors(folder / WEIGHTS)
+    _verify(content, folder / CONFIG)
     return Adapter(
-        tensors=_load_tensors(folder / WEIGHTS),
+        tensors=tensors,
         config={name: content[name] for name in names},
         base=content["base_model_identity"],
         provenance=content.get("provenance", {}),
@@ -116,6 +158,7 @@ def _load_full_weights(folder: Path) -> FullWeights:
     tensors: dict[str, Any] = {}
     for file in files:
         tensors |= _load_tensors(file)
+    _verify(content, folder / FULL_CONFIG)
     return FullWeights(
         tensors=tensors,
         config=config,

@@ -1,4 +1,4 @@
-"""What trainings leave for the case of a kill is removed when a run has ended well."""
+"""Of what trainings leave, the states and results used last are kept when a run has ended well."""
 
 from __future__ import annotations
 
@@ -17,30 +17,32 @@ logger = logging.getLogger(__name__)
 
 _FIELDS = ("checkpoints", "checkpoint_folder")
 """Settings of training nodes that name the folder of their states."""
+_KEPT = 4
+"""States that are kept where the settings, not validated, do not say."""
 
 
 class FinishedTrainingHook:
-    """Removes the results of finished trainings from the folders of checkpoints.
+    """Removes old states and results of trainings from the folders of checkpoints.
 
-    Not sooner, since a run that is started again after a kill runs its nodes again, and DVC deletes what a killed stage
-    had saved: the trainings before the one that was killed would begin anew.
+    The newest are kept, so that a training of the same identity is not done again: not by a second run, not after a
+    kill in a later node, and not by DVC, which deletes what a stage had saved before the stage runs again.
     """
 
     @hook_impl
     def after_pipeline_run(self, pipeline: Pipeline, catalog: CatalogProtocol) -> None:
-        folders = set(state_folders(pipeline, catalog))
+        folders = dict(state_folders(pipeline, catalog))
         if folders:
-            from vr_pipeline.training.checkpoints import remove_finished
+            from vr_pipeline.training.checkpoints import keep_newest
 
             try:
-                for folder in folders:
-                    remove_finished(folder)
+                for folder, count in folders.items():
+                    keep_newest(folder, count)
             except OSError as error:
-                logger.warning("The states of finished trainings cannot be removed (%s)", error)
+                logger.warning("Old states of trainings cannot be removed (%s)", error)
 
 
-def state_folders(pipeline: Pipeline, catalog: CatalogProtocol) -> Iterator[Path]:
-    """Where trainings keep their states whose results a pipeline makes or uses.
+def state_folders(pipeline: Pipeline, catalog: CatalogProtocol) -> Iterator[tuple[Path, int]]:
+    """Where trainings keep their states whose results a pipeline makes or uses, and how many of them.
 
     Uses, since a run that goes on after its trainings has to remove what they left.
     """
@@ -57,7 +59,8 @@ def state_folders(pipeline: Pipeline, catalog: CatalogProtocol) -> Iterator[Path
         settings = catalog.load(name)
         for field in _FIELDS:
             if isinstance(folder := _value(settings, field), str):
-                yield Path(folder)
+                count = _value(settings, "kept_trainings")
+                yield Path(folder), count if isinstance(count, int) else _KEPT
 
 
 def _value(settings: Any, field: str) -> Any:

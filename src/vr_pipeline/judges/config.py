@@ -229,7 +229,15 @@ class JudgeTrainingParameters(Parameters):
     )
     validate_every: int = Field(500, ge=1, description="Steps between validations; the best checkpoint is kept.")
     checkpoint_folder: Optional[str] = Field(
-        None, description="Folder for the state of an unfinished training, from which it resumes; null: none."
+        None,
+        description="Folder for the state of a training, from which it resumes; one that was finished is not done "
+        "again. Null: none.",
+    )
+    kept_trainings: int = Field(
+        4, ge=0, description="States that are kept in the folder when a run has ended well, those used last."
+    )
+    retrain: bool = Field(
+        False, description="Train although the result of the very same training is kept; kedro run --retrain."
     )
     num_frames: Optional[int] = Field(
         None, ge=1, description="At most so many frames of an annotated clip are read; null reads all."

@@ -229,8 +229,7 @@ def train_judge(
         checklist: texts of the questions.
         parameters: model, optimiser and schedule.
         checkpoint_folder: state is stored here at every validation, and an interrupted run goes on from it. The last
-            stays until :func:`~vr_pipeline.training.checkpoints.remove_finished` is called, so that a kill before the
-            judge is saved loses nothing.
+            stays: a training of the same identity takes it up instead of being done again.
         observe: called by the main process with every row of the log, those of before a stop included.
 
     Raises:
@@ -704,7 +703,7 @@ class _Run:
         ]
         return content_hash(
             "judge training",
-            self.parameters.model_dump_json(),
+            self.parameters.model_dump_json(exclude={"checkpoint_folder", "retrain", "kept_trainings"}),
             self.checklist.hash,
             # The content of the model's folder, which may be another under the same name.
             judge_identity(start) if start is not None else "",
@@ -729,7 +728,7 @@ class _Run:
         header = {"identity": self._identity, "step": step, "log": log, "best_value": best[0], "groups": groups}
         # Copies, since the format refuses tensors that share memory.
         copies = {name: tensor.to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
-        write_state(path, copies, {"state": json.dumps(header)}, finished=step == self.parameters.steps)
+        write_state(path, copies, header, finished=step == self.parameters.steps)
 
     def _restore(self, weights: Any, optimisers: Any, average: Any) -> tuple[int, list[dict[str, float]], Any] | None:
         """The state of an interrupted run of the same identity: the result is as if it had not been interrupted."""
@@ -738,10 +737,11 @@ class _Run:
         path = self._state_path()
         if path is None or not path.exists():
             return None
-        with open_state(path, device=str(self.family.device)) as file:
-            header = json.loads(file.metadata()["state"])
+        with open_state(path, device=str(self.family.device)) as (file, header):
             if header["identity"] != self._identity:
                 logger.warning("The stored state of another training is ignored: %s", path)
+                return None
+            if header["finished"] and self.parameters.retrain:
                 return None
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
         with torch.no_grad():

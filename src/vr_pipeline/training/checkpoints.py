@@ -1,11 +1,14 @@
 """State of a training in one file, from which it goes on to the result it would have had without interruption.
 
-The file outlives the training: until what it made is saved, a kill would otherwise lose all of it. What a training
-leaves at its end is its result, and whoever has that saved removes the file by :func:`remove_finished`.
+The file outlives the training: what a training leaves at its end is its result, which a training of the same identity
+takes up instead of being done again. :func:`keep_newest` removes those that are no longer wanted.
+
+Its first bytes name its SHA-256, computed with zeros in their place: a flipped bit anywhere in the file is noticed.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -16,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vr_pipeline.errors import InputError, storage_explained
+from vr_pipeline.storage import replaced
 from vr_pipeline.training.sharding import local_part, spread, whole
 
 if TYPE_CHECKING:
@@ -25,8 +29,12 @@ if TYPE_CHECKING:
 
 LogRows = list[dict[str, float]]
 
-FINISHED = {"finished": "true"}
-"""Entry in the header of a file that holds the result of a training, not a state on the way."""
+_KEY = "training"
+"""The only entry of the header's metadata: safetensors writes several in an order that changes from run to run."""
+_SEAL_AT = 8 + len(f'{{"__metadata__":{{"{_KEY}":"')
+"""Where the file's hash stands: behind the header's length and the beginning of its metadata."""
+_NO_SEAL = b"0" * 64
+_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -120,37 +128,56 @@ def save_checkpoint(path: Path, state: TrainingState, *, identity: str, main: bo
     if not main:
         return
     best = {"step": state.best.step, "reward": state.best.reward}
-    header = {"step": state.step, "log": state.rows, "best": best, "numbers": numbers}
-    write_state(path, tensors, {"identity": identity, "state": json.dumps(header)}, finished=state.finished)
+    header = {"identity": identity, "step": state.step, "log": state.rows, "best": best, "numbers": numbers}
+    write_state(path, tensors, header, finished=state.finished)
 
 
-def write_state(
-    path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str], *, finished: bool
-) -> None:
+def write_state(path: Path, tensors: Mapping[str, torch.Tensor], header: Mapping[str, Any], *, finished: bool) -> None:
     """Replace the file of a training's state; a kill while writing leaves the one before.
 
     Args:
         path: safetensors file.
         tensors: on the CPU, contiguous, none sharing memory with another.
-        metadata: entries of its header.
-        finished: it holds a result, which :func:`remove_finished` removes.
+        header: what else there is, as JSON can hold it.
+        finished: it holds the result of the training, not a state on the way.
 
     Raises:
         InputError: if the disk is full, or the folder cannot be written.
     """
     from safetensors.torch import save_file
 
-    temporary = path.with_name(f".{path.name}.tmp")
-    mark = FINISHED if finished else {}
-    with storage_explained(path, "the checkpoint before is kept"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(dict(tensors), temporary, metadata={**metadata, **mark})
-        os.replace(temporary, path)
+    text = f"{_NO_SEAL.decode()} {json.dumps({**header, 'finished': finished})}"
+    with storage_explained(path, "the checkpoint before is kept"), replaced(path) as temporary:
+        save_file(dict(tensors), temporary, metadata={_KEY: text})
+        with temporary.open("r+b") as file:
+            digest = _digest(temporary)
+            file.seek(_SEAL_AT)
+            file.write(digest.encode())
+
+
+def _digest(path: Path) -> str:
+    """SHA-256 of a state's file with zeros where its own hash stands."""
+    with path.open("rb") as file:
+        start = file.read(_SEAL_AT)
+        file.read(len(_NO_SEAL))
+        digest = hashlib.sha256(start + _NO_SEAL)
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _seal(path: Path) -> str:
+    with path.open("rb") as file:
+        return file.read(_SEAL_AT + len(_NO_SEAL))[_SEAL_AT:].decode("ascii", "replace")
 
 
 @contextmanager
-def open_state(path: Path, *, device: str = "cpu") -> Iterator[Any]:
-    """A training's state, opened by safetensors within the block; its tensors are read to a device.
+def open_state(path: Path, *, device: str = "cpu") -> Iterator[tuple[Any, dict[str, Any]]]:
+    """A training's state, verified and opened by safetensors within the block: file and header.
+
+    Args:
+        path: the file.
+        device: where its tensors are read to.
 
     Raises:
         InputError: if the file is damaged.
@@ -158,8 +185,10 @@ def open_state(path: Path, *, device: str = "cpu") -> Iterator[Any]:
     from safetensors import SafetensorError, safe_open
 
     try:
+        if _seal(path) != _digest(path):
+            raise SafetensorError("its content does not have the hash that was recorded when it was written")
         with safe_open(path, framework="pt", device=device) as file:
-            yield file
+            yield file, _header(file)
     except SafetensorError as error:
         raise InputError(
             f"the checkpoint of a training is damaged ({error})",
@@ -168,24 +197,31 @@ def open_state(path: Path, *, device: str = "cpu") -> Iterator[Any]:
         ) from error
 
 
-def is_finished(metadata: Mapping[str, str] | None) -> bool:
-    """Whether the header of a state says that it holds the result of a training."""
-    return FINISHED.items() <= (metadata or {}).items()
+def _header(file: Any) -> dict[str, Any]:
+    header: dict[str, Any] = json.loads(file.metadata()[_KEY].partition(" ")[2])
+    return header
 
 
-def load_checkpoint(path: Path, state: TrainingState, *, identity: str) -> None:
+def load_checkpoint(path: Path, state: TrainingState, *, identity: str, retrain: bool = False) -> None:
     """Put what a checkpoint holds into the state; nothing if there is none, or one of another training.
+
+    Args:
+        path: the file.
+        state: takes what it holds.
+        identity: hash of everything that determines the training.
+        retrain: leave the result of a finished training alone.
 
     Raises:
         InputError: if the file is damaged.
     """
     if not path.is_file():
         return
-    with open_state(path) as file:
-        metadata = file.metadata()
-        if metadata["identity"] == identity:
-            state.finished = is_finished(metadata)
-            _restore(state, {name: file.get_tensor(name) for name in file.keys()}, json.loads(metadata["state"]))  # noqa: SIM118
+    with open_state(path) as (file, header):
+        if header["identity"] == identity and not (retrain and header["finished"]):
+            state.finished = header["finished"]
+            _restore(state, {name: file.get_tensor(name) for name in file.keys()}, header)  # noqa: SIM118
+            # The time of its last use, by which keep_newest goes.
+            os.utime(path)
 
 
 def _restore(state: TrainingState, tensors: dict[str, torch.Tensor], header: dict[str, Any]) -> None:
@@ -213,18 +249,11 @@ def _restore(state: TrainingState, tensors: dict[str, torch.Tensor], header: dic
     state.best = BestWeights(weights=tuple(best), **header["best"])
 
 
-def remove_finished(folder: Path) -> None:
-    """Remove what finished trainings left in a folder; those that are not finished can still go on.
+def keep_newest(folder: Path, count: int) -> None:
+    """Remove what trainings left in a folder but for those that were written or taken up last.
 
-    To be called when their results are saved, and nothing trains there.
+    To be called when nothing trains there.
     """
-    from safetensors import SafetensorError, safe_open
-
-    for path in sorted(folder.glob("*.safetensors")):
-        try:
-            with safe_open(path, framework="numpy") as file:
-                finished = is_finished(file.metadata())
-        except SafetensorError:
-            continue  # Damaged; the training that needs it says so.
-        if finished:
-            path.unlink()
+    files = sorted(folder.glob("[!.]*.safetensors"), key=lambda path: (-path.stat().st_mtime_ns, path.name))
+    for path in files[count:]:
+        path.unlink()

@@ -149,8 +149,16 @@ class DpoTrainingParameters(Parameters):
     )
     checkpoints: Optional[str] = Field(
         None,
-        description="Folder of the checkpoints from which a killed training goes on; they are removed when the run has "
-        "ended well. Null for none.",
+        description="Folder of the checkpoints from which a killed training goes on, and of the results of finished "
+        "trainings, which are not done again. Null for none.",
+    )
+    kept_trainings: int = Field(
+        4,
+        ge=0,
+        description="Checkpoints and results that are kept in the folder when a run has ended well, those used last.",
+    )
+    retrain: bool = Field(
+        False, description="Train although the result of the very same training is kept; kedro run --retrain."
     )
     shard_size: int = Field(
         64,

@@ -7,14 +7,14 @@ limits. Nothing in a card depends on when or where it was written, so the same t
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from vr_pipeline.generators.contract import Adapter, Policy
-from vr_pipeline.identifiers import content_hash
 from vr_pipeline.terminal import visible
+from vr_pipeline.training.inputs import listed_hash, pairs_hash, used_clips, used_prompts
 
 if TYPE_CHECKING:
     from vr_pipeline.checklist.schema import Checklist
@@ -51,19 +51,15 @@ def training_facts(
     Returns:
         plain values: base, data, settings, validation.
     """
-    clips = sorted({*pairs["winner_video_id"].astype(str), *pairs["loser_video_id"].astype(str)})
-    contents = video_index.set_index("video_id")["sha256"]
-    used = sorted(set(pairs["prompt_id"].astype(str)))
-    texts = prompts.set_index("prompt_id")["prompt"]
-    rows = pairs[["prompt_id", "winner_video_id", "loser_video_id"]].astype(str)
+    used, clips = used_prompts(pairs, prompts), used_clips(pairs, video_index)
     generator = parameters.generator
     settings = {"path", "revision", "dtype", "num_frames", "height", "width"}
     facts: dict[str, Any] = {
         "base": {"family": generator.family, **generator.model_dump(include=settings)},
         "data": {
-            "pairs": _counted(" ".join(row) for row in rows.itertuples(index=False)),
-            "prompts": _counted(f"{name} {texts[name]}" for name in used),
-            "clips": _counted(f"{name} {contents[name]}" for name in clips),
+            "pairs": {"count": len(pairs), "hash": pairs_hash(pairs)},
+            "prompts": {"count": len(used), "hash": listed_hash(used)},
+            "clips": {"count": len(clips), "hash": listed_hash(clips)},
         },
         "settings": parameters.training.model_dump(mode="json"),
         "reward": {
@@ -208,11 +204,6 @@ def _number(value: float | None) -> str:
 
 def _mapping(value: Any) -> dict[str, Any]:
     return dict(value) if isinstance(value, Mapping) else {}
-
-
-def _counted(entries: Iterable[str]) -> dict[str, Any]:
-    listed = sorted(entries)
-    return {"count": len(listed), "hash": content_hash(*listed)}
 
 
 def _plain(value: Any) -> Any:

@@ -12,11 +12,11 @@ import pandas as pd
 
 from vr_pipeline.generators import load_generator
 from vr_pipeline.generators.contract import Generator, Part, Policy
-from vr_pipeline.identifiers import content_hash, pair_id
+from vr_pipeline.identifiers import pair_id
 from vr_pipeline.training.conditions import ConditionShards
 from vr_pipeline.training.config import DpoTrainingParameters
 from vr_pipeline.training.pairs import TrainingPair, check_complete
-from vr_pipeline.training.preference_trainer import Observe, Validate, train_on_pairs
+from vr_pipeline.training.preference_trainer import Observe, Validate, train_on_pairs, training_identity
 from vr_pipeline.training.shards import TensorShards
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ def train_policy_on_pairs(
     *,
     make_validation: Callable[[Generator], Validate] | None = None,
     judged_by: str = "",
+    contents: str = "",
     observe: Observe | None = None,
 ) -> tuple[Policy, pd.DataFrame]:
     """Train a policy on a table of pairs.
@@ -44,10 +45,11 @@ def train_policy_on_pairs(
         parameters: settings.
         make_validation: given the generator that is trained, returns what judges its weights at checkpoints.
         judged_by: identity of what checkpoints are judged by.
+        contents: hash of the clips and prompts that the pairs name.
         observe: takes the rows of the log as they come.
 
     Returns:
-        the policy and the training log.
+        the policy, whose provenance has the objective and, under ``training``, the identity; and the training log.
 
     Raises:
         InputError: as :func:`~vr_pipeline.training.preference_trainer.train_on_pairs` does.
@@ -70,7 +72,7 @@ def train_policy_on_pairs(
     check_complete(training_pairs, encoded, texts)
     trained: tuple[Part, ...] = ("denoiser",)
     generator = load_generator(parameters.generator, trained)
-    identity = content_hash(*sorted(pair.pair_id + pair.winner for pair in training_pairs))
+    identity = training_identity(generator, training_pairs, parameters.training, judged_by, contents)
     log = train_on_pairs(
         generator,
         training_pairs,
@@ -81,6 +83,8 @@ def train_policy_on_pairs(
         checkpoint=Path(parameters.checkpoints) / f"{identity}.safetensors" if parameters.checkpoints else None,
         validate=make_validation(generator) if make_validation is not None else None,
         judged_by=judged_by,
+        contents=contents,
+        retrain=parameters.retrain,
         observe=observe,
     )
     objective = {
@@ -88,4 +92,5 @@ def train_policy_on_pairs(
         "prediction": generator.prediction_type,
         "error": f"mean squared error over all latent elements, {generator.error_space} space",
     }
-    return replace(generator.policy(), provenance={"objective": objective}), log
+    provenance = {"objective": objective, "training": {"identity": identity}}
+    return replace(generator.policy(), provenance=provenance), log

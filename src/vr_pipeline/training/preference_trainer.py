@@ -13,7 +13,7 @@ import pandas as pd
 
 from vr_pipeline.errors import InputError
 from vr_pipeline.generators.contract import Condition, Generator
-from vr_pipeline.identifiers import content_hash, sample_seed
+from vr_pipeline.identifiers import code_hash, content_hash, sample_seed
 from vr_pipeline.progress import progress_bar
 from vr_pipeline.training.checkpoints import TrainingState, load_checkpoint, save_checkpoint
 from vr_pipeline.training.config import PreferenceTrainingParameters
@@ -38,6 +38,9 @@ for the length of a block. Weights must be left as they are. The main process al
 over the group all processes do the same together, and what the main one says counts.
 """
 
+_COMPUTING = tuple(f"vr_pipeline.training.{name}" for name in ("losses", "optimisation", "pairs", "step"))
+"""Modules that decide what a step computes, beside those of the generator."""
+
 Observe = Callable[[Mapping[str, float]], None]
 """Takes rows of the training log as they come. Steps may come twice: after a stop, or with more values."""
 
@@ -53,6 +56,8 @@ def train_on_pairs(
     checkpoint: Path | None = None,
     validate: Validate | None = None,
     judged_by: str = "",
+    contents: str = "",
+    retrain: bool = False,
     observe: Observe | None = None,
 ) -> pd.DataFrame:
     """Train the generator on the pairs.
@@ -68,13 +73,15 @@ def train_on_pairs(
         parameters: settings.
         description: label of the progress bar.
         checkpoint: file that takes the state every ``checkpoint_every`` steps; a training that finds its own state
-            there goes on from it. At the end it holds the result, so that a kill before that is saved loses nothing;
-            :func:`~vr_pipeline.training.checkpoints.remove_finished` removes it. Processes on several machines need it
-            on a shared disk.
+            there goes on from it. At the end it holds the result, which the same training takes up instead of being
+            done again; :func:`~vr_pipeline.training.checkpoints.keep_newest` removes it. Processes on several machines
+            need it on a shared disk.
         validate: called after every ``checkpoint_every`` steps and after the last, when the generator holds the
             weights to judge; the generator is left with the weights that got the highest reward, the first of equals.
         judged_by: identity of what ``validate`` judges by and when. A training that was judged otherwise is another:
             its rewards cannot be compared.
+        contents: hash of what the keys of clips and prompts stand for; part of the training's identity.
+        retrain: train although the result of this very training is there.
         observe: called by the main process with every row, those of before a stop included.
 
     Returns:
@@ -106,7 +113,8 @@ def train_on_pairs(
                 make_optimizer(weights, parameters),
                 AveragedWeights(weights, parameters.ema_decay) if parameters.ema_decay is not None else None,
             ),
-            identity=training_identity(generator, pairs, parameters, judged_by),
+            identity=training_identity(generator, pairs, parameters, judged_by, contents),
+            retrain=retrain,
             description=description,
             checkpoint=checkpoint,
             validate=validate,
@@ -117,9 +125,13 @@ def train_on_pairs(
 
 
 def training_identity(
-    generator: Generator, pairs: Sequence[TrainingPair], parameters: PreferenceTrainingParameters, judged_by: str = ""
+    generator: Generator,
+    pairs: Sequence[TrainingPair],
+    parameters: PreferenceTrainingParameters,
+    judged_by: str = "",
+    contents: str = "",
 ) -> str:
-    """Hash of what determines a training: generator, pairs whatever their order, settings, judging of checkpoints."""
+    """Hash of what determines a training: code, generator, pairs in any order, settings, judging, clips, prompts."""
     rewards = {pair.winner: pair.winner_reward for pair in pairs} | {pair.loser: pair.loser_reward for pair in pairs}
     return content_hash(
         "training",
@@ -128,6 +140,12 @@ def training_identity(
         *sorted(f"{pair.pair_id} {pair.prompt_id} {pair.winner} {pair.loser}" for pair in pairs),
         *(f"{name} {reward!r}" for name, reward in sorted(rewards.items()) if parameters.uses_rewards),
         judged_by,
+        contents,
+        # A result is taken up long after it was made: not by a program that would make another.
+        code_hash(
+            *_COMPUTING,
+            *(kind.__module__ for kind in type(generator).__mro__ if kind.__module__.startswith("vr_pipeline.")),
+        ),
     )
 
 
@@ -183,6 +201,7 @@ class _Training:
     group: Group
     state: TrainingState
     identity: str
+    retrain: bool
     description: str
     checkpoint: Path | None
     validate: Validate | None
@@ -233,7 +252,7 @@ class _Training:
         if self.checkpoint is None:
             return
         state = self.state
-        load_checkpoint(self.checkpoint, state, identity=self.identity)
+        load_checkpoint(self.checkpoint, state, identity=self.identity, retrain=self.retrain)
         if self.group.from_main(state.step) != state.step:
             raise InputError(
                 "the processes of this training see different checkpoints",
@@ -242,7 +261,7 @@ class _Training:
             )
         if state.step:
             if state.finished:
-                self._tell("was finished before; its result, not saved then, is taken up")
+                self._tell("was finished before and is not done again: its result is taken up (--retrain trains anew)")
             else:
                 self._tell("goes on after step %d of %d", state.step, self.parameters.steps)
             self._show(*state.rows)

@@ -32,6 +32,7 @@ from vr_pipeline.evaluation.report.run_lines import placeholder, table_hash
 from vr_pipeline.evaluation.report.tables import Column, Table
 from vr_pipeline.identifiers import content_hash
 from vr_pipeline.terminal import visible
+from vr_pipeline.training.inputs import reward_weights_hash
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -197,7 +198,7 @@ def render_report(
                 **{f"Checkpoints, {policy_name(name)}": log for name, log in sorted((validation_logs or {}).items())},
                 "Pairs by total reward": pairs,
             },
-            {"Weights": content_hash("weights", json.dumps(weights, sort_keys=True)), **(provenance or {})},
+            {"Weights": reward_weights_hash(weights), **(provenance or {})},
         ),
         "run": placeholder(),
     }

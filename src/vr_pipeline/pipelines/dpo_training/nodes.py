@@ -58,6 +58,7 @@ def train_policy(
     """Train the generator to make winners likelier than its frozen original does; keep the best checkpoint."""
     from vr_pipeline.datasets.manifest import fill_folder
     from vr_pipeline.live_curves import tell_row
+    from vr_pipeline.training.inputs import contents_hash, input_hashes
     from vr_pipeline.training.model_card import training_facts
     from vr_pipeline.training.policies import train_policy_on_pairs
     from vr_pipeline.training.validation import CheckpointValidation, no_validation
@@ -83,12 +84,17 @@ def train_policy(
         parameters,
         make_validation=validation,
         judged_by=validation.identity if validation is not None else "",
+        contents=contents_hash(preference_pairs, filtered_prompts, video_index),
         observe=tell_row,
     )
     validated = validation.table(log) if validation is not None else no_validation()
     facts = training_facts(
         preference_pairs, filtered_prompts, video_index, validated, checklist, checklist_inference, parameters
     )
+    facts["training"] = {
+        **policy.provenance["training"],
+        "inputs": input_hashes(preference_pairs, reward_weights, checklist),
+    }
     return replace(policy, provenance=policy.provenance | facts), log, validated
 
 

@@ -1,0 +1,62 @@
+"""Hashes of what a policy was trained on, by which later steps see whether policies, pairs and weights fit together.
+
+A policy carries them in ``provenance["training"]``, which its folder keeps: ``identity`` of the training, and under
+``inputs`` what :func:`input_hashes` gives. Compute the same from the data at hand and compare.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from vr_pipeline.identifiers import content_hash
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from vr_pipeline.checklist.schema import Checklist
+
+
+def input_hashes(pairs: pd.DataFrame, reward_weights: Mapping[str, Any], checklist: Checklist) -> dict[str, str]:
+    """Hashes of the pairs, the reward weights and the checklist of a training."""
+    return {
+        "preference_pairs": pairs_hash(pairs),
+        "reward_weights": reward_weights_hash(reward_weights),
+        "checklist": checklist.hash,
+    }
+
+
+def pairs_hash(pairs: pd.DataFrame) -> str:
+    """Hash of which clip wins against which under which prompt; the order of rows does not matter."""
+    rows = pairs[["prompt_id", "winner_video_id", "loser_video_id"]].astype(str)
+    return listed_hash(" ".join(row) for row in rows.itertuples(index=False))
+
+
+def reward_weights_hash(weights: Mapping[str, Any]) -> str:
+    """Hash of reward weights as the catalog keeps them; the report names the same."""
+    return content_hash("weights", json.dumps(weights, sort_keys=True))
+
+
+def contents_hash(pairs: pd.DataFrame, prompts: pd.DataFrame, video_index: pd.DataFrame) -> str:
+    """Hash of the prompts and clips, by content, that pairs name."""
+    used, clips = used_prompts(pairs, prompts), used_clips(pairs, video_index)
+    return content_hash("contents", listed_hash(used), listed_hash(clips))
+
+
+def used_prompts(pairs: pd.DataFrame, prompts: pd.DataFrame) -> list[str]:
+    """Identifier and text of each prompt of the pairs."""
+    texts = prompts.set_index("prompt_id")["prompt"]
+    return [f"{name} {texts[name]}" for name in sorted(set(pairs["prompt_id"].astype(str)))]
+
+
+def used_clips(pairs: pd.DataFrame, video_index: pd.DataFrame) -> list[str]:
+    """Identifier and hash of the file of each clip of the pairs."""
+    contents = video_index.set_index("video_id")["sha256"]
+    clips = {*pairs["winner_video_id"].astype(str), *pairs["loser_video_id"].astype(str)}
+    return [f"{name} {contents[name]}" for name in sorted(clips)]
+
+
+def listed_hash(entries: Iterable[str]) -> str:
+    """Hash of entries in any order."""
+    return content_hash(*sorted(entries))
