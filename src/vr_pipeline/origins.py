@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vr_pipeline.storage import write_text
+
 _MANIFEST = "manifest.json"
 _RECORDS_OF_ONE_CONTENT = 4
 _CONTENTS_OF_ONE_PLACE = 32
@@ -132,11 +134,8 @@ class Origins:
 
     def save(self) -> None:
         """Write the records, replacing the file as a whole."""
-        self.file.parent.mkdir(parents=True, exist_ok=True)
         known = {path: entry for path, entry in self.digests.known.items() if Path(path).exists()}
-        temporary = self.file.with_name(f".{self.file.name}.part")
-        temporary.write_text(json.dumps({"records": self._records, "known": known}, sort_keys=True), encoding="utf-8")
-        os.replace(temporary, self.file)
+        write_text(self.file, json.dumps({"records": self._records, "known": known}, sort_keys=True))
 
     def mismatches(
         self, places: Iterable[str], settings: Mapping[str, Any], remade: Iterable[str] = ()

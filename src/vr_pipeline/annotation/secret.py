@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 import secrets
 from pathlib import Path
+
+from vr_pipeline.storage import replaced
 
 _BYTES = 32
 
@@ -48,11 +49,7 @@ def study_secret(journal: Path) -> StudySecret:
         value = b""
     if len(value) != _BYTES:
         value = secrets.token_bytes(_BYTES)
-        temporary = path.with_name(f"{path.name}.tmp")
-        temporary.unlink(missing_ok=True)
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(value)
-        os.replace(temporary, path)
+        with replaced(path, mode=0o600) as temporary:
+            temporary.write_bytes(value)
     path.chmod(0o600)
     return StudySecret(value)

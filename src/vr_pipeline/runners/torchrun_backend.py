@@ -16,6 +16,7 @@ from vr_pipeline.errors import PipelineError
 from vr_pipeline.runners.config import TorchrunRoute
 from vr_pipeline.runners.meeting import HERE, Launch, Meeting, StoppedByOther, breaking_off
 from vr_pipeline.runners.shipping import Outcome, Shipment, execute, pack, unpack
+from vr_pipeline.storage import replaced
 
 if TYPE_CHECKING:
     from kedro.runner.task import Task
@@ -174,7 +175,7 @@ def _run_rank(cargo: str) -> Any:
     outcome: Outcome = execute(shipment, saves=rank == "0")
     if outcome.trace is not None:
         told = Path(cargo).with_name(f"{_FAILURE}{int(rank):06d}")
-        told.with_suffix(".part").write_bytes(cloudpickle.dumps(outcome))
-        os.replace(told.with_suffix(".part"), told)
+        with replaced(told) as temporary:
+            temporary.write_bytes(cloudpickle.dumps(outcome))
         sys.exit(1)
     return outcome
