@@ -12,6 +12,7 @@ import pytest
 
 from tiny_judges import FAMILY_BUILDERS
 from vr_pipeline.checklist import Checklist, checklist_from_mapping
+from vr_pipeline.errors import InputError
 from vr_pipeline.judges import load_judge, training
 from vr_pipeline.judges.config import JudgeTrainingParameters
 from vr_pipeline.judges.training import JudgeExample, train_judge
@@ -204,3 +205,24 @@ def test_the_best_checkpoint_is_kept(
     after = state(trained.family)
     assert all(np.array_equal(after[key], kept[1][key]) for key in after)
     assert not all(np.array_equal(after[key], kept[2][key]) for key in after)
+
+
+@pytest.mark.parametrize("where", ["answers", "gradients"])
+def test_a_training_that_diverges_stops_before_it_spoils_the_weights(
+    where: str, start: Any, checklist: Checklist, examples: list[JudgeExample], monkeypatch: Any
+) -> None:
+    accumulate, seen = training._Run._accumulate, []
+
+    def overflow(self: Any, batches: Any, weights: Any) -> Any:
+        losses = accumulate(self, batches, weights)
+        seen.append((weights, [weight.detach().clone() for weight in weights]))
+        if where == "answers":
+            return losses * np.nan
+        weights[0].grad[...] = np.inf
+        return losses
+
+    monkeypatch.setattr(training._Run, "_accumulate", overflow)
+    with pytest.raises(InputError, match=r"the training diverged: at step 1 .*learning_rate"):
+        train_judge(examples, checklist, parameters(start("qwen2_vl")))
+    ((weights, before),) = seen
+    assert all((weight == old).all() for weight, old in zip(weights, before, strict=True))

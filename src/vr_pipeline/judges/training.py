@@ -402,6 +402,14 @@ class _Run:
                     group["lr"] = group["initial_lr"] * rate / parameters.learning_rate
             losses = self._accumulate(batches, weights)
             norm = float(torch.nn.utils.clip_grad_norm_(weights, parameters.max_gradient_norm))
+            if not np.isfinite([*losses, norm]).all():
+                raise InputError(
+                    f"the training diverged: at step {step} the losses of answers and captions are "
+                    f"{losses[0]:g} and {losses[1]:g}, the gradient norm {norm:g}",
+                    remedy="Lower learning_rate, or set dtype of start to bfloat16 or float32; the training resumes from "
+                    "its last state in checkpoint_folder",
+                    field="judge_training.learning_rate",
+                )
             for optimiser in optimisers:
                 optimiser.step()
                 optimiser.zero_grad(set_to_none=True)
