@@ -406,7 +406,7 @@ class _Run:
                 raise InputError(
                     f"the training diverged: at step {step} the losses of answers and captions are "
                     f"{losses[0]:g} and {losses[1]:g}, the gradient norm {norm:g}",
-                    remedy="Lower learning_rate, or set dtype of start to bfloat16 or float32; the training resumes from "
+                    remedy="Lower learning_rate, or set dtype of start to bfloat16 or float32; training resumes from "
                     "its last state in checkpoint_folder",
                     field="judge_training.learning_rate",
                 )
