@@ -8,6 +8,7 @@ another judge, a table of scores that were computed elsewhere, or a scorer of on
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,14 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vr_pipeline.checklist.schema import Checklist
+from vr_pipeline.entries import read_entries
 from vr_pipeline.errors import InputError
-from vr_pipeline.identifiers import content_hash
+from vr_pipeline.identifiers import content_hash, same_name
 from vr_pipeline.judges.config import AlignmentParameters
 from vr_pipeline.judges.contract import Judge
+from vr_pipeline.values import as_number, as_text
 from vr_pipeline.video.read import Frames
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
 
 class AlignmentScorer(Protocol):
@@ -183,36 +186,36 @@ def alignment_identity(parameters: AlignmentParameters | None) -> tuple[str, ...
 
 
 def read_scores(path: Path) -> dict[str, float]:
-    """Scores by name from a CSV or Parquet file with the columns video_id and score.
+    """Scores by name from a table (:func:`vr_pipeline.entries.read_entries`) with the columns video_id and score.
 
     Raises:
         InputError: the file is missing, lacks a column, or has a score that is not from 0 to 1 or a name twice.
     """
-    import pandas as pd
-
     if not path.is_file():
         raise InputError("there is no table of alignment scores", remedy="Give its path", file=path)
-    if path.suffix == ".parquet":
-        table: pd.DataFrame = pd.read_parquet(path)
-    else:
-        table = pd.read_csv(path, dtype={"video_id": str})
-    for column in ("video_id", "score"):
-        if column not in table.columns:
+    entries = read_entries(path)
+    names = [entries.find(column) for column in ("video_id", "score")]
+    for name, column in zip(names, ("video_id", "score"), strict=True):
+        if name is None:
             raise InputError(
                 "a column is missing", remedy="Give the columns video_id and score", file=path, field=column
             )
-    scores = pd.to_numeric(table["score"], errors="coerce")
-    bad = ~scores.between(0, 1) | table["video_id"].duplicated() | table["video_id"].isna()
-    if bad.any():
-        row = int(bad.to_numpy().argmax())
-        raise InputError(
-            f"'{table['video_id'].iloc[row]}' has the score '{table['score'].iloc[row]}'",
-            remedy="Give every clip once, with a score from 0 to 1",
-            file=path,
-            row=row + 2,
-            field="score",
-        )
-    return dict(zip(table["video_id"].astype(str), scores.astype(float), strict=True))
+    problems = entries.problems()
+    scores: dict[str, float] = {}
+    for entry in entries.rows:
+        clip, given = (entry.values.get(str(name)) for name in names)
+        try:
+            video, score = same_name(as_text(clip)), as_number(given)
+        except ValueError:
+            video, score = "", math.nan
+        if not entry.problem and (not video or video in scores or not 0 <= score <= 1):
+            problem, remedy = f"'{clip}' has the score '{given}'", "Give every clip once, with a score from 0 to 1"
+            problems.append(InputError(problem, remedy=remedy, file=path, row=entry.row, field="score"))
+        elif not entry.problem:
+            scores[video] = score
+    for one in problems:
+        raise one
+    return scores
 
 
 def _from_code(name: str, options: Mapping[str, Any]) -> AlignmentScorer:

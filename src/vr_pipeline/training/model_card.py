@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from vr_pipeline.generators.contract import Adapter, Policy
+from vr_pipeline.markdown import as_code, as_text
 from vr_pipeline.terminal import visible
 from vr_pipeline.training.inputs import listed_hash, pairs_hash, used_clips, used_prompts
 
@@ -133,9 +134,10 @@ def _evaluation(facts: Mapping[str, Any]) -> str:
     reward = _mapping(facts.get("reward"))
     said = []
     if reward:
-        revision = f" at revision {reward['judge_revision']}" if reward.get("judge_revision") else ""
+        revision = f" at revision {as_text(reward['judge_revision'])}" if reward.get("judge_revision") else ""
         said.append(
-            f"Judge: `{reward['judge']}`{revision}, checklist {reward['checklist']} (`{reward['checklist_hash']}`)."
+            f"Judge: {as_code(reward['judge'])}{revision}, checklist {as_text(reward['checklist'])} "
+            f"({as_code(reward['checklist_hash'])})."
         )
     validation = _mapping(facts.get("validation"))
     if not validation:
@@ -143,11 +145,18 @@ def _evaluation(facts: Mapping[str, Any]) -> str:
     rows = validation["checkpoints"]
     dimensions = [name for name in rows[0] if str(name).startswith("dim_")]
     said.append(
-        f"Mean reward on prompts of the split {' and '.join(validation['splits'])} (clips a prompt: "
+        f"Mean reward on prompts of the split {as_text(' and '.join(validation['splits']))} (clips a prompt: "
         f"{validation['videos_per_prompt']}, from the same seeds at every checkpoint), with its standard error "
         "(prompts as clusters). Step 0 is the base model. The chosen checkpoint is the policy."
     )
-    head = ["step", "reward", "standard error", "clips", *(name.removeprefix("dim_") for name in dimensions), "chosen"]
+    head = [
+        "step",
+        "reward",
+        "standard error",
+        "clips",
+        *(as_text(name.removeprefix("dim_")) for name in dimensions),
+        "chosen",
+    ]
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     for row in rows:
         figures = [_number(row["reward"]), _number(row["se"]), str(row["clips"])]
@@ -162,7 +171,7 @@ def _evaluation(facts: Mapping[str, Any]) -> str:
 
 def _loading(policy: Policy) -> str:
     base = _mapping(policy.provenance.get("base"))
-    revision = f', revision="{base["revision"]}"' if base.get("revision") else ""
+    revision = f", revision={json.dumps(base['revision'])}" if base.get("revision") else ""
     dtype = f", torch_dtype=torch.{base['dtype']}" if base.get("dtype") else ""
     own_classes = base.get("family") == "micro_world"
     lines = ["import torch", "from diffusers import DiffusionPipeline", ""]
@@ -171,11 +180,14 @@ def _loading(policy: Policy) -> str:
             "from vr_pipeline.generators import load_generator",
             "from vr_pipeline.generators.config import GeneratorParameters",
             "",
-            f'generator = load_generator(GeneratorParameters(family="micro_world", path="{base["path"]}", ...))',
+            f"path = {json.dumps(base['path'])}",
+            'generator = load_generator(GeneratorParameters(family="micro_world", path=path, ...))',
             "pipeline = generator.pipeline",
         ]
     else:
-        lines.append(f'pipeline = DiffusionPipeline.from_pretrained("{base.get("path", "BASE")}"{revision}{dtype})')
+        lines.append(
+            f"pipeline = DiffusionPipeline.from_pretrained({json.dumps(base.get('path', 'BASE'))}{revision}{dtype})"
+        )
     if isinstance(policy, Adapter):
         lines.append('pipeline.load_lora_weights("THIS_FOLDER")')
     else:
@@ -195,7 +207,7 @@ def _table(facts: Mapping[str, Any]) -> str:
 
 def _shown(value: Any) -> str:
     text = json.dumps(value, sort_keys=True) if isinstance(value, dict | list) else str(value)
-    return text.replace("|", "\\|").replace("\n", " ")
+    return as_text(text)
 
 
 def _number(value: float | None) -> str:

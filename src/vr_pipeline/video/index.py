@@ -12,6 +12,7 @@ import pandas as pd
 from vr_pipeline.errors import InputError
 from vr_pipeline.identifiers import prompt_id
 from vr_pipeline.progress import progress_bar
+from vr_pipeline.values import as_text
 from vr_pipeline.video.read import VideoReadError, read_clip
 
 if TYPE_CHECKING:
@@ -101,22 +102,29 @@ def index_given_clips(clips: pd.DataFrame, folder: Mapping[str, Path], *, source
     for row in progress_bar(clips.to_dict("records"), description="index given clips", unit="clip"):
         name = str(row["file"])
         base = {
-            "video_id": str(row["video_id"]),
+            "video_id": as_text(row["video_id"]),
             "prompt_id": prompt_id(str(row["prompt"])),
             "prompt": str(row["prompt"]),
-            "sample_index": int(_known(row, "sample_index", 0)),
-            "seed": int(_known(row, "seed", 0)),
-            "generator": str(_known(row, "generator", "given")),
+            "sample_index": _whole(row, "sample_index", source),
+            "seed": _whole(row, "seed", source),
+            "generator": as_text(row.get("generator")) or "given",
             "path": name,
         }
         rows.append(base | _inspect(folder.get(name)))
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def _known(row: Mapping[Hashable, Any], column: str, otherwise: Any) -> Any:
-    """A value of an optional column, or another where the column or the cell is missing."""
-    value = row.get(column, otherwise)
-    return otherwise if pd.isna(value) else value
+def _whole(row: Mapping[Hashable, Any], column: str, source: str) -> int:
+    """A whole number of an optional column; 0 where the column or the cell is missing."""
+    try:
+        return int(as_text(row.get(column)) or 0)
+    except ValueError:
+        raise InputError(
+            f"clip '{row['video_id']}' has '{row[column]}', which is no whole number",
+            remedy="correct the cell, or leave it empty",
+            file=source,
+            field=column,
+        ) from None
 
 
 def _inspect(path: Path | None) -> dict[str, object]:

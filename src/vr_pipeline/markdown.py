@@ -1,0 +1,20 @@
+"""Foreign text in Markdown documents: it is shown, and makes no link, picture, HTML, code or table of its own."""
+
+from __future__ import annotations
+
+import re
+
+_SPECIAL = re.compile(r"[\\`*~|<>&]|\](?=[(\[:])|(?<=:)/(?=/)|^[#+=-]|(?<=^\d)[.)](?=\s|$)|(?<=^\d\d)[.)](?=\s|$)")
+
+
+def as_text(text: object) -> str:
+    """The text as one line that a Markdown reader shows as it is; a character that could be markup is an entity."""
+    return _SPECIAL.sub(lambda found: f"&#{ord(found[0])};", " ".join(str(text).split()))
+
+
+def as_code(text: object) -> str:
+    """The text as a span of code, also within a table."""
+    line = " ".join(str(text).split()).replace("|", "\\|")
+    longest = max((len(run) for run in re.findall("`+", line)), default=0)
+    fence = "`" * (longest + 1)
+    return f"{fence} {line} {fence}" if longest else f"{fence}{line}{fence}"
