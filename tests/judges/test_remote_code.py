@@ -270,3 +270,27 @@ def test_what_the_code_lacks_and_models_that_do_not_fit_are_named(checkpoint: Pa
     save_file(renamed, weights, metadata={"format": "pt"})
     with pytest.raises(InputError, match="weights of their own"):
         load_judge(configuration(folder))
+
+
+def test_user_text_and_elongated_pictures(checkpoint: Path) -> None:
+    import torch
+
+    from vr_pipeline.judges.families.cogvlm2_video import _short_side_and_centre
+
+    judge: Any = load_judge(configuration(checkpoint))
+    special = set(judge.family.tokenizer.all_special_ids) - {judge.family.tokenizer.unk_token_id}
+    assert special.isdisjoint(judge.question_segment("does it show <pad> <bos> ?").token_ids)
+    settings, random = judge.family.settings, np.random.default_rng(0)
+    for shape in ((3, 20, 31), (2, 40, 8), (2, 1, 150)):
+        frames = random.integers(0, 256, (*shape, 3), dtype=np.uint8)
+        # All frames at once, as the published code has them.
+        values = torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 255.0
+        values = (values - torch.tensor(settings.mean).view(3, 1, 1)) / torch.tensor(settings.std).view(3, 1, 1)
+        height, width = shape[1:]
+        size = (int(height / width * 16), 16) if width < height else (16, int(width / height * 16))
+        whole = torch.nn.functional.interpolate(values, size=size, mode="bilinear", align_corners=False)
+        top, left = round((size[0] - 16) / 2), round((size[1] - 16) / 2)
+        found = _short_side_and_centre(frames, 16, settings)
+        np.testing.assert_array_equal(found, whole[:, :, top : top + 16, left : left + 16].numpy())
+    with pytest.raises(ValueError, match="too elongated"):
+        judge.answer([np.zeros((2, 1, 201, 3), np.uint8)], ["moves ?"])

@@ -303,3 +303,19 @@ def test_an_overflow_of_an_answer_is_no_sure_answer(tokenizer: Any, make_judge: 
     ):
         logits[row, place] = value
     assert np.isnan(judge._probabilities(logits)[0]).tolist() == [True] * 4 + [False] * 2
+
+
+@pytest.mark.parametrize("name", FAMILY_BUILDERS)
+@pytest.mark.parametrize("shape", [(1, 1), (2, 3), (1, 200), (200, 1), (1, 4000), (700, 2)])
+@pytest.mark.parametrize("count", [1, 3])
+def test_tiny_and_elongated_pictures_are_judged_or_named(
+    name: str, shape: tuple[int, int], count: int, tokenizer: Any, make_judge: Callable[..., Any]
+) -> None:
+    judge = make_judge(FAMILY_BUILDERS[name](tokenizer))
+    clip = np.random.default_rng(0).integers(0, 256, (count, *shape, 3), dtype=np.uint8)
+    if name.startswith("qwen") and max(shape) > 200 * min(shape):
+        with pytest.raises(ValueError, match="too elongated"):
+            judge.answer([clip], QUESTIONS[:1])
+        return
+    p_yes, outside = judge.answer([clip], QUESTIONS[:1])
+    assert p_yes.shape == outside.shape == (1, 1)

@@ -104,6 +104,12 @@ CLIP_RESIZERS: dict[str, Resize] = {
 """The same of clips."""
 
 
+def check_elongation(height: int, width: int) -> None:
+    """Raise ValueError where one side is more than 200 times the other."""
+    if max(height, width) > 200 * min(height, width):
+        raise ValueError(f"a frame of {height} x {width} pixels is too elongated (more than 200 to 1)")
+
+
 def fitting_size(height: int, width: int, *, multiple: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
     """Height and width near the given ones, multiples of ``multiple``, with an area within limits, aspect kept.
 
@@ -113,8 +119,7 @@ def fitting_size(height: int, width: int, *, multiple: int, min_pixels: int, max
     Raises:
         ValueError: one side is more than 200 times the other.
     """
-    if max(height, width) > 200 * min(height, width):
-        raise ValueError(f"a frame of {height} x {width} pixels is too elongated (more than 200 to 1)")
+    check_elongation(height, width)
     new_height, new_width = round(height / multiple) * multiple, round(width / multiple) * multiple
     if new_height * new_width > max_pixels:
         factor = math.sqrt(height * width / max_pixels)

@@ -17,6 +17,7 @@ import numpy as np
 
 from vr_pipeline.errors import InputError
 from vr_pipeline.judges.families.base import Family, PreparedClip, Settings
+from vr_pipeline.judges.frames import check_elongation
 from vr_pipeline.video.read import Frames
 
 if TYPE_CHECKING:
@@ -138,17 +139,25 @@ class _Decoder:
 def _short_side_and_centre(frames: Frames, size: int, settings: Settings) -> Any:
     """Normalised pixels, the shorter side scaled to ``size``, the centre kept; float32 [frames, 3, size, size].
 
-    In the published order and without antialiasing, as the model was trained.
+    In the published order and without antialiasing, as the model was trained. Frame by frame: a long picture is large
+    before its centre is cut out.
+
+    Raises:
+        ValueError: one side is more than 200 times the other.
     """
     import torch
 
-    values = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float() / 255.0
-    mean, std = (torch.tensor(numbers).view(1, 3, 1, 1) for numbers in (settings.mean, settings.std))
     height, width = frames.shape[1:3]
+    check_elongation(height, width)
+    mean, std = (torch.tensor(numbers).view(1, 3, 1, 1) for numbers in (settings.mean, settings.std))
     scaled = (int(height / width * size), size) if width < height else (size, int(width / height * size))
-    values = torch.nn.functional.interpolate((values - mean) / std, size=scaled, mode="bilinear", align_corners=False)
     top, left = round((scaled[0] - size) / 2.0), round((scaled[1] - size) / 2.0)
-    return values[:, :, top : top + size, left : left + size].contiguous().numpy()
+    centres = []
+    for frame in frames:
+        values = (torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1)[None].float() / 255.0 - mean) / std
+        values = torch.nn.functional.interpolate(values, size=scaled, mode="bilinear", align_corners=False)
+        centres.append(values[:, :, top : top + size, left : left + size].clone())
+    return torch.cat(centres).numpy()
 
 
 def _restore_rotary_frequencies(model: Any) -> None:
