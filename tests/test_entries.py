@@ -57,6 +57,7 @@ def test_separators_and_encodings_are_seen(tmp_path: Path, separator: str, encod
         json.dumps(ROWS, indent=1, ensure_ascii=False),
         json.dumps({"data": ROWS, "version": 1}),
         json.dumps({name: [row[name] for row in ROWS] for name in ROWS[0]}),
+        pd.DataFrame(ROWS).to_json(),
         "\x1e" + "\n\x1e".join(map(json.dumps, ROWS)),
     ],
 )
@@ -234,6 +235,21 @@ def test_identifiers_keep_their_digits_and_spellings_are_one(tmp_path: Path) -> 
     table, problems = examine_preferences(path)
     assert [(problem.row, problem.field) for problem in problems] == [(1, "pair_id")]
     assert "rounded" in str(problems[0])
+
+
+def test_labels_by_their_value_and_prompts_that_are_no_text(tmp_path: Path) -> None:
+    row = {"prompt": "a cat", "video_path_a": "a.mp4"}
+    answers: list[Any] = [True, "true", False, 1.0, "2.0", 2, float("nan")]
+    lines = [{**row, "video_path_b": f"{i}.mp4", "preference": answer} for i, answer in enumerate(answers)]
+    path = tmp_path / "q.jsonl"
+    path.write_text("\n".join(map(json.dumps, lines)))
+    table = read_preferences(path, labels={"True": "a", "FALSE": "b", "1": "a", "2": "b"})
+    assert table["preference"].tolist() == ["a", "a", "b", "a", "b", "b"]
+    assert table.attrs["rejected"] == 1
+    odd = [{**lines[0], "prompt": 5}, {**lines[0], "pair_id": "1.23457E+18"}, {**lines[0], "annotator": ["x"]}]
+    path.write_text("\n".join(map(json.dumps, odd)))
+    _, problems = examine_preferences(path, labels={"True": "a"})
+    assert [(problem.row, problem.field) for problem in problems] == [(1, "prompt"), (2, "pair_id"), (3, "annotator")]
 
 
 def test_ratings_and_ranks_that_are_no_numbers_make_no_pairs(tmp_path: Path) -> None:

@@ -338,8 +338,12 @@ def _documents(text: str) -> list[Entry]:
         lengths = {len(value) if isinstance(value, list) else -1 for value in document.values()}
         if len(wrapped) == 1:
             document = wrapped[0]
-        elif document and all(isinstance(value, dict) for value in document.values()):  # identifier -> entry
-            document = [{"item": key, **value} for key, value in document.items()]
+        elif document and all(isinstance(value, dict) for value in document.values()):
+            if all(key.isdecimal() for value in document.values() for key in value):  # column -> number -> value
+                numbers = dict.fromkeys(key for value in document.values() for key in value)
+                document = [{name: value.get(key) for name, value in document.items()} for key in numbers]
+            else:  # identifier -> entry
+                document = [{"item": key, **value} for key, value in document.items()]
         elif len(lengths) == 1 and lengths != {-1}:  # column -> values
             document = [dict(zip(document, row, strict=True)) for row in zip(*document.values(), strict=True)]
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,10 +11,13 @@ from typing import Any
 from vr_pipeline.entries import Entries, Entry
 from vr_pipeline.errors import InputError
 from vr_pipeline.identifiers import pair_id, prompt_id, same_name, same_path, video_id
-from vr_pipeline.values import as_number, as_text
+from vr_pipeline.values import as_number, as_text, is_missing
 
 Row = tuple[int, dict[str, Any]]
 """Where a row stands in its file, and its values by column."""
+_ROUNDED = re.compile(r"-?\d[.,]\d+[eE]\+\d+")
+_WHOLE = re.compile(r"(?<=\d)\.0+$")
+"""What a table with gaps appends to whole numbers: '1.0' is the label '1'."""
 
 
 @dataclass(frozen=True)
@@ -84,14 +88,22 @@ class Source:
             self.refuse(position, field, f"the value {error}")
             return ""
 
+    def name(self, value: Any, position: int, field: str) -> str:
+        """An identifier. One that a spreadsheet has rounded stands for several, so it is refused."""
+        name = same_name(self.text(value, position, field))
+        if _ROUNDED.fullmatch(name):
+            self.refuse(position, field, f"'{name}' is a number that was rounded", "write identifiers as text")
+        return name
+
     def label(self, value: Any, position: int, field: str) -> str:
-        key = self.text(value, position, field).strip()
+        key = _WHOLE.sub("", self.text(value, position, field).strip())
         if self.labels is None:
             problem = f"the meaning of label '{key}' is not documented for this format"
             remedy = "give 'labels', for example {'1': a, '2': b, '0': tie}, after checking some pairs by eye"
         else:
-            if key in self.labels:
-                return self.labels[key]
+            known = {label.casefold(): meaning for label, meaning in self.labels.items()}
+            if key in self.labels or (key.casefold() in known and len(known) == len(self.labels)):
+                return self.labels.get(key) or known[key.casefold()]
             problem = f"unknown label '{key}'" if key else "the label is empty"
             remedy = (
                 "correct it or map it under 'labels' (kedro init-data: --label LABEL=MEANING; known: "
@@ -123,8 +135,10 @@ class Source:
         identifiers: tuple[Any, Any] | None = None,
         pair: Any = "",
     ) -> Row:
-        text = self.text(prompt, position, "prompt")
-        if not text.strip():
+        text = prompt if isinstance(prompt, str) else ""
+        if not isinstance(prompt, str) and not is_missing(prompt):
+            self.refuse(position, "prompt", f"the prompt is not text but {type(prompt).__name__}", "give the prompt")
+        elif not text.strip():
             self.refuse(position, "prompt", "the prompt is empty", "give the prompt")
         kind = "video_path" if identifiers is None else "video_id"
         paths = [
@@ -134,7 +148,7 @@ class Source:
             ids = [file_identifier(text, path) if path else "" for path in paths]
         else:
             names = zip(identifiers, "ab", strict=True)
-            ids = [same_name(self.text(name, position, f"video_id_{side}")) for name, side in names]
+            ids = [self.name(name, position, f"video_id_{side}") for name, side in names]
         for identifier, side in zip(ids, "ab", strict=True):
             if not identifier:
                 self.refuse(position, f"{kind}_{side}", f"clip {side} is not named", "name both clips")
@@ -142,12 +156,12 @@ class Source:
             self.refuse(position, f"{kind}_b", "a clip is compared with itself", "correct the pair")
         models = [self.text(name, position, f"generator_{side}") for name, side in zip(generators, "ab", strict=True)]
         return self.good[position].row, {
-            "pair_id": same_name(self.text(pair, position, "pair_id")) or pair_id(prompt_id(text), ids[0], ids[1]),
+            "pair_id": self.name(pair, position, "pair_id") or pair_id(prompt_id(text), ids[0], ids[1]),
             "prompt": text,
             "video_id_a": ids[0],
             "video_id_b": ids[1],
             "preference": preference,
-            "annotator": self.text(annotator, position, "annotator"),
+            "annotator": self.name(annotator, position, "annotator"),
             "source": self.text(source, position, "source"),
             "video_path_a": paths[0],
             "video_path_b": paths[1],
