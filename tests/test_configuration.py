@@ -46,3 +46,21 @@ def test_what_is_put_in_counts_and_what_is_missing_is_told(parameters: Path) -> 
     assert session["parameters"] == {"training": {"steps": 1}}
     parameters.with_name("catalog.yml").write_text("words: {type: text.TextDataset, filepath: words.txt}\n")
     assert set(session["catalog"]) == {"words"}
+
+
+@pytest.mark.parametrize(
+    "name", ["[x]", "a*b?", "100%", "${x}", "a b", "-a", "ü漢", "q'q", "new\nline", "{a}", "a#b;c", "~a"]
+)
+def test_the_folder_of_the_configuration_has_any_name(tmp_path: Path, name: str) -> None:
+    (tmp_path / "x").mkdir()  # what a pattern could take for it
+    source = tmp_path / name / "conf"
+    for file, text in {
+        "base/parameters.yml": "a: 1",
+        "base/parameters/b.yml": "b: 2",
+        "base/more/parameters_c.yml": "c: 3",
+        "local/parameters.yml": "a: 4",
+    }.items():
+        (source / file).parent.mkdir(parents=True, exist_ok=True)
+        (source / file).write_text(text)
+    read = SteadyConfigLoader(str(source), base_env="base", default_run_env="local")
+    assert dict(read["parameters"]) == {"a": 4, "b": 2, "c": 3}

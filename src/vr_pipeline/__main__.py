@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from vr_pipeline.environment import prepare_environment
+from vr_pipeline.surroundings import WORKING_DIRECTORY_GONE, working_directory_is_there
 from vr_pipeline.terminal import echo
 
 prepare_environment()
@@ -23,6 +24,8 @@ _PROGRAM = "python -m vr_pipeline"
 
 def main(*arguments: Any, **options: Any) -> Any:
     """Make a project folder, or run a command in one; called with arguments, those are for ``kedro run``."""
+    if not working_directory_is_there():
+        raise SystemExit(WORKING_DIRECTORY_GONE)
     if not arguments and not options:
         words = sys.argv[1:]
         if words[:1] == ["init"]:  # needs no project

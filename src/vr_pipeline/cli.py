@@ -23,6 +23,7 @@ from vr_pipeline.environment import (
     prepare_environment,
     quieten_progress_of_libraries,
 )
+from vr_pipeline.surroundings import working_directory_is_there
 from vr_pipeline.terminal import clean_logs, echo, guard_messages
 
 prepare_environment()
@@ -234,5 +235,7 @@ def _as_typed(program: str) -> list[str]:
 
 
 def _from_here(path: Path) -> str:
+    if not working_directory_is_there():
+        return str(path)
     here = Path.cwd()
     return str(path.relative_to(here)) if path.is_absolute() and path.is_relative_to(here) else str(path)

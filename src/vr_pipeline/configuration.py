@@ -2,10 +2,31 @@
 
 from __future__ import annotations
 
+import glob
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 from kedro.config import OmegaConfigLoader
+
+
+class _LiteralFolder:
+    """A file system in which the name of one folder is no pattern, whatever ``[``, ``*`` and ``?`` it has.
+
+    Kedro puts its patterns for files behind the configuration's folder and looks for the whole.
+    """
+
+    def __init__(self, files: Any, folder: str) -> None:
+        self._files, self._folder = files, folder
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._files, name)
+
+    def glob(self, pattern: str) -> list[str]:
+        within = pattern.removeprefix(self._folder).lstrip("/")
+        # Of two stars at the end pathlib takes folders only.
+        within = f"{within}/*" if within.endswith("**") else within
+        return sorted(str(path) for path in Path(self._folder).glob(within))
 
 
 class SteadyConfigLoader(OmegaConfigLoader):
@@ -18,6 +39,8 @@ class SteadyConfigLoader(OmegaConfigLoader):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self._read: dict[str, dict[str, Any]] = {}
         super().__init__(*arguments, **options)
+        if self._protocol == "file" and glob.has_magic(str(self.conf_source)):
+            self._fs = _LiteralFolder(self._fs, str(self.conf_source))
 
     def __getitem__(self, key: str) -> dict[str, Any]:
         if key not in self._read:

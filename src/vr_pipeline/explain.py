@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import difflib
 import inspect
 import re
@@ -12,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ValidationError
 
 from vr_pipeline.errors import PipelineError, storage_trouble
+from vr_pipeline.surroundings import surroundings_account
 
 if TYPE_CHECKING:
     from kedro.pipeline import Pipeline
 
 _LISTED = 10
+_QUOTES = "'\""
 _NO_SETTING = "there is no such setting"
 
 
@@ -50,6 +53,9 @@ def explain(error: BaseException) -> str | None:
             if isinstance(link, kind):
                 return account(link)
     for link in chain:
+        if (told := surroundings_account(link) or file_account(link)) is not None:
+            return told
+    for link in chain:
         if isinstance(link, ValidationError):
             return f"Settings of {link.title} are not valid:\n{pydantic_account(link)}"
         if isinstance(link, FileNotFoundError) and link.filename:
@@ -62,13 +68,28 @@ def explain(error: BaseException) -> str | None:
     return None
 
 
+def file_account(error: BaseException) -> str | None:
+    """A file of the configuration that cannot be parsed, or that refers to what is not there; None for other errors."""
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    if isinstance(error, YAMLError):
+        return f"{' '.join(str(error).split())} Correct its indentation, brackets and quotation marks."
+    if isinstance(error, OmegaConfBaseException):
+        text = str(error).splitlines()[0]
+        where = f" (at {error.full_key})" if getattr(error, "full_key", None) else ""
+        return f"The configuration cannot be put together: {text}{where}. Correct it in conf/<env>, or in --params."
+    return None
+
+
 def dataset_account(error: BaseException) -> str | None:
     """A file of the catalog that could not be written, or that is not what its entry says; None for other errors."""
     reason = error.__cause__
     if reason is None or (told := re.match(r"Failed while (loading|saving) data", str(error))) is None:
         return None
-    place = re.search(r"path=(?:\w+\()?'?([^',)]+)", str(error))
-    where = f"file {place[1]}: " if place else ""
+    # As Python writes texts, whatever quotation marks, commas and brackets a path has.
+    place = re.search(r"""path=(?:\w+\()?('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[^',)]+)""", str(error))
+    where = f"file {ast.literal_eval(place[1]) if place[1][0] in _QUOTES else place[1]}: " if place else ""
     if (trouble := storage_trouble(reason)) is not None and (told[1] == "saving" or isinstance(reason, OSError)):
         problem, remedy = trouble
         if told[1] == "loading" and isinstance(reason, OSError):

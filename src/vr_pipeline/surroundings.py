@@ -1,0 +1,92 @@
+"""Errors that come from the machine or the shell, not from data or program: memory, threads, the working directory."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Iterator
+from types import FrameType
+
+_NO_MEMORY = re.compile(
+    r"out of memory|can't allocate memory|cannot allocate memory|failed to map segment|not enough memory"
+    r"|std::bad_alloc|unable to allocate|DefaultCPUAllocator",
+    re.IGNORECASE,
+)
+_NO_THREADS = re.compile(
+    r"can't start new thread|resource temporarily unavailable|pthread_create failed", re.IGNORECASE
+)
+_PARSERS = ("yaml", "omegaconf", "json")
+_PLACES = ("config_filepath", "filepath", "path", "file")
+
+
+def surroundings_account(error: BaseException) -> str | None:
+    """What a user can do about an error of the machine or the shell; None for other errors."""
+    text = str(error)
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+        return _memory_account()
+    if isinstance(error, OSError | ImportError | RuntimeError) and not isinstance(error, RecursionError):
+        if _NO_MEMORY.search(text):
+            return _memory_account()
+        if _NO_THREADS.search(text):
+            return (
+                "No further thread or process can be started. Raise the limits (ulimit -u, ulimit -v), or set "
+                "OMP_NUM_THREADS to a small number."
+            )
+    if isinstance(error, RecursionError) and (place := _parsed_file(error)) is not None:
+        return f"{place}: it is nested too deeply to be read. Write it with fewer levels."
+    if isinstance(error, FileNotFoundError) and error.filename is None and not working_directory_is_there():
+        return WORKING_DIRECTORY_GONE
+    return None
+
+
+WORKING_DIRECTORY_GONE = "The working directory does not exist any longer. Go to the project's folder and start again."
+
+
+def working_directory_is_there() -> bool:
+    """False where the folder in which the command was typed has been deleted."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _memory_account() -> str:
+    return (
+        f"There is not enough memory{_limit()}. Close other programs or raise the limit, or lower batch_size and the "
+        "number of workers."
+    )
+
+
+def _limit() -> str:
+    """The limit of this process on its address space, in words; empty without one."""
+    try:
+        import resource
+    except ImportError:  # Windows has none
+        return ""
+    soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return "" if soft == resource.RLIM_INFINITY else f" (ulimit -v allows {soft / 2**30:.2f} GiB)"
+
+
+def _parsed_file(error: BaseException) -> str | None:
+    """The file that a parser was reading when it gave up, as the frames of the error tell; None for other recursion."""
+    parsing, place = False, None
+    for frame in _frames(error):
+        module = str(frame.f_globals.get("__name__", "")).partition(".")[0]
+        if not parsing:
+            for name in _PLACES:
+                value = frame.f_locals.get(name)
+                if isinstance(value, str | os.PathLike) and "\n" not in str(value):
+                    place = f"file {value}"
+                elif isinstance(getattr(value, "name", None), str):
+                    place = f"file {getattr(value, 'name', '')}"
+        parsing = parsing or module in _PARSERS
+    return (place or "a file of the configuration") if parsing else None
+
+
+def _frames(error: BaseException) -> Iterator[FrameType]:
+    trace = error.__traceback__
+    while trace is not None:
+        yield trace.tb_frame
+        trace = trace.tb_next
