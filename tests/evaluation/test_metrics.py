@@ -57,14 +57,9 @@ def test_means_and_standard_errors_by_prompt() -> None:
     assert metrics["mpo"]["total"]["mean"] == 4.5
     assert metrics["mpo"]["total"]["se"] == pytest.approx(math.sqrt(2 * (9 + 9)) / 4)
     assert metrics["mpo"]["dimensions"] == {
-        "quality": {
-            "mean": pytest.approx(2.25),
-            "se": pytest.approx(math.sqrt(2 * (9 + 9)) / 8),
-            "ci_low": None,
-            "ci_high": None,
-            "no_interval": "2 prompts, an interval takes 5",
-        }
+        "quality": {"mean": pytest.approx(2.25), "se": pytest.approx(math.sqrt(2 * (9 + 9)) / 8)}
     }
+    assert policy_metrics(judged().query("prompt_id == 'p1'"))["mpo"]["total"]["se"] is None
 
 
 def test_gain_and_its_interval_by_prompt() -> None:

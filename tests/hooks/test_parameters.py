@@ -14,7 +14,7 @@ from toy_project import kedro, make_project
 from vr_pipeline.config import Parameters
 from vr_pipeline.configuration import SteadyConfigLoader
 from vr_pipeline.errors import InputError
-from vr_pipeline.hooks.parameters import ParametersHook, unknown_settings
+from vr_pipeline.hooks.parameters import ParametersHook, check_splits, unknown_settings
 
 
 class Training(Parameters):
@@ -124,3 +124,26 @@ def test_a_misspelt_block_stops_the_command_before_any_node(tmp_path: Path) -> N
     assert "toi.rows (perhaps 'toy.rows' is meant)" in run.stderr
     assert not (folder / "data").exists()
     assert not (folder / "mlflow.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("validation", "tested", "common"),
+    [
+        ({"splits": ["validation"]}, {"splits": ["validation"]}, "validation"),
+        ({"splits": ["validation", "test"]}, {"splits": ["test", "train"]}, "test"),
+        ({"num_prompts": 3}, {"splits": ["validation"]}, "validation"),
+        ({"splits": ["test"]}, {"seed": 1}, "test"),
+        ({"splits": ["validation"]}, {"splits": ["test"]}, None),
+        ({}, {}, None),
+        (None, {"splits": ["validation"]}, None),
+    ],
+)
+def test_policies_are_not_tested_on_the_prompts_that_chose_them(
+    validation: dict | None, tested: dict, common: str | None
+) -> None:
+    parameters = {"dpo_training": {"validation": validation}, "evaluation": tested}
+    if common is None:
+        check_splits(parameters)
+        return
+    with pytest.raises(InputError, match=f"chosen on the split {common}, on which"):
+        check_splits(parameters)

@@ -158,3 +158,12 @@ def test_clips_named_by_preferences_are_listed_once() -> None:
         ["x", 0, "one", ""],
         ["y", 1, "two", ""],
     ]
+
+
+def test_kappa_is_left_out_where_chance_cannot_be_told() -> None:
+    assert fleiss_kappa(np.array([[2, 0, 0]] * 5))["fleiss_kappa"] is None  # one label only
+    assert fleiss_kappa(np.array([[1, 1, 0]]))["fleiss_kappa"] is None  # one item
+    # A pair with one vote says nothing of agreement.
+    votes = np.array([[2, 0, 0], [0, 2, 0], [1, 1, 0]])
+    assert fleiss_kappa(np.r_[votes, [[1, 0, 0]]]) == fleiss_kappa(votes)
+    assert fleiss_kappa(np.array([[1, 0, 0]]))["raw_agreement"] is None

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy import stats
 
 from toy_training import Toy
 from vr_pipeline.checklist import checklist_from_mapping
@@ -27,7 +28,7 @@ from vr_pipeline.schemas import ValidationLog
 from vr_pipeline.training import validation as module
 from vr_pipeline.training.config import DpoTrainingParameters, ValidationParameters
 from vr_pipeline.training.preference_trainer import train_on_pairs
-from vr_pipeline.training.validation import CheckpointValidation, no_validation, validation_prompts
+from vr_pipeline.training.validation import CheckpointValidation, _gap, no_validation, validation_prompts
 
 QUESTIONS = [{"id": "red", "text": "is it red ?"}, {"id": "as_asked", "text": "does it show [[prompt]] ?"}]
 CHECKLIST = checklist_from_mapping(
@@ -124,18 +125,12 @@ def test_the_best_checkpoint_is_the_policy_and_everything_is_recorded(
     # Whoever looked on was told the same as each checkpoint was judged, the original first.
     assert [row["step"] for row in told] == [0, 2, 4, 6]
     assert [row["validation_reward"] for row in told] == table["reward"].tolist()
-    # How far each is from the chosen one, by an independent formula: two prompts, so the t quantile of 1 degree.
-    chosen = table.index[table["chosen"]][0]
     means = [
         pd.DataFrame(json.loads(validation._record(step).read_text())["rewards"]).groupby(0)[1].mean()
         for step in table["step"]
     ]
     assert [float(mean.mean()) for mean in means] == pytest.approx(table["reward"].tolist())
-    for row in table.index:
-        difference = means[row] - means[chosen]
-        half = 12.706204736 * abs(difference.iloc[0] - difference.iloc[1]) / 2
-        expected = [difference.mean() - half, difference.mean() + half] if row != chosen else [np.nan, np.nan]
-        np.testing.assert_allclose(table.loc[row, ["gap_low", "gap_high"]].astype(float), expected, rtol=1e-6)
+    assert table[["gap_low", "gap_high"]].isna().all(axis=None)  # two prompts do not tell how far others differ
     assert [row["validation_dim_all"] for row in told] == table["dim_all"].tolist()
     assert told == [checkpoint_row(row) for row in table.to_dict("records")]
     assert table["reward"].nunique() > 1, "different weights give different clips"
@@ -418,3 +413,12 @@ def test_threads_and_kernels_are_as_training_left_them(toy: Toy, make: Callable[
 
 def test_a_training_without_validation_has_an_empty_table() -> None:
     assert ValidationLog.validate(no_validation()).empty
+
+
+def test_how_far_a_checkpoint_is_from_the_chosen_one() -> None:
+    ours, theirs = [1.0, 2.0, 4.0, 3.0, 6.0], [0.0, 2.0, 1.0, 2.0, 2.0]
+    difference = np.subtract(ours, theirs)
+    both = [[[f"p{i}", value] for i, value in enumerate(side)] for side in (ours, theirs)]
+    both[0].append(["elsewhere", 100.0])
+    half = stats.t.ppf(0.995, 4) * difference.std(ddof=1) / np.sqrt(5)
+    assert _gap(*both, 0.99) == pytest.approx((difference.mean() - half, difference.mean() + half))

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from vr_pipeline.evaluation.policies import ORIGINAL
-from vr_pipeline.rewards.statistics import Gain, Mean, WinRate, clustered_mean, paired_gain, win_rate
+from vr_pipeline.rewards.statistics import Gain, WinRate, clustered_mean, paired_gain, win_rate
 
 if TYPE_CHECKING:
     from vr_pipeline.checklist.schema import Checklist
@@ -65,11 +65,11 @@ def oracle_tables(
 
 
 def policy_metrics(rewards: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """Mean, standard error and 95 % interval (clustered by prompt) of total and dimension rewards, by policy."""
+    """Mean and standard error (clustered by prompt, null with one) of total and dimension rewards, by policy."""
 
     def summary(part: pd.DataFrame, column: str) -> dict[str, Any]:
         mean = clustered_mean(part[column].to_numpy(), part["prompt_id"].to_numpy())
-        return _record(mean, "mean", "se")
+        return {"mean": mean.mean, "se": mean.to_json()["se"]}
 
     dimensions = [name for name in rewards.columns if name.startswith("dim_")]
     return {
@@ -113,7 +113,7 @@ def win_rates(rewards: pd.DataFrame, index: pd.DataFrame) -> dict[str, dict[str,
     return rates
 
 
-def _record(result: Mean | Gain | WinRate, *names: str) -> dict[str, Any]:
+def _record(result: Gain | WinRate, *names: str) -> dict[str, Any]:
     """These values and the interval, or the reason why there is none."""
     record = result.to_json()
     return {name: record[name] for name in (*names, "ci_low", "ci_high", "no_interval") if name in record}

@@ -12,6 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from vr_pipeline.evaluation.policies import ORIGINAL
+from vr_pipeline.rewards.statistics import interval
 
 NAMES = {ORIGINAL: "original", "dpo": "DPO", "mpo": "MPO"}
 COLOURS = {ORIGINAL: "#8A8F94", "dpo": "#E69F00", "mpo": "#0072B2"}
@@ -41,6 +42,7 @@ def rewards_by_dimension(metrics: Mapping[str, Any]) -> Figure:
     policies = sorted(metrics["policies"], key=lambda name: (name != ORIGINAL, name))
     sources = [name for name in ("judge", "oracle") if name in metrics["policies"][policies[0]]]
     dimensions = list(metrics["policies"][policies[0]][sources[0]]["dimensions"])
+    prompts = int(metrics["clips"]["prompts"])
     figure = Figure(figsize=((1.6 + 1.15 * max(len(dimensions), 3)) * len(sources), 4.4), layout="constrained")
     panels = figure.subplots(1, len(sources), squeeze=False)[0]
     width = 0.8 / len(policies)
@@ -48,10 +50,10 @@ def rewards_by_dimension(metrics: Mapping[str, Any]) -> Figure:
     for axes, source in zip(panels, sources, strict=True):
         for i, policy in enumerate(policies):
             record = metrics["policies"][policy][source]
-            mean, low, high = (
-                np.array([_number(record["dimensions"][name].get(key)) for name in dimensions])
-                for key in ("mean", "ci_low", "ci_high")
+            mean, se = (
+                np.array([_number(record["dimensions"][name][key]) for name in dimensions]) for key in ("mean", "se")
             )
+            low, high = np.array([interval(*each, prompts) for each in zip(mean, se, strict=True)]).reshape(-1, 2).T
             total = record["total"]
             axes.bar(
                 places - 0.4 + width * (i + 0.5),

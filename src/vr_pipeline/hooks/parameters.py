@@ -60,6 +60,8 @@ class ParametersHook:
                 field="--params" if by_option else "conf/<env>/parameters",
             )
         read = blocks_of([pipeline])
+        if {"dpo_training", "evaluation"} & set(read):
+            check_splits(self._configured())
         unused = sorted(name for name in given if name in blocks and name not in read)
         if unused:
             logger.warning(
@@ -82,6 +84,35 @@ class ParametersHook:
             path.read_text("utf-8", errors="replace") for path in sorted(Path(self._loader.conf_source).rglob("*.y*ml"))
         )
         return any(f"runtime_params:{name}" in text for text in texts)
+
+
+def check_splits(parameters: Mapping[str, Any]) -> None:
+    """Reject an evaluation on the prompts on which the policies' checkpoints are chosen.
+
+    Raises:
+        InputError: ``dpo_training.validation.splits`` and ``evaluation.splits`` have a split in common.
+    """
+    from vr_pipeline.evaluation.config import EvaluationParameters
+    from vr_pipeline.training.config import ValidationParameters
+
+    training, evaluation = (_plain(parameters.get(name)) for name in ("dpo_training", "evaluation"))
+    validation = _plain(training.get("validation"))
+    if not validation or not evaluation:
+        return
+    chosen = validation.get("splits", ValidationParameters.model_fields["splits"].default)
+    tested = evaluation.get("splits", EvaluationParameters.model_fields["splits"].default)
+    if both := sorted(set(chosen) & set(tested)):
+        raise InputError(
+            f"checkpoints are chosen on the split {' and '.join(both)}, on which the policies are then evaluated: the "
+            "best of several looks better there than it is",
+            remedy="give dpo_training.validation.splits and evaluation.splits no split in common",
+            field="evaluation.splits",
+        )
+
+
+def _plain(block: Any) -> Mapping[str, Any]:
+    """A block of parameters, validated or not, as a mapping; empty where there is none."""
+    return block.model_dump() if hasattr(block, "model_dump") else block or {}
 
 
 def _perhaps(place: str, known: Sequence[str]) -> str:

@@ -29,7 +29,8 @@ def judge_report_figure(report: pd.DataFrame, log: pd.DataFrame) -> Figure:
     height = 0.8 / len(sources)
     for number, source in enumerate(sources):
         part = report[report["source"] == source].set_index("question_id")["balanced_accuracy"].reindex(questions)
-        label = f"{source or 'held out'}: {part.mean():.3f}"
+        whole = f"{part.mean():.3f}" if part.notna().any() else "no labels"
+        label = f"{source or 'held out'}: {whole}"
         bars.barh(places + (number - (len(sources) - 1) / 2) * height, part, height=height, label=label)
     bars.axvline(0.5, color="0.4", linewidth=1, linestyle=":")
     bars.set(

@@ -121,10 +121,13 @@ class CheckpointValidation:
 
         Returns:
             one row a checkpoint: step, policy (identity of the weights), reward (mean over clips), se (its standard
-            error, prompts as clusters), clips, failed, chosen (it became the policy), gap_low and gap_high (95 %
-            interval of how far it is above the chosen one on the same prompts, see
-            :func:`vr_pipeline.rewards.statistics.paired_gain`) and dim_<name>.
+            error, prompts as clusters), clips, failed, chosen (it became the policy), gap_low and gap_high (interval
+            of how far it is above the chosen one on the same prompts, see
+            :func:`vr_pipeline.rewards.statistics.paired_gain`; those of all checkpoints hold together with 95 %) and
+            dim_<name>.
         """
+        from vr_pipeline.rewards.statistics import simultaneous
+
         judged: dict[int, float] = {}
         if "validation_reward" in log:
             rows = log.dropna(subset="validation_reward")
@@ -141,7 +144,8 @@ class CheckpointValidation:
         best = max(judged, key=lambda step: judged[step], default=None)
         clips = {step: record.pop("rewards") for step, record in records.items()}
         unknown = (math.nan, math.nan)
-        gaps = [_gap(clips[step], clips[best]) if best in clips and step != best else unknown for step in records]
+        level = simultaneous(len(records) - 1)
+        gaps = [_gap(clips[s], clips[best], level) if best in clips and s != best else unknown for s in records]
         table = (
             pd.DataFrame(list(records.values()))
             .assign(chosen=[step == best for step in records])
@@ -286,8 +290,8 @@ class CheckpointValidation:
         return self._folder / "trainings" / self._training / f"step-{step:06d}.json"
 
 
-def _gap(clips: Rewards, others: Rewards) -> tuple[float, float]:
-    """95 % interval of the first rewards' lead over the others on the prompts they share; NaN with fewer than two."""
+def _gap(clips: Rewards, others: Rewards, level: float) -> tuple[float, float]:
+    """Interval of the first rewards' lead over the others on the prompts they share; NaN with too few."""
     from vr_pipeline.rewards.statistics import paired_gain
 
     shared = {prompt for prompt, _ in clips} & {prompt for prompt, _ in others}
@@ -295,7 +299,7 @@ def _gap(clips: Rewards, others: Rewards) -> tuple[float, float]:
     for rewards in (clips, others):
         kept = [(prompt, value) for prompt, value in rewards if prompt in shared]
         sides += [[value for _, value in kept], [prompt for prompt, _ in kept]]
-    gain = paired_gain(*sides)
+    gain = paired_gain(*sides, level=level)
     return gain.ci_low, gain.ci_high
 
 

@@ -341,8 +341,11 @@ def validation_remarks(validations: Mapping[str, pd.DataFrame]) -> list[Finding]
         step, reward, before = int(chosen["step"].iloc[0]), float(chosen["reward"].iloc[0]), original["reward"].iloc[0]
         text = (
             f"{policy_name(policy)} is the checkpoint after step {step} of {int(table['step'].max())}, with the "
-            f"highest validation reward: {plain(reward)}, the original {plain(float(before))}."
+            f"highest validation reward: {plain(reward)}, the original {plain(float(before))}. The highest of several "
+            "is rather too high; the figures above are from other prompts."
         )
+        if table.loc[~table["chosen"].astype(bool), "gap_low"].isna().any():
+            text += " There are too few validation prompts to tell how far the checkpoints differ on others."
         # The interval of the lead holds 0: on other prompts the order might be the other way round.
         alike = table[(table["step"] > 0) & (table["gap_low"] <= 0) & (table["gap_high"] >= 0)]["step"].astype(int)
         if len(alike):

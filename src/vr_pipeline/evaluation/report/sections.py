@@ -26,6 +26,7 @@ from vr_pipeline.evaluation.report.findings import (
     question_bias,
 )
 from vr_pipeline.evaluation.report.tables import NOTHING, Cell, Column, Table
+from vr_pipeline.rewards.statistics import interval
 
 if TYPE_CHECKING:
     from vr_pipeline.checklist.schema import Checklist
@@ -104,9 +105,9 @@ def rewards_charts(metrics: Mapping[str, Any], dimensions: Sequence[str]) -> lis
             marks = []
             for series, policy in enumerate(policies):
                 record = metrics["policies"][policy][source]["dimensions"][dimension]
-                whole = Interval.of(record)
-                tip = f"{policy_name(policy)}, {dimension}: {plain(whole.mean, 3)} ± {plain(record['se'], 3)}"
-                marks.append(Mark(series, whole.mean, whole.low, whole.high, tip))
+                mean, se = _float(record["mean"]), _float(record["se"])
+                tip = f"{policy_name(policy)}, {dimension}: {plain(mean, 3)} ± {plain(se, 3)}"
+                marks.append(Mark(series, mean, *interval(mean, se, int(metrics["clips"]["prompts"])), tip))
             rows.append(Row(dimension, marks))
         description = "; ".join(
             f"{row.label}: "
