@@ -268,3 +268,137 @@ def same_json(one: bytes, other: bytes) -> bool:
         return json.loads(one) == json.loads(other)
     except ValueError:
         return False
+
+
+def rewrite(file: Path, change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]) -> None:
+    """Change the tensors of a file and keep its header."""
+    from safetensors import safe_open
+    from safetensors.torch import load_file, save_file
+
+    with safe_open(file, "pt") as opened:
+        header = opened.metadata()
+    save_file(change(load_file(file)), file, metadata=header)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("kind", ["adapter", "full"])
+def test_weights_of_any_precision_have_an_identity_and_make_clips(
+    kind: str, dtype: torch.dtype, generators: dict[str, Generator], tmp_path: Path
+) -> None:
+    generator = generators["micro_world"]
+    policy = random_adapter(generator) if kind == "adapter" else random_weights(generator)
+    dataset = PolicyDataset(path=str(tmp_path / "policy"))
+    dataset.save(policy)
+    (file,) = (tmp_path / "policy").rglob("*.safetensors")
+    rewrite(file, lambda tensors: {name: value.to(dtype) for name, value in tensors.items()})
+    loaded = dataset.load()
+    # As if the numbers had been rounded before they were saved.
+    for name, value in policy.tensors.items():
+        assert torch.equal(loaded.tensors[name].float(), value.to(dtype).float())
+    assert (loaded.identity == policy.identity) == (dtype == torch.float64 and kind == "adapter")
+    generator.load_policy(loaded)
+    assert generator.sample(tiny_models.PROMPTS[:1], [1]).shape == (1, 8, 16, 16, 3)
+    generator.load_policy(None)
+
+
+def test_weights_of_eight_bits_and_weights_that_are_no_numbers_are_rejected(
+    generators: dict[str, Generator], tmp_path: Path
+) -> None:
+    dataset = PolicyDataset(path=str(tmp_path / "policy"))
+    adapter = random_adapter(generators["micro_world"])
+    file = tmp_path / "policy" / WEIGHTS
+    for dtype in (torch.float8_e4m3fn, torch.float8_e5m2, torch.int8):
+        dataset.save(adapter)
+        rewrite(file, lambda tensors, dtype=dtype: {name: value.to(dtype) for name, value in tensors.items()})
+        with pytest.raises(DatasetError, match="without their scales"):
+            dataset.load()
+    name = min(adapter.tensors)
+    lost = adapter.tensors[name].clone().index_fill(0, torch.tensor([0]), float("nan"))
+    dataset.save(adapter)
+    with pytest.raises(DatasetError, match=rf"'{name}' are no finite numbers"):
+        dataset.save(replace(adapter, tensors=adapter.tensors | {name: lost}))
+    assert dataset.load().identity == adapter.identity
+    rewrite(file, lambda tensors: tensors | {name: lost})
+    with pytest.raises(DatasetError, match=rf"'{name}' are no finite numbers"):
+        dataset.load()
+    rewrite(file, lambda tensors: {})
+    with pytest.raises(DatasetError, match="no tensors"):
+        dataset.load()
+
+
+@pytest.mark.parametrize("damage", ["shape", "type", "cut"])
+def test_a_damaged_header_is_one_sentence(damage: str, generators: dict[str, Generator], tmp_path: Path) -> None:
+    dataset = PolicyDataset(path=str(tmp_path / "policy"))
+    dataset.save(random_adapter(generators["micro_world"]))
+    file = tmp_path / "policy" / WEIGHTS
+    content = file.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    entry = next(value for name, value in header.items() if name != "__metadata__")
+    entry |= {"shape": {"shape": [10**18, 10**18]}, "type": {"dtype": "F9"}, "cut": {}}[damage]
+    changed = json.dumps(header).encode()
+    file.write_bytes(
+        len(changed).to_bytes(8, "little") + changed + content[8 + length :][: -7 if damage == "cut" else None]
+    )
+    with pytest.raises(DatasetError, match="not a safetensors file, or not a whole one") as raised:
+        dataset.load()
+    assert str(raised.value.__cause__).count("\n") == 0
+
+
+Change = Callable[[Adapter], Adapter]
+CHANGES: dict[str, tuple[Change, str]] = {
+    "missing": (lambda a: replace(a, tensors=dict(sorted(a.tensors.items())[1:])), "missing|lack"),
+    "unknown": (
+        lambda a: replace(a, tensors=a.tensors | {f"{a.component}.nowhere.lora_A.weight": torch.zeros(2, 4)}),
+        "nowhere",
+    ),
+    "one layer less": (
+        lambda a: replace(a, tensors={name: value for name, value in a.tensors.items() if "to_q" not in name}),
+        "lack the layer",
+    ),
+    "rank": (lambda a: replace(a, config=a.config | {"r": 4}), "size mismatch|shape"),
+    "width": (
+        lambda a: replace(a, tensors={name: value[..., :-1].contiguous() for name, value in a.tensors.items()}),
+        "size mismatch|shape",
+    ),
+    "targets": (lambda a: replace(a, config=a.config | {"target_modules": ["imaginary"]}), "its targets"),
+    "part": (
+        lambda a: replace(a, tensors={f"unet.{name.partition('.')[2]}": value for name, value in a.tensors.items()}),
+        "changes the part 'unet'",
+    ),
+    "two parts": (
+        lambda a: replace(a, tensors=a.tensors | {"unet.x.lora_A.weight": torch.zeros(2, 4)}),
+        "different parts",
+    ),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_an_adapter_that_does_not_fit_in_every_weight_is_rejected_and_leaves_the_original(
+    change: str, generators: dict[str, Generator]
+) -> None:
+    generator = generators["micro_world"]
+    adapter = random_adapter(generator)
+    generator.load_policy(None)
+    original = generator.sample(tiny_models.PROMPTS[:1], [1])
+    make, message = CHANGES[change]
+    with pytest.raises(InputError, match=f"does not fit this model.*({message})"):
+        generator.load_policy(make(adapter))
+    assert np.array_equal(original, generator.sample(tiny_models.PROMPTS[:1], [1]))
+    generator.load_policy(adapter)
+    assert generator.policy().identity == adapter.identity
+    generator.load_policy(None)
+
+
+def test_whole_weights_that_do_not_fit_are_rejected(generators: dict[str, Generator]) -> None:
+    generator = generators["micro_world"]
+    tuned = random_weights(generator)
+    generator.load_policy(None)
+    names = sorted(tuned.tensors)
+    for tensors, message in (
+        ({name: tuned.tensors[name] for name in names[1:]}, f"missing, such as '{names[0]}'"),
+        (tuned.tensors | {"more": torch.zeros(2)}, "unknown, such as 'more'"),
+        (tuned.tensors | {names[0]: torch.zeros(2, 9)}, r"of shape \[2, 9\]"),
+    ):
+        with pytest.raises(InputError, match=message):
+            generator.load_policy(replace(tuned, tensors=tensors))

@@ -293,3 +293,61 @@ def test_a_policy_is_trained_from_tables_and_the_same_every_time(
     original = generator.sample(prompts["prompt"].tolist(), list(range(6)))
     generator.load_policy(adapter)
     assert not np.array_equal(generator.sample(prompts["prompt"].tolist(), list(range(6))), original)
+
+
+def test_clips_and_prompts_for_which_encoders_give_no_numbers_are_set_aside_with_their_pairs(
+    toy: Toy,
+    made: tuple[ItemFolder, pd.DataFrame, pd.DataFrame],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    from vr_pipeline.training.pairs import TrainingPair, without
+
+    folder, index, prompts = made
+    lost = sorted(index["video_id"])[1]
+    rows = {name: row for row, name in enumerate(sorted(index["video_id"]))}
+    encode = type(toy.generator()).encode_frames
+    seen = []
+
+    def overflow(generator: object, clips: np.ndarray) -> torch.Tensor:
+        latents = encode(generator, clips)  # type: ignore[arg-type]
+        for row in range(len(latents)):
+            if len(seen) == rows[lost]:
+                latents[row, 0] = float("inf")
+            seen.append(row)
+        return latents
+
+    monkeypatch.setattr(type(toy.generator()), "encode_frames", overflow)
+    stored = TensorShards(shards(folder, index, toy, tmp_path / "latents"))
+    assert stored.set_aside == {lost}
+    assert set(stored) == set(index["video_id"]) - {lost}
+    assert all(value.isfinite().all() for value in stored.values())
+    assert f"'{lost}' the first" in caplog.text
+
+    first = str(prompts["prompt_id"].iloc[0])
+    encode_prompts = type(toy.generator()).encode_prompts
+
+    def no_numbers(generator: object, texts: list[str]) -> dict[str, torch.Tensor]:
+        parts = encode_prompts(generator, texts)  # type: ignore[arg-type]
+        row = texts.index(prompts["prompt"].iloc[0]) if prompts["prompt"].iloc[0] in texts else None
+        if row is not None:
+            parts["prompt_embeddings"][row] = float("nan")
+        return parts
+
+    monkeypatch.setattr(type(toy.generator()), "encode_prompts", no_numbers)
+    texts = ConditionShards(encoded_prompts(prompts, toy, tmp_path / "prompts"))
+    assert texts.set_aside == {first}
+    assert first not in texts
+
+    others = [name for name in stored if name != lost]
+    second = str(prompts["prompt_id"].iloc[1])
+    pairs = [
+        TrainingPair("kept", second, others[0], others[1]),
+        TrainingPair("clip", second, others[0], lost),
+        TrainingPair("prompt", first, others[0], others[1]),
+    ]
+    assert [pair.pair_id for pair in without(pairs, stored.set_aside, texts.set_aside)] == ["kept"]
+    assert "2 of 3 pairs are left out" in caplog.text
+    with pytest.raises(InputError, match="all 2 pairs"):
+        without(pairs[1:], stored.set_aside, texts.set_aside)

@@ -354,10 +354,59 @@ def test_a_training_can_follow_another_on_the_same_generator(toy: Toy) -> None:
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_step_and_what_to_do(toy: Toy) -> None:
-    broken = toy.latents | {"w3": torch.full_like(toy.latents["w3"], float("nan"))}
-    with pytest.raises(PipelineError, match=r"not finite at step \d.*learning rate"):
-        train_on_pairs(toy.generator(), toy.pairs, broken, toy.conditions, toy.parameters())
+    generator = toy.generator()
+    network = generator.denoiser
+    calls = []
+
+    def overflow(_: object, __: object, made: tuple[torch.Tensor]) -> tuple[torch.Tensor] | None:
+        calls.append(1)
+        # The policy and the reference each compute once a step; the reference of step 2 overflows for one clip.
+        return (made[0].index_fill(0, torch.tensor([1]), float("inf")),) if len(calls) == 4 else None
+
+    hook = network.register_forward_hook(overflow)
+    with pytest.raises(
+        PipelineError, match=r"loss is not finite at step 2 .*the pair 'pair \d'.*learning rate"
+    ) as raised:
+        train_on_pairs(generator, toy.pairs, toy.latents, toy.conditions, toy.parameters())
+    hook.remove()
+    assert "winner_change" in str(raised.value)
+    assert "winner_error" not in str(raised.value)
     assert not torch.are_deterministic_algorithms_enabled()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_latents_and_texts_that_are_no_numbers_are_named(toy: Toy, value: float) -> None:
+    latents = toy.latents | {"l3": toy.latents["l3"].clone().index_fill(0, torch.tensor([0]), value)}
+    with pytest.raises(InputError, match=r"latents of the clip 'l3' .* 'pair 3'"):
+        train_on_pairs(toy.generator(), toy.pairs, latents, toy.conditions, toy.parameters())
+    prompt = toy.pairs[2].prompt_id
+    texts = toy.conditions | {prompt: {name: part * value for name, part in toy.conditions[prompt].items()}}
+    with pytest.raises(InputError, match=f"text condition of the prompt '{prompt}' .* 'pair 2'"):
+        train_on_pairs(toy.generator(), toy.pairs, toy.latents, texts, toy.parameters())
+
+
+@pytest.mark.parametrize("average", [None, 0.9])
+def test_weights_that_the_last_step_makes_infinite_reach_no_checkpoint_and_no_policy(
+    average: float | None, toy: Toy, tmp_path: Path
+) -> None:
+    file = tmp_path / "training.safetensors"
+    generator = toy.generator()
+    settings = toy.parameters(steps=1, warmup_steps=1, learning_rate=3e38, ema_decay=average, checkpoint_every=1)
+    with pytest.raises(PipelineError, match=r"(Weights are|is) not finite (after|at) step"):
+        train_on_pairs(generator, toy.pairs, toy.latents, toy.conditions, settings, checkpoint=file)
+    assert not file.exists()
+
+
+def test_a_validation_reward_that_is_no_number_stops(toy: Toy) -> None:
+    with pytest.raises(PipelineError, match=r"validation reward of step 6 .* is nan"):
+        train_on_pairs(
+            toy.generator(),
+            toy.pairs,
+            toy.latents,
+            toy.conditions,
+            toy.parameters(),
+            validate=lambda step: float("nan"),
+        )
 
 
 def test_the_rule_of_collapse_is_asked_after_every_step(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,9 @@ the SHA-256 of the other files and of itself; loading verifies them.
 from __future__ import annotations
 
 import json
+import logging
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +20,18 @@ from vr_pipeline.errors import InputError
 from vr_pipeline.generators.contract import Adapter, FullWeights, Policy
 from vr_pipeline.identifiers import content_hash
 from vr_pipeline.storage import replaced_folder, sha256_of
+from vr_pipeline.tensor_files import check_numbers, read_tensors
 from vr_pipeline.training.model_card import model_card
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
 CONFIG = "adapter_config.json"
 FULL_CONFIG = "policy.json"
 CARD = "README.md"
-_FILES, _SEAL = "sha256", "sha256_of_this_file"
+_FILES, _SEAL, _PRECISION = "sha256", "sha256_of_this_file", "saved_in"
 _FULL_WEIGHTS = "diffusion_pytorch_model{suffix}.safetensors"
-_REMEDY = "run the pipeline dpo_training, or copy the whole folder"
+_REMEDY = "run the pipeline dpo_training, or copy the whole folder; only safetensors of 16 bits or more are read"
+
+logger = logging.getLogger(__name__)
 
 
 class PolicyDataset(AbstractDataset[Policy, Policy]):
@@ -46,6 +51,8 @@ class PolicyDataset(AbstractDataset[Policy, Policy]):
         self.metadata = metadata
 
     def save(self, data: Policy) -> None:
+        for name, value in data.tensors.items():
+            check_numbers(name, value, self._path, remedy="train again with a lower learning rate or in float32")
         with replaced_folder(self._path) as folder:
             if isinstance(data, Adapter):
                 _save_adapter(data, folder)
@@ -76,7 +83,8 @@ def _save_adapter(adapter: Adapter, folder: Path) -> None:
     # One key only: several are written in an order that changes from run to run.
     save_file(tensors, folder / WEIGHTS, metadata={"lora_adapter_metadata": header})
     content = {"peft_type": "LORA", "base_model_identity": adapter.base, **adapter.config}
-    _write_sealed(content | {"provenance": adapter.provenance}, folder / CONFIG)
+    content |= {"provenance": adapter.provenance, _PRECISION: _precision(tensors)}
+    _write_sealed(content, folder / CONFIG)
 
 
 def _save_full_weights(weights: FullWeights, folder: Path) -> None:
@@ -87,7 +95,7 @@ def _save_full_weights(weights: FullWeights, folder: Path) -> None:
     save_torch_state_dict(dict(weights.tensors), place, filename_pattern=_FULL_WEIGHTS)
     _write_json(weights.config, place / "config.json")
     content = {"component": weights.component, "base_model_identity": weights.base, "provenance": weights.provenance}
-    _write_sealed(content, folder / FULL_CONFIG)
+    _write_sealed(content | {_PRECISION: _precision(weights.tensors)}, folder / FULL_CONFIG)
 
 
 def _write_sealed(content: dict[str, Any], path: Path) -> None:
@@ -102,14 +110,24 @@ def _hash_of(content: dict[str, Any]) -> str:
     return content_hash("policy", text, length=64)
 
 
-def _verify(content: dict[str, Any], path: Path) -> None:
+def _precision(tensors: Mapping[str, Any]) -> list[str]:
+    return sorted({str(value.dtype) for value in tensors.values()})
+
+
+def _verify(content: dict[str, Any], path: Path, tensors: Mapping[str, Any]) -> None:
     """Compare a policy with the hashes in its configuration.
 
     Raises:
         InputError: a file is missing or damaged.
     """
     damaged = [path] if content.get(_SEAL) != _hash_of(content) else []
+    # Damage does not turn all weights into another precision; somebody has converted them.
+    converted = content.get(_PRECISION, _precision(tensors)) != _precision(tensors)
+    if converted:
+        logger.warning("%s: its weights were saved again in %s; their hash says nothing", path, _precision(tensors))
     for name, digest in content.get(_FILES, {}).items() if not damaged else ():
+        if converted and ".safetensors" in str(name):
+            continue
         file = path.parent
         for part in str(name).split("/"):
             file = _within(file, part)
@@ -136,10 +154,11 @@ def _load_adapter(folder: Path) -> Adapter:
         )
     names = ("r", "lora_alpha", "target_modules")
     content = _read_json(folder / CONFIG, (*names, "base_model_identity"))
-    tensors = _load_tensors(folder / WEIGHTS)
-    _verify(content, folder / CONFIG)
+    tensors = read_tensors(folder / WEIGHTS, remedy=_REMEDY)
+    _verify(content, folder / CONFIG, tensors)
     return Adapter(
-        tensors=tensors,
+        # Whatever precision others saved it in, an adapter is used, hashed and saved again in float32.
+        tensors={name: value.float() for name, value in tensors.items()},
         config={name: content[name] for name in names},
         base=content["base_model_identity"],
         provenance=content.get("provenance", {}),
@@ -157,8 +176,8 @@ def _load_full_weights(folder: Path) -> FullWeights:
         files = [place / _FULL_WEIGHTS.format(suffix="")]
     tensors: dict[str, Any] = {}
     for file in files:
-        tensors |= _load_tensors(file)
-    _verify(content, folder / FULL_CONFIG)
+        tensors |= read_tensors(file, remedy=_REMEDY)
+    _verify(content, folder / FULL_CONFIG, tensors)
     return FullWeights(
         tensors=tensors,
         config=config,
@@ -185,17 +204,3 @@ def _within(folder: Path, name: object) -> Path:
     if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]*", name):
         raise InputError(f"{name!r} is no name of a file or folder in it", file=folder, remedy=_REMEDY)
     return folder / name
-
-
-def _load_tensors(path: Path) -> dict[str, Any]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise InputError(
-            f"not a safetensors file ({error})",
-            file=path,
-            remedy="only safetensors are read, since pickled weights can run code; run dpo_training again",
-        ) from error

@@ -57,7 +57,7 @@ class Adapter:
         """Hash of weights and scale."""
         parts: list[str | bytes] = [str(self.config["r"]), str(self.config["lora_alpha"]), self.base]
         for name, value in sorted(self.tensors.items()):
-            parts += [name, value.numpy().tobytes()]
+            parts += [name, bytes(bytes_of(value))]
         return content_hash("adapter", *parts)
 
 
@@ -84,13 +84,18 @@ class FullWeights:
         """Hash of the weights."""
         import hashlib
 
-        import torch
-
         digest = hashlib.sha256()
         for name, value in sorted(self.tensors.items()):
             digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-            digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
+            digest.update(bytes_of(value))
         return content_hash("full weights", self.base, digest.hexdigest())
+
+
+def bytes_of(value: torch.Tensor) -> memoryview:
+    """The bytes of a tensor of any precision, also of those that numpy lacks."""
+    import torch
+
+    return value.contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 Policy = Adapter | FullWeights

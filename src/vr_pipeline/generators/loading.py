@@ -11,6 +11,7 @@ from vr_pipeline.generators.config import GeneratorParameters
 from vr_pipeline.generators.contract import Part
 from vr_pipeline.generators.settings import Setting, check_settings
 from vr_pipeline.model_files import check_model_files, load_complete
+from vr_pipeline.tensor_files import check_precision
 
 TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
 _FIELD = "generator.path"
@@ -57,6 +58,7 @@ def load_pipeline(
             if part not in parts:
                 components[name] = None
             elif name not in components:
+                check_precision(folder / name, field=_FIELD)
                 components[name] = load_complete(classes[name], folder / name, field=_FIELD, dtype=dtype)
     loaded = pipeline.from_pretrained(folder, **components)
     _check_vocabulary(loaded, folder)

@@ -28,6 +28,7 @@ from vr_pipeline.generators.contract import (
     sampling_identity,
     weights_identity,
 )
+from vr_pipeline.generators.fitting import load_adapter, load_full_weights, misfit
 from vr_pipeline.generators.loading import TEXT_ENCODERS, load_pipeline
 from vr_pipeline.generators.settings import Setting
 from vr_pipeline.generators.watch import watch_numbers
@@ -314,6 +315,8 @@ class PipelineGenerator(Generator):
                 field="generator.path",
                 remedy="train the policy again on this model, or give the model it was trained on",
             )
+        if policy is not None and policy.component != self.component:
+            raise misfit(f"it changes the part '{policy.component}', and this model's denoiser is its {self.component}")
         with self._within_reach():
             self._replace_policy(policy)
 
@@ -323,14 +326,10 @@ class PipelineGenerator(Generator):
             setattr(self.pipeline, self.component, self.ready(self._original()))
         self._frozen, self._is_tuned, self._trained_from = None, False, None
         if isinstance(policy, FullWeights):
-            self.denoiser.load_state_dict(policy.tensors)
+            load_full_weights(self.denoiser, policy)
             self._is_tuned = True
         elif policy is not None:
-            self.denoiser.load_lora_adapter(  # type: ignore[operator]
-                dict(policy.tensors),
-                prefix=self.component,
-                metadata={f"{self.component}.{name}": value for name, value in policy.config.items()},
-            )
+            load_adapter(self.denoiser, policy)
 
     def _original(self) -> torch.nn.Module:
         """The denoiser as it was before its weights were changed."""

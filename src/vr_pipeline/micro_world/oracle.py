@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from vr_pipeline.errors import InputError
 from vr_pipeline.micro_world.preferences import UTILITY
 from vr_pipeline.micro_world.world import BACKGROUNDS, COLOURS, DIRECTIONS, SHAPES, SIZE, Scene, answers, parse_prompt
 
@@ -259,11 +260,49 @@ class Oracle:
 
     @classmethod
     def load(cls, path: Path) -> Oracle:
-        """Read what :meth:`save` wrote."""
-        from safetensors.numpy import load_file
+        """Read what :meth:`save` wrote.
 
+        Raises:
+            InputError: the file is damaged, or holds something else.
+        """
+        from vr_pipeline.tensor_files import read_tensors
+
+        remedy = "run the pipeline micro_world again"
         stored: dict[str, dict[str, npt.NDArray]] = {}
-        for key, value in load_file(path).items():
-            name, field = key.rsplit(".", 1)
-            stored.setdefault(name, {})[field] = value
+        for key, value in read_tensors(path, remedy=remedy).items():
+            name, _, field = key.rpartition(".")
+            kind = _FOREST.get(field)
+            stored.setdefault(name, {})[field] = value.double().numpy().astype(kind)
+        if stored.keys() != {*_ATTRIBUTES, *_FREE_QUESTIONS} or any(
+            fields.keys() != _FOREST.keys() or not _is_forest(**fields) for fields in stored.values()
+        ):
+            raise InputError("these are no trees of an oracle of this version", file=path, remedy=remedy)
         return cls({name: Forest(**fields) for name, fields in stored.items()})
+
+
+_FOREST = {
+    "roots": np.int32,
+    "feature": np.int32,
+    "threshold": np.float32,
+    "children": np.int32,
+    "probability": np.float32,
+}
+"""Fields of a forest in a file."""
+
+
+def _is_forest(
+    roots: npt.NDArray,
+    feature: npt.NDArray,
+    threshold: npt.NDArray,
+    children: npt.NDArray,
+    probability: npt.NDArray,
+) -> bool:
+    """Whether arrays are trees that end: every inner node's children come behind it."""
+    nodes = len(feature)
+    if feature.ndim != 1 or threshold.shape != (nodes,) or children.shape != (nodes, 2) or len(probability) != nodes:
+        return False
+    inner = feature >= 0
+    behind = children[inner] > np.flatnonzero(inner)[:, None]
+    return bool(
+        behind.all() and (children < nodes).all() and len(roots) and (roots >= 0).all() and (roots < nodes).all()
+    )

@@ -9,7 +9,7 @@ import pandas as pd
 
 from vr_pipeline.errors import InputError
 from vr_pipeline.generators.config import GeneratorParameters
-from vr_pipeline.training.shards import Tensors, TensorShards, plan_shards
+from vr_pipeline.training.shards import Tensors, TensorShards, only_numbers, plan_shards
 from vr_pipeline.work import WorkPlan
 
 if TYPE_CHECKING:
@@ -56,21 +56,29 @@ def plan_conditions(
 
 def _encode(generator: Generator, texts: Mapping[str, str], names: Sequence[str]) -> Tensors:
     condition = generator.encode_prompts([texts[name] for name in names])
-    return {
+    encoded = {
         f"{name}{_SEPARATOR}{kind}": value[row : row + 1].clone()
         for row, name in enumerate(names)
         for kind, value in condition.items()
     }
+    return only_numbers(encoded, "text conditions")
 
 
 class ConditionShards(Mapping[str, "Condition"]):
-    """Text conditions by prompt_id, every tensor [1, ...], read when they are asked for."""
+    """Text conditions by prompt_id, every tensor [1, ...], read when they are asked for.
+
+    Attributes:
+        set_aside: prompts for which the text encoder gave no numbers; they are not among the conditions.
+    """
 
     def __init__(self, folder: ItemFolder) -> None:
         self._tensors = TensorShards(folder)
         self._kinds: dict[str, list[str]] = {}
+        self.set_aside = {name.rpartition(_SEPARATOR)[0] for name in self._tensors.set_aside}
         for name in self._tensors:
             prompt_id, _, kind = name.rpartition(_SEPARATOR)
+            if prompt_id in self.set_aside:
+                continue
             self._kinds.setdefault(prompt_id, []).append(kind)
 
     def __getitem__(self, prompt_id: str) -> Condition:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +14,11 @@ from vr_pipeline.training.config import PreferenceTrainingParameters
 
 if TYPE_CHECKING:
     import torch
+
+logger = logging.getLogger(__name__)
+
+_SHOWN = 3
+"""Pairs that a message names."""
 
 _COLLAPSE_WINDOW = 25
 """Steps over which the rule of collapse looks."""
@@ -34,18 +39,84 @@ def log_row(
 
 
 def check_finite(
-    what: str, value: torch.Tensor, step: int, parameters: PreferenceTrainingParameters, description: str
+    what: str,
+    values: Mapping[str, torch.Tensor],
+    pairs: Sequence[str],
+    step: int,
+    parameters: PreferenceTrainingParameters,
+    description: str,
 ) -> None:
-    """Stop where the loss or its gradient is no number any more.
+    """Stop where something of a step is no number, before it can reach a weight.
+
+    Args:
+        what: what it is, for the message.
+        values: numbers by name; those of shape [pairs] name the pair.
+        pairs: identifiers of the step's pairs, in the order of the values.
+        step: number of the step.
+        parameters: settings.
+        description: the training, for the message.
 
     Raises:
         PipelineError: then.
     """
-    if not math.isfinite(float(value)):
+    lost = [(name, value.detach().cpu()) for name, value in values.items() if not bool(value.isfinite().all())]
+    if not lost:
+        return
+    each = {name: value for name, value in lost if value.shape == (len(pairs),)}
+    rows = sorted({int(row) for value in each.values() for row in (~value.isfinite()).nonzero()})
+    of_pairs = _listed([pairs[row] for row in rows] or pairs)
+    numbers = ", ".join(f"{name} {float(value[~value.isfinite()][0])}" for name, value in each.items())
+    advice = (
+        "No weight has been changed yet: the model itself gives no numbers, in this precision or for these latents "
+        "and prompts. Train in float32, or delete latents and text conditions so that they are encoded again"
+        if step == 1
+        else f"Lower the learning rate ({parameters.learning_rate}) or beta ({parameters.beta}), or train in float32"
+    )
+    raise PipelineError(
+        f"The {what} is not finite at step {step} of {description}, for {of_pairs}"
+        f"{f' ({numbers})' if numbers else ''}. {advice}; nothing of this step was kept."
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ("the pairs " if len(names) > 1 else "the pair ") + ", ".join(f"'{name}'" for name in names[:_SHOWN])
+    return shown + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+
+
+def check_weights(
+    weights: Sequence[torch.Tensor], step: int, parameters: PreferenceTrainingParameters, description: str
+) -> None:
+    """Stop where a step has made a weight that is no number, before it is kept anywhere.
+
+    Raises:
+        PipelineError: then.
+    """
+    from vr_pipeline.training.sharding import local_part
+
+    if not all(bool(local_part(weight.detach()).isfinite().all()) for weight in weights):
         raise PipelineError(
-            f"The {what} is not finite at step {step} of {description}. Lower the learning rate "
-            f"({parameters.learning_rate}) or beta ({parameters.beta}), or train in float32; nothing of this "
-            "step was kept."
+            f"Weights are not finite after step {step} of {description}. Lower the learning rate "
+            f"({parameters.learning_rate}); the checkpoint before, if there is one, is kept."
+        )
+
+
+def warn_of_both_errors(rows: LogRows, description: str) -> None:
+    """Say in the log that at the end winners are modelled worse than by the reference, and losers with them.
+
+    The loss falls all the same, since it asks only for the difference (Wallace et al. 2023, equation 14).
+    """
+    recent = [row for row in rows[-max(1, len(rows) // 10) :] if "winner_change" in row and "loser_change" in row]
+    if not recent:
+        return
+    winners, losers = (float(np.mean([row[name] for row in recent])) for name in ("winner_change", "loser_change"))
+    if winners > 0 and losers > 0:
+        logger.warning(
+            "%s: at the end both errors have risen above the reference's, those of winners by %.2g and those of "
+            "losers by %.2g: the policy is pushed away from losers more than towards winners. Lower the learning rate, "
+            "raise beta or supervised_weight, or train fewer steps",
+            description,
+            winners,
+            losers,
         )
 
 

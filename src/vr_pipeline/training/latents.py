@@ -10,7 +10,7 @@ import pandas as pd
 from vr_pipeline.errors import InputError
 from vr_pipeline.generators.config import GeneratorParameters
 from vr_pipeline.generators.contract import batches
-from vr_pipeline.training.shards import Tensors, plan_shards
+from vr_pipeline.training.shards import Tensors, only_numbers, plan_shards
 from vr_pipeline.work import WorkPlan
 
 if TYPE_CHECKING:
@@ -62,4 +62,4 @@ def _encode(generator: Generator, folder: ItemFolder, video_ids: Sequence[str]) 
         names = video_ids[part]
         latents = generator.encode_frames(np.stack([folder.load(name) for name in names]))
         encoded |= {name: row.clone() for name, row in zip(names, latents, strict=True)}
-    return encoded
+    return only_numbers(encoded, "latents")

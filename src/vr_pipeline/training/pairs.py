@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,9 @@ from vr_pipeline.training.config import PreferenceTrainingParameters
 
 if TYPE_CHECKING:
     from vr_pipeline.generators.contract import Condition
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -112,6 +116,32 @@ def _rarity_weights(
     ).numpy()
     # The mean over sorted values, so that the order of the pairs is irrelevant to the last bit.
     return weights / np.sort(weights).mean()  # type: ignore[no-any-return]
+
+
+def without(pairs: Sequence[TrainingPair], clips: Collection[str], prompts: Collection[str]) -> list[TrainingPair]:
+    """The pairs without those whose clips or prompts were set aside because the encoders gave no numbers for them.
+
+    Raises:
+        InputError: if none is left.
+    """
+    kept = [
+        pair for pair in pairs if pair.prompt_id not in prompts and not {pair.winner, pair.loser}.intersection(clips)
+    ]
+    if len(kept) < len(pairs):
+        logger.warning(
+            "%d of %d pairs are left out: for %d clips and %d prompts the encoders gave no numbers",
+            len(pairs) - len(kept),
+            len(pairs),
+            len(clips),
+            len(prompts),
+        )
+    if pairs and not kept:
+        raise InputError(
+            f"the encoders gave no numbers for the clips or prompts of all {len(pairs)} pairs",
+            field="generator.dtype",
+            remedy="encode in bfloat16 or float32, or check the model's weights",
+        )
+    return kept
 
 
 def check_complete(

@@ -15,7 +15,7 @@ from vr_pipeline.generators.contract import Generator, Part, Policy
 from vr_pipeline.identifiers import pair_id
 from vr_pipeline.training.conditions import ConditionShards
 from vr_pipeline.training.config import DpoTrainingParameters
-from vr_pipeline.training.pairs import TrainingPair, check_complete
+from vr_pipeline.training.pairs import TrainingPair, check_complete, without
 from vr_pipeline.training.preference_trainer import Observe, Validate, train_on_pairs, training_identity
 from vr_pipeline.training.shards import TensorShards
 
@@ -68,6 +68,7 @@ def train_policy_on_pairs(
         for prompt, winner, loser in zip(*(pairs[column].astype(str) for column in columns), strict=True)
     ]
     encoded, texts = TensorShards(latents), ConditionShards(conditions)
+    training_pairs = without(training_pairs, encoded.set_aside, texts.set_aside)
     # Before a model is loaded and the original is judged.
     check_complete(training_pairs, encoded, texts)
     trained: tuple[Part, ...] = ("denoiser",)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from vr_pipeline.errors import InputError
+from vr_pipeline.errors import InputError, PipelineError
 from vr_pipeline.generators.contract import Condition, Generator
 from vr_pipeline.identifiers import code_hash, content_hash, sample_seed
 from vr_pipeline.progress import progress_bar
@@ -19,7 +20,7 @@ from vr_pipeline.training.checkpoints import TrainingState, load_checkpoint, sav
 from vr_pipeline.training.config import PreferenceTrainingParameters
 from vr_pipeline.training.determinism import deterministic
 from vr_pipeline.training.distributed import Group, training_group
-from vr_pipeline.training.health import check_collapse, check_finite, log_row
+from vr_pipeline.training.health import check_collapse, check_finite, check_weights, log_row, warn_of_both_errors
 from vr_pipeline.training.optimisation import AveragedWeights, clip_gradients, learning_rate_factor, make_optimizer
 from vr_pipeline.training.pairs import PairOrder, TrainingPair, check_complete, prepare_pairs
 from vr_pipeline.training.sharding import blocks_of, shard_weights
@@ -216,6 +217,8 @@ class _Training:
         if not self.state.finished:
             self._train()
             self._choose_weights()
+            if self.group.main:
+                warn_of_both_errors(self.state.rows, self.description)
             self.state.finished = True
             self._save()
         if self._sharded:
@@ -288,9 +291,11 @@ class _Training:
         if not self._sharded:
             group.sum_gradients(state.weights)
         loss = group.gather({"loss": loss.view(1)})["loss"].sum()
-        check_finite("loss", loss, step, parameters, self.description)
+        statistics = group.gather(statistics)
+        pairs = [pair.pair_id for pair, _ in chosen]
+        check_finite("loss", {"loss": loss, **statistics}, pairs, step, parameters, self.description)
         norm = clip_gradients(state.weights, parameters.max_gradient_norm)
-        check_finite("gradient", norm, step, parameters, self.description)
+        check_finite("gradient", {"gradient": norm}, pairs, step, parameters, self.description)
         rate = parameters.learning_rate * learning_rate_factor(
             step, warmup_steps=min(parameters.warmup_steps, parameters.steps), steps=parameters.steps
         )
@@ -299,7 +304,7 @@ class _Training:
         state.optimizer.step()
         if state.average is not None:
             state.average.update(step)
-        row = log_row(step, loss, group.gather(statistics), norm, rate)
+        row = log_row(step, loss, statistics, norm, rate)
         state.step = step
         state.rows.append(row)
         return row
@@ -308,6 +313,8 @@ class _Training:
         """Save and judge the weights, if it is time."""
         step = self.state.step
         due = self.parameters.checkpoint_every > 0 and step % self.parameters.checkpoint_every == 0
+        if due or step == self.parameters.steps:
+            check_weights(self.state.weights, step, self.parameters, self.description)
         if due:
             self._save()
         if due or step == self.parameters.steps:
@@ -329,6 +336,12 @@ class _Training:
             reward = self.group.from_main(reward)
             if reward is None:
                 return False
+            if not math.isfinite(reward):
+                raise PipelineError(
+                    f"The validation reward of step {state.step} of {self.description} is {reward}, and checkpoints "
+                    "cannot be compared by it. See what the judge and the weights of the reward give for these clips; "
+                    "the training resumes from this checkpoint."
+                )
             state.rows[-1]["validation_reward"] = float(reward)
             self._show(state.rows[-1])
             state.best = state.best.improved(state.step, float(reward), state.weights)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
     from vr_pipeline.datasets.manifest import ItemFolder
     from vr_pipeline.generators.contract import Generator
+
+logger = logging.getLogger(__name__)
 
 Tensors = dict[str, "torch.Tensor"]
 
@@ -80,18 +83,46 @@ def plan_shards(
     return WorkPlan(items=items, make_batch=make_batch, batch_size=1, description=kind, setup=setup)
 
 
+def only_numbers(tensors: Mapping[str, torch.Tensor], what: str) -> Tensors:
+    """The same tensors, with an empty one for each that holds NaN or infinity, and a warning that counts them.
+
+    Args:
+        tensors: by name.
+        what: what they are, a plural noun, for the warning.
+    """
+    lost = sorted(name for name, value in tensors.items() if not bool(value.isfinite().all()))
+    if lost:
+        logger.warning(
+            "The %s of %d of %d are no finite numbers and are set aside, '%s' the first: the encoder overflowed, or "
+            "the model is damaged. Pairs with them are not trained on; a dtype of more bits may help",
+            what,
+            len(lost),
+            len(tensors),
+            lost[0],
+        )
+    return {name: value.new_empty(0) if name in lost else value for name, value in tensors.items()}
+
+
 class TensorShards(Mapping[str, "torch.Tensor"]):
     """Tensors by name, read from their shards when they are asked for.
 
     Shards are mapped, not loaded, and few at a time, so that memory does not grow with what they hold.
+
+    Attributes:
+        set_aside: names of those that were no numbers (:func:`only_numbers`); they are not among the tensors.
     """
 
     def __init__(self, folder: ItemFolder) -> None:
         self._mapped = lru_cache(MAPPED_SHARDS)(lambda key: self._open(folder.path(key)))
         self._shard_of: dict[str, str] = {}
+        self.set_aside: set[str] = set()
         for key in folder.keys:
-            names = self._open(folder.path(key)).keys()
+            shard = self._open(folder.path(key))
+            names = shard.keys()
             self._shard_of |= dict.fromkeys(names, key)
+            self.set_aside |= {name for name in names if shard.get_slice(name).get_shape() == [0]}
+        for name in self.set_aside:
+            del self._shard_of[name]
 
     @staticmethod
     def _open(path: Path) -> Any:

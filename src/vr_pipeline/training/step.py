@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from vr_pipeline.errors import InputError
 from vr_pipeline.generators.contract import Condition, Generator
 from vr_pipeline.identifiers import sample_seed
 from vr_pipeline.training.config import PreferenceTrainingParameters
@@ -51,6 +52,17 @@ def collate(
     """
     import torch
 
+    for pair, _ in chosen:
+        for what, key, tensors in (
+            ("latents of the clip", pair.winner, [latents[pair.winner]]),
+            ("latents of the clip", pair.loser, [latents[pair.loser]]),
+            ("text condition of the prompt", pair.prompt_id, list(conditions[pair.prompt_id].values())),
+        ):
+            if not all(bool(tensor.isfinite().all()) for tensor in tensors):
+                raise InputError(
+                    f"the {what} '{key}' are no finite numbers, in the pair '{pair.pair_id}'",
+                    remedy="delete the stored latents and text conditions and run dpo_training from its start",
+                )
     noises, timesteps = [], []
     for pair, epoch in chosen:
         random = torch.Generator().manual_seed(sample_seed(parameters.seed, f"noise of {pair.pair_id}", epoch))
