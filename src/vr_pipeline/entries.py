@@ -7,21 +7,20 @@ taken for a missing value. A row that cannot be read comes back with its problem
 
 from __future__ import annotations
 
-import bisect
 import csv
 import gzip
 import io
 import itertools
-import json
 import logging
 import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from vr_pipeline.csv_cells import MARKER, unescape, unescape_row
 from vr_pipeline.errors import InputError
+from vr_pipeline.json_rows import LINE_END, TEXT_COLUMN, Entry, json_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,8 +36,6 @@ FORMATS: Final = {
     ".ndjson": "jsonl",
     ".parquet": "parquet",
 }
-TEXT_COLUMN: Final = "prompt"
-"""The column of files that hold nothing but texts: a text a line, or JSON strings."""
 BadBytes = Literal["auto", "stop", "quarantine"]
 
 _MARKS: Final = (
@@ -48,23 +45,9 @@ _MARKS: Final = (
     (b"\xff\xfe", "utf-16"),
     (b"\xfe\xff", "utf-16"),
 )
-_WRAPPERS: Final = ("data", "rows", "items", "entries", "examples", "records", "prompts", "preferences", "annotations")
-_LINE_END = re.compile(r"\r\n|\n|\r")  # not those of str.splitlines: U+2028 and others belong to texts
-_SPACE = re.compile(r"[ \t\r\n\x1e\ufeff]*")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _MOST_OPEN_QUOTES = 100
 _MOST_BAD = 0.1
-
-
-class Entry(NamedTuple):
-    """One row. ``problem`` is empty for a good one; a bad one has no values.
-
-    ``row`` is the line on which it begins, or its number (from 1) in a JSON list or a parquet file.
-    """
-
-    row: int
-    values: dict[str, Any]
-    problem: str = ""
 
 
 @dataclass(frozen=True)
@@ -217,7 +200,7 @@ def _text_of(path: Path, encoding: str, on_bad_bytes: BadBytes) -> tuple[str, st
     text = ""
     if not encoding.startswith(("utf-16", "utf-32")):
         text = data.decode(encoding, "surrogateescape").removeprefix("\ufeff")
-        beyond = [line for line in _LINE_END.split(text) if not line.isascii()]
+        beyond = [line for line in LINE_END.split(text) if not line.isascii()]
         bad = sum(bool(_SURROGATE.search(line)) for line in beyond)
         if on_bad_bytes == "quarantine" or (on_bad_bytes == "auto" and 2 * bad < len(beyond)):
             return text, encoding
@@ -242,7 +225,7 @@ _Read = tuple[list[str], list[Entry], int | None]
 
 
 def _lines(text: str, path: Path, kind: str) -> _Read:
-    lines = enumerate(_LINE_END.split(text), start=1)
+    lines = enumerate(LINE_END.split(text), start=1)
     return [TEXT_COLUMN], [Entry(number, {TEXT_COLUMN: line}) for number, line in lines if line.strip()], 1
 
 
@@ -299,91 +282,9 @@ def _records(lines: list[str], start: int, separator: str) -> Iterator[tuple[int
 
 
 def _json(text: str, path: Path, kind: str) -> _Read:
-    """Lines of JSON; or one JSON list or object, or several after each other, over any number of lines."""
-    rows = list(_json_lines(text)) if kind == "jsonl" else []
-    if len(rows) < 2 or all(row.problem for row in rows):
-        try:
-            documents = _documents(text)
-            rows = documents if len(documents) > len(rows) or all(row.problem for row in rows) else rows
-        except (ValueError, RecursionError) as error:
-            rows = rows or list(_json_lines(text))  # lines in a .json file, some of them broken
-            if kind == "json" and all(row.problem for row in rows):
-                line = text.count("\n", 0, getattr(error, "pos", 0)) + 1
-                remedy = "check that it is complete; a JSON checker shows the place"
-                raise InputError(f"the file is not JSON: {error}", remedy=remedy, file=path, row=line) from None
+    rows = json_rows(text, path, lines=kind == "jsonl")
     columns = list(dict.fromkeys(name for row in rows for name in row.values))
     return columns, rows, rows[0].row if rows else None
-
-
-def _json_lines(text: str) -> Iterator[Entry]:
-    for number, line in enumerate(_LINE_END.split(text), start=1):
-        try:
-            values = [value for _, value in _values(line)]
-        except json.JSONDecodeError as error:
-            yield Entry(number, {}, f"the line is not JSON: {error.msg} at column {error.colno}")
-        except (ValueError, RecursionError) as error:
-            yield Entry(number, {}, f"the line is not JSON: {error}")
-        else:
-            yield from (_entry(number, value) for value in values)
-
-
-def _documents(text: str) -> list[Entry]:
-    values = list(_values(text))
-    if len(values) != 1:
-        starts = [match.end() for match in _LINE_END.finditer(text)]
-        return [_entry(bisect.bisect_right(starts, place) + 1, value) for place, value in values]
-    document = values[0][1]
-    if isinstance(document, dict):
-        wrapped = [value for key, value in document.items() if key in _WRAPPERS and isinstance(value, list)]
-        lengths = {len(value) if isinstance(value, list) else -1 for value in document.values()}
-        if len(wrapped) == 1:
-            document = wrapped[0]
-        elif document and all(isinstance(value, dict) for value in document.values()):
-            if all(key.isdecimal() for value in document.values() for key in value):  # column -> number -> value
-                numbers = dict.fromkeys(key for value in document.values() for key in value)
-                document = [{name: value.get(key) for name, value in document.items()} for key in numbers]
-            else:  # identifier -> entry
-                document = [{"item": key, **value} for key, value in document.items()]
-        elif len(lengths) == 1 and lengths != {-1}:  # column -> values
-            document = [dict(zip(document, row, strict=True)) for row in zip(*document.values(), strict=True)]
-        else:
-            document = [document]
-    elif not isinstance(document, list):
-        document = [document]
-    return [_entry(number, value) for number, value in enumerate(document, start=1)]
-
-
-def _entry(row: int, value: Any) -> Entry:
-    if isinstance(value, dict):
-        return Entry(row, value)
-    if isinstance(value, str):
-        return Entry(row, {TEXT_COLUMN: value})
-    return Entry(row, {}, f"the entry is neither an object nor a text but {type(value).__name__}")
-
-
-def _values(text: str) -> Iterator[tuple[int, Any]]:
-    """JSON values that follow each other, with their places."""
-    place = _end_of(_SPACE, text, 0)
-    while place < len(text):
-        value, end = _DECODER.raw_decode(text, place)
-        yield place, value
-        place = _end_of(_SPACE, text, end)
-
-
-def _end_of(pattern: re.Pattern[str], text: str, place: int) -> int:
-    match = pattern.match(text, place)
-    return match.end() if match else place
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"the key '{next(name for name in names if names.count(name) > 1)}' is there twice")
-    return values
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_object)
 
 
 def _parquet(path: Path, wanted: Collection[str] | None) -> Entries:

@@ -187,3 +187,17 @@ def test_exported_answers_are_preferences_about_clips_that_stay(tmp_path: Path, 
         export_answers(journal.path, files, target)
     with pytest.raises(InputError, match="still there"):
         export_answers(journal.path, {}, tmp_path / "other")
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_an_export_begins_no_formula(tmp_path: Path, clip_folder: Path, raw: bool) -> None:
+    journal = Journal(tmp_path / "mine.jsonl", Study(study="mine", source="generated"))
+    files = {path.name: path for path in clip_folder.iterdir()}
+    names = {"left": "clip-0-0", "right": "clip-0-1", "left_file": "clip-0-0.mp4", "right_file": "clip-0-1.mp4"}
+    journal.add(make_label(0, prompt="=HYPERLINK(1)", annotator="@Ada", **names))
+    journal.close()
+    export_answers(journal.path, files, tmp_path / "out", raw=raw)
+    text = (tmp_path / "out" / "preferences.csv").read_text(encoding="utf-8")
+    assert (",=HYPERLINK" in text, ",@Ada" in text) == (raw, raw)
+    loaded = PreferenceDataset(filepath=str(tmp_path / "out" / "preferences.csv")).load()
+    assert loaded.loc[0, ["prompt", "annotator"]].tolist() == ["=HYPERLINK(1)", "@Ada"]
