@@ -10,7 +10,7 @@ from setuptools import setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
-SHIPPED = ("conf", "data/01_raw", "data/06_models/micro_world", "notebooks", ".telemetry")
+SHIPPED = ("conf", "data/01_raw", "data/06_models/micro_world", "notebooks", ".telemetry", ".gitignore", ".dvcignore")
 PERSONAL = shutil.ignore_patterns("local", "mydata", "*.lock", ".*.lock", "__pycache__", ".ipynb_checkpoints")
 
 

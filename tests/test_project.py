@@ -191,3 +191,29 @@ def test_nodes_have_names_of_their_own_below_their_pipeline(pipelines):
         for node in pipelines[name].nodes:
             assert node.name == f"{name}.{node.short_name}"
             assert node.short_name.isidentifier(), f"node {node.name} has no name of its own"
+
+
+def test_a_new_project_keeps_runs_and_secrets_out_of_git(tmp_path):
+    from vr_pipeline.packaged import init_project
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", *arguments], cwd=tmp_path, check=True, capture_output=True, text=True)
+        return done.stdout
+
+    git("init", "-q", ".")
+    init_project(tmp_path)
+    git("add", "-A")
+    tracked = set(git("ls-files").splitlines())
+    assert {"conf/base/catalog/prompt_filtering.yml", "data/01_raw/prompts.csv", ".gitignore"} <= tracked
+    secret = ".env .env.local conf/base/credentials.yml conf/local/a.yml server.pem a.key id_rsa .ssh/config .aws/x"
+    made = (
+        "mlflow.db mlflow.db-wal mlflow-offline.db mlartifacts/1/x mlruns/0/x logs/a.log logs/tracking/x .run.lock "
+        "data/03_primary/a.parquet data/08_reporting/a.html data/.a.lock dvc_plots/x.html sessions/a .viz/a"
+    )
+    for name in f"{secret} {made}".split():
+        place = tmp_path / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text("x")
+    assert git("status", "--porcelain", "--untracked-files=all", "--ignored=no").count("??") == 0
+    (tmp_path / "conf" / "base" / "own.yml").write_text("a: 1")
+    assert "?? conf/base/own.yml" in git("status", "--porcelain", "--untracked-files=all")

@@ -9,7 +9,15 @@ from typing import Final
 from vr_pipeline.errors import InputError
 from vr_pipeline.storage import write_text
 
-SHIPPED: Final = ("conf", "data/01_raw", "data/06_models/micro_world", "notebooks", ".telemetry")
+SHIPPED: Final = (
+    "conf",
+    "data/01_raw",
+    "data/06_models/micro_world",
+    "notebooks",
+    ".telemetry",
+    ".gitignore",
+    ".dvcignore",
+)
 
 _PYPROJECT = """\
 # A project of vr_pipeline: the code is the installed package, configuration and data are here.
@@ -44,7 +52,7 @@ def init_project(folder: Path) -> list[str]:
     """Make a project folder.
 
     Args:
-        folder: new or empty.
+        folder: new or empty; a repository without files is.
 
     Returns:
         what was put there, relative to it.
@@ -52,7 +60,7 @@ def init_project(folder: Path) -> list[str]:
     Raises:
         InputError: the folder has files in it already.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and (not folder.is_dir() or {path.name for path in folder.iterdir()} - {".git"}):
         raise InputError("there are files in it already", remedy="name a new or an empty folder", file=folder)
     source = shipped_files()
     for name in SHIPPED:
@@ -63,5 +71,6 @@ def init_project(folder: Path) -> list[str]:
         else:
             shutil.copy(source / name, target)
     (folder / "conf" / "local").mkdir(exist_ok=True)
+    (folder / "conf" / "local" / ".gitkeep").touch()
     write_text(folder / "pyproject.toml", _PYPROJECT)
     return [*SHIPPED, "pyproject.toml"]

@@ -149,11 +149,13 @@ def diff(first: str, second: str, most: int, env: str) -> None:
 )
 @click.option("--keep", is_flag=True, help="Keep the worktree also if everything is the same.")
 @click.option("--stop-early", is_flag=True, help="Leave out what follows the first stage that differs.")
+@click.option("--trust", is_flag=True, help="Also run changes and commits of others, which have your rights then.")
 @_env
-def reproduce(what: str, folder: Path | None, keep: bool, stop_early: bool, env: str) -> None:
+def reproduce(what: str, folder: Path | None, keep: bool, stop_early: bool, trust: bool, env: str) -> None:
     """Run WHAT (a run, a model or a file) again at its commit and compare every hash.
 
-    The exit code is 0 if all are equal, 1 if a stage differs or fails, 2 if code or data are not to be had.
+    The exit code is 0 if all are equal, 1 if a stage differs or fails, 2 if code or data are not to be had, were
+    changed in the store, or are of others (see --trust).
     """
     import shutil
     import tempfile
@@ -178,6 +180,7 @@ def reproduce(what: str, folder: Path | None, keep: bool, stop_early: bool, env:
                 project,
                 place,
                 stop_early=stop_early,
+                trust=trust,
                 tell=lambda text: echo(text, err=True),
             )
             echo("\n".join(report_lines(result)))

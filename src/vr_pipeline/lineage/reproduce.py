@@ -21,8 +21,11 @@ from vr_pipeline.lineage.figures import numbers
 from vr_pipeline.lineage.hashes import Digest, digest, ignored_names
 from vr_pipeline.lineage.project import BASE, LOCK_FILE, STAGES_FILE, stages_file
 from vr_pipeline.lineage.provenance import all_packages, machine
-from vr_pipeline.lineage.repository import git
+from vr_pipeline.lineage.repository import Git, GitTrouble, git, patched_files
 from vr_pipeline.lineage.runs import Run, RunStore
+from vr_pipeline.lineage.secrets import holds_redaction
+from vr_pipeline.lineage.trust import check_record, recorded_patch, require_trust
+from vr_pipeline.terminal import one_line
 
 _TAIL = 25
 
@@ -58,7 +61,7 @@ class Reproduction:
         outcomes: by stage, in order.
         again: upstream stages that had to run too, because their results are kept nowhere.
         environment: differences of machine and packages that could explain others.
-        not_recorded: files of the old run that were too large to be recorded.
+        troubles: what the record of the old run lacks, in sentences.
     """
 
     run: Run
@@ -66,7 +69,7 @@ class Reproduction:
     outcomes: list[StageOutcome]
     again: list[str] = field(default_factory=list)
     environment: list[Change] = field(default_factory=list)
-    not_recorded: tuple[str, ...] = ()
+    troubles: tuple[str, ...] = ()
 
     @property
     def first_difference(self) -> StageOutcome | None:
@@ -74,20 +77,29 @@ class Reproduction:
 
 
 def reproduce(
-    store: RunStore, run: Run, project: Path, folder: Path, *, stop_early: bool = False, tell: Callable[[str], None]
+    store: RunStore,
+    run: Run,
+    project: Path,
+    folder: Path,
+    *,
+    stop_early: bool = False,
+    trust: bool = False,
+    tell: Callable[[str], None],
 ) -> Reproduction:
     """Run the stages of ``run`` again and compare every hash.
 
     Args:
         store: has the run and those that its inputs came from.
         run: a run with a record.
-        project: the repository.
+        project: the project, at the root of its repository or below.
         folder: where the worktree is made; it must not exist.
         stop_early: leave out what follows the first stage that differs.
+        trust: also run code, changes and parameters that others have recorded.
         tell: is told what happens.
 
     Raises:
-        InputError: the code or the data of the run cannot be had any more.
+        InputError: the code or the data of the run cannot be had any more, the store has other changes than the run
+            recorded, or they are of others and not trusted.
     """
     wanted = {(run.id, name) for name, stage in run.stages().items() if stage["complete"]}
     if not wanted:
@@ -95,7 +107,9 @@ def reproduce(
             f"run {run.short} ({run.name}) finished no whole stage", remedy="name a run that did: 'kedro lineage show'"
         )
     chain = executions(trace(store, run))
-    trees = _Worktrees(store, project, folder, chain, tell)
+    for behind in {execution.run.id: execution.run for execution in chain}.values():
+        check_record(behind)
+    trees = _Worktrees(store, project, folder, chain, tell, trust)
     trees.of(run)
     again = _supply(chain, wanted, trees)
     if again:
@@ -118,7 +132,7 @@ def reproduce(
         outcomes=outcomes,
         again=[execution.stage for execution in again],
         environment=environment_changes(run.record, now),
-        not_recorded=tuple(run.record["code"]["left_out"]),
+        troubles=tuple(run.record.get("troubles", ())),
     )
 
 
@@ -126,17 +140,25 @@ class _Worktrees:
     """Worktrees by code: stages of several runs share one if commit, changes and environment are the same."""
 
     def __init__(
-        self, store: RunStore, project: Path, folder: Path, chain: list[Execution], tell: Callable[[str], None]
+        self,
+        store: RunStore,
+        project: Path,
+        folder: Path,
+        chain: list[Execution],
+        tell: Callable[[str], None],
+        trust: bool,
     ) -> None:
         self.store, self.project, self.folder, self.chain, self.tell = store, project, folder, chain, tell
+        self.trust = trust
         self.found: dict[tuple[str, str, str], Worktree] = {}
 
     def of(self, run: Run) -> Worktree:
         """The worktree of a run's code, checked out when first asked for."""
-        patch = self.store.patch(run)
+        patch = recorded_patch(self.store, run)
         key = (str(run.record["code"]["commit"]), patch, str(run.record["environment"]))
         if key not in self.found:
             place = self.folder if not self.found else self.folder.with_name(f"{self.folder.name}-{run.short}")
+            require_trust(self.project, run, patch, trust=self.trust, tell=self.tell)
             tree = Worktree(self.project, place, run, self.tell)
             tree.check_out(patch)
             tree.write_lock(self.chain)
@@ -182,14 +204,20 @@ class Worktree:
     """A checkout of a run's code beside the project, with the project's DVC cache.
 
     Args:
-        project: the repository.
-        folder: the checkout.
+        project: the project, at the root of its repository or below.
+        top: the checkout; the project lies in it where it lies in the repository.
         run: the run.
         tell: is told what happens.
     """
 
-    def __init__(self, project: Path, folder: Path, run: Run, tell: Callable[[str], None]) -> None:
-        self.project, self.folder, self.run, self.tell = project, folder, run, tell
+    def __init__(self, project: Path, top: Path, run: Run, tell: Callable[[str], None]) -> None:
+        self.project, self.top, self.run, self.tell = project, top, run, tell
+        # Runs from before folders were recorded lie where the project is now.
+        recorded = run.record["code"].get("folder")
+        self.prefix = (
+            recorded if recorded is not None else (git(project, "rev-parse", "--show-prefix") or "").strip("\n")
+        )
+        self.folder = top / self.prefix
         self.environment = str(run.record["environment"])
         self.ignored = ignored_names(project)
 
@@ -204,9 +232,18 @@ class Worktree:
             raise InputError(
                 f"commit {commit[:12]} is not in this repository", remedy="fetch the branch that it was made on"
             )
-        self.tell(f"Checking out {commit[:12]} to {self.folder} ...")
-        if git(self.project, "worktree", "add", "--detach", "--force", str(self.folder), commit) is None:
-            raise InputError("git could not make a worktree there", remedy="name another folder", file=self.folder)
+        self.tell(f"Checking out {commit[:12]} to {self.top} ...")
+        try:
+            Git(self.project)("worktree", "add", "--detach", "--force", str(self.top), commit)
+        except GitTrouble as trouble:
+            raise InputError(
+                f"git could not make a worktree there ({trouble})", remedy="name another folder", file=self.top
+            ) from trouble
+        if not self.folder.is_dir():
+            raise InputError(
+                f"commit {commit[:12]} has no folder {self.prefix}",
+                remedy="name a run of a commit that has the project",
+            )
         if patch:
             self._apply(patch)
         self._keep_quiet()
@@ -216,8 +253,8 @@ class Worktree:
 
     def _apply(self, patch: str) -> None:
         done = subprocess.run(
-            ["git", "apply", "--whitespace=nowarn", "-"],
-            cwd=self.folder,
+            ["git", "apply", "--whitespace=nowarn", *([f"--directory={self.prefix}"] if self.prefix else []), "-"],
+            cwd=self.top,
             input=patch.encode("utf-8", errors="surrogateescape"),
             capture_output=True,
         )
@@ -226,7 +263,7 @@ class Worktree:
                 f"the recorded changes do not apply ({done.stderr.decode(errors='replace').strip()})",
                 remedy="look at lineage/changes.patch of the run",
             )
-        self.tell(f"Applied the changes that were not committed: {', '.join(self.run.record['code']['changed'])}")
+        self.tell(f"Applied the changes that were not committed: {', '.join(map(one_line, patched_files(patch)))}")
 
     def _keep_quiet(self) -> None:
         """What is done again is no run of its own: nothing goes to MLflow."""
@@ -238,6 +275,9 @@ class Worktree:
     def _set_parameters(self, run: Run) -> None:
         """Write what the command line or personal configuration had changed into the parameter files."""
         for block, value in run.record["parameters"].items():
+            if holds_redaction(value):
+                self.tell(f"Parameters of {block} hold a secret that was not recorded: those of the commit are used")
+                continue
             files = [
                 file
                 for name in dict.fromkeys((self.environment, BASE))
@@ -262,11 +302,27 @@ class Worktree:
         from dvc.config import Config
 
         cache = self._dvc("cache", "dir", folder=self.project).stdout.strip()
-        settings = Config(str(self.project / ".dvc"))
-        with Config(str(self.folder / ".dvc")).edit("local") as own:
+        here, there = self._dvc_folders()
+        settings = Config(str(here))
+        with Config(str(there)).edit("local") as own:
             own["cache"] = {**settings["cache"], "dir": str((self.project / cache).resolve())}
             own["remote"] = {name: dict(remote) for name, remote in settings["remote"].items()}
             own["core"] = {key: value for key, value in settings["core"].items() if key == "remote"}
+
+    def _dvc_folders(self) -> tuple[Path, Path]:
+        """DVC's folder of the project and that of the worktree: theirs, or one above in the same repository."""
+        root = Path((git(self.project, "rev-parse", "--show-toplevel") or str(self.project)).removesuffix("\n"))
+        for place in (self.project, *self.project.parents):
+            if (place / ".dvc").is_dir():
+                there = self.top / place.resolve().relative_to(root.resolve()) / ".dvc"
+                if there.is_dir():
+                    return place / ".dvc", there
+                break
+            if place.resolve() == root.resolve():
+                break
+        raise InputError(
+            "the commit of the run was not one of a DVC project", remedy="name a run of a commit that has .dvc/config"
+        )
 
     def _derive_stages(self) -> None:
         done = self._run([sys.executable, "-m", "kedro", "lineage", "sync", f"--env={self.environment}"])
@@ -322,6 +378,8 @@ class Worktree:
 
     def _copy(self, source: Path, content: Content) -> None:
         target = self.folder / content.path
+        if not target.resolve().is_relative_to(self.top.resolve()):
+            raise InputError("the record names a place outside of the project", remedy="do not trust it", file=target)
         if target.is_dir():
             shutil.rmtree(target)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -401,8 +459,7 @@ def report_lines(result: Reproduction, most: int = 8) -> list[str]:
         supplied = "  (ran again to supply data)" if outcome.stage in result.again else ""
         shown.append(f"{outcome.stage}: {verdict}{supplied}")
         shown += listed(by_weight(outcome.metrics), most)
-    if result.not_recorded:
-        shown.append(f"Files that were too large to be recorded: {', '.join(result.not_recorded)}")
+    shown += [f"Not recorded: {trouble}" for trouble in result.troubles]
     first = result.first_difference
     if first is None:
         return [*shown, f"Reproduced: every hash of {len(result.outcomes)} stage(s) is equal."]

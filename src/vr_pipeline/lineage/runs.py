@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from vr_pipeline.errors import InputError
 from vr_pipeline.lineage.hashes import digest, ignored_names
 from vr_pipeline.lineage.models import versions
-from vr_pipeline.lineage.record import PATCH, RECORD, RECORD_FOLDER
+from vr_pipeline.lineage.record import RECORD, RECORD_FOLDER
 from vr_pipeline.lineage.tracking import EXPERIMENT
 
 if TYPE_CHECKING:
@@ -193,9 +193,9 @@ class RunStore:
         every = self.client.get_registered_model(version.name).aliases
         return sorted(alias for alias, number in every.items() if str(number) == str(version.version))
 
-    def patch(self, run: Run) -> str:
-        """The recorded changes against the commit; empty if there were none."""
-        return self._artifact(run.id, PATCH)
+    def file(self, run: Run, name: str) -> str:
+        """A file of a run's record, as the store has it; empty if there is none."""
+        return self._artifact(run.id, name)
 
     def _get(self, run_id: str) -> Run:
         found = self.client.get_run(run_id)

@@ -1,0 +1,111 @@
+"""What a repetition may run: a record comes from a store, and who can write there could have written anything."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+
+from vr_pipeline.errors import InputError
+from vr_pipeline.lineage.own_records import fingerprint, is_own
+from vr_pipeline.lineage.record import CONFIGURATION, PATCH, RECORD_FOLDER
+from vr_pipeline.lineage.repository import Git, GitTrouble, in_own_history, patch_hash, patched_files
+from vr_pipeline.lineage.runs import Run, RunStore
+from vr_pipeline.terminal import one_line
+
+_COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?|")
+_NAME = re.compile(r"\w[\w.-]*")
+
+
+def check_record(run: Run) -> None:
+    """See that names and places of a record are such, and no options of commands or ways out of the project.
+
+    Raises:
+        InputError: they are not.
+    """
+    for what, text in _strange(run):
+        raise InputError(
+            f"the record of run {run.short} has {what} '{one_line(text)}', which no run records",
+            remedy="nothing of it was run; find out who wrote it",
+        )
+
+
+def _strange(run: Run) -> Iterator[tuple[str, str]]:
+    code = run.record["code"]
+    if not _COMMIT.fullmatch(str(code["commit"])):
+        yield "the commit", str(code["commit"])
+    if not _NAME.fullmatch(str(run.record["environment"])):
+        yield "the environment", str(run.record["environment"])
+    if not _is_place(str(code.get("folder", ""))) or PurePosixPath(str(code.get("folder", ""))).is_absolute():
+        yield "the folder", str(code["folder"])
+    for name, stage in run.stages().items():
+        if not _NAME.fullmatch(name):
+            yield "the stage", name
+        # Models may lie outside of the project; results never do.
+        for kind in ("deps", "outs"):
+            for entry in stage[kind]:
+                place = str(entry["path"])
+                if not _is_place(place) or (kind == "outs" and PurePosixPath(place).is_absolute()):
+                    yield "the place", place
+
+
+def _is_place(path: str) -> bool:
+    return ".." not in PurePosixPath(path).parts and not path.startswith("-")
+
+
+def recorded_patch(store: RunStore, run: Run) -> str:
+    """The changes of a run, if they are those that it recorded.
+
+    Raises:
+        InputError: the store has others, or files of the record have been changed.
+    """
+    for name, recorded in (
+        (PATCH, run.record["code"].get("patch_sha256")),
+        (CONFIGURATION, run.record.get("configuration_sha256")),
+    ):
+        found = patch_hash(store.file(run, name))
+        if recorded is not None and found != recorded:
+            raise InputError(
+                f"{RECORD_FOLDER}/{name} of run {run.short} is not what the run recorded (its SHA-256 is "
+                f"{found[:12] or 'none'}, that of the record {recorded[:12] or 'none'})",
+                remedy="nothing of it was run; find out who changed it, or name another run",
+            )
+    patch = store.file(run, PATCH)
+    if patch and run.record["code"].get("patch_sha256") is None and not run.record["code"]["dirty"]:
+        raise InputError(
+            f"run {run.short} recorded no changes, and its store has some", remedy="nothing of them was run"
+        )
+    return patch
+
+
+def require_trust(project: Path, run: Run, patch: str, *, trust: bool, tell: Callable[[str], None]) -> None:
+    """See that what would be run is the user's own, or trusted; lists the files that a patch would change.
+
+    Raises:
+        InputError: it is not.
+    """
+    commit = str(run.record["code"]["commit"])
+    try:
+        files = patched_files(patch) if patch else []
+    except GitTrouble as trouble:
+        raise InputError(
+            f"the recorded changes are no patch ({trouble})", remedy=f"look at {RECORD_FOLDER}/{PATCH} of the run"
+        ) from trouble
+    if files:
+        tell(f"Recorded changes of {len(files)} file(s), not committed: {', '.join(map(one_line, files))}")
+    if is_own(project, fingerprint(run.record)):
+        return
+    reasons = []
+    if commit and not in_own_history(Git(project), commit):
+        reasons.append(f"commit {commit[:12]} is on none of your branches")
+    if files:
+        reasons.append("it would apply the changes above, which were not recorded here")
+    if not reasons:
+        tell("The run was recorded elsewhere; its commit is in your history, its parameters are those of the record.")
+        return
+    if not trust:
+        raise InputError(
+            f"run {run.short} is not one of yours: {' and '.join(reasons)}",
+            remedy="look at the run's files, and say --trust to run its code with your rights",
+        )
+    tell(f"Trusted: {' and '.join(reasons)}.")
