@@ -103,7 +103,7 @@ _FILES = {
 
 
 def make_staged_project(folder: Path) -> Path:
-    """Write the project into ``folder``, derive its stages and commit everything."""
+    """Write the project into ``folder``, of a repository or none, derive its stages and commit everything."""
     for name, text in _FILES.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -111,10 +111,12 @@ def make_staged_project(folder: Path) -> Path:
     for name in ("mlflow.yml", "logging.yml", "runner.yml"):
         (folder / "conf" / "base" / name).write_text((ROOT / "conf" / "base" / name).read_text())
     (folder / "conf" / "logging.yml").write_text((ROOT / "conf" / "logging.yml").read_text())
-    git(folder, "init", "-q")
+    below = subprocess.run(["git", "rev-parse"], cwd=folder, capture_output=True).returncode == 0
+    if not below:
+        git(folder, "init", "-q")
     git(folder, "config", "user.name", "Test")
     git(folder, "config", "user.email", "test@example.org")
-    done = run(folder, "-m", "dvc", "init", "-q")
+    done = run(folder, "-m", "dvc", "init", "-q", *(["--subdir"] if below else []))
     assert done.returncode == 0, done.stderr
     done = kedro(folder, "lineage", "sync")
     assert done.returncode == 0, done.stderr

@@ -158,8 +158,8 @@ class _Worktrees:
         key = (str(run.record["code"]["commit"]), patch, str(run.record["environment"]))
         if key not in self.found:
             place = self.folder if not self.found else self.folder.with_name(f"{self.folder.name}-{run.short}")
-            require_trust(self.project, run, patch, trust=self.trust, tell=self.tell)
-            tree = Worktree(self.project, place, run, self.tell)
+            trusted = require_trust(self.project, run, patch, trust=self.trust, tell=self.tell)
+            tree = Worktree(self.project, place, run, self.tell, trusted)
             tree.check_out(patch)
             tree.write_lock(self.chain)
             self.found[key] = tree
@@ -208,10 +208,11 @@ class Worktree:
         top: the checkout; the project lies in it where it lies in the repository.
         run: the run.
         tell: is told what happens.
+        trusted: whether the record is the user's own or trusted.
     """
 
-    def __init__(self, project: Path, top: Path, run: Run, tell: Callable[[str], None]) -> None:
-        self.project, self.top, self.run, self.tell = project, top, run, tell
+    def __init__(self, project: Path, top: Path, run: Run, tell: Callable[[str], None], trusted: bool) -> None:
+        self.project, self.top, self.run, self.tell, self.trusted = project, top, run, tell, trusted
         # Runs from before folders were recorded lie where the project is now.
         recorded = run.record["code"].get("folder")
         self.prefix = (
@@ -289,6 +290,11 @@ class Worktree:
             for file in reversed(holders):
                 merged = _laid_over(merged, yaml.safe_load(file.read_text(encoding="utf-8"))[block])
             if holders and merged != value:
+                if not self.trusted:
+                    raise InputError(
+                        f"run {run.short} was recorded elsewhere and sets other parameters of {block} than its commit",
+                        remedy="look at them, and say --trust to run with them",
+                    )
                 content = yaml.safe_load(holders[0].read_text(encoding="utf-8"))
                 content[block] = value
                 holders[0].write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")

@@ -78,8 +78,11 @@ def recorded_patch(store: RunStore, run: Run) -> str:
     return patch
 
 
-def require_trust(project: Path, run: Run, patch: str, *, trust: bool, tell: Callable[[str], None]) -> None:
+def require_trust(project: Path, run: Run, patch: str, *, trust: bool, tell: Callable[[str], None]) -> bool:
     """See that what would be run is the user's own, or trusted; lists the files that a patch would change.
+
+    Returns:
+        whether that holds for the recorded parameters, too.
 
     Raises:
         InputError: it is not.
@@ -94,18 +97,18 @@ def require_trust(project: Path, run: Run, patch: str, *, trust: bool, tell: Cal
     if files:
         tell(f"Recorded changes of {len(files)} file(s), not committed: {', '.join(map(one_line, files))}")
     if is_own(project, fingerprint(run.record)):
-        return
+        return True
     reasons = []
     if commit and not in_own_history(Git(project), commit):
         reasons.append(f"commit {commit[:12]} is on none of your branches")
     if files:
         reasons.append("it would apply the changes above, which were not recorded here")
     if not reasons:
-        tell("The run was recorded elsewhere; its commit is in your history, its parameters are those of the record.")
-        return
+        return trust
     if not trust:
         raise InputError(
             f"run {run.short} is not one of yours: {' and '.join(reasons)}",
             remedy="look at the run's files, and say --trust to run its code with your rights",
         )
     tell(f"Trusted: {' and '.join(reasons)}.")
+    return True
