@@ -48,9 +48,10 @@ def test_what_is_put_in_counts_and_what_is_missing_is_told(parameters: Path) -> 
     assert set(session["catalog"]) == {"words"}
 
 
-@pytest.mark.parametrize(
-    "name", ["[x]", "a*b?", "100%", "${x}", "a b", "-a", "ü漢", "q'q", "new\nline", "{a}", "a#b;c", "~a"]
-)
+ODD = ("[x]", "a*b?", "100%", "${x}", "a b", "-a", "ü漢", "q'q", "new\nline", "{a}", "a#b;c", "~a", ".hidden")
+
+
+@pytest.mark.parametrize("name", ODD)
 def test_the_folder_of_the_configuration_has_any_name(tmp_path: Path, name: str) -> None:
     (tmp_path / "x").mkdir()  # what a pattern could take for it
     source = tmp_path / name / "conf"

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ValidationError
 
 from vr_pipeline.errors import PipelineError, storage_trouble
+from vr_pipeline.setting_names import NO_SETTING, names_in, perhaps_setting
+from vr_pipeline.setting_names import setting_trouble as setting_trouble
 from vr_pipeline.surroundings import surroundings_account
 
 if TYPE_CHECKING:
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
 
 _LISTED = 10
 _QUOTES = "'\""
-_NO_SETTING = "there is no such setting"
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
@@ -130,7 +131,7 @@ def parameters_account(error: BaseException) -> str:
             given = "" if complaint[2] in {"missing", "extra_forbidden"} else f" (got {complaint[3]})"
             said = complaint[1]
             if complaint[2] == "extra_forbidden":
-                said = f"{_NO_SETTING}{perhaps_setting(field, settings_of(block))}"
+                said = f"{NO_SETTING}{perhaps_setting(field, settings_of(block))}"
             lines.append(f"  {'.'.join(filter(None, (block, field)))}: {said}{given}")
         elif block and line and not line.startswith(" "):
             field = line
@@ -158,44 +159,7 @@ def settings_of(block: str) -> list[str]:
     from kedro.framework.project import pipelines
 
     models = blocks_of(pipelines.values()).get(block, [])
-    return sorted({name for model in models for name in _names(model.model_json_schema())})
-
-
-def _names(schema: dict[str, Any], within: str = "", root: dict[str, Any] | None = None) -> Iterator[str]:
-    """Dotted names of the settings in a JSON schema, at any depth."""
-    root = root or schema
-    schema = root["$defs"][schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
-    for name, inner in schema.get("properties", {}).items():
-        yield f"{within}{name}"
-        yield from _names(inner, f"{within}{name}.", root)
-    for alternative in (*schema.get("anyOf", []), *schema.get("oneOf", [])):
-        yield from _names(alternative, within, root)
-
-
-def perhaps_setting(field: str, known: Sequence[str]) -> str:
-    """A guess at what was meant: a name that is spelt nearly so, with its place where it belongs elsewhere."""
-    place, _, name = field.rpartition(".")
-    near = difflib.get_close_matches(name, sorted({one.rpartition(".")[2] for one in known}), n=1)
-    places = [one.rpartition(".")[0] for one in known if near and one.rpartition(".")[2] == near[0]]
-    if not places:
-        return ""
-    meant = near[0] if place in places else ".".join(filter(None, (places[0], near[0])))
-    return f" (perhaps '{meant}' is meant)"
-
-
-def setting_trouble(error: ValidationError, model: type[BaseModel]) -> tuple[str, str]:
-    """The first setting that is wrong, by its dotted name, and what is wrong with it; its value is not repeated.
-
-    Args:
-        error: of the validation by ``model``.
-        model: what knows the right names.
-    """
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    place = [str(part) for part in first["loc"]]
-    if first["type"] == "extra_forbidden":
-        near = perhaps_setting(".".join(place), sorted(set(_names(model.model_json_schema()))))
-        return ".".join(place), f"{_NO_SETTING}{near}"
-    return ".".join(place), first["msg"].removeprefix("Value error, ")
+    return sorted({name for model in models for name in names_in(model.model_json_schema())})
 
 
 def pydantic_account(error: ValidationError) -> str:
@@ -204,7 +168,7 @@ def pydantic_account(error: ValidationError) -> str:
     for detail in error.errors()[:_LISTED]:
         place = ".".join(str(part) for part in detail["loc"]) or error.title
         given = "" if detail["type"] == "missing" else f" (got {_short(detail['input'])})"
-        said = _NO_SETTING if detail["type"] == "extra_forbidden" else detail["msg"]
+        said = NO_SETTING if detail["type"] == "extra_forbidden" else detail["msg"]
         lines.append(f"  {place}: {said}{given}")
     hidden = error.error_count() - len(lines)
     return "\n".join([*lines, *([f"  and {hidden} more"] if hidden > 0 else [])])

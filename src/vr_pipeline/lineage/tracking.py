@@ -17,8 +17,8 @@ from pydantic import Field, ValidationError, field_validator
 
 from vr_pipeline.config import Parameters
 from vr_pipeline.errors import InputError
-from vr_pipeline.explain import setting_trouble
 from vr_pipeline.lineage.gateway import told, within
+from vr_pipeline.setting_names import setting_trouble
 from vr_pipeline.storage import make_file, sync
 
 if TYPE_CHECKING:
