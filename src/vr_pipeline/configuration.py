@@ -40,7 +40,8 @@ class SteadyConfigLoader(OmegaConfigLoader):
         self._read: dict[str, dict[str, Any]] = {}
         super().__init__(*arguments, **options)
         if self._protocol == "file" and glob.has_magic(str(self.conf_source)):
-            self._fs = _LiteralFolder(self._fs, str(self.conf_source))
+            files: Any = self._fs  # type: ignore[has-type]
+            self._fs = _LiteralFolder(files, str(self.conf_source))
 
     def __getitem__(self, key: str) -> dict[str, Any]:
         if key not in self._read:
