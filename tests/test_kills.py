@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,13 @@ import pandas as pd
 import pytest
 from tests.annotation.conftest import make_label
 
-from kills import Exploration, explore, read_tree, shown
+from kills import Exploration, explore, read_tree, shown, write_tree
 from toy_training import Toy, make_toy
 from vr_pipeline.annotation.store import Journal, Study, read_labels
 from vr_pipeline.catalog import ReplacingCatalog
 from vr_pipeline.datasets.manifest import ManifestFolderDataset
 from vr_pipeline.lineage import tracking
+from vr_pipeline.lineage.runs import RunStore
 from vr_pipeline.prompts.answer_store import AnswerPlan, AnswerStore
 from vr_pipeline.prompts.embedding_store import EmbeddingPlan, EmbeddingStore
 from vr_pipeline.storage import replaced_folder, write_text
@@ -216,3 +218,39 @@ def test_the_first_database_of_mlflow(
     for state in points[0].states:
         assert state.get("mlflow.db", whole) == whole, "under its own name the database is complete"
     assert whole[0] & 0o777 == 0o640
+
+
+def test_the_record_of_a_run(tmp_path: Path, points: list[Exploration]) -> None:
+    from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
+
+    store, written = tmp_path / "data" / "artifacts", tmp_path / "record"
+    repository = LocalArtifactRepository(store.as_uri())
+
+    def work(number: int = 2) -> None:
+        written.mkdir(exist_ok=True)
+        (written / "record.json").write_text(f'{{"version": 1, "stages": {{"number": {number}}}}}')
+        repository.log_artifacts(str(written), "lineage")
+
+    class Client:
+        """Of MLflow what a record is read by."""
+
+        def get_run(self, _: str) -> Any:
+            info = SimpleNamespace(run_id="r" * 32, run_name="a", status="KILLED", start_time=0, end_time=1)
+            return SimpleNamespace(info=info, data=SimpleNamespace(tags={}, params={}, metrics={}))
+
+        def list_artifacts(self, _: str, path: str) -> Any:
+            return repository.list_artifacts(path)
+
+        def download_artifacts(self, _: str, path: str, target: str) -> str:
+            return str(repository.download_artifacts(path, target))
+
+    work(1)
+    start = read_tree(tmp_path / "data")
+    points.append(explore(work, tmp_path / "data", start=start))
+    read = set()
+    for state in points[0].states:
+        write_tree(state, tmp_path / "data")
+        run = RunStore(Client(), "0", tmp_path).get("r" * 32)  # type: ignore[arg-type]
+        read.add(run.stages().get("number"))
+    assert read <= {None, 1, 2}
+    assert 1 in read

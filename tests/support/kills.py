@@ -25,8 +25,9 @@ from unittest import mock
 Tree = dict[str, tuple[int, bytes]]
 """Relative path to access rights with kind, and content: of a link where it leads to, of a folder nothing."""
 
-_OF_ONE = ("unlink", "remove", "mkdir", "rmdir", "truncate", "chmod", "ftruncate", "write", "sendfile")
+_OF_ONE = ("unlink", "remove", "mkdir", "rmdir", "truncate", "chmod", "ftruncate", "write")
 _OF_TWO = ("replace", "rename", "link", "symlink")
+_PIECE = 32
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 
 
@@ -90,7 +91,7 @@ class _Watched(io.FileIO):
 @contextlib.contextmanager
 def watched(folder: Path, stop: Callable[[], None]) -> Iterator[None]:
     """Call ``stop`` before each operation that changes a file below a folder."""
-    inside, real_open = os.fsencode(folder.resolve()), io.open
+    inside, real_open, real_sendfile = os.fsencode(folder.resolve()), io.open, os.sendfile
     busy = False
 
     def before() -> None:
@@ -153,6 +154,8 @@ def watched(folder: Path, stop: Callable[[], None]) -> Iterator[None]:
             *((os, name, one(getattr(os, name))) for name in _OF_ONE),
             # A kill takes nothing from the kernel; forcing to the disk would only take time.
             (os, "fsync", one(lambda _: None)),
+            # How shutil copies; piece by piece, so that there is a middle.
+            (os, "sendfile", one(lambda to, of, at, count: real_sendfile(to, of, at, min(count, _PIECE)))),
             *((os, name, two(getattr(os, name))) for name in _OF_TWO),
         ):
             stack.enter_context(mock.patch.object(target, name, stand_in))

@@ -200,7 +200,17 @@ class RunStore:
     def _get(self, run_id: str) -> Run:
         found = self.client.get_run(run_id)
         text = self._artifact(run_id, RECORD)
-        return _run(found, json.loads(text) if text else {})
+        try:
+            record = json.loads(text) if text else {}
+        except ValueError as error:
+            if found.info.status == "FINISHED":
+                raise InputError(
+                    f"the record of run {run_id[:8]} is damaged ({error})",
+                    remedy="name another run, or run the pipeline again",
+                    file=f"{RECORD_FOLDER}/{RECORD}",
+                ) from error
+            record = {}  # The run was killed while it was written.
+        return _run(found, record)
 
     def _artifact(self, run_id: str, name: str) -> str:
         from mlflow.exceptions import MlflowException
