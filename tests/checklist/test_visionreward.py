@@ -197,3 +197,11 @@ def test_every_grade_of_the_public_annotations_has_answers(name: str, ranges: di
         for outside in (low - 1, high + 1):
             with pytest.raises(InputError, match="is not in the map"):
                 checklist.answers_from_grades({sub: outside})
+
+
+def test_a_list_that_another_program_saved_is_the_same(tmp_path: Path) -> None:
+    lines = [f"Is the clip good in way {number}?\u2028Quite?" for number in range(64)]
+    (tmp_path / "a.txt").write_text("\n".join(lines), encoding="utf-8")
+    (tmp_path / "b.txt").write_bytes("\r\n".join([*lines, "", ""]).encode("utf-16"))
+    first, second = (Checklist.from_visionreward(tmp_path / name)[0] for name in ("a.txt", "b.txt"))
+    assert first == second

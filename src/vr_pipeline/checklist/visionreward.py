@@ -19,7 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vr_pipeline.checklist.schema import Checklist, Question, SubDimension, build_checklist
+from vr_pipeline.entries import read_entries
 from vr_pipeline.errors import InputError
+from vr_pipeline.json_rows import TEXT_COLUMN
 
 if TYPE_CHECKING:
     from vr_pipeline.rewards.linear import RewardWeights
@@ -129,10 +131,9 @@ def read_visionreward(
         InputError: another number of lines, or of weights.
     """
     path = Path(questions_path)
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except FileNotFoundError:
-        raise InputError("the question list does not exist", remedy="Give its path", file=path) from None
+    if not path.is_file():
+        raise InputError("the question list does not exist", remedy="Give its path", file=path)
+    lines = [str(entry.values.get(TEXT_COLUMN, "")).strip() for entry in read_entries(path, file_format="txt").rows]
     layout = _LAYOUTS.get(len(lines))
     if layout is None:
         raise InputError(

@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 class PromptFileDataset(AbstractDataset[None, "pd.DataFrame"]):
-    """A file of prompts (txt, csv, tsv, jsonl, parquet), read-only.
+    """A file of prompts of any type that :func:`vr_pipeline.entries.read_entries` reads; read only.
 
     Example::
 

@@ -33,7 +33,7 @@ def examine_given_clips(
     punctuation do not count.
 
     Args:
-        path: the table of prompts (txt, csv, tsv, json, jsonl, parquet).
+        path: the table of prompts; see :func:`vr_pipeline.entries.read_entries`.
         names: the clips of a folder under all their names.
         files: their paths relative to it.
         prompt_column: the column with the prompts; None finds it by its name.
