@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from vr_pipeline.hooks.records import NodeRecord
-from vr_pipeline.hooks.summary import figure_lines, node_lines
+from vr_pipeline.hooks.summary import figure_lines, node_lines, weight_lines
 
 RECORDS = [
     NodeRecord("filter.a", 0.0, seconds=1.25, sizes={"kept": "48 rows", "dropped": "2 rows"}),
@@ -45,3 +45,15 @@ def test_figures_that_few_preferences_do_not_give_are_dashes(nothing):
         "  mpo against original, judge reward: +1.000  [-, -]",
         "  preference accuracy: tau 0.500, diff - (4 pairs, 4 ties)",
     ]
+
+
+def test_missing_intervals_and_remarks_on_weights_are_said():
+    gain = {"mean": 1.0, "ci_low": None, "ci_high": None, "no_interval": "2 prompts, an interval takes 5"}
+    assert figure_lines({"gain": {"mpo": {"judge": gain}}})[1:] == [
+        "  mpo against original, judge reward: +1.000  (no interval: 2 prompts, an interval takes 5)"
+    ]
+    assert weight_lines({"statistics": {"warnings": ["the penalty is at the edge"]}})[1:] == [
+        "Weights:",
+        "  the penalty is at the edge",
+    ]
+    assert weight_lines({"statistics": {"warnings": []}}) == weight_lines({}) == []

@@ -210,3 +210,10 @@ def test_order_of_pairs_and_sides_does_not_matter_to_intervals() -> None:
     )
     assert one == other
     assert not reasons(one)
+
+
+def test_repeated_questions_are_found_whatever_their_sign_and_place() -> None:
+    a, b, label, prompt = simulated(600, TRUTH[:3] + 0.5, 8, 60)
+    fitted = fit_weights(np.c_[a[:, 1], a], np.c_[b[:, 1], b], label, groups=prompt)
+    assert set(reasons(fitted)) == {"q1", "q3"}
+    assert fitted.weights[0] == pytest.approx(fitted.weights[2])

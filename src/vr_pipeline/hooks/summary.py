@@ -49,8 +49,7 @@ class RunSummaryHook:
         if METRICS in outputs:
             lines += ["", *figure_lines(catalog.load(METRICS))]
         if WEIGHTS in outputs:
-            warnings = catalog.load(WEIGHTS).get("statistics", {}).get("warnings", [])
-            lines += ["", "Weights:", *(f"  {warning}" for warning in warnings)] if warnings else []
+            lines += weight_lines(catalog.load(WEIGHTS))
         if REPORT in outputs:
             report = stored_at(catalog, REPORT)
             if report is not None:
@@ -98,11 +97,10 @@ def figure_lines(metrics: Mapping[str, Any]) -> list[str]:
     lines = []
     for policy, scorers in metrics.get("gain", {}).items():
         for scorer, gain in scorers.items():
-            lines.append(
-                f"  {policy} against original, {scorer} reward: "
-                f"{_figure(gain['mean'], '+.3f')}  [{_figure(gain['ci_low'], '+.3f')}, "
-                f"{_figure(gain['ci_high'], '+.3f')}]"
-            )
+            ends = f"[{_figure(gain['ci_low'], '+.3f')}, {_figure(gain['ci_high'], '+.3f')}]"
+            if "no_interval" in gain:
+                ends = f"(no interval: {gain['no_interval']})"
+            lines.append(f"  {policy} against original, {scorer} reward: {_figure(gain['mean'], '+.3f')}  {ends}")
     if agreement := metrics.get("agreement"):
         lines.append(
             f"  preference accuracy: tau {_figure(agreement['tau'], '.3f')}, diff {_figure(agreement['diff'], '.3f')} "
@@ -111,6 +109,12 @@ def figure_lines(metrics: Mapping[str, Any]) -> list[str]:
     for strategy, pairs in metrics.get("pairs", {}).items():
         lines.append(f"  {strategy} pairs: {pairs['n']}, of which {pairs['dominating']} dominate in every dimension")
     return ["Held-out prompts (mean gain, 95 % interval by prompt):", *lines] if lines else []
+
+
+def weight_lines(weights: Mapping[str, Any]) -> list[str]:
+    """What there is to say of reward_weights: penalty, separation, missing intervals; nothing if all is well."""
+    warnings = weights.get("statistics", {}).get("warnings", [])
+    return ["", "Weights:", *(f"  {warning}" for warning in warnings)] if warnings else []
 
 
 def _figure(value: float | None, form: str) -> str:

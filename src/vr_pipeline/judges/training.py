@@ -512,6 +512,11 @@ class _Run:
             part.insert(0, "source", source)
             reports.append(part)
         report = pd.concat(reports, ignore_index=True)
+        if self.held_out is self.validation:
+            logger.warning(
+                "No clip is of split 'test': the report is about the clips that chose the checkpoint, so that its "
+                "figures are rather too high"
+            )
         if self.parameters.lora is not None:
             _merge_lora(self.family.model)
         self._restore_dtypes()
@@ -529,6 +534,7 @@ class _Run:
             "training_examples": len(self.training),
             "validation_examples": len(self.validation),
             "held_out_examples": len(self.held_out),
+            "held_out_chose_the_checkpoint": self.held_out is self.validation,
             "parameters": int(sum(weight.numel() for weight in self.family.model.parameters())),
         }
         return TrainedJudge(self.family, report, log, summary)

@@ -79,6 +79,7 @@ def test_annotations_to_judge(tmp_path: Path) -> None:
     assert tracked == made | {"judge_report_figure"}
     metrics = catalog.load("judge_training_metrics")
     assert metrics["held_out_examples"] == 30
+    assert metrics["held_out_chose_the_checkpoint"] is False
     assert metrics["by_source"]["made"]["balanced_accuracy"] > 0.9
     report = catalog.load("judge_question_report")
     assert report[["source", "question_id", "n"]].to_numpy().tolist() == [["made", "bright", 30]]

@@ -25,7 +25,7 @@ from vr_pipeline.rewards.preferences import (
     usable_pairs,
 )
 from vr_pipeline.rewards.ratings import bradley_terry
-from vr_pipeline.rewards.statistics import sub_dimension_deviations
+from vr_pipeline.rewards.statistics import linked_prompts, sub_dimension_deviations
 from vr_pipeline.rewards.tables import answers_matrix, probability_questions, reward_table, weighted_questions
 
 logger = logging.getLogger(__name__)
@@ -45,7 +45,10 @@ def label_pairs(
         )
     if len(unusable):
         logger.warning("%d pairs left out because a clip could not be read", len(unusable))
-    pairs["split"] = split_by_prompt(pairs["prompt_id"], parameters.held_out_share, parameters.seed)
+    units = pd.Series(_units(pairs), index=pairs.index)
+    # Where clips link all prompts there is no way to part them; then prompts alone are kept together.
+    units = units if units.nunique() > 1 else pairs["prompt_id"]
+    pairs["split"] = split_by_prompt(units, parameters.held_out_share, parameters.seed)
     report = {
         "generators": _ratings(pairs, video_index, parameters),
         "annotators": annotator_agreement(preferences),
@@ -180,7 +183,7 @@ def _ratings(
         list(first),
         list(second),
         list(pairs["preference"]),
-        list(pairs["prompt_id"]),
+        _units(pairs),
         samples=parameters.bootstrap_samples,
         seed=parameters.seed,
     )
@@ -188,6 +191,12 @@ def _ratings(
         {str(name): None if value != value else value for name, value in row.items()}  # NaN is not JSON
         for row in table.to_dict(orient="records")
     ]
+
+
+def _units(pairs: pd.DataFrame) -> list[str]:
+    """What is drawn and never split: prompts, those that share a compared clip taken together."""
+    columns = (pairs[name].to_numpy() for name in ("prompt_id", "video_id_a", "video_id_b"))
+    return linked_prompts(*columns).tolist()
 
 
 def _fit(
@@ -206,7 +215,7 @@ def _fit(
         answers_b,
         list(fitted["preference"]),
         nonnegative=parameters.nonnegative,
-        groups=list(fitted["prompt_id"]),
+        groups=_units(fitted),
         votes=fitted[["share_a", "share_b"]].to_numpy() if parameters.labels == "soft" else None,
         question_ids=questions,
         encoding=parameters.encoding,
