@@ -416,6 +416,8 @@ def test_tiles_are_a_choice_that_changes_the_identity(settings: dict[str, Genera
         ("wan", "height", 40, "32 or 48"),
         ("cogvideox_5b", "width", 24, "16 or 32"),
         ("wan", "width", 8, "Choose 16"),
+        ("wan", "num_frames", 129, "Choose a smaller num_frames"),
+        ("wan", "width", 528, "Choose a smaller width"),
     ],
 )
 def test_sizes_that_a_model_cannot_make_are_refused_before_a_clip_is_made(

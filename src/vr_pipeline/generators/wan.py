@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from vr_pipeline.errors import InputError
 from vr_pipeline.generators.contract import Condition, Frames
 from vr_pipeline.generators.pipeline import VideoPipelineGenerator
 from vr_pipeline.generators.settings import PIPELINE, Setting, Settings, one_of, positive, same_as, whole
@@ -119,6 +120,20 @@ class WanGenerator(VideoPipelineGenerator):
 
     # As the documentation of diffusers advises for this autoencoder.
     autoencoder_dtype: ClassVar[str | None] = "float32"
+
+    def check_size(self) -> None:
+        super().check_size()
+        longest = int(self.denoiser.config["rope_max_seq_len"])  # type: ignore[index]
+        latent_frames = 1 + self.parameters.num_frames // self.frame_group
+        tokens = {name: getattr(self.parameters, name) // self.pixels_a_token for name in ("height", "width")}
+        for field, count in {"num_frames": latent_frames, **tokens}.items():
+            if count > longest:
+                raise InputError(
+                    f"this model has positions for {longest} tokens along each side of a clip, and for {field} "
+                    f"{getattr(self.parameters, field)} is asked for",
+                    field=f"generator.{field}",
+                    remedy=f"choose a smaller {field}",
+                )
 
     @property
     def text_length(self) -> int:

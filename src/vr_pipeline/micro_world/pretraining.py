@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from vr_pipeline.errors import PipelineError
 from vr_pipeline.generators.config import GeneratorParameters
 from vr_pipeline.generators.micro_world import MicroWorldGenerator
 from vr_pipeline.identifiers import sample_seed
@@ -159,6 +160,11 @@ def pretrain_generator(
                 decay = min(parameters.ema_decay, (1 + step) / (10 + step))
                 torch._foreach_lerp_(average, weights, 1.0 - decay)
             recent.append(loss.item())
+            if not math.isfinite(recent[-1]):
+                raise PipelineError(
+                    f"The loss of the generator's pretraining is {recent[-1]} at step {step}. Lower "
+                    f"micro_world's pretraining.learning_rate ({parameters.learning_rate})."
+                )
             if step % 100 == 0 or step == parameters.steps:
                 log.append({"step": step, "loss": float(np.mean(recent))})
                 recent.clear()
