@@ -250,4 +250,9 @@ def _store(env: str) -> RunStore:
 
     project = project_folder()
     connection = connect(_configuration(env), project)
+    if connection.offline:
+        echo(
+            f"The tracking store cannot be used ({connection.reason}): only runs that wait to be sent are known.",
+            err=True,
+        )
     return RunStore(connection.client, connection.experiment, project)
