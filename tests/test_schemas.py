@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pandera.pandas as pa
 import pytest
@@ -131,3 +132,13 @@ def test_every_table_has_a_sentence_that_says_what_it_holds() -> None:
     ]
     assert len(models) > 10
     assert all(model.__doc__ and model.__doc__.strip().endswith(".") for model in models)
+
+
+@pytest.mark.parametrize("column", ["total", "dim_looks"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_rewards_are_finite(column: str, value: float) -> None:
+    table = pd.DataFrame({"video_id": ["a", "b"], "prompt_id": "p", "total": [1.0, 2.0], "dim_looks": [1.0, 2.0]})
+    schemas.Rewards.validate(table)
+    table.loc[1, column] = value
+    with pytest.raises(pa.errors.SchemaError):
+        schemas.Rewards.validate(table)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from vr_pipeline.environment import prepare_environment
 from vr_pipeline.errors import InputError
 from vr_pipeline.identifiers import content_hash
 from vr_pipeline.judges.config import JudgeParameters
@@ -121,6 +122,8 @@ def _is_hub_name(parameters: JudgeParameters) -> bool:
 
 def load_pretrained(cls: type[Family], parameters: JudgeParameters) -> Family:
     """Loads a family's model by its transformers class, for inference."""
+    prepare_environment()
+
     import torch
     from transformers import AutoTokenizer
     from transformers.utils import logging as transformers_logging

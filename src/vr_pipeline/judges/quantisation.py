@@ -7,7 +7,6 @@ import importlib.util
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from vr_pipeline.environment import prepare_environment
 from vr_pipeline.errors import InputError
 from vr_pipeline.judges.config import JudgeParameters
 
@@ -20,7 +19,6 @@ def quantisation_config(parameters: JudgeParameters) -> Any:
     import torch
     from transformers import BitsAndBytesConfig
 
-    prepare_environment()
     if importlib.util.find_spec("bitsandbytes") is None:
         raise InputError(
             f"loading in {parameters.quantisation} needs the package bitsandbytes",
