@@ -8,6 +8,7 @@ from safetensors.numpy import save_file
 
 from vr_pipeline.errors import InputError
 from vr_pipeline.model_files import check_model_files, load_complete
+from vr_pipeline.storage import write_checksums
 
 
 def test_safetensors_pass_also_beside_a_pickle_that_nobody_reads(tmp_path):
@@ -107,3 +108,13 @@ class TestWholeModels:
             file.write_bytes(other)
             with pytest.raises(InputError, match="no whole safetensors"):
                 check_model_files(file.parent, field="path")
+
+
+def test_a_model_that_this_project_saved_is_verified_by_content(tmp_path):
+    save_file({"weight": np.zeros(3)}, tmp_path / "model.safetensors")
+    write_checksums(tmp_path)
+    check_model_files(tmp_path, field="judge.path")
+    whole = (tmp_path / "model.safetensors").read_bytes()
+    (tmp_path / "model.safetensors").write_bytes(whole[:-1] + b"\x01")
+    with pytest.raises(InputError, match=r"model\.safetensors, field 'judge\.path': the file is missing or damaged"):
+        check_model_files(tmp_path, field="judge.path")

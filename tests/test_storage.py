@@ -10,13 +10,16 @@ import pytest
 
 from vr_pipeline import storage
 from vr_pipeline.storage import (
+    CHECKSUMS,
     PRIVATE,
     Fingerprints,
+    damaged_file,
     recover_folder,
     replaced,
     replaced_folder,
     sha256_of,
     unlink_shared,
+    write_checksums,
     write_text,
 )
 
@@ -126,3 +129,23 @@ def test_a_file_that_others_share_becomes_ones_own(tmp_path, link):
     with (tmp_path / "file").open("a") as file:
         file.write("b")
     assert ((tmp_path / "cache").read_text(), (tmp_path / "file").read_text()) == ("a", "ab")
+
+
+def test_a_folder_says_which_of_its_files_is_damaged(tmp_path):
+    folder = tmp_path / "model"
+    (folder / "part").mkdir(parents=True)
+    (folder / "part" / "weights").write_bytes(b"weights")
+    (folder / "README.md").write_text("mine to edit")
+    assert damaged_file(folder) is None, "nothing was recorded"
+    write_checksums(folder)
+    write_checksums(folder)
+    listed = f"{hashlib.sha256(b'weights').hexdigest()}  part/weights\n"
+    assert (folder / CHECKSUMS).read_text() == listed, "the format of sha256sum"
+    (folder / "README.md").write_text("edited")
+    assert damaged_file(folder) is None
+    (folder / "part" / "weights").write_bytes(b"Weights")
+    assert damaged_file(folder) == folder / "part" / "weights"
+    (folder / "part" / "weights").unlink()
+    assert damaged_file(folder) == folder / "part" / "weights"
+    (folder / CHECKSUMS).write_text(f"{'0' * 64}  ../elsewhere\n")
+    assert damaged_file(folder) == folder / CHECKSUMS

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vr_pipeline.errors import InputError
+from vr_pipeline.storage import CHECKSUMS, damaged_file
 
 _PICKLED = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
 _INDEX = ".safetensors.index.json"
@@ -27,8 +28,8 @@ def check_model_files(folder: Path, *, field: str) -> None:
         field: parameter that names the folder, for the message.
 
     Raises:
-        InputError: if a part has only pickled weights, a file named safetensors is none or is cut off, or an index
-            names weights that are not there.
+        InputError: if a part has only pickled weights, a file named safetensors is none or is cut off, an index names
+            weights that are not there, or a file is not what was recorded when this project saved the model.
     """
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     safe = [path for path in files if path.suffix == ".safetensors"]
@@ -46,6 +47,15 @@ def check_model_files(folder: Path, *, field: str) -> None:
                 remedy="convert them on a machine where you trust them: load the model with its own library and save "
                 "it again with save_pretrained",
             )
+    damaged = damaged_file(folder)
+    if damaged is not None:
+        raise InputError(
+            "the file is missing or damaged: its content is not what was recorded when the model was saved",
+            file=damaged,
+            field=field,
+            remedy="run the pipeline that makes the model again, or restore the folder from a copy; after a change on "
+            f"purpose delete {folder / CHECKSUMS}",
+        )
 
 
 def _names_in(path: Path, field: str) -> set[str]:

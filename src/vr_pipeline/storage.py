@@ -13,12 +13,14 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 TEMPORARY_PREFIX = ".tmp-"
 """Beginning of the names under which files are written; what carries it was left by a kill and means nothing."""
 
+CHECKSUMS = "checksums.sha256"
 PRIVATE = 0o640
 _FOR_ALL = 0o666
 _LONGEST_NAME = 255
@@ -157,6 +159,37 @@ def sha256_of(path: Path) -> str:
     """Hexadecimal SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_checksums(folder: Path) -> None:
+    """Record the SHA-256 of a folder's files in it, as ``sha256sum`` does; not of documents, which people edit."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ".md")
+    lines = [f"{sha256_of(path)}  {path.relative_to(folder).as_posix()}\n" for path in files if path.name != CHECKSUMS]
+    write_text(folder / CHECKSUMS, "".join(lines))
+
+
+def damaged_file(folder: Path) -> Path | None:
+    """The first file of a folder that is missing or is not what :func:`write_checksums` recorded; None for none.
+
+    Every file is read once by a process, and again if its size or times have changed. A folder without records has
+    nothing to compare with.
+    """
+    listing = folder / CHECKSUMS
+    if not listing.is_file():
+        return None
+    for line in listing.read_text(encoding="utf-8", errors="replace").splitlines():
+        digest, _, name = line.partition("  ")
+        path = folder / name
+        if not name or not path.resolve().is_relative_to(folder.resolve()):
+            return listing
+        if not path.is_file() or _sha256_once(path, *_size_and_times(path)) != digest:
+            return path
+    return None
+
+
+@lru_cache(maxsize=4096)
+def _sha256_once(path: Path, *_: int) -> str:
+    return sha256_of(path)
 
 
 class Fingerprints:

@@ -8,7 +8,7 @@ from typing import Any
 from kedro.io import AbstractDataset
 
 from vr_pipeline.errors import InputError
-from vr_pipeline.storage import replaced_folder
+from vr_pipeline.storage import replaced_folder, write_checksums
 
 
 class DiffusersPipelineDataset(AbstractDataset[Any, Path]):
@@ -28,6 +28,7 @@ class DiffusersPipelineDataset(AbstractDataset[Any, Path]):
     def save(self, data: Any) -> None:
         with replaced_folder(self._path) as folder:
             data.save_pretrained(folder, safe_serialization=True)
+            write_checksums(folder)
 
     def load(self) -> Path:
         if not self._exists():

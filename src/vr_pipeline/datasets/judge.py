@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from kedro.io import AbstractDataset
 
-from vr_pipeline.storage import replaced_folder
+from vr_pipeline.storage import replaced_folder, write_checksums
 
 if TYPE_CHECKING:
     from vr_pipeline.judges.training import TrainedJudge
@@ -31,6 +31,7 @@ class JudgeFolderDataset(AbstractDataset["TrainedJudge", str]):
     def save(self, data: TrainedJudge) -> None:
         with replaced_folder(self._path) as folder:
             data.save(folder)
+            write_checksums(folder)
             card = self._path / "MODEL_CARD.md"
             if card.exists():
                 shutil.copy2(card, folder / card.name)
