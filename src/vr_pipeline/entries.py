@@ -142,6 +142,17 @@ def read_entries(
     return Entries(path, tuple(columns), [_checked(entry, encoding) for entry in rows], header_row)
 
 
+def bad_rows(problems: list[InputError]) -> set[int]:
+    """The rows that problems are about."""
+    return {int(problem.row) for problem in problems if problem.row is not None}
+
+
+def are_few(problems: list[InputError], total: int) -> bool:
+    """Whether a file of so many rows is read without those that have problems, by the rule of :func:`left_out`."""
+    count = len(bad_rows(problems))
+    return all(problem.row is not None for problem in problems) and count < total and count <= max(1, _MOST_BAD * total)
+
+
 def left_out(problems: list[InputError], total: int, *, what: str) -> set[int]:
     """The rows that are left out because of their problems; says so in a warning.
 
@@ -151,9 +162,8 @@ def left_out(problems: list[InputError], total: int, *, what: str) -> set[int]:
     """
     if not problems:
         return set()
-    rows = {int(problem.row) for problem in problems if problem.row is not None}
-    first = problems[0]
-    if first.row is None or len(rows) == total or len(rows) > max(1, _MOST_BAD * total):
+    rows, first = bad_rows(problems), problems[0]
+    if not are_few(problems, total):
         more = f" ({len(rows)} of {total} rows cannot be used)" if len(rows) > 1 else ""
         raise InputError(first.problem + more, remedy=first.remedy, file=first.file, row=first.row, field=first.field)
     logger.warning("%d of %d %s are left out, the first: %s", len(rows), total, what, first)

@@ -245,19 +245,30 @@ def test_columns_of_other_names(project: Path) -> None:
 
 def test_spellings_and_tables_of_other_programs(project: Path) -> None:
     """Prompts that differ by case, space or accent form are one prompt; UTF-16 and semicolons are no obstacle."""
-    rows = ["Une CAFÉ;a.mp4;b.mp4;a", "une  cafe\u0301 ;./a.mp4;c.mp4;b", "狗在草地上奔跑;b.mp4;c.mp4;tie"]
+    rows = [
+        "deux chiens;a.mp4;b.mp4;b",
+        "Une CAFÉ;a.mp4;b.mp4;a",
+        "une  cafe\u0301 ;./a.mp4;c.mp4;b",
+        "狗在草地上奔跑;b.mp4;c.mp4;tie",
+    ]
     table = "\r\n".join(["Prompt;video_path_a;video_path_b;preference", *rows, ";;;", ""])
     (project / "preferences.csv").write_bytes(table.encode("utf-16"))
     result = call("--videos", "clips", "--preferences", "preferences.csv")
     assert result.exit_code == 0, result.output
     catalog = configuration(project, "mydata")["catalog"]
     preferences = KedroDataset.from_config("human_preferences", catalog["human_preferences"]).load()
-    assert preferences["prompt"].tolist() == ["Une CAFÉ", "Une CAFÉ", "狗在草地上奔跑"]
+    assert preferences["prompt"].tolist() == ["deux chiens", "Une CAFÉ", "Une CAFÉ", "狗在草地上奔跑"]
     clips = KedroDataset.from_config("preference_clips", catalog["preference_clips"]).load()
     assert clips.groupby("prompt")["file"].apply(sorted).to_dict() == {
         "Une CAFÉ": ["a.mp4", "b.mp4", "c.mp4"],
+        "deux chiens": ["a.mp4", "b.mp4"],
         "狗在草地上奔跑": ["b.mp4", "c.mp4"],
     }
+    # One bad row does not lose the file, as it will not when it is read.
+    (project / "preferences.csv").write_bytes(table.replace(";tie", ";perhaps").encode("utf-16"))
+    result = call("--videos", "clips", "--preferences", "preferences.csv", "--overwrite")
+    assert result.exit_code == 0, result.output
+    assert "row 5, field 'preference': the row is left out: unknown label 'perhaps'" in " ".join(result.output.split())
     # A name in place of a path stands for one clip, which is made for one prompt.
     names = "prompt,video_id_a,video_id_b,preference\na cat,a,b,a\nA  Cat,b,c,b\na dog,c,a,b\n"
     (project / "preferences.csv").write_text(names)

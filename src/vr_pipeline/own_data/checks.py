@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -180,12 +180,18 @@ def check_preferences(
     criterion: str = "Overall",
 ) -> ClipsCheck:
     """Read a file of preferences, find its clips and decode the first and last frame of each."""
+    from vr_pipeline.entries import are_few, bad_rows
     from vr_pipeline.rewards.clip_names import ClipNames
     from vr_pipeline.rewards.preference_formats import examine_preferences
 
     check = ClipsCheck()
     table, problems = examine_preferences(path, format, labels=labels, columns=columns, criterion=criterion)
-    check.findings += [Finding.from_error(problem) for problem in problems]
+    if are_few(problems, table.attrs.get("entries", 0)):  # as the reader will do
+        said = [Finding.from_error(problem, "warning") for problem in problems]
+        check.findings += [replace(one, problem=f"the row is left out: {one.problem}") for one in said]
+        table = table[~table.index.isin(list(bad_rows(problems)))]
+    else:
+        check.findings += [Finding.from_error(problem) for problem in problems]
     folder = _clips_of(videos, check.findings)
     if folder is None:
         return check

@@ -126,7 +126,8 @@ def _table(rows: list[Row], material: Source, source: str) -> pd.DataFrame:
     table["source"] = table["source"].where(table["source"] != "", source)
     table["prompt"] = first_spellings(table["prompt"], prompt_id)
     table["annotator"] = first_spellings(table["annotator"], annotator_key)
-    table.attrs |= {"skipped": material.skipped, "rejected": len(material.bad_rows)}
+    entries = len(material.entries.rows)
+    table.attrs |= {"skipped": material.skipped, "rejected": len(material.bad_rows), "entries": entries}
     return table
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from vr_pipeline.entries import Entries, Entry
+from vr_pipeline.entries import Entries, Entry, bad_rows
 from vr_pipeline.errors import InputError
 from vr_pipeline.identifiers import pair_id, prompt_id, same_name, same_path, video_id
 from vr_pipeline.values import as_number, as_text, is_missing
@@ -52,7 +52,7 @@ class Source:
     @property
     def bad_rows(self) -> set[int]:
         """Rows that have a problem."""
-        return {int(problem.row) for problem in self.problems if problem.row is not None}
+        return bad_rows(self.problems)
 
     def has(self, name: str) -> bool:
         return self.entries.find(self.columns.get(name, name)) is not None
