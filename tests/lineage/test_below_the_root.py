@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from staged_project import commit, git, make_staged_project, steps
+from staged_project import git, make_staged_project, steps
 
 pytestmark = pytest.mark.slow
 
@@ -18,7 +18,6 @@ def test_a_run_of_a_project_below_the_root_is_repeated(tmp_path):
     (root / "other.py").write_text("elsewhere = 1\n")
     git(root, "init", "-q")
     make_staged_project(project)
-    commit(root, "all")
     (project / "src/staged/shared.py").write_text("def total(numbers):\n    return sum(numbers) + 1\n")
     (root / "other.py").write_text("elsewhere = 2\n")
     answers = steps(project, ["run"], ["lineage", "reproduce", "latest", f"--folder={tmp_path / 'again'}"])
