@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from tests.end_to_end.conftest import copy_project, kedro
+from tests.end_to_end.conftest import SMALL, copy_project, kedro
 
 pytestmark = pytest.mark.slow
 
@@ -89,3 +90,18 @@ def test_a_clip_that_does_not_decode_is_set_aside(project: Path) -> None:
     assert broken.stem not in set(answers["video_id"])
     assert answers["video_id"].nunique() == len(index) - 1
     assert "1 of " in output
+
+
+def test_a_report_joins_no_policies_of_before(small_run: Path, tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    shutil.copytree(small_run, project)
+    parts = "--pipelines=weight_regression,pair_selection"
+    again = kedro(project, "run", parts, f"--params={SMALL},weight_regression.seed=5")
+    assert again.returncode == 0, again.stderr
+    report = project / "data/08_reporting/evaluation_report.html"
+    before = report.read_bytes()
+    output = refuse(project, "--pipeline=evaluation", f"--params={SMALL}")
+    assert "results that this run joins do not belong together" in output
+    assert "policy_dpo was made from another data/05_model_input/preference_pairs_dpo.parquet" in output
+    assert "--pipeline=mpo_dpo --from-nodes=dpo_training.encode_latents" in output
+    assert report.read_bytes() == before
