@@ -124,9 +124,9 @@ def _by_seeking(
     following = len(index.stamps)
     try:
         for position in wanted:
-            place, stamp = index.start_of(position)
+            place = index.start_of(position)
             if not place <= following <= position:
-                container.seek(stamp, stream=stream)
+                container.seek(index.stamps[place], stream=stream)
                 frames, following = _decoded(container, stream, decoder), place
             frame = None
             while following <= position:

@@ -85,8 +85,8 @@ class PacketIndex:
     Attributes:
         stamps: time stamp of every shown frame in order of time, in ticks; None where the file has none.
         tick: seconds a tick.
-        seek_points: place among the frames and position to seek to, of the frames from which on nothing refers back;
-            empty where the packets do not tell how the stream decodes: then it is decoded from its start.
+        seek_points: places among the frames of those from which on nothing refers back; empty where the packets do not
+            tell how the stream decodes: then it is decoded from its start.
         packets: number of packets that hold a shown frame.
         closed: whether every key frame is a seek point.
         longest: seconds that a frame may stay; a recording's time may jump from one part to the next.
@@ -94,7 +94,7 @@ class PacketIndex:
 
     stamps: Sequence[int] | None
     tick: float
-    seek_points: Sequence[tuple[int, int]]
+    seek_points: Sequence[int]
     packets: int
     closed: bool
     longest: float
@@ -109,9 +109,9 @@ class PacketIndex:
         """Time of every frame in seconds."""
         return None if self.stamps is None else [stamp * self.tick for stamp in self.stamps]
 
-    def start_of(self, index: int) -> tuple[int, int]:
+    def start_of(self, index: int) -> int:
         """The last seek point that is not behind a frame."""
-        return self.seek_points[bisect.bisect_right(self.seek_points, index, key=lambda point: point[0]) - 1]
+        return self.seek_points[bisect.bisect_right(self.seek_points, index) - 1]
 
 
 def stream_packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet]:
@@ -157,15 +157,14 @@ def sees_through(stream: VideoStream) -> bool:
     return stream.metadata.get("alpha_mode") == "1" and stream.codec_context.name in ("vp8", "vp9")
 
 
-def _seek_points(packets: Sequence[Packet]) -> list[tuple[int, int]]:
+def _seek_points(packets: Sequence[Packet]) -> list[int]:
     """Key frames that part the stream in two: what comes before is shown before, what comes behind is shown behind.
 
     Frames of an open group come behind their key frame and are shown before it; they need what lies before.
     """
     pts = np.array([packet.pts for packet in packets], dtype=np.int64)
-    dts = np.array([packet.pts if packet.dts is None else packet.dts for packet in packets], dtype=np.int64)
     first_shown_behind = np.minimum.accumulate(pts[::-1])[::-1]
     last_shown_before = np.concatenate([[np.iinfo(np.int64).min], np.maximum.accumulate(pts)[:-1]])
     parts = (last_shown_before < pts) & (first_shown_behind == pts) & [packet.is_keyframe for packet in packets]
     # Without one at its very start a stream does not decode from there.
-    return [(int(at), int(min(pts[at], dts[at]))) for at in np.flatnonzero(parts)] if parts[0] else []
+    return [int(at) for at in np.flatnonzero(parts)] if parts[0] else []
