@@ -65,7 +65,7 @@ def main() -> None:
 
     total, total_cpu, chosen = timed(lambda: fit_weights(a, b, label, groups=prompts))
     penalty = float(chosen.statistics["penalty"])
-    print(f"cross-validation, fit, removals and 500 score-bootstrap replicates: {total:.2f} s (penalty {penalty:g})")
+    print(f"cross-validation, fit, removals and intervals: {total:.2f} s (penalty {penalty:g})")
     fit, fit_cpu, weights = timed(
         lambda: fit_weights(a, b, label, groups=prompts, penalty=penalty, bootstrap_samples=0)
     )
@@ -75,10 +75,14 @@ def main() -> None:
     difference = float(np.abs(weights.weights - reference).max())
     print(f"the obvious way: {obvious:.2f} s; largest difference of a weight {difference:.1e}")
     refit, _, _ = timed(
-        lambda: fit_weights(a, b, label, groups=prompts, penalty=penalty, bootstrap_samples=4, bootstrap="refit")
+        lambda: fit_weights(a, b, label, groups=prompts, penalty=penalty, bootstrap_samples=40, bootstrap="refit")
     )
-    replicate = (refit - fit) / 4
+    replicate = (refit - fit) / 40
     print(f"one refit-bootstrap replicate: {replicate:.2f} s")
+    rng = np.random.default_rng(0)
+    wide_a, wide_b = rng.integers(0, 2, (2, 200, 2000)).astype(float)
+    wide, wide_cpu, _ = timed(lambda: fit_weights(wide_a, wide_b, rng.choice(["a", "b"], 200)))
+    print(f"200 pairs and 2,000 questions, with cross-validation: {wide:.2f} s, {wide_cpu:.2f} s of processor time")
     print(
         json.dumps(
             {
@@ -95,6 +99,7 @@ def main() -> None:
                 "ratio": round(obvious / fit, 2),
                 "max_difference": difference,
                 "seconds_per_refit_replicate": round(replicate, 3),
+                "seconds_200_pairs_2000_questions": round(wide, 3),
             }
         )
     )

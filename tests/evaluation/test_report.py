@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from report_inputs import HOSTILE_PROMPT, moving_square, report_inputs, validation_log
 from vr_pipeline.errors import InputError
@@ -25,6 +26,7 @@ from vr_pipeline.evaluation.report.clips import embed_clip, resize
 from vr_pipeline.evaluation.report.findings import (
     Comparison,
     Interval,
+    _losses_by_dimension,
     compare,
     percent,
     plain,
@@ -515,3 +517,33 @@ def test_checkpoints_judged_on_one_prompt_have_no_band(inputs):
     assert with_band.title == without.title == "Validation reward"
     assert str(with_band.svg).count("<polygon") == 2 + str(without.svg).count("<polygon")
     assert str(without.svg).count("<polyline") == str(with_band.svg).count("<polyline") > 0
+
+
+def test_what_weights_cannot_say_is_said(inputs):
+    question = next(name for name, entry in inputs["weights"]["questions"].items() if not entry["removed"])
+    facts = {
+        "warnings": ["the chosen penalty 0.1 is the strongest of its grid"],
+        "no_interval": {question: "few prompts"},
+    }
+    weights = inputs["weights"] | {"statistics": inputs["weights"]["statistics"] | facts}
+    words = _Page(render_report(**inputs | {"weights": weights})).words
+    assert "The chosen penalty 0.1 is the strongest of its grid." in words
+    assert "no interval: few prompts" in words
+    assert "dimensions: together" in words
+
+
+def test_dimensions_of_all_policies_are_read_together():
+    rng = np.random.default_rng(0)
+    rows = [(policy, f"p{i}") for policy in ("original", "mpo") for i in range(12)]
+    table = pd.DataFrame(rows, columns=["policy", "prompt_id"]).assign(total=0.0)
+    for name in ("dim_a", "dim_b", "dim_c"):
+        table[name] = rng.normal(size=24) - 2.0 * ((table["policy"] == "mpo") & (name == "dim_a"))
+    found = compare(table, "mpo", "original", "judge", policies=2)
+    mpo, original = (table[table["policy"] == name]["dim_b"].to_numpy() for name in ("mpo", "original"))
+    expected = stats.ttest_rel(mpo, original).confidence_interval(1 - 0.05 / 6)
+    assert (found.dimensions["b"].low, found.dimensions["b"].high) == pytest.approx((expected.low, expected.high))
+    assert found.together == 6
+    assert found.total.verdict() == "unknown"  # no spread at all
+    (loss,) = _losses_by_dimension("mpo", {"judge": found})
+    assert "below the original in a:" in loss.text
+    assert "hold together for all 6 comparisons" in loss.text
