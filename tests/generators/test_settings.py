@@ -224,3 +224,33 @@ def test_a_folder_without_a_readable_description_is_no_model(
     place.write_text(text, encoding="utf-8")
     with pytest.raises(InputError, match="no configuration of a model"):
         load_generator(parameters)
+
+
+def test_a_model_on_the_hub_is_fetched_whole_and_checked_like_a_folder(
+    settings: dict[str, GeneratorParameters], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from diffusers import WanPipeline
+
+    asked: list[tuple[object, ...]] = []
+    place = [settings["wan"].path]
+
+    def download(name: str, **options: object) -> str:
+        asked.append((name, options["revision"], options["use_safetensors"]))
+        return place[0]
+
+    monkeypatch.setattr(WanPipeline, "download", download)
+    named = settings["wan"].model_copy(update={"path": "owner/model", "revision": "abc"})
+    load_generator(named, ("text_encoder",))
+    assert asked == [("owner/model", "abc", True)]
+    place[0] = relative(settings["wan"], tmp_path / "two", PIPELINE, boundary_ratio=0.9).path
+    with pytest.raises(InputError, match="one transformer"):
+        load_generator(named)
+
+    def unreachable(name: str, **options: object) -> str:
+        raise OSError("Cannot find the requested files\nin the disk cache.")
+
+    monkeypatch.setattr(WanPipeline, "download", unreachable)
+    with pytest.raises(
+        InputError, match=r"'owner/model' cannot be fetched: Cannot .* in the disk cache\. Where the hub"
+    ):
+        load_generator(named)
