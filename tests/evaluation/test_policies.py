@@ -82,7 +82,7 @@ class Recorder:
         self.current = 0.0 if given is None else float(given.tensors["transformer.a"][0])
         self.loaded.append(self.current)
 
-    def sample(self, prompts: list[str], seeds: list[int]) -> np.ndarray:
+    def sample_each(self, prompts: list[str], seeds: list[int]) -> np.ndarray:
         assert len(prompts) == len(seeds)
         self.batches.append((self.current, len(prompts)))
         return np.full((len(prompts), 2, 4, 4, 3), int(self.current), np.uint8)
