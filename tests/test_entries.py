@@ -111,6 +111,12 @@ def test_one_bad_row_costs_one_row(tmp_path: Path) -> None:
         assert "NUL" in bad(entries)[7]
 
 
+def test_quotation_marks_between_tabs_are_text_where_they_quote_nothing(tmp_path: Path) -> None:
+    table = 'prompt\tn\n"Hi" on a sign\t1\n"open\t2\n"a\tb"\t3\n'
+    rows = [values["prompt"] for values in good(read(tmp_path, "t.tsv", table)).values()]
+    assert rows == ['"Hi" on a sign', '"open', "a\tb"]
+
+
 def test_columns_of_odd_names(tmp_path: Path) -> None:
     entries = read(tmp_path, "t.csv", "sep=;\n Prompt ;x;x;;\na;1;2;;\n")
     assert entries.find("prompt") == "Prompt"

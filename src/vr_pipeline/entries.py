@@ -258,6 +258,9 @@ def _separated(text: str, path: Path, kind: str) -> _Read:
     for line, fields, problem in _records(lines, start, separator):
         if line == header[0]:
             continue
+        plain = lines[line - 1].rstrip("\r\n").split(separator)
+        if problem and separator == "\t" and len(plain) == len(names):  # whose writers often know no quotation marks
+            fields, problem = plain, ""
         if not problem and len(fields) != len(names):
             problem = f"the row has {len(fields)} fields, the header {len(names)}"
         values = {} if problem else {name: field for name, field in zip(names, fields, strict=True) if name}
