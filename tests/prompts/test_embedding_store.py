@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vr_pipeline.errors import InputError
 from vr_pipeline.prompts.embedders import unit_rows
 from vr_pipeline.prompts.embedding_store import EmbeddingPlan, EmbeddingStore
 
@@ -164,3 +165,17 @@ def test_a_process_that_is_killed_loses_one_part_at_most(tmp_path: Path) -> None
 
     assert EmbeddingStore(folder).complete(plan(TEXTS, TenAxes())) == len(embedder.embedded)
     assert embedder.embedded == TEXTS[10 * finished :]
+
+
+def test_a_flipped_bit_is_noticed_and_what_is_damaged_is_made_again(tmp_path: Path) -> None:
+    store = EmbeddingStore(tmp_path / "e")
+    store.complete(plan(TEXTS, CountingEmbedder()))
+    before = files(tmp_path / "e")
+    for path in sorted((tmp_path / "e").iterdir()):
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-2] + bytes([whole[-2] ^ 1]) + whole[-1:])
+        if path.suffix == ".safetensors":
+            with pytest.raises(InputError, match=rf"{path.name}: the embeddings are missing or damaged"):
+                store.load()
+        store.complete(plan(TEXTS, CountingEmbedder()))
+        assert files(tmp_path / "e") == before

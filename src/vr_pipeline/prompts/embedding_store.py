@@ -7,15 +7,16 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from vr_pipeline.errors import InputError
 from vr_pipeline.identifiers import content_hash
 from vr_pipeline.progress import progress_bar
 from vr_pipeline.prompts.embedders import Embedder
-from vr_pipeline.storage import TEMPORARY_PREFIX, recover_folder, replaced, replaced_folder, write_text
+from vr_pipeline.storage import TEMPORARY_PREFIX, recover_folder, replaced, replaced_folder, sha256_of, write_text
 
 COMPLETE_FILE: Final = "complete.json"
 
@@ -90,8 +91,12 @@ class EmbeddingStore:
         recover_folder(self.folder)
         texts = list(dict.fromkeys(plan.texts))
         keys = embedding_keys(texts)
-        if self._read_complete() != {"identity": plan.identity, "parts": self._parts_of(len(texts), plan.part_size)}:
+        wanted = {"identity": plan.identity, "parts": self._parts_of(len(texts), plan.part_size)}
+        damaged = self._damaged()
+        if damaged or not wanted.items() <= self._read_json(self.folder / COMPLETE_FILE).items():
             (self.folder / COMPLETE_FILE).unlink(missing_ok=True)
+        for path in damaged:
+            path.unlink(missing_ok=True)
         self._prepare(plan.identity)
         stored_keys, stored = self._read_parts()
         missing = np.flatnonzero(~np.isin(keys, stored_keys))
@@ -112,14 +117,22 @@ class EmbeddingStore:
         if len(stored_keys) != len(keys) or not np.array_equal(stored_keys, keys):
             order = np.argsort(stored_keys, kind="stable")
             self._rewrite(plan, keys, stored[order[np.searchsorted(stored_keys[order], keys)]])
-        self._write_json(
-            self.folder / COMPLETE_FILE,
-            {"identity": plan.identity, "parts": self._parts_of(len(texts), plan.part_size)},
-        )
+        hashes = {part.name: sha256_of(part) for part in sorted(self.folder.glob("part-*.safetensors"))}
+        self._write_json(self.folder / COMPLETE_FILE, wanted | {"sha256": hashes})
         return len(missing)
 
     def load(self) -> Embeddings:
-        """All embeddings of a completed store."""
+        """All embeddings of a completed store.
+
+        Raises:
+            InputError: a part is missing or damaged.
+        """
+        for part in self._damaged():
+            raise InputError(
+                "the embeddings are missing or damaged: the content is not what was recorded when they were made",
+                file=part,
+                remedy="run the pipeline prompt_filtering again: it makes only what is damaged",
+            )
         return Embeddings(*self._read_parts())
 
     def is_complete(self) -> bool:
@@ -129,7 +142,7 @@ class EmbeddingStore:
     def _prepare(self, identity: str) -> None:
         """An empty folder for this model, unless there is one already."""
         marker = self.folder / "model.json"
-        if marker.is_file() and json.loads(marker.read_text(encoding="utf-8"))["identity"] == identity:
+        if self._read_json(marker).get("identity") == identity:
             for stray in self.folder.glob(f"{TEMPORARY_PREFIX}*"):
                 stray.unlink()
             return
@@ -169,9 +182,21 @@ class EmbeddingStore:
     def _parts_of(count: int, part_size: int) -> list[int]:
         return [min(part_size, count - start) for start in range(0, count, part_size)]
 
-    def _read_complete(self) -> object:
-        path = self.folder / COMPLETE_FILE
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    def _damaged(self) -> list[Path]:
+        """Parts of a completed store that are not what was recorded."""
+        hashes = self._read_json(self.folder / COMPLETE_FILE).get("sha256", {})
+        # Names only: nothing outside the folder is looked at, or removed.
+        parts = {self.folder / Path(name).name: digest for name, digest in hashes.items()}
+        return [part for part, digest in parts.items() if not part.is_file() or sha256_of(part) != digest]
+
+    @staticmethod
+    def _read_json(path: Path) -> dict[str, Any]:
+        """A small file of this store; nothing where it is missing or damaged: what it stood for is made anew."""
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
+            return {}
+        return content if isinstance(content, dict) else {}
 
     @staticmethod
     def _write_part(folder: Path, number: int, keys: npt.NDArray[np.uint64], vectors: npt.NDArray[np.float32]) -> None:
