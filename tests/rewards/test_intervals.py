@@ -217,3 +217,11 @@ def test_repeated_questions_are_found_whatever_their_sign_and_place() -> None:
     fitted = fit_weights(np.c_[a[:, 1], a], np.c_[b[:, 1], b], label, groups=prompt)
     assert set(reasons(fitted)) == {"q1", "q3"}
     assert fitted.weights[0] == pytest.approx(fitted.weights[2])
+
+
+def test_prompts_that_all_say_the_same_have_no_spread() -> None:
+    a, b = np.ones((40, 1)), np.zeros((40, 1))
+    votes = np.tile([0.8, 0.2], (40, 1))  # every pair alike: log odds ln 4, and no width
+    fitted = fit_weights(a, b, ["a"] * 40, votes=votes, penalty=1e-9)
+    assert fitted.weights[0] == pytest.approx(np.log(4), abs=1e-6)
+    assert reasons(fitted) == {"q1": regression.ALIKE}

@@ -29,6 +29,7 @@ COLLINEAR = (
     "its answers repeat those of other questions in these pairs, so that the penalty alone shares the weight out"
 )
 FRAGILE = "without a few of the prompts no pair would contradict it, so that its upper end is not known"
+ALIKE = "all prompts say exactly the same, which does not mean that others would"
 PENALISED = "the penalty has drawn the weight out of the interval that the pairs give"
 
 
@@ -411,6 +412,9 @@ def weight_intervals(
     half = float(t.ppf((1 + level) / 2, n_groups - 1)) * error
     for place in np.flatnonzero(found.determined):
         ends = found.weights[place] - half[place], found.weights[place] + half[place]
+        if half[place] <= 1e-6 * max(1.0, abs(found.weights[place])):
+            reasons[int(kept[place])] = ALIKE
+            continue
         if not ends[0] <= weights[kept[place]] <= ends[1]:
             reasons[int(kept[place])] = PENALISED
             continue
