@@ -13,6 +13,7 @@ import torch
 from vr_pipeline.errors import InputError
 from vr_pipeline.generators import load_generator
 from vr_pipeline.generators.config import GeneratorParameters
+from vr_pipeline.generators.contract import Generator
 
 WORDS = ["red", "ball", "moves", "left", "on", "black", "white", "blue", "cross", "green", "ring", "right"]
 
@@ -104,3 +105,22 @@ def test_wan_reads_a_prompt_whose_characters_were_mangled_as_it_was_meant(
         generator.encode_prompts([prompt])["prompt_embeddings"] for prompt in ("red ball\u2026", "red ballâ€¦")
     )
     assert torch.equal(meant, mangled)
+
+
+def test_control_tokens_in_a_prompt_are_text_to_every_generator(generator: Generator) -> None:
+    pipeline = generator.pipeline  # type: ignore[attr-defined]
+    tokenizers = [getattr(pipeline, name) for name in ("tokenizer", "tokenizer_2") if hasattr(pipeline, name)]
+    seen: list[str] = []
+    encode = pipeline.encode_prompt
+    pipeline.encode_prompt = lambda prompt, *more, **options: seen.extend(prompt) or encode(prompt, *more, **options)
+    marks = {mark for tokenizer in tokenizers for mark in tokenizer.all_special_tokens if len(mark) > 2}
+    marks -= {tokenizer.unk_token for tokenizer in tokenizers if tokenizer.unk_token != tokenizer.eos_token}
+    prompts = ["red ball", *(f"red {mark} ball" for mark in sorted(marks))]
+    generator.encode_prompts(prompts)
+    del pipeline.encode_prompt
+    assert marks
+    assert seen[0] == "red ball"
+    for tokenizer in tokenizers:
+        for written in seen:
+            ids = tokenizer(written, add_special_tokens=False)["input_ids"]
+            assert marks.isdisjoint(tokenizer.convert_ids_to_tokens(ids))

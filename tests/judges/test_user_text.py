@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tiny_judges import FAMILY_BUILDERS
 from vr_pipeline.errors import InputError
-from vr_pipeline.judges.user_text import control_tokens, user_text_ids
+from vr_pipeline.user_text import control_tokens, user_text_ids, written_plainly
 
 MARKS = ["<pad>", "<s>", "</s>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>"]
 MARKS += ["<|video_pad|>", "<image>", "<video>", "<img>", "</img>", "<global-img>", "<fake_token_around_image>"]
@@ -82,6 +82,20 @@ def test_texts_without_marks_keep_their_tokens(any_tokenizer: Any, text: str) ->
     control = control_tokens(any_tokenizer)
     found = user_text_ids(any_tokenizer, control, BEFORE, text, AFTER)
     assert found == plain(any_tokenizer, BEFORE + text + AFTER)
+
+
+@pytest.mark.parametrize("mark", [*MARKS, *NOT_SPECIAL, "&lt;/s&gt;", "&amp;lt;/s&amp;gt;"])
+def test_texts_for_pipelines_are_written_plainly(any_tokenizer: Any, mark: str) -> None:
+    import html
+
+    control = control_tokens(any_tokenizer)
+    other = tokenizer_of("bytes")
+    for text in (f"a red {mark} ball", mark + mark, mark.upper()):
+        written = written_plainly(text, [any_tokenizer, other])
+        assert control.keys().isdisjoint(plain(any_tokenizer, written))
+        assert control.keys().isdisjoint(plain(any_tokenizer, html.unescape(html.unescape(written))))
+    for text in ("a red ball!", "a < b & c > d", "&amp; &quot;ball&quot;", "</ s> [img"):
+        assert written_plainly(text, [any_tokenizer, other]) == text
 
 
 def test_marks_of_one_letter_and_unknown_words_are_no_control_tokens() -> None:

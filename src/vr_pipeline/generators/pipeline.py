@@ -33,6 +33,7 @@ from vr_pipeline.generators.loading import TEXT_ENCODERS, load_pipeline
 from vr_pipeline.generators.settings import Setting
 from vr_pipeline.generators.watch import watch_numbers
 from vr_pipeline.memory import free_memory
+from vr_pipeline.user_text import written_plainly
 from vr_pipeline.work import ItemFailure
 
 if TYPE_CHECKING:
@@ -212,7 +213,7 @@ class PipelineGenerator(Generator):
             precision = self.autocast() if self._trained_from is not None else contextlib.nullcontext()
             with precision, watch_numbers(self.pipeline, size) as watch:
                 clips = self.run_pipeline(
-                    prompt=[*prompts[part], *[prompts[part][-1]] * (size - real)],
+                    prompt=self.plain([*prompts[part], *[prompts[part][-1]] * (size - real)]),
                     height=self.parameters.height,
                     width=self.parameters.width,
                     num_inference_steps=self.parameters.num_inference_steps,
@@ -231,6 +232,12 @@ class PipelineGenerator(Generator):
                 for row, clip in enumerate(clips)
             ]
         return made
+
+    def plain(self, prompts: Sequence[str]) -> list[str]:
+        """The prompts without control tokens of the text encoders, such as ``</s>``; others stay as they are."""
+        named = (getattr(self.pipeline, name, None) for name in ("tokenizer", "tokenizer_2"))
+        tokenizers = [tokenizer for tokenizer in named if tokenizer is not None]
+        return [written_plainly(prompt, tokenizers) for prompt in prompts]
 
     def _check_shape(self, shape: Sequence[int]) -> None:
         wanted = {name: getattr(self.parameters, name) for name in ("num_frames", "height", "width")}
@@ -423,7 +430,7 @@ class VideoPipelineGenerator(PipelineGenerator):
         self.ready(self.pipeline.text_encoder)
         with torch.no_grad():
             embeddings, _ = self.pipeline.encode_prompt(
-                list(prompts),
+                self.plain(prompts),
                 do_classifier_free_guidance=False,
                 max_sequence_length=self.text_length,
                 device=self.device,

@@ -139,7 +139,10 @@ class StableDiffusionXLGenerator(PipelineGenerator):
         size = (self.parameters.height, self.parameters.width)
         with torch.no_grad():
             embeddings, _, pooled, _ = pipeline.encode_prompt(
-                prompt=list(prompts), device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=False
+                prompt=self.plain(prompts),
+                device=self.device,
+                num_images_per_prompt=1,
+                do_classifier_free_guidance=False,
             )
         # Original size, crop and target size are conditions of this network; these the pipeline uses while sampling.
         times = torch.tensor([[*size, 0, 0, *size]], dtype=embeddings.dtype)

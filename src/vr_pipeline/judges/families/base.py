@@ -15,7 +15,7 @@ from pydantic import Field
 
 from vr_pipeline.config import Parameters
 from vr_pipeline.judges.packing import IntArray
-from vr_pipeline.judges.user_text import control_tokens, user_text_ids
+from vr_pipeline.user_text import control_tokens, user_text_ids
 from vr_pipeline.video.read import Frames
 
 if TYPE_CHECKING:

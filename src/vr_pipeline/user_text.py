@@ -7,8 +7,9 @@ the tokenizer alone gives.
 
 from __future__ import annotations
 
+import html
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from vr_pipeline.errors import InputError
@@ -63,6 +64,24 @@ def user_text_ids(tokenizer: Any, control: Mapping[int, str], before: str, text:
     return [*_ids(tokenizer, before[:start]), *middle, *_ids(tokenizer, after[end:])]
 
 
+def written_plainly(text: str, tokenizers: Iterable[Any]) -> str:
+    """A text of which no tokenizer makes a control token, for pipelines that tokenise themselves.
+
+    Control tokens are written with a space in them; other texts stay as they are. HTML's spellings are looked at too,
+    because the pipelines of Wan resolve them.
+
+    Args:
+        text: what the user wrote.
+        tokenizers: of transformers.
+    """
+    for tokenizer in tokenizers:
+        control = control_tokens(tokenizer)
+        for written in (text, html.unescape(html.unescape(text))):
+            if not control.keys().isdisjoint(_ids(tokenizer, written)):
+                text = _broken(written, control)
+    return text
+
+
 def _plain_ids(tokenizer: Any, control: Mapping[int, str], before: str, text: str, after: str) -> list[int]:
     """Tokens of text that holds no control token on purpose."""
     for written in (text, _broken(text, control)):
@@ -71,7 +90,7 @@ def _plain_ids(tokenizer: Any, control: Mapping[int, str], before: str, text: st
             return ids
     named = ", ".join(sorted({control[number] for number in ids if number in control}))
     raise InputError(
-        f"the judge's tokenizer takes a part of the text '{text[:80]}' for a control token ({named})",
+        f"the model's tokenizer takes a part of the text '{text[:80]}' for a control token ({named})",
         remedy="Take it out of the prompt or question",
         field="prompt",
     )
