@@ -195,13 +195,28 @@ def test_a_kill_while_the_database_is_made_leaves_none(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]
 
 
+@pytest.fixture(scope="module")
+def template(tmp_path_factory) -> Path:
+    """A database without experiments: to make one takes seconds."""
+    file = tmp_path_factory.mktemp("template") / "mlflow.db"
+    make_database(f"sqlite:///{file}")
+    return file
+
+
+@pytest.fixture
+def furnished(template: Path, tmp_path: Path) -> Path:
+    """A project that has its databases."""
+    for name in ("mlflow.db", "mlflow-offline.db"):
+        shutil.copy(template, tmp_path / name)
+    return tmp_path
+
+
 def _damaged(file: Path) -> str:
     file.write_bytes(b"no database" * 100)
     return "file is not a database"
 
 
 def _locked(file: Path) -> str:
-    make_database(f"sqlite:///{file}")
     connection = sqlite3.connect(file, isolation_level=None)
     connection.execute("BEGIN EXCLUSIVE")
     _locked.connection = connection  # type: ignore[attr-defined]
@@ -209,39 +224,39 @@ def _locked(file: Path) -> str:
 
 
 def _of_another_version(file: Path) -> str:
-    make_database(f"sqlite:///{file}")
     with sqlite3.connect(file) as connection:
         connection.execute("update alembic_version set version_num = 'c0ffee'")
     return "out-of-date database schema"
 
 
 def _a_folder(file: Path) -> str:
+    file.unlink()
     file.mkdir()
     return "unable to open database file"
 
 
 @pytest.mark.parametrize("spoil", [_damaged, _locked, _of_another_version, _a_folder])
-def test_a_store_that_cannot_be_used_is_told_and_the_run_recorded_offline(spoil, tmp_path):
-    reason = spoil(tmp_path / "mlflow.db")
+def test_a_store_that_cannot_be_used_is_told_and_the_run_recorded_offline(spoil, furnished):
+    reason = spoil(furnished / "mlflow.db")
     start = time.monotonic()
     with pytest.raises(InputError, match=f"MLflow cannot record runs.*{reason}"):
-        connect(MlflowConfiguration(when_unreachable="fail", timeout=0.2), tmp_path)
-    connection = connect(MlflowConfiguration(timeout=0.2), tmp_path)
+        connect(MlflowConfiguration(when_unreachable="fail", timeout=0.2), furnished)
+    connection = connect(MlflowConfiguration(timeout=0.2), furnished)
     assert time.monotonic() - start < 60
     assert connection.offline
     assert reason in connection.reason
-    assert (tmp_path / "mlflow-offline.db").is_file()
+    assert (furnished / "mlflow-offline.db").is_file()
 
 
-def test_a_deleted_experiment_is_told(tmp_path):
-    first = connect(MlflowConfiguration(), tmp_path)
+def test_a_deleted_experiment_is_told(furnished):
+    first = connect(MlflowConfiguration(), furnished)
     first.client.delete_experiment(first.experiment)
-    second = connect(MlflowConfiguration(), tmp_path)
+    second = connect(MlflowConfiguration(), furnished)
     assert second.offline
     assert f"mlflow experiments restore --experiment-id {first.experiment}" in second.reason
 
 
-@pytest.mark.parametrize("name", ["feature%2Fx", "q?x#y z", "\u00fc\u4e2d'\"&=+;@:~"])
+@pytest.mark.parametrize("name", ["a%20b%2Fc?x#y z\u00fc\u4e2d'\"&=+;@:~"])
 def test_any_folder_name_will_do(name, tmp_path):
     project = tmp_path / name
     project.mkdir()
@@ -254,9 +269,10 @@ def test_any_folder_name_will_do(name, tmp_path):
     assert connect(MlflowConfiguration(), project).client.get_run(run).info.status == "RUNNING"
 
 
-def test_a_copied_project_writes_to_its_own_files_and_has_its_old_ones(tmp_path):
+def test_a_copied_project_writes_to_its_own_files_and_has_its_old_ones(template, tmp_path):
     original, copy = tmp_path / "original", tmp_path / "copy"
     original.mkdir()
+    shutil.copy(template, original / "mlflow.db")
     first = connect(MlflowConfiguration(), original)
     run = first.client.create_run(first.experiment).info.run_id
     first.client.log_text(run, "old", "old.txt")
@@ -276,16 +292,16 @@ def test_a_copied_project_writes_to_its_own_files_and_has_its_old_ones(tmp_path)
 
 
 @pytest.mark.parametrize("artifacts", ["other", "/elsewhere/mlartifacts"])
-def test_artifacts_that_were_put_elsewhere_stay_there(artifacts, tmp_path):
-    first = connect(MlflowConfiguration(), tmp_path)
+def test_artifacts_that_were_put_elsewhere_stay_there(artifacts, furnished):
+    first = connect(MlflowConfiguration(), furnished)
     place = first.client.get_experiment(first.experiment).artifact_location
-    again = connect(MlflowConfiguration(artifacts=artifacts), tmp_path)
+    again = connect(MlflowConfiguration(artifacts=artifacts), furnished)
     assert again.moved == ""
     assert again.client.get_experiment(again.experiment).artifact_location == place
 
 
-def test_what_answers_anything_is_no_server(tmp_path):
+def test_what_answers_anything_is_no_server(furnished):
     with answering(200) as address:
-        connection = connect(MlflowConfiguration(tracking_uri=address, patience=5), tmp_path)
+        connection = connect(MlflowConfiguration(tracking_uri=address, patience=5), furnished)
     assert connection.offline
     assert connection.reason
