@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
+from pathlib import Path
 from typing import Any
 
 import absl.logging
@@ -42,6 +44,49 @@ Of the first two files one makes its own runs, and one makes the run that all ot
 """
 EACH_ALONE = {"test_backends.py", "test_real_models.py", "test_bad_input.py"}
 """Files of long tests that have nothing in common but runs that all processes share."""
+
+
+ATTACKS_AND_FAULTS = {"Attacks": "security", "Faults": "faults"}
+"""Tables of docs/security.md, and the mark of the tests that they name."""
+
+
+def listed_tests() -> dict[str, set[str]]:
+    """The files of tests, or single tests (file::name), that each table of docs/security.md names, by its mark."""
+    page = (Path(__file__).resolve().parents[1] / "docs" / "security.md").read_text(encoding="utf-8")
+    found = {}
+    for heading, mark in ATTACKS_AND_FAULTS.items():
+        table = page.partition(f"## {heading}\n")[2].partition("\n## ")[0]
+        rows = [line.split("|")[-2] for line in table.splitlines() if line.startswith("| ")]
+        found[mark] = {name for row in rows for name in re.findall(r"`([\w/]+\.py(?:::\w+)?)`", row)}
+    return found
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark the tests that docs/security.md names."""
+    file, _, name = item.nodeid.partition("::")
+    file = file.removeprefix("tests/")
+    for mark, names in _LISTED.items():
+        if file in names or f"{file}::{name.partition('[')[0]}" in names:
+            item.add_marker(getattr(pytest.mark, mark))
+
+
+_LISTED = listed_tests()
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say how many attacks and faults were tried."""
+    for mark in ATTACKS_AND_FAULTS.values():
+        reports = [
+            report
+            for outcome in ("passed", "failed")
+            for report in terminalreporter.stats.get(outcome, [])
+            if report.when == "call" and mark in report.keywords
+        ]
+        if reports:
+            seconds = sum(report.duration for report in reports)
+            failed = sum(report.outcome == "failed" for report in reports)
+            terminalreporter.write_line(f"{mark}: {len(reports)} tried, {failed} failed, in {seconds:.0f} s")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

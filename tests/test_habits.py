@@ -92,3 +92,15 @@ def test_every_sort_is_stable():
             if given.get("kind") not in ("'stable'", "'mergesort'") and given.get("stable") != "True":
                 unstable.append(f"{path.relative_to(ROOT)}:{node.lineno}")
     assert not unstable, "add kind='stable' (stable=True for torch)"
+
+
+def test_every_test_that_the_page_on_attacks_and_faults_names_exists():
+    from tests.conftest import listed_tests
+
+    names = set().union(*listed_tests().values())
+    assert len(names) > 20
+    for name in sorted(names):
+        file, _, test = name.partition("::")
+        path = ROOT / "tests" / file
+        assert path.is_file(), name
+        assert not test or f"def {test}(" in path.read_text(encoding="utf-8"), name

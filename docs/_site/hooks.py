@@ -46,7 +46,10 @@ NAVIGATION: list[tuple[str, list[tuple[str, str]]]] = [
         ],
     ),
     ("Reference", [("Parameters", "parameters.md"), ("File formats", "file_formats.md")]),
-    ("Developing", [("Architecture", "architecture.md"), ("Adding to it", "extending.md")]),
+    (
+        "Developing",
+        [("Architecture", "architecture.md"), ("Attacks and faults", "security.md"), ("Adding to it", "extending.md")],
+    ),
 ]
 
 
