@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
+import linecache
 import os
 import re
 import shutil
@@ -305,8 +306,11 @@ def named(line: str) -> dict[str, str]:
 def as_module(monkeypatch: pytest.MonkeyPatch, name: str, code: str) -> Any:
     """Code as if it stood in a file of the package."""
     module = types.ModuleType(name)
+    module.__file__ = f"{name}.py"
+    # Where Python looks for the lines of a module that stands in no file.
+    monkeypatch.setitem(linecache.cache, module.__file__, (len(code), None, code.splitlines(True), module.__file__))
     monkeypatch.setitem(sys.modules, name, module)
-    exec(compile(code, name, "exec"), module.__dict__)
+    exec(compile(code, module.__file__, "exec"), module.__dict__)
     return module
 
 

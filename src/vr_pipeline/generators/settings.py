@@ -121,7 +121,8 @@ def _check(relied_on: Sequence[Setting], settings: Settings, folder: Path) -> No
         value = settings[setting.part].get(setting.name)
         if not setting.wanted(value, settings):
             raise InputError(
-                f"the model's {setting.part} has {value!r} here, but {setting.because}",
+                "the model is a relative that this family does not read: "
+                f"{setting.part} has {value!r}, but {setting.because}",
                 remedy="choose another model: this one would be sampled or trained wrongly",
                 file=_file(folder, setting.part),
                 field=setting.name,
