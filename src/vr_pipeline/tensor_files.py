@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,10 +11,32 @@ from vr_pipeline.errors import InputError
 from vr_pipeline.model_files import reason_in_short
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     import torch
 
 _TOO_FEW_BITS = ("F8_", "F6_", "F4", "I8", "U8")
 """Beginnings of the names of types whose numbers mean nothing without scales that are kept elsewhere."""
+
+
+_DIGEST = "sha256"
+"""Key of a file's metadata, for the hash of its tensors."""
+
+
+def write_tensors(path: Path, tensors: Mapping[str, npt.NDArray]) -> None:
+    """Write arrays to a safetensors file with their hash, which :func:`read_tensors` compares."""
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    arrays = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
+    save_file(arrays, path, metadata={_DIGEST: _digest(arrays)})
+
+
+def _digest(arrays: Mapping[str, npt.NDArray]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        digest.update(f"{name} {arrays[name].dtype.str} {arrays[name].shape}\n".encode())
+        digest.update(arrays[name].tobytes())
+    return digest.hexdigest()
 
 
 def read_tensors(path: Path, *, remedy: str) -> dict[str, torch.Tensor]:
@@ -23,7 +47,8 @@ def read_tensors(path: Path, *, remedy: str) -> dict[str, torch.Tensor]:
         remedy: what to do if it cannot be used.
 
     Raises:
-        InputError: it is missing, damaged or empty, of a precision that cannot be used, or holds NaN or infinity.
+        InputError: it is missing, damaged or empty, has other tensors than :func:`write_tensors` wrote, is of a
+            precision that cannot be used, or holds NaN or infinity.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -33,12 +58,15 @@ def read_tensors(path: Path, *, remedy: str) -> dict[str, torch.Tensor]:
             for name in names:
                 _check_type(file.get_slice(name).get_dtype(), name, path, remedy)
             tensors: dict[str, torch.Tensor] = {name: file.get_tensor(name) for name in names}
+            recorded = (file.metadata() or {}).get(_DIGEST)
     except (SafetensorError, OSError, ValueError, RuntimeError, MemoryError) as error:
         raise InputError(
             f"not a safetensors file, or not a whole one ({reason_in_short(error)})", file=path, remedy=remedy
         ) from error
     if not tensors:
         raise InputError("the file holds no tensors", file=path, remedy=remedy)
+    if recorded is not None and recorded != _digest({name: value.numpy() for name, value in tensors.items()}):
+        raise InputError("the file is damaged: its tensors are not those that were written", file=path, remedy=remedy)
     for name, value in tensors.items():
         check_numbers(name, value, path, remedy=remedy)
     return tensors

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vr_pipeline.errors import InputError
 from vr_pipeline.micro_world import oracle as module
 from vr_pipeline.micro_world.clips import RenderedClips, render_clips
 from vr_pipeline.micro_world.oracle import Oracle, features
@@ -92,3 +93,24 @@ def test_features_are_finite_for_any_clip_and_independent_of_the_others() -> Non
     assert np.isfinite(values).all()
     for row in range(3):
         np.testing.assert_allclose(features(odd[row : row + 1])[0], values[row], rtol=1e-9, atol=1e-9)
+
+
+def test_a_flipped_bit_anywhere_in_the_file_is_noticed(fitted: Oracle, tmp_path: Path) -> None:
+    """But for the place of the hash itself and names of nothing: then the trees are those that were written."""
+    path = tmp_path / "oracle.safetensors"
+    fitted.save(path)
+    content = path.read_bytes()
+    chances, noticed = np.random.default_rng(0), 0
+    for position in [8, 60, *chances.integers(8, len(content), 30).tolist()]:
+        damaged = bytearray(content)
+        damaged[position] ^= 1 << int(chances.integers(8))
+        path.write_bytes(damaged)
+        try:
+            loaded = Oracle.load(path)
+        except InputError:
+            noticed += 1
+            continue
+        for name, forest in fitted.forests.items():
+            assert np.array_equal(forest.probability, loaded.forests[name].probability)
+            assert np.array_equal(forest.threshold, loaded.forests[name].threshold)
+    assert noticed >= 28

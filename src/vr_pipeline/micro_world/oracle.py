@@ -247,15 +247,11 @@ class Oracle:
 
     def save(self, path: Path) -> None:
         """Write all forests to one safetensors file."""
-        from safetensors.numpy import save_file
+        from vr_pipeline.tensor_files import write_tensors
 
-        save_file(
-            {
-                f"{name}.{field}": np.ascontiguousarray(getattr(forest, field))
-                for name, forest in self.forests.items()
-                for field in ("roots", "feature", "threshold", "children", "probability")
-            },
-            path,
+        forests = self.forests.items()
+        write_tensors(
+            path, {f"{name}.{field}": getattr(forest, field) for name, forest in forests for field in _FOREST}
         )
 
     @classmethod
