@@ -96,7 +96,7 @@ def test_handlers_that_a_configuration_has_made_write_clean_lines(tmp_path):
     file = tmp_path / "log"
     handler = logging.FileHandler(file, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
-    own = logging.getLogger("a.library.with.a.handler")
+    own = logging.getLogger("some.logger.with.a.handler")
     own.addHandler(handler)
     clean_logs()
     clean_logs()

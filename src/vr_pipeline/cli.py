@@ -82,7 +82,7 @@ for _command in (score, compare, ask, lineage, annotate, init_data, join):
     name="run",
     params=[
         *kedro_run.params,
-        click.Option(["--retrain"], is_flag=True, help="Train although the result of the very same training is kept."),
+        click.Option(["--retrain"], is_flag=True, help="Train again although the result of the same training is kept."),
         click.Option(["--verbose", "-v"], is_flag=True, help="Show tracebacks of errors."),
     ],
 )
@@ -163,7 +163,7 @@ def _leave(code: int) -> None:
 
 
 def _report(error: BaseException, *, verbose: bool) -> int:
-    """Tell the user what happened and how to go on; the exit code."""
+    """Report to the user what happened and how to resume; return the exit code."""
     from vr_pipeline.explain import causes, explain
     from vr_pipeline.runners.device_runner import RESUME_FROM
 
@@ -183,7 +183,7 @@ def _report(error: BaseException, *, verbose: bool) -> int:
     echo(account or f"The run failed: {type(error).__name__}: {error}", fg="red", err=True)
     resume_from = next((getattr(link, RESUME_FROM) for link in causes(error) if hasattr(link, RESUME_FROM)), None)
     if resume_from is not None:
-        echo(f"To go on where it stopped: {resume_command(sys.argv, resume_from)}", err=True)
+        echo(f"To resume where it stopped: {resume_command(sys.argv, resume_from)}", err=True)
     interrupted = any(isinstance(link, KeyboardInterrupt) for link in causes(error))
     return _INTERRUPTED if interrupted else 1
 

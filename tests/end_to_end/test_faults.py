@@ -74,7 +74,7 @@ def test_kills_change_nothing_in_the_end(small_run: Path, tmp_path: Path) -> Non
         made = items(folder)
     assert kill_when(training_the_second, folder, signal.SIGINT) == 130
     assert "goes on after step" in (folder / "killed.log").read_text()
-    assert "To go on where it stopped" in (folder / "killed.log").read_text()
+    assert "To resume where it stopped" in (folder / "killed.log").read_text()
     result = run_small(folder)
     assert result.returncode == 0, result.stderr[-3000:]
     # The first policy, which had been trained, was not trained again.

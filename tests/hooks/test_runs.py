@@ -287,7 +287,7 @@ def test_stopping_ends_in_seconds_and_the_printed_command_goes_on(finished, tmp_
     assert "The run was stopped" in errors
     assert "Traceback" not in errors
     assert rows(folder, "select status from runs") == [("KILLED",)]
-    [printed] = re.findall(r"To go on where it stopped: (.*)", errors)
+    [printed] = re.findall(r"To resume where it stopped: (.*)", errors)
     assert printed.endswith(" -m kedro run --params=toy.trouble=slow --from-nodes=make_clips")
     # As it stands: it names the interpreter where 'python' alone would be another.
     resumed = subprocess.run(shlex.split(printed), cwd=folder, env=environment, capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""Of what trainings leave, the states and results used last are kept when a run has ended well."""
+"""Of what trainings leave, the states and results used last are kept when a run has finished."""
 
 from __future__ import annotations
 

@@ -167,7 +167,7 @@ class MlflowHook:
         # Workers and nodes that call MLflow themselves write into this run and start none of their own.
         environment = {"MLFLOW_TRACKING_URI": record.uri, "MLFLOW_RUN_ID": gateway.target.run_id}
         if any(curve_name(name) for node in pipeline.nodes for name in node.outputs):
-            with gateway.preparing("curves while the training goes on"):
+            with gateway.preparing("curves during the training"):
                 environment[FOLDER] = str(self._follow_curves(gateway.target.run_id))
         self._set_environment(environment)
 

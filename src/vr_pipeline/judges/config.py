@@ -234,10 +234,10 @@ class JudgeTrainingParameters(Parameters):
         "again. Null: none.",
     )
     kept_trainings: int = Field(
-        4, ge=0, description="States that are kept in the folder when a run has ended well, those used last."
+        4, ge=0, description="States that are kept in the folder when a run has finished, those used last."
     )
     retrain: bool = Field(
-        False, description="Train although the result of the very same training is kept; kedro run --retrain."
+        False, description="Train again although the result of the same training is kept; kedro run --retrain."
     )
     num_frames: Optional[int] = Field(
         None, ge=1, description="At most so many frames of an annotated clip are read; null reads all."

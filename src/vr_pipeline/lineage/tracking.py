@@ -133,7 +133,7 @@ def connect(configuration: MlflowConfiguration, project: Path, *, offline: bool 
 
     Raises:
         InputError: the store cannot be used, and going offline is not configured or does not work either; or the
-            server refuses the login.
+            server rejects the login.
     """
     if offline:
         return _open(configuration, project, offline=True)
@@ -183,7 +183,7 @@ def _open(configuration: MlflowConfiguration, project: Path, *, offline: bool) -
 
     Raises:
         StoreTrouble: it cannot be used.
-        InputError: a server refuses the login.
+        InputError: a server rejects the login.
     """
     project = records_folder(project)
     uri = anchored_uri(configuration.offline_uri if offline else configuration.tracking_uri, project)

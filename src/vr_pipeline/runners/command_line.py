@@ -44,7 +44,7 @@ def join(address: str, minutes: float) -> None:
         try:
             _take_part(host, port, minutes)
         except KeyboardInterrupt:
-            echo("Left. The run cannot go on without this machine if it is training.", err=True)
+            echo("Left. If the run is training, it cannot continue without this machine.", err=True)
             sys.exit(_INTERRUPTED)
 
 

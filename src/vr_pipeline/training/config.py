@@ -155,10 +155,10 @@ class DpoTrainingParameters(Parameters):
     kept_trainings: int = Field(
         4,
         ge=0,
-        description="Checkpoints and results that are kept in the folder when a run has ended well, those used last.",
+        description="Checkpoints and results that are kept in the folder when a run has finished, those used last.",
     )
     retrain: bool = Field(
-        False, description="Train although the result of the very same training is kept; kedro run --retrain."
+        False, description="Train again although the result of the same training is kept; kedro run --retrain."
     )
     shard_size: int = Field(
         64,
