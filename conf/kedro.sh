@@ -1,7 +1,7 @@
 # How stages of dvc.yaml call kedro: that of the environment in which DVC itself is installed, activated or not.
 # Written by `kedro lineage sync`; it has no paths of any machine.
 
-beside() { # kedro beside the Python that runs a process
+beside() { # takes kedro beside the Python that runs a process; fails if the process is no Python
     if [ -r "/proc/$1/cmdline" ]; then
         python=$(tr '\0' '\n' < "/proc/$1/cmdline" | head -n 1)
     else
@@ -12,8 +12,9 @@ beside() { # kedro beside the Python that runs a process
         */*) python="/proc/$1/cwd/$python" ;;
         *) return 1 ;;
     esac
-    folder=$(cd -P "$(dirname "$python")" 2> /dev/null && pwd -P) || return 1
-    case ${python##*/} in python*) [ -x "$folder/kedro" ] && kedro=$folder/kedro ;; *) return 1 ;; esac
+    case ${python##*/} in python*) ;; *) return 1 ;; esac
+    folder=$(cd -P "$(dirname "$python")" 2> /dev/null && pwd -P) && [ -x "$folder/kedro" ] && kedro=$folder/kedro
+    return 0
 }
 
 parent() {

@@ -19,6 +19,7 @@ from vr_pipeline.__main__ import RunIsUsual
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = (
     *("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE", ".telemetry"),
+    *(".gitignore", ".dvcignore"),
     *("src", "conf", "notebooks", "data/01_raw", "data/06_models/micro_world"),
 )
 

@@ -153,7 +153,7 @@ def test_what_a_user_has_to_supply_is_named_before_any_work(tmp_path: Path) -> N
     assert "Traceback" not in output
     for expected in (
         "raw_prompts (data/cogvideox/01_raw/prompts.csv)",
-        "human_preferences (data/cogvideox/01_raw/human_preferences.csv)",
+        "human_preferences and preference_clips (data/cogvideox/01_raw/human_preferences.csv)",
         "preference_videos (data/cogvideox/01_raw/preference_videos)",
     ):
         assert expected in output, output[-3000:]

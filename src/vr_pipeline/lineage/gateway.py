@@ -161,7 +161,9 @@ class Gateway:
 
     def _done(self) -> None:
         with self._changed:
-            self._next, self._pause, self.trouble = self._next + 1, PAUSE, ""
+            self._next, self._pause = self._next + 1, PAUSE
+            if not self._ended:  # a step that arrives after the end does not undo what the end found
+                self.trouble = ""
             self._changed.notify_all()
 
     def _failed(self, step: Step, error: Exception) -> None:
