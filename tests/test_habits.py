@@ -6,10 +6,13 @@ import ast
 import re
 import subprocess
 import sys
+from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
 import yaml
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -104,3 +107,23 @@ def test_every_test_that_the_page_on_attacks_and_faults_names_exists():
         path = ROOT / "tests" / file
         assert path.is_file(), name
         assert not test or f"def {test}(" in path.read_text(encoding="utf-8"), name
+
+
+def test_the_lock_installs_on_the_oldest_python_that_is_promised():
+    """A package may need a later patch of Python than the project says (3.11.5, say, where Debian has 3.11.2)."""
+    promised = re.search(r'requires-python = ">=([\d.]+)', (ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    oldest = f"{promised[1]}.0"
+    locked = {
+        line.split("==")[0]
+        for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+        if "==" in line
+    }
+    names = {canonicalize_name(name) for name in locked}
+    found = [one for one in distributions() if canonicalize_name(one.metadata["Name"]) in names]
+    assert len(found) > 100
+    later = {
+        one.metadata["Name"]: one.metadata["Requires-Python"]
+        for one in found
+        if oldest not in SpecifierSet(one.metadata["Requires-Python"] or "")
+    }
+    assert later == {}
