@@ -266,7 +266,7 @@ def test_a_name_is_taken_along_by_its_link_alone(open_page, server: Server, proj
     press(page, "ArrowLeft")
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page.click("#link")
-    page.wait_for_function("document.getElementById('status').textContent.includes('Your link is copied')")
+    wait_until(page, "document.getElementById('status').textContent.includes('Your link is copied')")
     link = page.evaluate("navigator.clipboard.readText()")
     assert link.startswith(server.address + "join?")
     elsewhere = open_page(server.address)

@@ -30,7 +30,7 @@ def judging(folder: Path) -> bool:
 
 def training(folder: Path) -> bool:
     """The first policy is being trained and has a checkpoint."""
-    return any((folder / "data/06_models/checkpoints").glob("*.safetensors"))
+    return any((folder / "data/06_models/checkpoints").glob("[!.]*.safetensors"))
 
 
 def training_the_second(folder: Path) -> bool:
