@@ -182,13 +182,18 @@ def damaged_file(folder: Path) -> Path | None:
         path = folder / name
         if not name or not path.resolve().is_relative_to(folder.resolve()):
             return listing
-        if not path.is_file() or _sha256_once(path, *_size_and_times(path)) != digest:
+        if not path.is_file() or sha256_once(path) != digest:
             return path
     return None
 
 
+def sha256_once(path: Path) -> str:
+    """As :func:`sha256_of`; a file of unchanged size and times is read once by a process, whoever asks."""
+    return _sha256_of_state(path, *_size_and_times(path))
+
+
 @lru_cache(maxsize=4096)
-def _sha256_once(path: Path, *_: int) -> str:
+def _sha256_of_state(path: Path, *_: int) -> str:
     return sha256_of(path)
 
 

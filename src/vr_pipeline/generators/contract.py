@@ -290,7 +290,7 @@ def folder_identity(folder: Path) -> str:
     Raises:
         InputError: if there is no such folder or it has no weights.
     """
-    import hashlib
+    from vr_pipeline.storage import sha256_once
 
     files = sorted(path for path in folder.rglob("*") if path.suffix in {".safetensors", ".json", ".txt", ".model"})
     if not any(path.suffix == ".safetensors" for path in files):
@@ -302,8 +302,7 @@ def folder_identity(folder: Path) -> str:
         )
     parts: list[str] = []
     for path in files:
-        with path.open("rb") as stream:
-            parts += [path.relative_to(folder).as_posix(), hashlib.file_digest(stream, "sha256").hexdigest()]
+        parts += [path.relative_to(folder).as_posix(), sha256_once(path)]
     return content_hash(*parts)
 
 

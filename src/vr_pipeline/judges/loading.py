@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +16,7 @@ from vr_pipeline.judges.families import family_class
 from vr_pipeline.judges.families.base import SETTINGS_FILE, Family, Settings
 from vr_pipeline.judges.quantisation import compute_exactly_on_cpu, quantisation_config
 from vr_pipeline.model_files import check_loading, check_model_files, incomplete_weights, load_complete
+from vr_pipeline.storage import sha256_once
 
 if TYPE_CHECKING:
     from vr_pipeline.judges.contract import Judge
@@ -98,8 +97,7 @@ def folder_hash(folder: Path) -> str:
     )
     parts: list[str] = []
     for path in files:
-        status = path.stat()
-        parts += [path.name, _file_hash(path, status.st_size, status.st_mtime_ns)]
+        parts += [path.name, sha256_once(path)]
     return content_hash("model", *parts)
 
 
@@ -108,12 +106,6 @@ def _model_bytes(folder: Path) -> int:
     if not folder.is_dir() or not any(folder.glob("*.json")):
         folder_hash(folder)
     return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-
-
-@lru_cache(maxsize=256)
-def _file_hash(path: Path, size: int, modified: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _is_hub_name(parameters: JudgeParameters) -> bool:
