@@ -8,11 +8,18 @@ import re
 from collections.abc import Iterator
 from types import FrameType
 
+try:  # at once: where memory is short, nothing more can be imported
+    import resource
+except ImportError:  # Windows has none
+    resource = None  # type: ignore[assignment]
+
 _NO_MEMORY = re.compile(
     r"out of memory|can't allocate memory|cannot allocate memory|failed to map segment|not enough memory"
     r"|std::bad_alloc|unable to allocate|DefaultCPUAllocator",
     re.IGNORECASE,
 )
+# What the interpreter raises where a C function failed and could not allocate the exception that says so.
+_NO_EXCEPTION = re.compile(r"without (setting an )?exception( set)?$")
 _NO_THREADS = re.compile(
     r"can't start new thread|resource temporarily unavailable|pthread_create failed", re.IGNORECASE
 )
@@ -24,6 +31,8 @@ def surroundings_account(error: BaseException) -> str | None:
     """What a user can do about an error of the machine or the shell; None for other errors."""
     text = str(error)
     if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+        return _memory_account()
+    if isinstance(error, SystemError) and _NO_EXCEPTION.search(text) and _limit():
         return _memory_account()
     if isinstance(error, OSError | ImportError | RuntimeError) and not isinstance(error, RecursionError):
         if _NO_MEMORY.search(text):
@@ -61,9 +70,7 @@ def _memory_account() -> str:
 
 def _limit() -> str:
     """The limit of this process on its address space, in words; empty without one."""
-    try:
-        import resource
-    except ImportError:  # Windows has none
+    if resource is None:
         return ""
     soft, _ = resource.getrlimit(resource.RLIMIT_AS)
     return "" if soft == resource.RLIM_INFINITY else f" (ulimit -v allows {soft / 2**30:.2f} GiB)"

@@ -203,6 +203,8 @@ def _open(configuration: MlflowConfiguration, project: Path, *, offline: bool) -
             raise StoreTrouble(uri, trouble)
         make_database(uri)
         client, experiment, moved = within(_OPENING * configuration.patience, find)
+    except MemoryError:  # not the store's trouble
+        raise
     except Exception as error:
         status_of = getattr(error, "get_http_status_code", None)
         if not local and status_of is not None and (refused := _refused_login(status_of())):
