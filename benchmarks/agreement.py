@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from vr_pipeline.rewards.agreement import pairwise_accuracy
-from vr_pipeline.rewards.preference_formats import read_preferences
+from vr_pipeline.preferences.formats import read_preferences
+from vr_pipeline.statistics.agreement import pairwise_accuracy
 
 
 def brute_force(difference: np.ndarray, label: np.ndarray) -> tuple[float, float]:

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from vr_pipeline.rewards.agreement import pairwise_accuracy
-from vr_pipeline.rewards.linear import AnswerKind, dimension_scores, fit_weights, score
-from vr_pipeline.rewards.pairs import select_pairs
+from vr_pipeline.pairs.selection import select_pairs
+from vr_pipeline.rewards.checklist.linear import AnswerKind, dimension_scores, fit_weights, score
+from vr_pipeline.statistics.agreement import pairwise_accuracy
 
 SIZES = {"alignment": 4, "quality": 4, "dynamics": 2, "preservation": 3, "stability": 3}
 IDS = tuple(f"{name} {k}" for name, size in SIZES.items() for k in range(size))

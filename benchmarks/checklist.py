@@ -69,9 +69,9 @@ def make_judge(size: str, device: str, questions: list[str], clips: int) -> Any:
     from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
     from vr_pipeline.judges.config import JudgeParameters
-    from vr_pipeline.judges.create import CLIP, CLIP_END, FRAME, IMAGE, word_tokenizer, words_of
-    from vr_pipeline.judges.families.qwen2_vl import Qwen2VL
+    from vr_pipeline.judges.training.tiny import CLIP, CLIP_END, FRAME, IMAGE, word_tokenizer, words_of
     from vr_pipeline.judges.vlm import VisionLanguageJudge
+    from vr_pipeline.vlm.families.qwen2_vl import Qwen2VL
 
     shape = SIZES[size]
     tokenizer = word_tokenizer(words_of(questions))
@@ -137,7 +137,7 @@ def measure(size: str, device: str, arguments: argparse.Namespace) -> dict[str, 
     import torch
 
     from vr_pipeline.judges.vlm import CachedPrefix
-    from vr_pipeline.memory import peak_memory
+    from vr_pipeline.runtime.memory import peak_memory
 
     questions = make_questions(arguments.questions)
     judge = make_judge(size, device, questions, arguments.clips)

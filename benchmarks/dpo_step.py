@@ -35,7 +35,7 @@ from transformers.utils import logging as transformers_logging
 from vr_pipeline.generators import load_generator
 from vr_pipeline.generators.config import GeneratorParameters
 from vr_pipeline.generators.contract import ALL_PARTS, Condition, Generator, Part
-from vr_pipeline.memory import STATUS, peak_memory
+from vr_pipeline.runtime.memory import STATUS, peak_memory
 from vr_pipeline.training.config import AdapterParameters, PreferenceTrainingParameters
 from vr_pipeline.training.losses import diffusion_dpo_loss
 from vr_pipeline.training.pairs import TrainingPair

@@ -288,8 +288,8 @@ def random_generator(device: str, *, tiny: bool) -> Any:
 
 def measured(device: str, *, tiny: bool, checkpointing: bool, compile_blocks: bool, steps: int) -> dict[str, Any]:
     """Seconds of the parts of a step and of whole steps, and peak memory in bytes (None without CUDA)."""
+    from vr_pipeline.engine.groups import Group
     from vr_pipeline.training.config import AdapterParameters, PreferenceTrainingParameters
-    from vr_pipeline.training.distributed import Group
     from vr_pipeline.training.pairs import TrainingPair
     from vr_pipeline.training.preference_trainer import prepare_weights
     from vr_pipeline.training.step import accumulate_gradients

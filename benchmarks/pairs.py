@@ -13,8 +13,8 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from vr_pipeline.memory import peak_memory
-from vr_pipeline.rewards.pairs import Strategy, select_pairs
+from vr_pipeline.pairs.selection import Strategy, select_pairs
+from vr_pipeline.runtime.memory import peak_memory
 
 
 def simulate(videos: int, group: int, dimensions: int, seed: int = 0) -> pd.DataFrame:

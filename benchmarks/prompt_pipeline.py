@@ -60,9 +60,9 @@ def run_pipeline(size: int) -> dict[str, Any]:
     from kedro.pipeline import Pipeline
     from kedro.runner import SequentialRunner
 
-    from vr_pipeline.memory import peak_memory
     from vr_pipeline.pipelines.prompt_filtering import create_pipeline
     from vr_pipeline.prompts.config import PromptFilteringParameters
+    from vr_pipeline.runtime.memory import peak_memory
 
     prompts, _ = load_prompts(size)
     catalog_file = Path(__file__).parents[1] / "conf" / "base" / "catalog" / "prompt_filtering.yml"

@@ -286,7 +286,7 @@ def test_files_that_a_page_names_exist(page):
     text = (DOCS / page).read_text(encoding="utf-8")
     named = set(re.findall(r"`((?:src/|tests/|conf/|docs/|[a-z_]+/)[a-z_0-9/]+\.(?:py|yml|md))`", text))
     assert len(named) > 3
-    yours = {"src/vr_pipeline/judges/families/my_judge.py", "src/vr_pipeline/generators/my_generator.py"}
+    yours = {"src/vr_pipeline/vlm/families/my_judge.py", "src/vr_pipeline/generators/my_generator.py"}
     places = (ROOT, ROOT / "src" / "vr_pipeline")
     assert [name for name in named - yours if not any((place / name).is_file() for place in places)] == []
 
@@ -315,9 +315,10 @@ def as_module(monkeypatch: pytest.MonkeyPatch, name: str, code: str) -> Any:
 
 
 def test_the_judge_of_the_text_answers(monkeypatch):
-    from vr_pipeline.judges import families, load_judge
+    from vr_pipeline.judges import load_judge
+    from vr_pipeline.vlm import families
 
-    as_module(monkeypatch, "vr_pipeline.judges.families.my_judge", block("judge"))
+    as_module(monkeypatch, "vr_pipeline.vlm.families.my_judge", block("judge"))
     for name, place in named(block("judge family")).items():
         monkeypatch.setitem(families.FAMILIES, name, place)
     settings = yaml.safe_load(block("judge parameters", "yaml"))["checklist_inference"]["judge"]

@@ -198,7 +198,7 @@ OUTSIDE = [
 @pytest.mark.parametrize("name", OUTSIDE)
 def test_preferences_cannot_name_a_clip_outside_its_folder(tmp_path: Path, name: str, monkeypatch) -> None:
     from vr_pipeline.datasets.clips import ClipFolder
-    from vr_pipeline.rewards.clip_names import ClipNames
+    from vr_pipeline.preferences.clip_names import ClipNames
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -216,7 +216,7 @@ def test_a_table_cannot_name_a_clip_outside_its_folder(tmp_path: Path, name: str
     import pandas as pd
 
     from vr_pipeline.datasets.clips import ClipFolder
-    from vr_pipeline.video.index import index_given_clips
+    from vr_pipeline.storage.video_index import index_given_clips
 
     (tmp_path / "clips").mkdir()
     (tmp_path / "secret.mp4").write_bytes(b"secret")

@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vr_pipeline.errors import InputError
-from vr_pipeline.plain_errors import plain_errors
-from vr_pipeline.progress import PlainProgress, progress_bar
+from vr_pipeline.project.plain_errors import plain_errors
+from vr_pipeline.runtime.progress import PlainProgress, progress_bar
 from vr_pipeline.terminal import CleanFormatter, clean_logs, echo, guard_messages, one_line, visible
 
 ROOT = Path(__file__).resolve().parents[1]

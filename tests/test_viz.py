@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from kedro.pipeline import Pipeline
 
-from vr_pipeline.pictured import description
 from vr_pipeline.pipeline_registry import register_pipelines
+from vr_pipeline.viz.pipelines import description
 
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = ["raw", "intermediate", "primary", "feature", "model_input", "models", "model_output", "reporting"]

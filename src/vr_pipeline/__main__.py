@@ -13,8 +13,8 @@ from typing import Any
 
 import click
 
-from vr_pipeline.environment import prepare_environment
-from vr_pipeline.surroundings import WORKING_DIRECTORY_GONE, working_directory_is_there
+from vr_pipeline.runtime.environment import prepare_environment
+from vr_pipeline.runtime.surroundings import WORKING_DIRECTORY_GONE, working_directory_is_there
 from vr_pipeline.terminal import echo
 
 prepare_environment()
@@ -45,7 +45,7 @@ def main(*arguments: Any, **options: Any) -> Any:
 def init(folder: Path) -> None:
     """Make FOLDER with configuration, embedded demo and notebooks."""
     from vr_pipeline.errors import PipelineError
-    from vr_pipeline.packaged import init_project
+    from vr_pipeline.project.template import init_project
 
     try:
         made = init_project(folder)

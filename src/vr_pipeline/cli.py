@@ -17,13 +17,13 @@ from typing import Any, NoReturn
 
 import click
 
-from vr_pipeline.environment import (
+from vr_pipeline.runtime.environment import (
     colours_wanted,
     overrule,
     prepare_environment,
     quieten_progress_of_libraries,
 )
-from vr_pipeline.surroundings import working_directory_is_there
+from vr_pipeline.runtime.surroundings import working_directory_is_there
 from vr_pipeline.terminal import clean_logs, echo, guard_messages
 
 prepare_environment()
@@ -31,11 +31,11 @@ quieten_progress_of_libraries()
 
 from kedro.framework.cli.project import run as kedro_run  # noqa: E402
 
-from vr_pipeline.annotation.command_line import annotate  # noqa: E402
-from vr_pipeline.judges.command_line import ask, compare, score  # noqa: E402
-from vr_pipeline.lineage.command_line import lineage  # noqa: E402
-from vr_pipeline.own_data.command_line import init_data  # noqa: E402
-from vr_pipeline.runners.command_line import join  # noqa: E402
+from vr_pipeline.commands.annotate import annotate  # noqa: E402
+from vr_pipeline.commands.init_data import init_data  # noqa: E402
+from vr_pipeline.commands.join import join  # noqa: E402
+from vr_pipeline.commands.judge import ask, compare, score  # noqa: E402
+from vr_pipeline.commands.lineage import lineage  # noqa: E402
 
 logger = logging.getLogger(__name__)
 clean_logs()
@@ -121,8 +121,8 @@ def graph(folder: Path | None, env: str | None, host: str, port: int, no_browser
 
     The first view reads as the method: a box a pipeline, and the data that pass between them.
     """
-    from vr_pipeline import graph as picture
-    from vr_pipeline.project import project_folder
+    from vr_pipeline.project.folder import project_folder
+    from vr_pipeline.viz import serve as picture
 
     if folder is None:
         picture.serve(project_folder(), environment=env, host=host, port=port, open_browser=not no_browser)
@@ -164,7 +164,7 @@ def _leave(code: int) -> None:
 
 def _report(error: BaseException, *, verbose: bool) -> int:
     """Report to the user what happened and how to resume; return the exit code."""
-    from vr_pipeline.explain import causes, explain
+    from vr_pipeline.project.explain import causes, explain
     from vr_pipeline.runners.device_runner import RESUME_FROM
 
     account = explain(error)

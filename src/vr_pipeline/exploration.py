@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from vr_pipeline.checklist.schema import Checklist
     from vr_pipeline.datasets.manifest import ItemFolder
-    from vr_pipeline.rewards.linear import RewardWeights
+    from vr_pipeline.rewards.checklist.linear import RewardWeights
 
 
 def open_catalog(environment: str = "local") -> Any:
@@ -28,8 +28,8 @@ def open_catalog(environment: str = "local") -> Any:
     Raises:
         NotInProject: the working directory is in no project.
     """
-    from vr_pipeline.environment import prepare_environment
-    from vr_pipeline.project import project_context, project_folder
+    from vr_pipeline.project.folder import project_context, project_folder
+    from vr_pipeline.runtime.environment import prepare_environment
 
     prepare_environment()
     # Read by Kedro when its framework is imported; a notebook's working directory is not where it looks.
@@ -118,8 +118,8 @@ def what_moved_a_score(
     Raises:
         KeyError: the table has no answers on this clip.
     """
-    from vr_pipeline.rewards.linear import encoded_answers
-    from vr_pipeline.rewards.tables import answers_matrix, probability_questions
+    from vr_pipeline.rewards.checklist.linear import encoded_answers
+    from vr_pipeline.rewards.checklist.tables import answers_matrix, probability_questions
 
     clips = sorted(set(answers["video_id"]))
     if video_id not in clips:

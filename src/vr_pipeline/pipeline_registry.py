@@ -7,7 +7,6 @@ from kedro.pipeline import Pipeline
 
 def register_pipelines() -> dict[str, Pipeline]:
     """All pipelines; modules are imported here and not above, so that commands which run nothing start quickly."""
-    from vr_pipeline.pictured import pictured
     from vr_pipeline.pipelines import (
         checklist_inference,
         dpo_training,
@@ -19,6 +18,7 @@ def register_pipelines() -> dict[str, Pipeline]:
         video_generation,
         weight_regression,
     )
+    from vr_pipeline.viz.pipelines import pictured
 
     stages = {
         "prompt_filtering": _group("prompt_filtering", prompt_filtering.create_pipeline()),

@@ -1,11 +1,10 @@
 """Project settings, read by Kedro. See https://docs.kedro.org/en/stable/configure/configuration_basics/."""
 
-from vr_pipeline.environment import prepare_environment
+from vr_pipeline.runtime.environment import prepare_environment
 
 prepare_environment()
 
-from vr_pipeline.catalog import ReplacingCatalog  # noqa: E402
-from vr_pipeline.configuration import SteadyConfigLoader  # noqa: E402
+from vr_pipeline.datasets.catalog import ReplacingCatalog  # noqa: E402
 from vr_pipeline.hooks import (  # noqa: E402
     CurveHook,
     EnvironmentHook,
@@ -23,7 +22,8 @@ from vr_pipeline.hooks import (  # noqa: E402
     TrackingEndsHook,
     VizStatusHook,
 )
-from vr_pipeline.session import ProjectSession  # noqa: E402
+from vr_pipeline.project.configuration import SteadyConfigLoader  # noqa: E402
+from vr_pipeline.runners.session import ProjectSession  # noqa: E402
 
 SESSION_CLASS = ProjectSession
 DATA_CATALOG_CLASS = ReplacingCatalog

@@ -16,9 +16,9 @@ from vr_pipeline.annotation.agreement import (
     study_results,
 )
 from vr_pipeline.annotation.store import Journal, Label, Study
-from vr_pipeline.rewards.preference_formats import read_preferences
-from vr_pipeline.rewards.statistics import win_rate
+from vr_pipeline.preferences.formats import read_preferences
 from vr_pipeline.schemas import HumanPreferences
+from vr_pipeline.statistics.clustered import win_rate
 
 BLIND = Study(study="original_vs_mpo", source="policies", policies=("original", "mpo"))
 

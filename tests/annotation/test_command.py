@@ -20,8 +20,8 @@ from vr_pipeline.cli import cli
 from vr_pipeline.datasets.clips import ClipFolderDataset
 from vr_pipeline.datasets.preferences import GivenClipsDataset, PreferenceDataset
 from vr_pipeline.errors import InputError
-from vr_pipeline.rewards.preferences import aggregate_annotators, check_preferences, usable_pairs
-from vr_pipeline.video.index import index_given_clips
+from vr_pipeline.preferences.labels import aggregate_annotators, check_preferences, usable_pairs
+from vr_pipeline.storage.video_index import index_given_clips
 
 ROOT = Path(__file__).resolve().parents[2]
 OPTIONS = {"dimensions": None, "order": "random", "seed": 0, "pairs": 100, "per_prompt": 10}
@@ -40,8 +40,10 @@ class NothingMade:
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder that passes for the project; Kedro itself is left out, which would set up logging for good."""
-    monkeypatch.setattr("vr_pipeline.project.project_folder", lambda: tmp_path)
-    monkeypatch.setattr("vr_pipeline.project.project_context", lambda env: SimpleNamespace(catalog=NothingMade()))
+    monkeypatch.setattr("vr_pipeline.project.folder.project_folder", lambda: tmp_path)
+    monkeypatch.setattr(
+        "vr_pipeline.project.folder.project_context", lambda env: SimpleNamespace(catalog=NothingMade())
+    )
     return tmp_path
 
 
@@ -130,9 +132,9 @@ def test_given_clips_are_compared_and_the_answers_are_their_preferences(
             "human_preferences": PreferenceDataset(filepath=str(waiting), format="annotations", videos=videos),
         }
     )
-    monkeypatch.setattr("vr_pipeline.project.project_context", lambda env: SimpleNamespace(catalog=catalog))
+    monkeypatch.setattr("vr_pipeline.project.folder.project_context", lambda env: SimpleNamespace(catalog=catalog))
     served = []
-    monkeypatch.setattr("vr_pipeline.annotation.command_line._serve", lambda session, **_: served.append(session))
+    monkeypatch.setattr("vr_pipeline.commands.annotate._serve", lambda session, **_: served.append(session))
     assert call("--env", "mine", "--pairs-per-prompt", "2").exit_code == 0
     [session] = served
     assert (session.study.study, session.journal.path, len(session.pairs)) == ("clips", waiting, 6)

@@ -13,7 +13,7 @@ import pytest
 from vr_pipeline.checklist import Checklist, load_checklist
 from vr_pipeline.checklist.visionreward import ALIGNMENT_ID, visionreward_features, visionreward_score
 from vr_pipeline.errors import InputError
-from vr_pipeline.rewards.linear import score
+from vr_pipeline.rewards.checklist.linear import score
 
 CHECKLISTS = Path(__file__).parents[2] / "conf/checklists"
 

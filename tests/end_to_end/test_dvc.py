@@ -151,7 +151,7 @@ def test_changes_concern_their_stage_and_what_follows(reproduced: tuple[Path, st
         ("conf/base/parameters/dpo_training.yml", "beta: 30.0", "beta: 31.0", {"dpo_training"}),
         ("src/vr_pipeline/prompts/rouge.py", '"""', '# A comment.\n"""', {"prompt_filtering"}),
         ("src/vr_pipeline/training/losses.py", '"""', '# A comment.\n"""', {"dpo_training"}),
-        ("src/vr_pipeline/judges/training.py", '"""', '# A comment.\n"""', set()),
+        ("src/vr_pipeline/judges/training/task.py", '"""', '# A comment.\n"""', set()),
         ("src/vr_pipeline/runners/ray_backend.py", '"""', '# A comment.\n"""', set()),
         ("conf/base/runner.yml", "workers: 1", "workers: 2", set()),
     ):

@@ -36,7 +36,7 @@ from vr_pipeline.evaluation.report.findings import (
     training_remarks,
 )
 from vr_pipeline.evaluation.report.sections import refused_pairs
-from vr_pipeline.rewards.statistics import paired_gain
+from vr_pipeline.statistics.clustered import paired_gain
 from vr_pipeline.video.write import encode_clip
 
 

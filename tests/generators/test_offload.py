@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from tiny_models import PROMPTS
-from vr_pipeline.generators import load_generator, pipeline
+from vr_pipeline.generators import diffusers_pipeline as pipeline
+from vr_pipeline.generators import load_generator
 from vr_pipeline.generators.config import GeneratorParameters
 from vr_pipeline.generators.contract import Frames, Generator, Policy
 

@@ -14,7 +14,7 @@ import pytest
 from mlflow.entities import Metric
 
 from vr_pipeline.hooks.live_curves import METRICS_A_CALL, CurveFollower, CurveHook, curve_metrics, curve_name
-from vr_pipeline.live_curves import FOLDER, RowsTold, checkpoint_row, send_to, tell_row
+from vr_pipeline.runtime.live_curves import FOLDER, RowsTold, checkpoint_row, send_to, tell_row
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ from kedro.pipeline import Node, Pipeline
 
 from toy_project import kedro, make_project
 from vr_pipeline.config import Parameters
-from vr_pipeline.configuration import SteadyConfigLoader
 from vr_pipeline.errors import InputError
 from vr_pipeline.hooks.parameters import ParametersHook, check_splits, unknown_settings
+from vr_pipeline.project.configuration import SteadyConfigLoader
 
 
 class Training(Parameters):

@@ -111,7 +111,7 @@ def test_models_on_the_hub_are_looked_for_where_they_are_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entries = catalog(tmp_path, generator="owner/model", revision="abc", judge=str(tmp_path))
-    monkeypatch.setattr("vr_pipeline.hub.unavailable", lambda models: dict.fromkeys(models, "it is away"))
+    monkeypatch.setattr("vr_pipeline.storage.hub.unavailable", lambda models: dict.fromkeys(models, "it is away"))
     assert missing_on_hub(pipeline(), entries) == {}
     loading = Pipeline([node.tag("gpu") for node in pipeline().nodes])
     assert missing_on_hub(loading, entries) == {"generation.generator.path": "owner/model: it is away"}

@@ -20,9 +20,9 @@ from vr_pipeline.errors import InputError
 from vr_pipeline.judges.alignment import load_alignment, read_scores
 from vr_pipeline.judges.answers import collect_table, plan_answers
 from vr_pipeline.judges.config import AlignmentParameters, ChecklistInferenceParameters
-from vr_pipeline.judges.scoring import movers, score_file
-from vr_pipeline.rewards.linear import RewardWeights
-from vr_pipeline.rewards.tables import reward_table
+from vr_pipeline.rewards.checklist.linear import RewardWeights
+from vr_pipeline.rewards.checklist.scoring import movers, score_file
+from vr_pipeline.rewards.checklist.tables import reward_table
 from vr_pipeline.work import run_in_process
 
 LINES = 30

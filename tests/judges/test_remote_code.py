@@ -17,7 +17,7 @@ from tiny_judges import PROMPTS, QUESTIONS
 from vr_pipeline.errors import InputError
 from vr_pipeline.judges import load_judge
 from vr_pipeline.judges.config import JudgeParameters
-from vr_pipeline.judges.loading import judge_identity
+from vr_pipeline.vlm.loading import judge_identity
 
 STAND_IN = Path(__file__).parents[1] / "support/cogvlm_stand_in"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -200,7 +200,7 @@ def test_training_with_and_without_recomputed_activations(
 ) -> None:
     from vr_pipeline.checklist import checklist_from_mapping
     from vr_pipeline.judges.config import JudgeTrainingParameters
-    from vr_pipeline.judges.training import JudgeExample, train_judge
+    from vr_pipeline.judges.training.task import JudgeExample, train_judge
 
     sub = {"name": "s", "questions": [{"id": str(at), "text": text} for at, text in enumerate(QUESTIONS)]}
     checklist = checklist_from_mapping(
@@ -275,7 +275,7 @@ def test_what_the_code_lacks_and_models_that_do_not_fit_are_named(checkpoint: Pa
 def test_user_text_and_elongated_pictures(checkpoint: Path) -> None:
     import torch
 
-    from vr_pipeline.judges.families.cogvlm2_video import _short_side_and_centre
+    from vr_pipeline.vlm.families.cogvlm2_video import _short_side_and_centre
 
     judge: Any = load_judge(configuration(checkpoint))
     special = set(judge.family.tokenizer.all_special_ids) - {judge.family.tokenizer.unk_token_id}

@@ -13,9 +13,10 @@ import pytest
 from tiny_judges import FAMILY_BUILDERS
 from vr_pipeline.checklist import Checklist, checklist_from_mapping
 from vr_pipeline.errors import InputError
-from vr_pipeline.judges import load_judge, training
+from vr_pipeline.judges import load_judge
 from vr_pipeline.judges.config import JudgeTrainingParameters
-from vr_pipeline.judges.training import JudgeExample, train_judge
+from vr_pipeline.judges.training import task as training
+from vr_pipeline.judges.training.task import JudgeExample, train_judge
 
 BASE = {
     "threads": 1,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tiny_judges import FAMILY_BUILDERS
 from vr_pipeline.errors import InputError
-from vr_pipeline.user_text import control_tokens, user_text_ids, written_plainly
+from vr_pipeline.prompts.user_text import control_tokens, user_text_ids, written_plainly
 
 MARKS = ["<pad>", "<s>", "</s>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>"]
 MARKS += ["<|video_pad|>", "<image>", "<video>", "<img>", "</img>", "<global-img>", "<fake_token_around_image>"]

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from vr_pipeline.datasets.preferences import PreferenceClipsDataset, PreferenceDataset
-from vr_pipeline.rewards.clip_names import ClipNames
-from vr_pipeline.rewards.preference_formats import file_identifier
+from vr_pipeline.preferences.clip_names import ClipNames
+from vr_pipeline.preferences.formats import file_identifier
 from vr_pipeline.schemas import HumanPreferences, PreferenceClips
 
 

@@ -10,14 +10,14 @@ import pytest
 from matplotlib.figure import Figure
 
 from vr_pipeline.checklist import Checklist
+from vr_pipeline.pairs.report import pair_selection_report
+from vr_pipeline.pairs.selection import select_and_count_pairs, select_pairs
 from vr_pipeline.rewards import plots
-from vr_pipeline.rewards.agreement import pairwise_accuracy
-from vr_pipeline.rewards.curves import accuracy_curve
-from vr_pipeline.rewards.linear import RewardWeights, fit_weights, score
-from vr_pipeline.rewards.pairs import select_and_count_pairs, select_pairs
-from vr_pipeline.rewards.report import pair_selection_report
-from vr_pipeline.rewards.statistics import sub_dimension_deviations
+from vr_pipeline.rewards.checklist.curves import accuracy_curve
+from vr_pipeline.rewards.checklist.linear import RewardWeights, fit_weights, score
 from vr_pipeline.schemas import AccuracyCurve
+from vr_pipeline.statistics.agreement import pairwise_accuracy
+from vr_pipeline.statistics.clustered import sub_dimension_deviations
 
 
 def drawn(figure: Figure) -> bytes:

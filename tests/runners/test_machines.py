@@ -156,7 +156,7 @@ def test_a_machine_that_falls_silent_is_noticed(monkeypatch):
 
 def test_a_machine_that_would_train_in_another_folder_is_refused(tmp_path):
     from vr_pipeline import __version__
-    from vr_pipeline.runners.command_line import _check
+    from vr_pipeline.commands.join import _check
 
     launch = Launch(1, "run-1", "train", machines=2, processes=1, folder=str(tmp_path), version=__version__)
     with pytest.raises(InputError, match="Share the project's folder"):

@@ -13,9 +13,9 @@ import pandas as pd
 import tiny_judges
 from vr_pipeline.checklist import Checklist, checklist_from_mapping
 from vr_pipeline.errors import InputError
-from vr_pipeline.judges import training
 from vr_pipeline.judges.config import JudgeTrainingParameters
-from vr_pipeline.judges.training import JudgeExample, train_judge
+from vr_pipeline.judges.training import task as training
+from vr_pipeline.judges.training.task import JudgeExample, train_judge
 
 OPTIONS: dict[str, dict[str, Any]] = {
     # Captions, which only some clips have, and balanced weights: the means of passes are not means of clips.

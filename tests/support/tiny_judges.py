@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vr_pipeline.judges.families.base import Family, PreparedClip
+from vr_pipeline.vlm.families.base import Family, PreparedClip
 
 QUESTIONS = [
     "is it red ?",
@@ -66,7 +66,7 @@ def _ids(tokenizer: Any, *tokens: str) -> list[int]:
 def qwen2_vl(tokenizer: Any) -> Family:
     from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
-    from vr_pipeline.judges.families.qwen2_vl import Qwen2VL
+    from vr_pipeline.vlm.families.qwen2_vl import Qwen2VL
 
     image, video, start, end = _ids(tokenizer, "<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>")
     torch.manual_seed(0)
@@ -87,7 +87,7 @@ def qwen2_vl(tokenizer: Any) -> Family:
 def qwen2_5_vl(tokenizer: Any) -> Family:
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
-    from vr_pipeline.judges.families.qwen2_vl import Qwen25VL
+    from vr_pipeline.vlm.families.qwen2_vl import Qwen25VL
 
     image, video, start, end = _ids(tokenizer, "<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>")
     torch.manual_seed(1)
@@ -109,7 +109,7 @@ def qwen2_5_vl(tokenizer: Any) -> Family:
 def llava_onevision(tokenizer: Any) -> Family:
     from transformers import LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration
 
-    from vr_pipeline.judges.families.llava_onevision import LlavaOnevision
+    from vr_pipeline.vlm.families.llava_onevision import LlavaOnevision
 
     image, video = _ids(tokenizer, "<image>", "<video>")
     torch.manual_seed(2)
@@ -130,7 +130,7 @@ def llava_onevision(tokenizer: Any) -> Family:
 def internvl(tokenizer: Any) -> Family:
     from transformers import InternVLConfig, InternVLForConditionalGeneration
 
-    from vr_pipeline.judges.families.internvl import InternVL
+    from vr_pipeline.vlm.families.internvl import InternVL
 
     torch.manual_seed(3)
     config = InternVLConfig(
@@ -148,7 +148,7 @@ def internvl(tokenizer: Any) -> Family:
 def smolvlm(tokenizer: Any) -> Family:
     from transformers import SmolVLMConfig, SmolVLMForConditionalGeneration
 
-    from vr_pipeline.judges.families.smolvlm import SmolVLM
+    from vr_pipeline.vlm.families.smolvlm import SmolVLM
 
     torch.manual_seed(4)
     config = SmolVLMConfig(

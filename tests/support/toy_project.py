@@ -29,7 +29,7 @@ from pydantic import Field
 
 from vr_pipeline.config import Parameters
 from vr_pipeline.errors import InputError
-from vr_pipeline.live_curves import tell_row
+from vr_pipeline.runtime.live_curves import tell_row
 from vr_pipeline.work import ItemFailure, WorkItem, WorkPlan
 
 
@@ -88,7 +88,7 @@ def train(index: pd.DataFrame, parameters: ToyParameters):
 def train_together(trouble: str) -> None:
     import torch
 
-    from vr_pipeline.training.distributed import training_group
+    from vr_pipeline.engine.groups import training_group
 
     machine = int(os.environ["GROUP_RANK"])
     open(f"began{machine}", "w").close()

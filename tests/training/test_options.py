@@ -16,12 +16,12 @@ from pydantic import ValidationError
 
 import tiny_models
 from toy_training import Toy
+from vr_pipeline.engine.optimisation import AveragedWeights
 from vr_pipeline.errors import InputError
 from vr_pipeline.generators import load_generator
 from vr_pipeline.generators.contract import FullWeights, Generator, Policy
 from vr_pipeline.training import preference_trainer
 from vr_pipeline.training.config import AdapterParameters, PreferenceTrainingParameters
-from vr_pipeline.training.optimisation import AveragedWeights
 from vr_pipeline.training.pairs import TrainingPair, prepare_pairs
 from vr_pipeline.training.preference_trainer import train_on_pairs
 from vr_pipeline.training.step import Batch, collate, pair_loss

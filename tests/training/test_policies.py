@@ -14,20 +14,20 @@ import torch
 
 from toy_training import Toy
 from vr_pipeline.datasets.manifest import ItemFolder, ManifestFolderDataset
+from vr_pipeline.engine.state import keep_newest
 from vr_pipeline.errors import InputError
 from vr_pipeline.generators.contract import Generator
 from vr_pipeline.generators.plans import plan_clips
 from vr_pipeline.identifiers import prompt_id
+from vr_pipeline.storage.video_index import index_made_clips
 from vr_pipeline.training import conditions as conditions_module
 from vr_pipeline.training import latents as module
-from vr_pipeline.training.checkpoints import keep_newest
 from vr_pipeline.training.conditions import ConditionShards, plan_conditions
 from vr_pipeline.training.config import DpoTrainingParameters
 from vr_pipeline.training.latents import plan_latents
 from vr_pipeline.training.policies import train_policy_on_pairs
 from vr_pipeline.training.preference_trainer import Validate
 from vr_pipeline.training.shards import MAPPED_SHARDS, TensorShards
-from vr_pipeline.video.index import index_made_clips
 from vr_pipeline.work import WorkItem, WorkPlan
 
 

@@ -15,12 +15,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from toy_training import Toy
+from vr_pipeline.engine.optimisation import learning_rate_factor
+from vr_pipeline.engine.state import TrainingState, keep_newest, load_checkpoint, save_checkpoint
 from vr_pipeline.errors import InputError, PipelineError
 from vr_pipeline.generators.contract import Adapter, Generator
 from vr_pipeline.training import preference_trainer
 from vr_pipeline.training import step as step_module
-from vr_pipeline.training.checkpoints import TrainingState, keep_newest, load_checkpoint, save_checkpoint
-from vr_pipeline.training.optimisation import learning_rate_factor
 from vr_pipeline.training.pairs import PairOrder, TrainingPair, pair_order
 from vr_pipeline.training.preference_trainer import train_on_pairs, training_identity
 from vr_pipeline.training.step import Batch

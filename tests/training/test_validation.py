@@ -21,9 +21,9 @@ from vr_pipeline.errors import InputError
 from vr_pipeline.evaluation.policies import ORIGINAL
 from vr_pipeline.identifiers import prompt_id
 from vr_pipeline.judges.config import ChecklistInferenceParameters, JudgeParameters, TinyJudgeParameters
-from vr_pipeline.judges.create import create_tiny_judge, words_of
-from vr_pipeline.judges.scoring import equal_weights
-from vr_pipeline.live_curves import checkpoint_row
+from vr_pipeline.judges.training.tiny import create_tiny_judge, words_of
+from vr_pipeline.rewards.checklist.scoring import equal_weights
+from vr_pipeline.runtime.live_curves import checkpoint_row
 from vr_pipeline.schemas import ValidationLog
 from vr_pipeline.training import validation as module
 from vr_pipeline.training.config import DpoTrainingParameters, ValidationParameters
@@ -158,12 +158,12 @@ def test_a_clip_has_one_reward_whoever_asks(
     import mlflow
     from click.testing import CliRunner
 
-    from vr_pipeline.judges import command_line
+    from vr_pipeline.commands import judge as command_line
     from vr_pipeline.judges.answers import collect_table, plan_answers
-    from vr_pipeline.rewards.linear import RewardWeights
-    from vr_pipeline.rewards.mlflow_model import save_reward_model
-    from vr_pipeline.rewards.tables import reward_table
-    from vr_pipeline.video.index import index_made_clips
+    from vr_pipeline.rewards.checklist.linear import RewardWeights
+    from vr_pipeline.rewards.checklist.tables import reward_table
+    from vr_pipeline.serving.mlflow_model import save_reward_model
+    from vr_pipeline.storage.video_index import index_made_clips
     from vr_pipeline.work import run_in_process
 
     questions = [

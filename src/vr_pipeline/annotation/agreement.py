@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from vr_pipeline.annotation.store import Label, Study
-from vr_pipeline.rewards.preferences import annotator_agreement
-from vr_pipeline.rewards.statistics import MINIMUM_PROMPTS, win_rate
+from vr_pipeline.preferences.labels import annotator_agreement
+from vr_pipeline.statistics.clustered import MINIMUM_PROMPTS, win_rate
 
 
 def preference_table(labels: Sequence[Label], criterion: str) -> pd.DataFrame:

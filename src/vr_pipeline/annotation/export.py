@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from vr_pipeline.annotation.store import OVERALL
-from vr_pipeline.csv_cells import write_csv
 from vr_pipeline.errors import InputError
-from vr_pipeline.rewards.preference_formats import read_preferences
+from vr_pipeline.preferences.formats import read_preferences
+from vr_pipeline.storage.csv_cells import write_csv
 
 
 def export_answers(
@@ -23,7 +23,7 @@ def export_answers(
         files: path of every clip by the name that the journal has for it.
         folder: where to write; must be empty or new.
         criterion: which answers.
-        raw: write also texts that a spreadsheet would run as they are; see :mod:`vr_pipeline.csv_cells`.
+        raw: write also texts that a spreadsheet would run as they are; see :mod:`vr_pipeline.storage.csv_cells`.
 
     Returns:
         ``answers`` and ``clips`` that were written, and ``missing``: clips that are no longer there; answers about

@@ -7,7 +7,7 @@ import hmac
 import secrets
 from pathlib import Path
 
-from vr_pipeline.storage import replaced
+from vr_pipeline.storage.atomic import replaced
 
 _BYTES = 32
 

@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vr_pipeline.errors import InputError
-from vr_pipeline.storage import PRIVATE, replaced, unlink_shared
+from vr_pipeline.storage.atomic import PRIVATE, replaced, unlink_shared
 
 logger = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from vr_pipeline.errors import InputError
 from vr_pipeline.identifiers import content_hash
 
 if TYPE_CHECKING:
-    from vr_pipeline.rewards.linear import RewardWeights
+    from vr_pipeline.rewards.checklist.linear import RewardWeights
 
 PROMPT_PLACEHOLDER = "[[prompt]]"
 

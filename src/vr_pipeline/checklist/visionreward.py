@@ -19,12 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vr_pipeline.checklist.schema import Checklist, Question, SubDimension, build_checklist
-from vr_pipeline.entries import read_entries
 from vr_pipeline.errors import InputError
-from vr_pipeline.json_rows import TEXT_COLUMN
+from vr_pipeline.storage.json_rows import TEXT_COLUMN
+from vr_pipeline.storage.tables import read_entries
 
 if TYPE_CHECKING:
-    from vr_pipeline.rewards.linear import RewardWeights
+    from vr_pipeline.rewards.checklist.linear import RewardWeights
 
 ALIGNMENT_ID = "text_alignment"
 ALIGNMENT_TEXT = 'Does the image show what the text "[[prompt]]" says?'
@@ -180,7 +180,7 @@ def _checklist(name: str, lines: Sequence[str], layout: _Layout) -> Checklist:
 
 
 def _weights(path: Path, checklist: Checklist) -> RewardWeights:
-    from vr_pipeline.rewards.linear import RewardWeights
+    from vr_pipeline.rewards.checklist.linear import RewardWeights
 
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

@@ -15,7 +15,8 @@ class JudgeAnnotationsDataset(AbstractDataset[None, "pd.DataFrame"]):
     """Loads labels, or grades as in VisionRewardDB, as a table of labels; read only.
 
     Args:
-        filepath: csv, tsv, json, jsonl or parquet; see :func:`vr_pipeline.judges.annotations.read_annotations`.
+        filepath: csv, tsv, json, jsonl or parquet; see
+            :func:`vr_pipeline.judges.training.annotations.read_annotations`.
         checklist: the checklist (YAML) whose grade maps make answers of grades.
         metadata: for plugins; not used here.
     """
@@ -26,7 +27,7 @@ class JudgeAnnotationsDataset(AbstractDataset[None, "pd.DataFrame"]):
 
     def load(self) -> pd.DataFrame:
         from vr_pipeline.checklist import load_checklist
-        from vr_pipeline.judges.annotations import read_annotations
+        from vr_pipeline.judges.training.annotations import read_annotations
 
         return read_annotations(self._filepath, load_checklist(self._checklist))
 

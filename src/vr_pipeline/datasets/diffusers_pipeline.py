@@ -8,7 +8,7 @@ from typing import Any
 from kedro.io import AbstractDataset
 
 from vr_pipeline.errors import InputError
-from vr_pipeline.storage import replaced_folder, write_checksums
+from vr_pipeline.storage.atomic import replaced_folder, write_checksums
 
 
 class DiffusersPipelineDataset(AbstractDataset[Any, Path]):

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from kedro.io import AbstractDataset
 
-from vr_pipeline.storage import replaced_folder, write_checksums
+from vr_pipeline.storage.atomic import replaced_folder, write_checksums
 
 if TYPE_CHECKING:
-    from vr_pipeline.judges.training import TrainedJudge
+    from vr_pipeline.judges.training.task import TrainedJudge
 
 
 class JudgeFolderDataset(AbstractDataset["TrainedJudge", str]):

@@ -23,12 +23,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from kedro.io import AbstractDataset
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from vr_pipeline.datasets.formats import ItemFormat, VideoFormat, item_format
 from vr_pipeline.datasets.previews import ImagePreview, TablePreview, contact_sheet, spread, table_preview
 from vr_pipeline.errors import InputError, storage_explained
 from vr_pipeline.identifiers import content_hash
-from vr_pipeline.progress import progress_bar
-from vr_pipeline.storage import TEMPORARY_PREFIX, Fingerprints, remove, replaced, sha256_of, write_text
+from vr_pipeline.runtime.progress import progress_bar
+from vr_pipeline.storage.atomic import TEMPORARY_PREFIX, Fingerprints, remove, replaced, sha256_of, write_text
+from vr_pipeline.storage.formats import ItemFormat, VideoFormat, item_format
 from vr_pipeline.work import ItemFailure, Scalar, WorkItem, WorkPlan, current_loop, run_in_process, use_loop
 
 if TYPE_CHECKING:
@@ -184,7 +184,7 @@ class ManifestFolderDataset(AbstractDataset[WorkPlan, ItemFolder]):
 
     Args:
         path: the folder. It belongs to this dataset alone: whatever else lies in it is removed.
-        format: see :mod:`vr_pipeline.datasets.formats`.
+        format: see :mod:`vr_pipeline.storage.formats`.
         metadata: for plugins; not used here.
     """
 
@@ -262,7 +262,7 @@ def fill_folder(folder: Path, format: dict[str, Any], plan: WorkPlan) -> ItemFol
 
     Args:
         folder: the folder; it belongs to the plan alone.
-        format: see :mod:`vr_pipeline.datasets.formats`.
+        format: see :mod:`vr_pipeline.storage.formats`.
         plan: the items.
     """
     dataset = ManifestFolderDataset(path=str(folder), format=format)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from kedro.io import AbstractDataset
 
 from vr_pipeline.errors import InputError
-from vr_pipeline.storage import replaced
+from vr_pipeline.storage.atomic import replaced
 
 if TYPE_CHECKING:
     from vr_pipeline.micro_world.oracle import Oracle

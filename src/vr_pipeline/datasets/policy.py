@@ -19,8 +19,8 @@ from kedro.io import AbstractDataset
 from vr_pipeline.errors import InputError
 from vr_pipeline.generators.contract import Adapter, FullWeights, Policy
 from vr_pipeline.identifiers import content_hash
-from vr_pipeline.storage import replaced_folder, sha256_of
-from vr_pipeline.tensor_files import check_numbers, read_tensors
+from vr_pipeline.storage.atomic import replaced_folder, sha256_of
+from vr_pipeline.storage.tensors import check_numbers, read_tensors
 from vr_pipeline.training.model_card import model_card
 
 WEIGHTS = "pytorch_lora_weights.safetensors"

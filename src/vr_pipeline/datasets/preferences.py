@@ -8,12 +8,12 @@ from typing import Any
 import pandas as pd
 from kedro.io import AbstractDataset
 
-from vr_pipeline.csv_cells import write_csv
 from vr_pipeline.datasets.clips import ClipFolderDataset
 from vr_pipeline.datasets.previews import TablePreview, table_preview
-from vr_pipeline.rewards.clip_names import ClipNames, with_found_clips
-from vr_pipeline.rewards.preference_formats import FILE_COLUMNS, PREFERENCE_COLUMNS, read_preferences
-from vr_pipeline.rewards.preferences import clips_to_judge
+from vr_pipeline.preferences.clip_names import ClipNames, with_found_clips
+from vr_pipeline.preferences.formats import FILE_COLUMNS, PREFERENCE_COLUMNS, read_preferences
+from vr_pipeline.preferences.labels import clips_to_judge
+from vr_pipeline.storage.csv_cells import write_csv
 
 
 class PreferenceDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
@@ -29,8 +29,8 @@ class PreferenceDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
           validator: vr_pipeline.schemas.HumanPreferences
 
     With ``videos: {path: FOLDER}`` clips may be named by path, file name or identifier; see
-    :class:`vr_pipeline.rewards.clip_names.ClipNames`. Texts that a spreadsheet would run are escaped when they
-    are saved (:mod:`vr_pipeline.csv_cells`), unless ``raw_cells`` is true.
+    :class:`vr_pipeline.preferences.clip_names.ClipNames`. Texts that a spreadsheet would run are escaped when they
+    are saved (:mod:`vr_pipeline.storage.csv_cells`), unless ``raw_cells`` is true.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class GivenClipsDataset(AbstractDataset[None, pd.DataFrame]):
           videos: {path: data/01_raw/clips}
 
     Args:
-        filepath: the table of prompts; see :func:`vr_pipeline.rewards.given_clips.examine_given_clips`.
+        filepath: the table of prompts; see :func:`vr_pipeline.preferences.given_clips.examine_given_clips`.
         videos: the folder of clips, under ``path``.
         prompt_column: the column with the prompts; None finds it by its name.
         metadata: for plugins; not used here.
@@ -144,7 +144,7 @@ class GivenClipsDataset(AbstractDataset[None, pd.DataFrame]):
         self.metadata = metadata
 
     def load(self) -> pd.DataFrame:
-        from vr_pipeline.rewards.given_clips import read_given_clips
+        from vr_pipeline.preferences.given_clips import read_given_clips
 
         files = list(ClipFolderDataset(path=str(self._videos)).load())
         names = ClipNames(self._videos, files, self._filepath.parent)

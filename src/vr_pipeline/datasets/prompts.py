@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from kedro.io import AbstractDataset, DatasetError
 from kedro_datasets._typing import TablePreview
 
-from vr_pipeline.entries import BadBytes
 from vr_pipeline.prompts.read import read_prompts
+from vr_pipeline.storage.tables import BadBytes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 class PromptFileDataset(AbstractDataset[None, "pd.DataFrame"]):
-    """A file of prompts of any type that :func:`vr_pipeline.entries.read_entries` reads; read only.
+    """A file of prompts of any type that :func:`vr_pipeline.storage.tables.read_entries` reads; read only.
 
     Example::
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from kedro.io import AbstractDataset
 
-from vr_pipeline.rewards.mlflow_model import RewardModel, read_model_files, save_reward_model
-from vr_pipeline.storage import replaced_folder
+from vr_pipeline.serving.mlflow_model import RewardModel, read_model_files, save_reward_model
+from vr_pipeline.storage.atomic import replaced_folder
 
 
 class RewardModelDataset(AbstractDataset[RewardModel, RewardModel]):

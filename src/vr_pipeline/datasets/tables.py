@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class TableFileDataset(AbstractDataset[None, "pd.DataFrame"]):
-    """Loads a table of any type that :func:`vr_pipeline.entries.read_entries` reads; read only.
+    """Loads a table of any type that :func:`vr_pipeline.storage.tables.read_entries` reads; read only.
 
     Values are those of the file: cells of text files are text. Rows that cannot be read are left out with a warning.
 
@@ -36,7 +36,7 @@ class TableFileDataset(AbstractDataset[None, "pd.DataFrame"]):
         self.metadata = metadata
 
     def load(self) -> pd.DataFrame:
-        from vr_pipeline.entries import left_out, read_entries
+        from vr_pipeline.storage.tables import left_out, read_entries
 
         entries = read_entries(self._filepath, encoding=self._encoding)
         left_out(entries.problems(), len(entries.rows), what="rows")

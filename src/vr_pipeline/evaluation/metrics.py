@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from vr_pipeline.evaluation.policies import ORIGINAL
-from vr_pipeline.rewards.statistics import Gain, WinRate, clustered_mean, paired_gain, win_rate
+from vr_pipeline.statistics.clustered import Gain, WinRate, clustered_mean, paired_gain, win_rate
 
 if TYPE_CHECKING:
     from vr_pipeline.checklist.schema import Checklist

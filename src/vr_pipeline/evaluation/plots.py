@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from vr_pipeline.evaluation.policies import ORIGINAL
-from vr_pipeline.rewards.statistics import interval
+from vr_pipeline.statistics.clustered import interval
 
 NAMES = {ORIGINAL: "original", "dpo": "DPO", "mpo": "MPO"}
 COLOURS = {ORIGINAL: "#8A8F94", "dpo": "#E69F00", "mpo": "#0072B2"}
@@ -145,7 +145,7 @@ def deviations_of_policies(deviations: Mapping[str, pd.DataFrame]) -> Figure:
     """How far each policy is above the original by sub-dimension, in the names and colours of the other pictures.
 
     Args:
-        deviations: policy -> table of :func:`vr_pipeline.rewards.statistics.sub_dimension_deviations`.
+        deviations: policy -> table of :func:`vr_pipeline.statistics.clustered.sub_dimension_deviations`.
     """
     from vr_pipeline.rewards.plots import deviations_by_sub_dimension
 

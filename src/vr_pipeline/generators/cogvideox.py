@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from vr_pipeline.generators.contract import Condition, Frames
-from vr_pipeline.generators.pipeline import VideoPipelineGenerator
+from vr_pipeline.generators.diffusers_pipeline import VideoPipelineGenerator
 from vr_pipeline.generators.settings import PIPELINE, Setting, one_of, positive, same_as, whole
 
 if TYPE_CHECKING:

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
-from vr_pipeline.devices import resolve_device as resolve_device
 from vr_pipeline.errors import InputError, PipelineError
 from vr_pipeline.generators.config import GeneratorParameters
 from vr_pipeline.identifiers import content_hash
+from vr_pipeline.runtime.devices import resolve_device as resolve_device
 from vr_pipeline.work import ItemFailure
 
 if TYPE_CHECKING:
@@ -290,7 +290,7 @@ def folder_identity(folder: Path) -> str:
     Raises:
         InputError: if there is no such folder or it has no weights.
     """
-    from vr_pipeline.storage import sha256_once
+    from vr_pipeline.storage.atomic import sha256_once
 
     files = sorted(path for path in folder.rglob("*") if path.suffix in {".safetensors", ".json", ".txt", ".model"})
     if not any(path.suffix == ".safetensors" for path in files):

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from vr_pipeline.errors import InputError
-from vr_pipeline.model_files import reason_in_short
+from vr_pipeline.storage.models import reason_in_short
 
 if TYPE_CHECKING:
     import torch

@@ -10,8 +10,8 @@ from vr_pipeline.errors import InputError
 from vr_pipeline.generators.config import GeneratorParameters
 from vr_pipeline.generators.contract import Part
 from vr_pipeline.generators.settings import Setting, check_settings
-from vr_pipeline.model_files import check_model_files, load_complete
-from vr_pipeline.tensor_files import check_precision
+from vr_pipeline.storage.models import check_model_files, load_complete
+from vr_pipeline.storage.tensors import check_precision
 
 TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
 _FIELD = "generator.path"

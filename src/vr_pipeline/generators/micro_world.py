@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from vr_pipeline.generators.cogvideox import NETWORK_AND_SCHEDULE, CogVideoXGenerator
-from vr_pipeline.generators.pipeline import VideoPipelineGenerator
+from vr_pipeline.generators.diffusers_pipeline import VideoPipelineGenerator
 from vr_pipeline.generators.settings import Setting, Settings, one_of
 
 

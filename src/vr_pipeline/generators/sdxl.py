@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from vr_pipeline.generators.contract import Condition, Frames
-from vr_pipeline.generators.pipeline import PipelineGenerator
+from vr_pipeline.generators.diffusers_pipeline import PipelineGenerator
 from vr_pipeline.generators.settings import PIPELINE, Setting, Settings, one_of, positive, same_as, whole
 
 if TYPE_CHECKING:

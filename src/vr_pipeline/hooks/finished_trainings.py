@@ -32,7 +32,7 @@ class FinishedTrainingHook:
     def after_pipeline_run(self, pipeline: Pipeline, catalog: CatalogProtocol) -> None:
         folders = dict(state_folders(pipeline, catalog))
         if folders:
-            from vr_pipeline.training.checkpoints import keep_newest
+            from vr_pipeline.engine.state import keep_newest
 
             try:
                 for folder, count in folders.items():

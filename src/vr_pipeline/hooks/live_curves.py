@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from kedro.framework.hooks import hook_impl
 
-from vr_pipeline.live_curves import TIME, RowsTold, send_to
+from vr_pipeline.runtime.live_curves import TIME, RowsTold, send_to
 
 if TYPE_CHECKING:
     from kedro.pipeline.node import Node

@@ -36,8 +36,8 @@ from vr_pipeline.lineage.tracking import (
     experiment_tags,
     read_configuration,
 )
-from vr_pipeline.live_curves import FOLDER, checkpoint_row
-from vr_pipeline.memory import peak_memory
+from vr_pipeline.runtime.live_curves import FOLDER, checkpoint_row
+from vr_pipeline.runtime.memory import peak_memory
 
 if TYPE_CHECKING:
     from kedro.framework.context import KedroContext
@@ -63,8 +63,8 @@ class MlflowHook:
     ``metadata: {mlflow: {metrics: true}}`` turns the numbers of a JSON dataset into metrics (and stores the file),
     ``metadata: {mlflow: {model: NAME, ...}}`` registers a model (:mod:`vr_pipeline.lineage.models`).
     Tables named ``training_log_*`` or ``*_training_log`` become curves over their column ``step``: while the node runs
-    if it tells its rows (:mod:`vr_pipeline.live_curves`), else at the end. Those named ``validation_log_*`` add the
-    rewards of judged checkpoints, of which step 0 is the original.
+    if it tells its rows (:mod:`vr_pipeline.runtime.live_curves`), else at the end. Those named ``validation_log_*`` add
+    the rewards of judged checkpoints, of which step 0 is the original.
 
     Args:
         nodes: the hook that recorded which nodes have finished.

@@ -1,7 +1,7 @@
 """Before nodes run: do the results that they join belong together?
 
 Partial runs (one pipeline, ``--tags``, ``--from-nodes``) take in what earlier runs left. Weights that were fitted anew
-and policies of before would otherwise stand in one report. See :mod:`vr_pipeline.origins`.
+and policies of before would otherwise stand in one report. See :mod:`vr_pipeline.lineage.origins`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from vr_pipeline.hooks.commands import run_command
 from vr_pipeline.hooks.requirements import model_folders
 from vr_pipeline.hooks.summary import stored_at
 from vr_pipeline.lineage.figures import flattened
-from vr_pipeline.origins import Mismatch, Origin, Origins
+from vr_pipeline.lineage.origins import Mismatch, Origin, Origins
 
 if TYPE_CHECKING:
     from kedro.io import CatalogProtocol

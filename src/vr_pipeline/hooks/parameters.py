@@ -16,8 +16,8 @@ from kedro.config import MissingConfigException
 from kedro.framework.hooks import hook_impl
 
 from vr_pipeline.errors import InputError
-from vr_pipeline.explain import blocks_of, settings_of
-from vr_pipeline.setting_names import perhaps_setting
+from vr_pipeline.project.explain import blocks_of, settings_of
+from vr_pipeline.runtime.setting_names import perhaps_setting
 
 if TYPE_CHECKING:
     from kedro.framework.context import KedroContext

@@ -9,7 +9,7 @@ from kedro.framework.hooks import hook_impl
 
 from vr_pipeline.hooks.mlflow_tracking import MlflowHook
 from vr_pipeline.hooks.summary import REPORT, shown, stored_at
-from vr_pipeline.storage import write_text
+from vr_pipeline.storage.atomic import write_text
 
 if TYPE_CHECKING:
     from kedro.framework.context import KedroContext

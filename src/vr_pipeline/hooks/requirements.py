@@ -117,7 +117,7 @@ def missing_on_hub(pipeline: Pipeline, catalog: CatalogProtocol) -> dict[str, st
             named.setdefault(model, []).append(field)
     if not named:
         return {}
-    from vr_pipeline.hub import unavailable
+    from vr_pipeline.storage.hub import unavailable
 
     reasons = unavailable(named)
     return {"', '".join(named[model]): f"{model[0]}: {reason}" for model, reason in reasons.items()}

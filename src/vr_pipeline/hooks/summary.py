@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from kedro.framework.hooks import hook_impl
 
 from vr_pipeline.hooks.records import NodeRecord, NodeRecordHook
-from vr_pipeline.memory import peak_memory
+from vr_pipeline.runtime.memory import peak_memory
 from vr_pipeline.terminal import echo, one_line
 
 if TYPE_CHECKING:

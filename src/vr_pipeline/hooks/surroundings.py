@@ -6,13 +6,13 @@ import logging
 
 from kedro.framework.hooks import hook_impl
 
-from vr_pipeline.environment import honoured_environment, overrule, restore_overruled
+from vr_pipeline.runtime.environment import honoured_environment, overrule, restore_overruled
 
 logger = logging.getLogger(__name__)
 
 
 class EnvironmentHook:
-    """Keeps variables of the shell from deciding what configuration decides; see :mod:`vr_pipeline.environment`."""
+    """Keep variables of the shell from deciding what configuration decides (:mod:`vr_pipeline.runtime.environment`)."""
 
     @hook_impl(tryfirst=True)
     def before_pipeline_run(self) -> None:

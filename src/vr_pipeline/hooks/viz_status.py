@@ -17,7 +17,7 @@ from kedro.framework.hooks import hook_impl
 
 from vr_pipeline.hooks.records import NodeRecordHook
 from vr_pipeline.hooks.summary import stored_at
-from vr_pipeline.storage import write_text
+from vr_pipeline.storage.atomic import write_text
 
 if TYPE_CHECKING:
     from kedro.framework.context import KedroContext

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 
 
 def load_judge(config: JudgeParameters | dict[str, object]) -> Judge:
-    """Loads the judge that a configuration describes; see :func:`vr_pipeline.judges.loading.load_judge`."""
-    from vr_pipeline.judges.loading import load_judge as load
+    """Loads the judge that a configuration describes; see :func:`vr_pipeline.vlm.loading.load_judge`."""
+    from vr_pipeline.vlm.loading import load_judge as load
 
     return load(config)
 

@@ -18,12 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vr_pipeline.checklist.schema import Checklist
-from vr_pipeline.entries import read_entries
 from vr_pipeline.errors import InputError
 from vr_pipeline.identifiers import content_hash, same_name
 from vr_pipeline.judges.config import AlignmentParameters
 from vr_pipeline.judges.contract import Judge
-from vr_pipeline.values import as_number, as_text
+from vr_pipeline.storage.tables import read_entries
+from vr_pipeline.storage.values import as_number, as_text
 from vr_pipeline.video.read import Frames
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ def alignment_identity(parameters: AlignmentParameters | None) -> tuple[str, ...
     Raises:
         InputError: the table cannot be read, or the folder of the other judge does not exist.
     """
-    from vr_pipeline.judges.loading import judge_identity
+    from vr_pipeline.vlm.loading import judge_identity
 
     if parameters is None:
         return ()
@@ -186,7 +186,7 @@ def alignment_identity(parameters: AlignmentParameters | None) -> tuple[str, ...
 
 
 def read_scores(path: Path) -> dict[str, float]:
-    """Scores by name from a table (:func:`vr_pipeline.entries.read_entries`) with the columns video_id and score.
+    """Read scores by name (:func:`vr_pipeline.storage.tables.read_entries`) from a table of video_id and score.
 
     Raises:
         InputError: the file is missing, lacks a column, or has a score that is not from 0 to 1 or a name twice.

@@ -18,8 +18,8 @@ from vr_pipeline.identifiers import content_hash
 from vr_pipeline.judges.alignment import Alignment, alignment_identity, load_alignment
 from vr_pipeline.judges.config import ChecklistInferenceParameters
 from vr_pipeline.judges.contract import NoNumbersError, Probabilities, check_answers
-from vr_pipeline.judges.loading import judge_identity
 from vr_pipeline.video.read import Frames, VideoReadError, read_clip
+from vr_pipeline.vlm.loading import judge_identity
 from vr_pipeline.work import ItemFailure, WorkItem, WorkPlan
 
 if TYPE_CHECKING:

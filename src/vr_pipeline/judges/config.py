@@ -13,7 +13,7 @@ from vr_pipeline.config import Parameters
 class JudgeParameters(Parameters):
     """Which vision-language model answers, and how it is fed."""
 
-    family: str = Field(description="Judge family: a key of vr_pipeline.judges.families.FAMILIES.")
+    family: str = Field(description="Judge family: a key of vr_pipeline.vlm.families.FAMILIES.")
     path: str = Field(description="Folder of the model, or its name on the hub (then 'revision' is required).")
     revision: Optional[str] = Field(
         None,
@@ -63,7 +63,7 @@ class JudgeParameters(Parameters):
 
     @model_validator(mode="after")
     def _remote_code_is_pinned_and_wanted(self) -> JudgeParameters:
-        from vr_pipeline.judges.families import REMOTE_CODE_FAMILIES
+        from vr_pipeline.vlm.families import REMOTE_CODE_FAMILIES
 
         if self.trust_remote_code and self.revision is None:
             raise ValueError(

@@ -17,10 +17,10 @@ from vr_pipeline.checklist.schema import PROMPT_PLACEHOLDER
 from vr_pipeline.errors import InputError
 from vr_pipeline.judges.config import JudgeParameters
 from vr_pipeline.judges.contract import Probabilities, check_answers
-from vr_pipeline.judges.families.base import Family, PreparedClip
-from vr_pipeline.judges.packing import PackedSegments, Segment, pack, packed_mask, prefix_mask, segment_mask
-from vr_pipeline.memory import free_memory
+from vr_pipeline.runtime.memory import free_memory
 from vr_pipeline.video.read import Frames, sample_indices
+from vr_pipeline.vlm.families.base import Family, PreparedClip
+from vr_pipeline.vlm.packing import PackedSegments, Segment, pack, packed_mask, prefix_mask, segment_mask
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 
 class VisionLanguageJudge:
-    """A judge over any :class:`~vr_pipeline.judges.families.base.Family`; see :class:`~.contract.Judge`."""
+    """A judge over any :class:`~vr_pipeline.vlm.families.base.Family`; see :class:`~.contract.Judge`."""
 
     def __init__(self, family: Family, parameters: JudgeParameters, identity: str) -> None:
         self.family, self.parameters, self.identity = family, parameters, identity

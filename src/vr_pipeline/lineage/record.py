@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from vr_pipeline.environment import recorded_environment
 from vr_pipeline.errors import InputError
 from vr_pipeline.lineage import provenance
 from vr_pipeline.lineage.hashes import Digest, digest, ignored_names
@@ -22,6 +21,7 @@ from vr_pipeline.lineage.own_records import fingerprint, remember
 from vr_pipeline.lineage.project import BASE, LOCK_FILE, ProjectStages, parts_of, project_stages, stages_file
 from vr_pipeline.lineage.repository import Code, code_state
 from vr_pipeline.lineage.secrets import redaction, without_secrets
+from vr_pipeline.runtime.environment import recorded_environment
 
 if TYPE_CHECKING:
     from kedro.config import AbstractConfigLoader

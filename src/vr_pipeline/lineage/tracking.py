@@ -18,8 +18,8 @@ from pydantic import Field, ValidationError, field_validator
 from vr_pipeline.config import Parameters
 from vr_pipeline.errors import InputError
 from vr_pipeline.lineage.gateway import told, within
-from vr_pipeline.setting_names import setting_trouble
-from vr_pipeline.storage import make_file, sync
+from vr_pipeline.runtime.setting_names import setting_trouble
+from vr_pipeline.storage.atomic import make_file, sync
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -247,7 +247,7 @@ class Oracle:
 
     def save(self, path: Path) -> None:
         """Write all forests to one safetensors file."""
-        from vr_pipeline.tensor_files import write_tensors
+        from vr_pipeline.storage.tensors import write_tensors
 
         forests = self.forests.items()
         write_tensors(
@@ -261,7 +261,7 @@ class Oracle:
         Raises:
             InputError: the file is damaged, or holds something else.
         """
-        from vr_pipeline.tensor_files import read_tensors
+        from vr_pipeline.storage.tensors import read_tensors
 
         remedy = "run the pipeline micro_world again"
         stored: dict[str, dict[str, npt.NDArray]] = {}

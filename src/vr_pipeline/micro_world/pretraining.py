@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from vr_pipeline.engine.determinism import deterministic
 from vr_pipeline.errors import PipelineError
 from vr_pipeline.generators.config import GeneratorParameters
 from vr_pipeline.generators.micro_world import MicroWorldGenerator
@@ -17,8 +18,7 @@ from vr_pipeline.identifiers import sample_seed
 from vr_pipeline.micro_world.config import PretrainingParameters
 from vr_pipeline.micro_world.patch_vae import PatchVAE
 from vr_pipeline.micro_world.world import all_prompts
-from vr_pipeline.progress import progress_bar
-from vr_pipeline.training.determinism import deterministic
+from vr_pipeline.runtime.progress import progress_bar
 
 TEXT_LENGTH = 7
 """Six words of a prompt and the end of text."""

@@ -180,9 +180,9 @@ def check_preferences(
     criterion: str = "Overall",
 ) -> ClipsCheck:
     """Read a file of preferences, find its clips and decode the first and last frame of each."""
-    from vr_pipeline.entries import are_few, bad_rows
-    from vr_pipeline.rewards.clip_names import ClipNames
-    from vr_pipeline.rewards.preference_formats import examine_preferences
+    from vr_pipeline.preferences.clip_names import ClipNames
+    from vr_pipeline.preferences.formats import examine_preferences
+    from vr_pipeline.storage.tables import are_few, bad_rows
 
     check = ClipsCheck()
     table, problems = examine_preferences(path, format, labels=labels, columns=columns, criterion=criterion)
@@ -238,12 +238,12 @@ def check_given_clips(path: Path, videos: Path, *, prompt_column: str | None = N
     """Find which clip of a folder belongs to which prompt, and decode the first and last frame of each.
 
     Args:
-        path: the file of prompts; see :func:`vr_pipeline.rewards.given_clips.examine_given_clips`.
+        path: the file of prompts; see :func:`vr_pipeline.preferences.given_clips.examine_given_clips`.
         videos: the folder.
         prompt_column: the column with the prompts; None finds it by its name.
     """
-    from vr_pipeline.rewards.clip_names import ClipNames
-    from vr_pipeline.rewards.given_clips import examine_given_clips, no_clip_of_a_prompt
+    from vr_pipeline.preferences.clip_names import ClipNames
+    from vr_pipeline.preferences.given_clips import examine_given_clips, no_clip_of_a_prompt
 
     check = ClipsCheck()
     folder = _clips_of(videos, check.findings)
@@ -295,7 +295,7 @@ def _clips_of(videos: Path, findings: list[Finding]) -> Mapping[str, Path] | Non
 
 
 def _unreadable(folder: Mapping[str, Path], names: Sequence[str]) -> dict[str, str]:
-    from vr_pipeline.progress import progress_bar
+    from vr_pipeline.runtime.progress import progress_bar
     from vr_pipeline.video.read import VideoReadError, read_clip
 
     reasons = {}
@@ -313,7 +313,7 @@ def _left_out(path: Path, reason: str, what: str) -> Finding:
 
 def _conflicts(table: pd.DataFrame, path: Path) -> list[Finding]:
     """Names that stand for clips of several prompts. A clip named by its path is another one under each prompt."""
-    from vr_pipeline.rewards.preference_rows import file_identifier
+    from vr_pipeline.preferences.rows import file_identifier
 
     prompts: dict[str, set[str]] = {}
     for side in "ab":

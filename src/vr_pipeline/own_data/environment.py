@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vr_pipeline.errors import InputError
-from vr_pipeline.storage import write_text
+from vr_pipeline.storage.atomic import write_text
 
 RESERVED = ("base", "local", "checklists")
 _COPIED = (".yml", ".yaml", ".json")

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from vr_pipeline.identifiers import content_hash
-from vr_pipeline.progress import progress_bar
 from vr_pipeline.prompts.language_model import Failure, TextModel
 from vr_pipeline.prompts.language_tasks import Task, user_message
-from vr_pipeline.storage import replaced
+from vr_pipeline.runtime.progress import progress_bar
+from vr_pipeline.storage.atomic import replaced
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,9 @@ import numpy.typing as npt
 
 from vr_pipeline.errors import InputError
 from vr_pipeline.identifiers import content_hash
-from vr_pipeline.model_files import check_loading, check_model_files
 from vr_pipeline.prompts.config import EmbedderParameters
 from vr_pipeline.prompts.segments import is_covered
+from vr_pipeline.storage.models import check_loading, check_model_files
 
 PACKAGE_PREFIX: Final = "package:"
 

@@ -14,9 +14,16 @@ import numpy.typing as npt
 
 from vr_pipeline.errors import InputError
 from vr_pipeline.identifiers import content_hash
-from vr_pipeline.progress import progress_bar
 from vr_pipeline.prompts.embedders import Embedder
-from vr_pipeline.storage import TEMPORARY_PREFIX, recover_folder, replaced, replaced_folder, sha256_of, write_text
+from vr_pipeline.runtime.progress import progress_bar
+from vr_pipeline.storage.atomic import (
+    TEMPORARY_PREFIX,
+    recover_folder,
+    replaced,
+    replaced_folder,
+    sha256_of,
+    write_text,
+)
 
 COMPLETE_FILE: Final = "complete.json"
 

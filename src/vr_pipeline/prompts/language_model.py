@@ -17,8 +17,8 @@ from typing import Any, Protocol, TypeVar
 
 from vr_pipeline.errors import InputError
 from vr_pipeline.identifiers import content_hash
-from vr_pipeline.model_files import check_model_files, load_complete
 from vr_pipeline.prompts.config import LanguageModelParameters
+from vr_pipeline.storage.models import check_model_files, load_complete
 
 T = TypeVar("T")
 _FIRST_WAIT_SECONDS = 0.5

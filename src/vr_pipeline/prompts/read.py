@@ -10,9 +10,9 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from vr_pipeline.entries import BadBytes, Entries, read_entries
 from vr_pipeline.errors import InputError
-from vr_pipeline.values import as_number, as_text, is_missing
+from vr_pipeline.storage.tables import BadBytes, Entries, read_entries
+from vr_pipeline.storage.values import as_number, as_text, is_missing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,7 +36,7 @@ def read_prompts(
     """Read a file of prompts.
 
     Args:
-        path, file_format, encoding, on_bad_bytes: see :func:`vr_pipeline.entries.read_entries`.
+        path, file_format, encoding, on_bad_bytes: see :func:`vr_pipeline.storage.tables.read_entries`.
         prompt_column: the column or key with the prompts; None finds one of :data:`PROMPT_COLUMNS`.
         source_column: the column that says where a prompt is from. Where it is absent, the source is the file's name,
             or for the csv files of VidProM the word VidProM, with the uuid as source_id.

@@ -11,8 +11,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from vr_pipeline.rewards.linear import RewardWeights, checked_preference
-from vr_pipeline.rewards.statistics import win_rate
+from vr_pipeline.rewards.checklist.linear import RewardWeights, checked_preference
+from vr_pipeline.statistics.clustered import win_rate
 
 if TYPE_CHECKING:
     from vr_pipeline.checklist.schema import Checklist
@@ -222,7 +222,7 @@ def pair_fates(report: Mapping[str, Any]) -> Figure:
     """What became of the candidate pairs of every strategy, as stacked bars.
 
     Args:
-        report: from :func:`vr_pipeline.rewards.report.pair_selection_report`.
+        report: from :func:`vr_pipeline.pairs.report.pair_selection_report`.
     """
     fates = (
         ("selected_dominating", "selected, dominating", _KEPT),
@@ -260,7 +260,7 @@ def deviations_by_sub_dimension(deviations: Mapping[str, pd.DataFrame], *, colou
 
     Args:
         deviations: name of the comparison -> table of
-            :func:`vr_pipeline.rewards.statistics.sub_dimension_deviations`; the same sub-dimensions in each.
+            :func:`vr_pipeline.statistics.clustered.sub_dimension_deviations`; the same sub-dimensions in each.
         colours: of the comparisons, in their order.
     """
     tables = list(deviations.values())

@@ -19,7 +19,7 @@ from vr_pipeline.errors import InputError, PipelineError
 from vr_pipeline.hooks.origins import OriginsHook
 from vr_pipeline.runners.backends import CONFIGURATION_FILE, check_routes, open_backends
 from vr_pipeline.runners.config import RunnerConfiguration
-from vr_pipeline.setting_names import setting_trouble
+from vr_pipeline.runtime.setting_names import setting_trouble
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

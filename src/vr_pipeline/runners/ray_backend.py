@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from vr_pipeline.environment import LOCAL_RAY, overrule, prepare_environment
 from vr_pipeline.errors import InputError, PipelineError
 from vr_pipeline.runners.config import Execution, RayCluster, RayRoute
 from vr_pipeline.runners.meeting import parse_address
 from vr_pipeline.runners.ray_token import keep_token_private
 from vr_pipeline.runners.shipping import execute, pack, unpack
 from vr_pipeline.runners.signals import signals_kept
+from vr_pipeline.runtime.environment import LOCAL_RAY, overrule, prepare_environment
 from vr_pipeline.work import Batch, WorkLoop, WorkPlan
 
 if TYPE_CHECKING:

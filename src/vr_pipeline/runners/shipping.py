@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from vr_pipeline.errors import PipelineError
 from vr_pipeline.hooks.live_curves import CurveHook
 from vr_pipeline.hooks.records import NodeRecord, NodeRecordHook
-from vr_pipeline.live_curves import FOLDER
+from vr_pipeline.runtime.live_curves import FOLDER
 from vr_pipeline.video.limits import VARIABLE as READING
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def pack(task: Task) -> Shipment:
     """The shipment of a task: of the catalog only what its node touches."""
     from kedro.framework.project import LOGGING
 
-    from vr_pipeline.catalog import ReplacingCatalog
+    from vr_pipeline.datasets.catalog import ReplacingCatalog
 
     names = {*task.node.inputs, *task.node.outputs}
     catalog: Any = task.catalog
@@ -88,7 +88,7 @@ def execute(shipment: Shipment, *, saves: bool = True) -> Outcome:
         shipment: what to run.
         saves: whether this process saves the outputs; of a group that trains together only one does.
     """
-    from vr_pipeline.environment import prepare_environment
+    from vr_pipeline.runtime.environment import prepare_environment
 
     prepare_environment()
     os.environ.update(shipment.environment)
@@ -99,7 +99,7 @@ def execute(shipment: Shipment, *, saves: bool = True) -> Outcome:
     try:
         return _execute(shipment, saves=saves)
     except Exception as error:  # noqa: BLE001 - told in the outcome and raised again by unpack()
-        from vr_pipeline.explain import explain
+        from vr_pipeline.project.explain import explain
 
         return Outcome(account=explain(error), trace="".join(traceback.format_exception(error)))
 

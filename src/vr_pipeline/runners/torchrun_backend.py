@@ -16,7 +16,7 @@ from vr_pipeline.errors import PipelineError
 from vr_pipeline.runners.config import TorchrunRoute
 from vr_pipeline.runners.meeting import HERE, Launch, Meeting, StoppedByOther, breaking_off
 from vr_pipeline.runners.shipping import Outcome, Shipment, execute, pack, unpack
-from vr_pipeline.storage import replaced
+from vr_pipeline.storage.atomic import replaced
 
 if TYPE_CHECKING:
     from kedro.runner.task import Task

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vr_pipeline.engine.state import LogRows
 from vr_pipeline.errors import PipelineError
-from vr_pipeline.training.checkpoints import LogRows
 from vr_pipeline.training.config import PreferenceTrainingParameters
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def check_weights(
     Raises:
         PipelineError: then.
     """
-    from vr_pipeline.training.sharding import local_part
+    from vr_pipeline.engine.sharding import local_part
 
     if not all(bool(local_part(weight.detach()).isfinite().all()) for weight in weights):
         raise PipelineError(

@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from vr_pipeline.engine.determinism import deterministic
+from vr_pipeline.engine.groups import Group, training_group
+from vr_pipeline.engine.optimisation import AveragedWeights, clip_gradients, learning_rate_factor, make_optimizer
+from vr_pipeline.engine.sharding import blocks_of, shard_weights
+from vr_pipeline.engine.state import TrainingState, load_checkpoint, save_checkpoint
 from vr_pipeline.errors import InputError, PipelineError
 from vr_pipeline.generators.contract import Condition, Generator
 from vr_pipeline.identifiers import code_hash, content_hash, sample_seed
-from vr_pipeline.progress import progress_bar
-from vr_pipeline.training.checkpoints import TrainingState, load_checkpoint, save_checkpoint
+from vr_pipeline.runtime.progress import progress_bar
 from vr_pipeline.training.config import PreferenceTrainingParameters
-from vr_pipeline.training.determinism import deterministic
-from vr_pipeline.training.distributed import Group, training_group
 from vr_pipeline.training.health import check_collapse, check_finite, check_weights, log_row, warn_of_both_errors
-from vr_pipeline.training.optimisation import AveragedWeights, clip_gradients, learning_rate_factor, make_optimizer
 from vr_pipeline.training.pairs import PairOrder, TrainingPair, check_complete, prepare_pairs
-from vr_pipeline.training.sharding import blocks_of, shard_weights
 from vr_pipeline.training.step import accumulate_gradients
 
 if TYPE_CHECKING:
@@ -39,7 +39,10 @@ for the length of a block. Weights must be left as they are. The main process al
 over the group all processes do the same together, and what the main one says counts.
 """
 
-_COMPUTING = tuple(f"vr_pipeline.training.{name}" for name in ("losses", "optimisation", "pairs", "step"))
+_COMPUTING = (
+    "vr_pipeline.engine.optimisation",
+    *(f"vr_pipeline.training.{name}" for name in ("losses", "pairs", "step")),
+)
 """Modules that decide what a step computes, beside those of the generator."""
 
 Observe = Callable[[Mapping[str, float]], None]
@@ -75,7 +78,7 @@ def train_on_pairs(
         description: label of the progress bar.
         checkpoint: file that takes the state every ``checkpoint_every`` steps; a training that finds its own state
             there goes on from it. At the end it holds the result, which the same training takes up instead of being
-            done again; :func:`~vr_pipeline.training.checkpoints.keep_newest` removes it. Processes on several machines
+            done again; :func:`~vr_pipeline.engine.state.keep_newest` removes it. Processes on several machines
             need it on a shared disk.
         validate: called after every ``checkpoint_every`` steps and after the last, when the generator holds the
             weights to judge; the generator is left with the weights that got the highest reward, the first of equals.

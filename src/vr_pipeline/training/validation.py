@@ -19,18 +19,18 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from vr_pipeline.checklist.schema import Checklist
+from vr_pipeline.engine.groups import is_main_process
 from vr_pipeline.errors import InputError, storage_explained
 from vr_pipeline.evaluation.policies import ORIGINAL
 from vr_pipeline.generators import load_generator
 from vr_pipeline.generators.plans import sample_items, video_items
 from vr_pipeline.identifiers import content_hash
 from vr_pipeline.judges.config import ChecklistInferenceParameters
-from vr_pipeline.live_curves import checkpoint_row
-from vr_pipeline.memory import free_memory
-from vr_pipeline.rewards.linear import RewardWeights
-from vr_pipeline.storage import write_text
+from vr_pipeline.rewards.checklist.linear import RewardWeights
+from vr_pipeline.runtime.live_curves import checkpoint_row
+from vr_pipeline.runtime.memory import free_memory
+from vr_pipeline.storage.atomic import write_text
 from vr_pipeline.training.config import DpoTrainingParameters, ValidationParameters
-from vr_pipeline.training.distributed import is_main_process
 from vr_pipeline.work import WorkPlan
 
 if TYPE_CHECKING:
@@ -123,10 +123,10 @@ class CheckpointValidation:
             one row a checkpoint: step, policy (identity of the weights), reward (mean over clips), se (its standard
             error, prompts as clusters), clips, failed, chosen (it became the policy), gap_low and gap_high (interval
             of how far it is above the chosen one on the same prompts, see
-            :func:`vr_pipeline.rewards.statistics.paired_gain`; those of all checkpoints hold together with 95 %) and
+            :func:`vr_pipeline.statistics.clustered.paired_gain`; those of all checkpoints hold together with 95 %) and
             dim_<name>.
         """
-        from vr_pipeline.rewards.statistics import simultaneous
+        from vr_pipeline.statistics.clustered import simultaneous
 
         judged: dict[int, float] = {}
         if "validation_reward" in log:
@@ -162,9 +162,9 @@ class CheckpointValidation:
 
     def _measure(self, step: int, weights: Policy | None) -> dict[str, Any]:
         from vr_pipeline.judges.answers import check_outside_mass, collect_table, read_shards
-        from vr_pipeline.rewards.statistics import clustered_mean
-        from vr_pipeline.rewards.tables import reward_table
-        from vr_pipeline.video.index import index_made_clips
+        from vr_pipeline.rewards.checklist.tables import reward_table
+        from vr_pipeline.statistics.clustered import clustered_mean
+        from vr_pipeline.storage.video_index import index_made_clips
 
         policy = ORIGINAL if weights is None else weights.identity
         place = self._folder / "clips" / content_hash("checkpoint", self._generator_identity, policy)
@@ -263,7 +263,7 @@ class CheckpointValidation:
     def identity(self) -> str:
         """Hash of all that decides what a checkpoint gets, and which steps are checkpoints."""
         from vr_pipeline.judges.alignment import alignment_identity
-        from vr_pipeline.judges.loading import judge_identity
+        from vr_pipeline.vlm.loading import judge_identity
 
         return content_hash(
             "validation",
@@ -292,7 +292,7 @@ class CheckpointValidation:
 
 def _gap(clips: Rewards, others: Rewards, level: float) -> tuple[float, float]:
     """Interval of the first rewards' lead over the others on the prompts they share; NaN with too few."""
-    from vr_pipeline.rewards.statistics import paired_gain
+    from vr_pipeline.statistics.clustered import paired_gain
 
     shared = {prompt for prompt, _ in clips} & {prompt for prompt, _ in others}
     sides: list[list[Any]] = []

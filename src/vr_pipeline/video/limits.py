@@ -42,7 +42,7 @@ def use_settings(settings: Mapping[str, Any]) -> None:
     Raises:
         InputError: naming the setting that is wrong.
     """
-    from vr_pipeline.setting_names import setting_trouble
+    from vr_pipeline.runtime.setting_names import setting_trouble
 
     try:
         chosen = ReadingParameters.model_validate(dict(settings))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vr_pipeline.storage import replaced
+from vr_pipeline.storage.atomic import replaced
 
 # Colours are kept as they are; 4:2:0 is what browsers play, and loses colour resolution even at crf 0.
 _PIXEL_FORMATS = {"libx264rgb": "rgb24", "libx264": "yuv420p"}

@@ -16,8 +16,8 @@ from vr_pipeline.checklist import Checklist
 from vr_pipeline.errors import InputError
 from vr_pipeline.pipelines.weight_regression import create_pipeline
 from vr_pipeline.pipelines.weight_regression.nodes import label_pairs
+from vr_pipeline.rewards.checklist.linear import RewardWeights
 from vr_pipeline.rewards.config import WeightRegressionParameters
-from vr_pipeline.rewards.linear import RewardWeights
 
 
 class KeptDataset(MemoryDataset):

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from vr_pipeline.evaluation.policies import ORIGINAL
-from vr_pipeline.rewards.statistics import MINIMUM_PROMPTS, paired_gain, simultaneous
+from vr_pipeline.statistics.clustered import MINIMUM_PROMPTS, paired_gain, simultaneous
 
 Verdict = Literal["above", "below", "unclear", "unknown"]
 Tone = Literal["plain", "good", "warning"]

@@ -26,11 +26,11 @@ from vr_pipeline.evaluation.report.findings import (
     question_bias,
 )
 from vr_pipeline.evaluation.report.tables import NOTHING, Cell, Column, Table
-from vr_pipeline.rewards.statistics import interval
+from vr_pipeline.statistics.clustered import interval
 
 if TYPE_CHECKING:
     from vr_pipeline.checklist.schema import Checklist
-    from vr_pipeline.rewards.linear import RewardWeights
+    from vr_pipeline.rewards.checklist.linear import RewardWeights
 
 SOURCES = {"judge": "Judge", "oracle": "Oracle"}
 

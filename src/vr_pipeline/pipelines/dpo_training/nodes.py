@@ -10,7 +10,7 @@ import pandas as pd
 from vr_pipeline.checklist.schema import Checklist
 from vr_pipeline.generators.contract import Policy
 from vr_pipeline.judges.config import ChecklistInferenceParameters
-from vr_pipeline.rewards.linear import RewardWeights
+from vr_pipeline.rewards.checklist.linear import RewardWeights
 from vr_pipeline.training.config import DpoTrainingParameters
 from vr_pipeline.work import WorkPlan
 
@@ -57,7 +57,7 @@ def train_policy(
 ) -> tuple[Policy, pd.DataFrame, pd.DataFrame]:
     """Train the generator to make winners likelier than its frozen original does; keep the best checkpoint."""
     from vr_pipeline.datasets.manifest import fill_folder
-    from vr_pipeline.live_curves import tell_row
+    from vr_pipeline.runtime.live_curves import tell_row
     from vr_pipeline.training.inputs import contents_hash, input_hashes
     from vr_pipeline.training.model_card import training_facts
     from vr_pipeline.training.policies import train_policy_on_pairs

@@ -34,7 +34,7 @@ def generate_evaluation_videos(
 
 def index_evaluation_videos(evaluation_videos: Any) -> pd.DataFrame:
     """List the clips of every policy."""
-    from vr_pipeline.video.index import index_made_clips
+    from vr_pipeline.storage.video_index import index_made_clips
 
     return index_made_clips(evaluation_videos)
 
@@ -77,7 +77,7 @@ def compare_policies_by_sub_dimension(
 ) -> tuple[pd.DataFrame, Figure]:
     """How far each policy is above the original in every sub-dimension, as a table and a picture."""
     from vr_pipeline.evaluation.plots import deviations_of_policies
-    from vr_pipeline.rewards.statistics import policy_deviations
+    from vr_pipeline.statistics.clustered import policy_deviations
 
     deviations = policy_deviations(evaluation_answers, evaluation_video_index, checklist)
     table = pd.concat([part.assign(policy=policy) for policy, part in deviations.items()], ignore_index=True)

@@ -10,12 +10,12 @@ from matplotlib.figure import Figure
 
 from vr_pipeline.checklist.schema import Checklist
 from vr_pipeline.judges.config import JudgeTrainingParameters
-from vr_pipeline.judges.training import TrainedJudge
+from vr_pipeline.judges.training.task import TrainedJudge
 
 
 def index_judge_training_videos(judge_training_videos: Any, judge_annotations: pd.DataFrame) -> pd.DataFrame:
     """List the annotated clips with the prompts they are judged against: clips made here, or a folder of given ones."""
-    from vr_pipeline.video.index import index_given_clips, index_made_clips
+    from vr_pipeline.storage.video_index import index_given_clips, index_made_clips
 
     if not isinstance(judge_training_videos, Mapping):
         return index_made_clips(judge_training_videos)
@@ -33,11 +33,11 @@ def train_judge(
     """Train a judge on annotated clips and test it on held-out ones, question by question."""
     from pathlib import Path
 
-    from vr_pipeline.judges.annotations import collect_examples
-    from vr_pipeline.judges.training import check_processes
-    from vr_pipeline.judges.training import train_judge as train
-    from vr_pipeline.live_curves import tell_row
-    from vr_pipeline.training.distributed import launched_processes
+    from vr_pipeline.engine.groups import launched_processes
+    from vr_pipeline.judges.training.annotations import collect_examples
+    from vr_pipeline.judges.training.task import check_processes
+    from vr_pipeline.judges.training.task import train_judge as train
+    from vr_pipeline.runtime.live_curves import tell_row
 
     # Before clips are read and a model is loaded.
     check_processes(parameters, launched_processes())

@@ -9,10 +9,10 @@ from matplotlib.figure import Figure
 
 from vr_pipeline.checklist.schema import Checklist
 from vr_pipeline.errors import InputError
+from vr_pipeline.pairs.report import pair_selection_report
+from vr_pipeline.pairs.selection import Strategy, select_and_count_pairs, select_pairs
 from vr_pipeline.rewards import plots
 from vr_pipeline.rewards.config import PairSelectionParameters, PairStrategyParameters
-from vr_pipeline.rewards.pairs import Strategy, select_and_count_pairs, select_pairs
-from vr_pipeline.rewards.report import pair_selection_report
 
 
 def select_mpo_pairs(

@@ -11,22 +11,22 @@ from matplotlib.figure import Figure
 
 from vr_pipeline.checklist.schema import Checklist
 from vr_pipeline.errors import InputError
-from vr_pipeline.rewards import plots
-from vr_pipeline.rewards.config import WeightRegressionParameters
-from vr_pipeline.rewards.correlation import held_out_agreement
-from vr_pipeline.rewards.curves import accuracy_curve
-from vr_pipeline.rewards.linear import AnswerKind, FloatArray, RewardWeights, fit_weights, score
-from vr_pipeline.rewards.mlflow_model import RewardModel
-from vr_pipeline.rewards.preferences import (
+from vr_pipeline.preferences.labels import (
     aggregate_annotators,
     annotator_agreement,
     check_preferences,
     split_by_prompt,
     usable_pairs,
 )
-from vr_pipeline.rewards.ratings import bradley_terry
-from vr_pipeline.rewards.statistics import linked_prompts, sub_dimension_deviations
-from vr_pipeline.rewards.tables import answers_matrix, probability_questions, reward_table, weighted_questions
+from vr_pipeline.preferences.ratings import bradley_terry
+from vr_pipeline.rewards import plots
+from vr_pipeline.rewards.checklist.curves import accuracy_curve
+from vr_pipeline.rewards.checklist.linear import AnswerKind, FloatArray, RewardWeights, fit_weights, score
+from vr_pipeline.rewards.checklist.tables import answers_matrix, probability_questions, reward_table, weighted_questions
+from vr_pipeline.rewards.config import WeightRegressionParameters
+from vr_pipeline.serving.mlflow_model import RewardModel
+from vr_pipeline.statistics.clustered import linked_prompts, sub_dimension_deviations
+from vr_pipeline.statistics.correlation import held_out_agreement
 
 logger = logging.getLogger(__name__)
 

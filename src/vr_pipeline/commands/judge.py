@@ -1,0 +1,340 @@
+"""Commands on single files: ``kedro score``, ``kedro compare`` and ``kedro ask``."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import click
+
+from vr_pipeline.project.plain_errors import plain_errors
+from vr_pipeline.terminal import echo, one_line
+
+if TYPE_CHECKING:
+    from vr_pipeline.checklist.schema import Checklist
+    from vr_pipeline.judges.alignment import Alignment
+    from vr_pipeline.judges.config import ChecklistInferenceParameters
+    from vr_pipeline.judges.contract import Judge
+    from vr_pipeline.rewards.checklist.linear import RewardWeights
+    from vr_pipeline.rewards.checklist.scoring import ScoredFile
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def _shared_options(command: _Command) -> _Command:
+    for option in (
+        click.option(
+            "--env", "-e", default="base", show_default=True, help="Configuration: conf/<env> over conf/base."
+        ),
+        click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of tables."),
+    ):
+        command = option(command)
+    return command
+
+
+def _reward_options(command: _Command) -> _Command:
+    existing = click.Path(exists=True, dir_okay=False, path_type=Path)
+    for option in (
+        click.option(
+            "--weights",
+            "weights_path",
+            type=existing,
+            help="Reward weights (JSON) instead of the catalog's; VisionReward's with its question list.",
+        ),
+        click.option(
+            "--checklist",
+            "checklist_path",
+            type=existing,
+            help="Checklist (YAML, or VisionReward's .txt) instead of the catalog's.",
+        ),
+        click.option("--top", default=5, show_default=True, type=click.IntRange(0), help="Questions to show."),
+    ):
+        command = option(command)
+    return command
+
+
+@click.command(name="score")
+@click.argument("files", nargs=-1, required=True)
+@click.option("--prompt", "-p", required=True, help="The text that the videos or images were made for.")
+@_reward_options
+@_shared_options
+def score(
+    files: tuple[str, ...],
+    prompt: str,
+    env: str,
+    as_json: bool,
+    weights_path: Path | None,
+    checklist_path: Path | None,
+    top: int,
+) -> None:
+    """Reward of videos or images (FILES: paths, patterns or folders), by dimension and question."""
+    with plain_errors():
+        from vr_pipeline.rewards.checklist.scoring import movers
+
+        paths, failed = _find(files)
+        tools = _tools(env, checklist_path, weights_path, prompt)
+        checklist, notes = tools.checklist, tools.notes
+        scored, unreadable = _score_all(tools, paths, prompt)
+        failed |= unreadable
+        if as_json:
+            document = {"prompt": prompt, "notes": notes, "files": [one.to_json() for one in scored], "failed": failed}
+            echo(json.dumps(document, indent=2, ensure_ascii=False))
+        else:
+            _tell(notes, failed)
+            if scored:
+                _print_table(scored)
+            for one in scored:
+                echo(f"\n{one_line(one.path)}: what moved the score most (against an undecided answer)")
+                for question, moved in movers(one, tools.weights, top):
+                    _print_question(checklist.question(question).ask(prompt), moved, one.p_yes[question])
+    _leave(failed)
+
+
+@click.command(name="compare")
+@click.argument("first")
+@click.argument("second")
+@click.option("--prompt", "-p", required=True, help="The text that both were made for.")
+@_reward_options
+@_shared_options
+def compare(
+    first: str,
+    second: str,
+    prompt: str,
+    env: str,
+    as_json: bool,
+    weights_path: Path | None,
+    checklist_path: Path | None,
+    top: int,
+) -> None:
+    """Which of two videos or images is better, and which questions say so."""
+    with plain_errors():
+        from vr_pipeline.rewards.checklist.scoring import differences
+
+        tools = _tools(env, checklist_path, weights_path, prompt)
+        checklist, notes = tools.checklist, tools.notes
+        scored, failed = _score_all(tools, [Path(first), Path(second)], prompt)
+        if len(scored) == 2:
+            a, b = scored
+            gap = a.total - b.total
+            better = "first" if gap > 1e-9 else "second" if gap < -1e-9 else "tie"
+            rows = differences(a, b, top)
+            dominates = _dominates(a, b) or _dominates(b, a)
+            if as_json:
+                document = {"prompt": prompt, "notes": notes, "better": better, "difference": gap}
+                document |= {
+                    "dominates": dominates,
+                    "questions": dict(rows),
+                    "files": [one.to_json() for one in scored],
+                }
+                echo(json.dumps(document, indent=2, ensure_ascii=False))
+            else:
+                _tell(notes, failed)
+                _print_table(scored)
+                words = {"first": f"{a.path} is better", "second": f"{b.path} is better", "tie": "Neither is better"}
+                every = "" if better == "tie" else _how_much_better(a, b)
+                echo(f"\n{words[better]}{every} (difference {gap:+.4f}). What sets them apart most:")
+                for question, moved in rows:
+                    text = checklist.question(question).ask(prompt)
+                    echo(f"  {moved:+.4f}  {text}  ({a.p_yes[question]:.2f} against {b.p_yes[question]:.2f})")
+        elif as_json:
+            echo(json.dumps({"prompt": prompt, "notes": notes, "failed": failed}, indent=2, ensure_ascii=False))
+        else:
+            _tell(notes, failed)
+    _leave(failed)
+
+
+@click.command(name="ask")
+@click.argument("files", nargs=-1, required=True)
+@click.argument("question")
+@click.option("--prompt", "-p", default="", help="Stands for [[prompt]] in the question.")
+@_shared_options
+def ask(files: tuple[str, ...], question: str, prompt: str, env: str, as_json: bool) -> None:
+    """Ask the judge one yes/no QUESTION about videos or images (FILES: paths, patterns or folders)."""
+    with plain_errors():
+        from vr_pipeline.checklist.schema import PROMPT_PLACEHOLDER
+        from vr_pipeline.errors import InputError
+        from vr_pipeline.rewards.checklist.scoring import ask_file
+
+        if not question.strip():
+            raise click.UsageError("The question is empty.")
+        if os.path.exists(question):
+            raise click.UsageError(f"The last argument is the question, but '{question}' is a file: put it before.")
+        if PROMPT_PLACEHOLDER in question and not prompt.strip():
+            raise click.UsageError("The question holds [[prompt]]: give the prompt with --prompt.")
+        paths, failed = _find(files)
+        judge, notes = _judge(_parameters(_context(env)))
+        rows: list[dict[str, Any]] = []
+        for path in paths:
+            try:
+                p_yes, outside, frames = ask_file(judge, path, question, prompt)
+            except InputError as error:
+                failed[str(path)] = str(error)
+                continue
+            rows.append({"path": str(path), "p_yes": p_yes, "answer": "yes" if p_yes > 0.5 else "no"})
+            rows[-1] |= {"outside_mass": outside, "frames": frames}
+        if as_json:
+            document = {"question": question, "notes": notes, "files": rows, "failed": failed}
+            echo(json.dumps(document, indent=2, ensure_ascii=False))
+        else:
+            _tell(notes, failed)
+            for row in rows:
+                unsure = (
+                    "  (the judge puts most of its probability on other words)" if row["outside_mass"] > 0.5 else ""
+                )
+                echo(f"{row['answer']:<4} {row['p_yes']:.3f}  {one_line(row['path'])}{unsure}")
+    _leave(failed)
+
+
+def _leave(failed: dict[str, str]) -> None:
+    if failed:
+        raise click.exceptions.Exit(1)
+
+
+def _find(files: Sequence[str]) -> tuple[list[Path], dict[str, str]]:
+    """The files that are meant, and what is wrong with names that mean none; stops where nothing is left to judge."""
+    from vr_pipeline.video.find import find_media
+    from vr_pipeline.video.read import VideoReadError
+
+    found: dict[Path, None] = {}
+    failed = {}
+    for name in files:
+        try:
+            found |= dict.fromkeys(find_media([name]))
+        except VideoReadError as error:
+            failed[name] = str(error)
+    if not found:
+        raise click.ClickException("\n".join(failed.values()))
+    return list(found), failed
+
+
+def _context(env: str) -> Any:
+    from vr_pipeline.project.folder import project_context
+
+    return project_context(env)
+
+
+def _parameters(context: Any) -> ChecklistInferenceParameters:
+    from vr_pipeline.judges.config import ChecklistInferenceParameters
+
+    return ChecklistInferenceParameters.model_validate(context.params["checklist_inference"])
+
+
+def _judge(parameters: ChecklistInferenceParameters) -> tuple[Judge, list[str]]:
+    from vr_pipeline.judges import load_judge
+
+    judge = load_judge(parameters.judge)
+    world = getattr(judge, "world", None)
+    return judge, [
+        f"This is the demo judge: it knows {world} only, and its answers on anything else mean nothing."
+    ] * bool(world)
+
+
+class _Tools(NamedTuple):
+    """What files are scored with, and what a user has to know about it."""
+
+    judge: Judge
+    alignment: Alignment | None
+    checklist: Checklist
+    weights: RewardWeights
+    notes: list[str]
+    public: bool
+    """Whether the weights are VisionReward's published ones."""
+
+
+def _tools(env: str, checklist_path: Path | None, weights_path: Path | None, prompt: str) -> _Tools:
+    from vr_pipeline.checklist import load_checklist
+    from vr_pipeline.checklist.visionreward import read_visionreward
+    from vr_pipeline.judges.alignment import load_alignment
+    from vr_pipeline.rewards.checklist.linear import RewardWeights
+    from vr_pipeline.rewards.checklist.scoring import check_weights, equal_weights, read_weights
+
+    context = _context(env)
+    parameters = _parameters(context)
+    checklist = load_checklist(checklist_path) if checklist_path else context.catalog.load("checklist")
+    about_prompt = [question.question_id for question in checklist.questions if question.holds_prompt]
+    if about_prompt and not prompt.strip():
+        raise click.UsageError(f"The prompt is empty, but question '{about_prompt[0]}' asks about it.")
+    judge, notes = _judge(parameters)
+    public = weights_path is not None and checklist_path is not None and checklist_path.suffix.lower() == ".txt"
+    if public:
+        assert checklist_path is not None
+        published = read_visionreward(checklist_path, weights_path)[1]
+        assert published is not None
+        weights = published
+        notes.append(
+            "visionreward_score is the score as VisionReward publishes it: the mean of the "
+            f"{len(weights.question_ids)} weighed answers. Their sum is the total, which the dimensions add up to."
+        )
+    elif weights_path is not None:
+        weights = read_weights(weights_path)
+    elif checklist_path is None and context.catalog.exists("reward_weights"):
+        weights = RewardWeights.from_json(context.catalog.load("reward_weights"))
+    else:
+        weights = equal_weights(checklist)
+        notes.append("No fitted weights are there: every question counts the same ('kedro run' fits them).")
+    check_weights(weights, checklist)
+    # A checklist given on the command line need not have the question that another source answers.
+    configured = parameters.alignment if checklist_path is None else None
+    return _Tools(judge, load_alignment(configured, checklist), checklist, weights, notes, public)
+
+
+def _score_all(tools: _Tools, paths: Sequence[Path], prompt: str) -> tuple[list[ScoredFile], dict[str, str]]:
+    from vr_pipeline.errors import InputError
+    from vr_pipeline.rewards.checklist.scoring import score_file
+
+    scored, failed = [], {}
+    for path in paths:
+        try:
+            one = score_file(tools.judge, path, prompt, tools.checklist, tools.weights, tools.alignment)
+        except InputError as error:
+            failed[str(path)] = str(error)
+            continue
+        if tools.public:
+            one = replace(one, visionreward_score=one.total / len(tools.weights.question_ids))
+        if one.outside_mass > 0.5:
+            tools.notes.append(f"{path}: the judge mostly answers neither yes nor no, so the score says little.")
+        scored.append(one)
+    return scored, failed
+
+
+def _dominates(first: ScoredFile, second: ScoredFile) -> bool:
+    return all(first.dimensions[name] >= second.dimensions[name] - 1e-9 for name in first.dimensions)
+
+
+def _how_much_better(first: ScoredFile, second: ScoredFile) -> str:
+    """In how many dimensions the better of two files is better, said where it is worse in none; empty otherwise."""
+    better, worse = (first, second) if first.total > second.total else (second, first)
+    if not _dominates(better, worse):
+        return ""
+    ahead = sum(better.dimensions[name] > worse.dimensions[name] + 1e-9 for name in better.dimensions)
+    if ahead == len(better.dimensions):
+        return " in every dimension"
+    return f" in {ahead} of {len(better.dimensions)} dimensions and equal in the others"
+
+
+def _tell(notes: Sequence[str], failed: dict[str, str]) -> None:
+    for note in notes:
+        echo(f"Note: {note}", fg="yellow", err=True)
+    for message in failed.values():
+        echo(f"Error: {message}", fg="red", err=True)
+
+
+def _print_table(scored: Sequence[ScoredFile]) -> None:
+    public = scored[0].visionreward_score is not None
+    columns = [*(["visionreward_score"] if public else []), "total", *scored[0].dimensions]
+    names = [one_line(one.path) for one in scored]
+    width = max(len(name) for name in [*names, "file"])
+    echo("  ".join(["file".ljust(width), *(name.rjust(max(len(name), 8)) for name in columns)]))
+    for name, one in zip(names, scored, strict=True):
+        values = [*([one.visionreward_score] if public else []), one.total, *one.dimensions.values()]
+        cells = [f"{value:.4f}".rjust(max(len(column), 8)) for value, column in zip(values, columns, strict=True)]
+        echo("  ".join([name.ljust(width), *cells]))
+
+
+def _print_question(text: str, moved: float, p_yes: float) -> None:
+    answer = "yes" if p_yes > 0.5 else "no"
+    echo(f"  {moved:+.4f}  {text}  {answer} ({p_yes:.2f})")

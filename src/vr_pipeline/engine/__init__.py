@@ -1,0 +1,1 @@
+"""Training whatever the model: loop, optimiser, checkpoints, groups of processes."""

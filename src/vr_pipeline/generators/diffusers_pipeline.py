@@ -1,0 +1,438 @@
+"""What all generators that are pipelines of diffusers share: loading, batches of fixed size, adapters."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import inspect
+from abc import abstractmethod
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+
+from vr_pipeline.errors import InputError
+from vr_pipeline.generators.config import GeneratorParameters, Offload
+from vr_pipeline.generators.contract import (
+    ALL_PARTS,
+    Adapter,
+    Condition,
+    Frames,
+    FullWeights,
+    Generator,
+    Part,
+    Policy,
+    batches,
+    resolve_device,
+    sampling_identity,
+    weights_identity,
+)
+from vr_pipeline.generators.fitting import load_adapter, load_full_weights, misfit
+from vr_pipeline.generators.loading import TEXT_ENCODERS, load_pipeline
+from vr_pipeline.generators.settings import Setting
+from vr_pipeline.generators.watch import watch_numbers
+from vr_pipeline.prompts.user_text import written_plainly
+from vr_pipeline.runtime.memory import free_memory
+from vr_pipeline.work import ItemFailure
+
+if TYPE_CHECKING:
+    import torch
+
+
+class PipelineGenerator(Generator):
+    """A text-to-video or text-to-image pipeline of diffusers behind the contract.
+
+    Attributes:
+        pipeline_class: name of the pipeline's class in diffusers.
+        component: name of the denoiser in the pipeline; also the prefix of an adapter's tensors.
+        autoencoder_dtype: precision of the autoencoder whatever the configuration says of the rest; None for the same.
+        relied_on: settings of a model that the code takes for granted.
+        pipeline_options: arguments of the pipeline beside its parts.
+    """
+
+    pipeline_class: ClassVar[str]
+    relied_on: ClassVar[tuple[Setting, ...]]
+    pipeline_options: ClassVar[dict[str, object]] = {}
+    autoencoder_dtype: ClassVar[str | None] = None
+    component: ClassVar[str] = "transformer"
+
+    def __init__(self, pipeline: Any, parameters: GeneratorParameters, identity: str) -> None:
+        import torch
+
+        if parameters.threads is not None:
+            torch.set_num_threads(parameters.threads)
+        self.pipeline = pipeline
+        self.parameters = parameters
+        self.folder = Path(pipeline.config.get("_name_or_path") or parameters.path)
+        self.device = torch.device(resolve_device(parameters.device))
+        if self._has(*ALL_PARTS):
+            self.check_size()
+        # Offload is for sampling, which needs all parts; a denoiser alone stays where it is trained.
+        self._place(parameters.offload if self._has(*ALL_PARTS) else "none")
+        self.dtype: torch.dtype = getattr(torch, parameters.dtype)
+        # Sharding changes the class of the denoiser.
+        self._denoiser_class: Any = type(self.denoiser)
+        self._frozen: torch.nn.Module | None = None
+        self._is_tuned = False
+        self._trained_from: dict[str, torch.dtype] | None = None
+        self.weights_identity = identity
+        self.identity = sampling_identity(parameters, identity)
+
+    @classmethod
+    def load(cls, parameters: GeneratorParameters, parts: Collection[Part] = ALL_PARTS) -> Self:
+        """Load from a folder in diffusers layout or from the hub; safetensors only.
+
+        Raises:
+            InputError: if the model is not of the family's kind, or its weights are not whole.
+        """
+        return cls(cls._load_pipeline(parameters, parts), parameters, weights_identity(parameters))
+
+    @classmethod
+    def _load_pipeline(cls, parameters: GeneratorParameters, parts: Collection[Part], **components: Any) -> Any:
+        import diffusers
+
+        pipeline = getattr(diffusers, cls.pipeline_class)
+        known = inspect.signature(pipeline.__init__).parameters
+        return load_pipeline(
+            pipeline,
+            parameters,
+            {part: [name for name in cls._component_names(part) if name in known] for part in ALL_PARTS},
+            parts,
+            relied_on=cls.relied_on,
+            own_classes=cls.own_classes(),
+            precisions={"autoencoder": cls.autoencoder_dtype or parameters.dtype},
+            **cls.pipeline_options,
+            **components,
+        )
+
+    @classmethod
+    def _component_names(cls, part: Part) -> tuple[str, ...]:
+        """Names that a part has in pipelines; not every pipeline has all of them."""
+        names = {"denoiser": (cls.component,), "autoencoder": ("vae",), "text_encoder": TEXT_ENCODERS}
+        return names[part]
+
+    @classmethod
+    def own_classes(cls) -> dict[str, type]:
+        """Classes of parts that are not in diffusers or transformers; none for the published models."""
+        return {}
+
+    def _has(self, *parts: Part) -> bool:
+        return all(getattr(self.pipeline, self._component_names(part)[0], None) is not None for part in parts)
+
+    def check_size(self) -> None:
+        """See that the model can make clips of the configured size; some would quietly make them of another.
+
+        Raises:
+            InputError: if it cannot.
+        """
+        for side in ("height", "width"):
+            self._check_number(side, getattr(self.parameters, side), 0, self.pixels_a_token)
+
+    def _check_number(self, field: str, given: int, first: int, step: int) -> None:
+        """Refuse what is not ``first`` plus a multiple of ``step``."""
+        if (given - first) % step:
+            below = given - (given - first) % step
+            near = [number for number in (below, below + step) if number > 0]
+            raise InputError(
+                f"this model makes clips whose {field} is {f'{first} + ' if first else ''}a multiple of {step}, and "
+                f"{given} is asked for",
+                field=f"generator.{field}",
+                remedy=f"choose {' or '.join(map(str, near))}",
+            )
+
+    @property
+    def pixels_a_token(self) -> int:
+        """Pixels a side of what the denoiser sees as one; heights and widths are multiples of it."""
+        return int(self.pipeline.vae_scale_factor)
+
+    def _place(self, offload: Offload) -> None:
+        """Put the pipeline's parts on the device, or behind hooks that bring each there when it computes."""
+        self._offload: Offload = offload if can_offload(self.device) else "none"
+        if self._offload == "model":
+            self.pipeline.enable_model_cpu_offload(device=self.device)
+        elif self._offload == "sequential":
+            self.pipeline.enable_sequential_cpu_offload(device=self.device)
+        else:
+            self.pipeline.to(self.device)
+        self.pipeline.set_progress_bar_config(disable=True)
+
+    @contextlib.contextmanager
+    def _within_reach(self) -> Iterator[None]:
+        """Have the weights themselves for the length of a block.
+
+        Behind hooks they may be empty shells, into which nothing can be loaded, and layers that are added need hooks.
+        """
+        if self._offload == "none":
+            yield
+            return
+        self.pipeline.remove_all_hooks()
+        try:
+            yield
+        finally:
+            self._place(self._offload)
+
+    def ready(self, part: Any) -> Any:
+        """A part of the pipeline on the device, unless hooks bring it there."""
+        return part.to(self.device) if self._offload == "none" else part
+
+    @property
+    def denoiser(self) -> torch.nn.Module:
+        return getattr(self.pipeline, self.component)  # type: ignore[no-any-return]
+
+    @contextlib.contextmanager
+    def encoders(self) -> Iterator[None]:
+        if self._has(*ALL_PARTS):
+            yield
+            return
+        trained, offload = self.pipeline, self._offload
+        # A complete pipeline around the same denoiser, since pipelines derive sizes from their parts when made.
+        self.pipeline = self._load_pipeline(self.parameters, ALL_PARTS, **{self.component: self.denoiser})
+        # Sequential offload would put others in the place of the weights that an optimiser holds.
+        self._place("none" if self.parameters.offload == "none" else "model")
+        try:
+            yield
+        finally:
+            self.pipeline.remove_all_hooks()
+            self.pipeline, self._offload = trained, offload
+            self.denoiser.to(self.device)
+            free_memory()
+
+    # -- sampling ---------------------------------------------------------------------------------------------------
+
+    def sample_each(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Frames | ItemFailure]:
+        import torch
+
+        if not prompts or len(prompts) != len(seeds):
+            raise ValueError(f"as many seeds as prompts are needed, and one at least; got {len(prompts)}, {len(seeds)}")
+        size = self.parameters.batch_size
+        made: list[Frames | ItemFailure] = []
+        for part in batches(len(prompts), size):
+            real = len(prompts[part])
+            # Weights in training are float32, whatever the precision of all else.
+            precision = self.autocast() if self._trained_from is not None else contextlib.nullcontext()
+            with precision, watch_numbers(self.pipeline, size) as watch:
+                clips = self.run_pipeline(
+                    prompt=self.plain([*prompts[part], *[prompts[part][-1]] * (size - real)]),
+                    height=self.parameters.height,
+                    width=self.parameters.width,
+                    num_inference_steps=self.parameters.num_inference_steps,
+                    guidance_scale=self.parameters.guidance_scale,
+                    # Noise is drawn on the CPU, so that a seed means the same clip on every device.
+                    generator=[
+                        torch.Generator("cpu").manual_seed(seed)
+                        for seed in [*seeds[part], *[seeds[part][-1]] * (size - real)]
+                    ],
+                    output_type="np",
+                    callback_on_step_end=watch.after_step,
+                )[:real]
+            self._check_shape(clips.shape[1:4])
+            made += [
+                self._failure(place) if (place := watch.lost_in(row, clip)) else _to_bytes(clip)
+                for row, clip in enumerate(clips)
+            ]
+        return made
+
+    def plain(self, prompts: Sequence[str]) -> list[str]:
+        """The prompts without control tokens of the text encoders, such as ``</s>``; others stay as they are."""
+        named = (getattr(self.pipeline, name, None) for name in ("tokenizer", "tokenizer_2"))
+        tokenizers = [tokenizer for tokenizer in named if tokenizer is not None]
+        return [written_plainly(prompt, tokenizers) for prompt in prompts]
+
+    def _check_shape(self, shape: Sequence[int]) -> None:
+        wanted = {name: getattr(self.parameters, name) for name in ("num_frames", "height", "width")}
+        for (field, asked), given in zip(wanted.items(), shape, strict=True):
+            if asked != given:
+                raise InputError(
+                    f"the model makes clips whose {field} is {given}, and {asked} is asked for",
+                    remedy=f"set {field} to {given}, or choose another model",
+                    field=f"generator.{field}",
+                )
+
+    def _failure(self, place: str) -> ItemFailure:
+        dtype = self.parameters.dtype
+        advice = "check the model's weights" if dtype == "float32" else f"{dtype} may overflow: try another dtype"
+        return ItemFailure(f"the clip has values that are no finite numbers, first {place}; {advice}")
+
+    @abstractmethod
+    def run_pipeline(self, **arguments: Any) -> Any:
+        """Call the pipeline with the arguments all families share and the family's own.
+
+        Returns:
+            floats in 0 to 1, [clips, frames, height, width, 3].
+        """
+
+    def pixels(self, clips: Frames, dtype: torch.dtype) -> torch.Tensor:
+        """Clips as the autoencoders want them: -1 to 1, [clips, 3, frames, height, width], on the device."""
+        import torch
+
+        channels_first = torch.from_numpy(np.ascontiguousarray(clips)).permute(0, 4, 1, 2, 3)
+        return (channels_first.to(self.device, torch.float32) / 127.5 - 1.0).to(dtype)
+
+    def posterior_mode(self, clips: Frames, *, as_images: bool = False) -> torch.Tensor:
+        """What the autoencoder makes of clips, before any scaling, on its device.
+
+        The mode, not a sample: latents are cached, and a cached draw would be one frozen noise for ever.
+
+        Args:
+            clips: uint8 [clips, frames, height, width, 3].
+            as_images: drop the axis of frames, of which there is one.
+        """
+        import torch
+
+        vae = self.ready(self.pipeline.vae)
+        pixels = self.pixels(clips, vae.dtype)
+        with torch.no_grad():
+            return vae.encode(pixels[:, :, 0] if as_images else pixels).latent_dist.mode()  # type: ignore[no-any-return]
+
+    # -- policies ---------------------------------------------------------------------------------------------------
+
+    def policy(self) -> Policy:
+        with self._within_reach():
+            return self._full_weights() if self._is_tuned else self._adapter()
+
+    def _adapter(self) -> Adapter:
+        from peft.utils import get_peft_model_state_dict
+
+        name, config = next(iter(self.denoiser.peft_config.items()))  # type: ignore[union-attr, operator]
+        state = get_peft_model_state_dict(self.denoiser, adapter_name=name)
+        return Adapter(
+            tensors={f"{self.component}.{key}": state[key].detach().float().cpu().clone() for key in sorted(state)},
+            config={
+                "r": config.r,
+                "lora_alpha": config.lora_alpha,
+                "target_modules": sorted(config.target_modules),
+            },
+            base=self.weights_identity,
+        )
+
+    def _full_weights(self) -> FullWeights:
+        tensors = {}
+        for name, value in sorted(self.denoiser.state_dict().items()):
+            whole = value.full_tensor() if hasattr(value, "full_tensor") else value
+            kept_as = (self._trained_from or {}).get(name, whole.dtype)
+            tensors[name] = whole.detach().to("cpu", kept_as, copy=True)
+        config = {name: value for name, value in self.denoiser.config.items() if name != "_name_or_path"}  # type: ignore[union-attr, operator]
+        return FullWeights(tensors, config, self.component, self.weights_identity)
+
+    def load_policy(self, policy: Policy | None) -> None:
+        if policy is not None and policy.base != self.weights_identity:
+            raise InputError(
+                "the policy was trained on another model than the one it is to change",
+                field="generator.path",
+                remedy="train the policy again on this model, or give the model it was trained on",
+            )
+        if policy is not None and policy.component != self.component:
+            raise misfit(f"it changes the part '{policy.component}', and this model's denoiser is its {self.component}")
+        with self._within_reach():
+            self._replace_policy(policy)
+
+    def _replace_policy(self, policy: Policy | None) -> None:
+        self.pipeline.unload_lora_weights()
+        if self._is_tuned:
+            setattr(self.pipeline, self.component, self.ready(self._original()))
+        self._frozen, self._is_tuned, self._trained_from = None, False, None
+        if isinstance(policy, FullWeights):
+            load_full_weights(self.denoiser, policy)
+            self._is_tuned = True
+        elif policy is not None:
+            load_adapter(self.denoiser, policy)
+
+    def _original(self) -> torch.nn.Module:
+        """The denoiser as it was before its weights were changed."""
+        # A copy that is spread over several processes is of no use to one of them.
+        if self._frozen is not None and not hasattr(self._frozen, "unshard"):
+            return self._frozen
+        from vr_pipeline.storage.models import load_complete
+
+        return load_complete(  # type: ignore[no-any-return]
+            self._denoiser_class, self.folder / self.component, field="generator.path", dtype=self.dtype
+        )
+
+    def train_all_weights(self, *, reference: bool) -> list[Any]:
+        self.load_policy(None)
+        self._frozen = copy.deepcopy(self.denoiser).requires_grad_(False).eval() if reference else None
+        self._is_tuned = True
+        self._trained_from = {name: value.dtype for name, value in self.denoiser.state_dict().items()}
+        weights = [value for _, value in sorted(self.denoiser.named_parameters())]
+        for value in weights:
+            # A step of common size vanishes when added to a weight of half precision. Buffers stay as they are: some
+            # hold positions in double precision.
+            value.data = value.data.float()
+        self.denoiser.requires_grad_(True)
+        return weights
+
+    @contextlib.contextmanager
+    def reference(self) -> Iterator[None]:
+        if not self._is_tuned:
+            with super().reference():
+                yield
+            return
+        assert self._frozen is not None, "no reference was kept"
+        trained = self.denoiser
+        setattr(self.pipeline, self.component, self._frozen)
+        try:
+            yield
+        finally:
+            setattr(self.pipeline, self.component, trained)
+
+    def networks(self) -> list[torch.nn.Module]:
+        return [self.denoiser] if self._frozen is None else [self.denoiser, self._frozen]
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        import torch
+
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
+
+
+def _to_bytes(clip: Any) -> Frames:
+    return np.round(np.clip(clip, 0.0, 1.0) * 255.0).astype(np.uint8)  # type: ignore[no-any-return]
+
+
+def can_offload(device: torch.device) -> bool:
+    """Whether a device has memory of its own, which offload could spare."""
+    return device.type != "cpu"
+
+
+class VideoPipelineGenerator(PipelineGenerator):
+    """A text-to-video pipeline with one text encoder, whose prompts are padded to a fixed number of tokens."""
+
+    lone_frames: ClassVar[int] = 1
+    """Frames that the autoencoder takes by themselves, before it takes the others in groups."""
+
+    def check_size(self) -> None:
+        super().check_size()
+        self._check_number("num_frames", self.parameters.num_frames, self.lone_frames, self.frame_group)
+
+    @property
+    def frame_group(self) -> int:
+        """Frames by which a clip's length can grow."""
+        return int(self.pipeline.vae_scale_factor_temporal)
+
+    @property
+    def pixels_a_token(self) -> int:
+        patch = self.denoiser.config["patch_size"]  # type: ignore[index]
+        return int(self.pipeline.vae_scale_factor_spatial) * int(patch if isinstance(patch, int) else patch[-1])
+
+    @property
+    @abstractmethod
+    def text_length(self) -> int:
+        """Tokens to which every prompt is padded."""
+
+    def run_pipeline(self, **arguments: Any) -> Any:
+        return self.pipeline(
+            num_frames=self.parameters.num_frames, max_sequence_length=self.text_length, **arguments
+        ).frames
+
+    def encode_prompts(self, prompts: Sequence[str]) -> Condition:
+        import torch
+
+        self.ready(self.pipeline.text_encoder)
+        with torch.no_grad():
+            embeddings, _ = self.pipeline.encode_prompt(
+                self.plain(prompts),
+                do_classifier_free_guidance=False,
+                max_sequence_length=self.text_length,
+                device=self.device,
+            )
+        return {"prompt_embeddings": embeddings.cpu()}

@@ -1,0 +1,228 @@
+"""What each result was made from, by content, and whether results that a node joins belong together.
+
+A record says of one content of a dataset: which node made it, from which contents of its inputs, with which settings.
+Records are found by content, so that a result that comes back (by DVC, or by hand) finds its own again; a content
+without a record (supplied files, results of another machine) is taken as it is. Two results belong together if, in all
+that they were made from, every dataset has one content, the one that is there now, and every setting one value.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vr_pipeline.storage.atomic import write_text
+
+_MANIFEST = "manifest.json"
+_RECORDS_OF_ONE_CONTENT = 4
+_CONTENTS_OF_ONE_PLACE = 32
+
+
+class Digests:
+    """Hashes of files and folders; a file is read again only if its size or time has changed.
+
+    Args:
+        known: path to size, time of change and hash, from earlier runs.
+    """
+
+    def __init__(self, known: Mapping[str, list[Any]] | None = None) -> None:
+        self.known = dict(known or {})
+
+    def of(self, path: Path) -> str | None:
+        """The hash of a file, or of a folder that the project made; None for what is not there or not followed.
+
+        A folder of items is known by its manifest, which has the hash of each item. Folders that hold neither manifest
+        nor configuration (clips that a user supplies) are not followed: the index of clips has their hashes.
+        """
+        if path.is_file():
+            return self._file(path)
+        if (path / _MANIFEST).is_file():
+            return self._file(path / _MANIFEST)
+        if not path.is_dir() or not any(path.glob("*.json")):
+            return None
+        files = sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
+        return _hash("\n".join(f"{file.relative_to(path).as_posix()} {self._file(file)}" for file in files))
+
+    def _file(self, path: Path) -> str:
+        status = path.stat()
+        stamp = [status.st_size, status.st_mtime_ns]
+        entry = self.known.get(str(path))
+        if entry is None or entry[:2] != stamp:
+            with path.open("rb") as stream:
+                # Comments of a file that people edit are no part of it.
+                text = _meaning(stream.read()) if path.suffix in (".yml", ".yaml") else None
+                stream.seek(0)
+                found = _hash(text) if text else hashlib.file_digest(stream, "sha256").hexdigest()[:32]
+            entry = [*stamp, found]
+            self.known[str(path)] = entry
+        return str(entry[2])
+
+
+@dataclass(frozen=True)
+class Origin:
+    """How one content of a dataset came about.
+
+    Args:
+        dataset: its name.
+        node: the node that made it.
+        inputs: place to hash, of what the node read.
+        settings: dotted name to value, of the parameters that the node read.
+    """
+
+    dataset: str
+    node: str
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """A result that does not belong to the others.
+
+    Args:
+        origin: of the result.
+        reason: what it was made from and what is there, in words.
+    """
+
+    origin: Origin
+    reason: str
+
+
+class Origins:
+    """The records of a project.
+
+    Args:
+        file: where they are kept.
+        project: places are kept relative to it.
+    """
+
+    def __init__(self, file: Path, project: Path) -> None:
+        self.file, self.project = file, project
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+            self._records: dict[str, dict[str, list[dict[str, Any]]]] = content["records"]
+            self.digests = Digests(content["known"])
+        except (OSError, ValueError, KeyError, TypeError):
+            # Of an interrupted disk or another version: nothing is known then, and everything is taken as it is.
+            self._records, self.digests = {}, Digests()
+
+    def place(self, path: Path) -> str:
+        """A path as it is kept."""
+        absolute = Path(os.path.abspath(self.project / path))
+        return absolute.relative_to(self.project).as_posix() if absolute.is_relative_to(self.project) else str(absolute)
+
+    def digest(self, place: str) -> str | None:
+        """The hash of what is at a place now."""
+        return self.digests.of(self.project / place)
+
+    def add(self, place: str, origin: Origin) -> None:
+        """Keep how the present content of a place was made."""
+        digest = self.digest(place)
+        if digest is None:
+            return
+        contents = self._records.setdefault(place, {})
+        record = json.loads(json.dumps(vars(origin) | {"inputs": dict(origin.inputs)}, default=str))
+        kept = [one for one in contents.pop(digest, []) if one != record]
+        contents[digest] = [record, *kept][:_RECORDS_OF_ONE_CONTENT]
+        for oldest in list(contents)[: max(0, len(contents) - _CONTENTS_OF_ONE_PLACE)]:
+            del contents[oldest]
+
+    def save(self) -> None:
+        """Write the records, replacing the file as a whole."""
+        known = {path: entry for path, entry in self.digests.known.items() if Path(path).exists()}
+        write_text(self.file, json.dumps({"records": self._records, "known": known}, sort_keys=True))
+
+    def mismatches(
+        self, places: Iterable[str], settings: Mapping[str, Any], remade: Iterable[str] = ()
+    ) -> list[Mismatch]:
+        """Results behind ``places`` that do not belong together with the others, or with ``settings``.
+
+        Args:
+            places: of what a node reads.
+            settings: those that it reads now.
+            remade: places that will be made again before they are read; nothing is said of them.
+        """
+        return _Search(self, dict(settings), set(remade)).run(places)
+
+    def of(self, place: str, digest: str) -> list[Origin]:
+        """How a content of a place came about, the latest first."""
+        return [Origin(**record) for record in self._records.get(place, {}).get(digest, [])]
+
+
+class _Search:
+    """One walk through all that some places were made from."""
+
+    def __init__(self, origins: Origins, settings: dict[str, Any], remade: set[str]) -> None:
+        self.origins, self.remade = origins, remade
+        self.settings = {name: (value, "this run") for name, value in settings.items()}
+        self.contents: dict[str, tuple[str, str]] = {}
+        self.found: dict[tuple[str, str], Mismatch] = {}
+        self.now: dict[str, str | None] = {}
+
+    def run(self, places: Iterable[str]) -> list[Mismatch]:
+        for place in sorted(places):
+            digest = self._now(place)
+            if digest is not None and place not in self.remade:
+                self._visit(place, digest)
+        return list(self.found.values())
+
+    def _now(self, place: str) -> str | None:
+        if place not in self.now:
+            self.now[place] = self.origins.digest(place)
+        return self.now[place]
+
+    def _visit(self, place: str, digest: str) -> None:
+        if self.contents.get(place, ("", ""))[0] == digest:
+            return
+        records = self.origins.of(place, digest)
+        if not records:
+            self.contents.setdefault(place, (digest, ""))
+            return
+        origin = min(records, key=lambda one: len(list(self._troubles(one))))
+        self.contents.setdefault(place, (digest, origin.dataset))
+        for reason in self._troubles(origin):
+            self.found[origin.dataset, reason] = Mismatch(origin, reason)
+        for name, value in origin.settings.items():
+            self.settings.setdefault(name, (value, origin.dataset))
+        for source, content in origin.inputs.items():
+            if source not in self.remade and self._now(source) in (None, content):
+                self._visit(source, content)
+
+    def _troubles(self, origin: Origin) -> Iterator[str]:
+        for source, content in origin.inputs.items():
+            if source in self.remade:
+                continue
+            now = self._now(source)
+            other = self.contents.get(source, (content, ""))
+            if now is not None and now != content:
+                yield f"{origin.dataset} was made from another {source} than the one there now"
+            elif now is None and other[0] != content:
+                yield f"{origin.dataset} was made from another {source} than other results of this run"
+        for name, value in origin.settings.items():
+            seen = self.settings.get(name, (value, ""))
+            if seen[0] != value:
+                yield f"{origin.dataset} was made with {name} = {_short(value)}, {seen[1]} with {_short(seen[0])}"
+
+
+def _meaning(content: bytes) -> str | None:
+    """What a YAML file says, whatever its comments and layout; None for other text."""
+    import yaml
+
+    try:
+        return json.dumps(yaml.safe_load(content), default=str)
+    except (yaml.YAMLError, ValueError):
+        return None
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:32]

@@ -1,0 +1,47 @@
+"""What the choice of pairs came to: counts, Table 5 of the paper, and gaps by dimension."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from vr_pipeline.pairs.selection import largest_margins
+
+
+def pair_selection_report(selections: Mapping[str, tuple[pd.DataFrame, Mapping[str, int]]]) -> dict[str, Any]:
+    """Counts of every strategy, as selected and at matched numbers of pairs.
+
+    Args:
+        selections: strategy -> its pairs and the fates of the candidates (``PairCounts.to_json``).
+
+    Returns:
+        ``strategies``: per strategy n, dominating, not_dominating (Table 5 of the paper) and ``fates``;
+        ``matched``: the same three for the pairs of largest margin of each, as many as the smallest strategy has, with
+        the margin that leaves them; ``mean_gap``: per strategy and dimension the mean of winner minus loser.
+    """
+    smallest = min((len(pairs) for pairs, _ in selections.values()), default=0)
+    matched = {}
+    for name, (pairs, _) in selections.items():
+        top = largest_margins(pairs, smallest)
+        matched[name] = {**_table_row(top), "margin": float(top["margin"].min()) if len(top) else None}
+    return {
+        "strategies": {
+            name: {**_table_row(pairs), "fates": dict(counts)} for name, (pairs, counts) in selections.items()
+        },
+        "matched": matched,
+        "mean_gap": {
+            name: {
+                column.removeprefix("dim_").removesuffix("_gap"): float(pairs[column].mean()) if len(pairs) else None
+                for column in pairs.columns
+                if column.startswith("dim_") and column.endswith("_gap")
+            }
+            for name, (pairs, _) in selections.items()
+        },
+    }
+
+
+def _table_row(pairs: pd.DataFrame) -> dict[str, int]:
+    dominating = int(pairs["dominates"].sum())
+    return {"n": len(pairs), "dominating": dominating, "not_dominating": len(pairs) - dominating}

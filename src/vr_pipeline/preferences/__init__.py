@@ -1,0 +1,1 @@
+"""What people prefer: formats, labels, the clips that they compared."""

@@ -1,0 +1,175 @@
+"""Rows of a file of preferences on their way into one table, with everything that is wrong with them."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from vr_pipeline.errors import InputError
+from vr_pipeline.identifiers import pair_id, prompt_id, same_name, same_path, video_id
+from vr_pipeline.storage.tables import Entries, Entry, bad_rows
+from vr_pipeline.storage.values import as_number, as_text, is_missing
+
+Row = tuple[int, dict[str, Any]]
+"""Where a row stands in its file, and its values by column."""
+_ROUNDED = re.compile(r"-?\d[.,]\d+[eE]\+\d+")
+_WHOLE = re.compile(r"(?<=\d)\.0+$")
+"""What a table with gaps appends to whole numbers: '1.0' is the label '1'."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A format with a row for each comparison: where what stands."""
+
+    first: tuple[str, ...]
+    second: tuple[str, ...]
+    label: str
+    """Empty: the criterion that was asked for."""
+    labels: Mapping[str, str] | None
+    generators: tuple[str, str] = ("generator_a", "generator_b")
+
+
+@dataclass
+class Source:
+    """A file's rows with what its reader needs to name places in it. Problems are collected, never raised."""
+
+    entries: Entries
+    labels: Mapping[str, str] | None
+    columns: dict[str, str]
+    criterion: str
+    layout: Layout | None
+    skipped: int = 0
+    further_columns: list[str] = field(default_factory=list)
+    problems: list[InputError] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.problems += self.entries.problems()
+        self.good: list[Entry] = [entry for entry in self.entries.rows if not entry.problem]
+
+    @property
+    def bad_rows(self) -> set[int]:
+        """Rows that have a problem."""
+        return bad_rows(self.problems)
+
+    def has(self, name: str) -> bool:
+        return self.entries.find(self.columns.get(name, name)) is not None
+
+    def column(self, *names: str, required: bool = True) -> list[Any]:
+        """Values of the first of the columns that the file has; empty texts where none is there and none need be."""
+        for name in names:
+            actual = self.entries.find(self.columns.get(name, name))
+            if actual is not None:
+                return [entry.values.get(actual) for entry in self.good]
+        if required and self.good:
+            self.problems.append(
+                InputError(
+                    f"the file has no column '{self.columns.get(names[0], names[0])}' (it has: "
+                    f"{', '.join(self.entries.columns[:20])})",
+                    remedy="choose the format that fits, or name the column under 'columns' (kedro init-data: "
+                    f"--column {names[0]}=COLUMN)",
+                    field=names[0],
+                    file=self.entries.path,
+                )
+            )
+        return [""] * len(self.good)
+
+    def refuse(self, position: int, field: str, problem: str, remedy: str = "correct the entry") -> None:
+        """Note what is wrong with a row; it is left out."""
+        row = self.good[position].row
+        self.problems.append(InputError(problem, remedy=remedy, file=self.entries.path, row=row, field=field))
+
+    def text(self, value: Any, position: int, field: str) -> str:
+        try:
+            return as_text(value)
+        except ValueError as error:
+            self.refuse(position, field, f"the value {error}")
+            return ""
+
+    def name(self, value: Any, position: int, field: str) -> str:
+        """An identifier. One that a spreadsheet has rounded stands for several, so it is refused."""
+        name = same_name(self.text(value, position, field))
+        if _ROUNDED.fullmatch(name):
+            self.refuse(position, field, f"'{name}' is a number that was rounded", "write identifiers as text")
+        return name
+
+    def label(self, value: Any, position: int, field: str) -> str:
+        key = _WHOLE.sub("", self.text(value, position, field).strip())
+        if self.labels is None:
+            problem = f"the meaning of label '{key}' is not documented for this format"
+            remedy = "give 'labels', for example {'1': a, '2': b, '0': tie}, after checking some pairs by eye"
+        else:
+            known = {label.casefold(): meaning for label, meaning in self.labels.items()}
+            if key in self.labels or (key.casefold() in known and len(known) == len(self.labels)):
+                return self.labels.get(key) or known[key.casefold()]
+            problem = f"unknown label '{key}'" if key else "the label is empty"
+            remedy = (
+                "correct it or map it under 'labels' (kedro init-data: --label LABEL=MEANING; known: "
+                f"{', '.join(self.labels)})"
+            )
+        self.refuse(position, field, problem, remedy)
+        return "tie"
+
+    def numbers(self, values: Any, position: int, field: str, length: int) -> list[float]:
+        try:
+            result = [as_number(value) for value in values]
+        except (TypeError, ValueError):
+            result = []
+        if len(result) != length or any(map(math.isnan, result)):
+            self.refuse(position, field, f"{field} does not hold {length} number{'s' if length > 1 else ''}")
+            return [0.0] * length
+        return result
+
+    def row(
+        self,
+        position: int,
+        prompt: Any,
+        files: tuple[Any, Any],
+        preference: str,
+        *,
+        annotator: Any = "",
+        generators: tuple[Any, Any] = ("", ""),
+        source: Any = "",
+        identifiers: tuple[Any, Any] | None = None,
+        pair: Any = "",
+    ) -> Row:
+        text = prompt if isinstance(prompt, str) else ""
+        if not isinstance(prompt, str) and not is_missing(prompt):
+            self.refuse(position, "prompt", f"the prompt is not text but {type(prompt).__name__}", "give the prompt")
+        elif not text.strip():
+            self.refuse(position, "prompt", "the prompt is empty", "give the prompt")
+        kind = "video_path" if identifiers is None else "video_id"
+        paths = [
+            self.text(file, position, f"video_path_{side}").strip() for file, side in zip(files, "ab", strict=True)
+        ]
+        if identifiers is None:
+            ids = [file_identifier(text, path) if path else "" for path in paths]
+        else:
+            names = zip(identifiers, "ab", strict=True)
+            ids = [self.name(name, position, f"video_id_{side}") for name, side in names]
+        for identifier, side in zip(ids, "ab", strict=True):
+            if not identifier:
+                self.refuse(position, f"{kind}_{side}", f"clip {side} is not named", "name both clips")
+        if ids[0] == ids[1] and ids[0]:
+            self.refuse(position, f"{kind}_b", "a clip is compared with itself", "correct the pair")
+        models = [self.text(name, position, f"generator_{side}") for name, side in zip(generators, "ab", strict=True)]
+        return self.good[position].row, {
+            "pair_id": self.name(pair, position, "pair_id") or pair_id(prompt_id(text), ids[0], ids[1]),
+            "prompt": text,
+            "video_id_a": ids[0],
+            "video_id_b": ids[1],
+            "preference": preference,
+            "annotator": self.name(annotator, position, "annotator"),
+            "source": self.text(source, position, "source"),
+            "video_path_a": paths[0],
+            "video_path_b": paths[1],
+            "generator_a": models[0],
+            "generator_b": models[1],
+        }
+
+
+def file_identifier(prompt: str, path: str) -> str:
+    """Identifier of a clip that is given as a file, from its prompt and its path."""
+    return video_id(prompt_id(prompt), 0, same_path(path))

@@ -1,0 +1,1 @@
+"""Rewards from the answers to a checklist: linear weights, their fit, tables."""

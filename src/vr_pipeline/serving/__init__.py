@@ -1,0 +1,1 @@
+"""The reward model as an MLflow model."""

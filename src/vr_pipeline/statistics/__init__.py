@@ -1,0 +1,1 @@
+"""Agreement, correlation and means by cluster; numpy and pandas only."""

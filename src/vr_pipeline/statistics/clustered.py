@@ -1,0 +1,413 @@
+"""Means, gains and win rates with their uncertainty, where clips of one prompt are not independent of each other."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from vr_pipeline.errors import InputError
+
+if TYPE_CHECKING:
+    from vr_pipeline.checklist.schema import Checklist
+
+FloatArray = npt.NDArray[np.float64]
+Kind = Literal["number", "share", "correlation"]
+
+MINIMUM_PROMPTS = 5
+"""With fewer prompts no interval is given: their spread is not known."""
+
+_NO_INTERVAL = (math.nan, math.nan)
+
+
+class _Result:
+    def to_json(self) -> dict[str, Any]:
+        """A dictionary that JSON can hold (NaN as null), with the reason in ``no_interval`` where there is none."""
+        values: dict[str, Any] = asdict(self)  # type: ignore[call-overload]
+        reason = (
+            f"{values['n_prompts']} prompts, an interval takes {MINIMUM_PROMPTS}"
+            if values["n_prompts"] < MINIMUM_PROMPTS
+            else "prompts do not differ"
+        )
+        return {
+            name: None if isinstance(value, float) and math.isnan(value) else value for name, value in values.items()
+        } | ({"no_interval": reason} if math.isnan(values["ci_low"]) else {})
+
+
+@dataclass(frozen=True)
+class Mean(_Result):
+    """A mean over clips with its 95 % interval.
+
+    ``se`` is the standard error with prompts as clusters, NaN with fewer than two prompts.
+    """
+
+    mean: float
+    se: float
+    ci_low: float
+    ci_high: float
+    n: int
+    n_prompts: int
+
+
+@dataclass(frozen=True)
+class Gain(_Result):
+    """Mean gain of a policy over a baseline, each prompt counting once, with its 95 % interval."""
+
+    mean: float
+    se: float
+    ci_low: float
+    ci_high: float
+    n_prompts: int
+
+
+@dataclass(frozen=True)
+class WinRate(_Result):
+    """Share of comparisons that a policy wins (a tie counts half), with its 95 % interval."""
+
+    rate: float
+    ci_low: float
+    ci_high: float
+    wins: int
+    ties: int
+    losses: int
+    n_prompts: int
+
+
+def interval(
+    value: float, se: float, n_clusters: int, *, kind: Kind = "number", n: int | None = None, level: float = 0.95
+) -> tuple[float, float]:
+    """The interval of a figure from its standard error: the one rule for all figures but the weights.
+
+    * ``number``: Student's t with one degree of freedom less than there are clusters.
+    * ``share``: Wilson's interval at the effective number of observations value (1 - value) / se^2, kept between the
+      clusters and ``n``, with the quantile of Student's t (Korn and Graubard 1998 for the idea). It stays within 0 and
+      1, and has a width where every observation is alike.
+    * ``correlation``: Student's t on Fisher's scale, artanh, so that it stays within -1 and 1.
+
+    Simulations with 5 to 50 clusters are in the tests.
+
+    Args:
+        value: the figure.
+        se: its standard error with the clusters as the units drawn; for a correlation, on Fisher's scale.
+        n_clusters: units that were drawn.
+        n: observations, the most that a share can be worth.
+        level: of the interval; :func:`simultaneous` for several that are read together.
+
+    Returns:
+        lower and upper end; NaN with fewer than :data:`MINIMUM_PROMPTS` clusters, and where clusters do not differ at
+        all (but for shares), which does not mean that others would not.
+    """
+    from scipy.stats import t
+
+    if n_clusters < MINIMUM_PROMPTS or not math.isfinite(value) or not math.isfinite(se):
+        return _NO_INTERVAL
+    quantile = float(t.ppf((1 + level) / 2, n_clusters - 1))
+    if kind == "share":
+        effective = value * (1 - value) / se**2 if se > 0 else float(n_clusters)
+        effective = min(max(effective, n_clusters), max(n or 0, n_clusters))
+        square = quantile**2 / effective
+        centre = (value + square / 2) / (1 + square)
+        half = math.sqrt(square * value * (1 - value) + square**2 / 4) / (1 + square)
+        return max(0.0, centre - half), min(1.0, centre + half)
+    if se <= 1e-12 * max(1.0, abs(value)):
+        return _NO_INTERVAL
+    if kind == "correlation":
+        if abs(value) >= 1 - 1e-9:
+            return _NO_INTERVAL
+        return math.tanh(math.atanh(value) - quantile * se), math.tanh(math.atanh(value) + quantile * se)
+    return value - quantile * se, value + quantile * se
+
+
+def simultaneous(number: int, level: float = 0.95) -> float:
+    """The level of each of several intervals that all hold together with ``level`` (Bonferroni)."""
+    return 1 - (1 - level) / max(number, 1)
+
+
+def clustered_mean(values: npt.ArrayLike, prompts: Sequence[str] | npt.ArrayLike, *, level: float = 0.95) -> Mean:
+    """Mean over clips with a standard error that takes the prompts as the units drawn.
+
+    se = sqrt(C / (C - 1) * sum over prompts of (sum of the prompt's residuals)^2) / n, with C prompts and n clips (the
+    cluster-robust variance of a mean; Liang and Zeger 1986). With one clip a prompt it is the usual s / sqrt(n).
+    """
+    x, codes, n_prompts = _clusters(values, prompts)
+    if not len(x):
+        return Mean(math.nan, math.nan, math.nan, math.nan, 0, 0)
+    mean = float(x.mean())
+    se = math.sqrt(_variance(x - mean, codes)) / len(x) if n_prompts > 1 else math.nan
+    return Mean(mean, se, *interval(mean, se, n_prompts, level=level), len(x), n_prompts)
+
+
+def paired_gain(
+    values: npt.ArrayLike,
+    prompts: Sequence[str] | npt.ArrayLike,
+    baseline_values: npt.ArrayLike,
+    baseline_prompts: Sequence[str] | npt.ArrayLike,
+    *,
+    level: float = 0.95,
+) -> Gain:
+    """Gain over a baseline on the same prompts: mean over prompts of the difference of the prompt's means.
+
+    The interval is Student's t over the prompts' differences. These are means of several clips each and so close to
+    normal, and with the ten to fifty prompts of an evaluation the t quantile has the right width, where a percentile
+    bootstrap over so few units is too narrow; it also needs no seed.
+
+    Raises:
+        InputError: the two sides do not have the same prompts.
+    """
+    x, codes, _ = _clusters(values, prompts)
+    y, baseline_codes, _ = _clusters(baseline_values, baseline_prompts)
+    names, baseline_names = _sorted_names(prompts), _sorted_names(baseline_prompts)
+    if names != baseline_names:
+        other = sorted(set(names) ^ set(baseline_names))[0]
+        raise InputError(
+            f"prompt '{other}' was evaluated for one policy only",
+            remedy="Evaluate both policies on the same prompts",
+            field="prompt_id",
+        )
+    n = len(names)
+    if not n:
+        return Gain(math.nan, math.nan, math.nan, math.nan, 0)
+    difference = np.bincount(codes, weights=x) / np.bincount(codes) - np.bincount(
+        baseline_codes, weights=y
+    ) / np.bincount(baseline_codes)
+    mean = float(difference.mean())
+    se = float(difference.std(ddof=1) / math.sqrt(n)) if n > 1 else math.nan
+    return Gain(mean, se, *interval(mean, se, n, level=level), n)
+
+
+def win_rate(
+    difference: npt.ArrayLike,
+    prompts: Sequence[str] | npt.ArrayLike,
+    *,
+    crossed: tuple[float, int] | None = None,
+    tolerance: float = 1e-9,
+    level: float = 0.95,
+) -> WinRate:
+    """Share of comparisons won, ties counting half, with the interval of :func:`interval`.
+
+    Args:
+        difference: reward of the policy's clip minus that of the baseline's, [comparisons].
+        prompts: prompt of each comparison.
+        crossed: variance of the rate by units that are crossed with prompts, such as the people who judged, and their
+            number. It is added to that by prompt (two-way clusters; Cameron, Gelbach and Miller 2011, without their
+            deduction of the common part, which would need every combination to occur often).
+        tolerance: differences of at most this size are ties.
+    """
+    d, codes, n_prompts = _clusters(difference, prompts)
+    if not len(d):
+        return WinRate(math.nan, math.nan, math.nan, 0, 0, 0, 0)
+    wins, losses = int((d > tolerance).sum()), int((d < -tolerance).sum())
+    points = np.where(d > tolerance, 1.0, np.where(d < -tolerance, 0.0, 0.5))
+    rate = float(points.mean())
+    variance, n_clusters = _variance(points - rate, codes), n_prompts
+    se = math.sqrt(variance) / len(d)
+    if crossed is not None:
+        se, n_clusters = math.sqrt(se**2 + crossed[0]), min(n_prompts, crossed[1])
+    low, high = interval(rate, se, n_clusters, kind="share", n=len(d), level=level)
+    return WinRate(rate, low, high, wins, len(d) - wins - losses, losses, n_prompts)
+
+
+def bootstrap_by_prompt(
+    statistic: Callable[[npt.NDArray[np.int64]], float | Sequence[float] | FloatArray],
+    prompts: Sequence[str] | npt.ArrayLike,
+    *,
+    kinds: Sequence[Kind] = (),
+    samples: int = 500,
+    seed: int = 0,
+    level: float = 0.95,
+) -> FloatArray:
+    """Interval of a statistic when prompts are drawn with replacement.
+
+    The replicates give the standard error, times sqrt(C / (C - 1)) for C prompts, and :func:`interval` the ends. Their
+    percentiles would be too narrow with few prompts, and empty where every prompt is alike.
+
+    Args:
+        statistic: called with the positions of the rows in a replicate; gives one number or several.
+        prompts: prompt of each row.
+        kinds: what each number is; ``number`` where there is none.
+
+    Returns:
+        array [2] or [2, statistics]: lower and upper end, NaN where there is none: see :func:`interval`, and where more
+        than one in twenty replicates has no finite value.
+    """
+    _, codes, n_prompts = _clusters(np.zeros(len(np.asarray(prompts))), prompts)
+    whole = np.asarray(statistic(np.arange(len(codes))), dtype=np.float64)
+    low, high = np.full((2, whole.size), np.nan)
+    if n_prompts >= MINIMUM_PROMPTS and samples > 1:
+        order = np.argsort(codes, kind="stable")
+        rows_of = np.split(order, np.cumsum(np.bincount(codes, minlength=n_prompts))[:-1])
+        generator = np.random.default_rng(seed)
+        draws = np.array(
+            [
+                np.ravel(statistic(np.concatenate([rows_of[i] for i in generator.integers(n_prompts, size=n_prompts)])))
+                for _ in range(samples)
+            ],
+            dtype=np.float64,
+        )
+        for i, value in enumerate(whole.ravel()):
+            kind = kinds[i] if kinds else "number"
+            drawn = draws[np.isfinite(draws[:, i]), i]
+            if len(drawn) < 0.95 * samples:
+                continue
+            if kind == "correlation":
+                drawn = np.arctanh(np.clip(drawn, -1 + 1e-9, 1 - 1e-9))
+            se = float(drawn.std(ddof=1)) * math.sqrt(n_prompts / (n_prompts - 1))
+            low[i], high[i] = interval(float(value), se, n_prompts, kind=kind, n=len(codes), level=level)
+    return np.stack([low, high]).reshape(2, *whole.shape)
+
+
+def linked_prompts(
+    prompts: Sequence[str] | npt.ArrayLike, first: Sequence[str] | npt.ArrayLike, second: Sequence[str] | npt.ArrayLike
+) -> npt.NDArray[np.str_]:
+    """The prompt of each pair, or the first of all prompts that are linked by clips they share.
+
+    A clip that was compared under several prompts makes their pairs dependent, so that they are one unit.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    names = np.asarray(prompts).astype(str)
+    unique, codes = np.unique(names, return_inverse=True)
+    clips, places = np.unique(np.r_[np.asarray(first).astype(str), np.asarray(second).astype(str)], return_inverse=True)
+    size = len(unique) + len(clips)
+    edges = (np.ones(len(places)), (np.r_[codes, codes], places + len(unique)))
+    _, part = connected_components(coo_array(edges, shape=(size, size)), directed=False)
+    _, representative = np.unique(part[: len(unique)], return_index=True)
+    label = dict(zip(part[representative].tolist(), unique[representative], strict=True))
+    return np.array([label[number] for number in part[codes].tolist()], dtype=str)
+
+
+def sub_dimension_deviations(
+    answers: npt.ArrayLike,
+    other_answers: npt.ArrayLike,
+    question_ids: Sequence[str],
+    checklist: Checklist,
+    prompts: Sequence[str] | npt.ArrayLike,
+    other_prompts: Sequence[str] | npt.ArrayLike | None = None,
+    *,
+    comparisons: int = 1,
+) -> pd.DataFrame:
+    """How far one set of clips is above another in each sub-dimension (VisionReward, Figure 4).
+
+    A clip's score in a sub-dimension is the mean of its answers (share of yes) there; gated questions count 0. Shown
+    is the mean over prompts of the difference of the prompt's mean scores: of preferred and other clips of human pairs,
+    or of the clips of two policies.
+
+    Args:
+        answers, other_answers: arrays [clips, questions] in 0..1, NaN where gated.
+        question_ids: of the columns.
+        checklist: gives the sub-dimensions.
+        prompts, other_prompts: prompt of each clip; the same for both without ``other_prompts``.
+        comparisons: tables that are read beside this one, itself included: the intervals of all sub-dimensions of all
+            of them hold together with 95 % (:func:`simultaneous`).
+
+    Returns:
+        dimension, sub_dimension, score, other_score, deviation, ci_low, ci_high (by prompt), in the order of the
+        checklist; sub-dimensions without a column are left out.
+    """
+    first, second = (np.nan_to_num(np.asarray(array, dtype=np.float64), nan=0.0) for array in (answers, other_answers))
+    place = {question: i for i, question in enumerate(question_ids)}
+    second_prompts = prompts if other_prompts is None else other_prompts
+    rows = []
+    columns_of = [
+        [place[question.question_id] for question in sub.questions if question.question_id in place]
+        for sub in checklist.sub_dimensions
+    ]
+    level = simultaneous(comparisons * sum(bool(columns) for columns in columns_of))
+    for sub, columns in zip(checklist.sub_dimensions, columns_of, strict=True):
+        if not columns:
+            continue
+        scores, other_scores = first[:, columns].mean(axis=1), second[:, columns].mean(axis=1)
+        gain = paired_gain(scores, prompts, other_scores, second_prompts, level=level)
+        rows.append(
+            {
+                "dimension": sub.dimension,
+                "sub_dimension": sub.name,
+                "score": float(scores.mean()),
+                "other_score": float(other_scores.mean()),
+                "deviation": gain.mean,
+                "ci_low": gain.ci_low,
+                "ci_high": gain.ci_high,
+            }
+        )
+    return pd.DataFrame(
+        rows, columns=["dimension", "sub_dimension", "score", "other_score", "deviation", "ci_low", "ci_high"]
+    )
+
+
+def policy_deviations(
+    answers: pd.DataFrame, video_index: pd.DataFrame, checklist: Checklist, *, baseline: str = "original"
+) -> dict[str, pd.DataFrame]:
+    """How far every policy's clips are above the baseline's in each sub-dimension, on the same prompts.
+
+    Args:
+        answers: long table of the judge's answers.
+        video_index: the clips with their ``policy``; those of status 'failed' are left out.
+        checklist: gives the sub-dimensions.
+        baseline: the policy to compare with.
+
+    Returns:
+        policy -> table of :func:`sub_dimension_deviations`; answers are cut at one half, as the paper's.
+
+    Raises:
+        InputError: there are no clips of the baseline.
+    """
+    from vr_pipeline.rewards.checklist.tables import answers_matrix
+
+    usable = video_index[video_index["status"] == "ok"]
+    parts = {str(policy): part for policy, part in usable.groupby("policy", sort=True)}
+    if baseline not in parts:
+        raise InputError(
+            f"there are no clips of policy '{baseline}'", remedy="Evaluate it beside the others", field="policy"
+        )
+    matrices = {
+        policy: answers_matrix(answers, list(part["video_id"]), checklist.question_ids, kind="binary")
+        for policy, part in parts.items()
+    }
+    return {
+        policy: sub_dimension_deviations(
+            matrices[policy],
+            matrices[baseline],
+            checklist.question_ids,
+            checklist,
+            list(part["prompt_id"]),
+            list(parts[baseline]["prompt_id"]),
+            comparisons=len(parts) - 1,
+        )
+        for policy, part in parts.items()
+        if policy != baseline
+    }
+
+
+def _clusters(
+    values: npt.ArrayLike, prompts: Sequence[str] | npt.ArrayLike
+) -> tuple[FloatArray, npt.NDArray[np.int64], int]:
+    x = np.asarray(values, dtype=np.float64)
+    names = np.asarray(prompts)
+    if x.ndim != 1 or names.shape != x.shape:
+        raise InputError(
+            f"{x.size} values for {names.size} prompts", remedy="Give the prompt of each value", field="prompt_id"
+        )
+    if not np.isfinite(x).all():
+        raise InputError(
+            "a value is not a finite number",
+            remedy="Leave out clips without a reward",
+            row=int(np.flatnonzero(~np.isfinite(x))[0]) + 1,
+        )
+    unique, codes = np.unique(names, return_inverse=True)
+    return x, codes.astype(np.int64), len(unique)
+
+
+def _variance(residuals: FloatArray, codes: npt.NDArray[np.int64]) -> float:
+    """Cluster-robust variance of a sum of residuals."""
+    sums = np.bincount(codes, weights=residuals)
+    return float(len(sums) / max(len(sums) - 1, 1) * (sums @ sums))
+
+
+def _sorted_names(prompts: Sequence[str] | npt.ArrayLike) -> list[str]:
+    return [str(name) for name in np.unique(np.asarray(prompts))]

@@ -1,0 +1,1 @@
+"""Files: atomic replacement, tables, tensors, model folders, folders of items."""

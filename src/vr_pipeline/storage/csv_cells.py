@@ -1,0 +1,66 @@
+"""CSV files that spreadsheets open without running what a cell says, and that are read back as they were.
+
+Spreadsheets take a cell that begins with ``= + - @`` (or a tab or a line end before them) for a formula. Such texts are
+written with an apostrophe before them (OWASP, CSV Injection), and the file then has a last column ``escaped_with``, by
+which the reader knows that one apostrophe is to be taken off. Numbers stay as they are.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from vr_pipeline.storage.atomic import replaced
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MARKER: Final = "escaped_with"
+_FORMULA = re.compile(r"'*(?:[\t\r\n]|\s*[=+\-@＝＋－＠])")
+
+
+def escape(text: str) -> str:
+    """The text, with an apostrophe before it if a spreadsheet could take it for a formula."""
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
+def unescape(text: str) -> str:
+    """What :func:`escape` was given."""
+    return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
+
+
+def unescape_row(values: dict[str, str]) -> dict[str, str]:
+    """A row as it was before it was written; rows of files that :func:`write_csv` did not escape stay as they are."""
+    if values.get(MARKER) != "'":
+        return values
+    return {unescape(name): unescape(value) for name, value in values.items() if name != MARKER}
+
+
+def write_csv(table: pd.DataFrame, path: Path, *, raw: bool = False) -> None:
+    """Write a table, whole or not at all, without its index.
+
+    Args:
+        table: what to write.
+        path: where to.
+        raw: write every text as it is, also one that a spreadsheet would run.
+    """
+    data = table if raw else _escaped(table)
+    with replaced(path) as temporary:
+        data.to_csv(temporary, index=False, lineterminator="\n")
+
+
+def _escaped(table: pd.DataFrame) -> pd.DataFrame:
+    def safe(value: Any) -> Any:
+        return escape(value) if isinstance(value, str) else value
+
+    result = table.copy()
+    changed = False
+    for column in result.columns:
+        if result[column].dtype == object or str(result[column].dtype) in ("str", "string", "category"):
+            cells = [safe(value) for value in result[column]]
+            changed |= any(isinstance(value, str) and _FORMULA.match(value) for value in result[column])
+            result[column] = cells
+    result.columns = [safe(column) for column in result.columns]
+    changed |= list(result.columns) != list(table.columns)
+    return result.assign(**{MARKER: "'"}) if changed else table

@@ -1,0 +1,149 @@
+"""Tables that say what is known of each clip in a folder."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from vr_pipeline.errors import InputError
+from vr_pipeline.identifiers import prompt_id
+from vr_pipeline.runtime.progress import progress_bar
+from vr_pipeline.storage.values import as_text
+from vr_pipeline.video.read import VideoReadError, read_clip
+
+if TYPE_CHECKING:
+    from vr_pipeline.datasets.manifest import ItemFolder
+
+COLUMNS = [
+    "video_id",
+    "prompt_id",
+    "prompt",
+    "sample_index",
+    "seed",
+    "generator",
+    "path",
+    "num_frames",
+    "fps",
+    "height",
+    "width",
+    "sha256",
+    "status",
+    "error",
+]
+
+
+def index_made_clips(folder: ItemFolder) -> pd.DataFrame:
+    """The video index of clips that were made here, from the folder's manifest.
+
+    Args:
+        folder: clips whose metadata holds prompt_id, prompt, sample_index, seed and generator.
+
+    Returns:
+        table with the columns of ``schemas.VideoIndex`` (and further metadata), sorted by prompt, then sample.
+    """
+    records = folder.records.rename(columns={"key": "video_id", "filename": "path"})
+    for column in ("num_frames", "height", "width"):
+        # A clip that failed has no file, hence no size.
+        records[column] = (records[column] if column in records else pd.Series(0, records.index)).fillna(0).astype(int)
+    extra = [name for name in records.columns if name not in {*COLUMNS, "identity", "bytes"}]
+    return records.sort_values(["prompt_id", "sample_index", "video_id"], ignore_index=True, kind="stable")[
+        [*COLUMNS, *extra]
+    ]
+
+
+def index_given_clips(clips: pd.DataFrame, folder: Mapping[str, Path], *, source: str) -> pd.DataFrame:
+    """The video index of clips that a user supplied.
+
+    A clip that is missing or does not decode to its last frame is kept with status 'failed' and the reason.
+
+    Args:
+        clips: table with video_id, prompt and file; further columns sample_index, seed and generator if known.
+        folder: path of every file by its name.
+        source: the file the table came from, for messages.
+
+    Returns:
+        table with the columns of ``schemas.VideoIndex``, in the order given.
+
+    Raises:
+        InputError: if the table lacks a column or a value in it, or has a video_id twice.
+    """
+    for column in ("video_id", "prompt", "file"):
+        if column not in clips:
+            raise InputError(
+                "a column is missing",
+                file=source,
+                field=column,
+                remedy="give a table with the columns video_id, prompt and file",
+            )
+        blank = clips[column].isna() | (clips[column].astype(str).str.strip() == "")
+        if blank.any():
+            raise InputError(
+                "a cell is empty",
+                file=source,
+                row=int(blank.to_numpy().argmax()) + 2,
+                field=column,
+                remedy="give every clip a video_id, its prompt and its file",
+            )
+    twice = clips["video_id"].astype(str).duplicated()
+    if twice.any():
+        position = int(twice.to_numpy().argmax())
+        raise InputError(
+            f"video_id {clips['video_id'].iloc[position]!r} appears a second time",
+            file=source,
+            row=position + 2,
+            field="video_id",
+            remedy="give every clip its own video_id",
+        )
+    rows = []
+    for row in progress_bar(clips.to_dict("records"), description="index given clips", unit="clip"):
+        name = str(row["file"])
+        base = {
+            "video_id": as_text(row["video_id"]),
+            "prompt_id": prompt_id(str(row["prompt"])),
+            "prompt": str(row["prompt"]),
+            "sample_index": _whole(row, "sample_index", source),
+            "seed": _whole(row, "seed", source),
+            "generator": as_text(row.get("generator")) or "given",
+            "path": name,
+        }
+        rows.append(base | _inspect(folder.get(name)))
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _whole(row: Mapping[Hashable, Any], column: str, source: str) -> int:
+    """A whole number of an optional column; 0 where the column or the cell is missing."""
+    try:
+        return int(as_text(row.get(column)) or 0)
+    except ValueError:
+        raise InputError(
+            f"clip '{row['video_id']}' has '{row[column]}', which is no whole number",
+            remedy="correct the cell, or leave it empty",
+            file=source,
+            field=column,
+        ) from None
+
+
+def _inspect(path: Path | None) -> dict[str, object]:
+    nothing = {"num_frames": 0, "fps": 0.0, "height": 0, "width": 0, "sha256": "", "status": "failed"}
+    if path is None:
+        return nothing | {"error": "there is no such file in the folder of clips"}
+    try:
+        # Two frames, the first and the last: a truncated file shows at its end.
+        _, _, information = read_clip(path, num_frames=2)
+    except VideoReadError as error:
+        return nothing | {"error": str(error)}
+    with path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    return {
+        "num_frames": information.num_frames,
+        "fps": information.fps,
+        "height": information.height,
+        "width": information.width,
+        "sha256": digest,
+        "status": "ok",
+        "error": "",
+    }

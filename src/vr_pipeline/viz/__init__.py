@@ -1,0 +1,1 @@
+"""The pipelines in Kedro-Viz."""

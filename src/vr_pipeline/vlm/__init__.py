@@ -1,0 +1,1 @@
+"""Vision-language models: families, frames, tiles, packing of questions, loading."""

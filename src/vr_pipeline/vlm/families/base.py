@@ -1,0 +1,194 @@
+"""What a family of vision-language models has to say about itself for questions to share a clip's prefix."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from vr_pipeline.config import Parameters
+from vr_pipeline.prompts.user_text import control_tokens, user_text_ids
+from vr_pipeline.video.read import Frames
+from vr_pipeline.vlm.packing import IntArray
+
+if TYPE_CHECKING:
+    import torch
+
+    from vr_pipeline.judges.config import JudgeParameters
+
+SETTINGS_FILE = "judge.json"
+
+
+class Settings(Parameters):
+    """How clips and questions are put before a model; a family's defaults, changed by judge.json beside the weights."""
+
+    before_clip: str = Field(description="Text before the clip.")
+    after_clip: str = Field(description="Text after the clip; part of what all questions share.")
+    before_question: str = Field("", description="Text between the clip and the question.")
+    after_question: str = Field(description="Text after the question; the answer is read after it.")
+    num_frames: int | None = Field(None, ge=1, description="Frames taken from a clip, unless the configuration says.")
+    frames_per_second: float | None = Field(None, gt=0, description="Rate of the frames taken, in 1/s.")
+    height: int | None = Field(None, ge=1, description="Fixed height of frames in pixels; null keeps the aspect.")
+    width: int | None = Field(None, ge=1, description="Fixed width of frames in pixels.")
+    resize: str = Field("bicubic", pattern="^(bicubic|area)$", description="How frames are resized.")
+    min_pixels: int = Field(56 * 56, ge=1, description="Smallest area of a frame where the size is not fixed.")
+    max_pixels: int = Field(28 * 28 * 1280, ge=1, description="Largest area of a frame where the size is not fixed.")
+    mean: tuple[float, float, float] = Field((0.48145466, 0.4578275, 0.40821073), description="Per channel, of 0-1.")
+    std: tuple[float, float, float] = Field((0.26862954, 0.26130258, 0.27577711), description="Per channel, of 0-1.")
+    single_frame_is_image: bool = Field(True, description="Whether one frame goes the model's way for images.")
+    world: str | None = Field(None, description="What the judge knows, if it is not the world at large; told to users.")
+
+
+class TilingSettings(Settings):
+    """Of families whose own processors cut a large image into tiles."""
+
+    tile_images: bool = Field(
+        True,
+        description="Whether an image is cut into tiles in high resolution, as the family's own processor does; false "
+        "shows it at the size of one frame, which costs a fraction.",
+    )
+
+
+@dataclass(frozen=True)
+class PreparedClip:
+    """A clip on its way into the model.
+
+    Attributes:
+        token_ids: of the prefix, with one placeholder token for each visual token, [tokens].
+        positions: of the prefix for the language model's rotary embedding, [axes, tokens].
+        next_position: where the first token after the prefix stands, on all axes.
+        vision: what the vision tower wants; arrays with the visual axis first.
+    """
+
+    token_ids: IntArray
+    positions: IntArray
+    next_position: int
+    vision: dict[str, NDArray[Any]] = field(default_factory=dict)
+
+
+class Family(ABC):
+    """A model with its tokenizer; torch is needed from here on."""
+
+    default_settings: Settings
+    settings_class: type[Settings] = Settings
+    remote_code: bool = False
+    """Whether the modelling code comes with the checkpoint."""
+
+    answers_version: str = ""
+    """Part of the identity of answers; changed where the same model is asked in another way than before."""
+
+    def __init__(self, model: Any, tokenizer: Any, settings: Settings) -> None:
+        self.model, self.tokenizer, self.settings = model, tokenizer, settings
+
+    @classmethod
+    @abstractmethod
+    def model_class(cls) -> Any:
+        """The transformers class."""
+
+    @classmethod
+    def load(cls, parameters: JudgeParameters) -> Family:
+        """Loads model, tokenizer and settings from a folder or the hub."""
+        from vr_pipeline.vlm.loading import load_pretrained
+
+        return load_pretrained(cls, parameters)
+
+    @abstractmethod
+    def prepare(self, frames: Frames, frames_per_second: float | None) -> PreparedClip:
+        """Resizes, cuts and tokenises one clip."""
+
+    @abstractmethod
+    def vision_features(self, clips: Sequence[PreparedClip]) -> torch.Tensor:
+        """Visual tokens of all clips, one after the other: [tokens of all clips, hidden]."""
+
+    @property
+    @abstractmethod
+    def placeholder_ids(self) -> tuple[int, ...]:
+        """Tokens in whose place visual tokens go."""
+
+    @property
+    @abstractmethod
+    def language_model(self) -> Any:
+        """The decoder: takes inputs_embeds, position_ids, attention_mask, past_key_values."""
+
+    def position_ids(self, positions: torch.Tensor) -> torch.Tensor:
+        """From [axes, batch, tokens] to what the decoder takes; here for decoders with one axis."""
+        return positions[0]
+
+    def enable_gradient_checkpointing(self) -> None:
+        """Has activations recomputed in the backward pass of training."""
+        self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model's inputs go."""
+        device: torch.device = self.model.get_input_embeddings().weight.device
+        return device
+
+    def text_ids(self, text: str) -> list[int]:
+        """Tokens of a piece of text, without the tokenizer's own additions."""
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
+
+    @cached_property
+    def control_tokens(self) -> dict[int, str]:
+        """Tokens that no user's text may become."""
+        return control_tokens(self.tokenizer, self.placeholder_ids)
+
+    def user_text_ids(self, text: str, *, before: str = "", after: str = "") -> list[int]:
+        """Tokens of what a user wrote, between pieces of the template; control tokens in it are plain text."""
+        return user_text_ids(self.tokenizer, self.control_tokens, before, text, after)
+
+    def leading_ids(self, text: str) -> list[int]:
+        """Tokens of a text that a word follows: some tokenizers join white space at the end, but not before a word."""
+        word = self.text_ids("A")
+        joined = self.text_ids(text + "A")
+        return joined[: -len(word)] if joined[-len(word) :] == word else self.text_ids(text)
+
+    def embed_prefixes(self, clips: Sequence[PreparedClip]) -> tuple[torch.Tensor, IntArray]:
+        """Embeddings of the clips' prefixes, padded on the right, [batch, width, hidden], and their lengths."""
+        import torch
+
+        lengths = np.array([len(clip.token_ids) for clip in clips])
+        token_ids = np.zeros((len(clips), int(lengths.max())), np.int64)
+        visual = np.zeros(token_ids.shape, bool)
+        for row, clip in enumerate(clips):
+            token_ids[row, : lengths[row]] = clip.token_ids
+            visual[row, : lengths[row]] = np.isin(clip.token_ids, self.placeholder_ids)
+        embeddings = self.embed_tokens(token_ids)
+        features = self.vision_features(clips).to(embeddings.dtype)
+        places = torch.from_numpy(visual).to(embeddings.device)
+        if int(visual.sum()) != features.shape[0]:
+            raise RuntimeError(f"{features.shape[0]} visual tokens for {int(visual.sum())} places")
+        return embeddings.masked_scatter(places[..., None], features), lengths
+
+    def embed_tokens(self, token_ids: IntArray) -> torch.Tensor:
+        """Embeddings of text tokens [batch, tokens, hidden]."""
+        import torch
+
+        embeddings: torch.Tensor = self.model.get_input_embeddings()(torch.from_numpy(token_ids).to(self.device))
+        return embeddings
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Scores over the vocabulary, float32, for hidden states [reads, hidden]."""
+        logits: torch.Tensor = self.model.get_output_embeddings()(hidden)
+        return logits.float()
+
+    def save(self, folder: Path) -> None:
+        """Writes weights, tokenizer and settings into a folder from which :meth:`load` reads them."""
+        self.model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+        write_settings(folder, self.settings)
+
+
+def write_settings(folder: Path, settings: Settings) -> None:
+    """Writes judge.json."""
+    import json
+
+    text = json.dumps(settings.model_dump(mode="json"), indent=1, sort_keys=True)
+    (folder / SETTINGS_FILE).write_text(text + "\n", encoding="utf-8")

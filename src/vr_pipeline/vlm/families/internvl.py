@@ -1,0 +1,80 @@
+"""InternVL 2.5 and 3 in their transformers form."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import Field
+
+from vr_pipeline.video.read import Frames
+from vr_pipeline.vlm.families.base import Family, PreparedClip, TilingSettings
+from vr_pipeline.vlm.frames import CLIP_RESIZERS, RESIZERS, normalise
+from vr_pipeline.vlm.tiles import grid_tiles
+
+if TYPE_CHECKING:
+    import torch
+
+
+class InternVLSettings(TilingSettings):
+    """As for every family, and how far an image is cut."""
+
+    max_tiles: int = Field(12, ge=1, description="Most tiles of an image; the whole image comes on top.")
+
+
+class InternVL(Family):
+    """Every frame is one tile, announced by its number; an image is a grid of tiles and the whole."""
+
+    settings_class = InternVLSettings
+    settings: InternVLSettings
+    default_settings = InternVLSettings(
+        before_clip="<|im_start|>user\n",
+        after_clip="",
+        after_question=" Answer yes or no.<|im_end|>\n<|im_start|>assistant\n",
+        num_frames=16,
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
+    )
+
+    @classmethod
+    def model_class(cls) -> Any:
+        from transformers import InternVLForConditionalGeneration
+
+        return InternVLForConditionalGeneration
+
+    @property
+    def placeholder_ids(self) -> tuple[int, ...]:
+        return (self.model.config.image_token_id,)
+
+    @property
+    def language_model(self) -> Any:
+        return self.model.model.language_model
+
+    def prepare(self, frames: Frames, frames_per_second: float | None) -> PreparedClip:
+        settings, config = self.settings, self.model.config
+        height, width = config.vision_config.image_size
+        is_image = len(frames) == 1 and settings.single_frame_is_image
+        resize = (RESIZERS if is_image else CLIP_RESIZERS)[settings.resize]
+        tiles = (
+            grid_tiles(frames, (height, width), settings.max_tiles, resize)
+            if is_image and settings.tile_images
+            else resize(frames, height, width)
+        )
+        pixels = normalise(tiles, settings.mean, settings.std).transpose(0, 3, 1, 2)
+        tile = [config.image_token_id] * config.image_seq_length
+        token_ids = self.text_ids(settings.before_clip)
+        for number in range(len(frames)):
+            announced, visual = ("", tile * len(tiles)) if is_image else (f"Frame{number + 1}: ", tile)
+            token_ids += [*self.text_ids(announced + "<img>"), *visual, *self.text_ids("</img>\n")]
+        token_ids += self.text_ids(settings.after_clip)
+        positions = np.arange(len(token_ids))[None]
+        return PreparedClip(np.array(token_ids), positions, len(token_ids), {"pixel_values": pixels})
+
+    def vision_features(self, clips: Sequence[PreparedClip]) -> torch.Tensor:
+        import torch
+
+        pixels = torch.from_numpy(np.concatenate([clip.vision["pixel_values"] for clip in clips]))
+        output = self.model.get_image_features(pixels.to(self.device, self.model.dtype), return_dict=True)
+        features: torch.Tensor = output.pooler_output
+        return features.flatten(0, 1)

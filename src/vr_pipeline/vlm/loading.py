@@ -1,0 +1,234 @@
+"""From a configuration to a judge."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from vr_pipeline.errors import InputError
+from vr_pipeline.identifiers import content_hash
+from vr_pipeline.judges.config import JudgeParameters
+from vr_pipeline.runtime.environment import prepare_environment
+from vr_pipeline.storage.atomic import sha256_once
+from vr_pipeline.storage.models import check_loading, check_model_files, incomplete_weights, load_complete
+from vr_pipeline.vlm.families import family_class
+from vr_pipeline.vlm.families.base import SETTINGS_FILE, Family, Settings
+from vr_pipeline.vlm.quantisation import compute_exactly_on_cpu, quantisation_config
+
+if TYPE_CHECKING:
+    from vr_pipeline.judges.contract import Judge
+
+# What answers do not depend on, or depend on through the content hash of the model's files.
+_NO_PART_OF_IDENTITY = {"path", "adapter", "device", "threads", "trust_remote_code"}
+
+
+def load_judge(config: JudgeParameters | dict[str, object]) -> Judge:
+    """Loads the model of a configuration and makes it a judge.
+
+    Raises:
+        InputError: the family is unknown, the folder is missing or is no model, its weights are not safetensors, or its
+            tokenizer cannot say yes or no.
+    """
+    parameters = config if isinstance(config, JudgeParameters) else JudgeParameters.model_validate(config)
+    from vr_pipeline.judges.vlm import VisionLanguageJudge
+
+    for field in ("path", "adapter"):
+        if (name := getattr(parameters, field)) and (folder := Path(name).expanduser()).is_dir():
+            check_model_files(folder, field=f"judge.{field}")
+
+    family = family_class(parameters.family).load(parameters)
+    return VisionLanguageJudge(family, parameters, judge_identity(parameters))
+
+
+def judge_identity(parameters: JudgeParameters) -> str:
+    """Content hash of the model's files (or its pinned revision) and of the settings; nothing is loaded.
+
+    Raises:
+        InputError: the folder does not exist.
+    """
+    settings = parameters.model_dump(mode="json", exclude=_NO_PART_OF_IDENTITY)
+    folder = Path(parameters.path).expanduser()
+    model = parameters.path if _is_hub_name(parameters) else folder_hash(folder)
+    adapter = _adapter_folder(parameters)
+    version = family_class(parameters.family).answers_version
+    return content_hash(
+        "judge",
+        json.dumps(settings, sort_keys=True),
+        model,
+        folder_hash(adapter) if adapter is not None else "",
+        *([version] if version else []),
+    )
+
+
+def _adapter_folder(parameters: JudgeParameters) -> Path | None:
+    """The adapter's folder, if one is configured. Raises :class:`InputError` where there is no adapter in it."""
+    if parameters.adapter is None:
+        return None
+    folder = Path(parameters.adapter).expanduser()
+    # Without this file the library would look for a pickled one of the same name.
+    if not all((folder / name).is_file() for name in ("adapter_config.json", "adapter_model.safetensors")):
+        raise InputError(
+            "there is no adapter in this folder",
+            remedy="Give a folder with adapter_config.json and adapter_model.safetensors",
+            file=folder,
+            field="judge.adapter",
+        )
+    return folder
+
+
+def folder_hash(folder: Path) -> str:
+    """Content hash of the files of a model folder that loading it reads.
+
+    Raises:
+        InputError: the folder does not exist or has no config.
+    """
+    if not folder.is_dir() or not any(folder.glob("*.json")):
+        raise InputError(
+            "there is no model in this folder",
+            remedy="Give the folder of a model, or train the judge with 'kedro run --pipeline=judge_training'",
+            file=folder,
+            field="judge.path",
+        )
+    files = sorted(
+        path for path in folder.iterdir() if path.suffix in (".json", ".safetensors", ".bin", ".txt", ".model", ".py")
+    )
+    parts: list[str] = []
+    for path in files:
+        parts += [path.name, sha256_once(path)]
+    return content_hash("model", *parts)
+
+
+def _model_bytes(folder: Path) -> int:
+    """Size of the weights in a model folder. Raises :class:`InputError` where there is no model."""
+    if not folder.is_dir() or not any(folder.glob("*.json")):
+        folder_hash(folder)
+    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+
+
+def _is_hub_name(parameters: JudgeParameters) -> bool:
+    return not Path(parameters.path).expanduser().exists() and parameters.revision is not None
+
+
+def load_pretrained(cls: type[Family], parameters: JudgeParameters) -> Family:
+    """Loads a family's model by its transformers class, for inference."""
+    prepare_environment()
+
+    import torch
+    from transformers import AutoTokenizer
+    from transformers.utils import logging as transformers_logging
+
+    from vr_pipeline.runtime.devices import resolve_device
+
+    if parameters.threads is not None:
+        torch.set_num_threads(parameters.threads)
+    source, revision = parameters.path, None
+    if _is_hub_name(parameters):
+        revision = parameters.revision
+    elif _model_bytes(Path(parameters.path).expanduser()) < 100_000_000:
+        # A bar for a model that loads in no time hides what matters.
+        transformers_logging.disable_progress_bar()
+    device = resolve_device(parameters.device)
+    adapter = _adapter_folder(parameters)
+    # The commit is given for the code too: code that a checkpoint takes from another repository, where this commit does
+    # not exist, is then refused instead of being run at whatever state it is in today.
+    consent: dict[str, Any] = (
+        {"trust_remote_code": True, "code_revision": parameters.revision} if cls.remote_code else {}
+    )
+    options: dict[str, Any] = {"dtype": getattr(torch, parameters.dtype), "revision": revision, **consent}
+    if parameters.quantisation != "none":
+        options["quantization_config"] = quantisation_config(parameters)
+        options["device_map"] = {"": device}
+    try:
+        if not cls.remote_code:
+            _check_kind(cls.model_class().config_class, source, revision, parameters.family)
+        model = load_complete(cls.model_class(), source, field="judge.path", **options)
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, **consent)
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        # What the library says of a model that cannot be fetched, or that lacks a file.
+        raise InputError(
+            f"the model '{source}' cannot be loaded: {' '.join(str(error).split()).rstrip('.')}",
+            remedy="Where the hub cannot be reached, download the model elsewhere and give its folder as 'path'",
+            field="judge.path",
+        ) from error
+    except ImportError as error:
+        if not cls.remote_code:
+            raise
+        raise InputError(
+            f"the code that comes with the model cannot be imported: {' '.join(str(error).split())}",
+            remedy="Install what it names, in the versions that its model card gives",
+            field="judge.path",
+        ) from error
+    compute_exactly_on_cpu(model)
+    if adapter is not None:
+        model = _with_adapter(model, adapter, merge=parameters.quantisation != "4bit" or device != "cpu")
+    if parameters.quantisation == "none":
+        model = model.to(device)
+    return cls(model.eval(), tokenizer, read_settings(cls, source, parameters))
+
+
+def _with_adapter(model: Any, folder: Path, *, merge: bool) -> Any:
+    """The model with an adapter of PEFT, merged or beside it. Raises :class:`InputError` if it does not fit."""
+    import warnings
+
+    from peft import PeftModel
+
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*missing adapter keys")
+            adapted = PeftModel.from_pretrained(model, str(folder))
+        # Only the second loading reports.
+        report = adapted.load_adapter(str(folder), adapted.active_adapter)
+    except RuntimeError as error:
+        if "size mismatch" not in str(error):
+            raise
+        raise incomplete_weights(str(folder), " ".join(str(error).split())[:300], field="judge.adapter") from error
+    loading = {"missing_keys": report.missing_keys, "unexpected_keys": report.unexpected_keys}
+    check_loading(loading, str(folder), field="judge.adapter")
+    # Merging unpacks 4-bit weights, wrongly on some processors: see compute_exactly_on_cpu.
+    return adapted.merge_and_unload() if merge else adapted.base_model.model
+
+
+def _check_kind(config_class: Any, source: str, revision: str | None, family: str) -> None:
+    """Refuses a model of another kind, of which the library would make a random one of the kind's default size.
+
+    Raises:
+        InputError: the model's config is of another kind, or there is none.
+    """
+    found, _ = config_class.get_config_dict(source, revision=revision)
+    if (kind := found.get("model_type")) != config_class.model_type:
+        raise InputError(
+            f"'{source}' holds a model of kind '{kind}'" if kind else f"'{source}' lacks a config.json of a model",
+            remedy=f"Family '{family}' reads models of kind '{config_class.model_type}': name the family that fits, or "
+            "complete the folder",
+            field="judge.family" if kind else "judge.path",
+        )
+
+
+def read_settings(cls: type[Family], source: str, parameters: JudgeParameters) -> Settings:
+    """The family's defaults, changed by judge.json beside the weights, changed by the configuration.
+
+    Raises:
+        InputError: judge.json cannot be read, or a setting in it is unknown or wrong.
+    """
+    values = cls.default_settings.model_dump()
+    path = Path(source).expanduser() / SETTINGS_FILE
+    if path.exists():
+        try:
+            values |= dict(json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            raise InputError(f"it is not a JSON object ({error})", remedy="Correct it", file=path) from None
+    for name in ("min_pixels", "max_pixels"):
+        if getattr(parameters, name) is not None:
+            values[name] = getattr(parameters, name)
+    try:
+        return cls.settings_class.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        problem = "there is no such setting" if first["type"] == "extra_forbidden" else first["msg"]
+        place = ".".join(map(str, first["loc"]))
+        raise InputError(problem, remedy="Correct or remove this setting", file=path, field=place) from None

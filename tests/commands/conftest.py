@@ -1,0 +1,3 @@
+"""The fixtures of :mod:`tests.judges`."""
+
+from tests.judges.conftest import *  # noqa: F403

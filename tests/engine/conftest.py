@@ -1,0 +1,3 @@
+"""The fixtures of :mod:`tests.training`."""
+
+from tests.training.conftest import *  # noqa: F403

@@ -1,0 +1,219 @@
+"""Rules that the whole project keeps: names, start-up, configuration, catalog."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+BASE = ROOT / "conf" / "base"
+
+SINGLE = {
+    "micro_world",
+    "prompt_filtering",
+    "video_generation",
+    "checklist_inference",
+    "weight_regression",
+    "pair_selection",
+    "dpo_training",
+    "evaluation",
+    "judge_training",
+}
+WHOLE = [
+    "prompt_filtering",
+    "video_generation",
+    "checklist_inference",
+    "weight_regression",
+    "pair_selection",
+    "dpo_training",
+    "evaluation",
+]
+LAYERS = {"raw", "intermediate", "primary", "feature", "model_input", "models", "model_output", "reporting"}
+
+
+@pytest.fixture(scope="module")
+def pipelines() -> dict[str, Any]:
+    from vr_pipeline.pipeline_registry import register_pipelines
+
+    return register_pipelines()
+
+
+@pytest.fixture(scope="module")
+def catalog() -> dict[str, dict[str, Any]]:
+    """As Kedro reads it; a name that stands in two files is an error there."""
+    from kedro.config import OmegaConfigLoader
+
+    loader = OmegaConfigLoader(str(ROOT / "conf"), base_env="base", default_run_env="base")
+    return dict(loader["catalog"])
+
+
+def python(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_pipelines_have_their_names(pipelines):
+    assert set(pipelines) == SINGLE | {"mpo_dpo", "__default__"}
+    whole = set().union(*({node.name for node in pipelines[name].nodes} for name in WHOLE))
+    assert {node.name for node in pipelines["mpo_dpo"].nodes} == whole
+    assert {node.name for node in pipelines["__default__"].nodes} == whole
+    for name in SINGLE:
+        assert pipelines[name].nodes, name
+
+
+def test_importing_loads_no_heavy_library():
+    loaded = python(
+        "import sys, vr_pipeline, vr_pipeline.settings, vr_pipeline.cli, vr_pipeline.work, vr_pipeline.schemas\n"
+        "import vr_pipeline.runners, vr_pipeline.datasets.manifest\n"
+        "from vr_pipeline.pipeline_registry import register_pipelines\n"
+        "register_pipelines()\n"
+        "print(sorted({'torch', 'transformers', 'diffusers', 'peft', 'sklearn', 'mlflow', 'ray'} & set(sys.modules)))"
+    )
+    assert loaded.splitlines()[-1] == "[]"
+
+
+def test_telemetry_is_off():
+    assert yaml.safe_load((ROOT / ".telemetry").read_text()) == {"consent": False}
+    names = "DO_NOT_TRACK", "MLFLOW_DISABLE_TELEMETRY", "RAY_USAGE_STATS_ENABLED", "HF_HUB_DISABLE_TELEMETRY"
+    clean = {name: value for name, value in os.environ.items() if name not in names}
+    code = f"import os, vr_pipeline.settings; print([os.environ[name] for name in {names}])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=clean, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "['1', 'true', '0', '1']"
+    dvc = (ROOT / ".dvc" / "config").read_text()
+    assert "analytics = false" in dvc
+    assert "check_update = false" in dvc
+
+
+def test_what_crosses_pipelines_is_in_the_catalog(pipelines, catalog):
+    """Only what stays within one pipeline may live in memory: pipelines are run, and repeated, one at a time."""
+    users: dict[str, set[str]] = {}
+    for name in SINGLE:
+        for dataset in pipelines[name].datasets():
+            users.setdefault(dataset, set()).add(name)
+        users.update(
+            {dataset: {"inputs", "outputs"} for dataset in pipelines[name].inputs() | pipelines[name].outputs()}
+        )
+    crossing = {dataset for dataset, names in users.items() if len(names) > 1 and not dataset.startswith("params:")}
+    assert crossing <= set(catalog), sorted(crossing - set(catalog))
+
+
+def test_kedro_can_read_the_types_of_nodes_with_parameters(pipelines):
+    """A type that is imported for type checkers only makes Kedro skip the validation of the node's parameters."""
+    for name in SINGLE:
+        for node in pipelines[name].nodes:
+            if any(dataset.startswith("params:") for dataset in node.inputs):
+                get_type_hints(node.func)
+
+
+def test_nothing_in_the_catalog_is_unused(pipelines, catalog):
+    named = {name for pipeline in pipelines.values() for name in pipeline.datasets()}
+    assert set(catalog) <= named, sorted(set(catalog) - named)
+
+
+def test_tables_are_validated(catalog):
+    import vr_pipeline.schemas
+
+    for name, entry in catalog.items():
+        if entry["type"].endswith("ParquetDataset"):
+            assert "validator" in entry, f"{name} has no schema"
+        if "validator" in entry:
+            module, _, model = entry["validator"].rpartition(".")
+            assert module == "vr_pipeline.schemas", name
+            assert hasattr(vr_pipeline.schemas, model), name
+
+
+def test_catalog_entries_have_layers_and_stay_in_the_project(catalog):
+    for name, entry in catalog.items():
+        layer = entry.get("metadata", {}).get("kedro-viz", {}).get("layer")
+        assert layer in LAYERS, f"{name} has the layer {layer}"
+        assert "versioned" not in entry, f"{name}: a new file at every run changes every hash"
+        place = entry.get("filepath", entry.get("path"))
+        assert not Path(place).is_absolute(), name
+        assert Path(place).parts[0] in {"data", "conf"}, name
+
+
+def test_what_is_marked_for_mlflow_can_be_found(catalog):
+    from kedro.io import DataCatalog
+
+    from vr_pipeline.hooks.mlflow_tracking import mark_of
+    from vr_pipeline.hooks.summary import stored_at
+
+    entries = DataCatalog.from_config(catalog)
+    marked = [name for name in catalog if mark_of(entries, name)]
+    assert {"evaluation_metrics", "evaluation_report", "policy_mpo", "policy_dpo", "reward_weights"} <= set(marked)
+    for name in marked:
+        place = stored_at(entries, name)
+        assert place is not None, name
+        assert str(place).endswith(catalog[name].get("filepath", catalog[name].get("path"))), name
+    metrics = catalog["evaluation_metrics"]["metadata"]["mlflow"]
+    assert metrics == {"metrics": True}
+
+
+def test_no_two_nodes_write_to_one_place(pipelines, catalog):
+    made = {dataset for name in SINGLE for dataset in pipelines[name].all_outputs()} & set(catalog)
+    places = [catalog[name].get("filepath", catalog[name].get("path")) for name in made]
+    assert len(places) == len(set(places))
+
+
+def test_parameters_are_one_block_a_pipeline_without_interpolation():
+    for path in sorted((BASE / "parameters").glob("*.yml")):
+        text = path.read_text(encoding="utf-8")
+        assert list(yaml.safe_load(text)) == [path.stem]
+        assert "${" not in text, f"{path.name}: lineage does not see through interpolation"
+
+
+def test_parameters_of_all_pipelines_are_valid():
+    printed = python(
+        "from pathlib import Path\n"
+        "from kedro.framework.session import KedroSession\n"
+        "from kedro.framework.startup import bootstrap_project\n"
+        "bootstrap_project(Path.cwd())\n"
+        "with KedroSession.create() as session:\n"
+        "    params = session.load_context().params\n"
+        "print(sorted(name for name, block in params.items() if isinstance(block, dict)))\n"
+    )
+    # Every block is validated into its model; a plain dictionary means that no node takes it typed.
+    assert printed.splitlines()[-1] == "[]"
+
+
+def test_nodes_have_names_of_their_own_below_their_pipeline(pipelines):
+    for pipeline in pipelines.values():
+        short = [node.short_name for node in pipeline.nodes]
+        assert len(short) == len(set(short))
+    for name in SINGLE:
+        for node in pipelines[name].nodes:
+            assert node.name == f"{name}.{node.short_name}"
+            assert node.short_name.isidentifier(), f"node {node.name} has no name of its own"
+
+
+def test_a_new_project_keeps_runs_and_secrets_out_of_git(tmp_path):
+    from vr_pipeline.project.template import init_project
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", *arguments], cwd=tmp_path, check=True, capture_output=True, text=True)
+        return done.stdout
+
+    git("init", "-q", ".")
+    init_project(tmp_path)
+    git("add", "-A")
+    tracked = set(git("ls-files").splitlines())
+    assert {"conf/base/catalog/prompt_filtering.yml", "data/01_raw/prompts.csv", ".gitignore"} <= tracked
+    secret = ".env .env.local conf/base/credentials.yml conf/local/a.yml server.pem a.key id_rsa .ssh/config .aws/x"
+    made = (
+        "mlflow.db mlflow.db-wal mlflow-offline.db mlartifacts/1/x mlruns/0/x logs/a.log logs/tracking/x .run.lock "
+        "data/03_primary/a.parquet data/08_reporting/a.html data/.a.lock dvc_plots/x.html sessions/a .viz/a"
+    )
+    for name in f"{secret} {made}".split():
+        place = tmp_path / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text("x")
+    assert git("status", "--porcelain", "--untracked-files=all", "--ignored=no").count("??") == 0
+    (tmp_path / "conf" / "base" / "own.yml").write_text("a: 1")
+    assert "?? conf/base/own.yml" in git("status", "--porcelain", "--untracked-files=all")

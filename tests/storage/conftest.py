@@ -1,0 +1,3 @@
+"""The fixtures of :mod:`tests.video`."""
+
+from tests.video.conftest import *  # noqa: F403

@@ -1,0 +1,126 @@
+"""Tiles of images against the families' own processors that need no torchvision, and against the models' own counts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tiny_judges import llava_onevision
+from vr_pipeline.vlm.families.smolvlm import number_words
+from vr_pipeline.vlm.frames import normalise, resize_bicubic, resize_lanczos
+from vr_pipeline.vlm.tiles import (
+    anyres_tiles,
+    anyres_token_count,
+    closest_grid,
+    cut,
+    grid_tiles,
+    split_tiles,
+    squared,
+)
+
+SIZES = [(96, 96), (40, 250), (333, 120), (600, 410), (48, 47)]
+
+
+def picture(height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(height + width).integers(0, 256, (1, height, width, 3), dtype=np.uint8)
+
+
+def normalised(tiles: np.ndarray, processor: Any) -> np.ndarray:
+    return normalise(tiles, tuple(processor.image_mean), tuple(processor.image_std)).transpose(0, 3, 1, 2)
+
+
+def test_cut_goes_row_by_row() -> None:
+    image = np.arange(4 * 6 * 3, dtype=np.float32).reshape(4, 6, 3)
+    tiles = cut(image, 2, 2)
+    assert tiles.shape == (6, 2, 2, 3)
+    assert np.array_equal(tiles[4], image[2:4, 2:4])
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_anyres_equals_the_official_processor(size: tuple[int, int]) -> None:
+    from transformers.models.llava_onevision.image_processing_pil_llava_onevision import LlavaOnevisionImageProcessorPil
+
+    pinpoints = [[48 * rows, 48 * columns] for rows in range(1, 5) for columns in range(1, 5)]
+    processor = LlavaOnevisionImageProcessorPil(size={"height": 48, "width": 48}, image_grid_pinpoints=pinpoints)
+    image = picture(*size)
+    expected = processor(images=[image[0]], return_tensors="np")["pixel_values"][0]
+    tiles = anyres_tiles(image, 48, [(height, width) for height, width in pinpoints], resize_bicubic)
+    np.testing.assert_allclose(normalised(tiles, processor), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_grid_equals_the_official_processor(size: tuple[int, int]) -> None:
+    from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
+
+    processor = GotOcr2ImageProcessorPil(size={"height": 48, "width": 48}, crop_to_patches=True)
+    image = picture(*size)
+    expected = processor(images=[image[0]], return_tensors="np")["pixel_values"]
+    tiles = grid_tiles(image, (48, 48), processor.max_patches, resize_bicubic)
+    np.testing.assert_allclose(normalised(tiles, processor), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_split_equals_the_official_processor(size: tuple[int, int]) -> None:
+    from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
+
+    for longest in (192, 48):
+        processor = SmolVLMImageProcessorPil(size={"longest_edge": longest}, max_image_size={"longest_edge": 48})
+        image = picture(*size)
+        expected = processor(images=[image[0]], return_row_col_info=True, return_tensors="np")
+        tiles, rows, columns = split_tiles(image, 48, longest, resize_lanczos)
+        assert [[rows]] == expected["rows"]
+        assert [[columns]] == expected["cols"]
+        np.testing.assert_allclose(normalised(tiles, processor), expected["pixel_values"][0], atol=1e-5)
+        whole = processor(images=[image[0]], do_image_splitting=False, return_tensors="np")["pixel_values"][0]
+        np.testing.assert_allclose(normalised(squared(image, longest, 48, resize_lanczos), processor), whole, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def llava(tokenizer: Any) -> Any:
+    model = llava_onevision(tokenizer).model.model
+    model.config.image_grid_pinpoints = [[24 * rows, 24 * columns] for rows in range(1, 4) for columns in range(1, 4)]
+    return model
+
+
+@given(height=st.integers(8, 400), width=st.integers(8, 400), most=st.sampled_from([1, 2, 9]))
+@settings(max_examples=60, deadline=None)
+def test_anyres_token_count_is_what_the_model_makes(llava: Any, height: int, width: int, most: int) -> None:
+    import torch
+
+    candidates = [(rows, columns) for rows, columns in llava.config.image_grid_pinpoints]
+    tiles = anyres_tiles(picture(height, width), 24, candidates, resize_bicubic)
+    features = [torch.zeros(len(tiles), 36, 4)]
+    _, counts = llava.pack_image_features(features, [[height, width]], torch.zeros(4), f"anyres_max_{most}")
+    assert anyres_token_count((height, width), 6, 24, candidates, most) == int(counts[0])
+
+
+@given(st.integers(1, 3000), st.integers(1, 3000), st.integers(1, 12))
+@settings(max_examples=100, deadline=None)
+def test_closest_grid_is_the_official_one(height: int, width: int, most: int) -> None:
+    from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optimal_tiled_canvas
+
+    columns, rows = get_optimal_tiled_canvas((height, width), (448, 448), 1, most)
+    assert closest_grid((height, width), (448, 448), most) == (rows, columns)
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (0, "zero"),
+        (8, "eight"),
+        (16, "sixteen"),
+        (20, "twenty"),
+        (64, "sixty-four"),
+        (100, "one hundred"),
+        (124, "one hundred and twenty-four"),
+        (768, "seven hundred and sixty-eight"),
+        (1005, "one thousand and five"),
+        (2317, "two thousand, three hundred and seventeen"),
+    ],
+)
+def test_numbers_in_words(number: int, words: str) -> None:
+    assert number_words(number) == words
