@@ -1,4 +1,4 @@
-"""Every "To add ..." of docs/extending.md is a diff; each is applied to a copy of the sources, and what it adds is used."""
+"""Every "To add ..." of docs/extending.md is a diff; each is applied to a copy of the sources and used."""
 
 from __future__ import annotations
 
