@@ -13,12 +13,13 @@ import pytest
 import torch
 
 from toy_training import Toy
-from vr_pipeline.datasets.manifest import ItemFolder, ManifestFolderDataset
+from vr_pipeline.datasets.manifest import ManifestFolderDataset
 from vr_pipeline.engine.state import keep_newest
 from vr_pipeline.errors import InputError
 from vr_pipeline.generators.contract import Generator
 from vr_pipeline.generators.plans import plan_clips
 from vr_pipeline.identifiers import prompt_id
+from vr_pipeline.storage.item_folder import ItemFolder
 from vr_pipeline.storage.video_index import index_made_clips
 from vr_pipeline.training import conditions as conditions_module
 from vr_pipeline.training import latents as module

@@ -16,7 +16,6 @@ from scipy import stats
 
 from toy_training import Toy
 from vr_pipeline.checklist import checklist_from_mapping
-from vr_pipeline.datasets.manifest import fill_folder
 from vr_pipeline.errors import InputError
 from vr_pipeline.evaluation.policies import ORIGINAL
 from vr_pipeline.identifiers import prompt_id
@@ -25,6 +24,7 @@ from vr_pipeline.judges.training.tiny import create_tiny_judge, words_of
 from vr_pipeline.rewards.checklist.scoring import equal_weights
 from vr_pipeline.runtime.live_curves import checkpoint_row
 from vr_pipeline.schemas import ValidationLog
+from vr_pipeline.storage.filling import fill_folder
 from vr_pipeline.training import validation as module
 from vr_pipeline.training.config import DpoTrainingParameters, ValidationParameters
 from vr_pipeline.training.preference_trainer import train_on_pairs

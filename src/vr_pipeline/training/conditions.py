@@ -13,8 +13,8 @@ from vr_pipeline.training.shards import Tensors, TensorShards, only_numbers, pla
 from vr_pipeline.work import WorkPlan
 
 if TYPE_CHECKING:
-    from vr_pipeline.datasets.manifest import ItemFolder
     from vr_pipeline.generators.contract import Condition, Generator
+    from vr_pipeline.storage.item_folder import ItemFolder
 
 _SEPARATOR = "/"
 

@@ -14,8 +14,8 @@ from vr_pipeline.training.shards import Tensors, only_numbers, plan_shards
 from vr_pipeline.work import WorkPlan
 
 if TYPE_CHECKING:
-    from vr_pipeline.datasets.manifest import ItemFolder
     from vr_pipeline.generators.contract import Generator
+    from vr_pipeline.storage.item_folder import ItemFolder
 
 
 def plan_latents(

@@ -16,8 +16,8 @@ from vr_pipeline.work import WorkItem, WorkPlan
 if TYPE_CHECKING:
     import torch
 
-    from vr_pipeline.datasets.manifest import ItemFolder
     from vr_pipeline.generators.contract import Generator
+    from vr_pipeline.storage.item_folder import ItemFolder
 
 logger = logging.getLogger(__name__)
 

@@ -34,9 +34,9 @@ from vr_pipeline.training.config import DpoTrainingParameters, ValidationParamet
 from vr_pipeline.work import WorkPlan
 
 if TYPE_CHECKING:
-    from vr_pipeline.datasets.manifest import ItemFolder
     from vr_pipeline.generators.contract import Generator, Policy
     from vr_pipeline.judges.contract import Judge
+    from vr_pipeline.storage.item_folder import ItemFolder
 
 logger = logging.getLogger(__name__)
 

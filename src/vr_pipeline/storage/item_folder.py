@@ -1,0 +1,121 @@
+"""A finished folder of items, for reading."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vr_pipeline.errors import InputError
+from vr_pipeline.storage.atomic import Fingerprints, sha256_of
+from vr_pipeline.storage.formats import ItemFormat
+from vr_pipeline.storage.manifest import MANIFEST, PARTIAL_MANIFEST, Manifest, read_manifest, size_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class ItemFolder:
+    """A finished folder of items, for reading.
+
+    Args:
+        folder: the folder.
+        manifest: its manifest.
+        stored_as: the format of its items.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest, stored_as: ItemFormat) -> None:
+        self.folder = folder
+        self._format = stored_as
+        self._records = {record.key: record for record in manifest.items}
+        self._fingerprints = Fingerprints(folder)
+
+    @property
+    def records(self) -> pd.DataFrame:
+        """One row an item, sorted by key.
+
+        Columns: key, filename, identity, sha256, bytes, status (ok, failed), error; what the format says of the file
+        (for clips num_frames, fps, height, width); the items' metadata.
+        """
+        import pandas as pd
+
+        columns = ["key", "filename", "identity", "sha256", "bytes", "status", "error"]
+        rows = [
+            {**record.model_dump(exclude={"stored", "metadata"}), **record.stored, **record.metadata}
+            for _, record in sorted(self._records.items())
+        ]
+        return pd.DataFrame(rows) if rows else pd.DataFrame(columns=columns)
+
+    @property
+    def keys(self) -> list[str]:
+        """Keys of the items that were made, sorted."""
+        return sorted(key for key, record in self._records.items() if record.status == "ok")
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._records and self._records[str(key)].status == "ok"
+
+    def path(self, key: str) -> Path:
+        """The file of an item, which is verified: by size and times if its content is known, else by its hash.
+
+        Raises:
+            KeyError: the folder has no such item.
+            InputError: the item failed, and the reason is named; or its file is missing or damaged.
+        """
+        record = self._records[key]
+        if record.status == "failed":
+            raise InputError(
+                f"item '{key}' could not be made: {record.error}",
+                remedy="skip items whose status is 'failed', or run again to retry them",
+                file=self.folder,
+            )
+        if self._fingerprints.of(record.filename) != record.sha256:
+            raise InputError(
+                f"'{record.filename}' is missing or damaged: its content is not what was recorded when it was made",
+                remedy="run the pipeline that makes the folder again: it makes only what is damaged",
+                file=self.folder / record.filename,
+            )
+        return self.folder / record.filename
+
+    def load(self, key: str) -> Any:
+        """The content of an item; raises like :meth:`path`."""
+        return self._format.read(self.path(key))
+
+    def damaged(self) -> list[str]:
+        """Keys of the items whose file is missing or does not have the recorded SHA-256. Reads every file."""
+        files = {key: self.folder / self._records[key].filename for key in self.keys}
+        return [
+            key for key, file in files.items() if not file.is_file() or sha256_of(file) != self._records[key].sha256
+        ]
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether all items of a folder are there."""
+    return (folder / MANIFEST).is_file() and not (folder / PARTIAL_MANIFEST).exists()
+
+
+def open_folder(folder: Path, stored_as: ItemFormat) -> ItemFolder:
+    """Open a complete folder.
+
+    Raises:
+        InputError: the folder is not complete, its manifest cannot be read, or a file is missing or has another
+            size than recorded. Contents are not hashed here, see :meth:`ItemFolder.damaged`.
+    """
+    if not is_complete(folder):
+        raise InputError("the folder of items is not complete", remedy="run the pipeline that makes it", file=folder)
+    manifest = read_manifest(folder / MANIFEST)
+    if manifest.format != stored_as.model_dump():
+        raise InputError(
+            f"the items were stored as {manifest.format}, the catalog says {stored_as.model_dump()}",
+            remedy="run the pipeline that makes them again, or restore the catalog entry",
+            file=folder,
+        )
+    for record in manifest.items:
+        if record.status == "ok" and size_of(folder / record.filename) != record.bytes:
+            raise InputError(
+                f"'{record.filename}' is missing or not whole",
+                remedy="run the pipeline that makes the folder again: it makes only what is damaged",
+                file=folder,
+            )
+    return ItemFolder(folder, manifest, stored_as)

@@ -1,0 +1,116 @@
+"""The record of a folder of items: which files belong to it, what made them and what they hold."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from vr_pipeline.errors import InputError
+from vr_pipeline.identifiers import content_hash
+from vr_pipeline.storage.formats import item_format
+from vr_pipeline.work import Scalar
+
+logger = logging.getLogger(__name__)
+
+MANIFEST = "manifest.json"
+PARTIAL_MANIFEST = "manifest.partial.jsonl"
+_PLAIN_KEY = re.compile(r"[a-z0-9][a-z0-9_-]{0,99}")
+
+
+class ItemRecord(BaseModel):
+    """One line of the manifest: an item that was made, or that failed with its reason."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    key: str = Field(min_length=1)
+    filename: str = Field(pattern=r"^([a-z0-9][a-z0-9._-]*)?$", description="empty for failed items")
+    identity: str
+    sha256: str = Field(pattern=r"^([0-9a-f]{64})?$", description="of the file; empty for failed items")
+    bytes: int = Field(ge=0)
+    status: Literal["ok", "failed"]
+    error: str = ""
+    stored: dict[str, Scalar] = Field(default_factory=dict, description="what the format says of the file")
+    metadata: dict[str, Scalar] = Field(default_factory=dict, description="what the plan says of the item")
+
+
+class Manifest(BaseModel):
+    """The content of manifest.json; the partial manifest has the same in lines, this header first."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    version: Literal[1] = 1
+    format: dict[str, Any]
+    items: tuple[ItemRecord, ...] = ()
+
+    @field_validator("format")
+    @classmethod
+    def _with_defaults(cls, value: dict[str, Any]) -> dict[str, Any]:
+        """A format that was written before it had some option was written with that option's default."""
+        try:
+            return item_format(value).model_dump()
+        except ValidationError:
+            return value
+
+    def to_text(self) -> str:
+        """Deterministic JSON: items sorted by key, no times, no places."""
+        items = sorted(self.items, key=lambda record: record.key)
+        content = {**self.model_dump(mode="json", exclude={"items"}), "items": [item.model_dump() for item in items]}
+        return json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def item_filename(key: str, extension: str) -> str:
+    """The file name of an item: its key where that is a plain lower-case word, else a cleaned form with a hash.
+
+    Keys may come from users' files: no key can leave the folder, hide, or fall together with another one, also on
+    file systems that ignore case.
+    """
+    plain = _PLAIN_KEY.fullmatch(key) and f"{key}{extension}" not in {MANIFEST, PARTIAL_MANIFEST}
+    if plain:
+        return f"{key}{extension}"
+    cleaned = re.sub(r"[^a-z0-9]+", "-", key.casefold())[:60].strip("-")
+    return f"{cleaned or 'item'}.{content_hash('item file', key)}{extension}"
+
+
+def record_line(record: ItemRecord) -> str:
+    return json.dumps(record.model_dump(), sort_keys=True, ensure_ascii=False, allow_nan=False)
+
+
+def read_manifest(path: Path) -> Manifest:
+    try:
+        return Manifest.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise InputError(
+            f"the manifest cannot be read ({first['msg']})",
+            remedy="run the pipeline that makes the folder again",
+            file=path,
+            field=place or None,
+        ) from error
+
+
+def read_partial(path: Path, expected_format: dict[str, Any]) -> Iterator[ItemRecord]:
+    """Records of an unfinished run. Lines that are cut off or damaged count as not written."""
+    with path.open("rb") as file:
+        try:
+            header = Manifest.model_validate_json(file.readline())
+        except ValidationError:
+            logger.warning("%s has no readable header; its items are made again", path)
+            return
+        if header.format != expected_format:
+            return
+        for line in file:
+            with contextlib.suppress(ValidationError):
+                yield ItemRecord.model_validate_json(line)
+
+
+def size_of(path: Path) -> int:
+    """Size of a regular file in bytes, -1 if there is none."""
+    return path.stat().st_size if path.is_file() else -1
