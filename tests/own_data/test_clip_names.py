@@ -9,7 +9,7 @@ import pytest
 
 from vr_pipeline.datasets.preferences import PreferenceClipsDataset, PreferenceDataset
 from vr_pipeline.preferences.clip_names import ClipNames
-from vr_pipeline.preferences.formats import file_identifier
+from vr_pipeline.preferences.rows import file_identifier
 from vr_pipeline.schemas import HumanPreferences, PreferenceClips
 
 

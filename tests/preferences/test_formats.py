@@ -13,13 +13,8 @@ import pytest
 from vr_pipeline.datasets.preferences import PreferenceClipsDataset, PreferenceDataset
 from vr_pipeline.errors import InputError
 from vr_pipeline.identifiers import pair_id, prompt_id
-from vr_pipeline.preferences.formats import (
-    file_identifier,
-    read_preferences,
-    unified_reward_list,
-    video_dpo_list,
-    write_list,
-)
+from vr_pipeline.preferences.formats import read_preferences
+from vr_pipeline.preferences.rows import file_identifier
 from vr_pipeline.schemas import HumanPreferences
 
 Write = Callable[[str, Any], Path]
@@ -218,17 +213,6 @@ def test_clips_of_a_benchmark_follow_from_its_preferences(write: Write) -> None:
     clips, preferences = PreferenceClipsDataset(filepath=str(path)).load(), PreferenceDataset(filepath=str(path)).load()
     assert sorted(clips["file"]) == ["1.mp4", "2.mp4", "3.mp4"]
     assert {*preferences["video_id_a"], *preferences["video_id_b"]} == set(clips["video_id"])
-
-
-def test_lists_for_other_trainers(tmp_path: Path) -> None:
-    pairs = pd.DataFrame({"winner_video_id": ["v1"], "loser_video_id": ["v2"], "margin": [0.5], "prompt_id": ["p"]})
-    index = pd.DataFrame({"video_id": ["v1", "v2"], "path": ["1.mp4", "2.mp4"], "prompt": ["a cat", "a cat"]})
-    expected = [{"video1": "1.mp4", "video2": "2.mp4", "frame_caption": "a cat", "score": 0.5}]
-    assert video_dpo_list(pairs, index) == expected
-    unified = unified_reward_list(pairs, index)
-    assert unified == [{"id": 0, "caption": "a cat", "chosen": "1.mp4", "rejected": "2.mp4"}]
-    write_list(unified, tmp_path / "deeper/list.json")
-    assert json.loads((tmp_path / "deeper/list.json").read_text()) == unified
 
 
 @pytest.mark.real_data

@@ -8,8 +8,8 @@ import pytest
 
 from vr_pipeline.errors import InputError
 from vr_pipeline.preferences.clip_names import ClipNames
-from vr_pipeline.preferences.formats import file_identifier
 from vr_pipeline.preferences.given_clips import examine_given_clips, read_given_clips
+from vr_pipeline.preferences.rows import file_identifier
 
 FILES = ["a cat-0.mp4", "a cat-1.mp4", "deep/A_Cat!.webm", "route 66-0.mp4", "route 66.mp4", "route.mp4", "other.mp4"]
 

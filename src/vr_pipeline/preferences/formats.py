@@ -1,4 +1,4 @@
-"""Readers of the files in which human preferences come, into one table; writers of the lists other trainers read.
+"""Readers of the files in which human preferences come, into one table.
 
 Every reader gives the columns of :class:`vr_pipeline.schemas.HumanPreferences`, and beside them ``video_path_a``,
 ``video_path_b``, ``generator_a`` and ``generator_b`` (empty where the file does not say). A clip given as a file gets
@@ -8,41 +8,34 @@ row and more than a tenth are bad, the file is not what it is taken for, and rea
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import pandas as pd
 
 from vr_pipeline.errors import InputError
 from vr_pipeline.identifiers import annotator_key, content_hash, first_spellings, prompt_id, same_name
-from vr_pipeline.preferences.rows import Layout, Row, Source
-from vr_pipeline.preferences.rows import file_identifier as file_identifier
-from vr_pipeline.storage.atomic import write_text
+from vr_pipeline.preferences.rows import Comparison, Source
 from vr_pipeline.storage.tables import Entries, Entry, left_out, read_entries
 
 PREFERENCE_COLUMNS = ("pair_id", "prompt", "video_id_a", "video_id_b", "preference", "annotator", "source")
 FILE_COLUMNS = ("video_path_a", "video_path_b", "generator_a", "generator_b")
 
+Comparisons = Iterator[tuple[int, Comparison]]
+"""What was compared, each with the place of its row among those that could be read."""
 
-_LAYOUTS: Final = {
-    "plain": Layout(("video_path_a",), ("video_path_b",), "preference", {"a": "a", "b": "b", "tie": "tie"}),
-    # The values of standard_answer are not documented: the user has to say what they mean.
-    "visionreward": Layout(("video1_path", "image1_path"), ("video2_path", "image2_path"), "standard_answer", None),
-    "videogen_rewardbench": Layout(
-        ("path_A",), ("path_B",), "", {"A": "a", "B": "b", "same": "tie"}, ("A_model", "B_model")
-    ),
-    "genai_bench": Layout(
-        ("left_video", "video_left"),
-        ("right_video", "video_right"),
-        "vote_type",
-        {"leftvote": "a", "rightvote": "b", "tievote": "tie", "bothbad_vote": "tie"},
-        ("left_model", "right_model"),
-    ),
-}
-_JOURNAL_LABELS: Final = {"left": "a", "right": "b", "tie": "tie", "both_bad": "tie"}
+
+class Format(NamedTuple):
+    """How a file says what was compared.
+
+    ``labels`` (label in the file -> ``a``, ``b`` or ``tie``) is None where they are not documented, and the user has to
+    say what they mean.
+    """
+
+    read: Callable[[Source], Comparisons]
+    labels: Mapping[str, str] | None = None
 
 
 def read_preferences(
@@ -59,7 +52,7 @@ def read_preferences(
 
     Args:
         path: CSV (or TSV), JSON, JSON lines or parquet; see :func:`vr_pipeline.storage.tables.read_entries`.
-        format: one of :data:`FORMATS`.
+        format: a key of :data:`FORMATS`.
         labels: label in the file -> ``a``, ``b`` or ``tie``, in place of the format's own map.
         columns: name this reader knows -> name in the file, where they differ.
         criterion: column of the label (videogen_rewardbench: Overall, VQ, MQ or TA) or of the rating (rated_items), or
@@ -75,11 +68,9 @@ def read_preferences(
     Raises:
         InputError: the file is empty or cannot be read, a column is missing, or too many rows are bad.
     """
-    material = _open(path, format, labels=labels, columns=columns, criterion=criterion, encoding=encoding)
-    rows = _READERS[format](material)
+    material, rows = _read(path, format, labels, columns, criterion, encoding)
     total = len(material.entries.rows)
-    of_file = [problem for problem in material.problems if problem.row is None]
-    bad = left_out(of_file or material.problems, total, what="preferences")
+    bad = left_out(_of_file(material) or material.problems, total, what="preferences")
     result = _table([row for row in rows if row[0] not in bad], material, source or format).reset_index(drop=True)
     if not len(result):
         raise InputError(
@@ -98,29 +89,54 @@ def examine_preferences(
 ) -> tuple[pd.DataFrame, list[InputError]]:
     """Read as :func:`read_preferences` does, and collect everything that is wrong.
 
-    Args are those of :func:`read_preferences`.
-
     Returns:
         the table, with values that stand in where the file has none (empty if a column is missing) and the row of the
         file as its index; and the problems. Rows are judged once all columns are there.
     """
     nothing = pd.DataFrame(columns=[*PREFERENCE_COLUMNS, *FILE_COLUMNS])
     try:
-        material = _open(path, format, labels=labels, columns=columns, criterion=criterion)
-        rows = _READERS[format](material)
+        material, rows = _read(path, format, labels, columns, criterion)
     except InputError as error:
         return nothing, [error]
     if not rows and not material.problems:
-        material.problems.append(
-            InputError("no entry holds a preference", remedy="check the file and its format", file=path)
-        )
-    of_file = [problem for problem in material.problems if problem.row is None]
-    if of_file:
+        problem = InputError("no entry holds a preference", remedy="check the file and its format", file=path)
+        material.problems.append(problem)
+    if of_file := _of_file(material):
         return nothing, of_file
     return _table(rows, material, format), material.problems
 
 
-def _table(rows: list[Row], material: Source, source: str) -> pd.DataFrame:
+def _read(
+    path: str | Path,
+    format: str,
+    labels: Mapping[str, str] | None,
+    columns: Mapping[str, str] | None,
+    criterion: str,
+    encoding: str = "utf-8",
+) -> tuple[Source, list[tuple[int, dict[str, Any]]]]:
+    """Read all rows, each with its place in the file; the source has collected what is wrong."""
+    if format not in FORMATS:
+        raise InputError(
+            f"unknown format '{format}'", remedy=f"use one of {', '.join(FORMATS)}", field="format", file=path
+        )
+    labels = FORMATS[format].labels if labels is None else labels
+    wrong = sorted(set((labels or {}).values()) - {"a", "b", "tie"})
+    if wrong:
+        raise InputError(
+            f"the label map leads to '{wrong[0]}'", remedy="map every label to a, b or tie", field="labels", file=path
+        )
+    entries = _read_journal(Path(path)) if format == "annotations" else read_entries(Path(path), encoding=encoding)
+    if not entries.rows:
+        raise InputError("there are no preferences in the file", remedy="give one or more rows", file=path)
+    material = Source(entries, labels, dict(columns or {}), criterion)
+    return material, [material.row(at, comparison) for at, comparison in FORMATS[format].read(material)]
+
+
+def _of_file(material: Source) -> list[InputError]:
+    return [problem for problem in material.problems if problem.row is None]
+
+
+def _table(rows: list[tuple[int, dict[str, Any]]], material: Source, source: str) -> pd.DataFrame:
     columns = [*PREFERENCE_COLUMNS, *FILE_COLUMNS, *material.further_columns]
     table = pd.DataFrame([row for _, row in rows], columns=columns, index=[number for number, _ in rows])
     table["source"] = table["source"].where(table["source"] != "", source)
@@ -131,70 +147,58 @@ def _table(rows: list[Row], material: Source, source: str) -> pd.DataFrame:
     return table
 
 
-def _open(
-    path: str | Path,
-    format: str,
-    *,
-    labels: Mapping[str, str] | None,
-    columns: Mapping[str, str] | None,
-    criterion: str,
-    encoding: str = "utf-8",
-) -> Source:
-    if format not in _READERS:
-        raise InputError(
-            f"unknown format '{format}'", remedy=f"use one of {', '.join(_READERS)}", field="format", file=path
-        )
-    if labels is None:
-        labels = _LAYOUTS[format].labels if format in _LAYOUTS else _JOURNAL_LABELS
-    wrong = sorted(set((labels or {}).values()) - {"a", "b", "tie"})
-    if wrong:
-        raise InputError(
-            f"the label map leads to '{wrong[0]}'", remedy="map every label to a, b or tie", field="labels", file=path
-        )
-    entries = _read_journal(Path(path)) if format == "annotations" else read_entries(Path(path), encoding=encoding)
-    if not entries.rows:
-        raise InputError("there are no preferences in the file", remedy="give one or more rows", file=path)
-    return Source(entries, labels, dict(columns or {}), criterion, _LAYOUTS.get(format))
+def _row_a_comparison(
+    first: Sequence[str],
+    second: Sequence[str],
+    label: str = "",
+    generators: Sequence[str] = ("generator_a", "generator_b"),
+) -> Callable[[Source], Comparisons]:
+    """Make the reader of a format with a row for each comparison.
+
+    Args:
+        first, second: columns that may name the clips, the first that is there counts.
+        label: column of the label; empty: the criterion that was asked for.
+        generators: columns of what made the clips.
+    """
+
+    def read(source: Source) -> Comparisons:
+        name = label or source.criterion
+        for i, (prompt, files, answer, models) in enumerate(
+            zip(
+                source.column("prompt"),
+                source.columns_of([first, second]),
+                source.column(name),
+                source.columns_of([[one] for one in generators], required=False),
+                strict=True,
+            )
+        ):
+            yield i, Comparison(prompt, files, source.label(answer, i, name), generators=models)
+
+    return read
 
 
-def _comparisons(source: Source) -> list[Row]:
-    """Formats with a row for each comparison; the plain one may name clips, pair, annotator and source besides."""
-    layout = source.layout
-    assert layout is not None
-    plain = layout is _LAYOUTS["plain"]
-    named = plain and (source.has("video_id_a") or not source.has("video_path_a"))
-    label = layout.label or source.criterion
+def _plain(source: Source) -> Comparisons:
+    """Read a row for each comparison, which may name clips, pair, annotator and source."""
+    named = source.has("video_id_a") or not source.has("video_path_a")
     rows = zip(
         source.column("prompt"),
-        zip(*(source.column(*names, required=not named) for names in (layout.first, layout.second)), strict=True),
-        source.column(label),
-        zip(*(source.column(name, required=False) for name in layout.generators), strict=True),
-        zip(*(source.column(name, required=named) for name in ("video_id_a", "video_id_b")), strict=True),
-        *(source.column(name if plain else "", required=False) for name in ("annotator", "source", "pair_id")),
+        source.columns_of([["video_path_a"], ["video_path_b"]], required=not named),
+        source.column("preference"),
+        source.columns_of([["generator_a"], ["generator_b"]], required=False),
+        source.columns_of([["video_id_a"], ["video_id_b"]], required=named),
+        source.columns_of([["annotator"], ["source"], ["pair_id"]], required=False),
         strict=True,
     )
-    return [
-        source.row(
-            position,
-            prompt,
-            files,
-            source.label(answer, position, label),
-            generators=generators,
-            identifiers=identifiers if named else None,
-            annotator=annotator,
-            source=origin,
-            pair=pair,
-        )
-        for position, (prompt, files, answer, generators, identifiers, annotator, origin, pair) in enumerate(rows)
-    ]
+    for i, (prompt, files, answer, models, ids, (annotator, origin, pair)) in enumerate(rows):
+        label = source.label(answer, i, "preference")
+        yield i, Comparison(prompt, files, label, annotator, models, origin, ids if named else None, pair)
 
 
-def _hpdv2(source: Source) -> list[Row]:
-    """Training lists have one preferred image of two (human_preference); test lists rank several (lower is better).
+def _hpdv2(source: Source) -> Comparisons:
+    """Read training lists, with one preferred image of two, and test lists, which rank several (lower is better).
 
     Of a test entry the ranking of every annotator is taken where it is given, the averaged one otherwise.
     """
-    result: list[Row] = []
     training = source.has("human_preference")
     raw = next((name for name in ("raw_annotations", "raw_annotation") if source.has(name)), "")
     rows = zip(
@@ -205,192 +209,149 @@ def _hpdv2(source: Source) -> list[Row]:
         source.column("user_hash", required=False),
         strict=True,
     )
-    for i, (prompt, files, order, rankings, user) in enumerate(rows):
+    for i, (prompt, files, order, given, user) in enumerate(rows):
         if not isinstance(files, list):
-            source.refuse(i, "image_path", "there is no list of files")
+            source.reject(i, "image_path", "there is no list of files")
             continue
-        if training or not rankings:
-            name = "human_preference" if training else "rank"
-            ranks = source.numbers(order, i, name, len(files))
-            result += _pairs_of(source, i, prompt, files, [-rank for rank in ranks] if training else ranks, user)
-            continue
-        for k, one in enumerate(rankings):
-            entry = one if isinstance(one, Mapping) else {"rank": one}
-            ranks = source.numbers(entry.get("rank"), i, raw, len(files))
-            annotator = source.text(entry.get("user_hash"), i, raw) or f"annotator {k + 1}"
-            result += _pairs_of(source, i, prompt, files, ranks, annotator)
-    return result
+        name, rankings = ("human_preference" if training else "rank"), [(order, user)]
+        if given and not training:
+            entries = [one if isinstance(one, Mapping) else {"rank": one} for one in given]
+            name = raw
+            rankings = [
+                (one.get("rank"), source.text(one.get("user_hash"), i, raw) or f"annotator {k}")
+                for k, one in enumerate(entries, start=1)
+            ]
+        for ranking, annotator in rankings:
+            ranks = source.numbers(ranking, i, name, len(files))
+            for a, b in combinations(range(len(files)), 2):
+                better = ranks[a] - ranks[b] if training else ranks[b] - ranks[a]
+                yield i, Comparison(prompt, (files[a], files[b]), _preference(better), annotator)
 
 
-def _pick_a_pic(source: Source) -> list[Row]:
-    result: list[Row] = []
+def _pick_a_pic(source: Source) -> Comparisons:
+    known: dict[tuple[float, ...], str] = {(1.0, 0.0): "a", (0.0, 1.0): "b", (0.5, 0.5): "tie"}
     rows = zip(
         source.column("caption"),
-        source.column("image_0_uid", "jpg_0"),
-        source.column("image_1_uid", "jpg_1"),
-        source.column("label_0"),
-        source.column("label_1"),
-        source.column("model_0", required=False),
-        source.column("model_1", required=False),
-        source.column("user_id", required=False),
+        source.columns_of([["image_0_uid", "jpg_0"], ["image_1_uid", "jpg_1"]]),
+        source.columns_of([["label_0"], ["label_1"]]),
+        source.columns_of([["model_0"], ["model_1"], ["user_id"]], required=False),
         source.column("has_label") if source.has("has_label") else [True] * len(source.good),
         strict=True,
     )
-    known: dict[tuple[float, ...], str] = {(1.0, 0.0): "a", (0.0, 1.0): "b", (0.5, 0.5): "tie"}
-    for i, (prompt, first, second, label_0, label_1, model_0, model_1, user, has_label) in enumerate(rows):
+    for i, (prompt, images, labels, (model_0, model_1, user), has_label) in enumerate(rows):
         if source.text(has_label, i, "has_label").strip().lower() in ("", "false", "0"):
             source.skipped += 1
             continue
-        label = tuple(source.numbers((label_0, label_1), i, "label_0", 2))
+        label = tuple(source.numbers(labels, i, "label_0", 2))
         if label not in known:
-            problem = f"unknown labels {label_0} and {label_1}"
-            source.refuse(i, "label_0", problem, "use 1 and 0, 0 and 1, or 0.5 and 0.5")
-        files = (_image_name(first), _image_name(second))
-        models = (model_0, model_1)
-        result.append(source.row(i, prompt, files, known.get(label, "tie"), annotator=user, generators=models))
-    return result
+            problem = f"unknown labels {labels[0]} and {labels[1]}"
+            source.reject(i, "label_0", problem, "use 1 and 0, 0 and 1, or 0.5 and 0.5")
+        files = (_image_name(images[0]), _image_name(images[1]))
+        yield i, Comparison(prompt, files, known.get(label, "tie"), user, (model_0, model_1))
 
 
-def _imagerewarddb(source: Source) -> list[Row]:
-    return _pairs_in_groups(source, "prompt_id", "image_path", "rank", lower_is_better=True)
+def _row_an_item(group_column: str, file_column: str, value_column: str, sign: int) -> Callable[[Source], Comparisons]:
+    """Make the reader of a format with a row for each item, whose pairs are all of a group.
 
+    An item that cannot be used is in no pair. A column ``score`` comes along as score_a and score_b.
 
-def _rated_items(source: Source) -> list[Row]:
-    """One row an item: ``group``, ``prompt``, ``item`` (file) and a rating where higher is better; equal is a tie.
-
-    A column ``score`` (mapped under 'columns') comes along as score_a and score_b.
+    Args:
+        group_column: which items are compared.
+        file_column: the clip.
+        value_column: rank or rating; empty: the criterion that was asked for.
+        sign: 1 where a higher value is better, -1 where a lower one is.
     """
-    return _pairs_in_groups(source, "group", "item", source.criterion, lower_is_better=False)
+
+    def read(source: Source) -> Comparisons:
+        prompts, files, groups = source.column("prompt"), source.column(file_column), source.column(group_column)
+        name = value_column or source.criterion
+        values = [source.numbers([value], i, name, 1)[0] for i, value in enumerate(source.column(name))]
+        scores = None
+        if source.has("score"):
+            source.further_columns += ["score_a", "score_b"]
+            scores = [source.numbers([value], i, "score", 1)[0] for i, value in enumerate(source.column("score"))]
+        members_of: dict[str, list[int]] = {}
+        for i, group in enumerate(groups):
+            members_of.setdefault(same_name(source.text(group, i, group_column)), []).append(i)
+        bad = source.bad_rows
+        for members in members_of.values():
+            for i, j in combinations([member for member in members if source.good[member].row not in bad], 2):
+                more = {} if scores is None else {"score_a": scores[i], "score_b": scores[j]}
+                label = _preference(sign * (values[i] - values[j]))
+                yield j, Comparison(prompts[i], (files[i], files[j]), label, more=more)
+
+    return read
 
 
-def _annotations(source: Source) -> list[Row]:
-    """Answers given on the annotation page; of the criteria that were asked, one is taken.
+def _annotations(source: Source) -> Comparisons:
+    """Read answers given on the annotation page; of the criteria that were asked, one is taken.
 
     The columns both_bad, criterion, seconds and annotated_at come along.
     """
     source.further_columns += ["both_bad", "criterion", "seconds", "annotated_at"]
-    result: list[Row] = []
     for i, entry in enumerate(entry.values for entry in source.good):
         if str(entry["criterion"]).casefold() != source.criterion.casefold():
             source.skipped += 1
             continue
-        number, row = source.row(
+        yield (
             i,
-            entry["prompt"],
-            (entry["left_file"], entry["right_file"]),
-            source.label(entry["choice"], i, "choice"),
-            identifiers=(entry["left"], entry["right"]),
-            annotator=entry["annotator"],
-            generators=(entry["left_generator"], entry["right_generator"]),
-            source=f"annotations {entry['study']}",
+            Comparison(
+                entry["prompt"],
+                (entry["left_file"], entry["right_file"]),
+                source.label(entry["choice"], i, "choice"),
+                entry["annotator"],
+                (entry["left_generator"], entry["right_generator"]),
+                f"annotations {entry['study']}",
+                (entry["left"], entry["right"]),
+                more={
+                    "both_bad": entry["choice"] == "both_bad",
+                    "criterion": entry["criterion"],
+                    "seconds": float(entry["seconds"]),
+                    "annotated_at": entry["at"],
+                },
+            ),
         )
-        row |= {
-            "both_bad": entry["choice"] == "both_bad",
-            "criterion": entry["criterion"],
-            "seconds": float(entry["seconds"]),
-            "annotated_at": entry["at"],
-        }
-        result.append((number, row))
-    return result
 
 
-def _pairs_in_groups(
-    source: Source, group_column: str, file_column: str, value_column: str, *, lower_is_better: bool
-) -> list[Row]:
-    """All pairs of the items of each group; an item that cannot be used is in none of them."""
-    prompts, files = source.column("prompt"), source.column(file_column)
-    groups = source.column(group_column)
-    values = [source.numbers([value], i, value_column, 1)[0] for i, value in enumerate(source.column(value_column))]
-    scores: list[float] | None = None
-    if source.has("score"):
-        source.further_columns += ["score_a", "score_b"]
-        scores = [source.numbers([value], i, "score", 1)[0] for i, value in enumerate(source.column("score"))]
-    members_of: dict[str, list[int]] = {}
-    for i, group in enumerate(groups):
-        members_of.setdefault(same_name(source.text(group, i, group_column)), []).append(i)
-    bad = source.bad_rows
-    result: list[Row] = []
-    for members in members_of.values():
-        for i, j in combinations([member for member in members if source.good[member].row not in bad], 2):
-            worse = values[i] - values[j] if lower_is_better else values[j] - values[i]
-            preference = "tie" if worse == 0 else ("b" if worse > 0 else "a")
-            number, row = source.row(j, prompts[i], (files[i], files[j]), preference)
-            if scores is not None:
-                row["score_a"], row["score_b"] = scores[i], scores[j]
-            result.append((number, row))
-    return result
-
-
-def _pairs_of(
-    source: Source, position: int, prompt: Any, files: Sequence[Any], ranks: Sequence[float], annotator: Any
-) -> list[Row]:
-    """All pairs of one entry that lists files with their ranks (lower is better, equal is a tie)."""
-    return [
-        source.row(
-            position,
-            prompt,
-            (files[i], files[j]),
-            "tie" if ranks[i] == ranks[j] else ("a" if ranks[i] < ranks[j] else "b"),
-            annotator=annotator,
-        )
-        for i, j in combinations(range(len(files)), 2)
-    ]
+def _preference(better: float) -> str:
+    """Label a comparison by how much better the first clip is."""
+    return "tie" if better == 0 else "a" if better > 0 else "b"
 
 
 def _image_name(image: Any) -> Any:
-    """A file name or identifier; embedded images (bytes) are named by their content."""
+    """Name an image by file or identifier; an embedded one (bytes) by its content."""
     if isinstance(image, Mapping):
         image = image.get("path") or image.get("bytes")
     return f"embedded/{content_hash('image', image)}" if isinstance(image, bytes) else image
 
 
 def _read_journal(path: Path) -> Entries:
-    """Standing answers of an annotation journal; messages count answers, since lines may be taken back."""
+    """Read the standing answers of an annotation journal; messages count answers, since lines may be taken back."""
     from vr_pipeline.annotation.store import standing_labels
 
     rows = [Entry(number, label) for number, label in enumerate(standing_labels(path), start=1)]
     return Entries(path, tuple(rows[0].values) if rows else (), rows)
 
 
-_READERS: dict[str, Callable[[Source], list[Row]]] = {
-    **dict.fromkeys(_LAYOUTS, _comparisons),
-    "hpdv2": _hpdv2,
-    "pick_a_pic": _pick_a_pic,
-    "imagerewarddb": _imagerewarddb,
-    "rated_items": _rated_items,
-    "annotations": _annotations,
+FORMATS: Final = {
+    "plain": Format(_plain, {"a": "a", "b": "b", "tie": "tie"}),
+    "visionreward": Format(
+        _row_a_comparison(("video1_path", "image1_path"), ("video2_path", "image2_path"), "standard_answer")
+    ),
+    "videogen_rewardbench": Format(
+        _row_a_comparison(("path_A",), ("path_B",), generators=("A_model", "B_model")),
+        {"A": "a", "B": "b", "same": "tie"},
+    ),
+    "genai_bench": Format(
+        _row_a_comparison(
+            ("left_video", "video_left"), ("right_video", "video_right"), "vote_type", ("left_model", "right_model")
+        ),
+        {"leftvote": "a", "rightvote": "b", "tievote": "tie", "bothbad_vote": "tie"},
+    ),
+    "hpdv2": Format(_hpdv2, {}),
+    "pick_a_pic": Format(_pick_a_pic, {}),
+    "imagerewarddb": Format(_row_an_item("prompt_id", "image_path", "rank", -1), {}),
+    "rated_items": Format(_row_an_item("group", "item", "", 1), {}),
+    "annotations": Format(_annotations, {"left": "a", "right": "b", "tie": "tie", "both_bad": "tie"}),
 }
-FORMATS = tuple(_READERS)
-
-
-def video_dpo_list(pairs: pd.DataFrame, video_index: pd.DataFrame) -> list[dict[str, Any]]:
-    """Pairs as VideoDPO's pair.json: video1 is preferred, score is the margin."""
-    path, prompt = _path_and_prompt(video_index)
-    return [
-        {"video1": path[winner], "video2": path[loser], "frame_caption": prompt[winner], "score": float(margin)}
-        for winner, loser, margin in zip(
-            pairs["winner_video_id"], pairs["loser_video_id"], pairs["margin"], strict=True
-        )
-    ]
-
-
-def unified_reward_list(pairs: pd.DataFrame, video_index: pd.DataFrame) -> list[dict[str, Any]]:
-    """Pairs as UnifiedReward's list: id, caption, chosen, rejected."""
-    path, prompt = _path_and_prompt(video_index)
-    return [
-        {"id": i, "caption": prompt[winner], "chosen": path[winner], "rejected": path[loser]}
-        for i, (winner, loser) in enumerate(zip(pairs["winner_video_id"], pairs["loser_video_id"], strict=True))
-    ]
-
-
-def write_list(entries: list[dict[str, Any]], path: str | Path) -> None:
-    """Writes one of the lists above as JSON."""
-    write_text(Path(path), json.dumps(entries, ensure_ascii=False, indent=1) + "\n")
-
-
-def _path_and_prompt(video_index: pd.DataFrame) -> tuple[dict[str, str], dict[str, str]]:
-    identifiers = list(video_index["video_id"])
-    return (
-        dict(zip(identifiers, video_index["path"].astype(str), strict=True)),
-        dict(zip(identifiers, video_index["prompt"].astype(str), strict=True)),
-    )
+"""Formats by the name that a catalog entry gives."""

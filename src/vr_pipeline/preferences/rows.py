@@ -4,32 +4,40 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from vr_pipeline.errors import InputError
 from vr_pipeline.identifiers import pair_id, prompt_id, same_name, same_path, video_id
 from vr_pipeline.storage.tables import Entries, Entry, bad_rows
 from vr_pipeline.storage.values import as_number, as_text, is_missing
 
-Row = tuple[int, dict[str, Any]]
-"""Where a row stands in its file, and its values by column."""
 _ROUNDED = re.compile(r"-?\d[.,]\d+[eE]\+\d+")
 _WHOLE = re.compile(r"(?<=\d)\.0+$")
 """What a table with gaps appends to whole numbers: '1.0' is the label '1'."""
 
 
-@dataclass(frozen=True)
-class Layout:
-    """A format with a row for each comparison: where what stands."""
+class Comparison(NamedTuple):
+    """What somebody said of two clips, with values as the file has them.
 
-    first: tuple[str, ...]
-    second: tuple[str, ...]
-    label: str
-    """Empty: the criterion that was asked for."""
-    labels: Mapping[str, str] | None
-    generators: tuple[str, str] = ("generator_a", "generator_b")
+    Attributes:
+        files: paths of the clips, where the file gives them.
+        preference: a, b or tie.
+        identifiers: of the clips; None: from prompt and path.
+        pair: identifier of the pair; empty: from prompt and clips.
+        more: further columns.
+    """
+
+    prompt: Any
+    files: tuple[Any, Any]
+    preference: str
+    annotator: Any = ""
+    generators: tuple[Any, Any] = ("", "")
+    source: Any = ""
+    identifiers: tuple[Any, Any] | None = None
+    pair: Any = ""
+    more: Mapping[str, Any] = {}
 
 
 @dataclass
@@ -40,7 +48,6 @@ class Source:
     labels: Mapping[str, str] | None
     columns: dict[str, str]
     criterion: str
-    layout: Layout | None
     skipped: int = 0
     further_columns: list[str] = field(default_factory=list)
     problems: list[InputError] = field(default_factory=list)
@@ -76,7 +83,11 @@ class Source:
             )
         return [""] * len(self.good)
 
-    def refuse(self, position: int, field: str, problem: str, remedy: str = "correct the entry") -> None:
+    def columns_of(self, names: Sequence[Sequence[str]], *, required: bool = True) -> list[tuple[Any, ...]]:
+        """Return the values of several columns, row by row; each is found as :meth:`column` says."""
+        return list(zip(*(self.column(*one, required=required) for one in names), strict=True))
+
+    def reject(self, position: int, field: str, problem: str, remedy: str = "correct the entry") -> None:
         """Note what is wrong with a row; it is left out."""
         row = self.good[position].row
         self.problems.append(InputError(problem, remedy=remedy, file=self.entries.path, row=row, field=field))
@@ -85,14 +96,14 @@ class Source:
         try:
             return as_text(value)
         except ValueError as error:
-            self.refuse(position, field, f"the value {error}")
+            self.reject(position, field, f"the value {error}")
             return ""
 
     def name(self, value: Any, position: int, field: str) -> str:
-        """An identifier. One that a spreadsheet has rounded stands for several, so it is refused."""
+        """An identifier. One that a spreadsheet has rounded stands for several, so it is rejected."""
         name = same_name(self.text(value, position, field))
         if _ROUNDED.fullmatch(name):
-            self.refuse(position, field, f"'{name}' is a number that was rounded", "write identifiers as text")
+            self.reject(position, field, f"'{name}' is a number that was rounded", "write identifiers as text")
         return name
 
     def label(self, value: Any, position: int, field: str) -> str:
@@ -109,7 +120,7 @@ class Source:
                 "correct it or map it under 'labels' (kedro init-data: --label LABEL=MEANING; known: "
                 f"{', '.join(self.labels)})"
             )
-        self.refuse(position, field, problem, remedy)
+        self.reject(position, field, problem, remedy)
         return "tie"
 
     def numbers(self, values: Any, position: int, field: str, length: int) -> list[float]:
@@ -118,56 +129,47 @@ class Source:
         except (TypeError, ValueError):
             result = []
         if len(result) != length or any(map(math.isnan, result)):
-            self.refuse(position, field, f"{field} does not hold {length} number{'s' if length > 1 else ''}")
+            self.reject(position, field, f"{field} does not hold {length} number{'s' if length > 1 else ''}")
             return [0.0] * length
         return result
 
-    def row(
-        self,
-        position: int,
-        prompt: Any,
-        files: tuple[Any, Any],
-        preference: str,
-        *,
-        annotator: Any = "",
-        generators: tuple[Any, Any] = ("", ""),
-        source: Any = "",
-        identifiers: tuple[Any, Any] | None = None,
-        pair: Any = "",
-    ) -> Row:
+    def row(self, position: int, comparison: Comparison) -> tuple[int, dict[str, Any]]:
+        """Return where a row stands in the file, and its values by column of the table."""
+        prompt, identifiers = comparison.prompt, comparison.identifiers
         text = prompt if isinstance(prompt, str) else ""
         if not isinstance(prompt, str) and not is_missing(prompt):
-            self.refuse(position, "prompt", f"the prompt is not text but {type(prompt).__name__}", "give the prompt")
+            self.reject(position, "prompt", f"the prompt is not text but {type(prompt).__name__}", "give the prompt")
         elif not text.strip():
-            self.refuse(position, "prompt", "the prompt is empty", "give the prompt")
-        kind = "video_path" if identifiers is None else "video_id"
-        paths = [
-            self.text(file, position, f"video_path_{side}").strip() for file, side in zip(files, "ab", strict=True)
-        ]
+            self.reject(position, "prompt", "the prompt is empty", "give the prompt")
+        paths = [path.strip() for path in self._texts(comparison.files, position, "video_path")]
         if identifiers is None:
-            ids = [file_identifier(text, path) if path else "" for path in paths]
+            kind, ids = "video_path", [file_identifier(text, path) if path else "" for path in paths]
         else:
             names = zip(identifiers, "ab", strict=True)
-            ids = [self.name(name, position, f"video_id_{side}") for name, side in names]
+            kind, ids = "video_id", [self.name(name, position, f"video_id_{side}") for name, side in names]
         for identifier, side in zip(ids, "ab", strict=True):
             if not identifier:
-                self.refuse(position, f"{kind}_{side}", f"clip {side} is not named", "name both clips")
+                self.reject(position, f"{kind}_{side}", f"clip {side} is not named", "name both clips")
         if ids[0] == ids[1] and ids[0]:
-            self.refuse(position, f"{kind}_b", "a clip is compared with itself", "correct the pair")
-        models = [self.text(name, position, f"generator_{side}") for name, side in zip(generators, "ab", strict=True)]
+            self.reject(position, f"{kind}_b", "a clip is compared with itself", "correct the pair")
+        models = self._texts(comparison.generators, position, "generator")
         return self.good[position].row, {
-            "pair_id": self.name(pair, position, "pair_id") or pair_id(prompt_id(text), ids[0], ids[1]),
+            "pair_id": self.name(comparison.pair, position, "pair_id") or pair_id(prompt_id(text), ids[0], ids[1]),
             "prompt": text,
             "video_id_a": ids[0],
             "video_id_b": ids[1],
-            "preference": preference,
-            "annotator": self.name(annotator, position, "annotator"),
-            "source": self.text(source, position, "source"),
+            "preference": comparison.preference,
+            "annotator": self.name(comparison.annotator, position, "annotator"),
+            "source": self.text(comparison.source, position, "source"),
             "video_path_a": paths[0],
             "video_path_b": paths[1],
             "generator_a": models[0],
             "generator_b": models[1],
+            **comparison.more,
         }
+
+    def _texts(self, values: tuple[Any, Any], position: int, field: str) -> list[str]:
+        return [self.text(value, position, f"{field}_{side}") for value, side in zip(values, "ab", strict=True)]
 
 
 def file_identifier(prompt: str, path: str) -> str:
