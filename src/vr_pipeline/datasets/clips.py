@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
-from kedro.io import AbstractDataset
-
+from vr_pipeline.datasets.places import FolderDataset
 from vr_pipeline.datasets.previews import ImagePreview, contact_sheet, spread
 from vr_pipeline.errors import InputError
 
@@ -36,17 +34,8 @@ class ClipFolder(Mapping[str, Path]):
         return len(self._files)
 
 
-class ClipFolderDataset(AbstractDataset[None, ClipFolder]):
-    """Loads a folder of given clips; read only.
-
-    Args:
-        path: the folder.
-        metadata: for plugins; not used here.
-    """
-
-    def __init__(self, *, path: str, metadata: dict[str, Any] | None = None) -> None:
-        self._path = Path(path)
-        self.metadata = metadata
+class ClipFolderDataset(FolderDataset[None, ClipFolder]):
+    """Loads the folder ``path`` of given clips; read only."""
 
     def load(self) -> ClipFolder:
         if not self._path.is_dir():
@@ -66,12 +55,3 @@ class ClipFolderDataset(AbstractDataset[None, ClipFolder]):
             with suppress(VideoReadError):
                 clips.append(read_frames(folder[name]))
         return contact_sheet(clips)
-
-    def save(self, data: None) -> None:
-        raise NotImplementedError("given clips are only read")
-
-    def _exists(self) -> bool:
-        return self._path.is_dir()
-
-    def _describe(self) -> dict[str, Any]:
-        return {"path": str(self._path)}

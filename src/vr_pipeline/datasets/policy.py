@@ -14,8 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kedro.io import AbstractDataset
-
+from vr_pipeline.datasets.places import FolderDataset
 from vr_pipeline.errors import InputError
 from vr_pipeline.generators.contract import Adapter, FullWeights, Policy
 from vr_pipeline.identifiers import content_hash
@@ -34,21 +33,13 @@ _REMEDY = "run the pipeline dpo_training, or copy the whole folder; only safeten
 logger = logging.getLogger(__name__)
 
 
-class PolicyDataset(AbstractDataset[Policy, Policy]):
+class PolicyDataset(FolderDataset[Policy, Policy]):
     """Saves and loads adapters and fully trained denoisers.
 
     An adapter is kept as ``pipeline.load_lora_weights`` reads it, a denoiser in a folder of its own (``transformer``
     or ``unet``) as its class's ``from_pretrained`` reads it. The folder is replaced as a whole: it is written beside
     its place and renamed, and the old one is deleted only then, so that a kill loses neither.
-
-    Args:
-        path: the folder.
-        metadata: for plugins; not used here.
     """
-
-    def __init__(self, *, path: str, metadata: dict[str, Any] | None = None) -> None:
-        self._path = Path(path)
-        self.metadata = metadata
 
     def save(self, data: Policy) -> None:
         for name, value in data.tensors.items():
@@ -65,9 +56,6 @@ class PolicyDataset(AbstractDataset[Policy, Policy]):
 
     def _exists(self) -> bool:
         return (self._path / FULL_CONFIG).is_file() or _is_adapter(self._path)
-
-    def _describe(self) -> dict[str, Any]:
-        return {"path": str(self._path)}
 
 
 def _write_json(content: dict[str, Any], path: Path) -> None:

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from kedro.io import AbstractDataset
+from kedro.io import DatasetError
 
 from vr_pipeline.datasets.clips import ClipFolderDataset
+from vr_pipeline.datasets.places import FileDataset
 from vr_pipeline.datasets.previews import TablePreview, table_preview
 from vr_pipeline.preferences.clip_names import ClipNames, with_found_clips
 from vr_pipeline.preferences.formats import FILE_COLUMNS, PREFERENCE_COLUMNS, read_preferences
@@ -16,7 +17,7 @@ from vr_pipeline.preferences.labels import clips_to_judge
 from vr_pipeline.storage.csv_cells import write_csv
 
 
-class PreferenceDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
+class PreferenceDataset(FileDataset[pd.DataFrame, pd.DataFrame]):
     """Human preferences from a file in one of the formats of :func:`read_preferences`; saved as plain CSV.
 
     Example::
@@ -47,30 +48,23 @@ class PreferenceDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
         raw_cells: bool = False,
         metadata: dict[str, Any] | None = None,
     ) -> None:
-        self._filepath = Path(filepath)
-        self._format = format
-        self._encoding, self._raw_cells = encoding, raw_cells
-        self._labels = {str(label): meaning for label, meaning in labels.items()} if labels is not None else None
-        self._columns = columns
-        self._criterion = criterion
-        self._source = source
+        super().__init__(filepath=filepath, metadata=metadata)
+        self._format, self._raw_cells = format, raw_cells
+        self._options: dict[str, Any] = {
+            "labels": None if labels is None else {str(label): meaning for label, meaning in labels.items()},
+            "columns": columns,
+            "criterion": criterion,
+            "source": source,
+            "encoding": encoding,
+        }
         # A mapping and not a text: Kedro makes values under 'path' relative to the project.
         self._videos = Path(videos["path"]) if videos is not None else None
-        self.metadata = metadata
 
     def load(self) -> pd.DataFrame:
-        table = read_preferences(
-            self._filepath,
-            self._format,
-            labels=self._labels,
-            columns=self._columns,
-            criterion=self._criterion,
-            source=self._source,
-            encoding=self._encoding,
-        )
+        table = read_preferences(self._path, self._format, **self._options)
         if self._videos is None:
             return table
-        names = ClipNames(self._videos, ClipFolderDataset(path=str(self._videos)).load(), self._filepath.parent)
+        names = ClipNames(self._videos, ClipFolderDataset(path=str(self._videos)).load(), self._path.parent)
         return with_found_clips(table, names)
 
     def preview(self) -> TablePreview:
@@ -78,17 +72,13 @@ class PreferenceDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
         return table_preview(self.load())
 
     def save(self, data: pd.DataFrame) -> None:
-        if self._format != "plain" or self._filepath.suffix != ".csv":
-            raise NotImplementedError("Preferences are written as plain CSV only.")
+        if self._format != "plain" or self._path.suffix != ".csv":
+            raise DatasetError("preferences are written as plain CSV only")
         columns = [name for name in (*PREFERENCE_COLUMNS, *FILE_COLUMNS) if name in data.columns]
-        write_csv(data[columns], self._filepath, raw=self._raw_cells)
-
-    def _exists(self) -> bool:
-        return self._filepath.exists()
+        write_csv(data[columns], self._path, raw=self._raw_cells)
 
     def _describe(self) -> dict[str, Any]:
-        videos = {"videos": str(self._videos)} if self._videos is not None else {}
-        return {"filepath": str(self._filepath), "format": self._format, **videos}
+        return {**super()._describe(), "format": self._format}
 
 
 class PreferenceClipsDataset(PreferenceDataset):
@@ -109,10 +99,10 @@ class PreferenceClipsDataset(PreferenceDataset):
         return clips_to_judge(super().load())
 
     def save(self, data: pd.DataFrame) -> None:
-        raise NotImplementedError("The clips follow from the file of preferences.")
+        raise DatasetError("the clips follow from the file of preferences")
 
 
-class GivenClipsDataset(AbstractDataset[None, pd.DataFrame]):
+class GivenClipsDataset(FileDataset[None, pd.DataFrame]):
     """Clips that nobody has compared yet, with the prompts they were made for; read only.
 
     ``kedro annotate --source clips`` makes pairs of them.
@@ -139,26 +129,16 @@ class GivenClipsDataset(AbstractDataset[None, pd.DataFrame]):
         prompt_column: str | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> None:
-        self._filepath, self._videos = Path(filepath), Path(videos["path"])
-        self._prompt_column = prompt_column
-        self.metadata = metadata
+        super().__init__(filepath=filepath, metadata=metadata)
+        self._videos, self._prompt_column = Path(videos["path"]), prompt_column
 
     def load(self) -> pd.DataFrame:
         from vr_pipeline.preferences.given_clips import read_given_clips
 
         files = list(ClipFolderDataset(path=str(self._videos)).load())
-        names = ClipNames(self._videos, files, self._filepath.parent)
-        return read_given_clips(self._filepath, names, files, prompt_column=self._prompt_column)
+        names = ClipNames(self._videos, files, self._path.parent)
+        return read_given_clips(self._path, names, files, prompt_column=self._prompt_column)
 
     def preview(self) -> TablePreview:
         """For Kedro-Viz: the first clips."""
         return table_preview(self.load())
-
-    def save(self, data: None) -> None:
-        raise NotImplementedError("given clips are only read")
-
-    def _exists(self) -> bool:
-        return self._filepath.exists()
-
-    def _describe(self) -> dict[str, Any]:
-        return {"filepath": str(self._filepath), "videos": str(self._videos)}

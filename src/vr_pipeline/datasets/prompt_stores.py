@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
-from kedro.io import AbstractDataset
-
+from vr_pipeline.datasets.places import FileDataset, FolderDataset
 from vr_pipeline.prompts.answer_store import AnswerPlan, Answers, AnswerStore
 from vr_pipeline.prompts.embedding_store import EmbeddingPlan, Embeddings, EmbeddingStore
 
 
-class PromptEmbeddingsDataset(AbstractDataset[EmbeddingPlan, Embeddings]):
+class PromptEmbeddingsDataset(FolderDataset[EmbeddingPlan, Embeddings]):
     """Embeddings of prompts: saving a plan embeds what the folder lacks, loading gives vectors by text.
 
     Example::
@@ -23,25 +19,17 @@ class PromptEmbeddingsDataset(AbstractDataset[EmbeddingPlan, Embeddings]):
 
     takes_up_what_is_there = True
 
-    def __init__(self, *, path: str, metadata: dict[str, Any] | None = None) -> None:
-        self._path = Path(path)
-        self._store = EmbeddingStore(self._path)
-        self.metadata = metadata
-
     def save(self, data: EmbeddingPlan) -> None:
-        self._store.complete(data)
+        EmbeddingStore(self._path).complete(data)
 
     def load(self) -> Embeddings:
-        return self._store.load()
+        return EmbeddingStore(self._path).load()
 
     def _exists(self) -> bool:
-        return self._store.is_complete()
-
-    def _describe(self) -> dict[str, Any]:
-        return {"path": str(self._path)}
+        return EmbeddingStore(self._path).is_complete()
 
 
-class TextModelAnswersDataset(AbstractDataset[AnswerPlan, Answers]):
+class TextModelAnswersDataset(FileDataset[AnswerPlan, Answers]):
     """Answers of a text model: saving a plan asks what the file lacks, loading gives answers by text.
 
     Example::
@@ -53,19 +41,8 @@ class TextModelAnswersDataset(AbstractDataset[AnswerPlan, Answers]):
 
     takes_up_what_is_there = True
 
-    def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
-        self._filepath = Path(filepath)
-        self._store = AnswerStore(self._filepath)
-        self.metadata = metadata
-
     def save(self, data: AnswerPlan) -> None:
-        self._store.complete(data)
+        AnswerStore(self._path).complete(data)
 
     def load(self) -> Answers:
-        return self._store.load()
-
-    def _exists(self) -> bool:
-        return self._filepath.is_file()
-
-    def _describe(self) -> dict[str, Any]:
-        return {"filepath": str(self._filepath)}
+        return AnswerStore(self._path).load()

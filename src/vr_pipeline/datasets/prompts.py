@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from kedro.io import AbstractDataset, DatasetError
-from kedro_datasets._typing import TablePreview
-
+from vr_pipeline.datasets.places import FileDataset
+from vr_pipeline.datasets.previews import TablePreview, table_preview
 from vr_pipeline.prompts.read import read_prompts
 from vr_pipeline.storage.tables import BadBytes
 
@@ -18,7 +16,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class PromptFileDataset(AbstractDataset[None, "pd.DataFrame"]):
+class PromptFileDataset(FileDataset[None, "pd.DataFrame"]):
     """A file of prompts of any type that :func:`vr_pipeline.storage.tables.read_entries` reads; read only.
 
     Example::
@@ -42,7 +40,7 @@ class PromptFileDataset(AbstractDataset[None, "pd.DataFrame"]):
         on_bad_bytes: BadBytes = "auto",
         metadata: dict[str, Any] | None = None,
     ) -> None:
-        self._filepath = Path(filepath)
+        super().__init__(filepath=filepath, metadata=metadata)
         self._options: dict[str, Any] = {
             "file_format": file_format,
             "encoding": encoding,
@@ -50,33 +48,17 @@ class PromptFileDataset(AbstractDataset[None, "pd.DataFrame"]):
             "source_column": source_column,
             "on_bad_bytes": on_bad_bytes,
         }
-        self.metadata = metadata
 
     def load(self) -> pd.DataFrame:
-        table = read_prompts(self._filepath, **self._options)
+        table = read_prompts(self._path, **self._options)
         bad = table[table["problem"] != ""]
         if len(bad):
-            first = bad.iloc[0]
             logger.warning(
                 "%s: %d of %d rows are left out, the first is row %d: %s",
-                self._filepath,
-                len(bad),
-                len(table),
-                first["row"],
-                first["problem"],
+                *(self._path, len(bad), len(table), bad["row"].iloc[0], bad["problem"].iloc[0]),
             )
         return table
 
-    def save(self, data: None) -> NoReturn:
-        raise DatasetError("raw prompts are read, never written")
-
-    def _exists(self) -> bool:
-        return self._filepath.is_file()
-
-    def _describe(self) -> dict[str, Any]:
-        return {"filepath": str(self._filepath), **self._options}
-
     def preview(self, nrows: int = 5) -> TablePreview:
-        """The first rows, for kedro-viz, which goes by the name of the return type."""
-        table = read_prompts(self._filepath, **self._options).head(nrows)
-        return TablePreview(table[["row", "prompt", "source", "problem"]].to_dict(orient="split"))
+        """For Kedro-Viz: the first rows."""
+        return table_preview(read_prompts(self._path, **self._options)[["row", "prompt", "source", "problem"]], nrows)

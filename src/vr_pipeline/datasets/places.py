@@ -1,0 +1,44 @@
+"""What all datasets with one file or folder have in common."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from kedro.io import AbstractDataset, DatasetError
+
+Saved = TypeVar("Saved")
+Loaded = TypeVar("Loaded")
+
+
+class FileDataset(AbstractDataset[Saved, Loaded], Generic[Saved, Loaded]):
+    """A dataset in one file; subclasses define ``load``, and ``save`` unless it is only read.
+
+    Args:
+        filepath: the file.
+        metadata: for plugins; not used here.
+    """
+
+    def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
+        self._path, self.metadata = Path(filepath), metadata
+
+    def save(self, data: Saved) -> None:
+        raise DatasetError(f"{self._path} is only read")
+
+    def _exists(self) -> bool:
+        return self._path.exists()
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": str(self._path)}
+
+
+class FolderDataset(FileDataset[Saved, Loaded]):
+    """The same in one folder.
+
+    Args:
+        path: the folder.
+        metadata: for plugins; not used here.
+    """
+
+    def __init__(self, *, path: str, metadata: dict[str, Any] | None = None) -> None:
+        super().__init__(filepath=path, metadata=metadata)
