@@ -68,9 +68,9 @@ def make_judge(size: str, device: str, questions: list[str], clips: int) -> Any:
     import torch
     from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
-    from vr_pipeline.judges.config import JudgeParameters
     from vr_pipeline.judges.training.tiny import CLIP, CLIP_END, FRAME, IMAGE, word_tokenizer, words_of
     from vr_pipeline.judges.vlm import VisionLanguageJudge
+    from vr_pipeline.vlm.config import JudgeParameters
     from vr_pipeline.vlm.families.qwen2_vl import Qwen2VL
 
     shape = SIZES[size]
@@ -136,8 +136,8 @@ def measure(size: str, device: str, arguments: argparse.Namespace) -> dict[str, 
     """Times of one model; everything that depends on a clip, its resizing included, is done anew in each call."""
     import torch
 
-    from vr_pipeline.judges.vlm import CachedPrefix
     from vr_pipeline.runtime.memory import peak_memory
+    from vr_pipeline.vlm.prefix import CachedPrefix
 
     questions = make_questions(arguments.questions)
     judge = make_judge(size, device, questions, arguments.clips)

@@ -14,7 +14,7 @@ HERE = Path(__file__).parent
 JUDGES = """
 import numpy as np
 import tiny_judges
-from vr_pipeline.judges.config import JudgeParameters
+from vr_pipeline.vlm.config import JudgeParameters
 from vr_pipeline.judges.vlm import VisionLanguageJudge
 
 random = np.random.default_rng(0)

@@ -20,7 +20,8 @@ from vr_pipeline.hooks.requirements import (
     missing_on_hub,
     model_folders,
 )
-from vr_pipeline.judges.config import ChecklistInferenceParameters, JudgeParameters
+from vr_pipeline.judges.config import ChecklistInferenceParameters
+from vr_pipeline.vlm.config import JudgeParameters
 
 
 def join(first: pd.DataFrame, second: pd.DataFrame, generation: Any, judging: Any) -> pd.DataFrame:

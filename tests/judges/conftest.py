@@ -50,8 +50,8 @@ def clips() -> list[np.ndarray]:
 @pytest.fixture(scope="session")
 def make_judge() -> Callable[..., Any]:
     """Wraps a family's model as a judge."""
-    from vr_pipeline.judges.config import JudgeParameters
     from vr_pipeline.judges.vlm import VisionLanguageJudge
+    from vr_pipeline.vlm.config import JudgeParameters
 
     def make(family: Any, **options: Any) -> Any:
         return VisionLanguageJudge(family, JudgeParameters(family="qwen2_vl", path="./none", **options), "test")

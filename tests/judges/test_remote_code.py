@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from tiny_judges import PROMPTS, QUESTIONS
 from vr_pipeline.errors import InputError
 from vr_pipeline.judges import load_judge
-from vr_pipeline.judges.config import JudgeParameters
+from vr_pipeline.vlm.config import JudgeParameters
 from vr_pipeline.vlm.loading import judge_identity
 
 STAND_IN = Path(__file__).parents[1] / "support/cogvlm_stand_in"

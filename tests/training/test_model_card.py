@@ -11,10 +11,11 @@ import torch
 from vr_pipeline.checklist import checklist_from_mapping
 from vr_pipeline.generators.config import GeneratorParameters
 from vr_pipeline.generators.contract import Adapter
-from vr_pipeline.judges.config import ChecklistInferenceParameters, JudgeParameters
+from vr_pipeline.judges.config import ChecklistInferenceParameters
 from vr_pipeline.training.config import DpoTrainingParameters, PreferenceTrainingParameters, ValidationParameters
 from vr_pipeline.training.model_card import model_card, training_facts
 from vr_pipeline.training.validation import no_validation
+from vr_pipeline.vlm.config import JudgeParameters
 
 PAIRS = pd.DataFrame({"prompt_id": ["p", "q"], "winner_video_id": ["a", "c"], "loser_video_id": ["b", "d"]})
 PROMPTS = pd.DataFrame({"prompt_id": ["p", "q", "r"], "prompt": ["a red ball", "a blue ring", "unused"]})

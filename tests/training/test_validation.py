@@ -19,7 +19,7 @@ from vr_pipeline.checklist import checklist_from_mapping
 from vr_pipeline.errors import InputError
 from vr_pipeline.evaluation.policies import ORIGINAL
 from vr_pipeline.identifiers import prompt_id
-from vr_pipeline.judges.config import ChecklistInferenceParameters, JudgeParameters, TinyJudgeParameters
+from vr_pipeline.judges.config import ChecklistInferenceParameters, TinyJudgeParameters
 from vr_pipeline.judges.training.tiny import create_tiny_judge, words_of
 from vr_pipeline.rewards.checklist.scoring import equal_weights
 from vr_pipeline.runtime.live_curves import checkpoint_row
@@ -29,6 +29,7 @@ from vr_pipeline.training import validation as module
 from vr_pipeline.training.config import DpoTrainingParameters, ValidationParameters
 from vr_pipeline.training.preference_trainer import train_on_pairs
 from vr_pipeline.training.validation import CheckpointValidation, _gap, no_validation, validation_prompts
+from vr_pipeline.vlm.config import JudgeParameters
 
 QUESTIONS = [{"id": "red", "text": "is it red ?"}, {"id": "as_asked", "text": "does it show [[prompt]] ?"}]
 CHECKLIST = checklist_from_mapping(

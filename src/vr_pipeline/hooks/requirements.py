@@ -126,8 +126,8 @@ def missing_on_hub(pipeline: Pipeline, catalog: CatalogProtocol) -> dict[str, st
 def hub_models(value: Any, field: str) -> Iterator[tuple[str, tuple[str, str | None]]]:
     """The models of a parameter block that are names on the hub: the field's name, and name and revision."""
     from vr_pipeline.generators.config import GeneratorParameters
-    from vr_pipeline.judges.config import JudgeParameters
     from vr_pipeline.prompts.config import EmbedderParameters, LanguageModelParameters
+    from vr_pipeline.vlm.config import JudgeParameters
 
     if isinstance(value, GeneratorParameters | JudgeParameters):
         if value.revision is not None and _on_hub(value.path):
@@ -153,7 +153,7 @@ def model_folders(value: Any, field: str) -> Iterator[tuple[str, str]]:
     """The folders of models in a parameter block: the field's name and the folder. Names on the hub are left out."""
     from vr_pipeline.generators.config import GeneratorParameters
     from vr_pipeline.generators.contract import is_local
-    from vr_pipeline.judges.config import JudgeParameters
+    from vr_pipeline.vlm.config import JudgeParameters
 
     if isinstance(value, GeneratorParameters | JudgeParameters):
         if value.revision is None or is_local(value.path):

@@ -5,15 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vr_pipeline.judges.config import JudgeParameters
     from vr_pipeline.judges.contract import Judge
+    from vr_pipeline.vlm.config import JudgeParameters
 
 
 def load_judge(config: JudgeParameters | dict[str, object]) -> Judge:
-    """Loads the judge that a configuration describes; see :func:`vr_pipeline.vlm.loading.load_judge`."""
-    from vr_pipeline.vlm.loading import load_judge as load
+    """Load the model of a configuration and make it a judge.
 
-    return load(config)
+    Raises:
+        InputError: the family is unknown, the folder is missing or is no model, its weights are not safetensors, or its
+            tokenizer cannot say yes or no.
+    """
+    from vr_pipeline.judges.vlm import VisionLanguageJudge
+    from vr_pipeline.vlm.config import JudgeParameters
+    from vr_pipeline.vlm.loading import judge_identity, load_family
 
-
-__all__ = ["load_judge"]
+    parameters = config if isinstance(config, JudgeParameters) else JudgeParameters.model_validate(config)
+    return VisionLanguageJudge(load_family(parameters), parameters, judge_identity(parameters))

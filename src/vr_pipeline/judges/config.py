@@ -2,86 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any, Literal, Optional
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from vr_pipeline.config import Parameters
-
-
-class JudgeParameters(Parameters):
-    """Which vision-language model answers, and how it is fed."""
-
-    family: str = Field(description="Judge family: a key of vr_pipeline.vlm.families.FAMILIES.")
-    path: str = Field(description="Folder of the model, or its name on the hub (then 'revision' is required).")
-    revision: Optional[str] = Field(
-        None,
-        pattern="^[0-9a-f]{40}$",
-        description="Commit of the model on the hub, 40 hexadecimal digits; for folders only with trust_remote_code.",
-    )
-    trust_remote_code: bool = Field(
-        False,
-        description=(
-            "Consent to run the Python code that comes with the model, on this machine and with your rights; needed by "
-            "family cogvlm2_video. Only with 'revision', the commit whose code you have read."
-        ),
-    )
-    adapter: Optional[str] = Field(None, description="Folder of a PEFT adapter that is merged into the model.")
-    device: str = Field("auto", description="Torch device, or 'auto' for CUDA where there is one.")
-    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Precision of the model.")
-    quantisation: Literal["none", "8bit", "4bit"] = Field(
-        "none", description="Weights in 8 or 4 bits by bitsandbytes, from the extra 'gpu'."
-    )
-    threads: Optional[int] = Field(None, ge=1, description="CPU threads of torch; null leaves the default.")
-    num_frames: Optional[int] = Field(
-        None, ge=1, description="At most so many frames of a clip, evenly spread; null leaves it to the model folder."
-    )
-    frames_per_second: Optional[float] = Field(None, gt=0, description="Rate at which frames are taken, in 1/s.")
-    min_pixels: Optional[int] = Field(None, ge=1, description="Smallest area of a resized frame, in pixels.")
-    max_pixels: Optional[int] = Field(None, ge=1, description="Largest area of a resized frame, in pixels.")
-    prefix: Literal["auto", "packed", "cached"] = Field(
-        "auto",
-        description=(
-            "How questions share the clip: 'packed' puts the clip and all questions into one pass, 'cached' keeps the "
-            "clip's keys and values and asks chunk by chunk; 'auto' packs when all questions fit one chunk."
-        ),
-    )
-    question_chunk_size: int = Field(
-        64, ge=1, description="Questions asked at a time; bounds memory. Halved when memory runs out."
-    )
-    clip_batch: int = Field(1, ge=1, description="Clips read by the model at a time; bounds memory.")
-
-    @model_validator(mode="after")
-    def _hub_models_are_pinned(self) -> JudgeParameters:
-        if self.revision is None and not Path(self.path).exists() and not _looks_like_folder(self.path):
-            raise ValueError(
-                f"'{self.path}' is no folder here; for a model on the hub set 'revision' to one of its commits, "
-                "so that stored answers keep their meaning"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _remote_code_is_pinned_and_wanted(self) -> JudgeParameters:
-        from vr_pipeline.vlm.families import REMOTE_CODE_FAMILIES
-
-        if self.trust_remote_code and self.revision is None:
-            raise ValueError(
-                "'trust_remote_code' runs code that comes with the model: set 'revision' to the commit of that code"
-            )
-        if self.family in REMOTE_CODE_FAMILIES and not self.trust_remote_code:
-            raise ValueError(
-                f"family '{self.family}' needs the Python code that comes with the model: read it, then set "
-                "'trust_remote_code: true' and 'revision' to its commit"
-            )
-        if self.trust_remote_code and self.family not in REMOTE_CODE_FAMILIES:
-            raise ValueError(f"family '{self.family}' runs no code of the model's: remove 'trust_remote_code'")
-        return self
-
-
-def _looks_like_folder(path: str) -> bool:
-    # Hub names are 'owner/name'. A folder that a pipeline has yet to make has more levels or starts with a dot or /.
-    return path.startswith((".", "/", "~")) or path.count("/") != 1
+from vr_pipeline.vlm.config import JudgeParameters
 
 
 class AlignmentParameters(Parameters):
@@ -90,11 +16,11 @@ class AlignmentParameters(Parameters):
     question: str = Field(
         "text_alignment", description="Id of the checklist question (feature: probability) whose value is replaced."
     )
-    judge: Optional[JudgeParameters] = Field(None, description="Another model that is asked the question instead.")
-    table: Optional[str] = Field(
+    judge: JudgeParameters | None = Field(None, description="Another model that is asked the question instead.")
+    table: str | None = Field(
         None, description="CSV or Parquet file with the columns video_id (or the file's name) and score, from 0 to 1."
     )
-    scorer: Optional[str] = Field(
+    scorer: str | None = Field(
         None,
         description=(
             "'package.module:name' of a callable that, called with the options, gives an object with "
@@ -114,7 +40,7 @@ class ChecklistInferenceParameters(Parameters):
     """The pipeline checklist_inference."""
 
     judge: JudgeParameters = Field(description="The judge that answers.")
-    alignment: Optional[AlignmentParameters] = Field(
+    alignment: AlignmentParameters | None = Field(
         None, description="Another source of the alignment score; null leaves it to the judge's own probability."
     )
     clips_per_item: int = Field(
@@ -146,9 +72,7 @@ class TinyJudgeParameters(Parameters):
     num_frames: int = Field(8, ge=1, description="Frames taken from a clip.")
     height: int = Field(16, ge=1, description="Height to which frames are area-averaged, in pixels.")
     width: int = Field(16, ge=1, description="Width to which frames are area-averaged, in pixels.")
-    world: Optional[str] = Field(
-        None, description="What the judge will know; told to users who show it something else."
-    )
+    world: str | None = Field(None, description="What the judge will know; told to users who show it something else.")
 
 
 class LoRAParameters(Parameters):
@@ -166,13 +90,13 @@ class LoRAParameters(Parameters):
 class JudgeTrainingParameters(Parameters):
     """The pipeline judge_training."""
 
-    start: Optional[JudgeParameters] = Field(None, description="The model that training starts from.")
-    tiny: Optional[TinyJudgeParameters] = Field(
+    start: JudgeParameters | None = Field(None, description="The model that training starts from.")
+    tiny: TinyJudgeParameters | None = Field(
         None, description="A small Qwen2-VL that training starts from with random weights, instead of 'start'."
     )
-    lora: Optional[LoRAParameters] = Field(None, description="Train a low-rank update; null trains every weight.")
+    lora: LoRAParameters | None = Field(None, description="Train a low-rank update; null trains every weight.")
     seed: int = Field(0, description="Seed of weights, order and sampling.")
-    threads: Optional[int] = Field(None, ge=1, description="CPU threads; they are part of what the result depends on.")
+    threads: int | None = Field(None, ge=1, description="CPU threads; they are part of what the result depends on.")
     steps: int = Field(1500, ge=1, description="Optimiser steps.")
     clips_per_batch: int = Field(32, ge=1, description="Clips in one forward and backward pass.")
     accumulation: int = Field(
@@ -181,7 +105,7 @@ class JudgeTrainingParameters(Parameters):
         description="Passes whose gradients make one optimiser step, over all processes together: a multiple of their "
         "number. A step sees clips_per_batch times accumulation clips.",
     )
-    questions_per_clip: Optional[int] = Field(
+    questions_per_clip: int | None = Field(
         None,
         ge=1,
         description=(
@@ -198,7 +122,7 @@ class JudgeTrainingParameters(Parameters):
         ),
     )
     learning_rate: float = Field(4e-6, gt=0, description="Peak learning rate of AdamW.")
-    matrix_learning_rate: Optional[float] = Field(
+    matrix_learning_rate: float | None = Field(
         None,
         gt=0,
         description=(
@@ -211,7 +135,7 @@ class JudgeTrainingParameters(Parameters):
     weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay.")
     beta2: float = Field(0.99, gt=0, lt=1, description="AdamW's decay of squared gradients.")
     max_gradient_norm: float = Field(1.0, gt=0, description="Gradients are scaled down to this norm.")
-    average_decay: Optional[float] = Field(
+    average_decay: float | None = Field(
         None,
         gt=0,
         lt=1,
@@ -228,7 +152,7 @@ class JudgeTrainingParameters(Parameters):
         0.1, gt=0, lt=1, description="Share of the clips held out, by a hash of the prompt-independent clip identifier."
     )
     validate_every: int = Field(500, ge=1, description="Steps between validations; the best checkpoint is kept.")
-    checkpoint_folder: Optional[str] = Field(
+    checkpoint_folder: str | None = Field(
         None,
         description="Folder for the state of a training, from which it resumes; one that was finished is not done "
         "again. Null: none.",
@@ -239,10 +163,10 @@ class JudgeTrainingParameters(Parameters):
     retrain: bool = Field(
         False, description="Train again although the result of the same training is kept; kedro run --retrain."
     )
-    num_frames: Optional[int] = Field(
+    num_frames: int | None = Field(
         None, ge=1, description="At most so many frames of an annotated clip are read; null reads all."
     )
-    frames_per_second: Optional[float] = Field(None, gt=0, description="Rate at which frames are read, in 1/s.")
+    frames_per_second: float | None = Field(None, gt=0, description="Rate at which frames are read, in 1/s.")
     memory_mb: float = Field(
         8000.0,
         ge=0,

@@ -38,7 +38,7 @@ class RewardModel:
     Args:
         weights: the linear reward.
         checklist: the questions it belongs to.
-        judge: parameters of the judge (:class:`~vr_pipeline.judges.config.JudgeParameters`); loaded when first needed.
+        judge: parameters of the judge (:class:`~vr_pipeline.vlm.config.JudgeParameters`); loaded when first needed.
         alignment: parameters of another source of the alignment score
             (:class:`~vr_pipeline.judges.config.AlignmentParameters`), if the pipeline has one.
     """

@@ -1,46 +1,25 @@
-"""From a configuration to a judge."""
+"""From a configuration to a vision-language model."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import ValidationError
 
 from vr_pipeline.errors import InputError
 from vr_pipeline.identifiers import content_hash
-from vr_pipeline.judges.config import JudgeParameters
 from vr_pipeline.runtime.environment import prepare_environment
 from vr_pipeline.storage.atomic import sha256_once
 from vr_pipeline.storage.models import check_loading, check_model_files, incomplete_weights, load_complete
+from vr_pipeline.vlm.config import JudgeParameters
 from vr_pipeline.vlm.families import family_class
 from vr_pipeline.vlm.families.base import SETTINGS_FILE, Family, Settings
 from vr_pipeline.vlm.quantisation import compute_exactly_on_cpu, quantisation_config
 
-if TYPE_CHECKING:
-    from vr_pipeline.judges.contract import Judge
-
 # What answers do not depend on, or depend on through the content hash of the model's files.
 _NO_PART_OF_IDENTITY = {"path", "adapter", "device", "threads", "trust_remote_code"}
-
-
-def load_judge(config: JudgeParameters | dict[str, object]) -> Judge:
-    """Loads the model of a configuration and makes it a judge.
-
-    Raises:
-        InputError: the family is unknown, the folder is missing or is no model, its weights are not safetensors, or its
-            tokenizer cannot say yes or no.
-    """
-    parameters = config if isinstance(config, JudgeParameters) else JudgeParameters.model_validate(config)
-    from vr_pipeline.judges.vlm import VisionLanguageJudge
-
-    for field in ("path", "adapter"):
-        if (name := getattr(parameters, field)) and (folder := Path(name).expanduser()).is_dir():
-            check_model_files(folder, field=f"judge.{field}")
-
-    family = family_class(parameters.family).load(parameters)
-    return VisionLanguageJudge(family, parameters, judge_identity(parameters))
 
 
 def judge_identity(parameters: JudgeParameters) -> str:
@@ -112,8 +91,16 @@ def _is_hub_name(parameters: JudgeParameters) -> bool:
     return not Path(parameters.path).expanduser().exists() and parameters.revision is not None
 
 
-def load_pretrained(cls: type[Family], parameters: JudgeParameters) -> Family:
-    """Loads a family's model by its transformers class, for inference."""
+def load_family(parameters: JudgeParameters) -> Family:
+    """Load the model of a configuration by its family's transformers class, for inference.
+
+    Raises:
+        InputError: the family is unknown, the folder is missing or is no model, or its weights are not safetensors.
+    """
+    for field in ("path", "adapter"):
+        if (name := getattr(parameters, field)) and (folder := Path(name).expanduser()).is_dir():
+            check_model_files(folder, field=f"judge.{field}")
+    cls = family_class(parameters.family)
     prepare_environment()
 
     import torch

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from vr_pipeline.errors import InputError
-from vr_pipeline.judges.config import JudgeParameters
+from vr_pipeline.vlm.config import JudgeParameters
 
 if TYPE_CHECKING:
     import torch

@@ -204,10 +204,10 @@ def start_family(parameters: JudgeTrainingParameters, vocabulary: Callable[[], S
 
         family: Family = create_tiny_judge(parameters.tiny, vocabulary(), seed=parameters.seed)
         return family
-    from vr_pipeline.vlm.families import family_class
+    from vr_pipeline.vlm.loading import load_family
 
     assert parameters.start is not None
-    return family_class(parameters.start.family).load(parameters.start)
+    return load_family(parameters.start)
 
 
 def train_judge(
@@ -294,8 +294,8 @@ class _Run:
         checkpoint_folder: Path | None,
         observe: Observe | None,
     ) -> None:
-        from vr_pipeline.judges.config import JudgeParameters
         from vr_pipeline.judges.vlm import VisionLanguageJudge
+        from vr_pipeline.vlm.config import JudgeParameters
 
         self.checklist, self.parameters = checklist, parameters
         self.training, self.validation = parts["train"], parts["validation"]
@@ -553,7 +553,7 @@ class _Run:
     def _loss(self, batch: Sequence[int]) -> tuple[torch.Tensor, tuple[float, float]]:
         import torch
 
-        from vr_pipeline.judges.vlm import packed_logits
+        from vr_pipeline.vlm.prefix import packed_logits
 
         seed, asked = self._draw(batch, self.passes)
         torch.manual_seed(seed)

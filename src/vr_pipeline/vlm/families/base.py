@@ -21,8 +21,6 @@ from vr_pipeline.vlm.packing import IntArray
 if TYPE_CHECKING:
     import torch
 
-    from vr_pipeline.judges.config import JudgeParameters
-
 SETTINGS_FILE = "judge.json"
 
 
@@ -91,13 +89,6 @@ class Family(ABC):
     @abstractmethod
     def model_class(cls) -> Any:
         """The transformers class."""
-
-    @classmethod
-    def load(cls, parameters: JudgeParameters) -> Family:
-        """Loads model, tokenizer and settings from a folder or the hub."""
-        from vr_pipeline.vlm.loading import load_pretrained
-
-        return load_pretrained(cls, parameters)
 
     @abstractmethod
     def prepare(self, frames: Frames, frames_per_second: float | None) -> PreparedClip:
@@ -180,7 +171,7 @@ class Family(ABC):
         return logits.float()
 
     def save(self, folder: Path) -> None:
-        """Writes weights, tokenizer and settings into a folder from which :meth:`load` reads them."""
+        """Writes weights, tokenizer and settings into a folder from which they can be loaded."""
         self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
         write_settings(folder, self.settings)

@@ -1,0 +1,100 @@
+"""One prefix of a clip, read once, with all questions behind it: in one pass, or chunk by chunk behind a cache."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vr_pipeline.vlm.families.base import Family, PreparedClip
+from vr_pipeline.vlm.packing import PackedSegments, Segment, pack, packed_mask, prefix_mask, segment_mask
+
+if TYPE_CHECKING:
+    import torch
+
+
+def packed_logits(family: Family, clips: Sequence[PreparedClip], segments: Sequence[Sequence[Segment]]) -> torch.Tensor:
+    """Next-token logits of every place that is read, in one pass over prefixes and segments; differentiable.
+
+    Returns:
+        float32 [reads, vocabulary], reads in the order clip, segment, ``read_at``.
+    """
+    import torch
+
+    layout = pack(segments)
+    prefix, lengths = family.embed_prefixes(clips)
+    width = prefix.shape[1]
+    embeddings = torch.cat([prefix, family.embed_tokens(layout.token_ids).to(prefix.dtype)], dim=1)
+    positions = np.concatenate([_prefix_positions(clips, width), _segment_positions(clips, layout)], axis=2)
+    hidden = _decode(family, embeddings, positions, packed_mask(lengths, width, layout.segments))
+    return _read(family, hidden, layout, width)
+
+
+class CachedPrefix:
+    """Prefixes of a batch of clips, read once; chunks of segments are then asked behind them."""
+
+    def __init__(self, family: Family, clips: Sequence[PreparedClip]) -> None:
+        from transformers import DynamicCache
+
+        self.family, self.clips = family, clips
+        prefix, self.lengths = family.embed_prefixes(clips)
+        self.width = prefix.shape[1]
+        self.cache = DynamicCache()
+        mask = prefix_mask(self.lengths, self.width)
+        _decode(family, prefix, _prefix_positions(clips, self.width), mask, self.cache)
+
+    def logits(self, segments: Sequence[Sequence[Segment]]) -> torch.Tensor:
+        """As :func:`packed_logits`, behind the prefixes that were read already."""
+        layout = pack(segments)
+        embeddings = self.family.embed_tokens(layout.token_ids)
+        mask = segment_mask(self.lengths, self.width, layout.segments)
+        hidden = _decode(self.family, embeddings, _segment_positions(self.clips, layout), mask, self.cache)
+        self.cache.crop(-layout.token_ids.shape[1])
+        return _read(self.family, hidden, layout, 0)
+
+
+def _prefix_positions(clips: Sequence[PreparedClip], width: int) -> Any:
+    positions = np.zeros((clips[0].positions.shape[0], len(clips), width), np.int64)
+    for row, clip in enumerate(clips):
+        positions[:, row, : clip.positions.shape[1]] = clip.positions
+    return positions
+
+
+def _segment_positions(clips: Sequence[PreparedClip], layout: PackedSegments) -> Any:
+    starts = np.array([clip.next_position for clip in clips])
+    return np.broadcast_to(layout.offsets + starts[:, None], (clips[0].positions.shape[0], *layout.offsets.shape))
+
+
+def _decode(family: Family, embeddings: torch.Tensor, positions: Any, mask: Any, cache: Any = None) -> torch.Tensor:
+    import torch
+
+    device = embeddings.device
+    output = family.language_model(
+        inputs_embeds=embeddings,
+        position_ids=family.position_ids(torch.from_numpy(np.array(positions)).to(device)),
+        attention_mask=torch.from_numpy(np.ascontiguousarray(mask)).to(device),
+        past_key_values=cache,
+        use_cache=cache is not None,
+    )
+    hidden: torch.Tensor = output.last_hidden_state
+    return hidden
+
+
+def _read(family: Family, hidden: torch.Tensor, layout: PackedSegments, shift: int) -> torch.Tensor:
+    import torch
+
+    rows, columns = torch.from_numpy(layout.read_rows), torch.from_numpy(layout.read_columns + shift)
+    return family.logits(hidden[rows.to(hidden.device), columns.to(hidden.device)])
+
+
+class PrefixOutOfMemory(RuntimeError):
+    """Memory ran out before a question was asked: fewer questions at a time would not help."""
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    import torch
+
+    # On CPUs the allocator raises a plain RuntimeError.
+    known = isinstance(error, (torch.OutOfMemoryError, PrefixOutOfMemory))
+    return known or "DefaultCPUAllocator" in str(error)
