@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -150,101 +149,6 @@ def test_the_best_checkpoint_is_the_policy_and_everything_is_recorded(
     again._generator = generator
     assert again.reward(99) == best["reward"].item()
     assert len(loads) == 1, "nothing was judged a second time"
-
-
-def test_a_clip_has_one_reward_whoever_asks(
-    toy: Toy, judging: ChecklistInferenceParameters, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Validation, pipeline, commands and the served model: the same frames, alignment score and weights."""
-    import mlflow
-    from click.testing import CliRunner
-
-    from vr_pipeline.commands import judge as command_line
-    from vr_pipeline.judges.answers import collect_table, plan_answers
-    from vr_pipeline.rewards.checklist.linear import RewardWeights
-    from vr_pipeline.rewards.checklist.tables import reward_table
-    from vr_pipeline.serving.mlflow_model import save_reward_model
-    from vr_pipeline.storage.video_index import index_made_clips
-    from vr_pipeline.work import run_in_process
-
-    questions = [
-        {"id": "red", "text": "is it red ?"},
-        {"id": "moves", "text": "does it show it ?", "gate": "red"},
-        {"id": "as_asked", "text": "does it show [[prompt]] ?", "feature": "probability"},
-    ]
-    checklist = checklist_from_mapping(
-        {
-            "name": "toy",
-            "modality": "video",
-            "dimensions": [
-                {"name": "looks", "sub_dimensions": [{"name": "looks", "questions": questions[:2]}]},
-                {"name": "text", "sub_dimensions": [{"name": "text", "questions": questions[2:]}]},
-            ],
-        }
-    )
-    weights = RewardWeights(
-        ("red", "moves", "as_asked"), np.array([1.0, 2.0, 4.0]), answers="binary", checklist_hash=checklist.hash
-    )
-    words = words_of([*(str(question["text"]) for question in questions), *toy.conditions])
-    (tmp_path / "other").mkdir()
-    create_tiny_judge(TinyJudgeParameters(initial_std=0.4, layers=1, num_frames=2), words, seed=7).save(
-        tmp_path / "other"
-    )
-    # Fewer frames than the clips have, by number: whoever shows all of them gets another answer.
-    parameters = judging.model_dump() | {
-        "judge": judging.judge.model_dump() | {"num_frames": 2},
-        "alignment": {
-            "question": "as_asked",
-            "judge": {"family": "qwen2_vl", "path": str(tmp_path / "other"), "device": "cpu", "threads": 1},
-        },
-    }
-    asked = ChecklistInferenceParameters.model_validate(parameters)
-    prompts = pd.DataFrame({"prompt": sorted(toy.conditions), "split": "validation"})
-    prompts["prompt_id"] = prompts["prompt"].map(prompt_id)
-    training = DpoTrainingParameters(
-        generator=toy.settings,
-        training=toy.parameters(checkpoint_every=2),
-        validation=ValidationParameters(folder=str(tmp_path / "validation"), videos_per_prompt=1, num_prompts=1),
-    )
-    filled: list[Any] = []
-
-    def fill(*given: Any) -> Any:
-        filled.append(fill_folder(*given))
-        return filled[-1]
-
-    validation = CheckpointValidation(PAIRS, prompts, checklist, weights, asked, training, fill=fill)
-    validation(toy.generator())
-    ((_, expected),) = json.loads(validation._record(0).read_text())["rewards"]
-
-    videos = filled[0]
-    index = index_made_clips(videos)
-    plan = plan_answers(videos, index, checklist, asked)
-    ((_, (shard,)),) = run_in_process(plan, plan.batches())
-    by_pipeline = reward_table(collect_table(shard, index, checklist), index, checklist, weights)
-    assert by_pipeline["total"].item() == expected
-
-    clip, prompt = Path(videos.path(index["video_id"].item())), index["prompt"].item()
-    catalog = SimpleNamespace(
-        load={"checklist": checklist, "reward_weights": weights.to_json()}.__getitem__, exists=lambda name: True
-    )
-    context = SimpleNamespace(params={"checklist_inference": asked.model_dump()}, catalog=catalog)
-    monkeypatch.setattr(command_line, "_context", lambda env: context)
-    said = CliRunner().invoke(command_line.score, [str(clip), "--prompt", prompt, "--json"])
-    (by_command,) = json.loads(said.stdout)["files"]
-    assert by_command["total"] == expected
-    assert by_command["dimensions"] == {name: by_pipeline[f"dim_{name}"].item() for name in ("looks", "text")}
-    assert len(by_command["frames"]) == 2
-
-    alignment = asked.alignment.model_dump() if asked.alignment else None
-    save_reward_model(tmp_path / "model", weights, checklist, judge=asked.judge.model_dump(), alignment=alignment)
-    served = mlflow.pyfunc.load_model(str(tmp_path / "model"))
-    scores = served.predict(pd.DataFrame({"prompt": [prompt], "video_path": [str(clip)]}))
-    assert scores["total"].item() == expected
-    pd.testing.assert_frame_equal(scores, by_pipeline[scores.columns])
-    # Without one of the two sources the reward is another.
-    save_reward_model(tmp_path / "without", weights, checklist, judge=asked.judge.model_dump())
-    other = mlflow.pyfunc.load_model(str(tmp_path / "without"))
-    assert other.predict(pd.DataFrame({"prompt": [prompt], "video_path": [str(clip)]}))["total"].item() != expected
 
 
 def test_a_second_training_judges_nothing_again_and_gives_the_same(
