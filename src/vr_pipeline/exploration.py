@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from vr_pipeline.evaluation.policies import ORIGINAL
+from vr_pipeline.generators.policy import ORIGINAL
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

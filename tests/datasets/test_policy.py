@@ -17,7 +17,8 @@ import tiny_models
 from vr_pipeline.datasets.policy import CARD, CONFIG, FULL_CONFIG, WEIGHTS, PolicyDataset
 from vr_pipeline.errors import InputError
 from vr_pipeline.generators import load_generator
-from vr_pipeline.generators.contract import Adapter, FullWeights, Generator
+from vr_pipeline.generators.contract import Generator
+from vr_pipeline.generators.policy import Adapter, FullWeights
 from vr_pipeline.micro_world.patch_vae import PatchVAE
 
 FAMILIES = ("micro_world", "cogvideox", "wan", "sdxl")

@@ -13,10 +13,10 @@ import torch
 import vr_pipeline.generators
 from vr_pipeline.evaluation import policies as module
 from vr_pipeline.evaluation.config import EvaluationParameters
-from vr_pipeline.evaluation.policies import ORIGINAL, plan_policy_clips
+from vr_pipeline.evaluation.policies import plan_policy_clips
 from vr_pipeline.generators.config import GeneratorParameters
-from vr_pipeline.generators.contract import Adapter
 from vr_pipeline.generators.plans import plan_clips
+from vr_pipeline.generators.policy import ORIGINAL, Adapter
 from vr_pipeline.identifiers import prompt_id
 
 PROMPTS = pd.DataFrame({"prompt": [f"prompt {row}" for row in range(3)]}).assign(

@@ -13,16 +13,8 @@ from tiny_models import PROMPTS
 from vr_pipeline.errors import InputError
 from vr_pipeline.generators import load_generator
 from vr_pipeline.generators.config import GeneratorParameters
-from vr_pipeline.generators.contract import (
-    Adapter,
-    FullWeights,
-    Generator,
-    Policy,
-    folder_identity,
-    is_local,
-    sampling_identity,
-    weights_identity,
-)
+from vr_pipeline.generators.contract import Generator, folder_identity, is_local, sampling_identity, weights_identity
+from vr_pipeline.generators.policy import Adapter, FullWeights, Policy
 from vr_pipeline.micro_world.patch_vae import PatchVAE
 
 

@@ -14,7 +14,8 @@ from tiny_models import PROMPTS
 from vr_pipeline.generators import diffusers_pipeline as pipeline
 from vr_pipeline.generators import load_generator
 from vr_pipeline.generators.config import GeneratorParameters
-from vr_pipeline.generators.contract import Frames, Generator, Policy
+from vr_pipeline.generators.contract import Frames, Generator
+from vr_pipeline.generators.policy import Policy
 
 SEEDS = [1, 2]
 

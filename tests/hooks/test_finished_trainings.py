@@ -15,7 +15,7 @@ from kedro.pipeline import Node, Pipeline
 
 from toy_training import Toy, make_toy
 from vr_pipeline.datasets.policy import PolicyDataset
-from vr_pipeline.generators.contract import Policy
+from vr_pipeline.generators.policy import Policy
 from vr_pipeline.hooks import FinishedTrainingHook
 from vr_pipeline.hooks.finished_trainings import state_folders
 from vr_pipeline.runners import DeviceRunner

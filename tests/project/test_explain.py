@@ -77,7 +77,7 @@ def test_a_full_disk_is_told_of_files_that_safetensors_writes(tmp_path, monkeypa
     from safetensors import SafetensorError
 
     from vr_pipeline.datasets.policy import PolicyDataset
-    from vr_pipeline.generators.contract import Adapter
+    from vr_pipeline.generators.policy import Adapter
 
     def full(*arguments, **options):
         # What the library said on a small file system of its own.

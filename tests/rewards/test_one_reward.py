@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from toy_training import Toy, make_toy
 from vr_pipeline.checklist import Checklist, checklist_from_mapping
 from vr_pipeline.commands import judge as commands
-from vr_pipeline.evaluation.policies import ORIGINAL
+from vr_pipeline.generators.policy import ORIGINAL
 from vr_pipeline.identifiers import prompt_id
 from vr_pipeline.judges.config import ChecklistInferenceParameters, TinyJudgeParameters
 from vr_pipeline.judges.training.tiny import create_tiny_judge, words_of

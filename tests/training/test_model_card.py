@@ -10,7 +10,7 @@ import torch
 
 from vr_pipeline.checklist import checklist_from_mapping
 from vr_pipeline.generators.config import GeneratorParameters
-from vr_pipeline.generators.contract import Adapter
+from vr_pipeline.generators.policy import Adapter
 from vr_pipeline.judges.config import ChecklistInferenceParameters
 from vr_pipeline.training.config import DpoTrainingParameters, PreferenceTrainingParameters, ValidationParameters
 from vr_pipeline.training.model_card import model_card, training_facts

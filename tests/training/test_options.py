@@ -19,7 +19,8 @@ from toy_training import Toy
 from vr_pipeline.engine.optimisation import AveragedWeights
 from vr_pipeline.errors import InputError
 from vr_pipeline.generators import load_generator
-from vr_pipeline.generators.contract import FullWeights, Generator, Policy
+from vr_pipeline.generators.contract import Generator
+from vr_pipeline.generators.policy import FullWeights, Policy
 from vr_pipeline.training import preference_trainer
 from vr_pipeline.training.config import AdapterParameters, PreferenceTrainingParameters
 from vr_pipeline.training.pairs import TrainingPair, prepare_pairs

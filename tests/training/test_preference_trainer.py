@@ -18,7 +18,8 @@ from toy_training import Toy
 from vr_pipeline.engine.optimisation import learning_rate_factor
 from vr_pipeline.engine.state import TrainingState, keep_newest, load_checkpoint, save_checkpoint
 from vr_pipeline.errors import InputError, PipelineError
-from vr_pipeline.generators.contract import Adapter, Generator
+from vr_pipeline.generators.contract import Generator
+from vr_pipeline.generators.policy import Adapter
 from vr_pipeline.training import preference_trainer
 from vr_pipeline.training import step as step_module
 from vr_pipeline.training.pairs import PairOrder, TrainingPair, pair_order

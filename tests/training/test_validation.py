@@ -16,7 +16,7 @@ from scipy import stats
 from toy_training import Toy
 from vr_pipeline.checklist import checklist_from_mapping
 from vr_pipeline.errors import InputError
-from vr_pipeline.evaluation.policies import ORIGINAL
+from vr_pipeline.generators.policy import ORIGINAL
 from vr_pipeline.identifiers import prompt_id
 from vr_pipeline.judges.config import ChecklistInferenceParameters, TinyJudgeParameters
 from vr_pipeline.judges.training.tiny import create_tiny_judge, words_of

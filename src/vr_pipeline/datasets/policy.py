@@ -16,7 +16,7 @@ from typing import Any
 
 from vr_pipeline.datasets.places import FolderDataset
 from vr_pipeline.errors import InputError
-from vr_pipeline.generators.contract import Adapter, FullWeights, Policy
+from vr_pipeline.generators.policy import Adapter, FullWeights, Policy
 from vr_pipeline.identifiers import content_hash
 from vr_pipeline.storage.atomic import replaced_folder, sha256_of
 from vr_pipeline.storage.tensors import check_numbers, read_tensors

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from vr_pipeline.evaluation.policies import ORIGINAL
+from vr_pipeline.generators.policy import ORIGINAL
 from vr_pipeline.statistics.clustered import Gain, WinRate, clustered_mean, paired_gain, win_rate
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from vr_pipeline.evaluation.policies import ORIGINAL
+from vr_pipeline.generators.policy import ORIGINAL
 from vr_pipeline.statistics.clustered import interval
 
 NAMES = {ORIGINAL: "original", "dpo": "DPO", "mpo": "MPO"}

@@ -10,16 +10,14 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from vr_pipeline.evaluation.config import EvaluationParameters
-from vr_pipeline.generators.contract import Policy, sampling_identity
+from vr_pipeline.generators.contract import sampling_identity
 from vr_pipeline.generators.plans import sample_items, video_items
+from vr_pipeline.generators.policy import ORIGINAL, Policy
 from vr_pipeline.identifiers import content_hash
 from vr_pipeline.work import WorkItem, WorkPlan
 
 if TYPE_CHECKING:
     from vr_pipeline.generators.contract import Generator
-
-ORIGINAL = "original"
-"""Name of the untrained generator among the policies."""
 
 
 @dataclass

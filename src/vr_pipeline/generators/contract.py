@@ -9,8 +9,6 @@ from __future__ import annotations
 import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -19,6 +17,7 @@ import numpy.typing as npt
 
 from vr_pipeline.errors import InputError, PipelineError
 from vr_pipeline.generators.config import GeneratorParameters
+from vr_pipeline.generators.policy import Policy
 from vr_pipeline.identifiers import content_hash
 from vr_pipeline.runtime.devices import resolve_device as resolve_device
 from vr_pipeline.work import ItemFailure
@@ -29,77 +28,6 @@ if TYPE_CHECKING:
 Frames = npt.NDArray[np.uint8]
 Condition = dict[str, "torch.Tensor"]
 
-
-@dataclass(frozen=True)
-class Adapter:
-    """A low-rank adapter as plain data.
-
-    Attributes:
-        tensors: weights by name, with the component they belong to as prefix (``transformer.``), in the names that
-            ``pipeline.load_lora_weights`` of diffusers reads.
-        config: rank (r), scale (lora_alpha) and target_modules.
-        base: identity of the weights it was trained on.
-        provenance: how it was made: settings, data hashes; goes into the model card.
-    """
-
-    tensors: dict[str, torch.Tensor]
-    config: dict[str, Any]
-    base: str
-    provenance: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def component(self) -> str:
-        """The part of the pipeline the adapter belongs to: transformer or unet."""
-        return next(iter(self.tensors)).partition(".")[0]
-
-    @property
-    def identity(self) -> str:
-        """Hash of weights and scale."""
-        parts: list[str | bytes] = [str(self.config["r"]), str(self.config["lora_alpha"]), self.base]
-        for name, value in sorted(self.tensors.items()):
-            parts += [name, bytes(bytes_of(value))]
-        return content_hash("adapter", *parts)
-
-
-@dataclass(frozen=True)
-class FullWeights:
-    """A fine-tuned denoiser as plain data: all of its weights.
-
-    Attributes:
-        tensors: weights by name, in the precision the generator is configured for.
-        config: configuration of the denoiser's class in diffusers.
-        component: the part of the pipeline it replaces: transformer or unet.
-        base: identity of the weights it was trained from.
-        provenance: how it was made: settings, data hashes; goes into the model card.
-    """
-
-    tensors: dict[str, torch.Tensor]
-    config: dict[str, Any]
-    component: str
-    base: str
-    provenance: dict[str, Any] = field(default_factory=dict)
-
-    @cached_property
-    def identity(self) -> str:
-        """Hash of the weights."""
-        import hashlib
-
-        digest = hashlib.sha256()
-        for name, value in sorted(self.tensors.items()):
-            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-            digest.update(bytes_of(value))
-        return content_hash("full weights", self.base, digest.hexdigest())
-
-
-def bytes_of(value: torch.Tensor) -> memoryview:
-    """The bytes of a tensor of any precision, also of those that numpy lacks."""
-    import torch
-
-    return value.contiguous().reshape(-1).view(torch.uint8).numpy().data
-
-
-Policy = Adapter | FullWeights
-"""What preference training makes."""
 
 Part = Literal["denoiser", "autoencoder", "text_encoder"]
 

@@ -16,13 +16,10 @@ from vr_pipeline.errors import InputError
 from vr_pipeline.generators.config import GeneratorParameters, Offload
 from vr_pipeline.generators.contract import (
     ALL_PARTS,
-    Adapter,
     Condition,
     Frames,
-    FullWeights,
     Generator,
     Part,
-    Policy,
     batches,
     resolve_device,
     sampling_identity,
@@ -30,6 +27,7 @@ from vr_pipeline.generators.contract import (
 )
 from vr_pipeline.generators.fitting import load_adapter, load_full_weights, misfit
 from vr_pipeline.generators.loading import TEXT_ENCODERS, load_pipeline
+from vr_pipeline.generators.policy import Adapter, FullWeights, Policy
 from vr_pipeline.generators.settings import Setting
 from vr_pipeline.generators.watch import watch_numbers
 from vr_pipeline.prompts.user_text import written_plainly

@@ -14,7 +14,7 @@ from vr_pipeline.storage.models import reason_in_short
 if TYPE_CHECKING:
     import torch
 
-    from vr_pipeline.generators.contract import Adapter, FullWeights
+    from vr_pipeline.generators.policy import Adapter, FullWeights
 
 
 def misfit(problem: str) -> InputError:

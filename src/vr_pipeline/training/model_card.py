@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from vr_pipeline.generators.contract import Adapter, Policy
+from vr_pipeline.generators.policy import Adapter, Policy
 from vr_pipeline.storage.markdown import as_code, as_text
 from vr_pipeline.terminal import visible
 from vr_pipeline.training.inputs import listed_hash, pairs_hash, used_clips, used_prompts

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from vr_pipeline.generators import load_generator
-from vr_pipeline.generators.contract import Generator, Part, Policy
+from vr_pipeline.generators.contract import Generator, Part
+from vr_pipeline.generators.policy import Policy
 from vr_pipeline.identifiers import pair_id
 from vr_pipeline.training.conditions import ConditionShards
 from vr_pipeline.training.config import DpoTrainingParameters

@@ -21,9 +21,9 @@ import pandas as pd
 from vr_pipeline.checklist.schema import Checklist
 from vr_pipeline.engine.groups import is_main_process
 from vr_pipeline.errors import InputError, storage_explained
-from vr_pipeline.evaluation.policies import ORIGINAL
 from vr_pipeline.generators import load_generator
 from vr_pipeline.generators.plans import sample_items, video_items
+from vr_pipeline.generators.policy import ORIGINAL
 from vr_pipeline.identifiers import content_hash
 from vr_pipeline.judges.config import ChecklistInferenceParameters
 from vr_pipeline.rewards.checklist.linear import RewardWeights
@@ -34,7 +34,8 @@ from vr_pipeline.training.config import DpoTrainingParameters, ValidationParamet
 from vr_pipeline.work import WorkPlan
 
 if TYPE_CHECKING:
-    from vr_pipeline.generators.contract import Generator, Policy
+    from vr_pipeline.generators.contract import Generator
+    from vr_pipeline.generators.policy import Policy
     from vr_pipeline.judges.contract import Judge
     from vr_pipeline.storage.item_folder import ItemFolder
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from vr_pipeline.evaluation.policies import ORIGINAL
+from vr_pipeline.generators.policy import ORIGINAL
 from vr_pipeline.statistics.clustered import MINIMUM_PROMPTS, paired_gain, simultaneous
 
 Verdict = Literal["above", "below", "unclear", "unknown"]

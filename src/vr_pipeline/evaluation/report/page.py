@@ -15,7 +15,6 @@ import pandas as pd
 
 from vr_pipeline.errors import InputError
 from vr_pipeline.evaluation.config import ReportParameters
-from vr_pipeline.evaluation.policies import ORIGINAL
 from vr_pipeline.evaluation.report import sections, tables
 from vr_pipeline.evaluation.report.clips import EmbeddedClip, embed_clip
 from vr_pipeline.evaluation.report.findings import (
@@ -30,6 +29,7 @@ from vr_pipeline.evaluation.report.findings import (
 )
 from vr_pipeline.evaluation.report.run_lines import placeholder, table_hash
 from vr_pipeline.evaluation.report.tables import Column, Table
+from vr_pipeline.generators.policy import ORIGINAL
 from vr_pipeline.identifiers import content_hash
 from vr_pipeline.terminal import visible
 from vr_pipeline.training.inputs import reward_weights_hash

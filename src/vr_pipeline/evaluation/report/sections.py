@@ -12,7 +12,6 @@ import pandas as pd
 from markupsafe import Markup
 
 from vr_pipeline.errors import InputError
-from vr_pipeline.evaluation.policies import ORIGINAL
 from vr_pipeline.evaluation.report import charts, tables
 from vr_pipeline.evaluation.report.charts import Line, Mark, Row
 from vr_pipeline.evaluation.report.findings import (
@@ -26,6 +25,7 @@ from vr_pipeline.evaluation.report.findings import (
     question_bias,
 )
 from vr_pipeline.evaluation.report.tables import NOTHING, Cell, Column, Table
+from vr_pipeline.generators.policy import ORIGINAL
 from vr_pipeline.statistics.clustered import interval
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from vr_pipeline.checklist.schema import Checklist
-from vr_pipeline.generators.contract import Policy
+from vr_pipeline.generators.policy import Policy
 from vr_pipeline.judges.config import ChecklistInferenceParameters
 from vr_pipeline.rewards.checklist.linear import RewardWeights
 from vr_pipeline.training.config import DpoTrainingParameters

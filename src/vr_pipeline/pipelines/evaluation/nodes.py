@@ -11,7 +11,7 @@ from vr_pipeline.checklist.schema import Checklist
 from vr_pipeline.errors import InputError
 from vr_pipeline.evaluation.config import EvaluationParameters
 from vr_pipeline.evaluation.oracle import Oracle
-from vr_pipeline.generators.contract import Policy
+from vr_pipeline.generators.policy import Policy
 from vr_pipeline.rewards.config import PairSelectionParameters
 from vr_pipeline.work import WorkPlan
 
