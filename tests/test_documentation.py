@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import importlib
 import importlib.util
 import linecache
@@ -17,10 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 import pytest
 import torch
-import yaml
 from pydantic import BaseModel
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -298,11 +295,6 @@ def block(title: str, language: str = "python") -> str:
     return str(code)
 
 
-def named(line: str) -> dict[str, str]:
-    """A line of a table of families."""
-    return dict(ast.literal_eval("{" + line + "}"))
-
-
 def as_module(monkeypatch: pytest.MonkeyPatch, name: str, code: str) -> Any:
     """Code as if it stood in a file of the package."""
     module = types.ModuleType(name)
@@ -312,40 +304,6 @@ def as_module(monkeypatch: pytest.MonkeyPatch, name: str, code: str) -> Any:
     monkeypatch.setitem(sys.modules, name, module)
     exec(compile(code, module.__file__, "exec"), module.__dict__)
     return module
-
-
-def test_the_judge_of_the_text_answers(monkeypatch):
-    from vr_pipeline.judges import load_judge
-    from vr_pipeline.vlm import families
-
-    as_module(monkeypatch, "vr_pipeline.vlm.families.my_judge", block("judge"))
-    for name, place in named(block("judge family")).items():
-        monkeypatch.setitem(families.FAMILIES, name, place)
-    settings = yaml.safe_load(block("judge parameters", "yaml"))["checklist_inference"]["judge"]
-    folder = str(ROOT / "data" / "06_models" / "micro_world" / "judge")
-    judge = load_judge({**settings, "path": folder, "num_frames": None, "device": "cpu"})
-    clip = np.zeros((8, 16, 16, 3), np.uint8)
-    p_yes, outside = judge.answer([clip], ["is the picture sharp ?"])
-    assert p_yes.shape == outside.shape == (1, 1)
-    assert 0 <= p_yes[0, 0] <= 1
-
-
-def test_the_generator_of_the_text_makes_clips_and_trains_at_high_noise(monkeypatch):
-    from vr_pipeline import generators
-    from vr_pipeline.generators.config import GeneratorParameters
-
-    as_module(monkeypatch, "vr_pipeline.generators.my_generator", block("generator"))
-    for name, place in named(block("generator family")).items():
-        monkeypatch.setitem(generators.FAMILIES, name, place)
-    folder = str(ROOT / "data" / "06_models" / "micro_world" / "generator")
-    settings = {"num_frames": 8, "height": 16, "width": 16, "num_inference_steps": 2, "guidance_scale": 1.0}
-    generator = generators.load_generator(
-        GeneratorParameters(family="my_generator", path=folder, device="cpu", **settings)
-    )
-    assert generator.sample(["red ball moves left on black"], [1]).shape == (1, 8, 16, 16, 3)
-    steps = generator.draw_timesteps(200, torch.Generator().manual_seed(0))
-    assert int(steps.min()) >= 500
-    assert int(steps.max()) < 1000
 
 
 def test_the_loss_of_the_text_trains_and_has_the_gradient_of_its_equation(monkeypatch, tmp_path):

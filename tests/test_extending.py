@@ -2,16 +2,73 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 from pathlib import Path
 
-from documented_change import ROOT
+from documented_change import ROOT, apply_documented, run_python
 
 
 def test_every_section_with_a_diff_has_its_test() -> None:
     text = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
-    sections = re.findall(r"^## (To add .*)\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+    sections = re.findall(r"^## (To add [^\n]*)\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
     tests = Path(__file__).read_text(encoding="utf-8")
     for heading, body in sections:
         assert "```diff" in body, heading
         assert f'apply_documented("{heading}"' in tests, heading
+
+
+_JUDGE = """
+import numpy as np
+from vr_pipeline.judges import load_judge
+
+judge = load_judge({{"family": "my_judge", "path": {path!r}, "device": "cpu"}})
+assert judge.family.settings.after_question == " Yes or no?"
+p_yes, outside = judge.answer([np.zeros((8, 16, 16, 3), np.uint8)], ["is the picture sharp ?"])
+assert p_yes.shape == outside.shape == (1, 1)
+print(p_yes[0, 0])
+"""
+
+
+def test_a_judge_family_is_added_as_the_page_says(tmp_path: Path) -> None:
+    folder = apply_documented("To add a judge family", tmp_path / "project")
+    judge = tmp_path / "judge"
+    shutil.copytree(ROOT / "data" / "06_models" / "micro_world" / "judge", judge)
+    settings = json.loads((judge / "judge.json").read_text(encoding="utf-8"))
+    (judge / "judge.json").write_text(json.dumps({k: v for k, v in settings.items() if k != "after_question"}))
+    (judge / "checksums.sha256").unlink(missing_ok=True)
+    assert 0 <= float(run_python(folder, _JUDGE.format(path=str(judge)))) <= 1
+
+
+_GENERATOR = """
+import torch
+from vr_pipeline.generators import load_generator
+
+sizes = {{"num_frames": 8, "height": 16, "width": 16, "num_inference_steps": 2, "guidance_scale": 1.0}}
+generator = load_generator({{"family": "my_generator", "path": {path!r}, "device": "cpu", **sizes}})
+assert generator.sample(["red ball moves left on black"], [1]).shape == (1, 8, 16, 16, 3)
+print(generator.draw_timesteps(200, torch.Generator().manual_seed(0)).tolist())
+"""
+
+
+def test_a_generator_is_added_as_the_page_says(tmp_path: Path) -> None:
+    folder = apply_documented("To add a generator", tmp_path)
+    path = ROOT / "data" / "06_models" / "micro_world" / "generator"
+    steps = json.loads(run_python(folder, _GENERATOR.format(path=str(path))))
+    assert 500 <= min(steps) < max(steps) < 1000
+
+
+_FORMAT = """
+import vr_pipeline as vr
+
+table = vr.read_preferences({path!r}, "my_arena")
+print(",".join(table["preference"]), table["video_path_b"][1])
+"""
+
+
+def test_a_preference_format_is_added_as_the_page_says(tmp_path: Path) -> None:
+    folder = apply_documented("To add a preference format", tmp_path / "project")
+    path = tmp_path / "arena.csv"
+    path.write_text("prompt,first_clip,second_clip,winner\na cat,1.mp4,2.mp4,2\na dog,3.mp4,4.mp4,draw\n")
+    assert run_python(folder, _FORMAT.format(path=str(path))).split() == ["b,tie", "4.mp4"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,27 +51,8 @@ def resize_area(frames: Frames, height: int, width: int) -> NDArray[np.float32]:
     ).astype(np.float32)
 
 
-def resize_bicubic(frames: Frames, height: int, width: int) -> NDArray[np.float32]:
-    """Antialiased bicubic resizing of each frame as Pillow does it, rounded to whole values; float32 in 0 to 255."""
-    return _resize_by_pillow(frames, height, width, "BICUBIC")
-
-
-def resize_lanczos(frames: Frames, height: int, width: int) -> NDArray[np.float32]:
-    """As :func:`resize_bicubic` with the Lanczos filter."""
-    return _resize_by_pillow(frames, height, width, "LANCZOS")
-
-
-def resize_clip_bicubic(frames: Frames, height: int, width: int) -> NDArray[np.float32]:
-    """As :func:`resize_bicubic`, to the values that torchvision computes on a CPU."""
-    return _resize_by_torch(frames, height, width, "bicubic")
-
-
-def resize_clip_lanczos(frames: Frames, height: int, width: int) -> NDArray[np.float32]:
-    """As :func:`resize_lanczos`, to the values that torchvision computes on a CPU."""
-    return _resize_by_torch(frames, height, width, "lanczos")
-
-
 def _resize_by_torch(frames: Frames, height: int, width: int, mode: str) -> NDArray[np.float32]:
+    """Resize with antialiasing, rounded to the whole values that torchvision computes on a CPU."""
     import torch
 
     if frames.shape[1:3] == (height, width):
@@ -84,6 +65,7 @@ def _resize_by_torch(frames: Frames, height: int, width: int, mode: str) -> NDAr
 
 
 def _resize_by_pillow(frames: Frames, height: int, width: int, name: str) -> NDArray[np.float32]:
+    """Resize each frame with antialiasing as Pillow does, rounded to whole values; float32 in 0 to 255."""
     from PIL import Image
 
     if frames.shape[1:3] == (height, width):
@@ -94,6 +76,10 @@ def _resize_by_pillow(frames: Frames, height: int, width: int, name: str) -> NDA
 
 
 Resize = Callable[[Frames, int, int], NDArray[np.float32]]
+resize_bicubic: Resize = partial(_resize_by_pillow, name="BICUBIC")
+resize_lanczos: Resize = partial(_resize_by_pillow, name="LANCZOS")
+resize_clip_bicubic: Resize = partial(_resize_by_torch, mode="bicubic")
+resize_clip_lanczos: Resize = partial(_resize_by_torch, mode="lanczos")
 RESIZERS: dict[str, Resize] = {"area": resize_area, "bicubic": resize_bicubic, "lanczos": resize_lanczos}
 """Name in the settings -> frames, height, width -> resized frames; of images."""
 CLIP_RESIZERS: dict[str, Resize] = {

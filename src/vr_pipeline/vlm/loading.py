@@ -104,8 +104,7 @@ def load_family(parameters: JudgeParameters) -> Family:
     prepare_environment()
 
     import torch
-    from transformers import AutoTokenizer
-    from transformers.utils import logging as transformers_logging
+    import transformers
 
     from vr_pipeline.runtime.devices import resolve_device
 
@@ -116,11 +115,11 @@ def load_family(parameters: JudgeParameters) -> Family:
         revision = parameters.revision
     elif _model_bytes(Path(parameters.path).expanduser()) < 100_000_000:
         # A bar for a model that loads in no time hides what matters.
-        transformers_logging.disable_progress_bar()
+        transformers.utils.logging.disable_progress_bar()
     device = resolve_device(parameters.device)
     adapter = _adapter_folder(parameters)
     # The commit is given for the code too: code that a checkpoint takes from another repository, where this commit does
-    # not exist, is then refused instead of being run at whatever state it is in today.
+    # not exist, is then rejected instead of being run at whatever state it is in today.
     consent: dict[str, Any] = (
         {"trust_remote_code": True, "code_revision": parameters.revision} if cls.remote_code else {}
     )
@@ -129,10 +128,11 @@ def load_family(parameters: JudgeParameters) -> Family:
         options["quantization_config"] = quantisation_config(parameters)
         options["device_map"] = {"": device}
     try:
+        model_class = getattr(transformers, cls.model_name)
         if not cls.remote_code:
-            _check_kind(cls.model_class().config_class, source, revision, parameters.family)
-        model = load_complete(cls.model_class(), source, field="judge.path", **options)
-        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, **consent)
+            _check_kind(model_class.config_class, source, revision, parameters.family)
+        model = load_complete(model_class, source, field="judge.path", **options)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source, revision=revision, **consent)
     except OSError as error:
         if error.errno is not None:
             raise
@@ -181,7 +181,7 @@ def _with_adapter(model: Any, folder: Path, *, merge: bool) -> Any:
 
 
 def _check_kind(config_class: Any, source: str, revision: str | None, family: str) -> None:
-    """Refuses a model of another kind, of which the library would make a random one of the kind's default size.
+    """Reject a model of another kind, of which the library would make a random one of the kind's default size.
 
     Raises:
         InputError: the model's config is of another kind, or there is none.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from pydantic import Field
 from vr_pipeline.config import Parameters
 from vr_pipeline.prompts.user_text import control_tokens, user_text_ids
 from vr_pipeline.video.read import Frames
+from vr_pipeline.vlm.frames import CLIP_RESIZERS, RESIZERS, Resize, normalise
 from vr_pipeline.vlm.packing import IntArray
 
 if TYPE_CHECKING:
@@ -74,6 +76,8 @@ class PreparedClip:
 class Family(ABC):
     """A model with its tokenizer; torch is needed from here on."""
 
+    model_name: str
+    """The model's class in transformers."""
     default_settings: Settings
     settings_class: type[Settings] = Settings
     remote_code: bool = False
@@ -85,35 +89,48 @@ class Family(ABC):
     def __init__(self, model: Any, tokenizer: Any, settings: Settings) -> None:
         self.model, self.tokenizer, self.settings = model, tokenizer, settings
 
-    @classmethod
-    @abstractmethod
-    def model_class(cls) -> Any:
-        """The transformers class."""
-
     @abstractmethod
     def prepare(self, frames: Frames, frames_per_second: float | None) -> PreparedClip:
-        """Resizes, cuts and tokenises one clip."""
+        """Resize, cut and tokenise one clip."""
 
     @abstractmethod
     def vision_features(self, clips: Sequence[PreparedClip]) -> torch.Tensor:
         """Visual tokens of all clips, one after the other: [tokens of all clips, hidden]."""
 
     @property
-    @abstractmethod
     def placeholder_ids(self) -> tuple[int, ...]:
         """Tokens in whose place visual tokens go."""
+        found = (getattr(self.model.config, f"{kind}_token_id", None) for kind in ("image", "video"))
+        return tuple(number for number in found if number is not None)
 
     @property
-    @abstractmethod
     def language_model(self) -> Any:
         """The decoder: takes inputs_embeds, position_ids, attention_mask, past_key_values."""
+        return self.model.model.language_model
+
+    def is_image(self, frames: Frames) -> bool:
+        """Whether a clip goes the model's way for images."""
+        return len(frames) == 1 and self.settings.single_frame_is_image
+
+    def resizer(self, *, of_image: bool) -> Resize:
+        """Return what resizes images, or the frames of clips, as the family's own processors do."""
+        return (RESIZERS if of_image else CLIP_RESIZERS)[self.settings.resize]
+
+    def normalised(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return tiles [tiles, height, width, 3] as the vision tower reads them, [tiles, 3, height, width]."""
+        return normalise(tiles, self.settings.mean, self.settings.std).transpose(0, 3, 1, 2)
+
+    @staticmethod
+    def in_a_row(token_ids: Sequence[int], vision: dict[str, NDArray[Any]]) -> PreparedClip:
+        """Return a clip whose tokens, visual ones too, stand one after the other on a single axis."""
+        return PreparedClip(np.array(token_ids), np.arange(len(token_ids))[None], len(token_ids), vision)
 
     def position_ids(self, positions: torch.Tensor) -> torch.Tensor:
         """From [axes, batch, tokens] to what the decoder takes; here for decoders with one axis."""
         return positions[0]
 
     def enable_gradient_checkpointing(self) -> None:
-        """Has activations recomputed in the backward pass of training."""
+        """Have activations recomputed in the backward pass of training."""
         self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
     @property
@@ -171,15 +188,13 @@ class Family(ABC):
         return logits.float()
 
     def save(self, folder: Path) -> None:
-        """Writes weights, tokenizer and settings into a folder from which they can be loaded."""
+        """Write weights, tokenizer and settings into a folder."""
         self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
         write_settings(folder, self.settings)
 
 
 def write_settings(folder: Path, settings: Settings) -> None:
-    """Writes judge.json."""
-    import json
-
+    """Write judge.json."""
     text = json.dumps(settings.model_dump(mode="json"), indent=1, sort_keys=True)
     (folder / SETTINGS_FILE).write_text(text + "\n", encoding="utf-8")

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 class CogVLM2Video(Family):
     """Every frame is a square of visual tokens between two marks, followed by its number; an image is frame 0."""
 
+    model_name = "AutoModelForCausalLM"
     remote_code = True
     default_settings = Settings(
         before_clip="",
@@ -48,12 +49,6 @@ class CogVLM2Video(Family):
             )
         _restore_rotary_frequencies(model)
         self._decoder = _Decoder(model.model)
-
-    @classmethod
-    def model_class(cls) -> Any:
-        from transformers import AutoModelForCausalLM
-
-        return AutoModelForCausalLM
 
     @property
     def placeholder_ids(self) -> tuple[int, ...]:
@@ -161,7 +156,7 @@ def _short_side_and_centre(frames: Frames, size: int, settings: Settings) -> Any
 
 
 def _restore_rotary_frequencies(model: Any) -> None:
-    """Computes the frequencies of rotary positions where they are no part of the checkpoint.
+    """Compute the frequencies of rotary positions where they are no part of the checkpoint.
 
     transformers builds a model without values and fills in the checkpoint; it cannot know how remote code computes a
     buffer that is not stored, and leaves it undefined.

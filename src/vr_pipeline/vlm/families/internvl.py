@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic import Field
 
 from vr_pipeline.video.read import Frames
 from vr_pipeline.vlm.families.base import Family, PreparedClip, TilingSettings
-from vr_pipeline.vlm.frames import CLIP_RESIZERS, RESIZERS, normalise
 from vr_pipeline.vlm.tiles import grid_tiles
 
 if TYPE_CHECKING:
@@ -26,6 +25,7 @@ class InternVLSettings(TilingSettings):
 class InternVL(Family):
     """Every frame is one tile, announced by its number; an image is a grid of tiles and the whole."""
 
+    model_name = "InternVLForConditionalGeneration"
     settings_class = InternVLSettings
     settings: InternVLSettings
     default_settings = InternVLSettings(
@@ -37,39 +37,23 @@ class InternVL(Family):
         std=(0.229, 0.224, 0.225),
     )
 
-    @classmethod
-    def model_class(cls) -> Any:
-        from transformers import InternVLForConditionalGeneration
-
-        return InternVLForConditionalGeneration
-
-    @property
-    def placeholder_ids(self) -> tuple[int, ...]:
-        return (self.model.config.image_token_id,)
-
-    @property
-    def language_model(self) -> Any:
-        return self.model.model.language_model
-
     def prepare(self, frames: Frames, frames_per_second: float | None) -> PreparedClip:
         settings, config = self.settings, self.model.config
         height, width = config.vision_config.image_size
-        is_image = len(frames) == 1 and settings.single_frame_is_image
-        resize = (RESIZERS if is_image else CLIP_RESIZERS)[settings.resize]
+        is_image = self.is_image(frames)
+        resize = self.resizer(of_image=is_image)
         tiles = (
             grid_tiles(frames, (height, width), settings.max_tiles, resize)
             if is_image and settings.tile_images
             else resize(frames, height, width)
         )
-        pixels = normalise(tiles, settings.mean, settings.std).transpose(0, 3, 1, 2)
         tile = [config.image_token_id] * config.image_seq_length
         token_ids = self.text_ids(settings.before_clip)
         for number in range(len(frames)):
             announced, visual = ("", tile * len(tiles)) if is_image else (f"Frame{number + 1}: ", tile)
             token_ids += [*self.text_ids(announced + "<img>"), *visual, *self.text_ids("</img>\n")]
         token_ids += self.text_ids(settings.after_clip)
-        positions = np.arange(len(token_ids))[None]
-        return PreparedClip(np.array(token_ids), positions, len(token_ids), {"pixel_values": pixels})
+        return self.in_a_row(token_ids, {"pixel_values": self.normalised(tiles)})
 
     def vision_features(self, clips: Sequence[PreparedClip]) -> torch.Tensor:
         import torch

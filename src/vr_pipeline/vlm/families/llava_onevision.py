@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vr_pipeline.video.read import Frames
 from vr_pipeline.vlm.families.base import Family, PreparedClip, TilingSettings
-from vr_pipeline.vlm.frames import CLIP_RESIZERS, RESIZERS, normalise
 from vr_pipeline.vlm.tiles import anyres_tiles, anyres_token_count
 
 if TYPE_CHECKING:
@@ -23,6 +22,7 @@ class LlavaOnevision(Family):
     clip of one frame, which costs a fraction.
     """
 
+    model_name = "LlavaOnevisionForConditionalGeneration"
     settings_class = TilingSettings
     settings: TilingSettings
     default_settings = TilingSettings(
@@ -37,42 +37,25 @@ class LlavaOnevision(Family):
         std=(0.26862954, 0.26130258, 0.27577711),
     )
 
-    @classmethod
-    def model_class(cls) -> Any:
-        from transformers import LlavaOnevisionForConditionalGeneration
-
-        return LlavaOnevisionForConditionalGeneration
-
-    @property
-    def placeholder_ids(self) -> tuple[int, ...]:
-        return (self.model.config.image_token_id, self.model.config.video_token_id)
-
-    @property
-    def language_model(self) -> Any:
-        return self.model.model.language_model
-
     def prepare(self, frames: Frames, frames_per_second: float | None) -> PreparedClip:
         settings, vision = self.settings, self.model.config.vision_config
         size = vision.image_size
         side = size // vision.patch_size
-        if len(frames) == 1 and settings.single_frame_is_image and settings.tile_images:
+        if self.is_image(frames) and settings.tile_images:
             placeholder, name = self.model.config.image_token_id, "pixel_values"
             shape = (frames.shape[1], frames.shape[2])
             candidates = [(height, width) for height, width in self.model.config.image_grid_pinpoints]
             most = int(self.model.config.vision_aspect_ratio.removeprefix("anyres_max_"))
             visual = anyres_token_count(shape, side, size, candidates, most)
-            shown = anyres_tiles(frames, size, candidates, RESIZERS[settings.resize])
+            shown = anyres_tiles(frames, size, candidates, self.resizer(of_image=True))
             extra = {"image_sizes": np.array([shape])}
         else:
             placeholder, name = self.model.config.video_token_id, "pixel_values_videos"
-            shown = CLIP_RESIZERS[settings.resize](frames, size, size)
+            shown = self.resizer(of_image=False)(frames, size, size)
             visual, extra = len(frames) * (-(-side // 2)) ** 2 + 1, {}
-        pixels = normalise(shown, settings.mean, settings.std).transpose(0, 3, 1, 2)
-        token_ids = np.array(
-            [*self.text_ids(settings.before_clip), *[placeholder] * visual, *self.text_ids(settings.after_clip)]
-        )
-        positions = np.arange(len(token_ids))[None]
-        return PreparedClip(token_ids, positions, len(token_ids), {name: pixels[None], **extra})
+        before, after = self.text_ids(settings.before_clip), self.text_ids(settings.after_clip)
+        vision = {name: self.normalised(shown)[None], **extra}
+        return self.in_a_row([*before, *[placeholder] * visual, *after], vision)
 
     def vision_features(self, clips: Sequence[PreparedClip]) -> torch.Tensor:
         import torch
@@ -80,12 +63,11 @@ class LlavaOnevision(Family):
         parts = []
         for clip in clips:
             arrays = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in clip.vision.items()}
-            if "pixel_values" in arrays:
-                output = self.model.get_image_features(
-                    arrays["pixel_values"].to(self.device, self.model.dtype), arrays["image_sizes"], return_dict=True
-                )
+            name = next(name for name in arrays if name.startswith("pixel_values"))
+            pixels = arrays[name].to(self.device, self.model.dtype)
+            if name == "pixel_values":
+                output = self.model.get_image_features(pixels, arrays["image_sizes"], return_dict=True)
             else:
-                pixels = arrays["pixel_values_videos"]
-                output = self.model.get_video_features(pixels.to(self.device, self.model.dtype), return_dict=True)
+                output = self.model.get_video_features(pixels, return_dict=True)
             parts.append(output.pooler_output[0])
         return torch.cat(parts)

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from vr_pipeline.video.read import Frames
 from vr_pipeline.vlm.families.base import Family, PreparedClip, Settings
-from vr_pipeline.vlm.frames import CLIP_RESIZERS, RESIZERS, fitting_size, normalise, patchify
+from vr_pipeline.vlm.frames import fitting_size, normalise, patchify
 from vr_pipeline.vlm.packing import IntArray
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ class QwenSettings(Settings):
 class Qwen2VL(Family):
     """Qwen2-VL: three position axes (time, height, width), temporal patches, neighbouring patches merged."""
 
+    model_name = "Qwen2VLForConditionalGeneration"
     settings_class = QwenSettings
     answers_version = "text above the clip"
     default_settings: Settings = QwenSettings(
@@ -54,27 +55,13 @@ class Qwen2VL(Family):
         self._after = self.text_ids(settings.after_clip)
         self._positions: dict[tuple[object, ...], tuple[IntArray, int]] = {}
 
-    @classmethod
-    def model_class(cls) -> Any:
-        from transformers import Qwen2VLForConditionalGeneration
-
-        return Qwen2VLForConditionalGeneration
-
-    @property
-    def placeholder_ids(self) -> tuple[int, ...]:
-        return (self.model.config.image_token_id, self.model.config.video_token_id)
-
-    @property
-    def language_model(self) -> Any:
-        return self.model.model.language_model
-
     def position_ids(self, positions: torch.Tensor) -> torch.Tensor:
         return positions
 
     def prepare(self, frames: Frames, frames_per_second: float | None) -> PreparedClip:
         vision = self.model.config.vision_config
         settings = self.settings
-        is_image = len(frames) == 1 and settings.single_frame_is_image
+        is_image = self.is_image(frames)
         if settings.height is not None and settings.width is not None:
             size = (settings.height, settings.width)
         else:
@@ -86,7 +73,7 @@ class Qwen2VL(Family):
                 share = int(_CLIP_TOKENS * multiple**2) * vision.temporal_patch_size // len(frames)
                 largest = max(min(largest, share), int(1.05 * smallest))
             size = fitting_size(*frames.shape[1:3], multiple=multiple, min_pixels=smallest, max_pixels=largest)
-        resized = (RESIZERS if is_image else CLIP_RESIZERS)[settings.resize](frames, *size)
+        resized = self.resizer(of_image=is_image)(frames, *size)
         patches, grid = patchify(
             normalise(resized, settings.mean, settings.std),
             patch=vision.patch_size,
@@ -146,11 +133,7 @@ class Qwen2VL(Family):
 class Qwen25VL(Qwen2VL):
     """Qwen2.5-VL: as Qwen2-VL, with windowed attention in the vision tower and positions in real time."""
 
-    @classmethod
-    def model_class(cls) -> Any:
-        from transformers import Qwen2_5_VLForConditionalGeneration
-
-        return Qwen2_5_VLForConditionalGeneration
+    model_name = "Qwen2_5_VLForConditionalGeneration"
 
     def _seconds_per_grid(self, frames_per_second: float | None) -> float | None:
         rate = frames_per_second or self.settings.frames_per_second or 2.0

@@ -11,7 +11,6 @@ from pydantic import Field
 
 from vr_pipeline.video.read import Frames
 from vr_pipeline.vlm.families.base import Family, PreparedClip, TilingSettings
-from vr_pipeline.vlm.frames import CLIP_RESIZERS, RESIZERS, normalise
 from vr_pipeline.vlm.tiles import split_tiles, squared
 
 if TYPE_CHECKING:
@@ -32,6 +31,7 @@ class SmolVLMSettings(TilingSettings):
 class SmolVLM(Family):
     """Every frame is one square tile, announced by its time; an image is a grid of tiles and the whole."""
 
+    model_name = "SmolVLMForConditionalGeneration"
     settings_class = SmolVLMSettings
     settings: SmolVLMSettings
     default_settings = SmolVLMSettings(
@@ -44,16 +44,6 @@ class SmolVLM(Family):
         std=(0.5, 0.5, 0.5),
     )
 
-    @classmethod
-    def model_class(cls) -> Any:
-        from transformers import SmolVLMForConditionalGeneration
-
-        return SmolVLMForConditionalGeneration
-
-    @property
-    def placeholder_ids(self) -> tuple[int, ...]:
-        return (self.model.config.image_token_id,)
-
     @property
     def language_model(self) -> Any:
         return self.model.model.text_model
@@ -61,19 +51,17 @@ class SmolVLM(Family):
     def prepare(self, frames: Frames, frames_per_second: float | None) -> PreparedClip:
         settings = self.settings
         tile = self.model.config.vision_config.image_size
-        if len(frames) == 1 and settings.single_frame_is_image:
+        if self.is_image(frames):
             shown, texts = self._image(frames, tile)
         else:
-            shown = squared(frames, tile, tile, CLIP_RESIZERS[settings.resize])
+            shown = squared(frames, tile, tile, self.resizer(of_image=False))
             texts = _announcements(len(frames), frames_per_second or settings.frames_per_second or 1.0)
-        token_ids = self._token_ids(texts)
-        pixels = normalise(shown, settings.mean, settings.std).transpose(0, 3, 1, 2)
-        return PreparedClip(token_ids, np.arange(len(token_ids))[None], len(token_ids), {"pixel_values": pixels[None]})
+        return self.in_a_row(self._token_ids(texts), {"pixel_values": self.normalised(shown)[None]})
 
     def _image(self, frames: Frames, tile: int) -> tuple[Any, list[str]]:
         """Tiles of an image and the texts around them."""
         settings = self.settings
-        resize = RESIZERS[settings.resize]
+        resize = self.resizer(of_image=True)
         longest = tile * settings.image_side_tiles
         if not settings.tile_images:
             shown, rows, columns = squared(frames, longest, tile, resize), 0, 0
@@ -89,14 +77,14 @@ class SmolVLM(Family):
         texts.append(("\n\n" if rows else "") + f"{around}<global-img>")
         return shown, [*texts, around]
 
-    def _token_ids(self, texts: Sequence[str]) -> Any:
+    def _token_ids(self, texts: Sequence[str]) -> list[int]:
         """Tokens of the texts, with the places of a tile between each and the next."""
         places = [self.model.config.image_token_id] * self.model.model.image_seq_len
         token_ids = self.text_ids(self.settings.before_clip + texts[0])
         for text in texts[1:-1]:
             token_ids += [*places, *self.text_ids(text)]
         # A question follows: what it begins with does not join what stands before it.
-        return np.array([*token_ids, *places, *self.leading_ids(texts[-1] + self.settings.after_clip)])
+        return [*token_ids, *places, *self.leading_ids(texts[-1] + self.settings.after_clip)]
 
     def vision_features(self, clips: Sequence[PreparedClip]) -> torch.Tensor:
         import torch
