@@ -85,16 +85,16 @@ def test_grades_give_answers() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (changed(["dimensions", 1, "sub_dimensions", 0, "questions", 0, "id"], "follows"), "'follows' is used twice"),
+        (changed(["dimensions", 1, "sub_dimensions", 0, "questions", 0, "id"], "follows"), "'follows' is used 2 times"),
         (changed(["dimensions", 1, "sub_dimensions", 1, "questions", 1, "gate"], "feet"), "gate 'feet'"),
         (changed(["dimensions", 1, "sub_dimensions", 1, "questions", 1, "gate"], "perfect"), "circle"),
         (changed(["dimensions", 1, "sub_dimensions", 0, "questions", 0, "gate"], "fair"), "circle"),
         (changed(["dimensions"], []), "has no 'dimensions'"),
-        (changed(["dimensions", 0, "sub_dimensions", 0, "questions"], []), "has no questions"),
+        (changed(["dimensions", 0, "sub_dimensions", 0, "questions"], []), "has no 'questions'"),
         (changed(["dimensions", 1, "sub_dimensions", 1, "grades", 1], ["yes"]), "1 answers for 3 questions"),
         (changed(["dimensions", 1, "sub_dimensions", 1, "grades", 1], ["yes", "perhaps", "no"]), "grade '1'"),
         (changed(["dimensions", 1, "sub_dimensions", 1, "grades", 1], [1, 0, 1]), "grade '1'"),
-        (changed(["modality"], "smell"), "modality is 'smell'"),
+        (changed(["modality"], "smell"), "'modality' of the checklist is 'smell'"),
         (changed(["dimensions", 0, "sub_dimensions", 0, "questions", 0, "text"], " "), "has no 'text'"),
         (changed(["modalities"], "video"), "the checklist has the unknown key 'modalities'"),
         (changed(["dimensions", 0, "weight"], 1), "dimension 'alignment' has the unknown key 'weight'"),
@@ -103,12 +103,12 @@ def test_grades_give_answers() -> None:
         (changed(["dimensions", 0, "sub_dimensions", 0, "questions", 0, "wieghted"], True), "unknown key 'wieghted'"),
         (changed(["dimensions", 0, "sub_dimensions", 0, "questions", 0, "weighted"], "maybe"), "'weighted'"),
         (changed(["dimensions", 0, "sub_dimensions", 0, "questions", 0, "feature"], "sum"), "'feature'"),
-        (changed(["dimensions", 1, "sub_dimensions", 1, "name"], "text"), "sub-dimension 'text' is used twice"),
+        (changed(["dimensions", 1, "sub_dimensions", 1, "name"], "text"), "sub-dimension 'text' is used 2 times"),
         (None, "empty"),
         ([], "not a mapping"),
     ],
 )
-def test_mistakes_are_refused(content: Any, message: str) -> None:
+def test_mistakes_are_rejected(content: Any, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
         checklist_from_mapping(content, file="my.yml")
     assert "my.yml" in str(caught.value)

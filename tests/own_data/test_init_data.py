@@ -181,7 +181,7 @@ def test_every_problem_is_said_at_once_and_nothing_written(project: Path) -> Non
         "preferences.csv, row 5, field 'preference': the label is empty",
         "preferences.csv, row 5, field 'video_path_b': a clip is compared with itself",
         "preferences.csv, row 6: the row has 2 fields, the header 4",
-        "modality is 'film'",
+        "'modality' of the checklist is 'film'",
         "the question id 'fast' is used 2 times",
         "has the gate 'none'",
         "question 'empty' has no 'text'",

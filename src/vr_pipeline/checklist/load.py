@@ -1,17 +1,21 @@
-"""Reads a checklist from YAML, with messages that name the place of a mistake."""
+"""Read a checklist from YAML, with messages that name the place of a mistake."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Final, Literal
 
-from vr_pipeline.checklist.schema import Checklist, Question, SubDimension, _grade_key, build_checklist
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, ValidationError
+from pydantic_core import PydanticCustomError
+
+from vr_pipeline.checklist.schema import Checklist, Question, SubDimension, grade_key
 from vr_pipeline.errors import InputError
 
 
 def load_checklist(path: str | Path) -> Checklist:
-    """Reads a checklist file: YAML, or one of the public VisionReward question lists (``.txt``).
+    """Read a checklist file: YAML, or one of the public VisionReward question lists (``.txt``).
 
     The format of YAML, every level a list in the order of asking::
 
@@ -30,18 +34,41 @@ def load_checklist(path: str | Path) -> Checklist:
                   1: [no, no]
 
     Raises:
-        InputError: the file is missing, is no YAML, lacks a key, or breaks a rule of
-            :func:`vr_pipeline.checklist.schema.build_checklist`; or is no public list.
+        InputError: the file is missing, is no YAML, lacks a key, names a question twice or a gate that is none, has
+            gates in a circle or a grade without one answer a question; or is no public list.
     """
+    return _first_raised(*examine_checklist(path))
+
+
+def checklist_from_mapping(content: Any, *, file: str | Path | None = None) -> Checklist:
+    """Build a checklist from the parsed content of a checklist file. Raises :class:`InputError`."""
+    return _first_raised(*_examine(content, file))
+
+
+def examine_checklist(path: str | Path) -> tuple[Checklist | None, list[InputError]]:
+    """Read as :func:`load_checklist` does, and collect everything that is wrong."""
+    path = Path(path)
+    try:
+        if path.suffix.lower() == ".txt":
+            from vr_pipeline.checklist.visionreward import read_visionreward
+
+            return read_visionreward(path)[0], []
+        return _examine(_parsed(path), path)
+    except InputError as error:
+        return None, [error]
+
+
+def _first_raised(checklist: Checklist | None, problems: Sequence[InputError]) -> Checklist:
+    if checklist is None:
+        raise problems[0]
+    return checklist
+
+
+def _parsed(path: Path) -> Any:
     import yaml
 
-    path = Path(path)
-    if path.suffix.lower() == ".txt":
-        from vr_pipeline.checklist.visionreward import read_visionreward
-
-        return read_visionreward(path)[0]
     try:
-        text = path.read_text(encoding="utf-8")
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError("the checklist does not exist", remedy="Give the path of a checklist", file=path) from None
     except OSError as error:
@@ -52,8 +79,6 @@ def load_checklist(path: str | Path) -> Checklist:
         raise InputError(
             f"the checklist is not UTF-8 text (byte {error.start})", remedy="Save it as UTF-8", file=path
         ) from None
-    try:
-        content = yaml.safe_load(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         raise InputError(
@@ -62,127 +87,161 @@ def load_checklist(path: str | Path) -> Checklist:
             file=path,
             row=mark.line + 1 if mark else None,
         ) from None
-    return checklist_from_mapping(content, file=path)
 
 
-def checklist_from_mapping(content: Any, *, file: str | Path | None = None) -> Checklist:
-    """Builds a checklist from the parsed content of a checklist file. Raises :class:`InputError`."""
-    if not isinstance(content, Mapping):
-        raise InputError(
-            "the checklist is empty or is not a mapping",
-            remedy="Begin it with the keys name, modality and dimensions",
-            file=file,
-        )
-    _refuse_unknown_keys(content, {"name", "modality", "dimensions"}, "the checklist", file)
-    sub_dimensions: list[SubDimension] = []
-    for dimension in _list_of_mappings(content, "dimensions", "the checklist", file):
-        dimension_name = _text(dimension, "name", "a dimension", file)
-        place = f"dimension '{dimension_name}'"
-        _refuse_unknown_keys(dimension, {"name", "sub_dimensions"}, place, file)
-        sub_dimensions.extend(
-            _read_sub_dimension(sub, dimension_name, file)
-            for sub in _list_of_mappings(dimension, "sub_dimensions", place, file)
-        )
-    return build_checklist(
-        _text(content, "name", "the checklist", file),
-        _text(content, "modality", "the checklist", file),
-        sub_dimensions,
-        file=file,
-    )
-
-
-def _read_sub_dimension(sub: Mapping[str, Any], dimension: str, file: str | Path | None) -> SubDimension:
-    name = _text(sub, "name", f"a sub-dimension of '{dimension}'", file)
-    place = f"sub-dimension '{name}'"
-    _refuse_unknown_keys(sub, {"name", "questions", "grades"}, place, file)
-    questions = []
-    for entry in _list_of_mappings(sub, "questions", place, file):
-        identifier = _text(entry, "id", f"a question of {place}", file)
-        question_place = f"question '{identifier}'"
-        _refuse_unknown_keys(entry, {"id", "text", "gate", "weighted", "feature"}, question_place, file)
-        weighted = entry.get("weighted", True)
-        if not isinstance(weighted, bool):
-            raise InputError(
-                f"'weighted' of {question_place} is {weighted!r}",
-                remedy="Write true or false",
-                file=file,
-                field="weighted",
-            )
-        feature = entry.get("feature", "answer")
-        if feature not in ("answer", "probability"):
-            raise InputError(
-                f"'feature' of {question_place} is {feature!r}",
-                remedy="Write 'answer' or 'probability'",
-                file=file,
-                field="feature",
-            )
-        questions.append(
-            Question(
-                question_id=identifier,
-                text=_text(entry, "text", question_place, file),
-                dimension=dimension,
-                sub_dimension=name,
-                gate=_text(entry, "gate", question_place, file) if entry.get("gate") is not None else None,
-                weighted=weighted,
-                feature=feature,
-            )
-        )
-    return SubDimension(
-        name=name, dimension=dimension, questions=tuple(questions), grades=_read_grades(sub.get("grades"), place, file)
-    )
-
-
-def _read_grades(grades: Any, place: str, file: str | Path | None) -> dict[str, tuple[bool | None, ...]]:
-    if grades is None:
-        return {}
-    if not isinstance(grades, Mapping):
-        raise InputError(
-            f"'grades' of {place} is not a mapping",
-            remedy="Write 'grade: [yes, no, ...]' lines",
-            file=file,
-            field="grades",
-        )
-    rows: dict[str, tuple[bool | None, ...]] = {}
-    for grade, row in grades.items():
-        if not isinstance(row, list) or not all(_is_answer(value) for value in row):
-            raise InputError(
-                f"grade '{grade}' of {place} is {row!r}",
-                remedy="Give a list of yes, no or null, one for each question",
-                file=file,
-                field="grades",
-            )
-        rows[_grade_key(grade)] = tuple(value == "yes" if isinstance(value, str) else value for value in row)
-    return rows
-
-
-def _is_answer(value: Any) -> bool:
-    # YAML 1.1 reads yes and no as booleans; quoted ones arrive as text.
-    return value is None or isinstance(value, bool) or value in ("yes", "no")
-
-
-def _text(mapping: Mapping[str, Any], key: str, place: str, file: str | Path | None) -> str:
-    value = mapping.get(key)
-    if isinstance(value, bool) or not isinstance(value, (str, int, float)) or not str(value).strip():
-        raise InputError(f"{place} has no '{key}'", remedy=f"Add '{key}' with a text", file=file, field=key)
+def _text(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int | float) or not str(value).strip():
+        raise PydanticCustomError("missing", "no text")
     return str(value).strip()
 
 
-def _list_of_mappings(
-    mapping: Mapping[str, Any], key: str, place: str, file: str | Path | None
-) -> list[Mapping[str, Any]]:
-    value = mapping.get(key)
-    if not isinstance(value, list) or not value or not all(isinstance(entry, Mapping) for entry in value):
-        what = "questions" if key == "questions" else f"'{key}'"
-        raise InputError(f"{place} has no {what}", remedy=f"Add '{key}' with at least one entry", file=file, field=key)
-    return value
+def _answer(value: Any) -> Any:
+    # YAML 1.1 reads yes and no as booleans; quoted ones arrive as text.
+    return {"yes": True, "no": False}.get(value, value) if isinstance(value, str) else value
 
 
-def _refuse_unknown_keys(mapping: Mapping[str, Any], known: set[str], place: str, file: str | Path | None) -> None:
-    for key in mapping:
-        if key not in known:
-            raise InputError(
-                f"{place} has the unknown key '{key}'",
-                remedy=f"Remove it or use one of: {', '.join(sorted(known))}",
-                file=file,
-                field=str(key),
+_Text = Annotated[str, BeforeValidator(_text)]
+_Answers = list[Annotated[StrictBool | None, BeforeValidator(_answer)]]
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class _Question(_Entry):
+    id: _Text
+    text: _Text
+    gate: _Text | None = None
+    weighted: StrictBool = True
+    feature: Literal["answer", "probability"] = "answer"
+
+
+class _SubDimension(_Entry):
+    name: _Text
+    questions: list[_Question] = Field(min_length=1)
+    grades: dict[Any, _Answers] | None = None
+
+
+class _Dimension(_Entry):
+    name: _Text
+    sub_dimensions: list[_SubDimension] = Field(min_length=1)
+
+
+class _File(_Entry):
+    name: _Text
+    modality: Literal["video", "image"]
+    dimensions: list[_Dimension] = Field(min_length=1)
+
+
+_LEVELS: Final[dict[str, tuple[str, type[_Entry]]]] = {
+    "dimensions": ("dimension", _Dimension),
+    "sub_dimensions": ("sub-dimension", _SubDimension),
+    "questions": ("question", _Question),
+}
+_ABSENT: Final = ("missing", "too_short", "list_type", "model_type", "model_attributes_type")
+_REMEDIES: Final = {
+    "modality": "Write 'modality: video' or 'modality: image'",
+    "weighted": "Write true or false",
+    "feature": "Write 'answer' or 'probability'",
+    "grades": "Write 'grade: [yes, no, ...]' lines, with yes, no or null for each question",
+}
+
+
+def _examine(content: Any, file: str | Path | None) -> tuple[Checklist | None, list[InputError]]:
+    if not isinstance(content, Mapping):
+        problem = "the checklist is empty or is not a mapping"
+        return None, [InputError(problem, remedy="Begin it with the keys name, modality and dimensions", file=file)]
+    try:
+        entries, problems = _File.model_validate(content), []
+    except ValidationError as error:
+        problems = [_mistake(one["type"], one["loc"], one["input"], content, file) for one in error.errors()]
+    problems += _contradictions(content, file)
+    return (None, problems) if problems else (_checklist(entries), [])
+
+
+def _mistake(
+    kind: str, place: Sequence[int | str], value: Any, content: Mapping[str, Any], file: str | Path | None
+) -> InputError:
+    """Say what is wrong at a place of the file, by the names that the entries on the way have."""
+    model: type[_Entry] = _File
+    entry, where, key, grade = content, "the checklist", "", ""
+    for step, part in enumerate(place):
+        if isinstance(part, int) and key in _LEVELS:
+            noun, model = _LEVELS[key]
+            entry = entry[key][part]
+            name = entry.get("id", entry.get("name")) if isinstance(entry, Mapping) else None
+            where = f"a {noun} of {where}" if name is None else f"{noun} '{name}'"
+        elif key == "grades":
+            grade = f"grade '{place[step]}'"
+            break
+        else:
+            key = str(part)
+    if kind == "extra_forbidden":
+        problem, remedy = (
+            f"{where} has the unknown key '{key}'",
+            f"Remove it or use one of: {', '.join(model.model_fields)}",
+        )
+    elif kind in _ABSENT and not grade:
+        problem, remedy = f"{where} has no '{key}'", f"Add '{key}'"
+    else:
+        problem, remedy = f"{grade or repr(key)} of {where} is {value!r}", _REMEDIES.get(key, "Correct it")
+    return InputError(problem, remedy=remedy, file=file, field=key)
+
+
+def _contradictions(content: Mapping[str, Any], file: str | Path | None) -> Iterator[InputError]:
+    """Find what concerns several entries at once, also where some of them are wrong by themselves."""
+    subs = [sub for one in _mappings(content, "dimensions") for sub in _mappings(one, "sub_dimensions")]
+    gates = [
+        (str(one["id"]).strip(), None if one.get("gate") is None else str(one["gate"]).strip())
+        for sub in subs
+        for one in _mappings(sub, "questions")
+        if one.get("id") is not None
+    ]
+    for what, names in (
+        ("question id", [name for name, _ in gates]),
+        ("sub-dimension", [one.get("name") for one in subs]),
+    ):
+        for name, count in Counter(names).items():
+            if count > 1 and name is not None:
+                problem = f"the {what} '{name}' is used {count} times"
+                yield InputError(problem, remedy="Give each its own name", file=file, field="id")
+    gate_of = dict(gates)
+    for name, gate in gates:
+        if gate is not None and gate not in gate_of:
+            problem = f"question '{name}' has the gate '{gate}', which is no question of this checklist"
+            remedy = f"Use the id of another question as gate, for example '{gates[0][0]}'"
+            yield InputError(problem, remedy=remedy, file=file, field="gate")
+        passed: list[str] = []
+        while gate is not None and gate not in passed:
+            passed.append(gate)
+            gate = gate_of.get(gate)
+        if name in passed:
+            problem = f"the gates of question '{name}' run in a circle through '{passed[0]}'"
+            yield InputError(problem, remedy="Remove one of these gates", file=file, field="gate")
+    for sub in subs:
+        grades, count = sub.get("grades"), len(_mappings(sub, "questions"))
+        for grade, row in grades.items() if isinstance(grades, Mapping) else ():
+            if isinstance(row, list) and len(row) != count:
+                problem = (
+                    f"grade '{grade}' of sub-dimension '{sub.get('name')}' has {len(row)} answers for {count} questions"
+                )
+                remedy = "Give one of yes, no or null for each question of the sub-dimension, in order"
+                yield InputError(problem, remedy=remedy, file=file, field="grades")
+
+
+def _mappings(content: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
+    entries = content.get(key)
+    return [entry for entry in entries if isinstance(entry, Mapping)] if isinstance(entries, list) else []
+
+
+def _checklist(entries: _File) -> Checklist:
+    subs = []
+    for dimension in entries.dimensions:
+        for sub in dimension.sub_dimensions:
+            place = {"dimension": dimension.name, "sub_dimension": sub.name}
+            questions = tuple(
+                Question(question_id=one.id, **place, **one.model_dump(exclude={"id"})) for one in sub.questions
             )
+            grades = {grade_key(grade): tuple(row) for grade, row in (sub.grades or {}).items()}
+            subs.append(SubDimension(name=sub.name, dimension=dimension.name, questions=questions, grades=grades))
+    return Checklist(name=entries.name, modality=entries.modality, sub_dimensions=tuple(subs))

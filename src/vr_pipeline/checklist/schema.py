@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -155,7 +155,7 @@ class Checklist(_Frozen):
             found = given.get(plain_name(sub.name))
             if found is None or not sub.grades:
                 continue
-            grade = _grade_key(found)
+            grade = grade_key(found)
             if grade not in sub.grades:
                 raise InputError(
                     f"grade '{found}' is not in the map of sub-dimension '{sub.name}'",
@@ -171,7 +171,7 @@ class Checklist(_Frozen):
     def from_visionreward(
         cls, questions_path: str | Path, weights_path: str | Path | None = None
     ) -> tuple[Checklist, RewardWeights | None]:
-        """Reads the public VisionReward question list and weights; see :mod:`vr_pipeline.checklist.visionreward`."""
+        """Read the public VisionReward question list and weights; see :mod:`vr_pipeline.checklist.visionreward`."""
         from vr_pipeline.checklist.visionreward import read_visionreward
 
         return read_visionreward(questions_path, weights_path)
@@ -182,76 +182,7 @@ def plain_name(name: str) -> str:
     return name.casefold().replace("_", "").replace(" ", "")
 
 
-def _grade_key(grade: object) -> str:
+def grade_key(grade: object) -> str:
     """Grades as map keys: 3, 3.0, '3' and '3.0' (of a table with gaps) are one grade."""
     text = str(grade).strip()
     return str(int(float(text))) if re.fullmatch(r"[+-]?\d+\.0+", text) else text
-
-
-def build_checklist(
-    name: str,
-    modality: str,
-    sub_dimensions: Sequence[SubDimension],
-    *,
-    file: str | Path | None = None,
-) -> Checklist:
-    """A checklist after the checks that concern several questions at once.
-
-    Raises:
-        InputError: no questions, a duplicate identifier, an unknown gate, gates in a circle, or a grade map whose
-            rows do not have one answer a question.
-    """
-    if modality not in ("video", "image"):
-        raise InputError(
-            f"modality is '{modality}'",
-            remedy="Write 'modality: video' or 'modality: image'",
-            file=file,
-            field="modality",
-        )
-    questions = [question for sub in sub_dimensions for question in sub.questions]
-    if not questions:
-        raise InputError(
-            "the checklist has no questions", remedy="Add at least one question", file=file, field="dimensions"
-        )
-    _refuse_duplicates((q.question_id for q in questions), "question id", file)
-    _refuse_duplicates((sub.name for sub in sub_dimensions), "sub-dimension", file)
-    gates = {question.question_id: question.gate for question in questions}
-    for question in questions:
-        seen = {question.question_id}
-        gate = question.gate
-        while gate is not None:
-            if gate not in gates:
-                raise InputError(
-                    f"question '{question.question_id}' has the gate '{gate}', which is no question of this checklist",
-                    remedy=f"Use the id of another question as gate, for example '{questions[0].question_id}'",
-                    file=file,
-                    field="gate",
-                )
-            if gate in seen:
-                raise InputError(
-                    f"the gates of question '{question.question_id}' run in a circle through '{gate}'",
-                    remedy="Remove one of these gates",
-                    file=file,
-                    field="gate",
-                )
-            seen.add(gate)
-            gate = gates[gate]
-    for sub in sub_dimensions:
-        for grade, row in sub.grades.items():
-            if len(row) != len(sub.questions):
-                raise InputError(
-                    f"grade '{grade}' of sub-dimension '{sub.name}' has {len(row)} answers for "
-                    f"{len(sub.questions)} questions",
-                    remedy="Give one of yes, no or null for each question of the sub-dimension, in order",
-                    file=file,
-                    field="grades",
-                )
-    return Checklist(name=name, modality=modality, sub_dimensions=tuple(sub_dimensions))  # type: ignore[arg-type]
-
-
-def _refuse_duplicates(names: Iterable[str], what: str, file: str | Path | None) -> None:
-    seen: set[str] = set()
-    for name in names:
-        if name in seen:
-            raise InputError(f"the {what} '{name}' is used twice", remedy="Give each its own name", file=file)
-        seen.add(name)

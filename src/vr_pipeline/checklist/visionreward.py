@@ -1,4 +1,4 @@
-"""Reads the public VisionReward files: a text file with one question a line, and a JSON file with the weights.
+"""Read the public VisionReward files: a text file with one question a line, and a JSON file with the weights.
 
 The files do not say what belongs where; the layouts below do, by line number: sub-dimension, gates, and which lines
 carry a weight. The image files' weights begin with that of a text-alignment score, which is no question of the list;
@@ -13,12 +13,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vr_pipeline.checklist.schema import Checklist, Question, SubDimension, build_checklist
+from vr_pipeline.checklist.schema import Checklist, Question, SubDimension
 from vr_pipeline.errors import InputError
 from vr_pipeline.storage.json_rows import TEXT_COLUMN
 from vr_pipeline.storage.tables import read_entries
@@ -85,7 +85,7 @@ _IMAGE_SELECTED_COUNTS = (3, 2, 0, 2, 4, 0, 4, 2, 1, 0, 0, 1, 3, 0, 3, 2, 1, 2)
 class _Layout:
     """What the lines of one public file are."""
 
-    modality: str
+    modality: Literal["video", "image"]
     dimensions: Mapping[str, str]
     counts: Sequence[int]
     gates: Mapping[int, Sequence[int]] = field(default_factory=dict)
@@ -176,7 +176,7 @@ def _checklist(name: str, lines: Sequence[str], layout: _Layout) -> Checklist:
         start += count
         if questions:
             subs.append(SubDimension(name=sub, dimension=dimension, questions=questions))
-    return build_checklist(name, layout.modality, subs)
+    return Checklist(name=name, modality=layout.modality, sub_dimensions=tuple(subs))
 
 
 def _weights(path: Path, checklist: Checklist) -> RewardWeights:

@@ -363,75 +363,8 @@ def _too_little(usable: Sequence[Mapping[str, Any]], check: ClipsCheck, path: Pa
 
 
 def check_checklist(path: Path) -> ChecklistCheck:
-    """Read a checklist; if it cannot be used, look at each of its parts by itself."""
-    from vr_pipeline.checklist import load_checklist
+    """Read a checklist, with everything that is wrong with it."""
+    from vr_pipeline.checklist.load import examine_checklist
 
-    try:
-        return ChecklistCheck(checklist=load_checklist(path))
-    except InputError as error:
-        first = error
-    errors = _problems_of_parts(path) or [first]
-    return ChecklistCheck([Finding.from_error(error) for error in errors])
-
-
-def _problems_of_parts(path: Path) -> list[InputError]:
-    import yaml
-
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return []
-    if not isinstance(content, dict):
-        return []
-    question = {"id": "q", "text": "?"}
-    sub = {"name": "s", "questions": [question]}
-    dimension = {"name": "d", "sub_dimensions": [sub]}
-    errors: list[InputError] = []
-
-    def attempt(part: Mapping[str, Any]) -> None:
-        from vr_pipeline.checklist.load import checklist_from_mapping
-
-        try:
-            checklist_from_mapping(part, file=path)
-        except InputError as error:
-            if str(error) not in {str(one) for one in errors}:
-                errors.append(error)
-
-    def wrapped(one: Mapping[str, Any]) -> dict[str, Any]:
-        return {"name": "c", "modality": "video", "dimensions": [one]}
-
-    questions: list[Mapping[str, Any]] = []
-    dimensions = _mappings(content.get("dimensions"))
-    attempt({**content, "dimensions": [dimension]} if dimensions else content)
-    for one in dimensions:
-        subs = _mappings(one.get("sub_dimensions"))
-        attempt(wrapped({**one, "sub_dimensions": [sub]} if subs else one))
-        for part in subs:
-            own = _mappings(part.get("questions"))
-            stand_ins = [{"id": f"q{number}", "text": "?"} for number in range(len(own))]
-            attempt(wrapped({"name": "d", "sub_dimensions": [{**part, "questions": stand_ins} if own else part]}))
-            for each in own:
-                alone = {key: value for key, value in each.items() if key != "gate"}
-                attempt(wrapped({"name": "d", "sub_dimensions": [{"name": "s", "questions": [alone]}]}))
-            questions += own
-    identifiers = [str(each["id"]) for each in questions if each.get("id") is not None]
-    errors += [
-        InputError(f"the question id '{name}' is used {count} times", remedy="give each its own", file=path, field="id")
-        for name, count in Counter(identifiers).items()
-        if count > 1
-    ]
-    errors += [
-        InputError(
-            f"question '{each.get('id')}' has the gate '{each['gate']}', which is no question of this checklist",
-            remedy="use the id of another question as gate",
-            file=path,
-            field="gate",
-        )
-        for each in questions
-        if each.get("gate") is not None and str(each["gate"]) not in identifiers
-    ]
-    return errors
-
-
-def _mappings(value: Any) -> list[Mapping[str, Any]]:
-    return [entry for entry in value if isinstance(entry, Mapping)] if isinstance(value, list) else []
+    checklist, problems = examine_checklist(path)
+    return ChecklistCheck([Finding.from_error(problem) for problem in problems], checklist)
