@@ -216,7 +216,7 @@ def test_a_table_cannot_name_a_clip_outside_its_folder(tmp_path: Path, name: str
     import pandas as pd
 
     from vr_pipeline.datasets.clips import ClipFolder
-    from vr_pipeline.storage.video_index import index_given_clips
+    from vr_pipeline.items.video_index import index_given_clips
 
     (tmp_path / "clips").mkdir()
     (tmp_path / "secret.mp4").write_bytes(b"secret")

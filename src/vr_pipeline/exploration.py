@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from vr_pipeline.checklist.schema import Checklist
+    from vr_pipeline.items.folder import ItemFolder
     from vr_pipeline.rewards.checklist.linear import RewardWeights
-    from vr_pipeline.storage.item_folder import ItemFolder
 
 
 def open_catalog(environment: str = "local") -> Any:

@@ -20,8 +20,8 @@ from vr_pipeline.cli import cli
 from vr_pipeline.datasets.clips import ClipFolderDataset
 from vr_pipeline.datasets.preferences import GivenClipsDataset, PreferenceDataset
 from vr_pipeline.errors import InputError
+from vr_pipeline.items.video_index import index_given_clips
 from vr_pipeline.preferences.labels import aggregate_annotators, check_preferences, usable_pairs
-from vr_pipeline.storage.video_index import index_given_clips
 
 ROOT = Path(__file__).resolve().parents[2]
 OPTIONS = {"dimensions": None, "order": "random", "seed": 0, "pairs": 100, "per_prompt": 10}

@@ -21,9 +21,9 @@ from browser_waits import wait_until
 from vr_pipeline.annotation.store import read_labels
 from vr_pipeline.checklist import load_checklist
 from vr_pipeline.datasets.clips import ClipFolder
+from vr_pipeline.items.video_index import index_given_clips
 from vr_pipeline.preferences.formats import read_preferences
 from vr_pipeline.rewards.config import WeightRegressionParameters
-from vr_pipeline.storage.video_index import index_given_clips
 from vr_pipeline.video.write import write_video
 
 pytestmark = pytest.mark.browser

@@ -10,8 +10,8 @@ from kedro.io import DataCatalog
 
 from vr_pipeline.datasets.tables import TableFileDataset
 from vr_pipeline.errors import InputError
+from vr_pipeline.items.video_index import index_given_clips
 from vr_pipeline.schemas import PreferenceClips
-from vr_pipeline.storage.video_index import index_given_clips
 
 
 def test_names_of_clips_keep_their_zeros_and_na_is_a_prompt(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

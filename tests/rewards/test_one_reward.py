@@ -21,10 +21,10 @@ from vr_pipeline.checklist import Checklist, checklist_from_mapping
 from vr_pipeline.commands import judge as commands
 from vr_pipeline.generators.policy import ORIGINAL
 from vr_pipeline.identifiers import prompt_id
+from vr_pipeline.items.filling import fill_folder
 from vr_pipeline.judges.config import ChecklistInferenceParameters, TinyJudgeParameters
 from vr_pipeline.judges.training.tiny import create_tiny_judge, words_of
 from vr_pipeline.rewards.checklist.linear import RewardWeights
-from vr_pipeline.storage.filling import fill_folder
 from vr_pipeline.training.config import DpoTrainingParameters, ValidationParameters
 from vr_pipeline.training.validation import CheckpointValidation
 
@@ -105,7 +105,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     validation(toy.generator())
     ((_, expected),) = json.loads(validation._record(0).read_text())["rewards"]
 
-    from vr_pipeline.storage.video_index import index_made_clips
+    from vr_pipeline.items.video_index import index_made_clips
 
     index = index_made_clips(filled[0])
     clip = Path(filled[0].path(index["video_id"].item()))

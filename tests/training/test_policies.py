@@ -19,8 +19,8 @@ from vr_pipeline.errors import InputError
 from vr_pipeline.generators.contract import Generator
 from vr_pipeline.generators.plans import plan_clips
 from vr_pipeline.identifiers import prompt_id
-from vr_pipeline.storage.item_folder import ItemFolder
-from vr_pipeline.storage.video_index import index_made_clips
+from vr_pipeline.items.folder import ItemFolder
+from vr_pipeline.items.video_index import index_made_clips
 from vr_pipeline.training import conditions as conditions_module
 from vr_pipeline.training import latents as module
 from vr_pipeline.training.conditions import ConditionShards, plan_conditions

@@ -18,12 +18,12 @@ from vr_pipeline.checklist import checklist_from_mapping
 from vr_pipeline.errors import InputError
 from vr_pipeline.generators.policy import ORIGINAL
 from vr_pipeline.identifiers import prompt_id
+from vr_pipeline.items.filling import fill_folder
 from vr_pipeline.judges.config import ChecklistInferenceParameters, TinyJudgeParameters
 from vr_pipeline.judges.training.tiny import create_tiny_judge, words_of
 from vr_pipeline.rewards.checklist.scoring import equal_weights
 from vr_pipeline.runtime.live_curves import checkpoint_row
 from vr_pipeline.schemas import ValidationLog
-from vr_pipeline.storage.filling import fill_folder
 from vr_pipeline.training import validation as module
 from vr_pipeline.training.config import DpoTrainingParameters, ValidationParameters
 from vr_pipeline.training.preference_trainer import train_on_pairs

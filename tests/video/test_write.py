@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vr_pipeline.storage.formats import item_format
+from vr_pipeline.items.formats import item_format
 from vr_pipeline.video.read import read_frames
 from vr_pipeline.video.write import write_video, yuv_planes
 from vr_pipeline.work import WorkItem

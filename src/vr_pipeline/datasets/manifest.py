@@ -1,4 +1,4 @@
-"""A folder of many items as a dataset, see :mod:`vr_pipeline.storage.filling`."""
+"""A folder of many items as a dataset, see :mod:`vr_pipeline.items.filling`."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 from kedro.io import AbstractDataset
 
 from vr_pipeline.datasets.previews import ImagePreview, TablePreview, contact_sheet, spread, table_preview
-from vr_pipeline.storage.filling import fill
-from vr_pipeline.storage.formats import VideoFormat, item_format
-from vr_pipeline.storage.item_folder import ItemFolder, is_complete, open_folder
+from vr_pipeline.items.filling import fill
+from vr_pipeline.items.folder import ItemFolder, is_complete, open_folder
+from vr_pipeline.items.formats import VideoFormat, item_format
 from vr_pipeline.work import WorkPlan
 
 
@@ -27,7 +27,7 @@ class ManifestFolderDataset(AbstractDataset[WorkPlan, ItemFolder]):
 
     Args:
         path: the folder. It belongs to this dataset alone: whatever else lies in it is removed.
-        format: see :mod:`vr_pipeline.storage.formats`.
+        format: see :mod:`vr_pipeline.items.formats`.
         metadata: for plugins; not used here.
     """
 

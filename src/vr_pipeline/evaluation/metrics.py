@@ -14,7 +14,7 @@ from vr_pipeline.statistics.clustered import Gain, WinRate, clustered_mean, pair
 if TYPE_CHECKING:
     from vr_pipeline.checklist.schema import Checklist
     from vr_pipeline.evaluation.oracle import Oracle
-    from vr_pipeline.storage.item_folder import ItemFolder
+    from vr_pipeline.items.folder import ItemFolder
 
 
 def oracle_tables(

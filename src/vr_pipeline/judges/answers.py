@@ -34,7 +34,7 @@ SHARD_COLUMNS = ["video_id", "question_id", "p_yes", "outside_mass", "frames_jud
 
 
 def clip_path(folder: Any, video_id: str, file: str) -> Path:
-    """Where a clip is: in an :class:`~vr_pipeline.storage.item_folder.ItemFolder` by its key, else by its file name.
+    """Where a clip is: in an :class:`~vr_pipeline.items.folder.ItemFolder` by its key, else by its file name.
 
     Raises:
         VideoReadError: the folder has no such clip.

@@ -1,1 +1,1 @@
-"""Files: atomic replacement, tables, tensors, model folders, folders of items."""
+"""Files: atomic replacement, tables, tensors, model folders."""

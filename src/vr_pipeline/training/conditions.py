@@ -14,7 +14,7 @@ from vr_pipeline.work import WorkPlan
 
 if TYPE_CHECKING:
     from vr_pipeline.generators.contract import Condition, Generator
-    from vr_pipeline.storage.item_folder import ItemFolder
+    from vr_pipeline.items.folder import ItemFolder
 
 _SEPARATOR = "/"
 

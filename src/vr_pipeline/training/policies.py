@@ -21,7 +21,7 @@ from vr_pipeline.training.preference_trainer import Observe, Validate, train_on_
 from vr_pipeline.training.shards import TensorShards
 
 if TYPE_CHECKING:
-    from vr_pipeline.storage.item_folder import ItemFolder
+    from vr_pipeline.items.folder import ItemFolder
 
 
 def train_policy_on_pairs(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
 
     from vr_pipeline.generators.contract import Generator
-    from vr_pipeline.storage.item_folder import ItemFolder
+    from vr_pipeline.items.folder import ItemFolder
 
 logger = logging.getLogger(__name__)
 

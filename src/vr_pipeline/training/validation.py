@@ -36,8 +36,8 @@ from vr_pipeline.work import WorkPlan
 if TYPE_CHECKING:
     from vr_pipeline.generators.contract import Generator
     from vr_pipeline.generators.policy import Policy
+    from vr_pipeline.items.folder import ItemFolder
     from vr_pipeline.judges.contract import Judge
-    from vr_pipeline.storage.item_folder import ItemFolder
 
 logger = logging.getLogger(__name__)
 
@@ -162,10 +162,10 @@ class CheckpointValidation:
     # -- one checkpoint ---------------------------------------------------------------------------------------------
 
     def _measure(self, step: int, weights: Policy | None) -> dict[str, Any]:
+        from vr_pipeline.items.video_index import index_made_clips
         from vr_pipeline.judges.answers import check_outside_mass, collect_table, read_shards
         from vr_pipeline.rewards.checklist.tables import reward_table
         from vr_pipeline.statistics.clustered import clustered_mean
-        from vr_pipeline.storage.video_index import index_made_clips
 
         policy = ORIGINAL if weights is None else weights.identity
         place = self._folder / "clips" / content_hash("checkpoint", self._generator_identity, policy)

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from vr_pipeline.checklist.schema import Checklist
-    from vr_pipeline.storage.item_folder import ItemFolder
+    from vr_pipeline.items.folder import ItemFolder
 
 CLIPS_BYTES = 6_300_000
 """Bytes of all clips before base64, so that the whole page stays under 10 MB."""

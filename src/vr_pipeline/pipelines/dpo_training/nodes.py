@@ -56,8 +56,8 @@ def train_policy(
     parameters: DpoTrainingParameters,
 ) -> tuple[Policy, pd.DataFrame, pd.DataFrame]:
     """Train the generator to make winners likelier than its frozen original does; keep the best checkpoint."""
+    from vr_pipeline.items.filling import fill_folder
     from vr_pipeline.runtime.live_curves import tell_row
-    from vr_pipeline.storage.filling import fill_folder
     from vr_pipeline.training.inputs import contents_hash, input_hashes
     from vr_pipeline.training.model_card import training_facts
     from vr_pipeline.training.policies import train_policy_on_pairs

@@ -34,7 +34,7 @@ def generate_evaluation_videos(
 
 def index_evaluation_videos(evaluation_videos: Any) -> pd.DataFrame:
     """List the clips of every policy."""
-    from vr_pipeline.storage.video_index import index_made_clips
+    from vr_pipeline.items.video_index import index_made_clips
 
     return index_made_clips(evaluation_videos)
 

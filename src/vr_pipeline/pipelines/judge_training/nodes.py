@@ -15,7 +15,7 @@ from vr_pipeline.judges.training.task import TrainedJudge
 
 def index_judge_training_videos(judge_training_videos: Any, judge_annotations: pd.DataFrame) -> pd.DataFrame:
     """List the annotated clips with the prompts they are judged against: clips made here, or a folder of given ones."""
-    from vr_pipeline.storage.video_index import index_given_clips, index_made_clips
+    from vr_pipeline.items.video_index import index_given_clips, index_made_clips
 
     if not isinstance(judge_training_videos, Mapping):
         return index_made_clips(judge_training_videos)

@@ -30,20 +30,20 @@ def generate_videos(filtered_prompts: pd.DataFrame, parameters: VideoGenerationP
 
 def index_videos(videos: Any) -> pd.DataFrame:
     """List every clip that was made, with its seed, size and hash, and those that failed with the reason."""
-    from vr_pipeline.storage.video_index import index_made_clips
+    from vr_pipeline.items.video_index import index_made_clips
 
     return index_made_clips(videos)
 
 
 def index_preference_videos(preference_clips: pd.DataFrame, preference_videos: Any) -> pd.DataFrame:
     """List the clips that people compared; clips that do not decode are set aside with the reason."""
-    from vr_pipeline.storage.video_index import index_given_clips
+    from vr_pipeline.items.video_index import index_given_clips
 
     return index_given_clips(preference_clips, preference_videos, source="preference_clips")
 
 
 def draw_contact_sheet(videos: Any, video_index: pd.DataFrame) -> Figure:
     """Show the middle frame of some clips of each prompt, a prompt a row."""
-    from vr_pipeline.storage.contact_sheet import contact_sheet
+    from vr_pipeline.items.contact_sheet import contact_sheet
 
     return contact_sheet(videos, video_index)

@@ -24,8 +24,8 @@ from kedro.io import DatasetError
 
 from vr_pipeline.datasets.manifest import ManifestFolderDataset
 from vr_pipeline.errors import InputError
-from vr_pipeline.storage.formats import JsonFormat
-from vr_pipeline.storage.manifest import MANIFEST, PARTIAL_MANIFEST, item_filename
+from vr_pipeline.items.formats import JsonFormat
+from vr_pipeline.items.manifest import MANIFEST, PARTIAL_MANIFEST, item_filename
 from vr_pipeline.work import ItemFailure, WorkItem, WorkPlan, run_in_process, use_loop
 
 

@@ -13,10 +13,10 @@ from vr_pipeline.datasets.clips import ClipFolder
 from vr_pipeline.datasets.manifest import ManifestFolderDataset
 from vr_pipeline.errors import InputError
 from vr_pipeline.identifiers import prompt_id
+from vr_pipeline.items.contact_sheet import contact_sheet
+from vr_pipeline.items.folder import ItemFolder
+from vr_pipeline.items.video_index import COLUMNS, index_given_clips, index_made_clips
 from vr_pipeline.schemas import VideoIndex
-from vr_pipeline.storage.contact_sheet import contact_sheet
-from vr_pipeline.storage.item_folder import ItemFolder
-from vr_pipeline.storage.video_index import COLUMNS, index_given_clips, index_made_clips
 from vr_pipeline.video.write import write_video
 from vr_pipeline.work import ItemFailure, WorkItem, WorkPlan
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from vr_pipeline.errors import InputError
 from vr_pipeline.identifiers import content_hash
-from vr_pipeline.storage.formats import item_format
+from vr_pipeline.items.formats import item_format
 from vr_pipeline.work import Scalar
 
 logger = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from vr_pipeline.storage.values import as_text
 from vr_pipeline.video.read import VideoReadError, read_clip
 
 if TYPE_CHECKING:
-    from vr_pipeline.storage.item_folder import ItemFolder
+    from vr_pipeline.items.folder import ItemFolder
 
 COLUMNS = [
     "video_id",

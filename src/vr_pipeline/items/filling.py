@@ -20,11 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from vr_pipeline.errors import InputError, storage_explained
-from vr_pipeline.runtime.progress import progress_bar
-from vr_pipeline.storage.atomic import TEMPORARY_PREFIX, Fingerprints, remove, replaced, sha256_of, write_text
-from vr_pipeline.storage.formats import ItemFormat, item_format
-from vr_pipeline.storage.item_folder import ItemFolder, open_folder
-from vr_pipeline.storage.manifest import (
+from vr_pipeline.items.folder import ItemFolder, open_folder
+from vr_pipeline.items.formats import ItemFormat, item_format
+from vr_pipeline.items.manifest import (
     MANIFEST,
     PARTIAL_MANIFEST,
     ItemRecord,
@@ -34,6 +32,8 @@ from vr_pipeline.storage.manifest import (
     read_partial,
     record_line,
 )
+from vr_pipeline.runtime.progress import progress_bar
+from vr_pipeline.storage.atomic import TEMPORARY_PREFIX, Fingerprints, remove, replaced, sha256_of, write_text
 from vr_pipeline.work import ItemFailure, Scalar, WorkItem, WorkPlan, current_loop, run_in_process, use_loop
 
 logger = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ def fill_folder(folder: Path, format: dict[str, Any], plan: WorkPlan) -> ItemFol
 
     Args:
         folder: the folder; it belongs to the plan alone.
-        format: see :mod:`vr_pipeline.storage.formats`.
+        format: see :mod:`vr_pipeline.items.formats`.
         plan: the items.
     """
     stored_as = item_format(format)

@@ -10,7 +10,7 @@ import pandas as pd
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from vr_pipeline.storage.item_folder import ItemFolder
+    from vr_pipeline.items.folder import ItemFolder
 
 
 def contact_sheet(folder: ItemFolder, index: pd.DataFrame, *, prompts: int = 12, samples: int = 6) -> Figure:

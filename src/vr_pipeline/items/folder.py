@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vr_pipeline.errors import InputError
+from vr_pipeline.items.formats import ItemFormat
+from vr_pipeline.items.manifest import MANIFEST, PARTIAL_MANIFEST, Manifest, read_manifest, size_of
 from vr_pipeline.storage.atomic import Fingerprints, sha256_of
-from vr_pipeline.storage.formats import ItemFormat
-from vr_pipeline.storage.manifest import MANIFEST, PARTIAL_MANIFEST, Manifest, read_manifest, size_of
 
 if TYPE_CHECKING:
     import pandas as pd
