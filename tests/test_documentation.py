@@ -163,8 +163,9 @@ def test_the_reference_has_every_parameter_with_range_default_and_meaning(refere
 
 
 def test_ranges_are_those_that_the_models_enforce(reference):
-    from vr_pipeline.judges.config import ChecklistInferenceParameters, JudgeTrainingParameters
+    from vr_pipeline.judges.config import JudgeTrainingParameters
     from vr_pipeline.training.config import PreferenceTrainingParameters
+    from vr_pipeline.vlm.config import JudgeParameters
 
     training = {entry.name: entry for entry in reference.parameters_of(PreferenceTrainingParameters)}
     assert training["label_smoothing"].range == "≥ 0, < 0.5"
@@ -175,8 +176,8 @@ def test_ranges_are_those_that_the_models_enforce(reference):
     judge = {entry.name: entry for entry in reference.parameters_of(JudgeTrainingParameters)}
     assert judge["tiny.height"].unit == "pixels"
     assert judge["average_decay"].range == "> 0, < 1"
-    inference = {entry.name: entry for entry in reference.parameters_of(ChecklistInferenceParameters)}
-    assert "`qwen2_vl`, " in inference["judge.family"].range
+    asked = {entry.name: entry for entry in reference.parameters_of(JudgeParameters)}
+    assert "`qwen2_vl`, " in asked["family"].range
 
 
 def test_every_field_of_a_parameter_block_is_described():
@@ -188,14 +189,17 @@ def test_every_field_of_a_parameter_block_is_described():
             assert field.description, f"{model.__name__}.{name}"
 
     from vr_pipeline.evaluation.config import EvaluationParameters
-    from vr_pipeline.generators.config import VideoGenerationParameters
+    from vr_pipeline.generators.config import GeneratorParameters, VideoGenerationParameters
     from vr_pipeline.judges.config import ChecklistInferenceParameters, JudgeTrainingParameters
     from vr_pipeline.prompts.config import PromptFilteringParameters
     from vr_pipeline.training.config import DpoTrainingParameters
+    from vr_pipeline.vlm.config import JudgeParameters
 
     for model in (
         EvaluationParameters,
+        GeneratorParameters,
         VideoGenerationParameters,
+        JudgeParameters,
         ChecklistInferenceParameters,
         JudgeTrainingParameters,
         PromptFilteringParameters,

@@ -34,17 +34,15 @@ def load_generator(folder: Path) -> None:
     from vr_pipeline.generators import load_generator
     from vr_pipeline.generators.config import GeneratorParameters
 
-    settings = yaml.safe_load((ROOT / "conf/base/parameters/video_generation.yml").read_text())
-    load_generator(
-        GeneratorParameters.model_validate(settings["video_generation"]["generator"] | {"path": str(folder)})
-    )
+    settings = yaml.safe_load((ROOT / "conf/base/parameters/generator.yml").read_text())
+    load_generator(GeneratorParameters.model_validate(settings["generator"] | {"path": str(folder)}))
 
 
 def load_judge(folder: Path) -> None:
     from vr_pipeline.judges import load_judge
 
-    settings = yaml.safe_load((ROOT / "conf/base/parameters/checklist_inference.yml").read_text())
-    load_judge(settings["checklist_inference"]["judge"] | {"path": str(folder)})
+    settings = yaml.safe_load((ROOT / "conf/base/parameters/judge.yml").read_text())
+    load_judge(settings["judge"] | {"path": str(folder)})
 
 
 LOADERS = {"generator": load_generator, "judge": load_judge}
@@ -117,10 +115,10 @@ def test_an_adapter_of_a_judge_has_to_be_the_file_that_is_read(tmp_path: Path) -
     (folder / "adapter_model.bin").write_bytes(pickle.dumps(Harmful(trace)))
     weights = next((SHIPPED / "judge").rglob("*.safetensors"))
     shutil.copy(weights, folder / "other.safetensors")
-    settings = yaml.safe_load((ROOT / "conf/base/parameters/checklist_inference.yml").read_text())
+    settings = yaml.safe_load((ROOT / "conf/base/parameters/judge.yml").read_text())
     from vr_pipeline.judges import load_judge
 
-    judge = settings["checklist_inference"]["judge"] | {"path": str(SHIPPED / "judge"), "adapter": str(folder)}
+    judge = settings["judge"] | {"path": str(SHIPPED / "judge"), "adapter": str(folder)}
     with pytest.raises(InputError, match=r"adapter_model\.safetensors"):
         load_judge(judge)
     assert not trace.exists()

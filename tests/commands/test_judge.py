@@ -55,7 +55,7 @@ def catalog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Catalog:
     family = create_tiny_judge(parameters, words_of([str(q["text"]) for q in QUESTIONS]), seed=1)
     (tmp_path / "model").mkdir()
     family.save(tmp_path / "model")
-    params = {"checklist_inference": {"judge": {"family": "qwen2_vl", "path": str(tmp_path / "model")}}}
+    params = {"judge": {"family": "qwen2_vl", "path": str(tmp_path / "model")}, "checklist_inference": {}}
     made = Catalog(checklist=CHECKLIST)
     monkeypatch.setattr(command_line, "_context", lambda env: SimpleNamespace(params=params, catalog=made))
     return made

@@ -17,10 +17,10 @@ ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = ("conf", "pyproject.toml", "checklists", "data/01_raw", "data/06_models/micro_world")
 SMALL = (
     "prompt_filtering.diversity.count=24,prompt_filtering.split.validation_fraction=0.15,"
-    "video_generation.videos_per_prompt=8,video_generation.generator.batch_size=32,"
-    "dpo_training.generator.batch_size=16,dpo_training.validation.videos_per_prompt=2,"
+    "video_generation.videos_per_prompt=8,generator.batch_size=32,"
+    "dpo_training.generator_batch_size=16,dpo_training.validation.videos_per_prompt=2,"
     "dpo_training.training.steps=6,dpo_training.training.batch_size=4,dpo_training.training.checkpoint_every=2,"
-    "evaluation.generator.batch_size=16,evaluation.videos_per_prompt=2,evaluation.report.num_prompts=2,"
+    "evaluation.videos_per_prompt=2,evaluation.report.num_prompts=2,"
     "weight_regression.bootstrap_samples=20"
 )
 

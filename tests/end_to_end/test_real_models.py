@@ -37,8 +37,8 @@ SMALL = {
     "prompt_filtering.split.validation_fraction": 0.25,
     "prompt_filtering.report.sample_size": 4,
     "video_generation.videos_per_prompt": 2,
-    "checklist_inference.judge.dtype": "float32",
-    "checklist_inference.judge.threads": 1,
+    "judge.dtype": "float32",
+    "judge.threads": 1,
     "checklist_inference.max_median_outside_mass": 1.0,
     "weight_regression.answers": "probability",
     "weight_regression.bootstrap_samples": 5,
@@ -105,10 +105,8 @@ def test_the_whole_run_with_a_tiny_checkpoint(
     generator, judge = build(tmp_path / "generator"), tmp_path / "judge"
     tiny_judges.qwen2_5_vl(tiny_judges.build_tokenizer()).save(judge)
     supply(project, environment)
-    settings = SMALL | {"checklist_inference.judge.path": judge}
-    for stage in ("video_generation", "dpo_training", "evaluation"):
-        for name, value in {**GENERATOR, **size, "path": generator}.items():
-            settings[f"{stage}.generator.{name}"] = value
+    settings = SMALL | {"judge.path": judge}
+    settings |= {f"generator.{name}": value for name, value in {**GENERATOR, **size, "path": generator}.items()}
     arguments = ",".join(f"{name}={value}" for name, value in settings.items())
     result = kedro(project, "run", f"--env={environment}", "--pipeline=mpo_dpo", f"--params={arguments}")
     output = result.stdout + result.stderr

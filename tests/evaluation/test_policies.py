@@ -32,13 +32,15 @@ def adapter(value: float) -> Adapter:
     )
 
 
+GENERATOR = GeneratorParameters(family="cogvideox", path="owner/model", revision="1", device="cpu", batch_size=4)
+
+
 def parameters(**changes: Any) -> EvaluationParameters:
-    generator = GeneratorParameters(family="cogvideox", path="owner/model", revision="1", device="cpu", batch_size=4)
-    return EvaluationParameters(**({"generator": generator, "videos_per_prompt": 2, "seed": 5} | changes))
+    return EvaluationParameters(**({"videos_per_prompt": 2, "seed": 5} | changes))
 
 
 def items(adapters: dict[str, Adapter], **changes: Any) -> pd.DataFrame:
-    plan = plan_policy_clips(PROMPTS, adapters, parameters(**changes))
+    plan = plan_policy_clips(PROMPTS, adapters, GENERATOR, parameters(**changes))
     return pd.DataFrame([{"key": item.key, "identity": item.identity, **item.metadata} for item in plan.items])
 
 
@@ -96,7 +98,7 @@ def test_every_clip_is_made_by_its_policy_and_the_model_is_loaded_once(monkeypat
         return recorders[-1]
 
     monkeypatch.setattr(vr_pipeline.generators, "load_generator", load)
-    plan = plan_policy_clips(PROMPTS, {"dpo": adapter(7.0), "mpo": adapter(9.0)}, parameters())
+    plan = plan_policy_clips(PROMPTS, {"dpo": adapter(7.0), "mpo": adapter(9.0)}, GENERATOR, parameters())
     context = plan.setup()
     value = {ORIGINAL: 0, "dpo": 7, "mpo": 9}
     for batch in plan.batches():
@@ -113,7 +115,7 @@ def test_every_clip_is_made_by_its_policy_and_the_model_is_loaded_once(monkeypat
 
 
 def test_plans_of_generation_have_the_prompts_and_samples_asked_for() -> None:
-    settings = parameters().generator
+    settings = GENERATOR
     plan = plan_clips(PROMPTS, settings, videos_per_prompt=2, seed=5)
     table = pd.DataFrame([{"key": item.key, **item.metadata} for item in plan.items])
     assert len(table) == 6

@@ -86,7 +86,6 @@ def catalog(folder: Path, **settings: Any) -> DataCatalog:
     made = DataCatalog.from_config(entries)
     parameters = DpoTrainingParameters(
         **{
-            "generator": {"family": "micro_world", "path": "none"},
             "training": Toy.parameters(checkpoint_every=4, batch_size=2),
             "checkpoints": str(folder / "checkpoints"),
             **settings,

@@ -12,7 +12,7 @@ from kedro.io import DataCatalog, MemoryDataset
 from kedro.pipeline import Node, Pipeline
 
 from vr_pipeline.errors import InputError
-from vr_pipeline.generators.config import GeneratorParameters, VideoGenerationParameters
+from vr_pipeline.generators.config import GeneratorParameters
 from vr_pipeline.hooks.requirements import (
     RequirementsHook,
     missing_inputs,
@@ -20,7 +20,7 @@ from vr_pipeline.hooks.requirements import (
     missing_on_hub,
     model_folders,
 )
-from vr_pipeline.judges.config import ChecklistInferenceParameters
+from vr_pipeline.judges.config import JudgeTrainingParameters
 from vr_pipeline.vlm.config import JudgeParameters
 
 
@@ -32,7 +32,7 @@ def pipeline() -> Pipeline:
     return Pipeline(
         [
             Node(lambda: None, inputs=None, outputs="made_here", name="make"),
-            Node(join, ["supplied", "made_here", "params:generation", "params:judging"], "joined", name="join"),
+            Node(join, ["supplied", "made_here", "params:generator", "params:judging"], "joined", name="join"),
         ]
     )
 
@@ -44,15 +44,11 @@ def catalog(folder: Path, *, generator: str, judge: str, revision: str | None = 
             for name in ("supplied", "made_here", "joined")
         }
     )
-    made["params:generation"] = MemoryDataset(
-        VideoGenerationParameters(
-            generator=GeneratorParameters(family="cogvideox", path=generator, revision=revision), splits=["train"]
-        ),
-        copy_mode="assign",
+    made["params:generator"] = MemoryDataset(
+        GeneratorParameters(family="cogvideox", path=generator, revision=revision), copy_mode="assign"
     )
-    made["params:judging"] = MemoryDataset(
-        ChecklistInferenceParameters(judge=JudgeParameters(family="qwen2_vl", path=judge)), copy_mode="assign"
-    )
+    start = JudgeTrainingParameters(start=JudgeParameters(family="qwen2_vl", path=judge))
+    made["params:judging"] = MemoryDataset(start, copy_mode="assign")
     return made
 
 
@@ -67,7 +63,7 @@ def test_only_what_the_run_does_not_make_is_missed(tmp_path: Path) -> None:
 
 def test_model_folders_are_missed_and_names_on_the_hub_are_not(tmp_path: Path) -> None:
     entries = catalog(tmp_path, generator="owner/model", revision="abc", judge=str(tmp_path / "judge"))
-    assert missing_models(pipeline(), entries) == {"judging.judge.path": str(tmp_path / "judge")}
+    assert missing_models(pipeline(), entries) == {"judging.start.path": str(tmp_path / "judge")}
 
 
 def test_a_model_that_the_run_itself_makes_is_not_missed(tmp_path: Path) -> None:
@@ -91,8 +87,8 @@ def test_one_message_names_everything(tmp_path: Path, monkeypatch: pytest.Monkey
     for expected in (
         "supplied (supplied.csv)",
         "made_here (made_here.csv)",
-        "generation.generator.path",
-        "judging.judge",
+        "generator.path",
+        "judging.start",
     ):
         assert expected in text
     assert "'kedro run --pipeline=small' makes made_here" in text
@@ -115,7 +111,7 @@ def test_models_on_the_hub_are_looked_for_where_they_are_loaded(
     monkeypatch.setattr("vr_pipeline.storage.hub.unavailable", lambda models: dict.fromkeys(models, "it is away"))
     assert missing_on_hub(pipeline(), entries) == {}
     loading = Pipeline([node.tag("gpu") for node in pipeline().nodes])
-    assert missing_on_hub(loading, entries) == {"generation.generator.path": "owner/model: it is away"}
+    assert missing_on_hub(loading, entries) == {"generator.path": "owner/model: it is away"}
     with pytest.raises(InputError, match="it is away"):
         RequirementsHook().before_pipeline_run(
             {"project_path": str(tmp_path)}, loading.only_nodes("make", "join"), entries

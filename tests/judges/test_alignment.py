@@ -23,6 +23,7 @@ from vr_pipeline.judges.config import AlignmentParameters, ChecklistInferencePar
 from vr_pipeline.rewards.checklist.linear import RewardWeights
 from vr_pipeline.rewards.checklist.scoring import movers, score_file
 from vr_pipeline.rewards.checklist.tables import reward_table
+from vr_pipeline.vlm.config import JudgeParameters
 from vr_pipeline.work import run_in_process
 
 LINES = 30
@@ -133,7 +134,7 @@ def test_table_of_answers_gets_the_public_score(
         }
     )
     (tmp_path / "config.json").write_text("{}", encoding="utf-8")
-    settings = {"judge": {"family": "qwen2_vl", "path": str(tmp_path)}}
+    judge = JudgeParameters(family="qwen2_vl", path=str(tmp_path))
     monkeypatch.setattr("vr_pipeline.judges.load_judge", lambda config: LineJudge([0, 1, 2, 7]))
     x = np.array([1.0 if line in (0, 1, 2, 7) else -1.0 for line in range(LINES)])[3:]
     identities = set()
@@ -141,11 +142,11 @@ def test_table_of_answers_gets_the_public_score(
         (None, (0.25, 0.25)),
         ({"table": str(tmp_path / "scores.csv")}, (0.8, 0.3)),
         ({"scorer": "test_alignment:Brightness", "options": {"scale": 2.0}}, (0.4, 0.4)),
-        ({"judge": settings["judge"]}, (0.25, 0.25)),
+        ({"judge": judge.model_dump()}, (0.25, 0.25)),
     ):
         monkeypatch.setitem(__import__("sys").modules, "test_alignment", SimpleNamespace(Brightness=Brightness))
-        parameters = ChecklistInferenceParameters.model_validate(settings | {"alignment": alignment})
-        plan = plan_answers({"picture.png": picture}, index, checklist, parameters)
+        parameters = ChecklistInferenceParameters.model_validate({"alignment": alignment})
+        plan = plan_answers({"picture.png": picture}, index, checklist, judge, parameters)
         identities.add(plan.items[0].identity)
         ((_, (shard,)),) = run_in_process(plan, plan.batches())
         answers = collect_table(shard, index, checklist)

@@ -27,6 +27,7 @@ from vr_pipeline.judges.training.tiny import create_tiny_judge, words_of
 from vr_pipeline.rewards.checklist.linear import RewardWeights
 from vr_pipeline.training.config import DpoTrainingParameters, ValidationParameters
 from vr_pipeline.training.validation import CheckpointValidation
+from vr_pipeline.vlm.config import JudgeParameters
 
 QUESTIONS: list[dict[str, Any]] = [
     {"id": "red", "text": "is it red ?"},
@@ -63,6 +64,7 @@ class World:
     alignment score.
     """
 
+    judge: JudgeParameters
     judging: ChecklistInferenceParameters
     videos: Any
     index: pd.DataFrame
@@ -80,10 +82,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
         (folder / name).mkdir()
         tiny = TinyJudgeParameters(initial_std=0.4, layers=1, num_frames=frames)
         create_tiny_judge(tiny, words, seed=seed).save(folder / name)
-    model = {"family": "qwen2_vl", "device": "cpu", "threads": 1}
+    model: dict[str, Any] = {"family": "qwen2_vl", "device": "cpu", "threads": 1}
+    judge = JudgeParameters(**model, path=str(folder / "judge"), num_frames=2)
     judging = ChecklistInferenceParameters.model_validate(
         {
-            "judge": {**model, "path": str(folder / "judge"), "num_frames": 2},
             "alignment": {"question": "as_asked", "judge": {**model, "path": str(folder / "other")}},
             "max_median_outside_mass": 1.0,
         }
@@ -91,7 +93,6 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     prompts = pd.DataFrame({"prompt": sorted(toy.conditions), "split": "validation"})
     prompts["prompt_id"] = prompts["prompt"].map(prompt_id)
     training = DpoTrainingParameters(
-        generator=toy.settings,
         training=toy.parameters(checkpoint_every=2),
         validation=ValidationParameters(folder=str(folder / "validation"), videos_per_prompt=1, num_prompts=1),
     )
@@ -101,7 +102,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
         filled.append(fill_folder(*given))
         return filled[-1]
 
-    validation = CheckpointValidation(PAIRS, prompts, CHECKLIST, WEIGHTS, judging, training, fill=fill)
+    validation = CheckpointValidation(PAIRS, prompts, CHECKLIST, WEIGHTS, judge, judging, training, fill=fill)
     validation(toy.generator())
     ((_, expected),) = json.loads(validation._record(0).read_text())["rewards"]
 
@@ -109,7 +110,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
     index = index_made_clips(filled[0])
     clip = Path(filled[0].path(index["video_id"].item()))
-    return World(judging, filled[0], index, clip, index["prompt"].item(), expected)
+    return World(judge, judging, filled[0], index, clip, index["prompt"].item(), expected)
 
 
 @pytest.fixture
@@ -122,7 +123,7 @@ def rewards_of_nodes(world: World, index: pd.DataFrame, folder: Path) -> pd.Data
     from vr_pipeline.pipelines.checklist_inference.nodes import collect_answers, plan_checklist_answers
     from vr_pipeline.pipelines.weight_regression.nodes import score_videos
 
-    plan = plan_checklist_answers(world.videos, index, CHECKLIST, world.judging)
+    plan = plan_checklist_answers(world.videos, index, CHECKLIST, world.judge, world.judging)
     shards = fill_folder(folder, {"type": "parquet"}, plan)
     answers = collect_answers(shards, index, CHECKLIST, world.judging)
     return score_videos(answers, index, CHECKLIST, WEIGHTS.to_json())
@@ -143,7 +144,8 @@ def test_evaluation(world: World, tmp_path: Path) -> None:
 def test_commands(world: World, by_pipeline: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
     kept: Mapping[str, Checklist | dict[str, Any]] = {"checklist": CHECKLIST, "reward_weights": WEIGHTS.to_json()}
     catalog = SimpleNamespace(load=kept.__getitem__, exists=lambda name: True)
-    context = SimpleNamespace(params={"checklist_inference": world.judging.model_dump()}, catalog=catalog)
+    params = {"judge": world.judge.model_dump(), "checklist_inference": world.judging.model_dump()}
+    context = SimpleNamespace(params=params, catalog=catalog)
     monkeypatch.setattr(commands, "_context", lambda env: context)
     asked = [
         (commands.score, [str(world.clip)]),
@@ -161,7 +163,7 @@ def test_served_model_in_a_process_of_its_own(world: World, by_pipeline: pd.Data
     from vr_pipeline.serving.mlflow_model import save_reward_model
 
     alignment = world.judging.alignment.model_dump() if world.judging.alignment else None
-    judge = world.judging.judge.model_dump()
+    judge = world.judge.model_dump()
     served = {}
     for name, source in (("whole", alignment), ("without", None)):
         save_reward_model(tmp_path / name, WEIGHTS, CHECKLIST, judge=judge, alignment=source)

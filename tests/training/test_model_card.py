@@ -11,7 +11,6 @@ import torch
 from vr_pipeline.checklist import checklist_from_mapping
 from vr_pipeline.generators.config import GeneratorParameters
 from vr_pipeline.generators.policy import Adapter
-from vr_pipeline.judges.config import ChecklistInferenceParameters
 from vr_pipeline.training.config import DpoTrainingParameters, PreferenceTrainingParameters, ValidationParameters
 from vr_pipeline.training.model_card import model_card, training_facts
 from vr_pipeline.training.validation import no_validation
@@ -29,9 +28,9 @@ CHECKLIST = checklist_from_mapping(
         ],
     }
 )
-JUDGING = ChecklistInferenceParameters(judge=JudgeParameters(family="qwen2_vl", path="owner/judge", revision="a" * 40))
+JUDGE = JudgeParameters(family="qwen2_vl", path="owner/judge", revision="a" * 40)
+GENERATOR = GeneratorParameters(family="cogvideox", path="owner/model", revision="123", dtype="bfloat16")
 PARAMETERS = DpoTrainingParameters(
-    generator=GeneratorParameters(family="cogvideox", path="owner/model", revision="123", dtype="bfloat16"),
     training=PreferenceTrainingParameters(beta=500.0),
     validation=ValidationParameters(videos_per_prompt=2),
 )
@@ -55,7 +54,7 @@ def facts(
     index: pd.DataFrame = INDEX,
     validation: pd.DataFrame = VALIDATION,
 ) -> dict:
-    return training_facts(pairs, prompts, index, validation, CHECKLIST, JUDGING, PARAMETERS)
+    return training_facts(pairs, prompts, index, validation, CHECKLIST, JUDGE, GENERATOR, PARAMETERS)
 
 
 def adapter() -> Adapter:

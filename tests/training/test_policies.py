@@ -264,15 +264,14 @@ def test_a_policy_is_trained_from_tables_and_the_same_every_time(
     texts = encoded_prompts(prompts, toy, tmp_path / "prompts")
     pairs, rewards = pairs_of(index), index[["video_id"]].assign(total=0.0)
     parameters = DpoTrainingParameters(
-        generator=toy.settings, training=toy.parameters(checkpoint_every=4), checkpoints=str(tmp_path / "checkpoints")
+        training=toy.parameters(checkpoint_every=4), checkpoints=str(tmp_path / "checkpoints")
     )
+    given = (toy.settings, parameters)
     adapter, log = train_policy_on_pairs(
-        pairs, latents, texts, rewards, parameters, make_validation=only_the_denoiser_is_there
+        pairs, latents, texts, rewards, *given, make_validation=only_the_denoiser_is_there
     )
     keep_newest(tmp_path / "checkpoints", 0)
-    again, _ = train_policy_on_pairs(
-        pairs.sample(frac=1, random_state=1), latents, texts, rewards.iloc[::-1], parameters
-    )
+    again, _ = train_policy_on_pairs(pairs.sample(frac=1, random_state=1), latents, texts, rewards.iloc[::-1], *given)
     assert again.identity == adapter.identity
     assert again.provenance == adapter.provenance
     assert log["loss"].iloc[0] == torch.tensor(2.0).log().item()
@@ -280,14 +279,14 @@ def test_a_policy_is_trained_from_tables_and_the_same_every_time(
     assert adapter.config["lora_alpha"] == 4.0
     # Winner and loser changed places: another policy.
     turned = pairs.rename(columns={"winner_video_id": "loser_video_id", "loser_video_id": "winner_video_id"})
-    other, _ = train_policy_on_pairs(turned, latents, texts, rewards, parameters)
+    other, _ = train_policy_on_pairs(turned, latents, texts, rewards, *given)
     assert other.identity != adapter.identity
     # What is missing is told before anything is judged.
     for nothing, told in (({"pairs": pairs[:0]}, "no preference pairs"), ({"latents": texts}, "have no latents")):
-        given = {"pairs": pairs, "latents": latents} | nothing
+        told_of = {"pairs": pairs, "latents": latents} | nothing
         with pytest.raises(InputError, match=told):
             train_policy_on_pairs(
-                given["pairs"], given["latents"], texts, rewards, parameters, make_validation=lambda _: 1 / 0
+                told_of["pairs"], told_of["latents"], texts, rewards, *given, make_validation=lambda _: 1 / 0
             )
     # It fits the generator it was trained on.
     generator = toy.generator()

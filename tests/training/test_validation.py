@@ -38,22 +38,20 @@ CHECKLIST = checklist_from_mapping(
         "dimensions": [{"name": "all", "sub_dimensions": [{"name": "all", "questions": QUESTIONS}]}],
     }
 )
+JUDGING = ChecklistInferenceParameters(max_median_outside_mass=1.0)
 PAIRS = pd.DataFrame({"prompt_id": ["p"], "winner_video_id": ["w"], "loser_video_id": ["l"]})
 
 
 @pytest.fixture(scope="module")
-def judging(tmp_path_factory: pytest.TempPathFactory, toy: Toy) -> ChecklistInferenceParameters:
+def judge(tmp_path_factory: pytest.TempPathFactory, toy: Toy) -> JudgeParameters:
     folder = tmp_path_factory.mktemp("judge")
     words = words_of([*(question["text"] for question in QUESTIONS), *toy.conditions])
     create_tiny_judge(TinyJudgeParameters(initial_std=0.4, layers=1), words, seed=1).save(folder)
-    return ChecklistInferenceParameters(
-        judge=JudgeParameters(family="qwen2_vl", path=str(folder), device="cpu", threads=1),
-        max_median_outside_mass=1.0,
-    )
+    return JudgeParameters(family="qwen2_vl", path=str(folder), device="cpu", threads=1)
 
 
 @pytest.fixture
-def make(toy: Toy, judging: ChecklistInferenceParameters, tmp_path: Path) -> Callable[..., CheckpointValidation]:
+def make(toy: Toy, judge: JudgeParameters, tmp_path: Path) -> Callable[..., CheckpointValidation]:
     prompts = pd.DataFrame({"prompt": sorted(toy.conditions)})
     prompts["prompt_id"] = prompts["prompt"].map(prompt_id)
     prompts["split"] = ["train", "validation", "test"] * 2
@@ -61,7 +59,6 @@ def make(toy: Toy, judging: ChecklistInferenceParameters, tmp_path: Path) -> Cal
     def build(pairs: pd.DataFrame = PAIRS, training: Any = None, **changes: Any) -> CheckpointValidation:
         weights = equal_weights(CHECKLIST).to_json() | {"answers": "probability"}
         parameters = DpoTrainingParameters(
-            generator=toy.settings,
             training=training or toy.parameters(checkpoint_every=2),
             validation=ValidationParameters(folder=str(tmp_path / "validation"), videos_per_prompt=2, **changes),
         )
@@ -70,7 +67,8 @@ def make(toy: Toy, judging: ChecklistInferenceParameters, tmp_path: Path) -> Cal
             prompts,
             CHECKLIST,
             type(equal_weights(CHECKLIST)).from_json(weights),
-            judging,
+            judge,
+            JUDGING,
             parameters,
             fill=fill_folder,
         )

@@ -166,7 +166,7 @@ def ask(files: tuple[str, ...], question: str, prompt: str, env: str, as_json: b
         if PROMPT_PLACEHOLDER in question and not prompt.strip():
             raise click.UsageError("The question holds [[prompt]]: give the prompt with --prompt.")
         paths, failed = _find(files)
-        judge, notes = _judge(_parameters(_context(env)))
+        judge, notes = _judge(_context(env))
         rows: list[dict[str, Any]] = []
         for path in paths:
             try:
@@ -223,10 +223,10 @@ def _parameters(context: Any) -> ChecklistInferenceParameters:
     return ChecklistInferenceParameters.model_validate(context.params["checklist_inference"])
 
 
-def _judge(parameters: ChecklistInferenceParameters) -> tuple[Judge, list[str]]:
+def _judge(context: Any) -> tuple[Judge, list[str]]:
     from vr_pipeline.judges import load_judge
 
-    judge = load_judge(parameters.judge)
+    judge = load_judge(context.params["judge"])
     world = getattr(judge, "world", None)
     return judge, [
         f"This is the demo judge: it knows {world} only, and its answers on anything else mean nothing."
@@ -258,7 +258,7 @@ def _tools(env: str, checklist_path: Path | None, weights_path: Path | None, pro
     about_prompt = [question.question_id for question in checklist.questions if question.holds_prompt]
     if about_prompt and not prompt.strip():
         raise click.UsageError(f"The prompt is empty, but question '{about_prompt[0]}' asks about it.")
-    judge, notes = _judge(parameters)
+    judge, notes = _judge(context)
     public = weights_path is not None and checklist_path is not None and checklist_path.suffix.lower() == ".txt"
     if public:
         assert checklist_path is not None

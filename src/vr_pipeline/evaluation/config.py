@@ -7,7 +7,6 @@ from typing import Literal
 from pydantic import Field
 
 from vr_pipeline.config import Parameters
-from vr_pipeline.generators.config import GeneratorParameters
 
 
 class ReportParameters(Parameters):
@@ -25,7 +24,6 @@ class ReportParameters(Parameters):
 class EvaluationParameters(Parameters):
     """The pipeline evaluation."""
 
-    generator: GeneratorParameters = Field(description="The generator; the same as in dpo_training.")
     splits: list[Literal["train", "validation", "test"]] = Field(
         default=["test"], description="Splits of the prompts on which policies are compared."
     )

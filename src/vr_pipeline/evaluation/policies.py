@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from vr_pipeline.evaluation.config import EvaluationParameters
+from vr_pipeline.generators.config import GeneratorParameters
 from vr_pipeline.generators.contract import sampling_identity
 from vr_pipeline.generators.plans import sample_items, video_items
 from vr_pipeline.generators.policy import ORIGINAL, Policy
@@ -36,17 +37,20 @@ class _PolicyGenerator:
 
 
 def plan_policy_clips(
-    prompts: pd.DataFrame, policies: Mapping[str, Policy], parameters: EvaluationParameters
+    prompts: pd.DataFrame,
+    policies: Mapping[str, Policy],
+    generator: GeneratorParameters,
+    parameters: EvaluationParameters,
 ) -> WorkPlan:
     """Plan the clips of the original generator and of each policy, one after the other.
 
     Args:
         prompts: table with prompt_id and prompt.
         policies: policies by name.
+        generator: the original generator.
         parameters: settings.
     """
-    settings = parameters.generator
-    base = sampling_identity(settings)
+    base = sampling_identity(generator)
     producers = {ORIGINAL: base} | {
         name: content_hash("policy", base, policy.identity) for name, policy in policies.items()
     }
@@ -57,7 +61,7 @@ def plan_policy_clips(
             prompts,
             # The policy's name is part of the clip, or two equal policies would claim the same file.
             producer=content_hash(policy, producer),
-            parameters=settings,
+            parameters=generator,
             videos_per_prompt=parameters.videos_per_prompt,
             seed=parameters.seed,
             metadata={"policy": policy},
@@ -67,7 +71,7 @@ def plan_policy_clips(
     def setup() -> _PolicyGenerator:
         from vr_pipeline.generators import load_generator
 
-        return _PolicyGenerator(load_generator(settings), policies)
+        return _PolicyGenerator(load_generator(generator), policies)
 
     def make_batch(policies: _PolicyGenerator, batch: Sequence[WorkItem]) -> list[Any]:
         made: list[Any] = []
@@ -78,7 +82,7 @@ def plan_policy_clips(
     return WorkPlan(
         items=items,
         make_batch=make_batch,
-        batch_size=settings.batch_size,
+        batch_size=generator.batch_size,
         description="evaluation videos",
         setup=setup,
     )

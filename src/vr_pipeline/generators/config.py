@@ -47,7 +47,6 @@ class GeneratorParameters(Parameters):
 class VideoGenerationParameters(Parameters):
     """The pipeline video_generation."""
 
-    generator: GeneratorParameters = Field(description="The generator whose clips are judged and paired.")
     splits: list[Literal["train", "validation", "test"]] = Field(
         default=["train"], description="Splits of the prompts for which clips are made."
     )

@@ -19,6 +19,7 @@ from vr_pipeline.judges.alignment import Alignment, alignment_identity, load_ali
 from vr_pipeline.judges.config import ChecklistInferenceParameters
 from vr_pipeline.judges.contract import NoNumbersError, Probabilities, check_answers
 from vr_pipeline.video.read import Frames, VideoReadError, read_clip
+from vr_pipeline.vlm.config import JudgeParameters
 from vr_pipeline.vlm.loading import judge_identity
 from vr_pipeline.work import ItemFailure, WorkItem, WorkPlan
 
@@ -48,7 +49,11 @@ def clip_path(folder: Any, video_id: str, file: str) -> Path:
 
 
 def plan_answers(
-    videos: Any, video_index: pd.DataFrame, checklist: Checklist, parameters: ChecklistInferenceParameters
+    videos: Any,
+    video_index: pd.DataFrame,
+    checklist: Checklist,
+    judge: JudgeParameters,
+    parameters: ChecklistInferenceParameters,
 ) -> WorkPlan:
     """What a judge has to answer, in groups of clips of one prompt.
 
@@ -60,16 +65,17 @@ def plan_answers(
         videos: the folder of clips.
         video_index: schema ``VideoIndex``; clips of status 'failed' are left out.
         checklist: the questions.
-        parameters: judge, group size.
+        judge: what answers.
+        parameters: alignment, group size.
 
     Returns:
         a plan whose items are what :func:`answer_clips` gives: a clip that does not decode has one row without a
         question and the reason. Making them raises what :func:`check_outside_mass` raises, if the first answers are
         no answers.
     """
-    judge = judge_identity(parameters.judge)
+    asked = judge_identity(judge)
     # The last word names the columns that are stored: groups of an older form are judged again.
-    of_all = (judge, checklist.hash, *alignment_identity(parameters.alignment), "with sampling")
+    of_all = (asked, checklist.hash, *alignment_identity(parameters.alignment), "with sampling")
     usable = video_index[video_index["status"] == "ok"].sort_values(
         ["prompt_id", "sample_index", "video_id"], kind="stable"
     )
@@ -86,7 +92,7 @@ def plan_answers(
                 WorkItem(
                     key=key,
                     identity=content_hash("answers", *of_all, *contents),
-                    metadata={"judge": judge, "checklist": checklist.hash, "clips": len(group)},
+                    metadata={"judge": asked, "checklist": checklist.hash, "clips": len(group)},
                 )
             )
     questions = [question.text for question in checklist.questions]
@@ -94,17 +100,17 @@ def plan_answers(
     def setup() -> tuple[Judge, Alignment | None]:
         from vr_pipeline.judges import load_judge
 
-        return load_judge(parameters.judge), load_alignment(parameters.alignment, checklist)
+        return load_judge(judge), load_alignment(parameters.alignment, checklist)
 
     first: list[pd.DataFrame] = []
 
     def make_batch(
         loaded: tuple[Judge, Alignment | None], batch: Sequence[WorkItem]
     ) -> list[pd.DataFrame | ItemFailure]:
-        judge, alignment = loaded
+        asked, alignment = loaded
         threads = parameters.reader_threads
         made = [
-            answer_clips(judge, videos, groups[item.key], checklist.question_ids, questions, threads, alignment)
+            answer_clips(asked, videos, groups[item.key], checklist.question_ids, questions, threads, alignment)
             for item in batch
         ]
         if sum(map(len, first)) < ANSWERS_BEFORE_A_LOOK:

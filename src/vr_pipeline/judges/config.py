@@ -39,7 +39,6 @@ class AlignmentParameters(Parameters):
 class ChecklistInferenceParameters(Parameters):
     """The pipeline checklist_inference."""
 
-    judge: JudgeParameters = Field(description="The judge that answers.")
     alignment: AlignmentParameters | None = Field(
         None, description="Another source of the alignment score; null leaves it to the judge's own probability."
     )

@@ -116,7 +116,7 @@ class VisionLanguageJudge:
                     raise InputError(
                         f"memory runs out on one clip of {len(prepared[start].token_ids)} tokens and one question",
                         remedy="Take fewer frames (num_frames) or smaller ones (max_pixels), or a quantised model",
-                        field="checklist_inference.judge",
+                        field="judge",
                     ) from error
                 free_memory(anyway=True)
                 if fewer_questions:

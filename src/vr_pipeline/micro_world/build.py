@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from vr_pipeline.generators import load_generator
+from vr_pipeline.generators.config import GeneratorParameters
 from vr_pipeline.generators.contract import Generator
 from vr_pipeline.identifiers import content_hash, prompt_id, sample_seed, video_id
 from vr_pipeline.micro_world.clips import generate_clips, render_clips
@@ -29,12 +30,12 @@ logger = logging.getLogger(__name__)
 Frames = npt.NDArray[np.uint8]
 
 
-def load_micro_generator(folder: Path, parameters: MicroWorldParameters) -> Generator:
+def load_micro_generator(folder: Path, generator: GeneratorParameters) -> Generator:
     """The pretrained generator in a folder."""
-    return load_generator(parameters.generator.model_copy(update={"path": str(folder)}))
+    return load_generator(generator.model_copy(update={"path": str(folder)}))
 
 
-def pretrain(parameters: MicroWorldParameters) -> tuple[Any, pd.DataFrame]:
+def pretrain(generator: GeneratorParameters, parameters: MicroWorldParameters) -> tuple[Any, pd.DataFrame]:
     """Render clips, fit the autoencoder, train the generator.
 
     Returns:
@@ -53,7 +54,7 @@ def pretrain(parameters: MicroWorldParameters) -> tuple[Any, pd.DataFrame]:
         clips.frames,
         [scene.prompt for scene in clips.scenes],
         PatchVAE.fit(clips.frames),
-        parameters.generator,
+        generator,
         parameters.pretraining,
         seed=parameters.seed,
     )
@@ -74,7 +75,7 @@ def reconstruct(generator: Generator, clips: Frames, *, chunk: int = 512) -> Fra
     return np.concatenate(parts)
 
 
-def fit_oracle(folder: Path, parameters: MicroWorldParameters) -> Oracle:
+def fit_oracle(folder: Path, generator: GeneratorParameters, parameters: MicroWorldParameters) -> Oracle:
     """Fit the oracle.
 
     Half of what it sees went through the autoencoder, so that its residue, which is in every generated clip, is not
@@ -86,7 +87,7 @@ def fit_oracle(folder: Path, parameters: MicroWorldParameters) -> Oracle:
         purpose="oracle",
         flaw_scale=parameters.clips.flaw_scale,
     )
-    again = reconstruct(load_micro_generator(folder, parameters), clips.frames)
+    again = reconstruct(load_micro_generator(folder, generator), clips.frames)
     return Oracle.fit(np.concatenate([clips.frames, again]), clips.scenes * 2, seed=parameters.seed)
 
 
@@ -106,7 +107,7 @@ def _stored_clips(ids: Sequence[str], frames: Frames, rows: Sequence[dict[str, A
 
 
 def judge_clips(
-    folder: Path, oracle: Oracle, checklist: Checklist, parameters: MicroWorldParameters
+    generator: Generator, oracle: Oracle, checklist: Checklist, parameters: MicroWorldParameters
 ) -> tuple[WorkPlan, pd.DataFrame]:
     """Clips with known answers, for training and testing the judge.
 
@@ -118,7 +119,6 @@ def judge_clips(
     """
     counts, seed = parameters.clips, parameters.seed
     questions = list(checklist.question_ids)
-    generator = load_micro_generator(folder, parameters)
     ids: list[str] = []
     frames: list[Frames] = []
     rows: list[dict[str, Any]] = []
@@ -172,7 +172,7 @@ def judge_clips(
 
 
 def preferences(
-    folder: Path, oracle: Oracle, checklist: Checklist, parameters: MicroWorldParameters
+    generator: Generator, oracle: Oracle, checklist: Checklist, parameters: MicroWorldParameters
 ) -> tuple[WorkPlan, pd.DataFrame, pd.DataFrame]:
     """Clips of the pretrained generator, and simulated comparisons of pairs of them.
 
@@ -180,7 +180,6 @@ def preferences(
         the clips, their table (video_id, prompt, file, sample_index, seed, generator) and the preferences.
     """
     settings = parameters.preferences
-    generator = load_micro_generator(folder, parameters)
     questions = list(checklist.question_ids)
     prompts, ids, seeds, rows = [], [], [], []
     for prompt in all_prompts():

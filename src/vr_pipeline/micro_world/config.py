@@ -5,7 +5,6 @@ from __future__ import annotations
 from pydantic import Field
 
 from vr_pipeline.config import Parameters
-from vr_pipeline.generators.config import GeneratorParameters
 
 
 class ClipParameters(Parameters):
@@ -54,7 +53,6 @@ class MicroWorldParameters(Parameters):
     """Everything about the embedded default that is not part of the method."""
 
     seed: int = Field(0, description="Seed of everything the micro-world makes.")
-    generator: GeneratorParameters = Field(description="How the generator samples; its path is where it is saved.")
     clips: ClipParameters = Field(default_factory=ClipParameters, description="Rendered and generated clips.")
     pretraining: PretrainingParameters = Field(
         default_factory=PretrainingParameters, description="Training of the generator."

@@ -87,7 +87,7 @@ def check_files(project: Path, base_env: str | None, files: OwnFiles) -> Checked
         if checked.checklist is not None:
             questions, dimensions = len(checked.checklist.questions), len(checked.checklist.dimensions)
             lines["checklist"] = f"yours: {files.checklist} ({questions} questions in {dimensions} dimensions)"
-    generator, judge = settings["video_generation"]["generator"], settings["checklist_inference"]["judge"]
+    generator, judge = settings["generator"], settings["judge"]
     lines["generator"] = f"{generator['family']} ({generator['path']}){_limits(vocabulary is not None, 'words')}"
     world = _world_of_judge(project, judge)
     lines["judge"] = f"{judge['family']} ({judge['path']}){_limits(world is not None, 'clips')}"
@@ -97,7 +97,7 @@ def check_files(project: Path, base_env: str | None, files: OwnFiles) -> Checked
                 "warning",
                 f"the judge is the demo's, which knows {world} only: about other clips or with other questions its "
                 "answers mean nothing",
-                "set checklist_inference.judge in the environment's parameters (docs/judges.md), or use --base-env",
+                "set judge in the environment's parameters (docs/judges.md), or use --base-env",
             )
         )
     width = max(len(name) for name in lines)
@@ -221,7 +221,7 @@ def _knows(vocabulary: set[str] | None, prompts: list[str]) -> bool:
 
 def _words_of_generator(project: Path, settings: dict[str, Any]) -> set[str] | None:
     """The words that the demo's generator knows; None for any other generator, which knows language."""
-    generator = settings["video_generation"]["generator"]
+    generator = settings["generator"]
     path = project / str(generator["path"]) / "tokenizer" / "tokenizer.json"
     if generator["family"] != "micro_world" or not path.is_file():
         return None

@@ -138,7 +138,12 @@ class ValidationParameters(Parameters):
 class DpoTrainingParameters(Parameters):
     """The pipeline dpo_training."""
 
-    generator: GeneratorParameters = Field(description="The generator to train; the same as in video_generation.")
+    generator_batch_size: Optional[int] = Field(
+        None,
+        ge=1,
+        description="Clips that are encoded together before training, and sampled together for its validation; null "
+        "for generator.batch_size.",
+    )
     training: PreferenceTrainingParameters = Field(
         default_factory=PreferenceTrainingParameters, description="Training on preference pairs."
     )
@@ -166,3 +171,7 @@ class DpoTrainingParameters(Parameters):
         description="Clips, or prompts, whose latents or text conditions are kept in one file. Prompts of a file are "
         "encoded together, clips as many at a time as are sampled together.",
     )
+
+    def trained(self, generator: GeneratorParameters) -> GeneratorParameters:
+        """The configured generator as training uses it."""
+        return generator.model_copy(update={"batch_size": self.generator_batch_size or generator.batch_size})

@@ -19,8 +19,9 @@ from vr_pipeline.training.inputs import listed_hash, pairs_hash, used_clips, use
 
 if TYPE_CHECKING:
     from vr_pipeline.checklist.schema import Checklist
-    from vr_pipeline.judges.config import ChecklistInferenceParameters
+    from vr_pipeline.generators.config import GeneratorParameters
     from vr_pipeline.training.config import DpoTrainingParameters
+    from vr_pipeline.vlm.config import JudgeParameters
 
 _LIMITS = (
     "The policy was trained to raise the reward of one judge. A higher reward is no proof of better clips: compare "
@@ -35,7 +36,8 @@ def training_facts(
     video_index: pd.DataFrame,
     validation: pd.DataFrame,
     checklist: Checklist,
-    judging: ChecklistInferenceParameters,
+    judge: JudgeParameters,
+    generator: GeneratorParameters,
     parameters: DpoTrainingParameters,
 ) -> dict[str, Any]:
     """What a policy was trained on and how it was judged, for its provenance.
@@ -46,14 +48,14 @@ def training_facts(
         video_index: the clips; those of the pairs are counted and hashed by content.
         validation: the judged checkpoints, empty for none.
         checklist: the judge's questions.
-        judging: the judge.
+        judge: the judge.
+        generator: what is trained.
         parameters: the training.
 
     Returns:
         plain values: base, data, settings, validation.
     """
     used, clips = used_prompts(pairs, prompts), used_clips(pairs, video_index)
-    generator = parameters.generator
     settings = {"path", "revision", "dtype", "num_frames", "height", "width"}
     facts: dict[str, Any] = {
         "base": {"family": generator.family, **generator.model_dump(include=settings)},
@@ -66,8 +68,8 @@ def training_facts(
         "reward": {
             "checklist": checklist.name,
             "checklist_hash": checklist.hash,
-            "judge": judging.judge.path,
-            "judge_revision": judging.judge.revision,
+            "judge": judge.path,
+            "judge_revision": judge.revision,
         },
     }
     if parameters.validation is not None and len(validation):

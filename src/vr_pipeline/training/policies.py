@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from vr_pipeline.generators import load_generator
+from vr_pipeline.generators.config import GeneratorParameters
 from vr_pipeline.generators.contract import Generator, Part
 from vr_pipeline.generators.policy import Policy
 from vr_pipeline.identifiers import pair_id
@@ -29,6 +30,7 @@ def train_policy_on_pairs(
     latents: ItemFolder,
     conditions: ItemFolder,
     rewards: pd.DataFrame,
+    generator: GeneratorParameters,
     parameters: DpoTrainingParameters,
     *,
     make_validation: Callable[[Generator], Validate] | None = None,
@@ -43,6 +45,7 @@ def train_policy_on_pairs(
         latents: shards that hold the latents of all clips of the pairs.
         conditions: shards that hold the text conditions of all prompts of the pairs.
         rewards: table with video_id and total; used by the losses and weights that need rewards.
+        generator: the generator to train.
         parameters: settings.
         make_validation: given the generator that is trained, returns what judges its weights at checkpoints.
         judged_by: identity of what checkpoints are judged by.
@@ -73,17 +76,17 @@ def train_policy_on_pairs(
     # Before a model is loaded and the original is judged.
     check_complete(training_pairs, encoded, texts)
     trained: tuple[Part, ...] = ("denoiser",)
-    generator = load_generator(parameters.generator, trained)
-    identity = training_identity(generator, training_pairs, parameters.training, judged_by, contents)
+    loaded = load_generator(parameters.trained(generator), trained)
+    identity = training_identity(loaded, training_pairs, parameters.training, judged_by, contents)
     log = train_on_pairs(
-        generator,
+        loaded,
         training_pairs,
         encoded,
         texts,
         parameters.training,
         description=f"train on {len(training_pairs)} pairs",
         checkpoint=Path(parameters.checkpoints) / f"{identity}.safetensors" if parameters.checkpoints else None,
-        validate=make_validation(generator) if make_validation is not None else None,
+        validate=make_validation(loaded) if make_validation is not None else None,
         judged_by=judged_by,
         contents=contents,
         retrain=parameters.retrain,
@@ -91,8 +94,8 @@ def train_policy_on_pairs(
     )
     objective = {
         "loss": parameters.training.loss,
-        "prediction": generator.prediction_type,
-        "error": f"mean squared error over all latent elements, {generator.error_space} space",
+        "prediction": loaded.prediction_type,
+        "error": f"mean squared error over all latent elements, {loaded.error_space} space",
     }
     provenance = {"objective": objective, "training": {"identity": identity}}
-    return replace(generator.policy(), provenance=provenance), log
+    return replace(loaded.policy(), provenance=provenance), log

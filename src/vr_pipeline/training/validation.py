@@ -31,6 +31,7 @@ from vr_pipeline.runtime.live_curves import checkpoint_row
 from vr_pipeline.runtime.memory import free_memory
 from vr_pipeline.storage.atomic import write_text
 from vr_pipeline.training.config import DpoTrainingParameters, ValidationParameters
+from vr_pipeline.vlm.config import JudgeParameters
 from vr_pipeline.work import WorkPlan
 
 if TYPE_CHECKING:
@@ -64,7 +65,8 @@ class CheckpointValidation:
         prompts: table with prompt_id, prompt and split.
         checklist: the judge's questions.
         weights: their weights.
-        judging: the judge.
+        judge: the judge.
+        judging: how it is asked.
         parameters: the training; ``parameters.validation`` must be set.
         fill: where and how clips and answers are stored.
         observe: called with the rewards of every checkpoint as soon as it is judged, those of the original first.
@@ -79,6 +81,7 @@ class CheckpointValidation:
         prompts: pd.DataFrame,
         checklist: Checklist,
         weights: RewardWeights,
+        judge: JudgeParameters,
         judging: ChecklistInferenceParameters,
         parameters: DpoTrainingParameters,
         *,
@@ -89,7 +92,8 @@ class CheckpointValidation:
             raise ValueError("there is nothing to validate by: parameters.validation is null")
         self._settings: ValidationParameters = parameters.validation
         self._prompts = validation_prompts(prompts, self._settings)
-        self._pairs, self._checklist, self._weights, self._judging = pairs, checklist, weights, judging
+        self._pairs, self._checklist, self._weights = pairs, checklist, weights
+        self._judged_by, self._judging = judge, judging
         self._parameters, self._fill, self._observe = parameters, fill, observe
         self._folder = Path(self._settings.folder)
         self._generator: Generator | None = None
@@ -238,7 +242,7 @@ class CheckpointValidation:
     def _answers(self, folder: Path, videos: ItemFolder, index: pd.DataFrame) -> ItemFolder:
         from vr_pipeline.judges.answers import plan_answers
 
-        plan = plan_answers(videos, index, self._checklist, self._judging)
+        plan = plan_answers(videos, index, self._checklist, self._judged_by, self._judging)
         load, used = plan.setup, False
 
         def setup() -> Judge:
@@ -270,7 +274,7 @@ class CheckpointValidation:
             "validation",
             self._parameters.training.checkpoint_every,
             self._settings.model_dump_json(include={"splits", "num_prompts", "videos_per_prompt", "seed"}),
-            judge_identity(self._judging.judge),
+            judge_identity(self._judged_by),
             self._checklist.hash,
             json.dumps(self._weights.to_json(), sort_keys=True),
             *sorted(self._prompts["prompt_id"]),

@@ -21,6 +21,7 @@ from vr_pipeline.judges.config import ChecklistInferenceParameters
 from vr_pipeline.pipelines.checklist_inference import create_pipeline
 from vr_pipeline.pipelines.checklist_inference.nodes import collect_answers, plan_checklist_answers
 from vr_pipeline.video.write import write_video
+from vr_pipeline.vlm.config import JudgeParameters
 
 ROOT = Path(__file__).parents[3]
 
@@ -92,14 +93,15 @@ def clips(tmp_path: Path) -> tuple[dict[str, Path], pd.DataFrame]:
     return {path.name: path for path in folder.iterdir()}, index
 
 
+PARAMETERS = ChecklistInferenceParameters(clips_per_item=2)
+
+
 @pytest.fixture
-def parameters(tmp_path: Path) -> ChecklistInferenceParameters:
+def configured(tmp_path: Path) -> JudgeParameters:
     model = tmp_path / "model"
     model.mkdir()
     (model / "config.json").write_text("{}", encoding="utf-8")
-    return ChecklistInferenceParameters.model_validate(
-        {"judge": {"family": "qwen2_vl", "path": str(model)}, "clips_per_item": 2}
-    )
+    return JudgeParameters(family="qwen2_vl", path=str(model))
 
 
 @pytest.fixture
@@ -110,12 +112,12 @@ def judge(monkeypatch: pytest.MonkeyPatch) -> ArithmeticJudge:
 
 
 def test_answers_gates_and_quarantine(
-    clips: Any, checklist: Checklist, parameters: Any, judge: ArithmeticJudge, tmp_path: Path
+    clips: Any, checklist: Checklist, configured: JudgeParameters, judge: ArithmeticJudge, tmp_path: Path
 ) -> None:
     folder, index = clips
     shards = ManifestFolderDataset(path=str(tmp_path / "shards"), format={"type": "parquet"})
-    shards.save(plan_checklist_answers(folder, index, checklist, parameters))
-    table = schemas.ChecklistAnswers.validate(collect_answers(shards.load(), index, checklist, parameters))
+    shards.save(plan_checklist_answers(folder, index, checklist, configured, PARAMETERS))
+    table = schemas.ChecklistAnswers.validate(collect_answers(shards.load(), index, checklist, PARAMETERS))
     assert table["video_id"].unique().tolist() == [f"v{number}" for number in range(7)]
     assert table["question_id"].tolist() == checklist.question_ids * 7
     assert set(table["frames_judged"]) == {2}
@@ -133,14 +135,14 @@ def test_answers_gates_and_quarantine(
 
 
 def test_nothing_is_judged_twice_unless_something_changed(
-    clips: Any, checklist: Checklist, parameters: Any, judge: ArithmeticJudge, tmp_path: Path
+    clips: Any, checklist: Checklist, configured: JudgeParameters, judge: ArithmeticJudge, tmp_path: Path
 ) -> None:
     folder, index = clips
 
-    def run(index: pd.DataFrame, given: Any = parameters, asked: Checklist = checklist) -> int:
+    def run(index: pd.DataFrame, given: Any = configured, asked: Checklist = checklist) -> int:
         judge.asked.clear()
         shards = ManifestFolderDataset(path=str(tmp_path / "shards"), format={"type": "parquet"})
-        shards.save(plan_checklist_answers(folder, index, asked, given))
+        shards.save(plan_checklist_answers(folder, index, asked, given, PARAMETERS))
         return len(judge.asked)
 
     assert run(index) == 7
@@ -154,9 +156,9 @@ def test_nothing_is_judged_twice_unless_something_changed(
     asked_otherwise.loc[asked_otherwise["prompt_id"] == "p0", "prompt"] = "another prompt"
     assert run(asked_otherwise) == 3
     assert run(index) == 3
-    more_frames = parameters.model_copy(update={"judge": parameters.judge.model_copy(update={"num_frames": 3})})
+    more_frames = configured.model_copy(update={"num_frames": 3})
     assert run(index, more_frames) == 7
-    (Path(parameters.judge.path) / "config.json").write_text('{"changed": true}', encoding="utf-8")
+    (Path(configured.path) / "config.json").write_text('{"changed": true}', encoding="utf-8")
     assert run(index, more_frames) == 7
     other = checklist_from_mapping(
         {
@@ -171,7 +173,7 @@ def test_nothing_is_judged_twice_unless_something_changed(
 
 
 def test_a_kill_loses_one_group_at_most(
-    clips: Any, checklist: Checklist, parameters: Any, judge: ArithmeticJudge, tmp_path: Path
+    clips: Any, checklist: Checklist, configured: JudgeParameters, judge: ArithmeticJudge, tmp_path: Path
 ) -> None:
     folder, index = clips
     whole = judge.answer
@@ -186,17 +188,17 @@ def test_a_kill_loses_one_group_at_most(
     judge.answer = killed  # type: ignore[method-assign]
     shards = ManifestFolderDataset(path=str(tmp_path / "shards"), format={"type": "parquet"})
     with pytest.raises(KeyboardInterrupt):
-        shards.save(plan_checklist_answers(folder, index, checklist, parameters))
+        shards.save(plan_checklist_answers(folder, index, checklist, configured, PARAMETERS))
     done = len(judge.asked)
     assert done > 0
     judge.answer = whole  # type: ignore[method-assign]
     judge.asked.clear()
-    shards.save(plan_checklist_answers(folder, index, checklist, parameters))
+    shards.save(plan_checklist_answers(folder, index, checklist, configured, PARAMETERS))
     assert done + len(judge.asked) == 7
 
 
 def test_a_clip_that_the_judge_cannot_take_is_set_aside_and_the_others_are_judged(
-    clips: Any, checklist: Checklist, parameters: Any, judge: ArithmeticJudge, tmp_path: Path
+    clips: Any, checklist: Checklist, configured: JudgeParameters, judge: ArithmeticJudge, tmp_path: Path
 ) -> None:
     folder, index = clips
     whole = judge.answer
@@ -208,8 +210,8 @@ def test_a_clip_that_the_judge_cannot_take_is_set_aside_and_the_others_are_judge
 
     judge.answer = choosy  # type: ignore[method-assign]
     shards = ManifestFolderDataset(path=str(tmp_path / "shards"), format={"type": "parquet"})
-    shards.save(plan_checklist_answers(folder, index, checklist, parameters))
-    table = collect_answers(shards.load(), index, checklist, parameters)
+    shards.save(plan_checklist_answers(folder, index, checklist, configured, PARAMETERS))
+    table = collect_answers(shards.load(), index, checklist, PARAMETERS)
     assert table["video_id"].unique().tolist() == ["v0", "v1", "v2", "v3", "v4"]
     parts = pd.concat([shards.load().load(key) for key in shards.load().keys])
     reasons = parts[parts["error"] != ""].set_index("video_id")["error"]
@@ -221,7 +223,7 @@ def test_a_clip_that_the_judge_cannot_take_is_set_aside_and_the_others_are_judge
 
 
 def test_where_no_clip_of_a_group_can_be_judged_the_next_run_tries_again(
-    clips: Any, checklist: Checklist, parameters: Any, judge: ArithmeticJudge, tmp_path: Path
+    clips: Any, checklist: Checklist, configured: JudgeParameters, judge: ArithmeticJudge, tmp_path: Path
 ) -> None:
     folder, index = clips
     whole = judge.answer
@@ -232,40 +234,45 @@ def test_where_no_clip_of_a_group_can_be_judged_the_next_run_tries_again(
     judge.answer = broken  # type: ignore[method-assign]
     shards = ManifestFolderDataset(path=str(tmp_path / "shards"), format={"type": "parquet"})
     with pytest.raises(DatasetError, match="first reason: a scorer is at fault"):
-        shards.save(plan_checklist_answers(folder, index[index["video_id"] != "v7"], checklist, parameters))
+        shards.save(plan_checklist_answers(folder, index[index["video_id"] != "v7"], checklist, configured, PARAMETERS))
     judge.answer = whole  # type: ignore[method-assign]
-    shards.save(plan_checklist_answers(folder, index, checklist, parameters))
-    table = collect_answers(shards.load(), index, checklist, parameters)
+    shards.save(plan_checklist_answers(folder, index, checklist, configured, PARAMETERS))
+    table = collect_answers(shards.load(), index, checklist, PARAMETERS)
     assert table["video_id"].nunique() == 7
     # Clips that do not decode are not tried again as long as they are the same.
     damaged = index[index["video_id"] == "v7"]
-    shards.save(plan_checklist_answers(folder, damaged, checklist, parameters))
+    shards.save(plan_checklist_answers(folder, damaged, checklist, configured, PARAMETERS))
     with pytest.raises(InputError, match="no clip could be judged; the first reason: "):
-        collect_answers(shards.load(), damaged, checklist, parameters)
+        collect_answers(shards.load(), damaged, checklist, PARAMETERS)
 
 
 def test_a_judge_that_does_not_answer_stops_the_run(
-    clips: Any, checklist: Checklist, parameters: Any, judge: ArithmeticJudge, tmp_path: Path
+    clips: Any, checklist: Checklist, configured: JudgeParameters, judge: ArithmeticJudge, tmp_path: Path
 ) -> None:
     folder, index = clips
     judge.outside = 0.9
     shards = ManifestFolderDataset(path=str(tmp_path / "shards"), format={"type": "parquet"})
-    shards.save(plan_checklist_answers(folder, index, checklist, parameters))
+    shards.save(plan_checklist_answers(folder, index, checklist, configured, PARAMETERS))
     with pytest.raises(InputError, match=r"0\.900, the limit is 0\.5.*judge\.json"):
-        collect_answers(shards.load(), index, checklist, parameters)
-    generous = parameters.model_copy(update={"max_median_outside_mass": 0.95})
+        collect_answers(shards.load(), index, checklist, PARAMETERS)
+    generous = PARAMETERS.model_copy(update={"max_median_outside_mass": 0.95})
     assert len(collect_answers(shards.load(), index, checklist, generous)) == 21
 
 
 def test_it_is_stopped_after_the_first_answers_already(
-    clips: Any, checklist: Checklist, parameters: Any, judge: ArithmeticJudge, tmp_path: Path, monkeypatch: Any
+    clips: Any,
+    checklist: Checklist,
+    configured: JudgeParameters,
+    judge: ArithmeticJudge,
+    tmp_path: Path,
+    monkeypatch: Any,
 ) -> None:
     monkeypatch.setattr("vr_pipeline.judges.answers.ANSWERS_BEFORE_A_LOOK", 9)
     folder, index = clips
     judge.outside = 0.9
     shards = ManifestFolderDataset(path=str(tmp_path / "shards"), format={"type": "parquet"})
     with pytest.raises(DatasetError, match=r"0\.900, the limit is 0\.5"):
-        shards.save(plan_checklist_answers(folder, index, checklist, parameters))
+        shards.save(plan_checklist_answers(folder, index, checklist, configured, PARAMETERS))
     assert len(judge.asked) == 3
     judge.asked.clear()
     # Two answers of three are real ones. The mean is above the limit, but the median is what counts.
@@ -278,12 +285,12 @@ def test_it_is_stopped_after_the_first_answers_already(
 
     judge.answer = mostly  # type: ignore[method-assign]
     shards = ManifestFolderDataset(path=str(tmp_path / "mostly"), format={"type": "parquet"})
-    shards.save(plan_checklist_answers(folder, index, checklist, parameters))
-    assert len(collect_answers(shards.load(), index, checklist, parameters)) == 21
+    shards.save(plan_checklist_answers(folder, index, checklist, configured, PARAMETERS))
+    assert len(collect_answers(shards.load(), index, checklist, PARAMETERS)) == 21
 
 
 def test_whole_pipeline_in_memory_of_the_catalog(
-    clips: Any, checklist: Checklist, parameters: Any, judge: ArithmeticJudge, tmp_path: Path
+    clips: Any, checklist: Checklist, configured: JudgeParameters, judge: ArithmeticJudge, tmp_path: Path
 ) -> None:
     folder, index = clips
     text = (ROOT / "conf/base/catalog/checklist_inference.yml").read_text(encoding="utf-8")
@@ -295,7 +302,8 @@ def test_whole_pipeline_in_memory_of_the_catalog(
     del entries["checklist"]
     catalog = DataCatalog.from_config(entries)
     given = {"videos": folder, "video_index": index, "preference_videos": folder, "preference_video_index": index[:6]}
-    for name, value in {**given, "checklist": checklist, "params:checklist_inference": parameters}.items():
+    given |= {"checklist": checklist, "params:judge": configured, "params:checklist_inference": PARAMETERS}
+    for name, value in given.items():
         catalog[name] = value
     SequentialRunner().run(create_pipeline(), catalog)
     report = catalog.load("checklist_inference_report")

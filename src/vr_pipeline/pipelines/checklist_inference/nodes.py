@@ -10,18 +10,23 @@ import pandas as pd
 from vr_pipeline.checklist.schema import Checklist
 from vr_pipeline.errors import InputError
 from vr_pipeline.judges.config import ChecklistInferenceParameters
+from vr_pipeline.vlm.config import JudgeParameters
 from vr_pipeline.work import WorkPlan
 
 logger = logging.getLogger(__name__)
 
 
 def plan_checklist_answers(
-    videos: Any, video_index: pd.DataFrame, checklist: Checklist, parameters: ChecklistInferenceParameters
+    videos: Any,
+    video_index: pd.DataFrame,
+    checklist: Checklist,
+    judge: JudgeParameters,
+    parameters: ChecklistInferenceParameters,
 ) -> WorkPlan:
     """Ask every question of the checklist about every clip; what was answered before is not asked again."""
     from vr_pipeline.judges.answers import plan_answers
 
-    return plan_answers(videos, video_index, checklist, parameters)
+    return plan_answers(videos, video_index, checklist, judge, parameters)
 
 
 def collect_answers(

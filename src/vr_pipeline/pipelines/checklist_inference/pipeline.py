@@ -15,7 +15,13 @@ def create_pipeline(**kwargs: Any) -> Pipeline:
         [
             Node(
                 nodes.plan_checklist_answers,
-                inputs=["videos", "video_index", "checklist", "params:checklist_inference"],
+                inputs=[
+                    "videos",
+                    "video_index",
+                    "checklist",
+                    "params:judge",
+                    "params:checklist_inference",
+                ],
                 outputs="answer_shards",
                 name="answer_checklist",
                 tags=["gpu"],
@@ -28,7 +34,13 @@ def create_pipeline(**kwargs: Any) -> Pipeline:
             ),
             Node(
                 nodes.plan_checklist_answers,
-                inputs=["preference_videos", "preference_video_index", "checklist", "params:checklist_inference"],
+                inputs=[
+                    "preference_videos",
+                    "preference_video_index",
+                    "checklist",
+                    "params:judge",
+                    "params:checklist_inference",
+                ],
                 outputs="preference_answer_shards",
                 name="answer_checklist_on_preferences",
                 tags=["gpu"],

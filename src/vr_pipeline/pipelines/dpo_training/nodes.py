@@ -8,10 +8,12 @@ from typing import Any
 import pandas as pd
 
 from vr_pipeline.checklist.schema import Checklist
+from vr_pipeline.generators.config import GeneratorParameters
 from vr_pipeline.generators.policy import Policy
 from vr_pipeline.judges.config import ChecklistInferenceParameters
 from vr_pipeline.rewards.checklist.linear import RewardWeights
 from vr_pipeline.training.config import DpoTrainingParameters
+from vr_pipeline.vlm.config import JudgeParameters
 from vr_pipeline.work import WorkPlan
 
 
@@ -20,6 +22,7 @@ def encode_latents(
     video_index: pd.DataFrame,
     preference_pairs_mpo: pd.DataFrame,
     preference_pairs_dpo: pd.DataFrame,
+    generator: GeneratorParameters,
     parameters: DpoTrainingParameters,
 ) -> WorkPlan:
     """Encode the clips of all selected pairs once, for every training that uses them."""
@@ -27,20 +30,21 @@ def encode_latents(
 
     pairs = pd.concat([preference_pairs_mpo, preference_pairs_dpo])
     needed = [*pairs["winner_video_id"], *pairs["loser_video_id"]]
-    return plan_latents(videos, video_index, needed, parameters.generator, parameters.shard_size)
+    return plan_latents(videos, video_index, needed, parameters.trained(generator), parameters.shard_size)
 
 
 def encode_prompts(
     filtered_prompts: pd.DataFrame,
     preference_pairs_mpo: pd.DataFrame,
     preference_pairs_dpo: pd.DataFrame,
+    generator: GeneratorParameters,
     parameters: DpoTrainingParameters,
 ) -> WorkPlan:
     """Encode the prompts of all selected pairs once, for every training that uses them."""
     from vr_pipeline.training.conditions import plan_conditions
 
     needed = pd.concat([preference_pairs_mpo["prompt_id"], preference_pairs_dpo["prompt_id"]]).astype(str).tolist()
-    return plan_conditions(filtered_prompts, needed, parameters.generator, parameters.shard_size)
+    return plan_conditions(filtered_prompts, needed, parameters.trained(generator), parameters.shard_size)
 
 
 def train_policy(
@@ -52,7 +56,9 @@ def train_policy(
     video_index: pd.DataFrame,
     checklist: Checklist,
     reward_weights: dict[str, Any],
+    judge: JudgeParameters,
     checklist_inference: ChecklistInferenceParameters,
+    generator: GeneratorParameters,
     parameters: DpoTrainingParameters,
 ) -> tuple[Policy, pd.DataFrame, pd.DataFrame]:
     """Train the generator to make winners likelier than its frozen original does; keep the best checkpoint."""
@@ -71,6 +77,7 @@ def train_policy(
             filtered_prompts,
             checklist,
             weights,
+            judge,
             checklist_inference,
             parameters,
             fill=fill_folder,
@@ -81,6 +88,7 @@ def train_policy(
         latents,
         prompt_conditions,
         rewards,
+        generator,
         parameters,
         make_validation=validation,
         judged_by=validation.identity if validation is not None else "",
@@ -89,7 +97,7 @@ def train_policy(
     )
     validated = validation.table(log) if validation is not None else no_validation()
     facts = training_facts(
-        preference_pairs, filtered_prompts, video_index, validated, checklist, checklist_inference, parameters
+        preference_pairs, filtered_prompts, video_index, validated, checklist, judge, generator, parameters
     )
     facts["training"] = {
         **policy.provenance["training"],

@@ -11,13 +11,18 @@ from vr_pipeline.checklist.schema import Checklist
 from vr_pipeline.errors import InputError
 from vr_pipeline.evaluation.config import EvaluationParameters
 from vr_pipeline.evaluation.oracle import Oracle
+from vr_pipeline.generators.config import GeneratorParameters
 from vr_pipeline.generators.policy import Policy
 from vr_pipeline.rewards.config import PairSelectionParameters
 from vr_pipeline.work import WorkPlan
 
 
 def generate_evaluation_videos(
-    filtered_prompts: pd.DataFrame, policy_mpo: Policy, policy_dpo: Policy, parameters: EvaluationParameters
+    filtered_prompts: pd.DataFrame,
+    policy_mpo: Policy,
+    policy_dpo: Policy,
+    generator: GeneratorParameters,
+    parameters: EvaluationParameters,
 ) -> WorkPlan:
     """Make clips of the original generator and of both policies for held-out prompts, from the same seeds."""
     from vr_pipeline.evaluation.policies import plan_policy_clips
@@ -29,7 +34,7 @@ def generate_evaluation_videos(
             field="evaluation.splits",
             remedy="choose other splits, change the shares in prompt_filtering, or supply more prompts",
         )
-    return plan_policy_clips(prompts, {"dpo": policy_dpo, "mpo": policy_mpo}, parameters)
+    return plan_policy_clips(prompts, {"dpo": policy_dpo, "mpo": policy_mpo}, generator, parameters)
 
 
 def index_evaluation_videos(evaluation_videos: Any) -> pd.DataFrame:

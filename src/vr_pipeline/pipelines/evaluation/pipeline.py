@@ -17,7 +17,7 @@ def create_pipeline(**kwargs: Any) -> Pipeline:
         [
             Node(
                 nodes.generate_evaluation_videos,
-                inputs=["filtered_prompts", "policy_mpo", "policy_dpo", "params:evaluation"],
+                inputs=["filtered_prompts", "policy_mpo", "policy_dpo", "params:generator", "params:evaluation"],
                 outputs="evaluation_videos",
                 name="generate_evaluation_videos",
                 tags=["gpu"],
@@ -30,7 +30,13 @@ def create_pipeline(**kwargs: Any) -> Pipeline:
             ),
             Node(
                 plan_checklist_answers,
-                inputs=["evaluation_videos", "evaluation_video_index", "checklist", "params:checklist_inference"],
+                inputs=[
+                    "evaluation_videos",
+                    "evaluation_video_index",
+                    "checklist",
+                    "params:judge",
+                    "params:checklist_inference",
+                ],
                 outputs="evaluation_answer_shards",
                 name="answer_checklist_on_evaluation",
                 tags=["gpu"],

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from vr_pipeline.checklist.schema import Checklist
+from vr_pipeline.generators.config import GeneratorParameters
 from vr_pipeline.micro_world.config import MicroWorldParameters
 from vr_pipeline.micro_world.oracle import Oracle
 from vr_pipeline.work import WorkPlan
@@ -20,36 +21,46 @@ def write_prompts() -> pd.DataFrame:
     return pd.DataFrame({"prompt": all_prompts(), "source": "micro_world"})
 
 
-def pretrain_micro_generator(parameters: MicroWorldParameters) -> tuple[Any, pd.DataFrame]:
+def pretrain_micro_generator(
+    generator: GeneratorParameters, parameters: MicroWorldParameters
+) -> tuple[Any, pd.DataFrame]:
     """Render clips, fit the patch autoencoder and train denoiser and text encoder from scratch."""
     from vr_pipeline.micro_world.build import pretrain
 
-    return pretrain(parameters)
+    return pretrain(generator, parameters)
 
 
-def fit_oracle(micro_generator: Path, parameters: MicroWorldParameters) -> Oracle:
+def fit_oracle(micro_generator: Path, generator: GeneratorParameters, parameters: MicroWorldParameters) -> Oracle:
     """Fit the oracle on rendered clips, as drawn and as the autoencoder gives them back."""
     from vr_pipeline.micro_world.build import fit_oracle
 
-    return fit_oracle(micro_generator, parameters)
+    return fit_oracle(micro_generator, generator, parameters)
 
 
 def prepare_judge_clips(
-    micro_generator: Path, oracle: Oracle, checklist: Checklist, parameters: MicroWorldParameters
+    micro_generator: Path,
+    oracle: Oracle,
+    checklist: Checklist,
+    generator: GeneratorParameters,
+    parameters: MicroWorldParameters,
 ) -> tuple[WorkPlan, pd.DataFrame]:
     """Make rendered clips with exact answers and generated clips with the oracle's answers to train the judge on."""
-    from vr_pipeline.micro_world.build import judge_clips
+    from vr_pipeline.micro_world.build import judge_clips, load_micro_generator
 
-    return judge_clips(micro_generator, oracle, checklist, parameters)
+    return judge_clips(load_micro_generator(micro_generator, generator), oracle, checklist, parameters)
 
 
 def simulate_human_preferences(
-    micro_generator: Path, oracle: Oracle, checklist: Checklist, parameters: MicroWorldParameters
+    micro_generator: Path,
+    oracle: Oracle,
+    checklist: Checklist,
+    generator: GeneratorParameters,
+    parameters: MicroWorldParameters,
 ) -> tuple[WorkPlan, pd.DataFrame, pd.DataFrame]:
     """Sample clips, and compare pairs of them as simulated people would."""
-    from vr_pipeline.micro_world.build import preferences
+    from vr_pipeline.micro_world.build import load_micro_generator, preferences
 
-    return preferences(micro_generator, oracle, checklist, parameters)
+    return preferences(load_micro_generator(micro_generator, generator), oracle, checklist, parameters)
 
 
 def write_model_card(

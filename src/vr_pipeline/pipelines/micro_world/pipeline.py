@@ -17,20 +17,20 @@ def create_pipeline(**kwargs: Any) -> Pipeline:
             Node(nodes.write_prompts, inputs=None, outputs="micro_prompts", name="write_prompts"),
             Node(
                 nodes.pretrain_micro_generator,
-                inputs="params:micro_world",
+                inputs=["params:generator", "params:micro_world"],
                 outputs=["micro_generator", "micro_pretraining_log"],
                 name="pretrain_micro_generator",
                 tags=["gpu", "train"],
             ),
             Node(
                 nodes.fit_oracle,
-                inputs=["micro_generator", "params:micro_world"],
+                inputs=["micro_generator", "params:generator", "params:micro_world"],
                 outputs="oracle",
                 name="fit_oracle",
             ),
             Node(
                 nodes.prepare_judge_clips,
-                inputs=["micro_generator", "oracle", "checklist", "params:micro_world"],
+                inputs=["micro_generator", "oracle", "checklist", "params:generator", "params:micro_world"],
                 outputs=["judge_training_videos", "judge_annotations"],
                 name="prepare_judge_clips",
                 tags=["gpu"],
@@ -51,7 +51,7 @@ def create_pipeline(**kwargs: Any) -> Pipeline:
             ),
             Node(
                 nodes.simulate_human_preferences,
-                inputs=["micro_generator", "oracle", "checklist", "params:micro_world"],
+                inputs=["micro_generator", "oracle", "checklist", "params:generator", "params:micro_world"],
                 outputs=["micro_preference_videos", "micro_preference_clips", "micro_human_preferences"],
                 name="simulate_human_preferences",
                 tags=["gpu"],

@@ -8,11 +8,13 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from vr_pipeline.errors import InputError
-from vr_pipeline.generators.config import VideoGenerationParameters
+from vr_pipeline.generators.config import GeneratorParameters, VideoGenerationParameters
 from vr_pipeline.work import WorkPlan
 
 
-def generate_videos(filtered_prompts: pd.DataFrame, parameters: VideoGenerationParameters) -> WorkPlan:
+def generate_videos(
+    filtered_prompts: pd.DataFrame, generator: GeneratorParameters, parameters: VideoGenerationParameters
+) -> WorkPlan:
     """Make several clips for each prompt of the chosen splits, each from its own seed."""
     from vr_pipeline.generators.plans import plan_clips
 
@@ -23,9 +25,7 @@ def generate_videos(filtered_prompts: pd.DataFrame, parameters: VideoGenerationP
             field="video_generation.splits",
             remedy="choose other splits, change the shares in prompt_filtering, or supply more prompts",
         )
-    return plan_clips(
-        prompts, parameters.generator, videos_per_prompt=parameters.videos_per_prompt, seed=parameters.seed
-    )
+    return plan_clips(prompts, generator, videos_per_prompt=parameters.videos_per_prompt, seed=parameters.seed)
 
 
 def index_videos(videos: Any) -> pd.DataFrame:

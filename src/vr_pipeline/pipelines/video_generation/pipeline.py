@@ -15,7 +15,7 @@ def create_pipeline(**kwargs: Any) -> Pipeline:
         [
             Node(
                 nodes.generate_videos,
-                inputs=["filtered_prompts", "params:video_generation"],
+                inputs=["filtered_prompts", "params:generator", "params:video_generation"],
                 outputs="videos",
                 name="generate_videos",
                 tags=["gpu"],
