@@ -9,79 +9,71 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from vr_pipeline.generators.contract import Condition, Frames
-from vr_pipeline.generators.diffusers_pipeline import VideoPipelineGenerator
-from vr_pipeline.generators.settings import PIPELINE, Setting, one_of, positive, same_as, whole
+from vr_pipeline.generators.pipeline_kinds import DiscreteSchedule, VideoPipelineGenerator
+from vr_pipeline.generators.settings import PIPELINE, SCALED_LATENTS, Relied, one_of, positive, same_as, whole
 
 if TYPE_CHECKING:
     import torch
 
 
-NETWORK_AND_SCHEDULE = (
-    Setting(PIPELINE, "_class_name", one_of("CogVideoXPipeline"), "only text-to-video pipelines of CogVideoX are read"),
-    Setting("transformer", "_class_name", one_of("CogVideoXTransformer3DModel"), "the denoiser is that of CogVideoX"),
-    Setting(
-        "transformer",
-        "patch_size_t",
-        one_of(None),
-        "patches of several latent frames, those of CogVideoX 1.5, are not supported",
-    ),
-    Setting("transformer", "patch_size", whole, "patches are squares of latent pixels"),
-    Setting("transformer", "ofs_embed_dim", one_of(None), "the condition 'ofs' of CogVideoX 1.5 is not given"),
-    Setting(
-        "transformer",
-        "in_channels",
-        same_as("vae", "latent_channels"),
-        "the denoiser takes the autoencoder's latents alone; image-to-video models take an image beside them",
-    ),
-    Setting("transformer", "out_channels", same_as("vae", "latent_channels"), "the denoiser predicts latents alone"),
-    Setting(
-        "transformer",
-        "use_learned_positional_embeddings",
-        one_of(False),
-        "positions are computed; learned ones, those of image-to-video models, are not supported",
-    ),
-    Setting("transformer", "max_text_seq_length", whole, "prompts are padded to this length"),
-    Setting(
-        "transformer",
-        "temporal_compression_ratio",
-        same_as("vae", "temporal_compression_ratio"),
-        "the denoiser counts latent frames as the autoencoder makes them",
-    ),
-    Setting("transformer", "text_embed_dim", same_as("text_encoder", "d_model"), "the text encoder has another width"),
-    Setting("text_encoder", "_class_name", one_of("T5EncoderModel"), "prompts are encoded by T5"),
-    Setting(
-        "scheduler",
-        "_class_name",
-        one_of("CogVideoXDDIMScheduler", "CogVideoXDPMScheduler"),
-        "the schedule is that of CogVideoX, whose signal-to-noise ratio is shifted",
-    ),
-    Setting(
-        "scheduler", "prediction_type", one_of("v_prediction"), "the loss is that of a network that predicts velocities"
-    ),
-    Setting("scheduler", "num_train_timesteps", whole, "timesteps are drawn from so many"),
-    Setting("vae", "scaling_factor", positive, "latents are multiplied by it"),
-    Setting("vae", "temporal_compression_ratio", whole, "it gives the number of latent frames"),
-)
+NETWORK_AND_SCHEDULE: Final[Relied] = {
+    PIPELINE: {
+        "_class_name": (one_of("CogVideoXPipeline"), "only text-to-video pipelines of CogVideoX are read"),
+    },
+    "transformer": {
+        "_class_name": (one_of("CogVideoXTransformer3DModel"), "the denoiser is that of CogVideoX"),
+        "patch_size_t": (one_of(None), "patches of several latent frames, those of CogVideoX 1.5, are not supported"),
+        "patch_size": (whole, "patches are squares of latent pixels"),
+        "ofs_embed_dim": (one_of(None), "the condition 'ofs' of CogVideoX 1.5 is not given"),
+        "in_channels": (
+            same_as("vae", "latent_channels"),
+            "the denoiser takes the autoencoder's latents alone; image-to-video models take an image beside them",
+        ),
+        "out_channels": (same_as("vae", "latent_channels"), "the denoiser predicts latents alone"),
+        "use_learned_positional_embeddings": (
+            one_of(False),
+            "positions are computed; learned ones, those of image-to-video models, are not supported",
+        ),
+        "max_text_seq_length": (whole, "prompts are padded to this length"),
+        "temporal_compression_ratio": (
+            same_as("vae", "temporal_compression_ratio"),
+            "the denoiser counts latent frames as the autoencoder makes them",
+        ),
+        "text_embed_dim": (same_as("text_encoder", "d_model"), "the text encoder has another width"),
+    },
+    "text_encoder": {
+        "_class_name": (one_of("T5EncoderModel"), "prompts are encoded by T5"),
+    },
+    "scheduler": {
+        "_class_name": (
+            one_of("CogVideoXDDIMScheduler", "CogVideoXDPMScheduler"),
+            "the schedule is that of CogVideoX, whose signal-to-noise ratio is shifted",
+        ),
+        "prediction_type": (one_of("v_prediction"), "the loss is that of a network that predicts velocities"),
+        "num_train_timesteps": (whole, "timesteps are drawn from so many"),
+    },
+    "vae": {
+        "scaling_factor": (positive, "latents are multiplied by it"),
+        "temporal_compression_ratio": (whole, "it gives the number of latent frames"),
+    },
+}
 """What is taken for granted of every CogVideoX, whatever its autoencoder."""
 
 
-class CogVideoXGenerator(VideoPipelineGenerator):
+class CogVideoXGenerator(DiscreteSchedule, VideoPipelineGenerator):
     """A ``CogVideoXPipeline`` of diffusers behind the contract."""
 
-    relied_on: ClassVar[tuple[Setting, ...]] = (
-        *NETWORK_AND_SCHEDULE,
-        Setting("vae", "_class_name", one_of("AutoencoderKLCogVideoX"), "the autoencoder is that of CogVideoX"),
-        Setting("vae", "shift_factor", one_of(None), "latents are scaled, not shifted"),
-        Setting("vae", "latents_mean", one_of(None), "latents are scaled by one number, not by their statistics"),
-        Setting("vae", "latents_std", one_of(None), "latents are scaled by one number, not by their statistics"),
-    )
+    relied_on: ClassVar[Relied] = NETWORK_AND_SCHEDULE | {
+        "vae": NETWORK_AND_SCHEDULE["vae"]
+        | SCALED_LATENTS
+        | {"_class_name": (one_of("AutoencoderKLCogVideoX"), "the autoencoder is that of CogVideoX")}
+    }
     pipeline_class: ClassVar[str] = "CogVideoXPipeline"
     prediction_type: ClassVar[str] = "velocity"
     error_space: ClassVar[str] = "velocity"
-    lora_targets: ClassVar[tuple[str, ...]] = ("to_q", "to_k", "to_v", "to_out.0")
 
     @property
     def frame_group(self) -> int:
@@ -109,23 +101,8 @@ class CogVideoXGenerator(VideoPipelineGenerator):
 
     # -- training ---------------------------------------------------------------------------------------------------
 
-    def _signal_and_noise(self, timesteps: torch.Tensor, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """sqrt(abar_t) and sqrt(1 - abar_t), shaped to multiply latents."""
-        cumulative = self.pipeline.scheduler.alphas_cumprod.to(like.device)[timesteps].to(like.dtype)
-        shape = (-1,) + (1,) * (like.ndim - 1)
-        return cumulative.sqrt().view(shape), (1.0 - cumulative).sqrt().view(shape)
-
-    def draw_timesteps(self, count: int, random: torch.Generator) -> torch.Tensor:
-        import torch
-
-        return torch.randint(0, self.pipeline.scheduler.config.num_train_timesteps, (count,), generator=random)
-
-    def add_noise(self, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
-        signal, deviation = self._signal_and_noise(timesteps, latents)
-        return signal * latents + deviation * noise
-
     def target(self, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
-        signal, deviation = self._signal_and_noise(timesteps, latents)
+        signal, deviation = self.signal_and_noise(timesteps, latents)
         return signal * noise - deviation * latents
 
     def predict(self, noised: torch.Tensor, timesteps: torch.Tensor, condition: Condition) -> torch.Tensor:

@@ -16,7 +16,6 @@ from vr_pipeline.errors import InputError
 from vr_pipeline.generators.config import GeneratorParameters, Offload
 from vr_pipeline.generators.contract import (
     ALL_PARTS,
-    Condition,
     Frames,
     Generator,
     Part,
@@ -28,7 +27,7 @@ from vr_pipeline.generators.contract import (
 from vr_pipeline.generators.fitting import load_adapter, load_full_weights, misfit
 from vr_pipeline.generators.loading import TEXT_ENCODERS, load_pipeline
 from vr_pipeline.generators.policy import Adapter, FullWeights, Policy
-from vr_pipeline.generators.settings import Setting
+from vr_pipeline.generators.settings import Relied
 from vr_pipeline.generators.watch import watch_numbers
 from vr_pipeline.prompts.user_text import written_plainly
 from vr_pipeline.runtime.memory import free_memory
@@ -50,10 +49,11 @@ class PipelineGenerator(Generator):
     """
 
     pipeline_class: ClassVar[str]
-    relied_on: ClassVar[tuple[Setting, ...]]
+    relied_on: ClassVar[Relied]
     pipeline_options: ClassVar[dict[str, object]] = {}
     autoencoder_dtype: ClassVar[str | None] = None
     component: ClassVar[str] = "transformer"
+    lora_targets: ClassVar[tuple[str, ...]] = ("to_q", "to_k", "to_v", "to_out.0")
 
     def __init__(self, pipeline: Any, parameters: GeneratorParameters, identity: str) -> None:
         import torch
@@ -128,7 +128,7 @@ class PipelineGenerator(Generator):
             self._check_number(side, getattr(self.parameters, side), 0, self.pixels_a_token)
 
     def _check_number(self, field: str, given: int, first: int, step: int) -> None:
-        """Refuse what is not ``first`` plus a multiple of ``step``."""
+        """Reject what is not ``first`` plus a multiple of ``step``."""
         if (given - first) % step:
             below = given - (given - first) % step
             near = [number for number in (below, below + step) if number > 0]
@@ -390,47 +390,3 @@ def _to_bytes(clip: Any) -> Frames:
 def can_offload(device: torch.device) -> bool:
     """Whether a device has memory of its own, which offload could spare."""
     return device.type != "cpu"
-
-
-class VideoPipelineGenerator(PipelineGenerator):
-    """A text-to-video pipeline with one text encoder, whose prompts are padded to a fixed number of tokens."""
-
-    lone_frames: ClassVar[int] = 1
-    """Frames that the autoencoder takes by themselves, before it takes the others in groups."""
-
-    def check_size(self) -> None:
-        super().check_size()
-        self._check_number("num_frames", self.parameters.num_frames, self.lone_frames, self.frame_group)
-
-    @property
-    def frame_group(self) -> int:
-        """Frames by which a clip's length can grow."""
-        return int(self.pipeline.vae_scale_factor_temporal)
-
-    @property
-    def pixels_a_token(self) -> int:
-        patch = self.denoiser.config["patch_size"]  # type: ignore[index]
-        return int(self.pipeline.vae_scale_factor_spatial) * int(patch if isinstance(patch, int) else patch[-1])
-
-    @property
-    @abstractmethod
-    def text_length(self) -> int:
-        """Tokens to which every prompt is padded."""
-
-    def run_pipeline(self, **arguments: Any) -> Any:
-        return self.pipeline(
-            num_frames=self.parameters.num_frames, max_sequence_length=self.text_length, **arguments
-        ).frames
-
-    def encode_prompts(self, prompts: Sequence[str]) -> Condition:
-        import torch
-
-        self.ready(self.pipeline.text_encoder)
-        with torch.no_grad():
-            embeddings, _ = self.pipeline.encode_prompt(
-                self.plain(prompts),
-                do_classifier_free_guidance=False,
-                max_sequence_length=self.text_length,
-                device=self.device,
-            )
-        return {"prompt_embeddings": embeddings.cpu()}

@@ -9,7 +9,7 @@ from typing import Any
 from vr_pipeline.errors import InputError
 from vr_pipeline.generators.config import GeneratorParameters
 from vr_pipeline.generators.contract import Part
-from vr_pipeline.generators.settings import Setting, check_settings
+from vr_pipeline.generators.settings import Relied, check_settings
 from vr_pipeline.storage.models import check_model_files, load_complete
 from vr_pipeline.storage.tensors import check_precision
 
@@ -23,7 +23,7 @@ def load_pipeline(
     names: Mapping[Part, Sequence[str]],
     parts: Collection[Part],
     *,
-    relied_on: Sequence[Setting],
+    relied_on: Relied,
     own_classes: Mapping[str, type],
     precisions: Mapping[Part, str],
     **components: Any,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from vr_pipeline.generators.cogvideox import NETWORK_AND_SCHEDULE, CogVideoXGenerator
-from vr_pipeline.generators.diffusers_pipeline import VideoPipelineGenerator
-from vr_pipeline.generators.settings import Setting, Settings, one_of
+from vr_pipeline.generators.pipeline_kinds import VideoPipelineGenerator
+from vr_pipeline.generators.settings import Relied, Settings, one_of
 
 
 def _as_pipelines_derive_it(value: Any, settings: Settings) -> bool:
@@ -25,11 +25,13 @@ class MicroWorldGenerator(CogVideoXGenerator):
         "norm2.linear",
     )
 
-    relied_on: ClassVar[tuple[Setting, ...]] = (
-        *NETWORK_AND_SCHEDULE,
-        Setting("vae", "_class_name", one_of("PatchVAE"), "the autoencoder is that of the micro-world"),
-        Setting("vae", "spatial_patch", _as_pipelines_derive_it, "pipelines derive it from 'block_out_channels'"),
-    )
+    relied_on: ClassVar[Relied] = NETWORK_AND_SCHEDULE | {
+        "vae": NETWORK_AND_SCHEDULE["vae"]
+        | {
+            "_class_name": (one_of("PatchVAE"), "the autoencoder is that of the micro-world"),
+            "spatial_patch": (_as_pipelines_derive_it, "pipelines derive it from 'block_out_channels'"),
+        }
+    }
 
     @property
     def frame_group(self) -> int:

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from vr_pipeline.generators.contract import Condition, Frames
-from vr_pipeline.generators.diffusers_pipeline import PipelineGenerator
-from vr_pipeline.generators.settings import PIPELINE, Setting, Settings, one_of, positive, same_as, whole
+from vr_pipeline.generators.pipeline_kinds import DiscreteSchedule
+from vr_pipeline.generators.settings import PIPELINE, SCALED_LATENTS, Relied, Settings, one_of, positive, same_as, whole
 
 if TYPE_CHECKING:
     import torch
@@ -30,84 +30,76 @@ def _text_and_sizes(value: Any, settings: Settings) -> bool:
     return bool(size and value == _SIZES * size + settings["text_encoder_2"]["projection_dim"])
 
 
-class StableDiffusionXLGenerator(PipelineGenerator):
+class StableDiffusionXLGenerator(DiscreteSchedule):
     """A ``StableDiffusionXLPipeline`` of diffusers behind the contract."""
 
-    relied_on: ClassVar[tuple[Setting, ...]] = (
-        Setting(PIPELINE, "_class_name", one_of("StableDiffusionXLPipeline"), "only text-to-image pipelines are read"),
-        Setting("unet", "_class_name", one_of("UNet2DConditionModel"), "the denoiser is that of Stable Diffusion XL"),
-        Setting(
-            "unet",
-            "in_channels",
-            same_as("vae", "latent_channels"),
-            "the denoiser takes the autoencoder's latents alone; inpainting models take an image beside them",
-        ),
-        Setting("unet", "out_channels", same_as("vae", "latent_channels"), "the denoiser predicts the noise alone"),
-        Setting("unet", "addition_embed_type", one_of("text_time"), "text and sizes are added to the time"),
-        Setting("unet", "addition_time_embed_dim", whole, "each size is embedded in so many numbers"),
-        Setting(
-            "unet",
-            "projection_class_embeddings_input_dim",
-            _text_and_sizes,
-            "the added conditions are the pooled text and six sizes; refiners have an aesthetic score among them",
-        ),
-        Setting("unet", "cross_attention_dim", _both_text_encoders, "two text encoders of another width are read"),
-        Setting(
-            "unet", "time_cond_proj_dim", one_of(None), "the guidance is no condition; distilled models (LCM) embed it"
-        ),
-        Setting("unet", "class_embed_type", one_of(None), "there are no classes as conditions"),
-        Setting("unet", "num_class_embeds", one_of(None), "there are no classes as conditions"),
-        Setting("unet", "encoder_hid_dim", one_of(None), "text is the only condition of the attention"),
-        Setting("unet", "encoder_hid_dim_type", one_of(None), "text is the only condition of the attention"),
-        Setting("text_encoder", "_class_name", one_of("CLIPTextModel"), "prompts are encoded by two models of CLIP"),
-        Setting(
-            "text_encoder_2",
-            "_class_name",
-            one_of("CLIPTextModelWithProjection"),
-            "the second text encoder gives the pooled text",
-        ),
-        Setting("vae", "_class_name", one_of("AutoencoderKL"), "the autoencoder is that of Stable Diffusion XL"),
-        Setting("vae", "scaling_factor", positive, "latents are multiplied by it"),
-        Setting("vae", "shift_factor", one_of(None), "latents are scaled, not shifted"),
-        Setting("vae", "latents_mean", one_of(None), "latents are scaled by one number, not by their statistics"),
-        Setting("vae", "latents_std", one_of(None), "latents are scaled by one number, not by their statistics"),
-        Setting(
-            "scheduler",
-            "_class_name",
-            one_of(
-                "DDIMScheduler",
-                "DDPMScheduler",
-                "DEISMultistepScheduler",
-                "DPMSolverMultistepScheduler",
-                "DPMSolverSinglestepScheduler",
-                "EulerAncestralDiscreteScheduler",
-                "EulerDiscreteScheduler",
-                "HeunDiscreteScheduler",
-                "KDPM2AncestralDiscreteScheduler",
-                "KDPM2DiscreteScheduler",
-                "LMSDiscreteScheduler",
-                "PNDMScheduler",
-                "UniPCMultistepScheduler",
+    relied_on: ClassVar[Relied] = {
+        PIPELINE: {
+            "_class_name": (one_of("StableDiffusionXLPipeline"), "only text-to-image pipelines are read"),
+        },
+        "unet": {
+            "_class_name": (one_of("UNet2DConditionModel"), "the denoiser is that of Stable Diffusion XL"),
+            "in_channels": (
+                same_as("vae", "latent_channels"),
+                "the denoiser takes the autoencoder's latents alone; inpainting models take an image beside them",
             ),
-            "the schedule is that of Stable Diffusion: a share of noise for each of the steps of training",
-        ),
-        Setting("scheduler", "prediction_type", one_of("epsilon"), "the loss is that of a network that predicts noise"),
-        Setting("scheduler", "num_train_timesteps", whole, "timesteps are drawn from so many"),
-        Setting(
-            "scheduler",
-            "rescale_betas_zero_snr",
-            one_of(False, None),
-            "at the last step of such a schedule the input is noise alone, and a network that predicts noise learns "
-            "nothing there",
-        ),
-        Setting("scheduler", "use_flow_sigmas", one_of(False, None), "the schedule is no rectified flow's"),
-        Setting("scheduler", "timestep_type", one_of("discrete", None), "the network is given steps, not their noise"),
-    )
+            "out_channels": (same_as("vae", "latent_channels"), "the denoiser predicts the noise alone"),
+            "addition_embed_type": (one_of("text_time"), "text and sizes are added to the time"),
+            "addition_time_embed_dim": (whole, "each size is embedded in so many numbers"),
+            "projection_class_embeddings_input_dim": (
+                _text_and_sizes,
+                "the added conditions are the pooled text and six sizes; refiners have an aesthetic score among them",
+            ),
+            "cross_attention_dim": (_both_text_encoders, "two text encoders of another width are read"),
+            "time_cond_proj_dim": (one_of(None), "the guidance is no condition; distilled models (LCM) embed it"),
+            "class_embed_type num_class_embeds": (one_of(None), "there are no classes as conditions"),
+            "encoder_hid_dim encoder_hid_dim_type": (one_of(None), "text is the only condition of the attention"),
+        },
+        "text_encoder": {
+            "_class_name": (one_of("CLIPTextModel"), "prompts are encoded by two models of CLIP"),
+        },
+        "text_encoder_2": {
+            "_class_name": (one_of("CLIPTextModelWithProjection"), "the second text encoder gives the pooled text"),
+        },
+        "vae": {
+            "_class_name": (one_of("AutoencoderKL"), "the autoencoder is that of Stable Diffusion XL"),
+            "scaling_factor": (positive, "latents are multiplied by it"),
+            **SCALED_LATENTS,
+        },
+        "scheduler": {
+            "_class_name": (
+                one_of(
+                    "DDIMScheduler",
+                    "DDPMScheduler",
+                    "DEISMultistepScheduler",
+                    "DPMSolverMultistepScheduler",
+                    "DPMSolverSinglestepScheduler",
+                    "EulerAncestralDiscreteScheduler",
+                    "EulerDiscreteScheduler",
+                    "HeunDiscreteScheduler",
+                    "KDPM2AncestralDiscreteScheduler",
+                    "KDPM2DiscreteScheduler",
+                    "LMSDiscreteScheduler",
+                    "PNDMScheduler",
+                    "UniPCMultistepScheduler",
+                ),
+                "the schedule is that of Stable Diffusion: a share of noise for each of the steps of training",
+            ),
+            "prediction_type": (one_of("epsilon"), "the loss is that of a network that predicts noise"),
+            "num_train_timesteps": (whole, "timesteps are drawn from so many"),
+            "rescale_betas_zero_snr": (
+                one_of(False, None),
+                "at the last step of such a schedule the input is noise alone, and a network that predicts noise "
+                "learns nothing there",
+            ),
+            "use_flow_sigmas": (one_of(False, None), "the schedule is no rectified flow's"),
+            "timestep_type": (one_of("discrete", None), "the network is given steps, not their noise"),
+        },
+    }
     pipeline_class: ClassVar[str] = "StableDiffusionXLPipeline"
     component: ClassVar[str] = "unet"
     prediction_type: ClassVar[str] = "noise"
     error_space: ClassVar[str] = "noise"
-    lora_targets: ClassVar[tuple[str, ...]] = ("to_q", "to_k", "to_v", "to_out.0")
 
     # Else there is a watermark in pictures wherever a package for it happens to be installed.
     pipeline_options: ClassVar[dict[str, object]] = {"add_watermarker": False}
@@ -153,16 +145,6 @@ class StableDiffusionXLGenerator(PipelineGenerator):
         }
 
     # -- training ---------------------------------------------------------------------------------------------------
-
-    def draw_timesteps(self, count: int, random: torch.Generator) -> torch.Tensor:
-        import torch
-
-        return torch.randint(0, self.pipeline.scheduler.config.num_train_timesteps, (count,), generator=random)
-
-    def add_noise(self, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
-        cumulative = self.pipeline.scheduler.alphas_cumprod.to(latents.device)[timesteps].to(latents.dtype)
-        cumulative = cumulative.view((-1,) + (1,) * (latents.ndim - 1))
-        return cumulative.sqrt() * latents + (1.0 - cumulative).sqrt() * noise
 
     def target(self, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
         return noise

@@ -1,7 +1,7 @@
 """Settings of a model that a family's code relies on, checked from its files before any weights are read.
 
 A relative of a known model (another prediction, image conditions, a second denoiser) often loads and samples, and only
-training or the clips go wrong. Each family therefore lists what it takes for granted, one :class:`Setting` each.
+training or the clips go wrong. Each family therefore lists what it takes for granted in a table, :data:`Relied`.
 """
 
 from __future__ import annotations
@@ -10,9 +10,8 @@ import inspect
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from vr_pipeline.errors import InputError
 
@@ -29,21 +28,9 @@ Settings = Mapping[str, Mapping[str, Any]]
 Wanted = Callable[[Any, Settings], bool]
 
 
-@dataclass(frozen=True)
-class Setting:
-    """One setting that code relies on.
-
-    Attributes:
-        part: part of the pipeline, or :data:`PIPELINE`.
-        name: the setting; None is its value where a class does not know it.
-        wanted: whether a value suits, given all other settings.
-        because: what the code takes for granted, to follow "but".
-    """
-
-    part: str
-    name: str
-    wanted: Wanted
-    because: str
+Relied = dict[str, dict[str, tuple[Wanted, str]]]
+"""Part of the pipeline, or :data:`PIPELINE` -> setting, or several with spaces between -> whether a value suits, given
+all other settings, and what the code takes for granted, to follow "but". A setting that its class lacks is None."""
 
 
 def one_of(*values: object) -> Wanted:
@@ -66,11 +53,18 @@ def whole(value: Any, settings: Settings) -> bool:
     return isinstance(value, int) and positive(value, settings)
 
 
+SCALED_LATENTS: Final[dict[str, tuple[Wanted, str]]] = {
+    "shift_factor": (one_of(None), "latents are scaled, not shifted"),
+    "latents_mean latents_std": (one_of(None), "latents are scaled by one number, not by their statistics"),
+}
+"""What families take for granted whose autoencoder's latents are multiplied by one number."""
+
+
 def check_settings(
     folder: Path,
     pipeline: type,
     parts: Sequence[str],
-    relied_on: Sequence[Setting],
+    relied_on: Relied,
     *,
     own_classes: Mapping[str, type],
     field: str,
@@ -95,7 +89,7 @@ def check_settings(
     present = {name: value for name, value in index.items() if _is_part(value)}
     of_pipeline = _defaults(pipeline) | {name: None if _is_absent(value) else value for name, value in index.items()}
     settings: dict[str, Mapping[str, Any]] = {PIPELINE: of_pipeline}
-    _check([setting for setting in relied_on if setting.part == PIPELINE], settings, folder)
+    _check([PIPELINE], relied_on, settings, folder)
     missing = sorted(set(parts) - present.keys())
     if missing or (further := sorted(present.keys() - set(parts) - _WEIGHTLESS)):
         problem = (
@@ -108,24 +102,24 @@ def check_settings(
             field=field,
         )
     # Tokenizers have no settings that matter here; pipelines find their classes in their own way.
-    described = sorted({setting.part for setting in relied_on} - {PIPELINE})
+    described = [part for part in relied_on if part != PIPELINE]
     classes = {name: _class_of(name, present[name], own_classes.get(name), folder) for name in described}
     settings |= {name: _settings_of(folder / name, classes[name], field) for name in described}
-    _check([setting for setting in relied_on if setting.part != PIPELINE], settings, folder)
+    _check(described, relied_on, settings, folder)
     return classes
 
 
-def _check(relied_on: Sequence[Setting], settings: Settings, folder: Path) -> None:
+def _check(parts: Sequence[str], relied_on: Relied, settings: Settings, folder: Path) -> None:
+    suits = [(part, name, *suit) for part in parts for names, suit in relied_on[part].items() for name in names.split()]
     # Parts of another class have other settings.
-    for setting in sorted(relied_on, key=lambda one: one.name != "_class_name"):
-        value = settings[setting.part].get(setting.name)
-        if not setting.wanted(value, settings):
+    for part, name, wanted, because in sorted(suits, key=lambda one: one[1] != "_class_name"):
+        value = settings[part].get(name)
+        if not wanted(value, settings):
             raise InputError(
-                "the model is a relative that this family does not read: "
-                f"{setting.part} has {value!r}, but {setting.because}",
+                f"the model is a relative that this family does not read: {part} has {value!r}, but {because}",
                 remedy="choose another model: this one would be sampled or trained wrongly",
-                file=_file(folder, setting.part),
-                field=setting.name,
+                file=_file(folder, part),
+                field=name,
             )
 
 

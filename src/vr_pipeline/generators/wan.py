@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from vr_pipeline.errors import InputError
 from vr_pipeline.generators.contract import Condition, Frames
-from vr_pipeline.generators.diffusers_pipeline import VideoPipelineGenerator
-from vr_pipeline.generators.settings import PIPELINE, Setting, Settings, one_of, positive, same_as, whole
+from vr_pipeline.generators.pipeline_kinds import VideoPipelineGenerator
+from vr_pipeline.generators.settings import PIPELINE, Relied, Settings, one_of, positive, same_as, whole
 
 if TYPE_CHECKING:
     import torch
@@ -48,75 +48,64 @@ class WanGenerator(VideoPipelineGenerator):
     pipeline_class: ClassVar[str] = "WanPipeline"
     prediction_type: ClassVar[str] = "flow"
     error_space: ClassVar[str] = "velocity"
-    lora_targets: ClassVar[tuple[str, ...]] = ("to_q", "to_k", "to_v", "to_out.0")
 
-    relied_on: ClassVar[tuple[Setting, ...]] = (
-        Setting(PIPELINE, "_class_name", one_of("WanPipeline"), "only text-to-video pipelines of Wan are read"),
-        Setting(
-            PIPELINE,
-            "transformer_2",
-            one_of(None),
-            "Wan 2.2's second transformer, which denoises where little noise is left, is not supported: only the first "
-            "would be trained, at times that it never sees",
-        ),
-        Setting(PIPELINE, "boundary_ratio", one_of(None), "there is one transformer, Wan 2.1's, for all times"),
-        Setting(
-            PIPELINE, "expand_timesteps", one_of(False), "every token gets the same time, unlike in Wan 2.2 TI2V-5B"
-        ),
-        Setting("transformer", "_class_name", one_of("WanTransformer3DModel"), "the denoiser is that of Wan 2.1"),
-        Setting("transformer", "patch_size", _square_patches, "patches are squares within one latent frame"),
-        Setting(
-            "transformer",
-            "in_channels",
-            same_as("vae", "z_dim"),
-            "the denoiser takes the autoencoder's latents alone; image-to-video models take an image beside them",
-        ),
-        Setting("transformer", "out_channels", same_as("vae", "z_dim"), "the denoiser predicts the latents alone"),
-        Setting("transformer", "image_dim", one_of(None), "there is no image condition"),
-        Setting("transformer", "added_kv_proj_dim", one_of(None), "there is no image condition"),
-        Setting("transformer", "pos_embed_seq_len", one_of(None), "there is no image condition"),
-        Setting("transformer", "text_dim", same_as("text_encoder", "d_model"), "the text encoder has another width"),
-        Setting("text_encoder", "_class_name", one_of("UMT5EncoderModel"), "prompts are encoded by UMT5"),
-        Setting("vae", "_class_name", one_of("AutoencoderKLWan"), "the autoencoder is that of Wan"),
-        Setting("vae", "latents_mean", _statistics, "latents are normalised by one finite number a channel"),
-        Setting("vae", "latents_std", _deviations, "latents are normalised by one finite number above 0 a channel"),
-        Setting(
-            "scheduler",
-            "_class_name",
-            one_of("FlowMatchEulerDiscreteScheduler", "UniPCMultistepScheduler", "DPMSolverMultistepScheduler"),
-            "the schedule is a rectified flow's",
-        ),
-        Setting(
-            "scheduler",
-            "prediction_type",
-            one_of("flow_prediction", None),
-            "the loss is that of a network that predicts the flow",
-        ),
-        Setting("scheduler", "use_flow_sigmas", one_of(True, None), "the schedule is a rectified flow's"),
-        Setting("scheduler", "num_train_timesteps", whole, "the network is given times of so many steps"),
-        Setting("scheduler", "shift", _positive_or_absent, "times are shifted by it"),
-        Setting("scheduler", "flow_shift", _positive_or_absent, "times are shifted by it"),
-        Setting("scheduler", "use_dynamic_shifting", one_of(False, None), "the shift is one number for every size"),
-        Setting("scheduler", "shift_terminal", one_of(None), _OTHER_SIGMAS),
-        Setting("scheduler", "use_karras_sigmas", one_of(False, None), _OTHER_SIGMAS),
-        Setting("scheduler", "use_exponential_sigmas", one_of(False, None), _OTHER_SIGMAS),
-        Setting("scheduler", "use_beta_sigmas", one_of(False, None), _OTHER_SIGMAS),
-        Setting("scheduler", "use_lu_lambdas", one_of(False, None), _OTHER_SIGMAS),
-        Setting("scheduler", "invert_sigmas", one_of(False, None), "noise falls while sampling"),
-        Setting("scheduler", "final_sigmas_type", one_of("zero", None), "sampling ends without noise"),
-        Setting(
-            "scheduler",
-            "stochastic_sampling",
-            one_of(False, None),
-            "this pipeline draws such noise without the clip's seed",
-        ),
-        Setting(
-            "scheduler",
-            "algorithm_type",
-            one_of("dpmsolver++", "dpmsolver", None),
-            "this pipeline draws the noise of stochastic solvers without the clip's seed",
-        ),
-    )
+    relied_on: ClassVar[Relied] = {
+        PIPELINE: {
+            "_class_name": (one_of("WanPipeline"), "only text-to-video pipelines of Wan are read"),
+            "transformer_2": (
+                one_of(None),
+                "Wan 2.2's second transformer, which denoises where little noise is left, is not supported: only the "
+                "first would be trained, at times that it never sees",
+            ),
+            "boundary_ratio": (one_of(None), "there is one transformer, Wan 2.1's, for all times"),
+            "expand_timesteps": (one_of(False), "every token gets the same time, unlike in Wan 2.2 TI2V-5B"),
+        },
+        "transformer": {
+            "_class_name": (one_of("WanTransformer3DModel"), "the denoiser is that of Wan 2.1"),
+            "patch_size": (_square_patches, "patches are squares within one latent frame"),
+            "in_channels": (
+                same_as("vae", "z_dim"),
+                "the denoiser takes the autoencoder's latents alone; image-to-video models take an image beside them",
+            ),
+            "out_channels": (same_as("vae", "z_dim"), "the denoiser predicts the latents alone"),
+            "image_dim added_kv_proj_dim pos_embed_seq_len": (one_of(None), "there is no image condition"),
+            "text_dim": (same_as("text_encoder", "d_model"), "the text encoder has another width"),
+        },
+        "text_encoder": {
+            "_class_name": (one_of("UMT5EncoderModel"), "prompts are encoded by UMT5"),
+        },
+        "vae": {
+            "_class_name": (one_of("AutoencoderKLWan"), "the autoencoder is that of Wan"),
+            "latents_mean": (_statistics, "latents are normalised by one finite number a channel"),
+            "latents_std": (_deviations, "latents are normalised by one finite number above 0 a channel"),
+        },
+        "scheduler": {
+            "_class_name": (
+                one_of("FlowMatchEulerDiscreteScheduler", "UniPCMultistepScheduler", "DPMSolverMultistepScheduler"),
+                "the schedule is a rectified flow's",
+            ),
+            "prediction_type": (
+                one_of("flow_prediction", None),
+                "the loss is that of a network that predicts the flow",
+            ),
+            "use_flow_sigmas": (one_of(True, None), "the schedule is a rectified flow's"),
+            "num_train_timesteps": (whole, "the network is given times of so many steps"),
+            "shift flow_shift": (_positive_or_absent, "times are shifted by it"),
+            "use_dynamic_shifting": (one_of(False, None), "the shift is one number for every size"),
+            "shift_terminal": (one_of(None), _OTHER_SIGMAS),
+            "use_karras_sigmas use_exponential_sigmas use_beta_sigmas use_lu_lambdas": (
+                one_of(False, None),
+                _OTHER_SIGMAS,
+            ),
+            "invert_sigmas": (one_of(False, None), "noise falls while sampling"),
+            "final_sigmas_type": (one_of("zero", None), "sampling ends without noise"),
+            "stochastic_sampling": (one_of(False, None), "this pipeline draws such noise without the clip's seed"),
+            "algorithm_type": (
+                one_of("dpmsolver++", "dpmsolver", None),
+                "this pipeline draws the noise of stochastic solvers without the clip's seed",
+            ),
+        },
+    }
 
     # As the documentation of diffusers advises for this autoencoder.
     autoencoder_dtype: ClassVar[str | None] = "float32"
