@@ -13,7 +13,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from vr_pipeline.pairs.selection import Strategy, select_pairs
+from vr_pipeline.pairs.selection import select_pairs
 from vr_pipeline.runtime.memory import peak_memory
 
 
@@ -61,7 +61,7 @@ def main() -> None:
         pairs = select_pairs(part, "mpo")
         growth[len(part)] = round(time.perf_counter() - start, 3)
         print(f"mpo, {len(part)} videos: {growth[len(part)]:.2f} s, {len(pairs)} pairs")
-    others: tuple[tuple[str, Strategy, int | None], ...] = (
+    others: tuple[tuple[str, str, int | None], ...] = (
         ("dpo, one a prompt", "dpo", 1),
         ("dpo, all pairs", "dpo", None),
     )

@@ -72,3 +72,21 @@ def test_a_preference_format_is_added_as_the_page_says(tmp_path: Path) -> None:
     path = tmp_path / "arena.csv"
     path.write_text("prompt,first_clip,second_clip,winner\na cat,1.mp4,2.mp4,2\na dog,3.mp4,4.mp4,draw\n")
     assert run_python(folder, _FORMAT.format(path=str(path))).split() == ["b,tie", "4.mp4"]
+
+
+_RULE = """
+import pandas as pd, vr_pipeline as vr
+from vr_pipeline.pairs.config import PairRecipeParameters
+
+rewards = pd.DataFrame(
+    {"video_id": ["a", "b", "c"], "prompt_id": "p", "total": [3.0, 2.0, 1.0], "dim_x": [2, 1, 0], "dim_y": [1, 1, 0]}
+)
+assert PairRecipeParameters(rule="every_dimension").rule == "every_dimension"
+for rule in ("mpo", "every_dimension"):
+    print(len(vr.select_pairs(rewards, rule, max_pairs_per_prompt=None)))
+"""
+
+
+def test_a_pair_rule_is_added_as_the_page_says(tmp_path: Path) -> None:
+    folder = apply_documented("To add a pair rule", tmp_path)
+    assert run_python(folder, _RULE).split() == ["3", "2"]

@@ -176,7 +176,7 @@ def committed(reproduced: tuple[Path, str]) -> Path:
 
 
 BETA = "conf/base/parameters/dpo_training.yml:dpo_training.training.beta"
-MARGIN = "conf/base/parameters/pair_selection.yml:pair_selection.mpo.min_margin"
+MARGIN = "conf/base/parameters/pair_selection.yml:pair_selection.recipes.mpo.min_margin"
 
 
 def experiments(folder: Path) -> list[dict[str, str]]:
@@ -194,7 +194,7 @@ def sweep(committed: Path) -> tuple[dict[tuple[float, float], str], dict[str, li
     before = (committed / "dvc.lock").read_bytes()
     run(committed, "dvc", "exp", "run", "--queue", "-S", f"{BETA}=3.0,30.0", "-S", f"{MARGIN}=0.0,0.05")
     queued = {
-        (float(row["dpo_training.training.beta"]), float(row["pair_selection.mpo.min_margin"])): row["Experiment"]
+        (float(row["dpo_training.training.beta"]), float(row[MARGIN.partition(":")[2]])): row["Experiment"]
         for row in experiments(committed)
         if row["State"] == "Queued"
     }
@@ -254,7 +254,7 @@ def test_runs_of_experiments_are_kept_and_say_what_they_came_from(
     """In folders of their own, which are gone: their runs lie with those of the project."""
     one, other = sweep[0][3.0, 0.0], sweep[0][3.0, 0.05]
     compared = run(committed, "kedro", "lineage", "diff", one, other)
-    assert "  pair_selection.mpo.min_margin: 0 -> 0.05  (+0.05)" in compared
+    assert "  pair_selection.recipes.mpo.min_margin: 0 -> 0.05  (+0.05)" in compared
     assert "beta" not in compared
     assert "  pair_selection_report: " in compared
     code = (

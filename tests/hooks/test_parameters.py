@@ -13,7 +13,8 @@ from kedro.pipeline import Node, Pipeline
 from toy_project import kedro, make_project
 from vr_pipeline.config import Parameters
 from vr_pipeline.errors import InputError
-from vr_pipeline.hooks.parameters import ParametersHook, check_splits, unknown_settings
+from vr_pipeline.hooks.parameters import ParametersHook, check_recipes, check_splits, unknown_settings
+from vr_pipeline.pipelines.recipes import RECIPES
 from vr_pipeline.project.configuration import SteadyConfigLoader
 
 
@@ -147,3 +148,21 @@ def test_policies_are_not_tested_on_the_prompts_that_chose_them(
         return
     with pytest.raises(InputError, match=f"chosen on the split {common}, on which"):
         check_splits(parameters)
+
+
+@pytest.mark.parametrize(
+    ("block", "recipes", "message"),
+    [
+        ("pair_selection", {"best": {"rule": "mpo"}}, "pair_selection.recipes.best': there is no recipe 'best'"),
+        ("dpo_training", {"best": {"beta": 1.0}}, "dpo_training.recipes.best': there is no recipe 'best'"),
+        ("pair_selection", {"mpo": None}, "pair_selection.recipes.mpo': nothing says how the recipe 'mpo' selects"),
+        ("pair_selection", {"dpo": {"reward": "taste"}}, "dpo.reward': no rewards are made by the name 'taste'"),
+    ],
+)
+def test_recipes_and_their_settings_belong_together(block: str, recipes: dict[str, Any], message: str) -> None:
+    parameters: dict[str, Any] = {"pair_selection": {"recipes": {recipe.name: {} for recipe in RECIPES}}}
+    check_recipes(parameters)
+    changed = {**parameters.get(block, {}).get("recipes", {}), **recipes}
+    parameters[block] = {"recipes": {name: settings for name, settings in changed.items() if settings is not None}}
+    with pytest.raises(InputError, match=message):
+        check_recipes(parameters)

@@ -13,8 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vr_pipeline.errors import InputError
+from vr_pipeline.pairs.candidates import Limits, largest_margins
 from vr_pipeline.pairs.report import pair_selection_report
-from vr_pipeline.pairs.selection import largest_margins, select_and_count_pairs, select_pairs
+from vr_pipeline.pairs.rules import RULES
+from vr_pipeline.pairs.selection import select_pairs
 from vr_pipeline.schemas import PreferencePairs
 
 
@@ -47,7 +49,7 @@ def brute_force(
             if margin <= tolerance:
                 fates["tied"] += 1
             elif strategy == "mpo" and not dominates:
-                fates["not_dominating"] += 1
+                fates["rejected_by_rule"] += 1
             elif margin < min_margin - tolerance:
                 fates["below_margin"] += 1
             else:
@@ -97,14 +99,7 @@ def reward_tables(draw: st.DrawFn) -> pd.DataFrame:
 def test_equals_brute_force(
     rewards: pd.DataFrame, strategy: Any, min_margin: float, cap: int | None, group_size: int | None, slack: float
 ) -> None:
-    pairs, counts = select_and_count_pairs(
-        rewards,
-        strategy,
-        min_margin=min_margin,
-        max_pairs_per_prompt=cap,
-        group_size=group_size,
-        dominance_tolerance=slack,
-    )
+    pairs, counts = RULES[strategy](rewards, Limits(min_margin, cap, group_size, slack))
     expected, fates = brute_force(rewards, strategy, min_margin, cap, group_size, slack)
     assert list(zip(pairs["winner_video_id"], pairs["loser_video_id"], strict=True)) == expected
     assert counts.to_json() == {name: fates[name] for name in counts.to_json()}
@@ -117,6 +112,22 @@ def test_equals_brute_force(
         assert sum(gaps) == pytest.approx(pair.margin)
         assert pair.dominates == all(gap >= -slack for gap in gaps)
     PreferencePairs.validate(pairs)
+
+
+@given(rewards=reward_tables(), number=st.integers(0, 12), cap=st.sampled_from([None, 1, 2]))
+def test_a_number_in_all_keeps_the_largest_margins_and_counts_the_others(
+    rewards: pd.DataFrame, number: int, cap: int | None
+) -> None:
+    whole, before = RULES["dpo"](rewards, Limits(max_pairs_per_prompt=cap))
+    pairs, counts = RULES["dpo"](rewards, Limits(max_pairs_per_prompt=cap, max_pairs=number))
+    pd.testing.assert_frame_equal(pairs, largest_margins(whole, number))
+    fates = counts.to_json()
+    assert fates["over_number"] == len(whole) - len(pairs)
+    assert fates["selected"] == len(pairs) == fates["selected_dominating"] + fates["selected_not_dominating"]
+    names = ("tied", "rejected_by_rule", "below_margin", "over_cap", "over_number", "selected")
+    assert fates["candidates"] == before.candidates == sum(fates[name] for name in names)
+    # Without blocks a group is a prompt.
+    assert fates["groups_without_pair"] == rewards["prompt_id"].nunique() - pairs["prompt_id"].nunique()
 
 
 @given(rewards=reward_tables(), seed=st.integers(0, 100))
@@ -140,7 +151,7 @@ def test_float_noise_breaks_neither_dominance_nor_ties() -> None:
             "total": [1.3, noisy, 0.3],
         }
     )
-    pairs, counts = select_and_count_pairs(rewards, "mpo", max_pairs_per_prompt=None)
+    pairs, counts = RULES["mpo"](rewards, Limits(max_pairs_per_prompt=None))
     assert list(zip(pairs["winner_video_id"], pairs["loser_video_id"], strict=True)) == [("a", "b"), ("a", "c")]
     assert counts.tied == 1
     assert len(select_pairs(rewards, "mpo", min_margin=1.0, max_pairs_per_prompt=None)) == 2
@@ -151,7 +162,7 @@ def test_one_prompt_with_very_many_clips_is_taken_in_parts(monkeypatch: pytest.M
     rewards = pd.DataFrame(rng.normal(size=(40, 3)), columns=["dim_x", "dim_y", "dim_z"])
     rewards = rewards.assign(total=rewards.sum(axis=1), video_id=[f"{i:02d}" for i in range(40)], prompt_id="p")
     whole = select_pairs(rewards, "mpo", max_pairs_per_prompt=None)
-    monkeypatch.setattr("vr_pipeline.pairs.selection._PAIRS_AT_A_TIME", 7)
+    monkeypatch.setattr("vr_pipeline.pairs.candidates._PAIRS_AT_A_TIME", 7)
     pd.testing.assert_frame_equal(select_pairs(rewards, "mpo", max_pairs_per_prompt=None), whole)
 
 
@@ -201,7 +212,7 @@ def test_report_compares_at_matched_numbers() -> None:
     )
     selections = {}
     for name in ("dpo", "mpo"):
-        pairs, counts = select_and_count_pairs(rewards, name)
+        pairs, counts = RULES[name](rewards, Limits())
         selections[name] = (pairs, counts.to_json())
     report = pair_selection_report(selections)
     assert report["strategies"]["mpo"]["not_dominating"] == 0

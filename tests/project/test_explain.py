@@ -177,17 +177,21 @@ def test_an_unknown_setting_is_told_with_the_nearest_one(toy):
 
 
 def test_a_setting_of_another_place_is_told_with_its_place():
-    from vr_pipeline.rewards.config import PairSelectionParameters
+    from vr_pipeline.pairs.config import PairSelectionParameters
 
     def trouble(settings):
         with pytest.raises(ValidationError) as caught:
-            PairSelectionParameters.model_validate(settings)
+            PairSelectionParameters.model_validate({"recipes": {"dpo": {"rule": "dpo"}}} | settings)
         return setting_trouble(caught.value, PairSelectionParameters)
 
+    def recipe(settings):
+        return {"recipes": {"dpo": {"rule": "dpo", **settings}}}
+
     no_setting = "there is no such setting (perhaps"
-    assert trouble({"min_margin": 1}) == ("min_margin", f"{no_setting} 'dpo.min_margin' is meant)")
-    assert trouble({"dpo": {"min_margn": 1}}) == ("dpo.min_margn", f"{no_setting} 'min_margin' is meant)")
-    assert trouble({"dpo": {"groupsize": 1}}) == ("dpo.groupsize", f"{no_setting} 'group_size' is meant)")
+    assert trouble({"min_margin": 1}) == ("min_margin", f"{no_setting} 'recipes.<name>.min_margin' is meant)")
+    near = f"{no_setting} 'recipes.<name>.min_margin' is meant)"
+    assert trouble(recipe({"min_margn": 1})) == ("recipes.dpo.min_margn", near)
+    assert trouble(recipe({"groupsize": 1})) == ("recipes.dpo.groupsize", f"{no_setting} 'group_size' is meant)")
     assert trouble({"qqqq": 1}) == ("qqqq", "there is no such setting")
 
 

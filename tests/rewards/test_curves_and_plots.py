@@ -10,8 +10,6 @@ import pytest
 from matplotlib.figure import Figure
 
 from vr_pipeline.checklist import Checklist
-from vr_pipeline.pairs.report import pair_selection_report
-from vr_pipeline.pairs.selection import select_and_count_pairs, select_pairs
 from vr_pipeline.rewards import plots
 from vr_pipeline.rewards.checklist.curves import accuracy_curve
 from vr_pipeline.rewards.checklist.linear import RewardWeights, fit_weights, score
@@ -95,21 +93,6 @@ def test_other_pictures_are_drawn(checklist: Checklist) -> None:
     expected = np.corrcoef(np.nan_to_num(answers[:, [0, 5]]).T)[0, 1]
     assert image[0, 5] == pytest.approx(expected)
     assert np.ma.getmaskarray(image)[2].all()
-    rewards = pd.DataFrame(rng.normal(size=(80, 2)), columns=["dim_x", "dim_y"])
-    rewards = rewards.assign(
-        total=rewards.sum(axis=1), video_id=[f"{i:02d}" for i in range(80)], prompt_id=[f"p{i // 4}" for i in range(80)]
-    )
-    figure = plots.gap_by_dimension(select_pairs(rewards, "dpo", max_pairs_per_prompt=None))
-    texts = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
-    assert sum(int(text.split("(")[1].split()[0]) for text in texts) == 120
-    drawn(figure)
-    drawn(plots.gap_by_dimension(select_pairs(rewards.iloc[:1], "dpo")))
-    selections = {}
-    for name in ("dpo", "mpo"):
-        pairs, counts = select_and_count_pairs(rewards, name)
-        selections[name] = (pairs, counts.to_json())
-    report = pair_selection_report(selections)
-    drawn(plots.pair_fates(report))
     deviations = sub_dimension_deviations(
         answers[:10], answers[10:], checklist.question_ids, checklist, [f"p{i % 3}" for i in range(10)]
     )

@@ -209,7 +209,7 @@ def report_inputs(
         agreement={"tau": 0.81, "diff": 0.874, "epsilon": 0.05, "n": 150, "n_ties": 12},
         pairs={"dpo": pairs_table, "mpo": pairs_table[pairs_table["dominates"]]},
     )
-    fates = {"candidates": 40, "tied": 2, "not_dominating": 0, "below_margin": 12, "over_cap": 20, "selected": 6}
+    fates = {"candidates": 40, "tied": 2, "rejected_by_rule": 0, "below_margin": 12, "over_cap": 20, "selected": 6}
     return {
         "metrics": metrics,
         "videos": folder,

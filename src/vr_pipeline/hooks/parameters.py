@@ -63,6 +63,8 @@ class ParametersHook:
         read = blocks_of([pipeline])
         if {"dpo_training", "evaluation"} & set(read):
             check_splits(self._configured())
+        if "pair_selection" in blocks:
+            check_recipes(self._configured())
         unused = sorted(name for name in given if name in blocks and name not in read)
         if unused:
             logger.warning(
@@ -109,6 +111,42 @@ def check_splits(parameters: Mapping[str, Any]) -> None:
             remedy="give dpo_training.validation.splits and evaluation.splits no split in common",
             field="evaluation.splits",
         )
+
+
+def check_recipes(parameters: Mapping[str, Any]) -> None:
+    """Reject a recipe that does not say how its pairs are selected, and settings of what is no recipe.
+
+    Raises:
+        InputError: the names under ``recipes`` of a block are not those of RECIPES, or a recipe names a reward that is
+            not made.
+    """
+    from vr_pipeline.pipelines.recipes import RECIPES, REWARDS
+
+    known = [recipe.name for recipe in RECIPES]
+    given = {block: _plain(parameters.get(block)).get("recipes") or {} for block in ("pair_selection", "dpo_training")}
+    for block, recipes in given.items():
+        for name in recipes:
+            if name not in known:
+                raise InputError(
+                    f"there is no recipe '{name}'",
+                    remedy=f"use one of {', '.join(known)}, or add it to RECIPES in vr_pipeline/pipelines/recipes.py",
+                    field=f"{block}.recipes.{name}",
+                )
+    selecting = given["pair_selection"]
+    for name in known:
+        if name not in selecting:
+            raise InputError(
+                f"nothing says how the recipe '{name}' selects its pairs",
+                remedy="add the block, with a rule, beside those of the other recipes",
+                field=f"pair_selection.recipes.{name}",
+            )
+        reward = _plain(selecting[name]).get("reward", "checklist")
+        if reward not in REWARDS:
+            raise InputError(
+                f"no rewards are made by the name '{reward}'",
+                remedy=f"use {' or '.join(REWARDS)}",
+                field=f"pair_selection.recipes.{name}.reward",
+            )
 
 
 def _plain(block: Any) -> Mapping[str, Any]:

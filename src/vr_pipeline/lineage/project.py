@@ -108,7 +108,8 @@ def project_stages(
 
     written = {name: _without_credentials(entry) for name, entry in dict(loader["catalog"]).items()}
     resolver = CatalogConfigResolver(written, {}, {})
-    entries = {name: resolver.resolve_pattern(name) for one in pipelines.values() for name in one.datasets()}
+    names = sorted({name for one in pipelines.values() for name in one.datasets()})
+    entries = {name: resolver.resolve_pattern(name) for name in names}
     folders = [project / "conf" / name for name in dict.fromkeys((BASE, environment))]
     configuration = Configuration(
         environment=environment,
@@ -119,6 +120,9 @@ def project_stages(
         parameters=dict(loader["parameters"]),
         catalog_files=_files(project, folders, "catalog"),
         parameter_files=_files(project, folders, "parameters"),
+        catalog_keys={
+            name: pattern for name in names if name not in written and (pattern := resolver.match_dataset_pattern(name))
+        },
     )
     tree = SourceTree(source)
 

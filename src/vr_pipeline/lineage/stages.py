@@ -103,6 +103,7 @@ class Configuration:
         parameters: the environment's laid over those of base.
         catalog_files: file to its content as written, base first.
         parameter_files: file to its content as written, base first.
+        catalog_keys: dataset to the pattern in these files that describes it, where it has no entry of its own.
     """
 
     environment: str
@@ -111,6 +112,7 @@ class Configuration:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     catalog_files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     parameter_files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    catalog_keys: Mapping[str, str] = field(default_factory=dict)
 
 
 def derive_stages(
@@ -171,7 +173,8 @@ def _stage(
     values = [value for keys in tracked.values() for key in keys for value in _at(configuration.parameters, key)]
     used = sorted(entry for entry in pipeline.datasets() if entry in catalog)
     constants = sorted(pipeline.inputs() & configuration.constants)
-    for file, keys in _settings([*used, *constants], configuration.catalog_files).items():
+    entries = dict.fromkeys(configuration.catalog_keys.get(dataset, dataset) for dataset in [*used, *constants])
+    for file, keys in _settings(entries, configuration.catalog_files).items():
         tracked[file] = (*tracked.get(file, ()), *keys)
     modules = [entry["type"] for entry in (catalog[dataset] for dataset in used) if "." in str(entry["type"])]
     modules += [entry["validator"] for entry in (catalog[dataset] for dataset in used) if "validator" in entry]

@@ -7,19 +7,19 @@ from typing import Any
 
 import pandas as pd
 
-from vr_pipeline.pairs.selection import largest_margins
+from vr_pipeline.pairs.candidates import largest_margins
 
 
 def pair_selection_report(selections: Mapping[str, tuple[pd.DataFrame, Mapping[str, int]]]) -> dict[str, Any]:
-    """Counts of every strategy, as selected and at matched numbers of pairs.
+    """Counts of every recipe, as selected and at matched numbers of pairs.
 
     Args:
-        selections: strategy -> its pairs and the fates of the candidates (``PairCounts.to_json``).
+        selections: recipe -> its pairs and the fates of the candidates (``PairCounts.to_json``).
 
     Returns:
-        ``strategies``: per strategy n, dominating, not_dominating (Table 5 of the paper) and ``fates``;
-        ``matched``: the same three for the pairs of largest margin of each, as many as the smallest strategy has, with
-        the margin that leaves them; ``mean_gap``: per strategy and dimension the mean of winner minus loser.
+        ``strategies``: per recipe n, dominating, not_dominating (Table 5 of the paper) and ``fates``;
+        ``matched``: the same three for the pairs of largest margin of each, as many as the smallest recipe has, with
+        the margin that leaves them; ``mean_gap``: per recipe and dimension the mean of winner minus loser.
     """
     smallest = min((len(pairs) for pairs, _ in selections.values()), default=0)
     matched = {}

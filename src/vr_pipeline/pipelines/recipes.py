@@ -22,6 +22,9 @@ class Recipe(NamedTuple):
         return f"{prefix}_{self.name}"
 
 
+REWARDS = {"checklist": "rewards"}
+"""What ``reward`` of a recipe may be: the name of a reward, and the dataset that has it for the clips."""
+
 RECIPES = (Recipe("dpo", title="DPO"), Recipe("mpo", title="MPO"))
 """All recipes, the baseline of the comparison first. Tables and plots list them in this order."""
 

@@ -1,4 +1,4 @@
-"""Parameters of weight_regression and pair_selection."""
+"""Parameters of weight_regression."""
 
 from __future__ import annotations
 
@@ -41,33 +41,3 @@ class WeightRegressionParameters(Parameters):
         "fitted anew (refit)",
     )
     seed: int = Field(0, ge=0, description="seed of split, folds and bootstrap")
-
-
-class PairStrategyParameters(Parameters):
-    """One strategy's limits."""
-
-    min_margin: float = Field(0.0, ge=0, description="smallest difference of total rewards, in units of the reward")
-    max_pairs_per_group: int | None = Field(
-        1, ge=1, description="pairs kept in a group (largest margin first), number; null keeps all"
-    )
-
-
-class PairSelectionParameters(Parameters):
-    """Which clips are paired for training."""
-
-    group_size: int | None = Field(
-        None,
-        ge=2,
-        description="clips with sample_index in the same block of this length form a group, number; null: all clips "
-        "of a prompt",
-    )
-    dominance_tolerance: float = Field(
-        0.0,
-        ge=0,
-        description="how far the better clip may be behind in a dimension and still dominate, in units of the reward; "
-        "0 allows for float noise only (right for binary answers)",
-    )
-    mpo: PairStrategyParameters = Field(
-        PairStrategyParameters(), description="pairs in which one clip dominates in every dimension"
-    )
-    dpo: PairStrategyParameters = Field(PairStrategyParameters(), description="pairs by total reward alone")

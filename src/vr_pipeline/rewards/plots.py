@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 
 from vr_pipeline.rewards.checklist.linear import RewardWeights, checked_preference
 from vr_pipeline.statistics.clustered import win_rate
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's palette, told apart with the common colour vision deficiencies.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8C6D31", "#6B6ECF", "#555555")
-_KEPT, _REJECTED, _GREY = "#009E73", "#D55E00", "#9A9A9A"
+_GREY = "#9A9A9A"
 
 
 def weights_by_dimension(weights: RewardWeights, checklist: Checklist) -> Figure:
@@ -172,86 +171,6 @@ def question_correlation(answers: npt.ArrayLike, checklist: Checklist) -> Figure
             axes.axvline(i - 0.5, color="black", linewidth=0.8)
     figure.colorbar(image, ax=axes, shrink=0.7, label="correlation over clips")
     axes.set_title(f"Answers on {len(values)} clips")
-    return figure
-
-
-def gap_by_dimension(candidates: pd.DataFrame) -> Figure:
-    """Winner minus loser in every dimension, for pairs where the winner dominates (kept) and where not (rejected).
-
-    Args:
-        candidates: pairs by total reward before any cap, with ``dominates`` and ``dim_*_gap`` columns.
-    """
-    columns = [name for name in candidates.columns if name.startswith("dim_") and name.endswith("_gap")]
-    names = [name.removeprefix("dim_").removesuffix("_gap") for name in columns]
-    dominates = candidates["dominates"].to_numpy(dtype=bool)
-    figure = Figure(figsize=(2.4 + 1.15 * max(len(names), 2), 4.2), layout="constrained")
-    axes = figure.add_subplot()
-    handles: list[Patch] = []
-    for shift, mask, colour, text in (
-        (-0.18, dominates, _KEPT, "kept: the winner dominates"),
-        (0.18, ~dominates, _REJECTED, "rejected: worse in some dimension"),
-    ):
-        handles.append(Patch(color=colour, alpha=0.55, label=f"{text} ({int(mask.sum())} pairs)"))
-        for i, column in enumerate(columns):
-            values = candidates.loc[mask, column].to_numpy(dtype=np.float64)
-            if not len(values):
-                continue
-            low, first, middle, third, high = np.quantile(values, [0.05, 0.25, 0.5, 0.75, 0.95])
-            axes.plot([i + shift] * 2, [low, high], color=colour, linewidth=1.2)
-            axes.bar(i + shift, third - first, bottom=first, width=0.3, color=colour, alpha=0.55)
-            axes.plot([i + shift - 0.15, i + shift + 0.15], [middle] * 2, color="black", linewidth=1.2)
-    axes.axhline(0.0, color="black", linewidth=0.8)
-    axes.set_xticks(
-        range(len(names)), names, rotation=25 if len(names) > 5 else 0, ha="right" if len(names) > 5 else "center"
-    )
-    axes.set_ylabel("reward gap, winner minus loser")
-    axes.set_title("Gap by dimension (median, quartiles, 5 to 95 %)")
-    axes.grid(axis="y", alpha=0.3)
-    axes.legend(
-        handles=handles,
-        fontsize=8,
-        frameon=False,
-        loc="upper center",
-        bbox_to_anchor=(0.5, -0.12 if len(names) <= 5 else -0.25),
-    )
-    _plain(figure)
-    return figure
-
-
-def pair_fates(report: Mapping[str, Any]) -> Figure:
-    """What became of the candidate pairs of every strategy, as stacked bars.
-
-    Args:
-        report: from :func:`vr_pipeline.pairs.report.pair_selection_report`.
-    """
-    fates = (
-        ("selected_dominating", "selected, dominating", _KEPT),
-        ("selected_not_dominating", "selected, not dominating", "#E69F00"),
-        ("over_cap", "over the cap of the group", "#56B4E9"),
-        ("below_margin", "below the margin", "#CC79A7"),
-        ("not_dominating", "not dominating", _REJECTED),
-        ("tied", "equal total", _GREY),
-    )
-    strategies = list(report["strategies"])
-    figure = Figure(figsize=(8.0, 1.3 + 0.75 * len(strategies)), layout="constrained")
-    axes = figure.add_subplot()
-    left = np.zeros(len(strategies))
-    for key, text, colour in fates:
-        counts = np.array([report["strategies"][name]["fates"][key] for name in strategies], dtype=np.float64)
-        if not counts.any():
-            continue
-        axes.barh(range(len(strategies)), counts, left=left, color=colour, label=text, height=0.6)
-        for row, (count, start) in enumerate(zip(counts, left, strict=True)):
-            total = report["strategies"][strategies[row]]["fates"]["candidates"]
-            if count >= 0.06 * total:
-                axes.text(start + count / 2, row, f"{int(count)}", ha="center", va="center", fontsize=8)
-        left += counts
-    axes.set_yticks(range(len(strategies)), strategies)
-    axes.invert_yaxis()
-    axes.set_xlabel("candidate pairs")
-    axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    axes.set_title("What became of the candidate pairs")
-    _plain(figure)
     return figure
 
 

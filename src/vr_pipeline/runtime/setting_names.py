@@ -18,6 +18,8 @@ def names_in(schema: dict[str, Any], within: str = "", root: dict[str, Any] | No
     for name, inner in schema.get("properties", {}).items():
         yield f"{within}{name}"
         yield from names_in(inner, f"{within}{name}.", root)
+    if isinstance(entry := schema.get("additionalProperties"), dict):
+        yield from names_in(entry, f"{within}<name>.", root)
     for alternative in (*schema.get("anyOf", []), *schema.get("oneOf", [])):
         yield from names_in(alternative, within, root)
 

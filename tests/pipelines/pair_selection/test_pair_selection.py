@@ -14,10 +14,9 @@ from matplotlib.figure import Figure
 from pydantic import ValidationError
 
 from vr_pipeline.checklist import Checklist, load_checklist
-from vr_pipeline.errors import InputError
+from vr_pipeline.pairs.config import PairSelectionParameters
 from vr_pipeline.pipelines.pair_selection import create_pipeline
-from vr_pipeline.pipelines.pair_selection.nodes import select_mpo_pairs
-from vr_pipeline.rewards.config import PairSelectionParameters
+from vr_pipeline.pipelines.recipes import RECIPES
 from vr_pipeline.schemas import PreferencePairs
 
 
@@ -45,40 +44,56 @@ def rewards(checklist: Checklist) -> pd.DataFrame:
     )
 
 
-def test_pairs_and_report(rewards: pd.DataFrame, checklist: Checklist) -> None:
+@pytest.fixture(params=[False, True])
+def catalog(rewards: pd.DataFrame, request: pytest.FixtureRequest) -> DataCatalog:
+    """What the pipeline makes, as selected and at matched numbers."""
     pipeline = create_pipeline()
+    settings = {
+        "group_size": 4,
+        "match_numbers": request.param,
+        "recipes": {"mpo": {"rule": "mpo"}, "dpo": {"rule": "dpo"}},
+    }
     inputs: dict[str, Any] = {
         "rewards": rewards,
-        "checklist": checklist,
-        "params:pair_selection": PairSelectionParameters(group_size=4),
+        "params:pair_selection": PairSelectionParameters.model_validate(settings),
     }
     catalog = DataCatalog({name: MemoryDataset(value) for name, value in inputs.items()})
     for name in pipeline.all_outputs():
         catalog[name] = KeptDataset(copy_mode="assign")
     SequentialRunner().run(pipeline, catalog)
+    return catalog
+
+
+def test_pairs_and_report(catalog: DataCatalog, rewards: pd.DataFrame) -> None:
+    matched = catalog.load("params:pair_selection").match_numbers
     report = catalog["pair_selection_report"].load()
     block = (rewards["prompt_id"] + "/" + (rewards["sample_index"] // 4).astype(str)).set_axis(rewards["video_id"])
-    for strategy in ("mpo", "dpo"):
-        pairs = PreferencePairs.validate(catalog[f"preference_pairs_{strategy}"].load())
-        assert report["strategies"][strategy]["n"] == len(pairs)
+    for recipe in RECIPES:
+        pairs = PreferencePairs.validate(catalog[recipe.dataset("preference_pairs")].load())
+        assert report["strategies"][recipe.name]["n"] == len(pairs)
         assert (pairs["winner_video_id"].map(block) == pairs["loser_video_id"].map(block)).all()
         assert pairs["winner_video_id"].map(block).is_unique  # one pair a group
-        fates = report["strategies"][strategy]["fates"]
+        fates = report["strategies"][recipe.name]["fates"]
+        assert fates == catalog[recipe.dataset("pair_counts")].load()
         assert fates["candidates"] == 40 * 6
         assert fates["groups"] == 40
+        assert fates["groups_without_pair"] == 40 - len(pairs)
     assert report["strategies"]["mpo"]["not_dominating"] == 0
     assert report["matched"]["dpo"]["n"] == report["matched"]["mpo"]["n"]
+    numbers = {recipe.name: report["strategies"][recipe.name] for recipe in RECIPES}
+    assert (numbers["dpo"]["n"] == numbers["mpo"]["n"]) == matched
+    assert (numbers["dpo"]["fates"]["over_number"] > 0) == matched
     assert isinstance(catalog["dimension_gaps_plot"].load(), Figure)
     assert isinstance(catalog["pair_fates_plot"].load(), Figure)
 
 
-def test_rewards_of_another_checklist_are_refused(rewards: pd.DataFrame, checklist: Checklist) -> None:
-    with pytest.raises(InputError, match="do not have the same dimensions"):
-        select_mpo_pairs(rewards.drop(columns="dim_quality"), checklist, PairSelectionParameters())
-
-
 def test_typing_errors_in_parameters_stop() -> None:
-    with pytest.raises(ValidationError, match="min_margins"):
-        PairSelectionParameters(mpo={"min_margins": 0.5})
-    with pytest.raises(ValidationError):
-        PairSelectionParameters(group_size=1)
+    mpo = {"rule": "mpo"}
+    for wrong, message in (
+        ({"recipes": {"mpo": {**mpo, "min_margins": 0.5}}}, "min_margins"),
+        ({"recipes": {"mpo": {"rule": "best"}}}, "there is no such rule; use one of dpo, mpo"),
+        ({"recipes": {"mpo": mpo}, "group_size": 1}, "group_size"),
+        ({}, "recipes"),
+    ):
+        with pytest.raises(ValidationError, match=message):
+            PairSelectionParameters.model_validate(wrong)

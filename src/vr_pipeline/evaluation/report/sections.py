@@ -366,9 +366,10 @@ def pairs_tables(pair_selection: Mapping[str, Any], metrics: Mapping[str, Any]) 
     names = {
         "candidates": "Candidates",
         "tied": "Equal totals",
-        "not_dominating": "Dropped: not dominating",
+        "rejected_by_rule": "Dropped: by the rule",
         "below_margin": "Dropped: below the margin",
         "over_cap": "Dropped: over the cap",
+        "over_number": "Dropped: over the matched number",
         "selected": "Selected",
     }
     if fates:

@@ -13,7 +13,7 @@ from vr_pipeline.evaluation.config import EvaluationParameters
 from vr_pipeline.evaluation.oracle import Oracle
 from vr_pipeline.generators.config import GeneratorParameters
 from vr_pipeline.generators.policy import Policy
-from vr_pipeline.rewards.config import PairSelectionParameters
+from vr_pipeline.pairs.config import PairSelectionParameters
 from vr_pipeline.work import WorkPlan
 
 

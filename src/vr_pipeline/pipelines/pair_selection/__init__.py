@@ -1,4 +1,4 @@
-"""Training pairs from rewards, by dominance in every dimension (mpo) and by total reward (dpo)."""
+"""Training pairs from rewards, for every recipe by its own rule."""
 
 from vr_pipeline.pipelines.pair_selection.pipeline import create_pipeline
 

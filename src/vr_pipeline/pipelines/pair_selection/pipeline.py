@@ -1,4 +1,4 @@
-"""pair_selection: rewards -> preference_pairs_mpo and preference_pairs_dpo, with what became of every candidate."""
+"""pair_selection: rewards -> preference_pairs_<recipe>, with what became of every candidate."""
 
 from __future__ import annotations
 
@@ -9,29 +9,24 @@ from kedro.pipeline import Node, Pipeline
 from vr_pipeline.pipelines.pair_selection.nodes import (
     draw_pair_plots,
     report_pair_selection,
-    select_dpo_pairs,
-    select_mpo_pairs,
+    select_pairs_of_recipes,
 )
+from vr_pipeline.pipelines.recipes import REWARDS, each
 
 
 def create_pipeline(**kwargs: Any) -> Pipeline:
+    selected = [*each("preference_pairs"), *each("pair_counts")]
     return Pipeline(
         [
             Node(
-                select_mpo_pairs,
-                inputs=["rewards", "checklist", "params:pair_selection"],
-                outputs=["preference_pairs_mpo", "pair_counts_mpo"],
-                name="select_mpo_pairs",
-            ),
-            Node(
-                select_dpo_pairs,
-                inputs=["rewards", "checklist", "params:pair_selection"],
-                outputs=["preference_pairs_dpo", "pair_counts_dpo"],
-                name="select_dpo_pairs",
+                select_pairs_of_recipes,
+                inputs=["params:pair_selection", *REWARDS.values()],
+                outputs=selected,
+                name="select_pairs",
             ),
             Node(
                 report_pair_selection,
-                inputs=["preference_pairs_mpo", "pair_counts_mpo", "preference_pairs_dpo", "pair_counts_dpo"],
+                inputs=selected,
                 outputs="pair_selection_report",
                 name="report_pair_selection",
             ),
