@@ -10,7 +10,7 @@ Pairs        select_pairs
 Objectives   diffusion_dpo_loss, flow_dpo_loss, linear_dpo_loss, mapo_loss, reward_weighted_loss, sdpo_scale,
              bradley_terry_with_ties_loss
 Video        read_frames, read_clip, write_video
-Models       load_judge, load_generator
+Models       load_judge, load_generator, load_reward_model, load_ranker
 """
 
 from importlib import import_module
@@ -42,6 +42,7 @@ _PUBLIC = {
     "video.read": ("read_frames", "read_clip"),
     "video.write": ("write_video",),
     "judges": ("load_judge",),
+    "rewards.registry": ("load_reward_model", "load_ranker"),
     "generators": ("load_generator",),
 }
 _MODULES = {name: module for module, names in _PUBLIC.items() for name in names}

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 
-from vr_pipeline.checklist import load_checklist
-from vr_pipeline.checklist.schema import Checklist
+from vr_pipeline.checklist import checklist_from_mapping
 from vr_pipeline.evaluation.metrics import (
     evaluation_metrics,
     gains_over_original,
     judge_oracle_agreement,
-    oracle_tables,
+    no_oracle,
     policy_metrics,
     win_rates,
 )
@@ -132,68 +129,12 @@ def test_everything_in_the_layout_of_the_metrics_file() -> None:
     assert alone["judge_oracle_agreement"] == {}
 
 
-class Knowing:
-    """An oracle whose probability is written in a clip's first pixel."""
-
-    weights = {"a": 1.0, "b": 2.0, "c": 4.0}  # noqa: RUF012
-
-    def probabilities(self, clips: np.ndarray, prompts: list[str], question_ids: list[str]) -> np.ndarray:
-        assert len(clips) == len(prompts)
-        return clips[:, 0, 0, 0, : len(question_ids)] / 100.0
-
-
-class Folder:
-    def load(self, video_id: str) -> np.ndarray:
-        return np.full((1, 1, 1, 3), [int(video_id), 50, 100], np.uint8)
-
-
-@pytest.fixture
-def checklist(tmp_path: Path) -> Checklist:
-    path = tmp_path / "checklist.yml"
-    path.write_text(
-        """
-name: tiny
-modality: video
-dimensions:
-  - name: first
-    sub_dimensions:
-      - {name: a, questions: [{id: a, text: is it a}]}
-      - {name: c, questions: [{id: c, text: is it c}]}
-  - name: second
-    sub_dimensions:
-      - {name: b, questions: [{id: b, text: is it b}]}
-""",
-        encoding="utf-8",
-    )
-    return load_checklist(path)
-
-
-@pytest.mark.parametrize("chunk", [1, 2, 100])
-def test_the_oracle_answers_and_rewards_every_clip_that_was_made(checklist: Checklist, chunk: int) -> None:
-    table = pd.DataFrame(
-        {
-            "video_id": ["20", "40", "60"],
-            "prompt_id": ["p", "p", "q"],
-            "prompt": ["text", "text", "other"],
-            "policy": ["original", "mpo", "mpo"],
-            "status": ["ok", "failed", "ok"],
-        }
-    )
-    answers, rewarded = oracle_tables(Knowing(), Folder(), table, checklist, chunk=chunk)  # type: ignore[arg-type]
-    OracleAnswers.validate(answers)
-    EvaluationRewards.validate(rewarded)
-    # In order of the checklist the questions are a, c, b: probabilities are clip / 100, 0.5 and 1.
-    assert checklist.question_ids == ["a", "c", "b"]
-    assert answers["video_id"].tolist() == ["20"] * 3 + ["60"] * 3
-    assert answers["p_yes"].tolist() == pytest.approx([0.2, 0.5, 1.0, 0.6, 0.5, 1.0])
-    assert rewarded["dim_first"].tolist() == pytest.approx([0.2 + 0.5 * 4, 0.6 + 0.5 * 4])
-    assert rewarded["dim_second"].tolist() == pytest.approx([2.0, 2.0])
-    assert rewarded["total"].tolist() == pytest.approx([4.2, 4.6])
-    assert rewarded["policy"].tolist() == ["original", "mpo"]
-
-
-def test_without_an_oracle_the_tables_are_empty_and_valid(checklist: Checklist) -> None:
-    answers, rewarded = oracle_tables(None, Folder(), pd.DataFrame(), checklist)  # type: ignore[arg-type]
+def test_without_an_oracle_the_tables_are_empty_and_valid() -> None:
+    question = {"id": "a", "text": "is it a"}
+    names = [
+        {"name": name, "sub_dimensions": [{"name": name, "questions": [question | {"id": name}]}]} for name in "xy"
+    ]
+    answers, rewarded = no_oracle(checklist_from_mapping({"name": "c", "modality": "video", "dimensions": names}))
     assert OracleAnswers.validate(answers).empty
     assert EvaluationRewards.validate(rewarded).empty
-    assert {"dim_first", "dim_second"} <= set(rewarded.columns)
+    assert {"dim_x", "dim_y"} <= set(rewarded.columns)

@@ -18,11 +18,10 @@ from vr_pipeline.checklist import Checklist, checklist_from_mapping
 from vr_pipeline.checklist.visionreward import ALIGNMENT_ID, ALIGNMENT_TEXT, visionreward_features, visionreward_score
 from vr_pipeline.errors import InputError
 from vr_pipeline.judges.alignment import load_alignment, read_scores
-from vr_pipeline.judges.answers import collect_table, plan_answers
 from vr_pipeline.judges.config import AlignmentParameters, ChecklistInferenceParameters
 from vr_pipeline.rewards.checklist.linear import RewardWeights
+from vr_pipeline.rewards.checklist.model import ChecklistReward
 from vr_pipeline.rewards.checklist.scoring import movers, score_file
-from vr_pipeline.rewards.checklist.tables import reward_table
 from vr_pipeline.vlm.config import JudgeParameters
 from vr_pipeline.work import run_in_process
 
@@ -102,7 +101,9 @@ def test_a_judged_image_gets_the_public_score(
 ) -> None:
     checklist, weights, values = public
     yes = {*present, 4, 5, 9, 13, 22, 25, 27, 29}
-    scored = score_file(LineJudge(sorted(yes)), picture, "a cat", checklist, weights)
+    model = ChecklistReward(checklist, weights)
+    model._loaded = (LineJudge(sorted(yes)), None)
+    scored = score_file(model, picture, "a cat")
     x = np.array([1.0 if line in yes else -1.0 for line in range(LINES)])
     for gate, off in GATES.items():
         if gate not in present:
@@ -146,12 +147,13 @@ def test_table_of_answers_gets_the_public_score(
     ):
         monkeypatch.setitem(__import__("sys").modules, "test_alignment", SimpleNamespace(Brightness=Brightness))
         parameters = ChecklistInferenceParameters.model_validate({"alignment": alignment})
-        plan = plan_answers({"picture.png": picture}, index, checklist, judge, parameters)
+        model = ChecklistReward(checklist, weights, judge, parameters)
+        plan = model.measure({"picture.png": picture}, index)
         identities.add(plan.items[0].identity)
         ((_, (shard,)),) = run_in_process(plan, plan.batches())
-        answers = collect_table(shard, index, checklist)
+        answers = model.collect(SimpleNamespace(keys=["one"], load=lambda key, shard=shard: shard), index)
         assert set(answers["sampling"]) == {"every frame, at most 1"}
-        rewards = reward_table(answers, index, checklist, weights)
+        rewards = model.rewards(answers, index)
         for total, score in zip(rewards["total"], values_of_it, strict=True):
             assert total / 28 == pytest.approx(float((np.concatenate([[score], x]) * values).mean()), abs=1e-12)
     assert len(identities) == 4

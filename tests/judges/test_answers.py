@@ -4,15 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from vr_pipeline.judges.answers import answer_clips, read_shards
+from vr_pipeline.checklist import checklist_from_mapping
+from vr_pipeline.judges.answers import valid_answers
+from vr_pipeline.rewards.checklist.model import ChecklistReward
 from vr_pipeline.video.write import write_video
+from vr_pipeline.work import ItemFailure
+
+
+def answer_clips(
+    judge: Any, videos: dict[str, Path], clips: list[dict[str, str]], questions: str
+) -> pd.DataFrame | ItemFailure:
+    """Ask "is it a" and so on about clips, two of which are read at a time."""
+    asked = [{"id": letter, "text": f"is it {letter}"} for letter in questions]
+    checklist = checklist_from_mapping(
+        {
+            "name": "letters",
+            "modality": "video",
+            "dimensions": [{"name": "all", "sub_dimensions": [{"name": "all", "questions": asked}]}],
+        }
+    )
+    model = ChecklistReward(checklist)
+    model.reader_threads = 2
+    return model.measure_group((judge, None), videos, clips)
 
 
 class Watching:
@@ -67,7 +86,8 @@ def test_the_judge_is_told_the_rate_of_the_frames_that_it_sees(
 ) -> None:
     judge = Watching(num_frames, frames_per_second)
     clips = [clip(frames) for frames in seen]
-    table = answer_clips(judge, videos, clips, ["a", "b"], ["is it a", "is it b"], 2)  # type: ignore[arg-type]
+    table = answer_clips(judge, videos, clips, "ab")
+    assert isinstance(table, pd.DataFrame)
     assert judge.rates == pytest.approx({frames: rate for frames, (_, rate) in seen.items()})
     assert table["video_id"].tolist() == ["v4", "v4", "v8", "v8", "v16", "v16"]
     assert table["question_id"].tolist() == ["a", "b"] * 3
@@ -78,7 +98,8 @@ def test_the_judge_is_told_the_rate_of_the_frames_that_it_sees(
 
 def test_one_clip_that_the_judge_cannot_take_leaves_the_others_alone(videos: dict[str, Path]) -> None:
     clips = [clip(4), clip(16), clip(32, "gone"), clip(8)]
-    table = answer_clips(Watching(None, None), videos, clips, ["a"], ["is it a"])  # type: ignore[arg-type]
+    table = answer_clips(Watching(None, None), videos, clips, "a")
+    assert isinstance(table, pd.DataFrame)
     assert table["video_id"].tolist() == ["v4", "v8", "v16", "gone"]
     assert table["p_yes"].tolist() == pytest.approx([0.04, 0.08, np.nan, np.nan], nan_ok=True)
     assert table["error"].tolist()[:3] == ["", "", "too long"]
@@ -97,12 +118,12 @@ class Overflowing(Watching):
 
 def test_clips_about_which_the_judge_has_no_numbers_are_left_out(videos: dict[str, Path]) -> None:
     judge: Any = Overflowing(None, None)
-    table = answer_clips(judge, videos, [clip(4), clip(8)], ["a", "b"], ["is it a", "is it b"])
+    table = answer_clips(judge, videos, [clip(4), clip(8)], "ab")
     assert isinstance(table, pd.DataFrame)
     assert table["video_id"].tolist() == ["v4", "v4", "v8"]
     assert "no probability (nan) when asked 'is it a'" in table["error"].iloc[2]
     # Also where nothing else is in the group: judging again would give the same.
-    alone = answer_clips(judge, videos, [clip(8)], ["a"], ["is it a"])
+    alone = answer_clips(judge, videos, [clip(8)], "a")
     assert isinstance(alone, pd.DataFrame)
     assert alone["question_id"].tolist() == [""]
 
@@ -110,12 +131,9 @@ def test_clips_about_which_the_judge_has_no_numbers_are_left_out(videos: dict[st
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1.5])
 def test_stored_answers_that_are_no_probabilities_leave_their_clip_out(videos: dict[str, Path], value: float) -> None:
     judge: Any = Watching(None, None)
-    stored = answer_clips(judge, videos, [clip(4), clip(8)], ["a", "b"], ["is it a", "is it b"])
+    stored = answer_clips(judge, videos, [clip(4), clip(8)], "ab")
     assert isinstance(stored, pd.DataFrame)
     stored.loc[1, "p_yes"] = value
-    folder = SimpleNamespace(keys=["one"], load=lambda key: stored)
-    table = read_shards(folder)
+    table = valid_answers(stored)
     assert table["video_id"].tolist() == ["v8", "v8", "v4"]
     assert f"the stored answer to question 'b' is no probability ({value}" in table["error"].iloc[2]
-    empty = read_shards(SimpleNamespace(keys=[], load=None))
-    assert list(empty.columns) == list(table.columns)

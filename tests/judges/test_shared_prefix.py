@@ -269,8 +269,9 @@ def test_a_clip_that_overflows_has_no_answer_and_leaves_the_others_theirs(
 ) -> None:
     import torch
 
-    from vr_pipeline.judges.answers import Shown, ask
+    from vr_pipeline.judges.answers import ask
     from vr_pipeline.judges.contract import NoNumbersError
+    from vr_pipeline.video.sampled import SampledClip
 
     family = FAMILY_BUILDERS[name](tokenizer)
     judge = make_judge(family, clip_batch=3)
@@ -284,7 +285,7 @@ def test_a_clip_that_overflows_has_no_answer_and_leaves_the_others_theirs(
     with pytest.raises(NoNumbersError, match=r"no probability \(nan\) when asked 'is it red \?'.*bfloat16"):
         judge.answer(clips, QUESTIONS, PROMPTS, frames_per_second=RATES)
     shown = [
-        Shown(f"v{at}", prompt, clip, list(range(len(clip))), rate)
+        SampledClip(f"v{at}", prompt, clip, list(range(len(clip))), rate)
         for at, (prompt, clip, rate) in enumerate(zip(PROMPTS, clips, RATES, strict=True))
     ]
     first, second, third = ask(judge, None, shown, QUESTIONS)

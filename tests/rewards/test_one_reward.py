@@ -25,6 +25,7 @@ from vr_pipeline.items.filling import fill_folder
 from vr_pipeline.judges.config import ChecklistInferenceParameters, TinyJudgeParameters
 from vr_pipeline.judges.training.tiny import create_tiny_judge, words_of
 from vr_pipeline.rewards.checklist.linear import RewardWeights
+from vr_pipeline.rewards.checklist.model import ChecklistReward
 from vr_pipeline.training.config import DpoTrainingParameters, ValidationParameters
 from vr_pipeline.training.validation import CheckpointValidation
 from vr_pipeline.vlm.config import JudgeParameters
@@ -102,7 +103,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
         filled.append(fill_folder(*given))
         return filled[-1]
 
-    validation = CheckpointValidation(PAIRS, prompts, CHECKLIST, WEIGHTS, judge, judging, training, fill=fill)
+    reward = ChecklistReward(CHECKLIST, WEIGHTS, judge, judging)
+    validation = CheckpointValidation(PAIRS, prompts, reward, training, fill=fill)
     validation(toy.generator())
     ((_, expected),) = json.loads(validation._record(0).read_text())["rewards"]
 
@@ -160,13 +162,12 @@ def test_commands(world: World, by_pipeline: pd.DataFrame, monkeypatch: pytest.M
 
 
 def test_served_model_in_a_process_of_its_own(world: World, by_pipeline: pd.DataFrame, tmp_path: Path) -> None:
+    from vr_pipeline.pipelines.weight_regression.nodes import package_reward_model
     from vr_pipeline.serving.mlflow_model import save_reward_model
 
-    alignment = world.judging.alignment.model_dump() if world.judging.alignment else None
-    judge = world.judge.model_dump()
     served = {}
-    for name, source in (("whole", alignment), ("without", None)):
-        save_reward_model(tmp_path / name, WEIGHTS, CHECKLIST, judge=judge, alignment=source)
+    for name, judging in (("whole", world.judging), ("without", world.judging.model_copy(update={"alignment": None}))):
+        save_reward_model(tmp_path / name, package_reward_model(WEIGHTS.to_json(), CHECKLIST, world.judge, judging))
         done = subprocess.run(
             [sys.executable, "-c", SERVE, str(tmp_path / name), world.prompt, str(world.clip)],
             capture_output=True,
@@ -179,3 +180,23 @@ def test_served_model_in_a_process_of_its_own(world: World, by_pipeline: pd.Data
     assert served["whole"] == pytest.approx(expected, abs=1e-10)  # JSON has ten digits
     # Without the other judge the reward is another: the comparison can fail.
     assert served["without"]["total"] != pytest.approx(world.expected, abs=1e-6)
+
+
+def test_notebook(world: World, by_pipeline: pd.DataFrame, tmp_path: Path) -> None:
+    """Both from a configuration and from a packaged folder; files and frames in memory alike."""
+    import vr_pipeline as vr
+    from vr_pipeline.datasets.reward_model import RewardModelDataset
+    from vr_pipeline.video.read import read_clip
+
+    RewardModelDataset(path=str(tmp_path / "packaged")).save(
+        ChecklistReward(CHECKLIST, WEIGHTS, world.judge, world.judging)
+    )
+    frames, _, known = read_clip(world.clip)
+    model = vr.load_reward_model(tmp_path / "packaged")
+    assert model.identity == ChecklistReward(CHECKLIST, WEIGHTS, world.judge, world.judging).identity
+    scores = model.score([world.clip, frames, str(world.clip)], [world.prompt] * 3, fps=known.fps)
+    for column in ("total", "dim_looks", "dim_text"):
+        assert scores[column].tolist() == [by_pipeline[column].item()] * 3
+    compared = vr.load_ranker(tmp_path / "packaged").compare([world.clip], [255 - frames], [world.prompt], fps=8)
+    assert compared.sum(axis=1).item() == 1.0
+    assert compared["position_bias"].item() == 0.0

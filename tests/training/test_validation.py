@@ -21,6 +21,8 @@ from vr_pipeline.identifiers import prompt_id
 from vr_pipeline.items.filling import fill_folder
 from vr_pipeline.judges.config import ChecklistInferenceParameters, TinyJudgeParameters
 from vr_pipeline.judges.training.tiny import create_tiny_judge, words_of
+from vr_pipeline.rewards.checklist.linear import RewardWeights
+from vr_pipeline.rewards.checklist.model import ChecklistReward
 from vr_pipeline.rewards.checklist.scoring import equal_weights
 from vr_pipeline.runtime.live_curves import checkpoint_row
 from vr_pipeline.schemas import ValidationLog
@@ -65,10 +67,7 @@ def make(toy: Toy, judge: JudgeParameters, tmp_path: Path) -> Callable[..., Chec
         return CheckpointValidation(
             pairs,
             prompts,
-            CHECKLIST,
-            type(equal_weights(CHECKLIST)).from_json(weights),
-            judge,
-            JUDGING,
+            ChecklistReward(CHECKLIST, RewardWeights.from_json(weights), judge, JUDGING),
             parameters,
             fill=fill_folder,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -15,12 +16,10 @@ from vr_pipeline.project.plain_errors import plain_errors
 from vr_pipeline.terminal import echo, one_line
 
 if TYPE_CHECKING:
-    from vr_pipeline.checklist.schema import Checklist
-    from vr_pipeline.judges.alignment import Alignment
     from vr_pipeline.judges.config import ChecklistInferenceParameters
     from vr_pipeline.judges.contract import Judge
-    from vr_pipeline.rewards.checklist.linear import RewardWeights
     from vr_pipeline.rewards.checklist.scoring import ScoredFile
+    from vr_pipeline.rewards.contract import RewardModel
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -36,9 +35,31 @@ def _shared_options(command: _Command) -> _Command:
     return command
 
 
-def _reward_options(command: _Command) -> _Command:
+class _Options(NamedTuple):
+    """Which reward is meant, and how much is said of it."""
+
+    reward_path: Path | None
+    weights_path: Path | None
+    checklist_path: Path | None
+    top: int
+
+
+def _reward_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that choose a reward, which reach the command as one object."""
+
+    @functools.wraps(command)
+    def with_options(**given: Any) -> None:
+        command(options=_Options(*(given.pop(name) for name in _Options._fields)), **given)
+
     existing = click.Path(exists=True, dir_okay=False, path_type=Path)
+    wrapped = with_options
     for option in (
+        click.option(
+            "--reward",
+            "reward_path",
+            type=click.Path(exists=True, path_type=Path),
+            help="Another reward: a folder (a packaged reward model), or a YAML file that describes one.",
+        ),
         click.option(
             "--weights",
             "weights_path",
@@ -53,8 +74,8 @@ def _reward_options(command: _Command) -> _Command:
         ),
         click.option("--top", default=5, show_default=True, type=click.IntRange(0), help="Questions to show."),
     ):
-        command = option(command)
-    return command
+        wrapped = option(wrapped)
+    return wrapped
 
 
 @click.command(name="score")
@@ -62,22 +83,12 @@ def _reward_options(command: _Command) -> _Command:
 @click.option("--prompt", "-p", required=True, help="The text that the videos or images were made for.")
 @_reward_options
 @_shared_options
-def score(
-    files: tuple[str, ...],
-    prompt: str,
-    env: str,
-    as_json: bool,
-    weights_path: Path | None,
-    checklist_path: Path | None,
-    top: int,
-) -> None:
+def score(files: tuple[str, ...], prompt: str, env: str, as_json: bool, options: _Options) -> None:
     """Reward of videos or images (FILES: paths, patterns or folders), by dimension and question."""
     with plain_errors():
-        from vr_pipeline.rewards.checklist.scoring import movers
-
         paths, failed = _find(files)
-        tools = _tools(env, checklist_path, weights_path, prompt)
-        checklist, notes = tools.checklist, tools.notes
+        tools = _tools(options, env, prompt)
+        notes = tools.notes
         scored, unreadable = _score_all(tools, paths, prompt)
         failed |= unreadable
         if as_json:
@@ -88,9 +99,7 @@ def score(
             if scored:
                 _print_table(scored)
             for one in scored:
-                echo(f"\n{one_line(one.path)}: what moved the score most (against an undecided answer)")
-                for question, moved in movers(one, tools.weights, top):
-                    _print_question(checklist.question(question).ask(prompt), moved, one.p_yes[question])
+                _print_movers(one, tools.model, options.top, prompt)
     _leave(failed)
 
 
@@ -100,28 +109,19 @@ def score(
 @click.option("--prompt", "-p", required=True, help="The text that both were made for.")
 @_reward_options
 @_shared_options
-def compare(
-    first: str,
-    second: str,
-    prompt: str,
-    env: str,
-    as_json: bool,
-    weights_path: Path | None,
-    checklist_path: Path | None,
-    top: int,
-) -> None:
+def compare(first: str, second: str, prompt: str, env: str, as_json: bool, options: _Options) -> None:
     """Which of two videos or images is better, and which questions say so."""
     with plain_errors():
         from vr_pipeline.rewards.checklist.scoring import differences
 
-        tools = _tools(env, checklist_path, weights_path, prompt)
-        checklist, notes = tools.checklist, tools.notes
+        tools = _tools(options, env, prompt)
+        notes = tools.notes
         scored, failed = _score_all(tools, [Path(first), Path(second)], prompt)
         if len(scored) == 2:
             a, b = scored
             gap = a.total - b.total
             better = "first" if gap > 1e-9 else "second" if gap < -1e-9 else "tie"
-            rows = differences(a, b, top)
+            rows = differences(a, b, options.top)
             dominates = _dominates(a, b) or _dominates(b, a)
             if as_json:
                 document = {"prompt": prompt, "notes": notes, "better": better, "difference": gap}
@@ -136,9 +136,10 @@ def compare(
                 _print_table(scored)
                 words = {"first": f"{a.path} is better", "second": f"{b.path} is better", "tie": "Neither is better"}
                 every = "" if better == "tie" else _how_much_better(a, b)
-                echo(f"\n{words[better]}{every} (difference {gap:+.4f}). What sets them apart most:")
+                most = " What sets them apart most:" if rows else ""
+                echo(f"\n{words[better]}{every} (difference {gap:+.4f}).{most}")
                 for question, moved in rows:
-                    text = checklist.question(question).ask(prompt)
+                    text = _question(tools.model, question, prompt)
                     echo(f"  {moved:+.4f}  {text}  ({a.p_yes[question]:.2f} against {b.p_yes[question]:.2f})")
         elif as_json:
             echo(json.dumps({"prompt": prompt, "notes": notes, "failed": failed}, indent=2, ensure_ascii=False))
@@ -157,6 +158,7 @@ def ask(files: tuple[str, ...], question: str, prompt: str, env: str, as_json: b
     with plain_errors():
         from vr_pipeline.checklist.schema import PROMPT_PLACEHOLDER
         from vr_pipeline.errors import InputError
+        from vr_pipeline.judges import load_judge
         from vr_pipeline.rewards.checklist.scoring import ask_file
 
         if not question.strip():
@@ -166,7 +168,8 @@ def ask(files: tuple[str, ...], question: str, prompt: str, env: str, as_json: b
         if PROMPT_PLACEHOLDER in question and not prompt.strip():
             raise click.UsageError("The question holds [[prompt]]: give the prompt with --prompt.")
         paths, failed = _find(files)
-        judge, notes = _judge(_context(env))
+        judge = load_judge(_context(env).params["judge"])
+        notes = _notes_on(judge)
         rows: list[dict[str, Any]] = []
         for path in paths:
             try:
@@ -223,47 +226,52 @@ def _parameters(context: Any) -> ChecklistInferenceParameters:
     return ChecklistInferenceParameters.model_validate(context.params["checklist_inference"])
 
 
-def _judge(context: Any) -> tuple[Judge, list[str]]:
-    from vr_pipeline.judges import load_judge
-
-    judge = load_judge(context.params["judge"])
+def _notes_on(judge: Judge) -> list[str]:
+    """What a user has to know of a judge."""
     world = getattr(judge, "world", None)
-    return judge, [
-        f"This is the demo judge: it knows {world} only, and its answers on anything else mean nothing."
-    ] * bool(world)
+    note = f"This is the demo judge: it knows {world} only, and its answers on anything else mean nothing."
+    return [note] if world else []
 
 
 class _Tools(NamedTuple):
     """What files are scored with, and what a user has to know about it."""
 
-    judge: Judge
-    alignment: Alignment | None
-    checklist: Checklist
-    weights: RewardWeights
+    model: RewardModel
     notes: list[str]
-    public: bool
+    public: bool = False
     """Whether the weights are VisionReward's published ones."""
 
 
-def _tools(env: str, checklist_path: Path | None, weights_path: Path | None, prompt: str) -> _Tools:
+def _tools(options: _Options, env: str, prompt: str) -> _Tools:
+    """The reward that is asked for: any by its file or folder, else the checklist's of the environment."""
+    if options.reward_path is None:
+        return _checklist_tools(options, _context(env), prompt)
+    if options.weights_path or options.checklist_path:
+        raise click.UsageError("--reward names a whole reward: leave --weights and --checklist out.")
+    from vr_pipeline.rewards.registry import load_reward_model
+
+    return _Tools(load_reward_model(options.reward_path), [])
+
+
+def _checklist_tools(options: _Options, context: Any, prompt: str) -> _Tools:
     from vr_pipeline.checklist import load_checklist
     from vr_pipeline.checklist.visionreward import read_visionreward
-    from vr_pipeline.judges.alignment import load_alignment
     from vr_pipeline.rewards.checklist.linear import RewardWeights
-    from vr_pipeline.rewards.checklist.scoring import check_weights, equal_weights, read_weights
+    from vr_pipeline.rewards.checklist.model import ChecklistReward
+    from vr_pipeline.rewards.checklist.scoring import equal_weights, read_weights
+    from vr_pipeline.vlm.config import JudgeParameters
 
-    context = _context(env)
+    checklist_path, weights_path = options.checklist_path, options.weights_path
     parameters = _parameters(context)
-    checklist = load_checklist(checklist_path) if checklist_path else context.catalog.load("checklist")
+    published, notes = None, []
+    if weights_path and checklist_path and checklist_path.suffix.lower() == ".txt":
+        checklist, published = read_visionreward(checklist_path, weights_path)
+    else:
+        checklist = load_checklist(checklist_path) if checklist_path else context.catalog.load("checklist")
     about_prompt = [question.question_id for question in checklist.questions if question.holds_prompt]
     if about_prompt and not prompt.strip():
         raise click.UsageError(f"The prompt is empty, but question '{about_prompt[0]}' asks about it.")
-    judge, notes = _judge(context)
-    public = weights_path is not None and checklist_path is not None and checklist_path.suffix.lower() == ".txt"
-    if public:
-        assert checklist_path is not None
-        published = read_visionreward(checklist_path, weights_path)[1]
-        assert published is not None
+    if published is not None:
         weights = published
         notes.append(
             "visionreward_score is the score as VisionReward publishes it: the mean of the "
@@ -276,25 +284,29 @@ def _tools(env: str, checklist_path: Path | None, weights_path: Path | None, pro
     else:
         weights = equal_weights(checklist)
         notes.append("No fitted weights are there: every question counts the same ('kedro run' fits them).")
-    check_weights(weights, checklist)
     # A checklist given on the command line need not have the question that another source answers.
-    configured = parameters.alignment if checklist_path is None else None
-    return _Tools(judge, load_alignment(configured, checklist), checklist, weights, notes, public)
+    judging = parameters.model_copy(update={"alignment": None}) if checklist_path else parameters
+    model = ChecklistReward(checklist, weights, JudgeParameters.model_validate(context.params["judge"]), judging)
+    return _Tools(model, [*_notes_on(model.loaded()[0]), *notes], published is not None)
 
 
 def _score_all(tools: _Tools, paths: Sequence[Path], prompt: str) -> tuple[list[ScoredFile], dict[str, str]]:
     from vr_pipeline.errors import InputError
-    from vr_pipeline.rewards.checklist.scoring import score_file
+    from vr_pipeline.rewards.checklist.model import ChecklistReward
+    from vr_pipeline.rewards.checklist.scoring import plain_score, score_file
 
-    scored, failed = [], {}
+    model, scored, failed = tools.model, [], {}
     for path in paths:
         try:
-            one = score_file(tools.judge, path, prompt, tools.checklist, tools.weights, tools.alignment)
+            if isinstance(model, ChecklistReward):
+                one = score_file(model, path, prompt)
+            else:
+                one = plain_score(model, path, prompt)
         except InputError as error:
             failed[str(path)] = str(error)
             continue
         if tools.public:
-            one = replace(one, visionreward_score=one.total / len(tools.weights.question_ids))
+            one = replace(one, visionreward_score=one.total / len(one.contributions))
         if one.outside_mass > 0.5:
             tools.notes.append(f"{path}: the judge mostly answers neither yes nor no, so the score says little.")
         scored.append(one)
@@ -335,6 +347,19 @@ def _print_table(scored: Sequence[ScoredFile]) -> None:
         echo("  ".join([name.ljust(width), *cells]))
 
 
-def _print_question(text: str, moved: float, p_yes: float) -> None:
-    answer = "yes" if p_yes > 0.5 else "no"
-    echo(f"  {moved:+.4f}  {text}  {answer} ({p_yes:.2f})")
+def _question(model: Any, question: str, prompt: str) -> str:
+    """The text of a question of a checklist's reward."""
+    return str(model.checklist.question(question).ask(prompt))
+
+
+def _print_movers(scored: ScoredFile, model: Any, count: int, prompt: str) -> None:
+    """The questions that moved a checklist's reward most; nothing for another reward."""
+    from vr_pipeline.rewards.checklist.scoring import movers
+
+    if not scored.contributions:
+        return
+    echo(f"\n{one_line(scored.path)}: what moved the score most (against an undecided answer)")
+    for question, moved in movers(scored, model.weights, count):
+        p_yes = scored.p_yes[question]
+        answer = "yes" if p_yes > 0.5 else "no"
+        echo(f"  {moved:+.4f}  {_question(model, question, prompt)}  {answer} ({p_yes:.2f})")

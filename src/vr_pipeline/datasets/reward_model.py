@@ -7,11 +7,13 @@ from typing import Any
 
 from kedro.io import AbstractDataset
 
-from vr_pipeline.serving.mlflow_model import RewardModel, read_model_files, save_reward_model
+from vr_pipeline.rewards.checklist.model import ChecklistReward
+from vr_pipeline.rewards.registry import load_reward_model
+from vr_pipeline.serving.mlflow_model import save_reward_model
 from vr_pipeline.storage.atomic import replaced_folder
 
 
-class RewardModelDataset(AbstractDataset[RewardModel, RewardModel]):
+class RewardModelDataset(AbstractDataset[ChecklistReward, ChecklistReward]):
     """A folder that ``mlflow.pyfunc.load_model`` understands; the same model gives the same bytes.
 
     Example::
@@ -25,19 +27,15 @@ class RewardModelDataset(AbstractDataset[RewardModel, RewardModel]):
         self._path = Path(path)
         self.metadata = metadata
 
-    def load(self) -> RewardModel:
-        names = ("weights", "checklist", "judge")
-        return read_model_files({name: str(self._path / "artifacts" / f"{name}.json") for name in names})
+    def load(self) -> ChecklistReward:
+        model = load_reward_model(self._path)
+        if not isinstance(model, ChecklistReward):
+            raise TypeError(f"{self._path} holds a {type(model).__name__}")
+        return model
 
-    def save(self, data: RewardModel) -> None:
+    def save(self, data: ChecklistReward) -> None:
         with replaced_folder(self._path) as folder:
-            save_reward_model(
-                folder,
-                data.weights,
-                data.checklist,
-                judge=data.judge_configuration,
-                alignment=data.alignment_configuration,
-            )
+            save_reward_model(folder, data)
 
     def _exists(self) -> bool:
         return (self._path / "MLmodel").exists()

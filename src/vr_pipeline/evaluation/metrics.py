@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 
 from vr_pipeline.generators.policy import ORIGINAL
@@ -13,55 +12,15 @@ from vr_pipeline.statistics.clustered import Gain, WinRate, clustered_mean, pair
 
 if TYPE_CHECKING:
     from vr_pipeline.checklist.schema import Checklist
-    from vr_pipeline.evaluation.oracle import Oracle
-    from vr_pipeline.items.folder import ItemFolder
 
 
-def oracle_tables(
-    oracle: Oracle | None, folder: ItemFolder, index: pd.DataFrame, checklist: Checklist, *, chunk: int = 256
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The oracle's answers and rewards for the clips of an index; empty tables where there is no oracle.
-
-    Returns:
-        answers (video_id, question_id, p_yes), and rewards (video_id, prompt_id, policy, total, dim_*).
-    """
-    dimension_columns = [f"dim_{name}" for name in checklist.dimensions]
-    if oracle is None:
-        return (
-            pd.DataFrame(
-                {
-                    "video_id": pd.Series(dtype=str),
-                    "question_id": pd.Series(dtype=str),
-                    "p_yes": pd.Series(dtype=float),
-                }
-            ),
-            pd.DataFrame(
-                {name: pd.Series(dtype=str) for name in ("video_id", "prompt_id", "policy")}
-                | {name: pd.Series(dtype=float) for name in ("total", *dimension_columns)}
-            ),
-        )
-    made = index[index["status"] == "ok"].reset_index(drop=True)
-    questions = list(checklist.question_ids)
-    weights = np.array([oracle.weights[question] for question in questions])
-    parts = []
-    for start in range(0, len(made), chunk):
-        rows = made.iloc[start : start + chunk]
-        clips = np.stack([folder.load(video_id) for video_id in rows["video_id"]])
-        parts.append(oracle.probabilities(clips, rows["prompt"].tolist(), questions))
-    probabilities = np.concatenate(parts)
-    answers = pd.DataFrame(
-        {
-            "video_id": np.repeat(made["video_id"].to_numpy(), len(questions)),
-            "question_id": np.tile(questions, len(made)),
-            "p_yes": probabilities.ravel(),
-        }
-    )
-    valued = probabilities * weights
-    rewards = made[["video_id", "prompt_id", "policy"]].assign(total=valued.sum(axis=1))
-    dimension_of = np.array([question.dimension for question in checklist.questions])
-    for name in checklist.dimensions:
-        rewards[f"dim_{name}"] = valued[:, dimension_of == name].sum(axis=1)
-    return answers, rewards
+def no_oracle(checklist: Checklist) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the oracle's tables of answers and rewards where there is no oracle: empty."""
+    text, number = pd.Series(dtype=str), pd.Series(dtype=float)
+    answers = pd.DataFrame({"video_id": text, "question_id": text, "p_yes": number})
+    dimensions = [f"dim_{name}" for name in checklist.dimensions]
+    rewards = dict.fromkeys(("video_id", "prompt_id", "policy"), text) | dict.fromkeys(("total", *dimensions), number)
+    return answers, pd.DataFrame(rewards)
 
 
 def policy_metrics(rewards: pd.DataFrame) -> dict[str, dict[str, Any]]:

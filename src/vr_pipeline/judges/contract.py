@@ -59,6 +59,9 @@ class Judge(Protocol):
 class NoNumbersError(InputError):
     """A judge gave something else than numbers, which must count as no answer."""
 
+    of_clip = True
+    """Asking again would give the same, so that the clip is set aside; see ``RewardModel.measure_group``."""
+
 
 def check_answers(p_yes: Probabilities, outside: Probabilities, questions: Sequence[str]) -> None:
     """See that probabilities of one or more clips are numbers from 0 to 1; NaN is none.

@@ -1,15 +1,16 @@
 """The linear reward as an MLflow pyfunc model: prompts and answers (or clips) in, total and dimension rewards out.
 
 The model folder holds a small file that MLflow runs ("model from code"), this package's code, the weights and the
-checklist as plain JSON, and the configuration of judge and alignment score where clips are to be judged by the model
-itself; nothing is pickled.
+checklist as plain JSON, and the reference of judge and alignment score, by which it scores clips; nothing is pickled,
+and the judge's weights stay where they are.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,131 +21,86 @@ import yaml
 
 from vr_pipeline.errors import InputError
 from vr_pipeline.rewards.checklist.linear import FloatArray, RewardWeights, dimension_scores, score
-from vr_pipeline.rewards.checklist.tables import check_checklist, probability_questions
+from vr_pipeline.rewards.checklist.tables import probability_questions
+from vr_pipeline.vlm.loading import judge_identity
 
 if TYPE_CHECKING:
     from mlflow.models import ModelSignature
 
     from vr_pipeline.checklist.schema import Checklist
-    from vr_pipeline.judges.alignment import Alignment
-    from vr_pipeline.judges.contract import Judge
+    from vr_pipeline.rewards.checklist.model import ChecklistReward
+
+logger = logging.getLogger(__name__)
 
 _CODE = Path(__file__).with_name("mlflow_model_code.py")
 
 
-class RewardModel:
-    """Rewards of clips from a table of prompts and answers, or of prompts and paths of clips.
+def score_table(model: ChecklistReward, table: pd.DataFrame) -> pd.DataFrame:
+    """Rewards of each row.
 
     Args:
-        weights: the linear reward.
-        checklist: the questions it belongs to.
-        judge: parameters of the judge (:class:`~vr_pipeline.vlm.config.JudgeParameters`); loaded when first needed.
-        alignment: parameters of another source of the alignment score
-            (:class:`~vr_pipeline.judges.config.AlignmentParameters`), if the pipeline has one.
+        model: the reward.
+        table: column ``prompt``, and either one column a question with the probability of yes in 0..1 (empty where a
+            gate switched the question off), or a column ``video_path``, with ``video_id`` where a table of alignment
+            scores has names other than the files'. Clips are scored as by the pipeline.
+
+    Returns:
+        ``total`` and ``dim_<name>`` a dimension, one row a row.
+
+    Raises:
+        InputError: columns missing, a probability that is no number in 0..1, paths without a configured judge, or a
+            clip that cannot be judged.
     """
+    if "prompt" not in table.columns:
+        raise InputError("the input has no column 'prompt'", remedy="Give the prompt of each clip", field="prompt")
+    weights = model.weights
+    missing = [name for name in weights.question_ids if name not in table.columns]
+    if not missing:
+        probability = table[list(weights.question_ids)].to_numpy(dtype=np.float64)
+        features = _features(probability, weights, model.checklist)
+        result = pd.DataFrame({"total": score(features, weights)})
+        return pd.concat([result, dimension_scores(features, weights, model.checklist)], axis=1)
+    if "video_path" in table.columns:
+        return _score_clips(model, table)
+    raise InputError(
+        f"the input has no answers to question '{missing[0]}' and no column 'video_path'",
+        remedy="Give one column a question with P(yes), or the paths of the clips",
+        field=missing[0],
+    )
 
-    def __init__(
-        self,
-        weights: RewardWeights,
-        checklist: Checklist,
-        judge: Mapping[str, Any] | None = None,
-        alignment: Mapping[str, Any] | None = None,
-    ) -> None:
-        check_checklist(weights, checklist)
-        self.weights, self.checklist = weights, checklist
-        self.judge_configuration = dict(judge) if judge else None
-        self.alignment_configuration = dict(alignment) if alignment else None
-        self._loaded: tuple[Judge, Alignment | None] | None = None
 
-    def score_table(self, table: pd.DataFrame) -> pd.DataFrame:
-        """Rewards of each row.
-
-        Args:
-            table: column ``prompt``, and either one column a question with the probability of yes in 0..1 (empty where
-                a gate switched the question off), or a column ``video_path``, with ``video_id`` where a table of
-                alignment scores has names other than the files'. Clips are sampled and judged as by the pipeline.
-
-        Returns:
-            ``total`` and ``dim_<name>`` a dimension, one row a row.
-
-        Raises:
-            InputError: columns missing, a probability that is no number in 0..1, paths without a configured judge, or a
-                clip that cannot be judged.
-        """
-        if "prompt" not in table.columns:
-            raise InputError("the input has no column 'prompt'", remedy="Give the prompt of each clip", field="prompt")
-        missing = [name for name in self.weights.question_ids if name not in table.columns]
-        if not missing:
-            features = self._features(table[list(self.weights.question_ids)].to_numpy(dtype=np.float64))
-            result = pd.DataFrame({"total": score(features, self.weights)})
-            return pd.concat([result, dimension_scores(features, self.weights, self.checklist)], axis=1)
-        if "video_path" in table.columns:
-            return self._judged(table)
+def _features(probability: FloatArray, weights: RewardWeights, checklist: Checklist) -> FloatArray:
+    """What is weighed. Raises :class:`InputError` where a value is no probability."""
+    gated = {question.question_id for question in checklist.questions if question.gate}
+    may_be_empty = np.isin(np.array(weights.question_ids), list(gated))
+    right = ((probability >= 0) & (probability <= 1)) | (np.isnan(probability) & may_be_empty)
+    if not right.all():
+        row, column = np.argwhere(~right)[0]
         raise InputError(
-            f"the input has no answers to question '{missing[0]}' and no column 'video_path'",
-            remedy="Give one column a question with P(yes), or the paths of the clips",
-            field=missing[0],
+            f"a probability is {probability[row, column]}",
+            remedy="Give numbers from 0 to 1; only questions with a gate may be empty",
+            field=weights.question_ids[column],
+            row=int(row) + 1,
         )
+    if weights.answers == "probability":
+        return probability
+    answers = np.where(np.isnan(probability), np.nan, (probability > 0.5).astype(np.float64))
+    keep = np.isin(np.array(weights.question_ids), probability_questions(checklist))
+    return np.where(keep, probability, answers)
 
-    def _features(self, probability: FloatArray) -> FloatArray:
-        """What is weighed. Raises :class:`InputError` where a value is no probability."""
-        gated = {question.question_id for question in self.checklist.questions if question.gate}
-        may_be_empty = np.isin(np.array(self.weights.question_ids), list(gated))
-        right = ((probability >= 0) & (probability <= 1)) | (np.isnan(probability) & may_be_empty)
-        if not right.all():
-            row, column = np.argwhere(~right)[0]
+
+def _score_clips(model: ChecklistReward, table: pd.DataFrame) -> pd.DataFrame:
+    names = table["video_id"] if "video_id" in table.columns else [None] * len(table)
+    rows = []
+    for number, (path, prompt, name) in enumerate(zip(table["video_path"], table["prompt"], names, strict=True)):
+        video_id = None if pd.isna(name) else str(name)
+        try:
+            rows.append(model.score_clip(Path(path), str(prompt), video_id=video_id))
+        except InputError as error:
             raise InputError(
-                f"a probability is {probability[row, column]}",
-                remedy="Give numbers from 0 to 1; only questions with a gate may be empty",
-                field=self.weights.question_ids[column],
-                row=int(row) + 1,
-            )
-        if self.weights.answers == "probability":
-            return probability
-        answers = np.where(np.isnan(probability), np.nan, (probability > 0.5).astype(np.float64))
-        keep = np.isin(np.array(self.weights.question_ids), probability_questions(self.checklist))
-        return np.where(keep, probability, answers)
-
-    def _judged(self, table: pd.DataFrame) -> pd.DataFrame:
-        from vr_pipeline.rewards.checklist.scoring import rewards_of_clip
-
-        judge, alignment = self._load()
-        names = table["video_id"] if "video_id" in table.columns else [None] * len(table)
-        rows = []
-        for number, (path, prompt, name) in enumerate(zip(table["video_path"], table["prompt"], names, strict=True)):
-            try:
-                row = rewards_of_clip(
-                    judge,
-                    Path(path),
-                    str(prompt),
-                    self.checklist,
-                    self.weights,
-                    alignment,
-                    video_id=None if pd.isna(name) else str(name),
-                )
-            except InputError as error:
-                raise InputError(
-                    error.problem, remedy=error.remedy, file=error.file or path, row=number + 1, field=error.field
-                ) from error
-            rows.append(row)
-        return pd.DataFrame(rows, columns=["total", *(f"dim_{name}" for name in self.checklist.dimensions)])
-
-    def _load(self) -> tuple[Judge, Alignment | None]:
-        if self.judge_configuration is None:
-            raise InputError(
-                "the model has no judge, so that it cannot answer the questions about a clip itself",
-                remedy="Give the answers as columns, or save the model with a judge configuration",
-                field="video_path",
-            )
-        if self._loaded is None:
-            from vr_pipeline.judges import load_judge
-            from vr_pipeline.judges.alignment import load_alignment
-            from vr_pipeline.judges.config import AlignmentParameters
-
-            given = self.alignment_configuration
-            source = AlignmentParameters.model_validate(given) if given else None
-            self._loaded = load_judge(self.judge_configuration), load_alignment(source, self.checklist)
-        return self._loaded
+                error.problem, remedy=error.remedy, file=error.file or path, row=number + 1, field=error.field
+            ) from error
+    return pd.concat(rows, ignore_index=True)[["total", *(f"dim_{name}" for name in model.dimensions)]]
 
 
 def model_signature(weights: RewardWeights, checklist: Checklist) -> ModelSignature:
@@ -159,14 +115,19 @@ def model_signature(weights: RewardWeights, checklist: Checklist) -> ModelSignat
     return ModelSignature(inputs=Schema(inputs), outputs=Schema(outputs))
 
 
-def write_model_files(folder: str | Path, model: RewardModel) -> dict[str, str]:
-    """Writes the three JSON files the model is made of; gives name -> path as MLflow's artifacts."""
+def write_model_files(folder: str | Path, model: ChecklistReward) -> dict[str, str]:
+    """Write the JSON files that a model is made of; return name -> path as MLflow's artifacts.
+
+    ``reward.json`` describes the reward for :func:`~vr_pipeline.rewards.registry.load_reward_model`. Of the judge it
+    holds the reference and the identity, never the weights.
+    """
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
+    reward = {"type": "checklist", "checklist": "checklist.json", "weights": "weights.json"}
     contents = {
+        "reward": {**reward, **_judge_reference(model)},
         "weights": model.weights.to_json(),
         "checklist": model.checklist.model_dump(mode="json"),
-        "judge": {"judge": model.judge_configuration, "alignment": model.alignment_configuration},
     }
     paths = {}
     for name, content in contents.items():
@@ -176,26 +137,28 @@ def write_model_files(folder: str | Path, model: RewardModel) -> dict[str, str]:
     return paths
 
 
-def read_model_files(paths: Mapping[str, str]) -> RewardModel:
-    """The model from the files of :func:`write_model_files`."""
-    from vr_pipeline.checklist.schema import Checklist
+def _judge_reference(model: ChecklistReward) -> dict[str, Any]:
+    """The judge's configuration, its identity and the source of the alignment score."""
+    if not model.has_judge:
+        return {}
+    judge, alignment = model.judge, model.judging.alignment
+    try:
+        identity = model.expected_judge or judge_identity(judge)
+    except InputError as error:
+        # Answers may come from elsewhere; then nobody here can say which model gave them.
+        logger.warning("The packaged reward model does not know its judge's identity: %s", error)
+        identity = ""
+    reference: dict[str, Any] = {"judge": judge.model_dump(mode="json"), "judge_identity": identity}
+    reference["alignment"] = alignment.model_dump(mode="json") if alignment is not None else None
+    for named in (reference, reference["alignment"] or {}):
+        model_of = named.get("judge")
+        if model_of and model_of["revision"] is None and not model_of["path"].startswith((".", "/", "~")):
+            # A folder stays one where it does not exist; without the dot it could be a name on the hub.
+            model_of["path"] = f"./{model_of['path']}"
+    return reference
 
-    contents = {name: json.loads(Path(path).read_text(encoding="utf-8")) for name, path in paths.items()}
-    return RewardModel(
-        RewardWeights.from_json(contents["weights"]),
-        Checklist.model_validate(contents["checklist"]),
-        **contents["judge"],
-    )
 
-
-def save_reward_model(
-    path: str | Path,
-    weights: RewardWeights,
-    checklist: Checklist,
-    *,
-    judge: Mapping[str, Any] | None = None,
-    alignment: Mapping[str, Any] | None = None,
-) -> None:
+def save_reward_model(path: str | Path, model: ChecklistReward) -> None:
     """Save the model as an MLflow folder that ``mlflow.pyfunc.load_model(path)`` loads.
 
     It carries the code of this package and names the installed versions of what that needs, so nothing has to be found
@@ -206,18 +169,16 @@ def save_reward_model(
 
     Args:
         path: folder that does not exist yet.
-        weights, checklist: the reward.
-        judge: parameters of the judge for clips given by path; paths in it must exist where it is loaded.
-        alignment: parameters of another source of the alignment score.
+        model: the reward.
     """
     import tempfile
 
     import mlflow
 
     with tempfile.TemporaryDirectory() as folder, _no_progress_bars():
-        files = write_model_files(folder, RewardModel(weights, checklist, judge, alignment))
+        files = write_model_files(folder, model)
         files["code"] = str(write_code(Path(folder) / "vr_pipeline.zip"))
-        mlflow.pyfunc.save_model(path=str(path), **_arguments(files, weights, checklist))
+        mlflow.pyfunc.save_model(path=str(path), **_arguments(files, model.weights, model.checklist))
     _forget_moment_and_machine(Path(path) / "MLmodel")
 
 

@@ -12,22 +12,22 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 
 
 class RewardPythonModel(PythonModel):
-    """Thin adapter between MLflow and ``vr_pipeline.serving.mlflow_model.RewardModel``."""
+    """Thin adapter between MLflow and a reward model of ``vr_pipeline``."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        files = dict(context.artifacts)
-        code = files.pop("code")
         if importlib.util.find_spec("vr_pipeline") is None:
             # The code that came with the model.
-            sys.path.append(code)
-        from vr_pipeline.serving.mlflow_model import read_model_files
+            sys.path.append(context.artifacts["code"])
+        from vr_pipeline.rewards.registry import load_reward_model
 
-        self._model: Any = read_model_files(files)
+        self._model: Any = load_reward_model(context.artifacts["reward"])
 
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict | None = None
     ) -> pd.DataFrame:
-        return self._model.score_table(model_input)
+        from vr_pipeline.serving.mlflow_model import score_table
+
+        return score_table(self._model, model_input)
 
 
 mlflow.models.set_model(RewardPythonModel())

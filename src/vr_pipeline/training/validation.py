@@ -12,33 +12,28 @@ import json
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from vr_pipeline.checklist.schema import Checklist
 from vr_pipeline.engine.groups import is_main_process
 from vr_pipeline.errors import InputError, storage_explained
 from vr_pipeline.generators import load_generator
 from vr_pipeline.generators.plans import sample_items, video_items
 from vr_pipeline.generators.policy import ORIGINAL
 from vr_pipeline.identifiers import content_hash
-from vr_pipeline.judges.config import ChecklistInferenceParameters
-from vr_pipeline.rewards.checklist.linear import RewardWeights
 from vr_pipeline.runtime.live_curves import checkpoint_row
 from vr_pipeline.runtime.memory import free_memory
 from vr_pipeline.storage.atomic import write_text
 from vr_pipeline.training.config import DpoTrainingParameters, ValidationParameters
-from vr_pipeline.vlm.config import JudgeParameters
 from vr_pipeline.work import WorkPlan
 
 if TYPE_CHECKING:
     from vr_pipeline.generators.contract import Generator
     from vr_pipeline.generators.policy import Policy
     from vr_pipeline.items.folder import ItemFolder
-    from vr_pipeline.judges.contract import Judge
+    from vr_pipeline.rewards.contract import RewardModel
 
 logger = logging.getLogger(__name__)
 
@@ -63,10 +58,7 @@ class CheckpointValidation:
     Args:
         pairs: the pairs of the training; part of its identity.
         prompts: table with prompt_id, prompt and split.
-        checklist: the judge's questions.
-        weights: their weights.
-        judge: the judge.
-        judging: how it is asked.
+        reward: what measures the clips.
         parameters: the training; ``parameters.validation`` must be set.
         fill: where and how clips and answers are stored.
         observe: called with the rewards of every checkpoint as soon as it is judged, those of the original first.
@@ -79,10 +71,7 @@ class CheckpointValidation:
         self,
         pairs: pd.DataFrame,
         prompts: pd.DataFrame,
-        checklist: Checklist,
-        weights: RewardWeights,
-        judge: JudgeParameters,
-        judging: ChecklistInferenceParameters,
+        reward: RewardModel,
         parameters: DpoTrainingParameters,
         *,
         fill: FillFolder,
@@ -92,12 +81,10 @@ class CheckpointValidation:
             raise ValueError("there is nothing to validate by: parameters.validation is null")
         self._settings: ValidationParameters = parameters.validation
         self._prompts = validation_prompts(prompts, self._settings)
-        self._pairs, self._checklist, self._weights = pairs, checklist, weights
-        self._judged_by, self._judging = judge, judging
-        self._parameters, self._fill, self._observe = parameters, fill, observe
+        self._pairs, self._reward, self._parameters = pairs, reward, parameters
+        self._fill, self._observe = fill, observe
         self._folder = Path(self._settings.folder)
         self._generator: Generator | None = None
-        self._judge: Judge | None = None
         self._training = ""
 
     def __call__(self, generator: Generator) -> Callable[[int], float | None]:
@@ -159,16 +146,13 @@ class CheckpointValidation:
         return table[[*COLUMNS, *(name for name in table.columns if name not in COLUMNS)]]
 
     def close(self) -> None:
-        """Free the judge, if it was kept."""
-        self._judge = None
-        free_memory()
+        """Free the reward's models, if they were kept."""
+        self._reward.close()
 
     # -- one checkpoint ---------------------------------------------------------------------------------------------
 
     def _measure(self, step: int, weights: Policy | None) -> dict[str, Any]:
         from vr_pipeline.items.video_index import index_made_clips
-        from vr_pipeline.judges.answers import check_outside_mass, collect_table, read_shards
-        from vr_pipeline.rewards.checklist.tables import reward_table
         from vr_pipeline.statistics.clustered import clustered_mean
 
         policy = ORIGINAL if weights is None else weights.identity
@@ -176,17 +160,17 @@ class CheckpointValidation:
         with _outside_training():
             videos = self._clips(place / "videos", policy, weights)
             index = index_made_clips(videos)
-            shards = self._answers(place / "answers", videos, index)
-        answers = collect_table(read_shards(shards), index, self._checklist)
-        check_outside_mass(answers, self._judging.max_median_outside_mass)
-        judged = index[index["video_id"].isin(set(answers["video_id"]))]
-        if judged.empty:
+            stored = self._measurements(place / self._reward.kind, videos, index)
+        try:
+            measured = self._reward.collect(stored, index)
+        except InputError as error:
             raise InputError(
-                f"none of the {len(index)} clips of the checkpoint after step {step} could be judged",
-                remedy="look at the clips and at the reasons in the manifest, or set dpo_training.validation to null",
+                f"the clips of the checkpoint after step {step} have no reward: {error.problem}",
+                remedy=f"{error.remedy}, or set dpo_training.validation to null",
                 file=place,
-            )
-        rewards = reward_table(answers, judged, self._checklist, self._weights)
+                field=error.field,
+            ) from error
+        rewards = self._reward.rewards(measured, index)
         mean = clustered_mean(rewards["total"], rewards["prompt_id"])
         row = {
             "step": step,
@@ -239,22 +223,11 @@ class CheckpointValidation:
             finally:
                 free_memory()
 
-    def _answers(self, folder: Path, videos: ItemFolder, index: pd.DataFrame) -> ItemFolder:
-        from vr_pipeline.judges.answers import plan_answers
-
-        plan = plan_answers(videos, index, self._checklist, self._judged_by, self._judging)
-        load, used = plan.setup, False
-
-        def setup() -> Judge:
-            nonlocal used
-            used = True
-            self._judge = self._judge or load()
-            return self._judge
-
+    def _measurements(self, folder: Path, videos: ItemFolder, index: pd.DataFrame) -> ItemFolder:
         try:
-            return self._fill(folder, {"type": "parquet"}, replace(plan, setup=setup))
+            return self._fill(folder, {"type": "parquet"}, self._reward.measure(videos, index))
         finally:
-            if used and not self._settings.keep_judge:
+            if not self._settings.keep_judge:
                 self.close()
 
     # -- identities -------------------------------------------------------------------------------------------------
@@ -267,18 +240,12 @@ class CheckpointValidation:
     @property
     def identity(self) -> str:
         """Hash of all that decides what a checkpoint gets, and which steps are checkpoints."""
-        from vr_pipeline.judges.alignment import alignment_identity
-        from vr_pipeline.vlm.loading import judge_identity
-
         return content_hash(
             "validation",
             self._parameters.training.checkpoint_every,
             self._settings.model_dump_json(include={"splits", "num_prompts", "videos_per_prompt", "seed"}),
-            judge_identity(self._judged_by),
-            self._checklist.hash,
-            json.dumps(self._weights.to_json(), sort_keys=True),
+            *self._reward.depends_on,
             *sorted(self._prompts["prompt_id"]),
-            *alignment_identity(self._judging.alignment),
         )
 
     def _identity(self, generator: Generator) -> str:

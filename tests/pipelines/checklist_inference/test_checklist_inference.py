@@ -267,7 +267,7 @@ def test_it_is_stopped_after_the_first_answers_already(
     tmp_path: Path,
     monkeypatch: Any,
 ) -> None:
-    monkeypatch.setattr("vr_pipeline.judges.answers.ANSWERS_BEFORE_A_LOOK", 9)
+    monkeypatch.setattr("vr_pipeline.rewards.contract.ROWS_BEFORE_A_CHECK", 9)
     folder, index = clips
     judge.outside = 0.9
     shards = ManifestFolderDataset(path=str(tmp_path / "shards"), format={"type": "parquet"})

@@ -14,10 +14,12 @@ from matplotlib.figure import Figure
 from vr_pipeline import schemas
 from vr_pipeline.checklist import Checklist
 from vr_pipeline.errors import InputError
+from vr_pipeline.judges.config import ChecklistInferenceParameters
 from vr_pipeline.pipelines.weight_regression import create_pipeline
 from vr_pipeline.pipelines.weight_regression.nodes import label_pairs
 from vr_pipeline.rewards.checklist.linear import RewardWeights
 from vr_pipeline.rewards.config import WeightRegressionParameters
+from vr_pipeline.vlm.config import JudgeParameters
 
 
 class KeptDataset(MemoryDataset):
@@ -33,7 +35,9 @@ PARAMETERS = WeightRegressionParameters(answers="probability", bootstrap_samples
 def run(world: dict[str, Any], checklist: Checklist, parameters: WeightRegressionParameters) -> dict[str, Any]:
     pipeline = create_pipeline()
     tables = {name: world[name] for name in pipeline.inputs() if name in world}
-    data = {**tables, "checklist": checklist, "params:weight_regression": parameters}
+    judge = JudgeParameters(family="qwen2_vl", path="./not/there")
+    data = {**tables, "checklist": checklist, "params:weight_regression": parameters, "params:judge": judge}
+    data["params:checklist_inference"] = ChecklistInferenceParameters()
     catalog = DataCatalog({name: MemoryDataset(value, copy_mode="assign") for name, value in data.items()})
     for name in pipeline.all_outputs():
         catalog[name] = KeptDataset(copy_mode="assign")

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import pandas as pd
 
 from vr_pipeline.checklist.schema import Checklist
-from vr_pipeline.errors import InputError
 from vr_pipeline.judges.config import ChecklistInferenceParameters
 from vr_pipeline.vlm.config import JudgeParameters
 from vr_pipeline.work import WorkPlan
-
-logger = logging.getLogger(__name__)
 
 
 def plan_checklist_answers(
@@ -24,31 +20,18 @@ def plan_checklist_answers(
     parameters: ChecklistInferenceParameters,
 ) -> WorkPlan:
     """Ask every question of the checklist about every clip; what was answered before is not asked again."""
-    from vr_pipeline.judges.answers import plan_answers
+    from vr_pipeline.rewards.checklist.model import ChecklistReward
 
-    return plan_answers(videos, video_index, checklist, judge, parameters)
+    return ChecklistReward(checklist, judge=judge, judging=parameters).measure(videos, video_index)
 
 
 def collect_answers(
     answer_shards: Any, video_index: pd.DataFrame, checklist: Checklist, parameters: ChecklistInferenceParameters
 ) -> pd.DataFrame:
     """Bring all answers into one table, apply the gates, and stop if the judge did not answer with yes or no."""
-    from vr_pipeline.judges.answers import check_outside_mass, collect_table, read_shards
+    from vr_pipeline.rewards.checklist.model import ChecklistReward
 
-    shards = read_shards(answer_shards)
-    failed = shards[shards["error"] != ""]
-    for row in failed.head(5).itertuples(index=False):
-        logger.warning("Clip %s was left out: %s", row.video_id, row.error)
-    if len(failed):
-        logger.warning("%d of %d clips could not be judged and were left out.", len(failed), len(video_index))
-    if len(failed) and len(failed) == len(shards):
-        raise InputError(
-            f"no clip could be judged; the first reason: {failed['error'].iloc[0]}",
-            remedy="Correct what it names, then run again",
-        )
-    answers = collect_table(shards, video_index, checklist)
-    check_outside_mass(answers, parameters.max_median_outside_mass)
-    return answers
+    return ChecklistReward(checklist, judging=parameters).collect(answer_shards, video_index)
 
 
 def summarise_answers(

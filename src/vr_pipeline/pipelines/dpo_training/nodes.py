@@ -63,6 +63,7 @@ def train_policy(
 ) -> tuple[Policy, pd.DataFrame, pd.DataFrame]:
     """Train the generator to make winners likelier than its frozen original does; keep the best checkpoint."""
     from vr_pipeline.items.filling import fill_folder
+    from vr_pipeline.rewards.checklist.model import ChecklistReward
     from vr_pipeline.runtime.live_curves import tell_row
     from vr_pipeline.training.inputs import contents_hash, input_hashes
     from vr_pipeline.training.model_card import training_facts
@@ -71,17 +72,9 @@ def train_policy(
 
     validation = None
     if parameters.validation is not None:
-        weights = RewardWeights.from_json(reward_weights)
+        reward = ChecklistReward(checklist, RewardWeights.from_json(reward_weights), judge, checklist_inference)
         validation = CheckpointValidation(
-            preference_pairs,
-            filtered_prompts,
-            checklist,
-            weights,
-            judge,
-            checklist_inference,
-            parameters,
-            fill=fill_folder,
-            observe=tell_row,
+            preference_pairs, filtered_prompts, reward, parameters, fill=fill_folder, observe=tell_row
         )
     policy, log = train_policy_on_pairs(
         preference_pairs,

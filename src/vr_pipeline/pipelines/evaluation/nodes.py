@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from vr_pipeline.checklist.schema import Checklist
 from vr_pipeline.errors import InputError
 from vr_pipeline.evaluation.config import EvaluationParameters
-from vr_pipeline.evaluation.oracle import Oracle
 from vr_pipeline.generators.config import GeneratorParameters
 from vr_pipeline.generators.policy import Policy
+from vr_pipeline.micro_world.oracle import Oracle
 from vr_pipeline.pairs.config import PairSelectionParameters
 from vr_pipeline.work import WorkPlan
 
@@ -48,9 +48,14 @@ def consult_oracle(
     oracle: Oracle | None, evaluation_videos: Any, evaluation_video_index: pd.DataFrame, checklist: Checklist
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Ask the oracle about the same clips; empty tables where there is none."""
-    from vr_pipeline.evaluation.metrics import oracle_tables
+    from vr_pipeline.evaluation.metrics import no_oracle
+    from vr_pipeline.micro_world.reward import OracleReward
 
-    return oracle_tables(oracle, evaluation_videos, evaluation_video_index, checklist)
+    if oracle is None:
+        return no_oracle(checklist)
+    model = OracleReward(oracle, checklist)
+    answers = model.measured(evaluation_videos, evaluation_video_index)
+    return answers, model.rewards(answers, evaluation_video_index)
 
 
 def compute_evaluation_metrics(

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from vr_pipeline.checklist.schema import Checklist
 from vr_pipeline.errors import InputError
+from vr_pipeline.judges.config import ChecklistInferenceParameters
 from vr_pipeline.preferences.labels import (
     aggregate_annotators,
     annotator_agreement,
@@ -22,11 +23,12 @@ from vr_pipeline.preferences.ratings import bradley_terry
 from vr_pipeline.rewards import plots
 from vr_pipeline.rewards.checklist.curves import accuracy_curve
 from vr_pipeline.rewards.checklist.linear import AnswerKind, FloatArray, RewardWeights, fit_weights, score
-from vr_pipeline.rewards.checklist.tables import answers_matrix, probability_questions, reward_table, weighted_questions
+from vr_pipeline.rewards.checklist.model import ChecklistReward
+from vr_pipeline.rewards.checklist.tables import answers_matrix, probability_questions, weighted_questions
 from vr_pipeline.rewards.config import WeightRegressionParameters
-from vr_pipeline.serving.mlflow_model import RewardModel
 from vr_pipeline.statistics.clustered import linked_prompts, sub_dimension_deviations
 from vr_pipeline.statistics.correlation import held_out_agreement
+from vr_pipeline.vlm.config import JudgeParameters
 
 logger = logging.getLogger(__name__)
 
@@ -136,16 +138,21 @@ def measure_preference_deviations(pairs: pd.DataFrame, answers: pd.DataFrame, ch
     )
 
 
-def package_reward_model(weights: dict[str, Any], checklist: Checklist) -> RewardModel:
-    """The reward as a model that MLflow loads and serves."""
-    return RewardModel(RewardWeights.from_json(weights), checklist)
+def package_reward_model(
+    weights: dict[str, Any],
+    checklist: Checklist,
+    judge: JudgeParameters,
+    checklist_inference: ChecklistInferenceParameters,
+) -> ChecklistReward:
+    """The reward with its judge's reference, as a model that MLflow loads and serves."""
+    return ChecklistReward(checklist, RewardWeights.from_json(weights), judge, checklist_inference)
 
 
 def score_videos(
     answers: pd.DataFrame, video_index: pd.DataFrame, checklist: Checklist, weights: dict[str, Any]
 ) -> pd.DataFrame:
     """Rewards of the clips of an index: total and by dimension."""
-    return reward_table(answers, video_index, checklist, RewardWeights.from_json(weights))
+    return ChecklistReward(checklist, RewardWeights.from_json(weights)).rewards(answers, video_index)
 
 
 def draw_weight_plots(

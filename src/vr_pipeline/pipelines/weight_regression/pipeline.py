@@ -78,7 +78,7 @@ def create_pipeline(**kwargs: Any) -> Pipeline:
             ),
             Node(
                 package_reward_model,
-                inputs=["reward_weights", "checklist"],
+                inputs=["reward_weights", "checklist", "params:judge", "params:checklist_inference"],
                 outputs="reward_model",
                 name="package_reward_model",
             ),

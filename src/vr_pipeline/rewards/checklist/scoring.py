@@ -1,29 +1,30 @@
-"""Rewards of single files: what a judge says of them, weighed, and which questions moved the score most."""
+"""What made the reward of a file: its answers, weighed one by one, and which moved the score most."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from vr_pipeline.checklist.schema import Checklist
 from vr_pipeline.errors import InputError
-from vr_pipeline.judges.answers import about_file, answer_file, ask, show_clip
-from vr_pipeline.rewards.checklist.linear import FloatArray, RewardWeights, encoded_answers
-from vr_pipeline.rewards.checklist.tables import answers_matrix, probability_questions, reward_table
+from vr_pipeline.judges.answers import ask
+from vr_pipeline.rewards.checklist.linear import RewardWeights, encoded_answers
+from vr_pipeline.rewards.checklist.model import ChecklistReward
+from vr_pipeline.rewards.checklist.tables import answers_matrix, probability_questions, weighted_questions
+from vr_pipeline.rewards.contract import RewardModel, about_file, index_of
+from vr_pipeline.video.sampled import Sampling, sample_clip
 
 if TYPE_CHECKING:
-    from vr_pipeline.judges.alignment import Alignment
     from vr_pipeline.judges.contract import Judge
 
 
 @dataclass(frozen=True, eq=False)
 class ScoredFile:
-    """One judged file.
+    """One scored file; what concerns questions is empty for rewards that ask none.
 
     Attributes:
         path: the file.
@@ -41,11 +42,11 @@ class ScoredFile:
     path: Path
     total: float
     dimensions: dict[str, float]
-    p_yes: dict[str, float]
-    gated: list[str]
-    contributions: dict[str, float]
-    outside_mass: float
-    frames: list[int]
+    p_yes: dict[str, float] = field(default_factory=dict)
+    gated: list[str] = field(default_factory=list)
+    contributions: dict[str, float] = field(default_factory=dict)
+    outside_mass: float = 0.0
+    frames: list[int] = field(default_factory=list)
     visionreward_score: float | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -66,7 +67,7 @@ class ScoredFile:
 
 def equal_weights(checklist: Checklist) -> RewardWeights:
     """Every weighted question counts the same, summing to 1; used where no weights were fitted yet."""
-    questions = [question.question_id for question in checklist.questions if question.weighted]
+    questions = weighted_questions(checklist)
     return RewardWeights(
         question_ids=tuple(questions),
         weights=np.full(len(questions), 1.0 / len(questions)),
@@ -88,81 +89,36 @@ def read_weights(path: Path) -> RewardWeights:
         raise InputError(error.problem, remedy=error.remedy, file=path, field=error.field) from error
 
 
-def check_weights(weights: RewardWeights, checklist: Checklist) -> None:
-    """Refuses weights of another checklist. Raises :class:`InputError`."""
-    if weights.checklist_hash and weights.checklist_hash != checklist.hash:
-        raise InputError(
-            "the weights were fitted with another checklist",
-            remedy="Use the checklist they were fitted with, or run 'kedro run --pipeline=weight_regression' again",
-            field="checklist_hash",
-        )
+def plain_score(model: RewardModel, path: Path, prompt: str) -> ScoredFile:
+    """Score one file by any reward, of which no more is known than its dimensions; raises as :func:`score_file`."""
+    (row,) = model.score([path], [prompt]).to_dict("records")
+    return ScoredFile(path, float(row["total"]), {name: float(row[f"dim_{name}"]) for name in model.dimensions})
 
 
-def score_file(
-    judge: Judge,
-    path: Path,
-    prompt: str,
-    checklist: Checklist,
-    weights: RewardWeights,
-    alignment: Alignment | None = None,
-) -> ScoredFile:
-    """Reward of one file, by the steps of the pipeline: its answers, then the table of rewards.
+def score_file(model: ChecklistReward, path: Path, prompt: str) -> ScoredFile:
+    """Score one file and keep what its reward is made of.
 
     Raises:
         VideoReadError: the file cannot be read.
         InputError: the judge cannot take it, or gives no numbers.
     """
-    answers, frames = answer_file(judge, path, prompt, checklist, alignment)
-    features, rewards = rewards_of_file(answers, checklist, weights)
-    parts = encoded_answers(features, weights) * weights.weights
+    clip = sample_clip(path, prompt, model.sampling(model.loaded()))
+    answers = model.measure_clip(clip)
+    (row,) = model.rewards(answers, index_of([clip])).to_dict("records")
+    weights, always = model.weights, probability_questions(model.checklist)
+    ids = weights.question_ids
+    matrix = answers_matrix(answers, [clip.video_id], ids, kind=weights.answers, always_probability=always)
+    parts = encoded_answers(matrix[0], weights) * weights.weights
     return ScoredFile(
         path=path,
-        total=rewards["total"],
-        dimensions={name.removeprefix("dim_"): value for name, value in rewards.items() if name.startswith("dim_")},
+        total=float(row["total"]),
+        dimensions={name: float(row[f"dim_{name}"]) for name in model.dimensions},
         p_yes=dict(zip(answers["question_id"], answers["p_yes"].tolist(), strict=True)),
         gated=list(answers.loc[answers["gated"], "question_id"]),
-        contributions={question: float(part) for question, part in zip(weights.question_ids, parts, strict=True)},
+        contributions={question: float(part) for question, part in zip(ids, parts, strict=True)},
         outside_mass=float(answers["outside_mass"].median()),
-        frames=frames,
+        frames=clip.indices,
     )
-
-
-def rewards_of_clip(
-    judge: Judge,
-    path: Path,
-    prompt: str,
-    checklist: Checklist,
-    weights: RewardWeights,
-    alignment: Alignment | None = None,
-    *,
-    video_id: str | None = None,
-) -> dict[str, float]:
-    """Rewards of one file, ``total`` and ``dim_<name>``: the numbers that the pipeline gives this clip.
-
-    Raises:
-        VideoReadError: the file cannot be read.
-        InputError: the judge cannot take it, or gives no numbers.
-    """
-    answers, _ = answer_file(judge, path, prompt, checklist, alignment, video_id=video_id)
-    return rewards_of_file(answers, checklist, weights)[1]
-
-
-def rewards_of_file(
-    answers: pd.DataFrame, checklist: Checklist, weights: RewardWeights
-) -> tuple[FloatArray, dict[str, float]]:
-    """What is weighed of one file's answers, and its rewards: ``total`` and ``dim_<name>``.
-
-    Args:
-        answers: what :func:`~vr_pipeline.judges.answers.answer_file` gives.
-        checklist: the questions.
-        weights: the linear reward.
-    """
-    name = str(answers["video_id"].iloc[0])
-    index = pd.DataFrame({"video_id": [name], "prompt_id": [""], "sample_index": [0]})
-    always = probability_questions(checklist)
-    matrix = answers_matrix(answers, [name], weights.question_ids, kind=weights.answers, always_probability=always)
-    row = reward_table(answers, index, checklist, weights).iloc[0]
-    return matrix[0], {str(key): float(row[key]) for key in row.index if key == "total" or str(key).startswith("dim_")}
 
 
 def ask_file(judge: Judge, path: Path, question: str, prompt: str) -> tuple[float, float, list[int]]:
@@ -172,7 +128,7 @@ def ask_file(judge: Judge, path: Path, question: str, prompt: str) -> tuple[floa
         VideoReadError: the file cannot be read.
         InputError: the judge cannot take it, or gives no numbers.
     """
-    clip = show_clip(judge, path, path.name, prompt)
+    clip = sample_clip(path, prompt, Sampling(judge.num_frames, judge.frames_per_second))
     (answer,) = ask(judge, None, [clip], [question])
     if isinstance(answer, Exception):
         raise about_file(answer, path)

@@ -10,6 +10,7 @@ import pandas as pd
 
 from vr_pipeline.errors import InputError
 from vr_pipeline.rewards.checklist.linear import AnswerKind, FloatArray, RewardWeights, dimension_scores, score
+from vr_pipeline.rewards.contract import measured_clips
 
 if TYPE_CHECKING:
     from vr_pipeline.checklist.schema import Checklist
@@ -89,15 +90,15 @@ def probability_questions(checklist: Checklist) -> list[str]:
 
 
 def check_checklist(weights: RewardWeights, checklist: Checklist) -> None:
-    """Refuses weights that were fitted with another checklist.
+    """Reject weights that were fitted with another checklist.
 
     Raises:
         InputError: the content hashes differ.
     """
     if weights.checklist_hash and weights.checklist_hash != checklist.hash:
         raise InputError(
-            f"the weights belong to checklist {weights.checklist_hash}, the checklist in use is {checklist.hash}",
-            remedy="Run weight_regression again after a change of the checklist",
+            f"the weights were fitted with another checklist ({weights.checklist_hash}) than this ({checklist.hash})",
+            remedy="Use the checklist they were fitted with, or run 'kedro run --pipeline=weight_regression' again",
             field="checklist_hash",
         )
 
@@ -105,11 +106,11 @@ def check_checklist(weights: RewardWeights, checklist: Checklist) -> None:
 def reward_table(
     answers: pd.DataFrame, video_index: pd.DataFrame, checklist: Checklist, weights: RewardWeights
 ) -> pd.DataFrame:
-    """Rewards of the clips of an index that could be read.
+    """Rewards of the clips of an index that were judged.
 
     Args:
         answers: long table of the judge's answers.
-        video_index: the clips; those of status 'failed' are left out.
+        video_index: the clips; those of status 'failed' are left out, and those without any answer.
         checklist: the questions.
         weights: the linear reward; its ``answers`` says what is weighed.
 
@@ -118,13 +119,7 @@ def reward_table(
         by prompt, sample and identifier.
     """
     check_checklist(weights, checklist)
-    usable = video_index[video_index["status"] == "ok"] if "status" in video_index.columns else video_index
-    columns = [name for name in ("video_id", "prompt_id", "sample_index", "policy") if name in usable.columns]
-    table = usable[columns].sort_values(
-        [name for name in ("policy", "prompt_id", "sample_index", "video_id") if name in columns],
-        ignore_index=True,
-        kind="stable",
-    )
+    table = measured_clips(video_index, answers)
     matrix = answers_matrix(
         answers,
         list(table["video_id"]),

@@ -1,0 +1,207 @@
+"""Several rewards as one: the weighted sum of their standardised totals.
+
+A member's total is standardised by the mean and the standard deviation of its totals over the clips of a reference
+table. These two numbers are settings of the ensemble and part of its identity, so that a clip has the same reward
+whatever else is scored with it, also alone. Each member is one dimension, ``dim_<member>``, its weighted z-score: the
+dimensions add up to the total, and to dominate means to be better by every member.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from pydantic import Field, model_validator
+
+from vr_pipeline.config import Parameters
+from vr_pipeline.errors import InputError
+from vr_pipeline.rewards.contract import Outcome, RewardModel
+from vr_pipeline.storage.tables import read_entries
+from vr_pipeline.storage.values import as_number
+from vr_pipeline.video.clip import Frames
+from vr_pipeline.video.sampled import SampledClip
+from vr_pipeline.work import ItemFailure
+
+
+class MemberSettings(Parameters):
+    """One reward of an ensemble."""
+
+    name: str = Field(pattern=r"^\w+$", description="Name of its dimension.")
+    reward: dict[str, Any] = Field(description="The reward: type and settings.")
+    weight: float = Field(1.0, description="Weight of its z-score in the total.")
+    reference: str | None = Field(
+        None, description="Table of its rewards (column total) over the reference clips, which gives mean and std."
+    )
+    mean: float | None = Field(None, description="Mean of its totals over the reference clips.")
+    std: float | None = Field(None, gt=0, description="Their standard deviation.")
+
+    @model_validator(mode="after")
+    def _one_scale(self) -> MemberSettings:
+        numbers = self.mean is not None and self.std is not None
+        if numbers == (self.reference is not None) or (self.mean is None) != (self.std is None):
+            raise ValueError("give either 'mean' and 'std', or 'reference'")
+        return self
+
+
+class EnsembleSettings(Parameters):
+    """Several rewards."""
+
+    members: list[MemberSettings] = Field(min_length=1, description="The rewards.")
+
+
+@dataclass(frozen=True, eq=False)
+class Member:
+    """A reward of an ensemble, with its weight and the scale of its totals."""
+
+    name: str
+    model: RewardModel
+    weight: float
+    mean: float
+    std: float
+
+    def standardised(self, totals: pd.Series) -> pd.Series:
+        """Return weighted z-scores."""
+        return self.weight * (totals - self.mean) / self.std
+
+
+class EnsembleReward(RewardModel):
+    """The weighted sum of standardised rewards. Raises :class:`InputError` where two have one name."""
+
+    Settings = EnsembleSettings
+    kind = "ensemble"
+
+    def __init__(self, members: Sequence[Member]) -> None:
+        self.members = tuple(members)
+        self.dimensions = tuple(member.name for member in members)
+        if len(set(self.dimensions)) < len(self.dimensions):
+            raise InputError("two members have one name", remedy="Give each its own", field="members")
+
+    @classmethod
+    def from_settings(cls, settings: EnsembleSettings, folder: Path) -> EnsembleReward:
+        """See :meth:`~vr_pipeline.rewards.contract.RewardModel.from_settings`."""
+        from vr_pipeline.rewards.registry import load_reward_model
+
+        members = []
+        for one in settings.members:
+            scale = (one.mean, one.std) if one.reference is None else reference_scale(folder / one.reference)
+            model = load_reward_model(one.reward, folder=folder)
+            members.append(Member(one.name, model, one.weight, *(float(number or 0.0) for number in scale)))
+        return cls(members)
+
+    @property
+    def measured_by(self) -> tuple[str, ...]:
+        """See :class:`~vr_pipeline.rewards.contract.RewardModel`."""
+        return tuple(part for one in self.members for part in (one.name, *one.model.measured_by))
+
+    @property
+    def depends_on(self) -> tuple[str, ...]:
+        """See :class:`~vr_pipeline.rewards.contract.RewardModel`."""
+        return tuple(
+            part
+            for one in self.members
+            for part in (one.name, one.model.identity, repr(one.weight), repr(one.mean), repr(one.std))
+        )
+
+    def load(self) -> list[Any]:
+        """Load the models of all members."""
+        return [member.model.loaded() for member in self.members]
+
+    def close(self) -> None:
+        """Free the models of all members."""
+        super().close()
+        for member in self.members:
+            member.model.close()
+
+    def look(self, loaded: list[Any], clips: Sequence[SampledClip]) -> list[Outcome]:
+        """Not called: each member takes its own frames of a clip, see :meth:`measure_group` and :meth:`score_clip`."""
+        raise NotImplementedError
+
+    def measure_group(
+        self, loaded: list[Any], videos: Any, clips: Sequence[Mapping[str, Any]]
+    ) -> pd.DataFrame | ItemFailure:
+        """Measure clips by every member; the column ``member`` says by which."""
+        tables = []
+        for member, models in zip(self.members, loaded, strict=True):
+            table = member.model.measure_group(models, videos, clips)
+            if isinstance(table, ItemFailure):
+                return ItemFailure(f"{member.name}: {table.reason}")
+            tables.append(table.assign(member=member.name))
+        return pd.concat(tables, ignore_index=True)
+
+    def valid(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Apply every member's rule."""
+        parts = [one.model.valid(_part(table, one)).assign(member=one.name) for one in self.members]
+        return pd.concat(parts, ignore_index=True)
+
+    def arrange(self, table: pd.DataFrame, index: pd.DataFrame) -> pd.DataFrame:
+        """Arrange as every member does, and leave clips out that one of them could not measure."""
+        parts = [one.model.arrange(_part(table, one), index).assign(member=one.name) for one in self.members]
+        by_all = set.intersection(*(set(part["video_id"]) for part in parts))
+        return pd.concat([part[part["video_id"].isin(by_all)] for part in parts], ignore_index=True)
+
+    def check(self, measured: pd.DataFrame) -> None:
+        """Apply every member's check."""
+        for one in self.members:
+            one.model.check(_part(measured, one))
+
+    def rewards(self, measured: pd.DataFrame, index: pd.DataFrame) -> pd.DataFrame:
+        """Standardise the members' totals and add them up."""
+        return self.combined([one.model.rewards(_part(measured, one), index) for one in self.members])
+
+    def score_clip(
+        self, clip: str | Path | Frames, prompt: str, *, video_id: str | None = None, fps: float | None = None
+    ) -> pd.DataFrame:
+        """Score one clip by every member."""
+        return self.combined([one.model.score_clip(clip, prompt, video_id=video_id, fps=fps) for one in self.members])
+
+    def combined(self, tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+        """Combine tables of the members' rewards, which have the same clips."""
+        keys = [name for name in tables[0] if name != "total" and not str(name).startswith("dim_")]
+        names = tables[0]["video_id"]
+        parts = {
+            f"dim_{one.name}": one.standardised(table.set_index("video_id")["total"].loc[names]).to_numpy()
+            for one, table in zip(self.members, tables, strict=True)
+        }
+        return tables[0][keys].assign(total=np.sum(list(parts.values()), axis=0), **parts)
+
+
+def reference_scale(path: Path) -> tuple[float, float]:
+    """Mean and standard deviation (of a sample) of the column ``total`` of a table of rewards.
+
+    Raises:
+        InputError: there is no such table or column, a total is missing, or they do not differ.
+    """
+    if not path.is_file():
+        raise InputError("there is no reference table of rewards", remedy="Give its path", file=path)
+    entries = read_entries(path)
+    name = entries.find("total")
+    if name is None:
+        raise InputError("a column is missing", remedy="Give a table of rewards", file=path, field="total")
+    totals = []
+    for entry in entries.rows:
+        try:
+            totals.append(as_number(entry.values.get(name)))
+        except ValueError:
+            totals.append(math.nan)
+        if math.isnan(totals[-1]):
+            raise InputError("the total is no number", remedy="Correct it", file=path, row=entry.row, field="total")
+    std = float(np.std(totals, ddof=1)) if len(totals) > 1 else 0.0
+    if std <= 0:
+        raise InputError(
+            f"the totals of {len(totals)} clips do not differ, so that they give no scale",
+            remedy="Give a table of more clips",
+            file=path,
+            field="total",
+        )
+    return float(np.mean(totals)), std
+
+
+def _part(table: pd.DataFrame, member: Member) -> pd.DataFrame:
+    """Return the rows of a member, without the columns of others."""
+    part = table[table["member"] == member.name].drop(columns="member")
+    return part.dropna(axis=1, how="all").reset_index(drop=True)

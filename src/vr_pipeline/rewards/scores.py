@@ -1,0 +1,140 @@
+"""A table of scores that were made elsewhere, as a reward: by another model, another suite, or people."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+from pydantic import Field
+
+from vr_pipeline.config import Parameters
+from vr_pipeline.errors import InputError
+from vr_pipeline.identifiers import same_name
+from vr_pipeline.rewards.contract import Outcome, RewardModel
+from vr_pipeline.storage.tables import read_entries
+from vr_pipeline.storage.values import as_number, as_text
+from vr_pipeline.video.sampled import SampledClip, Sampling
+
+_COLUMNS = ("video_id", "dimension", "score")
+
+
+class ScoresSettings(Parameters):
+    """Scores in a file."""
+
+    path: str = Field(description="CSV or Parquet file with the columns video_id (or file name), dimension and score.")
+    total: str | None = Field(
+        None, description="The dimension whose score is the total, and no dimension then; null adds the dimensions up."
+    )
+
+
+class ScoresReward(RewardModel):
+    """Rewards looked up in a table: no model is loaded, and no clip is read.
+
+    Args:
+        scores: video_id -> dimension -> score; every clip has every dimension.
+        total: the dimension whose score is the total; None: their sum.
+        source: where they are from, for messages.
+    """
+
+    Settings = ScoresSettings
+    kind = "scores"
+
+    def __init__(self, scores: Mapping[str, Mapping[str, float]], total: str | None = None, source: str = "") -> None:
+        self.scores, self.total, self.source = scores, total, source
+        names = list(dict.fromkeys(name for of_clip in scores.values() for name in of_clip))
+        if total is not None and total not in names:
+            raise InputError(
+                f"the table has no dimension '{total}'",
+                remedy=f"Name one of {', '.join(names)}",
+                file=source,
+                field="total",
+            )
+        self.dimensions = tuple(name for name in names if name != total)
+        self._names = names
+
+    @classmethod
+    def from_settings(cls, settings: ScoresSettings, folder: Path) -> ScoresReward:
+        """See :meth:`~vr_pipeline.rewards.contract.RewardModel.from_settings`."""
+        place = folder / settings.path
+        return cls(read_dimension_scores(place), settings.total, str(place))
+
+    @property
+    def measured_by(self) -> tuple[str, ...]:
+        """See :class:`~vr_pipeline.rewards.contract.RewardModel`."""
+        rows = sorted((name, key, repr(value)) for name, one in self.scores.items() for key, value in one.items())
+        return ("table of scores", str(self.total), *(part for row in rows for part in row))
+
+    def sampling(self, loaded: None) -> Sampling | None:
+        """Read no frames."""
+        return None
+
+    def look(self, loaded: None, clips: Sequence[SampledClip]) -> list[Outcome]:
+        """Look clips up.
+
+        Raises:
+            InputError: the table lacks clips, or a dimension of one; they are named.
+        """
+        missing = [
+            f"'{clip.video_id}' ({name})"
+            for clip in clips
+            for name in self._names
+            if name not in self.scores.get(same_name(clip.video_id), {})
+        ]
+        if missing:
+            shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+            raise InputError(
+                f"{len(missing)} scores are missing: {shown}",
+                remedy="Add them to the table, one row a clip and dimension",
+                file=self.source,
+                field="video_id",
+            )
+        return [self._row(self.scores[same_name(clip.video_id)]) for clip in clips]
+
+    def _row(self, scores: Mapping[str, float]) -> pd.DataFrame:
+        values = {f"dim_{name}": scores[name] for name in self.dimensions}
+        total = math.fsum(values.values()) if self.total is None else scores[self.total]
+        return pd.DataFrame([{"total": total, **values}])
+
+
+def read_dimension_scores(path: Path) -> dict[str, dict[str, float]]:
+    """Read scores by clip and dimension.
+
+    Raises:
+        InputError: the file is missing, lacks a column, or has a row that is no score of a clip, or one twice.
+    """
+    if not path.is_file():
+        raise InputError("there is no table of scores", remedy="Give its path", file=path)
+    entries = read_entries(path)
+    columns = {column: entries.find(column) for column in _COLUMNS}
+    for column, name in columns.items():
+        if name is None:
+            raise InputError(
+                "a column is missing", remedy=f"Give the columns {', '.join(_COLUMNS)}", file=path, field=column
+            )
+    problems = entries.problems()
+    scores: dict[str, dict[str, float]] = {}
+    for entry in entries.rows:
+        if entry.problem:
+            continue
+        clip, dimension, given = (entry.values.get(str(columns[column])) for column in _COLUMNS)
+        try:
+            video, name, score = same_name(as_text(clip)), as_text(dimension).strip(), as_number(given)
+        except ValueError:
+            video, name, score = "", "", math.nan
+        if not video or not name or not math.isfinite(score) or name in scores.get(video, {}):
+            problems.append(
+                InputError(
+                    f"'{clip}' has the score '{given}' in dimension '{dimension}'",
+                    remedy="Give every clip and dimension once, with a number",
+                    file=path,
+                    row=entry.row,
+                    field="score",
+                )
+            )
+        else:
+            scores.setdefault(video, {})[name] = score
+    for one in problems:
+        raise one
+    return scores
