@@ -82,7 +82,7 @@ def test_published_settings(environment: str) -> None:
 def test_results_lie_in_a_folder_of_their_own(environment: str, pipelines: dict[str, Any]) -> None:
     from kedro.io import DataCatalog
 
-    from vr_pipeline.hooks.summary import stored_at
+    from vr_pipeline.project.places import stored_at
 
     loader = configuration(environment)
     catalog = DataCatalog.from_config(loader["catalog"])
@@ -102,7 +102,7 @@ def test_results_lie_in_a_folder_of_their_own(environment: str, pipelines: dict[
 def test_a_run_needs_the_users_files_and_no_shipped_ones(environment: str, pipelines: dict[str, Any]) -> None:
     from kedro.io import DataCatalog
 
-    from vr_pipeline.hooks.summary import stored_at
+    from vr_pipeline.project.places import stored_at
 
     catalog = DataCatalog.from_config(configuration(environment)["catalog"])
     needed = {name: stored_at(catalog, name) for name in pipelines["mpo_dpo"].inputs() if "params:" not in name}

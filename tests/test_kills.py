@@ -14,11 +14,12 @@ from tests.annotation.conftest import make_label
 
 from kills import Exploration, explore, read_tree, shown, write_tree
 from toy_training import Toy, make_toy
-from vr_pipeline.annotation.store import Journal, Study, read_labels
+from vr_pipeline.annotation.store import Journal
 from vr_pipeline.datasets.catalog import ReplacingCatalog
 from vr_pipeline.datasets.manifest import ManifestFolderDataset
 from vr_pipeline.lineage import tracking
 from vr_pipeline.lineage.runs import RunStore
+from vr_pipeline.preferences.journal import Study, read_labels
 from vr_pipeline.prompts.answer_store import AnswerPlan, AnswerStore
 from vr_pipeline.prompts.embedding_store import EmbeddingPlan, EmbeddingStore
 from vr_pipeline.storage.atomic import replaced_folder, write_text

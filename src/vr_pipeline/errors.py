@@ -15,6 +15,10 @@ class PipelineError(Exception):
     """Base of the errors that are shown to users as one paragraph, without a traceback."""
 
 
+class RunInterrupted(PipelineError):
+    """The run was stopped from outside (Ctrl-C, or a scheduler that takes the machine back)."""
+
+
 class InputError(PipelineError):
     """A file, table or option that the user supplied cannot be used.
 

@@ -12,8 +12,9 @@ import pytest
 from vr_pipeline.annotation import queue
 from vr_pipeline.annotation.secret import study_secret
 from vr_pipeline.annotation.session import AnnotationSession
-from vr_pipeline.annotation.store import Journal, Label, Study
+from vr_pipeline.annotation.store import Journal
 from vr_pipeline.identifiers import prompt_id
+from vr_pipeline.preferences.journal import Label, Study
 from vr_pipeline.video.write import write_video
 
 HOSTILE_PROMPT = "<img src=x onerror=alert(1)> & \"a\" 'b'"

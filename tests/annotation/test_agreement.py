@@ -15,8 +15,9 @@ from vr_pipeline.annotation.agreement import (
     report_lines,
     study_results,
 )
-from vr_pipeline.annotation.store import Journal, Label, Study
+from vr_pipeline.annotation.store import Journal
 from vr_pipeline.preferences.formats import read_preferences
+from vr_pipeline.preferences.journal import Label, Study
 from vr_pipeline.schemas import HumanPreferences
 from vr_pipeline.statistics.clustered import win_rate
 

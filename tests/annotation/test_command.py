@@ -14,13 +14,14 @@ from tests.annotation.conftest import make_index, make_label
 
 from vr_pipeline.annotation.export import export_answers
 from vr_pipeline.annotation.offer import make_offer, make_study
-from vr_pipeline.annotation.store import Journal, Study
+from vr_pipeline.annotation.store import Journal
 from vr_pipeline.checklist import load_checklist
 from vr_pipeline.cli import cli
 from vr_pipeline.datasets.clips import ClipFolderDataset
 from vr_pipeline.datasets.preferences import GivenClipsDataset, PreferenceDataset
 from vr_pipeline.errors import InputError
 from vr_pipeline.items.video_index import index_given_clips
+from vr_pipeline.preferences.journal import Study
 from vr_pipeline.preferences.labels import aggregate_annotators, check_preferences, usable_pairs
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from tests.annotation.conftest import make_label
 
 from vr_pipeline.annotation import store
-from vr_pipeline.annotation.store import AlreadyAnswered, Journal, Study, read_labels, read_study
+from vr_pipeline.annotation.store import AlreadyAnswered, Journal
 from vr_pipeline.errors import InputError
+from vr_pipeline.preferences.journal import Study, read_labels, read_study
 
 STUDY = Study(study="test", source="generated")
 

@@ -18,11 +18,11 @@ import pytest
 from tests.end_to_end.conftest import ROOT, copy_project
 
 from browser_waits import wait_until
-from vr_pipeline.annotation.store import read_labels
 from vr_pipeline.checklist import load_checklist
 from vr_pipeline.datasets.clips import ClipFolder
 from vr_pipeline.items.video_index import index_given_clips
 from vr_pipeline.preferences.formats import read_preferences
+from vr_pipeline.preferences.journal import read_labels
 from vr_pipeline.rewards.config import WeightRegressionParameters
 from vr_pipeline.video.write import write_video
 
@@ -346,7 +346,7 @@ def test_a_blind_comparison_of_policies_with_hostile_prompts(open_page, tmp_path
     path = project / "data" / "01_raw" / "annotations" / "blind" / "original_vs_mpo.jsonl"
     wins = sum(label.left_generator == "mpo" for label in read_labels(path) if label.criterion == "overall")
     from vr_pipeline.annotation.agreement import study_results
-    from vr_pipeline.annotation.store import read_study
+    from vr_pipeline.preferences.journal import read_study
 
     results = study_results(read_study(path), read_labels(path), ["quality", "overall"], 3)
     overall = next(one for one in results["criteria"] if one["criterion"] == "overall")

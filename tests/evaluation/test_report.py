@@ -22,7 +22,7 @@ from vr_pipeline.errors import InputError
 from vr_pipeline.evaluation.config import ReportParameters
 from vr_pipeline.evaluation.report import charts, render_report, sections, tables
 from vr_pipeline.evaluation.report import page as report_page
-from vr_pipeline.evaluation.report.clips import embed_clip, resize
+from vr_pipeline.evaluation.report.clips import embed_clip
 from vr_pipeline.evaluation.report.findings import (
     Comparison,
     Interval,
@@ -37,6 +37,7 @@ from vr_pipeline.evaluation.report.findings import (
 )
 from vr_pipeline.evaluation.report.sections import refused_pairs
 from vr_pipeline.statistics.clustered import paired_gain
+from vr_pipeline.video.resize import resize
 from vr_pipeline.video.write import encode_clip
 
 

@@ -143,7 +143,7 @@ def test_what_is_marked_for_mlflow_can_be_found(catalog):
     from kedro.io import DataCatalog
 
     from vr_pipeline.hooks.mlflow_tracking import mark_of
-    from vr_pipeline.hooks.summary import stored_at
+    from vr_pipeline.project.places import stored_at
 
     entries = DataCatalog.from_config(catalog)
     marked = [name for name in catalog if mark_of(entries, name)]

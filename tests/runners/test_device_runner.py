@@ -10,9 +10,9 @@ from kedro.io import DataCatalog, MemoryDataset
 from kedro.pipeline import Node, Pipeline
 from kedro.runner import SequentialRunner
 
-from vr_pipeline.errors import InputError
+from vr_pipeline.errors import InputError, RunInterrupted
 from vr_pipeline.runners import DeviceRunner
-from vr_pipeline.runners.device_runner import RESUME_FROM, RunInterrupted
+from vr_pipeline.runners.device_runner import RESUME_FROM
 
 ROOT = Path(__file__).resolve().parents[2]
 

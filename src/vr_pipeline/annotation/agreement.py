@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from vr_pipeline.annotation.store import Label, Study
+from vr_pipeline.preferences.journal import Label, Study
 from vr_pipeline.preferences.labels import annotator_agreement
 from vr_pipeline.statistics.clustered import MINIMUM_PROMPTS, win_rate
 

@@ -16,7 +16,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vr_pipeline.annotation.media import browser_clip
 from vr_pipeline.annotation.session import AnnotationSession, NotYours, OutOfDate
-from vr_pipeline.annotation.store import AlreadyAnswered, Choice
+from vr_pipeline.annotation.store import AlreadyAnswered
+from vr_pipeline.preferences.journal import Choice
 from vr_pipeline.terminal import visible
 from vr_pipeline.video.read import VideoReadError
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vr_pipeline.annotation.store import OVERALL
 from vr_pipeline.errors import InputError
 from vr_pipeline.preferences.formats import read_preferences
+from vr_pipeline.preferences.journal import OVERALL
 from vr_pipeline.storage.csv_cells import write_csv
 
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from vr_pipeline.evaluation.report.clips import resize
 from vr_pipeline.video.packets import open_video
 from vr_pipeline.video.read import probe, read_clip
+from vr_pipeline.video.resize import resize
 from vr_pipeline.video.write import encode_clip
 
 LONGEST_SIDE = 720

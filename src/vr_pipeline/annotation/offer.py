@@ -12,8 +12,9 @@ from vr_pipeline.annotation import queue
 from vr_pipeline.annotation.queue import Order, Pair
 from vr_pipeline.annotation.secret import study_secret
 from vr_pipeline.annotation.session import AnnotationSession
-from vr_pipeline.annotation.store import OVERALL, Journal, Study
+from vr_pipeline.annotation.store import Journal
 from vr_pipeline.errors import InputError
+from vr_pipeline.preferences.journal import OVERALL, Study
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,8 +12,9 @@ from typing import Any
 from vr_pipeline.annotation.agreement import study_results
 from vr_pipeline.annotation.queue import Clip, Order, Pair
 from vr_pipeline.annotation.secret import StudySecret
-from vr_pipeline.annotation.store import Choice, Journal, Label, Study
+from vr_pipeline.annotation.store import Journal
 from vr_pipeline.errors import InputError
+from vr_pipeline.preferences.journal import Choice, Label, Study
 
 _PREFETCHED_PAIRS = 2
 _MOST_ANNOTATORS = 1000

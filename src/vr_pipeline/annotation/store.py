@@ -1,8 +1,7 @@
-"""The journal of answers: a file of JSON lines that only grows, so that nothing once confirmed is ever lost.
+"""Write the journal of answers: a file of JSON lines that only grows, so that nothing once confirmed is ever lost.
 
-The first line says what is compared; then comes a line for each answer and for each answer that was taken back. A line
-is on the disk (fsync) before it counts. A line that a crash left unfinished was never confirmed: readers ignore it and
-the next writer removes it.
+A line is on the disk (fsync) before it counts; an unfinished one is removed by the next writer. What the lines say, and
+how they are read, is in :mod:`vr_pipeline.preferences.journal`.
 """
 
 from __future__ import annotations
@@ -12,68 +11,14 @@ import logging
 import os
 import threading
 from pathlib import Path
-from typing import Any, Literal
 
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vr_pipeline.errors import InputError
+from vr_pipeline.preferences.journal import Label, Line, Study, Undo, read_lines, read_study
 from vr_pipeline.storage.atomic import PRIVATE, replaced, unlink_shared
 
 logger = logging.getLogger(__name__)
-
-Choice = Literal["left", "right", "tie", "both_bad"]
-OVERALL = "overall"
-"""The criterion of the comparison as a whole, beside the dimensions of a checklist."""
-
-
-class _Line(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Study(_Line):
-    """The first line: what the answers of a journal are about."""
-
-    event: Literal["study"] = "study"
-    version: Literal[1] = 1
-    study: str = Field(min_length=1, description="name, also that of the file")
-    source: str = Field(description="where the clips come from: generated, preferences or policies")
-    policies: tuple[str, ...] = Field(default=(), description="the two policies of a blind comparison")
-
-
-class Label(_Line):
-    """One answer; everything needed to use it without the tables it was asked from."""
-
-    event: Literal["label"] = "label"
-    label: str = Field(min_length=8, max_length=64, description="identifier made by the page, once for each answer")
-    pair: str = Field(description="pair_id of the two clips under their prompt")
-    prompt_id: str
-    prompt: str
-    criterion: str = Field(description="'overall' or the name of a dimension")
-    choice: Choice
-    left: str = Field(description="video_id shown left (first)")
-    right: str = Field(description="video_id shown right (second)")
-    left_file: str = Field(description="path within the folder of clips")
-    right_file: str
-    left_generator: str = Field(description="what made the clip: a generator's name, or the policy")
-    right_generator: str
-    annotator: str
-    seconds: float = Field(ge=0, description="from the moment both clips were shown to the answer")
-    at: str = Field(description="time of the answer, UTC, ISO 8601")
-    order: str = Field(description="how pairs were ordered: random or informative")
-    seed: int = Field(description="seed of that order and of the sides")
-
-
-class Undo(_Line):
-    """An answer that its annotator took back."""
-
-    event: Literal["undo"] = "undo"
-    label: str
-    annotator: str
-    at: str
-
-
-_KINDS: dict[str, type[_Line]] = {"study": Study, "label": Label, "undo": Undo}
 
 
 class Journal:
@@ -151,7 +96,7 @@ class Journal:
             self._taken_back.add(last.label)
             return last
 
-    def _append(self, line: _Line) -> None:
+    def _append(self, line: Line) -> None:
         # Unbuffered: a write that fails leaves nothing behind that a later one would drag along.
         end = os.fstat(self._stream.fileno()).st_size
         content = _to_bytes(line)
@@ -168,7 +113,7 @@ class Journal:
             temporary.write_bytes(_to_bytes(study))
 
     def _recover(self) -> None:
-        lines, good = _read_lines(self.path)
+        lines, good = read_lines(self.path)
         size = self.path.stat().st_size
         if good < size:
             logger.warning("%s: an unfinished last line of %d bytes was removed.", self.path, size - good)
@@ -197,66 +142,7 @@ class AlreadyAnswered(Exception):
         super().__init__(f"{annotator} has answered {criterion} of pair {pair} already")
 
 
-def read_study(path: str | Path) -> Study:
-    """The first line of a journal. Raises :class:`InputError`."""
-    lines, _ = _read_lines(Path(path))
-    if not lines or not isinstance(lines[0], Study):
-        raise InputError(
-            "the file does not begin as a journal of annotations does",
-            remedy="give a file that kedro annotate wrote",
-            file=path,
-            row=1,
-        )
-    return lines[0]
-
-
-def read_labels(path: str | Path) -> list[Label]:
-    """The answers of a journal that stand, in the order they were given; the file may be in use by a server.
-
-    Raises:
-        InputError: the file does not exist or a line cannot be understood.
-    """
-    read_study(path)
-    standing: dict[str, Label] = {}
-    for line in _read_lines(Path(path))[0]:
-        if isinstance(line, Label):
-            standing[line.label] = line
-        elif isinstance(line, Undo):
-            standing.pop(line.label, None)
-    return list(standing.values())
-
-
-def standing_labels(path: str | Path) -> list[dict[str, Any]]:
-    """As :func:`read_labels`, as plain records with the study's name."""
-    study = read_study(path).study
-    return [{**label.model_dump(exclude={"event"}), "study": study} for label in read_labels(path)]
-
-
-def _read_lines(path: Path) -> tuple[list[_Line], int]:
-    """Lines of a journal, and the length in bytes of those that are finished."""
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise InputError(
-            "there is no such journal of annotations", remedy="run kedro annotate, or correct the path", file=path
-        ) from None
-    good = content.rfind(b"\n") + 1
-    lines = []
-    for number, text in enumerate(content[:good].splitlines(), start=1):
-        try:
-            record = json.loads(text)
-            lines.append(_KINDS[record["event"]].model_validate(record))
-        except (ValueError, KeyError, TypeError, ValidationError) as error:
-            raise InputError(
-                f"the line is not one of a journal of annotations ({type(error).__name__})",
-                remedy="restore the file from a copy, or remove the line",
-                file=path,
-                row=number,
-            ) from error
-    return lines, good
-
-
-def _to_bytes(line: _Line) -> bytes:
+def _to_bytes(line: Line) -> bytes:
     # ASCII: no character of a prompt can then be taken for the end of a line.
     return (json.dumps(line.model_dump(mode="json"), ensure_ascii=True, allow_nan=False) + "\n").encode("ascii")
 

@@ -142,7 +142,7 @@ def annotate(
 def _usual_source(catalog: Any, project: Path, env: str) -> str:
     """Given clips where the catalog waits for what people say of them, clips of the generator otherwise."""
     from vr_pipeline.annotation.offer import CLIPS, journal_path
-    from vr_pipeline.hooks.summary import stored_at
+    from vr_pipeline.project.places import stored_at
 
     answers = stored_at(catalog, "human_preferences")
     awaited = answers is not None and answers.resolve() == journal_path(project, env, CLIPS).resolve()
@@ -211,7 +211,7 @@ def _listen(host: str, port: int | None) -> socket:
 
 def _print_report(path: Path, *, as_json: bool) -> None:
     from vr_pipeline.annotation.agreement import report_lines, study_results
-    from vr_pipeline.annotation.store import read_labels, read_study
+    from vr_pipeline.preferences.journal import read_labels, read_study
 
     labels = read_labels(path)
     criteria = list(dict.fromkeys(label.criterion for label in labels))

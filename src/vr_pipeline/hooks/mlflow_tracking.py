@@ -19,7 +19,6 @@ from kedro.framework.hooks import hook_impl
 from vr_pipeline.hooks.live_curves import METRICS_A_CALL, CurveFollower, curve_metrics, curve_name, metric_name
 from vr_pipeline.hooks.records import NodeRecordHook
 from vr_pipeline.hooks.spool import Spool
-from vr_pipeline.hooks.summary import stored_at
 from vr_pipeline.lineage.delivery import RunDelivery
 from vr_pipeline.lineage.figures import flattened, numbers
 from vr_pipeline.lineage.gateway import Gateway, Target, told
@@ -36,6 +35,7 @@ from vr_pipeline.lineage.tracking import (
     experiment_tags,
     read_configuration,
 )
+from vr_pipeline.project.places import stored_at
 from vr_pipeline.runtime.live_curves import FOLDER, checkpoint_row
 from vr_pipeline.runtime.memory import peak_memory
 
@@ -178,7 +178,7 @@ class MlflowHook:
     @hook_impl
     def on_pipeline_error(self, error: Exception, catalog: CatalogProtocol) -> None:
         if self.record is not None:
-            from vr_pipeline.runners.device_runner import RunInterrupted
+            from vr_pipeline.errors import RunInterrupted
 
             said = redacted(f"{type(error).__name__}: {error}")[:_TAG_LENGTH]
             self.record.gateway.put("the error", lambda to: to.client.set_tag(to.run_id, "error", said))

@@ -18,9 +18,9 @@ from pydantic import BaseModel
 from vr_pipeline.errors import InputError
 from vr_pipeline.hooks.commands import run_command
 from vr_pipeline.hooks.requirements import model_folders
-from vr_pipeline.hooks.summary import stored_at
 from vr_pipeline.lineage.figures import flattened
 from vr_pipeline.lineage.origins import Mismatch, Origin, Origins
+from vr_pipeline.project.places import stored_at
 
 if TYPE_CHECKING:
     from kedro.io import CatalogProtocol

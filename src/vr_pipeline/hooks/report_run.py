@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from kedro.framework.hooks import hook_impl
 
 from vr_pipeline.hooks.mlflow_tracking import MlflowHook
-from vr_pipeline.hooks.summary import REPORT, shown, stored_at
+from vr_pipeline.hooks.summary import REPORT
+from vr_pipeline.project.places import shown, stored_at
 from vr_pipeline.storage.atomic import write_text
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from vr_pipeline.errors import InputError
 from vr_pipeline.hooks.commands import run_command
-from vr_pipeline.hooks.summary import shown, stored_at
+from vr_pipeline.project.places import shown, stored_at
 
 if TYPE_CHECKING:
     from kedro.io import CatalogProtocol

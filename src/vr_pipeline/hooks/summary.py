@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from kedro.framework.hooks import hook_impl
 
 from vr_pipeline.hooks.records import NodeRecord, NodeRecordHook
+from vr_pipeline.project.places import shown, stored_at
 from vr_pipeline.runtime.memory import peak_memory
 from vr_pipeline.terminal import echo, one_line
 
@@ -120,20 +121,6 @@ def weight_lines(weights: Mapping[str, Any]) -> list[str]:
 def _figure(value: float | None, form: str) -> str:
     """A number; few preferences may leave none, for instance where all that are held out are ties."""
     return "-" if value is None or math.isnan(value) else f"{value:{form}}"
-
-
-def stored_at(catalog: CatalogProtocol, name: str) -> Path | None:
-    """Where a dataset of the catalog keeps its file or folder; None for datasets in memory."""
-    dataset: Any = catalog.get(name)
-    for attribute in ("_filepath", "_folder", "_path"):
-        if (place := getattr(dataset, attribute, None)) is not None:
-            return Path(str(place))
-    return None
-
-
-def shown(path: Path, project: Path) -> str:
-    """A path as people type it in the project folder."""
-    return str(path.relative_to(project)) if path.is_relative_to(project) else str(path)
 
 
 def duration(seconds: float) -> str:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from kedro.framework.hooks import hook_impl
 
 from vr_pipeline.hooks.records import NodeRecordHook
-from vr_pipeline.hooks.summary import stored_at
+from vr_pipeline.project.places import stored_at
 from vr_pipeline.storage.atomic import write_text
 
 if TYPE_CHECKING:

@@ -327,7 +327,7 @@ def _image_name(image: Any) -> Any:
 
 def _read_journal(path: Path) -> Entries:
     """Read the standing answers of an annotation journal; messages count answers, since lines may be taken back."""
-    from vr_pipeline.annotation.store import standing_labels
+    from vr_pipeline.preferences.journal import standing_labels
 
     rows = [Entry(number, label) for number, label in enumerate(standing_labels(path), start=1)]
     return Entries(path, tuple(rows[0].values) if rows else (), rows)

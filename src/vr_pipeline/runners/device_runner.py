@@ -15,7 +15,7 @@ from kedro.runner.runner import _find_nodes_to_resume_from
 from kedro.runner.task import Task
 from pydantic import ValidationError
 
-from vr_pipeline.errors import InputError, PipelineError
+from vr_pipeline.errors import InputError, RunInterrupted
 from vr_pipeline.hooks.origins import OriginsHook
 from vr_pipeline.runners.backends import CONFIGURATION_FILE, check_routes, open_backends
 from vr_pipeline.runners.config import RunnerConfiguration
@@ -34,10 +34,6 @@ logger = logging.getLogger(__name__)
 
 RESUME_FROM = "resume_from"
 """Attribute of the error that ended a run: the names of the nodes at which another run can go on."""
-
-
-class RunInterrupted(PipelineError):
-    """The run was stopped from outside (Ctrl-C, or a scheduler that takes the machine back)."""
 
 
 class DeviceRunner(AbstractRunner):

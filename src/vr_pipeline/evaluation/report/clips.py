@@ -7,15 +7,9 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
+from vr_pipeline.video.clip import Frames
+from vr_pipeline.video.resize import LARGEST_SIDE, resize
 from vr_pipeline.video.write import encode_clip
-
-Frames = NDArray[np.uint8]
-
-SMALLEST_SIDE, LARGEST_SIDE = 192, 320
-"""Pixels: smaller clips are enlarged by whole factors to at least the first, larger ones reduced to the second."""
 
 _STEPS = ((12, LARGEST_SIDE), (20, LARGEST_SIDE), (28, LARGEST_SIDE), (34, 240), (40, 160))
 """Rate factor of the encoder and longest side, from the best picture to the smallest."""
@@ -61,24 +55,6 @@ def embed_clip(frames: Frames, *, fps: float, max_bytes: int) -> EmbeddedClip:
         content = encode_clip(sized, fps=rate, crf=crf)
     height, width = sized.shape[1:3]
     return EmbeddedClip(_data_url("video/mp4", content), "video", width, height, len(sized) / rate)
-
-
-def resize(frames: Frames, side: int) -> Frames:
-    """Small clips enlarged by a whole factor (pixels stay sharp), large ones reduced to ``side``; sides are even."""
-    height, width = frames.shape[1:3]
-    longest = max(height, width)
-    if longest < SMALLEST_SIDE:
-        factor = -(-min(SMALLEST_SIDE, side) // longest)
-        frames = frames.repeat(factor, axis=1).repeat(factor, axis=2)
-        height, width = frames.shape[1:3]
-    scale = min(1.0, side / max(height, width))
-    target = (max(2, round(height * scale / 2) * 2), max(2, round(width * scale / 2) * 2))
-    if target == (height, width):
-        return frames
-    from PIL import Image
-
-    resized = [Image.fromarray(frame).resize(target[::-1], Image.Resampling.LANCZOS) for frame in frames]
-    return np.stack([np.asarray(image, dtype=np.uint8) for image in resized])
 
 
 def _embed_image(pixels: Frames, max_bytes: int) -> EmbeddedClip:

@@ -1,0 +1,23 @@
+"""Where things are stored, and how that is shown to people."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kedro.io import CatalogProtocol
+
+
+def stored_at(catalog: CatalogProtocol, name: str) -> Path | None:
+    """Where a dataset of the catalog keeps its file or folder; None for datasets in memory."""
+    dataset: Any = catalog.get(name)
+    for attribute in ("_filepath", "_folder", "_path"):
+        if (place := getattr(dataset, attribute, None)) is not None:
+            return Path(str(place))
+    return None
+
+
+def shown(path: Path, project: Path) -> str:
+    """A path as people type it in the project folder."""
+    return str(path.relative_to(project)) if path.is_relative_to(project) else str(path)
