@@ -17,7 +17,8 @@ import time
 from collections.abc import Sequence
 
 from prompt_pipeline import load_prompts
-from vr_pipeline.prompts.rouge import available_cores, greedy_rouge_filter
+from vr_pipeline.prompts.greedy_scan import available_cores
+from vr_pipeline.prompts.rouge import greedy_rouge_filter
 from vr_pipeline.runtime.memory import peak_memory
 
 SIZES = (5_000, 10_000, 20_000, 50_000)

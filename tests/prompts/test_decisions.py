@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from vr_pipeline.prompts.decisions import DECISION_COLUMNS, Dropped, apply_scan, decisions, drop_rows
-from vr_pipeline.prompts.rouge import GreedyScan
+from vr_pipeline.prompts.decisions import DECISION_COLUMNS, Dropped, apply_scan, drop_rows, no_decisions
+from vr_pipeline.prompts.greedy_scan import GreedyScan
 from vr_pipeline.schemas import PromptFilterDecisions
 
 
@@ -43,5 +43,5 @@ def test_a_scan_divides_a_table() -> None:
 
 def test_no_decisions_have_the_columns_and_kinds_of_some() -> None:
     _, gone = drop_rows(prompts(), [Dropped(1, "too near", 0, 0.8)], step="a step", rule="a rule")
-    pd.testing.assert_series_equal(decisions([]).dtypes, gone.dtypes)
-    assert tuple(decisions([]).columns) == DECISION_COLUMNS
+    pd.testing.assert_series_equal(no_decisions().dtypes, gone.dtypes)
+    assert tuple(no_decisions().columns) == DECISION_COLUMNS

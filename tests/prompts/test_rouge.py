@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
 
-from vr_pipeline.prompts import rouge
+from vr_pipeline.prompts import rouge, rouge_join
 from vr_pipeline.prompts.rouge import greedy_rouge_filter, greedy_rouge_scan, nearest_rouge_l, rouge_l_f1
 
 SCORER = RougeScorer(["rougeL"], use_stemmer=False)
@@ -73,7 +73,7 @@ def test_filter_does_not_depend_on_how_the_work_is_cut(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rouge, "FIRST_CHUNK", chunk)
         patch.setattr(rouge, "LARGEST_CHUNK", 2 * chunk)
-        patch.setattr(rouge, "POSTINGS_AT_A_TIME", postings)
+        patch.setattr(rouge_join, "POSTINGS_AT_A_TIME", postings)
         assert greedy_rouge_filter(prompts, threshold) == reference_filter(prompts, threshold)
 
 
@@ -147,8 +147,8 @@ def test_many_repetitions_stay_cheap() -> None:
 def test_integers_stand_in_where_characters_run_out(monkeypatch: pytest.MonkeyPatch) -> None:
     prompts = ["a b c d", "a b c e", "x y", "x y z"]
     expected = reference_filter(prompts, 0.7)
-    as_strings = rouge._as_strings
-    monkeypatch.setattr(rouge, "_as_strings", lambda sequences, _: as_strings(sequences, 0x110000))
+    as_strings = rouge_join.as_strings
+    monkeypatch.setattr(rouge_join, "as_strings", lambda sequences, _: as_strings(sequences, 0x110000))
     assert greedy_rouge_filter(prompts, 0.7) == expected
 
 

@@ -19,11 +19,10 @@ from vr_pipeline.statistics.clustered import (
     clustered_mean,
     linked_prompts,
     paired_gain,
-    policy_deviations,
     simultaneous,
-    sub_dimension_deviations,
     win_rate,
 )
+from vr_pipeline.statistics.deviations import policy_deviations, sub_dimension_deviations
 
 
 @given(st.lists(st.floats(-10, 10), min_size=2, max_size=30))

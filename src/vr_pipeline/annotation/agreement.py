@@ -14,7 +14,7 @@ from vr_pipeline.statistics.clustered import MINIMUM_PROMPTS, win_rate
 
 
 def preference_table(labels: Sequence[Label], criterion: str) -> pd.DataFrame:
-    """Answers to one criterion with the columns of :class:`vr_pipeline.schemas.HumanPreferences`.
+    """Return answers to one criterion with the columns of :class:`vr_pipeline.schemas.HumanPreferences`.
 
     A is the clip that was shown left. 'Both bad' is a tie and has True in the column both_bad.
     """
@@ -42,7 +42,7 @@ def preference_table(labels: Sequence[Label], criterion: str) -> pd.DataFrame:
 def study_results(
     study: Study, labels: Sequence[Label], criteria: Sequence[str], n_pairs: int | None = None
 ) -> dict[str, Any]:
-    """All figures of a study, ready for JSON.
+    """Return all figures of a study, ready for JSON.
 
     Args:
         study: what was compared.
@@ -71,7 +71,7 @@ def study_results(
 
 
 def policy_win_rate(table: pd.DataFrame, policy: str) -> dict[str, Any]:
-    """How often a policy's clip is preferred, ties counting half, with a 95 % interval.
+    """Return how often a policy's clip is preferred, ties counting half, with a 95 % interval.
 
     Every pair counts once: of several annotators the mean of their votes decides. Annotators are crossed with prompts:
     with five or more both are taken as drawn, the variance by annotator being that of the jackknife, and the interval
@@ -100,14 +100,14 @@ def policy_win_rate(table: pd.DataFrame, policy: str) -> dict[str, Any]:
 
 
 def interval_words(win: dict[str, Any]) -> str:
-    """The interval of :func:`policy_win_rate` and whom it is about, or why there is none."""
+    """Return the interval of :func:`policy_win_rate` and whom it is about, or why there is none."""
     if win["ci_low"] is None:
         return f"no interval: {win['no_interval']}"
     return f"95 % interval {win['ci_low']:.1%} to {win['ci_high']:.1%}, for {win['about']}"
 
 
 def report_lines(results: dict[str, Any]) -> list[str]:
-    """The figures in words, a line each, for a terminal."""
+    """Return the figures in words, a line each, for a terminal."""
     lines = [f"{results['study']}: {results['answers']} answers about {results['pairs_answered']} pairs"]
     for person in results["annotators"]:
         left = "" if person["left_share"] is None else f", {person['left_share']:.0%} of the decided ones left"

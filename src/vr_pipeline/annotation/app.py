@@ -143,13 +143,13 @@ async def _read_body(receive: Receive) -> bytes | None:
 
 
 def create_app(session: AnnotationSession, *, hosts: frozenset[str], key: str | None = None) -> FastAPI:
-    """The application; arguments as for :class:`OnlyKnownHosts`."""
+    """Return the application; arguments as for :class:`OnlyKnownHosts`."""
     # No schema pages: they would load scripts from elsewhere.
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, title="annotation")
     app.add_middleware(OnlyKnownHosts, hosts=hosts, key=key)
 
     @app.exception_handler(ValueError)
-    def refuse(request: object, error: ValueError) -> JSONResponse:
+    def unusable(request: object, error: ValueError) -> JSONResponse:
         return JSONResponse({"detail": str(error)}, status_code=422)
 
     @app.exception_handler(OutOfDate)
@@ -162,8 +162,8 @@ def create_app(session: AnnotationSession, *, hosts: frozenset[str], key: str | 
         return JSONResponse({"detail": str(error)}, status_code=403)
 
     @app.exception_handler(OSError)
-    def disk_refused(request: object, error: OSError) -> JSONResponse:
-        return JSONResponse({"detail": f"the disk refused it: {error.strerror or error}"}, status_code=507)
+    def disk_full(request: object, error: OSError) -> JSONResponse:
+        return JSONResponse({"detail": f"the disk rejected it: {error.strerror or error}"}, status_code=507)
 
     @app.get("/")
     def page() -> HTMLResponse:
@@ -263,7 +263,7 @@ def _with_proof(response: Response, annotator: str, proof: str) -> Response:
 
 
 def known_hosts(host: str, port: int, extra: tuple[str, ...] = ()) -> frozenset[str]:
-    """Values of the Host header under which a server is asked; ``extra`` are names, with or without a port."""
+    """Return values of the Host header under which a server is asked; ``extra`` are names, with or without a port."""
     names = {"127.0.0.1", "localhost", "[::1]"} if is_loopback(host) else {host}
     with_ports = {f"{name}:{port}" for name in names}
     if port == 80:
@@ -274,7 +274,7 @@ def known_hosts(host: str, port: int, extra: tuple[str, ...] = ()) -> frozenset[
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a server on this address can be reached from this machine alone."""
+    """Return whether a server on this address can be reached from this machine alone."""
     import ipaddress
 
     if host == "localhost":

@@ -29,7 +29,7 @@ class BrowserClip:
 
 
 def browser_clip(path: Path) -> BrowserClip:
-    """A clip as it is where browsers play it, encoded anew otherwise (lossless RGB, ProRes, GIF, tiny pictures...).
+    """Return a clip as it is where browsers play it, else encoded anew (lossless RGB, ProRes, GIF, tiny pictures...).
 
     Raises:
         VideoReadError: the file cannot be read as a video or an image.
@@ -60,7 +60,7 @@ def _browser_clip(path: Path, modified: int, size: int) -> BrowserClip:
 
 
 def _played_as_it_is(path: Path) -> str | None:
-    """The media type of a file that every browser plays, or None."""
+    """Return the media type of a file that every browser plays, or None."""
     import av
 
     try:

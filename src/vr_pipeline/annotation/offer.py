@@ -43,7 +43,7 @@ class Offer:
     def session(
         self, study: Study, journal: Journal, *, order: Order, seed: int, annotator: str | None
     ) -> AnnotationSession:
-        """The study, ready to be answered."""
+        """Return the study, ready to be answered."""
         if annotator is not None:
             annotator = " ".join(annotator.split())
         secret = study_secret(journal.path)
@@ -53,7 +53,7 @@ class Offer:
 
 
 def make_study(name: str | None, source: str, policies: str | None) -> Study:
-    """What the command's options ask for.
+    """Return what the command's options ask for.
 
     Args:
         name: of the study; None takes the source, or the policies.
@@ -80,14 +80,14 @@ def make_study(name: str | None, source: str, policies: str | None) -> Study:
 
 
 def journal_path(project: Path, env: str, study: str) -> Path:
-    """Where the journal of a study lies."""
+    """Return where the journal of a study lies."""
     return project / "data" / "01_raw" / "annotations" / env / f"{study}.jsonl"
 
 
 def make_offer(
     catalog: Any, study: Study, *, dimensions: str | None, order: Order, seed: int, pairs: int, per_prompt: int
 ) -> Offer:
-    """Pairs, criteria and files of a study.
+    """Return pairs, criteria and files of a study.
 
     Args:
         catalog: loads datasets by name and says whether they exist.

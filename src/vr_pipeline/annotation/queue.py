@@ -1,7 +1,7 @@
 """Which pairs of clips are shown, in which order, and which clip stands on which side.
 
 Everything follows from a seed by hashing, so the order does not depend on the order of tables, and a study that is
-opened again goes on as it began.
+opened again continues as it began.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Pair:
 
 
 def pairs_of_prompts(index: pd.DataFrame, *, per_prompt: int | None, seed: int) -> list[Pair]:
-    """Pairs among the clips of each prompt.
+    """Return pairs among the clips of each prompt.
 
     Args:
         index: video index; clips of status 'failed' are left out.
@@ -70,7 +70,7 @@ def pairs_of_prompts(index: pd.DataFrame, *, per_prompt: int | None, seed: int) 
 
 
 def named_pairs(index: pd.DataFrame, preferences: pd.DataFrame) -> list[Pair]:
-    """The pairs that a table of preferences compares, each once, as far as both clips are usable."""
+    """Return the pairs that a table of preferences compares, each once, as far as both clips are usable."""
     clips = {str(row.video_id): row for row in _usable(index).itertuples(index=False)}
     found: dict[str, Pair] = {}
     for first, second in zip(preferences["video_id_a"], preferences["video_id_b"], strict=True):
@@ -83,7 +83,7 @@ def named_pairs(index: pd.DataFrame, preferences: pd.DataFrame) -> list[Pair]:
 
 
 def policy_pairs(index: pd.DataFrame, policies: tuple[str, str]) -> list[Pair]:
-    """Clips of two policies for the same prompt and seed.
+    """Return clips of two policies for the same prompt and seed.
 
     Raises:
         InputError: a policy has no clips, or the two have none in common.
@@ -120,7 +120,7 @@ def policy_pairs(index: pd.DataFrame, policies: tuple[str, str]) -> list[Pair]:
 
 
 def with_margins(pairs: Sequence[Pair], rewards: pd.DataFrame) -> list[Pair]:
-    """Pairs with the predicted difference of rewards; pairs whose dimensions all agree have none.
+    """Return pairs with the predicted difference of rewards; pairs whose dimensions all agree have none.
 
     Such two clips have the same answers as far as the reward can tell: a person's choice between them says nothing
     about the weights, though their margin of 0 is the smallest of all.
@@ -149,7 +149,7 @@ def with_margins(pairs: Sequence[Pair], rewards: pd.DataFrame) -> list[Pair]:
 
 
 def ordered(pairs: Sequence[Pair], order: Order, *, seed: int, limit: int | None) -> list[Pair]:
-    """The pairs to show, first to last.
+    """Return the pairs to show, first to last.
 
     Args:
         pairs: with margins for the order 'informative'.

@@ -70,7 +70,7 @@ class AnnotationSession:
         self._clips = {self._token(clip): clip for pair in self.pairs for clip in (pair.first, pair.second)}
 
     def describe(self) -> dict[str, Any]:
-        """What the page needs to begin."""
+        """Return what the page needs to begin."""
         return {
             "study": self.study.study,
             "blind": bool(self.study.policies),
@@ -112,7 +112,7 @@ class AnnotationSession:
         return self.secret.proof_of(name)
 
     def next_for(self, annotator: str) -> dict[str, Any]:
-        """The next open question of an annotator, with what to load ahead; ``task`` is null when all is done."""
+        """Return the next open question of an annotator, with what to load ahead; ``task`` is null when all is done."""
         name = self.check_annotator(annotator)
         own = [label for label in self.journal.labels() if label.annotator == name]
         given: dict[str, dict[str, str]] = {}
@@ -208,12 +208,12 @@ class AnnotationSession:
         return study_results(self.study, self.journal.labels(), self.criteria, len(self.pairs))
 
     def clip_path(self, token: str) -> Path | None:
-        """The file of a clip by the token its address holds; None for anything that is not on offer."""
+        """Return the file of a clip by the token its address holds; None for anything that is not on offer."""
         clip = self._clips.get(token)
         return self.files.get(clip.file) if clip is not None else None
 
     def check_annotator(self, name: str) -> str:
-        """The annotator's name, tidied. Raises :class:`ValueError` for one that cannot be used."""
+        """Return the annotator's name, tidied. Raises :class:`ValueError` for one that cannot be used."""
         tidy = " ".join(name.split())
         if self.annotator is not None and tidy != self.annotator:
             raise ValueError(f"this server takes answers of {self.annotator} only")

@@ -65,7 +65,7 @@ class Journal:
         self._lock.release()
 
     def labels(self) -> list[Label]:
-        """The answers that stand, in the order they were given."""
+        """Return the answers that stand, in the order they were given."""
         with self._guard:
             return list(self._labels.values())
 

@@ -49,7 +49,7 @@ class Question(_Frozen):
         return PROMPT_PLACEHOLDER in self.text
 
     def ask(self, prompt: str) -> str:
-        """The text with the prompt filled in."""
+        """Return the text with the prompt filled in."""
         return self.text.replace(PROMPT_PLACEHOLDER, prompt)
 
 
@@ -103,7 +103,7 @@ class Checklist(_Frozen):
         return [question for question in self.questions if question.dimension == dimension]
 
     def question(self, question_id: str) -> Question:
-        """The question of that identifier. Raises :class:`InputError` where there is none."""
+        """Return the question of that identifier. Raises :class:`InputError` where there is none."""
         for question in self.questions:
             if question.question_id == question_id:
                 return question
@@ -112,7 +112,7 @@ class Checklist(_Frozen):
         )
 
     def sub_dimension(self, name: str) -> SubDimension:
-        """The sub-dimension of that name. Raises :class:`InputError` where there is none."""
+        """Return the sub-dimension of that name. Raises :class:`InputError` where there is none."""
         for sub in self.sub_dimensions:
             if sub.name == name:
                 return sub
@@ -132,7 +132,7 @@ class Checklist(_Frozen):
         return chain
 
     def switched_off(self, answers: Mapping[str, bool]) -> dict[str, bool]:
-        """Which questions a gate switches off, given one clip's answers (question_id -> yes).
+        """Return which questions a gate switches off, given one clip's answers (question_id -> yes).
 
         A question counts 0, neither yes nor no, when any of its gates was answered no. A gate that was not answered
         (absent from ``answers``) switches nothing off.
@@ -178,7 +178,7 @@ class Checklist(_Frozen):
 
 
 def plain_name(name: str) -> str:
-    """A sub-dimension's name as it is compared: without regard to case, spaces and underscores."""
+    """Return a sub-dimension's name as it is compared: without regard to case, spaces and underscores."""
     return name.casefold().replace("_", "").replace(" ", "")
 
 

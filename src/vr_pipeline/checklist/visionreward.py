@@ -118,7 +118,7 @@ _LAYOUTS = {
 def read_visionreward(
     questions_path: str | Path, weights_path: str | Path | None = None
 ) -> tuple[Checklist, RewardWeights | None]:
-    """A public question list as a checklist, and its weights.
+    """Return a public question list as a checklist, and its weights.
 
     Args:
         questions_path: one question a line: 64 or 29 lines (video), 59 or 30 (image).
@@ -215,7 +215,7 @@ def _weights(path: Path, checklist: Checklist) -> RewardWeights:
 
 
 def visionreward_score(features: NDArray[np.float64], weights: RewardWeights) -> NDArray[np.float64]:
-    """The public code's score: the mean of weight times feature.
+    """Return the public code's score: the mean of weight times feature.
 
     Args:
         features: [clips, weighted questions] as the public code has them: +1 for yes, -1 for no, 0 where a gate
@@ -232,7 +232,7 @@ def visionreward_score(features: NDArray[np.float64], weights: RewardWeights) ->
 def visionreward_features(
     answers: Mapping[str, bool], checklist: Checklist, *, alignment: float | None = None
 ) -> NDArray[np.float64]:
-    """Features of one clip for :func:`visionreward_score` from its answers (question_id -> yes).
+    """Return features of one clip for :func:`visionreward_score` from its answers (question_id -> yes).
 
     Args:
         answers: an answer to every question but the alignment score.

@@ -186,7 +186,7 @@ def _serve(session: AnnotationSession, *, host: str, port: int | None, allow_hos
 
 
 def _listen(host: str, port: int | None) -> socket:
-    """A socket on the port, or on the usual one, or on any free one."""
+    """Return a socket on the port, or on the usual one, or on any free one."""
     import socket
 
     from vr_pipeline.errors import InputError

@@ -88,11 +88,11 @@ class Generator(ABC):
 
     @abstractmethod
     def encode_frames(self, clips: Frames) -> torch.Tensor:
-        """Latents of clips, scaled as the denoiser sees them, [clips, ...], float32 on the CPU."""
+        """Return latents of clips, scaled as the denoiser sees them, [clips, ...], float32 on the CPU."""
 
     @abstractmethod
     def encode_prompts(self, prompts: Sequence[str]) -> Condition:
-        """Text conditions, every tensor [prompts, ...], on the CPU."""
+        """Return text conditions, every tensor [prompts, ...], on the CPU."""
 
     @abstractmethod
     def encoders(self) -> contextlib.AbstractContextManager[None]:
@@ -103,18 +103,18 @@ class Generator(ABC):
 
     @abstractmethod
     def draw_timesteps(self, count: int, random: torch.Generator) -> torch.Tensor:
-        """Timesteps for training, [count], drawn on the CPU."""
+        """Return timesteps for training, [count], drawn on the CPU."""
 
     @abstractmethod
     def add_noise(self, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
-        """Noised latents x_t."""
+        """Return noised latents x_t."""
 
     @abstractmethod
     def target(self, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
-        """What a perfect network would predict at x_t, in the error space."""
+        """Return what a perfect network would predict at x_t, in the error space."""
 
     def noise_share(self, timesteps: torch.Tensor) -> torch.Tensor:
-        """Share of noise in x_t, 0 for data and 1 for noise alone, [count]; rectified flows only.
+        """Return share of noise in x_t, 0 for data and 1 for noise alone, [count]; rectified flows only.
 
         Raises:
             InputError: if the family is no flow.
@@ -127,12 +127,12 @@ class Generator(ABC):
 
     @abstractmethod
     def predict(self, noised: torch.Tensor, timesteps: torch.Tensor, condition: Condition) -> torch.Tensor:
-        """The network's prediction, in the error space."""
+        """Return the network's prediction, in the error space."""
 
     def prediction_error(
         self, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor, condition: Condition
     ) -> torch.Tensor:
-        """Squared error of the prediction, averaged over all latent elements of a sample, [batch], float32."""
+        """Return squared error of the prediction, averaged over all latent elements of a sample, [batch], float32."""
         prediction = self.predict(self.add_noise(latents, noise, timesteps), timesteps, condition)
         error = (prediction.float() - self.target(latents, noise, timesteps).float()) ** 2
         return error.flatten(1).mean(dim=1)
@@ -141,7 +141,7 @@ class Generator(ABC):
 
     @abstractmethod
     def policy(self) -> Policy:
-        """A copy of the current adapter, or of all weights while these are what is trained."""
+        """Return a copy of the current adapter, or of all weights while these are what is trained."""
 
     @abstractmethod
     def load_policy(self, policy: Policy | None) -> None:
@@ -160,7 +160,7 @@ class Generator(ABC):
 
     @abstractmethod
     def networks(self) -> list[torch.nn.Module]:
-        """The denoiser, and the frozen copy of it if there is one."""
+        """Return the denoiser, and the frozen copy of it if there is one."""
 
     @abstractmethod
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
@@ -213,7 +213,7 @@ class Generator(ABC):
 
 
 def folder_identity(folder: Path) -> str:
-    """Hash of all model files in a folder (names and content), so that a changed model is never taken for the old.
+    """Hash all model files in a folder (names and content), so that a changed model is never taken for the old.
 
     Raises:
         InputError: if there is no such folder or it has no weights.
@@ -235,7 +235,7 @@ def folder_identity(folder: Path) -> str:
 
 
 def is_local(path: str) -> bool:
-    """Whether a model's path can only be meant as a folder; names on the hub are 'owner/name'."""
+    """Return whether a model's path can only be meant as a folder; names on the hub are 'owner/name'."""
     return Path(path).is_absolute() or path.startswith((".", "~", "data/")) or path.count("/") != 1
 
 
@@ -265,7 +265,7 @@ def weights_identity(parameters: GeneratorParameters) -> str:
 
 
 def sampling_identity(parameters: GeneratorParameters, weights: str | None = None) -> str:
-    """Hash of weights and of every setting that can change a clip's bits: what a clip's identity starts from.
+    """Return hash of weights and of every setting that can change a clip's bits: what a clip's identity starts from.
 
     Nothing is loaded. Batch size, threads and the kind of device belong to it, because they change rounding.
     """
@@ -277,6 +277,6 @@ def sampling_identity(parameters: GeneratorParameters, weights: str | None = Non
 
 
 def batches(count: int, size: int) -> Iterator[slice]:
-    """Consecutive slices of at most ``size`` that cover ``count`` items."""
+    """Return consecutive slices of at most ``size`` that cover ``count`` items."""
     for start in range(0, count, size):
         yield slice(start, min(start + size, count))

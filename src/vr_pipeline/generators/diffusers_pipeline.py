@@ -106,7 +106,7 @@ class PipelineGenerator(Generator):
 
     @classmethod
     def _component_names(cls, part: Part) -> tuple[str, ...]:
-        """Names that a part has in pipelines; not every pipeline has all of them."""
+        """Return names that a part has in pipelines; not every pipeline has all of them."""
         names = {"denoiser": (cls.component,), "autoencoder": ("vae",), "text_encoder": TEXT_ENCODERS}
         return names[part]
 
@@ -171,7 +171,7 @@ class PipelineGenerator(Generator):
             self._place(self._offload)
 
     def ready(self, part: Any) -> Any:
-        """A part of the pipeline on the device, unless hooks bring it there."""
+        """Return a part of the pipeline on the device, unless hooks bring it there."""
         return part.to(self.device) if self._offload == "none" else part
 
     @property
@@ -232,7 +232,7 @@ class PipelineGenerator(Generator):
         return made
 
     def plain(self, prompts: Sequence[str]) -> list[str]:
-        """The prompts without control tokens of the text encoders, such as ``</s>``; others stay as they are."""
+        """Return the prompts without control tokens of the text encoders, such as ``</s>``; others stay as they are."""
         named = (getattr(self.pipeline, name, None) for name in ("tokenizer", "tokenizer_2"))
         tokenizers = [tokenizer for tokenizer in named if tokenizer is not None]
         return [written_plainly(prompt, tokenizers) for prompt in prompts]
@@ -261,14 +261,14 @@ class PipelineGenerator(Generator):
         """
 
     def pixels(self, clips: Frames, dtype: torch.dtype) -> torch.Tensor:
-        """Clips as the autoencoders want them: -1 to 1, [clips, 3, frames, height, width], on the device."""
+        """Return clips as the autoencoders want them: -1 to 1, [clips, 3, frames, height, width], on the device."""
         import torch
 
         channels_first = torch.from_numpy(np.ascontiguousarray(clips)).permute(0, 4, 1, 2, 3)
         return (channels_first.to(self.device, torch.float32) / 127.5 - 1.0).to(dtype)
 
     def posterior_mode(self, clips: Frames, *, as_images: bool = False) -> torch.Tensor:
-        """What the autoencoder makes of clips, before any scaling, on its device.
+        """Return what the autoencoder makes of clips, before any scaling, on its device.
 
         The mode, not a sample: latents are cached, and a cached draw would be one frozen noise for ever.
 
@@ -337,7 +337,7 @@ class PipelineGenerator(Generator):
             load_adapter(self.denoiser, policy)
 
     def _original(self) -> torch.nn.Module:
-        """The denoiser as it was before its weights were changed."""
+        """Return the denoiser as it was before its weights were changed."""
         # A copy that is spread over several processes is of no use to one of them.
         if self._frozen is not None and not hasattr(self._frozen, "unshard"):
             return self._frozen
@@ -388,5 +388,5 @@ def _to_bytes(clip: Any) -> Frames:
 
 
 def can_offload(device: torch.device) -> bool:
-    """Whether a device has memory of its own, which offload could spare."""
+    """Return whether a device has memory of its own, which offload could spare."""
     return device.type != "cpu"

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def misfit(problem: str) -> InputError:
-    """What to raise where a policy does not fit a generator."""
+    """Return what to raise where a policy does not fit a generator."""
     return InputError(
         f"the policy does not fit this model: {problem}",
         remedy="train the policy again on this model, or copy the whole folder of the policy",
@@ -74,7 +74,7 @@ def load_full_weights(denoiser: torch.nn.Module, weights: FullWeights) -> None:
 
 
 def _difference(given: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> str:
-    """What is wrong with weights that are given; empty if nothing is."""
+    """Return what is wrong with weights that are given; empty if nothing is."""
     for names, what in ((wanted.keys() - given.keys(), "missing"), (given.keys() - wanted.keys(), "unknown")):
         if names:
             return f"{len(names)} of its weights are {what}, such as '{min(names)}'"

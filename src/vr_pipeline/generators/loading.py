@@ -68,7 +68,7 @@ def load_pipeline(
 
 
 def model_folder(pipeline: Any, parameters: GeneratorParameters) -> Path:
-    """The folder of a model, fetched from the hub where the parameters name one there.
+    """Return the folder of a model, fetched from the hub where the parameters name one there.
 
     Raises:
         InputError: if it cannot be fetched, or holds weights that are no safetensors.

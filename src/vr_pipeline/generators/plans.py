@@ -25,7 +25,7 @@ def video_items(
     seed: int,
     metadata: dict[str, str] | None = None,
 ) -> list[WorkItem]:
-    """One item for every prompt and sample.
+    """Return one item for every prompt and sample.
 
     Args:
         prompts: table with prompt_id and prompt.
@@ -87,7 +87,7 @@ def plan_clips(
 
 
 def sample_items(generator: Generator, items: Sequence[WorkItem]) -> list[Any]:
-    """The clips of a batch of items, made from their prompts and seeds; failures stand for those that are none."""
+    """Make the clips of a batch of items from their prompts and seeds; failures stand for those that are none."""
     return list(
         generator.sample_each(
             [str(item.metadata["prompt"]) for item in items],

@@ -77,7 +77,7 @@ class FullWeights:
 
 
 def bytes_of(value: torch.Tensor) -> memoryview:
-    """The bytes of a tensor of any precision, also of those that numpy lacks."""
+    """Return the bytes of a tensor of any precision, also of those that numpy lacks."""
     import torch
 
     return value.contiguous().reshape(-1).view(torch.uint8).numpy().data

@@ -34,22 +34,22 @@ all other settings, and what the code takes for granted, to follow "but". A sett
 
 
 def one_of(*values: object) -> Wanted:
-    """One of these values, of the same type."""
+    """Return one of these values, of the same type."""
     return lambda value, _: any(type(value) is type(known) and value == known for known in values)
 
 
 def same_as(part: str, name: str) -> Wanted:
-    """The value that another setting has."""
+    """Return the value that another setting has."""
     return lambda value, settings: value == settings[part].get(name)
 
 
 def positive(value: Any, _: Settings) -> bool:
-    """A finite number above 0."""
+    """Return a finite number above 0."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0
 
 
 def whole(value: Any, settings: Settings) -> bool:
-    """A whole number above 0."""
+    """Return a whole number above 0."""
     return isinstance(value, int) and positive(value, settings)
 
 
@@ -157,7 +157,7 @@ def _unreadable(path: Path, error: Exception, field: str) -> InputError:
 
 
 def _class_of(part: str, origin: Sequence[str], own: type | None, folder: Path) -> type:
-    """The class that model_index.json names: our own, or one of diffusers or transformers, and nothing else."""
+    """Return the class that model_index.json names: our own, or one of diffusers or transformers, and nothing else."""
     import importlib
 
     library, name = origin
@@ -175,7 +175,7 @@ def _class_of(part: str, origin: Sequence[str], own: type | None, folder: Path) 
 
 
 def _settings_of(place: Path, of_class: type, field: str) -> Mapping[str, Any]:
-    """A part's settings, with the defaults of its class and the class's name."""
+    """Return a part's settings, with the defaults of its class and the class's name."""
     path = _file(place.parent, place.name)
     content = _read(path, field)
     named = {"_class_name": of_class.__name__}

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def _statistics(value: Any, settings: Settings) -> bool:
-    """One finite number for each channel of the latents."""
+    """Return one finite number for each channel of the latents."""
     numbers = isinstance(value, list | tuple) and all(
         isinstance(one, int | float) and math.isfinite(one) for one in value
     )
@@ -155,7 +155,7 @@ class WanGenerator(VideoPipelineGenerator):
         return self.noise_share(timesteps.to(like.device, like.dtype)).view((-1,) + (1,) * (like.ndim - 1))
 
     def draw_timesteps(self, count: int, random: torch.Generator) -> torch.Tensor:
-        """Times along the schedule the scheduler samples on: uniform, then shifted as the scheduler shifts its own."""
+        """Draw times along the schedule that sampling takes: uniform, then shifted as the scheduler shifts its own."""
         import torch
 
         steps = self.pipeline.scheduler.config.num_train_timesteps

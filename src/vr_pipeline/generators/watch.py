@@ -43,12 +43,12 @@ class Watch:
                 self.look(value, place)
 
     def after_step(self, _: Any, step: int, __: Any, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Callback for the ends of a pipeline's steps; changes nothing."""
+        """Look at the ends of a pipeline's steps; changes nothing."""
         self.look(tensors["latents"], f"in denoising step {step + 1}")
         return {}
 
     def lost_in(self, row: int, clip: npt.NDArray[np.floating]) -> str:
-        """Where a clip of the batch lost its numbers; empty if it did not."""
+        """Return where a clip of the batch lost its numbers; empty if it did not."""
         return self._places[row] or ("" if np.isfinite(clip).all() else "after decoding")
 
 

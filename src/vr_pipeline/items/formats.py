@@ -35,7 +35,7 @@ class ItemFormat(BaseModel, ABC):
 
     @abstractmethod
     def read(self, path: Path) -> Any:
-        """What :meth:`write` was given."""
+        """Return what :meth:`write` was given."""
 
 
 class VideoFormat(ItemFormat):
@@ -162,7 +162,7 @@ _formats: TypeAdapter[ItemFormat] = TypeAdapter(AnyFormat)
 
 
 def item_format(options: dict[str, Any]) -> ItemFormat:
-    """The format that ``options`` describe, for instance ``{"type": "video", "fps": 8}``.
+    """Return the format that ``options`` describe, for instance ``{"type": "video", "fps": 8}``.
 
     Raises:
         pydantic.ValidationError: the type is unknown, or an option is.

@@ -37,7 +37,7 @@ COLUMNS = [
 
 
 def index_made_clips(folder: ItemFolder) -> pd.DataFrame:
-    """The video index of clips that were made here, from the folder's manifest.
+    """Return the video index of clips that were made here, from the folder's manifest.
 
     Args:
         folder: clips whose metadata holds prompt_id, prompt, sample_index, seed and generator.
@@ -56,7 +56,7 @@ def index_made_clips(folder: ItemFolder) -> pd.DataFrame:
 
 
 def index_given_clips(clips: pd.DataFrame, folder: Mapping[str, Path], *, source: str) -> pd.DataFrame:
-    """The video index of clips that a user supplied.
+    """Return the video index of clips that a user supplied.
 
     A clip that is missing or does not decode to its last frame is kept with status 'failed' and the reason.
 
@@ -115,7 +115,7 @@ def index_given_clips(clips: pd.DataFrame, folder: Mapping[str, Path], *, source
 
 
 def _whole(row: Mapping[Hashable, Any], column: str, source: str) -> int:
-    """A whole number of an optional column; 0 where the column or the cell is missing."""
+    """Return a whole number of an optional column; 0 where the column or the cell is missing."""
     try:
         return int(as_text(row.get(column)) or 0)
     except ValueError:

@@ -31,7 +31,7 @@ Frames = npt.NDArray[np.uint8]
 
 
 def load_micro_generator(folder: Path, generator: GeneratorParameters) -> Generator:
-    """The pretrained generator in a folder."""
+    """Return the pretrained generator in a folder."""
     return load_generator(generator.model_copy(update={"path": str(folder)}))
 
 
@@ -62,7 +62,7 @@ def pretrain(generator: GeneratorParameters, parameters: MicroWorldParameters) -
 
 
 def reconstruct(generator: Generator, clips: Frames, *, chunk: int = 512) -> Frames:
-    """Clips as the autoencoder gives them back."""
+    """Return clips as the autoencoder gives them back."""
     import torch
 
     pipeline = generator.pipeline  # type: ignore[attr-defined]
@@ -92,7 +92,7 @@ def fit_oracle(folder: Path, generator: GeneratorParameters, parameters: MicroWo
 
 
 def _stored_clips(ids: Sequence[str], frames: Frames, rows: Sequence[dict[str, Any]], *, description: str) -> WorkPlan:
-    """A plan whose clips are made already."""
+    """Return a plan whose clips are made already."""
     by_id = dict(zip(ids, frames, strict=True))
     items = [
         WorkItem(key=name, identity=content_hash("clip", clip.tobytes()), metadata=row)
@@ -109,7 +109,7 @@ def _stored_clips(ids: Sequence[str], frames: Frames, rows: Sequence[dict[str, A
 def judge_clips(
     generator: Generator, oracle: Oracle, checklist: Checklist, parameters: MicroWorldParameters
 ) -> tuple[WorkPlan, pd.DataFrame]:
-    """Clips with known answers, for training and testing the judge.
+    """Return clips with known answers, for training and testing the judge.
 
     Rendered clips have exact answers and a caption; generated clips have the oracle's answers. Clips of the held-out
     sets are of split 'test'.
@@ -174,7 +174,7 @@ def judge_clips(
 def preferences(
     generator: Generator, oracle: Oracle, checklist: Checklist, parameters: MicroWorldParameters
 ) -> tuple[WorkPlan, pd.DataFrame, pd.DataFrame]:
-    """Clips of the pretrained generator, and simulated comparisons of pairs of them.
+    """Return clips of the pretrained generator, and simulated comparisons of pairs of them.
 
     Returns:
         the clips, their table (video_id, prompt, file, sample_index, seed, generator) and the preferences.

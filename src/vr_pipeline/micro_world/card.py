@@ -16,7 +16,7 @@ from vr_pipeline.micro_world.oracle import Oracle
 
 
 def balanced_accuracy(answers: npt.NDArray[np.bool_], truth: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
-    """Mean of the accuracies on true yes and on true no, by question; arrays [clips, questions]."""
+    """Return mean of the accuracies on true yes and on true no, by question; arrays [clips, questions]."""
     right = answers == truth
     of_yes, of_no = (
         (right & (truth == side)).sum(axis=0) / np.maximum((truth == side).sum(axis=0), 1) for side in (True, False)
@@ -25,7 +25,7 @@ def balanced_accuracy(answers: npt.NDArray[np.bool_], truth: npt.NDArray[np.bool
 
 
 def test_oracle(oracle: Oracle, question_ids: Sequence[str], parameters: MicroWorldParameters) -> dict[str, float]:
-    """Balanced accuracy of the oracle on rendered clips it was not fitted on: mean and lowest over the questions."""
+    """Measure the oracle's balanced accuracy on clips it was not fitted on: mean and lowest over the questions."""
     rendered = render_clips(parameters.clips.num_held_out_clips, seed=parameters.seed, purpose="oracle test")
     said = oracle.probabilities(rendered.frames, rendered.judged_prompts, question_ids) > 0.5
     balanced = balanced_accuracy(said, rendered.labels(list(question_ids)))
@@ -50,7 +50,7 @@ def model_card(
     hashes: Mapping[str, str],
     parameters: MicroWorldParameters,
 ) -> str:
-    """The card in Markdown: what the models are, how they were made, what they reach on held-out clips.
+    """Return the card in Markdown: what the models are, how they were made, what they reach on held-out clips.
 
     Args:
         judge_report: a row a source ('rendered', 'generated') and question: accuracy, balanced_accuracy, n.

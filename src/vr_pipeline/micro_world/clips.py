@@ -27,7 +27,7 @@ class RenderedClips:
     frames: npt.NDArray[np.uint8]
 
     def labels(self, question_ids: list[str]) -> npt.NDArray[np.bool_]:
-        """True answers about the judged prompts, [clips, questions]."""
+        """Return True answers about the judged prompts, [clips, questions]."""
         rows = [answers(scene, prompt) for scene, prompt in zip(self.scenes, self.judged_prompts, strict=True)]
         return np.array([[row[question] for question in question_ids] for row in rows])
 

@@ -148,7 +148,7 @@ class Forest:
     probability: npt.NDArray[np.float32]
 
     def predict(self, values: Floats) -> Floats:
-        """Class probabilities averaged over the trees, [clips, classes]."""
+        """Return class probabilities averaged over the trees, [clips, classes]."""
         values = values.astype(np.float32)
         total = np.zeros((len(values), self.probability.shape[1]))
         rows = np.arange(len(values))
@@ -225,7 +225,7 @@ class Oracle:
     def probabilities(
         self, clips: npt.NDArray[np.uint8], prompts: Sequence[str], question_ids: Sequence[str]
     ) -> Floats:
-        """Probability of yes for every clip and question, [clips, questions].
+        """Return probability of yes for every clip and question, [clips, questions].
 
         Args:
             clips: uint8 [clips, frames, height, width, 3].
@@ -293,7 +293,7 @@ def _is_forest(
     children: npt.NDArray,
     probability: npt.NDArray,
 ) -> bool:
-    """Whether arrays are trees that end: every inner node's children come behind it."""
+    """Return whether arrays are trees that end: every inner node's children come behind it."""
     nodes = len(feature)
     if feature.ndim != 1 or threshold.shape != (nodes,) or children.shape != (nodes, 2) or len(probability) != nodes:
         return False

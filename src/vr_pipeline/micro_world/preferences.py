@@ -38,7 +38,7 @@ UTILITY: Final[dict[str, float]] = {
 
 
 def utilities(probabilities: npt.NDArray[np.float64], question_ids: Sequence[str]) -> npt.NDArray[np.float64]:
-    """Hidden utility of clips from the oracle's probabilities of yes, [clips]."""
+    """Return hidden utility of clips from the oracle's probabilities of yes, [clips]."""
     return probabilities @ np.array([UTILITY[question] for question in question_ids])
 
 

@@ -25,7 +25,7 @@ TEXT_LENGTH = 7
 
 
 def build_tokenizer() -> Any:
-    """A word-level tokenizer over the words of all prompts, ending each text with </s> as T5 does."""
+    """Return a word-level tokenizer over the words of all prompts, ending each text with </s> as T5 does."""
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
     from tokenizers.pre_tokenizers import WhitespaceSplit
@@ -47,7 +47,7 @@ def build_tokenizer() -> Any:
 
 
 def build_pipeline(vae: PatchVAE, parameters: PretrainingParameters, seed: int) -> Any:
-    """An untrained ``CogVideoXPipeline`` with random weights drawn from the seed."""
+    """Return an untrained ``CogVideoXPipeline`` with random weights drawn from the seed."""
     from diffusers import CogVideoXDDIMScheduler, CogVideoXPipeline, CogVideoXTransformer3DModel
     from transformers import T5Config, T5EncoderModel
 

@@ -80,7 +80,7 @@ class Scene:
 
 
 def all_prompts() -> list[str]:
-    """The 48 prompts of the world, in a fixed order."""
+    """Return the 48 prompts of the world, in a fixed order."""
     return [
         Scene(colour, shape, direction, background).prompt
         for colour, shape, direction, background in itertools.product(COLOURS, SHAPES, DIRECTIONS, BACKGROUNDS)
@@ -219,7 +219,7 @@ def render(scene: Scene) -> npt.NDArray[np.uint8]:
 
 
 def answers(scene: Scene, prompt: str | None = None) -> dict[str, bool]:
-    """The true answer to every question of the micro-world's checklist, by question id.
+    """Return the true answer to every question of the micro-world's checklist, by question id.
 
     Args:
         scene: the scene that is drawn.
@@ -247,7 +247,7 @@ def answers(scene: Scene, prompt: str | None = None) -> dict[str, bool]:
 
 
 def perturbed_prompt(random: np.random.Generator, prompt: str, probability: float = 0.5) -> str:
-    """A prompt in which each named attribute was replaced with another value with the given probability."""
+    """Return a prompt in which each named attribute was replaced with another value with the given probability."""
     colour, shape, direction, background = parse_prompt(prompt)
 
     def other(value: str, choices: tuple[str, ...]) -> str:

@@ -280,7 +280,7 @@ def check_given_clips(path: Path, videos: Path, *, prompt_column: str | None = N
 
 
 def _clips_of(videos: Path, findings: list[Finding]) -> Mapping[str, Path] | None:
-    """The clips of a folder; None, with a finding, where there are none."""
+    """Return the clips of a folder; None, with a finding, where there are none."""
     from vr_pipeline.datasets.clips import ClipFolder
 
     if not videos.is_dir():
@@ -312,7 +312,7 @@ def _left_out(path: Path, reason: str, what: str) -> Finding:
 
 
 def _conflicts(table: pd.DataFrame, path: Path) -> list[Finding]:
-    """Names that stand for clips of several prompts. A clip named by its path is another one under each prompt."""
+    """Find names that stand for clips of several prompts; a clip named by its path is another under each prompt."""
     from vr_pipeline.preferences.rows import file_identifier
 
     prompts: dict[str, set[str]] = {}

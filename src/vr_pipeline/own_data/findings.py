@@ -15,7 +15,7 @@ _ROWS_NAMED = 8
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing to know: an error has to be mended, a warning is told and the rest goes on.
+    """One thing to know: an error has to be mended, a warning is shown and the rest continues.
 
     Args:
         severity: 'error' or 'warning'.
@@ -34,7 +34,7 @@ class Finding:
 
     @classmethod
     def from_error(cls, error: InputError, severity: Severity = "error") -> Finding:
-        """The same as an error that was raised."""
+        """Return the same as an error that was raised."""
         row = int(error.row) if error.row is not None and str(error.row).isdigit() else None
         file = Path(error.file) if error.file is not None else None
         return cls(severity, error.problem, error.remedy, file, row, error.field)
@@ -50,7 +50,7 @@ class UnusableFiles(PipelineError):
 
 
 def grouped(findings: Iterable[Finding]) -> list[tuple[Finding, list[int]]]:
-    """Findings that differ in their row alone as one, with all rows, in order of first appearance."""
+    """Return findings that differ in their row alone as one, with all rows, in order of first appearance."""
     groups: dict[tuple[object, ...], tuple[Finding, list[int]]] = {}
     for one in findings:
         key = (one.severity, one.problem, one.remedy, one.file, one.field)
@@ -61,7 +61,7 @@ def grouped(findings: Iterable[Finding]) -> list[tuple[Finding, list[int]]]:
 
 
 def lines_of(findings: Sequence[Finding]) -> list[str]:
-    """A line for each finding: errors first, then by file and row."""
+    """Return a line for each finding: errors first, then by file and row."""
     ordered = sorted(
         grouped(findings), key=lambda group: (group[0].severity, str(group[0].file or ""), min(group[1], default=0))
     )

@@ -34,7 +34,7 @@ class CheckedFiles:
 
 
 def configuration(project: Path, env: str | None) -> Any:
-    """The configuration of conf/<env> over conf/base: a mapping with 'catalog' and 'parameters'."""
+    """Return the configuration of conf/<env> over conf/base: a mapping with 'catalog' and 'parameters'."""
     from kedro.config import OmegaConfigLoader
 
     from vr_pipeline.settings import CONFIG_LOADER_ARGS
@@ -163,7 +163,7 @@ def _filtering_block(
     wanted: PromptFilteringParameters,
     split: SplitParameters,
 ) -> dict[str, Any] | None:
-    """What to write so that the wanted settings hold; None where the configured ones do."""
+    """Return what to write so that the wanted settings hold; None where the configured ones do."""
     if wanted == configured and split == configured.split:
         return None
     block = {**written, "split": split.model_dump(mode="json")}
@@ -174,7 +174,7 @@ def _filtering_block(
 
 
 def next_steps(env: str, files: OwnFiles) -> list[str]:
-    """Commands to type."""
+    """Return commands to type."""
     steps = []
     if files.prompts is not None:
         steps.append((f"kedro run --env={env} --pipeline=prompt_filtering", "filter your prompts"))
@@ -220,7 +220,7 @@ def _knows(vocabulary: set[str] | None, prompts: list[str]) -> bool:
 
 
 def _words_of_generator(project: Path, settings: dict[str, Any]) -> set[str] | None:
-    """The words that the demo's generator knows; None for any other generator, which knows language."""
+    """Return the words that the demo's generator knows; None for any other generator, which knows language."""
     generator = settings["generator"]
     path = project / str(generator["path"]) / "tokenizer" / "tokenizer.json"
     if generator["family"] != "micro_world" or not path.is_file():
@@ -229,7 +229,7 @@ def _words_of_generator(project: Path, settings: dict[str, Any]) -> set[str] | N
 
 
 def _world_of_judge(project: Path, judge: dict[str, Any]) -> str | None:
-    """What a demonstration judge says it knows; None for a judge of the world."""
+    """Return what a demonstration judge says it knows; None for a judge of the world."""
     path = project / str(judge["path"]) / "judge.json"
     if not path.is_file():
         return None

@@ -34,7 +34,7 @@ class ClipNames:
                 self._short[name].append(file)
 
     def find(self, name: str) -> str | None:
-        """The file that a name means, relative to the folder; None if there is none or the name fits several.
+        """Return the file that a name means, relative to the folder; None if there is none or the name fits several.
 
         Tried in this order: the path within the folder, the path from the table's folder, from the working directory
         or from the root, the file's name, the file's name without its suffix. Names are compared as
@@ -48,7 +48,7 @@ class ClipNames:
         return next((files[0] for files in [*found, self._short.get(plain, [])] if len(files) == 1), None)
 
     def why_not(self, name: str) -> tuple[str, str]:
-        """The problem with a name that :meth:`find` did not find, and what to do."""
+        """Return the problem with a name that :meth:`find` did not find, and what to do."""
         plain = same_path(name)
         several = self._short.get(plain, [])
         if len(several) > 1:

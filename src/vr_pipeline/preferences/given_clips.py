@@ -25,7 +25,7 @@ _NUMBER_AT_END = re.compile(r" \d+$")
 def examine_given_clips(
     path: Path, names: ClipNames, files: Sequence[str], *, prompt_column: str | None = None
 ) -> tuple[pd.DataFrame, list[InputError], list[str]]:
-    """Reads which clip belongs to which prompt, and goes on after everything that is wrong.
+    """Find which clip belongs to which prompt, and collect everything that is wrong.
 
     A table with one of :data:`CLIP_COLUMNS` has a row a clip; an empty cell is a prompt without clips. Without such a
     column (and in a text file, a prompt a line) clips are known by their file names, which are then the prompt, with a
@@ -76,7 +76,7 @@ def examine_given_clips(
 def read_given_clips(
     path: Path, names: ClipNames, files: Sequence[str], *, prompt_column: str | None = None
 ) -> pd.DataFrame:
-    """The table of :func:`examine_given_clips`.
+    """Return the table of :func:`examine_given_clips`.
 
     Raises:
         InputError: the file cannot be read, names a clip that is not there, or no clip belongs to a prompt.
@@ -90,7 +90,7 @@ def read_given_clips(
 
 
 def no_clip_of_a_prompt(path: Path, folder: Path) -> InputError:
-    """What to say where no clip of a folder belongs to a prompt."""
+    """Return what to say where no clip of a folder belongs to a prompt."""
     return InputError(
         f"no clip of {folder} belongs to one of the prompts",
         remedy="add a column video_path with a row for each clip, or name the files after their prompts "
@@ -101,7 +101,7 @@ def no_clip_of_a_prompt(path: Path, folder: Path) -> InputError:
 
 
 def _clip_of(value: object, prompt: str, names: ClipNames, column: str) -> str | None:
-    """The clip that a cell names; None if it names none.
+    """Return the clip that a cell names; None if it names none.
 
     Raises:
         InputError: there is no such clip, or no prompt for it.

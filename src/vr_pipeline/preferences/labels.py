@@ -14,7 +14,7 @@ AggregationMethod = Literal["majority", "soft"]
 
 
 def aggregate_annotators(preferences: pd.DataFrame) -> pd.DataFrame:
-    """One row a pair from one row a pair and annotator.
+    """Return one row a pair from one row a pair and annotator.
 
     Args:
         preferences: table of :class:`vr_pipeline.schemas.HumanPreferences`. The same pair may be shown either way
@@ -60,7 +60,7 @@ def aggregate_annotators(preferences: pd.DataFrame) -> pd.DataFrame:
 
 
 def annotator_agreement(preferences: pd.DataFrame) -> dict[str, float | int | None]:
-    """How far annotators of the same pair agree.
+    """Return how far annotators of the same pair agree.
 
     Returns:
         ``pairs_with_several`` (pairs with two annotators or more), ``raw_agreement`` (share of pairs of annotators of
@@ -134,7 +134,7 @@ def check_preferences(preferences: pd.DataFrame, video_index: pd.DataFrame) -> N
 
 
 def usable_pairs(pairs: pd.DataFrame, video_index: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Pairs of which both clips could be read, and the others with the reason.
+    """Return pairs of which both clips could be read, and the others with the reason.
 
     Args:
         pairs: from :func:`aggregate_annotators`; :func:`check_preferences` has seen what they are made of.
@@ -180,7 +180,7 @@ def split_by_prompt(prompt_ids: pd.Series, held_out_share: float, seed: int) -> 
 
 
 def clips_to_judge(preferences: pd.DataFrame) -> pd.DataFrame:
-    """The clips that preferences name, one row each, as the table ``preference_clips`` wants them.
+    """Return the clips that preferences name, one row each, as the table ``preference_clips`` wants them.
 
     Returns:
         video_id, prompt, file, sample_index (counted within a prompt), seed (0, unknown) and generator, sorted by

@@ -26,7 +26,7 @@ def bradley_terry(
     samples: int = 500,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Ratings whose differences are the log odds that one generator's clip is preferred to another's.
+    """Return ratings whose differences are the log odds that one generator's clip is preferred to another's.
 
     Maximises the likelihood sigmoid(r_i - r_j) of the comparisons, a tie being half a win for each, minus
     prior / 2 * sum of r^2. The small prior fixes the origin (ratings add up to 0); with real data it does not show.
@@ -110,7 +110,7 @@ def bradley_terry(
 
 
 def _rated(wins: FloatArray) -> npt.NDArray[np.int64]:
-    """The largest set of generators linked by wins both ways; of equal ones that with most comparisons within it."""
+    """Return the largest set of generators linked by wins both ways; of equal ones that with most comparisons."""
     from scipy.sparse.csgraph import connected_components
 
     _, part = connected_components(wins > 0, directed=True, connection="strong")
@@ -125,7 +125,7 @@ def _wins(
     n: int,
     weight: FloatArray | None = None,
 ) -> FloatArray:
-    """Points of each generator against each other, array [generators, generators]."""
+    """Return points of each generator against each other, array [generators, generators]."""
     times = np.ones(len(points)) if weight is None else weight
     wins = np.bincount(i * n + j, weights=times * points, minlength=n * n)
     losses = np.bincount(j * n + i, weights=times * (1 - points), minlength=n * n)

@@ -65,7 +65,7 @@ class Source:
         return self.entries.find(self.columns.get(name, name)) is not None
 
     def column(self, *names: str, required: bool = True) -> list[Any]:
-        """Values of the first of the columns that the file has; empty texts where none is there and none need be."""
+        """Return values of the first of the columns that the file has; empty texts where none is there nor need be."""
         for name in names:
             actual = self.entries.find(self.columns.get(name, name))
             if actual is not None:
@@ -100,7 +100,7 @@ class Source:
             return ""
 
     def name(self, value: Any, position: int, field: str) -> str:
-        """An identifier. One that a spreadsheet has rounded stands for several, so it is rejected."""
+        """Return an identifier. One that a spreadsheet has rounded stands for several, so it is rejected."""
         name = same_name(self.text(value, position, field))
         if _ROUNDED.fullmatch(name):
             self.reject(position, field, f"'{name}' is a number that was rounded", "write identifiers as text")
@@ -173,5 +173,5 @@ class Source:
 
 
 def file_identifier(prompt: str, path: str) -> str:
-    """Identifier of a clip that is given as a file, from its prompt and its path."""
+    """Return identifier of a clip that is given as a file, from its prompt and its path."""
     return video_id(prompt_id(prompt), 0, same_path(path))

@@ -42,7 +42,7 @@ class Answers:
         return len(self._records)
 
     def of(self, text: str) -> dict[str, str] | Failure | None:
-        """The parsed answer, the failure, or None if the text was never asked about."""
+        """Return the parsed answer, the failure, or None if the text was never asked about."""
         record = self._records.get(text)
         if record is None:
             return None
@@ -98,7 +98,7 @@ class AnswerStore:
         return len(missing)
 
     def load(self) -> Answers:
-        """All answers of the file."""
+        """Return all answers of the file."""
         return Answers(self._read())
 
     @staticmethod

@@ -96,13 +96,13 @@ def rule(function: Rule) -> Rule:
 
 @rule
 def normalise_unicode(prompt: Prompt, _: CleaningParameters) -> str:
-    """NFKC: one code for what looks the same, such as full-width letters, ligatures and composed accents."""
+    """Give one code (NFKC) to what looks the same, such as full-width letters, ligatures and composed accents."""
     return unicodedata.normalize("NFKC", prompt.text)
 
 
 @rule
 def remove_control_characters(prompt: Prompt, _: CleaningParameters) -> str:
-    """Control and invisible format characters and lone surrogates go; line breaks and tabs become spaces.
+    """Remove control and invisible format characters and lone surrogates; line breaks and tabs become spaces.
 
     The joiners of scripts and emoji (U+200C, U+200D) are format characters that carry meaning: they stay.
     """
@@ -113,13 +113,13 @@ def remove_control_characters(prompt: Prompt, _: CleaningParameters) -> str:
 
 @rule
 def remove_web_addresses(prompt: Prompt, _: CleaningParameters) -> str:
-    """Web addresses (of reference pictures, mostly) and chat mentions by number go."""
+    """Remove web addresses (of reference pictures, mostly) and chat mentions by number."""
     return _URL.sub(" ", prompt.text)
 
 
 @rule
 def remove_generator_flags(prompt: Prompt, _: CleaningParameters) -> str:
-    """Options of hosted generators go: ``-ar 16:9``, ``--seed 5``, ``-camera zoom in``; ``-neg`` with all it lists.
+    """Remove options of hosted generators: ``-ar 16:9``, ``--seed 5``, ``-camera zoom in``; ``-neg`` with all it lists.
 
     A dash must follow white space and a known option name must follow the dash, so hyphens and dashes of plain
     language stay.
@@ -131,7 +131,7 @@ def remove_generator_flags(prompt: Prompt, _: CleaningParameters) -> str:
 
 @rule
 def collapse_white_space(prompt: Prompt, _: CleaningParameters) -> str:
-    """Single spaces, none before punctuation and at the ends; commas that removals left over go."""
+    """Leave single spaces, none before punctuation and at the ends, and no commas that removals left over."""
     text = " ".join(prompt.text.split())
     text = _LEFTOVER.sub(r"\1", _REPEATED_COMMAS.sub(", ", text))
     return text.strip(" ,;")
@@ -139,13 +139,13 @@ def collapse_white_space(prompt: Prompt, _: CleaningParameters) -> str:
 
 @rule
 def drop_empty(prompt: Prompt, _: CleaningParameters) -> str | Drop:
-    """Nothing is left."""
+    """Drop what has nothing left."""
     return prompt.text if prompt.text.strip() else Drop("nothing is left of the text")
 
 
 @rule
 def drop_length(prompt: Prompt, limits: CleaningParameters) -> str | Drop:
-    """Too few or too many words."""
+    """Drop too few or too many words."""
     count = len(words(prompt.text))
     if count < limits.min_words:
         return Drop(f"{count} words, fewer than {limits.min_words}")
@@ -157,7 +157,7 @@ def drop_length(prompt: Prompt, limits: CleaningParameters) -> str | Drop:
 
 @rule
 def drop_symbol_soup(prompt: Prompt, limits: CleaningParameters) -> str | Drop:
-    """Mostly symbols, or a word so long that it is none."""
+    """Drop mostly symbols, or a word so long that it is none."""
     visible = prompt.text.replace(" ", "")
     symbols = len(visible) - sum(map(str.isalnum, visible))
     if symbols and not visible.isascii():
@@ -172,7 +172,7 @@ def drop_symbol_soup(prompt: Prompt, limits: CleaningParameters) -> str | Drop:
 
 @rule
 def drop_repeated_words(prompt: Prompt, limits: CleaningParameters) -> str | Drop:
-    """The same words again and again, or one word several times in a row."""
+    """Drop the same words again and again, or one word several times in a row."""
     found = words(prompt.text)
     if not found:
         return prompt.text
@@ -189,7 +189,7 @@ def drop_repeated_words(prompt: Prompt, limits: CleaningParameters) -> str | Dro
 
 @rule
 def drop_poor_content(prompt: Prompt, limits: CleaningParameters) -> str | Drop:
-    """Too little to show: objects, attributes and actions beside function words and quality tags."""
+    """Drop too little to show: objects, attributes and actions beside function words and quality tags."""
     content = content_words(prompt.text)
     if content.count < limits.min_content_words:
         return Drop(f"{content.count} content words, fewer than {limits.min_content_words}")
@@ -201,7 +201,7 @@ def drop_poor_content(prompt: Prompt, limits: CleaningParameters) -> str | Drop:
 
 @rule
 def drop_other_scripts(prompt: Prompt, limits: CleaningParameters) -> str | Drop:
-    """Written mostly in a script that is not allowed; off unless ``scripts`` names some."""
+    """Drop what is mostly in a script that is not allowed; off unless ``scripts`` names some."""
     if not limits.scripts:
         return prompt.text
     letters = [character for character in prompt.text if character.isalpha()]
@@ -214,7 +214,7 @@ def drop_other_scripts(prompt: Prompt, limits: CleaningParameters) -> str | Drop
 
 @rule
 def drop_other_languages(prompt: Prompt, limits: CleaningParameters) -> str | Drop:
-    """Surely written in a language that is not allowed; off unless ``languages`` names some."""
+    """Drop what is surely in a language that is not allowed; off unless ``languages`` names some."""
     if not limits.languages or len(words(prompt.text)) < limits.min_language_words:
         return prompt.text
     language, probability = _language_identifier().classify(prompt.text)
@@ -225,7 +225,7 @@ def drop_other_languages(prompt: Prompt, limits: CleaningParameters) -> str | Dr
 
 @rule
 def drop_unsafe(prompt: Prompt, limits: CleaningParameters) -> str | Drop:
-    """Holds a word or phrase from the list, or the input says that it is probably unsafe. Off by default."""
+    """Drop what holds a word or phrase from the list, or the input says that it is probably unsafe. Off by default."""
     if prompt.unsafe_probability > limits.max_unsafe_probability:
         return Drop(
             f"probability of unsafe content {prompt.unsafe_probability:.2f}, above {limits.max_unsafe_probability}"
@@ -239,7 +239,7 @@ def drop_unsafe(prompt: Prompt, limits: CleaningParameters) -> str | Drop:
 
 @rule
 def drop_exact_duplicates(prompt: Prompt, _: CleaningParameters) -> str | Drop:
-    """Equal to an earlier prompt but for case, white space and Unicode form.
+    """Drop what equals an earlier prompt but for case, white space and Unicode form.
 
     The decision needs the earlier prompts: :func:`clean_prompts` takes it at this rule's place in the order.
     """

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
 from vr_pipeline.identifiers import prompt_id
 from vr_pipeline.prompts.cleaning import Prompt, clean_prompts
 from vr_pipeline.prompts.config import CleaningParameters
-from vr_pipeline.prompts.rouge import GreedyScan
+from vr_pipeline.prompts.greedy_scan import GreedyScan
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,13 +39,42 @@ DECISION_COLUMNS: Final = (
 )
 
 
-def decisions(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
-    """A table of decisions with all columns and their types, also where it is empty."""
+def decisions(
+    prompts: pd.DataFrame, *, step: str, rule: str | list[str] = "", fates: Sequence[Fate] = ()
+) -> pd.DataFrame:
+    """Return a table of decisions on prompts, with all columns and their types, also where it is empty.
+
+    Args:
+        prompts: the rows that are decided on.
+        step: of the decision.
+        rule: the rule that decided, or one for each row.
+        fates: why each row goes; none where all stay.
+    """
     import pandas as pd
 
-    table = pd.DataFrame(list(rows), columns=list(DECISION_COLUMNS))
+    table = prompts.assign(step=step, rule=rule, kept=not fates)
+    named = {"reason": "", "nearest_prompt_id": None, "nearest_prompt": None, "similarity": np.nan}
+    because = pd.DataFrame(fates, columns=list(named), index=table.index) if fates else named
+    table = table.assign(**because)
     kinds = {"kept": "bool", "similarity": "float64", "row": "int64"}
+    table = table.reindex(columns=list(DECISION_COLUMNS)).reset_index(drop=True)
     return table.astype({name: kinds.get(name, "str") for name in DECISION_COLUMNS})
+
+
+class Fate(NamedTuple):
+    """Why a prompt goes, and the kept one that it resembles, if any."""
+
+    reason: str
+    nearest_prompt_id: str | None = None
+    nearest_prompt: str | None = None
+    similarity: float = np.nan
+
+
+def no_decisions() -> pd.DataFrame:
+    """Return the table of a step that is off."""
+    import pandas as pd
+
+    return decisions(pd.DataFrame(columns=list(DECISION_COLUMNS)), step="")
 
 
 def clean_table(raw: pd.DataFrame, parameters: CleaningParameters) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -56,69 +86,37 @@ def clean_table(raw: pd.DataFrame, parameters: CleaningParameters) -> tuple[pd.D
     """
     import pandas as pd
 
-    good = raw[raw["problem"] == ""]
-    unknown = int(good["unsafe_probability"].astype(float).isna().sum())
-    if parameters.max_unsafe_probability < 1 and unknown:
+    good, bad = raw[raw["problem"] == ""], raw[raw["problem"] != ""]
+    unsafe = good["unsafe_probability"].astype(float)
+    if parameters.max_unsafe_probability < 1 and unsafe.isna().any():
         logger.warning(
             "%d of %d prompts come without a probability of unsafe content: max_unsafe_probability lets them pass.",
-            unknown,
+            unsafe.isna().sum(),
             len(good),
         )
-    outcomes = clean_prompts(
-        (
-            Prompt(text, unsafe)
-            for text, unsafe in zip(good["prompt"], good["unsafe_probability"].astype(float), strict=True)
-        ),
-        parameters,
-    )
-    identifiers = [prompt_id(outcome.text) for outcome in outcomes]
-    kept: list[dict[str, Any]] = []
-    dropped: list[dict[str, Any]] = [
-        {
-            "prompt_id": "",
-            "step": "read",
-            "rule": "unreadable_row",
-            "kept": False,
-            "reason": row["problem"],
-            "nearest_prompt_id": None,
-            "nearest_prompt": None,
-            "similarity": np.nan,
-            "row": row["row"],
-            "source": row["source"],
-            "prompt": "",
-            "original_prompt": row["prompt"],
-            "changed_by": "",
-        }
-        for row in raw[raw["problem"] != ""].to_dict("records")
+    outcomes = clean_prompts(map(Prompt, good["prompt"], unsafe), parameters)
+    texts = [outcome.text for outcome in outcomes]
+    changed = [", ".join(outcome.changed_by) for outcome in outcomes]
+    identifiers = [prompt_id(text) for text in texts]
+    table = good.assign(original_prompt=good["prompt"], prompt=texts, prompt_id=identifiers, changed_by=changed)
+    gone = [outcome for outcome in outcomes if not outcome.kept]
+    fates = [
+        Fate(outcome.reason)
+        if outcome.nearest is None
+        else Fate(outcome.reason, identifiers[outcome.nearest], texts[outcome.nearest], 1.0)
+        for outcome in gone
     ]
-    for identifier, row, outcome in zip(identifiers, good.to_dict("records"), outcomes, strict=True):
-        common = {
-            "prompt_id": identifier,
-            "prompt": outcome.text,
-            "original_prompt": row["prompt"],
-            "source": row["source"],
-            "row": row["row"],
-            "changed_by": ", ".join(outcome.changed_by),
-        }
-        if outcome.kept:
-            kept.append({**common, "source_id": row["source_id"]})
-            continue
-        nearest = outcome.nearest
-        dropped.append(
-            {
-                **common,
-                "step": "clean",
-                "rule": outcome.rule,
-                "kept": False,
-                "reason": outcome.reason,
-                "nearest_prompt_id": None if nearest is None else identifiers[nearest],
-                "nearest_prompt": None if nearest is None else outcomes[nearest].text,
-                "similarity": np.nan if nearest is None else 1.0,
-            }
-        )
+    kept = np.array([outcome.kept for outcome in outcomes], dtype=bool)
+    unread = bad.assign(original_prompt=bad["prompt"], prompt="", prompt_id="", changed_by="")
+    dropped = [
+        decisions(unread, step="read", rule="unreadable_row", fates=[Fate(problem) for problem in bad["problem"]]),
+        decisions(table[~kept], step="clean", rule=[outcome.rule for outcome in gone], fates=fates),
+    ]
     columns = ["prompt_id", "prompt", "original_prompt", "source", "source_id", "row", "changed_by"]
-    table = pd.DataFrame(kept, columns=columns)
-    return table.astype({name: "int64" if name == "row" else "str" for name in columns}), decisions(dropped)
+    clean = table.loc[kept, columns].reset_index(drop=True)
+    return clean.astype({name: "int64" if name == "row" else "str" for name in columns}), pd.concat(
+        dropped, ignore_index=True
+    )
 
 
 def apply_scan(
@@ -129,8 +127,7 @@ def apply_scan(
     Args:
         prompts: the scanned table.
         scan: its result.
-        step: name of the step in the decisions.
-        rule: name of the rule in the decisions.
+        step, rule: names in the decisions.
         reason: clause with a place for the ``{similarity}``.
     """
     return drop_rows(
@@ -147,13 +144,14 @@ def apply_scan(
     )
 
 
+@dataclass(frozen=True)
 class Dropped:
-    """A row that goes: its position, why, and the row it resembles, if any."""
+    """A row that goes: its position, why, and the position of the row it resembles, if any."""
 
-    __slots__ = ("index", "nearest", "reason", "similarity")
-
-    def __init__(self, index: int, reason: str, nearest: int | None = None, similarity: float = float("nan")) -> None:
-        self.index, self.reason, self.nearest, self.similarity = index, reason, nearest, similarity
+    index: int
+    reason: str
+    nearest: int | None = None
+    similarity: float = np.nan
 
 
 def drop_rows(
@@ -162,39 +160,12 @@ def drop_rows(
     """Divide a table into the rows that stay and decisions on those that go."""
     stays = np.ones(len(prompts), dtype=bool)
     stays[[item.index for item in dropped]] = False
-    columns = ("prompt_id", "prompt", "original_prompt", "source", "row", "changed_by")
-    values = {name: prompts[name].tolist() for name in columns}
-    rows = [
-        {
-            **{name: values[name][item.index] for name in columns},
-            "step": step,
-            "rule": rule,
-            "kept": False,
-            "reason": item.reason,
-            "nearest_prompt_id": None if item.nearest is None else values["prompt_id"][item.nearest],
-            "nearest_prompt": None if item.nearest is None else values["prompt"][item.nearest],
-            "similarity": item.similarity,
-        }
+    identifiers, texts = prompts["prompt_id"].tolist(), prompts["prompt"].tolist()
+    fates = [
+        Fate(item.reason)
+        if item.nearest is None
+        else Fate(item.reason, identifiers[item.nearest], texts[item.nearest], item.similarity)
         for item in dropped
     ]
-    return prompts[stays].reset_index(drop=True), decisions(rows)
-
-
-def kept_decisions(prompts: pd.DataFrame) -> pd.DataFrame:
-    """Decisions on the prompts that passed every step."""
-    columns = ("prompt_id", "prompt", "original_prompt", "source", "row", "changed_by")
-    return decisions(
-        [
-            {
-                **{str(name): value for name, value in row.items()},
-                "step": "kept",
-                "rule": "",
-                "kept": True,
-                "reason": "",
-                "nearest_prompt_id": None,
-                "nearest_prompt": None,
-                "similarity": np.nan,
-            }
-            for row in prompts[list(columns)].to_dict("records")
-        ]
-    )
+    gone = decisions(prompts.iloc[[item.index for item in dropped]], step=step, rule=rule, fates=fates)
+    return prompts[stays].reset_index(drop=True), gone

@@ -17,7 +17,7 @@ Indices = npt.NDArray[np.int64]
 def choose_diverse(
     identifiers: Sequence[str], embeddings: npt.NDArray[np.float32], parameters: DiversityParameters
 ) -> Indices:
-    """Indices of the chosen prompts, increasing; all of them if no more than the count are there.
+    """Return indices of the chosen prompts, increasing; all of them if no more than the count are there.
 
     The choice depends on the set of prompts and the seed, not on their order. Prompts that the embedder does not cover
     (rows of zeros) get their share of the places, by lot: nothing is known of their likeness.

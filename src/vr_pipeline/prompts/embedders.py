@@ -29,12 +29,12 @@ class Embedder(Protocol):
     """A loaded model."""
 
     def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """Unit vectors [texts, axes]; a row of zeros for a text that the model has no vector for."""
+        """Return unit vectors [texts, axes]; a row of zeros for a text that the model has no vector for."""
         ...
 
 
 def embedder_identity(parameters: EmbedderParameters) -> str:
-    """Hash of the model and of the settings that change its vectors, found without loading the model."""
+    """Return hash of the model and of the settings that change its vectors, found without loading the model."""
     return content_hash(_model_identity(parameters), "covers", *parameters.scripts)
 
 
@@ -166,14 +166,14 @@ def _check_weights(first_module: Any, place: str) -> None:
 
 
 def unit_rows(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Rows scaled to length 1; rows without direction (zero or not finite) become zeros."""
+    """Return rows scaled to length 1; rows without direction (zero or not finite) become zeros."""
     vectors = np.where(np.isfinite(vectors).all(axis=1, keepdims=True), vectors, np.float32(0))
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     return np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0)
 
 
 def _model_location(model: str) -> str:
-    """A hub name or folder as it is; for 'package:NAME' the folder inside that package that holds the model."""
+    """Return a hub name or folder as it is; for 'package:NAME' the folder inside that package that holds the model."""
     if not model.startswith(PACKAGE_PREFIX):
         return model
     name = model.removeprefix(PACKAGE_PREFIX)

@@ -66,7 +66,7 @@ class Embeddings:
         return int(self._vectors.shape[1])
 
     def of(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """Unit vectors [texts, axes].
+        """Return unit vectors [texts, axes].
 
         Raises:
             KeyError: if a text was never embedded.
@@ -129,7 +129,7 @@ class EmbeddingStore:
         return len(missing)
 
     def load(self) -> Embeddings:
-        """All embeddings of a completed store.
+        """Return all embeddings of a completed store.
 
         Raises:
             InputError: a part is missing or damaged.
@@ -143,11 +143,11 @@ class EmbeddingStore:
         return Embeddings(*self._read_parts())
 
     def is_complete(self) -> bool:
-        """Whether the last plan was carried out to its end."""
+        """Return whether the last plan was carried out to its end."""
         return (self.folder / COMPLETE_FILE).is_file()
 
     def _prepare(self, identity: str) -> None:
-        """An empty folder for this model, unless there is one already."""
+        """Return an empty folder for this model, unless there is one already."""
         marker = self.folder / "model.json"
         if self._read_json(marker).get("identity") == identity:
             for stray in self.folder.glob(f"{TEMPORARY_PREFIX}*"):
@@ -190,7 +190,7 @@ class EmbeddingStore:
         return [min(part_size, count - start) for start in range(0, count, part_size)]
 
     def _damaged(self) -> list[Path]:
-        """Parts of a completed store that are not what was recorded."""
+        """Return parts of a completed store that are not what was recorded."""
         hashes = self._read_json(self.folder / COMPLETE_FILE).get("sha256", {})
         # Names only: nothing outside the folder is looked at, or removed.
         parts = {self.folder / Path(name).name: digest for name, digest in hashes.items()}
@@ -198,7 +198,7 @@ class EmbeddingStore:
 
     @staticmethod
     def _read_json(path: Path) -> dict[str, Any]:
-        """A small file of this store; nothing where it is missing or damaged: what it stood for is made anew."""
+        """Return a small file of this store; nothing where it is missing or damaged: what it stood for is made anew."""
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):

@@ -51,7 +51,7 @@ class TextModel(Protocol):
 
 
 def text_model_identity(parameters: LanguageModelParameters) -> str:
-    """Hash of the model and the settings that change its answers.
+    """Return hash of the model and the settings that change its answers.
 
     An endpoint's address is not part of it: the same model may move. A local folder counts by its content.
     """
@@ -93,7 +93,7 @@ class TransformersModel:
         self._max_new_tokens = parameters.max_new_tokens
 
     def ask(self, instructions: str, texts: Sequence[str], parse: Callable[[int, str], T]) -> list[T | Failure]:
-        """One forward pass for all texts. A greedy answer would not change, so nothing is asked twice."""
+        """Return one forward pass for all texts. A greedy answer would not change, so nothing is asked twice."""
         import torch
 
         batch = self._batch(instructions, texts).to(self._model.device)
@@ -109,7 +109,7 @@ class TransformersModel:
         return [_parsed(position, answer, parse) for position, answer in enumerate(answers)]
 
     def _batch(self, instructions: str, texts: Sequence[str]) -> Any:
-        """Tokens of the conversations; control tokens in a text are text, and end no turn."""
+        """Return tokens of the conversations; control tokens in a text are text, and end no turn."""
         if self._tokenizer.chat_template is None:
             plain = [f"{instructions}\n{text}\n" for text in texts]
             return self._tokenizer(plain, return_tensors="pt", padding=True, split_special_tokens=True)

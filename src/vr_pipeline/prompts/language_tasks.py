@@ -53,7 +53,7 @@ class Task:
 
 
 def make_task(name: TaskName, parameters: LanguageModelParameters) -> Task:
-    """The task under these settings."""
+    """Return the task under these settings."""
     model = text_model_identity(parameters)
     if name == "review":
         return Task(name, REVIEW_INSTRUCTIONS, content_hash(name, REVIEW_INSTRUCTIONS, model), parse_review)
@@ -66,12 +66,12 @@ def make_task(name: TaskName, parameters: LanguageModelParameters) -> Task:
 
 
 def user_message(text: str) -> str:
-    """A prompt as it is shown to the model."""
+    """Return a prompt as it is shown to the model."""
     return json.dumps({"prompt": text}, ensure_ascii=False)
 
 
 def parse_review(text: str, answer: str) -> dict[str, str]:
-    """Decision, prompt (the text to go on with) and reason of a review.
+    """Decision, prompt (the text to continue with) and reason of a review.
 
     Raises:
         UnusableAnswer: if the answer is not exactly the object asked for.
@@ -89,7 +89,7 @@ def parse_review(text: str, answer: str) -> dict[str, str]:
 
 
 def parse_rewrite(text: str, answer: str, *, max_words: int) -> dict[str, str]:
-    """The rewritten prompt.
+    """Return the rewritten prompt.
 
     Raises:
         UnusableAnswer: if the answer is not exactly the object asked for, or the prompt is shorter than the original
@@ -105,7 +105,7 @@ def parse_rewrite(text: str, answer: str, *, max_words: int) -> dict[str, str]:
 
 
 def _json_object(answer: str, keys: set[str]) -> dict[str, str]:
-    """The answer as an object with exactly these keys and text values, white space collapsed.
+    """Return the answer as an object with exactly these keys and text values, white space collapsed.
 
     A fence of back-ticks around the whole answer is common and unambiguous, so it is taken off; nothing else is.
     """

@@ -22,7 +22,7 @@ BEFORE, AFTER, RULE_COLOURS = "#b0b7c3", "#2b6cb0", ("#c05621", "#dd8a4f", "#b83
 
 
 def plot_report(report: dict[str, Any], *, examples: int = 12) -> Figure:
-    """Prompts dropped by step, nearest similarity before and after, and examples of each reason.
+    """Return prompts dropped by step, nearest similarity before and after, and examples of each reason.
 
     Args:
         report: as :func:`vr_pipeline.prompts.report.filter_report` makes it.

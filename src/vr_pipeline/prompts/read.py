@@ -94,7 +94,7 @@ def read_prompts(
 
 
 def find_prompts(entries: Entries, prompt_column: str | None = None) -> str:
-    """The column with the prompts: the named one, or the first of :data:`PROMPT_COLUMNS`.
+    """Return the column with the prompts: the named one, or the first of :data:`PROMPT_COLUMNS`.
 
     Raises:
         InputError: there is none.
@@ -122,7 +122,7 @@ def _prompt(value: Any, column: str) -> str:
 
 
 def _largest(values: list[Any]) -> float:
-    """The largest of probabilities of which some may be missing; NaN if all are."""
+    """Return the largest of probabilities of which some may be missing; NaN if all are."""
     try:
         known = [number for number in map(as_number, values) if not math.isnan(number)]
     except ValueError as error:

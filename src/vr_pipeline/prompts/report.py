@@ -34,7 +34,7 @@ def filter_report(
     embeddings: Embeddings,
     parameters: PromptFilteringParameters,
 ) -> dict[str, Any]:
-    """The report as plain JSON.
+    """Return the report as plain JSON.
 
     Args:
         decisions: one row a prompt that was read.
@@ -76,7 +76,7 @@ def filter_report(
 
 
 def _by_script(decisions: pd.DataFrame, distinct: pd.DataFrame, embeddings: Embeddings) -> dict[str, dict[str, int]]:
-    """Prompts read and kept by the script of most of their words, and those not compared by meaning."""
+    """Return prompts read and kept by the script of most of their words, and those not compared by meaning."""
     read = Counter(main_script(text) for text in decisions["original_prompt"] if text)
     kept = Counter(main_script(text) for text in decisions.loc[decisions["kept"], "original_prompt"])
     unseen: Counter[str] = Counter()
@@ -90,7 +90,7 @@ def _by_script(decisions: pd.DataFrame, distinct: pd.DataFrame, embeddings: Embe
 
 
 def uncovered_scripts(texts: Sequence[str], vectors: np.ndarray) -> Counter[str]:
-    """How many texts of each script the embedder has no vector for."""
+    """Return how many texts of each script the embedder has no vector for."""
     return Counter(main_script(text) for text, seen in zip(texts, is_seen(vectors), strict=True) if not seen)
 
 
@@ -128,7 +128,7 @@ def _similarities(
 
 
 def _sample(identifiers: Sequence[str], size: int) -> np.ndarray:
-    """Positions of a sample that depends on the prompts, not on their order."""
+    """Return positions of a sample that depends on the prompts, not on their order."""
     ranks = [content_hash("report sample", identifier) for identifier in identifiers]
     return np.array(sorted(range(len(ranks)), key=ranks.__getitem__)[:size], dtype=np.int64)
 
@@ -148,7 +148,7 @@ def _histogram(values: np.ndarray) -> dict[str, Any]:
 
 
 def _examples(decisions: pd.DataFrame, count: int) -> list[dict[str, Any]]:
-    """A few prompts for each step and rule, chosen by hash."""
+    """Return a few prompts for each step and rule, chosen by hash."""
     examples = []
     dropped = decisions[~decisions["kept"]]
     for (step, rule), group in dropped.groupby(["step", "rule"], sort=False):

@@ -4,36 +4,28 @@ Rouge-L (Lin 2004, ROUGE: A Package for Automatic Evaluation of Summaries, secti
 longest common subsequence (LCS) of their tokens. Tokens and arithmetic here are those of the ``rouge-score`` package
 without stemming, down to the last bit of the floating point result, so that a threshold decides alike.
 
-Comparing every pair costs a quadratic number of LCS computations. The search instead follows set-similarity joins
-(Chaudhuri, Ganti, Kaushik 2006; Xiao and others 2008, PPJoin): a pair above the threshold must share a number of
-tokens that depends only on the two lengths, hence one of its rarest tokens, at a place not too deep in either
-prompt's list of tokens sorted by rarity. Pairs that survive are thinned by a bound from hashed bit signatures, and
-only then does rapidfuzz compute the exact LCS. No bound ever discards a pair above the threshold.
+Comparing every pair costs a quadratic number of LCS computations; see :mod:`vr_pipeline.prompts.rouge_join` for the
+search that avoids it.
 """
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+
+from vr_pipeline.prompts.greedy_scan import GreedyScan, available_cores, resolve_in_order
+from vr_pipeline.prompts.rouge_join import Join, SegmentedIndex, as_strings
 
 _TOKEN = re.compile(r"[a-z0-9]+")
 
 FIRST_CHUNK = 256
 LARGEST_CHUNK = 8192
-POSTINGS_AT_A_TIME = 500_000
-SIGNATURE_WORDS = 4
 
-Integers = npt.NDArray[np.int64]
 Tokens = Callable[[str], Sequence[str]]
-Run = Callable[..., Iterator["Pairs"]]
-Pairs = tuple[Integers, Integers, npt.NDArray[np.float64]]
-"""Query, partner before it, and similarity, flat."""
 
 
 def tokenize(text: str) -> list[str]:
@@ -50,30 +42,15 @@ def _f1(lcs: int, length_a: int, length_b: int) -> float:
 
 
 def rouge_l_f1(a: str, b: str) -> float:
-    """Rouge-L F1 of two texts, in [0, 1]; 0 if either has no token."""
+    """Return Rouge-L F1 of two texts, in [0, 1]; 0 if either has no token."""
     from rapidfuzz.distance import LCSseq
 
     tokens_a, tokens_b = tokenize(a), tokenize(b)
     return _f1(LCSseq.similarity(tokens_a, tokens_b), len(tokens_a), len(tokens_b))
 
 
-@dataclass(frozen=True)
-class GreedyScan:
-    """Result of a greedy scan: who stays, and for the others which kept item was too similar.
-
-    Args:
-        kept: indices of the items that stay, increasing, int64.
-        nearest: for each item the index of the most similar kept item before it if that made it go, else -1, int64.
-        similarity: the similarity to ``nearest``, NaN for kept items, float64.
-    """
-
-    kept: Integers
-    nearest: Integers
-    similarity: npt.NDArray[np.float64]
-
-
 def greedy_rouge_filter(prompts: Sequence[str], threshold: float = 0.7) -> list[int]:
-    """Indices that stay when prompts are scanned in order and near-duplicates of kept ones are dropped.
+    """Return indices that stay when prompts are scanned in order and near-duplicates of kept ones are dropped.
 
     A prompt is dropped if its Rouge-L F1 with any kept prompt before it exceeds ``threshold``. Prompts without a
     single token a-z or 0-9 have an F1 of 0 with everything and stay.
@@ -114,7 +91,7 @@ def greedy_rouge_scan(
         return GreedyScan(np.arange(count, dtype=np.int64), nearest, similarity)
     # The work is in numpy and rapidfuzz, which let go of the interpreter's lock.
     with ThreadPoolExecutor(workers or available_cores()) as pool:
-        join = _Join([tokens(prompt) for prompt in prompts], threshold, groups, pool.map)
+        join = Join([tokens(prompt) for prompt in prompts], threshold, groups, pool.map)
         _scan(join)
     first = join.first_appearance
     where = np.flatnonzero(join.representative >= 0)
@@ -127,9 +104,9 @@ def greedy_rouge_scan(
     return GreedyScan(np.flatnonzero(nearest < 0).astype(np.int64), nearest, similarity)
 
 
-def _scan(join: _Join) -> None:
+def _scan(join: Join) -> None:
     """Decide on every distinct token sequence, chunk by chunk in the order of the scan."""
-    kept_index = _SegmentedIndex()
+    kept_index = SegmentedIndex()
     for start, stop in _chunks(len(join)):
         chunk = np.arange(start, stop, dtype=np.int64)
         before = join.matches(chunk, kept_index.segments)
@@ -139,37 +116,10 @@ def _scan(join: _Join) -> None:
         kept_index.add(join, survivors[join.nearest[survivors] < 0])
 
 
-def best_partners(*pairs: Pairs) -> Pairs:
-    """For each query its most similar partner, the first of equals."""
-    query, other, score = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
-    order = np.lexsort((other, -score, query))
-    query, other, score = query[order], other[order], score[order]
-    first = np.ones(len(query), dtype=bool)
-    first[1:] = query[1:] != query[:-1]
-    return query[first], other[first], score[first]
-
-
-def resolve_in_order(query: Integers, other: Integers, score: npt.NDArray[np.float64]) -> Pairs:
-    """Those pairs whose partner is kept, where being the query of such a pair means being dropped.
-
-    Only among prompts of one chunk does a decision depend on another: go through the few true matches in the order
-    of the scan. All pairs of a partner come before it is needed, because it stands before its queries.
-    """
-    order = np.lexsort((other, query))
-    query, other, score = query[order], other[order], score[order]
-    valid = np.zeros(len(query), dtype=bool)
-    dropped: set[int] = set()
-    for position, (later, earlier) in enumerate(zip(query.tolist(), other.tolist(), strict=True)):
-        if earlier not in dropped:
-            valid[position] = True
-            dropped.add(later)
-    return query[valid], other[valid], score[valid]
-
-
 def nearest_rouge_l(
     queries: npt.NDArray[np.int64], prompts: Sequence[str], *, workers: int | None = None, tokens: Tokens = tokenize
 ) -> npt.NDArray[np.float64]:
-    """Rouge-L F1 of each queried prompt with the most similar other prompt, float64 [queries]; NaN if there is none.
+    """Return each queried prompt's Rouge-L F1 with the most similar other one, float64 [queries]; NaN if there is none.
 
     Compares with every prompt: meant for a sample of queries.
     """
@@ -181,7 +131,7 @@ def nearest_rouge_l(
         return best
     vocabulary: dict[str, int] = {}
     cut = [tuple([vocabulary.setdefault(token, len(vocabulary)) for token in tokens(text)]) for text in prompts]
-    sequences = _as_strings(cut, len(vocabulary))
+    sequences = as_strings(cut, len(vocabulary))
     lengths = np.maximum(np.fromiter(map(len, cut), dtype=np.int64, count=len(cut)), 1)
     for start in range(0, len(queries), 64):
         rows = queries[start : start + 64]
@@ -198,229 +148,9 @@ def nearest_rouge_l(
     return best
 
 
-def available_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _chunks(count: int) -> Iterator[tuple[int, int]]:
     """Chunks of growing size: small first, so that a heap of near-duplicates at the start is met by few kept ones."""
     start, size = 0, FIRST_CHUNK
     while start < count:
         yield start, min(start + size, count)
         start, size = start + size, min(size * 2, LARGEST_CHUNK)
-
-
-def _pieces(owner: Integers, sizes: Integers) -> Iterator[slice]:
-    """Cut flat prefix elements into pieces that look at no more than POSTINGS_AT_A_TIME postings each.
-
-    A prompt's elements stay in one piece, or a pair could be verified twice; a single one may exceed the limit.
-    """
-    last = np.flatnonzero(np.append(owner[1:] != owner[:-1], True)) if len(owner) else owner
-    work = np.cumsum(sizes)[last]
-    start, done = 0, 0
-    while start < len(owner):
-        position = max(
-            int(np.searchsorted(work, done + POSTINGS_AT_A_TIME, side="right")) - 1,
-            int(np.searchsorted(last, start)),
-        )
-        yield slice(start, int(last[position]) + 1)
-        start, done = int(last[position]) + 1, int(work[position])
-
-
-@dataclass(frozen=True)
-class _Segment:
-    """Inverted index over some prompts: for each token the prompts that hold it and its place in their rarity order."""
-
-    starts: Integers
-    prompts: npt.NDArray[np.int32]
-    places: npt.NDArray[np.int32]
-    members: Integers
-
-
-class _SegmentedIndex:
-    """Index over the kept prompts in segments that are merged as they grow, so that adding stays cheap overall."""
-
-    def __init__(self) -> None:
-        self.segments: list[_Segment] = []
-
-    def add(self, join: _Join, members: Integers) -> None:
-        if not len(members):
-            return
-        while self.segments and len(self.segments[-1].members) <= 2 * len(members):
-            members = np.concatenate([self.segments.pop().members, members])
-        self.segments.append(join.segment(members))
-
-
-class _Join:
-    """Distinct token sequences of the prompts, laid out for vectorised candidate search at one threshold."""
-
-    def __init__(
-        self, texts: Sequence[Sequence[str]], threshold: float, groups: Sequence[str] | None, run: Run
-    ) -> None:
-        self.threshold, self.run = threshold, run
-        self.representative = np.full(len(texts), -1, dtype=np.int64)
-        vocabulary: dict[str, int] = {}
-        labels: dict[str, int] = {}
-        sequences: dict[tuple[int, tuple[int, ...]], int] = {}
-        first: list[int] = []
-        for index, text in enumerate(texts):
-            tokens = tuple([vocabulary.setdefault(token, len(vocabulary)) for token in text])
-            if not tokens:
-                continue
-            group = labels.setdefault(groups[index], len(labels)) if groups is not None else 0
-            number = sequences.setdefault((group, tokens), len(sequences))
-            self.representative[index] = number
-            if number == len(first):
-                first.append(index)
-        self.first_appearance = np.array(first, dtype=np.int64)
-        count = len(sequences)
-        self.nearest = np.full(count, -1, dtype=np.int64)
-        self.similarity = np.full(count, np.nan)
-        self.lengths = np.fromiter((len(tokens) for _, tokens in sequences), dtype=np.int64, count=count)
-        flat = np.fromiter((token for _, tokens in sequences for token in tokens), np.int64, int(self.lengths.sum()))
-        self.groups = np.fromiter((group for group, _ in sequences), np.int64, count) if groups is not None else None
-        self.sequences = _as_strings([tokens for _, tokens in sequences], len(vocabulary))
-        self._lay_out(flat)
-        self._tabulate_requirements()
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    def _lay_out(self, flat: Integers) -> None:
-        """Sort each prompt's elements by rarity; the n-th occurrence of a token in a prompt is its own element."""
-        owner = np.repeat(np.arange(len(self), dtype=np.int64), self.lengths)
-        order = np.lexsort((flat, owner))
-        token, owner = flat[order], owner[order]
-        new_run = np.ones(len(token), dtype=bool)
-        new_run[1:] = (token[1:] != token[:-1]) | (owner[1:] != owner[:-1])
-        run_starts = np.flatnonzero(new_run)
-        occurrence = np.arange(len(token)) - run_starts[np.cumsum(new_run) - 1] if len(token) else token
-        width = int(occurrence.max(initial=0)) + 1
-        _, element, frequency = np.unique(token * width + occurrence, return_inverse=True, return_counts=True)
-        rank = np.empty(len(frequency), dtype=np.int64)
-        rank[np.argsort(frequency, kind="stable")] = np.arange(len(frequency))
-        element = rank[element]
-        order = np.lexsort((element, owner))
-        self.elements = element[order]
-        self.number_of_elements = len(frequency)
-        self.offsets = np.concatenate([[0], np.cumsum(self.lengths)]).astype(np.int64)
-        self.signatures = self._signatures(owner)
-
-    def _signatures(self, owner: Integers) -> npt.NDArray[np.uint64]:
-        """Bit sets of the hashed elements: their Hamming distance is at most the size of the symmetric difference."""
-        bits = 64 * SIGNATURE_WORDS
-        mixed = (self.elements.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
-        bit = (mixed >> np.uint64(40)) % np.uint64(bits)
-        signatures = np.zeros((len(self), SIGNATURE_WORDS), dtype=np.uint64)
-        for word in range(SIGNATURE_WORDS):
-            chosen = (bit // np.uint64(64)) == np.uint64(word)
-            np.bitwise_or.at(signatures[:, word], owner[chosen], np.uint64(1) << (bit[chosen] % np.uint64(64)))
-        return signatures
-
-    def _tabulate_requirements(self) -> None:
-        """Smallest LCS that exceeds the threshold for each pair of lengths that occur; out of reach if none does."""
-        self.distinct_lengths, self.length_class = np.unique(self.lengths, return_inverse=True)
-        a = self.distinct_lengths[:, None].astype(np.float64)
-        b = self.distinct_lengths[None, :].astype(np.float64)
-        # The real-number solution, then corrected by the floating point formula that decides.
-        needed = np.maximum(np.floor(self.threshold * (a + b) / 2) - 1, 1)
-        for _ in range(4):
-            precision, recall = needed / a, needed / b
-            needed = np.where(2 * precision * recall / (precision + recall) > self.threshold, needed, needed + 1)
-        reachable = needed <= np.minimum(a, b)
-        self.needed = np.where(reachable, needed, np.iinfo(np.int32).max).astype(np.int32)
-        smallest = self.needed.min(axis=1, initial=np.iinfo(np.int32).max)
-        # A prompt's prefix: the places that can hold the first shared element of some pair above the threshold.
-        self.prefix = np.clip(self.lengths - smallest[self.length_class] + 1, 0, None)
-
-    def _prefix_elements(self, members: Integers) -> tuple[Integers, Integers, Integers]:
-        """Elements in the prefixes of ``members``: element, prompt and place, flat."""
-        sizes = self.prefix[members]
-        total = int(sizes.sum())
-        owner = np.repeat(members, sizes)
-        place = np.arange(total) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-        return self.elements[self.offsets[owner] + place], owner, place
-
-    def segment(self, members: Integers) -> _Segment:
-        """Inverted index over the prefixes of ``members``."""
-        element, owner, place = self._prefix_elements(members)
-        order = np.argsort(element, kind="stable")
-        starts = np.searchsorted(element[order], np.arange(self.number_of_elements + 1))
-        return _Segment(starts, owner[order].astype(np.int32), place[order].astype(np.int32), members)
-
-    def matches(self, queries: Integers, segments: Sequence[_Segment]) -> Pairs:
-        """All pairs (query, indexed prompt before it) with an F1 above the threshold, with that F1."""
-        element, owner, place = self._prefix_elements(queries)
-        pieces = [
-            (segment, piece)
-            for segment in segments
-            for piece in _pieces(owner, segment.starts[element + 1] - segment.starts[element])
-        ]
-
-        def search(job: tuple[_Segment, slice]) -> Pairs:
-            segment, piece = job
-            begins, ends = segment.starts[element[piece]], segment.starts[element[piece] + 1]
-            return self._verify(*self._candidates(owner[piece], place[piece], begins, ends, segment))
-
-        empty = np.empty(0, dtype=np.int64)
-        found = [(empty, empty, np.empty(0)), *self.run(search, pieces)]
-        query, other, score = (np.concatenate(parts) for parts in zip(*found, strict=True))
-        return query, other, score
-
-    def _candidates(
-        self, owner: Integers, place: Integers, begins: Integers, ends: Integers, segment: _Segment
-    ) -> tuple[Integers, Integers]:
-        sizes = ends - begins
-        posting = np.arange(int(sizes.sum())) + np.repeat(begins - (np.cumsum(sizes) - sizes), sizes)
-        query = np.repeat(owner, sizes)
-        other = segment.prompts[posting].astype(np.int64)
-        earlier = other < query
-        if self.groups is not None:
-            earlier &= self.groups[other] != self.groups[query]
-        query, other, posting = query[earlier], other[earlier], posting[earlier]
-        query_place = np.repeat(place, sizes)[earlier]
-        needed = self.needed[self.length_class[query], self.length_class[other]].astype(np.int64)
-        possible = (query_place <= self.lengths[query] - needed) & (
-            segment.places[posting] <= self.lengths[other] - needed
-        )
-        pairs = np.unique(query[possible] * len(self) + other[possible])
-        query, other = np.divmod(pairs, max(len(self), 1))
-        needed = self.needed[self.length_class[query], self.length_class[other]].astype(np.int64)
-        apart = np.bitwise_count(self.signatures[query] ^ self.signatures[other]).sum(axis=1, dtype=np.int64)
-        possible = self.lengths[query] + self.lengths[other] - apart >= 2 * needed
-        return query[possible], other[possible]
-
-    def _verify(self, query: Integers, other: Integers) -> Pairs:
-        from rapidfuzz.distance import LCSseq
-        from rapidfuzz.process import cpdist
-
-        if not len(query):
-            return query, other, np.empty(0)
-        lcs = cpdist(
-            [self.sequences[index] for index in query.tolist()],
-            [self.sequences[index] for index in other.tolist()],
-            scorer=LCSseq.similarity,
-            dtype=np.int32,
-            workers=1,
-        ).astype(np.int64)
-        above = lcs >= self.needed[self.length_class[query], self.length_class[other]]
-        query, other, lcs = query[above], other[above], lcs[above]
-        precision, recall = lcs / self.lengths[query], lcs / self.lengths[other]
-        return query, other, 2 * precision * recall / (precision + recall)
-
-    def record_best(self, *pairs: Pairs) -> None:
-        """Note for each query its most similar partner."""
-        query, other, score = best_partners(*pairs)
-        self.nearest[query], self.similarity[query] = other, score
-
-
-def _as_strings(sequences: list[tuple[int, ...]], vocabulary_size: int) -> list[str] | list[tuple[int, ...]]:
-    """Token sequences as strings with one character a token, which rapidfuzz compares fastest.
-
-    Unicode has about 1.1 million characters that are no surrogates; above that the integers themselves are compared.
-    """
-    surrogates = 0xD800
-    if vocabulary_size + 0x800 > 0x10FFFF:
-        return sequences
-    return ["".join([chr(token if token < surrogates else token + 0x800) for token in tokens]) for tokens in sequences]

@@ -42,7 +42,7 @@ _OPTIONAL = regex.compile(
 
 
 def folded(text: str) -> str:
-    """The text in one Unicode form and case, without what is not seen and what may be left out."""
+    """Return the text in one Unicode form and case, without what is not seen and what may be left out."""
     if text.isascii():
         return text.lower()
     text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
@@ -50,13 +50,13 @@ def folded(text: str) -> str:
 
 
 def runs(text: str) -> list[str]:
-    """Runs of letters, marks and digits, folded, whatever the script."""
+    """Return runs of letters, marks and digits, folded, whatever the script."""
     text = folded(text)
     return _ASCII.findall(text) if text.isascii() else _RUN.findall(text)
 
 
 def segments(text: str) -> list[str]:
-    """Pieces of a text for a comparison by words. Of ASCII text they are those of the rouge-score package."""
+    """Return pieces of a text for a comparison by words. Of ASCII text they are those of the rouge-score package."""
     text = folded(text)
     if text.isascii():
         return _ASCII.findall(text)
@@ -71,17 +71,17 @@ def segments(text: str) -> list[str]:
 
 
 def spaceless(text: str) -> bool:
-    """Whether any character belongs to a script that is written without spaces."""
+    """Return whether any character belongs to a script that is written without spaces."""
     return not text.isascii() and _SPACELESS.search(text) is not None
 
 
 def script_of(letter: str) -> str:
-    """The script of a letter as its Unicode name begins, such as LATIN, CYRILLIC, ARABIC, CJK or HANGUL."""
+    """Return the script of a letter as its Unicode name begins, such as LATIN, CYRILLIC, ARABIC, CJK or HANGUL."""
     return unicodedata.name(letter, "UNKNOWN").split(" ", 1)[0].split("-", 1)[0]
 
 
 def scripts(text: str) -> Counter[str]:
-    """How many pieces of a text are in which script; digits and emoji are in none."""
+    """Return how many pieces of a text are in which script; digits and emoji are in none."""
     if text.isascii():
         count = sum(not piece.isdigit() for piece in _ASCII.findall(text.lower()))
         return Counter({"LATIN": count} if count else {})
@@ -90,7 +90,7 @@ def scripts(text: str) -> Counter[str]:
 
 
 def is_covered(text: str, known: Sequence[str]) -> bool:
-    """Whether nine in ten pieces with letters are in known scripts, of which LATIN reaches up to U+024F, and few emoji.
+    """Return whether nine in ten pieces with letters are in known scripts (LATIN up to U+024F), and few are emoji.
 
     Beyond stand the letters with two marks of Vietnamese and others, which models of western languages know little of.
     """
@@ -107,5 +107,5 @@ def is_covered(text: str, known: Sequence[str]) -> bool:
 
 
 def main_script(text: str) -> str:
-    """The script of most pieces, the first in alphabetical order of equals; 'NONE' for a text without letters."""
+    """Return the script of most pieces, the first by alphabet of equals; 'NONE' for a text without letters."""
     return min(scripts(text).items(), key=lambda item: (-item[1], item[0]), default=("NONE", 0))[0]

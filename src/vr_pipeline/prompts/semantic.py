@@ -15,7 +15,14 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from vr_pipeline.prompts.rouge import GreedyScan, Pairs, available_cores, best_partners, resolve_in_order
+from vr_pipeline.prompts.greedy_scan import (
+    GreedyScan,
+    Pairs,
+    available_cores,
+    best_partners,
+    joined,
+    resolve_in_order,
+)
 
 Vectors = npt.NDArray[np.float32]
 
@@ -80,9 +87,8 @@ def _scan(
     kept_count = 0
 
     def pairs_above(rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64]) -> Pairs:
-        """All pairs above the threshold between rows and earlier columns."""
-        empty = np.empty(0, dtype=np.int64)
-        found: list[Pairs] = [(empty, empty, np.empty(0))]
+        """Return all pairs above the threshold between rows and earlier columns."""
+        found: list[Pairs] = []
         for part_rows, part_columns in _comparable(rows, columns, labels):
             tile = bound[part_rows] @ bound[part_columns].T
             place = np.flatnonzero(tile > threshold - SLACK)
@@ -94,12 +100,12 @@ def _scan(
                 cosine = _cosines(embeddings, row[part], column[part])
                 above = cosine > threshold
                 found.append((row[part][above], column[part][above], cosine[above]))
-        return _joined(found)
+        return joined(*found)
 
     for start in range(0, count, block_size):
         block = np.arange(start, min(start + block_size, count), dtype=np.int64)
         tiles = [kept[left : min(left + block_size, kept_count)] for left in range(0, kept_count, block_size)]
-        before = _joined([pairs_above(block, block[:0]), *run(partial(pairs_above, block), tiles)])
+        before = joined(*run(partial(pairs_above, block), tiles))
         survivors = np.setdiff1d(block, before[0])
         rows, partners, cosines = best_partners(before, resolve_in_order(*pairs_above(block, survivors)))
         nearest[rows], similarity[rows] = partners, cosines
@@ -109,15 +115,10 @@ def _scan(
     return GreedyScan(kept[:kept_count].copy(), nearest, similarity)
 
 
-def _joined(pairs: Sequence[Pairs]) -> Pairs:
-    rows, columns, cosines = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
-    return rows, columns, cosines
-
-
 def _comparable(
     rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64], labels: npt.NDArray[np.int64] | None
 ) -> list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
-    """Rows and columns that are to be compared; with labels, the rows of each label apart with the others' columns."""
+    """Return rows and columns to compare; with labels, the rows of each label with the columns of the others."""
     if not len(columns):
         return []
     if labels is None:
@@ -127,7 +128,7 @@ def _comparable(
 
 
 def upper_bound_vectors(embeddings: Vectors, threshold: float) -> Vectors:
-    """Vectors whose products are at least the cosines of the embeddings, with fewer axes where that pays.
+    """Return vectors whose products are at least the cosines of the embeddings, with fewer axes where that pays.
 
     The number of axes is chosen by the cost that a fixed sample of pairs predicts.
     """
@@ -159,12 +160,12 @@ def upper_bound_vectors(embeddings: Vectors, threshold: float) -> Vectors:
 
 
 def is_seen(embeddings: Vectors) -> npt.NDArray[np.bool_]:
-    """Which rows hold a vector, bool [rows]; rows of zeros are texts that the embedder does not cover."""
+    """Return which rows hold a vector, bool [rows]; rows of zeros are texts that the embedder does not cover."""
     return np.asarray(embeddings.any(axis=1), dtype=np.bool_)
 
 
 def nearest_cosines(queries: npt.NDArray[np.int64], embeddings: Vectors) -> npt.NDArray[np.float64]:
-    """Cosine of each queried row with the most similar other row, float64 [queries]; NaN if there is no other."""
+    """Return each queried row's cosine with the most similar other row, float64 [queries]; NaN without another."""
     best = np.full(len(queries), np.nan)
     if len(embeddings) < 2:
         return best

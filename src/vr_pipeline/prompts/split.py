@@ -57,7 +57,7 @@ def find_leaks(
     *,
     block_size: int = 1024,
 ) -> list[Leak]:
-    """Prompts to drop so that no two similar ones are left in different splits.
+    """Return prompts to drop so that no two similar ones are left in different splits.
 
     Args:
         prompts: texts in the order of the scan; the earlier of two stays.

@@ -20,7 +20,7 @@ _SHORTEST = 3
 
 
 def control_tokens(tokenizer: Any, others: Collection[int] = ()) -> dict[int, str]:
-    """Tokens that mean something to the model beyond their letters: number -> spelling.
+    """Return tokens that mean something to the model beyond their letters: number -> spelling.
 
     The token of unknown words is none, and neither is a mark of one or two letters ("!" is the padding of some).
 
@@ -42,7 +42,7 @@ def control_tokens(tokenizer: Any, others: Collection[int] = ()) -> dict[int, st
 
 
 def user_text_ids(tokenizer: Any, control: Mapping[int, str], before: str, text: str, after: str) -> list[int]:
-    """Tokens of a user's text between two pieces of a template, whose own control tokens stay what they are.
+    """Return tokens of a user's text between two pieces of a template, whose own control tokens stay what they are.
 
     Args:
         tokenizer: of transformers.
@@ -65,7 +65,7 @@ def user_text_ids(tokenizer: Any, control: Mapping[int, str], before: str, text:
 
 
 def written_plainly(text: str, tokenizers: Iterable[Any]) -> str:
-    """A text of which no tokenizer makes a control token, for pipelines that tokenise themselves.
+    """Return a text of which no tokenizer makes a control token, for pipelines that tokenise themselves.
 
     Control tokens are written with a space in them; other texts stay as they are. HTML's spellings are looked at too,
     because the pipelines of Wan resolve them.
@@ -83,7 +83,7 @@ def written_plainly(text: str, tokenizers: Iterable[Any]) -> str:
 
 
 def _plain_ids(tokenizer: Any, control: Mapping[int, str], before: str, text: str, after: str) -> list[int]:
-    """Tokens of text that holds no control token on purpose."""
+    """Return tokens of text that holds no control token on purpose."""
     for written in (text, _broken(text, control)):
         ids = _ids_without_added_tokens(tokenizer, before + written + after)
         if control.keys().isdisjoint(ids):
@@ -97,7 +97,7 @@ def _plain_ids(tokenizer: Any, control: Mapping[int, str], before: str, text: st
 
 
 def _broken(text: str, control: Mapping[int, str]) -> str:
-    """The text with a space in every control token: for vocabularies that hold their spelling as a word."""
+    """Return the text with a space in every control token: for vocabularies that hold their spelling as a word."""
     for mark in sorted(control.values(), key=len, reverse=True):
         inside = mark.strip()
         text = re.sub(re.escape(inside), lambda found: f"{found[0][0]} {found[0][1:]}", text, flags=re.IGNORECASE)
@@ -109,7 +109,7 @@ def _ids(tokenizer: Any, text: str) -> list[int]:
 
 
 def _ids_without_added_tokens(tokenizer: Any, text: str) -> list[int]:
-    """Tokens by the vocabulary alone; the tokenizer's own switch still matches added tokens that are not special."""
+    """Return tokens by the vocabulary alone; the tokenizer's own switch still matches some added tokens."""
     if not text:
         return []
     if not tokenizer.is_fast:

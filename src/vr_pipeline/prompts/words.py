@@ -73,7 +73,7 @@ _NOUNS_IN_ING: Final = frozenset(
 
 @functools.lru_cache(maxsize=64)
 def words(text: str) -> tuple[str, ...]:
-    """Words in lower case; those of scripts without spaces as ``_PART`` cuts them.
+    """Return words in lower case; those of scripts without spaces as ``_PART`` cuts them.
 
     Several rules look at the same prompt in a row, hence the small cache.
     """

@@ -179,7 +179,7 @@ def deviations_by_sub_dimension(deviations: Mapping[str, pd.DataFrame], *, colou
 
     Args:
         deviations: name of the comparison -> table of
-            :func:`vr_pipeline.statistics.clustered.sub_dimension_deviations`; the same sub-dimensions in each.
+            :func:`vr_pipeline.statistics.deviations.sub_dimension_deviations`; the same sub-dimensions in each.
         colours: of the comparisons, in their order.
     """
     tables = list(deviations.values())

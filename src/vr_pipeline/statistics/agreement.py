@@ -37,7 +37,7 @@ class Agreement:
     n_ties: int
 
     def to_json(self) -> dict[str, Any]:
-        """A dictionary that JSON can hold (NaN as null)."""
+        """Return a dictionary that JSON can hold (NaN as null)."""
         values = {"tau": self.tau, "diff": self.diff, "epsilon": self.epsilon, "n": self.n, "n_ties": self.n_ties}
         return {
             name: None if isinstance(value, float) and math.isnan(value) else value for name, value in values.items()

@@ -5,16 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from vr_pipeline.errors import InputError
-
-if TYPE_CHECKING:
-    from vr_pipeline.checklist.schema import Checklist
 
 FloatArray = npt.NDArray[np.float64]
 Kind = Literal["number", "share", "correlation"]
@@ -27,7 +23,7 @@ _NO_INTERVAL = (math.nan, math.nan)
 
 class _Result:
     def to_json(self) -> dict[str, Any]:
-        """A dictionary that JSON can hold (NaN as null), with the reason in ``no_interval`` where there is none."""
+        """Return a dictionary for JSON (NaN as null), with the reason in ``no_interval`` where there is none."""
         values: dict[str, Any] = asdict(self)  # type: ignore[call-overload]
         reason = (
             f"{values['n_prompts']} prompts, an interval takes {MINIMUM_PROMPTS}"
@@ -81,7 +77,7 @@ class WinRate(_Result):
 def interval(
     value: float, se: float, n_clusters: int, *, kind: Kind = "number", n: int | None = None, level: float = 0.95
 ) -> tuple[float, float]:
-    """The interval of a figure from its standard error: the one rule for all figures but the weights.
+    """Return the interval of a figure from its standard error: the one rule for all figures but the weights.
 
     * ``number``: Student's t with one degree of freedom less than there are clusters.
     * ``share``: Wilson's interval at the effective number of observations value (1 - value) / se^2, kept between the
@@ -124,12 +120,12 @@ def interval(
 
 
 def simultaneous(number: int, level: float = 0.95) -> float:
-    """The level of each of several intervals that all hold together with ``level`` (Bonferroni)."""
+    """Return the level of each of several intervals that all hold together with ``level`` (Bonferroni)."""
     return 1 - (1 - level) / max(number, 1)
 
 
 def clustered_mean(values: npt.ArrayLike, prompts: Sequence[str] | npt.ArrayLike, *, level: float = 0.95) -> Mean:
-    """Mean over clips with a standard error that takes the prompts as the units drawn.
+    """Return mean over clips with a standard error that takes the prompts as the units drawn.
 
     se = sqrt(C / (C - 1) * sum over prompts of (sum of the prompt's residuals)^2) / n, with C prompts and n clips (the
     cluster-robust variance of a mean; Liang and Zeger 1986). With one clip a prompt it is the usual s / sqrt(n).
@@ -188,7 +184,7 @@ def win_rate(
     tolerance: float = 1e-9,
     level: float = 0.95,
 ) -> WinRate:
-    """Share of comparisons won, ties counting half, with the interval of :func:`interval`.
+    """Return share of comparisons won, ties counting half, with the interval of :func:`interval`.
 
     Args:
         difference: reward of the policy's clip minus that of the baseline's, [comparisons].
@@ -264,7 +260,7 @@ def bootstrap_by_prompt(
 def linked_prompts(
     prompts: Sequence[str] | npt.ArrayLike, first: Sequence[str] | npt.ArrayLike, second: Sequence[str] | npt.ArrayLike
 ) -> npt.NDArray[np.str_]:
-    """The prompt of each pair, or the first of all prompts that are linked by clips they share.
+    """Return the prompt of each pair, or the first of all prompts that are linked by clips they share.
 
     A clip that was compared under several prompts makes their pairs dependent, so that they are one unit.
     """
@@ -280,108 +276,6 @@ def linked_prompts(
     _, representative = np.unique(part[: len(unique)], return_index=True)
     label = dict(zip(part[representative].tolist(), unique[representative], strict=True))
     return np.array([label[number] for number in part[codes].tolist()], dtype=str)
-
-
-def sub_dimension_deviations(
-    answers: npt.ArrayLike,
-    other_answers: npt.ArrayLike,
-    question_ids: Sequence[str],
-    checklist: Checklist,
-    prompts: Sequence[str] | npt.ArrayLike,
-    other_prompts: Sequence[str] | npt.ArrayLike | None = None,
-    *,
-    comparisons: int = 1,
-) -> pd.DataFrame:
-    """How far one set of clips is above another in each sub-dimension (VisionReward, Figure 4).
-
-    A clip's score in a sub-dimension is the mean of its answers (share of yes) there; gated questions count 0. Shown
-    is the mean over prompts of the difference of the prompt's mean scores: of preferred and other clips of human pairs,
-    or of the clips of two policies.
-
-    Args:
-        answers, other_answers: arrays [clips, questions] in 0..1, NaN where gated.
-        question_ids: of the columns.
-        checklist: gives the sub-dimensions.
-        prompts, other_prompts: prompt of each clip; the same for both without ``other_prompts``.
-        comparisons: tables that are read beside this one, itself included: the intervals of all sub-dimensions of all
-            of them hold together with 95 % (:func:`simultaneous`).
-
-    Returns:
-        dimension, sub_dimension, score, other_score, deviation, ci_low, ci_high (by prompt), in the order of the
-        checklist; sub-dimensions without a column are left out.
-    """
-    first, second = (np.nan_to_num(np.asarray(array, dtype=np.float64), nan=0.0) for array in (answers, other_answers))
-    place = {question: i for i, question in enumerate(question_ids)}
-    second_prompts = prompts if other_prompts is None else other_prompts
-    rows = []
-    columns_of = [
-        [place[question.question_id] for question in sub.questions if question.question_id in place]
-        for sub in checklist.sub_dimensions
-    ]
-    level = simultaneous(comparisons * sum(bool(columns) for columns in columns_of))
-    for sub, columns in zip(checklist.sub_dimensions, columns_of, strict=True):
-        if not columns:
-            continue
-        scores, other_scores = first[:, columns].mean(axis=1), second[:, columns].mean(axis=1)
-        gain = paired_gain(scores, prompts, other_scores, second_prompts, level=level)
-        rows.append(
-            {
-                "dimension": sub.dimension,
-                "sub_dimension": sub.name,
-                "score": float(scores.mean()),
-                "other_score": float(other_scores.mean()),
-                "deviation": gain.mean,
-                "ci_low": gain.ci_low,
-                "ci_high": gain.ci_high,
-            }
-        )
-    return pd.DataFrame(
-        rows, columns=["dimension", "sub_dimension", "score", "other_score", "deviation", "ci_low", "ci_high"]
-    )
-
-
-def policy_deviations(
-    answers: pd.DataFrame, video_index: pd.DataFrame, checklist: Checklist, *, baseline: str = "original"
-) -> dict[str, pd.DataFrame]:
-    """How far every policy's clips are above the baseline's in each sub-dimension, on the same prompts.
-
-    Args:
-        answers: long table of the judge's answers.
-        video_index: the clips with their ``policy``; those of status 'failed' are left out.
-        checklist: gives the sub-dimensions.
-        baseline: the policy to compare with.
-
-    Returns:
-        policy -> table of :func:`sub_dimension_deviations`; answers are cut at one half, as the paper's.
-
-    Raises:
-        InputError: there are no clips of the baseline.
-    """
-    from vr_pipeline.rewards.checklist.tables import answers_matrix
-
-    usable = video_index[video_index["status"] == "ok"]
-    parts = {str(policy): part for policy, part in usable.groupby("policy", sort=True)}
-    if baseline not in parts:
-        raise InputError(
-            f"there are no clips of policy '{baseline}'", remedy="Evaluate it beside the others", field="policy"
-        )
-    matrices = {
-        policy: answers_matrix(answers, list(part["video_id"]), checklist.question_ids, kind="binary")
-        for policy, part in parts.items()
-    }
-    return {
-        policy: sub_dimension_deviations(
-            matrices[policy],
-            matrices[baseline],
-            checklist.question_ids,
-            checklist,
-            list(part["prompt_id"]),
-            list(parts[baseline]["prompt_id"]),
-            comparisons=len(parts) - 1,
-        )
-        for policy, part in parts.items()
-        if policy != baseline
-    }
 
 
 def _clusters(

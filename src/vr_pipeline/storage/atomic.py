@@ -27,7 +27,7 @@ _LONGEST_NAME = 255
 
 
 def temporary_name(path: Path) -> Path:
-    """Where a file is written before it takes its place: beside it, with the same ending."""
+    """Return where a file is written before it takes its place: beside it, with the same ending."""
     name = f"{TEMPORARY_PREFIX}{path.name}"
     if len(os.fsencode(name)) > _LONGEST_NAME:
         name = f"{TEMPORARY_PREFIX}{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:32]}{path.suffix[:32]}"
@@ -36,7 +36,7 @@ def temporary_name(path: Path) -> Path:
 
 @contextmanager
 def replaced(path: Path, *, durable: bool = True, mode: int = _FOR_ALL) -> Iterator[Path]:
-    """A name to write to, whose file (or folder) takes the place of ``path`` at the end of the block.
+    """Return a name to write to, whose file (or folder) takes the place of ``path`` at the end of the block.
 
     After an error ``path`` is as it was. Access rights are what the user's umask leaves, whatever the writer chose.
 
@@ -79,7 +79,7 @@ def write_text(path: Path, text: str) -> None:
 
 @contextmanager
 def replaced_folder(folder: Path) -> Iterator[Path]:
-    """An empty folder to write to, which takes the place of ``folder`` at the end of the block.
+    """Return an empty folder to write to, which takes the place of ``folder`` at the end of the block.
 
     The old one is moved aside and deleted only then, so that a kill loses neither. After an error inside the block it
     stays as it is.
@@ -156,7 +156,7 @@ def make_file(path: Path, mode: int = PRIVATE) -> None:
 
 
 def sha256_of(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file."""
+    """Return hexadecimal SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -169,7 +169,7 @@ def write_checksums(folder: Path) -> None:
 
 
 def damaged_file(folder: Path) -> Path | None:
-    """The first file of a folder that is missing or is not what :func:`write_checksums` recorded; None for none.
+    """Return the first file of a folder that is missing or is not what :func:`write_checksums` recorded; None for none.
 
     Every file is read once by a process, and again if its size or times have changed. A folder without records has
     nothing to compare with.
@@ -216,7 +216,7 @@ class Fingerprints:
             self._known = found if isinstance(found, dict) else {}
 
     def of(self, name: str) -> str:
-        """Hexadecimal SHA-256 of a file; empty if there is none."""
+        """Return hexadecimal SHA-256 of a file; empty if there is none."""
         path = self._folder / name
         if not path.is_file():
             return ""

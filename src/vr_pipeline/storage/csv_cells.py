@@ -21,17 +21,17 @@ _FORMULA = re.compile(r"'*(?:[\t\r\n]|\s*[=+\-@＝＋－＠])")
 
 
 def escape(text: str) -> str:
-    """The text, with an apostrophe before it if a spreadsheet could take it for a formula."""
+    """Return the text, with an apostrophe before it if a spreadsheet could take it for a formula."""
     return f"'{text}" if _FORMULA.match(text) else text
 
 
 def unescape(text: str) -> str:
-    """What :func:`escape` was given."""
+    """Return what :func:`escape` was given."""
     return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
 
 
 def unescape_row(values: dict[str, str]) -> dict[str, str]:
-    """A row as it was before it was written; rows of files that :func:`write_csv` did not escape stay as they are."""
+    """Return a row as it was before it was written; rows that :func:`write_csv` did not escape stay as they are."""
     if values.get(MARKER) != "'":
         return values
     return {unescape(name): unescape(value) for name, value in values.items() if name != MARKER}

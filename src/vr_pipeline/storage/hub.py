@@ -11,7 +11,7 @@ _GATED = "its owner gives it to known users only: accept its terms and set HF_TO
 
 
 def is_cached(name: str, revision: str | None) -> bool:
-    """Whether a model's files lie complete in the local cache: a configuration, and all weights that an index names."""
+    """Return whether a model is complete in the local cache: a configuration, and all weights an index names."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -51,7 +51,7 @@ def unavailable(models: Iterable[tuple[str, str | None]]) -> dict[tuple[str, str
             reasons[name, revision] = f"the hub has no revision {revision} of it"
         except (RepositoryNotFoundError, HFValidationError):
             reasons[name, revision] = "the hub does not know it, or not with this HF_TOKEN"
-        except Exception as error:  # noqa: BLE001 - of whichever HTTP library the hub's client uses; it is told
+        except Exception as error:  # noqa: BLE001 - of whichever HTTP library the hub's client uses; it is reported
             silent = f"{constants.ENDPOINT} gives no answer ({type(error).__name__})"
         if silent:
             reasons[name, revision] = f"it is not in the cache, and {silent}"

@@ -30,7 +30,7 @@ class Entry(NamedTuple):
 
 
 def json_rows(text: str, path: Path, *, lines: bool) -> list[Entry]:
-    """Rows of lines of JSON; of one JSON list or object, or several after each other, over any number of lines.
+    """Return rows of lines of JSON; of one JSON list or object, or several after each other, over any number of lines.
 
     Args:
         text: the file's content.

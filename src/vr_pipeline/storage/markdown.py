@@ -8,12 +8,12 @@ _SPECIAL = re.compile(r"[\\`*~|<>&]|\](?=[(\[:])|(?<=:)/(?=/)|^[#+=-]|(?<=^\d)[.
 
 
 def as_text(text: object) -> str:
-    """The text as one line that a Markdown reader shows as it is; a character that could be markup is an entity."""
+    """Return text as one line that Markdown shows as it is; a character that could be markup is an entity."""
     return _SPECIAL.sub(lambda found: f"&#{ord(found[0])};", " ".join(str(text).split()))
 
 
 def as_code(text: object) -> str:
-    """The text as a span of code, also within a table."""
+    """Return the text as a span of code, also within a table."""
     line = " ".join(str(text).split()).replace("|", "\\|")
     longest = max((len(run) for run in re.findall("`+", line)), default=0)
     fence = "`" * (longest + 1)

@@ -59,7 +59,7 @@ def check_model_files(folder: Path, *, field: str) -> None:
 
 
 def _names_in(path: Path, field: str) -> set[str]:
-    """Names of the tensors in a file, which the format's own reader takes for whole and well-formed."""
+    """Return names of the tensors in a file, which the format's own reader takes for whole and well-formed."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -90,14 +90,14 @@ def _check_index(index: Path, names: Mapping[Path, Collection[str]], field: str)
 
 
 def reason_in_short(error: BaseException) -> str:
-    """What an exception says, in one line of at most 200 characters."""
+    """Return what an exception says, in one line of at most 200 characters."""
     return (" ".join(str(error).split()) or type(error).__name__)[:200]
 
 
 def load_complete(model_class: Any, source: str | Path, *, field: str, **options: Any) -> Any:
     """Load a model of transformers or diffusers whose weights are complete.
 
-    Both libraries fill what a file lacks with random numbers and go on.
+    Both libraries fill what a file lacks with random numbers and continue.
 
     Args:
         model_class: class with ``from_pretrained``: a model or an ``Auto`` class of transformers, a model of diffusers.
@@ -166,7 +166,7 @@ def _counted(keys: Collection[str]) -> str:
 
 
 def incomplete_weights(name: str, problem: str, *, field: str) -> InputError:
-    """What to raise where weights do not make a whole model."""
+    """Return what to raise where weights do not make a whole model."""
     return InputError(
         f"the weights in '{name}' do not make a whole model: {problem}",
         remedy="fetch or save the model again, and see that its config.json belongs to these weights",

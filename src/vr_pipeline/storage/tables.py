@@ -60,7 +60,7 @@ class Entries:
     header_row: int | None = None
 
     def find(self, *names: str) -> str | None:
-        """The column that the first of the names means, as written; else in any case and with spaces around; or None.
+        """Return the column that the first of the names means: as written, or in any case with spaces around; or None.
 
         Raises:
             InputError: the file has two columns of that name.
@@ -81,13 +81,13 @@ class Entries:
         return None
 
     def problems(self) -> list[InputError]:
-        """What is wrong with the rows that could not be read."""
+        """Return what is wrong with the rows that could not be read."""
         bad = [entry for entry in self.rows if entry.problem]
         remedy = "correct the row, or remove it"
         return [InputError(entry.problem, remedy=remedy, file=self.path, row=entry.row) for entry in bad]
 
     def table(self) -> pd.DataFrame:
-        """The good rows, values untouched (missing ones are None); the index holds their row numbers."""
+        """Return the good rows, values untouched (missing ones are None); the index holds their row numbers."""
         import pandas as pd
 
         good = [entry for entry in self.rows if not entry.problem]
@@ -143,18 +143,18 @@ def read_entries(
 
 
 def bad_rows(problems: list[InputError]) -> set[int]:
-    """The rows that problems are about."""
+    """Return the rows that problems are about."""
     return {int(problem.row) for problem in problems if problem.row is not None}
 
 
 def are_few(problems: list[InputError], total: int) -> bool:
-    """Whether a file of so many rows is read without those that have problems, by the rule of :func:`left_out`."""
+    """Return whether a file of so many rows is read without the bad ones, by the rule of :func:`left_out`."""
     count = len(bad_rows(problems))
     return all(problem.row is not None for problem in problems) and count < total and count <= max(1, _MOST_BAD * total)
 
 
 def left_out(problems: list[InputError], total: int, *, what: str) -> set[int]:
-    """The rows that are left out because of their problems; says so in a warning.
+    """Return the rows that are left out because of their problems; says so in a warning.
 
     Raises:
         InputError: there is a problem of the whole file; or all rows are bad, or more than one and more than a tenth,
@@ -175,7 +175,7 @@ def _plain(name: str) -> str:
 
 
 def _checked(entry: Entry, encoding: str) -> Entry:
-    """A row with a problem if one of its texts cannot be kept anywhere."""
+    """Return a row with a problem if one of its texts cannot be kept anywhere."""
     for name, value in entry.values.items():
         if not isinstance(value, str) or value.isprintable():  # neither NUL nor a surrogate is
             continue
@@ -190,7 +190,7 @@ def _checked(entry: Entry, encoding: str) -> Entry:
 
 
 def _text_of(path: Path, encoding: str, on_bad_bytes: BadBytes) -> tuple[str, str]:
-    """The text of a file, and its encoding. Bytes to quarantine come back as lone surrogates."""
+    """Return the text of a file, and its encoding. Bytes to quarantine come back as lone surrogates."""
     try:
         data = path.read_bytes()
         if data.startswith(b"\x1f\x8b"):
@@ -240,7 +240,7 @@ def _lines(text: str, path: Path, kind: str) -> _Read:
 
 
 def _separated(text: str, path: Path, kind: str) -> _Read:
-    """Rows of a table with a header, whose separator is the one that gives the header most columns."""
+    """Return rows of a table with a header, whose separator is the one that gives the header most columns."""
     # A field may be as long as the file; the module's limit of 128 KiB guards against nothing here.
     csv.field_size_limit(max(csv.field_size_limit(), len(text) + 1))
     lines = io.StringIO(text, newline="").readlines()
@@ -270,7 +270,7 @@ def _separated(text: str, path: Path, kind: str) -> _Read:
 
 
 def _records(lines: list[str], start: int, separator: str) -> Iterator[tuple[int, list[str], str]]:
-    """The line on which each record begins (from 1), its fields, and what is wrong with it; empty ones are left out."""
+    """Yield the line on which each record begins (from 1), its fields, and what is wrong; leave out empty ones."""
     open_quotes = 0
     reader = csv.reader(itertools.islice(lines, start, None), delimiter=separator, strict=True)
     while True:

@@ -8,7 +8,7 @@ from typing import Any
 
 
 def as_text(value: Any) -> str:
-    """A value as text: missing is empty, 1.0 is '1', True is 'True'.
+    """Return a value as text: missing is empty, 1.0 is '1', True is 'True'.
 
     Raises:
         ValueError: it is a list or the like, bytes, or a number so large that a float no longer holds its digits.
@@ -31,7 +31,7 @@ def as_text(value: Any) -> str:
 
 
 def as_number(value: Any) -> float:
-    """A value as a finite number; NaN if it is missing.
+    """Return a value as a finite number; NaN if it is missing.
 
     Raises:
         ValueError: it is no number, or not finite.

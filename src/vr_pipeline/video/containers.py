@@ -15,17 +15,17 @@ _STARTS = (b"\x1aE\xdf\xa3", b"RIFF", b"GIF8", b"\x00\x00\x01", b"FLV", b"\x47",
 
 
 def is_container(head: bytes) -> bool:
-    """Whether a file begins as videos that people have do: mp4, mov, Matroska, WebM, AVI, GIF, MPEG, FLV, WMV."""
+    """Return whether a file begins as videos do: mp4, mov, Matroska, WebM, AVI, GIF, MPEG, FLV, WMV."""
     return head[4:8] in _BOXES or head.startswith(_STARTS) or head[4:5] == b"\x47"
 
 
 def is_heic(head: bytes) -> bool:
-    """Whether a file begins as photographs of telephones do."""
+    """Return whether a file begins as photographs of telephones do."""
     return head[4:8] == b"ftyp" and head[8:12] in _HEIC
 
 
 def looks_like_text(head: bytes) -> bool:
-    """Whether the beginning of a file is text in UTF-8."""
+    """Return whether the beginning of a file is text in UTF-8."""
     try:
         # The last character may be cut in two.
         text = codecs.getincrementaldecoder("utf-8")().decode(head)
@@ -35,7 +35,7 @@ def looks_like_text(head: bytes) -> bool:
 
 
 def missing_end(file: BinaryIO, head: bytes, size: int) -> int | None:
-    """Bytes that a file should have at least, where it has fewer; None where it is whole, or does not state its length.
+    """Return the least bytes that a file should have; None where it has them, or does not state its length.
 
     Players and decoders take what is there, and half a clip would be judged as if it were all.
     """
@@ -44,7 +44,7 @@ def missing_end(file: BinaryIO, head: bytes, size: int) -> int | None:
 
 
 def _stated_boxes(file: BinaryIO, size: int) -> int | None:
-    """Where the last of the boxes that make up an mp4 or mov file ends; None where one is left open.
+    """Return where the last of the boxes that make up an mp4 or mov file ends; None where one is left open.
 
     What lies behind them (tags, trailers of cameras, what an upload has left) is no box: it has no length to keep.
     """
@@ -64,7 +64,7 @@ def _stated_boxes(file: BinaryIO, size: int) -> int | None:
 
 
 def _stated_size(head: bytes) -> int | None:
-    """Bytes that the container says it has: AVI (the first RIFF chunk) and Matroska, WebM (header and segment)."""
+    """Return the bytes that AVI (first RIFF chunk), Matroska and WebM (header and segment) say they have."""
     if head[:4] == b"RIFF" and head[8:11] == b"AVI":
         return 8 + int.from_bytes(head[4:8], "little")
     if head[:4] != b"\x1aE\xdf\xa3":
@@ -77,7 +77,7 @@ def _stated_size(head: bytes) -> int | None:
 
 
 def _ebml_size(head: bytes, at: int) -> tuple[int | None, int]:
-    """A size in EBML's variable length, None if it is left open as in live streams, and where its content starts."""
+    """Return a size in EBML's variable length, None if left open as in live streams, and where its content starts."""
     if at >= len(head) or head[at] == 0:
         return None, at
     length = 9 - head[at].bit_length()

@@ -31,7 +31,7 @@ _LARGE = 1_000_000
 
 
 def read_video(path: Path, choose: Choose, *, decord: bool = False) -> Reading:
-    """The frames that are chosen of a video.
+    """Return the frames that are chosen of a video.
 
     Args:
         path: the file.
@@ -64,7 +64,7 @@ def read_video(path: Path, choose: Choose, *, decord: bool = False) -> Reading:
 def _information(
     stream: VideoStream, seconds: Sequence[float | None] | None, count: int, longest: float
 ) -> VideoInformation:
-    """What is known of a clip. Its frames' size before they are turned upright is the stream's."""
+    """Return what is known of a clip. Its frames' size before they are turned upright is the stream's."""
     rate = plausible_rate(float(stream.average_rate or stream.guessed_rate or 0), seconds, longest)
     times = unless_steady(usable_times(seconds or [], longest))
     return VideoInformation(count, rate, stream.height, stream.width, times)
@@ -76,7 +76,7 @@ def _reading(frames: Sequence[Frames], wanted: list[int], known: VideoInformatio
 
 
 def _decoder(stream: VideoStream, path: Path) -> VideoCodecContext:
-    """The decoder of a stream; for VP8 and VP9 with transparency the one that sees it."""
+    """Return the decoder of a stream; for VP8 and VP9 with transparency the one that sees it."""
     import av
 
     context = stream.codec_context
@@ -88,7 +88,7 @@ def _decoder(stream: VideoStream, path: Path) -> VideoCodecContext:
 
 
 def _decoded(container: InputContainer, stream: VideoStream, decoder: VideoCodecContext) -> Iterator[VideoFrame]:
-    """Frames in the order in which they are shown, from where the container stands.
+    """Return frames in the order in which they are shown, from where the container stands.
 
     A stream that begins in the middle of a group of frames is shown from its first whole frame on. What cannot be
     decoded later is an error.
@@ -115,7 +115,7 @@ def _by_seeking(
     index: PacketIndex,
     wanted: Sequence[int],
 ) -> list[Frames] | None:
-    """Frames of a stream whose packets tell all; None as soon as one has another time or size than they tell."""
+    """Return frames of a stream whose packets tell all; None as soon as one has another time or size than they tell."""
     import av
 
     assert index.stamps is not None
@@ -146,7 +146,7 @@ def _by_seeking(
 
 
 def _from_the_start(path: Path, index: PacketIndex, choose: Choose) -> Reading:
-    """Frames of any stream: all are decoded, those that its packets promise are kept, and the promise is checked."""
+    """Decode a stream from its start, keep the frames that its packets promise, and check the promise."""
     count, seconds = index.packets, cast("Sequence[float | None] | None", index.seconds)
     for _ in range(2):
         with open_video(path) as (container, stream):

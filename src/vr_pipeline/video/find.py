@@ -20,7 +20,7 @@ MEDIA_SUFFIXES = _IMAGE_SUFFIXES | VIDEO_SUFFIXES
 
 
 def find_media(patterns: Sequence[str | Path]) -> list[Path]:
-    """Files meant by paths, globs and folders (their media files), each once, in the order given, sorted within one.
+    """Return files by paths, globs and folders (their media files), each once, in the order given, sorted within one.
 
     Raises:
         VideoReadError: a pattern matches nothing, or a folder holds no media.

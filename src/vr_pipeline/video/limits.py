@@ -53,7 +53,7 @@ def use_settings(settings: Mapping[str, Any]) -> None:
 
 
 def reading() -> ReadingParameters:
-    """The settings of this process; the defaults outside a run and outside a command."""
+    """Return the settings of this process; the defaults outside a run and outside a command."""
     return _parsed(os.environ.get(VARIABLE, "{}"))
 
 

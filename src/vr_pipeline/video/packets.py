@@ -110,7 +110,7 @@ class PacketIndex:
         return None if self.stamps is None else [stamp * self.tick for stamp in self.stamps]
 
     def start_of(self, index: int) -> int:
-        """The last seek point that is not behind a frame."""
+        """Return the last seek point that is not behind a frame."""
         return self.seek_points[bisect.bisect_right(self.seek_points, index) - 1]
 
 
@@ -153,7 +153,7 @@ def _well_known(container: InputContainer, stream: VideoStream) -> bool:
 
 
 def sees_through(stream: VideoStream) -> bool:
-    """Whether a stream of VP8 or VP9 carries its transparency beside the picture."""
+    """Return whether a stream of VP8 or VP9 carries its transparency beside the picture."""
     return stream.metadata.get("alpha_mode") == "1" and stream.codec_context.name in ("vp8", "vp9")
 
 

@@ -30,7 +30,7 @@ _ANIMATED = ("PNG", "WEBP", "AVIF")
 
 
 def is_picture(head: bytes) -> bool:
-    """Whether a file that begins so is an image: PNG, JPEG, BMP, TIFF, WebP, AVIF or JPEG 2000."""
+    """Return whether a file that begins so is an image: PNG, JPEG, BMP, TIFF, WebP, AVIF or JPEG 2000."""
     if head[:4] == b"RIFF":
         return head[8:12] == b"WEBP"
     return head.startswith(_SIGNATURES) or head[4:12] in (b"ftypavif", b"ftypavis")
@@ -106,7 +106,7 @@ def open_picture(path: Path) -> Iterator[Picture]:
 
 
 def _duration(milliseconds: float) -> float:
-    """How long viewers show a frame, in seconds: what is shorter than a hundredth they show for a tenth."""
+    """Return how long viewers show a frame, in seconds: what is shorter than a hundredth they show for a tenth."""
     return milliseconds / 1000 if milliseconds >= 10 and np.isfinite(milliseconds) else 0.1
 
 

@@ -28,7 +28,7 @@ class Painter:
         self._size: tuple[int, int] | None = None
 
     def picture(self, frame: VideoFrame) -> Frames:
-        """A frame as uint8 [height, width, 3]. The first call decides on the size of all."""
+        """Return a frame as uint8 [height, width, 3]. The first call decides on the size of all."""
         self._size = self._size or (frame.width, frame.height)
         see_through = frame.format.has_palette or any(part.is_alpha for part in frame.format.components)
         pixels = self._converted(frame, "rgba" if see_through else "rgb24")
@@ -54,7 +54,7 @@ class Painter:
 
 
 def turned(pixels: Frames, matrix: np.ndarray) -> Frames:
-    """A picture turned and mirrored as a display matrix says, by whole quarters.
+    """Return a picture turned and mirrored as a display matrix says, by whole quarters.
 
     Args:
         pixels: [height, width, 3].

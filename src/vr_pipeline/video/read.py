@@ -61,12 +61,12 @@ def read_clip(
 
 
 def probe(path: str | Path) -> VideoInformation:
-    """Number of frames, frames a second, height and width in pixels (upright). Raises :class:`VideoReadError`."""
+    """Return number of frames, frames a second, height and width (upright). Raises :class:`VideoReadError`."""
     return _read(Path(path), lambda information: [0], own=False)[2]
 
 
 def _read(path: Path, choose: Choose, *, own: bool) -> Reading:
-    """The frames that are chosen of a file, by the reader that its first bytes call for."""
+    """Return the frames that are chosen of a file, by the reader that its first bytes call for."""
     import av
 
     from vr_pipeline.video.decode import read_video

@@ -26,7 +26,7 @@ def sample_indices(
     frames_per_second: float | None = None,
     times: Sequence[float] | None = None,
 ) -> list[int]:
-    """Which frames of a clip a sampling takes: strictly increasing indices in [0, count).
+    """Return which frames of a clip a sampling takes: strictly increasing indices in [0, count).
 
     Args:
         count: frames in the clip, at least 1.
@@ -59,7 +59,7 @@ def sample_indices(
 
 
 def _on_the_beat(times: NDArray[np.float64], step: float) -> NDArray[np.int64]:
-    """Frames that are on the screen at a multiple of ``step`` seconds; a long pause costs no memory."""
+    """Return frames that are on the screen at a multiple of ``step`` seconds; a long pause costs no memory."""
     # The last frame stays for a while too: an average one is assumed.
     beats = np.ceil(times[-1] * len(times) / (len(times) - 1) / step)
     until = np.append(times[1:], np.inf) - _ROUNDING
@@ -71,7 +71,7 @@ def _on_the_beat(times: NDArray[np.float64], step: float) -> NDArray[np.int64]:
 
 
 def usable_times(times: Sequence[float | None], longest: float = LONGEST) -> list[float] | None:
-    """Times in seconds after the first; None where one is missing, runs backwards, or is absurd.
+    """Return times in seconds after the first; None where one is missing, runs backwards, or is absurd.
 
     Args:
         times: in seconds.
@@ -87,7 +87,7 @@ def usable_times(times: Sequence[float | None], longest: float = LONGEST) -> lis
 
 
 def unless_steady(times: Sequence[float] | None) -> Sequence[float] | None:
-    """Times where they stray from a steady rate by more than a frame and a half, None elsewhere.
+    """Return times where they stray from a steady rate by more than a frame and a half, None elsewhere.
 
     Containers round times, and telephones' rates tremble: there the count of frames is as good a clock.
     """
@@ -99,7 +99,7 @@ def unless_steady(times: Sequence[float] | None) -> Sequence[float] | None:
 
 
 def plausible_rate(stated: float, times: Sequence[float | None] | None, longest: float = LONGEST) -> float:
-    """Frames a second: what the container states, or what its times say where that differs; 0 where unknown.
+    """Return frames a second: what the container states, or what its times say where that differs; 0 where unknown.
 
     Args:
         stated: by the container.

@@ -18,7 +18,7 @@ from vr_pipeline.video.read import Frames
 
 @lru_cache(maxsize=64)
 def area_weights(source: int, target: int) -> NDArray[np.float32]:
-    """Matrix [target, source] that averages along one axis by overlap; its rows sum to 1.
+    """Return matrix [target, source] that averages along one axis by overlap; its rows sum to 1.
 
     Each target pixel covers source/target source pixels. Exact block means for whole ratios; when the target is
     larger, each target pixel takes the source pixels it lies in.
@@ -97,7 +97,7 @@ def check_elongation(height: int, width: int) -> None:
 
 
 def fitting_size(height: int, width: int, *, multiple: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
-    """Height and width near the given ones, multiples of ``multiple``, with an area within limits, aspect kept.
+    """Return height and width near the given ones, multiples of ``multiple``, with an area within limits, aspect kept.
 
     The rule of Qwen2-VL's processors: round each side to the multiple; if the area is out of range, scale both sides
     by one factor and round towards the allowed range.

@@ -23,7 +23,7 @@ _NO_PART_OF_IDENTITY = {"path", "adapter", "device", "threads", "trust_remote_co
 
 
 def judge_identity(parameters: JudgeParameters) -> str:
-    """Content hash of the model's files (or its pinned revision) and of the settings; nothing is loaded.
+    """Return content hash of the model's files (or its pinned revision) and of the settings; nothing is loaded.
 
     Raises:
         InputError: the folder does not exist.
@@ -43,7 +43,7 @@ def judge_identity(parameters: JudgeParameters) -> str:
 
 
 def _adapter_folder(parameters: JudgeParameters) -> Path | None:
-    """The adapter's folder, if one is configured. Raises :class:`InputError` where there is no adapter in it."""
+    """Return the adapter's folder, if one is configured. Raises :class:`InputError` where there is no adapter in it."""
     if parameters.adapter is None:
         return None
     folder = Path(parameters.adapter).expanduser()
@@ -59,7 +59,7 @@ def _adapter_folder(parameters: JudgeParameters) -> Path | None:
 
 
 def folder_hash(folder: Path) -> str:
-    """Content hash of the files of a model folder that loading it reads.
+    """Return content hash of the files of a model folder that loading it reads.
 
     Raises:
         InputError: the folder does not exist or has no config.
@@ -81,7 +81,7 @@ def folder_hash(folder: Path) -> str:
 
 
 def _model_bytes(folder: Path) -> int:
-    """Size of the weights in a model folder. Raises :class:`InputError` where there is no model."""
+    """Return size of the weights in a model folder. Raises :class:`InputError` where there is no model."""
     if not folder.is_dir() or not any(folder.glob("*.json")):
         folder_hash(folder)
     return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
@@ -159,7 +159,7 @@ def load_family(parameters: JudgeParameters) -> Family:
 
 
 def _with_adapter(model: Any, folder: Path, *, merge: bool) -> Any:
-    """The model with an adapter of PEFT, merged or beside it. Raises :class:`InputError` if it does not fit."""
+    """Return the model with an adapter of PEFT, merged or beside it. Raises :class:`InputError` if it does not fit."""
     import warnings
 
     from peft import PeftModel
@@ -197,7 +197,7 @@ def _check_kind(config_class: Any, source: str, revision: str | None, family: st
 
 
 def read_settings(cls: type[Family], source: str, parameters: JudgeParameters) -> Settings:
-    """The family's defaults, changed by judge.json beside the weights, changed by the configuration.
+    """Return the family's defaults, changed by judge.json beside the weights, changed by the configuration.
 
     Raises:
         InputError: judge.json cannot be read, or a setting in it is unknown or wrong.

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def quantisation_config(parameters: JudgeParameters) -> Any:
-    """What transformers is told about 8 or 4 bits. Raises :class:`InputError` where bitsandbytes is missing."""
+    """Return the configuration of 8 or 4 bits; raise :class:`InputError` where bitsandbytes is missing."""
     import torch
     from transformers import BitsAndBytesConfig
 
@@ -56,7 +56,7 @@ def _forward(layer: Any, inputs: torch.Tensor) -> torch.Tensor:
 
 
 def unpacked(weight: Any) -> torch.Tensor:
-    """The matrix [outputs, inputs] that 4-bit weights stand for."""
+    """Return the matrix [outputs, inputs] that 4-bit weights stand for."""
     import torch
     from bitsandbytes.functional import dequantize_4bit
 

@@ -21,14 +21,14 @@ Size = tuple[int, int]
 
 
 def cut(image: Tiles, height: int, width: int) -> Tiles:
-    """Tiles of one image, row by row: [rows * columns, height, width, 3] of [rows * height, columns * width, 3]."""
+    """Cut an image [rows * height, columns * width, 3] into tiles, row by row: [rows * columns, height, width, 3]."""
     rows, columns = image.shape[0] // height, image.shape[1] // width
     blocks = image.reshape(rows, height, columns, width, image.shape[2])
     return blocks.transpose(0, 2, 1, 3, 4).reshape(rows * columns, height, width, image.shape[2])
 
 
 def best_resolution(size: Size, candidates: Sequence[Size]) -> Size:
-    """The candidate that keeps most pixels of an image of this size; among equals the one that wastes fewest.
+    """Return the candidate that keeps most pixels of an image of this size; among equals the one that wastes fewest.
 
     Args:
         size: height and width of the image.
@@ -43,7 +43,7 @@ def best_resolution(size: Size, candidates: Sequence[Size]) -> Size:
 
 
 def letterbox(frames: Frames, size: Size, resize: Resize) -> Tiles:
-    """One image scaled into ``size`` with its aspect kept, black on both sides of what is left; [height, width, 3]."""
+    """Scale one image into ``size`` with its aspect kept, black on both sides of what is left; [height, width, 3]."""
     height, width = frames.shape[1:3]
     by_width, by_height = size[1] / width, size[0] / height
     if by_width < by_height:
@@ -63,7 +63,7 @@ def anyres_tiles(frames: Frames, tile: int, candidates: Sequence[Size], resize: 
 
 
 def anyres_token_count(size: Size, tile_tokens: int, tile: int, candidates: Sequence[Size], max_tiles: int) -> int:
-    """Visual tokens LLaVA-OneVision makes of an image: of the whole, of the tiles without their black sides, newlines.
+    """Count LLaVA-OneVision's tokens of an image: of the whole, of the tiles without their black sides, newlines.
 
     Args:
         size: height and width of the image.
@@ -86,7 +86,7 @@ def anyres_token_count(size: Size, tile_tokens: int, tile: int, candidates: Sequ
 
 
 def closest_grid(size: Size, tile: Size, max_tiles: int) -> tuple[int, int]:
-    """Rows and columns of at most ``max_tiles`` tiles whose aspect is nearest to the image's.
+    """Return rows and columns of at most ``max_tiles`` tiles whose aspect is nearest to the image's.
 
     Among grids of the same aspect the larger wins as long as the image has more than half as many pixels as it.
     """
@@ -111,7 +111,7 @@ def grid_tiles(frames: Frames, tile: Size, max_tiles: int, resize: Resize) -> Ti
 
 
 def longest_side_size(size: Size, longest: int) -> Size:
-    """Height and width with the longer side of the given length; the other keeps the aspect and is made even."""
+    """Return height and width with the longer side of the given length; the other keeps the aspect and is made even."""
     height, width = size
     if width >= height:
         other = int(longest / (width / height))

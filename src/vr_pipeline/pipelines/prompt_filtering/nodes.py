@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from vr_pipeline.errors import InputError
 from vr_pipeline.prompts.answer_store import AnswerPlan, Answers
 from vr_pipeline.prompts.config import PromptFilteringParameters
-from vr_pipeline.prompts.decisions import Dropped, apply_scan, clean_table, decisions, drop_rows, kept_decisions
+from vr_pipeline.prompts.decisions import Dropped, apply_scan, clean_table, decisions, drop_rows, no_decisions
 from vr_pipeline.prompts.embedding_store import EmbeddingPlan, Embeddings
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def drop_same_meaning(
 
     settings = parameters.semantic
     if not settings.enabled:
-        return lexically_distinct_prompts, decisions([])
+        return lexically_distinct_prompts, no_decisions()
     vectors = prompt_embeddings.of(lexically_distinct_prompts["prompt"].tolist())
     warn_of_uncovered(lexically_distinct_prompts["prompt"].tolist(), vectors)
     scan = greedy_cosine_scan(vectors, settings.threshold, block_size=settings.block_size)
@@ -109,7 +109,7 @@ def choose_prompts(
 
     settings = parameters.diversity
     if settings.count is None or len(usable_prompts) <= settings.count:
-        return usable_prompts, decisions([])
+        return usable_prompts, no_decisions()
     if not parameters.semantic.enabled:
         raise InputError(
             "a choice of diverse prompts needs embeddings",
@@ -197,7 +197,7 @@ def apply_rewrites(
 
 def collect_decisions(divided_prompts: pd.DataFrame, *dropped: pd.DataFrame) -> pd.DataFrame:
     """One row for every prompt that was read, in the order of the file; ``divided_prompts`` are those that stayed."""
-    everything = pd.concat([*dropped, kept_decisions(divided_prompts)], ignore_index=True)
+    everything = pd.concat([*dropped, decisions(divided_prompts, step="kept")], ignore_index=True)
     return everything.sort_values("row", kind="stable", ignore_index=True)
 
 

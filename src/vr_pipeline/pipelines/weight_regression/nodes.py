@@ -26,8 +26,9 @@ from vr_pipeline.rewards.checklist.linear import AnswerKind, FloatArray, RewardW
 from vr_pipeline.rewards.checklist.model import ChecklistReward
 from vr_pipeline.rewards.checklist.tables import answers_matrix, probability_questions, weighted_questions
 from vr_pipeline.rewards.config import WeightRegressionParameters
-from vr_pipeline.statistics.clustered import linked_prompts, sub_dimension_deviations
+from vr_pipeline.statistics.clustered import linked_prompts
 from vr_pipeline.statistics.correlation import held_out_agreement
+from vr_pipeline.statistics.deviations import sub_dimension_deviations
 from vr_pipeline.vlm.config import JudgeParameters
 
 logger = logging.getLogger(__name__)

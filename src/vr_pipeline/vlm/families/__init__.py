@@ -25,7 +25,7 @@ REMOTE_CODE_FAMILIES = frozenset({"cogvlm2_video"})
 
 
 def family_class(name: str) -> type[Family]:
-    """The class of a family. Raises :class:`InputError` for an unknown name."""
+    """Return the class of a family. Raises :class:`InputError` for an unknown name."""
     if name not in FAMILIES:
         raise InputError(
             f"there is no judge family '{name}'", remedy=f"Use one of: {', '.join(FAMILIES)}", field="judge.family"

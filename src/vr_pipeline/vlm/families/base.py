@@ -43,7 +43,7 @@ class Settings(Parameters):
     mean: tuple[float, float, float] = Field((0.48145466, 0.4578275, 0.40821073), description="Per channel, of 0-1.")
     std: tuple[float, float, float] = Field((0.26862954, 0.26130258, 0.27577711), description="Per channel, of 0-1.")
     single_frame_is_image: bool = Field(True, description="Whether one frame goes the model's way for images.")
-    world: str | None = Field(None, description="What the judge knows, if it is not the world at large; told to users.")
+    world: str | None = Field(None, description="What the judge knows, if it is not the world at large; users see it.")
 
 
 class TilingSettings(Settings):
@@ -95,7 +95,7 @@ class Family(ABC):
 
     @abstractmethod
     def vision_features(self, clips: Sequence[PreparedClip]) -> torch.Tensor:
-        """Visual tokens of all clips, one after the other: [tokens of all clips, hidden]."""
+        """Return visual tokens of all clips, one after the other: [tokens of all clips, hidden]."""
 
     @property
     def placeholder_ids(self) -> tuple[int, ...]:
@@ -109,7 +109,7 @@ class Family(ABC):
         return self.model.model.language_model
 
     def is_image(self, frames: Frames) -> bool:
-        """Whether a clip goes the model's way for images."""
+        """Return whether a clip goes the model's way for images."""
         return len(frames) == 1 and self.settings.single_frame_is_image
 
     def resizer(self, *, of_image: bool) -> Resize:
@@ -140,7 +140,7 @@ class Family(ABC):
         return device
 
     def text_ids(self, text: str) -> list[int]:
-        """Tokens of a piece of text, without the tokenizer's own additions."""
+        """Return tokens of a piece of text, without the tokenizer's own additions."""
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
 
     @cached_property
@@ -149,17 +149,17 @@ class Family(ABC):
         return control_tokens(self.tokenizer, self.placeholder_ids)
 
     def user_text_ids(self, text: str, *, before: str = "", after: str = "") -> list[int]:
-        """Tokens of what a user wrote, between pieces of the template; control tokens in it are plain text."""
+        """Return tokens of what a user wrote, between pieces of the template; control tokens in it are plain text."""
         return user_text_ids(self.tokenizer, self.control_tokens, before, text, after)
 
     def leading_ids(self, text: str) -> list[int]:
-        """Tokens of a text that a word follows: some tokenizers join white space at the end, but not before a word."""
+        """Return tokens of a text that a word follows: some tokenizers join white space at the end only."""
         word = self.text_ids("A")
         joined = self.text_ids(text + "A")
         return joined[: -len(word)] if joined[-len(word) :] == word else self.text_ids(text)
 
     def embed_prefixes(self, clips: Sequence[PreparedClip]) -> tuple[torch.Tensor, IntArray]:
-        """Embeddings of the clips' prefixes, padded on the right, [batch, width, hidden], and their lengths."""
+        """Return embeddings of the clips' prefixes, padded on the right, [batch, width, hidden], and their lengths."""
         import torch
 
         lengths = np.array([len(clip.token_ids) for clip in clips])
@@ -176,14 +176,14 @@ class Family(ABC):
         return embeddings.masked_scatter(places[..., None], features), lengths
 
     def embed_tokens(self, token_ids: IntArray) -> torch.Tensor:
-        """Embeddings of text tokens [batch, tokens, hidden]."""
+        """Return embeddings of text tokens [batch, tokens, hidden]."""
         import torch
 
         embeddings: torch.Tensor = self.model.get_input_embeddings()(torch.from_numpy(token_ids).to(self.device))
         return embeddings
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Scores over the vocabulary, float32, for hidden states [reads, hidden]."""
+        """Return scores over the vocabulary, float32, for hidden states [reads, hidden]."""
         logits: torch.Tensor = self.model.get_output_embeddings()(hidden)
         return logits.float()
 

@@ -89,7 +89,7 @@ class Qwen2VL(Family):
     def _prefix_positions(
         self, token_ids: IntArray, grid: tuple[int, int, int], is_image: bool, frames_per_second: float | None
     ) -> tuple[IntArray, int]:
-        """Positions of the prefix, visual tokens as the model's class places them, and of what follows it.
+        """Return positions of the prefix, visual tokens as the model's class places them, and of what follows it.
 
         Text counts on from one above the highest position so far, on any axis, as these models were trained
         (arXiv 2409.12191, section 2.1, on M-RoPE). transformers 5.23 starts it above rows and columns only, which lies

@@ -59,7 +59,7 @@ class SmolVLM(Family):
         return self.in_a_row(self._token_ids(texts), {"pixel_values": self.normalised(shown)[None]})
 
     def _image(self, frames: Frames, tile: int) -> tuple[Any, list[str]]:
-        """Tiles of an image and the texts around them."""
+        """Return tiles of an image and the texts around them."""
         settings = self.settings
         resize = self.resizer(of_image=True)
         longest = tile * settings.image_side_tiles
@@ -78,7 +78,7 @@ class SmolVLM(Family):
         return shown, [*texts, around]
 
     def _token_ids(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of the texts, with the places of a tile between each and the next."""
+        """Return tokens of the texts, with the places of a tile between each and the next."""
         places = [self.model.config.image_token_id] * self.model.model.image_seq_len
         token_ids = self.text_ids(self.settings.before_clip + texts[0])
         for text in texts[1:-1]:
@@ -110,7 +110,7 @@ def _announcements(count: int, rate: float) -> list[str]:
 
 
 def number_words(number: int) -> str:
-    """An integer from 0 to 9999 in English words: 124 is 'one hundred and twenty-four'."""
+    """Return an integer from 0 to 9999 in English words: 124 is 'one hundred and twenty-four'."""
     if number < 20:
         return _ONES[number]
     if number < 100:
