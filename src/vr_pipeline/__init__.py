@@ -25,7 +25,7 @@ except PackageNotFoundError:  # used from a folder of sources that was never ins
 _PUBLIC = {
     "prompts.rouge": ("rouge_l_f1", "greedy_rouge_filter"),
     "checklist": ("Checklist", "load_checklist"),
-    "checklist.visionreward": ("read_visionreward",),
+    "rewards.checklist.visionreward": ("read_visionreward",),
     "rewards.checklist.linear": ("RewardWeights", "fit_weights", "score", "dimension_scores"),
     "statistics.agreement": ("Agreement", "pairwise_accuracy"),
     "preferences.formats": ("read_preferences",),

@@ -15,13 +15,14 @@ from PIL import Image
 from pydantic import ValidationError
 
 from vr_pipeline.checklist import Checklist, checklist_from_mapping
-from vr_pipeline.checklist.visionreward import ALIGNMENT_ID, ALIGNMENT_TEXT, visionreward_features, visionreward_score
+from vr_pipeline.checklist.visionreward import ALIGNMENT_ID, ALIGNMENT_TEXT
 from vr_pipeline.errors import InputError
 from vr_pipeline.judges.alignment import load_alignment, read_scores
 from vr_pipeline.judges.config import AlignmentParameters, ChecklistInferenceParameters
 from vr_pipeline.rewards.checklist.linear import RewardWeights
 from vr_pipeline.rewards.checklist.model import ChecklistReward
 from vr_pipeline.rewards.checklist.scoring import movers, score_file
+from vr_pipeline.rewards.checklist.visionreward import read_visionreward, visionreward_features, visionreward_score
 from vr_pipeline.vlm.config import JudgeParameters
 from vr_pipeline.work import run_in_process
 
@@ -65,7 +66,7 @@ def public(tmp_path: Path) -> tuple[Checklist, RewardWeights, np.ndarray]:
     values = np.round(np.random.default_rng(3).normal(0.4, 0.5, 28), 3)
     values[0] = 2.354
     (tmp_path / "weights.json").write_text(json.dumps({"coef": values.tolist()}), encoding="utf-8")
-    checklist, weights = Checklist.from_visionreward(tmp_path / "questions.txt", tmp_path / "weights.json")
+    checklist, weights = read_visionreward(tmp_path / "questions.txt", tmp_path / "weights.json")
     assert weights is not None
     return checklist, weights, values
 
@@ -81,7 +82,7 @@ def test_image_score_worked_by_hand(tmp_path: Path) -> None:
     """All weights 1: the score counts features, so that it can be told without a computer."""
     (tmp_path / "questions.txt").write_text("\n".join(f"Is it number {n}?" for n in range(LINES)), encoding="utf-8")
     (tmp_path / "weights.json").write_text(json.dumps([2.0] + [1.0] * 27), encoding="utf-8")
-    checklist, weights = Checklist.from_visionreward(tmp_path / "questions.txt", tmp_path / "weights.json")
+    checklist, weights = read_visionreward(tmp_path / "questions.txt", tmp_path / "weights.json")
     assert weights is not None
     asked = [question for question in checklist.questions if question.question_id != ALIGNMENT_ID]
     # A body and a face, but no hands: line 27 is off. Of the other 26 lines 16 say yes and 10 no.

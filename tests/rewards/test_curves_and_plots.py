@@ -12,10 +12,10 @@ from matplotlib.figure import Figure
 from vr_pipeline.checklist import Checklist
 from vr_pipeline.rewards import plots
 from vr_pipeline.rewards.checklist.curves import accuracy_curve
+from vr_pipeline.rewards.checklist.deviations import sub_dimension_deviations
 from vr_pipeline.rewards.checklist.linear import RewardWeights, fit_weights, score
 from vr_pipeline.schemas import AccuracyCurve
 from vr_pipeline.statistics.agreement import pairwise_accuracy
-from vr_pipeline.statistics.deviations import sub_dimension_deviations
 
 
 def drawn(figure: Figure) -> bytes:

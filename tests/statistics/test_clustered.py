@@ -13,6 +13,7 @@ from scipy import stats
 
 from vr_pipeline.checklist import Checklist
 from vr_pipeline.errors import InputError
+from vr_pipeline.rewards.checklist.deviations import policy_deviations, sub_dimension_deviations
 from vr_pipeline.statistics.clustered import (
     MINIMUM_PROMPTS,
     bootstrap_by_prompt,
@@ -22,7 +23,6 @@ from vr_pipeline.statistics.clustered import (
     simultaneous,
     win_rate,
 )
-from vr_pipeline.statistics.deviations import policy_deviations, sub_dimension_deviations
 
 
 @given(st.lists(st.floats(-10, 10), min_size=2, max_size=30))

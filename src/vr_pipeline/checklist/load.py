@@ -50,9 +50,9 @@ def examine_checklist(path: str | Path) -> tuple[Checklist | None, list[InputErr
     path = Path(path)
     try:
         if path.suffix.lower() == ".txt":
-            from vr_pipeline.checklist.visionreward import read_visionreward
+            from vr_pipeline.checklist.visionreward import read_questions
 
-            return read_visionreward(path)[0], []
+            return read_questions(path), []
         return _examine(_parsed(path), path)
     except InputError as error:
         return None, [error]

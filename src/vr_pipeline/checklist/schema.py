@@ -11,16 +11,12 @@ import json
 import re
 from collections.abc import Mapping
 from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from vr_pipeline.errors import InputError
 from vr_pipeline.identifiers import content_hash
-
-if TYPE_CHECKING:
-    from vr_pipeline.rewards.checklist.linear import RewardWeights
 
 PROMPT_PLACEHOLDER = "[[prompt]]"
 
@@ -166,15 +162,6 @@ class Checklist(_Frozen):
                 if answer is not None:
                     answers[question.question_id] = answer
         return answers
-
-    @classmethod
-    def from_visionreward(
-        cls, questions_path: str | Path, weights_path: str | Path | None = None
-    ) -> tuple[Checklist, RewardWeights | None]:
-        """Read the public VisionReward question list and weights; see :mod:`vr_pipeline.checklist.visionreward`."""
-        from vr_pipeline.checklist.visionreward import read_visionreward
-
-        return read_visionreward(questions_path, weights_path)
 
 
 def plain_name(name: str) -> str:

@@ -145,7 +145,7 @@ def deviations_of_policies(deviations: Mapping[str, pd.DataFrame]) -> Figure:
     """How far each policy is above the original by sub-dimension, in the names and colours of the other pictures.
 
     Args:
-        deviations: policy -> table of :func:`vr_pipeline.statistics.deviations.sub_dimension_deviations`.
+        deviations: policy -> table of :func:`vr_pipeline.rewards.checklist.deviations.sub_dimension_deviations`.
     """
     from vr_pipeline.rewards.plots import deviations_by_sub_dimension
 

@@ -17,6 +17,7 @@ import pandas as pd
 from pandas.api.extensions import ExtensionArray
 
 from vr_pipeline.errors import InputError
+from vr_pipeline.statistics.labels import FloatArray
 
 TOLERANCE = 1e-9
 """Rewards closer than this are equal: sums of the same weights in another order differ by float noise."""
@@ -24,7 +25,6 @@ TOLERANCE = 1e-9
 _DECIMALS = 9
 _PAIRS_AT_A_TIME = 1 << 18
 
-FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 

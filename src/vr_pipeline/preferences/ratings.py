@@ -10,10 +10,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from vr_pipeline.errors import InputError
-from vr_pipeline.rewards.checklist.linear import checked_preference
 from vr_pipeline.statistics.clustered import bootstrap_by_prompt
-
-FloatArray = npt.NDArray[np.float64]
+from vr_pipeline.statistics.labels import FloatArray, checked_preference
 
 
 def bradley_terry(

@@ -10,8 +10,9 @@ import numpy.typing as npt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from vr_pipeline.rewards.checklist.linear import RewardWeights, checked_preference
+from vr_pipeline.rewards.checklist.linear import RewardWeights
 from vr_pipeline.statistics.clustered import win_rate
+from vr_pipeline.statistics.labels import checked_preference
 
 if TYPE_CHECKING:
     from vr_pipeline.checklist.schema import Checklist
@@ -179,7 +180,7 @@ def deviations_by_sub_dimension(deviations: Mapping[str, pd.DataFrame], *, colou
 
     Args:
         deviations: name of the comparison -> table of
-            :func:`vr_pipeline.statistics.deviations.sub_dimension_deviations`; the same sub-dimensions in each.
+            :func:`vr_pipeline.rewards.checklist.deviations.sub_dimension_deviations`; the same sub-dimensions in each.
         colours: of the comparisons, in their order.
     """
     tables = list(deviations.values())

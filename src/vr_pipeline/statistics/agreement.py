@@ -11,9 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vr_pipeline.errors import InputError
-from vr_pipeline.rewards.checklist.linear import checked_preference
-
-FloatArray = npt.NDArray[np.float64]
+from vr_pipeline.statistics.labels import FloatArray, checked_preference
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from vr_pipeline.errors import InputError
+from vr_pipeline.statistics.labels import FloatArray
 
-FloatArray = npt.NDArray[np.float64]
 Kind = Literal["number", "share", "correlation"]
 
 MINIMUM_PROMPTS = 5

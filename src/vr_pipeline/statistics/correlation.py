@@ -10,9 +10,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from vr_pipeline.errors import InputError
-from vr_pipeline.rewards.checklist.linear import checked_preference
 from vr_pipeline.statistics.agreement import check_finite, pairwise_accuracy
 from vr_pipeline.statistics.clustered import MINIMUM_PROMPTS, bootstrap_by_prompt, linked_prompts
+from vr_pipeline.statistics.labels import checked_preference
 
 
 def preference_correlations(difference: npt.ArrayLike, preference: npt.ArrayLike) -> dict[str, float]:

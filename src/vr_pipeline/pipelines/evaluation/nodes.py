@@ -87,7 +87,7 @@ def compare_policies_by_sub_dimension(
 ) -> tuple[pd.DataFrame, Figure]:
     """How far each policy is above the original in every sub-dimension, as a table and a picture."""
     from vr_pipeline.evaluation.plots import deviations_of_policies
-    from vr_pipeline.statistics.deviations import policy_deviations
+    from vr_pipeline.rewards.checklist.deviations import policy_deviations
 
     deviations = policy_deviations(evaluation_answers, evaluation_video_index, checklist)
     table = pd.concat([part.assign(policy=policy) for policy, part in deviations.items()], ignore_index=True)

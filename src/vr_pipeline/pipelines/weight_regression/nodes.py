@@ -22,13 +22,14 @@ from vr_pipeline.preferences.labels import (
 from vr_pipeline.preferences.ratings import bradley_terry
 from vr_pipeline.rewards import plots
 from vr_pipeline.rewards.checklist.curves import accuracy_curve
-from vr_pipeline.rewards.checklist.linear import AnswerKind, FloatArray, RewardWeights, fit_weights, score
+from vr_pipeline.rewards.checklist.deviations import sub_dimension_deviations
+from vr_pipeline.rewards.checklist.linear import AnswerKind, RewardWeights, fit_weights, score
 from vr_pipeline.rewards.checklist.model import ChecklistReward
 from vr_pipeline.rewards.checklist.tables import answers_matrix, probability_questions, weighted_questions
 from vr_pipeline.rewards.config import WeightRegressionParameters
 from vr_pipeline.statistics.clustered import linked_prompts
 from vr_pipeline.statistics.correlation import held_out_agreement
-from vr_pipeline.statistics.deviations import sub_dimension_deviations
+from vr_pipeline.statistics.labels import FloatArray
 from vr_pipeline.vlm.config import JudgeParameters
 
 logger = logging.getLogger(__name__)

@@ -17,16 +17,14 @@ import numpy.typing as npt
 import pandas as pd
 
 from vr_pipeline.errors import InputError
+from vr_pipeline.statistics.labels import FloatArray, checked_preference
 
 if TYPE_CHECKING:
     from vr_pipeline.checklist.schema import Checklist
 
-FloatArray = npt.NDArray[np.float64]
 Encoding = Literal["zero_one", "plus_minus"]
 AnswerKind = Literal["probability", "binary"]
 Bootstrap = Literal["score", "refit"]
-
-PREFERENCES = ("a", "b", "tie")
 
 
 @dataclass(frozen=True, eq=False)
@@ -401,24 +399,6 @@ def fit_weights(
             "warnings": warnings,
         },
     )
-
-
-def checked_preference(preference: Sequence[str] | npt.ArrayLike, length: int) -> npt.NDArray[np.str_]:
-    """Labels as an array of 'a', 'b' and 'tie'.
-
-    Raises:
-        InputError: another label (with its row, counted from 1), or another number of labels than ``length``.
-    """
-    labels = np.asarray(preference)
-    if labels.shape != (length,):
-        raise InputError(f"{labels.size} labels for {length} pairs", remedy="Give one label a pair", field="preference")
-    if labels.dtype.kind != "U":
-        labels = labels.astype(str) if length else np.empty(0, dtype="U3")
-    known = (labels == "a") | (labels == "b") | (labels == "tie")
-    if not known.all():
-        row = int(np.flatnonzero(~known)[0])
-        raise InputError(f"unknown label '{labels[row]}'", remedy="Use a, b or tie", field="preference", row=row + 1)
-    return labels
 
 
 def encoded_answers(answers: npt.ArrayLike, weights: RewardWeights) -> FloatArray:

@@ -11,8 +11,8 @@ import numpy.typing as npt
 from vr_pipeline.errors import InputError
 from vr_pipeline.rewards.checklist.separation import likelihood_optimum, newton
 from vr_pipeline.statistics.clustered import MINIMUM_PROMPTS
+from vr_pipeline.statistics.labels import FloatArray
 
-FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 _ROUGH = 1e-5

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float64]
+from vr_pipeline.statistics.labels import FloatArray
+
 BoolArray = npt.NDArray[np.bool_]
 
 _STEPS = 30

@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 
 from vr_pipeline.errors import InputError
-from vr_pipeline.rewards.checklist.linear import AnswerKind, FloatArray, RewardWeights, dimension_scores, score
+from vr_pipeline.rewards.checklist.linear import AnswerKind, RewardWeights, dimension_scores, score
 from vr_pipeline.rewards.contract import measured_clips
+from vr_pipeline.statistics.labels import FloatArray
 
 if TYPE_CHECKING:
     from vr_pipeline.checklist.schema import Checklist

@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vr_pipeline.checklist import Checklist, load_checklist
-from vr_pipeline.checklist.visionreward import ALIGNMENT_ID, visionreward_features, visionreward_score
+from vr_pipeline.checklist import load_checklist
+from vr_pipeline.checklist.visionreward import ALIGNMENT_ID
 from vr_pipeline.errors import InputError
 from vr_pipeline.rewards.checklist.linear import score
+from vr_pipeline.rewards.checklist.visionreward import read_visionreward, visionreward_features, visionreward_score
 
-CHECKLISTS = Path(__file__).parents[2] / "conf/checklists"
+CHECKLISTS = Path(__file__).parents[3] / "conf/checklists"
 
 
 def write_files(folder: Path, lines: int, weights: int, *, mapping: bool) -> tuple[Path, Path]:
@@ -31,7 +32,7 @@ def write_files(folder: Path, lines: int, weights: int, *, mapping: bool) -> tup
 @pytest.mark.parametrize(("lines", "weights", "modality"), [(29, 29, "video"), (30, 28, "image"), (59, 55, "image")])
 def test_reads_and_scores_as_the_public_code(tmp_path: Path, lines: int, weights: int, modality: str) -> None:
     questions_path, weights_path = write_files(tmp_path, lines, weights, mapping=modality == "image")
-    checklist, fitted = Checklist.from_visionreward(questions_path, weights_path)
+    checklist, fitted = read_visionreward(questions_path, weights_path)
     assert fitted is not None
     assert checklist.modality == modality
     asked = [question for question in checklist.questions if question.question_id != ALIGNMENT_ID]
@@ -74,7 +75,7 @@ def test_questions_of_weight_zero_are_the_removed_ones(tmp_path: Path) -> None:
     questions, weights = write_files(tmp_path, 29, 29, mapping=False)
     values = json.loads(weights.read_text(encoding="utf-8"))
     weights.write_text(json.dumps([*values[:27], 0.0, -0.1]), encoding="utf-8")
-    _, fitted = Checklist.from_visionreward(questions, weights)
+    _, fitted = read_visionreward(questions, weights)
     assert fitted is not None
     assert np.flatnonzero(fitted.removed).tolist() == [27]
 
@@ -82,22 +83,22 @@ def test_questions_of_weight_zero_are_the_removed_ones(tmp_path: Path) -> None:
 def test_refusals(tmp_path: Path) -> None:
     questions, weights = write_files(tmp_path, 29, 28, mapping=False)
     with pytest.raises(InputError, match="28 weights, the question list needs 29"):
-        Checklist.from_visionreward(questions, weights)
+        read_visionreward(questions, weights)
     questions, weights = write_files(tmp_path, 12, 12, mapping=False)
     with pytest.raises(InputError, match="12 questions"):
-        Checklist.from_visionreward(questions, weights)
+        read_visionreward(questions, weights)
     questions, _ = write_files(tmp_path, 30, 28, mapping=True)
-    checklist, none = Checklist.from_visionreward(questions)
+    checklist, none = read_visionreward(questions)
     assert none is None
     with pytest.raises(InputError, match="alignment"):
         visionreward_features({}, checklist)
     with pytest.raises(InputError, match="no answer to question 'symmetry_1'"):
         visionreward_features({}, checklist, alignment=0.5)
     with pytest.raises(InputError, match="does not exist"):
-        Checklist.from_visionreward(tmp_path / "none.txt")
+        read_visionreward(tmp_path / "none.txt")
     (tmp_path / "weights.json").write_text("{", encoding="utf-8")
     with pytest.raises(InputError, match="not valid JSON"):
-        Checklist.from_visionreward(questions, tmp_path / "weights.json")
+        read_visionreward(questions, tmp_path / "weights.json")
 
 
 @pytest.mark.real_data
@@ -106,9 +107,7 @@ def test_public_files_themselves() -> None:
     if not folder:
         pytest.skip("VR_REAL_DATA is not set")
     public = Path(folder) / "upstream/visionreward"
-    video, weights = Checklist.from_visionreward(
-        public / "VisionReward_video_qa_select.txt", public / "video_weight.json"
-    )
+    video, weights = read_visionreward(public / "VisionReward_video_qa_select.txt", public / "video_weight.json")
     assert (len(video.questions), len(video.dimensions)) == (29, 8)
     assert weights is not None
     every = visionreward_features(dict.fromkeys(video.question_ids, True), video)
@@ -123,14 +122,14 @@ def test_public_files_themselves() -> None:
         for name in ("video", "image")
         for question in load_checklist(CHECKLISTS / f"{name}.yml").questions
     }
-    full, none = Checklist.from_visionreward(public / "VisionReward_video_qa.txt")
+    full, none = read_visionreward(public / "VisionReward_video_qa.txt")
     assert own.isdisjoint(question.text for question in full.questions)
     assert (len(full.questions), len(full.dimensions), none) == (64, 9, None)
     for questions, weights_file, count in (
         ("VisionReward_image_qa.txt", "image_weight.json", 55),
         ("VisionReward_image_qa_select.txt", "image_weight_select.json", 28),
     ):
-        image, image_weights = Checklist.from_visionreward(public / questions, public / weights_file)
+        image, image_weights = read_visionreward(public / questions, public / weights_file)
         assert image_weights is not None
         assert len(image_weights.weights) == count
         assert own.isdisjoint(question.text for question in image.questions if question.question_id != "text_alignment")
@@ -203,5 +202,5 @@ def test_a_list_that_another_program_saved_is_the_same(tmp_path: Path) -> None:
     lines = [f"Is the clip good in way {number}?\u2028Quite?" for number in range(64)]
     (tmp_path / "a.txt").write_text("\n".join(lines), encoding="utf-8")
     (tmp_path / "b.txt").write_bytes("\r\n".join([*lines, "", ""]).encode("utf-16"))
-    first, second = (Checklist.from_visionreward(tmp_path / name)[0] for name in ("a.txt", "b.txt"))
+    first, second = (read_visionreward(tmp_path / name)[0] for name in ("a.txt", "b.txt"))
     assert first.questions == second.questions

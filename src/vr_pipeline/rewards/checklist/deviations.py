@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from vr_pipeline.errors import InputError
+from vr_pipeline.rewards.checklist.tables import answers_matrix
 from vr_pipeline.statistics.clustered import paired_gain, simultaneous
 
 if TYPE_CHECKING:
@@ -91,8 +92,6 @@ def policy_deviations(
     Raises:
         InputError: there are no clips of the baseline.
     """
-    from vr_pipeline.rewards.checklist.tables import answers_matrix
-
     usable = video_index[video_index["status"] == "ok"]
     parts = {str(policy): part for policy, part in usable.groupby("policy", sort=True)}
     if baseline not in parts:

@@ -1,0 +1,117 @@
+"""The reward that VisionReward publishes: its weights, its features and its score."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vr_pipeline.checklist.schema import Checklist
+from vr_pipeline.checklist.visionreward import ALIGNMENT_ID, read_questions
+from vr_pipeline.errors import InputError
+from vr_pipeline.rewards.checklist.linear import RewardWeights
+from vr_pipeline.rewards.checklist.tables import probability_questions, weighted_questions
+
+
+def read_visionreward(
+    questions_path: str | Path, weights_path: str | Path | None = None
+) -> tuple[Checklist, RewardWeights | None]:
+    """A public question list as a checklist, and its weights.
+
+    Args:
+        questions_path: one question a line: 64 or 29 lines (video), 59 or 30 (image).
+        weights_path: a JSON list, or a mapping with ``coef``; may be left out (the 64-line list has none).
+
+    Returns:
+        the checklist, and weights in the encoding +1/-1 on yes/no answers (None without a file).
+
+    Raises:
+        InputError: another number of lines, or of weights.
+    """
+    checklist = read_questions(questions_path)
+    return checklist, None if weights_path is None else _weights(Path(weights_path), checklist)
+
+
+def _weights(path: Path, checklist: Checklist) -> RewardWeights:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError("the file of weights does not exist", remedy="Give its path", file=path) from None
+    except ValueError as error:
+        raise InputError(f"the weights are not valid JSON ({error})", remedy="Copy the file again", file=path) from None
+    values = content.get("coef") if isinstance(content, Mapping) else content
+    weighted = weighted_questions(checklist)
+    if not isinstance(values, list) or len(values) != len(weighted):
+        found = len(values) if isinstance(values, list) else "no"
+        raise InputError(
+            f"the file has {found} weights, the question list needs {len(weighted)}",
+            remedy="Use the weights that were published with this question list",
+            file=path,
+        )
+    for at, value in enumerate(values):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise InputError(
+                f"weight {at + 1} is {value!r}, which is no finite number", remedy="Copy the file again", file=path
+            )
+    weights = np.array(values, dtype=np.float64)
+    return RewardWeights(
+        question_ids=tuple(weighted),
+        weights=weights,
+        removed=weights == 0,
+        encoding="plus_minus",
+        answers="binary",
+        checklist_hash=checklist.hash,
+        as_is=tuple(probability_questions(checklist)),
+    )
+
+
+def visionreward_score(features: NDArray[np.float64], weights: RewardWeights) -> NDArray[np.float64]:
+    """Return the public code's score: the mean of weight times feature.
+
+    Args:
+        features: [clips, weighted questions] as the public code has them: +1 for yes, -1 for no, 0 where a gate
+            switched the question off, and the alignment score itself (image lists) in its column.
+        weights: as read from the public files.
+
+    Returns:
+        array [clips].
+    """
+    score: NDArray[np.float64] = (np.asarray(features, dtype=np.float64) * weights.weights).mean(axis=-1)
+    return score
+
+
+def visionreward_features(
+    answers: Mapping[str, bool], checklist: Checklist, *, alignment: float | None = None
+) -> NDArray[np.float64]:
+    """Return features of one clip for :func:`visionreward_score` from its answers (question_id -> yes).
+
+    Args:
+        answers: an answer to every question but the alignment score.
+        checklist: as read from the public files.
+        alignment: the alignment score; needed for image lists.
+
+    Raises:
+        InputError: the alignment score is missing, or an answer is.
+    """
+    off = checklist.switched_off(answers)
+    features = []
+    for question in checklist.questions:
+        if not question.weighted:
+            continue
+        if question.feature == "probability":
+            if alignment is None:
+                raise InputError("the list needs an alignment score", remedy="Give 'alignment'", field=ALIGNMENT_ID)
+            features.append(float(alignment))
+            continue
+        if question.question_id not in answers:
+            raise InputError(
+                f"there is no answer to question '{question.question_id}'",
+                remedy="Answer every question",
+                field="question_id",
+            )
+        features.append(0.0 if off[question.question_id] else 1.0 if answers[question.question_id] else -1.0)
+    return np.array(features)
