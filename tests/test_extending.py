@@ -90,3 +90,18 @@ for rule in ("mpo", "every_dimension"):
 def test_a_pair_rule_is_added_as_the_page_says(tmp_path: Path) -> None:
     folder = apply_documented("To add a pair rule", tmp_path)
     assert run_python(folder, _RULE).split() == ["3", "2"]
+
+
+_REWARD = """
+import numpy as np, vr_pipeline as vr
+
+model = vr.load_reward_model({"type": "sharpness"})
+stripes = np.zeros((9, 16, 16, 3), np.uint8)
+stripes[:, :, ::2] = 255
+print(*model.score([stripes, stripes * 0], ["", ""])["total"], *model.dimensions)
+"""
+
+
+def test_a_reward_model_is_added_as_the_page_says(tmp_path: Path) -> None:
+    folder = apply_documented("To add a reward model", tmp_path)
+    assert run_python(folder, _REWARD).split() == ["1.0", "0.0", "sharpness"]

@@ -12,19 +12,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import pandas as pd
 
+from vr_pipeline.config import Parameters
 from vr_pipeline.errors import InputError
 from vr_pipeline.identifiers import content_hash
 from vr_pipeline.runtime.memory import free_memory
 from vr_pipeline.video.clip import Frames, VideoReadError
 from vr_pipeline.video.sampled import SampledClip, Sampling, clip_path, sample_clip
 from vr_pipeline.work import ItemFailure, Scalar, WorkItem, WorkPlan, run_in_process
-
-if TYPE_CHECKING:
-    from vr_pipeline.config import Parameters
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +36,7 @@ Outcome = pd.DataFrame | Exception
 class RewardModel(ABC):
     """Clips in, rewards out: ``total``, and ``dim_<name>`` for each dimension."""
 
-    Settings: ClassVar[type[Parameters]]
+    Settings: ClassVar[type[Parameters]] = Parameters
     """What a configuration says of it, beside its ``type``; see :func:`~.registry.load_reward_model`."""
 
     kind: ClassVar[str] = "measurements"
@@ -77,8 +75,8 @@ class RewardModel(ABC):
 
     @classmethod
     def from_settings(cls, settings: Any, folder: Path) -> RewardModel:
-        """Make it from its settings, whose relative paths start from a folder."""
-        raise NotImplementedError(f"{cls.__name__} is made in code only")
+        """Make it from its settings, whose relative paths start from a folder; by default they are its arguments."""
+        return cls(**dict(settings))
 
     # -- what it does -----------------------------------------------------------------------------------------------
 
