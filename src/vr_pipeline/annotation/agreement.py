@@ -8,9 +8,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from vr_pipeline.preferences.journal import Label, Study
+from vr_pipeline.preferences.journal import CHOICES, Label, Study
 from vr_pipeline.preferences.labels import annotator_agreement
 from vr_pipeline.statistics.clustered import MINIMUM_PROMPTS, win_rate
+
+_COLUMNS = {
+    "pair": "pair_id",
+    "left": "video_id_a",
+    "right": "video_id_b",
+    "left_generator": "generator_a",
+    "right_generator": "generator_b",
+}
 
 
 def preference_table(labels: Sequence[Label], criterion: str) -> pd.DataFrame:
@@ -18,25 +26,9 @@ def preference_table(labels: Sequence[Label], criterion: str) -> pd.DataFrame:
 
     A is the clip that was shown left. 'Both bad' is a tie and has True in the column both_bad.
     """
-    meaning = {"left": "a", "right": "b", "tie": "tie", "both_bad": "tie"}
-    rows = [
-        {
-            "pair_id": label.pair,
-            "prompt_id": label.prompt_id,
-            "prompt": label.prompt,
-            "video_id_a": label.left,
-            "video_id_b": label.right,
-            "preference": meaning[label.choice],
-            "annotator": label.annotator,
-            "both_bad": label.choice == "both_bad",
-            "generator_a": label.left_generator,
-            "generator_b": label.right_generator,
-        }
-        for label in labels
-        if label.criterion == criterion
-    ]
-    columns = ["pair_id", "prompt_id", "prompt", "video_id_a", "video_id_b", "preference", "annotator", "both_bad"]
-    return pd.DataFrame(rows, columns=[*columns, "generator_a", "generator_b"])
+    table = pd.DataFrame([label.model_dump() for label in labels], columns=list(Label.model_fields))
+    table = table[table["criterion"] == criterion].reset_index(drop=True).rename(columns=_COLUMNS)
+    return table.assign(preference=table["choice"].map(CHOICES), both_bad=table["choice"] == "both_bad")
 
 
 def study_results(
@@ -81,9 +73,8 @@ def policy_win_rate(table: pd.DataFrame, policy: str) -> dict[str, Any]:
         table: from :func:`preference_table`; generator_a and generator_b are the policies.
         policy: whose share of wins is counted.
     """
-    vote = table["preference"].map({"a": 1.0, "b": -1.0, "tie": 0.0}).to_numpy(dtype=np.float64)
-    signed = np.where((table["generator_a"] == policy).to_numpy(dtype=bool), vote, -vote)
-    votes = table.assign(vote=signed)
+    vote = table["preference"].map({"a": 1.0, "b": -1.0, "tie": 0.0}).astype(float)
+    votes = table.assign(vote=vote.where(table["generator_a"] == policy, -vote))
 
     def by_pair(votes: pd.DataFrame) -> pd.DataFrame:
         return votes.groupby("pair_id", sort=True).agg(vote=("vote", "mean"), prompt=("prompt_id", "first"))
@@ -139,30 +130,25 @@ def report_lines(results: dict[str, Any]) -> list[str]:
 
 
 def _annotator(name: str, labels: Sequence[Label], criteria: Sequence[str]) -> dict[str, Any]:
-    asked = set(criteria)
     answered: dict[str, set[str]] = {}
     for label in labels:
         answered.setdefault(label.pair, set()).add(label.criterion)
-    decided = [label for label in labels if label.choice in ("left", "right")]
+    decided = [label.choice == "left" for label in labels if label.choice in ("left", "right")]
     return {
         "annotator": name,
-        "pairs": sum(asked <= given for given in answered.values()),
+        "pairs": sum(set(criteria) <= given for given in answered.values()),
         "answers": len(labels),
         "median_seconds": float(np.median([label.seconds for label in labels])),
-        "left_share": sum(label.choice == "left" for label in decided) / len(decided) if decided else None,
+        "left_share": sum(decided) / len(decided) if decided else None,
     }
 
 
 def _criterion(study: Study, labels: Sequence[Label], name: str) -> dict[str, Any]:
-    of_criterion = [label for label in labels if label.criterion == name]
     table = preference_table(labels, name)
     return {
         "criterion": name,
         "answers": len(table),
-        "choices": {
-            choice: sum(label.choice == choice for label in of_criterion)
-            for choice in ("left", "right", "tie", "both_bad")
-        },
+        "choices": {choice: int((table["choice"] == choice).sum()) for choice in CHOICES},
         "agreement": annotator_agreement(table),
         "win_rates": [policy_win_rate(table, policy) for policy in reversed(study.policies)] if len(table) else [],
     }

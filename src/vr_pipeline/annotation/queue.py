@@ -7,10 +7,10 @@ opened again continues as it began.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -59,27 +59,18 @@ def pairs_of_prompts(index: pd.DataFrame, *, per_prompt: int | None, seed: int) 
         seed: of that draw.
     """
     found: list[Pair] = []
-    for prompt, rows in _usable(index).groupby("prompt_id", sort=True):
-        clips = {str(row.video_id): row for row in rows.itertuples(index=False)}
-        pairs = [
-            _pair(str(prompt), str(clips[low].prompt), _clip(clips[low]), _clip(clips[high]))
-            for low, high in combinations(sorted(clips), 2)
-        ]
+    for _, rows in _usable(index).groupby("prompt_id", sort=True):
+        pairs = [_pair(one, other) for one, other in combinations(_by_identifier(rows).values(), 2)]
         found += sorted(pairs, key=lambda pair: _draw(seed, pair.pair_id))[:per_prompt]
     return found
 
 
 def named_pairs(index: pd.DataFrame, preferences: pd.DataFrame) -> list[Pair]:
     """Return the pairs that a table of preferences compares, each once, as far as both clips are usable."""
-    clips = {str(row.video_id): row for row in _usable(index).itertuples(index=False)}
-    found: dict[str, Pair] = {}
-    for first, second in zip(preferences["video_id_a"], preferences["video_id_b"], strict=True):
-        low, high = sorted((str(first), str(second)))
-        if low in clips and high in clips:
-            row = clips[low]
-            pair = _pair(str(row.prompt_id), str(row.prompt), _clip(row), _clip(clips[high]))
-            found[pair.pair_id] = pair
-    return list(found.values())
+    clips = _by_identifier(_usable(index))
+    named = zip(preferences["video_id_a"].astype(str), preferences["video_id_b"].astype(str), strict=True)
+    found = [_pair(clips[min(two)], clips[max(two)]) for two in named if clips.keys() >= set(two)]
+    return list({pair.pair_id: pair for pair in found}.values())
 
 
 def policy_pairs(index: pd.DataFrame, policies: tuple[str, str]) -> list[Pair]:
@@ -99,17 +90,11 @@ def policy_pairs(index: pd.DataFrame, policies: tuple[str, str]) -> list[Pair]:
             )
     if policies[0] == policies[1]:
         raise InputError("a policy is compared with itself", remedy="name two different ones", field="--policies")
-    by_place: dict[tuple[str, int], dict[str, object]] = defaultdict(dict)
-    chosen = usable[usable["policy"].isin(policies)]
-    for row, sample in zip(chosen.itertuples(index=False), chosen["sample_index"].to_numpy(dtype=int), strict=True):
-        by_place[str(row.prompt_id), int(sample)][str(row.policy)] = row
-    found = []
-    for (prompt, _), rows in sorted(by_place.items()):
-        if len(rows) == 2:
-            one, other = sorted(
-                (_clip(row, generator=policy) for policy, row in rows.items()), key=lambda clip: clip.video_id
-            )
-            found.append(_pair(prompt, str(rows[policies[0]].prompt), one, other))  # type: ignore[attr-defined]
+    chosen = usable[usable["policy"].isin(policies)].sort_values(
+        "policy", key=lambda names: names != policies[0], kind="stable"
+    )
+    places = chosen.groupby(["prompt_id", "sample_index"], sort=True)
+    found = [_pair(*rows.to_dict("records")) for _, rows in places if len(rows) == 2]
     if not found:
         raise InputError(
             "the two policies have no clip of the same prompt and seed",
@@ -128,11 +113,9 @@ def with_margins(pairs: Sequence[Pair], rewards: pd.DataFrame) -> list[Pair]:
     Raises:
         InputError: a clip has no reward.
     """
-    columns = ["total", *(str(name) for name in rewards.columns if str(name).startswith("dim_"))]
-    values: Mapping[str, tuple[float, ...]] = {
-        str(row[0]): tuple(float(value) for value in row[1:])
-        for row in rewards[["video_id", *columns]].itertuples(index=False, name=None)
-    }
+    columns = ["total", *(name for name in rewards.columns if str(name).startswith("dim_"))]
+    numbers = rewards[columns].to_numpy(dtype=float).tolist()
+    values = dict(zip(rewards["video_id"].astype(str), numbers, strict=True))
     result = []
     for pair in pairs:
         for clip in (pair.first, pair.second):
@@ -163,28 +146,29 @@ def ordered(pairs: Sequence[Pair], order: Order, *, seed: int, limit: int | None
         shuffled.sort(key=lambda pair: (pair.margin is None, round(pair.margin or 0.0, 9)))
         return shuffled[:limit]
     turn: dict[str, int] = defaultdict(int)
-    placed = []
+    turns = []
     for pair in shuffled:
-        placed.append((turn[pair.prompt_id], pair))
+        turns.append(turn[pair.prompt_id])
         turn[pair.prompt_id] += 1
-    placed.sort(key=lambda item: item[0])
-    return [pair for _, pair in placed[:limit]]
+    return [shuffled[at] for at in sorted(range(len(turns)), key=turns.__getitem__)[:limit]]
 
 
 def _usable(index: pd.DataFrame) -> pd.DataFrame:
     return index[index["status"] == "ok"]
 
 
-def _clip(row: object, *, generator: str | None = None) -> Clip:
-    return Clip(
-        str(row.video_id),  # type: ignore[attr-defined]
-        str(row.path),  # type: ignore[attr-defined]
-        generator if generator is not None else str(row.generator),  # type: ignore[attr-defined]
-    )
+def _by_identifier(index: pd.DataFrame) -> dict[str, dict[Hashable, Any]]:
+    return {str(row["video_id"]): row for row in index.sort_values("video_id", kind="stable").to_dict("records")}
 
 
-def _pair(prompt_identifier: str, prompt: str, first: Clip, second: Clip) -> Pair:
-    return Pair(pair_id(prompt_identifier, first.video_id, second.video_id), prompt_identifier, prompt, first, second)
+def _pair(one: Mapping[Hashable, Any], other: Mapping[Hashable, Any]) -> Pair:
+    """Return two clips under the prompt of the first; a policy's clips are known by its name."""
+    clips = [
+        Clip(str(row["video_id"]), str(row["path"]), str(row.get("policy", row["generator"]))) for row in (one, other)
+    ]
+    first, second = sorted(clips, key=lambda clip: clip.video_id)
+    identifier = str(one["prompt_id"])
+    return Pair(pair_id(identifier, first.video_id, second.video_id), identifier, str(one["prompt"]), first, second)
 
 
 def _draw(seed: int, pair: str) -> str:

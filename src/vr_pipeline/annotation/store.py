@@ -15,7 +15,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from vr_pipeline.errors import InputError
-from vr_pipeline.preferences.journal import Label, Line, Study, Undo, read_lines, read_study
+from vr_pipeline.preferences.journal import Label, Line, Study, Undo, read_lines, read_study, standing
 from vr_pipeline.storage.atomic import PRIVATE, replaced, unlink_shared
 
 logger = logging.getLogger(__name__)
@@ -118,12 +118,8 @@ class Journal:
         if good < size:
             logger.warning("%s: an unfinished last line of %d bytes was removed.", self.path, size - good)
             os.truncate(self.path, good)
-        for line in lines:
-            if isinstance(line, Label):
-                self._labels[line.label] = line
-            elif isinstance(line, Undo):
-                self._labels.pop(line.label, None)
-                self._taken_back.add(line.label)
+        self._labels = standing(lines)
+        self._taken_back = {line.label for line in lines if isinstance(line, Undo)}
 
     def _check(self, study: Study) -> None:
         found = read_study(self.path)

@@ -17,6 +17,7 @@ import pandas as pd
 
 from vr_pipeline.errors import InputError
 from vr_pipeline.identifiers import annotator_key, content_hash, first_spellings, prompt_id, same_name
+from vr_pipeline.preferences.journal import CHOICES, standing_labels
 from vr_pipeline.preferences.rows import Comparison, Source
 from vr_pipeline.storage.tables import Entries, Entry, left_out, read_entries
 
@@ -327,8 +328,6 @@ def _image_name(image: Any) -> Any:
 
 def _read_journal(path: Path) -> Entries:
     """Read the standing answers of an annotation journal; messages count answers, since lines may be taken back."""
-    from vr_pipeline.preferences.journal import standing_labels
-
     rows = [Entry(number, label) for number, label in enumerate(standing_labels(path), start=1)]
     return Entries(path, tuple(rows[0].values) if rows else (), rows)
 
@@ -352,6 +351,6 @@ FORMATS: Final = {
     "pick_a_pic": Format(_pick_a_pic, {}),
     "imagerewarddb": Format(_row_an_item("prompt_id", "image_path", "rank", -1), {}),
     "rated_items": Format(_row_an_item("group", "item", "", 1), {}),
-    "annotations": Format(_annotations, {"left": "a", "right": "b", "tie": "tie", "both_bad": "tie"}),
+    "annotations": Format(_annotations, CHOICES),
 }
 """Formats by the name that a catalog entry gives."""

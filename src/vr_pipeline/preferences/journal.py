@@ -7,14 +7,17 @@ that a crash left unfinished was never confirmed and does not count.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vr_pipeline.errors import InputError
 
 Choice = Literal["left", "right", "tie", "both_bad"]
+CHOICES: Final = {"left": "a", "right": "b", "tie": "tie", "both_bad": "tie"}
+"""What each choice says of the clip shown left (a) and right (b)."""
 OVERALL = "overall"
 """The criterion of the comparison as a whole, beside the dimensions of a checklist."""
 
@@ -69,7 +72,7 @@ _KINDS: dict[str, type[Line]] = {"study": Study, "label": Label, "undo": Undo}
 
 
 def read_study(path: str | Path) -> Study:
-    """The first line of a journal. Raises :class:`InputError`."""
+    """Return the first line of a journal. Raises :class:`InputError`."""
     lines, _ = read_lines(Path(path))
     if not lines or not isinstance(lines[0], Study):
         raise InputError(
@@ -82,19 +85,24 @@ def read_study(path: str | Path) -> Study:
 
 
 def read_labels(path: str | Path) -> list[Label]:
-    """The answers of a journal that stand, in the order they were given; the file may be in use by a server.
+    """Return the answers of a journal that stand, in the order they were given; the file may be in use by a server.
 
     Raises:
         InputError: the file does not exist or a line cannot be understood.
     """
     read_study(path)
-    standing: dict[str, Label] = {}
-    for line in read_lines(Path(path))[0]:
+    return list(standing(read_lines(Path(path))[0]).values())
+
+
+def standing(lines: Iterable[Line]) -> dict[str, Label]:
+    """Return the answers that nobody took back, by identifier."""
+    labels: dict[str, Label] = {}
+    for line in lines:
         if isinstance(line, Label):
-            standing[line.label] = line
+            labels[line.label] = line
         elif isinstance(line, Undo):
-            standing.pop(line.label, None)
-    return list(standing.values())
+            labels.pop(line.label, None)
+    return labels
 
 
 def standing_labels(path: str | Path) -> list[dict[str, Any]]:
@@ -104,7 +112,7 @@ def standing_labels(path: str | Path) -> list[dict[str, Any]]:
 
 
 def read_lines(path: Path) -> tuple[list[Line], int]:
-    """Lines of a journal, and the length in bytes of those that are finished."""
+    """Return the lines of a journal, and the length in bytes of those that are finished."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:
