@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
@@ -24,10 +24,8 @@ class ItemFormat(BaseModel, ABC):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    @property
-    @abstractmethod
-    def extension(self) -> str:
-        """File name extension with its dot."""
+    extension: ClassVar[str]
+    """File name extension with its dot."""
 
     @abstractmethod
     def write(self, path: Path, content: Any, item: WorkItem) -> dict[str, Scalar]:
@@ -58,9 +56,7 @@ class VideoFormat(ItemFormat):
     )
     enlarge: int = Field(default=1, ge=1, description="each pixel becomes a square of this edge, in pixels")
 
-    @property
-    def extension(self) -> str:
-        return ".mp4"
+    extension: ClassVar[str] = ".mp4"
 
     def write(self, path: Path, content: np.ndarray, item: WorkItem) -> dict[str, Scalar]:
         from vr_pipeline.video.write import write_video
@@ -89,9 +85,7 @@ class SafetensorsFormat(ItemFormat):
     type: Literal["safetensors"] = "safetensors"
     framework: Literal["numpy", "torch"] = Field(default="numpy", description="what reading returns")
 
-    @property
-    def extension(self) -> str:
-        return ".safetensors"
+    extension: ClassVar[str] = ".safetensors"
 
     def write(self, path: Path, content: dict[str, Any], item: WorkItem) -> dict[str, Scalar]:
         if any(type(value).__module__.partition(".")[0] == "torch" for value in content.values()):
@@ -125,9 +119,7 @@ class ParquetFormat(ItemFormat):
 
     type: Literal["parquet"] = "parquet"
 
-    @property
-    def extension(self) -> str:
-        return ".parquet"
+    extension: ClassVar[str] = ".parquet"
 
     def write(self, path: Path, content: pd.DataFrame, item: WorkItem) -> dict[str, Scalar]:
         content.to_parquet(path, index=False)
@@ -144,9 +136,7 @@ class JsonFormat(ItemFormat):
 
     type: Literal["json"] = "json"
 
-    @property
-    def extension(self) -> str:
-        return ".json"
+    extension: ClassVar[str] = ".json"
 
     def write(self, path: Path, content: Any, item: WorkItem) -> dict[str, Scalar]:
         text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)

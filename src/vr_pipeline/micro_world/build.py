@@ -15,11 +15,11 @@ from vr_pipeline.generators import load_generator
 from vr_pipeline.generators.config import GeneratorParameters
 from vr_pipeline.generators.contract import Generator
 from vr_pipeline.identifiers import content_hash, prompt_id, sample_seed, video_id
-from vr_pipeline.micro_world.clips import generate_clips, render_clips
+from vr_pipeline.micro_world.clips import GeneratedClips, RenderedClips, generate_clips, render_clips
 from vr_pipeline.micro_world.config import MicroWorldParameters
 from vr_pipeline.micro_world.oracle import Oracle
 from vr_pipeline.micro_world.preferences import simulate_preferences, utilities
-from vr_pipeline.micro_world.world import all_prompts
+from vr_pipeline.micro_world.world import FRAMES_PER_SECOND, all_prompts
 from vr_pipeline.work import WorkItem, WorkPlan
 
 if TYPE_CHECKING:
@@ -124,17 +124,26 @@ def judge_clips(
     rows: list[dict[str, Any]] = []
     labels: list[npt.NDArray[np.bool_]] = []
     notes: list[dict[str, str]] = []
-
-    def add(
-        source: str,
-        split: str,
-        clips: Frames,
-        prompts: Sequence[str],
-        known: npt.NDArray[np.bool_],
-        captions: list[str],
-    ) -> None:
+    for source, split, count in (
+        ("rendered", "train", counts.num_judge_clips),
+        ("rendered", "test", counts.num_held_out_clips),
+        ("generated", "train", counts.num_generated_judge_clips),
+        ("generated", "test", counts.num_held_out_clips),
+    ):
+        made: RenderedClips | GeneratedClips
+        if source == "rendered":
+            made = render_clips(count, seed=seed, purpose=f"judge {split}", flaw_scale=counts.flaw_scale)
+            labels.append(made.labels(questions))
+            captions = [scene.caption for scene in made.scenes]
+        elif count:
+            made = generate_clips(generator, count, seed=seed, purpose=f"judge {split}")
+            labels.append(oracle.probabilities(made.frames, made.judged_prompts, questions) > 0.5)
+            captions = [""] * count
+        else:
+            continue
+        frames.append(made.frames)
         purpose = f"{source} {split}"
-        for index, (prompt, caption) in enumerate(zip(prompts, captions, strict=True)):
+        for index, (prompt, caption) in enumerate(zip(made.judged_prompts, captions, strict=True)):
             identifier = prompt_id(prompt)
             ids.append(video_id(identifier, index, content_hash("micro-world judge", purpose, seed)))
             rows.append(
@@ -144,23 +153,10 @@ def judge_clips(
                     "sample_index": index,
                     "seed": sample_seed(seed, purpose, index),
                     "generator": f"micro_world {source}",
-                    "fps": 8.0,
+                    "fps": FRAMES_PER_SECOND,
                 }
             )
             notes.append({"caption": caption, "split": split, "source": source})
-        frames.append(clips)
-        labels.append(known)
-
-    for split, count in (("train", counts.num_judge_clips), ("test", counts.num_held_out_clips)):
-        rendered = render_clips(count, seed=seed, purpose=f"judge {split}", flaw_scale=counts.flaw_scale)
-        captions = [scene.caption for scene in rendered.scenes]
-        add("rendered", split, rendered.frames, rendered.judged_prompts, rendered.labels(questions), captions)
-    for split, count in (("train", counts.num_generated_judge_clips), ("test", counts.num_held_out_clips)):
-        if not count:
-            continue
-        made = generate_clips(generator, count, seed=seed, purpose=f"judge {split}")
-        known = oracle.probabilities(made.frames, made.judged_prompts, questions) > 0.5
-        add("generated", split, made.frames, made.judged_prompts, known, [""] * count)
 
     known = np.concatenate(labels)
     table = pd.DataFrame(notes).assign(video_id=ids)
@@ -197,5 +193,7 @@ def preferences(
     compared = simulate_preferences(ids, prompts, utility, settings, seed=parameters.seed)
     logger.info("simulated preferences: %s", compared["preference"].value_counts().to_dict())
     table = pd.DataFrame(rows).assign(video_id=ids, file=[f"{name}.mp4" for name in ids])
-    plan = _stored_clips(ids, frames, [{"fps": 8.0, **row} for row in rows], description="clips to compare")
+    plan = _stored_clips(
+        ids, frames, [{"fps": FRAMES_PER_SECOND, **row} for row in rows], description="clips to compare"
+    )
     return plan, table[["video_id", "prompt", "file", "sample_index", "seed", "generator"]], compared

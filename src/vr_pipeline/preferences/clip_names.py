@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import pandas as pd
 
@@ -67,50 +69,29 @@ def with_found_clips(preferences: pd.DataFrame, names: ClipNames) -> pd.DataFram
     A clip named by its path has its identifier from the path, so one file under two spellings is one clip; a clip
     named by an identifier keeps it. Names that are not found stay as they are.
     """
-    table = preferences.copy()
     known: dict[str, str] = {}
-    by_path = {
-        side: (table[f"video_path_{side}"] != "")
-        & pd.Series(
-            [
-                identifier == file_identifier(prompt, path)
-                for identifier, prompt, path in zip(
-                    table[f"video_id_{side}"], table["prompt"], table[f"video_path_{side}"], strict=True
-                )
-            ],
-            index=table.index,
-            dtype=bool,
-        )
-        for side in "ab"
-    }
-    made_here = pd.Series(
-        [
-            pair == pair_id(prompt_id(prompt), first, second)
-            for pair, prompt, first, second in zip(
-                table["pair_id"], table["prompt"], table["video_id_a"], table["video_id_b"], strict=True
-            )
-        ],
-        index=table.index,
-        dtype=bool,
-    )
-    for side in "ab":
-        named = table[f"video_path_{side}"].where(table[f"video_path_{side}"] != "", table[f"video_id_{side}"])
-        for name in set(named) - set(known):
-            known[name] = names.find(name) or name
-        path = named.map(known)
-        derived = [file_identifier(prompt, file) for prompt, file in zip(table["prompt"], path, strict=True)]
-        table[f"video_id_{side}"] = table[f"video_id_{side}"].where(~by_path[side], pd.Series(derived, table.index))
-        table[f"video_path_{side}"] = path
-    pairs = [
-        pair_id(prompt_id(prompt), first, second)
-        for prompt, first, second in zip(table["prompt"], table["video_id_a"], table["video_id_b"], strict=True)
-    ]
-    table["pair_id"] = table["pair_id"].where(~made_here, pd.Series(pairs, table.index))
+
+    def identifier_of(row: dict[Hashable, Any]) -> str:
+        return pair_id(prompt_id(row["prompt"]), row["video_id_a"], row["video_id_b"])
+
+    rows = preferences.to_dict("records")
+    for row in rows:
+        made_here = row["pair_id"] == identifier_of(row)
+        for side in "ab":
+            path, identifier = row[f"video_path_{side}"], row[f"video_id_{side}"]
+            name = path or identifier
+            if name not in known:
+                known[name] = names.find(name) or name
+            row[f"video_path_{side}"] = known[name]
+            if path and identifier == file_identifier(row["prompt"], path):
+                row[f"video_id_{side}"] = file_identifier(row["prompt"], known[name])
+        if made_here:
+            row["pair_id"] = identifier_of(row)
+    table = pd.DataFrame(rows, columns=preferences.columns, index=preferences.index).astype(preferences.dtypes)
+    table.attrs |= preferences.attrs
     return table
 
 
 def _within(path: Path, folder: Path) -> str | None:
-    import os
-
     plain = Path(os.path.normpath(path))
     return plain.relative_to(folder).as_posix() if plain.is_relative_to(folder) else None

@@ -96,7 +96,7 @@ def fleiss_kappa(counts: np.ndarray) -> dict[str, float | int | None]:
 
 
 def check_preferences(preferences: pd.DataFrame, video_index: pd.DataFrame) -> None:
-    """Refuses preferences that cannot mean what they say.
+    """Reject preferences that cannot mean what they say.
 
     Args:
         preferences: table of :class:`vr_pipeline.schemas.HumanPreferences`, in the order of its file.
@@ -108,29 +108,27 @@ def check_preferences(preferences: pd.DataFrame, video_index: pd.DataFrame) -> N
     """
     if not len(preferences):
         raise InputError("there are no preferences", remedy="Give one row or more", file="human_preferences")
-    known = pd.Index(video_index["video_id"].astype(object))
-    for column in ("video_id_a", "video_id_b"):
-        unknown = ~preferences[column].isin(known).to_numpy(dtype=bool)
-        if unknown.any():
-            row = int(unknown.argmax())
+
+    def reject_first(wrong: pd.Series, column: str, problem: str, remedy: str) -> None:
+        if wrong.any():
+            row = int(wrong.to_numpy(dtype=bool).argmax())
             raise InputError(
-                f"video '{preferences[column].iloc[row]}' is not among the {len(known)} clips of "
-                f"preference_video_index ({int(unknown.sum())} rows name such clips)",
-                remedy="Add the clip to preference_clips or remove the row",
+                f"video '{preferences[column].iloc[row]}' {problem}",
+                remedy=remedy,
                 file="human_preferences",
                 row=row + 2,
                 field=column,
             )
-    same = (preferences["video_id_a"] == preferences["video_id_b"]).to_numpy(dtype=bool)
-    if same.any():
-        row = int(same.argmax())
-        raise InputError(
-            f"video '{preferences['video_id_a'].iloc[row]}' is compared with itself",
-            remedy="Correct the row or remove it",
-            file="human_preferences",
-            row=row + 2,
-            field="video_id_b",
+
+    known = pd.Index(video_index["video_id"].astype(object))
+    for column in ("video_id_a", "video_id_b"):
+        unknown = ~preferences[column].isin(known)
+        problem = (
+            f"is not among the {len(known)} clips of preference_video_index ({int(unknown.sum())} rows name such clips)"
         )
+        reject_first(unknown, column, problem, "Add the clip to preference_clips or remove the row")
+    same = preferences["video_id_a"] == preferences["video_id_b"]
+    reject_first(same, "video_id_b", "is compared with itself", "Correct the row or remove it")
 
 
 def usable_pairs(pairs: pd.DataFrame, video_index: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:

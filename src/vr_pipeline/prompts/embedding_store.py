@@ -147,7 +147,7 @@ class EmbeddingStore:
         return (self.folder / COMPLETE_FILE).is_file()
 
     def _prepare(self, identity: str) -> None:
-        """Return an empty folder for this model, unless there is one already."""
+        """Make an empty folder for this model, unless there is one already."""
         marker = self.folder / "model.json"
         if self._read_json(marker).get("identity") == identity:
             for stray in self.folder.glob(f"{TEMPORARY_PREFIX}*"):

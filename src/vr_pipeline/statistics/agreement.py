@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -36,14 +36,16 @@ class Agreement:
 
     def to_json(self) -> dict[str, Any]:
         """Return a dictionary that JSON can hold (NaN as null)."""
-        values = {"tau": self.tau, "diff": self.diff, "epsilon": self.epsilon, "n": self.n, "n_ties": self.n_ties}
-        return {
-            name: None if isinstance(value, float) and math.isnan(value) else value for name, value in values.items()
-        }
+        return without_nan(asdict(self))
+
+
+def without_nan(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values as JSON can hold them: null instead of NaN."""
+    return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in values.items()}
 
 
 def check_finite(difference: FloatArray) -> None:
-    """Refuse differences that cannot be ordered.
+    """Reject differences that cannot be ordered.
 
     Raises:
         InputError: with the row, counted from 1, of one that is not a finite number.

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vr_pipeline.errors import InputError
+from vr_pipeline.statistics.agreement import without_nan
 from vr_pipeline.statistics.labels import FloatArray
 
 Kind = Literal["number", "share", "correlation"]
@@ -30,9 +31,7 @@ class _Result:
             if values["n_prompts"] < MINIMUM_PROMPTS
             else "prompts do not differ"
         )
-        return {
-            name: None if isinstance(value, float) and math.isnan(value) else value for name, value in values.items()
-        } | ({"no_interval": reason} if math.isnan(values["ci_low"]) else {})
+        return without_nan(values) | ({"no_interval": reason} if math.isnan(values["ci_low"]) else {})
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from vr_pipeline.errors import InputError
-from vr_pipeline.statistics.agreement import check_finite, pairwise_accuracy
+from vr_pipeline.statistics.agreement import check_finite, pairwise_accuracy, without_nan
 from vr_pipeline.statistics.clustered import MINIMUM_PROMPTS, bootstrap_by_prompt, linked_prompts
 from vr_pipeline.statistics.labels import checked_preference
 
@@ -93,18 +93,15 @@ def held_out_agreement(scores: pd.DataFrame, *, samples: int = 500, seed: int = 
         if n_units < MINIMUM_PROMPTS
         else "no value, no spread over prompts, or prompts that mostly tie"
     )
+    found = without_nan(values)
     return {
         **agreement.to_json(),
-        "tau_transferred": _none(values["tau_transferred"]),
+        "tau_transferred": found["tau_transferred"],
         "epsilon_transferred": threshold,
-        "kendall": _none(values["kendall"]),
-        "spearman": _none(values["spearman"]),
+        "kendall": found["kendall"],
+        "spearman": found["spearman"],
         "n_prompts": int(held_out["prompt_id"].nunique()),
-        "intervals": {name: [_none(end) for end in pair] for name, pair in intervals.items()},
+        "intervals": {name: [None if math.isnan(end) else end for end in pair] for name, pair in intervals.items()},
         "no_interval": dict.fromkeys(missing, reason) if samples else {},
         "fitted": on_fitted.to_json(),
     }
-
-
-def _none(value: float) -> float | None:
-    return None if math.isnan(value) else float(value)
