@@ -8,8 +8,8 @@ import pytest
 
 from report_inputs import report_inputs
 from vr_pipeline import exploration
-from vr_pipeline.rewards.checklist.linear import RewardWeights
 from vr_pipeline.rewards.checklist.tables import reward_table
+from vr_pipeline.rewards.checklist.weights import RewardWeights
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from vr_pipeline.checklist.schema import Checklist
     from vr_pipeline.items.folder import ItemFolder
-    from vr_pipeline.rewards.checklist.linear import RewardWeights
+    from vr_pipeline.rewards.checklist.weights import RewardWeights
 
 
 def open_catalog(environment: str = "local") -> Any:

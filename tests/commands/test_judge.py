@@ -17,8 +17,8 @@ from vr_pipeline.checklist import checklist_from_mapping
 from vr_pipeline.commands import judge as command_line
 from vr_pipeline.judges.config import TinyJudgeParameters
 from vr_pipeline.judges.training.tiny import create_tiny_judge, words_of
-from vr_pipeline.rewards.checklist.linear import RewardWeights
-from vr_pipeline.rewards.checklist.scoring import ScoredFile, equal_weights
+from vr_pipeline.rewards.checklist.scoring import ScoredFile
+from vr_pipeline.rewards.checklist.weights import RewardWeights, equal_weights
 from vr_pipeline.video.write import write_video
 
 QUESTIONS = [

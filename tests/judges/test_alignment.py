@@ -19,10 +19,10 @@ from vr_pipeline.checklist.visionreward import ALIGNMENT_ID, ALIGNMENT_TEXT
 from vr_pipeline.errors import InputError
 from vr_pipeline.judges.alignment import load_alignment, read_scores
 from vr_pipeline.judges.config import AlignmentParameters, ChecklistInferenceParameters
-from vr_pipeline.rewards.checklist.linear import RewardWeights
 from vr_pipeline.rewards.checklist.model import ChecklistReward
 from vr_pipeline.rewards.checklist.scoring import movers, score_file
 from vr_pipeline.rewards.checklist.visionreward import read_visionreward, visionreward_features, visionreward_score
+from vr_pipeline.rewards.checklist.weights import RewardWeights
 from vr_pipeline.vlm.config import JudgeParameters
 from vr_pipeline.work import run_in_process
 

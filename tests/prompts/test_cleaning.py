@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from vr_pipeline.prompts import cleaning
-from vr_pipeline.prompts.cleaning import RULES, Drop, Prompt, clean_prompts
+from vr_pipeline.prompts.cleaning import clean_prompts
 from vr_pipeline.prompts.config import DEFAULT_RULES, CleaningParameters
+from vr_pipeline.prompts.rules import RULES, Drop, Prompt
 
 
 def apply(rule: str, text: str, *, unsafe: float = float("nan"), **limits: Any) -> str | Drop:

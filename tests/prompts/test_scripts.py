@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vr_pipeline.pipelines.prompt_filtering import nodes
-from vr_pipeline.prompts.cleaning import RULES, Drop, Prompt
 from vr_pipeline.prompts.config import CleaningParameters, PromptFilteringParameters
 from vr_pipeline.prompts.diversity import choose_diverse
 from vr_pipeline.prompts.embedders import CoveredEmbedder, load_embedder
@@ -21,6 +20,7 @@ from vr_pipeline.prompts.embedding_store import Embeddings, embedding_keys
 from vr_pipeline.prompts.language_tasks import parse_rewrite
 from vr_pipeline.prompts.read import read_prompts
 from vr_pipeline.prompts.rouge import tokenize
+from vr_pipeline.prompts.rules import RULES, Drop, Prompt
 from vr_pipeline.prompts.segments import is_covered, main_script, segments
 from vr_pipeline.prompts.words import length_in_words, words
 

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from scipy.optimize import linprog
 
 from vr_pipeline.rewards.checklist import regression
-from vr_pipeline.rewards.checklist.linear import RewardWeights, fit_weights
+from vr_pipeline.rewards.checklist.linear import fit_weights
 from vr_pipeline.rewards.checklist.separation import likelihood_optimum
+from vr_pipeline.rewards.checklist.weights import RewardWeights
 
 TRUTH = np.array([0.4, 1.2, 0.8, 0.2, 0.0])
 

@@ -24,8 +24,8 @@ from vr_pipeline.identifiers import prompt_id
 from vr_pipeline.items.filling import fill_folder
 from vr_pipeline.judges.config import ChecklistInferenceParameters, TinyJudgeParameters
 from vr_pipeline.judges.training.tiny import create_tiny_judge, words_of
-from vr_pipeline.rewards.checklist.linear import RewardWeights
 from vr_pipeline.rewards.checklist.model import ChecklistReward
+from vr_pipeline.rewards.checklist.weights import RewardWeights
 from vr_pipeline.training.config import DpoTrainingParameters, ValidationParameters
 from vr_pipeline.training.validation import CheckpointValidation
 from vr_pipeline.vlm.config import JudgeParameters

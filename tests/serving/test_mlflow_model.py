@@ -16,8 +16,9 @@ import pytest
 from vr_pipeline.checklist import Checklist, checklist_from_mapping
 from vr_pipeline.datasets.reward_model import RewardModelDataset
 from vr_pipeline.errors import InputError
-from vr_pipeline.rewards.checklist.linear import RewardWeights, dimension_scores, score
+from vr_pipeline.rewards.checklist.linear import dimension_scores, score
 from vr_pipeline.rewards.checklist.model import ChecklistReward
+from vr_pipeline.rewards.checklist.weights import RewardWeights
 from vr_pipeline.serving.mlflow_model import save_reward_model, score_table
 from vr_pipeline.video.write import write_video
 from vr_pipeline.vlm.config import JudgeParameters

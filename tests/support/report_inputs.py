@@ -13,7 +13,8 @@ from vr_pipeline.checklist.schema import Checklist, Question, SubDimension
 from vr_pipeline.evaluation.config import ReportParameters
 from vr_pipeline.evaluation.metrics import evaluation_metrics
 from vr_pipeline.identifiers import content_hash
-from vr_pipeline.rewards.checklist.linear import RewardWeights, dimension_scores
+from vr_pipeline.rewards.checklist.linear import dimension_scores
+from vr_pipeline.rewards.checklist.weights import RewardWeights
 
 HOSTILE_PROMPT = "<script>window.hacked = 1</script> a \"ball\" & <img src=x onerror='window.hacked=1'> 漢字 é"
 

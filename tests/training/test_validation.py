@@ -21,9 +21,8 @@ from vr_pipeline.identifiers import prompt_id
 from vr_pipeline.items.filling import fill_folder
 from vr_pipeline.judges.config import ChecklistInferenceParameters, TinyJudgeParameters
 from vr_pipeline.judges.training.tiny import create_tiny_judge, words_of
-from vr_pipeline.rewards.checklist.linear import RewardWeights
 from vr_pipeline.rewards.checklist.model import ChecklistReward
-from vr_pipeline.rewards.checklist.scoring import equal_weights
+from vr_pipeline.rewards.checklist.weights import RewardWeights, equal_weights
 from vr_pipeline.runtime.live_curves import checkpoint_row
 from vr_pipeline.schemas import ValidationLog
 from vr_pipeline.training import validation as module

@@ -149,8 +149,8 @@ def _predicted(catalog: Any, name: str | None, pipeline: str) -> Any:
                 field="--order",
             )
         return catalog.load(name)
-    from vr_pipeline.rewards.checklist.linear import RewardWeights
     from vr_pipeline.rewards.checklist.tables import reward_table
+    from vr_pipeline.rewards.checklist.weights import RewardWeights
 
     for needed in ("preference_answers", "reward_weights"):
         if not catalog.exists(needed):

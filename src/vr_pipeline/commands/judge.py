@@ -255,10 +255,9 @@ def _tools(options: _Options, env: str, prompt: str) -> _Tools:
 
 def _checklist_tools(options: _Options, context: Any, prompt: str) -> _Tools:
     from vr_pipeline.checklist import load_checklist
-    from vr_pipeline.rewards.checklist.linear import RewardWeights
     from vr_pipeline.rewards.checklist.model import ChecklistReward
-    from vr_pipeline.rewards.checklist.scoring import equal_weights, read_weights
     from vr_pipeline.rewards.checklist.visionreward import read_visionreward
+    from vr_pipeline.rewards.checklist.weights import RewardWeights, equal_weights, read_weights
     from vr_pipeline.vlm.config import JudgeParameters
 
     checklist_path, weights_path = options.checklist_path, options.weights_path

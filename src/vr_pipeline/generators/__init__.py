@@ -15,7 +15,7 @@ FAMILIES = {
     "cogvideox": "vr_pipeline.generators.cogvideox:CogVideoXGenerator",
     "wan": "vr_pipeline.generators.wan:WanGenerator",
     "sdxl": "vr_pipeline.generators.sdxl:StableDiffusionXLGenerator",
-    "micro_world": "vr_pipeline.generators.micro_world:MicroWorldGenerator",
+    "micro_world": "vr_pipeline.micro_world.generator:MicroWorldGenerator",
 }
 """Family name to class. A new family is one module with a subclass of Generator and one line here."""
 

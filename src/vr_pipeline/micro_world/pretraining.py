@@ -13,9 +13,9 @@ import torch
 from vr_pipeline.engine.determinism import deterministic
 from vr_pipeline.errors import PipelineError
 from vr_pipeline.generators.config import GeneratorParameters
-from vr_pipeline.generators.micro_world import MicroWorldGenerator
 from vr_pipeline.identifiers import sample_seed
 from vr_pipeline.micro_world.config import PretrainingParameters
+from vr_pipeline.micro_world.generator import MicroWorldGenerator
 from vr_pipeline.micro_world.patch_vae import PatchVAE
 from vr_pipeline.micro_world.world import all_prompts
 from vr_pipeline.runtime.progress import progress_bar

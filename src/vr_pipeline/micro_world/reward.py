@@ -15,8 +15,9 @@ from vr_pipeline.errors import InputError
 from vr_pipeline.identifiers import content_hash
 from vr_pipeline.micro_world.oracle import Oracle
 from vr_pipeline.micro_world.world import SIZE
-from vr_pipeline.rewards.checklist.linear import RewardWeights, dimension_scores, score
+from vr_pipeline.rewards.checklist.linear import dimension_scores, score
 from vr_pipeline.rewards.checklist.tables import answers_matrix
+from vr_pipeline.rewards.checklist.weights import RewardWeights
 from vr_pipeline.rewards.contract import Outcome, RewardModel
 from vr_pipeline.video.clip import Frames
 from vr_pipeline.video.sampled import SampledClip

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from vr_pipeline.config import Parameters
+from vr_pipeline.prompts.rules import RULES, Limits
 
 DEFAULT_RULES = (
     "normalise_unicode",
@@ -27,66 +28,17 @@ DEFAULT_RULES = (
 )
 
 
-class CleaningParameters(Parameters):
+class CleaningParameters(Limits):
     """Which rules run on every prompt, in which order, and their limits."""
 
     rules: tuple[str, ...] = Field(
         default=DEFAULT_RULES,
-        description="names of functions in vr_pipeline.prompts.cleaning, applied in this order",
-    )
-    min_words: int = Field(default=3, ge=0, description="fewest words of a prompt (words)")
-    max_words: int = Field(default=200, ge=1, description="most words of a prompt (words)")
-    max_symbol_share: float = Field(
-        default=0.3,
-        ge=0,
-        le=1,
-        description="largest share of characters, white space apart, that are neither letter, digit nor mark",
-    )
-    min_distinct_word_share: float = Field(
-        default=0.4, ge=0, le=1, description="smallest share of distinct words among all words of a prompt"
-    )
-    max_word_run: int = Field(default=3, ge=1, description="longest run of one word in direct repetition (words)")
-    max_word_length: int = Field(default=40, ge=5, description="longest word of a script with spaces (characters)")
-    min_content_words: int = Field(
-        default=3, ge=0, description="fewest distinct words that are no function words or quality tags (words)"
-    )
-    min_scene_words: int = Field(
-        default=1,
-        ge=0,
-        description="fewest distinct content words that name an object or an action, not only attributes (words)",
-    )
-    scripts: tuple[str, ...] = Field(
-        default=(),
-        description="Unicode scripts that are allowed, such as LATIN or CJK; empty switches the rule off",
-    )
-    min_script_share: float = Field(
-        default=0.8, ge=0, le=1, description="smallest share of the letters that belong to an allowed script"
-    )
-    languages: tuple[str, ...] = Field(
-        default=(),
-        description="ISO 639-1 codes of allowed languages (needs the extra 'languages'); empty switches the rule off",
-    )
-    min_language_words: int = Field(
-        default=6, ge=1, description="shorter prompts are not judged for language, which would be guesswork (words)"
-    )
-    min_language_probability: float = Field(
-        default=0.8, ge=0, le=1, description="a prompt is dropped only if a foreign language is this probable"
-    )
-    unsafe_words: tuple[str, ...] = Field(
-        default=(), description="words or phrases, in any case, that drop a prompt; empty switches the rule off"
-    )
-    max_unsafe_probability: float = Field(
-        default=1.0,
-        ge=0,
-        le=1,
-        description="largest probability of unsafe content, where the input has one (VidProM); 1 switches it off",
+        description="names of functions in vr_pipeline.prompts.rules, applied in this order",
     )
 
     @field_validator("rules")
     @classmethod
     def _known_rules(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        from vr_pipeline.prompts.cleaning import RULES
-
         unknown = [name for name in value if name not in RULES]
         if unknown:
             raise ValueError(f"unknown cleaning rules {unknown}; known are {sorted(RULES)}")
@@ -97,12 +49,6 @@ class CleaningParameters(Parameters):
                 "the last cleaning rule must be drop_exact_duplicates: a prompt's identifier is its normalised text"
             )
         return value
-
-    @model_validator(mode="after")
-    def _ordered_lengths(self) -> CleaningParameters:
-        if self.min_words > self.max_words:
-            raise ValueError(f"min_words {self.min_words} is above max_words {self.max_words}")
-        return self
 
 
 class RougeParameters(Parameters):

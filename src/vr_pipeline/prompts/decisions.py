@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 
 from vr_pipeline.identifiers import prompt_id
-from vr_pipeline.prompts.cleaning import Prompt, clean_prompts
+from vr_pipeline.prompts.cleaning import clean_prompts
 from vr_pipeline.prompts.config import CleaningParameters
 from vr_pipeline.prompts.greedy_scan import GreedyScan
+from vr_pipeline.prompts.rules import Prompt
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from vr_pipeline.rewards.checklist.linear import RewardWeights
+from vr_pipeline.rewards.checklist.weights import RewardWeights
 from vr_pipeline.statistics.clustered import win_rate
 from vr_pipeline.statistics.labels import checked_preference
 

@@ -20,8 +20,9 @@ import pandas as pd
 import yaml
 
 from vr_pipeline.errors import InputError
-from vr_pipeline.rewards.checklist.linear import RewardWeights, dimension_scores, score
+from vr_pipeline.rewards.checklist.linear import dimension_scores, score
 from vr_pipeline.rewards.checklist.tables import probability_questions
+from vr_pipeline.rewards.checklist.weights import RewardWeights
 from vr_pipeline.statistics.labels import FloatArray
 from vr_pipeline.vlm.loading import judge_identity
 

@@ -17,7 +17,7 @@ from vr_pipeline.errors import InputError
 from vr_pipeline.judges.config import ChecklistInferenceParameters
 from vr_pipeline.pipelines.weight_regression import create_pipeline
 from vr_pipeline.pipelines.weight_regression.nodes import label_pairs
-from vr_pipeline.rewards.checklist.linear import RewardWeights
+from vr_pipeline.rewards.checklist.weights import RewardWeights
 from vr_pipeline.rewards.config import WeightRegressionParameters
 from vr_pipeline.vlm.config import JudgeParameters
 

@@ -12,7 +12,8 @@ from scipy.optimize import minimize
 
 from vr_pipeline.checklist import Checklist
 from vr_pipeline.errors import InputError
-from vr_pipeline.rewards.checklist.linear import RewardWeights, dimension_scores, encode, fit_weights, score
+from vr_pipeline.rewards.checklist.linear import dimension_scores, encode, fit_weights, score
+from vr_pipeline.rewards.checklist.weights import RewardWeights
 
 
 def simulated(pairs: int, truth: np.ndarray, seed: int, ties: float = 0.1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

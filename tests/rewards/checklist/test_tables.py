@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from vr_pipeline.checklist import Checklist
 from vr_pipeline.errors import InputError
-from vr_pipeline.rewards.checklist.linear import RewardWeights, score
+from vr_pipeline.rewards.checklist.linear import score
 from vr_pipeline.rewards.checklist.tables import answers_matrix, reward_table, weighted_questions
+from vr_pipeline.rewards.checklist.weights import RewardWeights
 from vr_pipeline.schemas import Rewards
 
 

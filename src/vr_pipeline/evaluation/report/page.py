@@ -98,7 +98,7 @@ def render_report(
         index: their video index, with policy.
         judge_rewards: rewards by the judge, with policy.
         oracle_rewards: the same by the oracle; may be empty.
-        weights: JSON form of :class:`vr_pipeline.rewards.checklist.linear.RewardWeights`.
+        weights: JSON form of :class:`vr_pipeline.rewards.checklist.weights.RewardWeights`.
         checklist: the questions.
         training_logs: table of steps by policy.
         prompt_filter: report of prompt_filtering; may be empty.
@@ -118,7 +118,7 @@ def render_report(
     Raises:
         InputError: results that do not belong together, such as another checklist's weights.
     """
-    from vr_pipeline.rewards.checklist.linear import RewardWeights
+    from vr_pipeline.rewards.checklist.weights import RewardWeights
 
     _check(metrics, checklist, judge_rewards, oracle_rewards)
     policies = sections.policies_of(metrics)

@@ -30,7 +30,7 @@ from vr_pipeline.statistics.clustered import interval
 
 if TYPE_CHECKING:
     from vr_pipeline.checklist.schema import Checklist
-    from vr_pipeline.rewards.checklist.linear import RewardWeights
+    from vr_pipeline.rewards.checklist.weights import RewardWeights
 
 SOURCES = {"judge": "Judge", "oracle": "Oracle"}
 

@@ -11,7 +11,7 @@ from vr_pipeline.checklist.schema import Checklist
 from vr_pipeline.generators.config import GeneratorParameters
 from vr_pipeline.generators.policy import Policy
 from vr_pipeline.judges.config import ChecklistInferenceParameters
-from vr_pipeline.rewards.checklist.linear import RewardWeights
+from vr_pipeline.rewards.checklist.weights import RewardWeights
 from vr_pipeline.training.config import DpoTrainingParameters
 from vr_pipeline.vlm.config import JudgeParameters
 from vr_pipeline.work import WorkPlan

@@ -23,9 +23,10 @@ from vr_pipeline.preferences.ratings import bradley_terry
 from vr_pipeline.rewards import plots
 from vr_pipeline.rewards.checklist.curves import accuracy_curve
 from vr_pipeline.rewards.checklist.deviations import sub_dimension_deviations
-from vr_pipeline.rewards.checklist.linear import AnswerKind, RewardWeights, fit_weights, score
+from vr_pipeline.rewards.checklist.linear import fit_weights, score
 from vr_pipeline.rewards.checklist.model import ChecklistReward
 from vr_pipeline.rewards.checklist.tables import answers_matrix, probability_questions, weighted_questions
+from vr_pipeline.rewards.checklist.weights import AnswerKind, RewardWeights
 from vr_pipeline.rewards.config import WeightRegressionParameters
 from vr_pipeline.statistics.clustered import linked_prompts
 from vr_pipeline.statistics.correlation import held_out_agreement

@@ -7,9 +7,7 @@ and 4), and w from a logistic regression without intercept of the preference on 
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -17,156 +15,14 @@ import numpy.typing as npt
 import pandas as pd
 
 from vr_pipeline.errors import InputError
+from vr_pipeline.rewards.checklist.weights import AnswerKind, Encoding, RewardWeights
 from vr_pipeline.statistics.labels import FloatArray, checked_preference
 
 if TYPE_CHECKING:
     from vr_pipeline.checklist.schema import Checklist
 
-Encoding = Literal["zero_one", "plus_minus"]
-AnswerKind = Literal["probability", "binary"]
+
 Bootstrap = Literal["score", "refit"]
-
-
-@dataclass(frozen=True, eq=False)
-class RewardWeights:
-    """Weights of the questions of a checklist, with their uncertainty and how they came about.
-
-    Attributes:
-        question_ids: the questions, in the order of the columns of an answer array.
-        weights: one weight a question; 0 where ``removed``.
-        ci_low, ci_high: 95 % interval of each weight for new prompts, NaN where there is none; why is in
-            ``statistics["no_interval"]``.
-        removed: questions that take no part (negative weight, or never different within a pair).
-        encoding: ``zero_one`` (yes 1, no 0, the paper) or ``plus_minus`` (yes 1, no -1, the public code).
-            A question that its gate switched off counts 0 in either.
-        answers: whether the weights were fitted on probabilities of yes or on answers cut at one half.
-            Clips must be scored with the same kind.
-        checklist_hash: content hash of the checklist the question identifiers come from.
-        as_is: features that are weighed as they are whatever the encoding, such as the public code's alignment score.
-        removals: one record a removed question: ``step``, ``question_id``, ``weight`` when removed, ``reason``.
-        statistics: facts about the fit (numbers of pairs, ties, penalty, log loss, accuracy, warnings).
-        intercept: always 0: exchanging the clips of a pair must exchange the preference.
-    """
-
-    question_ids: tuple[str, ...]
-    weights: FloatArray
-    ci_low: FloatArray | None = None
-    ci_high: FloatArray | None = None
-    removed: npt.NDArray[np.bool_] | None = None
-    encoding: Encoding = "zero_one"
-    answers: AnswerKind = "probability"
-    checklist_hash: str = ""
-    as_is: tuple[str, ...] = ()
-    removals: tuple[dict[str, Any], ...] = ()
-    statistics: dict[str, Any] = field(default_factory=dict)
-    intercept: float = 0.0
-
-    def __post_init__(self) -> None:
-        ids = tuple(str(question) for question in self.question_ids)
-        if len(set(ids)) != len(ids):
-            twice = next(question for question in ids if ids.count(question) > 1)
-            raise InputError(
-                f"question '{twice}' has two weights", remedy="Give every question one weight", field="question_ids"
-            )
-        object.__setattr__(self, "question_ids", ids)
-        defaults: dict[str, Any] = {"ci_low": np.nan, "ci_high": np.nan, "removed": False}
-        for name in ("weights", "ci_low", "ci_high", "removed"):
-            value = getattr(self, name)
-            kind = np.bool_ if name == "removed" else np.float64
-            array: npt.NDArray[Any] = (
-                np.full(len(ids), defaults[name], kind) if value is None else np.array(value, dtype=kind)
-            )
-            if array.shape != (len(ids),):
-                raise InputError(
-                    f"{array.size} values for {len(ids)} questions", remedy="Give one value a question", field=name
-                )
-            array.setflags(write=False)
-            object.__setattr__(self, name, array)
-        if not np.isfinite(self.weights).all():
-            question = ids[int(np.flatnonzero(~np.isfinite(self.weights))[0])]
-            raise InputError(
-                f"the weight of question '{question}' is not a finite number",
-                remedy="Fit the weights again or correct the file",
-                field="weights",
-            )
-        if self.encoding not in ("zero_one", "plus_minus"):
-            raise InputError(
-                f"unknown encoding '{self.encoding}'", remedy="Use zero_one or plus_minus", field="encoding"
-            )
-        if self.answers not in ("probability", "binary"):
-            raise InputError(
-                f"unknown kind of answers '{self.answers}'", remedy="Use probability or binary", field="answers"
-            )
-        if self.intercept != 0.0:
-            raise InputError(
-                "the reward has an intercept", remedy="Fit without one: it cancels within a pair", field="intercept"
-            )
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, RewardWeights) and self.to_json() == other.to_json()
-
-    def __hash__(self) -> int:
-        return hash((self.question_ids, self.weights.tobytes(), self.checklist_hash))
-
-    @property
-    def kept(self) -> tuple[str, ...]:
-        """Questions that carry weight, in order."""
-        assert self.removed is not None
-        return tuple(question for question, gone in zip(self.question_ids, self.removed, strict=True) if not gone)
-
-    def to_json(self) -> dict[str, Any]:
-        """A dictionary that JSON can hold; :meth:`from_json` gives an equal object back."""
-        assert self.ci_low is not None
-        assert self.ci_high is not None
-        assert self.removed is not None
-        return {
-            "questions": {
-                question: {
-                    "weight": float(self.weights[i]),
-                    "ci_low": _number_or_none(self.ci_low[i]),
-                    "ci_high": _number_or_none(self.ci_high[i]),
-                    "removed": bool(self.removed[i]),
-                }
-                for i, question in enumerate(self.question_ids)
-            },
-            "intercept": 0.0,
-            "encoding": self.encoding,
-            "answers": self.answers,
-            "checklist_hash": self.checklist_hash,
-            **({"as_is": list(self.as_is)} if self.as_is else {}),
-            "removals": [dict(removal) for removal in self.removals],
-            "statistics": dict(self.statistics),
-        }
-
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> RewardWeights:
-        """The weights in a dictionary written by :meth:`to_json`.
-
-        Raises:
-            InputError: a key is missing or a value cannot be used.
-        """
-        try:
-            questions = document["questions"]
-            return cls(
-                question_ids=tuple(questions),
-                weights=np.array([entry["weight"] for entry in questions.values()], dtype=float),
-                ci_low=np.array([_none_to_nan(entry.get("ci_low")) for entry in questions.values()], dtype=float),
-                ci_high=np.array([_none_to_nan(entry.get("ci_high")) for entry in questions.values()], dtype=float),
-                removed=np.array([entry.get("removed", False) for entry in questions.values()], dtype=bool),
-                encoding=document.get("encoding", "zero_one"),
-                answers=document.get("answers", "probability"),
-                checklist_hash=document.get("checklist_hash", ""),
-                as_is=tuple(document.get("as_is", ())),
-                removals=tuple(document.get("removals", ())),
-                statistics=dict(document.get("statistics", {})),
-                intercept=float(document.get("intercept", 0.0)),
-            )
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise InputError(
-                f"these are not reward weights ({type(error).__name__}: {error})",
-                remedy="Run the weight_regression pipeline again, or give a file it has written",
-                field="reward_weights",
-            ) from error
 
 
 def encode(answers: npt.ArrayLike, encoding: Encoding = "zero_one") -> FloatArray:
@@ -418,11 +274,3 @@ def encoded_answers(answers: npt.ArrayLike, weights: RewardWeights) -> FloatArra
         same = np.isin(np.array(weights.question_ids), weights.as_is)
         encoded = np.where(same, encode(answers, "zero_one"), encoded)
     return encoded
-
-
-def _number_or_none(value: float) -> float | None:
-    return None if math.isnan(value) else float(value)
-
-
-def _none_to_nan(value: float | None) -> float:
-    return math.nan if value is None else float(value)

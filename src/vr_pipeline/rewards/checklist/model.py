@@ -18,8 +18,8 @@ from vr_pipeline.errors import InputError
 from vr_pipeline.judges.alignment import Alignment, alignment_identity, load_alignment
 from vr_pipeline.judges.answers import answer_table, ask, check_outside_mass, valid_answers
 from vr_pipeline.judges.config import AlignmentParameters, ChecklistInferenceParameters
-from vr_pipeline.rewards.checklist.linear import RewardWeights
 from vr_pipeline.rewards.checklist.tables import check_checklist, reward_table
+from vr_pipeline.rewards.checklist.weights import RewardWeights
 from vr_pipeline.rewards.contract import Outcome, RewardModel
 from vr_pipeline.video.sampled import SampledClip, Sampling
 from vr_pipeline.vlm.config import JudgeParameters
@@ -77,7 +77,7 @@ class ChecklistReward(RewardModel):
     def from_settings(cls, settings: ChecklistRewardSettings, folder: Path) -> ChecklistReward:
         """See :meth:`~vr_pipeline.rewards.contract.RewardModel.from_settings`."""
         from vr_pipeline.checklist import load_checklist
-        from vr_pipeline.rewards.checklist.scoring import equal_weights, read_weights
+        from vr_pipeline.rewards.checklist.weights import equal_weights, read_weights
 
         source = folder / settings.checklist
         packaged = source.suffix == ".json"

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vr_pipeline.checklist.schema import Checklist
-from vr_pipeline.errors import InputError
 from vr_pipeline.judges.answers import ask
-from vr_pipeline.rewards.checklist.linear import RewardWeights, encoded_answers
+from vr_pipeline.rewards.checklist.linear import encoded_answers
 from vr_pipeline.rewards.checklist.model import ChecklistReward
-from vr_pipeline.rewards.checklist.tables import answers_matrix, probability_questions, weighted_questions
+from vr_pipeline.rewards.checklist.tables import answers_matrix, probability_questions
+from vr_pipeline.rewards.checklist.weights import RewardWeights
 from vr_pipeline.rewards.contract import RewardModel, about_file, index_of
 from vr_pipeline.video.sampled import Sampling, sample_clip
 
@@ -63,30 +61,6 @@ class ScoredFile:
             "median_outside_mass": self.outside_mass,
             "frames": self.frames,
         }
-
-
-def equal_weights(checklist: Checklist) -> RewardWeights:
-    """Every weighted question counts the same, summing to 1; used where no weights were fitted yet."""
-    questions = weighted_questions(checklist)
-    return RewardWeights(
-        question_ids=tuple(questions),
-        weights=np.full(len(questions), 1.0 / len(questions)),
-        checklist_hash=checklist.hash,
-    )
-
-
-def read_weights(path: Path) -> RewardWeights:
-    """Weights from a file of the pipeline weight_regression. Raises :class:`InputError`."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(
-            f"the weights are not valid JSON ({error})", remedy="Give a file that weight_regression wrote", file=path
-        ) from None
-    try:
-        return RewardWeights.from_json(content)
-    except InputError as error:
-        raise InputError(error.problem, remedy=error.remedy, file=path, field=error.field) from error
 
 
 def plain_score(model: RewardModel, path: Path, prompt: str) -> ScoredFile:

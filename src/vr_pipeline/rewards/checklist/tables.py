@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from vr_pipeline.errors import InputError
-from vr_pipeline.rewards.checklist.linear import AnswerKind, RewardWeights, dimension_scores, score
+from vr_pipeline.rewards.checklist.linear import dimension_scores, score
+from vr_pipeline.rewards.checklist.weights import AnswerKind, RewardWeights
 from vr_pipeline.rewards.contract import measured_clips
 from vr_pipeline.statistics.labels import FloatArray
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from vr_pipeline.checklist.schema import Checklist
 from vr_pipeline.checklist.visionreward import ALIGNMENT_ID, read_questions
 from vr_pipeline.errors import InputError
-from vr_pipeline.rewards.checklist.linear import RewardWeights
 from vr_pipeline.rewards.checklist.tables import probability_questions, weighted_questions
+from vr_pipeline.rewards.checklist.weights import RewardWeights
 
 
 def read_visionreward(

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from vr_pipeline.generators.cogvideox import NETWORK_AND_SCHEDULE, CogVideoXGenerator
 from vr_pipeline.generators.pipeline_kinds import VideoPipelineGenerator
 from vr_pipeline.generators.settings import Relied, Settings, one_of
+from vr_pipeline.micro_world.patch_vae import PatchVAE
 
 
 def _as_pipelines_derive_it(value: Any, settings: Settings) -> bool:
@@ -40,6 +41,4 @@ class MicroWorldGenerator(CogVideoXGenerator):
 
     @classmethod
     def own_classes(cls) -> dict[str, type]:
-        from vr_pipeline.micro_world.patch_vae import PatchVAE
-
         return {"vae": PatchVAE}
