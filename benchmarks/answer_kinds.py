@@ -15,13 +15,8 @@ import numpy as np
 import pandas as pd
 
 from vr_pipeline.pairs.selection import select_pairs
-<<<<<<< HEAD
 from vr_pipeline.rewards.checklist.linear import dimension_scores, fit_weights, score
 from vr_pipeline.rewards.checklist.weights import AnswerKind
-=======
-from vr_pipeline.rewards.checklist.fit import fit_weights
-from vr_pipeline.rewards.checklist.linear import AnswerKind, dimension_scores, score
->>>>>>> 7f0e8ce (The fit of weights takes the settings of weight_regression; fit, intervals and reward stand apart)
 from vr_pipeline.statistics.agreement import pairwise_accuracy
 
 SIZES = {"alignment": 4, "quality": 4, "dynamics": 2, "preservation": 3, "stability": 3}

@@ -26,13 +26,8 @@ _PUBLIC = {
     "prompts.rouge": ("rouge_l_f1", "greedy_rouge_filter"),
     "checklist": ("Checklist", "load_checklist"),
     "rewards.checklist.visionreward": ("read_visionreward",),
-<<<<<<< HEAD
     "rewards.checklist.weights": ("RewardWeights",),
     "rewards.checklist.linear": ("fit_weights", "score", "dimension_scores"),
-=======
-    "rewards.checklist.fit": ("fit_weights",),
-    "rewards.checklist.linear": ("RewardWeights", "score", "dimension_scores"),
->>>>>>> 7f0e8ce (The fit of weights takes the settings of weight_regression; fit, intervals and reward stand apart)
     "statistics.agreement": ("Agreement", "pairwise_accuracy"),
     "preferences.formats": ("read_preferences",),
     "pairs.selection": ("select_pairs",),

@@ -12,13 +12,8 @@ from scipy.optimize import minimize
 
 from vr_pipeline.checklist import Checklist
 from vr_pipeline.errors import InputError
-<<<<<<< HEAD
 from vr_pipeline.rewards.checklist.linear import dimension_scores, encode, fit_weights, score
 from vr_pipeline.rewards.checklist.weights import RewardWeights
-=======
-from vr_pipeline.rewards.checklist.fit import fit_weights
-from vr_pipeline.rewards.checklist.linear import RewardWeights, dimension_scores, encode, score
->>>>>>> 7f0e8ce (The fit of weights takes the settings of weight_regression; fit, intervals and reward stand apart)
 
 
 def simulated(pairs: int, truth: np.ndarray, seed: int, ties: float = 0.1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

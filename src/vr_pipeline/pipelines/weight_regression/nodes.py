@@ -23,12 +23,7 @@ from vr_pipeline.preferences.ratings import bradley_terry
 from vr_pipeline.rewards import plots
 from vr_pipeline.rewards.checklist.curves import accuracy_curve
 from vr_pipeline.rewards.checklist.deviations import sub_dimension_deviations
-<<<<<<< HEAD
 from vr_pipeline.rewards.checklist.linear import fit_weights, score
-=======
-from vr_pipeline.rewards.checklist.fit import fit_pairs
-from vr_pipeline.rewards.checklist.linear import AnswerKind, RewardWeights, score
->>>>>>> 7f0e8ce (The fit of weights takes the settings of weight_regression; fit, intervals and reward stand apart)
 from vr_pipeline.rewards.checklist.model import ChecklistReward
 from vr_pipeline.rewards.checklist.tables import answers_matrix, probability_questions, weighted_questions
 from vr_pipeline.rewards.checklist.weights import AnswerKind, RewardWeights
@@ -225,14 +220,22 @@ def _fit(
     fitted = pairs[pairs["split"] == "fit"]
     questions = weighted_questions(checklist)
     answers_a, answers_b = _answers(fitted, answers, checklist, questions, kind)
-    return fit_pairs(
+    return fit_weights(
         answers_a,
         answers_b,
         list(fitted["preference"]),
-        parameters.model_copy(update={"answers": kind, "bootstrap_samples": bootstrap_samples}),
+        nonnegative=parameters.nonnegative,
         groups=_units(fitted),
         votes=fitted[["share_a", "share_b"]].to_numpy() if parameters.labels == "soft" else None,
         question_ids=questions,
+        encoding=parameters.encoding,
+        answers=kind,
+        penalty=parameters.penalty,
+        penalties=parameters.penalties,
+        folds=parameters.folds,
+        bootstrap_samples=bootstrap_samples,
+        bootstrap=parameters.bootstrap,
+        seed=parameters.seed,
         checklist_hash=checklist.hash,
     )
 
