@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from vr_pipeline.prompts import cleaning
+from vr_pipeline.prompts import rules as all_rules
 from vr_pipeline.prompts.cleaning import clean_prompts
 from vr_pipeline.prompts.config import DEFAULT_RULES, CleaningParameters
 from vr_pipeline.prompts.rules import RULES, Drop, Prompt
@@ -113,7 +113,7 @@ class Tongues:
 
 
 def test_only_prompts_surely_of_another_language_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cleaning, "_language_identifier", Tongues)
+    monkeypatch.setattr(all_rules, "_language_identifier", Tongues)
     limits: dict[str, Any] = {"languages": ["en", "fr"], "min_language_words": 4, "min_language_probability": 0.9}
     result = apply("drop_other_languages", "de 0.9 der Hund", **limits)
     assert isinstance(result, Drop)

@@ -299,7 +299,7 @@ def drop_unsafe(prompt: Prompt, limits: Limits) -> str | Drop:
 def drop_exact_duplicates(prompt: Prompt, _: Limits) -> str | Drop:
     """Drop what equals an earlier prompt but for case, white space and Unicode form.
 
-    The decision needs the earlier prompts: :mod:`vr_pipeline.prompts.cleaning` takes it at this rule's place in the order.
+    The decision needs the earlier prompts: ``clean_prompts`` takes it at this rule's place in the order.
     """
     return prompt.text
 
