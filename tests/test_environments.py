@@ -15,11 +15,9 @@ MAKES_SHIPPED_FILES = "micro_world"
 
 
 def configuration(environment: str) -> Any:
-    from kedro.config import OmegaConfigLoader
+    from vr_pipeline.settings import CONFIG_LOADER_ARGS, CONFIG_LOADER_CLASS
 
-    from vr_pipeline.settings import CONFIG_LOADER_ARGS
-
-    return OmegaConfigLoader(str(ROOT / "conf"), env=environment, **CONFIG_LOADER_ARGS)
+    return CONFIG_LOADER_CLASS(str(ROOT / "conf"), env=environment, **CONFIG_LOADER_ARGS)
 
 
 @pytest.fixture(scope="module")

@@ -136,7 +136,7 @@ def test_another_environment_lies_beside_its_configuration():
         ({"log": {"type": "x.Y", "filepath": "/tmp/log"}}, "lies outside the project"),
         ({"log": {"type": "x.Y", "filepath": "../log"}}, "lies outside the project"),
         ({"log": {"type": "x.Y", "filepath": "data/scores.json"}}, "stages first and second both write"),
-        ({"picture": {**CATALOG["picture"], "save_args": {"dpi": "${globals:dpi}"}}}, "DVC cannot see"),
+        ({"picture": {**CATALOG["picture"], "save_args": {"dpi": "${oc.env:DPI}"}}}, "DVC cannot see"),
     ],
 )
 def test_data_that_cannot_be_followed_is_refused(change, message):
@@ -151,11 +151,47 @@ def test_what_stays_in_memory_within_a_stage_is_nobodys_business():
 
 def test_interpolated_and_unknown_parameters_are_refused():
     first, second = PARAMETERS
-    changed = {**PARAMETERS, first: {"first": {"seed": 1, "deep": [{"x": "${globals:y}"}]}}}
+    changed = {**PARAMETERS, first: {"first": {"seed": 1, "deep": [{"x": "${globals:y} ${training.z}"}]}}}
     with pytest.raises(InputError, match=r"first\.yml, field 'first\.deep\.x': .*DVC cannot see when they change"):
         stages_of(parameters=changed)
     with pytest.raises(InputError, match=r"parameter 'second\.rate' is in no parameter file"):
         stages_of(parameters={**PARAMETERS, second: {"second": {"other": 1}}})
+
+
+def test_globals_are_followed_in_the_highest_file_that_has_them():
+    catalog = {**CATALOG, "picture": {**CATALOG["picture"], "save_args": "${globals:pictures.sharp}"}}
+    first = next(iter(PARAMETERS))
+    parameters = {**PARAMETERS, first: {"first": {"seed": 1, "folder": "${globals:data}/made by ${globals:name}"}}}
+    merged = {name: value for content in parameters.values() for name, value in content.items()}
+    global_files = {
+        "conf/base/globals.yml": {"data": "data", "name": "x", "pictures": {"sharp": {}}, "unused": 1},
+        "conf/own/globals.yml": {"data": "data/own", "unused": 2},
+    }
+    configuration = Configuration(
+        "own",
+        catalog,
+        frozenset(),
+        merged,
+        {"conf/base/catalog.yml": catalog},
+        parameters,
+        global_files=global_files,
+    )
+    stages = derive_stages({"first": FIRST, "second": SECOND}, configuration, lambda *_: [], lambda _: False)
+    assert stages["first"].parameters["conf/base/globals.yml"] == ("name",)
+    assert stages["first"].parameters["conf/own/globals.yml"] == ("data",)
+    assert stages["second"].parameters["conf/base/globals.yml"] == ("pictures.sharp",)
+    assert "conf/own/globals.yml" not in stages["second"].parameters
+
+
+def test_an_entry_made_from_a_pattern_is_followed_at_the_pattern():
+    written = {"pic{kind}": CATALOG["picture"], **{k: v for k, v in CATALOG.items() if k != "picture"}}
+    merged = {name: value for content in PARAMETERS.values() for name, value in content.items()}
+    files = {"conf/base/catalog.yml": written}
+    configuration = Configuration(
+        "base", CATALOG, frozenset(), merged, files, PARAMETERS, catalog_keys={"picture": "pic{kind}"}
+    )
+    stages = derive_stages({"second": SECOND}, configuration, lambda *_: [], lambda _: False)
+    assert "pic{kind}.save_args" in stages["second"].parameters["conf/base/catalog.yml"]
 
 
 def test_a_key_is_followed_in_every_file_that_holds_it():
@@ -227,7 +263,7 @@ def test_every_shipped_environment_has_stages_of_its_own():
     import sys
 
     root = Path(__file__).resolve().parents[2]
-    names = sorted(path.parent.name for path in (root / "conf").glob("*/globals.yml"))
+    names = sorted(path.parent.name for path in (root / "conf").glob("*/globals.yml") if "\ndata: " in path.read_text())
     assert {"base", "cogvideox", "wan", "image"} <= set(names)
     code = (
         "import json, sys; from pathlib import Path\n"

@@ -8,14 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 from click.testing import CliRunner, Result
 from kedro.io import AbstractDataset as KedroDataset
 from tests.end_to_end.conftest import copy_project
 
 from vr_pipeline.cli import cli
 from vr_pipeline.own_data.checks import check_checklist, check_preferences
-from vr_pipeline.own_data.environment import places_below, without_keys
 from vr_pipeline.own_data.findings import Finding, lines_of
 from vr_pipeline.own_data.plan import configuration
 from vr_pipeline.training.config import DpoTrainingParameters
@@ -139,6 +137,9 @@ def test_an_environment_over_a_real_one(project: Path) -> None:
     # One after the other: Kedro resolves ${globals:...} by the loader that was made last.
     own, real = ({kind: dict(loader[kind]) for kind in ("catalog", "parameters")} for loader in _loaders(project))
     assert own["catalog"]["checklist"]["filepath"] == "checklist.yml"
+    assert own["catalog"]["judge_annotations"]["checklist"] == "checklist.yml"
+    lines = [line for path in (project / "conf" / "ours").iterdir() for line in path.read_text().splitlines()]
+    assert len(lines) < 30, "an environment states what differs"
     assert own["catalog"]["videos"]["format"] == real["catalog"]["videos"]["format"]
     assert own["parameters"]["video_generation"] == real["parameters"]["video_generation"]
     assert own["parameters"]["prompt_filtering"]["rouge"] == real["parameters"]["prompt_filtering"]["rouge"]
@@ -371,20 +372,3 @@ def test_rows_with_the_same_problem_share_a_line() -> None:
         "  error: file z.csv: bad. Mend.",
         "  warning: file x.csv, rows 2, 3, 4, 5, 6, 7, 8, 9 and 4 more, field 'prompt': it is odd. Look.",
     ]
-
-
-def test_keys_are_taken_out_with_their_comments() -> None:
-    text = "# head\n\n# about a\na: 1\n# about b\nb: &x {c: 2}\n\n# about d\nd: 4 # four\n"
-    assert without_keys(text, {"b"}) == "# head\n\n# about a\na: 1\n# about d\nd: 4 # four\n"
-    assert without_keys(text, {"z"}) == text
-    anchored = "a: &x {c: 2}\nb: *x\n"
-    assert yaml.safe_load(without_keys(anchored, {"a"})) == {"b": {"c": 2}}
-    assert without_keys("a: 1\n", {"a"}).strip() == ""
-
-
-def test_only_places_of_results_are_moved() -> None:
-    settings = {
-        "x": {"folder": "data/06_models/checkpoints", "path": "data/06_models/micro_world/judge", "n": 1},
-        "y": {"raw": "data/01_raw/a.csv", "hub": "org/name"},
-    }
-    assert places_below(settings, "data/mine") == {"x": {"folder": "data/mine/06_models/checkpoints"}}

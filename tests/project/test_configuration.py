@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from kedro.config import MissingConfigException
 
+from vr_pipeline.errors import InputError
 from vr_pipeline.project.configuration import SteadyConfigLoader
 
 
@@ -65,3 +66,51 @@ def test_the_folder_of_the_configuration_has_any_name(tmp_path: Path, name: str)
         (source / file).write_text(text)
     read = SteadyConfigLoader(str(source), base_env="base", default_run_env="local")
     assert dict(read["parameters"]) == {"a": 4, "b": 2, "c": 3}
+
+
+def layered(tmp_path: Path, **files: str) -> SteadyConfigLoader:
+    for name, text in {
+        "base/globals.yml": "data: data\nclips: {fps: 8, lossless: true}",
+        "base/catalog.yml": "a: {type: x, filepath: '${globals:data}/a', format: '${globals:clips}'}\nb: {type: y}",
+        "base/parameters.yml": "training: {steps: 1, rate: 1, place: '${globals:data}/t'}",
+        "real/globals.yml": "clips: {fps: 16}",
+        "real/catalog.yml": "b: {type: z, filepath: '${globals:data}/b'}",
+        "real/parameters.yml": "training: {steps: 2, rate: 2}",
+        "mine/globals.yml": "extends: real\ndata: data/mine",
+        "mine/parameters.yml": "training: {rate: 3}",
+        **{name.replace("__", "/") + ".yml": text for name, text in files.items()},
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    merge = {"parameters": "soft"}
+    params = {"training": {"steps": 9}}
+    return SteadyConfigLoader(
+        str(tmp_path),
+        base_env="base",
+        env="mine",
+        merge_strategy=merge,
+        runtime_params=params,
+        config_patterns={"runner": ["runner*"]},
+    )
+
+
+def test_an_environment_lies_over_the_one_that_it_extends(tmp_path: Path) -> None:
+    read = layered(tmp_path)
+    SteadyConfigLoader(str(tmp_path), base_env="base", env="real")  # another session's globals are none of ours
+    assert read["parameters"] == {"training": {"steps": 9, "rate": 3, "place": "data/mine/t"}}
+    assert read["catalog"] == {
+        # What stands in the lowest layer takes the highest layer's value; an entry replaces the whole one below it.
+        "a": {"type": "x", "filepath": "data/mine/a", "format": {"fps": 16}},
+        "b": {"type": "z", "filepath": "data/mine/b"},
+    }
+    with pytest.raises(MissingConfigException):
+        read["runner"]
+    assert (read.env, read.base_env) == ("mine", "base")
+
+
+@pytest.mark.parametrize(
+    ("lower", "told"), [("extends: mine", "which extends it"), ("extends: none", "which does not exist")]
+)
+def test_what_cannot_be_extended_is_named(tmp_path: Path, lower: str, told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        layered(tmp_path, real__globals=lower)

@@ -162,11 +162,9 @@ def test_no_two_nodes_write_to_one_place(pipelines, catalog):
     assert len(places) == len(set(places))
 
 
-def test_parameters_are_one_block_a_pipeline_without_interpolation():
+def test_parameters_are_one_block_a_file():
     for path in sorted((BASE / "parameters").glob("*.yml")):
-        text = path.read_text(encoding="utf-8")
-        assert list(yaml.safe_load(text)) == [path.stem]
-        assert "${" not in text, f"{path.name}: lineage does not see through interpolation"
+        assert list(yaml.safe_load(path.read_text(encoding="utf-8"))) == [path.stem]
 
 
 def test_parameters_of_all_pipelines_are_valid():

@@ -69,7 +69,7 @@ def init_data(
     with plain_errors():
         from vr_pipeline.own_data.environment import OwnFiles, check_name, copy_files, write_environment
         from vr_pipeline.own_data.findings import UnusableFiles
-        from vr_pipeline.own_data.plan import check_files, check_loads, configuration, next_steps
+        from vr_pipeline.own_data.plan import check_files, check_loads, next_steps
         from vr_pipeline.project.folder import project_folder
 
         _check_options(prompts, videos, preferences, checklist)
@@ -99,7 +99,6 @@ def init_data(
                 fg="yellow",
             )
         title = f"Evaluation on {env.replace('_', ' ')}"
-        settings = configuration(project, None)["parameters"]
         written = write_environment(
             project,
             env,
@@ -107,7 +106,6 @@ def init_data(
             files,
             filtering=result.filtering,
             training=result.training,
-            settings=settings,
             title=title,
         )
         check_loads(project, env)

@@ -12,6 +12,7 @@ import yaml
 from vr_pipeline.errors import InputError
 from vr_pipeline.lineage.sources import SourceTree
 from vr_pipeline.lineage.stages import Configuration, Stage, curves, derive_stages, modules_of, to_dvc
+from vr_pipeline.project.configuration import BASE, layers
 
 if TYPE_CHECKING:
     from kedro.config import AbstractConfigLoader
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 WHOLE = "mpo_dpo"
 """The pipeline whose parts are the stages."""
 STAGES_FILE, LOCK_FILE = "dvc.yaml", "dvc.lock"
-BASE = "base"
 _HEADER = """\
 # Derived from the pipelines, the catalog and the parameter files by `kedro lineage sync`: change those, not this file.
 # `dvc repro` runs what has changed; docs/lineage.md tells the rest.
@@ -110,7 +110,7 @@ def project_stages(
     resolver = CatalogConfigResolver(written, {}, {})
     names = sorted({name for one in pipelines.values() for name in one.datasets()})
     entries = {name: resolver.resolve_pattern(name) for name in names}
-    folders = [project / "conf" / name for name in dict.fromkeys((BASE, environment))]
+    folders = [project / "conf" / name for name in layers(project / "conf", environment)]
     configuration = Configuration(
         environment=environment,
         catalog={name: entry for name, entry in entries.items() if entry and _is_kept(entry)},
@@ -123,6 +123,7 @@ def project_stages(
         catalog_keys={
             name: pattern for name in names if name not in written and (pattern := resolver.match_dataset_pattern(name))
         },
+        global_files=_files(project, folders, "globals"),
     )
     tree = SourceTree(source)
 

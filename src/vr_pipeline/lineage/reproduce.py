@@ -10,7 +10,6 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -19,12 +18,13 @@ from vr_pipeline.lineage.chain import Content, Execution, executions, trace
 from vr_pipeline.lineage.compare import Change, by_weight, changes, environment_changes, listed
 from vr_pipeline.lineage.figures import numbers
 from vr_pipeline.lineage.hashes import Digest, digest, ignored_names
-from vr_pipeline.lineage.project import BASE, LOCK_FILE, STAGES_FILE, stages_file
+from vr_pipeline.lineage.project import LOCK_FILE, STAGES_FILE, stages_file
 from vr_pipeline.lineage.provenance import all_packages, machine
 from vr_pipeline.lineage.repository import Git, GitTrouble, git, patched_files
 from vr_pipeline.lineage.runs import Run, RunStore
 from vr_pipeline.lineage.secrets import holds_redaction
 from vr_pipeline.lineage.trust import check_record, recorded_patch, require_trust
+from vr_pipeline.project.configuration import SteadyConfigLoader, layers
 from vr_pipeline.terminal import one_line
 
 _TAIL = 25
@@ -268,28 +268,29 @@ class Worktree:
 
     def _keep_quiet(self) -> None:
         """What is done again is no run of its own: nothing goes to MLflow."""
-        for name in dict.fromkeys((BASE, self.environment)):
+        for name in layers(self.folder / "conf", self.environment):
             file = self.folder / "conf" / name / "mlflow.yml"
             if file.is_file():
                 file.write_text("enabled: false\n", encoding="utf-8")
 
     def _set_parameters(self, run: Run) -> None:
         """Write what the command line or personal configuration had changed into the parameter files."""
+        from kedro.framework.project import settings
+
+        conf = self.folder / "conf"
+        configured = SteadyConfigLoader(str(conf), env=self.environment, **settings.CONFIG_LOADER_ARGS)["parameters"]
         for block, value in run.record["parameters"].items():
             if holds_redaction(value):
                 self.tell(f"Parameters of {block} hold a secret that was not recorded: those of the commit are used")
                 continue
             files = [
                 file
-                for name in dict.fromkeys((self.environment, BASE))
+                for name in reversed(layers(conf, self.environment))
                 for pattern in ("parameters*.y*ml", "parameters*/**/*.y*ml")
-                for file in sorted((self.folder / "conf" / name).glob(pattern))
+                for file in sorted((conf / name).glob(pattern))
             ]
             holders = [file for file in files if block in (yaml.safe_load(file.read_text(encoding="utf-8")) or {})]
-            merged: Any = {}
-            for file in reversed(holders):
-                merged = _laid_over(merged, yaml.safe_load(file.read_text(encoding="utf-8"))[block])
-            if holders and merged != value:
+            if holders and configured.get(block) != value:
                 if not self.trusted:
                     raise InputError(
                         f"run {run.short} was recorded elsewhere and sets other parameters of {block} than its commit",
@@ -442,12 +443,6 @@ class Worktree:
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
         environment = {**os.environ, "PYTHONPATH": source, "PATH": path, "NO_COLOR": "1"}
         return subprocess.run(command, cwd=where, env=environment, capture_output=True, text=True)
-
-
-def _laid_over(base: Any, top: Any) -> Any:
-    if isinstance(base, Mapping) and isinstance(top, Mapping):
-        return {**base, **{key: _laid_over(base.get(key), value) for key, value in top.items()}}
-    return top
 
 
 def _last_line(text: str) -> str:

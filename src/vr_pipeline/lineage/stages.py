@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -24,6 +25,7 @@ PARAMETERS = "params:"
 CALLER = "conf/kedro.sh"
 CALL = f"sh {CALLER}"
 """How a stage calls kedro: DVC may run without its environment being activated, and dvc.yaml is for every machine."""
+_GLOBAL = re.compile(r"\$\{globals:([\w.]+)\}")
 _PICTURES = {".png", ".jpg", ".jpeg", ".svg", ".gif"}
 _NOT_SETTINGS = {"type", "filepath", "path", "metadata", "validator", "credentials"}
 """Keys of a catalog entry that do not shape what is written: places, and what is tracked as source instead."""
@@ -104,6 +106,7 @@ class Configuration:
         catalog_files: file to its content as written, base first.
         parameter_files: file to its content as written, base first.
         catalog_keys: dataset to the pattern in these files that describes it, where it has no entry of its own.
+        global_files: globals.yml of each layer to its content, base first.
     """
 
     environment: str
@@ -113,6 +116,7 @@ class Configuration:
     catalog_files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     parameter_files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     catalog_keys: Mapping[str, str] = field(default_factory=dict)
+    global_files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def derive_stages(
@@ -169,13 +173,19 @@ def _stage(
     }
     kept = sorted(dataset for dataset in pipeline.all_outputs() if dataset in catalog)
     outputs = {dataset: _output(dataset, catalog) for dataset in kept}
-    tracked = _parameters(parameters, configuration.parameter_files)
-    values = [value for keys in tracked.values() for key in keys for value in _at(configuration.parameters, key)]
     used = sorted(entry for entry in pipeline.datasets() if entry in catalog)
     constants = sorted(pipeline.inputs() & configuration.constants)
-    entries = dict.fromkeys(configuration.catalog_keys.get(dataset, dataset) for dataset in [*used, *constants])
-    for file, keys in _settings(entries, configuration.catalog_files).items():
-        tracked[file] = (*tracked.get(file, ()), *keys)
+    tracked: dict[str, list[str]] = {}
+    for file, key in (*_parameters(parameters, configuration), *_settings([*used, *constants], configuration)):
+        if key not in tracked.setdefault(file, []):
+            tracked[file].append(key)
+    values = [
+        value
+        for file in configuration.parameter_files
+        for key in tracked.get(file, ())
+        for value in _at(configuration.parameters, key)
+    ]
+    made = {output.path for output in outputs.values()}
     modules = [entry["type"] for entry in (catalog[dataset] for dataset in used) if "." in str(entry["type"])]
     modules += [entry["validator"] for entry in (catalog[dataset] for dataset in used) if "validator" in entry]
     return Stage(
@@ -183,9 +193,9 @@ def _stage(
         description=_first_line(pipeline, name),
         command=f"{CALL} run --env={configuration.environment} --pipeline={name}",
         inputs=inputs,
-        models=tuple(sorted({path for value in values for path in _models(value) if exists(path)})),
+        models=tuple(sorted({path for value in values for path in _models(value) if exists(path)} - made)),
         sources=tuple(sources(name, pipeline, modules, sorted({word for value in values for word in _words(value)}))),
-        parameters=tracked,
+        parameters={file: tuple(keys) for file, keys in tracked.items()},
         outputs=outputs,
     )
 
@@ -235,54 +245,58 @@ def _takes_up(kind: str) -> bool:
     return bool(getattr(found, "takes_up_what_is_there", False))
 
 
-def _parameters(names: Iterable[str], files: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[str, ...]]:
-    """The keys by the files that hold them."""
-    tracked: dict[str, tuple[str, ...]] = {}
+def _parameters(names: Iterable[str], configuration: Configuration) -> Iterator[tuple[str, str]]:
+    """File and key of every parameter, in each file that holds it."""
+    files = configuration.parameter_files
     for name in names:
-        keys = (
-            [name.removeprefix(PARAMETERS)] if _is_parameter(name) else sorted({k for c in files.values() for k in c})
-        )
-        for key in keys:
+        everything = sorted({key for content in files.values() for key in content})
+        for key in [name.removeprefix(PARAMETERS)] if _is_parameter(name) else everything:
             holders = {file: value for file, content in files.items() for value in _at(content, key)}
             if not holders:
                 raise InputError(
                     f"parameter '{key}' is in no parameter file", remedy="add it to conf/base/parameters", field=key
                 )
             for file, value in holders.items():
-                for place, leaf in _leaves(value, key):
-                    if isinstance(leaf, str) and "${" in leaf:
-                        raise InputError(
-                            f"the parameter is put together from others ({leaf}), and DVC cannot see when they change",
-                            remedy="write the value itself",
-                            file=file,
-                            field=place,
-                        )
-                tracked[file] = (*tracked.get(file, ()), key)
-    return tracked
+                yield file, key
+                yield from _globals(file, key, value, configuration)
 
 
-def _settings(datasets: Iterable[str], files: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[str, ...]]:
-    """Keys of catalog entries that shape files (formats, arguments of writers), by the file that holds them."""
-    tracked: dict[str, tuple[str, ...]] = {}
-    for dataset in datasets:
-        holders = [file for file, content in files.items() if isinstance(content.get(dataset), Mapping)]
-        if not holders or "." in dataset:
+def _settings(datasets: Iterable[str], configuration: Configuration) -> Iterator[tuple[str, str]]:
+    """File and key of what in catalog entries shapes files: formats, arguments of writers."""
+    for entry in dict.fromkeys(configuration.catalog_keys.get(dataset, dataset) for dataset in datasets):
+        file = _last(configuration.catalog_files, entry)
+        if file is None or "." in entry:
             continue
-        # The environment's entry replaces that of base.
-        entry = files[holders[-1]][dataset]
-        places = {key for key in ("filepath", "path") if entry.get(key, "") is None}
-        keys = sorted((set(entry) - _NOT_SETTINGS) | places)
-        for place, leaf in (pair for key in keys for pair in _leaves(entry[key], f"{dataset}.{key}")):
-            if isinstance(leaf, str) and "${" in leaf:
-                raise InputError(
-                    f"the setting is put together from others ({leaf}), and DVC cannot see when they change",
-                    remedy="write the value itself",
-                    file=holders[-1],
-                    field=place,
-                )
-        if keys:
-            tracked[holders[-1]] = (*tracked.get(holders[-1], ()), *(f"{dataset}.{key}" for key in keys))
-    return tracked
+        content = configuration.catalog_files[file][entry]
+        places = {key for key in ("filepath", "path") if content.get(key, "") is None}
+        for key in sorted((set(content) - _NOT_SETTINGS) | places):
+            yield file, f"{entry}.{key}"
+            yield from _globals(file, f"{entry}.{key}", content[key], configuration)
+
+
+def _globals(file: str, key: str, value: Any, configuration: Configuration) -> Iterator[tuple[str, str]]:
+    """File and key of the globals that a value takes up.
+
+    Raises:
+        InputError: it takes up something else.
+    """
+    for place, leaf in _leaves(value, key):
+        text = leaf if isinstance(leaf, str) else ""
+        for name in _GLOBAL.findall(text):
+            if holder := _last(configuration.global_files, name.partition(".")[0]):
+                yield holder, name
+        if "${" in _GLOBAL.sub("", text):
+            raise InputError(
+                f"the value is put together from others ({leaf}), and DVC cannot see when they change",
+                remedy="write the value itself, or put it into globals.yml and take it up as ${globals:NAME}",
+                file=file,
+                field=place,
+            )
+
+
+def _last(files: Mapping[str, Mapping[str, Any]], key: str) -> str | None:
+    """The file whose value counts: that of an environment replaces those below it."""
+    return next((file for file, content in [*files.items()][::-1] if content.get(key) is not None), None)
 
 
 def _at(content: Mapping[str, Any], key: str) -> Iterator[Any]:

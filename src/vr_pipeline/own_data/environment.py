@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,9 +12,7 @@ from typing import Any
 from vr_pipeline.errors import InputError
 from vr_pipeline.storage.atomic import write_text
 
-RESERVED = ("base", "local", "checklists")
-_COPIED = (".yml", ".yaml", ".json")
-_RESULT = re.compile(r"data/0[2-8]_\w+/(?!micro_world\b)")  # the shipped models are no results
+RESERVED = ("base", "local", "checklists", "real_models")
 
 
 @dataclass(frozen=True)
@@ -114,7 +111,6 @@ def write_environment(
     *,
     filtering: Mapping[str, Any] | None,
     training: Mapping[str, Any] | None,
-    settings: Mapping[str, Any],
     title: str,
 ) -> list[Path]:
     """Write conf/<env>; existing files of the same names are replaced.
@@ -122,55 +118,38 @@ def write_environment(
     Args:
         project: its folder.
         env: name of the environment.
-        base_env: environment whose files are copied first; what this one defines anew is taken out of them.
+        base_env: environment that it extends, None for conf/base.
         files: what to name in the catalog, as paths that exist.
         filtering: the block prompt_filtering that suits the prompts; None leaves the configured one.
         training: settings of dpo_training that suit them; None leaves the configured ones.
-        settings: the parameters of conf/base; results that they place below data get a place of their own.
         title: heading of the report page.
 
     Returns:
         the files that were written.
     """
-    folder = project / "conf" / env
-    folder.mkdir(parents=True, exist_ok=True)
-    data = f"data/{env}"
-    catalog = _catalog(project, files, env)
+    settings = {"extends": base_env} if base_env else {}
+    settings["data"] = f"data/{env}"
+    if files.checklist is not None:
+        settings["checklist"] = relative(files.checklist, project)
     parameters: dict[str, Any] = {"prompt_filtering": dict(filtering)} if filtering is not None else {}
     if base_env is None:  # an environment for real data has settings of its own for the rest
-        for name, block in places_below(settings, data).items():
-            parameters.setdefault(name, {}).update(block)
         if training is not None:
-            parameters.setdefault("dpo_training", {}).update(training)
-        parameters.setdefault("evaluation", {})["report"] = {"title": title, "note": ""}
-    written = _copy_base(project, base_env, folder, data, set(catalog), set(parameters)) if base_env else []
-    taken = {path.name for path in written}
-    texts = {
-        "globals.yml": f"# Results of this environment; those of others stay as they are.\ndata: {data}\n",
-        _free("catalog", taken): _with_head(
-            "Your own files. Paths are relative to the project; what is not named here is that of "
-            f"{f'conf/{base_env} (copied beside this file)' if base_env else 'conf/base'}.",
-            catalog,
+            parameters["dpo_training"] = dict(training)
+        parameters["evaluation"] = {"report": {"title": title, "note": ""}}
+    contents = {
+        "globals.yml": (
+            f"Results below 'data'. What is not named here is that of conf/{base_env or 'base'}.",
+            settings,
         ),
+        "catalog.yml": ("Your own files. Paths are relative to the project.", _catalog(project, files, env, base_env)),
+        "parameters.yml": ("Settings that suit your files.", parameters),
     }
-    if parameters:
-        texts[_free("parameters", taken)] = _with_head("Settings that suit your files.", parameters)
-    for name, text in texts.items():
-        write_text(folder / name, text)
-    return [*written, *(folder / name for name in texts)]
-
-
-def places_below(settings: Mapping[str, Any], data: str) -> dict[str, Any]:
-    """Those parameters that name a place of results, with the place below another folder of data."""
-    found: dict[str, Any] = {}
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            inner = places_below(value, data)
-            if inner:
-                found[name] = inner
-        elif isinstance(value, str) and _RESULT.match(value):
-            found[name] = f"{data}/{value.removeprefix('data/')}"
-    return found
+    written = []
+    for name, (head, content) in contents.items():
+        if content:
+            written.append(project / "conf" / env / name)
+            write_text(written[-1], _with_head(head, content))
+    return written
 
 
 def relative(path: Path, project: Path) -> str:
@@ -179,7 +158,7 @@ def relative(path: Path, project: Path) -> str:
     return plain.relative_to(project).as_posix() if plain.is_relative_to(project) else plain.as_posix()
 
 
-def _catalog(project: Path, files: OwnFiles, env: str) -> dict[str, Any]:
+def _catalog(project: Path, files: OwnFiles, env: str, base_env: str | None) -> dict[str, Any]:
     raw = {"kedro-viz": {"layer": "raw"}}
     entries: dict[str, Any] = {}
     if files.prompts is not None:
@@ -189,20 +168,12 @@ def _catalog(project: Path, files: OwnFiles, env: str) -> dict[str, Any]:
             **files.prompt_options,
             "metadata": raw,
         }
-    if files.checklist is not None:
-        entries["checklist"] = {
-            "type": "vr_pipeline.datasets.checklist.ChecklistDataset",
-            "filepath": relative(files.checklist, project),
-            "metadata": raw,
-        }
     if files.videos is not None:
         entries |= _compared_clips(project, files, files.videos, env, raw)
-    # The embedded oracle knows the embedded checklist and prompts alone.
-    entries["oracle"] = {
-        "type": "vr_pipeline.datasets.oracle.OracleDataset",
-        "filepath": None,
-        "metadata": raw,
-    }
+    if base_env is None:
+        # The embedded oracle knows the embedded checklist and prompts alone.
+        oracle = {"type": "vr_pipeline.datasets.oracle.OracleDataset", "filepath": None, "metadata": raw}
+        entries["oracle"] = oracle
     return entries
 
 
@@ -240,66 +211,6 @@ def _compared_clips(
         "preference_clips": {**clips, "validator": f"{schemas}.PreferenceClips", "metadata": metadata},
         "preference_videos": {"type": "vr_pipeline.datasets.clips.ClipFolderDataset", **videos, "metadata": metadata},
     }
-
-
-def _copy_base(
-    project: Path, base_env: str, folder: Path, data: str, datasets: set[str], blocks: set[str]
-) -> list[Path]:
-    """Copies of an environment's files, with results below another folder and without what is defined anew."""
-    import yaml
-
-    source = project / "conf" / base_env
-    settings = source / "globals.yml"
-    own = (yaml.safe_load(settings.read_text(encoding="utf-8")) or {}) if settings.is_file() else {}
-    base_data = str(own.get("data", "data"))
-    written = []
-    for path in sorted(source.rglob("*")):
-        if not path.is_file() or path.suffix not in _COPIED or path == settings or path.name.startswith("dvc"):
-            continue
-        text = path.read_text(encoding="utf-8")
-        if base_data != "data":
-            text = text.replace(f"{base_data}/", f"{data}/")
-        if path.name.startswith("catalog") or "catalog" in path.relative_to(source).parts:
-            text = without_keys(text, datasets)
-        elif path.name.startswith("parameters") or "parameters" in path.relative_to(source).parts:
-            text = without_keys(text, blocks)
-        target = folder / path.relative_to(source)
-        write_text(target, f"# Copied from conf/{base_env}.\n{text}")
-        written.append(target)
-    return written
-
-
-def without_keys(text: str, keys: set[str]) -> str:
-    """A YAML mapping without some of its top-level keys, comments and order of the others kept where possible."""
-    import yaml
-
-    root = yaml.compose(text)
-    content = yaml.safe_load(text)
-    if not isinstance(root, yaml.MappingNode) or not keys & set(content):
-        return text
-    lines = text.splitlines(keepends=True)
-    starts = []
-    for key, _ in root.value:
-        start = key.start_mark.line
-        while start and lines[start - 1].startswith("#"):  # what is said right above belongs to the key
-            start -= 1
-        starts.append((start, str(key.value)))
-    ends = [line for line, _ in starts[1:]] + [len(lines)]
-    kept = lines[: starts[0][0]]
-    for (start, name), end in zip(starts, ends, strict=True):
-        if name not in keys:
-            kept += lines[start:end]
-    wanted = {name: value for name, value in content.items() if name not in keys}
-    try:
-        if (yaml.safe_load("".join(kept)) or {}) == wanted:
-            return "".join(kept)
-    except yaml.YAMLError:  # an anchor that stood in what was taken out
-        pass
-    return yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True) if wanted else ""
-
-
-def _free(stem: str, taken: set[str]) -> str:
-    return f"{stem}.yml" if f"{stem}.yml" not in taken else f"{stem}_own_data.yml"
 
 
 def _with_head(head: str, content: Mapping[str, Any]) -> str:

@@ -3,11 +3,43 @@
 from __future__ import annotations
 
 import glob
+from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 from kedro.config import OmegaConfigLoader
+
+from vr_pipeline.errors import InputError
+
+BASE = "base"
+
+
+def layers(conf: Path, environment: str, base: str = BASE) -> list[str]:
+    """Name the environments that one consists of, lowest first.
+
+    ``extends: NAME`` in conf/<environment>/globals.yml puts conf/NAME between the base and the environment.
+
+    Raises:
+        InputError: an environment extends one that does not exist, or itself.
+    """
+    import yaml
+
+    found = [environment]
+    while found[0] != base:
+        file = conf / found[0] / "globals.yml"
+        content = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else None
+        below = content.get("extends", base) if isinstance(content, Mapping) else base
+        if not (conf / str(below)).is_dir() or below in found:
+            raise InputError(
+                f"conf/{found[0]} cannot extend '{below}', which "
+                + ("extends it" if below in found else "does not exist"),
+                remedy="name an environment below conf/, or remove the line",
+                file=file,
+                field="extends",
+            )
+        found.insert(0, str(below))
+    return found
 
 
 class _LiteralFolder:
@@ -30,11 +62,14 @@ class _LiteralFolder:
 
 
 class SteadyConfigLoader(OmegaConfigLoader):
-    """Kedro's loader, which reads the files of each kind of configuration once.
+    """Kedro's loader, which reads the files of each kind of configuration once, and environments that extend others.
 
     Kedro's own reads and merges them at every look: the catalog takes half a second, several times a run, and a file
     edited meanwhile for the next run would count half in this one.
     """
+
+    env: str | None
+    base_env: str
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self._read: dict[str, dict[str, Any]] = {}
@@ -45,8 +80,31 @@ class SteadyConfigLoader(OmegaConfigLoader):
 
     def __getitem__(self, key: str) -> dict[str, Any]:
         if key not in self._read:
-            self._read[key] = super().__getitem__(key)
+            self._read[key] = self._layered(key)
         return deepcopy(self._read[key])
+
+    def _layered(self, key: str) -> dict[str, Any]:
+        """The configuration of all layers, each laid over those below as Kedro lays an environment over the base."""
+        # Kedro would resolve ${globals:...} by the loader that was made last.
+        self._register_globals_resolver()
+        names = layers(Path(self.conf_source), self.env or self.default_run_env, self.base_env)
+        if len(names) <= 2 or key in self:
+            return super().__getitem__(key)
+        from omegaconf import OmegaConf
+
+        base, env = self.base_env, self.env
+        merged: dict[str, Any] = {}
+        try:
+            for name in names:
+                self.base_env = self.env = name
+                layer = super().__getitem__(key)
+                if self.merge_strategy.get(key) == "soft":
+                    merged = OmegaConf.to_container(OmegaConf.merge(merged, layer))  # type: ignore[assignment]
+                else:
+                    merged |= layer
+        finally:
+            self.base_env, self.env = base, env
+        return merged or super().__getitem__(key)
 
     def __setitem__(self, key: str, value: Any) -> None:
         super().__setitem__(key, value)
