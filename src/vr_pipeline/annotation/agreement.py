@@ -37,8 +37,6 @@ def study_results(
     """Return all figures of a study, ready for JSON.
 
     Args:
-        study: what was compared.
-        labels: the answers that stand.
         criteria: what was asked, in the order of asking; criteria that only the journal has come after them.
         n_pairs: pairs on offer; None where that is not known.
 
@@ -71,7 +69,6 @@ def policy_win_rate(table: pd.DataFrame, policy: str) -> dict[str, Any]:
 
     Args:
         table: from :func:`preference_table`; generator_a and generator_b are the policies.
-        policy: whose share of wins is counted.
     """
     vote = table["preference"].map({"a": 1.0, "b": -1.0, "tie": 0.0}).astype(float)
     votes = table.assign(vote=vote.where(table["generator_a"] == policy, -vote))

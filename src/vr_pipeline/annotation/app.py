@@ -57,7 +57,6 @@ class OnlyKnownHosts:
     the Host header then holds that name. A form of a foreign site can send here without it; its Origin tells.
 
     Args:
-        app: what is guarded.
         hosts: names, with ports, under which the server may be asked.
         key: a secret that the first address holds as ``?key=`` and a cookie keeps; None asks for none.
     """

@@ -19,10 +19,8 @@ def export_answers(
     """Write ``preferences.csv`` (plain format, with both_bad) and the folder ``clips`` that it names.
 
     Args:
-        journal: of the study.
         files: path of every clip by the name that the journal has for it.
         folder: where to write; must be empty or new.
-        criterion: which answers.
         raw: write also texts that a spreadsheet would run as they are; see :mod:`vr_pipeline.storage.csv_cells`.
 
     Returns:

@@ -91,7 +91,6 @@ def make_offer(
 
     Args:
         catalog: loads datasets by name and says whether they exist.
-        study: what is compared.
         dimensions: names with commas, 'all', or None for the whole alone.
         order, seed, pairs, per_prompt: see :mod:`vr_pipeline.annotation.queue`.
 

@@ -56,7 +56,6 @@ def pairs_of_prompts(index: pd.DataFrame, *, per_prompt: int | None, seed: int) 
     Args:
         index: video index; clips of status 'failed' are left out.
         per_prompt: at most this many pairs of a prompt, drawn by hash; None takes all.
-        seed: of that draw.
     """
     found: list[Pair] = []
     for _, rows in _usable(index).groupby("prompt_id", sort=True):
@@ -139,7 +138,6 @@ def ordered(pairs: Sequence[Pair], order: Order, *, seed: int, limit: int | None
         order: 'random' goes round the prompts, a pair of each in turn; 'informative' begins with the smallest margin,
             and pairs that say nothing about the weights come last.
         seed: of the random order, and of the order among equal margins.
-        limit: number of pairs; None shows all.
     """
     shuffled = sorted(pairs, key=lambda pair: _draw(seed, pair.pair_id))
     if order == "informative":

@@ -13,11 +13,7 @@ _BYTES = 32
 
 
 class StudySecret:
-    """Derive tokens from random bytes that lie beside the journal and never leave the machine.
-
-    Args:
-        value: the secret, 32 bytes.
-    """
+    """Derive tokens from random bytes that lie beside the journal and never leave the machine."""
 
     def __init__(self, value: bytes) -> None:
         self._value = value

@@ -33,11 +33,9 @@ class AnnotationSession:
     """The pairs of a study with its journal.
 
     Args:
-        study: what is compared.
         pairs: in the order of showing.
         criteria: asked of each pair in this order: names of dimensions, then 'overall'.
         hints: questions of a checklist by dimension, shown beside it; [[prompt]] is filled in.
-        journal: where answers go.
         files: path of every clip by its name in the index.
         order, seed: how the pairs were ordered, recorded with every answer.
         secret: makes the names of clips, the sides and the proofs of annotators.

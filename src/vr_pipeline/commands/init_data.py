@@ -83,7 +83,7 @@ def init_data(
         prompt_options = {"prompt_column": prompt_column} if prompt_column is not None else {}
         files = OwnFiles(prompts, videos, preferences, checklist, options, prompt_options)
         result = check_files(project, base_env, files)
-        if any(finding.severity == "error" for finding in result.findings):
+        if result.findings.has_errors:
             raise UnusableFiles(result.findings)
         _tell(result.findings)
         if check_only:

@@ -273,7 +273,6 @@ class PipelineGenerator(Generator):
         The mode, not a sample: latents are cached, and a cached draw would be one frozen noise for ever.
 
         Args:
-            clips: uint8 [clips, frames, height, width, 3].
             as_images: drop the axis of frames, of which there is one.
         """
         import torch

@@ -31,11 +31,7 @@ def load_pipeline(
     """Load some parts of a model as a pipeline; safetensors only.
 
     Args:
-        pipeline: the pipeline's class.
-        parameters: the generator.
         names: what the pipeline calls each part.
-        parts: those that are needed.
-        relied_on: settings to check.
         own_classes: classes of parts that are not from diffusers or transformers.
         precisions: precision of parts that have another than the parameters say.
         components: parts that are there already, and options of the pipeline.

@@ -31,8 +31,6 @@ def video_items(
         prompts: table with prompt_id and prompt.
         producer: identity of what makes the clips (generator and settings, and adapter if any).
         parameters: the generator's parameters; its frame rate is recorded.
-        videos_per_prompt: samples a prompt.
-        seed: base seed.
         metadata: recorded with every clip.
     """
     return [
@@ -61,9 +59,6 @@ def plan_clips(
 
     Args:
         prompts: table with prompt_id and prompt.
-        parameters: the generator.
-        videos_per_prompt: samples a prompt.
-        seed: base seed.
     """
 
     def setup() -> Generator:

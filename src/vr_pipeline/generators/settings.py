@@ -75,9 +75,7 @@ def check_settings(
         folder: the model in diffusers layout.
         pipeline: class of the pipeline that will be made of it.
         parts: names of the parts it has to have; others that hold weights are rejected.
-        relied_on: the family's settings.
         own_classes: classes of parts that are not from diffusers or transformers.
-        field: parameter that names the folder, for messages.
 
     Returns:
         the class of each part that has settings.

@@ -17,8 +17,6 @@ def contact_sheet(folder: ItemFolder, index: pd.DataFrame, *, prompts: int = 12,
     """First, middle and last frame of a few clips of each of a few prompts.
 
     Args:
-        folder: the clips.
-        index: video index of the folder.
         prompts: rows at most, evenly spread over the prompts in order of their text.
         samples: clips a row at most.
     """

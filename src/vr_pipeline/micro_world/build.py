@@ -15,7 +15,7 @@ from vr_pipeline.generators import load_generator
 from vr_pipeline.generators.config import GeneratorParameters
 from vr_pipeline.generators.contract import Generator
 from vr_pipeline.identifiers import content_hash, prompt_id, sample_seed, video_id
-from vr_pipeline.micro_world.clips import GeneratedClips, RenderedClips, generate_clips, render_clips
+from vr_pipeline.micro_world.clips import generate_clips, render_clips
 from vr_pipeline.micro_world.config import MicroWorldParameters
 from vr_pipeline.micro_world.oracle import Oracle
 from vr_pipeline.micro_world.preferences import simulate_preferences, utilities
@@ -130,20 +130,20 @@ def judge_clips(
         ("generated", "train", counts.num_generated_judge_clips),
         ("generated", "test", counts.num_held_out_clips),
     ):
-        made: RenderedClips | GeneratedClips
         if source == "rendered":
-            made = render_clips(count, seed=seed, purpose=f"judge {split}", flaw_scale=counts.flaw_scale)
-            labels.append(made.labels(questions))
-            captions = [scene.caption for scene in made.scenes]
+            rendered = render_clips(count, seed=seed, purpose=f"judge {split}", flaw_scale=counts.flaw_scale)
+            prompts, clips, known = rendered.judged_prompts, rendered.frames, rendered.labels(questions)
+            captions = [scene.caption for scene in rendered.scenes]
         elif count:
-            made = generate_clips(generator, count, seed=seed, purpose=f"judge {split}")
-            labels.append(oracle.probabilities(made.frames, made.judged_prompts, questions) > 0.5)
+            prompts, clips = generate_clips(generator, count, seed=seed, purpose=f"judge {split}")
+            known = oracle.probabilities(clips, prompts, questions) > 0.5
             captions = [""] * count
         else:
             continue
-        frames.append(made.frames)
+        frames.append(clips)
+        labels.append(known)
         purpose = f"{source} {split}"
-        for index, (prompt, caption) in enumerate(zip(made.judged_prompts, captions, strict=True)):
+        for index, (prompt, caption) in enumerate(zip(prompts, captions, strict=True)):
             identifier = prompt_id(prompt)
             ids.append(video_id(identifier, index, content_hash("micro-world judge", purpose, seed)))
             rows.append(
@@ -158,11 +158,10 @@ def judge_clips(
             )
             notes.append({"caption": caption, "split": split, "source": source})
 
-    known = np.concatenate(labels)
     table = pd.DataFrame(notes).assign(video_id=ids)
     long = table.loc[table.index.repeat(len(questions))].reset_index(drop=True)
     long["question_id"] = np.tile(questions, len(table))
-    long["label"] = known.ravel()
+    long["label"] = np.concatenate(labels).ravel()
     plan = _stored_clips(ids, np.concatenate(frames), rows, description="clips for the judge")
     return plan, long[["video_id", "question_id", "label", "caption", "split", "source"]]
 

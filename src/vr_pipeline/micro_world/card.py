@@ -44,8 +44,6 @@ def model_card(
     Args:
         judge_report: a row a source ('rendered', 'generated') and question: accuracy, balanced_accuracy, n.
         oracle_figures: of :func:`test_oracle`.
-        hashes: SHA-256 by file.
-        parameters: settings.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 

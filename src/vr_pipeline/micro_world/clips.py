@@ -17,7 +17,6 @@ class RenderedClips:
     """Clips with what is known of them.
 
     Attributes:
-        scenes: the scene of each clip.
         judged_prompts: the prompt each clip is judged against; each attribute is right in half of them.
         frames: uint8 [clips, frames, height, width, 3].
     """
@@ -48,30 +47,16 @@ def render_clips(count: int, *, seed: int, purpose: str, flaw_scale: float = 1.0
     return RenderedClips(scenes, judged, np.stack([render(scene) for scene in scenes]))
 
 
-@dataclass(frozen=True)
-class GeneratedClips:
-    """Clips of the pretrained generator.
+def generate_clips(
+    generator: Generator, count: int, *, seed: int, purpose: str
+) -> tuple[list[str], npt.NDArray[np.uint8]]:
+    """Sample clips for one purpose, the prompts in turn; clip i depends on the seed, the purpose and i alone.
 
-    Attributes:
-        prompts: the prompt each clip was made for.
-        judged_prompts: the prompt each clip is judged against; each attribute is right in half of them.
-        seeds: seed of each clip.
-        frames: uint8 [clips, frames, height, width, 3].
+    Returns:
+        the prompt each clip is judged against, and the frames, as in :class:`RenderedClips`.
     """
-
-    prompts: list[str]
-    judged_prompts: list[str]
-    seeds: list[int]
-    frames: npt.NDArray[np.uint8]
-
-
-def generate_clips(generator: Generator, count: int, *, seed: int, purpose: str) -> GeneratedClips:
-    """Sample clips for one purpose, the prompts in turn; clip i depends on the seed, the purpose and i alone."""
     choices = all_prompts()
     prompts = [choices[index % len(choices)] for index in range(count)]
     seeds = [sample_seed(seed, purpose, index) for index in range(count)]
-    judged = []
-    for prompt, own in zip(prompts, seeds, strict=True):
-        random = np.random.default_rng(own)
-        judged.append(perturbed_prompt(random, prompt))
-    return GeneratedClips(prompts, judged, seeds, generator.sample(prompts, seeds))
+    judged = [perturbed_prompt(np.random.default_rng(own), prompt) for prompt, own in zip(prompts, seeds, strict=True)]
+    return judged, generator.sample(prompts, seeds)

@@ -209,9 +209,6 @@ class Oracle:
 
         Args:
             clips: uint8 [clips, frames, height, width, 3].
-            scenes: what each clip shows.
-            seed: seed of the trees.
-            trees: trees a forest.
         """
         values = features(clips)
         truths = [answers(scene) for scene in scenes]
@@ -230,7 +227,6 @@ class Oracle:
         Args:
             clips: uint8 [clips, frames, height, width, 3].
             prompts: the prompt each clip is judged against.
-            question_ids: questions of the micro-world's checklist.
         """
         values = features(clips)
         predicted = {name: forest.predict(values) for name, forest in self.forests.items()}

@@ -77,7 +77,6 @@ class PatchVAE(ModelMixin, ConfigMixin):
 
         Args:
             clips: uint8 [clips, frames, height, width, 3].
-            latent_channels: components kept.
             whitening: 0 keeps the variance of each component, 1 makes all equal. Full whitening would make the
                 generator spend its capacity on components nobody sees.
         """

@@ -55,13 +55,6 @@ def simulate_preferences(
     The perceived difference is the difference in utility plus logistic noise (a Bradley-Terry annotator); small
     perceived differences are ties.
 
-    Args:
-        video_ids: identifier of each clip.
-        prompts: prompt of each clip.
-        utility: hidden utility of each clip.
-        parameters: number of pairs, noise, width of ties.
-        seed: seed of pairs and noise.
-
     Returns:
         table with the columns of ``schemas.HumanPreferences``.
     """

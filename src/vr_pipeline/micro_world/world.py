@@ -114,8 +114,6 @@ def sample_scene(random: np.random.Generator, prompt: str, *, flaw_scale: float 
     generators.
 
     Args:
-        random: source of randomness.
-        prompt: a prompt of this world.
         flaw_scale: multiplies the probability of every flaw; 0 gives perfect clips of random speed.
     """
     colour, shape, direction, background = parse_prompt(prompt)
@@ -152,7 +150,6 @@ def _masks(
     """Coverage of each pixel by the shape, [frames, height, width] in 0 to 1, antialiased by supersampling.
 
     Args:
-        shape: one of SHAPES.
         x: horizontal position of the centre in each frame, in pixels, [frames].
         y: vertical position, [frames].
         radius: radius in each frame, in pixels, [frames].
@@ -222,7 +219,6 @@ def answers(scene: Scene, prompt: str | None = None) -> dict[str, bool]:
     """Return the true answer to every question of the micro-world's checklist, by question id.
 
     Args:
-        scene: the scene that is drawn.
         prompt: the prompt the clip is judged against; the scene's own if not given.
     """
     colour, shape, direction, background = parse_prompt(scene.prompt if prompt is None else prompt)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vr_pipeline.errors import InputError
-from vr_pipeline.own_data.findings import Finding
+from vr_pipeline.own_data.findings import Findings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,7 +28,7 @@ _TRIALS = 6
 class PromptCheck:
     """A file of prompts: usable rows, and how filtering would treat them where they are few enough to try."""
 
-    findings: list[Finding] = field(default_factory=list)
+    findings: Findings = field(default_factory=Findings)
     prompts: list[str] = field(default_factory=list)
     splits: dict[str, int] | None = None
     split: SplitParameters | None = None
@@ -38,7 +38,7 @@ class PromptCheck:
 class ClipsCheck:
     """A folder of clips with the file that goes with it: people's preferences, or what the clips were made for."""
 
-    findings: list[Finding] = field(default_factory=list)
+    findings: Findings = field(default_factory=Findings)
     pairs: int = 0
     clips: int = 0
     prompts: int = 0
@@ -48,7 +48,7 @@ class ClipsCheck:
 class ChecklistCheck:
     """A checklist."""
 
-    findings: list[Finding] = field(default_factory=list)
+    findings: Findings = field(default_factory=Findings)
     checklist: Checklist | None = None
 
 
@@ -62,7 +62,6 @@ def check_prompts(
     """Read a file of prompts and try the filter on it.
 
     Args:
-        path: the file.
         prompt_column: its column with the prompts; None finds it by its name.
         parameters: of the filter. Where their division leaves a small file without prompts to train on or to test,
             another is proposed.
@@ -71,20 +70,18 @@ def check_prompts(
     from vr_pipeline.identifiers import normalise_prompt
     from vr_pipeline.prompts.read import read_prompts
 
+    check = PromptCheck()
     try:
         table = read_prompts(path, prompt_column=prompt_column)
     except InputError as error:
-        return PromptCheck([Finding.from_error(error)])
+        check.findings.raised(error)
+        return check
     if row_a_clip:
         table = table[(table["problem"] != "") | ~table["prompt"].map(normalise_prompt).duplicated()]
     bad = table[table["problem"] != ""]
-    check = PromptCheck(
-        [
-            Finding("warning", problem, "the row is left out", path, int(row), "prompt")
-            for row, problem in zip(bad["row"], bad["problem"], strict=True)
-        ],
-        table.loc[table["problem"] == "", "prompt"].tolist(),
-    )
+    for row, problem in zip(bad["row"], bad["problem"], strict=True):
+        check.findings.warning(problem, "the row is left out", path, int(row), "prompt")
+    check.prompts = table.loc[table["problem"] == "", "prompt"].tolist()
     if len(table) <= _LARGEST_TRIAL:
         _try_filter(check, table, path, parameters)
     return check
@@ -105,25 +102,15 @@ def _try_filter(check: PromptCheck, table: pd.DataFrame, path: Path, parameters:
     kept, same_meaning = nodes.drop_same_meaning(distinct, embeddings, parameters) if texts else (distinct, dropped[:0])
     for gone in (dropped, same_words, same_meaning):
         rows = gone[gone["step"] != "read"]
-        check.findings += [
-            Finding(
-                "warning",
-                f"the filter will drop it ({rule.replace('_', ' ')})",
-                "nothing has to be done; prompt_filter_decisions will say why",
-                path,
-                int(row),
-                "prompt",
-            )
-            for rule, row in zip(rows["rule"], rows["row"], strict=True)
-        ]
+        for rule, row in zip(rows["rule"], rows["row"], strict=True):
+            problem = f"the filter will drop it ({rule.replace('_', ' ')})"
+            remedy = "nothing has to be done; prompt_filter_decisions will say why"
+            check.findings.warning(problem, remedy, path, int(row), "prompt")
     if kept.empty:
-        check.findings.append(
-            Finding(
-                "error",
-                f"none of {len(check.prompts)} prompts passes the filter",
-                "give prompts of several words that differ from each other, or relax prompt_filtering",
-                path,
-            )
+        check.findings.error(
+            f"none of {len(check.prompts)} prompts passes the filter",
+            "give prompts of several words that differ from each other, or relax prompt_filtering",
+            path,
         )
         return
     kept = kept.assign(cleaned_prompt=kept["prompt"], embedded_prompt=kept["prompt"], language_model="")
@@ -142,14 +129,11 @@ def _try_filter(check: PromptCheck, table: pd.DataFrame, path: Path, parameters:
     _, check.split, check.splits = best
     missing = [name for name in ("train", "test") if not check.splits[name]]
     if missing:
-        check.findings.append(
-            Finding(
-                "error",
-                f"of {len(check.prompts)} prompts {len(kept)} pass the filter, which leaves none for "
-                f"{' and '.join(missing)}",
-                "give more prompts that differ from each other (ten or more), or relax prompt_filtering",
-                path,
-            )
+        check.findings.error(
+            f"of {len(check.prompts)} prompts {len(kept)} pass the filter, which leaves none for "
+            f"{' and '.join(missing)}",
+            "give more prompts that differ from each other (ten or more), or relax prompt_filtering",
+            path,
         )
 
 
@@ -187,11 +171,13 @@ def check_preferences(
     check = ClipsCheck()
     table, problems = examine_preferences(path, format, labels=labels, columns=columns, criterion=criterion)
     if are_few(problems, table.attrs.get("entries", 0)):  # as the reader will do
-        said = [Finding.from_error(problem, "warning") for problem in problems]
-        check.findings += [replace(one, problem=f"the row is left out: {one.problem}") for one in said]
+        for problem in problems:
+            problem.problem = f"the row is left out: {problem.problem}"
+            check.findings.raised(problem, "warning")
         table = table[~table.index.isin(list(bad_rows(problems)))]
     else:
-        check.findings += [Finding.from_error(problem) for problem in problems]
+        for problem in problems:
+            check.findings.raised(problem)
     folder = _clips_of(videos, check.findings)
     if folder is None:
         return check
@@ -208,20 +194,19 @@ def check_preferences(
                 continue
             file = names.find(name)
             if file is None:
-                problem, remedy = names.why_not(name)
-                check.findings.append(Finding("error", problem, remedy, path, line, f"{column}_{side}"))
+                check.findings.error(*names.why_not(name), path, line, f"{column}_{side}")
             else:
                 found[side] = file
         if len(found) == 2 and found["a"] == found["b"] and row["video_id_a"] != row["video_id_b"]:
-            problem = f"both names mean the clip {found['a']}"
-            check.findings.append(Finding("error", problem, "correct the pair", path, line, "video_path_b"))
+            both = f"both names mean the clip {found['a']}"
+            check.findings.error(both, "correct the pair", path, line, "video_path_b")
         files.append(found)
-    check.findings += _conflicts(table, path)
+    _find_conflicts(check.findings, table, path)
     used = sorted({file for found in files for file in found.values()} if len(table) else folder)
     unreadable = _unreadable(folder, used)
     for name, reason in unreadable.items():
         lost = sum(name in found.values() for found in files)
-        check.findings.append(_left_out(folder[name], reason, f" with {lost} preference(s)" if lost else ""))
+        _leave_out(check.findings, folder[name], reason, f" with {lost} preference(s)" if lost else "")
     usable = [
         row
         for row, found in zip(records, files, strict=True)
@@ -229,8 +214,8 @@ def check_preferences(
     ]
     check.pairs, check.clips = len({row["pair_id"] for row in usable}), len(used) - len(unreadable)
     check.prompts = len({row["prompt"] for row in usable})
-    if not any(finding.severity == "error" for finding in check.findings):
-        check.findings += _too_little(usable, check, path)
+    if not check.findings.has_errors:
+        _look_for_enough(usable, check, path)
     return check
 
 
@@ -239,7 +224,6 @@ def check_given_clips(path: Path, videos: Path, *, prompt_column: str | None = N
 
     Args:
         path: the file of prompts; see :func:`vr_pipeline.preferences.given_clips.examine_given_clips`.
-        videos: the folder.
         prompt_column: the column with the prompts; None finds it by its name.
     """
     from vr_pipeline.preferences.clip_names import ClipNames
@@ -254,42 +238,40 @@ def check_given_clips(path: Path, videos: Path, *, prompt_column: str | None = N
             path, ClipNames(videos, folder, path.parent), list(folder), prompt_column=prompt_column
         )
     except InputError as error:
-        check.findings.append(Finding.from_error(error))
+        check.findings.raised(error)
         return check
-    check.findings += [Finding.from_error(problem) for problem in problems]
-    if not len(table) and not problems:
-        check.findings.append(Finding.from_error(no_clip_of_a_prompt(path, videos)))
+    for one in problems if len(table) or problems else [no_clip_of_a_prompt(path, videos)]:
+        check.findings.raised(one)
     if len(table) and strangers:
         named = f"{strangers[0]}, {strangers[1]}" if len(strangers) > 1 else strangers[0]
         problem = f"{len(strangers)} clip(s) belong to no prompt, for instance {named}"
-        check.findings.append(Finding("warning", problem, "they are not shown unless the prompts name them", videos))
-    check.findings += [
-        Finding("error", f"clip '{file}' belongs to {number} prompts", "a clip is made for one prompt", path)
-        for file, number in table["file"].value_counts().items()
-        if number > 1
-    ]
+        check.findings.warning(problem, "they are not shown unless the prompts name them", videos)
+    for file, number in table["file"].value_counts().items():
+        if number > 1:
+            problem = f"clip '{file}' belongs to {number} prompts"
+            check.findings.error(problem, "a clip is made for one prompt", path)
     unreadable = _unreadable(folder, sorted(set(table["file"])))
-    check.findings += [_left_out(folder[name], reason, "") for name, reason in unreadable.items()]
+    for name, reason in unreadable.items():
+        _leave_out(check.findings, folder[name], reason, "")
     of_prompt = table.loc[~table["file"].isin(list(unreadable)), "prompt"].value_counts()
     check.clips, check.prompts = int(of_prompt.sum()), len(of_prompt)
     check.pairs = int((of_prompt * (of_prompt - 1) // 2).sum())
     if len(table) and int((of_prompt > 1).sum()) < 2:
         problem = "fewer than two prompts have two clips or more, which is too little to compare and to test on"
-        check.findings.append(Finding("error", problem, "give several clips for each of some prompts", path))
+        check.findings.error(problem, "give several clips for each of some prompts", path)
     return check
 
 
-def _clips_of(videos: Path, findings: list[Finding]) -> Mapping[str, Path] | None:
+def _clips_of(videos: Path, findings: Findings) -> Mapping[str, Path] | None:
     """Return the clips of a folder; None, with a finding, where there are none."""
     from vr_pipeline.datasets.clips import ClipFolder
 
     if not videos.is_dir():
-        problem = "there is no such folder of clips"
-        findings.append(Finding("error", problem, "correct the path or make the folder", videos))
+        findings.error("there is no such folder of clips", "correct the path or make the folder", videos)
         return None
     folder = ClipFolder(videos)
     if not len(folder):
-        findings.append(Finding("error", "the folder holds no clips", "put the compared clips there", videos))
+        findings.error("the folder holds no clips", "put the compared clips there", videos)
         return None
     return folder
 
@@ -307,11 +289,11 @@ def _unreadable(folder: Mapping[str, Path], names: Sequence[str]) -> dict[str, s
     return reasons
 
 
-def _left_out(path: Path, reason: str, what: str) -> Finding:
-    return Finding("warning", f"the clip cannot be read: {reason}", f"it is left out{what} unless you replace it", path)
+def _leave_out(findings: Findings, path: Path, reason: str, what: str) -> None:
+    findings.warning(f"the clip cannot be read: {reason}", f"it is left out{what} unless you replace it", path)
 
 
-def _conflicts(table: pd.DataFrame, path: Path) -> list[Finding]:
+def _find_conflicts(findings: Findings, table: pd.DataFrame, path: Path) -> None:
     """Find names that stand for clips of several prompts; a clip named by its path is another under each prompt."""
     from vr_pipeline.preferences.rows import file_identifier
 
@@ -321,45 +303,31 @@ def _conflicts(table: pd.DataFrame, path: Path) -> list[Finding]:
         for identifier, prompt, file in zip(*columns, strict=True):
             if identifier and prompt.strip() and identifier != file_identifier(prompt, file):
                 prompts.setdefault(identifier, set()).add(prompt)
-    return [
-        Finding(
-            "error",
-            f"clip '{identifier}' is named under {len(found)} prompts, for instance '{sorted(found)[0]}' and "
-            f"'{sorted(found)[1]}'",
-            "a clip is made for one prompt: correct the rows, or name it by its path to judge it under each",
-            path,
-            field="prompt",
-        )
-        for identifier, found in sorted(prompts.items())
-        if len(found) > 1
-    ]
-
-
-def _too_little(usable: Sequence[Mapping[str, Any]], check: ClipsCheck, path: Path) -> list[Finding]:
-    decided = sum(row["preference"] != "tie" for row in usable)
-    if not decided:
-        problem = "no preference between two readable clips is left" if not usable else "every preference is a tie"
-        return [Finding("error", problem, "weights need preferences for one of two clips", path, field="preference")]
-    if check.prompts < 2:
-        return [
-            Finding(
-                "error",
-                "all preferences are about one prompt, so none can be held out for testing",
-                "give preferences on two prompts or more",
+    for identifier, found in sorted(prompts.items()):
+        if len(found) > 1:
+            first, second, *_ = sorted(found)
+            findings.error(
+                f"clip '{identifier}' is named under {len(found)} prompts, for instance '{first}' and '{second}'",
+                "a clip is made for one prompt: correct the rows, or name it by its path to judge it under each",
                 path,
                 field="prompt",
             )
-        ]
-    if decided < _FEW_PAIRS:
-        return [
-            Finding(
-                "warning",
-                f"{decided} decided preferences are few: weights and agreement will be uncertain",
-                "look at their intervals; some hundred preferences over fifty prompts are a good start",
-                path,
-            )
-        ]
-    return []
+
+
+def _look_for_enough(usable: Sequence[Mapping[str, Any]], check: ClipsCheck, path: Path) -> None:
+    decided = sum(row["preference"] != "tie" for row in usable)
+    if not decided:
+        problem = "no preference between two readable clips is left" if not usable else "every preference is a tie"
+        check.findings.error(problem, "weights need preferences for one of two clips", path, field="preference")
+    elif check.prompts < 2:
+        problem = "all preferences are about one prompt, so none can be held out for testing"
+        check.findings.error(problem, "give preferences on two prompts or more", path, field="prompt")
+    elif decided < _FEW_PAIRS:
+        check.findings.warning(
+            f"{decided} decided preferences are few: weights and agreement will be uncertain",
+            "look at their intervals; some hundred preferences over fifty prompts are a good start",
+            path,
+        )
 
 
 def check_checklist(path: Path) -> ChecklistCheck:
@@ -367,4 +335,7 @@ def check_checklist(path: Path) -> ChecklistCheck:
     from vr_pipeline.checklist.load import examine_checklist
 
     checklist, problems = examine_checklist(path)
-    return ChecklistCheck([Finding.from_error(problem) for problem in problems], checklist)
+    check = ChecklistCheck(checklist=checklist)
+    for problem in problems:
+        check.findings.raised(problem)
+    return check

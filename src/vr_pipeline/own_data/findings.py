@@ -32,12 +32,32 @@ class Finding:
     row: int | None = None
     field: str | None = None
 
-    @classmethod
-    def from_error(cls, error: InputError, severity: Severity = "error") -> Finding:
-        """Return the same as an error that was raised."""
+
+class Findings(list[Finding]):
+    """What was found so far."""
+
+    def error(
+        self, problem: str, remedy: str, file: Path | None = None, row: int | None = None, field: str | None = None
+    ) -> None:
+        """Note what has to be mended."""
+        self.append(Finding("error", problem, remedy, file, row, field))
+
+    def warning(
+        self, problem: str, remedy: str, file: Path | None = None, row: int | None = None, field: str | None = None
+    ) -> None:
+        """Note what is good to know."""
+        self.append(Finding("warning", problem, remedy, file, row, field))
+
+    def raised(self, error: InputError, severity: Severity = "error") -> None:
+        """Note an error that was raised."""
         row = int(error.row) if error.row is not None and str(error.row).isdigit() else None
         file = Path(error.file) if error.file is not None else None
-        return cls(severity, error.problem, error.remedy, file, row, error.field)
+        self.append(Finding(severity, error.problem, error.remedy, file, row, error.field))
+
+    @property
+    def has_errors(self) -> bool:
+        """Whether something has to be mended."""
+        return any(one.severity == "error" for one in self)
 
 
 class UnusableFiles(PipelineError):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from vr_pipeline.errors import InputError
 from vr_pipeline.own_data import checks
 from vr_pipeline.own_data.environment import OwnFiles
-from vr_pipeline.own_data.findings import Finding
+from vr_pipeline.own_data.findings import Findings
 
 if TYPE_CHECKING:
     from vr_pipeline.prompts.config import PromptFilteringParameters, SplitParameters
@@ -27,7 +27,7 @@ class CheckedFiles:
         training: settings of dpo_training to write into the environment; None leaves the configured ones.
     """
 
-    findings: list[Finding] = field(default_factory=list)
+    findings: Findings = field(default_factory=Findings)
     summary: list[str] = field(default_factory=list)
     filtering: dict[str, Any] | None = None
     training: dict[str, Any] | None = None
@@ -52,9 +52,8 @@ def check_files(project: Path, base_env: str | None, files: OwnFiles) -> Checked
         "checklist": f"{_default_of(base_env)}",
     }
     missing = [(option, path) for option, path in files.named() if not path.exists()]
-    result.findings += [
-        Finding("error", "it does not exist", f"correct the path given with {option}", path) for option, path in missing
-    ]
+    for option, path in missing:
+        result.findings.error("it does not exist", f"correct the path given with {option}", path)
     files = files.without([path for _, path in missing])
     if files.prompts is not None:
         lines["prompts"] = _check_prompts(
@@ -91,13 +90,10 @@ def check_files(project: Path, base_env: str | None, files: OwnFiles) -> Checked
     world = _world_of_judge(project, judge)
     lines["judge"] = f"{judge['family']} ({judge['path']}){_limits(world is not None, 'clips')}"
     if world is not None and (files.videos is not None or files.checklist is not None):
-        result.findings.append(
-            Finding(
-                "warning",
-                f"the judge is the demo's, which knows {world} only: about other clips or with other questions its "
-                "answers mean nothing",
-                "set judge in the environment's parameters (docs/judges.md), or use --base-env",
-            )
+        result.findings.warning(
+            f"the judge is the demo's, which knows {world} only: about other clips or with other questions its "
+            "answers mean nothing",
+            "set judge in the environment's parameters (docs/judges.md), or use --base-env",
         )
     width = max(len(name) for name in lines)
     result.summary = [f"  {name.ljust(width)}  {text}" for name, text in lines.items()]
@@ -126,14 +122,11 @@ def _check_prompts(
         settings["prompt_filtering"], configured, parameters, found.split or parameters.split
     )
     if not known and vocabulary is not None and found.prompts:
-        result.findings.append(
-            Finding(
-                "warning",
-                "the generator is the demo's, which knows only the words of its own prompts: for yours it makes clips "
-                "without meaning",
-                "filter your prompts with it, and use --base-env cogvideox, wan or image to make clips",
-                path,
-            )
+        result.findings.warning(
+            "the generator is the demo's, which knows only the words of its own prompts: for yours it makes clips "
+            "without meaning",
+            "filter your prompts with it, and use --base-env cogvideox, wan or image to make clips",
+            path,
         )
     if found.splits is None:
         return f"yours: {path} ({len(found.prompts)} prompts)"
@@ -141,15 +134,12 @@ def _check_prompts(
     if validation is not None and not any(found.splits.get(split) for split in validation["splits"]):
         if base_env is None:
             result.training = {"validation": None}
-        result.findings.append(
-            Finding(
-                "warning",
-                "no prompt is left for validation, so that no checkpoint can be chosen: each policy is what its "
-                "training ends with",
-                "give more prompts"
-                + ("" if base_env is None else ", or set dpo_training.validation to null in the environment"),
-                path,
-            )
+        result.findings.warning(
+            "no prompt is left for validation, so that no checkpoint can be chosen: each policy is what its "
+            "training ends with",
+            "give more prompts"
+            + ("" if base_env is None else ", or set dpo_training.validation to null in the environment"),
+            path,
         )
     kept = sum(found.splits.values())
     parts = ", ".join(f"{count} {name}" for name, count in found.splits.items())

@@ -257,8 +257,6 @@ def _row_an_item(group_column: str, file_column: str, value_column: str, sign: i
     An item that cannot be used is in no pair. A column ``score`` comes along as score_a and score_b.
 
     Args:
-        group_column: which items are compared.
-        file_column: the clip.
         value_column: rank or rating; empty: the criterion that was asked for.
         sign: 1 where a higher value is better, -1 where a lower one is.
     """

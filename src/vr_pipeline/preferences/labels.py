@@ -100,7 +100,6 @@ def check_preferences(preferences: pd.DataFrame, video_index: pd.DataFrame) -> N
 
     Args:
         preferences: table of :class:`vr_pipeline.schemas.HumanPreferences`, in the order of its file.
-        video_index: the clips that were compared.
 
     Raises:
         InputError: there are none, one names a clip that the index does not have, or the same clip twice (with the
@@ -136,7 +135,6 @@ def usable_pairs(pairs: pd.DataFrame, video_index: pd.DataFrame) -> tuple[pd.Dat
 
     Args:
         pairs: from :func:`aggregate_annotators`; :func:`check_preferences` has seen what they are made of.
-        video_index: the clips that were compared.
     """
     error = pd.Series(
         np.where(video_index["status"] == "ok", "", video_index["error"].replace("", "the clip could not be read")),

@@ -39,7 +39,6 @@ def bradley_terry(
         prompts: prompt of each comparison, drawn by the bootstrap.
         prior: weight of the prior, in comparisons.
         samples: bootstrap replicates; 0 gives no intervals.
-        seed: of the bootstrap.
 
     Returns:
         generator, rating, ci_low, ci_high (95 %, see :func:`~vr_pipeline.statistics.clustered.bootstrap_by_prompt`),

@@ -46,8 +46,6 @@ def decisions(
     """Return a table of decisions on prompts, with all columns and their types, also where it is empty.
 
     Args:
-        prompts: the rows that are decided on.
-        step: of the decision.
         rule: the rule that decided, or one for each row.
         fates: why each row goes; none where all stay.
     """
@@ -126,9 +124,6 @@ def apply_scan(
     """Divide a table by a greedy scan over its rows.
 
     Args:
-        prompts: the scanned table.
-        scan: its result.
-        step, rule: names in the decisions.
         reason: clause with a place for the ``{similarity}``.
     """
     return drop_rows(

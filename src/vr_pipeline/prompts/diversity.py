@@ -25,7 +25,6 @@ def choose_diverse(
     Args:
         identifiers: prompt_id of each prompt.
         embeddings: unit vectors [prompts, axes].
-        parameters: count, method and seed.
     """
     if parameters.count is None or len(identifiers) <= parameters.count:
         return np.arange(len(identifiers), dtype=np.int64)

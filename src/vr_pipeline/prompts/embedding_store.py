@@ -41,7 +41,6 @@ class EmbeddingPlan:
         texts: any repetitions are embedded once.
         identity: of the model; embeddings of another one are not reused.
         load: loads the model; called only if something is missing.
-        part_size: texts a part.
     """
 
     texts: Sequence[str]

@@ -42,7 +42,6 @@ def filter_report(
         distinct_prompts: what passed the comparison by words (these have embeddings).
         filtered_prompts: what passed everything.
         embeddings: of ``distinct_prompts``; empty if the semantic step is off.
-        parameters: all settings, which the report repeats.
     """
     counts = Counter(zip(decisions["step"], decisions["rule"], strict=True))
     steps = []

@@ -39,7 +39,6 @@ class Leak:
     Args:
         index: the prompt.
         nearest: the kept prompt before it, in another split.
-        similarity: Rouge-L F1 or cosine.
         measure: 'Rouge-L F1' or 'cosine'.
     """
 
@@ -61,7 +60,6 @@ def find_leaks(
 
     Args:
         prompts: texts in the order of the scan; the earlier of two stays.
-        splits: split of each prompt.
         parameters: thresholds, each switched off by 1.
         embeddings: unit vectors [prompts, axes]; None skips the comparison by meaning.
         block_size: prompts a side of a tile of cosines.

@@ -25,7 +25,6 @@ def control_tokens(tokenizer: Any, others: Collection[int] = ()) -> dict[int, st
     The token of unknown words is none, and neither is a mark of one or two letters ("!" is the padding of some).
 
     Args:
-        tokenizer: of transformers.
         others: further numbers, such as the places of visual tokens.
     """
     found = {
@@ -45,10 +44,7 @@ def user_text_ids(tokenizer: Any, control: Mapping[int, str], before: str, text:
     """Return tokens of a user's text between two pieces of a template, whose own control tokens stay what they are.
 
     Args:
-        tokenizer: of transformers.
-        control: what :func:`control_tokens` gives.
         before: text of the template before it.
-        text: what the user wrote.
         after: text of the template behind it.
 
     Raises:
@@ -69,10 +65,6 @@ def written_plainly(text: str, tokenizers: Iterable[Any]) -> str:
 
     Control tokens are written with a space in them; other texts stay as they are. HTML's spellings are looked at too,
     because the pipelines of Wan resolve them.
-
-    Args:
-        text: what the user wrote.
-        tokenizers: of transformers.
     """
     for tokenizer in tokenizers:
         control = control_tokens(tokenizer)

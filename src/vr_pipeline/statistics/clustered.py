@@ -87,7 +87,6 @@ def interval(
     Simulations with 5 to 50 clusters are in the tests.
 
     Args:
-        value: the figure.
         se: its standard error with the clusters as the units drawn; for a correlation, on Fisher's scale.
         n_clusters: units that were drawn.
         n: observations, the most that a share can be worth.
@@ -187,7 +186,6 @@ def win_rate(
 
     Args:
         difference: reward of the policy's clip minus that of the baseline's, [comparisons].
-        prompts: prompt of each comparison.
         crossed: variance of the rate by units that are crossed with prompts, such as the people who judged, and their
             number. It is added to that by prompt (two-way clusters; Cameron, Gelbach and Miller 2011, without their
             deduction of the common part, which would need every combination to occur often).
@@ -223,7 +221,6 @@ def bootstrap_by_prompt(
 
     Args:
         statistic: called with the positions of the rows in a replicate; gives one number or several.
-        prompts: prompt of each row.
         kinds: what each number is; ``number`` where there is none.
 
     Returns:

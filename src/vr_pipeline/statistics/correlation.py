@@ -40,7 +40,6 @@ def held_out_agreement(scores: pd.DataFrame, *, samples: int = 500, seed: int = 
         scores: prompt_id, preference, split ('fit' or 'held_out'), difference (score of A minus score of B) and, where
             prompts may share clips, video_id_a and video_id_b.
         samples: bootstrap replicates; every replicate calibrates its own tie threshold.
-        seed: of the bootstrap.
 
     Returns:
         tau, diff, epsilon, n, n_ties on the held-out pairs; ``tau_transferred``: the same with the threshold of the

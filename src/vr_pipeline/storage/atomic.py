@@ -202,9 +202,6 @@ class Fingerprints:
 
     What is known is kept beside the folder, in a file that is named like its lock, so that whatever passes over locks
     (git, DVC) passes over it. Losing it costs one reading of the files and nothing else.
-
-    Args:
-        folder: the folder.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -41,8 +41,6 @@ def write_csv(table: pd.DataFrame, path: Path, *, raw: bool = False) -> None:
     """Write a table, whole or not at all, without its index.
 
     Args:
-        table: what to write.
-        path: where to.
         raw: write every text as it is, also one that a spreadsheet would run.
     """
     data = table if raw else _escaped(table)

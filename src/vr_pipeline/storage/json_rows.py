@@ -33,8 +33,6 @@ def json_rows(text: str, path: Path, *, lines: bool) -> list[Entry]:
     """Return rows of lines of JSON; of one JSON list or object, or several after each other, over any number of lines.
 
     Args:
-        text: the file's content.
-        path: the file, for messages.
         lines: its ending says that each line is a value.
 
     Raises:

@@ -25,7 +25,6 @@ def check_model_files(folder: Path, *, field: str) -> None:
 
     Args:
         folder: a model's folder, with its parts in it or in folders of their own.
-        field: parameter that names the folder, for the message.
 
     Raises:
         InputError: if a part has only pickled weights, a file named safetensors is none or is cut off, an index names
@@ -102,7 +101,6 @@ def load_complete(model_class: Any, source: str | Path, *, field: str, **options
     Args:
         model_class: class with ``from_pretrained``: a model or an ``Auto`` class of transformers, a model of diffusers.
         source: folder, or name on the hub.
-        field: parameter that names the model, for the message.
         options: further arguments of ``from_pretrained``, such as ``subfolder``, ``revision`` and ``dtype``.
 
     Returns:
@@ -137,8 +135,6 @@ def check_loading(loading: Mapping[str, Any], name: str, *, field: str, unused: 
 
     Args:
         loading: ``missing_keys``, ``unexpected_keys`` and ``mismatched_keys`` (name, shape found, shape wanted).
-        name: the model, for the message.
-        field: parameter that names the model, for the message.
         unused: pattern of weights that may be missing because nothing reads them.
 
     Raises:

@@ -108,7 +108,6 @@ def read_entries(
     """Read a file, also one that is compressed by gzip.
 
     Args:
-        path: the file.
         file_format: a value of :data:`FORMATS`; None decides by the ending.
         encoding: of text files without a byte order mark.
         on_bad_bytes: bytes that are not text in the encoding: ``stop``; ``quarantine`` their rows; ``auto`` stops

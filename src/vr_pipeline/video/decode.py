@@ -34,8 +34,6 @@ def read_video(path: Path, choose: Choose, *, decord: bool = False) -> Reading:
     """Return the frames that are chosen of a video.
 
     Args:
-        path: the file.
-        choose: which frames.
         decord: let decord decode where its answer is proven.
 
     Raises:

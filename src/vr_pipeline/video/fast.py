@@ -43,7 +43,6 @@ def by_decord(path: Path, index: PacketIndex, wanted: Sequence[int], first: Fram
 
     Args:
         path: a file that :func:`may_decode` accepts.
-        index: its packets.
         wanted: which frames.
         first: the first of them by another decoder.
     """

@@ -74,7 +74,6 @@ def usable_times(times: Sequence[float | None], longest: float = LONGEST) -> lis
     """Return times in seconds after the first; None where one is missing, runs backwards, or is absurd.
 
     Args:
-        times: in seconds.
         longest: a frame that would stay longer, in seconds, has a broken time.
     """
     if not times or any(time is None for time in times):
@@ -104,7 +103,6 @@ def plausible_rate(stated: float, times: Sequence[float | None] | None, longest:
     Args:
         stated: by the container.
         times: of the frames, in seconds, as far as they are known.
-        longest: see :func:`usable_times`.
     """
     stated = stated if _SLOWEST <= stated <= _FASTEST else 0.0
     usable = usable_times(times or [], longest)
