@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 
 from vr_pipeline.pairs.selection import select_pairs
-from vr_pipeline.rewards.checklist.linear import dimension_scores, fit_weights, score
+from vr_pipeline.rewards.checklist.fit import fit_weights
+from vr_pipeline.rewards.checklist.linear import dimension_scores, score
 from vr_pipeline.rewards.checklist.weights import AnswerKind
 from vr_pipeline.statistics.agreement import pairwise_accuracy
 

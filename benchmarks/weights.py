@@ -15,7 +15,7 @@ from typing import TypeVar
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 
-from vr_pipeline.rewards.checklist.linear import fit_weights
+from vr_pipeline.rewards.checklist.fit import fit_weights
 
 Result = TypeVar("Result")
 

@@ -13,7 +13,8 @@ from vr_pipeline.checklist import Checklist
 from vr_pipeline.rewards import plots
 from vr_pipeline.rewards.checklist.curves import accuracy_curve
 from vr_pipeline.rewards.checklist.deviations import sub_dimension_deviations
-from vr_pipeline.rewards.checklist.linear import fit_weights, score
+from vr_pipeline.rewards.checklist.fit import fit_weights
+from vr_pipeline.rewards.checklist.linear import score
 from vr_pipeline.rewards.checklist.weights import RewardWeights
 from vr_pipeline.schemas import AccuracyCurve
 from vr_pipeline.statistics.agreement import pairwise_accuracy

@@ -12,7 +12,8 @@ from scipy.optimize import minimize
 
 from vr_pipeline.checklist import Checklist
 from vr_pipeline.errors import InputError
-from vr_pipeline.rewards.checklist.linear import dimension_scores, encode, fit_weights, score
+from vr_pipeline.rewards.checklist.fit import fit_weights
+from vr_pipeline.rewards.checklist.linear import dimension_scores, encode, score
 from vr_pipeline.rewards.checklist.weights import RewardWeights
 
 

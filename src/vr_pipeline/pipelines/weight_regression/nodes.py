@@ -23,7 +23,8 @@ from vr_pipeline.preferences.ratings import bradley_terry
 from vr_pipeline.rewards import plots
 from vr_pipeline.rewards.checklist.curves import accuracy_curve
 from vr_pipeline.rewards.checklist.deviations import sub_dimension_deviations
-from vr_pipeline.rewards.checklist.linear import fit_weights, score
+from vr_pipeline.rewards.checklist.fit import fit_pairs
+from vr_pipeline.rewards.checklist.linear import score
 from vr_pipeline.rewards.checklist.model import ChecklistReward
 from vr_pipeline.rewards.checklist.tables import answers_matrix, probability_questions, weighted_questions
 from vr_pipeline.rewards.checklist.weights import AnswerKind, RewardWeights
@@ -220,22 +221,14 @@ def _fit(
     fitted = pairs[pairs["split"] == "fit"]
     questions = weighted_questions(checklist)
     answers_a, answers_b = _answers(fitted, answers, checklist, questions, kind)
-    return fit_weights(
+    return fit_pairs(
         answers_a,
         answers_b,
         list(fitted["preference"]),
-        nonnegative=parameters.nonnegative,
+        parameters.model_copy(update={"answers": kind, "bootstrap_samples": bootstrap_samples}),
         groups=_units(fitted),
         votes=fitted[["share_a", "share_b"]].to_numpy() if parameters.labels == "soft" else None,
         question_ids=questions,
-        encoding=parameters.encoding,
-        answers=kind,
-        penalty=parameters.penalty,
-        penalties=parameters.penalties,
-        folds=parameters.folds,
-        bootstrap_samples=bootstrap_samples,
-        bootstrap=parameters.bootstrap,
-        seed=parameters.seed,
         checklist_hash=checklist.hash,
     )
 

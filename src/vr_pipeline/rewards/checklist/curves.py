@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from vr_pipeline.rewards.checklist.linear import encode, fit_weights
+from vr_pipeline.rewards.checklist.fit import fit_weights
+from vr_pipeline.rewards.checklist.linear import encode
 from vr_pipeline.rewards.checklist.weights import RewardWeights
 from vr_pipeline.statistics.agreement import pairwise_accuracy
 from vr_pipeline.statistics.clustered import clustered_mean, interval

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
-from vr_pipeline.rewards.checklist import regression
-from vr_pipeline.rewards.checklist.linear import fit_weights
+from vr_pipeline.rewards.checklist import intervals, regression
+from vr_pipeline.rewards.checklist.fit import fit_weights
 from vr_pipeline.rewards.checklist.separation import likelihood_optimum
 from vr_pipeline.rewards.checklist.weights import RewardWeights
 
@@ -109,7 +109,7 @@ def test_a_question_that_is_never_contradicted_loses_its_interval_and_the_others
     a = np.c_[a, np.where(preferred > 0, never_wrong, 0)]
     b = np.c_[b, np.where(preferred < 0, never_wrong, 0)]
     fitted = fit_weights(a, b, label, groups=prompt)
-    assert reasons(fitted)["q4"] == regression.SEPARATED
+    assert reasons(fitted)["q4"] == intervals.SEPARATED
     assert np.isnan(fitted.ci_low[3])
     assert np.isfinite(fitted.ci_low[1:3]).all()
     assert any("no interval" in warning and "q4" in warning for warning in fitted.statistics["warnings"])
@@ -121,7 +121,7 @@ def test_partial_separation_by_questions_together_is_found() -> None:
     fitted = fit_weights(a[keep], b[keep], label[keep], groups=prompt[keep], nonnegative=False)
     assert not fitted.statistics["separated"]
     assert fitted.statistics["one_sided"] == []
-    assert {name for name, reason in reasons(fitted).items() if reason == regression.SEPARATED} >= {"q2", "q3"}
+    assert {name for name, reason in reasons(fitted).items() if reason == intervals.SEPARATED} >= {"q2", "q3"}
 
 
 def test_repeated_questions_share_a_weight_that_nothing_determines() -> None:
@@ -129,7 +129,7 @@ def test_repeated_questions_share_a_weight_that_nothing_determines() -> None:
     fitted = fit_weights(
         np.c_[a, a[:, 1], a[:, 0]], np.c_[b, b[:, 1], 1 - a[:, 0]], label, groups=prompt, nonnegative=False
     )
-    assert reasons(fitted)["q2"] == reasons(fitted)["q6"] == regression.COLLINEAR
+    assert reasons(fitted)["q2"] == reasons(fitted)["q6"] == intervals.COLLINEAR
     assert np.isfinite(fitted.ci_low[2])
 
 
@@ -156,13 +156,13 @@ def test_one_contradiction_hangs_on_its_prompt() -> None:
     label = np.array(["a", "a", "b"] * 10 + ["a"])
     for kind in ("score", "refit"):
         fitted = fit_weights(a, b, label, bootstrap=kind, penalty=1e-3, nonnegative=False)
-        assert reasons(fitted)["q1"] == regression.FRAGILE
+        assert reasons(fitted)["q1"] == intervals.FRAGILE
 
 
 def test_a_weight_that_the_penalty_sets_has_no_interval() -> None:
     a, b, label, prompt = simulated(2000, TRUTH, 4, 100)
     fitted = fit_weights(a, b, label, groups=prompt, penalty=0.3)
-    assert reasons(fitted)["q2"] == regression.PENALISED
+    assert reasons(fitted)["q2"] == intervals.PENALISED
     free = fit_weights(a, b, label, groups=prompt, penalty=1e-4)
     assert reasons(free) == {}
 
@@ -225,4 +225,4 @@ def test_prompts_that_all_say_the_same_have_no_spread() -> None:
     votes = np.tile([0.8, 0.2], (40, 1))  # every pair alike: log odds ln 4, and no width
     fitted = fit_weights(a, b, ["a"] * 40, votes=votes, penalty=1e-9)
     assert fitted.weights[0] == pytest.approx(np.log(4), abs=1e-6)
-    assert reasons(fitted) == {"q1": regression.ALIKE}
+    assert reasons(fitted) == {"q1": intervals.ALIKE}
