@@ -41,7 +41,7 @@ def stages() -> list[tuple[str, str, list[str], list[str]]]:
     made = {name: pipelines[name].all_outputs() for name in order}
     read = {name: pipelines[name].all_inputs() for name in order}
     # A stage comes after those that make what it reads.
-    order.sort(key=lambda name: sum(_feeds(made, read, other, name) for other in order))
+    order = sorted(order, key=lambda name: sum(_feeds(made, read, other, name) for other in order))
     found = []
     for position, name in enumerate(order):
         purpose = inspect.getdoc(importlib.import_module(f"vr_pipeline.pipelines.{name}")) or ""

@@ -22,7 +22,7 @@ def answers(inputs) -> pd.DataFrame:
     random = np.random.default_rng(3)
     rows = [
         {"video_id": video, "question_id": question, "p_yes": random.random(), "outside_mass": 0.01, "gated": False}
-        for video in inputs["index"]["video_id"]
+        for video in inputs["evaluation_video_index"]["video_id"]
         for question in inputs["checklist"].question_ids
     ]
     table = pd.DataFrame(rows)
@@ -31,9 +31,9 @@ def answers(inputs) -> pd.DataFrame:
 
 
 def test_the_parts_of_a_score_add_up_to_it(inputs, answers):
-    weights, checklist = RewardWeights.from_json(inputs["weights"]), inputs["checklist"]
-    totals = reward_table(answers, inputs["index"], checklist, weights).set_index("video_id")["total"]
-    for video in inputs["index"]["video_id"].head(5):
+    weights, checklist = RewardWeights.from_json(inputs["reward_weights"]), inputs["checklist"]
+    totals = reward_table(answers, inputs["evaluation_video_index"], checklist, weights).set_index("video_id")["total"]
+    for video in inputs["evaluation_video_index"]["video_id"].head(5):
         table = exploration.what_moved_a_score(answers, weights, checklist, video)
         assert table["part"].sum() == pytest.approx(totals[video])
         assert table["average"].sum() == pytest.approx(totals.mean())
@@ -56,29 +56,33 @@ def test_answers_by_question_count_what_was_asked(inputs, answers):
 
 
 def test_weights_and_gains_are_those_of_the_artifacts(inputs):
-    weights = RewardWeights.from_json(inputs["weights"])
+    weights = RewardWeights.from_json(inputs["reward_weights"])
     table = exploration.weights_table(weights, inputs["checklist"])
     assert table["weight"].is_monotonic_decreasing
     assert dict(zip(table["question_id"], table["weight"], strict=True)) == pytest.approx(
         dict(zip(weights.question_ids, weights.weights.tolist(), strict=True))
     )
-    gains = exploration.gains_table(inputs["metrics"]).set_index(["policy", "by"])
-    assert gains.loc[("mpo", "judge"), "gain"] == inputs["metrics"]["gain"]["mpo"]["judge"]["mean"]
-    rewards = exploration.rewards_by_policy(inputs["metrics"], "oracle")
+    gains = exploration.gains_table(inputs["evaluation_metrics"]).set_index(["policy", "by"])
+    assert gains.loc[("mpo", "judge"), "gain"] == inputs["evaluation_metrics"]["gain"]["mpo"]["judge"]["mean"]
+    rewards = exploration.rewards_by_policy(inputs["evaluation_metrics"], "oracle")
     parts = rewards.drop(columns="total").sum(axis=1)
     assert parts.to_numpy() == pytest.approx(rewards["total"].to_numpy(), abs=1e-6)
 
 
 def test_extremes_are_the_ends_of_the_order(inputs):
-    rewards = inputs["judge_rewards"]
-    table = exploration.extreme_clips(rewards, inputs["index"], count=2)
+    rewards = inputs["evaluation_rewards"]
+    table = exploration.extreme_clips(rewards, inputs["evaluation_video_index"], count=2)
     assert table["total"].iloc[0] == rewards["total"].min()
     assert table["total"].iloc[-1] == rewards["total"].max()
     assert len(table) == 4
 
 
 def test_clips_that_please_the_judge_alone_do(inputs):
-    judge, oracle, index = inputs["judge_rewards"], inputs["oracle_rewards"], inputs["index"]
+    judge, oracle, index = (
+        inputs["evaluation_rewards"],
+        inputs["evaluation_oracle_rewards"],
+        inputs["evaluation_video_index"],
+    )
     table = exploration.pleasing_the_judge_alone(judge, oracle, index, "mpo", count=100)
     for rewards, column, sign in ((judge, "judge", 1), (oracle, "oracle", -1)):
         totals = rewards.set_index("video_id")["total"]
@@ -107,7 +111,7 @@ def test_fates_add_up():
 
 
 def test_side_by_side_has_a_row_a_policy(inputs):
-    index = inputs["index"]
-    figure = exploration.clips_side_by_side(inputs["videos"], index, index["prompt_id"].iloc[0])
+    index = inputs["evaluation_video_index"]
+    figure = exploration.clips_side_by_side(inputs["evaluation_videos"], index, index["prompt_id"].iloc[0])
     labels = [text.get_text() for axis in figure.axes for text in axis.texts]
     assert labels == ["original", "dpo", "mpo"]

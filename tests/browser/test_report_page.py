@@ -8,9 +8,7 @@ from pathlib import Path
 import pytest
 
 from browser_waits import wait_until
-from report_inputs import HOSTILE_PROMPT, report_inputs
-from vr_pipeline.evaluation.config import ReportParameters
-from vr_pipeline.evaluation.report import render_report
+from report_inputs import HOSTILE_PROMPT, render_report, report_inputs, shown
 from vr_pipeline.evaluation.report.run_lines import RUN_FILE, run_document
 
 pytestmark = pytest.mark.browser
@@ -19,10 +17,10 @@ pytestmark = pytest.mark.browser
 @pytest.fixture(scope="module")
 def report(tmp_path_factory) -> Path:
     inputs = report_inputs(prompts=6, samples=2, steps=60)
-    inputs["parameters"] = ReportParameters(title="A <small> test", num_prompts=6)
+    inputs["params:evaluation"] = shown(title="A <small> test", num_prompts=6)
     path = tmp_path_factory.mktemp("report") / "report.html"
     # As a file saved on a system whose encoding is not UTF-8.
-    path.write_text(render_report(**inputs), encoding="latin-1")
+    path.write_text(render_report(inputs), encoding="latin-1")
     return path
 
 

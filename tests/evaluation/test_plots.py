@@ -11,10 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.colors import to_hex
 
-from report_inputs import report_inputs, training_log
+from report_inputs import TITLES, report_inputs, training_log
 from vr_pipeline.evaluation.plots import (
-    COLOURS,
-    colour_of,
+    colours,
     deviations_of_policies,
     rewards_by_dimension,
     running_mean,
@@ -24,11 +23,11 @@ from vr_pipeline.evaluation.plots import (
 
 @pytest.fixture(scope="module")
 def metrics():
-    return report_inputs(prompts=6, samples=2)["metrics"]
+    return report_inputs(prompts=6, samples=2)["evaluation_metrics"]
 
 
 def test_bars_have_the_heights_and_whiskers_of_the_metrics(metrics):
-    figure = rewards_by_dimension(metrics)
+    figure = rewards_by_dimension(metrics, TITLES)
     assert [axes.get_title() for axes in figure.axes] == ["Judge: reward by dimension", "Oracle: reward by dimension"]
     for axes, source in zip(figure.axes, ("judge", "oracle"), strict=True):
         bars = axes.containers[1::2]
@@ -46,28 +45,30 @@ def test_bars_have_the_heights_and_whiskers_of_the_metrics(metrics):
 
 
 def test_one_panel_without_an_oracle_and_missing_errors_are_no_whiskers():
-    metrics = report_inputs(prompts=1, oracle=False)["metrics"]
+    metrics = report_inputs(prompts=1, oracle=False)["evaluation_metrics"]
     assert metrics["policies"]["mpo"]["judge"]["total"]["se"] is None
-    figure = rewards_by_dimension(metrics)
+    figure = rewards_by_dimension(metrics, TITLES)
     assert len(figure.axes) == 1
     figure.canvas.draw()
 
 
 def test_curves_hold_the_log_and_panels_follow_its_columns():
-    logs = {"mpo": training_log(80, 1), "dpo": training_log(80, 2)}
-    figure = training_curves(logs)
+    logs = {"dpo": training_log(80, 2), "mpo": training_log(80, 1)}
+    figure = training_curves(logs, TITLES)
     titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
     assert titles[:2] == ["loss", "implicit accuracy"]
     assert len(titles) == 8
     raw = figure.axes[0].lines[0]
     np.testing.assert_array_equal(raw.get_ydata(), logs["dpo"]["loss"])
-    only = training_curves({"mpo": logs["mpo"][["step", "loss"]].assign(saturation=np.nan)})
+    only = training_curves({"mpo": logs["mpo"][["step", "loss"]].assign(saturation=np.nan)}, TITLES)
     assert [axes.get_title() for axes in only.axes if axes.get_title()] == ["loss"]
 
 
 def test_figures_are_the_same_twice(metrics, tmp_path):
     logs = {"mpo": training_log(40, 1)}
-    for number, draw in enumerate((lambda: rewards_by_dimension(metrics), lambda: training_curves(logs))):
+    for number, draw in enumerate(
+        (lambda: rewards_by_dimension(metrics, TITLES), lambda: training_curves(logs, TITLES))
+    ):
         files = [tmp_path / f"{number}_{turn}.png" for turn in range(2)]
         for file in files:
             draw().savefig(file, metadata={"Software": None})
@@ -91,14 +92,13 @@ def test_policies_have_their_colours_and_names_by_sub_dimension_too():
     table = pd.DataFrame(
         {"dimension": ["d"], "sub_dimension": ["s"], "deviation": [0.1], "ci_low": [0.0], "ci_high": [0.2]}
     )
-    bars = deviations_of_policies({"mpo": table, "dpo": table}).axes[0].containers
+    bars = deviations_of_policies({"mpo": table, "dpo": table}, TITLES).axes[0].containers
     assert {one.get_label(): to_hex(one[0].get_facecolor()) for one in bars} == {
-        "MPO": COLOURS["mpo"].lower(),
-        "DPO": COLOURS["dpo"].lower(),
+        "MPO": colours(TITLES)["mpo"].lower(),
+        "DPO": colours(TITLES)["dpo"].lower(),
     }
 
 
 def test_every_policy_has_its_own_colour():
     policies = ["original", "dpo", "mpo", "sift", "other"]
-    assert len({colour_of(policy, policies) for policy in policies}) == len(policies)
-    assert colour_of("mpo", ["mpo"]) == COLOURS["mpo"]
+    assert len(set(colours(dict.fromkeys(policies, "")).values())) == len(policies)

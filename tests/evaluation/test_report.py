@@ -17,25 +17,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from report_inputs import HOSTILE_PROMPT, moving_square, report_inputs, validation_log
+from report_inputs import HOSTILE_PROMPT, TITLES, moving_square, render_report, report_inputs, shown, validation_log
 from vr_pipeline.errors import InputError
-from vr_pipeline.evaluation.config import ReportParameters
-from vr_pipeline.evaluation.report import charts, render_report, sections, tables
-from vr_pipeline.evaluation.report import page as report_page
+from vr_pipeline.evaluation.report import SECTIONS, charts, elements
 from vr_pipeline.evaluation.report.clips import embed_clip
-from vr_pipeline.evaluation.report.findings import (
-    Comparison,
-    Interval,
-    _losses_by_dimension,
-    compare,
-    percent,
-    plain,
-    question_bias,
-    signed,
-    summary,
-    training_remarks,
-)
-from vr_pipeline.evaluation.report.sections import refused_pairs
+from vr_pipeline.evaluation.report.comparison import Comparison, Interval, compare
+from vr_pipeline.evaluation.report.sections import clips as clips_section
+from vr_pipeline.evaluation.report.sections import pairs as pairs_section
+from vr_pipeline.evaluation.report.sections.disagreement import question_bias
+from vr_pipeline.evaluation.report.sections.pairs import rejected_pairs
+from vr_pipeline.evaluation.report.sections.summary import _losses_by_dimension, findings
+from vr_pipeline.evaluation.report.sections.training import training_remarks, validation_charts, validation_remarks
+from vr_pipeline.evaluation.report.wording import percent, plain, signed
 from vr_pipeline.statistics.clustered import paired_gain
 from vr_pipeline.video.resize import resize
 from vr_pipeline.video.write import encode_clip
@@ -48,7 +41,7 @@ def inputs():
 
 @pytest.fixture(scope="module")
 def page(inputs):
-    return render_report(**inputs)
+    return render_report(inputs)
 
 
 class _Page(HTMLParser):
@@ -112,16 +105,16 @@ def test_page_is_self_contained_and_well_formed(page):
 
 def test_same_inputs_same_bytes_whatever_the_row_order(inputs, page):
     shuffled = dict(inputs)
-    for name in ("index", "judge_rewards", "oracle_rewards", "judge_answers", "oracle_answers"):
+    for name in ("video_index", "rewards", "oracle_rewards", "answers", "oracle_answers"):
+        name = f"evaluation_{name}"
         shuffled[name] = inputs[name].sample(frac=1, random_state=3).reset_index(drop=True)
     # A JSON file may come back with its keys in another order.
-    shuffled["metrics"] = json.loads(json.dumps(inputs["metrics"], sort_keys=True))
-    shuffled["training_logs"] = dict(reversed(inputs["training_logs"].items()))
-    assert render_report(**shuffled) == page
+    shuffled["evaluation_metrics"] = json.loads(json.dumps(inputs["evaluation_metrics"], sort_keys=True))
+    assert render_report(shuffled) == page
 
 
 def test_all_text_from_data_is_escaped(inputs):
-    everything = render_report(**{**inputs, "parameters": ReportParameters(title="<i>T</i>", num_prompts=99)})
+    everything = render_report({**inputs, "params:evaluation": shown(title="<i>T</i>", num_prompts=99)})
     document = _Page(everything)
     assert len(document.of("script")) == 1
     assert not document.of("i")
@@ -129,7 +122,7 @@ def test_all_text_from_data_is_escaped(inputs):
     assert all("onerror" not in attributes for _, attributes in document.elements)
     assert " ".join(HOSTILE_PROMPT.split()) in document.words
     assert "is sharp <b>true</b> ?" in document.words
-    assert "0123abc <dirty>" in document.words
+    assert "small <checklist>" in document.words
 
 
 def test_policy_of_contents_allows_the_page_script_only(page):
@@ -141,100 +134,111 @@ def test_policy_of_contents_allows_the_page_script_only(page):
 
 
 def test_clips_of_the_same_prompt_and_seed_stand_together_with_their_rewards(inputs):
-    document = _Page(render_report(**{**inputs, "parameters": ReportParameters(num_prompts=12, clips_per_prompt=2)}))
+    document = _Page(render_report({**inputs, "params:evaluation": shown(num_prompts=12, clips_per_prompt=2)}))
     labels = [attributes["aria-label"] for attributes in document.of("video")]
-    shown = labels[: 12 * 2 * 3]
-    for start in range(0, len(shown), 3):
-        rest = {label.split(": ", 1)[1] for label in shown[start : start + 3]}
-        assert [label.split(":")[0] for label in shown[start : start + 3]] == ["Original", "DPO", "MPO"]
+    for start in range(0, 12 * 2 * 3, 3):
+        row = labels[start : start + 3]
+        rest = {label.split(": ", 1)[1] for label in row}
+        assert [label.split(":")[0] for label in row] == ["Original", "DPO", "MPO"]
         assert len(rest) == 1
-    rewards = inputs["judge_rewards"].set_index("video_id")["total"]
-    first = inputs["index"].query(
+    rewards = inputs["evaluation_rewards"].set_index("video_id")["total"]
+    first = inputs["evaluation_video_index"].query(
         "policy == 'original' and prompt == 'square number 1 moves right' and sample_index == 0"
     )
     assert f"Judge {plain(rewards[first['video_id'].iloc[0]])}" in document.words
 
 
 def test_failed_clips_are_named_and_do_not_stop_the_page(inputs):
-    index = inputs["index"].copy()
+    index = inputs["evaluation_video_index"].copy()
     broken = (index["policy"] == "mpo") & (index["sample_index"] == 0)
     index.loc[broken, ["status", "error"]] = ["failed", "out of <memory>"]
-    metrics = {**inputs["metrics"], "clips": {**inputs["metrics"]["clips"], "failed": int(broken.sum())}}
-    document = _Page(render_report(**{**inputs, "index": index, "metrics": metrics}))
+    metrics = inputs["evaluation_metrics"]
+    metrics = {**metrics, "clips": {**metrics["clips"], "failed": int(broken.sum())}}
+    document = _Page(render_report({**inputs, "evaluation_video_index": index, "evaluation_metrics": metrics}))
     assert "This clip failed: out of <memory>" in document.words
     assert f"{int(broken.sum())} clips could not be made or read" in document.words
 
 
 def test_without_an_oracle_the_page_says_so_and_claims_nothing(inputs):
-    document = _Page(render_report(**report_inputs(oracle=False)))
+    document = _Page(render_report(report_inputs(oracle=False)))
     assert "There is no oracle in this run" in document.words
     assert "whether the clips are better, the judge alone cannot tell" in document.words
     assert "Where judge and oracle disagree" not in document.words
     assert "as better" not in document.words
 
 
-def test_only_what_the_node_always_has_is_needed(inputs):
-    extra = ("judge_answers", "oracle_answers", "pairs", "pair_videos", "pair_index", "provenance")
-    few = {name: value for name, value in inputs.items() if name not in extra}
-    few |= {"prompt_filter": {}, "pair_selection": {"strategies": inputs["pair_selection"]["strategies"]}}
-    document = _Page(render_report(**few))
-    assert "The prompts came without a filter's report." in document.words
-    assert "Pairs that MPO refuses" not in document.words
+def test_every_section_has_its_place_in_the_navigation_and_those_without_elements_have_none(inputs):
+    names = [section.name for section in SECTIONS]
+    every, few = (_Page(render_report(data)) for data in (inputs, report_inputs(oracle=False)))
+    assert [link["href"] for link in every.of("a")][1:] == [f"#{name}" for name in names]
+    assert [section["id"] for section in every.of("section")] == names
+    assert [section["id"] for section in few.of("section")] == [name for name in names if name != "disagreement"]
+
+
+def test_prompts_without_a_report_of_their_filter(inputs):
+    assert (
+        "The prompts came without a filter's report."
+        in _Page(render_report(inputs | {"prompt_filter_report": {}})).words
+    )
 
 
 def test_one_prompt_gives_no_interval_and_no_claim():
     metrics_with_null = report_inputs(prompts=1)
-    document = _Page(render_report(**metrics_with_null))
+    document = _Page(render_report(metrics_with_null))
     assert "An interval takes 5 prompts" in document.words
     assert "nan" not in document.words.lower().split()
 
 
 def test_agreement_is_told_with_its_numbers_and_intervals(inputs):
     intervals = {"diff": [0.81, 0.92], "tau": [0.74, 0.88], "tau_transferred": [None, None]}
-    measured = inputs["metrics"]["agreement"] | {"intervals": intervals, "tau_transferred": 0.8}
-    words = _Page(render_report(**inputs, reward_agreement=measured | {"epsilon_transferred": 0.1})).words
+    measured = inputs["evaluation_metrics"]["agreement"] | {"intervals": intervals, "tau_transferred": 0.8}
+    words = _Page(render_report(inputs | {"reward_agreement": measured | {"epsilon_transferred": 0.1}})).words
     assert "orders 87.4 % (95 % interval 81.0 % to 92.0 %) of the 138 without a tie" in words
     assert "right on 81.0 % (95 % interval 74.0 % to 88.0 %) of all 150" in words
     assert "tau with the threshold of the fitted pairs, 0.1000 80.0 % –" in words
-    plain_words = _Page(render_report(**inputs)).words
+    plain_words = _Page(render_report(inputs)).words
     assert "orders 87.4 % of the 138 without a tie" in plain_words
     assert "threshold of the fitted" not in plain_words
     ties = {"tau": 1.0, "diff": None, "epsilon": 0.0, "n": 5, "n_ties": 5}
-    assert "All of 5 held-out preferences are ties" in _Page(render_report(**inputs, reward_agreement=ties)).words
+    assert "All of 5 held-out preferences are ties" in _Page(render_report(inputs | {"reward_agreement": ties})).words
 
 
 def test_a_loss_in_a_dimension_is_told_with_its_interval(inputs):
     worse = report_inputs(judge_gain={"dpo": -0.1, "mpo": 0.2}, oracle=False)
-    gain = compare(worse["judge_rewards"], "dpo", "original", "judge").dimensions["quality"]
+    gain = compare(worse["evaluation_rewards"], "dpo", "original").dimensions["quality"]
     expected = f"quality: {signed(gain.mean)} (95 % interval {signed(gain.low)} to {signed(gain.high)})"
-    assert expected in _Page(render_report(**worse)).words
+    assert expected in _Page(render_report(worse)).words
 
 
 def test_win_rates_name_the_comparisons(inputs):
-    words = _Page(render_report(**inputs)).words
-    rate = inputs["metrics"]["win_rate"]["mpo"]["judge"]
+    words = _Page(render_report(inputs)).words
+    rate = inputs["evaluation_metrics"]["win_rate"]["mpo"]["judge"]
     assert rate["wins"] + rate["ties"] + rate["losses"] == 36
     assert f"{percent(rate['ci_high'])} {rate['wins']} {rate['ties']} {rate['losses']}" in words
 
 
 def test_results_that_do_not_belong_together_are_refused(inputs):
     with pytest.raises(InputError, match="dimension 'quality'"):
-        render_report(**{**inputs, "judge_rewards": inputs["judge_rewards"].drop(columns="dim_quality")})
+        render_report({**inputs, "evaluation_rewards": inputs["evaluation_rewards"].drop(columns="dim_quality")})
     with pytest.raises(InputError, match="these are not reward weights"):
-        render_report(**{**inputs, "weights": {"weights": []}})
+        render_report({**inputs, "reward_weights": {"weights": []}})
     with pytest.raises(InputError, match=r"prompt_filter_report\.steps\.out"):
-        render_report(**{**inputs, "prompt_filter": {"steps": [{"step": "clean", "in": 3}]}})
+        render_report({**inputs, "prompt_filter_report": {"steps": [{"step": "clean", "in": 3}]}})
     with pytest.raises(InputError, match="column 'dim_quality_gap'"):
-        render_report(**{**inputs, "pairs": inputs["pairs"].drop(columns="dim_quality_gap")})
+        render_report(
+            {**inputs, "preference_pairs_dpo": inputs["preference_pairs_dpo"].drop(columns="dim_quality_gap")}
+        )
 
 
 def test_page_keeps_to_its_size_whatever_the_clips_hold(monkeypatch):
-    monkeypatch.setattr(report_page, "CLIPS_BYTES", 400_000)
+    monkeypatch.setattr(clips_section, "CLIPS_BYTES", 300_000)
+    monkeypatch.setattr(pairs_section, "CLIPS_BYTES", 100_000)
     inputs = report_inputs(prompts=6, samples=4, frames=3)
     noise = np.random.default_rng(0).integers(0, 256, (4, 192, 192, 3), dtype=np.uint8)
-    inputs["videos"].clips = {name: np.roll(noise, i, axis=2) for i, name in enumerate(inputs["videos"].clips)}
-    nothing = render_report(**{**inputs, "parameters": ReportParameters(num_prompts=0, num_rejected_pairs=0)})
-    page = render_report(**{**inputs, "parameters": ReportParameters(num_prompts=6, clips_per_prompt=4)})
+    videos = inputs["evaluation_videos"]
+    videos.clips = {name: np.roll(noise, i, axis=2) for i, name in enumerate(videos.clips)}
+    nothing = render_report({**inputs, "params:evaluation": shown(num_prompts=0, num_rejected_pairs=0)})
+    page = render_report({**inputs, "params:evaluation": shown(num_prompts=6, clips_per_prompt=4)})
     assert len(_Page(nothing).of("video")) == 0
     videos = _Page(page).of("video")
     assert len(videos) > 9
@@ -246,7 +250,7 @@ def test_page_keeps_to_its_size_whatever_the_clips_hold(monkeypatch):
 
 
 def test_the_limit_leaves_room_under_ten_megabytes():
-    assert report_page.CLIPS_BYTES * 4 / 3 < 9_000_000
+    assert (clips_section.CLIPS_BYTES + pairs_section.CLIPS_BYTES) * 4 / 3 < 9_000_000
 
 
 # --- what is said ---------------------------------------------------------------------------------------------------
@@ -267,19 +271,19 @@ def _said(judge: str, oracle: str | None, between: tuple[str, str | None] = ("un
         bounds = [None if math.isnan(value) else value for value in (interval.low, interval.high)]
         return {"mean": interval.mean, "ci_low": bounds[0], "ci_high": bounds[1]}
 
-    def comparison(source: str, verdict: str) -> Comparison:
-        return Comparison("mpo", "dpo", source, _interval(verdict), {}, 0.1)
+    def comparison(verdict: str) -> Comparison:
+        return Comparison(_interval(verdict), {}, 0.1)
 
     sources = {"judge": judge} | ({"oracle": oracle} if oracle else {})
     pair = {"judge": between[0]} | ({"oracle": between[1]} if between[1] else {})
-    gains = {"mpo": {source: record(verdict) for source, verdict in sources.items()}}
+    gains = {name: {source: record(verdict) for source, verdict in sources.items()} for name in ("dpo", "mpo")}
     metrics = {
         "policies": {name: {source: {} for source in sources} for name in ("original", "dpo", "mpo")},
         "gain": gains,
         "clips": {"prompts": 16, "per_policy": 384, "failed": 0},
-        "agreement": {"tau": None, "diff": None, "epsilon": 0.0, "n": 0, "n_ties": 0},
     }
-    return summary(metrics, {}, {source: comparison(source, verdict) for source, verdict in pair.items()})
+    between = {"mpo": {source: comparison(verdict) for source, verdict in pair.items()}}
+    return findings(TITLES, metrics, {}, between, {"n": 0, "n_ties": 0})
 
 
 VERDICTS = ["above", "below", "unclear", "unknown"]
@@ -288,7 +292,7 @@ VERDICTS = ["above", "below", "unclear", "unknown"]
 @pytest.mark.parametrize("judge", VERDICTS)
 @pytest.mark.parametrize("oracle", [*VERDICTS, None])
 def test_a_policy_is_called_better_only_if_the_oracle_says_so(judge, oracle):
-    gain = _said(judge, oracle)[1]
+    gain = _said(judge, oracle)[2]
     called_better = "as better" in gain.text
     assert called_better == (oracle == "above" and judge != "unknown")
     assert (gain.tone == "good") == called_better
@@ -301,7 +305,7 @@ def test_a_policy_is_called_better_only_if_the_oracle_says_so(judge, oracle):
 @pytest.mark.parametrize("judge", VERDICTS)
 @pytest.mark.parametrize("oracle", [*VERDICTS, None])
 def test_mpo_is_put_above_dpo_only_if_the_oracle_says_so(judge, oracle):
-    found = _said("above", "above" if oracle else None, (judge, oracle))[2]
+    found = _said("above", "above" if oracle else None, (judge, oracle))[3]
     assert found.text.startswith("MPO minus DPO")
     assert ("The oracle puts MPO above DPO" in found.text or "Both put MPO above DPO" in found.text) == (
         oracle == "above"
@@ -315,7 +319,7 @@ def test_mpo_is_put_above_dpo_only_if_the_oracle_says_so(judge, oracle):
 
 def test_made_up_reward_hacking_is_named_on_the_page():
     document = _Page(
-        render_report(**report_inputs(judge_gain={"dpo": 0.2, "mpo": 0.3}, oracle_gain={"dpo": 0.2, "mpo": 0.0}))
+        render_report(report_inputs(judge_gain={"dpo": 0.2, "mpo": 0.3}, oracle_gain={"dpo": 0.2, "mpo": 0.0}))
     )
     text = document.words
     mpo = text[text.index("MPO against the original") :]
@@ -326,8 +330,8 @@ def test_made_up_reward_hacking_is_named_on_the_page():
 
 
 def test_comparison_agrees_with_paired_gain_and_ignores_prompts_of_one_policy_only(inputs):
-    table = inputs["judge_rewards"]
-    found = compare(table, "mpo", "original", "judge")
+    table = inputs["evaluation_rewards"]
+    found = compare(table, "mpo", "original")
     parts = {name: table[table["policy"] == name] for name in ("mpo", "original")}
     expected = paired_gain(
         parts["mpo"]["total"], parts["mpo"]["prompt_id"], parts["original"]["total"], parts["original"]["prompt_id"]
@@ -339,8 +343,8 @@ def test_comparison_agrees_with_paired_gain_and_ignores_prompts_of_one_policy_on
     assert found.effect == pytest.approx(expected.mean / parts["original"]["total"].std(ddof=0))
     prompt = table["prompt_id"].iloc[0]
     without = table[(table["policy"] != "mpo") | (table["prompt_id"] != prompt)]
-    reduced = compare(without, "mpo", "original", "judge")
-    both = compare(table[table["prompt_id"] != prompt], "mpo", "original", "judge")
+    reduced = compare(without, "mpo", "original")
+    both = compare(table[table["prompt_id"] != prompt], "mpo", "original")
     assert reduced.total == both.total
 
 
@@ -359,21 +363,22 @@ def test_training_remarks_name_what_went_wrong_and_only_that():
     fine = pd.DataFrame(
         {"step": steps, "winner_change": -0.01, "loser_change": 0.02, "implicit_accuracy": 0.8, "saturation": 0.7}
     )
-    assert training_remarks({"mpo": fine}) == []
+    assert training_remarks(TITLES, {"mpo": fine}, {}) == []
     bad = fine.assign(winner_change=0.01, implicit_accuracy=0.5, saturation=0.97)
-    texts = " ".join(remark.text for remark in training_remarks({"dpo": bad}))
+    texts = " ".join(remark.text for remark in training_remarks(TITLES, {"dpo": bad}, {}))
     assert "winners worse than the reference" in texts
     assert "hardly more than chance" in texts
     assert "saturated" in texts
-    earlier = training_remarks({"dpo": bad}, {"dpo": validation_log(100, 1.0)})
+    earlier = training_remarks(TITLES, {"dpo": bad}, {"dpo": validation_log(100, 1.0)})
     assert sum("The policy is an earlier checkpoint, after step 75." in remark.text for remark in earlier) == 3
     assert not any(
-        "earlier" in remark.text for remark in training_remarks({"dpo": bad[:75]}, {"dpo": validation_log(100, 1.0)})
+        "earlier" in remark.text
+        for remark in training_remarks(TITLES, {"dpo": bad[:75]}, {"dpo": validation_log(100, 1.0)})
     )
-    assert training_remarks({"mapo": pd.DataFrame({"step": steps, "loss": 1.0})}) == []
+    assert training_remarks(TITLES, {"mpo": pd.DataFrame({"step": steps, "loss": 1.0})}, {}) == []
 
 
-def test_refused_pairs_name_the_dimension_that_fails():
+def test_rejected_pairs_name_the_dimension_that_fails():
     pairs = pd.DataFrame(
         {
             "winner_video_id": list("abcd"),
@@ -384,13 +389,13 @@ def test_refused_pairs_name_the_dimension_that_fails():
             "dim_y_gap": [3.5, 2.4, -1.0, 2.0],
         }
     )
-    table, failing = refused_pairs(pairs, ["x", "y"])
-    counts = {row[0].text: int(row[1].text) for row in table.rows}
+    table, failing = rejected_pairs(pairs, ["x", "y"], "DPO")
+    counts = {row[0]: int(row[1].text) for row in table.rows}
     assert counts == {"x": 2, "y": 1}
     # The largest margin of each dimension first, then the rest.
     assert failing["winner_video_id"].tolist() == ["a", "c", "b"]
     assert failing["worst"].tolist() == ["x", "y", "x"]
-    none, empty = refused_pairs(pairs[pairs["dominates"]], ["x", "y"])
+    none, empty = rejected_pairs(pairs[pairs["dominates"]], ["x", "y"], "DPO")
     assert empty.empty
     assert [row[1].text for row in none.rows] == ["0", "0"]
 
@@ -405,10 +410,10 @@ def test_numbers_as_text():
     assert signed(None) == signed(math.nan) == plain(math.inf) == percent(None) == "–"
     assert plain(-0.0001, 3) == "0.000"
     assert percent(0.5) == "50.0 %"
-    assert tables.number(0.25, sign=True).sort == "0.25"
-    assert tables.number(math.nan).sort == ""
+    assert elements.number(0.25, sign=True).sort == "0.25"
+    assert elements.number(math.nan).sort == ""
     with pytest.raises(ValueError, match="2 cells for 1 columns"):
-        tables.Table("t", [tables.Column("a")], [[tables.words("a"), tables.words("b")]])
+        elements.Table("t", ["a"], [["a", "b"]])
 
 
 @given(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6), st.integers(2, 8))
@@ -498,36 +503,33 @@ def test_a_clip_of_one_frame_becomes_an_image():
 
 
 def test_validation_says_which_checkpoint_is_the_policy_and_whether_it_helped() -> None:
-    from vr_pipeline.evaluation.report.findings import validation_remarks
-
-    helped, not_helped = validation_remarks({"dpo": validation_log(200, 1.5), "mpo": validation_log(200, -0.5)})
+    helped, not_helped = validation_remarks(TITLES, {"dpo": validation_log(200, 1.5), "mpo": validation_log(200, -0.5)})
     assert helped.text.startswith("DPO is the checkpoint after step 150 of 200")
     assert "3.50, the original 2.00" in helped.text
     assert "cannot be told from that after step 100 (95 %" in helped.text
     assert helped.tone == "plain"
     assert not_helped.tone == "warning"
     assert "did not help" in not_helped.text
-    assert validation_remarks({"mpo": validation_log(200, 1.0).iloc[:0]}) == []
+    assert validation_remarks(TITLES, {"mpo": validation_log(200, 1.0).iloc[:0]}) == []
 
 
-def test_checkpoints_judged_on_one_prompt_have_no_band(inputs):
-    alone = {name: table.assign(se=math.nan) for name, table in inputs["validation_logs"].items()}
-    logs, policies = inputs["training_logs"], ["original", "dpo", "mpo"]
-    with_band = sections.training_section(logs, policies, inputs["validation_logs"])[0][0]
-    without = sections.training_section(logs, policies, alone)[0][0]
+def test_checkpoints_judged_on_one_prompt_have_no_band():
+    logs = {"mpo": validation_log(60, 1.5), "dpo": validation_log(60, -0.5)}
+    [with_band] = validation_charts(TITLES, logs)
+    [without] = validation_charts(TITLES, {name: table.assign(se=math.nan) for name, table in logs.items()})
     assert with_band.title == without.title == "Validation reward"
     assert str(with_band.svg).count("<polygon") == 2 + str(without.svg).count("<polygon")
     assert str(without.svg).count("<polyline") == str(with_band.svg).count("<polyline") > 0
 
 
 def test_what_weights_cannot_say_is_said(inputs):
-    question = next(name for name, entry in inputs["weights"]["questions"].items() if not entry["removed"])
+    question = next(name for name, entry in inputs["reward_weights"]["questions"].items() if not entry["removed"])
     facts = {
         "warnings": ["the chosen penalty 0.1 is the strongest of its grid"],
         "no_interval": {question: "few prompts"},
     }
-    weights = inputs["weights"] | {"statistics": inputs["weights"]["statistics"] | facts}
-    words = _Page(render_report(**inputs | {"weights": weights})).words
+    weights = inputs["reward_weights"] | {"statistics": inputs["reward_weights"]["statistics"] | facts}
+    words = _Page(render_report(inputs | {"reward_weights": weights})).words
     assert "The chosen penalty 0.1 is the strongest of its grid." in words
     assert "no interval: few prompts" in words
     assert "dimensions: together" in words
@@ -539,12 +541,12 @@ def test_dimensions_of_all_policies_are_read_together():
     table = pd.DataFrame(rows, columns=["policy", "prompt_id"]).assign(total=0.0)
     for name in ("dim_a", "dim_b", "dim_c"):
         table[name] = rng.normal(size=24) - 2.0 * ((table["policy"] == "mpo") & (name == "dim_a"))
-    found = compare(table, "mpo", "original", "judge", policies=2)
+    found = compare(table, "mpo", "original", policies=2)
     mpo, original = (table[table["policy"] == name]["dim_b"].to_numpy() for name in ("mpo", "original"))
     expected = stats.ttest_rel(mpo, original).confidence_interval(1 - 0.05 / 6)
     assert (found.dimensions["b"].low, found.dimensions["b"].high) == pytest.approx((expected.low, expected.high))
     assert found.together == 6
     assert found.total.verdict() == "unknown"  # no spread at all
-    (loss,) = _losses_by_dimension("mpo", {"judge": found})
+    (loss,) = _losses_by_dimension("MPO", {"judge": found})
     assert "below the original in a:" in loss.text
     assert "hold together for all 6 comparisons" in loss.text

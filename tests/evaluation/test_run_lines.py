@@ -6,15 +6,14 @@ import pandas as pd
 from hypothesis import given
 from hypothesis import strategies as st
 
-from report_inputs import report_inputs
-from vr_pipeline.evaluation.report import render_report
+from report_inputs import render_report, report_inputs
 from vr_pipeline.evaluation.report.run_lines import RUN_FILE, placeholder, run_document, table_hash, with_run
 
 LINES = {"Commit": "fedcba9 <1>", "MLflow run": "r1", "Environment": ""}
 
 
 def test_the_page_knows_no_run_and_its_copy_does():
-    page = render_report(**report_inputs(prompts=2, samples=1, steps=5))
+    page = render_report(report_inputs(prompts=2, samples=1, steps=5))
     assert RUN_FILE in page
     assert "fedcba9" not in page
     copy = with_run(page, LINES)

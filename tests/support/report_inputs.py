@@ -10,13 +10,30 @@ import numpy as np
 import pandas as pd
 
 from vr_pipeline.checklist.schema import Checklist, Question, SubDimension
-from vr_pipeline.evaluation.config import ReportParameters
+from vr_pipeline.evaluation.config import EvaluationParameters, ReportParameters
 from vr_pipeline.evaluation.metrics import evaluation_metrics
+from vr_pipeline.evaluation.report import PROVENANCE, SECTIONS, join_sections, section_html
+from vr_pipeline.evaluation.report.sections.pictures import PICTURES
 from vr_pipeline.identifiers import content_hash
 from vr_pipeline.rewards.checklist.linear import dimension_scores
 from vr_pipeline.rewards.checklist.weights import RewardWeights
 
+TITLES = {"original": "Original", "dpo": "DPO", "mpo": "MPO"}
 HOSTILE_PROMPT = "<script>window.hacked = 1</script> a \"ball\" & <img src=x onerror='window.hacked=1'> 漢字 é"
+
+
+def render_report(data: dict[str, Any]) -> str:
+    """The page from datasets by name, as the pipeline makes it."""
+    contents = [
+        section_html(section.make(TITLES, *(data[name] for name in section.datasets(["dpo", "mpo"]))))
+        for section in (*SECTIONS, PROVENANCE)
+    ]
+    return join_sections(data["params:evaluation"].report, contents)
+
+
+def shown(**settings: Any) -> EvaluationParameters:
+    """Parameters of evaluation with these settings of the report."""
+    return EvaluationParameters(report=ReportParameters(**settings))
 
 
 @dataclass
@@ -109,7 +126,7 @@ def report_inputs(
     seed: int = 0,
     num_prompts: int = 3,
 ) -> dict[str, Any]:
-    """Arguments of ``render_report``.
+    """Datasets that the report shows, by name.
 
     Args:
         judge_gain, oracle_gain: by how much each policy raises the probability of yes to the eyes of either.
@@ -186,7 +203,7 @@ def report_inputs(
         names = [content_hash("training clip", n, k) for k in range(2)]
         for k, name in enumerate(names):
             pair_folder.clips[name] = moving_square(frames, *size, ((200, 40, 40), (40, 160, 80))[k], 4)
-            pair_rows.append({"video_id": name, "prompt": texts[n % len(texts)], "fps": 8.0})
+            pair_rows.append({"video_id": name, "prompt": texts[n % len(texts)], "fps": 8.0, "sha256": name})
         gaps = {"dim_alignment_gap": 0.9, "dim_quality_gap": 0.2, "dim_dynamics_gap": 0.1}
         if n % 2:
             gaps[("dim_dynamics_gap", "dim_quality_gap")[n % 3 == 0]] = -0.1 * n
@@ -201,27 +218,30 @@ def report_inputs(
             }
         )
     pairs_table = pd.DataFrame(pairs)
+    agreement = {"tau": 0.81, "diff": 0.874, "epsilon": 0.05, "n": 150, "n_ties": 12}
     metrics = evaluation_metrics(
         judge_rewards=judge_rewards,
         oracle_rewards=oracle_rewards,
         judge_answers=judge_answers,
         oracle_answers=oracle_answers,
         index=index,
-        agreement={"tau": 0.81, "diff": 0.874, "epsilon": 0.05, "n": 150, "n_ties": 12},
+        agreement=agreement,
         pairs={"dpo": pairs_table, "mpo": pairs_table[pairs_table["dominates"]]},
     )
     fates = {"candidates": 40, "tied": 2, "rejected_by_rule": 0, "below_margin": 12, "over_cap": 20, "selected": 6}
     return {
-        "metrics": metrics,
-        "videos": folder,
-        "index": index,
-        "judge_rewards": judge_rewards,
-        "oracle_rewards": oracle_rewards,
-        "weights": weights.to_json(),
+        "evaluation_metrics": metrics,
+        "evaluation_videos": folder,
+        "evaluation_video_index": index,
+        "evaluation_rewards": judge_rewards,
+        "evaluation_oracle_rewards": oracle_rewards,
+        "reward_weights": weights.to_json(),
         "checklist": checklist,
-        "training_logs": {"mpo": training_log(steps, 1), "dpo": training_log(steps, 2)},
-        "validation_logs": {"mpo": validation_log(steps, 1.5), "dpo": validation_log(steps, -0.5)},
-        "prompt_filter": {
+        "training_log_mpo": training_log(steps, 1),
+        "training_log_dpo": training_log(steps, 2),
+        "validation_log_mpo": validation_log(steps, 1.5),
+        "validation_log_dpo": validation_log(steps, -0.5),
+        "prompt_filter_report": {
             "read": 120,
             "kept": 48,
             "steps": [
@@ -231,7 +251,7 @@ def report_inputs(
             "splits": {"train": 32, "validation": 4, "test": 12},
             "something_new": [1, 2],
         },
-        "pair_selection": {
+        "pair_selection_report": {
             "strategies": {
                 "dpo": {"n": 6, "dominating": 3, "not_dominating": 3, "fates": fates},
                 "mpo": {"n": 3, "dominating": 3, "not_dominating": 0, "fates": {**fates, "selected": 3}},
@@ -242,11 +262,13 @@ def report_inputs(
             },
             "mean_gap": {"dpo": {"alignment": 0.9, "quality": 0.1, "dynamics": None}},
         },
-        "parameters": ReportParameters(title="A <small> test", num_prompts=num_prompts, note="Made-up & simulated."),
-        "judge_answers": judge_answers,
-        "oracle_answers": oracle_answers,
-        "pairs": pairs_table,
-        "pair_videos": pair_folder,
-        "pair_index": pd.DataFrame(pair_rows),
-        "provenance": {"Commit": "0123abc <dirty>"},
+        "params:evaluation": shown(title="A <small> test", num_prompts=num_prompts, note="Made-up & simulated."),
+        "evaluation_answers": judge_answers,
+        "evaluation_oracle_answers": oracle_answers,
+        "preference_pairs_dpo": pairs_table,
+        "videos": pair_folder,
+        "video_index": pd.DataFrame(pair_rows),
+        "reward_agreement": agreement,
+        "pair_scores": pd.DataFrame({"pair_id": ["p"], "difference": [0.5]}),
+        **dict.fromkeys(PICTURES, "iVBORw0KGgo="),
     }

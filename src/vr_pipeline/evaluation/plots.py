@@ -1,4 +1,7 @@
-"""Pictures of an evaluation: each function takes results and gives a figure, and touches no global state."""
+"""Pictures of an evaluation: each function takes results and gives a figure, and touches no global state.
+
+``titles`` are what the policies are called, the original first; its order is that of the colours.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +14,10 @@ import numpy.typing as npt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from vr_pipeline.generators.policy import ORIGINAL
 from vr_pipeline.statistics.clustered import interval
 
-NAMES = {ORIGINAL: "original", "dpo": "DPO", "mpo": "MPO"}
-COLOURS = {ORIGINAL: "#8A8F94", "dpo": "#E69F00", "mpo": "#0072B2"}
-# For further policies: the rest of Okabe and Ito's palette, told apart with the common colour vision deficiencies.
-_FURTHER = ("#009E73", "#CC79A7", "#56B4E9", "#D55E00")
+# The original is grey; the rest is Okabe and Ito's palette, told apart with the common colour vision deficiencies.
+_PALETTE = ("#8A8F94", "#E69F00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 
 _PANELS = (
     ("validation_reward", "validation reward at checkpoints", None),
@@ -32,26 +32,27 @@ _PANELS = (
 )
 
 
-def rewards_by_dimension(metrics: Mapping[str, Any]) -> Figure:
-    """Mean reward of every policy by dimension with 95 % intervals, a panel a source (judge, and oracle if any).
+def colours(titles: Mapping[str, str]) -> dict[str, str]:
+    """The colour of each policy."""
+    return {name: _PALETTE[place % len(_PALETTE)] for place, name in enumerate(titles)}
 
-    Args:
-        metrics: from :func:`vr_pipeline.evaluation.metrics.evaluation_metrics`; dimensions in the order of the first
-            policy's.
-    """
-    policies = sorted(metrics["policies"], key=lambda name: (name != ORIGINAL, name))
-    sources = [name for name in ("judge", "oracle") if name in metrics["policies"][policies[0]]]
-    dimensions = list(metrics["policies"][policies[0]][sources[0]]["dimensions"])
+
+def rewards_by_dimension(metrics: Mapping[str, Any], titles: Mapping[str, str]) -> Figure:
+    """Mean reward of every policy by dimension with 95 % intervals, a panel a source (judge, and oracle if any)."""
+    first = metrics["policies"][next(iter(titles))]
+    sources = [name for name in ("judge", "oracle") if name in first]
+    dimensions = list(first["judge"]["dimensions"])
     prompts = int(metrics["clips"]["prompts"])
     figure = Figure(figsize=((1.6 + 1.15 * max(len(dimensions), 3)) * len(sources), 4.4), layout="constrained")
     panels = figure.subplots(1, len(sources), squeeze=False)[0]
-    width = 0.8 / len(policies)
+    width = 0.8 / len(titles)
     places = np.arange(len(dimensions))
     for axes, source in zip(panels, sources, strict=True):
-        for i, policy in enumerate(policies):
+        for i, (policy, colour) in enumerate(colours(titles).items()):
             record = metrics["policies"][policy][source]
             mean, se = (
-                np.array([_number(record["dimensions"][name][key]) for name in dimensions]) for key in ("mean", "se")
+                np.array([record["dimensions"][name][key] for name in dimensions], dtype=np.float64)
+                for key in ("mean", "se")
             )
             low, high = np.array([interval(*each, prompts) for each in zip(mean, se, strict=True)]).reshape(-1, 2).T
             total = record["total"]
@@ -61,8 +62,8 @@ def rewards_by_dimension(metrics: Mapping[str, Any]) -> Figure:
                 width=width * 0.92,
                 yerr=np.nan_to_num([mean - low, high - mean]),
                 error_kw={"elinewidth": 1.1, "capsize": 2.5},
-                color=colour_of(policy, policies),
-                label=f"{NAMES.get(policy, policy)} (total {_short(total['mean'])} ± {_short(total['se'])})",
+                color=colour,
+                label=f"{titles[policy]} (total {_short(total['mean'])} ± {_short(total['se'])})",
             )
         turned = len(dimensions) > 5
         axes.set_xticks(places, dimensions, rotation=30 if turned else 0, ha="right" if turned else "center")
@@ -80,14 +81,14 @@ def rewards_by_dimension(metrics: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def training_curves(logs: Mapping[str, pd.DataFrame]) -> Figure:
+def training_curves(logs: Mapping[str, pd.DataFrame], titles: Mapping[str, str]) -> Figure:
     """Curves of every training over its steps: faint as logged, bold as a running mean over a twentieth of the steps.
 
     Args:
         logs: training log by policy; a panel is drawn for every known column that one of them has.
+        titles: of the policies.
     """
-    policies = sorted(logs)
-    panels = [panel for panel in _PANELS if any(_has(logs[name], panel[0]) for name in policies)]
+    panels = [panel for panel in _PANELS if any(_has(log, panel[0]) for log in logs.values())]
     columns = min(4, max(1, len(panels)))
     rows = max(1, math.ceil(len(panels) / columns))
     figure = Figure(figsize=(3.5 * columns, 2.7 * rows + 0.3), layout="constrained")
@@ -97,16 +98,15 @@ def training_curves(logs: Mapping[str, pd.DataFrame]) -> Figure:
     for axes, (column, title, reference) in zip(grid, panels, strict=False):
         if reference is not None:
             axes.axhline(reference, color="black", linewidth=0.8, alpha=0.6)
-        for policy in policies:
-            log = logs[policy]
+        for policy, log in logs.items():
             if not _has(log, column):
                 continue
-            colour = colour_of(policy, policies)
+            colour, label = colours(titles)[policy], titles[policy]
             x = log["step"].to_numpy(dtype=np.float64)
             y = log[column].to_numpy(dtype=np.float64)
             if column == "validation_reward":
                 judged = np.isfinite(y)
-                axes.plot(x[judged], y[judged], color=colour, marker="o", markersize=4, label=NAMES.get(policy, policy))
+                axes.plot(x[judged], y[judged], color=colour, marker="o", markersize=4, label=label)
                 continue
             smooth = running_mean(y, max(1, len(y) // 20))
             if column == "logit_p50" and _has(log, "logit_p10") and _has(log, "logit_p90"):
@@ -117,7 +117,7 @@ def training_curves(logs: Mapping[str, pd.DataFrame]) -> Figure:
                 axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
             else:
                 axes.plot(x, y, color=colour, linewidth=0.7, alpha=0.3)
-            axes.plot(x, smooth, color=colour, linewidth=1.8, label=NAMES.get(policy, policy))
+            axes.plot(x, smooth, color=colour, linewidth=1.8, label=label)
         axes.set_title(title, fontsize=9)
         axes.tick_params(labelsize=8)
         axes.grid(alpha=0.3)
@@ -130,51 +130,32 @@ def training_curves(logs: Mapping[str, pd.DataFrame]) -> Figure:
 
 def running_mean(values: npt.NDArray[np.float64], window: int) -> npt.NDArray[np.float64]:
     """Mean over a window centred on each place, shorter at the ends, without values that are not finite."""
-    reach = window // 2
-    finite = np.isfinite(values)
-    sums = np.concatenate([[0.0], np.cumsum(np.where(finite, values, 0.0))])
-    counts = np.concatenate([[0], np.cumsum(finite)])
-    low = np.maximum(np.arange(len(values)) - reach, 0)
-    high = np.minimum(np.arange(len(values)) + reach + 1, len(values))
-    number = counts[high] - counts[low]
-    with np.errstate(invalid="ignore"):
-        return np.where(number > 0, (sums[high] - sums[low]) / np.maximum(number, 1), np.nan)
+    finite = pd.Series(np.where(np.isfinite(values), values, np.nan))
+    return finite.rolling(window // 2 * 2 + 1, center=True, min_periods=1).mean().to_numpy()
 
 
-def deviations_of_policies(deviations: Mapping[str, pd.DataFrame]) -> Figure:
+def deviations_of_policies(deviations: Mapping[str, pd.DataFrame], titles: Mapping[str, str]) -> Figure:
     """How far each policy is above the original by sub-dimension, in the names and colours of the other pictures.
 
     Args:
         deviations: policy -> table of :func:`vr_pipeline.rewards.checklist.deviations.sub_dimension_deviations`.
+        titles: of the policies.
     """
     from vr_pipeline.rewards.plots import deviations_by_sub_dimension
 
-    policies = list(deviations)
+    ordered = [policy for policy in titles if policy in deviations]
     return deviations_by_sub_dimension(
-        {NAMES.get(policy, policy): table for policy, table in deviations.items()},
-        colours=[colour_of(policy, policies) for policy in policies],
+        {titles[policy]: deviations[policy] for policy in ordered},
+        colours=[colours(titles)[policy] for policy in ordered],
     )
-
-
-def colour_of(policy: str, policies: list[str]) -> str:
-    """The colour of a policy: fixed for the known ones, by position for others."""
-    if policy in COLOURS:
-        return COLOURS[policy]
-    others = [name for name in policies if name not in COLOURS]
-    return _FURTHER[others.index(policy) % len(_FURTHER)]
 
 
 def _has(log: pd.DataFrame, column: str) -> bool:
     return column in log and bool(np.isfinite(log[column].to_numpy(dtype=np.float64)).any())
 
 
-def _short(value: Any) -> str:
-    number = _number(value)
-    return f"{number:.2f}" if math.isfinite(number) else "unknown"
-
-
-def _number(value: Any) -> float:
-    return math.nan if value is None else float(value)
+def _short(value: float | None) -> str:
+    return "unknown" if value is None or not math.isfinite(value) else f"{value:.2f}"
 
 
 def _plain(figure: Figure) -> None:

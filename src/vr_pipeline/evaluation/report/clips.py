@@ -6,10 +6,16 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from vr_pipeline.video.clip import Frames
 from vr_pipeline.video.resize import LARGEST_SIDE, resize
 from vr_pipeline.video.write import encode_clip
+
+T = TypeVar("T")
+
+_SMALLEST_CLIP, _LARGEST_CLIP = 24_000, 300_000
+"""Bytes before base64: the least that a clip can be given, and the most that it is worth."""
 
 _STEPS = ((12, LARGEST_SIDE), (20, LARGEST_SIDE), (28, LARGEST_SIDE), (34, 240), (40, 160))
 """Rate factor of the encoder and longest side, from the best picture to the smallest."""
@@ -55,6 +61,12 @@ def embed_clip(frames: Frames, *, fps: float, max_bytes: int) -> EmbeddedClip:
         content = encode_clip(sized, fps=rate, crf=crf)
     height, width = sized.shape[1:3]
     return EmbeddedClip(_data_url("video/mp4", content), "video", width, height, len(sized) / rate)
+
+
+def room_for(sets: Sequence[T], clips: int, limit: int) -> tuple[Sequence[T], int]:
+    """As many sets of so many clips as fit into a number of bytes, and the bytes for each clip."""
+    fitting = sets[: max(1, limit // _SMALLEST_CLIP // clips)]
+    return fitting, max(_SMALLEST_CLIP, min(_LARGEST_CLIP, limit // max(1, len(fitting) * clips)))
 
 
 def _embed_image(pixels: Frames, max_bytes: int) -> EmbeddedClip:

@@ -6,18 +6,21 @@ from typing import Any
 
 from kedro.pipeline import Node, Pipeline
 
+from vr_pipeline.evaluation.report.sections import PROVENANCE, SECTIONS
 from vr_pipeline.pipelines.checklist_inference.nodes import collect_answers, plan_checklist_answers
 from vr_pipeline.pipelines.evaluation import nodes
+from vr_pipeline.pipelines.recipes import each
 from vr_pipeline.pipelines.weight_regression.nodes import score_videos
 
 
 def create_pipeline(**kwargs: Any) -> Pipeline:
     """Policies to clips, rewards, metrics and the report."""
+    sections = (*SECTIONS, PROVENANCE)
     return Pipeline(
         [
             Node(
                 nodes.generate_evaluation_videos,
-                inputs=["filtered_prompts", "policy_mpo", "policy_dpo", "params:generator", "params:evaluation"],
+                inputs=["filtered_prompts", "params:generator", "params:evaluation", *each("policy")],
                 outputs="evaluation_videos",
                 name="generate_evaluation_videos",
                 tags=["gpu"],
@@ -73,8 +76,7 @@ def create_pipeline(**kwargs: Any) -> Pipeline:
                     "evaluation_oracle_answers",
                     "evaluation_video_index",
                     "reward_agreement",
-                    "preference_pairs_mpo",
-                    "preference_pairs_dpo",
+                    *each("preference_pairs"),
                 ],
                 outputs="evaluation_metrics",
                 name="compute_evaluation_metrics",
@@ -87,41 +89,22 @@ def create_pipeline(**kwargs: Any) -> Pipeline:
             ),
             Node(
                 nodes.draw_evaluation_plots,
-                inputs=["evaluation_metrics", "training_log_mpo", "training_log_dpo"],
+                inputs=["evaluation_metrics", *each("training_log")],
                 outputs=["rewards_by_dimension_plot", "training_curves_plot"],
                 name="draw_evaluation_plots",
             ),
+            *(
+                Node(
+                    nodes.report_section(section),
+                    inputs=section.datasets(nodes.NAMES),
+                    outputs=f"report_section_{section.name}",
+                    name=f"report_{section.name}",
+                )
+                for section in sections
+            ),
             Node(
                 nodes.write_report,
-                inputs=[
-                    "evaluation_metrics",
-                    "evaluation_videos",
-                    "evaluation_video_index",
-                    "evaluation_rewards",
-                    "evaluation_oracle_rewards",
-                    "reward_weights",
-                    "checklist",
-                    "training_log_mpo",
-                    "training_log_dpo",
-                    "validation_log_mpo",
-                    "validation_log_dpo",
-                    "prompt_filter_report",
-                    "pair_selection_report",
-                    "evaluation_answers",
-                    "evaluation_oracle_answers",
-                    "preference_pairs_dpo",
-                    "videos",
-                    "video_index",
-                    "reward_agreement",
-                    "pair_scores",
-                    "accuracy_curve",
-                    "preference_answers",
-                    "preference_deviations",
-                    "policy_deviations",
-                    "rewards",
-                    "params:pair_selection",
-                    "params:evaluation",
-                ],
+                inputs=["params:evaluation", *(f"report_section_{section.name}" for section in sections)],
                 outputs="evaluation_report",
                 name="write_report",
             ),

@@ -1,0 +1,35 @@
+"""Catalog dataset of a plot."""
+
+from __future__ import annotations
+
+import base64
+from typing import TYPE_CHECKING
+
+from vr_pipeline.datasets.places import FileDataset
+from vr_pipeline.datasets.previews import ImagePreview
+from vr_pipeline.storage.atomic import replaced
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class PlotDataset(FileDataset["Figure", str]):
+    """Saves a figure as a PNG and loads the file in base64, as pages embed it; the same figure gives the same bytes.
+
+    Example::
+
+        "{name}_plot":
+          type: vr_pipeline.datasets.pictures.PlotDataset
+          filepath: data/08_reporting/{name}.png
+    """
+
+    def save(self, data: Figure) -> None:
+        with replaced(self._path) as temporary:
+            data.savefig(temporary, format="png", dpi=110, metadata={"Software": None})
+
+    def load(self) -> str:
+        return base64.b64encode(self._path.read_bytes()).decode()
+
+    def preview(self) -> ImagePreview:
+        """For Kedro-Viz: the picture."""
+        return ImagePreview(self.load())

@@ -1,0 +1,147 @@
+"""Policies compared with the original and with the baseline, by every source of rewards."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from vr_pipeline.errors import InputError
+from vr_pipeline.evaluation.report.wording import as_number, signed
+from vr_pipeline.generators.policy import ORIGINAL
+from vr_pipeline.statistics.clustered import paired_gain, simultaneous
+
+if TYPE_CHECKING:
+    from vr_pipeline.checklist.schema import Checklist
+
+Verdict = Literal["above", "below", "unclear", "unknown"]
+
+SOURCES = {"judge": "Judge", "oracle": "Oracle"}
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean with its 95 % interval; NaN where there were too few prompts for one."""
+
+    mean: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any], key: str = "mean") -> Interval:
+        """The interval in a record of the metrics (null as NaN)."""
+        return cls(*(as_number(record.get(name)) for name in (key, "ci_low", "ci_high")))
+
+    def verdict(self, reference: float = 0.0) -> Verdict:
+        """On which side of a reference the whole interval lies."""
+        if not (math.isfinite(self.low) and math.isfinite(self.high)):
+            return "unknown"
+        if self.low > reference:
+            return "above"
+        return "below" if self.high < reference else "unclear"
+
+    def __str__(self) -> str:
+        """A difference with its interval, for a sentence."""
+        if not math.isfinite(self.mean):
+            return "not known"
+        if self.verdict() == "unknown":
+            return f"{signed(self.mean)} (no interval)"
+        return f"{signed(self.mean)} (95 % interval {signed(self.low)} to {signed(self.high)})"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One policy against another by one source, over all and by dimension.
+
+    Attributes:
+        total: difference of total rewards.
+        dimensions: difference by dimension; these intervals hold together for all ``together`` that are read at once.
+        effect: difference of totals in standard deviations of the baseline's clips, which allows to set sources side
+            by side although their rewards have different scales; NaN where the baseline never varies.
+    """
+
+    total: Interval
+    dimensions: dict[str, Interval]
+    effect: float
+    together: int = 1
+
+
+Comparisons = Mapping[str, Mapping[str, Comparison]]
+"""Policy -> source -> how it compares."""
+
+
+def compare(rewards: pd.DataFrame, policy: str, baseline: str, *, policies: int = 1) -> Comparison:
+    """Difference of two policies with 95 % intervals over the prompts that both have.
+
+    The interval of the total is for itself. Those of the dimensions hold together (Bonferroni): among many, some would
+    be beyond 0 by chance.
+
+    Args:
+        rewards: one row a clip: prompt_id, policy, total, dim_<name>.
+        policies: comparisons of policies that are read at once.
+    """
+    dimensions = [str(name) for name in rewards.columns if str(name).startswith("dim_")]
+    together = policies * len(dimensions)
+    parts = {name: rewards[rewards["policy"] == name] for name in (policy, baseline)}
+    shared = set(parts[policy]["prompt_id"]) & set(parts[baseline]["prompt_id"])
+    ours, theirs = (parts[name][parts[name]["prompt_id"].isin(shared)] for name in (policy, baseline))
+
+    def difference(column: str, level: float) -> Interval:
+        gain = paired_gain(
+            ours[column].to_numpy(),
+            ours["prompt_id"].to_numpy(dtype=str),
+            theirs[column].to_numpy(),
+            theirs["prompt_id"].to_numpy(dtype=str),
+            level=level,
+        )
+        return Interval(gain.mean, gain.ci_low, gain.ci_high)
+
+    total = difference("total", 0.95)
+    deviation = float(np.std(theirs["total"].to_numpy(dtype=np.float64))) if len(theirs) else math.nan
+    return Comparison(
+        total=total,
+        dimensions={name.removeprefix("dim_"): difference(name, simultaneous(together)) for name in dimensions},
+        effect=total.mean / deviation if deviation > 1e-9 else math.nan,
+        together=together,
+    )
+
+
+def compare_all(rewards: Mapping[str, pd.DataFrame], policies: Sequence[str]) -> tuple[Comparisons, Comparisons]:
+    """Every trained policy against the original, and those after the first trained one, the baseline, against it.
+
+    Args:
+        rewards: by source, see :func:`rewards_by_source`.
+        policies: the original and the trained ones, in their order.
+    """
+    trained = [name for name in policies if name != ORIGINAL]
+    against_original = {
+        policy: {source: compare(table, policy, ORIGINAL, policies=len(trained)) for source, table in rewards.items()}
+        for policy in trained
+    }
+    between = {
+        policy: {source: compare(table, policy, trained[0]) for source, table in rewards.items()}
+        for policy in trained[1:]
+    }
+    return against_original, between
+
+
+def rewards_by_source(judge: pd.DataFrame, oracle: pd.DataFrame, checklist: Checklist) -> dict[str, pd.DataFrame]:
+    """The rewards of both sources; those of the oracle only where there is one.
+
+    Raises:
+        InputError: a table lacks a dimension of the checklist.
+    """
+    for name, table in (("evaluation_rewards", judge), ("evaluation_oracle_rewards", oracle)):
+        for dimension in checklist.dimensions:
+            if f"dim_{dimension}" not in table.columns:
+                raise InputError(
+                    f"the rewards have no dimension '{dimension}'",
+                    remedy="run evaluation again after a change of the checklist",
+                    file=name,
+                    field=f"dim_{dimension}",
+                )
+    return {"judge": judge} | ({"oracle": oracle} if len(oracle) else {})

@@ -1,0 +1,200 @@
+"""The building blocks of a section: each turns tables, charts, clips and sentences into HTML, with all text escaped."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal
+
+from markupsafe import Markup
+
+from vr_pipeline.evaluation.report.wording import percent, plain, signed
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+    from vr_pipeline.evaluation.report.clips import EmbeddedClip
+
+NOTHING = Markup("")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Text of a cell (escaped by the template), the value it sorts by, and what stands after the text."""
+
+    text: str
+    sort: str = ""
+    after: Markup = NOTHING
+    emphasis: str = ""
+
+
+Cells = list[Cell | str]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table whose first column names the rows. Texts among the cells sort as text.
+
+    Args:
+        columns: headings; numbers stand right.
+        words: headings of the columns that hold text, besides the first.
+    """
+
+    caption: str
+    columns: Sequence[str]
+    rows: Sequence[Cells]
+    words: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            if len(row) != len(self.columns):
+                raise ValueError(f"a row has {len(row)} cells for {len(self.columns)} columns: {self.caption}")
+
+    @property
+    def numeric(self) -> list[bool]:
+        """Whether each column holds numbers."""
+        return [place > 0 and name not in self.words for place, name in enumerate(self.columns)]
+
+    @property
+    def cells(self) -> list[list[Cell]]:
+        """The rows, with text as cells too."""
+        return [[Cell(cell) if isinstance(cell, str) else cell for cell in row] for row in self.rows]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart with its heading, its legend and the sentence under it."""
+
+    title: str
+    svg: Markup
+    note: str = ""
+    legend: Markup = NOTHING
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One statement."""
+
+    text: str
+    tone: Literal["plain", "good", "warning"] = "plain"
+
+
+@dataclass(frozen=True)
+class ShownClip:
+    """A clip with what is said of it."""
+
+    heading: str
+    label: str = ""
+    clip: EmbeddedClip | None = None
+    facts: Sequence[tuple[str, str]] = field(default_factory=list)
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class ClipSet:
+    """Clips that belong side by side."""
+
+    heading: str
+    note: str
+    clips: Sequence[ShownClip]
+    table: Table
+
+
+def number(value: float | None, digits: int = 2, *, sign: bool = False, spread: float | None = None) -> Cell:
+    """A number, perhaps with a standard error after it."""
+    text = (signed if sign else plain)(value, digits)
+    if spread is not None and math.isfinite(spread):
+        text += f" ± {plain(spread, digits)}"
+    return Cell(text, sort_key(value))
+
+
+def interval(low: float | None, high: float | None, digits: int = 2, *, sign: bool = False) -> Cell:
+    """An interval; sorts by its lower end."""
+    show = signed if sign else plain
+    return _ends(low, high, f"{show(low, digits)} to {show(high, digits)}")
+
+
+def share(value: float | None, after: Markup = NOTHING) -> Cell:
+    """A share as a percentage."""
+    return Cell(percent(value), sort_key(value), after)
+
+
+def share_interval(low: float | None, high: float | None) -> Cell:
+    """An interval of a share in percent; sorts by its lower end."""
+    return _ends(low, high, f"{percent(low)} to {percent(high)}")
+
+
+def _ends(low: float | None, high: float | None, text: str) -> Cell:
+    return Cell(text, sort_key(low)) if sort_key(low) and sort_key(high) else Cell("–")
+
+
+def count(value: int) -> Cell:
+    """A whole number."""
+    return Cell(f"{int(value):,}", str(int(value)))
+
+
+def sort_key(value: float | None) -> str:
+    """The value a cell sorts by; empty where there is none."""
+    # Nine digits: float noise from another order of rows must not change the page.
+    return "" if value is None or not math.isfinite(value) else f"{float(value):.9g}"
+
+
+def paragraph(text: str, *, note: bool = False) -> Markup:
+    """A paragraph; a note stands smaller."""
+    return Markup('<p class="note">{}</p>' if note else "<p>{}</p>").format(text)
+
+
+def heading(text: str) -> Markup:
+    """A heading within a section."""
+    return Markup("<h3>{}</h3>").format(text)
+
+
+def table(content: Table) -> Markup:
+    """A table that sorts by a click on a heading."""
+    return _macro("data_table", content)
+
+
+def folded(summary: str, content: Table) -> Markup:
+    """A table that opens by a click."""
+    return Markup("<details><summary>{}</summary>{}</details>").format(summary, table(content))
+
+
+def chart(content: Chart) -> Markup:
+    """A chart on its own."""
+    return _macro("chart_figure", content)
+
+
+def charts(contents: Sequence[Chart], *, small: bool = False) -> Markup:
+    """Charts side by side."""
+    return _macro("chart_row", contents, small)
+
+
+def clip_sets(contents: Sequence[ClipSet]) -> Markup:
+    """Sets of clips, one below the other."""
+    return _macro("clip_sets", contents)
+
+
+def findings(contents: Sequence[Finding]) -> Markup:
+    """A list of statements; warnings are marked."""
+    return _macro("finding_list", contents)
+
+
+@cache
+def environment() -> Environment:
+    """The templates of the page."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    return Environment(
+        loader=PackageLoader("vr_pipeline.evaluation.report", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _macro(name: str, *arguments: Any) -> Markup:
+    macros: Any = environment().get_template("elements.html.j2").module
+    return Markup(getattr(macros, name)(*arguments))

@@ -1,0 +1,107 @@
+"""The sections of the report page: one file and one entry of :data:`SECTIONS` each, in the order of the page.
+
+A section is made by a function of the titles of the policies (the original first, then the trained ones, the baseline
+first of them) and of its inputs. It returns elements of :mod:`vr_pipeline.evaluation.report.elements`; none of them
+leave the section out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from markupsafe import Markup
+
+from vr_pipeline.evaluation.report.sections import (
+    agreement,
+    clips,
+    disagreement,
+    pairs,
+    pictures,
+    prompts,
+    provenance,
+    rewards,
+    summary,
+    training,
+    weights,
+    wins,
+)
+
+
+class Section(NamedTuple):
+    """A part of the page.
+
+    Args:
+        name: its address in the page, and the end of the name of its dataset.
+        link: its name in the navigation.
+        title: its heading.
+        make: from the titles and the inputs to its elements.
+        inputs: datasets; ``{recipe}`` stands for the name of each recipe in turn, ``{baseline}`` for the first.
+    """
+
+    name: str
+    link: str
+    title: str
+    make: Callable[..., Sequence[Markup]]
+    inputs: tuple[str, ...]
+
+    def datasets(self, recipes: Sequence[str]) -> list[str]:
+        """The inputs of a run with these recipes."""
+        return [
+            name.format(recipe=recipe, baseline=recipes[0])
+            for name in self.inputs
+            for recipe in (recipes if "{recipe}" in name else recipes[:1])
+        ]
+
+
+_REWARDS = ("evaluation_rewards", "evaluation_oracle_rewards", "checklist")
+
+SECTIONS = (
+    Section("summary", "Summary", "Summary", summary.make, ("evaluation_metrics", *_REWARDS, "reward_agreement")),
+    Section(
+        "clips",
+        "Clips",
+        "Clips side by side",
+        clips.make,
+        ("evaluation_videos", "evaluation_video_index", *_REWARDS, "params:evaluation"),
+    ),
+    Section("rewards", "Rewards", "Rewards", rewards.make, ("evaluation_metrics", *_REWARDS)),
+    Section("wins", "Win rates", "Win rates", wins.make, ("evaluation_metrics",)),
+    Section("weights", "Weights", "What the reward values", weights.make, ("reward_weights", "checklist")),
+    Section("people", "People", "Agreement with preferences", agreement.make, ("reward_agreement",)),
+    Section(
+        "pairs",
+        "Pairs",
+        "Training pairs",
+        pairs.make,
+        (
+            "pair_selection_report",
+            "preference_pairs_{baseline}",
+            "videos",
+            "video_index",
+            "checklist",
+            "params:evaluation",
+        ),
+    ),
+    Section(
+        "training", "Training", "Training health", training.make, ("training_log_{recipe}", "validation_log_{recipe}")
+    ),
+    Section(
+        "disagreement",
+        "Judge and oracle",
+        "Where judge and oracle disagree",
+        disagreement.make,
+        (
+            "evaluation_metrics",
+            "checklist",
+            "evaluation_answers",
+            "evaluation_oracle_answers",
+            "evaluation_video_index",
+        ),
+    ),
+    Section("pictures", "Pictures", "Pictures", pictures.make, tuple(pictures.PICTURES)),
+    Section("prompts", "Prompts", "Prompt filter", prompts.make, ("prompt_filter_report",)),
+)
+
+PROVENANCE = Section("provenance", "", "Provenance", provenance.make, provenance.DATA)
+"""The footer: from which data the page was made."""

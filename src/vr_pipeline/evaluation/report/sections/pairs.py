@@ -1,0 +1,199 @@
+"""The training pairs of every recipe, and what dominance rejects."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
+
+from vr_pipeline.errors import InputError
+from vr_pipeline.evaluation.report import elements
+from vr_pipeline.evaluation.report.clips import embed_clip, room_for
+from vr_pipeline.evaluation.report.elements import Cell, ClipSet, ShownClip, Table, count, number, share, sort_key
+from vr_pipeline.evaluation.report.wording import as_number, signed
+from vr_pipeline.generators.policy import ORIGINAL
+
+if TYPE_CHECKING:
+    from vr_pipeline.checklist.schema import Checklist
+    from vr_pipeline.evaluation.config import EvaluationParameters
+    from vr_pipeline.items.folder import ItemFolder
+
+CLIPS_BYTES = 1_500_000
+"""Bytes of all clips here before base64."""
+
+_FATES = {
+    "candidates": "Candidates",
+    "tied": "Equal totals",
+    "rejected_by_rule": "Dropped: by the rule",
+    "below_margin": "Dropped: below the margin",
+    "over_cap": "Dropped: over the cap",
+    "over_number": "Dropped: over the matched number",
+    "selected": "Selected",
+}
+
+
+def make(
+    titles: Mapping[str, str],
+    report: Mapping[str, Any],
+    baseline_pairs: pd.DataFrame,
+    videos: ItemFolder,
+    index: pd.DataFrame,
+    checklist: Checklist,
+    parameters: EvaluationParameters,
+) -> list[Markup]:
+    """Counts of the pairs, and examples of those of the baseline, which go by total reward, that do not dominate."""
+    dimensions = list(checklist.dimensions)
+    baseline = next(title for name, title in titles.items() if name != ORIGINAL)
+    table, failing = rejected_pairs(baseline_pairs, dimensions, baseline)
+    examples, room = room_for(failing.head(parameters.report.num_rejected_pairs).to_dict("records"), 2, CLIPS_BYTES)
+    text = (
+        "Examples, largest difference of total reward first, in turn for each dimension that fails. Winner and loser "
+        "are so by total reward."
+    )
+    return [
+        elements.paragraph(
+            "DPO takes pairs by total reward. MPO takes a pair only if the winner is at least as good as the loser in "
+            "every dimension, so that no dimension is traded away."
+        ),
+        *(elements.table(counts) for counts in _counts(titles, report)),
+        elements.heading("Pairs that MPO refuses"),
+        elements.table(table),
+        *([elements.paragraph(text)] if examples else []),
+        elements.clip_sets([_example(pair, videos, index, dimensions, room) for pair in examples]),
+    ]
+
+
+def _counts(titles: Mapping[str, str], report: Mapping[str, Any]) -> list[Table]:
+    """Pairs by recipe as in Table 5 of the paper, also at matched numbers, and the fates of the candidates.
+
+    Raises:
+        InputError: the report of pair_selection lacks the strategies.
+    """
+    strategies = report.get("strategies")
+    if not strategies:
+        raise InputError(
+            "the report of pair selection names no strategy",
+            remedy="run pair_selection again",
+            field="pair_selection_report.strategies",
+        )
+
+    def by_title(records: Mapping[str, Any] | None) -> dict[str, Any]:
+        return {title: records[name] for name, title in titles.items() if records and records.get(name)}
+
+    entries = [(name, "as selected", record) for name, record in by_title(strategies).items()]
+    matched = by_title(report.get("matched"))
+    entries += [(name, "at the same number of pairs", record) for name, record in matched.items()]
+    made = [
+        Table(
+            "Training pairs: does the winner dominate the loser in every dimension? (as in Table 5 of the paper)",
+            ["Strategy", "Pairs taken", "Pairs", "Dominating", "Not dominating", "Not dominating, share"],
+            [
+                [
+                    name,
+                    what,
+                    *(count(record[key]) for key in ("n", "dominating", "not_dominating")),
+                    share(record["not_dominating"] / record["n"] if record["n"] else None),
+                ]
+                for name, what, record in entries
+            ],
+            words=("Pairs taken",),
+        ),
+        Table(
+            "What became of every candidate pair",
+            ["Strategy", *_FATES.values()],
+            [
+                [name, *(count(record["fates"].get(key, 0)) for key in _FATES)]
+                for name, record in by_title(strategies).items()
+                if record.get("fates")
+            ],
+        ),
+    ]
+    gaps = by_title(report.get("mean_gap"))
+    dimensions = list(dict.fromkeys(name for record in gaps.values() for name in record))
+    made.append(
+        Table(
+            "Mean gap of winner over loser by dimension (judge's reward)",
+            ["Strategy", *dimensions],
+            [
+                [name, *(number(as_number(record.get(key)), 3, sign=True) for key in dimensions)]
+                for name, record in gaps.items()
+            ],
+        )
+    )
+    return [table for table in made if table.rows]
+
+
+def rejected_pairs(pairs: pd.DataFrame, dimensions: Sequence[str], recipe: str) -> tuple[Table, pd.DataFrame]:
+    """Which dimension fails in the pairs that go by total reward but do not dominate.
+
+    Args:
+        pairs: preference pairs by total reward, with dominates and dim_<name>_gap.
+        dimensions: of the reward.
+        recipe: whose pairs they are.
+
+    Returns:
+        how often each dimension fails, and the failing pairs with their worst dimension, those that show another
+        dimension first, then by margin.
+    """
+    failing = pairs[~pairs["dominates"].astype(bool)].reset_index(drop=True)
+    columns = [f"dim_{name}_gap" for name in dimensions]
+    missing = [name for name in columns if name not in failing.columns]
+    if missing:
+        raise InputError(
+            f"the preference pairs have no column '{missing[0]}'",
+            remedy="run pair_selection again after a change of the checklist",
+            field=missing[0],
+        )
+    gaps = failing[columns].to_numpy(dtype=np.float64).reshape(len(failing), len(columns))
+    below = gaps < -1e-9
+    table = Table(
+        f"Dimensions in which the winner by total reward is worse ({len(failing):,} of {len(pairs):,} pairs of "
+        f"{recipe})",
+        ["Dimension", "Pairs that fail here", "Share", "Mean gap there"],
+        [
+            [
+                name,
+                count(int(below[:, i].sum())),
+                share(float(below[:, i].mean()) if len(failing) else None),
+                number(float(gaps[below[:, i], i].mean()) if below[:, i].any() else None, 3, sign=True),
+            ]
+            for i, name in enumerate(dimensions)
+        ],
+    )
+    worst = gaps.argmin(axis=1) if len(failing) else np.empty(0, dtype=np.int64)
+    failing = failing.assign(worst=[dimensions[i] for i in worst])
+    failing = failing.sort_values(
+        ["margin", "winner_video_id", "loser_video_id"], ascending=[False, True, True], kind="stable"
+    )
+    turn = failing.groupby("worst").cumcount()
+    return table, failing.assign(turn=turn).sort_values("turn", kind="stable", ignore_index=True)
+
+
+def _example(
+    pair: Mapping[Any, Any], videos: ItemFolder, index: pd.DataFrame, dimensions: Sequence[str], room: int
+) -> ClipSet:
+    names = [str(pair["winner_video_id"]), str(pair["loser_video_id"])]
+    known = {str(row["video_id"]): row for row in index[index["video_id"].isin(names)].to_dict("records")}
+    prompt = str(known[names[0]]["prompt"]) if names[0] in known else ""
+    clips = []
+    for heading, name in zip(("Winner", "Loser"), names, strict=True):
+        if name not in known or name not in videos:
+            clips.append(ShownClip(heading, problem="This clip is not in the folder of clips."))
+            continue
+        clip = embed_clip(videos.load(name), fps=float(known[name]["fps"]), max_bytes=room)
+        clips.append(ShownClip(heading, f"{heading}: {prompt}", clip))
+    gaps = {name: float(pair[f"dim_{name}_gap"]) for name in dimensions}
+    failing = ", ".join(f"{name} ({signed(gap)})" for name, gap in gaps.items() if gap < -1e-9)
+    table = Table(
+        "Winner minus loser by dimension (judge's reward)",
+        ["Dimension", "Gap"],
+        [
+            [name, Cell(signed(gap, 3), sort_key(gap), emphasis="warning" if gap < -1e-9 else "")]
+            for name, gap in gaps.items()
+        ],
+    )
+    note = f"Total {signed(float(pair['margin']))} in the winner's favour, but worse in {failing}."
+    return ClipSet(prompt, note, clips, table)

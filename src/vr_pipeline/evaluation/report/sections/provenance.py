@@ -1,0 +1,91 @@
+"""From which data a page was made: hashes of them, for its footer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from markupsafe import Markup
+
+from vr_pipeline.evaluation.report.run_lines import table_hash
+from vr_pipeline.generators.policy import ORIGINAL
+from vr_pipeline.identifiers import content_hash
+from vr_pipeline.training.inputs import reward_weights_hash
+
+if TYPE_CHECKING:
+    from vr_pipeline.checklist.schema import Checklist
+
+_TABLES = {
+    "evaluation_rewards": "Rewards by the judge",
+    "evaluation_oracle_rewards": "Rewards by the oracle",
+    "evaluation_answers": "Answers of the judge",
+    "training_log_{recipe}": "Training log, {title}",
+    "validation_log_{recipe}": "Checkpoints, {title}",
+    "preference_pairs_{baseline}": "Pairs by total reward",
+}
+"""Tables whose content decides how the page looks, and what the footer calls them."""
+
+DATA = (
+    "evaluation_metrics",
+    "evaluation_video_index",
+    "checklist",
+    "reward_weights",
+    "video_index",
+    "pair_scores",
+    *_TABLES,
+)
+
+
+def make(
+    titles: Mapping[str, str],
+    metrics: Mapping[str, Any],
+    index: pd.DataFrame,
+    checklist: Checklist,
+    weights: Mapping[str, Any],
+    training_index: pd.DataFrame,
+    pair_scores: pd.DataFrame,
+    *tables: pd.DataFrame,
+) -> list[Markup]:
+    """A line a kind of data, with its hash.
+
+    Args:
+        titles: of the policies.
+        metrics: the layout of evaluation_metrics.json.
+        index: the evaluation's clips.
+        checklist: the questions.
+        weights: reward_weights.
+        training_index: the clips that pairs were selected from.
+        pair_scores: the pairs that people compared.
+        tables: the rest of :data:`DATA`.
+    """
+    made = index.sort_values("video_id", kind="stable")
+    files = (f"{name} {digest}" for name, digest in zip(made["video_id"], made["sha256"], strict=True))
+    trained = [title for name, title in titles.items() if name != ORIGINAL]
+    names = [
+        label.format(title=title)
+        for label in _TABLES.values()
+        for title in (trained if "{title}" in label else trained[:1])
+    ]
+    lines = [
+        ("Checklist", f"{checklist.name} ({checklist.hash})"),
+        ("Encoding of answers", weights.get("encoding", "zero_one")),
+        ("Clips", f"{len(index):,} files, hash {content_hash('clips', *files)}"),
+        ("Metrics", f"hash {content_hash('metrics', json.dumps(metrics, sort_keys=True))}"),
+    ]
+    for policy, part in index.groupby("policy", sort=True):
+        generators = ", ".join(sorted(set(part["generator"].astype(str))))
+        lines.append((f"Generator, {titles[str(policy)]}", generators))
+    lines += [(name, _hashed(table)) for name, table in zip(names, tables, strict=True)]
+    lines += [
+        ("Weights", reward_weights_hash(weights)),
+        ("Training clips", _hashed(training_index[["video_id", "sha256"]], "files")),
+        ("Compared pairs", _hashed(pair_scores)),
+    ]
+    rows = Markup("").join(Markup("<div><dt>{}</dt><dd>{}</dd></div>\n").format(*line) for line in lines)
+    return [Markup("<dl>\n{}</dl>").format(rows)]
+
+
+def _hashed(table: pd.DataFrame, what: str = "rows") -> str:
+    return f"{len(table):,} {what}, hash {table_hash(table)}"

@@ -1,0 +1,45 @@
+"""How often a policy's clip beats the original's of the same prompt and seed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from markupsafe import Markup
+
+from vr_pipeline.evaluation.report import charts, elements
+from vr_pipeline.evaluation.report.charts import Mark, Row
+from vr_pipeline.evaluation.report.comparison import SOURCES, Interval
+from vr_pipeline.evaluation.report.elements import Cells, Chart, Table
+from vr_pipeline.evaluation.report.wording import percent
+
+
+def make(titles: Mapping[str, str], metrics: Mapping[str, Any]) -> list[Markup]:
+    """Win rates of every policy by every source, drawn and in numbers."""
+    rows: list[Row] = []
+    cells: list[Cells] = []
+    for series, (policy, title) in enumerate(titles.items()):
+        for source, record in sorted(metrics["win_rate"].get(policy, {}).items()):
+            rate = Interval.of(record, "rate")
+            name = f"{title}, {source}"
+            tip = f"{name}: {percent(rate.mean)} ({percent(rate.low)} to {percent(rate.high)})"
+            rows.append(Row(name, [Mark(series, rate.mean, rate.low, rate.high, tip)]))
+            counts = (elements.count(record[key]) for key in ("wins", "ties", "losses"))
+            interval = elements.share_interval(rate.low, rate.high)
+            cells.append([title, SOURCES[source], elements.share(rate.mean), interval, *counts])
+    title = "Win rate against the original"
+    svg = charts.intervals_chart(
+        rows,
+        title=title,
+        description="; ".join(mark.tip for row in rows for mark in row.marks),
+        axis="share of clips won, 95 % interval; line at one half",
+        reference=0.5,
+        limits=(0.0, 1.0),
+    )
+    table = Table(
+        f"{title}: same prompt, same seed; a tie (equal rewards) counts half; intervals take prompts as clusters",
+        ["Policy", "By", "Win rate", "95 % interval", "Won", "Tied", "Lost"],
+        cells,
+        words=("By",),
+    )
+    return [elements.chart(Chart(title, svg)), elements.table(table)]
