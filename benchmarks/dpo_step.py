@@ -32,13 +32,14 @@ import torch
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
+from vr_pipeline.engine.config import LoRAParameters
 from vr_pipeline.generators import load_generator
 from vr_pipeline.generators.config import GeneratorParameters
 from vr_pipeline.generators.contract import ALL_PARTS, Condition, Generator, Part
 from vr_pipeline.runtime.memory import STATUS, peak_memory
-from vr_pipeline.training.config import AdapterParameters, PreferenceTrainingParameters
+from vr_pipeline.training.config import PreferenceTrainingParameters
 from vr_pipeline.training.losses import diffusion_dpo_loss
-from vr_pipeline.training.pairs import TrainingPair
+from vr_pipeline.training.pairs import PairData, TrainingPair
 from vr_pipeline.training.step import accumulate_gradients
 
 FRAMES, HEIGHT, WIDTH = 9, 64, 96
@@ -112,8 +113,8 @@ def make_clips() -> np.ndarray:
 
 
 def trained(generator: Generator, parameters: PreferenceTrainingParameters) -> tuple[list[Any], torch.optim.AdamW]:
-    adapter = parameters.adapter
-    weights = generator.add_adapter(rank=adapter.rank, alpha=adapter.alpha, targets=adapter.targets, seed=0)
+    lora = parameters.lora
+    weights = generator.add_adapter(rank=lora.rank, alpha=lora.alpha, targets=lora.target_modules, seed=0)
     return weights, torch.optim.AdamW(weights, lr=parameters.learning_rate, fused=True)
 
 
@@ -125,6 +126,7 @@ def make_step(way: str, folder: Path, parameters: PreferenceTrainingParameters) 
         encoded = load(folder, "autoencoder").encode_frames(clips)
         latents = {"winner": encoded[0], "loser": encoded[1]}
         conditions: dict[str, Condition] = {PROMPT: load(folder, "text_encoder").encode_prompts([PROMPT])}
+        data = PairData([pair], latents, conditions)
     generator = load(folder, "denoiser") if way == "ours" else load(folder, *ALL_PARTS)
     reference = copy.deepcopy(generator.denoiser) if way == "usual" else None
     weights, optimizer = trained(generator, parameters)
@@ -137,8 +139,7 @@ def make_step(way: str, folder: Path, parameters: PreferenceTrainingParameters) 
 
     def ours(step: int) -> float:
         optimizer.zero_grad(set_to_none=True)
-        chosen = [(pair, step)]
-        loss, _ = accumulate_gradients(generator, chosen, latents, conditions, parameters, torch.device("cpu"))
+        loss, _ = accumulate_gradients(generator, [(pair, step)], data, parameters)
         return finish(loss)
 
     def draw(step: int, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -209,7 +210,7 @@ def main() -> None:
     transformers_logging.disable_progress_bar()
     torch.set_num_threads(options.threads)
     parameters = PreferenceTrainingParameters(
-        beta=500.0, learning_rate=1e-5, batch_size=1, steps=1, adapter=AdapterParameters(rank=16, alpha=16.0)
+        beta=500.0, learning_rate=1e-5, batch_size=1, steps=1, lora=LoRAParameters(rank=16, alpha=16.0)
     )
     if options.memory_of:
         print(measure_memory(options.memory_of, options.folder, parameters))

@@ -288,9 +288,10 @@ def random_generator(device: str, *, tiny: bool) -> Any:
 
 def measured(device: str, *, tiny: bool, checkpointing: bool, compile_blocks: bool, steps: int) -> dict[str, Any]:
     """Seconds of the parts of a step and of whole steps, and peak memory in bytes (None without CUDA)."""
+    from vr_pipeline.engine.config import LoRAParameters
     from vr_pipeline.engine.groups import Group
-    from vr_pipeline.training.config import AdapterParameters, PreferenceTrainingParameters
-    from vr_pipeline.training.pairs import TrainingPair
+    from vr_pipeline.training.config import PreferenceTrainingParameters
+    from vr_pipeline.training.pairs import PairData, TrainingPair
     from vr_pipeline.training.preference_trainer import prepare_weights
     from vr_pipeline.training.step import accumulate_gradients
 
@@ -299,7 +300,7 @@ def measured(device: str, *, tiny: bool, checkpointing: bool, compile_blocks: bo
         batch_size=1,
         gradient_checkpointing=checkpointing,
         compile="blocks" if compile_blocks else "none",
-        adapter=AdapterParameters(rank=4 if tiny else RANK, alpha=64.0),
+        lora=LoRAParameters(rank=4 if tiny else RANK, alpha=64.0),
     )
     generator = random_generator(device, tiny=tiny)
     weights = prepare_weights(generator, parameters, Group())
@@ -309,7 +310,7 @@ def measured(device: str, *, tiny: bool, checkpointing: bool, compile_blocks: bo
     latents = {name: torch.randn(shape, generator=random) for name in ("winner", "loser")}
     conditions = {"prompt": {"prompt_embeddings": torch.randn(1, 226, 4096, generator=random)}}
     pair = TrainingPair("pair", "prompt", "winner", "loser")
-    place = torch.device(device)
+    data, place = PairData([pair], latents, conditions), torch.device(device)
 
     def wait() -> float:
         if cuda:
@@ -318,7 +319,7 @@ def measured(device: str, *, tiny: bool, checkpointing: bool, compile_blocks: bo
 
     def whole(number: int) -> None:
         optimizer.zero_grad(set_to_none=True)
-        accumulate_gradients(generator, [(pair, number)], latents, conditions, parameters, place)
+        accumulate_gradients(generator, [(pair, number)], data, parameters)
         optimizer.step()
 
     both = torch.stack([latents["winner"], latents["loser"]]).to(place)

@@ -38,8 +38,9 @@ from pathlib import Path
 import torch
 import tiny_models
 from vr_pipeline.generators import load_generator
-from vr_pipeline.training.config import AdapterParameters, PreferenceTrainingParameters
-from vr_pipeline.training.pairs import TrainingPair
+from vr_pipeline.engine.config import LoRAParameters
+from vr_pipeline.training.config import PreferenceTrainingParameters
+from vr_pipeline.training.pairs import PairData, TrainingPair
 from vr_pipeline.training.preference_trainer import train_on_pairs
 
 class Stop(Exception):
@@ -51,13 +52,13 @@ def train(parameters, device, stop_at=None):
         if row["step"] == stop_at:
             raise Stop
     log = train_on_pairs(
-        generator, pairs, latents, conditions, settings, checkpoint=Path(folder, "state"), observe=observe
+        generator, PairData(pairs, latents, conditions), settings, checkpoint=Path(folder, "state"), observe=observe
     )
     return generator, log
 
 settings = PreferenceTrainingParameters(
     beta=1000.0, steps=4, batch_size=1, learning_rate=1e-3, warmup_steps=1, threads=1, checkpoint_every=2,
-    gradient_checkpointing=True, ema_decay=0.5, adapter=AdapterParameters(rank=2, alpha=4.0),
+    gradient_checkpointing=True, ema_decay=0.5, lora=LoRAParameters(rank=2, alpha=4.0),
 )
 save = {"cogvideox": lambda at: tiny_models.save_cogvideox(at, rotary=True), "wan": tiny_models.save_wan}
 for name, values in {"cogvideox": tiny_models.cogvideox_parameters, "wan": tiny_models.wan_parameters}.items():

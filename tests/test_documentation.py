@@ -342,7 +342,7 @@ def test_the_loss_of_the_text_trains_and_has_the_gradient_of_its_equation(monkey
     settings = copies["config"].PreferenceTrainingParameters
     parameters = settings(**toy.parameters(steps=2).model_dump() | {"loss": "identity", "beta": 4.0})
     train = copies["preference_trainer"].train_on_pairs
-    log = train(toy.generator(), toy.pairs, toy.latents, toy.conditions, parameters)
+    log = train(toy.generator(), toy.data, parameters)
     assert log["loss"][0] == pytest.approx(1 / 16)  # the policy begins as the original, where the margin is 0
     assert log["loss"][1] != log["loss"][0]
     with pytest.raises(ValueError, match="identity knows neither"):

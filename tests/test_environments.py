@@ -93,7 +93,7 @@ def test_results_lie_in_a_folder_of_their_own(environment: str, pipelines: dict[
         inside = place.relative_to(ROOT) if place.is_absolute() else place
         assert inside.parts[:2] == ("data", environment), name
     parameters = loader["parameters"]
-    assert parameters["dpo_training"]["checkpoints"].startswith(f"data/{environment}/")
+    assert parameters["dpo_training"]["checkpoint_folder"].startswith(f"data/{environment}/")
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)

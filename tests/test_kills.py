@@ -192,7 +192,7 @@ def test_checkpoints_of_a_training(toy: Toy, tmp_path: Path, points: list[Explor
     def work() -> None:
         generator = toy.generator()
         file = folder / "checkpoints" / "a.safetensors"
-        log = train_on_pairs(generator, toy.pairs, toy.latents, toy.conditions, parameters, checkpoint=file)
+        log = train_on_pairs(generator, toy.data, parameters, checkpoint=file)
         generators[generator.policy().identity] = log.to_json()
 
     points.append(explore(work, folder))

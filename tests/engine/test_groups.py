@@ -122,6 +122,4 @@ def test_processes_that_see_different_checkpoints_are_told(
     # What the main process of a group says: it went on after step 4.
     monkeypatch.setattr(Group, "from_main", lambda self, value: 4)
     with pytest.raises(InputError, match="different checkpoints"):
-        train_on_pairs(
-            toy.generator(), toy.pairs, toy.latents, toy.conditions, toy.parameters(), checkpoint=tmp_path / "x"
-        )
+        train_on_pairs(toy.generator(), toy.data, toy.parameters(), checkpoint=tmp_path / "x")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,11 @@ from kedro.pipeline import Node, Pipeline
 
 from toy_training import Toy, make_toy
 from vr_pipeline.datasets.policy import PolicyDataset
+from vr_pipeline.engine import loop
 from vr_pipeline.generators.policy import Policy
 from vr_pipeline.hooks import FinishedTrainingHook
 from vr_pipeline.hooks.finished_trainings import state_folders
 from vr_pipeline.runners import DeviceRunner
-from vr_pipeline.training import preference_trainer
 from vr_pipeline.training.config import DpoTrainingParameters
 from vr_pipeline.training.preference_trainer import train_on_pairs
 
@@ -31,10 +32,9 @@ class Killed(BaseException):
 def training_on(toy: Toy, first: int) -> Callable[[DpoTrainingParameters], tuple[Policy, pd.DataFrame]]:
     def train(parameters: DpoTrainingParameters) -> tuple[Policy, pd.DataFrame]:
         generator = toy.generator()
-        file = Path(str(parameters.checkpoints)) / f"{first}.safetensors"
-        pairs = toy.pairs[first : first + 3]
-        arguments = (generator, pairs, toy.latents, toy.conditions, parameters.training)
-        log = train_on_pairs(*arguments, checkpoint=file, retrain=parameters.retrain)
+        file = Path(str(parameters.checkpoint_folder)) / f"{first}.safetensors"
+        data = replace(toy.data, pairs=toy.pairs[first : first + 3])
+        log = train_on_pairs(generator, data, parameters.training, checkpoint=file, retrain=parameters.retrain)
         return generator.policy(), log
 
     return train
@@ -71,8 +71,8 @@ def registered(whole: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
 def steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The steps that were made."""
     made: list[int] = []
-    log_row = preference_trainer.log_row
-    monkeypatch.setattr(preference_trainer, "log_row", lambda step, *rest: made.append(step) or log_row(step, *rest))
+    log_row = loop.log_row
+    monkeypatch.setattr(loop, "log_row", lambda step, *rest: made.append(step) or log_row(step, *rest))
     return made
 
 
@@ -87,7 +87,7 @@ def catalog(folder: Path, **settings: Any) -> DataCatalog:
     parameters = DpoTrainingParameters(
         **{
             "training": Toy.parameters(checkpoint_every=4, batch_size=2),
-            "checkpoints": str(folder / "checkpoints"),
+            "checkpoint_folder": str(folder / "checkpoints"),
             **settings,
         }
     )
@@ -174,5 +174,5 @@ def test_runs_that_have_nothing_to_do_with_trainings_leave_states_alone(whole: P
     other = Pipeline([Node(lambda: 1, None, "elsewhere", name="other")])
     assert list(state_folders(other, entries)) == []
     # Parameters that a run does not need are not validated, and stay as they are written.
-    entries["params:dpo_training"] = MemoryDataset({"checkpoint_folder": "here", "checkpoints": None})
+    entries["params:dpo_training"] = MemoryDataset({"checkpoint_folder": None, "part": {"checkpoint_folder": "here"}})
     assert list(state_folders(whole, entries)) == [(Path("here"), 4)]

@@ -200,7 +200,8 @@ def test_training_with_and_without_recomputed_activations(
 ) -> None:
     from vr_pipeline.checklist import checklist_from_mapping
     from vr_pipeline.judges.config import JudgeTrainingParameters
-    from vr_pipeline.judges.training.task import JudgeExample, train_judge
+    from vr_pipeline.judges.training.examples import JudgeExample
+    from vr_pipeline.judges.training.task import train_judge
 
     sub = {"name": "s", "questions": [{"id": str(at), "text": text} for at, text in enumerate(QUESTIONS)]}
     checklist = checklist_from_mapping(
@@ -218,10 +219,10 @@ def test_training_with_and_without_recomputed_activations(
             "lora": {"rank": 2, "target_modules": ["language_expert_query_key_value"]} if lora else None,
             "threads": 1,
             "steps": 2,
-            "clips_per_batch": 3,
+            "batch_size": 3,
             "learning_rate": 1e-2,
             "warmup_steps": 0,
-            "validate_every": 2,
+            "checkpoint_every": 2,
             "validation_share": 0.4,
             "gradient_checkpointing": recompute,
         }

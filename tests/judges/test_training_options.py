@@ -12,19 +12,23 @@ import pytest
 
 from tiny_judges import FAMILY_BUILDERS
 from vr_pipeline.checklist import Checklist, checklist_from_mapping
-from vr_pipeline.errors import InputError
+from vr_pipeline.engine import loop
+from vr_pipeline.engine.config import LoopParameters
+from vr_pipeline.engine.groups import Group
+from vr_pipeline.errors import PipelineError
 from vr_pipeline.judges import load_judge
 from vr_pipeline.judges.config import JudgeTrainingParameters
 from vr_pipeline.judges.training import task as training
-from vr_pipeline.judges.training.task import JudgeExample, train_judge
+from vr_pipeline.judges.training.examples import JudgeExample
+from vr_pipeline.judges.training.task import JudgeTask, train_judge
 
 BASE = {
     "threads": 1,
     "steps": 2,
-    "clips_per_batch": 4,
+    "batch_size": 4,
     "learning_rate": 1e-2,
     "warmup_steps": 0,
-    "validate_every": 2,
+    "checkpoint_every": 2,
     "validation_share": 0.3,
     "schedule": "constant",
 }
@@ -81,7 +85,7 @@ def test_every_family_is_trained_and_comes_back_from_its_folder(
     name: str, lora: Any, start: Any, checklist: Checklist, examples: list[JudgeExample], tmp_path: Path
 ) -> None:
     before = state(load_judge(start(name)).family)
-    trained = train_judge(examples, checklist, parameters(start(name), lora=lora, clips_per_batch=3))
+    trained = train_judge(examples, checklist, parameters(start(name), lora=lora, batch_size=3))
     after = state(trained.family)
     assert before.keys() == after.keys()
     changed = {key for key in before if not np.array_equal(before[key], after[key])}
@@ -117,7 +121,7 @@ def test_recomputed_activations_give_the_same_gradients(
         return family
 
     monkeypatch.setattr(training, "start_family", counted)
-    options = {"lora": lora, "steps": 1, "validate_every": 1}
+    options = {"lora": lora, "steps": 1, "checkpoint_every": 1}
     plain = train_judge(examples, checklist, parameters(start(name), **options))
     once = len(calls)
     recomputed = train_judge(examples, checklist, parameters(start(name), gradient_checkpointing=True, **options))
@@ -133,7 +137,7 @@ def test_bfloat16(lora: Any, start: Any, checklist: Checklist, examples: list[Ju
     import torch
 
     seen: set[Any] = set()
-    real = training._Run._loss
+    real = JudgeTask._loss
 
     def watched(self: Any, batch: Any) -> Any:
         trained = {weight.dtype for weight in self.family.model.parameters() if weight.requires_grad}
@@ -141,7 +145,7 @@ def test_bfloat16(lora: Any, start: Any, checklist: Checklist, examples: list[Ju
         seen.add((frozenset(trained), frozenset(frozen), torch.is_autocast_enabled("cpu")))
         return real(self, batch)
 
-    monkeypatch.setattr(training._Run, "_loss", watched)
+    monkeypatch.setattr(JudgeTask, "_loss", watched)
     # Steps this small change nothing in weights of 8 bits of mantissa: they must be kept in float32 while training.
     options = {"lora": lora, "learning_rate": 1e-4, "steps": 3, "gradient_checkpointing": True}
     whole = train_judge(examples, checklist, parameters(start("qwen2_vl"), **options))
@@ -157,11 +161,9 @@ def test_accumulated_passes_make_the_step_of_one_large_pass(
     start: Any, checklist: Checklist, examples: list[JudgeExample]
 ) -> None:
     # All questions at equal weights, so that the mean of means is the mean.
-    options = {"questions_per_clip": 2, "steps": 1, "validate_every": 1}
-    once = train_judge(examples, checklist, parameters(start("internvl"), clips_per_batch=6, **options))
-    twice = train_judge(
-        examples, checklist, parameters(start("internvl"), clips_per_batch=3, accumulation=2, **options)
-    )
+    options = {"questions_per_clip": 2, "steps": 1, "checkpoint_every": 1}
+    once = train_judge(examples, checklist, parameters(start("internvl"), batch_size=6, **options))
+    twice = train_judge(examples, checklist, parameters(start("internvl"), batch_size=6, micro_batch_size=3, **options))
     for column in ("loss", "gradient_norm"):
         assert twice.log[column][0] == pytest.approx(once.log[column][0], rel=1e-4)
 
@@ -170,20 +172,21 @@ def test_low_rank_training_goes_on_after_a_kill(
     start: Any, checklist: Checklist, examples: list[JudgeExample], tmp_path: Path, monkeypatch: Any
 ) -> None:
     options = parameters(start("smolvlm"), lora=LORA | {"dropout": 0.1}, steps=4)
+    kept = options.model_copy(update={"checkpoint_folder": str(tmp_path / "state")})
     whole = train_judge(examples, checklist, options)
-    real = training.learning_rate
+    real = loop.learning_rate
 
-    def killed(step: int, given: JudgeTrainingParameters) -> float:
+    def killed(step: int, given: LoopParameters) -> float:
         if step == 4:
             raise KeyboardInterrupt
         return real(step, given)
 
-    monkeypatch.setattr(training, "learning_rate", killed)
+    monkeypatch.setattr(loop, "learning_rate", killed)
     with pytest.raises(KeyboardInterrupt):
-        train_judge(examples, checklist, options, checkpoint_folder=tmp_path / "state")
+        train_judge(examples, checklist, kept)
     steps: list[int] = []
-    monkeypatch.setattr(training, "learning_rate", lambda step, given: steps.append(step) or real(step, given))
-    resumed = train_judge(examples, checklist, options, checkpoint_folder=tmp_path / "state")
+    monkeypatch.setattr(loop, "learning_rate", lambda step, given: steps.append(step) or real(step, given))
+    resumed = train_judge(examples, checklist, kept)
     assert steps == [3, 4]
     first, second = state(whole.family), state(resumed.family)
     assert all(np.array_equal(first[key], second[key]) for key in first)
@@ -194,15 +197,15 @@ def test_the_best_checkpoint_is_kept(
 ) -> None:
     values = iter([0.4, 0.9, 0.6])
     kept: list[dict[str, np.ndarray]] = []
-    real = training._Run._validate
+    real = JudgeTask.validate
 
-    def validate(self: Any) -> float:
-        assert not math.isnan(real(self))
+    def validate(self: Any, step: int, group: Group) -> float:
+        assert not math.isnan(real(self, step, group))
         kept.append(state(self.family))
         return next(values)
 
-    monkeypatch.setattr(training._Run, "_validate", validate)
-    trained = train_judge(examples, checklist, parameters(start("internvl"), steps=3, validate_every=1))
+    monkeypatch.setattr(JudgeTask, "validate", validate)
+    trained = train_judge(examples, checklist, parameters(start("internvl"), steps=3, checkpoint_every=1))
     after = state(trained.family)
     assert all(np.array_equal(after[key], kept[1][key]) for key in after)
     assert not all(np.array_equal(after[key], kept[2][key]) for key in after)
@@ -212,18 +215,19 @@ def test_the_best_checkpoint_is_kept(
 def test_a_training_that_diverges_stops_before_it_spoils_the_weights(
     where: str, start: Any, checklist: Checklist, examples: list[JudgeExample], monkeypatch: Any
 ) -> None:
-    accumulate, seen = training._Run._accumulate, []
+    make_step, seen = JudgeTask.step, []
 
-    def overflow(self: Any, batches: Any, weights: Any) -> Any:
-        losses = accumulate(self, batches, weights)
+    def overflow(self: Any, step: int, group: Group) -> Any:
+        loss, statistics = make_step(self, step, group)
+        weights = self.weights()
         seen.append((weights, [weight.detach().clone() for weight in weights]))
         if where == "answers":
-            return losses * np.nan
+            return loss * np.nan, statistics
         weights[0].grad[...] = np.inf
-        return losses
+        return loss, statistics
 
-    monkeypatch.setattr(training._Run, "_accumulate", overflow)
-    with pytest.raises(InputError, match=r"the training diverged: at step 1 .*learning_rate"):
+    monkeypatch.setattr(JudgeTask, "step", overflow)
+    with pytest.raises(PipelineError, match=r"is not finite at step 1 of train judge.*No weight has been changed"):
         train_judge(examples, checklist, parameters(start("qwen2_vl")))
     ((weights, before),) = seen
     assert all((weight == old).all() for weight, old in zip(weights, before, strict=True))

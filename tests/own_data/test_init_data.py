@@ -92,7 +92,7 @@ def test_an_environment_of_all_own_files(project: Path) -> None:
     base = configuration(project, None)["parameters"]
     own = loaded["parameters"]
     assert own["prompt_filtering"]["rouge"]["threshold"] == 0.7 != base["prompt_filtering"]["rouge"]["threshold"]
-    assert own["dpo_training"]["checkpoints"] == "data/mydata/06_models/checkpoints"
+    assert own["dpo_training"]["checkpoint_folder"] == "data/mydata/06_models/checkpoints"
     assert own["dpo_training"]["training"] == base["dpo_training"]["training"]
     assert own["video_generation"] == base["video_generation"]
     for command in ("--pipeline=prompt_filtering", "--to-outputs=reward_agreement"):

@@ -12,14 +12,16 @@ import pandas as pd
 
 import tiny_judges
 from vr_pipeline.checklist import Checklist, checklist_from_mapping
+from vr_pipeline.engine import loop
+from vr_pipeline.engine.config import LoopParameters
 from vr_pipeline.errors import InputError
 from vr_pipeline.judges.config import JudgeTrainingParameters
-from vr_pipeline.judges.training import task as training
-from vr_pipeline.judges.training.task import JudgeExample, train_judge
+from vr_pipeline.judges.training.examples import JudgeExample
+from vr_pipeline.judges.training.task import train_judge
 
 OPTIONS: dict[str, dict[str, Any]] = {
     # Captions, which only some clips have, and balanced weights: the means of passes are not means of clips.
-    "full": {"questions_per_clip": None, "caption_weight": 0.5, "average_decay": 0.9, "weight_decay": 0.1},
+    "full": {"questions_per_clip": None, "caption_weight": 0.5, "ema_decay": 0.9, "weight_decay": 0.1},
     "drawn": {"questions_per_clip": 1, "matrix_learning_rate": 1e-3},
     "lora": {"lora": {"rank": 2, "alpha": 4, "dropout": 0.2, "target_modules": ["q_proj", "v_proj"]}},
 }
@@ -70,30 +72,31 @@ def examples() -> list[JudgeExample]:
 
 def train(folder: str, name: str, *, checkpoints: Path | None = None, killed_in: int | None = None) -> JudgeResult:
     """One training from the model in a folder."""
-    real, steps = training.learning_rate, []
+    real, steps = loop.learning_rate, []
 
-    def watched(step: int, parameters: JudgeTrainingParameters) -> float:
+    def watched(step: int, parameters: LoopParameters) -> float:
         if step == killed_in:
             raise Killed
         steps.append(step)
         return real(step, parameters)
 
     start = {"family": "qwen2_vl", "path": f"{folder}/model", "device": "cpu"}
-    common = {"start": start, "steps": 4, "clips_per_batch": 2, "accumulation": 2, "learning_rate": 1e-3}
-    common |= {"warmup_steps": 0, "validate_every": 2, "validation_share": 0.01, "threads": 1}
-    parameters = JudgeTrainingParameters.model_validate(common | OPTIONS[name])
+    common = {"start": start, "steps": 4, "batch_size": 4, "micro_batch_size": 2, "learning_rate": 1e-3}
+    common |= {"warmup_steps": 0, "checkpoint_every": 2, "validation_share": 0.01, "threads": 1}
+    parameters = JudgeTrainingParameters.model_validate(
+        common | OPTIONS[name] | {"checkpoint_folder": str(checkpoints) if checkpoints else None}
+    )
     told: list[int] = []
-    training.learning_rate = watched
+    loop.learning_rate = watched
     try:
         trained = train_judge(
             examples(),
             checklist(),
             parameters,
-            checkpoint_folder=checkpoints,
             observe=lambda row: told.append(int(row["step"])),
         )
     finally:
-        training.learning_rate = real
+        loop.learning_rate = real
     weights = {key: value.numpy().copy() for key, value in trained.family.model.state_dict().items()}
     return JudgeResult(weights, trained.log, trained.report, told, steps)
 
@@ -107,7 +110,7 @@ def train_with_a_kill(folder: str, checkpoints: Path) -> JudgeResult:
 
 def refused(folder: str) -> str:
     """What is said where the passes cannot be shared."""
-    OPTIONS["odd"] = {"accumulation": 3}
+    OPTIONS["odd"] = {"batch_size": 6}
     try:
         train(folder, "odd")
     except InputError as error:

@@ -11,8 +11,8 @@ import pandas as pd
 import torch
 
 from toy_training import Toy
-from vr_pipeline.training import preference_trainer
-from vr_pipeline.training.preference_trainer import train_on_pairs
+from vr_pipeline.engine import loop
+from vr_pipeline.training.preference_trainer import Validation, train_on_pairs
 
 FULL: dict[str, object] = {"method": "full", "learning_rate": 1e-4}
 REWARDS = {2: 0.5, 4: 2.0, 6: 1.0}
@@ -56,7 +56,7 @@ class Stopped(BaseException):
 def train_plainly(toy: Toy, changes: dict[str, object]) -> Result:
     """One training from start to end."""
     generator = toy.generator()
-    log = train_on_pairs(generator, toy.pairs, toy.latents, toy.conditions, toy.parameters(**changes))
+    log = train_on_pairs(generator, toy.data, toy.parameters(**changes))
     return Result(generator.policy().tensors, log)
 
 
@@ -64,7 +64,7 @@ def train_with_a_stop(toy: Toy, changes: dict[str, object], file: Path | None, *
     """A training whose checkpoints are judged; with a file it is stopped in step 5 and, if wanted, started again."""
     parameters = toy.parameters(ema_decay=0.5, checkpoint_every=2, **changes)
     result = Result({}, pd.DataFrame())
-    log_row, save = preference_trainer.log_row, preference_trainer.save_checkpoint
+    log_row, save = loop.log_row, loop.save_checkpoint
 
     def stopping(step: int, *rest: Any) -> dict[str, float]:
         if step == 5:
@@ -89,29 +89,27 @@ def train_with_a_stop(toy: Toy, changes: dict[str, object], file: Path | None, *
 
         result.log = train_on_pairs(
             generator,
-            toy.pairs,
-            toy.latents,
-            toy.conditions,
+            toy.data,
             parameters,
             checkpoint=file,
-            validate=judge,
+            validation=Validation(judge),
             observe=lambda row: result.told.append(dict(row)),
         )
         result.tensors = generator.policy().tensors
 
-    preference_trainer.save_checkpoint = saving  # type: ignore[assignment]
+    loop.save_checkpoint = saving  # type: ignore[assignment]
     try:
         if file is not None and not file.exists():
-            preference_trainer.log_row = stopping
+            loop.log_row = stopping
             try:
                 run()
             except Stopped:
                 assert file.is_file()
-            preference_trainer.log_row = log_row
+            loop.log_row = log_row
         if start_again:
             run()
     finally:
-        preference_trainer.log_row, preference_trainer.save_checkpoint = log_row, save
+        loop.log_row, loop.save_checkpoint = log_row, save
     return result
 
 

@@ -9,11 +9,12 @@ import numpy as np
 import torch
 
 import tiny_models
+from vr_pipeline.engine.config import LoRAParameters
 from vr_pipeline.generators import load_generator
 from vr_pipeline.generators.config import GeneratorParameters
 from vr_pipeline.generators.contract import Condition, Generator
-from vr_pipeline.training.config import AdapterParameters, PreferenceTrainingParameters
-from vr_pipeline.training.pairs import TrainingPair
+from vr_pipeline.training.config import PreferenceTrainingParameters
+from vr_pipeline.training.pairs import PairData, TrainingPair
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,10 @@ class Toy:
     pairs: list[TrainingPair]
     latents: dict[str, torch.Tensor]
     conditions: dict[str, Condition]
+
+    @property
+    def data(self) -> PairData:
+        return PairData(self.pairs, self.latents, self.conditions)
 
     def generator(self) -> Generator:
         return load_generator(self.settings)
@@ -39,7 +44,7 @@ class Toy:
                     "learning_rate": 1e-2,
                     "warmup_steps": 2,
                     "threads": 1,
-                    "adapter": AdapterParameters(rank=2, alpha=4.0),
+                    "lora": LoRAParameters(rank=2, alpha=4.0),
                 }
                 | changes
             )

@@ -16,15 +16,17 @@ from pydantic import ValidationError
 
 import tiny_models
 from toy_training import Toy
+from vr_pipeline.engine import loop
+from vr_pipeline.engine.config import LoRAParameters
 from vr_pipeline.engine.optimisation import AveragedWeights
 from vr_pipeline.errors import InputError
 from vr_pipeline.generators import load_generator
 from vr_pipeline.generators.contract import Generator
 from vr_pipeline.generators.policy import FullWeights, Policy
 from vr_pipeline.training import preference_trainer
-from vr_pipeline.training.config import AdapterParameters, PreferenceTrainingParameters
+from vr_pipeline.training.config import PreferenceTrainingParameters
 from vr_pipeline.training.pairs import TrainingPair, prepare_pairs
-from vr_pipeline.training.preference_trainer import train_on_pairs
+from vr_pipeline.training.preference_trainer import Validation, train_on_pairs
 from vr_pipeline.training.step import Batch, collate, pair_loss
 
 FULL: dict[str, object] = {"method": "full", "learning_rate": 1e-4}
@@ -34,7 +36,8 @@ def train(
     toy: Toy, generator: Generator | None = None, pairs: list[TrainingPair] | None = None, **changes: object
 ) -> tuple[Policy, pd.DataFrame]:
     generator = generator or toy.generator()
-    log = train_on_pairs(generator, pairs or toy.pairs, toy.latents, toy.conditions, toy.parameters(**changes))
+    data = replace(toy.data, pairs=pairs or toy.pairs)
+    log = train_on_pairs(generator, data, toy.parameters(**changes))
     return generator.policy(), log
 
 
@@ -104,7 +107,7 @@ def test_a_killed_training_goes_on_to_the_identical_result(
     expected, log = train(toy, **changes)
     file = tmp_path / "training.safetensors"
     parameters = toy.parameters(checkpoint_every=2, **changes)
-    log_row = preference_trainer.log_row
+    log_row = loop.log_row
 
     def killing(step: int, *rest: object) -> dict[str, float]:
         if step == 5:
@@ -112,11 +115,11 @@ def test_a_killed_training_goes_on_to_the_identical_result(
         return log_row(step, *rest)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(preference_trainer, "log_row", killing)
+        patch.setattr(loop, "log_row", killing)
         with pytest.raises(Killed):
-            train_on_pairs(toy.generator(), toy.pairs, toy.latents, toy.conditions, parameters, checkpoint=file)
+            train_on_pairs(toy.generator(), toy.data, parameters, checkpoint=file)
     generator = toy.generator()
-    resumed = train_on_pairs(generator, toy.pairs, toy.latents, toy.conditions, parameters, checkpoint=file)
+    resumed = train_on_pairs(generator, toy.data, parameters, checkpoint=file)
     assert generator.policy().identity == expected.identity
     assert resumed.equals(log)
 
@@ -133,12 +136,10 @@ def test_a_training_killed_while_a_checkpoint_is_judged_judges_it_again(toy: Toy
     def run() -> pd.DataFrame:
         return train_on_pairs(
             toy.generator(),
-            toy.pairs,
-            toy.latents,
-            toy.conditions,
+            toy.data,
             toy.parameters(checkpoint_every=2),
             checkpoint=tmp_path / "training.safetensors",
-            validate=judge,
+            validation=Validation(judge),
         )
 
     with pytest.raises(Killed):
@@ -209,11 +210,9 @@ def test_what_is_judged_is_the_average(toy: Toy) -> None:
 
     log = train_on_pairs(
         generator,
-        toy.pairs,
-        toy.latents,
-        toy.conditions,
+        toy.data,
         toy.parameters(ema_decay=0.5, checkpoint_every=3),
-        validate=judge,
+        validation=Validation(judge),
     )
     assert log["loss"].equals(train(toy)[1]["loss"])
     assert generator.policy().identity == seen[0]
@@ -237,7 +236,7 @@ def test_eight_bit_state_without_its_package_says_what_to_install(toy: Toy, monk
 
 @pytest.mark.parametrize(
     "changes",
-    [{"adapter": AdapterParameters(rank=2, alpha=4.0, targets=["to_q"])}, FULL],
+    [{"lora": LoRAParameters(rank=2, alpha=4.0, target_modules=["to_q"])}, FULL],
     ids=["lora", "full"],
 )
 def test_compiled_blocks_train_alike(
@@ -275,9 +274,7 @@ def test_compiled_blocks_train_alike(
 
 def batch_of(generator: Generator, toy: Toy, parameters: PreferenceTrainingParameters) -> Batch:
     pairs = prepare_pairs(with_rewards(toy), parameters)
-    return collate(
-        generator, [(pair, 0) for pair in pairs], toy.latents, toy.conditions, parameters, torch.device("cpu")
-    )
+    return collate(generator, [(pair, 0) for pair in pairs], toy.data, parameters)
 
 
 def log_sigmoid(values: np.ndarray) -> np.ndarray:
@@ -408,7 +405,8 @@ def test_rewards_that_are_missing_or_all_the_same_are_named(toy: Toy, reward: fl
     [
         ({"label_smoothing": 0.1, "loss": "mapo"}, "label_smoothing"),
         ({"rarity_exponent": 1.0, "loss": "supervised"}, "rarity_exponent"),
-        ({"beta_falls_with_noise": True}, "belongs to flow_dpo"),
+        ({"beta_falls_with_noise": True}, "flow_dpo"),
+        ({"lora": LoRAParameters(dropout=0.1)}, "lora.dropout"),
         ({"sharding": "fsdp2"}, "method: full"),
         ({"sharding": "fsdp2", "method": "full", "compile": "blocks"}, "cannot be combined"),
         ({"sharding": "fsdp2", "method": "full", "optimizer": "adamw_8bit"}, "needs optimizer: adamw"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +27,7 @@ from vr_pipeline.training import latents as module
 from vr_pipeline.training.conditions import ConditionShards, plan_conditions
 from vr_pipeline.training.config import DpoTrainingParameters
 from vr_pipeline.training.latents import plan_latents
-from vr_pipeline.training.policies import train_policy_on_pairs
-from vr_pipeline.training.preference_trainer import Validate
+from vr_pipeline.training.policies import pair_data, train_policy_on_pairs
 from vr_pipeline.training.shards import MAPPED_SHARDS, TensorShards
 from vr_pipeline.work import WorkItem, WorkPlan
 
@@ -241,19 +241,22 @@ def test_clips_of_pairs_that_are_gone_are_named(toy: Toy, made: tuple[ItemFolder
         plan_latents(folder, index[index["video_id"] == one], [one, *others], toy.settings, 4)
 
 
-def only_the_denoiser_is_there(generator: Generator) -> Validate:
+class OnlyTheDenoiserIsThere:
     """A validation that judges nothing, and looks whether autoencoder and text encoder are gone while training."""
 
-    def look(step: int) -> None:
-        assert generator.pipeline.vae is None  # type: ignore[attr-defined]
-        assert generator.pipeline.text_encoder is None  # type: ignore[attr-defined]
-        gc.collect()
-        assert not [thing for thing in gc.get_objects() if type(thing).__name__ in ("PatchVAE", "T5EncoderModel")]
+    identity = ""
 
-    look(0)
-    with generator.encoders():
-        assert generator.pipeline.text_encoder is not None  # type: ignore[attr-defined]
-    return look
+    def __call__(self, generator: Generator) -> Callable[[int], float | None]:
+        def look(step: int) -> None:
+            assert generator.pipeline.vae is None  # type: ignore[attr-defined]
+            assert generator.pipeline.text_encoder is None  # type: ignore[attr-defined]
+            gc.collect()
+            assert not [thing for thing in gc.get_objects() if type(thing).__name__ in ("PatchVAE", "T5EncoderModel")]
+
+        look(0)
+        with generator.encoders():
+            assert generator.pipeline.text_encoder is not None  # type: ignore[attr-defined]
+        return look
 
 
 def test_a_policy_is_trained_from_tables_and_the_same_every_time(
@@ -264,14 +267,16 @@ def test_a_policy_is_trained_from_tables_and_the_same_every_time(
     texts = encoded_prompts(prompts, toy, tmp_path / "prompts")
     pairs, rewards = pairs_of(index), index[["video_id"]].assign(total=0.0)
     parameters = DpoTrainingParameters(
-        training=toy.parameters(checkpoint_every=4), checkpoints=str(tmp_path / "checkpoints")
+        training=toy.parameters(checkpoint_every=4), checkpoint_folder=str(tmp_path / "checkpoints")
     )
     given = (toy.settings, parameters)
     adapter, log = train_policy_on_pairs(
-        pairs, latents, texts, rewards, *given, make_validation=only_the_denoiser_is_there
+        pair_data(pairs, latents, texts, rewards), *given, validation=OnlyTheDenoiserIsThere()
     )
     keep_newest(tmp_path / "checkpoints", 0)
-    again, _ = train_policy_on_pairs(pairs.sample(frac=1, random_state=1), latents, texts, rewards.iloc[::-1], *given)
+    again, _ = train_policy_on_pairs(
+        pair_data(pairs.sample(frac=1, random_state=1), latents, texts, rewards.iloc[::-1]), *given
+    )
     assert again.identity == adapter.identity
     assert again.provenance == adapter.provenance
     assert log["loss"].iloc[0] == torch.tensor(2.0).log().item()
@@ -279,15 +284,13 @@ def test_a_policy_is_trained_from_tables_and_the_same_every_time(
     assert adapter.config["lora_alpha"] == 4.0
     # Winner and loser changed places: another policy.
     turned = pairs.rename(columns={"winner_video_id": "loser_video_id", "loser_video_id": "winner_video_id"})
-    other, _ = train_policy_on_pairs(turned, latents, texts, rewards, *given)
+    other, _ = train_policy_on_pairs(pair_data(turned, latents, texts, rewards), *given)
     assert other.identity != adapter.identity
     # What is missing is told before anything is judged.
     for nothing, told in (({"pairs": pairs[:0]}, "no preference pairs"), ({"latents": texts}, "have no latents")):
         told_of = {"pairs": pairs, "latents": latents} | nothing
         with pytest.raises(InputError, match=told):
-            train_policy_on_pairs(
-                told_of["pairs"], told_of["latents"], texts, rewards, *given, make_validation=lambda _: 1 / 0
-            )
+            pair_data(told_of["pairs"], told_of["latents"], texts, rewards)
     # It fits the generator it was trained on.
     generator = toy.generator()
     original = generator.sample(prompts["prompt"].tolist(), list(range(6)))

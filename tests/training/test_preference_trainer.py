@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from toy_training import Toy
-from vr_pipeline.engine.optimisation import learning_rate_factor
+from vr_pipeline.engine import loop
+from vr_pipeline.engine.schedules import SCHEDULES
 from vr_pipeline.engine.state import TrainingState, keep_newest, load_checkpoint, save_checkpoint
 from vr_pipeline.errors import InputError, PipelineError
 from vr_pipeline.generators.contract import Generator
@@ -23,13 +25,13 @@ from vr_pipeline.generators.policy import Adapter
 from vr_pipeline.training import preference_trainer
 from vr_pipeline.training import step as step_module
 from vr_pipeline.training.pairs import PairOrder, TrainingPair, pair_order
-from vr_pipeline.training.preference_trainer import train_on_pairs, training_identity
+from vr_pipeline.training.preference_trainer import Validation, train_on_pairs, training_identity
 from vr_pipeline.training.step import Batch
 
 
 def train(toy: Toy, generator: Generator | None = None, **changes: object) -> tuple[Adapter, pd.DataFrame]:
     generator = generator or toy.generator()
-    log = train_on_pairs(generator, toy.pairs, toy.latents, toy.conditions, toy.parameters(**changes))
+    log = train_on_pairs(generator, toy.data, toy.parameters(**changes))
     return generator.policy(), log
 
 
@@ -53,7 +55,7 @@ def test_the_order_of_the_pairs_given_is_irrelevant(toy: Toy) -> None:
     adapter, log = train(toy)
     generator = toy.generator()
     shuffled = [toy.pairs[at] for at in (3, 0, 5, 1, 4, 2)]
-    other = train_on_pairs(generator, shuffled, toy.latents, toy.conditions, toy.parameters())
+    other = train_on_pairs(generator, replace(toy.data, pairs=shuffled), toy.parameters())
     assert generator.policy().identity == adapter.identity
     assert other.equals(log)
 
@@ -234,7 +236,7 @@ def test_a_killed_training_goes_on_to_the_identical_result(
     expected, log = train(toy)
     file = tmp_path / "state" / "training.safetensors"
     parameters = toy.parameters(checkpoint_every=2)
-    log_row = preference_trainer.log_row
+    log_row = loop.log_row
 
     def killing(step: int, *rest: object) -> dict[str, float]:
         if step > killed_after:
@@ -242,21 +244,21 @@ def test_a_killed_training_goes_on_to_the_identical_result(
         return log_row(step, *rest)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(preference_trainer, "log_row", killing)
+        patch.setattr(loop, "log_row", killing)
         with pytest.raises(Killed):
-            train_on_pairs(toy.generator(), toy.pairs, toy.latents, toy.conditions, parameters, checkpoint=file)
+            train_on_pairs(toy.generator(), toy.data, parameters, checkpoint=file)
     assert file.is_file()
     generator = toy.generator()
     with caplog.at_level(logging.INFO):
-        resumed = train_on_pairs(generator, toy.pairs, toy.latents, toy.conditions, parameters, checkpoint=file)
-    assert f"after step {killed_after // 2 * 2} of 6" in caplog.text
+        resumed = train_on_pairs(generator, toy.data, parameters, checkpoint=file)
+    assert f"resumes after step {killed_after // 2 * 2} of 6" in caplog.text
     assert generator.policy().identity == expected.identity
     assert resumed.equals(log)
     # Until the policy is saved it is in the file: killed now and started again, not a step is made.
     with monkeypatch.context() as patch, caplog.at_level(logging.INFO):
-        patch.setattr(preference_trainer, "log_row", None)
+        patch.setattr(loop, "log_row", None)
         again = toy.generator()
-        rows = train_on_pairs(again, toy.pairs, toy.latents, toy.conditions, parameters, checkpoint=file)
+        rows = train_on_pairs(again, toy.data, parameters, checkpoint=file)
     assert "was finished before" in caplog.text
     assert again.policy().identity == expected.identity
     assert rows.equals(log)
@@ -266,8 +268,8 @@ def test_a_killed_training_goes_on_to_the_identical_result(
     # Where that is asked for it is done again, and what it makes is the same.
     with monkeypatch.context() as patch:
         steps: list[int] = []
-        patch.setattr(preference_trainer, "log_row", lambda step, *rest: steps.append(step) or log_row(step, *rest))
-        arguments = (toy.generator(), toy.pairs, toy.latents, toy.conditions, parameters)
+        patch.setattr(loop, "log_row", lambda step, *rest: steps.append(step) or log_row(step, *rest))
+        arguments = (toy.generator(), toy.data, parameters)
         before = file.read_bytes()
         assert train_on_pairs(*arguments, checkpoint=file, retrain=True).equals(log)
     assert steps == [1, 2, 3, 4, 5, 6]
@@ -277,7 +279,7 @@ def test_a_killed_training_goes_on_to_the_identical_result(
 def test_what_trainings_left_is_kept_by_its_last_use(toy: Toy, tmp_path: Path) -> None:
     weights = toy.generator().add_adapter(rank=2, alpha=4.0, targets=None, seed=0)
     for second, name in enumerate(("old", "used", "new")):
-        state = TrainingState(weights, torch.optim.AdamW(weights), step=4, finished=True)
+        state = TrainingState(weights, [torch.optim.AdamW(weights)], step=4, finished=True)
         save_checkpoint(tmp_path / f"{name}.safetensors", state, identity=name)
         os.utime(tmp_path / f"{name}.safetensors", (second, second))
     (tmp_path / "notes.txt").write_text("mine")
@@ -291,7 +293,7 @@ def test_what_trainings_left_is_kept_by_its_last_use(toy: Toy, tmp_path: Path) -
 
 def test_every_flipped_bit_of_a_checkpoint_is_noticed(toy: Toy, tmp_path: Path) -> None:
     weights = toy.generator().add_adapter(rank=2, alpha=4.0, targets=None, seed=0)
-    state = TrainingState(weights, torch.optim.AdamW(weights), step=4)
+    state = TrainingState(weights, [torch.optim.AdamW(weights)], step=4)
     file = tmp_path / "a.safetensors"
     save_checkpoint(file, state, identity="x")
     whole = file.read_bytes()
@@ -313,10 +315,10 @@ def test_a_checkpoint_of_another_training_is_not_used(toy: Toy, tmp_path: Path) 
     optimizer = torch.optim.AdamW(weights)
     save_checkpoint(
         file,
-        TrainingState(weights, optimizer, step=4),
-        identity=training_identity(generator, toy.pairs, other),
+        TrainingState(weights, [optimizer], step=4),
+        identity=training_identity(generator, toy.data, other),
     )
-    log = train_on_pairs(generator, toy.pairs, toy.latents, toy.conditions, toy.parameters(), checkpoint=file)
+    log = train_on_pairs(generator, toy.data, toy.parameters(), checkpoint=file)
     assert len(log) == 6
 
 
@@ -324,14 +326,14 @@ def test_a_damaged_checkpoint_is_named(toy: Toy, tmp_path: Path) -> None:
     file = tmp_path / "training.safetensors"
     file.write_bytes(b"no checkpoint at all")
     with pytest.raises(InputError, match=r"training\.safetensors: the checkpoint of a training is damaged"):
-        train_on_pairs(toy.generator(), toy.pairs, toy.latents, toy.conditions, toy.parameters(), checkpoint=file)
+        train_on_pairs(toy.generator(), toy.data, toy.parameters(), checkpoint=file)
 
 
 def test_a_disk_that_takes_no_checkpoint_is_told_and_the_one_before_is_kept(
     toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     weights = toy.generator().add_adapter(rank=2, alpha=4.0, targets=None, seed=0)
-    state = TrainingState(weights, torch.optim.AdamW(weights), step=4)
+    state = TrainingState(weights, [torch.optim.AdamW(weights)], step=4)
     save_checkpoint(tmp_path / "a.safetensors", state, identity="x")
     before = (tmp_path / "a.safetensors").read_bytes()
     with pytest.raises(InputError, match=r"a\.safetensors: a file stands where a folder should be"):
@@ -368,7 +370,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_step_and_what_to_do(toy: Toy) 
     with pytest.raises(
         PipelineError, match=r"loss is not finite at step 2 .*the pair 'pair \d'.*learning rate"
     ) as raised:
-        train_on_pairs(generator, toy.pairs, toy.latents, toy.conditions, toy.parameters())
+        train_on_pairs(generator, toy.data, toy.parameters())
     hook.remove()
     assert "winner_change" in str(raised.value)
     assert "winner_error" not in str(raised.value)
@@ -379,11 +381,11 @@ def test_a_loss_that_is_not_finite_stops_with_the_step_and_what_to_do(toy: Toy) 
 def test_latents_and_texts_that_are_no_numbers_are_named(toy: Toy, value: float) -> None:
     latents = toy.latents | {"l3": toy.latents["l3"].clone().index_fill(0, torch.tensor([0]), value)}
     with pytest.raises(InputError, match=r"latents of the clip 'l3' .* 'pair 3'"):
-        train_on_pairs(toy.generator(), toy.pairs, latents, toy.conditions, toy.parameters())
+        train_on_pairs(toy.generator(), replace(toy.data, latents=latents), toy.parameters())
     prompt = toy.pairs[2].prompt_id
     texts = toy.conditions | {prompt: {name: part * value for name, part in toy.conditions[prompt].items()}}
     with pytest.raises(InputError, match=f"text condition of the prompt '{prompt}' .* 'pair 2'"):
-        train_on_pairs(toy.generator(), toy.pairs, toy.latents, texts, toy.parameters())
+        train_on_pairs(toy.generator(), replace(toy.data, conditions=texts), toy.parameters())
 
 
 @pytest.mark.parametrize("average", [None, 0.9])
@@ -394,7 +396,7 @@ def test_weights_that_the_last_step_makes_infinite_reach_no_checkpoint_and_no_po
     generator = toy.generator()
     settings = toy.parameters(steps=1, warmup_steps=1, learning_rate=3e38, ema_decay=average, checkpoint_every=1)
     with pytest.raises(PipelineError, match=r"(Weights are|is) not finite (after|at) step"):
-        train_on_pairs(generator, toy.pairs, toy.latents, toy.conditions, settings, checkpoint=file)
+        train_on_pairs(generator, toy.data, settings, checkpoint=file)
     assert not file.exists()
 
 
@@ -402,11 +404,9 @@ def test_a_validation_reward_that_is_no_number_stops(toy: Toy) -> None:
     with pytest.raises(PipelineError, match=r"validation reward of step 6 .* is nan"):
         train_on_pairs(
             toy.generator(),
-            toy.pairs,
-            toy.latents,
-            toy.conditions,
+            toy.data,
             toy.parameters(),
-            validate=lambda step: float("nan"),
+            validation=Validation(lambda step: float("nan")),
         )
 
 
@@ -427,14 +427,13 @@ def test_the_rule_of_collapse_is_asked_after_every_step(toy: Toy, monkeypatch: p
 def test_no_pairs_and_missing_latents_or_texts_are_named(toy: Toy) -> None:
     generator = toy.generator()
     with pytest.raises(InputError, match="no preference pairs"):
-        train_on_pairs(generator, [], toy.latents, toy.conditions, toy.parameters())
+        train_on_pairs(generator, replace(toy.data, pairs=[]), toy.parameters())
     unknown = [TrainingPair("x", toy.pairs[0].prompt_id, "w0", "elsewhere")]
     with pytest.raises(InputError, match=r"1 of 2 have no latents, 'elsewhere'"):
-        train_on_pairs(generator, unknown, toy.latents, toy.conditions, toy.parameters())
+        train_on_pairs(generator, replace(toy.data, pairs=unknown), toy.parameters())
+    unheard = [TrainingPair("x", "unheard", "w0", "l0")]
     with pytest.raises(InputError, match="no text condition, 'unheard'"):
-        train_on_pairs(
-            generator, [TrainingPair("x", "unheard", "w0", "l0")], toy.latents, toy.conditions, toy.parameters()
-        )
+        train_on_pairs(generator, replace(toy.data, pairs=unheard), toy.parameters())
 
 
 def test_targets_that_match_no_layer_are_named(toy: Toy) -> None:
@@ -443,10 +442,11 @@ def test_targets_that_match_no_layer_are_named(toy: Toy) -> None:
 
 
 def test_the_learning_rate_rises_and_falls_linearly() -> None:
-    factors = [learning_rate_factor(step, warmup_steps=4, steps=10) for step in range(1, 11)]
+    linear = SCHEDULES["linear"]
+    factors = [linear(1.0, step, 4, 10) for step in range(1, 11)]
     np.testing.assert_allclose(factors, [0.25, 0.5, 0.75, 1.0, 1.0, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6])
-    assert learning_rate_factor(1, warmup_steps=0, steps=5) == 1.0
-    assert [learning_rate_factor(step, warmup_steps=2, steps=2) for step in (1, 2)] == [0.5, 1.0]
+    assert linear(1.0, 1, 0, 5) == 1.0
+    assert [linear(1.0, step, 2, 2) for step in (1, 2)] == [0.5, 1.0]
 
 
 def test_the_log_says_what_the_schema_of_training_logs_wants(toy: Toy) -> None:
@@ -486,12 +486,10 @@ def test_the_policy_is_the_checkpoint_of_the_highest_validation_reward(toy: Toy,
 
         log = train_on_pairs(
             generator,
-            toy.pairs,
-            toy.latents,
-            toy.conditions,
+            toy.data,
             toy.parameters(checkpoint_every=2),
             checkpoint=file,
-            validate=judge,
+            validation=Validation(judge),
             observe=lambda row: told.setdefault(int(row["step"]), {}).update(row),
         )
         return generator.policy(), log

@@ -27,7 +27,7 @@ from vr_pipeline.runtime.live_curves import checkpoint_row
 from vr_pipeline.schemas import ValidationLog
 from vr_pipeline.training import validation as module
 from vr_pipeline.training.config import DpoTrainingParameters, ValidationParameters
-from vr_pipeline.training.preference_trainer import train_on_pairs
+from vr_pipeline.training.preference_trainer import Validation, train_on_pairs
 from vr_pipeline.training.validation import CheckpointValidation, _gap, no_validation, validation_prompts
 from vr_pipeline.vlm.config import JudgeParameters
 
@@ -107,11 +107,9 @@ def test_the_best_checkpoint_is_the_policy_and_everything_is_recorded(
     generator = toy.generator()
     log = train_on_pairs(
         generator,
-        toy.pairs,
-        toy.latents,
-        toy.conditions,
+        toy.data,
         toy.parameters(checkpoint_every=2),
-        validate=validation(generator),
+        validation=Validation(validation(generator)),
     )
     table = ValidationLog.validate(validation.table(log))
     assert list(table["step"]) == [0, 2, 4, 6]
@@ -159,11 +157,9 @@ def test_a_second_training_judges_nothing_again_and_gives_the_same(
         validation = make()
         log = train_on_pairs(
             generator,
-            toy.pairs,
-            toy.latents,
-            toy.conditions,
+            toy.data,
             toy.parameters(checkpoint_every=3),
-            validate=validation(generator),
+            validation=Validation(validation(generator)),
         )
         logs.append((log, validation.table(log), len(loads), len(sampled)))
     pd.testing.assert_frame_equal(logs[0][0], logs[1][0])
@@ -179,10 +175,10 @@ def test_a_killed_training_keeps_what_was_judged(
         pass
 
     parameters = toy.parameters(checkpoint_every=2)
-    arguments = (toy.pairs, toy.latents, toy.conditions, parameters)
+    arguments = (toy.data, parameters)
     whole_generator = toy.generator()
     whole_validation = make()
-    whole = train_on_pairs(whole_generator, *arguments, validate=whole_validation(whole_generator))
+    whole = train_on_pairs(whole_generator, *arguments, validation=Validation(whole_validation(whole_generator)))
     expected = whole_validation.table(whole)
 
     generator, validation = toy.generator(), make()
@@ -194,7 +190,7 @@ def test_a_killed_training_keeps_what_was_judged(
         return judge(step)
 
     with pytest.raises(Killed):
-        train_on_pairs(generator, *arguments, checkpoint=tmp_path / "state.safetensors", validate=killed)
+        train_on_pairs(generator, *arguments, checkpoint=tmp_path / "state.safetensors", validation=Validation(killed))
     loads.clear()
     generator, validation = toy.generator(), make()
     steps: list[int] = []
@@ -203,7 +199,7 @@ def test_a_killed_training_keeps_what_was_judged(
         generator,
         *arguments,
         checkpoint=tmp_path / "state.safetensors",
-        validate=lambda step: steps.append(step) or judge(step),
+        validation=Validation(lambda step: steps.append(step) or judge(step)),
     )
     assert steps == [4, 6]
     assert loads == [], "the uninterrupted training had judged the same weights"
@@ -230,13 +226,10 @@ def test_a_training_that_was_judged_otherwise_is_not_gone_on_with(
 
         log = train_on_pairs(
             generator,
-            toy.pairs,
-            toy.latents,
-            toy.conditions,
+            toy.data,
             toy.parameters(checkpoint_every=every),
             checkpoint=tmp_path / "state.safetensors",
-            validate=judged,
-            judged_by=validation.identity,
+            validation=Validation(judged, validation.identity),
         )
         return steps, validation.table(log)
 

@@ -46,11 +46,21 @@ class Group:
         return items[self.rank :: self.size]
 
     def sum_gradients(self, weights: Sequence[torch.Tensor]) -> None:
-        """Replace the gradient of every weight by the sum over all processes."""
+        """Replace the gradient of every weight by the sum over all processes.
+
+        A weight that one process used may not have been used by another; one that none used keeps no gradient. Weights
+        that are spread over the processes are passed over: their gradients are summed where they arise.
+        """
         if self.size == 1:
             return
         import torch
         from torch import distributed
+
+        from vr_pipeline.engine.sharding import is_spread
+
+        weights = [weight for weight in weights if not is_spread(weight)]
+        used = torch.tensor([weight.grad is not None for weight in weights])
+        anywhere = self.gather({"used": used})["used"].view(-1, self.size).any(dim=1)
 
         bucket: list[torch.Tensor] = []
 
@@ -61,8 +71,11 @@ class Group:
                 gradient.copy_(summed.view_as(gradient))
             bucket.clear()
 
-        for weight in weights:
-            assert weight.grad is not None
+        for weight, wanted in zip(weights, anywhere, strict=True):
+            if not wanted:
+                continue
+            if weight.grad is None:
+                weight.grad = torch.zeros_like(weight)
             bucket.append(weight.grad)
             if sum(gradient.numel() for gradient in bucket) >= _BUCKET:
                 send()

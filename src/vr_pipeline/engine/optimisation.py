@@ -6,36 +6,37 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from vr_pipeline.engine.config import LoopParameters
+from vr_pipeline.engine.schedules import SCHEDULES
 from vr_pipeline.errors import InputError
-from vr_pipeline.training.config import PreferenceTrainingParameters
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
 
-def learning_rate_factor(step: int, *, warmup_steps: int, steps: int) -> float:
-    """Linear warm-up to 1, then linear decay that would reach 0 after the last step.
-
-    Args:
-        step: number of the step, from 1.
-    """
-    if step <= warmup_steps:
-        return step / warmup_steps
-    return (steps - step + 1) / (steps - warmup_steps)
+def learning_rate(step: int, settings: LoopParameters) -> float:
+    """Return the learning rate of a step, counted from 1."""
+    return SCHEDULES[settings.schedule](settings.learning_rate, step, settings.warmup_steps, settings.steps)
 
 
-def make_optimizer(weights: Sequence[Tensor], parameters: PreferenceTrainingParameters) -> torch.optim.Optimizer:
-    """AdamW, with its state in 32 or in 8 bits.
+def make_optimizer(
+    weights: Sequence[Tensor], settings: LoopParameters, *, eight_bit: bool = False
+) -> torch.optim.Optimizer:
+    """Make AdamW, with its state in 32 or in 8 bits.
 
     Raises:
         InputError: if 8 bits are asked for and bitsandbytes is not there.
     """
     import torch
 
-    settings: dict[str, Any] = {"lr": parameters.learning_rate, "weight_decay": parameters.weight_decay}
-    if parameters.optimizer == "adamw":
-        return torch.optim.AdamW(weights, fused=True, **settings)
+    options: dict[str, Any] = {
+        "lr": settings.learning_rate,
+        "betas": (0.9, settings.beta2),
+        "weight_decay": settings.weight_decay,
+    }
+    if not eight_bit:
+        return torch.optim.AdamW(weights, fused=True, **options)
     try:
         from bitsandbytes.optim import AdamW8bit
     except ImportError as error:
@@ -44,7 +45,7 @@ def make_optimizer(weights: Sequence[Tensor], parameters: PreferenceTrainingPara
             field="training.optimizer",
             remedy='install it with: pip install -c constraints.txt -e ".[gpu]", or set optimizer: adamw',
         ) from error
-    return AdamW8bit(weights, **settings)  # type: ignore[no-any-return]
+    return AdamW8bit(weights, **options)  # type: ignore[no-any-return]
 
 
 def clip_gradients(weights: Sequence[Tensor], largest: float) -> Tensor:
@@ -60,7 +61,8 @@ class AveragedWeights:
     """Exponential moving average of weights.
 
     The decay rises over the first steps, min(decay, (1 + step) / (10 + step)), so that the average does not stay near
-    where the training started.
+    where the training started. ``EMAModel`` of diffusers counts its steps otherwise and rounds otherwise, so that
+    shipped weights would not come out again, and does not know weights that are spread over processes.
 
     Args:
         weights: the parameters that are trained.

@@ -6,17 +6,15 @@ Source: Zhao et al. 2023, PyTorch FSDP: Experiences on Scaling Fully Sharded Dat
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
-
-from vr_pipeline.generators.contract import Generator
 
 if TYPE_CHECKING:
     import torch
 
 
 def blocks_of(network: torch.nn.Module) -> Iterator[torch.nn.Module]:
-    """The repeated blocks of a denoiser: the entries of its outermost lists of modules."""
+    """Find the repeated blocks of a network: the entries of its outermost lists of modules."""
     import torch
 
     for child in network.children():
@@ -24,10 +22,15 @@ def blocks_of(network: torch.nn.Module) -> Iterator[torch.nn.Module]:
             yield from child
 
 
-def shard_weights(generator: Generator) -> list[Any]:
-    """Leave on this process only its slice of the denoiser, and of the frozen reference if there is one.
+def shard_weights(network: torch.nn.Module, frozen: Sequence[torch.nn.Module], dtype: str) -> list[Any]:
+    """Leave on this process only its slice of a network, and of frozen ones beside it.
 
-    Whole weights exist for one block at a time, in the generator's precision.
+    Whole weights exist for one block at a time.
+
+    Args:
+        network: the one that is trained.
+        frozen: others, in their precision already.
+        dtype: precision in which the trained network computes.
 
     Returns:
         the trainable parameters, in a fixed order; they replace the ones before.
@@ -38,25 +41,23 @@ def shard_weights(generator: Generator) -> list[Any]:
 
     # It warns of changing a denoiser's output in place, which nothing here does, at every pass.
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
-    denoiser = generator.denoiser
-    device = next(denoiser.parameters()).device
+    device = next(network.parameters()).device
     mesh = init_device_mesh(device.type, (torch.distributed.get_world_size(),))
     precision = MixedPrecisionPolicy(
-        param_dtype=getattr(torch, generator.parameters.dtype), reduce_dtype=torch.float32, cast_forward_inputs=False
+        param_dtype=getattr(torch, dtype), reduce_dtype=torch.float32, cast_forward_inputs=False
     )
-    for network in generator.networks():
-        # The frozen copy has that precision already.
-        policy = precision if network is denoiser else MixedPrecisionPolicy(cast_forward_inputs=False)
-        for block in blocks_of(network):
+    for one in (network, *frozen):
+        policy = precision if one is network else MixedPrecisionPolicy(cast_forward_inputs=False)
+        for block in blocks_of(one):
             fully_shard(block, mesh=mesh, mp_policy=policy)
         # Whole weights left over from a forward pass would outlive a change of the slices.
-        fully_shard(network, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
-    return [value for _, value in sorted(denoiser.named_parameters()) if value.requires_grad]
+        fully_shard(one, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
+    return [value for _, value in sorted(network.named_parameters()) if value.requires_grad]
 
 
 def local_part(value: Any) -> Any:
     """The slice of a tensor that this process holds; the tensor itself if it is whole."""
-    return value.to_local() if _is_spread(value) else value
+    return value.to_local() if is_spread(value) else value
 
 
 def whole(value: Any, like: Any = None) -> Any:
@@ -66,24 +67,25 @@ def whole(value: Any, like: Any = None) -> Any:
         value: the tensor, or this process's slice of it if ``like`` is given.
         like: a tensor that is spread in the same way.
     """
-    if _is_spread(like) and not _is_spread(value):
+    if is_spread(like) and not is_spread(value):
         from torch.distributed.tensor import DTensor
 
         value = DTensor.from_local(
             value.to(like.device), like.device_mesh, like.placements, shape=like.shape, stride=like.stride()
         )
-    return value.full_tensor() if _is_spread(value) else value
+    return value.full_tensor() if is_spread(value) else value
 
 
 def spread(value: torch.Tensor, like: Any) -> torch.Tensor:
     """A whole tensor, spread and placed as another is; only placed where the other is whole or of another shape."""
     placed = value.to(like.device)
-    if not _is_spread(like) or value.shape != like.shape:
+    if not is_spread(like) or value.shape != like.shape:
         return placed
     from torch.distributed.tensor import distribute_tensor
 
     return distribute_tensor(placed, like.device_mesh, like.placements)
 
 
-def _is_spread(value: Any) -> bool:
+def is_spread(value: Any) -> bool:
+    """Whether a tensor is spread over the processes of a group."""
     return hasattr(value, "full_tensor")

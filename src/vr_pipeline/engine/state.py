@@ -1,4 +1,4 @@
-"""State of a training in one file, from which it goes on to the result it would have had without interruption.
+"""State of a training in one file, from which it resumes to the result it would have had without interruption.
 
 The file outlives the training: what a training leaves at its end is its result, which a training of the same identity
 takes up instead of being done again. :func:`keep_newest` removes those that are no longer wanted.
@@ -39,23 +39,23 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class BestWeights:
-    """The weights of the highest validation reward so far.
+    """The weights that were validated best so far.
 
     Attributes:
-        step: after which they were judged; 0 if nothing was judged yet.
-        reward: what they got.
+        step: after which they were validated; 0 if nothing was validated yet.
+        value: what they got, higher is better.
         weights: copies on the CPU, in the order of the trained parameters; of what this process holds of them.
     """
 
     step: int = 0
-    reward: float = -math.inf
+    value: float = -math.inf
     weights: tuple[torch.Tensor, ...] = ()
 
-    def improved(self, step: int, reward: float, weights: Sequence[torch.Tensor]) -> BestWeights:
-        """These, or a copy of the given ones if their reward is higher."""
-        if not reward > self.reward:
+    def improved(self, step: int, value: float, weights: Sequence[torch.Tensor]) -> BestWeights:
+        """Return these, or a copy of the given ones if their value is higher."""
+        if not value > self.value:
             return self
-        return BestWeights(step, reward, tuple(local_part(weight.detach()).cpu().clone() for weight in weights))
+        return BestWeights(step, value, tuple(local_part(weight.detach()).cpu().clone() for weight in weights))
 
     def restore(self, weights: Sequence[torch.Tensor]) -> None:
         """Copy them into the given parameters."""
@@ -74,21 +74,31 @@ class TrainingState:
 
     Attributes:
         weights: trained parameters, in a fixed order.
-        optimizer: their optimiser.
+        optimizers: their optimisers.
         average: their running average, if one is kept.
         step: steps that are done.
         rows: training log up to this step.
-        best: the weights of the highest validation reward so far.
-        finished: the training is over, and ``weights`` are those of the policy. Then only they are kept.
+        best: the weights that were validated best so far.
+        finished: the training is over, and ``weights`` are its result. Then only they are kept.
     """
 
     weights: Sequence[torch.Tensor]
-    optimizer: torch.optim.Optimizer
+    optimizers: Sequence[torch.optim.Optimizer]
     average: AveragedWeights | None = None
     step: int = 0
     rows: LogRows = field(default_factory=list)
     best: BestWeights = field(default_factory=BestWeights)
     finished: bool = False
+
+    def optimizer_states(self) -> list[Any]:
+        """Return for each weight the table in which its optimiser keeps the weight's state."""
+        tables = {
+            id(weight): optimizer.state
+            for optimizer in self.optimizers
+            for group in optimizer.param_groups
+            for weight in group["params"]
+        }
+        return [tables[id(weight)] for weight in self.weights]
 
 
 def save_checkpoint(path: Path, state: TrainingState, *, identity: str, main: bool = True) -> None:
@@ -115,11 +125,11 @@ def save_checkpoint(path: Path, state: TrainingState, *, identity: str, main: bo
             # A copy: optimisers may share a tensor between weights, which the format refuses.
             tensors[name] = complete.contiguous().to("cpu", copy=True)
 
-    for index, weight in enumerate(state.weights):
+    for index, (weight, optimizer_state) in enumerate(zip(state.weights, state.optimizer_states(), strict=True)):
         keep(f"weight.{index}", weight)
         if state.finished:
             continue
-        for name, value in sorted(state.optimizer.state[weight].items()):
+        for name, value in sorted(optimizer_state[weight].items()):
             keep(f"optimizer.{index}.{name}", value)
         if state.average is not None:
             keep(f"average.{index}", state.average.average[index])
@@ -127,7 +137,7 @@ def save_checkpoint(path: Path, state: TrainingState, *, identity: str, main: bo
             keep(f"best.{index}", whole(state.best.weights[index], like=weight.detach()))
     if not main:
         return
-    best = {"step": state.best.step, "reward": state.best.reward}
+    best = {"step": state.best.step, "value": state.best.value}
     header = {"identity": identity, "step": state.step, "log": state.rows, "best": best, "numbers": numbers}
     write_state(path, tensors, header, finished=state.finished)
 
@@ -230,13 +240,13 @@ def _restore(state: TrainingState, tensors: dict[str, torch.Tensor], header: dic
     values: dict[str, Any] = {**tensors, **header["numbers"]}
     best = []
     with torch.no_grad():
-        for index, weight in enumerate(state.weights):
+        for index, (weight, optimizer_state) in enumerate(zip(state.weights, state.optimizer_states(), strict=True)):
             like = weight.detach()
             weight.copy_(spread(tensors[f"weight.{index}"], like))
             if state.finished:
                 continue
             prefix = f"optimizer.{index}."
-            state.optimizer.state[weight] = {
+            optimizer_state[weight] = {
                 name.removeprefix(prefix): spread(value, like) if hasattr(value, "detach") else value
                 for name, value in values.items()
                 if name.startswith(prefix)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kedro.framework.hooks import hook_impl
 
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_FIELDS = ("checkpoints", "checkpoint_folder")
-"""Settings of training nodes that name the folder of their states."""
 _KEPT = 4
 """States that are kept where the settings, not validated, do not say."""
 
@@ -44,7 +42,7 @@ class FinishedTrainingHook:
 def state_folders(pipeline: Pipeline, catalog: CatalogProtocol) -> Iterator[tuple[Path, int]]:
     """Where trainings keep their states whose results a pipeline makes or uses, and how many of them.
 
-    Uses, since a run that goes on after its trainings has to remove what they left.
+    Uses, since a run that resumes after its trainings has to remove what they left.
     """
     from kedro.framework.project import pipelines
 
@@ -57,12 +55,9 @@ def state_folders(pipeline: Pipeline, catalog: CatalogProtocol) -> Iterator[tupl
     }
     for name in sorted({name for node in training for name in node.inputs if name.startswith("params:")}):
         settings = catalog.load(name)
-        for field in _FIELDS:
-            if isinstance(folder := _value(settings, field), str):
-                count = _value(settings, "kept_trainings")
+        # Blocks are validated or plain: only those that a run needs are validated.
+        plain = settings if isinstance(settings, Mapping) else settings.model_dump()
+        for block in (plain, *(value for value in plain.values() if isinstance(value, Mapping))):
+            if isinstance(folder := block.get("checkpoint_folder"), str):
+                count = block.get("kept_trainings")
                 yield Path(folder), count if isinstance(count, int) else _KEPT
-
-
-def _value(settings: Any, field: str) -> Any:
-    """A setting, of a block that was validated or of a plain one: only those that a run needs are validated."""
-    return settings.get(field) if isinstance(settings, Mapping) else getattr(settings, field, None)

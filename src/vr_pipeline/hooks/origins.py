@@ -34,7 +34,7 @@ RECORDS = Path("logs") / "origins.json"
 
 _NO_PART_OF_RESULTS = {
     *("path", "revision", "adapter", "trust_remote_code", "device", "offload", "threads", "reader_threads"),
-    *("clips_per_item", "max_median_outside_mass", "shard_size", "checkpoints", "checkpoint_folder", "keep_judge"),
+    *("clips_per_item", "max_median_outside_mass", "shard_size", "checkpoint_folder", "keep_judge"),
     *("retrain", "kept_trainings"),
     *("folder", "memory_mb"),
 }

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field, model_validator
 
 from vr_pipeline.config import Parameters
+from vr_pipeline.engine.config import (
+    CheckpointParameters,
+    FineTuningParameters,
+    LoRAParameters,
+    ScheduleName,
+    with_default,
+)
 from vr_pipeline.vlm.config import JudgeParameters
 
 
@@ -74,35 +81,25 @@ class TinyJudgeParameters(Parameters):
     world: str | None = Field(None, description="What the judge will know; told to users who show it something else.")
 
 
-class LoRAParameters(Parameters):
-    """Low-rank adaptation; without it every weight is trained."""
-
-    rank: int = Field(16, ge=1, description="Rank of the update.")
-    alpha: float = Field(32.0, gt=0, description="Scale of the update is alpha / rank.")
-    dropout: float = Field(0.0, ge=0, lt=1, description="Share of inputs of the update set to 0 while training.")
-    target_modules: list[str] = Field(
-        default=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
-        description="Linear layers that are adapted, by the end of their name.",
-    )
-
-
-class JudgeTrainingParameters(Parameters):
-    """The pipeline judge_training."""
+class JudgeTrainingParameters(FineTuningParameters, CheckpointParameters):
+    """The pipeline judge_training. A sample is a clip with its questions."""
 
     start: JudgeParameters | None = Field(None, description="The model that training starts from.")
     tiny: TinyJudgeParameters | None = Field(
         None, description="A small Qwen2-VL that training starts from with random weights, instead of 'start'."
     )
-    lora: LoRAParameters | None = Field(None, description="Train a low-rank update; null trains every weight.")
-    seed: int = Field(0, description="Seed of weights, order and sampling.")
-    threads: int | None = Field(None, ge=1, description="CPU threads; they are part of what the result depends on.")
-    steps: int = Field(1500, ge=1, description="Optimiser steps.")
-    clips_per_batch: int = Field(32, ge=1, description="Clips in one forward and backward pass.")
-    accumulation: int = Field(
-        1,
+    lora: LoRAParameters | None = Field(None, description="Train a low-rank adapter; null trains every weight.")
+    steps: int = with_default(FineTuningParameters, "steps", 1500)
+    learning_rate: float = with_default(FineTuningParameters, "learning_rate", 4e-6)
+    schedule: ScheduleName = with_default(FineTuningParameters, "schedule", "cosine")
+    warmup_steps: int = with_default(FineTuningParameters, "warmup_steps", 50)
+    beta2: float = with_default(FineTuningParameters, "beta2", 0.99)
+    checkpoint_every: int = with_default(FineTuningParameters, "checkpoint_every", 500)
+    micro_batch_size: int | None = Field(
+        None,
         ge=1,
-        description="Passes whose gradients make one optimiser step, over all processes together: a multiple of their "
-        "number. A step sees clips_per_batch times accumulation clips.",
+        description="Clips in one forward and backward pass: a divisor of batch_size. Processes share the passes of a "
+        "step, so their number divides that of passes. Null for all clips of the step.",
     )
     questions_per_clip: int | None = Field(
         None,
@@ -120,7 +117,6 @@ class JudgeTrainingParameters(Parameters):
             "the same in each question; false leaves their balance to the drawing. Without drawing it is exact always."
         ),
     )
-    learning_rate: float = Field(4e-6, gt=0, description="Peak learning rate of AdamW.")
     matrix_learning_rate: float | None = Field(
         None,
         gt=0,
@@ -129,38 +125,14 @@ class JudgeTrainingParameters(Parameters):
             "from random weights); null trains them by AdamW too."
         ),
     )
-    warmup_steps: int = Field(50, ge=0, description="Steps over which the learning rate rises linearly from 0.")
-    schedule: Literal["linear", "cosine", "constant"] = Field("cosine", description="Course after the warm-up, to 0.")
-    weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay.")
-    beta2: float = Field(0.99, gt=0, lt=1, description="AdamW's decay of squared gradients.")
-    max_gradient_norm: float = Field(1.0, gt=0, description="Gradients are scaled down to this norm.")
-    average_decay: float | None = Field(
-        None,
-        gt=0,
-        lt=1,
-        description="Decay of a moving average of the weights, which is then what is kept; null: none.",
-    )
     caption_weight: float = Field(
         0.0, ge=0, description="Weight of the auxiliary loss on captions, where annotations have them; answers have 1."
     )
     caption_question: str = Field(
         "Describe the video.", description="What stands in the question's place before a caption is learned."
     )
-    gradient_checkpointing: bool = Field(False, description="Recompute activations to save memory.")
     validation_share: float = Field(
         0.1, gt=0, lt=1, description="Share of the clips held out, by a hash of the prompt-independent clip identifier."
-    )
-    validate_every: int = Field(500, ge=1, description="Steps between validations; the best checkpoint is kept.")
-    checkpoint_folder: str | None = Field(
-        None,
-        description="Folder for the state of a training, from which it resumes; one that was finished is not done "
-        "again. Null: none.",
-    )
-    kept_trainings: int = Field(
-        4, ge=0, description="States that are kept in the folder when a run has finished, those used last."
-    )
-    retrain: bool = Field(
-        False, description="Train again although the result of the same training is kept; kedro run --retrain."
     )
     num_frames: int | None = Field(
         None, ge=1, description="At most so many frames of an annotated clip are read; null reads all."
@@ -173,10 +145,22 @@ class JudgeTrainingParameters(Parameters):
     )
     validation_clips: int = Field(512, ge=1, description="At most so many held-out clips in validations on the way.")
 
+    @property
+    def clips_per_pass(self) -> int:
+        """Clips that go through the model at once."""
+        return self.micro_batch_size or self.batch_size
+
+    @property
+    def passes(self) -> int:
+        """Passes whose gradients make one step, over all processes together."""
+        return self.batch_size // self.clips_per_pass
+
     @model_validator(mode="after")
     def _one_start(self) -> JudgeTrainingParameters:
         if (self.start is None) == (self.tiny is None):
             raise ValueError("give either 'start' (a model) or 'tiny' (sizes of a new one)")
         if self.start is not None and self.start.quantisation != "none":
             raise ValueError("a quantised model cannot be trained here: set quantisation of 'start' to none")
+        if self.batch_size % self.clips_per_pass:
+            raise ValueError(f"batch_size {self.batch_size} is no multiple of micro_batch_size {self.micro_batch_size}")
         return self

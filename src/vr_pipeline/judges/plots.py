@@ -16,7 +16,7 @@ def judge_report_figure(report: pd.DataFrame, log: pd.DataFrame) -> Figure:
     """Balanced accuracy by question and source, the calibration over all questions, and the training loss.
 
     Args:
-        report: source, question_id, balanced_accuracy, calibration (see :mod:`vr_pipeline.judges.training.task`).
+        report: source, question_id, balanced_accuracy, calibration (see :mod:`vr_pipeline.judges.training.report`).
         log: step, answer_loss, balanced_accuracy.
     """
     from matplotlib.figure import Figure

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from vr_pipeline.config import Parameters
+from vr_pipeline.engine.config import CheckpointParameters, LoopParameters, ScheduleName, with_default
 
 
 class ClipParameters(Parameters):
@@ -22,20 +23,21 @@ class ClipParameters(Parameters):
     flaw_scale: float = Field(1.0, ge=0, le=1.5, description="Multiplies the probability of every flaw.")
 
 
-class PretrainingParameters(Parameters):
-    """How the tiny generator is trained from scratch."""
+class PretrainingParameters(LoopParameters, CheckpointParameters):
+    """How the tiny generator is trained from scratch. A sample is a clip."""
 
-    steps: int = Field(3000, ge=1, description="Optimiser steps.")
-    batch_size: int = Field(64, ge=1, description="Clips a step.")
-    learning_rate: float = Field(3e-3, gt=0, description="Peak learning rate; decays to zero along a cosine.")
-    warmup_steps: int = Field(100, ge=0, description="Steps of linear warm-up.")
-    ema_decay: float = Field(0.995, ge=0, lt=1, description="Decay of the averaged weights that are kept.")
+    steps: int = with_default(LoopParameters, "steps", 3000)
+    batch_size: int = with_default(LoopParameters, "batch_size", 64)
+    learning_rate: float = with_default(LoopParameters, "learning_rate", 3e-3)
+    schedule: ScheduleName = with_default(LoopParameters, "schedule", "cosine_throughout")
+    weight_decay: float = with_default(LoopParameters, "weight_decay", 0.01)
+    ema_decay: float | None = with_default(LoopParameters, "ema_decay", 0.995)
+    threads: int | None = with_default(LoopParameters, "threads", 1)
     caption_noise: float = Field(
         0.05, ge=0, le=1, description="Share of clips with a random prompt; leaves headroom for preference training."
     )
     num_layers: int = Field(4, ge=1, description="Transformer blocks.")
     num_attention_heads: int = Field(4, ge=1, description="Attention heads of 24 channels each.")
-    threads: int = Field(1, ge=1, description="CPU threads; another number may round differently.")
 
 
 class PreferenceParameters(Parameters):

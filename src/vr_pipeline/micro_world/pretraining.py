@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,15 +9,17 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from vr_pipeline.engine.config import CheckpointParameters
 from vr_pipeline.engine.determinism import deterministic
-from vr_pipeline.errors import PipelineError
+from vr_pipeline.engine.groups import Group
+from vr_pipeline.engine.loop import Task, train
+from vr_pipeline.engine.state import LogRows
 from vr_pipeline.generators.config import GeneratorParameters
-from vr_pipeline.identifiers import sample_seed
+from vr_pipeline.identifiers import code_hash, content_hash, sample_seed
 from vr_pipeline.micro_world.config import PretrainingParameters
 from vr_pipeline.micro_world.generator import MicroWorldGenerator
 from vr_pipeline.micro_world.patch_vae import PatchVAE
 from vr_pipeline.micro_world.world import all_prompts
-from vr_pipeline.runtime.progress import progress_bar
 
 TEXT_LENGTH = 7
 """Six words of a prompt and the end of text."""
@@ -133,43 +134,70 @@ def pretrain_generator(
         tokens = pipeline.tokenizer(
             noisy_prompts, padding="max_length", max_length=TEXT_LENGTH, return_tensors="pt"
         ).input_ids
+        task = PretrainingTask(generator, latents, tokens, parameters, seed)
+        # Processes that were launched together each train alone, to the same weights.
+        rows = train(
+            task,
+            parameters,
+            group=Group(),
+            checkpoint=parameters.checkpoint_file(task.identity),
+            retrain=parameters.retrain,
+        )
+        task.modules.eval()
+    return pipeline, _means(rows)
 
-        modules = torch.nn.ModuleList([pipeline.transformer, pipeline.text_encoder]).train()
-        weights: list[torch.Tensor] = list(modules.parameters())
-        optimizer = torch.optim.AdamW(weights, lr=parameters.learning_rate, weight_decay=0.01, fused=True)
-        average = [weight.detach().clone() for weight in weights]
-        draw = torch.Generator().manual_seed(sample_seed(seed, "pretraining", 0))
-        log: list[dict[str, float]] = []
-        recent: list[float] = []
-        for step in progress_bar(range(1, parameters.steps + 1), description="pretrain generator", unit="step"):
-            rows = torch.randint(0, len(latents), (parameters.batch_size,), generator=draw)
-            noise = torch.randn(latents[rows].shape, generator=draw)
-            timesteps = generator.draw_timesteps(len(rows), draw)
-            condition = {"prompt_embeddings": pipeline.text_encoder(tokens[rows])[0]}
-            loss = generator.prediction_error(latents[rows], noise, timesteps, condition).mean()
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(weights, 1.0)
-            progress = step / parameters.steps
-            factor = min(1.0, step / max(1, parameters.warmup_steps)) * 0.5 * (1.0 + math.cos(math.pi * progress))
-            for group in optimizer.param_groups:
-                group["lr"] = parameters.learning_rate * factor
-            optimizer.step()
-            with torch.no_grad():
-                # A short average at the start, so that the random initial weights do not linger.
-                decay = min(parameters.ema_decay, (1 + step) / (10 + step))
-                torch._foreach_lerp_(average, weights, 1.0 - decay)
-            recent.append(loss.item())
-            if not math.isfinite(recent[-1]):
-                raise PipelineError(
-                    f"The loss of the generator's pretraining is {recent[-1]} at step {step}. Lower "
-                    f"micro_world's pretraining.learning_rate ({parameters.learning_rate})."
-                )
-            if step % 100 == 0 or step == parameters.steps:
-                log.append({"step": step, "loss": float(np.mean(recent))})
-                recent.clear()
-        with torch.no_grad():
-            for weight, mean in zip(weights, average, strict=True):
-                weight.copy_(mean)
-        modules.eval()
-    return pipeline, log
+
+class PretrainingTask(Task):
+    """Trains denoiser and text encoder together on latents of clips and the tokens of their prompts."""
+
+    description = "pretrain generator"
+
+    def __init__(
+        self,
+        generator: MicroWorldGenerator,
+        latents: torch.Tensor,
+        tokens: torch.Tensor,
+        parameters: PretrainingParameters,
+        seed: int,
+    ) -> None:
+        super().__init__(parameters)
+        self.generator, self.latents, self.tokens = generator, latents, tokens
+        self.modules = torch.nn.ModuleList([generator.pipeline.transformer, generator.pipeline.text_encoder]).train()
+        self.draw = torch.Generator().manual_seed(sample_seed(seed, "pretraining", 0))
+        self.drawn = 0
+        self.identity = content_hash(
+            "pretraining",
+            seed,
+            parameters.model_dump_json(exclude={*CheckpointParameters.model_fields, "checkpoint_every"}),
+            latents.numpy().tobytes(),
+            tokens.numpy().tobytes(),
+            code_hash("vr_pipeline.engine.loop", "vr_pipeline.engine.optimisation", __name__),
+        )
+
+    def weights(self) -> list[torch.Tensor]:
+        return list(self.modules.parameters())
+
+    def _draw(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Draw rows, noise and timesteps of the next step."""
+        rows = torch.randint(0, len(self.latents), (self.settings.batch_size,), generator=self.draw)
+        noise = torch.randn(self.latents[rows].shape, generator=self.draw)
+        self.drawn += 1
+        return rows, noise, self.generator.draw_timesteps(len(rows), self.draw)
+
+    def step(self, step: int, group: Group) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        while self.drawn < step - 1:
+            # A resumed training draws what was drawn before.
+            self._draw()
+        rows, noise, timesteps = self._draw()
+        condition = {"prompt_embeddings": self.generator.pipeline.text_encoder(self.tokens[rows])[0]}
+        loss = self.generator.prediction_error(self.latents[rows], noise, timesteps, condition).mean()
+        loss.backward()
+        return loss.detach(), {}
+
+
+def _means(rows: LogRows, size: int = 100) -> list[dict[str, float]]:
+    """Average the loss over every ``size`` steps."""
+    return [
+        {"step": part[-1]["step"], "loss": float(np.mean([row["loss"] for row in part]))}
+        for part in (rows[at : at + size] for at in range(0, len(rows), size))
+    ]

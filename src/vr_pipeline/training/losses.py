@@ -259,10 +259,10 @@ def mapo_loss(
     return loss, {"logit": detached, "implicit_accuracy": (detached > 0).to(detached.dtype)}
 
 
-def supervised_loss(error: Tensor) -> tuple[Tensor, Statistics]:
+def supervised_loss(winner_error: Tensor) -> tuple[Tensor, Statistics]:
     """Fine-tuning on winners alone: the mean error."""
-    _check_shapes(error=error)
-    return error.mean(), {}
+    _check_shapes(winner_error=winner_error)
+    return winner_error.mean(), {}
 
 
 def pair_rarity_weights(

@@ -14,8 +14,9 @@ from vr_pipeline.identifiers import sample_seed
 from vr_pipeline.training.config import PreferenceTrainingParameters
 
 if TYPE_CHECKING:
-    from vr_pipeline.generators.contract import Condition
+    import torch
 
+    from vr_pipeline.generators.contract import Condition
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +42,46 @@ class TrainingPair:
     winner_reward: float = 0.0
     loser_reward: float = 0.0
     weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class PairData:
+    """What a training learns from.
+
+    Attributes:
+        pairs: at least one.
+        latents: latents of clips by key, each [...].
+        conditions: text conditions by prompt identifier, every tensor [1, ...].
+        contents: hash of what the keys of clips and prompts stand for; part of the training's identity.
+    """
+
+    pairs: Sequence[TrainingPair]
+    latents: Mapping[str, torch.Tensor]
+    conditions: Mapping[str, Condition]
+    contents: str = ""
+
+    def check_complete(self) -> None:
+        """Check that there is something to train on, and that nothing of it is missing.
+
+        Raises:
+            InputError: if there are no pairs, or a pair's latents or text condition are missing.
+        """
+        if not self.pairs:
+            raise InputError(
+                "there are no preference pairs to train on",
+                remedy="lower pair_selection's margin, make more videos a prompt, or check the rewards",
+            )
+        for what, known, wanted in (
+            ("latents", set(self.latents), {name for pair in self.pairs for name in (pair.winner, pair.loser)}),
+            ("text condition", set(self.conditions), {pair.prompt_id for pair in self.pairs}),
+        ):
+            missing = sorted(wanted - known)
+            if missing:
+                raise InputError(
+                    f"{len(missing)} of {len(wanted)} have no {what}, {missing[0]!r} the first",
+                    remedy="run the pipeline dpo_training from its start, so that all clips and prompts of the pairs "
+                    "are encoded",
+                )
 
 
 def pair_order(pairs: Sequence[TrainingPair], *, epoch: int, seed: int) -> list[int]:
@@ -79,7 +120,7 @@ def prepare_pairs(pairs: Sequence[TrainingPair], parameters: PreferenceTrainingP
     if not np.isfinite(rewards).all() or rewards.std() == 0:
         raise InputError(
             "the loss needs the clips' rewards, and they are all the same or not finite",
-            field="training.loss" if parameters.loss == "reward_weighted" else "training.rarity_exponent",
+            field="training.loss" if parameters.objective.needs_rewards else "training.rarity_exponent",
             remedy="run the pipelines up to pair_selection again, or choose a loss that needs no rewards",
         )
     weights = _rarity_weights(pairs, rewards, parameters) if parameters.rarity_exponent else np.ones(len(pairs))
@@ -142,29 +183,3 @@ def without(pairs: Sequence[TrainingPair], clips: Collection[str], prompts: Coll
             remedy="encode in bfloat16 or float32, or check the model's weights",
         )
     return kept
-
-
-def check_complete(
-    pairs: Sequence[TrainingPair], latents: Mapping[str, object], conditions: Mapping[str, Condition]
-) -> None:
-    """See that there is something to train on, and that nothing of it is missing.
-
-    Raises:
-        InputError: if there are no pairs, or a pair's latents or text condition are missing.
-    """
-    if not pairs:
-        raise InputError(
-            "there are no preference pairs to train on",
-            remedy="lower pair_selection's margin, make more videos a prompt, or check the rewards",
-        )
-    for what, known, wanted in (
-        ("latents", set(latents), {name for pair in pairs for name in (pair.winner, pair.loser)}),
-        ("text condition", set(conditions), {pair.prompt_id for pair in pairs}),
-    ):
-        missing = sorted(wanted - known)
-        if missing:
-            raise InputError(
-                f"{len(missing)} of {len(wanted)} have no {what}, {missing[0]!r} the first",
-                remedy="run the pipeline dpo_training from its start, so that all clips and prompts of the pairs are "
-                "encoded",
-            )

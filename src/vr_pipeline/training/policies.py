@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import pandas as pd
 
+from vr_pipeline.engine.loop import Observe
 from vr_pipeline.generators import load_generator
 from vr_pipeline.generators.config import GeneratorParameters
 from vr_pipeline.generators.contract import Generator, Part
@@ -17,46 +17,39 @@ from vr_pipeline.generators.policy import Policy
 from vr_pipeline.identifiers import pair_id
 from vr_pipeline.training.conditions import ConditionShards
 from vr_pipeline.training.config import DpoTrainingParameters
-from vr_pipeline.training.pairs import TrainingPair, check_complete, without
-from vr_pipeline.training.preference_trainer import Observe, Validate, train_on_pairs, training_identity
+from vr_pipeline.training.pairs import PairData, TrainingPair, without
+from vr_pipeline.training.preference_trainer import Validation, train_on_pairs, training_identity
 from vr_pipeline.training.shards import TensorShards
 
 if TYPE_CHECKING:
     from vr_pipeline.items.folder import ItemFolder
 
 
-def train_policy_on_pairs(
-    pairs: pd.DataFrame,
-    latents: ItemFolder,
-    conditions: ItemFolder,
-    rewards: pd.DataFrame,
-    generator: GeneratorParameters,
-    parameters: DpoTrainingParameters,
-    *,
-    make_validation: Callable[[Generator], Validate] | None = None,
-    judged_by: str = "",
-    contents: str = "",
-    observe: Observe | None = None,
-) -> tuple[Policy, pd.DataFrame]:
-    """Train a policy on a table of pairs.
+class ValidatesCheckpoints(Protocol):
+    """Given the generator that is trained, returns what judges its weights after a step."""
+
+    @property
+    def identity(self) -> str:
+        """Hash of what is judged by, and when."""
+
+    def __call__(self, generator: Generator) -> Callable[[int], float | None]:
+        """Judge the original, and return what judges the weights that the generator holds after a step."""
+
+
+def pair_data(
+    pairs: pd.DataFrame, latents: ItemFolder, conditions: ItemFolder, rewards: pd.DataFrame, contents: str = ""
+) -> PairData:
+    """Collect what a table of pairs is trained on; pairs that the encoders gave no numbers for are left out.
 
     Args:
         pairs: table with prompt_id, winner_video_id and loser_video_id.
         latents: shards that hold the latents of all clips of the pairs.
         conditions: shards that hold the text conditions of all prompts of the pairs.
         rewards: table with video_id and total; used by the losses and weights that need rewards.
-        generator: the generator to train.
-        parameters: settings.
-        make_validation: given the generator that is trained, returns what judges its weights at checkpoints.
-        judged_by: identity of what checkpoints are judged by.
         contents: hash of the clips and prompts that the pairs name.
-        observe: takes the rows of the log as they come.
-
-    Returns:
-        the policy, whose provenance has the objective and, under ``training``, the identity; and the training log.
 
     Raises:
-        InputError: as :func:`~vr_pipeline.training.preference_trainer.train_on_pairs` does.
+        InputError: if there are no pairs, or a pair's latents or text condition are missing.
     """
     columns = ("prompt_id", "winner_video_id", "loser_video_id")
     totals = dict(zip(rewards["video_id"].astype(str), rewards["total"].astype(float), strict=True))
@@ -72,23 +65,45 @@ def train_policy_on_pairs(
         for prompt, winner, loser in zip(*(pairs[column].astype(str) for column in columns), strict=True)
     ]
     encoded, texts = TensorShards(latents), ConditionShards(conditions)
-    training_pairs = without(training_pairs, encoded.set_aside, texts.set_aside)
-    # Before a model is loaded and the original is judged.
-    check_complete(training_pairs, encoded, texts)
+    data = PairData(without(training_pairs, encoded.set_aside, texts.set_aside), encoded, texts, contents)
+    data.check_complete()
+    return data
+
+
+def train_policy_on_pairs(
+    data: PairData,
+    generator: GeneratorParameters,
+    parameters: DpoTrainingParameters,
+    *,
+    validation: ValidatesCheckpoints | None = None,
+    observe: Observe | None = None,
+) -> tuple[Policy, pd.DataFrame]:
+    """Train a policy on pairs.
+
+    Args:
+        data: pairs, latents and text conditions.
+        generator: the generator to train.
+        parameters: settings.
+        validation: judges the weights of checkpoints.
+        observe: takes the rows of the log as they come.
+
+    Returns:
+        the policy, whose provenance has the objective and, under ``training``, the identity; and the training log.
+
+    Raises:
+        InputError: as :func:`~vr_pipeline.training.preference_trainer.train_on_pairs` does.
+    """
     trained: tuple[Part, ...] = ("denoiser",)
     loaded = load_generator(parameters.trained(generator), trained)
-    identity = training_identity(loaded, training_pairs, parameters.training, judged_by, contents)
+    judged_by = validation.identity if validation is not None else ""
+    identity = training_identity(loaded, data, parameters.training, judged_by)
     log = train_on_pairs(
         loaded,
-        training_pairs,
-        encoded,
-        texts,
+        data,
         parameters.training,
-        description=f"train on {len(training_pairs)} pairs",
-        checkpoint=Path(parameters.checkpoints) / f"{identity}.safetensors" if parameters.checkpoints else None,
-        validate=make_validation(loaded) if make_validation is not None else None,
-        judged_by=judged_by,
-        contents=contents,
+        description=f"train on {len(data.pairs)} pairs",
+        checkpoint=parameters.checkpoint_file(identity),
+        validation=Validation(validation(loaded), judged_by) if validation is not None else None,
         retrain=parameters.retrain,
         observe=observe,
     )

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vr_pipeline.errors import InputError
 from vr_pipeline.generators.contract import Condition, Generator
 from vr_pipeline.identifiers import sample_seed
 from vr_pipeline.training.config import PreferenceTrainingParameters
-from vr_pipeline.training.pairs import TrainingPair
+from vr_pipeline.training.objectives import Inputs
+from vr_pipeline.training.pairs import PairData, TrainingPair
 
 if TYPE_CHECKING:
     import torch
@@ -40,18 +41,17 @@ class Batch:
 def collate(
     generator: Generator,
     chosen: Sequence[tuple[TrainingPair, int]],
-    latents: Mapping[str, torch.Tensor],
-    conditions: Mapping[str, Condition],
+    data: PairData,
     parameters: PreferenceTrainingParameters,
-    device: torch.device,
 ) -> Batch:
-    """The batch of some pairs, each with its epoch.
+    """Make the batch of some pairs, each with its epoch, where the denoiser is.
 
     Noise and timestep derive from the seed, the pair's identifier and the epoch alone, so that they do not depend on
     batch size, order or number of processes.
     """
     import torch
 
+    device, latents, conditions = next(generator.denoiser.parameters()).device, data.latents, data.conditions
     for pair, _ in chosen:
         for what, key, tensors in (
             ("latents of the clip", pair.winner, [latents[pair.winner]]),
@@ -87,24 +87,20 @@ def collate(
 def accumulate_gradients(
     generator: Generator,
     chosen: Sequence[tuple[TrainingPair, int]],
-    latents: Mapping[str, torch.Tensor],
-    conditions: Mapping[str, Condition],
+    data: PairData,
     parameters: PreferenceTrainingParameters,
-    device: torch.device,
     *,
-    of: int | None = None,
+    pairs_of_step: int | None = None,
     scale: float = 1.0,
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Loss and statistics of some pairs; their gradients are added up, ``micro_batch_size`` pairs at a time.
+    """Compute loss and statistics of some pairs, and add up their gradients, ``micro_batch_size`` pairs at a time.
 
     Args:
         generator: whose trained weights get the gradients.
         chosen: the pairs, each with its epoch.
-        latents: latents of clips by key.
-        conditions: text conditions by prompt identifier.
+        data: their latents and text conditions.
         parameters: settings.
-        device: where the denoiser is.
-        of: pairs of the whole step, if these are a share of them; the loss is their part of the step's mean.
+        pairs_of_step: pairs of the whole step, if these are a share of them; the loss is their part of the step's mean.
         scale: gradients are multiplied by this; the loss is not.
 
     Returns:
@@ -112,13 +108,12 @@ def accumulate_gradients(
     """
     import torch
 
-    count = of or len(chosen)
+    count = pairs_of_step or len(chosen)
     size = parameters.micro_batch_size or len(chosen)
     losses, parts = [], []
     for start in range(0, len(chosen), size):
         some = chosen[start : start + size]
-        batch = collate(generator, some, latents, conditions, parameters, device)
-        loss, statistics = pair_loss(generator, batch, parameters)
+        loss, statistics = pair_loss(generator, collate(generator, some, data, parameters), parameters)
         loss = loss * (len(some) / count)
         (loss * scale if scale != 1.0 else loss).backward()
         losses.append(loss.detach())
@@ -129,49 +124,37 @@ def accumulate_gradients(
 def pair_loss(
     generator: Generator, batch: Batch, parameters: PreferenceTrainingParameters
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Loss and detached statistics, [pairs], of a batch: the loss that the settings name, plus the winners' error."""
-    from vr_pipeline.training import losses
-
-    errors = _errors(generator, batch)
-    winner, loser = errors.chunk(2)
-    if parameters.uses_reference:
-        loss, statistics = _preference_loss(generator, batch, parameters, winner, loser)
-    elif parameters.loss == "mapo":
-        loss, statistics = losses.mapo_loss(winner, loser, parameters.beta)
-    elif parameters.loss == "reward_weighted":
-        loss, of_clips = losses.reward_weighted_loss(errors, batch.rewards)
-        statistics = {name: values.view(2, -1).mean(dim=0) for name, values in of_clips.items()}
-    else:
-        loss, statistics = losses.supervised_loss(winner)
-    if parameters.supervised_weight:
-        loss = loss + parameters.supervised_weight * winner.mean()
-    return loss, statistics | {"winner_error": winner.detach(), "loser_error": loser.detach()}
-
-
-def _errors(generator: Generator, batch: Batch) -> torch.Tensor:
-    with generator.autocast():
-        return generator.prediction_error(batch.latents, batch.noise, batch.timesteps, batch.condition)
-
-
-def _preference_loss(
-    generator: Generator,
-    batch: Batch,
-    parameters: PreferenceTrainingParameters,
-    winner: torch.Tensor,
-    loser: torch.Tensor,
-) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Return loss and detached statistics, [pairs], of a batch: those of the objective, and the winners' error."""
     import torch
 
-    from vr_pipeline.training.losses import diffusion_dpo_loss, flow_dpo_loss
+    def errors() -> torch.Tensor:
+        with generator.autocast():
+            return generator.prediction_error(batch.latents, batch.noise, batch.timesteps, batch.condition)
 
-    with torch.no_grad(), generator.reference():
-        winner_reference, loser_reference = _errors(generator, batch).chunk(2)
-    weights = batch.weights
-    times = generator.noise_share(batch.timesteps).chunk(2)[0] if parameters.beta_falls_with_noise else None
-    settings: dict[str, Any] = {"label_smoothing": parameters.label_smoothing, "pair_weights": weights}
-    if parameters.loss == "flow_dpo":
-        settings["timesteps"] = times
-    function = flow_dpo_loss if parameters.loss == "flow_dpo" else diffusion_dpo_loss
-    loss, statistics = function(winner, loser, winner_reference, loser_reference, parameters.beta, **settings)
-    # The weighted mean is made a mean of weighted losses, which parts of a step add up to.
-    return (loss if weights is None else loss * weights.mean()), statistics
+    error = errors()
+    winner, loser = error.chunk(2)
+    references: Sequence[torch.Tensor | None] = (None, None)
+    if parameters.objective.needs_reference:
+        with torch.no_grad(), generator.reference():
+            references = errors().chunk(2)
+    inputs = Inputs(
+        winner_error=winner,
+        loser_error=loser,
+        winner_reference_error=references[0],
+        loser_reference_error=references[1],
+        error=error,
+        reward=batch.rewards,
+        pair_weights=batch.weights,
+        timesteps=generator.noise_share(batch.timesteps).chunk(2)[0] if parameters.beta_falls_with_noise else None,
+    )
+    loss, statistics = parameters.objective.compute(inputs, parameters)
+    if batch.weights is not None:
+        # The weighted mean is made a mean of weighted losses, which parts of a step add up to.
+        loss = loss * batch.weights.mean()
+    if parameters.supervised_weight:
+        loss = loss + parameters.supervised_weight * winner.mean()
+    of_pairs = {
+        name: value if len(value) == len(winner) else value.view(2, -1).mean(dim=0)
+        for name, value in statistics.items()
+    }
+    return loss, of_pairs | {"winner_error": winner.detach(), "loser_error": loser.detach()}

@@ -15,6 +15,8 @@ from kedro.io import DatasetError
 
 from vr_pipeline.checklist import Checklist, checklist_from_mapping
 from vr_pipeline.datasets.judge import JudgeFolderDataset
+from vr_pipeline.engine import loop
+from vr_pipeline.engine.config import LoopParameters
 from vr_pipeline.engine.state import keep_newest
 from vr_pipeline.errors import InputError
 from vr_pipeline.judges import load_judge
@@ -22,16 +24,10 @@ from vr_pipeline.judges.config import JudgeTrainingParameters
 from vr_pipeline.judges.plots import judge_report_figure
 from vr_pipeline.judges.training import task as training
 from vr_pipeline.judges.training.annotations import annotations_from_grades, collect_examples, read_annotations
-from vr_pipeline.judges.training.task import (
-    JudgeExample,
-    StoredFrames,
-    balance_weights,
-    count_answers,
-    is_held_out,
-    learning_rate,
-    question_report,
-    train_judge,
-)
+from vr_pipeline.judges.training.drawing import Drawing
+from vr_pipeline.judges.training.examples import JudgeExample, StoredFrames, balance_weights, count_answers, is_held_out
+from vr_pipeline.judges.training.report import question_report
+from vr_pipeline.judges.training.task import train_judge
 from vr_pipeline.pipelines.judge_training.nodes import draw_judge_report
 from vr_pipeline.video.write import write_video
 
@@ -50,10 +46,10 @@ TINY = {
 BASE = {
     "tiny": TINY,
     "threads": 1,
-    "clips_per_batch": 16,
+    "batch_size": 16,
     "learning_rate": 5e-3,
     "warmup_steps": 5,
-    "validate_every": 20,
+    "checkpoint_every": 20,
     "validation_share": 0.25,
 }
 
@@ -104,7 +100,7 @@ def parameters(**changes: Any) -> JudgeTrainingParameters:
     [
         {"steps": 70},
         {"steps": 70, "matrix_learning_rate": 0.02, "caption_weight": 0.5, "caption_question": "<caption>"},
-        {"steps": 70, "questions_per_clip": 1, "accumulation": 2, "clips_per_batch": 16, "average_decay": 0.9},
+        {"steps": 70, "questions_per_clip": 1, "batch_size": 32, "micro_batch_size": 16, "ema_decay": 0.9},
     ],
     ids=["all-questions", "muon-captions", "drawn-questions"],
 )
@@ -135,32 +131,34 @@ def test_a_judge_learns_and_is_the_same_from_its_folder(
 def test_same_weights_twice_and_after_an_interruption(
     checklist: Checklist, examples: list[JudgeExample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = parameters(steps=50, questions_per_clip=1, matrix_learning_rate=0.02, average_decay=0.9)
+    options = parameters(steps=50, questions_per_clip=1, matrix_learning_rate=0.02, ema_decay=0.9)
+    folder = {"checkpoint_folder": str(tmp_path)}
+    kept = options.model_copy(update=folder)
 
     def weights(trained: Any) -> dict[str, np.ndarray]:
         return {name: value.numpy() for name, value in trained.family.model.state_dict().items()}
 
     whole = train_judge(examples, checklist, options)
-    real = training.learning_rate
+    real = loop.learning_rate
 
-    def killed(step: int, given: JudgeTrainingParameters) -> float:
+    def killed(step: int, given: LoopParameters) -> float:
         if step == 31:
             raise KeyboardInterrupt
         return real(step, given)
 
-    monkeypatch.setattr(training, "learning_rate", killed)
+    monkeypatch.setattr(loop, "learning_rate", killed)
     with pytest.raises(KeyboardInterrupt):
-        train_judge(examples, checklist, options, checkpoint_folder=tmp_path)
+        train_judge(examples, checklist, kept)
     steps = []
-    monkeypatch.setattr(training, "learning_rate", lambda step, given: steps.append(step) or real(step, given))
-    resumed = train_judge(examples, checklist, options, checkpoint_folder=tmp_path)
+    monkeypatch.setattr(loop, "learning_rate", lambda step, given: steps.append(step) or real(step, given))
+    resumed = train_judge(examples, checklist, kept)
     assert steps == list(range(21, 51))
     pd.testing.assert_frame_equal(resumed.log, whole.log)
     first, second = weights(whole), weights(resumed)
     assert all(np.array_equal(first[name], second[name]) for name in first)
     # Until the judge is saved its state stays: killed now and started again, not a step is made.
     steps.clear()
-    again = train_judge(examples, checklist, options, checkpoint_folder=tmp_path)
+    again = train_judge(examples, checklist, kept)
     assert steps == []
     pd.testing.assert_frame_equal(again.log, whole.log)
     pd.testing.assert_frame_equal(again.report, whole.report)
@@ -169,32 +167,32 @@ def test_same_weights_twice_and_after_an_interruption(
     # The state of other clips under the same names, of another split or of other examples is not taken.
     changed = [replace(examples[0], content="another file"), *examples[1:]]
     # One clip more for training, one less for validation, and the order of all as it was.
-    short = parameters(steps=1, validate_every=1)
+    short = parameters(steps=1, checkpoint_every=1, **folder)
     ordered = sorted(examples, key=lambda example: is_held_out(example.video_id, short.validation_share))
     parts, moved = (
         [replace(example, split="train" if at < count else "validation") for at, example in enumerate(ordered)]
         for count in (10, 11)
     )
     for first, second in ((examples, changed), (parts, moved)):
-        train_judge(first, checklist, short, checkpoint_folder=tmp_path)
+        train_judge(first, checklist, short)
         for again, expected in ((first, []), (second, [1])):
             steps.clear()
-            train_judge(again, checklist, short, checkpoint_folder=tmp_path)
+            train_judge(again, checklist, short)
             assert steps == expected
     steps.clear()
-    train_judge(examples[:-8], checklist, parameters(steps=22), checkpoint_folder=tmp_path)
+    train_judge(examples[:-8], checklist, parameters(steps=22, **folder))
     assert steps[0] == 1
-    state = tmp_path / "training_state.safetensors"
+    state = max(tmp_path.iterdir(), key=lambda path: path.stat().st_mtime_ns)
     whole_state = state.read_bytes()
     state.write_bytes(whole_state[:-1])
-    with pytest.raises(InputError, match=r"training_state\.safetensors: the checkpoint of a training is damaged"):
-        train_judge(examples[:-8], checklist, parameters(steps=22), checkpoint_folder=tmp_path)
+    with pytest.raises(InputError, match=r"\.safetensors: the checkpoint of a training is damaged"):
+        train_judge(examples[:-8], checklist, parameters(steps=22, **folder))
     state.write_bytes(whole_state)
     # What was finished is done again where that is asked for.
     steps.clear()
-    train_judge(examples[:-8], checklist, parameters(steps=22), checkpoint_folder=tmp_path)
+    train_judge(examples[:-8], checklist, parameters(steps=22, **folder))
     assert steps == []
-    train_judge(examples[:-8], checklist, parameters(steps=22, retrain=True), checkpoint_folder=tmp_path)
+    train_judge(examples[:-8], checklist, parameters(steps=22, retrain=True, **folder))
     assert steps == list(range(1, 23))
     keep_newest(tmp_path, 0)
     assert list(tmp_path.iterdir()) == []
@@ -207,8 +205,8 @@ def test_lora_changes_only_what_it_adapts_and_is_merged(
     JudgeFolderDataset(path=str(tmp_path / "base")).save(base)
     lora = {"rank": 4, "alpha": 8, "target_modules": ["q_proj", "v_proj"]}
     start = {"family": "qwen2_vl", "path": str(tmp_path / "base")}
-    options = parameters(steps=25, tiny=None, start=start, lora=lora)
-    tuned = train_judge(examples, checklist, options, checkpoint_folder=tmp_path / "state")
+    options = parameters(steps=25, tiny=None, start=start, lora=lora, checkpoint_folder=str(tmp_path / "state"))
+    tuned = train_judge(examples, checklist, options)
     before, after = base.family.model.state_dict(), tuned.family.model.state_dict()
     assert before.keys() == after.keys()
     changed = {name for name in before if not np.array_equal(before[name].numpy(), after[name].numpy())}
@@ -216,17 +214,17 @@ def test_lora_changes_only_what_it_adapts_and_is_merged(
     # A stored state belongs to the weights that it was trained from, not to the folder's name.
     steps: list[int] = []
 
-    def stopped(step: int, given: JudgeTrainingParameters) -> float:
+    def stopped(step: int, given: LoopParameters) -> float:
         steps.append(step)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(training, "learning_rate", stopped)
+    monkeypatch.setattr(loop, "learning_rate", stopped)
     JudgeFolderDataset(path=str(tmp_path / "base")).save(base)
-    train_judge(examples, checklist, options, checkpoint_folder=tmp_path / "state")
+    train_judge(examples, checklist, options)
     assert steps == []
     JudgeFolderDataset(path=str(tmp_path / "base")).save(tuned)
     with pytest.raises(KeyboardInterrupt):
-        train_judge(examples, checklist, options, checkpoint_folder=tmp_path / "state")
+        train_judge(examples, checklist, options)
     assert steps == [1]
 
 
@@ -275,12 +273,10 @@ def test_drawn_questions_are_about_balanced() -> None:
         JudgeExample(str(number), np.zeros((1, 1, 1, 3), np.uint8), "", dict(zip(names, drawn, strict=True)))
         for number, drawn in enumerate((random.random((2000, 64)) < shares).tolist())
     ]
-    run = object.__new__(training._Run)
-    run.question_ids, run.parameters = names, parameters(questions_per_clip=4)
-    run.balance = balance_weights(count_answers(made))
+    drawing = Drawing(made, names, parameters(questions_per_clip=4))
     labels: dict[str, list[bool]] = {name: [] for name in names}
     for example in made:
-        drawn = run._questions(example, random)
+        drawn = drawing._questions(example, random)
         assert len(drawn) == 4
         for name in drawn:
             labels[name].append(example.labels[name])
@@ -302,28 +298,28 @@ def test_yes_and_no_weigh_exactly_the_same_over_a_training(
     some.append(replace(examples[38], split="validation"))
     passes: list[list[tuple[str, bool]]] = []
     weighed: list[tuple[list[float], float]] = []
-    draw, mean = training._Run._draw, training._weighted_mean
+    draw, mean = Drawing.of_pass, training._weighted_mean
 
-    def watched_draw(run: Any, batch: list[int], number: int) -> Any:
-        seed, asked = draw(run, batch, number)
-        labels = [(q, run.training[at].labels[q]) for at, of_one in zip(batch, asked, strict=True) for q in of_one]
-        passes.append(labels)
-        return seed, asked
+    def watched_draw(drawing: Drawing, number: int) -> Any:
+        drawn = draw(drawing, number)
+        asked = zip(drawn.examples, drawn.questions, strict=True)
+        passes.append([(q, drawing.examples[at].labels[q]) for at, of_one in asked for q in of_one])
+        return drawn
 
     def watched_mean(losses: Any, weights: list[float], total: float | None = None) -> Any:
         if total is not None:
             weighed.append((weights, total))
         return mean(losses, weights, total)
 
-    monkeypatch.setattr(training._Run, "_draw", watched_draw)
+    monkeypatch.setattr(Drawing, "of_pass", watched_draw)
     monkeypatch.setattr(training, "_weighted_mean", watched_mean)
     # 13 steps of two passes of 3 clips: two epochs and a bit.
-    options = {"steps": 13, "accumulation": 2, "clips_per_batch": 3, "questions_per_clip": drawn}
+    options = {"steps": 13, "batch_size": 6, "micro_batch_size": 3, "questions_per_clip": drawn}
     train_judge(some, checklist, parameters(**options))
     assert len(weighed) == 26
     sums: dict[tuple[str, bool], float] = {}
     counts: Counter[tuple[str, bool]] = Counter()
-    for labels, (weights, total) in zip(passes[-26:], weighed, strict=True):
+    for labels, (weights, total) in zip(passes, weighed, strict=True):
         for label, weight in zip(labels, weights, strict=True):
             sums[label] = sums.get(label, 0.0) + weight / total
             counts[label] += 1
@@ -336,10 +332,7 @@ def test_yes_and_no_weigh_exactly_the_same_over_a_training(
 
 
 def test_accumulated_passes_have_the_loss_of_one_large_pass(checklist: Checklist, examples: list[JudgeExample]) -> None:
-    logs = [
-        train_judge(examples, checklist, parameters(steps=2, clips_per_batch=clips, accumulation=16 // clips)).log
-        for clips in (16, 1)
-    ]
+    logs = [train_judge(examples, checklist, parameters(steps=2, micro_batch_size=clips)).log for clips in (16, 1)]
     np.testing.assert_allclose(logs[1]["answer_loss"], logs[0]["answer_loss"], rtol=1e-4)
 
 
@@ -357,9 +350,9 @@ def test_question_report_by_hand() -> None:
 
 
 def test_learning_rate_course() -> None:
-    for schedule, end in (("cosine", 0.0), ("linear", 0.0), ("constant", 1.0)):
+    for schedule, end in (("cosine", 0.0), ("linear_to_zero", 0.0), ("linear", 1 / 90), ("constant", 1.0)):
         options = parameters(steps=100, warmup_steps=10, learning_rate=1.0, schedule=schedule)
-        rates = [learning_rate(step, options) for step in range(1, 101)]
+        rates = [loop.learning_rate(step, options) for step in range(1, 101)]
         assert rates[4] == 0.5
         assert max(rates) == rates[9] == 1.0
         assert rates[-1] == pytest.approx(end, abs=1e-12)

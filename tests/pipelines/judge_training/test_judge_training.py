@@ -53,11 +53,11 @@ def test_annotations_to_judge(tmp_path: Path) -> None:
             | {"temporal_patch_size": 2, "num_frames": 4, "height": 8, "width": 8},
             "threads": 1,
             "steps": 40,
-            "clips_per_batch": 16,
+            "batch_size": 16,
             "learning_rate": 5e-3,
             "warmup_steps": 4,
             "validation_share": 0.2,
-            "validate_every": 20,
+            "checkpoint_every": 20,
         }
     )
     text = (ROOT / "conf/base/catalog/judge_training.yml").read_text(encoding="utf-8")

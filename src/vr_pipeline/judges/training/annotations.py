@@ -15,7 +15,7 @@ import pandas as pd
 from vr_pipeline.checklist.schema import Checklist, plain_name
 from vr_pipeline.errors import InputError
 from vr_pipeline.identifiers import first_spellings, normalise_prompt
-from vr_pipeline.judges.training.task import JudgeExample, StoredFrames
+from vr_pipeline.judges.training.examples import JudgeExample, StoredFrames
 from vr_pipeline.storage.tables import left_out, read_entries
 from vr_pipeline.storage.values import as_text, is_missing
 from vr_pipeline.video.read import VideoReadError, read_clip, sample_indices

@@ -67,7 +67,7 @@ def train_policy(
     from vr_pipeline.runtime.live_curves import tell_row
     from vr_pipeline.training.inputs import contents_hash, input_hashes
     from vr_pipeline.training.model_card import training_facts
-    from vr_pipeline.training.policies import train_policy_on_pairs
+    from vr_pipeline.training.policies import pair_data, train_policy_on_pairs
     from vr_pipeline.training.validation import CheckpointValidation, no_validation
 
     validation = None
@@ -76,18 +76,9 @@ def train_policy(
         validation = CheckpointValidation(
             preference_pairs, filtered_prompts, reward, parameters, fill=fill_folder, observe=tell_row
         )
-    policy, log = train_policy_on_pairs(
-        preference_pairs,
-        latents,
-        prompt_conditions,
-        rewards,
-        generator,
-        parameters,
-        make_validation=validation,
-        judged_by=validation.identity if validation is not None else "",
-        contents=contents_hash(preference_pairs, filtered_prompts, video_index),
-        observe=tell_row,
-    )
+    contents = contents_hash(preference_pairs, filtered_prompts, video_index)
+    data = pair_data(preference_pairs, latents, prompt_conditions, rewards, contents)
+    policy, log = train_policy_on_pairs(data, generator, parameters, validation=validation, observe=tell_row)
     validated = validation.table(log) if validation is not None else no_validation()
     facts = training_facts(
         preference_pairs, filtered_prompts, video_index, validated, checklist, judge, generator, parameters

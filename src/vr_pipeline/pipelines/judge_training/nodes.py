@@ -31,8 +31,6 @@ def train_judge(
     parameters: JudgeTrainingParameters,
 ) -> tuple[TrainedJudge, pd.DataFrame, pd.DataFrame, dict[str, Any]]:
     """Train a judge on annotated clips and test it on held-out ones, question by question."""
-    from pathlib import Path
-
     from vr_pipeline.engine.groups import launched_processes
     from vr_pipeline.judges.training.annotations import collect_examples
     from vr_pipeline.judges.training.task import check_processes
@@ -49,8 +47,7 @@ def train_judge(
         frames_per_second=parameters.frames_per_second,
         memory_mb=parameters.memory_mb,
     )
-    folder = Path(parameters.checkpoint_folder) if parameters.checkpoint_folder else None
-    judge = train(examples, checklist, parameters, checkpoint_folder=folder, observe=tell_row)
+    judge = train(examples, checklist, parameters, observe=tell_row)
     return judge, judge.report, judge.log, judge.summary
 
 

@@ -1,0 +1,100 @@
+"""Settings that every training has."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, Field
+
+from vr_pipeline.config import Parameters
+from vr_pipeline.engine.schedules import SCHEDULES
+
+if TYPE_CHECKING:
+    ScheduleName = str
+else:
+    ScheduleName = Literal[tuple(SCHEDULES)]
+
+
+def with_default(model: type[BaseModel], name: str, value: Any) -> Any:
+    """Return a field of a model, its description and limits included, with another default for a subclass."""
+    field = copy.copy(model.model_fields[name])
+    field.default, field.default_factory = value, None
+    return field
+
+
+class LoRAParameters(Parameters):
+    """Low-rank adapter."""
+
+    rank: int = Field(64, ge=1, description="Rank of the adapter.")
+    alpha: float = Field(64.0, gt=0, description="Scale of the adapter; its output is multiplied by alpha / rank.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Share of the adapter's inputs set to 0 while training.")
+    target_modules: list[str] | None = Field(
+        None, description="Linear layers that get an adapter, by the end of their name; null for the model's own."
+    )
+
+
+class LoopParameters(Parameters):
+    """What the training loop itself reads, and the size of its steps."""
+
+    steps: int = Field(500, ge=1, description="Optimiser steps.")
+    batch_size: int = Field(32, ge=1, description="Samples a step, over all processes together.")
+    learning_rate: float = Field(5e-6, gt=0, description="Peak learning rate of AdamW.")
+    schedule: ScheduleName = Field(
+        "linear",
+        description="Course of the learning rate after the warm-up: linear (reaches 0 one step after the last), "
+        "linear_to_zero (at the last), cosine (to 0 at the last), constant; cosine_throughout multiplies the warm-up "
+        "by a cosine over all steps.",
+    )
+    warmup_steps: int = Field(100, ge=0, description="Steps over which the learning rate rises linearly from 0.")
+    weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay.")
+    beta2: float = Field(0.999, gt=0, lt=1, description="AdamW's decay of squared gradients.")
+    max_gradient_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm.")
+    ema_decay: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Decay of a running average of the weights, which is then what is kept; null: none.",
+    )
+    checkpoint_every: int = Field(
+        0, ge=0, description="Steps between checkpoints, which are validated; 0 for none before the last step."
+    )
+    threads: int | None = Field(None, ge=1, description="CPU threads; another number may round differently.")
+
+
+class FineTuningParameters(LoopParameters):
+    """Training of a model that may be large."""
+
+    micro_batch_size: int | None = Field(
+        None,
+        ge=1,
+        description="Samples that go through the network at once in a process; gradients add up. Null for all of its "
+        "share of a step.",
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="Compute activations again in the backward pass: less memory, about a third more time."
+    )
+    seed: int = Field(0, description="Seed of everything that the training draws.")
+
+
+class CheckpointParameters(Parameters):
+    """Where trainings keep their states and results."""
+
+    checkpoint_folder: str | None = Field(
+        None,
+        description="Folder of the checkpoints from which a killed training resumes, and of the results of finished "
+        "trainings, which are not done again. Null for none.",
+    )
+    kept_trainings: int = Field(
+        4,
+        ge=0,
+        description="Checkpoints and results that are kept in the folder when a run has finished, those used last.",
+    )
+    retrain: bool = Field(
+        False, description="Train again although the result of the same training is kept; kedro run --retrain."
+    )
+
+    def checkpoint_file(self, identity: str) -> Path | None:
+        """Return where the training of an identity keeps its state; None where it keeps none."""
+        return Path(self.checkpoint_folder) / f"{identity}.safetensors" if self.checkpoint_folder else None

@@ -1,0 +1,257 @@
+"""The training loop: steps, checkpoints, resuming, averages, schedules, groups of processes, validation, observers."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vr_pipeline.engine.config import LoopParameters
+from vr_pipeline.engine.groups import Group
+from vr_pipeline.engine.health import check_finite, check_weights, log_row
+from vr_pipeline.engine.optimisation import AveragedWeights, clip_gradients, learning_rate, make_optimizer
+from vr_pipeline.engine.sharding import is_spread
+from vr_pipeline.engine.state import LogRows, TrainingState, load_checkpoint, save_checkpoint
+from vr_pipeline.errors import InputError, PipelineError
+from vr_pipeline.runtime.progress import progress_bar
+
+if TYPE_CHECKING:
+    import torch
+
+logger = logging.getLogger(__name__)
+
+Observe = Callable[[Mapping[str, float]], None]
+"""Takes rows of the training log as they come. Steps may come twice: after a stop, or with more values."""
+
+
+class Task:
+    """What is trained, as the loop sees it: a subclass says at least which weights, and what a step adds to them.
+
+    Attributes:
+        description: names the training in messages and beside the progress bar.
+        identity: hash of everything that determines the training; a checkpoint of another one is not used.
+        metric: column of the log that takes what :meth:`validate` gives.
+        validates_together: whether all processes of a group take part in :meth:`validate`, or the main one alone.
+        also_lower: settings beside the learning rate that may be too high where numbers overflow, for messages.
+    """
+
+    description = "train"
+    identity = ""
+    metric = "validation_reward"
+    validates_together = False
+    also_lower = ""
+
+    def __init__(self, settings: LoopParameters) -> None:
+        self.settings = settings
+
+    def weights(self) -> Sequence[torch.Tensor]:
+        """Make the model ready to be trained, and return the parameters that are, in a fixed order."""
+        raise NotImplementedError
+
+    def optimizers(self, weights: Sequence[torch.Tensor]) -> Sequence[torch.optim.Optimizer]:
+        """Return the optimisers of the weights; learning rates of their groups are those of the schedule's peak."""
+        return [make_optimizer(weights, self.settings)]
+
+    def step(self, step: int, group: Group) -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
+        """Add up the gradients of this process's share of a step.
+
+        What is drawn has to depend on the number of the step alone, so that a resumed training draws the same.
+
+        Returns:
+            loss and statistics of the whole step, the same in all processes; statistics are numbers or [samples].
+        """
+        raise NotImplementedError
+
+    def samples(self, step: int) -> Sequence[str]:
+        """Name the samples of a step, in the order of its statistics, for messages."""
+        return ()
+
+    def check(self, rows: LogRows) -> None:
+        """Raise :class:`PipelineError` where the log so far, its last step included, shows that training is lost."""
+
+    def validate(self, step: int, group: Group) -> float | None:
+        """Judge the weights that the model holds now: higher is better; None for no judgement."""
+        return None
+
+
+def train(
+    task: Task,
+    settings: LoopParameters,
+    *,
+    group: Group,
+    checkpoint: Path | None = None,
+    retrain: bool = False,
+    observe: Observe | None = None,
+) -> LogRows:
+    """Train until the last step, and leave the model with the best validated weights, else the average or the last.
+
+    Args:
+        task: what is trained.
+        settings: steps, learning rate, average and checkpoints.
+        group: the processes that train together.
+        checkpoint: file that takes the state every ``checkpoint_every`` steps; a training that finds its own state
+            there resumes from it. At the end it holds the result, which the same training takes up instead of being
+            done again; :func:`~vr_pipeline.engine.state.keep_newest` removes it. Processes on several machines
+            need it on a shared disk.
+        retrain: train although the result of this very training is there.
+        observe: called by the main process with every row, those of before a stop included.
+
+    Returns:
+        the training log, one row a step; validated steps have the task's metric too.
+
+    Raises:
+        InputError: if the checkpoint is damaged or cannot be written, or processes see different ones.
+        PipelineError: if loss, gradients, weights or metric are not finite, or the task says that training is lost.
+    """
+    loop = _Loop(task, settings, group, checkpoint, observe)
+    loop.resume(retrain)
+    if not loop.state.finished:
+        loop.run()
+    return loop.state.rows
+
+
+class _Loop:
+    """One training from its state to its end."""
+
+    def __init__(
+        self,
+        task: Task,
+        settings: LoopParameters,
+        group: Group,
+        checkpoint: Path | None,
+        observe: Observe | None,
+    ) -> None:
+        self.task, self.settings, self.group = task, settings, group
+        self.checkpoint, self.observe = checkpoint, observe
+        weights = list(task.weights())
+        optimizers = list(task.optimizers(weights))
+        average = AveragedWeights(weights, settings.ema_decay) if settings.ema_decay is not None else None
+        self.state = TrainingState(weights, optimizers, average)
+        groups = [one for optimizer in optimizers for one in optimizer.param_groups]
+        self.rates = [(one, one["lr"] / settings.learning_rate) for one in groups]
+        self.judged_by_all = task.validates_together or any(is_spread(weight) for weight in weights)
+        self.remedy = f"Lower the learning rate ({settings.learning_rate}){task.also_lower}, or train in float32"
+
+    def resume(self, retrain: bool) -> None:
+        """Take up the state of the checkpoint, if there is one of this training."""
+        if self.checkpoint is None:
+            return
+        state = self.state
+        load_checkpoint(self.checkpoint, state, identity=self.task.identity, retrain=retrain)
+        if self.group.from_main(state.step) != state.step:
+            raise InputError(
+                "the processes of this training see different checkpoints",
+                file=self.checkpoint,
+                remedy="put the folder of checkpoints on a disk that all machines share",
+            )
+        if not state.step:
+            return
+        if state.finished:
+            self._log("was finished before and is not done again: its result is taken up (--retrain trains anew)")
+        else:
+            self._log("resumes after step %d of %d", state.step, self.settings.steps)
+        self._show(*state.rows)
+        # It may have been stopped while this checkpoint was validated.
+        if not state.finished and self.task.metric not in state.rows[-1]:
+            self._validate()
+
+    def run(self) -> None:
+        """Make the steps that are left, and choose the weights."""
+        task, state, steps = self.task, self.state, self.settings.steps
+        bar = progress_bar(
+            range(state.step + 1, steps + 1),
+            initial=state.step,
+            total=steps,
+            description=task.description,
+            unit="step",
+            disable=not self.group.main,
+        )
+        for step in bar:
+            row = self._step(step)
+            self._show(row)
+            task.check(state.rows)
+            self._keep()
+            shown = {name: f"{row[name]:.3f}" for name in ("loss", task.metric) if name in row}
+            bar.set_postfix(refresh=False, **shown)
+        self._choose_weights()
+        state.finished = True
+        self._save()
+
+    def _step(self, step: int) -> dict[str, float]:
+        task, state, settings = self.task, self.state, self.settings
+        loss, statistics = task.step(step, self.group)
+        self.group.sum_gradients(state.weights)
+        self._check("loss", {"loss": loss, **statistics}, step)
+        norm = clip_gradients(state.weights, settings.max_gradient_norm)
+        self._check("gradient", {"gradient": norm}, step)
+        rate = learning_rate(step, settings)
+        for group, scale in self.rates:
+            group["lr"] = rate * scale
+        for optimizer in state.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        if state.average is not None:
+            state.average.update(step)
+        row = log_row(step, loss, statistics, norm, rate)
+        state.step = step
+        state.rows.append(row)
+        return row
+
+    def _check(self, what: str, values: Mapping[str, torch.Tensor], step: int) -> None:
+        task = self.task
+        check_finite(what, values, step, samples=task.samples, description=task.description, remedy=self.remedy)
+
+    def _keep(self) -> None:
+        """Save and validate the weights, if it is time."""
+        step, every, last = self.state.step, self.settings.checkpoint_every, self.settings.steps
+        due = every > 0 and step % every == 0
+        if due or step == last:
+            check_weights(self.state.weights, step, description=self.task.description, remedy=self.remedy)
+        if due:
+            self._save()
+        if (due or step == last) and self._validate() and due:
+            self._save()
+
+    def _validate(self) -> bool:
+        """Ask for the metric of the weights; whether there was one."""
+        task, state = self.task, self.state
+        with state.average.in_use() if state.average is not None else contextlib.nullcontext():
+            value = task.validate(state.step, self.group) if self.group.main or self.judged_by_all else None
+            value = self.group.from_main(value)
+            if value is None:
+                return False
+            if not math.isfinite(value):
+                raise PipelineError(
+                    f"The {task.metric.replace('_', ' ')} of step {state.step} of {task.description} is {value}, and "
+                    "checkpoints cannot be compared by it. See what the model and the judge give for the validated "
+                    "samples; the training resumes from this checkpoint."
+                )
+            state.rows[-1][task.metric] = float(value)
+            self._show(state.rows[-1])
+            state.best = state.best.improved(state.step, float(value), state.weights)
+        return True
+
+    def _choose_weights(self) -> None:
+        state = self.state
+        if state.best.step:
+            state.best.restore(state.weights)
+            metric = self.task.metric.replace("_", " ")
+            self._log("the weights of step %d are kept, with a %s of %.4f", state.best.step, metric, state.best.value)
+        elif state.average is not None:
+            state.average.exchange()
+
+    def _save(self) -> None:
+        if self.checkpoint is not None:
+            save_checkpoint(self.checkpoint, self.state, identity=self.task.identity, main=self.group.main)
+
+    def _log(self, message: str, *values: object) -> None:
+        if self.group.main:
+            logger.info(f"%s: {message}", self.task.description, *values)
+
+    def _show(self, *rows: Mapping[str, float]) -> None:
+        if self.observe is not None and self.group.main:
+            for row in rows:
+                self.observe(row)

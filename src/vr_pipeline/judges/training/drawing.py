@@ -1,0 +1,98 @@
+"""What a judge is asked in every pass of its training, and what each answer weighs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from vr_pipeline.judges.config import JudgeTrainingParameters
+from vr_pipeline.judges.training.examples import JudgeExample, balance_weights, count_answers
+from vr_pipeline.runtime.progress import progress_bar
+
+
+class Pass(NamedTuple):
+    """Clips that go through the model at once.
+
+    Attributes:
+        examples: their numbers.
+        seed: of what the model draws, such as dropout.
+        questions: asked about each of them.
+    """
+
+    examples: list[int]
+    seed: int
+    questions: list[list[str]]
+
+
+class Drawing:
+    """The passes of a training; they depend on their number alone, so that a resumed training draws the same.
+
+    Attributes:
+        answer_weights: (question, answer) -> weight of its loss; empty where drawing alone balances.
+        weight_per_pass: mean sum of the weights of a pass, by which losses are divided; None where drawing balances.
+            The sum of the pass itself would take from rare answers what their weights give them, most where a pass has
+            few clips.
+    """
+
+    def __init__(
+        self, examples: Sequence[JudgeExample], question_ids: Sequence[str], parameters: JudgeTrainingParameters
+    ) -> None:
+        self.examples, self.question_ids, self.parameters = examples, question_ids, parameters
+        self.balance = balance_weights(count_answers(examples))
+        self.answer_weights: dict[tuple[str, bool], float] = {}
+        self.weight_per_pass: float | None = None
+        self._batches = self._all_batches()
+        self._next = 0
+
+    def weigh(self, *, show: bool) -> None:
+        """Draw the questions of the whole training beforehand, and weigh answers so that yes and no weigh the same.
+
+        Weights are then exact over all that is asked. Where drawing alone shall balance, nothing is done.
+        """
+        parameters = self.parameters
+        if parameters.questions_per_clip is not None and not parameters.exact_balance:
+            return
+        asked: Counter[tuple[str, bool]] = Counter()
+        passes = parameters.steps * parameters.passes
+        numbers = progress_bar(range(passes), description="draw questions", disable=not show, leave=False)
+        for number, batch in zip(numbers, self._all_batches(), strict=False):
+            for at, questions in zip(batch, self._draw(batch, number).questions, strict=True):
+                labels = self.examples[at].labels
+                asked.update((question, bool(labels[question])) for question in questions)
+        self.answer_weights, self.weight_per_pass = balance_weights(asked), asked.total() / passes
+
+    def of_pass(self, number: int) -> Pass:
+        """Draw a pass, counted from 0 over the whole training; numbers have to rise."""
+        while self._next < number:
+            next(self._batches)
+            self._next += 1
+        self._next += 1
+        return self._draw(next(self._batches), number)
+
+    def _all_batches(self) -> Iterator[list[int]]:
+        """Numbers of examples, each once an epoch, in an order that the seed determines."""
+        order = np.random.default_rng(self.parameters.seed)
+        size = self.parameters.clips_per_pass
+        queue: list[int] = []
+        while True:
+            while len(queue) < size:
+                queue.extend(order.permutation(len(self.examples)).tolist())
+            yield queue[:size]
+            queue = queue[size:]
+
+    def _draw(self, batch: list[int], number: int) -> Pass:
+        random = np.random.default_rng([self.parameters.seed, number])
+        seed = int(random.integers(2**31))
+        return Pass(batch, seed, [self._questions(self.examples[at], random) for at in batch])
+
+    def _questions(self, example: JudgeExample, random: np.random.Generator) -> list[str]:
+        asked = [question for question in self.question_ids if question in example.labels]
+        count = self.parameters.questions_per_clip
+        if count is None or count >= len(asked):
+            return asked
+        odds = np.array([self.balance[question, bool(example.labels[question])] for question in asked])
+        chosen = random.choice(len(asked), size=count, replace=False, p=odds / odds.sum())
+        return [asked[at] for at in sorted(chosen)]
