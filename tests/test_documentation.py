@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import linecache
 import os
 import re
 import shutil
@@ -13,11 +12,9 @@ import sys
 import types
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import click
 import pytest
-import torch
 from pydantic import BaseModel
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -175,7 +172,7 @@ def test_ranges_are_those_that_the_models_enforce(reference):
         PreferenceTrainingParameters(label_smoothing=0.5)
     judge = {entry.name: entry for entry in reference.parameters_of(JudgeTrainingParameters)}
     assert judge["tiny.height"].unit == "pixels"
-    assert judge["average_decay"].range == "> 0, < 1"
+    assert judge["ema_decay"].range == "> 0, < 1"
     asked = {entry.name: entry for entry in reference.parameters_of(JudgeParameters)}
     assert "`qwen2_vl`, " in asked["family"].range
 
@@ -290,60 +287,3 @@ def test_files_that_a_page_names_exist(page):
     yours = {"src/vr_pipeline/vlm/families/my_judge.py", "src/vr_pipeline/generators/my_generator.py"}
     places = (ROOT, ROOT / "src" / "vr_pipeline")
     assert [name for name in named - yours if not any((place / name).is_file() for place in places)] == []
-
-
-def block(title: str, language: str = "python") -> str:
-    """A titled block of code of the page on adding to the program."""
-    text = (DOCS / "extending.md").read_text(encoding="utf-8")
-    [code] = re.findall(rf'^```{language} title="{title}"\n(.*?)^```', text, re.MULTILINE | re.DOTALL)
-    return str(code)
-
-
-def as_module(monkeypatch: pytest.MonkeyPatch, name: str, code: str) -> Any:
-    """Code as if it stood in a file of the package."""
-    module = types.ModuleType(name)
-    module.__file__ = f"{name}.py"
-    # Where Python looks for the lines of a module that stands in no file.
-    monkeypatch.setitem(linecache.cache, module.__file__, (len(code), None, code.splitlines(True), module.__file__))
-    monkeypatch.setitem(sys.modules, name, module)
-    exec(compile(code, module.__file__, "exec"), module.__dict__)
-    return module
-
-
-def test_the_loss_of_the_text_trains_and_has_the_gradient_of_its_equation(monkeypatch, tmp_path):
-    import vr_pipeline.training
-    from toy_training import make_toy
-
-    toy = make_toy(tmp_path / "model")
-    # The text is followed in a copy, whose modules then stand in for those of the package.
-    folder = tmp_path / "src" / "vr_pipeline" / "training"
-    shutil.copytree(ROOT / "src" / "vr_pipeline" / "training", folder)
-    with (folder / "losses.py").open("a", encoding="utf-8") as stream:
-        stream.write("\n\n" + block("loss"))
-    (tmp_path / "loss.diff").write_text(block("loss", "diff"), encoding="utf-8")
-    done = subprocess.run(["git", "apply", "loss.diff"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    copies = {}
-    for name in ("losses", "config", "step", "preference_trainer"):
-        code = (folder / f"{name}.py").read_text(encoding="utf-8")
-        copies[name] = as_module(monkeypatch, f"vr_pipeline.training.{name}", code)
-        monkeypatch.setattr(vr_pipeline.training, name, copies[name], raising=False)
-
-    random = torch.Generator().manual_seed(0)
-    winner, loser, winner_reference, loser_reference = torch.rand(4, 5, generator=random, dtype=torch.float64)
-    winner.requires_grad_()
-    function = copies["losses"].identity_preference_loss
-    loss, statistics = function(winner, loser, winner_reference, loser_reference, 4.0)
-    loss.backward()
-    margin = -((winner.detach() - winner_reference) - (loser - loser_reference))
-    assert torch.allclose(winner.grad, -2 * (margin - 0.25) / 5)
-    assert torch.equal(statistics["logit"], margin)
-
-    settings = copies["config"].PreferenceTrainingParameters
-    parameters = settings(**toy.parameters(steps=2).model_dump() | {"loss": "identity", "beta": 4.0})
-    train = copies["preference_trainer"].train_on_pairs
-    log = train(toy.generator(), toy.data, parameters)
-    assert log["loss"][0] == pytest.approx(1 / 16)  # the policy begins as the original, where the margin is 0
-    assert log["loss"][1] != log["loss"][0]
-    with pytest.raises(ValueError, match="identity knows neither"):
-        settings(loss="identity", label_smoothing=0.1)

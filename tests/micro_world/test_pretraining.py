@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
+from vr_pipeline.engine import loop
 from vr_pipeline.generators.config import GeneratorParameters
 from vr_pipeline.micro_world.clips import render_clips
 from vr_pipeline.micro_world.config import PretrainingParameters
@@ -25,21 +29,44 @@ def test_every_prompt_has_its_own_tokens_of_exactly_the_length_of_the_text() -> 
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_the_loss_falls_and_two_trainings_are_identical() -> None:
+def test_the_loss_falls_and_a_killed_training_resumes_to_the_identical_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     clips = render_clips(48, seed=0, purpose="pretraining")
     vae = PatchVAE.fit(clips.frames, latent_channels=8)
     sampling = GeneratorParameters(
         family="micro_world", path="unused", device="cpu", num_frames=8, height=16, width=16, guidance_scale=1.0
     )
-    parameters = PretrainingParameters(
-        steps=60, batch_size=8, warmup_steps=5, num_layers=1, num_attention_heads=2, threads=1
-    )
     prompts = [scene.prompt for scene in clips.scenes]
-    weights = []
-    for _ in range(2):
+
+    def train(**changes: object) -> tuple[dict[str, torch.Tensor], list[dict[str, float]]]:
+        parameters = PretrainingParameters.model_validate(
+            {"steps": 60, "batch_size": 8, "warmup_steps": 5, "num_layers": 1, "num_attention_heads": 2} | changes
+        )
         pipeline, log = pretrain_generator(clips.frames, prompts, vae, sampling, parameters, seed=0)
-        weights.append({**pipeline.transformer.state_dict(), **pipeline.text_encoder.state_dict()})
-    assert log[-1]["step"] == 60
+        return {**pipeline.transformer.state_dict(), **pipeline.text_encoder.state_dict()}, log
+
+    whole, log = train()
+    assert [row["step"] for row in log] == [60]
     assert log[-1]["loss"] < 1.3
-    assert weights[0].keys() == weights[1].keys()
-    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+    row, kept = loop.log_row, {"checkpoint_folder": str(tmp_path), "checkpoint_every": 20}
+
+    def killed(step: int, *rest: Any) -> dict[str, float]:
+        if step == 31:
+            raise KeyboardInterrupt
+        return row(step, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "log_row", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(**kept)
+    steps: list[int] = []
+    monkeypatch.setattr(loop, "log_row", lambda step, *rest: steps.append(step) or row(step, *rest))
+    for expected in (list(range(21, 61)), []):
+        # The second time it was finished before.
+        resumed, again = train(**kept)
+        assert steps == expected
+        assert again == log
+        assert resumed.keys() == whole.keys()
+        assert all(torch.equal(value, whole[name]) for name, value in resumed.items())
+        steps.clear()
