@@ -22,7 +22,7 @@ from vr_pipeline.hooks import (  # noqa: E402
     TrackingEndsHook,
     VizStatusHook,
 )
-from vr_pipeline.project.configuration import SteadyConfigLoader  # noqa: E402
+from vr_pipeline.project.configuration import LOADER_ARGUMENTS, SteadyConfigLoader  # noqa: E402
 from vr_pipeline.runners.session import ProjectSession  # noqa: E402
 
 SESSION_CLASS = ProjectSession
@@ -57,15 +57,4 @@ HOOKS = (
 DISABLE_HOOKS_FOR_PLUGINS = ("kedro-telemetry", "kedro-viz")
 
 CONFIG_LOADER_CLASS = SteadyConfigLoader
-CONFIG_LOADER_ARGS = {
-    "base_env": "base",
-    "default_run_env": "local",
-    "config_patterns": {
-        "runner": ["runner*"],
-        "mlflow": ["mlflow*"],
-        "logging": ["logging*"],
-        "reading": ["reading*"],
-    },
-    # An environment states only what it changes.
-    "merge_strategy": {"parameters": "soft", "runner": "soft", "mlflow": "soft", "reading": "soft"},
-}
+CONFIG_LOADER_ARGS = LOADER_ARGUMENTS

@@ -35,10 +35,9 @@ class CheckedFiles:
 
 def configuration(project: Path, env: str | None) -> Any:
     """Return the configuration of conf/<env> over conf/base: a mapping with 'catalog' and 'parameters'."""
-    from vr_pipeline.project.configuration import SteadyConfigLoader
-    from vr_pipeline.settings import CONFIG_LOADER_ARGS
+    from vr_pipeline.project.configuration import LOADER_ARGUMENTS, SteadyConfigLoader
 
-    return SteadyConfigLoader(str(project / "conf"), env=env or "base", **CONFIG_LOADER_ARGS)
+    return SteadyConfigLoader(str(project / "conf"), env=env or "base", **LOADER_ARGUMENTS)
 
 
 def check_files(project: Path, base_env: str | None, files: OwnFiles) -> CheckedFiles:

@@ -14,6 +14,20 @@ from vr_pipeline.errors import InputError
 
 BASE = "base"
 
+LOADER_ARGUMENTS = {
+    "base_env": BASE,
+    "default_run_env": "local",
+    "config_patterns": {
+        "runner": ["runner*"],
+        "mlflow": ["mlflow*"],
+        "logging": ["logging*"],
+        "reading": ["reading*"],
+    },
+    # An environment states only what it changes.
+    "merge_strategy": {"parameters": "soft", "runner": "soft", "mlflow": "soft", "reading": "soft"},
+}
+"""What the loader of this project is made with, beside the folder and the environment."""
+
 
 def layers(conf: Path, environment: str, base: str = BASE) -> list[str]:
     """Name the environments that one consists of, lowest first.
