@@ -17,12 +17,13 @@ from pydantic import ValidationError
 from vr_pipeline.checklist import Checklist, checklist_from_mapping
 from vr_pipeline.checklist.visionreward import ALIGNMENT_ID, ALIGNMENT_TEXT
 from vr_pipeline.errors import InputError
-from vr_pipeline.judges.alignment import load_alignment, read_scores
+from vr_pipeline.judges.alignment import load_alignment
 from vr_pipeline.judges.config import AlignmentParameters, ChecklistInferenceParameters
 from vr_pipeline.rewards.checklist.model import ChecklistReward
 from vr_pipeline.rewards.checklist.scoring import movers, score_file
 from vr_pipeline.rewards.checklist.visionreward import read_visionreward, visionreward_features, visionreward_score
 from vr_pipeline.rewards.checklist.weights import RewardWeights
+from vr_pipeline.storage.scores import read_scores
 from vr_pipeline.vlm.config import JudgeParameters
 from vr_pipeline.work import run_in_process
 
@@ -172,7 +173,7 @@ def test_table_of_answers_gets_the_public_score(
 def test_tables_that_do_not_fit_are_refused(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "scores.csv").write_text(content, encoding="utf-8")
     with pytest.raises(InputError, match=message):
-        read_scores(tmp_path / "scores.csv")
+        read_scores(tmp_path / "scores.csv", low=0.0, high=1.0)
     with pytest.raises(InputError, match="there is no table"):
         read_scores(tmp_path / "none.csv")
 

@@ -111,7 +111,7 @@ def test_tables_that_are_none_are_rejected(tmp_path: Path, content: str, message
 def test_an_ensemble_is_the_weighted_sum_of_z_scores(folder: Path, tmp_path: Path) -> None:
     scores = {"type": "scores", "path": "scores.csv"}
     totals = np.array([sum(values) for values in SCORES.values()])
-    pd.DataFrame({"total": totals}).to_parquet(folder / "reference.parquet")
+    pd.DataFrame({"video_id": list("abc"), "total": totals}).to_parquet(folder / "reference.parquet")
     members = [
         {"name": "people", "reward": scores, "weight": 2.0, "reference": "reference.parquet"},
         {"name": "suite", "reward": scores | {"total": "x"}, "mean": 1.0, "std": 0.5},
@@ -128,7 +128,7 @@ def test_an_ensemble_is_the_weighted_sum_of_z_scores(folder: Path, tmp_path: Pat
     # The scale is the ensemble's own: a clip alone has the reward that it has among others.
     alone = model.score([folder / "c.mp4"], ["text"])
     pd.testing.assert_frame_equal(alone, table.loc[["c.mp4"], list(alone)].reset_index(drop=True))
-    pd.DataFrame({"total": totals + 1}).to_parquet(folder / "reference.parquet")
+    pd.DataFrame({"video_id": list("abc"), "total": totals + 1}).to_parquet(folder / "reference.parquet")
     assert vr.load_reward_model(folder / "both.yml").identity != model.identity
 
 

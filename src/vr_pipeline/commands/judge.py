@@ -198,7 +198,7 @@ def _leave(failed: dict[str, str]) -> None:
 
 
 def _find(files: Sequence[str]) -> tuple[list[Path], dict[str, str]]:
-    """The files that are meant, and what is wrong with names that mean none; stops where nothing is left to judge."""
+    """Find the files that are meant, and what is wrong with names that mean none; stop where none is left."""
     from vr_pipeline.video.find import find_media
     from vr_pipeline.video.read import VideoReadError
 
@@ -227,7 +227,7 @@ def _parameters(context: Any) -> ChecklistInferenceParameters:
 
 
 def _notes_on(judge: Judge) -> list[str]:
-    """What a user has to know of a judge."""
+    """Say what a user has to know of a judge."""
     world = getattr(judge, "world", None)
     note = f"This is the demo judge: it knows {world} only, and its answers on anything else mean nothing."
     return [note] if world else []
@@ -243,7 +243,7 @@ class _Tools(NamedTuple):
 
 
 def _tools(options: _Options, env: str, prompt: str) -> _Tools:
-    """The reward that is asked for: any by its file or folder, else the checklist's of the environment."""
+    """Load the reward that is asked for: any by its file or folder, else the checklist's of the environment."""
     if options.reward_path is None:
         return _checklist_tools(options, _context(env), prompt)
     if options.weights_path or options.checklist_path:
@@ -347,12 +347,12 @@ def _print_table(scored: Sequence[ScoredFile]) -> None:
 
 
 def _question(model: Any, question: str, prompt: str) -> str:
-    """The text of a question of a checklist's reward."""
+    """Return the text of a question of a checklist's reward."""
     return str(model.checklist.question(question).ask(prompt))
 
 
 def _print_movers(scored: ScoredFile, model: Any, count: int, prompt: str) -> None:
-    """The questions that moved a checklist's reward most; nothing for another reward."""
+    """Print the questions that moved a checklist's reward most; nothing for another reward."""
     from vr_pipeline.rewards.checklist.scoring import movers
 
     if not scored.contributions:

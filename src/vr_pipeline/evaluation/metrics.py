@@ -73,7 +73,7 @@ def win_rates(rewards: pd.DataFrame, index: pd.DataFrame) -> dict[str, dict[str,
 
 
 def _record(result: Gain | WinRate, *names: str) -> dict[str, Any]:
-    """These values and the interval, or the reason why there is none."""
+    """Return these values and the interval, or the reason why there is none."""
     record = result.to_json()
     return {name: record[name] for name in (*names, "ci_low", "ci_high", "no_interval") if name in record}
 

@@ -8,26 +8,21 @@ another judge, a table of scores that were computed elsewhere, or a scorer of on
 from __future__ import annotations
 
 import importlib
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vr_pipeline.checklist.schema import Checklist
 from vr_pipeline.errors import InputError
-from vr_pipeline.identifiers import content_hash, same_name
+from vr_pipeline.identifiers import content_hash
 from vr_pipeline.judges.config import AlignmentParameters
 from vr_pipeline.judges.contract import Judge
-from vr_pipeline.storage.tables import read_entries
-from vr_pipeline.storage.values import as_number, as_text
+from vr_pipeline.storage.scores import read_scores
 from vr_pipeline.video.read import Frames
-
-if TYPE_CHECKING:
-    pass
 
 
 class AlignmentScorer(Protocol):
@@ -115,7 +110,7 @@ class Alignment:
         names: Sequence[str],
         rates: Sequence[float] | None = None,
     ) -> None:
-        """Puts scores in the place of the judge's probability, [clips, questions], with nothing outside yes and no.
+        """Put scores in the place of the judge's probability, [clips, questions], with nothing outside yes and no.
 
         Raises:
             InputError: a score is missing or not from 0 to 1.
@@ -141,7 +136,7 @@ class Alignment:
 
 
 def load_alignment(parameters: AlignmentParameters | None, checklist: Checklist) -> Alignment | None:
-    """The source that a configuration names; None leaves the judge's own probability in place.
+    """Load the source that a configuration names; None leaves the judge's own probability in place.
 
     Raises:
         InputError: the checklist has no such question of feature 'probability', or the source cannot be read.
@@ -161,14 +156,14 @@ def load_alignment(parameters: AlignmentParameters | None, checklist: Checklist)
 
         scorer = JudgeAlignment(load_judge(parameters.judge), question.text)
     elif parameters.table is not None:
-        scorer = TableAlignment(read_scores(Path(parameters.table)), parameters.table)
+        scorer = _from_table(parameters.table)
     else:
         scorer = _from_code(str(parameters.scorer), parameters.options)
     return Alignment(checklist.question_ids.index(question.question_id), scorer)
 
 
 def alignment_identity(parameters: AlignmentParameters | None) -> tuple[str, ...]:
-    """What the scores depend on, without loading a model; nothing for the judge's own probability.
+    """Return what scores depend on, without loading a model; nothing for the judge's own probability.
 
     Raises:
         InputError: the table cannot be read, or the folder of the other judge does not exist.
@@ -181,41 +176,13 @@ def alignment_identity(parameters: AlignmentParameters | None) -> tuple[str, ...
         # The last word: the judge is told how fast the frames come.
         return (parameters.question, judge_identity(parameters.judge), "with rates")
     if parameters.table is not None:
-        return (parameters.question, TableAlignment(read_scores(Path(parameters.table)), "").identity)
+        return (parameters.question, _from_table(parameters.table).identity)
     return (parameters.question, _from_code(str(parameters.scorer), parameters.options).identity)
 
 
-def read_scores(path: Path) -> dict[str, float]:
-    """Read scores by name (:func:`vr_pipeline.storage.tables.read_entries`) from a table of video_id and score.
-
-    Raises:
-        InputError: the file is missing, lacks a column, or has a score that is not from 0 to 1 or a name twice.
-    """
-    if not path.is_file():
-        raise InputError("there is no table of alignment scores", remedy="Give its path", file=path)
-    entries = read_entries(path)
-    names = [entries.find(column) for column in ("video_id", "score")]
-    for name, column in zip(names, ("video_id", "score"), strict=True):
-        if name is None:
-            raise InputError(
-                "a column is missing", remedy="Give the columns video_id and score", file=path, field=column
-            )
-    problems = entries.problems()
-    scores: dict[str, float] = {}
-    for entry in entries.rows:
-        clip, given = (entry.values.get(str(name)) for name in names)
-        try:
-            video, score = same_name(as_text(clip)), as_number(given)
-        except ValueError:
-            video, score = "", math.nan
-        if not entry.problem and (not video or video in scores or not 0 <= score <= 1):
-            problem, remedy = f"'{clip}' has the score '{given}'", "Give every clip once, with a score from 0 to 1"
-            problems.append(InputError(problem, remedy=remedy, file=path, row=entry.row, field="score"))
-        elif not entry.problem:
-            scores[video] = score
-    for one in problems:
-        raise one
-    return scores
+def _from_table(path: str) -> TableAlignment:
+    scores = read_scores(Path(path), low=0.0, high=1.0)
+    return TableAlignment({name: score for (name,), score in scores.items()}, path)
 
 
 def _from_code(name: str, options: Mapping[str, Any]) -> AlignmentScorer:

@@ -129,7 +129,7 @@ def check_outside_mass(answers: pd.DataFrame, limit: float) -> float:
 
 
 def summarise(answers: pd.DataFrame, video_index: pd.DataFrame) -> dict[str, Any]:
-    """Counts and figures of one set of answers, for a report."""
+    """Count one set of answers and give its figures, for a report."""
     judged = set(answers["video_id"])
     not_made = video_index[video_index["status"] != "ok"]
     not_read = video_index[(video_index["status"] == "ok") & ~video_index["video_id"].isin(judged)]

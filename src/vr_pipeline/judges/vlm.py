@@ -90,7 +90,7 @@ class VisionLanguageJudge:
         p_yes: Probabilities,
         outside: Probabilities,
     ) -> None:
-        """Fills the rows of one batch; memory that runs out halves the chunk of questions, then the batch.
+        """Fill the rows of one batch; memory that runs out halves the chunk of questions, then the batch.
 
         Where the clips alone are too much, the batch is halved at once.
         """
@@ -130,7 +130,7 @@ class VisionLanguageJudge:
             fitted = self._chunk, self._clips
 
     def prepare(self, frames: Frames, rate: float | None = None) -> PreparedClip:
-        """A clip's frames, thinned to the judge's number, ready for the model."""
+        """Prepare a clip's frames, thinned to the judge's number, ready for the model."""
         if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or not len(frames):
             raise ValueError(
                 f"a clip must be uint8 [frames, height, width, 3], got {frames.dtype} {list(frames.shape)}"
@@ -140,7 +140,7 @@ class VisionLanguageJudge:
         return self.family.prepare(frames, rate)
 
     def question_segment(self, question: str) -> Segment:
-        """A question's tokens; the answer is read after the last."""
+        """Return a question's tokens; the answer is read after the last."""
         token_ids = self._question_ids(question)
         return Segment(token_ids, (len(token_ids) - 1,))
 

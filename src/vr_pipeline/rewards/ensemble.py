@@ -8,7 +8,6 @@ dimensions add up to the total, and to dominate means to be better by every memb
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +20,7 @@ from pydantic import Field, model_validator
 from vr_pipeline.config import Parameters
 from vr_pipeline.errors import InputError
 from vr_pipeline.rewards.contract import Outcome, RewardModel
-from vr_pipeline.storage.tables import read_entries
-from vr_pipeline.storage.values import as_number
+from vr_pipeline.storage.scores import read_scores
 from vr_pipeline.video.clip import Frames
 from vr_pipeline.video.sampled import SampledClip
 from vr_pipeline.work import ItemFailure
@@ -35,7 +33,7 @@ class MemberSettings(Parameters):
     reward: dict[str, Any] = Field(description="The reward: type and settings.")
     weight: float = Field(1.0, description="Weight of its z-score in the total.")
     reference: str | None = Field(
-        None, description="Table of its rewards (column total) over the reference clips, which gives mean and std."
+        None, description="Its rewards (video_id, total) over the reference clips, which give mean and std."
     )
     mean: float | None = Field(None, description="Mean of its totals over the reference clips.")
     std: float | None = Field(None, gt=0, description="Their standard deviation.")
@@ -174,22 +172,9 @@ def reference_scale(path: Path) -> tuple[float, float]:
     """Mean and standard deviation (of a sample) of the column ``total`` of a table of rewards.
 
     Raises:
-        InputError: there is no such table or column, a total is missing, or they do not differ.
+        InputError: the table cannot be read, or the totals do not differ.
     """
-    if not path.is_file():
-        raise InputError("there is no reference table of rewards", remedy="Give its path", file=path)
-    entries = read_entries(path)
-    name = entries.find("total")
-    if name is None:
-        raise InputError("a column is missing", remedy="Give a table of rewards", file=path, field="total")
-    totals = []
-    for entry in entries.rows:
-        try:
-            totals.append(as_number(entry.values.get(name)))
-        except ValueError:
-            totals.append(math.nan)
-        if math.isnan(totals[-1]):
-            raise InputError("the total is no number", remedy="Correct it", file=path, row=entry.row, field="total")
+    totals = list(read_scores(path, value="total").values())
     std = float(np.std(totals, ddof=1)) if len(totals) > 1 else 0.0
     if std <= 0:
         raise InputError(

@@ -13,11 +13,8 @@ from vr_pipeline.config import Parameters
 from vr_pipeline.errors import InputError
 from vr_pipeline.identifiers import same_name
 from vr_pipeline.rewards.contract import Outcome, RewardModel
-from vr_pipeline.storage.tables import read_entries
-from vr_pipeline.storage.values import as_number, as_text
+from vr_pipeline.storage.scores import read_scores
 from vr_pipeline.video.sampled import SampledClip, Sampling
-
-_COLUMNS = ("video_id", "dimension", "score")
 
 
 class ScoresSettings(Parameters):
@@ -58,7 +55,10 @@ class ScoresReward(RewardModel):
     def from_settings(cls, settings: ScoresSettings, folder: Path) -> ScoresReward:
         """See :meth:`~vr_pipeline.rewards.contract.RewardModel.from_settings`."""
         place = folder / settings.path
-        return cls(read_dimension_scores(place), settings.total, str(place))
+        scores: dict[str, dict[str, float]] = {}
+        for (video, dimension), score in read_scores(place, ("video_id", "dimension")).items():
+            scores.setdefault(video, {})[dimension] = score
+        return cls(scores, settings.total, str(place))
 
     @property
     def measured_by(self) -> tuple[str, ...]:
@@ -96,45 +96,3 @@ class ScoresReward(RewardModel):
         values = {f"dim_{name}": scores[name] for name in self.dimensions}
         total = math.fsum(values.values()) if self.total is None else scores[self.total]
         return pd.DataFrame([{"total": total, **values}])
-
-
-def read_dimension_scores(path: Path) -> dict[str, dict[str, float]]:
-    """Read scores by clip and dimension.
-
-    Raises:
-        InputError: the file is missing, lacks a column, or has a row that is no score of a clip, or one twice.
-    """
-    if not path.is_file():
-        raise InputError("there is no table of scores", remedy="Give its path", file=path)
-    entries = read_entries(path)
-    columns = {column: entries.find(column) for column in _COLUMNS}
-    for column, name in columns.items():
-        if name is None:
-            raise InputError(
-                "a column is missing", remedy=f"Give the columns {', '.join(_COLUMNS)}", file=path, field=column
-            )
-    problems = entries.problems()
-    scores: dict[str, dict[str, float]] = {}
-    for entry in entries.rows:
-        if entry.problem:
-            continue
-        clip, dimension, given = (entry.values.get(str(columns[column])) for column in _COLUMNS)
-        try:
-            video, name, score = same_name(as_text(clip)), as_text(dimension).strip(), as_number(given)
-        except ValueError:
-            video, name, score = "", "", math.nan
-        if not video or not name or not math.isfinite(score) or name in scores.get(video, {}):
-            problems.append(
-                InputError(
-                    f"'{clip}' has the score '{given}' in dimension '{dimension}'",
-                    remedy="Give every clip and dimension once, with a number",
-                    file=path,
-                    row=entry.row,
-                    field="score",
-                )
-            )
-        else:
-            scores.setdefault(video, {})[name] = score
-    for one in problems:
-        raise one
-    return scores

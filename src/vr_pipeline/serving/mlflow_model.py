@@ -72,7 +72,7 @@ def score_table(model: ChecklistReward, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _features(probability: FloatArray, weights: RewardWeights, checklist: Checklist) -> FloatArray:
-    """What is weighed. Raises :class:`InputError` where a value is no probability."""
+    """Return what is weighed. Raises :class:`InputError` where a value is no probability."""
     gated = {question.question_id for question in checklist.questions if question.gate}
     may_be_empty = np.isin(np.array(weights.question_ids), list(gated))
     right = ((probability >= 0) & (probability <= 1)) | (np.isnan(probability) & may_be_empty)
@@ -140,7 +140,7 @@ def write_model_files(folder: str | Path, model: ChecklistReward) -> dict[str, s
 
 
 def _judge_reference(model: ChecklistReward) -> dict[str, Any]:
-    """The judge's configuration, its identity and the source of the alignment score."""
+    """Return the judge's configuration, its identity and the source of the alignment score."""
     if not model.has_judge:
         return {}
     judge, alignment = model.judge, model.judging.alignment
@@ -185,7 +185,7 @@ def save_reward_model(path: str | Path, model: ChecklistReward) -> None:
 
 
 def write_code(path: Path) -> Path:
-    """This package's modules as an archive that Python imports from; the same code gives the same bytes."""
+    """Write this package's modules as an archive that Python imports from; the same code gives the same bytes."""
     import zipfile
 
     package = Path(__file__).parents[1]
@@ -197,7 +197,7 @@ def write_code(path: Path) -> Path:
 
 
 def requirements() -> list[str]:
-    """What this package needs, in the versions that are installed here."""
+    """List what this package needs, in the versions that are installed here."""
     from importlib.metadata import PackageNotFoundError, requires, version
 
     from packaging.requirements import Requirement

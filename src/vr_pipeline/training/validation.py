@@ -276,7 +276,7 @@ def _gap(clips: Rewards, others: Rewards, level: float) -> tuple[float, float]:
 
 
 def validation_prompts(prompts: pd.DataFrame, settings: ValidationParameters) -> pd.DataFrame:
-    """The prompts that checkpoints are judged on: of the splits, the first by identifier up to the limit.
+    """Choose the prompts that checkpoints are judged on: of the splits, the first by identifier up to the limit.
 
     Raises:
         InputError: there are none.
@@ -293,7 +293,7 @@ def validation_prompts(prompts: pd.DataFrame, settings: ValidationParameters) ->
 
 
 def no_validation() -> pd.DataFrame:
-    """The table of a training whose checkpoints are not validated."""
+    """Return the table of a training whose checkpoints are not validated."""
     return pd.DataFrame(columns=COLUMNS).astype(
         {"step": int, "reward": float, "clips": int, "chosen": bool, "gap_low": float, "gap_high": float}
     )

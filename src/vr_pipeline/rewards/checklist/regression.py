@@ -45,7 +45,7 @@ class PairData:
         groups: Sequence[str] | npt.ArrayLike | None = None,
         votes: npt.ArrayLike | None = None,
     ) -> tuple[PairData, IntArray]:
-        """The rows for the fit, and the columns that are zero in all of them.
+        """Return the rows for the fit, and the columns that are zero in all of them.
 
         Args:
             difference: answers on A minus answers on B, [pairs, questions].
@@ -152,7 +152,7 @@ class _Solver:
     def _fit_rows(
         self, columns: IntArray, penalty: float, start: FloatArray, weight: FloatArray, tolerance: float
     ) -> FloatArray:
-        """The same with more columns than rows: Newton's method on one number a row.
+        """Fit with more columns than rows: Newton's method on one number a row.
 
         At the optimum the weights are a sum of the rows (w = Z' a with a = weight * P(wrong) / penalty), so that the
         step takes a system as large as the rows are many: (W Z Z' + penalty) a = W m + weight * P(wrong), with m the
@@ -243,7 +243,7 @@ def _eliminate(
 def choose_penalty(
     data: PairData, active: IntArray, penalties: Sequence[float], *, folds: int, seed: int
 ) -> tuple[float, list[dict[str, float]], FloatArray | None]:
-    """The penalty of lowest held-out log loss in cross-validation that never splits a prompt.
+    """Choose the penalty of lowest held-out log loss in cross-validation that never splits a prompt.
 
     The penalty is per pair, so that the choice made on a part of the pairs holds for all. Removals are left out here:
     they depend on the fold and would make the choice noisier without changing what the penalty has to do.
@@ -285,7 +285,7 @@ def choose_penalty(
 
 
 def edge_of_grid(penalty: float, path: Sequence[Mapping[str, float]]) -> list[str]:
-    """What there is to say of a penalty that cross-validation chose, or could not choose."""
+    """Say what there is to say of a penalty that cross-validation chose, or could not choose."""
     if not path:
         return ["the penalty could not be chosen by cross-validation, which takes two prompts and two penalties"]
     grid = [record["penalty"] for record in path]

@@ -89,12 +89,12 @@ def _basis(difference: FloatArray) -> FloatArray:
 
 
 def _determined(basis: FloatArray) -> BoolArray:
-    """The axes that lie in the span of the basis."""
+    """Return the axes that lie in the span of the basis."""
     return np.asarray((basis**2).sum(axis=1) > 1 - 1e-6)
 
 
 def newton(features: FloatArray, weight: FloatArray, start: FloatArray) -> tuple[FloatArray, FloatArray] | None:
-    """The unpenalised optimum and the curvature there; None where no step brings it within reach.
+    """Find the unpenalised optimum and the curvature there; None where no step brings it within reach.
 
     A step that changes no margin by 1 proves that there is an optimum: the rows, each weighted with what is left of
     its score after the step, add up to 0 with positive weights, so that no direction can separate them (Stiemke).
@@ -120,7 +120,7 @@ def newton(features: FloatArray, weight: FloatArray, start: FloatArray) -> tuple
 
 
 def _separated(difference: FloatArray) -> BoolArray:
-    """The rows that have a positive product with some direction with which no row has a negative one."""
+    """Find the rows that have a positive product with some direction with which no row has a negative one."""
     separated = np.zeros(len(difference), dtype=bool)
     columns = np.ones(difference.shape[1], dtype=bool)
     # Most cases are a question that never contradicts; these need no linear program.

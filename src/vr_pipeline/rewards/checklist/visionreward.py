@@ -20,7 +20,7 @@ from vr_pipeline.rewards.checklist.weights import RewardWeights
 def read_visionreward(
     questions_path: str | Path, weights_path: str | Path | None = None
 ) -> tuple[Checklist, RewardWeights | None]:
-    """A public question list as a checklist, and its weights.
+    """Read a public question list as a checklist, and its weights.
 
     Args:
         questions_path: one question a line: 64 or 29 lines (video), 59 or 30 (image).

@@ -110,7 +110,7 @@ class RewardWeights:
         return tuple(question for question, gone in zip(self.question_ids, self.removed, strict=True) if not gone)
 
     def to_json(self) -> dict[str, Any]:
-        """A dictionary that JSON can hold; :meth:`from_json` gives an equal object back."""
+        """Return a dictionary that JSON can hold; :meth:`from_json` gives an equal object back."""
         assert self.ci_low is not None
         assert self.ci_high is not None
         assert self.removed is not None
@@ -135,7 +135,7 @@ class RewardWeights:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> RewardWeights:
-        """The weights in a dictionary written by :meth:`to_json`.
+        """Read the weights in a dictionary written by :meth:`to_json`.
 
         Raises:
             InputError: a key is missing or a value cannot be used.
