@@ -128,7 +128,7 @@ def parameter_models() -> dict[str, type[BaseModel]]:
 
 def configuration_models() -> dict[str, type[BaseModel]]:
     """Files of conf/<env> beside parameters and catalog, with their models."""
-    from vr_pipeline.hooks.mlflow_tracking import MlflowConfiguration
+    from vr_pipeline.lineage.tracking import MlflowConfiguration
     from vr_pipeline.runners.config import RunnerConfiguration
 
     return {"runner.yml": RunnerConfiguration, "mlflow.yml": MlflowConfiguration}

@@ -9,17 +9,15 @@ from vr_pipeline.hooks import (  # noqa: E402
     CurveHook,
     EnvironmentHook,
     FinishedTrainingHook,
-    LoggingHook,
     MlflowHook,
     NodeRecordHook,
     OriginsHook,
     ParametersHook,
-    ReadingHook,
+    ProcessSettingsHook,
     ReportRunHook,
     RequirementsHook,
     RunLockHook,
     RunSummaryHook,
-    TrackingEndsHook,
     VizStatusHook,
 )
 from vr_pipeline.project.configuration import LOADER_ARGUMENTS, SteadyConfigLoader  # noqa: E402
@@ -28,10 +26,9 @@ from vr_pipeline.runners.session import ProjectSession  # noqa: E402
 SESSION_CLASS = ProjectSession
 DATA_CATALOG_CLASS = ReplacingCatalog
 
-# Before a run the last one is called first: inputs are looked for, the store is opened, the lock is held, all is
-# recorded.
+# Before a run the last one is called first: inputs are looked for, the lock is held, all is recorded.
 # After it those that say "last" come in this order: the report's lines, the lock is free, the rest is delivered, the
-# summary tells what was not.
+# summary names what was not.
 _nodes = NodeRecordHook()
 _mlflow = MlflowHook(_nodes)
 HOOKS = (
@@ -40,12 +37,10 @@ HOOKS = (
     _mlflow,
     CurveHook(),
     _nodes,
-    LoggingHook(),
-    ReadingHook(),
+    ProcessSettingsHook(),
     ReportRunHook(_mlflow),
     OriginsHook(),
-    RunLockHook(),
-    TrackingEndsHook(_mlflow),
+    RunLockHook(_mlflow),
     RunSummaryHook(_nodes, _mlflow),
     RequirementsHook(),
     ParametersHook(),

@@ -14,7 +14,7 @@ import pytest
 from mlflow.entities import Metric
 
 from vr_pipeline.hooks.live_curves import METRICS_A_CALL, CurveFollower, CurveHook, curve_metrics, curve_name
-from vr_pipeline.runtime.live_curves import FOLDER, RowsTold, checkpoint_row, send_to, tell_row
+from vr_pipeline.runtime.live_curves import FOLDER, WrittenRows, checkpoint_row, send_to, write_row
 
 
 @pytest.fixture
@@ -79,18 +79,18 @@ def test_curves_are_named_after_their_logs(dataset: str, name: str | None) -> No
 
 def test_rows_belong_to_the_log_of_the_node_that_runs(folder: Path) -> None:
     hook = CurveHook()
-    tell_row({"step": 0, "loss": 1.0})
+    write_row({"step": 0, "loss": 1.0})
     hook.before_node_run(node("policy_mpo", "training_log_mpo", "validation_log_mpo"))
-    tell_row({"step": 1, "loss": 0.5})
+    write_row({"step": 1, "loss": 0.5})
     hook.after_node_run()
-    tell_row({"step": 2, "loss": 0.4})
+    write_row({"step": 2, "loss": 0.4})
     hook.before_node_run(node("report"))
-    tell_row({"step": 3, "loss": 0.3})
+    write_row({"step": 3, "loss": 0.3})
     hook.before_node_run(node("policy_dpo", "training_log_dpo"))
-    tell_row({"step": 1, "loss": 0.6})
+    write_row({"step": 1, "loss": 0.6})
     hook.on_node_error()
-    tell_row({"step": 2, "loss": 0.4})
-    told = [(log, row["step"], row["loss"]) for log, row in RowsTold(folder).new()]
+    write_row({"step": 2, "loss": 0.4})
+    told = [(log, row["step"], row["loss"]) for log, row in WrittenRows(folder).new()]
     assert told == [("training_log_dpo", 1, 0.6), ("training_log_mpo", 1, 0.5)]
 
 
@@ -98,7 +98,7 @@ def test_nothing_is_told_where_nobody_watches(tmp_path: Path, monkeypatch: pytes
     monkeypatch.delenv(FOLDER, raising=False)
     monkeypatch.chdir(tmp_path)
     send_to("training_log_mpo")
-    tell_row({"step": 1, "loss": 0.5})
+    write_row({"step": 1, "loss": 0.5})
     assert list(tmp_path.iterdir()) == []
 
 
@@ -108,13 +108,13 @@ def test_a_folder_that_is_gone_is_told_once_and_does_not_stop_the_training(
     send_to("training_log_mpo")
     folder.rmdir()
     with caplog.at_level(logging.WARNING):
-        tell_row({"step": 1, "loss": 0.5})
-        tell_row({"step": 2, "loss": 0.4})
+        write_row({"step": 1, "loss": 0.5})
+        write_row({"step": 2, "loss": 0.4})
     assert caplog.text.count("cannot be followed any more") == 1
 
 
 def test_every_row_is_read_once_when_its_line_is_whole(folder: Path) -> None:
-    rows, file = RowsTold(folder), folder / "training_log_mpo.jsonl"
+    rows, file = WrittenRows(folder), folder / "training_log_mpo.jsonl"
     file.write_text('{"step": 1, "loss": 0.5}\n{"step": 2, "lo')
     assert [row for _, row in rows.new()] == [{"step": 1, "loss": 0.5}]
     assert list(rows.new()) == []
@@ -131,7 +131,7 @@ def test_rows_arrive_while_the_training_goes_on(follow: Callable[..., CurveFollo
     send_to("training_log_mpo")
     for step in (1, 2):
         before = int(time.time() * 1000)
-        tell_row({"step": step, "loss": 1.0 / step})
+        write_row({"step": step, "loss": 1.0 / step})
         end = time.monotonic() + 30
         while len(store.metrics) < step:
             assert time.monotonic() < end, "the row did not arrive"
@@ -148,13 +148,13 @@ def test_a_step_is_sent_once_and_gets_its_reward_later(
 ) -> None:
     follower = follow()
     send_to("training_log_mpo")
-    tell_row({"step": 1, "loss": 0.5, "margin": float("nan")})
-    tell_row({"step": 2, "loss": 0.4})
-    tell_row({"step": 2, "loss": 0.4, "validation_reward": 1.5})
+    write_row({"step": 1, "loss": 0.5, "margin": float("nan")})
+    write_row({"step": 2, "loss": 0.4})
+    write_row({"step": 2, "loss": 0.4, "validation_reward": 1.5})
     follower._look()
     # Taken up from a checkpoint after step 1: what was told before comes again, with the rounding of another GPU.
     for row in ({"step": 1, "loss": 0.5}, {"step": 2, "loss": 0.41}, {"step": 3, "loss": 0.3}):
-        tell_row(row)
+        write_row(row)
     follower.stop()
     assert store.values() == [
         ("mpo/loss", 1, 0.5),

@@ -15,7 +15,7 @@ from mlflow.exceptions import MlflowException
 
 from vr_pipeline.lineage import delivery, gateway
 from vr_pipeline.lineage.delivery import REPLACES, RunDelivery
-from vr_pipeline.lineage.gateway import Gateway, NoAnswer, Target, judge, told, within
+from vr_pipeline.lineage.gateway import Gateway, NoAnswer, Target, first_line, judge, within
 from vr_pipeline.lineage.tracking import Connection, MlflowConfiguration
 
 
@@ -174,11 +174,12 @@ def test_verdicts_of_a_local_store():
     assert judge(NoAnswer("no")) == "again"
 
 
-def test_nothing_secret_is_told():
+def test_nothing_secret_is_repeated():
     assert (
-        told(Exception("https://me:hunter2@example.org is away\nmore")) == "https://me:[redacted]@example.org is away"
+        first_line(Exception("https://me:hunter2@example.org is away\nmore"))
+        == "https://me:[redacted]@example.org is away"
     )
-    assert told(ValueError()) == "ValueError"
+    assert first_line(ValueError()) == "ValueError"
 
 
 class Store:

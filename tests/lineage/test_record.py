@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from kedro.config import OmegaConfigLoader
 from kedro.pipeline import Node, Pipeline
 
 from vr_pipeline.lineage.record import RunRecorder
+from vr_pipeline.project.configuration import SteadyConfigLoader
 
 
 def fit(words: str, rate: float) -> dict:
     return {"weight": len(words) * rate}
 
 
-def test_settings_edited_while_a_run_goes_on_are_not_those_of_the_run(tmp_path):
+def test_settings_edited_while_a_run_goes_on_are_not_those_of_the_run(tmp_path, monkeypatch):
     base = tmp_path / "conf" / "base"
     base.mkdir(parents=True)
     (tmp_path / "src" / "tiny").mkdir(parents=True)
@@ -23,9 +23,9 @@ def test_settings_edited_while_a_run_goes_on_are_not_those_of_the_run(tmp_path):
     )
     (base / "parameters.yml").write_text("rate: 0.5\n")
     pipeline = Pipeline([Node(fit, ["words", "params:rate"], "model", name="fit")])
-    loader = OmegaConfigLoader(str(tmp_path / "conf"), base_env="base", default_run_env="base")
-    registered = {"fit": pipeline}
-    recorder = RunRecorder(tmp_path, loader, ["fit"], pipeline, None, registered, "tiny", tmp_path / "src")
+    loader = SteadyConfigLoader(str(tmp_path / "conf"), base_env="base", default_run_env="base")
+    monkeypatch.syspath_prepend(tmp_path / "src")
+    recorder = RunRecorder(tmp_path, loader, ["fit"], pipeline, None, {"fit": pipeline}, "tiny")
     begun = recorder.start({"rate": 0.5})
     assert begun["stages"]["fit"]["params"] == {"conf/base/parameters.yml": {"rate": 0.5}}
 

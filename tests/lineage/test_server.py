@@ -156,7 +156,7 @@ def test_a_server_works_like_the_default(server, back):
 def test_a_wrong_login_stops_everything_before_any_work(project, server, back):
     for code, output, errors in back[5:]:
         assert code == 1
-        assert "refuses the login in MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD" in errors
+        assert "rejects the login in MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD" in errors
         assert "Node 1" not in errors
         assert "Traceback" not in errors
         assert "sent to" not in output

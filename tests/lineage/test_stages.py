@@ -10,7 +10,7 @@ import yaml
 from kedro.pipeline import Node, Pipeline
 
 from vr_pipeline.errors import InputError
-from vr_pipeline.lineage.project import ProjectStages, parts_of, refuse_shared_places
+from vr_pipeline.lineage.project import ProjectStages, check_places, parts_of
 from vr_pipeline.lineage.stages import Configuration, Output, Stage, curves, derive_stages, to_dvc
 
 MANIFEST = "vr_pipeline.datasets.manifest.ManifestFolderDataset"
@@ -234,9 +234,9 @@ def test_two_environments_must_not_write_to_one_place():
     stages = stages_of()
     base = ProjectStages(stages, {}, Configuration("base", CATALOG))
     with pytest.raises(InputError, match=r"the environments base and own both write data/items.*conf/own/globals\.yml"):
-        refuse_shared_places({"base": base, "own": base})
+        check_places({"base": base, "own": base})
     moved = {"first": Stage("first", "", "", {}, (), (), {}, {"items": Output("data/own/items")})}
-    refuse_shared_places({"base": base, "own": ProjectStages(moved, {}, Configuration("own", CATALOG))})
+    check_places({"base": base, "own": ProjectStages(moved, {}, Configuration("own", CATALOG))})
 
 
 def test_dvc_yaml_is_what_the_project_says():
@@ -267,9 +267,9 @@ def test_every_shipped_environment_has_stages_of_its_own():
     assert {"base", "cogvideox", "wan", "image"} <= set(names)
     code = (
         "import json, sys; from pathlib import Path\n"
-        "from vr_pipeline.lineage.project import open_project, refuse_shared_places\n"
+        "from vr_pipeline.lineage.project import open_project, check_places\n"
         "derived = {name: open_project(Path.cwd(), name) for name in sys.argv[1:]}\n"
-        "refuse_shared_places(derived)\n"
+        "check_places(derived)\n"
         "print(json.dumps({name: project.content for name, project in derived.items()}))"
     )
     done = subprocess.run([sys.executable, "-c", code, *names], cwd=root, capture_output=True, text=True)

@@ -136,8 +136,8 @@ def test_any_answer_but_that_of_a_broken_server_will_do(status, trouble):
     ("status", "login", "message"),
     [
         (401, {}, "asks for a login, and the environment has none"),
-        (401, {"USERNAME": "a", "PASSWORD": "hush"}, "refuses the login in .*USERNAME and MLFLOW_TRACKING_PASSWORD"),
-        (401, {"TOKEN": "hush"}, "refuses the login in MLFLOW_TRACKING_TOKEN"),
+        (401, {"USERNAME": "a", "PASSWORD": "hush"}, "rejects the login in .*USERNAME and MLFLOW_TRACKING_PASSWORD"),
+        (401, {"TOKEN": "hush"}, "rejects the login in MLFLOW_TRACKING_TOKEN"),
         (403, {"TOKEN": "hush"}, "does not allow the login in MLFLOW_TRACKING_TOKEN to record"),
     ],
 )

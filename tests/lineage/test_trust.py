@@ -12,9 +12,8 @@ from typing import Any
 import pytest
 
 from vr_pipeline.errors import InputError
-from vr_pipeline.lineage.own_records import fingerprint, is_own, remember
 from vr_pipeline.lineage.runs import Run
-from vr_pipeline.lineage.trust import check_record, recorded_patch, require_trust
+from vr_pipeline.lineage.trust import check_record, fingerprint, is_own, recorded_patch, remember, require_trust
 
 PATCH = "--- a/code.py\n+++ b/code.py\n@@ -1 +1 @@\n-one = 1\n+one = 2\n"
 CONFIGURATION = "parameters: {}\n"
@@ -93,29 +92,29 @@ def test_own_runs_need_no_word(project):
     remember(project, fingerprint(run.record))
     remember(project, fingerprint(run.record))
     assert (project / "logs/records.sha256").read_text().count("\n") == 1
-    require_trust(project, run, PATCH, trust=False, tell=said.append)
+    require_trust(project, run, PATCH, trust=False, say=said.append)
     assert said == ["Recorded changes of 1 file(s), not committed: code.py"]
 
 
 def test_changes_of_others_are_listed_and_need_trust(project):
     run, said = run_of(project), list[str]()
     with pytest.raises(InputError, match=r"not recorded here.*--trust"):
-        require_trust(project, run, PATCH, trust=False, tell=said.append)
+        require_trust(project, run, PATCH, trust=False, say=said.append)
     assert "code.py" in said[0]
-    assert require_trust(project, run, PATCH, trust=True, tell=said.append)
+    assert require_trust(project, run, PATCH, trust=True, say=said.append)
     # Their commit is one's own, their parameters need not be.
-    assert not require_trust(project, run_of(project, patch=""), "", trust=False, tell=said.append)
+    assert not require_trust(project, run_of(project, patch=""), "", trust=False, say=said.append)
 
 
 def test_what_is_listed_is_what_the_patch_changes_and_not_what_the_record_says(project):
     run, said = run_of(project), list[str]()
     hidden = PATCH + "--- /dev/null\n+++ b/src/\x1b[2Jevil.py\n@@ -0,0 +1 @@\n+print()\n"
     with pytest.raises(InputError):
-        require_trust(project, run, hidden, trust=False, tell=said.append)
+        require_trust(project, run, hidden, trust=False, say=said.append)
     assert "evil.py" in said[0]
     assert "\x1b" not in said[0]
     with pytest.raises(InputError, match="are no patch"):
-        require_trust(project, run, "print()\n", trust=True, tell=said.append)
+        require_trust(project, run, "print()\n", trust=True, say=said.append)
 
 
 def test_a_commit_of_others_needs_trust(project):
@@ -125,8 +124,8 @@ def test_a_commit_of_others_needs_trust(project):
     run = run_of(project, patch="")
     git(project, "checkout", "-q", "-")
     with pytest.raises(InputError, match=r"is on none of your branches.*--trust"):
-        require_trust(project, run, "", trust=False, tell=lambda _: None)
-    require_trust(project, run, "", trust=True, tell=lambda _: None)
+        require_trust(project, run, "", trust=False, say=lambda _: None)
+    require_trust(project, run, "", trust=True, say=lambda _: None)
 
 
 def test_any_change_of_what_is_run_makes_another_record(project):

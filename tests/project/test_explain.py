@@ -19,7 +19,8 @@ from pydantic import BaseModel, ValidationError
 
 from vr_pipeline.cli import resume_command
 from vr_pipeline.errors import InputError
-from vr_pipeline.project.explain import explain, setting_trouble
+from vr_pipeline.project.explain import explain
+from vr_pipeline.runtime.setting_names import setting_trouble
 
 
 def raised(error: BaseException, cause: BaseException | None = None) -> BaseException:

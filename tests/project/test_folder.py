@@ -164,7 +164,7 @@ def test_what_is_marked_for_mlflow_can_be_found(catalog):
     from vr_pipeline.project.places import stored_at
 
     entries = DataCatalog.from_config(catalog)
-    marked = [name for name in catalog if mark_of(entries, name)]
+    marked = [name for name in catalog if mark_of(entries, name) is not None]
     assert {"evaluation_metrics", "evaluation_report", "policy_mpo", "policy_dpo", "reward_weights"} <= set(marked)
     for name in marked:
         place = stored_at(entries, name)

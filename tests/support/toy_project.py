@@ -29,7 +29,7 @@ from pydantic import Field
 
 from vr_pipeline.config import Parameters
 from vr_pipeline.errors import InputError
-from vr_pipeline.runtime.live_curves import tell_row
+from vr_pipeline.runtime.live_curves import write_row
 from vr_pipeline.work import ItemFailure, WorkItem, WorkPlan
 
 
@@ -74,7 +74,7 @@ def train(index: pd.DataFrame, parameters: ToyParameters):
         train_together(parameters.trouble)
     if parameters.trouble == "table":
         return pd.DataFrame({"step": [1, 1], "loss": [0.5, 0.4]}), {}
-    tell_row({"step": 1, "loss": 0.5})
+    write_row({"step": 1, "loss": 0.5})
     if parameters.trouble == "training":
         raise InputError("the training collapsed", remedy="lower the learning rate")
     metrics = {

@@ -33,56 +33,47 @@ def lineage() -> None:
 def sync(check: bool, env: str | None, stdout: bool) -> None:
     """Derive dvc.yaml from the pipelines, the catalog and the parameter files."""
     with plain_errors():
-        from vr_pipeline.lineage.project import followed_environments, open_project, refuse_shared_places, stages_file
+        from importlib.resources import files
+
+        from vr_pipeline.lineage.project import check_places, followed_environments, open_project, stages_file
+        from vr_pipeline.lineage.stages import CALLER
 
         project = project_folder()
         environments = [env] if env else followed_environments(project)
         followed = list(dict.fromkeys([*followed_environments(project), *environments]))
         derived = {name: open_project(project, name) for name in followed}
-        refuse_shared_places(derived)
+        check_places(derived)
         if stdout:
             echo("".join(derived[name].text for name in environments), nl=False)
             return
-        drifted = _write_caller(project, check)
+        # The script by which stages call kedro.
+        caller = files("vr_pipeline.lineage").joinpath("templates", Path(CALLER).name).read_text(encoding="utf-8")
+        drifted = _write(project / CALLER, project, caller, "", check)
         for name in environments:
-            drifted |= _write(stages_file(project, name), project, derived[name].text, len(derived[name].stages), check)
+            found = derived[name]
+            drifted |= _write(stages_file(project, name), project, found.text, f" ({len(found.stages)} stages)", check)
         if drifted:
             raise SystemExit(1)
 
 
-def _write_caller(project: Path, check: bool) -> bool:
-    """Write the script by which stages call kedro; whether it differs and stays so."""
-    from importlib.resources import files
+def _write(path: Path, project: Path, text: str, shown: str, check: bool) -> bool:
+    """Write a derived file, or show how it differs; whether it does and stays so."""
+    import difflib
 
-    from vr_pipeline.lineage.stages import CALLER
-
-    text = files("vr_pipeline.lineage").joinpath("templates", Path(CALLER).name).read_text(encoding="utf-8")
-    path = project / CALLER
-    if path.is_file() and path.read_text(encoding="utf-8") == text:
-        return False
-    if check:
-        echo(f"{CALLER} has drifted. Write it anew: kedro lineage sync", fg="red", err=True)
-        return True
-    write_text(path, text)
-    return False
-
-
-def _write(path: Path, project: Path, text: str, count: int, check: bool) -> bool:
-    """Write the stages, or show how they differ; whether they do and stay so."""
-    shown = path.relative_to(project)
+    name = str(path.relative_to(project))
     present = path.read_text(encoding="utf-8") if path.is_file() else ""
     if present == text:
-        echo(f"{shown} is up to date ({count} stages).")
-    elif check:
-        import difflib
-
-        lines = difflib.unified_diff(present.splitlines(), text.splitlines(), str(shown), "derived", lineterm="", n=1)
+        if shown:
+            echo(f"{name} is up to date{shown}.")
+        return False
+    if check:
+        lines = difflib.unified_diff(present.splitlines(), text.splitlines(), name, "derived", lineterm="", n=1)
         echo("\n".join(lines))
-        echo(f"{shown} has drifted. Write it anew: kedro lineage sync", fg="red", err=True)
+        echo(f"{name} has drifted. Write it anew: kedro lineage sync", fg="red", err=True)
         return True
-    else:
-        write_text(path, text)
-        echo(f"{shown} written ({count} stages).")
+    write_text(path, text)
+    if shown:
+        echo(f"{name} written{shown}.")
     return False
 
 
@@ -181,7 +172,7 @@ def reproduce(what: str, folder: Path | None, keep: bool, stop_early: bool, trus
                 place,
                 stop_early=stop_early,
                 trust=trust,
-                tell=lambda text: echo(text, err=True),
+                say=lambda text: echo(text, err=True),
             )
             echo("\n".join(report_lines(result)))
             same = result.first_difference is None
@@ -208,7 +199,7 @@ def upload(env: str) -> None:
         from mlflow.exceptions import MlflowException
 
         from vr_pipeline.errors import InputError
-        from vr_pipeline.lineage.gateway import told
+        from vr_pipeline.lineage.gateway import first_line
         from vr_pipeline.lineage.tracking import connect
         from vr_pipeline.lineage.upload import upload as send
         from vr_pipeline.lineage.upload import waiting
@@ -222,7 +213,7 @@ def upload(env: str) -> None:
                 run_id = send(offline, server, run)
             except (MlflowException, OSError) as error:
                 raise InputError(
-                    f"run {run.info.run_id[:8]} could not be sent ({told(error)})",
+                    f"run {run.info.run_id[:8]} could not be sent ({first_line(error)})",
                     remedy="try again: what has arrived stays, and the rest follows",
                 ) from error
             echo(f"{run.info.run_name}: {run.info.run_id[:8]} is run {run_id[:8]} there")
@@ -230,17 +221,10 @@ def upload(env: str) -> None:
 
 
 def _configuration(env: str) -> MlflowConfiguration:
-    from kedro.framework.project import settings
-    from kedro.framework.startup import bootstrap_project
-
+    from vr_pipeline.lineage.project import configuration_loader
     from vr_pipeline.lineage.tracking import read_configuration
 
-    project = project_folder()
-    bootstrap_project(project)
-    loader = settings.CONFIG_LOADER_CLASS(
-        conf_source=str(project / settings.CONF_SOURCE), env=env, **settings.CONFIG_LOADER_ARGS
-    )
-    return read_configuration(dict(loader["mlflow"]))
+    return read_configuration(dict(configuration_loader(project_folder(), env)["mlflow"]))
 
 
 def _store(env: str) -> RunStore:

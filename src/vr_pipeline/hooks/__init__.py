@@ -3,33 +3,29 @@
 from vr_pipeline.hooks.finished_trainings import FinishedTrainingHook
 from vr_pipeline.hooks.live_curves import CurveHook
 from vr_pipeline.hooks.lock import RunLockHook
-from vr_pipeline.hooks.logs import LoggingHook
 from vr_pipeline.hooks.mlflow_tracking import MlflowHook
 from vr_pipeline.hooks.origins import OriginsHook
 from vr_pipeline.hooks.parameters import ParametersHook
-from vr_pipeline.hooks.reading import ReadingHook
+from vr_pipeline.hooks.process_settings import ProcessSettingsHook
 from vr_pipeline.hooks.records import NodeRecordHook
 from vr_pipeline.hooks.report_run import ReportRunHook
 from vr_pipeline.hooks.requirements import RequirementsHook
 from vr_pipeline.hooks.summary import RunSummaryHook
 from vr_pipeline.hooks.surroundings import EnvironmentHook
-from vr_pipeline.hooks.tracking_ends import TrackingEndsHook
 from vr_pipeline.hooks.viz_status import VizStatusHook
 
 __all__ = [
     "CurveHook",
     "EnvironmentHook",
     "FinishedTrainingHook",
-    "LoggingHook",
     "MlflowHook",
     "NodeRecordHook",
     "OriginsHook",
     "ParametersHook",
-    "ReadingHook",
+    "ProcessSettingsHook",
     "ReportRunHook",
     "RequirementsHook",
     "RunLockHook",
     "RunSummaryHook",
-    "TrackingEndsHook",
     "VizStatusHook",
 ]

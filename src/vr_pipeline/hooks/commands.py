@@ -7,13 +7,15 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from vr_pipeline.lineage.figures import leaves
+
 _KEPT = ("--conf-source", "--runner-params")
 
 
 def kept_options(run_params: Mapping[str, Any]) -> list[str]:
     """Options of a run that another command needs to mean the same: environment, parameters, configuration."""
     options = [f"--env={run_params['env']}"] if run_params.get("env") else []
-    given = [f"{name}={value}" for name, value in _leaves(run_params.get("runtime_params") or {}, "")]
+    given = [f"{name}={value}" for name, value in leaves(run_params.get("runtime_params") or {})]
     if given:
         options.append(f"--params={','.join(given)}")
     typed = sys.argv[1:]
@@ -37,11 +39,3 @@ def run_command(run_params: Mapping[str, Any], *, pipelines: Iterable[str] = (),
     where = [f"--pipelines={','.join(names)}" if len(names) > 1 else f"--pipeline={names[0]}"] if names else []
     begin = [f"--from-nodes={','.join(from_nodes)}"] if from_nodes else []
     return shlex.join(["kedro", "run", *kept_options(run_params), *where, *begin])
-
-
-def _leaves(content: Mapping[str, Any], prefix: str) -> Iterable[tuple[str, Any]]:
-    for key, value in content.items():
-        if isinstance(value, Mapping) and value:
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

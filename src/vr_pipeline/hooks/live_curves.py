@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from kedro.framework.hooks import hook_impl
 
-from vr_pipeline.runtime.live_curves import TIME, RowsTold, send_to
+from vr_pipeline.runtime.live_curves import TIME, WrittenRows, send_to
 
 if TYPE_CHECKING:
     from kedro.pipeline.node import Node
@@ -58,10 +58,10 @@ class CurveHook:
 
 
 class CurveFollower:
-    """Hands over rows as they are told, from a thread of its own, and never a step of a curve twice.
+    """Hands over rows as they are written, from a thread of its own, and never a step of a curve twice.
 
     Args:
-        folder: where rows are told; made now and removed by :meth:`stop`.
+        folder: where rows are written; made now and removed by :meth:`stop`.
         send: takes at most :data:`METRICS_A_CALL` metrics and returns at once.
         seconds: between two looks.
     """
@@ -71,8 +71,8 @@ class CurveFollower:
     ) -> None:
         self._folder, self._send, self._seconds = folder, send, seconds
         folder.mkdir(parents=True, exist_ok=True)
-        self._rows = RowsTold(folder)
-        self._told: set[tuple[str, int]] = set()
+        self._rows = WrittenRows(folder)
+        self._sent: set[tuple[str, int]] = set()
         self._troubled = False
         self._end = threading.Event()
         # A daemon: a process that has to end at once must not wait for a disk.
@@ -88,7 +88,7 @@ class CurveFollower:
 
     def missing(self, metrics: Iterable[Metric]) -> list[Metric]:
         """Those of the metrics that have not been handed over."""
-        return [metric for metric in metrics if (metric.key, metric.step) not in self._told]
+        return [metric for metric in metrics if (metric.key, metric.step) not in self._sent]
 
     def _follow(self) -> None:
         while not self._end.wait(self._seconds):
@@ -109,9 +109,9 @@ class CurveFollower:
         found = []
         for log, row in self._rows.new():
             for metric in curve_metrics(str(curve_name(log)), row, int(row[TIME])):
-                # A training that went on from a checkpoint tells the steps before it once more.
-                if (metric.key, metric.step) not in self._told:
-                    self._told.add((metric.key, metric.step))
+                # A training that resumed from a checkpoint writes the steps after it once more.
+                if (metric.key, metric.step) not in self._sent:
+                    self._sent.add((metric.key, metric.step))
                     found.append(metric)
         return found
 

@@ -10,6 +10,7 @@ from filelock import FileLock, Timeout
 from kedro.framework.hooks import hook_impl
 
 from vr_pipeline.errors import InputError
+from vr_pipeline.hooks.mlflow_tracking import MlflowHook
 
 logger = logging.getLogger(__name__)
 
@@ -17,15 +18,23 @@ LOCK_FILE = ".run.lock"
 
 
 class RunLockHook:
-    """Holds the project's lock for the length of a run; a second run waits. A process that dies gives it back."""
+    """Holds the project's lock for the length of a run; a second run waits. A process that dies gives it back.
 
-    def __init__(self) -> None:
+    The tracking store is opened before the lock is taken, and what is left is delivered when it is free again.
+
+    Args:
+        mlflow: what records.
+    """
+
+    def __init__(self, mlflow: MlflowHook) -> None:
+        self._mlflow = mlflow
         self._lock: FileLock | None = None
 
     @hook_impl(tryfirst=True)
     def before_pipeline_run(self, run_params: dict[str, Any]) -> None:
-        # Kedro tells nobody of a run that another hook refused; in a notebook the next one comes from this process.
+        # Kedro calls no hook when another hook has rejected a run; in a notebook the next one comes from this process.
         self._release()
+        self._mlflow.connect()
         path = Path(run_params["project_path"]) / LOCK_FILE
         lock = FileLock(path)
         try:
@@ -42,10 +51,12 @@ class RunLockHook:
     @hook_impl(trylast=True)
     def after_pipeline_run(self) -> None:
         self._release()
+        self._mlflow.finish()
 
     @hook_impl(trylast=True)
     def on_pipeline_error(self) -> None:
         self._release()
+        self._mlflow.finish()
 
     def _release(self) -> None:
         if self._lock is not None:

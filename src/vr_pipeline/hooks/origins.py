@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,13 +56,9 @@ class OriginsHook:
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol) -> None:
         project = Path(run_params["project_path"])
         self._run_params, self._in_memory = run_params, {}
-        self._origins = Origins(project / RECORDS, project)
-        made = set(self._places(pipeline.all_outputs(), catalog).values())
-        found: dict[tuple[str, str], Mismatch] = {}
-        for node in pipeline.nodes:
-            for mismatch in self._mismatches(node, catalog, made):
-                found.setdefault((mismatch.origin.dataset, mismatch.reason), mismatch)
-        self._reject(list(found.values()))
+        self._origins = origins = Origins(project / RECORDS, project)
+        made = set(_places(pipeline.all_outputs(), catalog, origins).values())
+        self._reject([found for node in pipeline.nodes for found in self._mismatches(node, catalog, origins, made)])
 
     def check(self, node: Node, catalog: CatalogProtocol) -> None:
         """See that what a node is about to read belongs together.
@@ -71,14 +67,20 @@ class OriginsHook:
             InputError: it does not.
         """
         if self._origins is not None:
-            self._reject(self._mismatches(node, catalog, set()))
+            self._reject(self._mismatches(node, catalog, self._origins, set()))
 
     def record(self, node: Node, catalog: CatalogProtocol) -> None:
-        """Keep what a node has made its outputs from."""
-        if self._origins is None:
+        """Keep what a node has made its outputs from, also by way of what lives in memory only."""
+        origins = self._origins
+        if origins is None:
             return
-        inputs, settings = self._read(node, catalog)
-        places = self._places(node.outputs, catalog)
+        read = {place: origins.digest(place) for place in _places(node.inputs, catalog, origins).values()}
+        inputs = {place: digest for place, digest in read.items() if digest is not None}
+        settings = _settings(node, catalog, origins)
+        for name in self._in_memory.keys() & set(node.inputs):
+            inputs = {**self._in_memory[name].inputs, **inputs}
+            settings = {**self._in_memory[name].settings, **settings}
+        places = _places(node.outputs, catalog, origins)
         for name in node.outputs:
             kept = settings
             if getattr(catalog.get(name), "takes_up_what_is_there", False):
@@ -86,41 +88,18 @@ class OriginsHook:
                 kept = {leaf: value for leaf, value in settings.items() if _is_of_model(leaf, settings)}
             origin = Origin(name, node.name, inputs, kept)
             if name in places:
-                self._origins.add(places[name], origin)
+                origins.add(places[name], origin)
             else:
                 self._in_memory[name] = origin
         try:
-            self._origins.save()
+            origins.save()
         except OSError as error:
             logger.warning("What results were made from cannot be kept: %s (%s)", RECORDS, error.strerror)
 
-    def _mismatches(self, node: Node, catalog: CatalogProtocol, remade: set[str]) -> list[Mismatch]:
-        assert self._origins is not None
-        inputs = self._places(node.inputs, catalog)
-        through_memory = {
-            place for name in node.inputs if name in self._in_memory for place in self._in_memory[name].inputs
-        }
-        places = {*inputs.values(), *through_memory}
-        return self._origins.mismatches(places, _settings(node, catalog, self._origins), remade)
-
-    def _read(self, node: Node, catalog: CatalogProtocol) -> tuple[dict[str, str], dict[str, Any]]:
-        """Contents and settings that a node has read, also by way of what lives in memory only."""
-        assert self._origins is not None
-        inputs, settings = {}, _settings(node, catalog, self._origins)
-        for place in self._places(node.inputs, catalog).values():
-            digest = self._origins.digest(place)
-            if digest is not None:
-                inputs[place] = digest
-        for name in node.inputs:
-            if name in self._in_memory:
-                inputs = {**self._in_memory[name].inputs, **inputs}
-                settings = {**self._in_memory[name].settings, **settings}
-        return inputs, settings
-
-    def _places(self, names: Any, catalog: CatalogProtocol) -> dict[str, str]:
-        assert self._origins is not None
-        stored = {name: stored_at(catalog, name) for name in names if not name.startswith("params:")}
-        return {name: self._origins.place(path) for name, path in stored.items() if path is not None}
+    def _mismatches(self, node: Node, catalog: CatalogProtocol, origins: Origins, remade: set[str]) -> list[Mismatch]:
+        through_memory = [self._in_memory[name].inputs for name in node.inputs if name in self._in_memory]
+        places = set(_places(node.inputs, catalog, origins).values()).union(*through_memory)
+        return origins.mismatches(places, _settings(node, catalog, origins), remade)
 
     def _reject(self, mismatches: list[Mismatch]) -> None:
         if not mismatches:
@@ -133,6 +112,11 @@ class OriginsHook:
             remedy=f"make them anew by '{run_command(self._run_params, **_where(nodes))}', which keeps what has not "
             "changed, or bring back what they were made from",
         )
+
+
+def _places(names: Iterable[str], catalog: CatalogProtocol, origins: Origins) -> dict[str, str]:
+    stored = {name: stored_at(catalog, name) for name in names if not name.startswith("params:")}
+    return {name: origins.place(path) for name, path in stored.items() if path is not None}
 
 
 def _where(nodes: list[str]) -> dict[str, list[str]]:

@@ -12,10 +12,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kedro.config import MissingConfigException
 from kedro.framework.hooks import hook_impl
 
 from vr_pipeline.errors import InputError
+from vr_pipeline.lineage.figures import leaves
+from vr_pipeline.project.configuration import section
 from vr_pipeline.project.explain import blocks_of, settings_of
 from vr_pipeline.runtime.setting_names import perhaps_setting
 
@@ -47,46 +48,34 @@ class ParametersHook:
             return  # a node reads them all
         blocks = blocks_of(registered)
         given = run_params.get("runtime_params") or {}
-        unknown = [
-            place for place in unknown_settings(self._configured(), blocks) if not self._is_template(place, given)
-        ]
+        configured = section(self._loader, "parameters")
+        unknown = [place for place in unknown_settings(configured, blocks) if not self._is_template(place, given)]
         if unknown:
             known = sorted({*blocks, *(f"{block}.{name}" for block in blocks for name in settings_of(block))})
-            told = [f"{place}{_perhaps(place, known)}" for place in unknown]
-            more = f" and {len(told) - _LISTED} more" if len(told) > _LISTED else ""
+            named = [f"{place}{_perhaps(place, known)}" for place in unknown[:_LISTED]]
+            more = f" and {len(unknown) - _LISTED} more" if len(unknown) > _LISTED else ""
             by_option = any(place.partition(".")[0] in given for place in unknown)
             raise InputError(
-                f"no pipeline has the parameter {'; '.join(told[:_LISTED])}{more}",
+                f"no pipeline has the parameter {'; '.join(named)}{more}",
                 remedy="correct the name; the blocks are " + ", ".join(sorted(blocks)),
                 field="--params" if by_option else "conf/<env>/parameters",
             )
         read = blocks_of([pipeline])
         if {"dpo_training", "evaluation"} & set(read):
-            check_splits(self._configured())
+            check_splits(configured)
         if "pair_selection" in blocks:
-            check_recipes(self._configured())
+            check_recipes(configured)
         unused = sorted(name for name in given if name in blocks and name not in read)
         if unused:
             logger.warning(
                 "--params sets %s, which no node of this run reads: it has no effect on this run.", ", ".join(unused)
             )
 
-    def _configured(self) -> Mapping[str, Any]:
-        """All blocks, with what the command line put in their place."""
-        try:
-            return dict(self._loader["parameters"])
-        except MissingConfigException:
-            return {}
-
     def _is_template(self, place: str, given: Mapping[str, Any]) -> bool:
         """Whether the configuration itself takes a value of the command line up by ``${runtime_params:...}``."""
         name = place.partition(".")[0]
-        if name not in given:
-            return False
-        texts = (
-            path.read_text("utf-8", errors="replace") for path in sorted(Path(self._loader.conf_source).rglob("*.y*ml"))
-        )
-        return any(f"runtime_params:{name}" in text for text in texts)
+        files = sorted(Path(self._loader.conf_source).rglob("*.y*ml")) if name in given else []
+        return any(f"runtime_params:{name}" in path.read_text("utf-8", errors="replace") for path in files)
 
 
 def check_splits(parameters: Mapping[str, Any]) -> None:
@@ -180,12 +169,12 @@ def unknown_settings(parameters: Mapping[str, Any], blocks: Mapping[str, Sequenc
             unread = set(value) - {key.partition(".")[0] for key in inner} if isinstance(value, Mapping) else set()
             found += [f"{name}.{key}" for key in sorted(unread)]
         else:
-            found += _leaves(value, name) if isinstance(value, Mapping) and value else [name]
+            found += [leaf for leaf, _ in leaves({name: value})]
     return found
 
 
 def _extra(value: Any, models: Sequence[Any]) -> Iterator[str]:
-    """Dotted names that a model forbids; other trouble of a block is told when it is used."""
+    """Dotted names that a model forbids; other trouble of a block is reported when it is used."""
     from pydantic import ValidationError
 
     for model in models:
@@ -195,11 +184,3 @@ def _extra(value: Any, models: Sequence[Any]) -> Iterator[str]:
             for detail in error.errors(include_url=False, include_context=False, include_input=False):
                 if detail["type"] == "extra_forbidden":
                     yield ".".join(str(part) for part in detail["loc"])
-
-
-def _leaves(value: Mapping[str, Any], name: str) -> list[str]:
-    found = []
-    for key, entry in value.items():
-        place = f"{name}.{key}"
-        found += _leaves(entry, place) if isinstance(entry, Mapping) and entry else [place]
-    return found

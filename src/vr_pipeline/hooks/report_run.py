@@ -1,4 +1,4 @@
-"""Tells which commit and which MLflow run made the report page, without changing the page."""
+"""Say which commit and which MLflow run made the report page, without changing the page."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ class ReportRunHook:
         # Results that git follows, such as the metrics, are no changes of the code.
         places = (stored_at(catalog, name) for name in pipeline.all_outputs())
         results = [shown(place, self._project) for place in places if place is not None]
-        code, record = self._mlflow.code or code_state(self._project, results), self._mlflow.record
+        code, log = self._mlflow.code or code_state(self._project, results), self._mlflow.log
         self._lines = {
             "vr_pipeline": __version__,
             "Commit": f"{code.commit}{', with changes' if code.dirty else ''}"
             if code.commit
             else " ".join(code.troubles) or "not in a repository",
             "Data, dvc.lock": dvc_state(self._project).get("dvc.lock", ""),
-            "MLflow run": record.run_id if record is not None else "not recorded",
+            "MLflow run": log.delivery.run_id if log is not None else "not recorded",
             "Started": str(run_params["run_id"]),
             "Environment": run_params.get("env") or "",
         }
@@ -68,4 +68,5 @@ class ReportRunHook:
         from vr_pipeline.evaluation.report.run_lines import RUN_FILE, run_document, with_run
 
         write_text(page.parent / RUN_FILE, run_document(self._lines))
-        self._mlflow.put_text(with_run(page.read_text(encoding="utf-8"), self._lines), page.name)
+        if self._mlflow.log is not None:
+            self._mlflow.log.text(with_run(page.read_text(encoding="utf-8"), self._lines), page.name)

@@ -34,15 +34,12 @@ class RequirementsHook:
         project = Path(run_params["project_path"])
         files = missing_inputs(pipeline, catalog)
         folders, remote = missing_models(pipeline, catalog), missing_on_hub(pipeline, catalog)
-        if not files and not folders and not remote:
-            return
         # One file may be read as several datasets.
         places: dict[Path, list[str]] = {}
         for name, place in files.items():
             places.setdefault(place, []).append(name)
         named = [f"{' and '.join(names)} ({shown(place, project)})" for place, names in places.items()]
-        named += [f"the model of '{field}' ({path})" for field, path in folders.items()]
-        named += [f"the model of '{field}' ({told})" for field, told in remote.items()]
+        named += [f"the model of '{field}' ({place})" for field, place in {**folders, **remote}.items()]
         remedies = _remedies_of_files(files, run_params, project)
         if folders:
             remedies.append("put models into these folders, or give names on the model hub with their revision")
@@ -50,9 +47,10 @@ class RequirementsHook:
             remedies.append(
                 "connect to the model hub, fetch the models on another machine into HF_HOME, or give their folders"
             )
-        raise InputError(
-            f"this run needs what is not there: {', '.join(named)}", remedy="; ".join(dict.fromkeys(remedies))
-        )
+        if named:
+            raise InputError(
+                f"this run needs what is not there: {', '.join(named)}", remedy="; ".join(dict.fromkeys(remedies))
+            )
 
 
 def _remedies_of_files(files: Mapping[str, Path], run_params: dict[str, Any], project: Path) -> list[str]:
@@ -92,14 +90,10 @@ def missing_models(pipeline: Pipeline, catalog: CatalogProtocol) -> dict[str, st
     """Model folders of the parameters that are not there and that no node of the pipeline makes: field -> folder."""
     made = {str(stored_at(catalog, name)) for name in pipeline.all_outputs()}
     made |= {str(Path(place).resolve()) for place in made}
-    named = [
-        entry
-        for source in sorted(name for name in pipeline.inputs() if name.startswith("params:"))
-        for entry in model_folders(catalog.load(source), source.removeprefix("params:"))
-    ]
     return {
         field: path
-        for field, path in named
+        for source in sorted(name for name in pipeline.inputs() if name.startswith("params:"))
+        for field, path in model_folders(catalog.load(source), source.removeprefix("params:"))
         if not Path(path).expanduser().is_dir() and not {path, str(Path(path).resolve())} & made
     }
 
@@ -110,9 +104,8 @@ def missing_on_hub(pipeline: Pipeline, catalog: CatalogProtocol) -> dict[str, st
     Only nodes that load models count: a report can be written again where the models are not.
     """
     nodes = [node for node in pipeline.nodes if node.tags & _LOADING or _PROMPTS in node.inputs]
-    sources = sorted({name for node in nodes for name in node.inputs if name.startswith("params:")})
     named: dict[tuple[str, str | None], list[str]] = {}
-    for source in sources:
+    for source in sorted({name for node in nodes for name in node.inputs if name.startswith("params:")}):
         for field, model in hub_models(catalog.load(source), source.removeprefix("params:")):
             named.setdefault(model, []).append(field)
     if not named:
@@ -126,21 +119,20 @@ def missing_on_hub(pipeline: Pipeline, catalog: CatalogProtocol) -> dict[str, st
 def hub_models(value: Any, field: str) -> Iterator[tuple[str, tuple[str, str | None]]]:
     """The models of a parameter block that are names on the hub: the field's name, and name and revision."""
     from vr_pipeline.generators.config import GeneratorParameters
+    from vr_pipeline.judges.config import JudgeParameters
     from vr_pipeline.prompts.config import EmbedderParameters, LanguageModelParameters
-    from vr_pipeline.vlm.config import JudgeParameters
 
-    if isinstance(value, GeneratorParameters | JudgeParameters):
-        if value.revision is not None and _on_hub(value.path):
-            yield f"{field}.path", (value.path, value.revision)
-    elif isinstance(value, EmbedderParameters):
-        if value.kind == "sentence_transformers" and _on_hub(value.model):
-            yield f"{field}.model", (value.model, None)
-    elif isinstance(value, LanguageModelParameters):
-        if (value.clean or value.rewrite) and value.backend == "transformers" and _on_hub(value.model):
-            yield f"{field}.model", (value.model, None)
-    elif isinstance(value, BaseModel) and getattr(value, "enabled", True):
-        for name in type(value).model_fields:
-            yield from hub_models(getattr(value, name), f"{field}.{name}")
+    for place, part in _parts(value, field, only_enabled=True):
+        if isinstance(part, GeneratorParameters | JudgeParameters):
+            if part.revision is not None and _on_hub(part.path):
+                yield f"{place}.path", (part.path, part.revision)
+        elif isinstance(part, EmbedderParameters | LanguageModelParameters):
+            if isinstance(part, EmbedderParameters):
+                used = part.kind == "sentence_transformers"
+            else:
+                used = (part.clean or part.rewrite) and part.backend == "transformers"
+            if used and _on_hub(part.model):
+                yield f"{place}.model", (part.model, None)
 
 
 def _on_hub(name: str) -> bool:
@@ -153,16 +145,21 @@ def model_folders(value: Any, field: str) -> Iterator[tuple[str, str]]:
     """The folders of models in a parameter block: the field's name and the folder. Names on the hub are left out."""
     from vr_pipeline.generators.config import GeneratorParameters
     from vr_pipeline.generators.contract import is_local
-    from vr_pipeline.vlm.config import JudgeParameters
+    from vr_pipeline.judges.config import JudgeParameters
 
-    if isinstance(value, GeneratorParameters | JudgeParameters):
-        if value.revision is None or is_local(value.path):
-            yield f"{field}.path", value.path
-        if isinstance(value, JudgeParameters) and value.adapter is not None:
-            yield f"{field}.adapter", value.adapter
-    elif isinstance(value, BaseModel):
+    for place, part in _parts(value, field):
+        if isinstance(part, GeneratorParameters | JudgeParameters) and (part.revision is None or is_local(part.path)):
+            yield f"{place}.path", part.path
+        if isinstance(part, JudgeParameters) and part.adapter is not None:
+            yield f"{place}.adapter", part.adapter
+
+
+def _parts(value: Any, field: str, *, only_enabled: bool = False) -> Iterator[tuple[str, BaseModel]]:
+    """A parameter block and the blocks within it, by name."""
+    if isinstance(value, BaseModel) and (getattr(value, "enabled", True) or not only_enabled):
+        yield field, value
         for name in type(value).model_fields:
-            yield from model_folders(getattr(value, name), f"{field}.{name}")
+            yield from _parts(getattr(value, name), f"{field}.{name}", only_enabled=only_enabled)
 
 
 def _makers() -> dict[str, str]:

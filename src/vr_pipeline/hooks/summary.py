@@ -27,12 +27,7 @@ METRICS, REPORT, WEIGHTS = "evaluation_metrics", "evaluation_report", "reward_we
 
 
 class RunSummaryHook:
-    """Prints the summary of a successful run.
-
-    Args:
-        nodes: the hook that recorded them.
-        mlflow: the hook that knows what is not recorded.
-    """
+    """Prints the summary of a successful run, from what the hooks of nodes and of MLflow know."""
 
     def __init__(self, nodes: NodeRecordHook, mlflow: MlflowHook) -> None:
         self._nodes, self._mlflow = nodes, mlflow
@@ -41,20 +36,19 @@ class RunSummaryHook:
     def after_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol) -> None:
         names = ", ".join(run_params.get("pipeline_names") or ["__default__"])
         seconds = perf_counter() - self._nodes.started
+        width = shutil.get_terminal_size().columns if sys.stdout is not None and sys.stdout.isatty() else None
         lines = [
             "",
             f"Finished {names} in {duration(seconds)}, peak memory {peak_memory() / 2**30:.2f} GiB.",
-            *node_lines(self._nodes.records.values(), width=_terminal_width()),
+            *node_lines(self._nodes.records.values(), width=width),
         ]
         outputs = pipeline.all_outputs()
         if METRICS in outputs:
             lines += ["", *figure_lines(catalog.load(METRICS))]
         if WEIGHTS in outputs:
             lines += weight_lines(catalog.load(WEIGHTS))
-        if REPORT in outputs:
-            report = stored_at(catalog, REPORT)
-            if report is not None:
-                lines += ["", f"Report: {shown(report, Path(run_params['project_path']))}"]
+        if REPORT in outputs and (report := stored_at(catalog, REPORT)) is not None:
+            lines += ["", f"Report: {shown(report, Path(run_params['project_path']))}"]
         if self._mlflow.troubles:
             lines += ["", "The record of this run:", *(f"  {one_line(trouble)}" for trouble in self._mlflow.troubles)]
         echo("\n".join(lines))
@@ -86,11 +80,6 @@ def node_lines(records: Iterable[NodeRecord], *, width: int | None = None) -> li
         lines.append(f"  {name:<{name_width}}  {seconds:>{figures}}")
         lines += [f"      {each}" for each in wrote]
     return lines
-
-
-def _terminal_width() -> int | None:
-    """Columns of the terminal; None where there is none, as in a file or a pipe."""
-    return shutil.get_terminal_size().columns if sys.stdout is not None and sys.stdout.isatty() else None
 
 
 def figure_lines(metrics: Mapping[str, Any]) -> list[str]:

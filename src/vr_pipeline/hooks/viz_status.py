@@ -70,22 +70,13 @@ class VizStatusHook:
             place = {"node": node.name, "node_id": _identifier(str(node))}
             record = self._nodes.records.get(node.name)
             if node.name in self._failed:
-                events.append(
-                    {"event": "on_node_error", **place, "error": self._failed[node.name], "timestamp": _now()}
-                )
+                error = {"error": self._failed[node.name], "timestamp": _now()}
+                events.append({"event": "on_node_error", **place, **error})
             elif record is not None:
                 events.append({"event": "after_node_run", **place, "duration": record.seconds, "status": "success"})
             for name in record.saved if record is not None else ():
-                size = _size(stored_at(catalog, name))
-                events.append(
-                    {
-                        "event": "after_dataset_saved",
-                        "dataset": name,
-                        "node_id": _identifier(name.partition("@")[0]),
-                        "status": "Available",
-                        **({"size": size} if size is not None else {}),
-                    }
-                )
+                dataset = {"dataset": name, "node_id": _identifier(name.partition("@")[0]), "status": "Available"}
+                events.append({"event": "after_dataset_saved", **dataset, **_size(stored_at(catalog, name))})
         path = self._project / EVENTS_FILE
         try:
             write_text(path, json.dumps([*events, end], indent=1))
@@ -98,11 +89,12 @@ def _identifier(text: str) -> str:
     return sha1(text.encode(), usedforsecurity=False).hexdigest()[:8]
 
 
-def _size(place: Path | None) -> int | None:
-    """Bytes of a file or of all files of a folder; None where there is none."""
+def _size(place: Path | None) -> dict[str, int]:
+    """Bytes of a file or of all files of a folder; nothing where there is none."""
     if place is None or not place.exists():
-        return None
-    return place.stat().st_size if place.is_file() else sum(p.stat().st_size for p in place.rglob("*") if p.is_file())
+        return {}
+    files = [place] if place.is_file() else [file for file in place.rglob("*") if file.is_file()]
+    return {"size": sum(file.stat().st_size for file in files)}
 
 
 def _now() -> str:

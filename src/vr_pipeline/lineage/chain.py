@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
 
-from vr_pipeline.lineage.runs import Run
+from vr_pipeline.lineage.runs import Run, RunStore
 
 
 @dataclass(frozen=True)
@@ -54,13 +53,7 @@ class Execution:
         return grouped
 
 
-class Makers(Protocol):
-    """What knows the run that made an input; a :class:`~vr_pipeline.lineage.runs.RunStore`."""
-
-    def maker(self, dataset: str, md5: str, reader: Run) -> Run | None: ...
-
-
-def trace(store: Makers, run: Run, dataset: str | None = None) -> list[Execution]:
+def trace(store: RunStore, run: Run, dataset: str | None = None) -> list[Execution]:
     """The executions whose results nothing else in the run reads, with everything behind them.
 
     Args:
@@ -72,15 +65,17 @@ def trace(store: Makers, run: Run, dataset: str | None = None) -> list[Execution
         where the chain ends; empty for a run without a record.
     """
     seen: dict[tuple[str, str], Execution] = {}
-    stages = [name for name, stage in run.stages().items() if stage["outs"] or stage["complete"]]
-    if dataset is not None:
-        stages = [name for name in stages if dataset in _names(run, name, "outs")]
+    stages = [
+        name
+        for name, stage in run.stages().items()
+        if (stage["outs"] or stage["complete"] if dataset is None else dataset in _hashes(run, name))
+    ]
     found = [_execution(store, run, name, seen) for name in stages]
     read = {maker.key for execution in seen.values() for maker in execution.inputs.values()}
     return [execution for execution in found if execution.key not in read]
 
 
-def _execution(store: Makers, run: Run, stage: str, seen: dict[tuple[str, str], Execution]) -> Execution:
+def _execution(store: RunStore, run: Run, stage: str, seen: dict[tuple[str, str], Execution]) -> Execution:
     if (run.id, stage) in seen:
         return seen[run.id, stage]
     execution = Execution(run, stage, outputs=list(_contents(run, stage, "outs")))
@@ -94,24 +89,24 @@ def _execution(store: Makers, run: Run, stage: str, seen: dict[tuple[str, str], 
     return execution
 
 
-def _maker(store: Makers, run: Run, reader: str, content: Content) -> tuple[Run, str] | None:
+def _maker(store: RunStore, run: Run, reader: str, content: Content) -> tuple[Run, str] | None:
     """The run and stage that made a content: another stage of the same run, else another run."""
-    for name in run.stages():
-        if name != reader and content.md5 == _names(run, name, "outs").get(content.dataset):
-            return run, name
-    if not content.dataset:
-        return None
+    found = next(_writers(run, content, reader), None)
+    if found is not None or not content.dataset:
+        return found
     other = store.maker(content.dataset, content.md5, run)
-    if other is None or other.id == run.id:
-        return None
-    return next(
-        ((other, name) for name in other.stages() if _names(other, name, "outs").get(content.dataset) == content.md5),
-        None,
-    )
+    return next(_writers(other, content), None) if other is not None and other.id != run.id else None
 
 
-def _names(run: Run, stage: str, kind: str) -> dict[str, str]:
-    return {content.dataset: content.md5 for content in _contents(run, stage, kind)}
+def _writers(run: Run, content: Content, reader: str = "") -> Iterator[tuple[Run, str]]:
+    for name in run.stages():
+        if name != reader and _hashes(run, name).get(content.dataset) == content.md5:
+            yield run, name
+
+
+def _hashes(run: Run, stage: str) -> dict[str, str]:
+    """Dataset to hash, of what a stage wrote."""
+    return {content.dataset: content.md5 for content in _contents(run, stage, "outs")}
 
 
 def _contents(run: Run, stage: str, kind: str) -> Iterator[Content]:
@@ -147,29 +142,26 @@ def tree_lines(ends: list[Execution]) -> list[str]:
     shown: set[tuple[str, str]] = set()
     lines: list[str] = []
 
-    def draw(
-        execution: Execution, reader: Run | None, indent: str, branch: str, below: str, taken: list[Content]
-    ) -> None:
+    def draw(execution: Execution, reader: Run | None, first: str, rest: str, taken: list[Content]) -> None:
+        run, again = execution.run, execution.key in shown and bool(execution.inputs or execution.raw)
         what = f"{names(taken)} <- " if taken else ""
-        again = execution.key in shown and bool(execution.inputs or execution.raw)
-        run = execution.run
         place = "" if again else f"  {run.started:%Y-%m-%d %H:%M}  commit {run.commit}"
         own = "" if reader is not None and reader.id == run.id else f"  run {run.short}{place}"
-        lines.append(f"{indent}{branch}{what}{execution.stage}{own}{'  (as above)' if again else ''}")
+        lines.append(f"{first}{what}{execution.stage}{own}{'  (as above)' if again else ''}")
         if again:
             return
         shown.add(execution.key)
-        children = list(execution.makers().values())
-        rest = ["  ".join(filter(None, (content.dataset, content.path, content.short))) for content in execution.raw]
-        for position, (maker, contents) in enumerate(children):
-            last = position == len(children) - 1 and not rest
-            step = ("└─ ", "   ") if last else ("├─ ", "│  ")
-            draw(maker, run, indent + below, *step, contents)
-        for position, text in enumerate(rest):
-            lines.append(f"{indent}{below}{'└─ ' if position == len(rest) - 1 else '├─ '}{text}")
+        below: list[tuple[Execution, list[Content]] | Content] = [*execution.makers().values(), *execution.raw]
+        for child in below:
+            branch, indent = ("└─ ", "   ") if child is below[-1] else ("├─ ", "│  ")
+            if isinstance(child, Content):
+                text = "  ".join(filter(None, (child.dataset, child.path, child.short)))
+                lines.append(f"{rest}{branch}{text}")
+            else:
+                draw(child[0], run, rest + branch, rest + indent, child[1])
 
     for end in ends:
-        draw(end, None, "", "", "", [])
+        draw(end, None, "", "", [])
     return lines
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from vr_pipeline.lineage.chain import Execution
@@ -29,27 +29,6 @@ class Change:
         if isinstance(self.first, float) and isinstance(self.second, float):
             moved = f"  ({self.second - self.first:+.6g})"
         return f"{self.name}: {_shown(self.first)} -> {_shown(self.second)}{moved}"
-
-
-@dataclass(frozen=True)
-class Differences:
-    """By subject, each list sorted by name.
-
-    Args:
-        code: commit, changed files, and source files that the stages ran and that differ.
-        parameters: by dotted name.
-        data: inputs that no stage made.
-        outputs: datasets that both sides made.
-        results: metrics.
-        environment: machine and packages.
-    """
-
-    code: list[Change] = field(default_factory=list)
-    parameters: list[Change] = field(default_factory=list)
-    data: list[Change] = field(default_factory=list)
-    outputs: list[Change] = field(default_factory=list)
-    results: list[Change] = field(default_factory=list)
-    environment: list[Change] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -113,9 +92,14 @@ class Account:
             found |= {name: values for name, values in run.record.get("metrics", {}).items() if name in written}
         return {name: value for values in found.values() for name, value in values.items()}
 
+    def code(self) -> dict[str, Any]:
+        """Commit and recorded changes."""
+        changed = self.run.record.get("code", {}).get("changed", [])
+        return {"commit": self.run.tags.get("git.commit"), "changed files": ", ".join(changed)}
+
     def environment(self) -> dict[str, str]:
         """Machine and packages."""
-        return _united(pair for run in self.runs() for pair in _environment(run.record).items())
+        return _united(pair for run in self.runs() for pair in environment(run.record).items())
 
 
 def _united(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
@@ -126,16 +110,19 @@ def _united(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
     return {name: " and ".join(found) for name, found in values.items()}
 
 
-def differences(first: Account, second: Account) -> Differences:
-    """Compare two runs, with what is behind them, by their records."""
-    return Differences(
-        code=code_changes(first, second),
-        parameters=changes(first.parameters(), second.parameters()),
-        data=changes(first.supplied(), second.supplied()),
-        outputs=changes(*_shared(first.made(), second.made())),
-        results=changes(first.results(), second.results()),
-        environment=changes(first.environment(), second.environment()),
-    )
+def differences(first: Account, second: Account) -> dict[str, list[Change]]:
+    """Compare two runs, with what is behind them, by their records: what differs, by subject.
+
+    Source files and results of stages are compared where both sides have them.
+    """
+    return {
+        "Code": [*changes(first.code(), second.code()), *changes(*_shared(first.sources(), second.sources()))],
+        "Parameters": changes(first.parameters(), second.parameters()),
+        "Data supplied": changes(first.supplied(), second.supplied()),
+        "Data made": changes(*_shared(first.made(), second.made())),
+        "Results": by_weight(changes(first.results(), second.results())),
+        "Environment": changes(first.environment(), second.environment()),
+    }
 
 
 def changes(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[Change]:
@@ -144,24 +131,8 @@ def changes(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[Change]
     return [Change(name, first.get(name), second.get(name)) for name in names if first.get(name) != second.get(name)]
 
 
-def code_changes(first: Account, second: Account) -> list[Change]:
-    """Commit, recorded changes, and source files of stages that both sides have."""
-    own = [
-        {
-            "commit": account.run.tags.get("git.commit"),
-            "changed files": ", ".join(account.run.record.get("code", {}).get("changed", [])),
-        }
-        for account in (first, second)
-    ]
-    return [*changes(*own), *changes(*_shared(first.sources(), second.sources()))]
-
-
-def environment_changes(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[Change]:
-    """Machine and packages that differ between two records."""
-    return changes(_environment(first), _environment(second))
-
-
-def _environment(record: Mapping[str, Any]) -> dict[str, str]:
+def environment(record: Mapping[str, Any]) -> dict[str, str]:
+    """Machine and packages of one record."""
     machine, packages = record.get("machine", {}), record.get("packages", {})
     known = {name: str(machine[name]) for name in _MACHINE if name in machine}
     return {**known, **{f"package {name}": str(version) for name, version in packages.items()}}
@@ -182,29 +153,12 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def lines(found: Differences, most: int) -> list[str]:
-    """The differences on one screen.
-
-    Args:
-        found: what differs.
-        most: lines a subject; the rest is counted.
-    """
-    subjects = {
-        "Code": found.code,
-        "Parameters": found.parameters,
-        "Data supplied": found.data,
-        "Data made": found.outputs,
-        "Results": by_weight(found.results),
-        "Environment": found.environment,
-    }
-    return [
-        line
-        for subject, differing in subjects.items()
-        for line in (
-            f"{subject}: {f'{len(differing)} differ' if differing else 'the same'}",
-            *listed(differing, most),
-        )
-    ]
+def lines(found: Mapping[str, Sequence[Change]], most: int) -> list[str]:
+    """The differences by subject, at most ``most`` lines of each; the rest is counted."""
+    shown = []
+    for subject, differing in found.items():
+        shown += [f"{subject}: {f'{len(differing)} differ' if differing else 'the same'}", *listed(differing, most)]
+    return shown
 
 
 def listed(found: Sequence[Change], most: int) -> list[str]:

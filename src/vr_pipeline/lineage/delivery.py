@@ -6,11 +6,12 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
-from vr_pipeline.lineage.gateway import Gateway, Target, told, within
+from vr_pipeline.lineage.gateway import Gateway, Target, first_line, within
 from vr_pipeline.lineage.tracking import Connection, MlflowConfiguration, connect
 
 logger = logging.getLogger(__name__)
 
+_LISTED = 8
 REPLACES = "offline.replaces"
 """Tag of an offline run: the run that its store has in part."""
 
@@ -20,8 +21,7 @@ class RunDelivery:
 
     Args:
         connection: the store.
-        tags: of the run.
-        name: of the run.
+        tags, name: of the run.
         patience: seconds for one call.
         started: when the run began, in milliseconds since 1970; None for now.
 
@@ -51,24 +51,24 @@ class RunDelivery:
             project: where that starts.
 
         Returns:
-            in sentences, what is not in the store; told as warnings, too.
+            in sentences, what is not in the store; logged as warnings, too.
         """
         gateway = self.gateway
         gateway.put("the end of the run", lambda to: to.client.set_terminated(to.run_id, status))
         left = gateway.close()
-        troubles = _losses(gateway)
+        troubles = [f"MLflow has no {loss}." for loss in gateway.lost[:_LISTED]]
+        if len(gateway.lost) > _LISTED:
+            troubles.append(f"MLflow lacks {len(gateway.lost) - _LISTED} more.")
         if left:
-            reason = gateway.gone or gateway.trouble
-            troubles.append(self._keep(status, configuration, project, reason, left))
+            troubles.append(self._keep(configuration, project, left))
         for trouble in troubles:
             logger.warning("%s", trouble)
         return troubles
 
-    def _keep(
-        self, status: str, configuration: MlflowConfiguration, project: Path, reason: str, left: list[str]
-    ) -> str:
+    def _keep(self, configuration: MlflowConfiguration, project: Path, left: list[str]) -> str:
         """Record everything offline; says in a sentence where it is, or what is lost."""
         listed = ", ".join(left[:5]) + (f" and {len(left) - 5} more" if len(left) > 5 else "")
+        reason = self.gateway.gone or self.gateway.trouble
         lost = f"MLflow at {self.uri} did not take the record of this run ({reason})"
         if self._offline:
             return f"{lost}: {listed} are lost."
@@ -77,7 +77,7 @@ class RunDelivery:
             tags = {**self._tags, REPLACES: self.gateway.target.run_id}
             again = RunDelivery(offline, tags, self._name, self._patience, self._started)
         except Exception as error:  # noqa: BLE001 - whatever the other store raises
-            return f"{lost}: {listed} are lost, since it cannot be kept offline either ({told(error)})."
+            return f"{lost}: {listed} are lost, since it cannot be kept offline either ({first_line(error)})."
         for step in self.gateway.steps:
             again.gateway.put(step.what, step.send, step.size)
         still = again.gateway.close()
@@ -85,9 +85,3 @@ class RunDelivery:
         if still:
             return f"{lost}; in {where} {', '.join(still[:5])} are lost, too ({again.gateway.trouble})."
         return f"{lost}: it is kept in {where} until 'kedro lineage upload' sends it."
-
-
-def _losses(gateway: Gateway) -> list[str]:
-    return [f"MLflow has no {loss}." for loss in gateway.lost[:8]] + (
-        [f"MLflow lacks {len(gateway.lost) - 8} more."] if len(gateway.lost) > 8 else []
-    )

@@ -25,6 +25,15 @@ def flattened(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
         yield prefix, value
 
 
+def leaves(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Leaves of nested mappings with dotted names; everything else, and an empty mapping, is a leaf."""
+    for key, value in content.items():
+        if isinstance(value, Mapping) and value:
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
 def numbers(content: Any, prefix: str) -> Iterator[tuple[str, float]]:
     """The finite numbers of a JSON document by dotted name."""
     for key, value in flattened(content, prefix):

@@ -11,10 +11,11 @@ import json
 import logging
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import monotonic
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from vr_pipeline.lineage.secrets import redacted
 
@@ -43,13 +44,7 @@ class NoAnswer(Exception):
 
 @dataclass(frozen=True)
 class Target:
-    """A run in a store.
-
-    Args:
-        client: to talk to the store.
-        experiment: identifier of the experiment.
-        run_id: identifier of the run.
-    """
+    """A run in a store, by the identifiers of its experiment and its own."""
 
     client: MlflowClient
     experiment: str
@@ -86,7 +81,7 @@ class Gateway:
         """Why the store will never take this run; empty as long as it may."""
         self.trouble = ""
         """Why the store does not take the present step; empty if it does."""
-        self._steps: list[Step] = []
+        self.steps: list[Step] = []
         self._next, self._pause, self._ended = 0, PAUSE, False
         self._changed = threading.Condition()
         # A daemon: a process that has to end at once must not wait for a server.
@@ -96,7 +91,7 @@ class Gateway:
     def put(self, what: str, send: Callable[[Target], object], size: int = 0) -> None:
         """Hand over a step; returns at once."""
         with self._changed:
-            self._steps.append(Step(what, send, size))
+            self.steps.append(Step(what, send, size))
             self._changed.notify_all()
 
     @contextmanager
@@ -104,14 +99,8 @@ class Gateway:
         """Whatever fails while a step is made ready is a loss, and no failure of the run."""
         try:
             yield
-        except Exception as error:  # noqa: BLE001 - the results are safe in the catalog; the loss is told
+        except Exception as error:  # noqa: BLE001 - the results are safe in the catalog; the loss is reported
             self._lose(what, error)
-
-    @property
-    def steps(self) -> list[Step]:
-        """All steps so far."""
-        with self._changed:
-            return list(self._steps)
 
     def close(self) -> list[str]:
         """Deliver what is left, for a limited time.
@@ -119,21 +108,19 @@ class Gateway:
         Returns:
             in words, what the store did not take; empty if it has everything (but see :attr:`lost`).
         """
-        left = self._allowance(self._next, _TOTAL)
-        end = monotonic() + left
+        end = monotonic() + self._allowance(self._next, _TOTAL)
         with self._changed:
             self._pause = PAUSE
             self._changed.notify_all()
-            while self._next < len(self._steps) and not self.gone:
+            while self._next < len(self.steps) and not self.gone:
                 position = self._next
-                step_end = min(end, monotonic() + self._allowance(position, 1, position + 1))
-                while self._next == position and not self.gone and monotonic() < step_end:
-                    self._changed.wait(step_end - monotonic())
+                left = min(end, monotonic() + self._allowance(position, 1, position + 1)) - monotonic()
+                self._changed.wait_for(lambda: self._next != position or self.gone, left)  # noqa: B023
                 if self._next == position:
                     break
             self._ended = True
             self._changed.notify_all()
-            undelivered = [step.what for step in self._steps[self._next :]]
+            undelivered = [step.what for step in self.steps[self._next :]]
         if undelivered and not self.trouble and not self.gone:
             self.trouble = f"no answer within {self.patience:g} s"
         self._thread.join(PAUSE if undelivered else None)
@@ -142,16 +129,15 @@ class Gateway:
         return list(dict.fromkeys(undelivered))
 
     def _allowance(self, start: int, times: float, end: int | None = None) -> float:
-        return times * self.patience + sum(step.size for step in self._steps[start:end]) / SLOWEST
+        return times * self.patience + sum(step.size for step in self.steps[start:end]) / SLOWEST
 
     def _deliver(self) -> None:
         while True:
             with self._changed:
-                while self._next == len(self._steps) and not self._ended:
-                    self._changed.wait()
+                self._changed.wait_for(lambda: self._next < len(self.steps) or self._ended)
                 if self._ended:
                     return
-                step = self._steps[self._next]
+                step = self.steps[self._next]
             try:
                 step.send(self.target)
             except Exception as error:  # noqa: BLE001 - whatever a store raises, the run goes on
@@ -174,8 +160,8 @@ class Gateway:
             return
         with self._changed:
             if not self.trouble and not self._ended:
-                logger.warning("MLflow does not take the record for now: %s", told(error))
-            self.trouble = told(error)
+                logger.warning("MLflow does not take the record for now: %s", first_line(error))
+            self.trouble = first_line(error)
             if verdict == "gone":
                 self.gone, self._ended = self.trouble, True
             else:
@@ -186,7 +172,7 @@ class Gateway:
     def _lose(self, what: str, error: Exception) -> None:
         logger.debug("%s is not recorded", what, exc_info=error)
         with self._changed:
-            self.lost.append(f"{what} ({told(error)})")
+            self.lost.append(f"{what} ({first_line(error)})")
 
 
 def judge(error: Exception) -> str:
@@ -214,7 +200,7 @@ def _is_of_database(error: BaseException) -> bool:
     return type(error).__module__.partition(".")[0] in {"sqlalchemy", "sqlite3"}
 
 
-def told(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     """The first line of an error, or its type where it has none, without secrets."""
     return redacted(str(error).strip().partition("\n")[0][:500]) or type(error).__name__
 
@@ -223,30 +209,26 @@ def within(seconds: float, call: Callable[[], _Result]) -> _Result:
     """The result of a call that is given up after so many seconds.
 
     Raises:
-        NoAnswer: it took longer; it goes on in a thread that nothing waits for.
+        NoAnswer: it took longer; it continues in a thread that nothing waits for.
         Exception: whatever the call raises.
     """
-    answer: list[Any] = []
-    failure: list[BaseException] = []
+    answer: Future[_Result] = Future()
 
     def run() -> None:
         try:
-            answer.append(call())
-        except BaseException as error:  # noqa: BLE001 - raised again below
-            failure.append(error)
+            answer.set_result(call())
+        except BaseException as error:  # noqa: BLE001 - raised by result()
+            answer.set_exception(error)
 
     thread = threading.Thread(target=run, name="call of MLflow", daemon=True)
     thread.start()
     thread.join(seconds)
-    if failure:
-        raise failure[0]
-    if not answer:
+    if not answer.done():
         _hanging.append(thread)
         raise NoAnswer(f"no answer within {seconds:g} s")
-    result: _Result = answer[0]
-    return result
+    return answer.result()
 
 
 def hanging() -> bool:
-    """Whether a call that was given up still goes on: the process must not wait for it at its end."""
+    """Whether a call that was given up still runs: the process must not wait for it at its end."""
     return any(thread.is_alive() for thread in _hanging)

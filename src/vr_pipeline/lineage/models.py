@@ -93,15 +93,11 @@ def register(client: MlflowClient, run_id: str, record: Mapping[str, Any], input
 
     Args:
         client: of the store that has the run.
-        run_id: the run.
-        record: its record.
+        run_id, record: the run.
         inputs: dataset to MD5 of what it began with, for the version's tags.
 
     Returns:
         ``name/version`` of each model of the run.
-
-    Raises:
-        MlflowException: the registry cannot be used.
     """
     touched = []
     for entry in record.get("models", ()):
@@ -115,7 +111,9 @@ def register(client: MlflowClient, run_id: str, record: Mapping[str, Any], input
             tags = {SCORE: repr(entry["score"]), SCORED_BY: entry["source"], RULER: entry["ruler"]}
             for name, value in {**tags, CHOICE: str(entry["choice"])}.items():
                 client.set_model_version_tag(version.name, version.version, name, value)
-            _point_to_best(client, version.name, entry["ruler"])
+            best = best_version(versions(client, version.name), entry["ruler"])
+            if best is not None:
+                client.set_registered_model_alias(version.name, BEST, best.version)
     return touched
 
 
@@ -145,12 +143,6 @@ def _version(
         name, source=f"runs:/{run_id}/{entry['dataset']}", run_id=run_id, tags={k: v for k, v in tags.items() if v}
     )
     return made
-
-
-def _point_to_best(client: MlflowClient, name: str, ruler: str) -> None:
-    best = best_version(versions(client, name), ruler)
-    if best is not None:
-        client.set_registered_model_alias(name, BEST, best.version)
 
 
 def best_version(candidates: Sequence[ModelVersion], ruler: str) -> ModelVersion | None:

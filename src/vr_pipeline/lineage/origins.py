@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from vr_pipeline.storage.atomic import write_text
 
@@ -80,14 +80,8 @@ class Origin:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Mismatch:
-    """A result that does not belong to the others.
-
-    Args:
-        origin: of the result.
-        reason: what it was made from and what is there, in words.
-    """
+class Mismatch(NamedTuple):
+    """A result that does not belong to the others; the reason says what it was made from and what is there."""
 
     origin: Origin
     reason: str
@@ -129,8 +123,7 @@ class Origins:
         record = json.loads(json.dumps(vars(origin) | {"inputs": dict(origin.inputs)}, default=str))
         kept = [one for one in contents.pop(digest, []) if one != record]
         contents[digest] = [record, *kept][:_RECORDS_OF_ONE_CONTENT]
-        for oldest in list(contents)[: max(0, len(contents) - _CONTENTS_OF_ONE_PLACE)]:
-            del contents[oldest]
+        self._records[place] = dict(list(contents.items())[-_CONTENTS_OF_ONE_PLACE:])
 
     def save(self) -> None:
         """Write the records, replacing the file as a whole."""

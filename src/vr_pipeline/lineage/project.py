@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,17 +71,19 @@ def parts_of(pipelines: Mapping[str, Pipeline], whole: str = WHOLE) -> dict[str,
     if set().union(*largest.values()) != names or sum(map(len, largest.values())) != len(names):
         return {whole: pipelines[whole]}
     order = {node.name: place for place, node in enumerate(pipelines[whole].nodes)}
-    last = {name: max(order[node] for node in own) for name, own in largest.items()}
-    remaining, done, sequence = set(largest), set[str](), list[str]()
     made = {dataset: name for name in largest for dataset in pipelines[name].all_outputs()}
-    while remaining:
-        ready = [name for name in remaining if {made[d] for d in pipelines[name].inputs() if d in made} <= done]
-        if not ready:
-            return {whole: pipelines[whole]}  # its parts need each other, so they cannot run one after the other
-        chosen = min(ready, key=lambda name: (last[name], name))
+    needs = {name: {made[dataset] for dataset in pipelines[name].inputs() & made.keys()} for name in largest}
+    sorter, ready, sequence = TopologicalSorter(needs), list[str](), list[str]()
+    try:
+        sorter.prepare()
+    except CycleError:
+        return {whole: pipelines[whole]}  # its parts need each other, so they cannot run one after the other
+    while sorter.is_active():
+        ready += sorter.get_ready()
+        chosen = min(ready, key=lambda name: (max(order[node] for node in largest[name]), name))
+        ready.remove(chosen)
+        sorter.done(chosen)
         sequence.append(chosen)
-        done.add(chosen)
-        remaining.discard(chosen)
     return {name: pipelines[name] for name in sequence}
 
 
@@ -89,7 +93,6 @@ def project_stages(
     pipelines: Mapping[str, Pipeline],
     environment: str,
     package: str,
-    source: Path,
 ) -> ProjectStages:
     """Derive the stages.
 
@@ -99,7 +102,6 @@ def project_stages(
         pipelines: those that become stages.
         environment: name of the configuration environment.
         package: name of the project's package.
-        source: folder that holds the package.
 
     Raises:
         InputError: see :func:`vr_pipeline.lineage.stages.derive_stages`.
@@ -118,14 +120,14 @@ def project_stages(
             name for name, entry in written.items() if isinstance(entry, Mapping) and not _is_kept(entry)
         ),
         parameters=dict(loader["parameters"]),
-        catalog_files=_files(project, folders, "catalog"),
-        parameter_files=_files(project, folders, "parameters"),
+        catalog_files=configuration_files(project, folders, "catalog"),
+        parameter_files=configuration_files(project, folders, "parameters"),
         catalog_keys={
             name: pattern for name in names if name not in written and (pattern := resolver.match_dataset_pattern(name))
         },
-        global_files=_files(project, folders, "globals"),
+        global_files=configuration_files(project, folders, "globals"),
     )
-    tree = SourceTree(source)
+    tree = SourceTree(Path(str(importlib.import_module(package).__file__)).resolve().parents[1])
 
     def sources(name: str, pipeline: Pipeline, modules: list[str], words: list[str]) -> list[str]:
         own = tree.package_modules(f"{package}.pipelines.{name}")
@@ -152,7 +154,7 @@ def _is_kept(entry: Mapping[str, Any]) -> bool:
     return not in_memory and entry.get("filepath", entry.get("path", "")) is not None
 
 
-def _files(project: Path, folders: Iterable[Path], kind: str) -> dict[str, Mapping[str, Any]]:
+def configuration_files(project: Path, folders: Iterable[Path], kind: str) -> dict[str, Mapping[str, Any]]:
     """Configuration files of a kind as they are written, without interpolation."""
     found: dict[str, Mapping[str, Any]] = {}
     for folder in folders:
@@ -169,21 +171,27 @@ def open_project(project: Path, environment: str, whole: str = WHOLE) -> Project
     Raises:
         InputError: see :func:`project_stages`; also where the environment does not exist.
     """
-    from kedro.framework.project import pipelines, settings
-    from kedro.framework.startup import bootstrap_project
+    loader = configuration_loader(project, environment)
+    # Known once the project is.
+    from kedro.framework.project import PACKAGE_NAME, pipelines
 
-    metadata = bootstrap_project(project)
     if not (project / "conf" / environment).is_dir():
         raise InputError(
             f"there is no configuration environment '{environment}'", remedy=f"make the folder conf/{environment}"
         )
-    loader = settings.CONFIG_LOADER_CLASS(
-        conf_source=str(project / settings.CONF_SOURCE), env=environment, **settings.CONFIG_LOADER_ARGS
-    )
     registered = dict(pipelines)
     name = whole if whole in registered else "__default__"
-    return project_stages(
-        project, loader, parts_of(registered, name), environment, metadata.package_name, metadata.source_dir
+    return project_stages(project, loader, parts_of(registered, name), environment, str(PACKAGE_NAME))
+
+
+def configuration_loader(project: Path, environment: str) -> AbstractConfigLoader:
+    """Kedro's loader for an environment of a project, outside of a run."""
+    from kedro.framework.project import settings
+    from kedro.framework.startup import bootstrap_project
+
+    bootstrap_project(project)
+    return settings.CONFIG_LOADER_CLASS(
+        conf_source=str(project / settings.CONF_SOURCE), env=environment, **settings.CONFIG_LOADER_ARGS
     )
 
 
@@ -198,14 +206,14 @@ def followed_environments(project: Path) -> list[str]:
     return [BASE, *(name for name in found if name != BASE)]
 
 
-def refuse_shared_places(derived: Mapping[str, ProjectStages]) -> None:
-    """Two environments that DVC follows must not write to one place.
+def check_places(derived: Mapping[str, ProjectStages]) -> None:
+    """Check that no two environments that DVC follows write to one place.
 
     Args:
         derived: environment to its stages.
 
     Raises:
-        InputError: they do.
+        InputError: two do.
     """
     owners: dict[str, str] = {}
     for environment, project in derived.items():

@@ -17,10 +17,11 @@ import yaml
 from vr_pipeline.errors import InputError
 from vr_pipeline.lineage import provenance
 from vr_pipeline.lineage.hashes import Digest, digest, ignored_names
-from vr_pipeline.lineage.own_records import fingerprint, remember
-from vr_pipeline.lineage.project import BASE, LOCK_FILE, ProjectStages, parts_of, project_stages, stages_file
+from vr_pipeline.lineage.project import BASE, LOCK_FILE, parts_of, project_stages, stages_file
 from vr_pipeline.lineage.repository import Code, code_state
-from vr_pipeline.lineage.secrets import redaction, without_secrets
+from vr_pipeline.lineage.secrets import redacted, without_secrets
+from vr_pipeline.lineage.stages import Stage
+from vr_pipeline.project.configuration import section
 from vr_pipeline.runtime.environment import recorded_environment
 
 if TYPE_CHECKING:
@@ -42,13 +43,12 @@ class RunRecorder:
 
     Args:
         project: the project's folder.
-        loader: the run's configuration.
+        loader: the run's configuration, which does not change while the run works.
         names: pipelines that the user asked for.
         pipeline: the nodes that run.
         environment: configuration environment, None for the default.
         registered: all pipelines of the project.
         package: name of the project's package.
-        source: folder that holds the package.
     """
 
     def __init__(
@@ -60,25 +60,23 @@ class RunRecorder:
         environment: str | None,
         registered: Mapping[str, Pipeline],
         package: str,
-        source: Path,
     ) -> None:
         self.project, self.loader, self.pipeline = project, loader, pipeline
         self.names, self.environment = list(names), run_environment(project, environment)
         self.ignored = ignored_names(project)
-        parts = {part: own for name in self.names for part, own in parts_of(registered, name).items()}
         running = {node.name for node in pipeline.nodes}
+        parts = {part: own for name in self.names for part, own in parts_of(registered, name).items()}
+        parts = {part: own for part, own in parts.items() if running & {node.name for node in own.nodes}}
         self.nodes = {part: {node.name for node in own.nodes} for part, own in parts.items()}
-        wanted = {part: own for part, own in parts.items() if self.nodes[part] & running}
         self.troubles: list[str] = []
-        self.derived: ProjectStages | None = None
+        self.stages: dict[str, Stage] = {}
         try:
-            self.derived = project_stages(project, loader, wanted, self.environment, package, source)
+            self.stages = project_stages(project, loader, parts, self.environment, package).stages
         except InputError as error:
             self.troubles.append(f"The stages of this run are not recorded: {error}")
         self.known: dict[str, Digest] = {}
         self.content: dict[str, Any] = {}
         self.code = Code()
-        self._sections: dict[str, dict[str, Any]] = {}
 
     def start(self, flat_parameters: Mapping[str, Any]) -> dict[str, Any]:
         """The record before anything has run: code, data that it begins with, settings, machine.
@@ -86,15 +84,10 @@ class RunRecorder:
         Args:
             flat_parameters: parameters by dotted name, with defaults filled in.
         """
-        stages = self.derived.stages if self.derived else {}
-        results = [output.path for stage in stages.values() for output in stage.outputs.values()]
+        results = {output.path for stage in self.stages.values() for output in stage.outputs.values()}
         self.code = code_state(self.project, results)
         self.troubles += self.code.troubles
-        made = set(results)
-        for stage in stages.values():
-            for path in stage.dependencies:
-                if path not in made:
-                    self._digest(path)
+        self._digest({path for stage in self.stages.values() for path in stage.dependencies} - results)
         lock = self.lock_file
         self.content = {
             "version": VERSION,
@@ -121,7 +114,6 @@ class RunRecorder:
             "models": [],
         }
         self._describe(set())
-        remember(self.project, fingerprint(self.content))
         return self.content
 
     def finish(self, saved: Iterable[str], metrics: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
@@ -133,11 +125,8 @@ class RunRecorder:
         """
         written = set(saved)
         nodes = {node.name for node in self.pipeline.nodes if set(node.outputs) <= written}
-        stages = self.derived.stages if self.derived else {}
-        for stage in stages.values():
-            for dataset, output in stage.outputs.items():
-                if dataset in written:
-                    self._digest(output.path)
+        made = [item for stage in self.stages.values() for item in stage.outputs.items()]
+        self._digest(output.path for dataset, output in made if dataset in written)
         self._describe(nodes)
         self.content["metrics"] = {name: dict(values) for name, values in metrics.items()}
         return self.content
@@ -156,12 +145,12 @@ class RunRecorder:
         (folder / CONFIGURATION).write_text(self._configuration(), encoding="utf-8")
         if self.lock_file.is_file():
             text = self.lock_file.read_text(encoding="utf-8", errors="replace")
-            (folder / LOCK_FILE).write_text(redaction(text)[0], encoding="utf-8")
+            (folder / LOCK_FILE).write_text(redacted(text), encoding="utf-8")
 
     def _configuration(self) -> str:
         """Everything that the run's configuration says, filled in, without secrets."""
         kinds = ("globals", "parameters", "catalog", "runner", "mlflow", "reading")
-        resolved = {kind: self._section(kind) for kind in kinds}
+        resolved = {kind: section(self.loader, kind) for kind in kinds}
         plain = without_secrets(json.loads(json.dumps(resolved, default=str)))
         return str(yaml.safe_dump(plain, sort_keys=True, allow_unicode=True))
 
@@ -172,58 +161,40 @@ class RunRecorder:
 
     def hashes(self, role: str) -> dict[str, str]:
         """Dataset to MD5: of ``inputs`` that the run began with, or of ``outputs`` that it wrote."""
-        found: dict[str, str] = {}
-        stages = self.derived.stages if self.derived else {}
-        made = {dataset for stage in stages.values() for dataset in stage.outputs}
-        for stage in stages.values():
-            for dataset, path in stage.inputs.items():
-                if role == "inputs" and dataset not in made and path in self.known:
-                    found[dataset] = self.known[path].md5
-            for dataset, output in stage.outputs.items():
-                if role == "outputs" and output.path in self.known:
-                    found[dataset] = self.known[output.path].md5
-        return found
+        outputs = {name: output.path for stage in self.stages.values() for name, output in stage.outputs.items()}
+        inputs = {name: path for stage in self.stages.values() for name, path in stage.inputs.items()}
+        places = outputs if role == "outputs" else {name: inputs[name] for name in inputs.keys() - outputs.keys()}
+        return {name: self.known[path].md5 for name, path in places.items() if path in self.known}
 
-    def _digest(self, path: str) -> None:
-        found = digest(self.project / path, self.ignored)
-        if found is not None:
-            self.known[path] = found
+    def _digest(self, paths: Iterable[str]) -> None:
+        for path in paths:
+            if (found := digest(self.project / path, self.ignored)) is not None:
+                self.known[path] = found
 
     def _describe(self, finished: set[str]) -> None:
-        for name, stage in (self.derived.stages if self.derived else {}).items():
-            dependencies = [self.known[path].to_lock(path) for path in stage.dependencies if path in self.known]
-            outputs = [out.path for out in stage.outputs.values() if out.path in self.known]
-            places = {path: dataset for dataset, path in stage.inputs.items()}
-            places |= {output.path: dataset for dataset, output in stage.outputs.items()}
+        for name, stage in self.stages.items():
+            outputs = {output.path: dataset for dataset, output in stage.outputs.items()}
             self.content["stages"][name] = {
                 "cmd": stage.command,
                 "complete": self.nodes[name] <= finished,
-                "deps": sorted(dependencies, key=lambda entry: str(entry["path"])),
+                "deps": self._lock(stage.dependencies),
                 "params": {file: self._values(keys, file) for file, keys in sorted(stage.parameters.items())},
-                "outs": [self.known[path].to_lock(path) for path in sorted(outputs)],
-                "datasets": places,
+                "outs": self._lock(outputs),
+                "datasets": {path: dataset for dataset, path in stage.inputs.items()} | outputs,
                 "sources": list(stage.sources),
             }
 
+    def _lock(self, paths: Iterable[str]) -> list[dict[str, Any]]:
+        return [self.known[path].to_lock(path) for path in sorted(paths) if path in self.known]
+
     def _values(self, keys: Iterable[str], file: str) -> dict[str, Any]:
         """What the run saw under the keys, which a command line may have changed."""
-        section = "catalog" if "catalog" in file else "parameters"
-        return {key: _dig(self._section(section), key) for key in keys}
-
-    def _section(self, kind: str) -> dict[str, Any]:
-        """A kind of configuration as it was at the start: the loader reads the files anew at every look."""
-        from kedro.config import MissingConfigException
-
-        if kind not in self._sections:
-            try:
-                self._sections[kind] = dict(self.loader[kind])
-            except (MissingConfigException, KeyError):
-                self._sections[kind] = {}
-        return self._sections[kind]
+        given = section(self.loader, "catalog" if "catalog" in file else "parameters")
+        return {key: _dig(given, key) for key in keys}
 
     def _raw_parameters(self) -> dict[str, Any]:
         """The blocks of parameters that the run uses, as written, with what the command line put in their place."""
-        given = self._section("parameters")
+        given = section(self.loader, "parameters")
         used = {name.removeprefix("params:").partition(".")[0] for name in self.pipeline.inputs() if "params:" in name}
         return json.loads(json.dumps({name: given[name] for name in sorted(used & set(given))}, default=str))
 

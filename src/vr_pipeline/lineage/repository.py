@@ -155,16 +155,13 @@ def code_state(project: Path, results: Iterable[str] = (), *, seconds: float = S
         results: paths relative to the project.
         seconds: for all of git's work.
     """
-    call = Git(project, seconds)
+    call, commit, prefix = Git(project, seconds), "", ""
     try:
-        inside = call("rev-parse", "--is-inside-work-tree").strip() == "true"
+        if call("rev-parse", "--is-inside-work-tree").strip() != "true":
+            return Code()
     except GitTrouble as trouble:
-        return Code(
-            troubles=(_sentence(f"Commit and changes are not recorded: {trouble}"),) if _in_repository(project) else ()
-        )
-    if not inside:
-        return Code()
-    commit = prefix = ""
+        troubles = (f"Commit and changes are not recorded: {trouble}.",) if _in_repository(project) else ()
+        return Code(troubles=troubles)
     try:
         prefix = call("rev-parse", "--show-prefix").rstrip("\n")
         try:
@@ -174,11 +171,7 @@ def code_state(project: Path, results: Iterable[str] = (), *, seconds: float = S
         return _against(call, project, commit, prefix, {*results, "dvc.lock"})
     except GitTrouble as trouble:
         what = "Changes since the commit" if commit else "Commit and changes"
-        return Code(commit, prefix, troubles=(_sentence(f"{what} are not recorded: {trouble}"),))
-
-
-def _sentence(text: str) -> str:
-    return f"{text}."
+        return Code(commit, prefix, troubles=(f"{what} are not recorded: {trouble}.",))
 
 
 def _in_repository(project: Path) -> bool:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from vr_pipeline.errors import InputError
 from vr_pipeline.lineage.hashes import digest, ignored_names
-from vr_pipeline.lineage.models import versions
+from vr_pipeline.lineage.models import BEST, versions
 from vr_pipeline.lineage.record import RECORD, RECORD_FOLDER
 from vr_pipeline.lineage.tracking import EXPERIMENT
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 INPUT, OUTPUT, SOURCE = "input.", "output.", "source."
 """Prefixes of tags: MD5 of what a run read and wrote by dataset, and the run that an input came from."""
 _SHORTEST_PREFIX = 4
+_NEWEST_FIRST = "attributes.start_time DESC"
 
 
 @dataclass(frozen=True)
@@ -65,23 +66,12 @@ class Run:
 
 
 def link_sources(client: MlflowClient, experiment: str, run_id: str, inputs: Mapping[str, str]) -> dict[str, str]:
-    """Tag a run with the runs that made what it began with.
-
-    Args:
-        client: of the store that has the run.
-        experiment: the experiment to look in.
-        run_id: the run.
-        inputs: dataset to MD5.
-
-    Returns:
-        dataset to run, of those inputs that a recorded run wrote.
-    """
+    """Tag a run with the recorded runs that wrote its ``inputs`` (dataset to MD5); these by dataset."""
     found = {}
     for dataset, md5 in sorted(inputs.items()):
-        makers = _makers(client, experiment, dataset, md5)
-        earlier = [run for run in makers if run.info.run_id != run_id]
-        if earlier:
-            found[dataset] = str(earlier[0].info.run_id)
+        makers = (str(run.info.run_id) for run in _makers(client, experiment, dataset, md5))
+        if maker := next((maker for maker in makers if maker != run_id), None):
+            found[dataset] = maker
     set_tags(client, run_id, {f"{SOURCE}{dataset}": maker for dataset, maker in found.items()})
     return found
 
@@ -97,7 +87,7 @@ def set_tags(client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> None
 def _makers(client: MlflowClient, experiment: str, dataset: str, md5: str) -> list[Any]:
     """Runs that wrote this content, newest first."""
     query = f"tags.`{OUTPUT}{dataset}` = '{md5}'"
-    return list(client.search_runs([experiment], query, order_by=["attributes.start_time DESC"], max_results=20))
+    return list(client.search_runs([experiment], query, order_by=[_NEWEST_FIRST], max_results=20))
 
 
 class RunStore:
@@ -134,26 +124,23 @@ class RunStore:
         named = named or [run for run in runs if run.tags.get(EXPERIMENT) == text][:1]
         if not named and len(text) >= _SHORTEST_PREFIX:
             named = [run for run in runs if run.id.startswith(text)]
-        if len(named) != 1:
-            problem = (
-                f"{len(named)} runs answer to '{text}'"
-                if named
-                else f"there is no run, model or recorded file '{text}'"
-            )
-            known = ", ".join(f"{run.short} ({run.name})" for run in runs[:5]) or "none recorded yet"
-            raise InputError(problem, remedy=f"name one run; the newest are {known}")
-        return self.get(named[0].id)
+        if len(named) == 1:
+            return self.get(named[0].id)
+        known = ", ".join(f"{run.short} ({run.name})" for run in runs[:5]) or "none recorded yet"
+        raise InputError(
+            f"{len(named)} runs answer to '{text}'" if named else f"there is no run, model or recorded file '{text}'",
+            remedy=f"name one run; the newest are {known}",
+        )
 
     def all(self) -> Iterator[Run]:
         """Runs without their records, newest first."""
         token = None
         while True:
             page = self.client.search_runs(
-                [self.experiment], order_by=["attributes.start_time DESC"], max_results=500, page_token=token
+                [self.experiment], order_by=[_NEWEST_FIRST], max_results=500, page_token=token
             )
             yield from (_run(found, {}) for found in page)
-            token = page.token
-            if not token:
+            if not (token := page.token):
                 return
 
     def maker(self, dataset: str, md5: str, reader: Run) -> Run | None:
@@ -169,22 +156,19 @@ class RunStore:
         """The version of a registered model that ``text`` names; None if it names none."""
         from mlflow.exceptions import MlflowException
 
-        name = text.removeprefix("models:/")
+        name, _, alias = text.removeprefix("models:/").partition("@")
+        name, _, number = name.partition("/")
         try:
-            if "@" in name:
-                found: ModelVersion = self.client.get_model_version_by_alias(*name.split("@", 1))
+            if alias:
+                found: ModelVersion = self.client.get_model_version_by_alias(name, alias)
                 return found
-            if "/" in name:
-                model, _, version = name.partition("/")
-                if not version.isdigit():
-                    return None
-                found = self.client.get_model_version(model, version)
+            if number:
+                found = self.client.get_model_version(name, number) if number.isdigit() else None
                 return found
             every = versions(self.client, name)
-            if not every:
-                return None
-            aliases = self.client.get_registered_model(name).aliases
-            return next((one for one in every if str(one.version) == str(aliases.get("best"))), every[-1])
+            aliases = self.client.get_registered_model(name).aliases if every else {}
+            best = (one for one in every if str(one.version) == str(aliases.get(BEST)))
+            return next(best, every[-1] if every else None)
         except MlflowException:
             return None
 
@@ -242,14 +226,7 @@ class RunStore:
 
 
 def _run(found: Any, record: Mapping[str, Any]) -> Run:
-    started = datetime.fromtimestamp((found.info.start_time or 0) / 1000, tz=UTC)
-    return Run(
-        id=found.info.run_id,
-        name=found.info.run_name or "",
-        status=found.info.status,
-        started=started,
-        tags=dict(found.data.tags),
-        parameters=dict(found.data.params),
-        metrics=dict(found.data.metrics),
-        record=record,
-    )
+    info, data = found.info, found.data
+    started = datetime.fromtimestamp((info.start_time or 0) / 1000, tz=UTC)
+    tags, parameters, metrics = dict(data.tags), dict(data.params), dict(data.metrics)
+    return Run(info.run_id, info.run_name or "", info.status, started, tags, parameters, metrics, record)

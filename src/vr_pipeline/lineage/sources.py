@@ -11,9 +11,10 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate
 from pathlib import Path
+from typing import NamedTuple
 
 from vr_pipeline.errors import InputError
 
@@ -21,28 +22,19 @@ _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+(:[A-Za-z_]\w*)?")
 _FILE_NAME = re.compile(r"\w[\w.-]*")
 
 
-@dataclass(frozen=True)
-class Reference:
+class Reference(NamedTuple):
     """A module that a source file may run.
 
-    Args:
-        name: dotted name of a module, or of something in one.
-        key: where the name is a value of a table, its key; None for imports.
+    ``name`` is the dotted name of a module, or of something in one; ``key`` its key where it is a value of a table.
     """
 
     name: str
     key: str | None = None
 
 
-@dataclass(frozen=True)
-class Source:
+class _Reader(ast.NodeVisitor):
     """What the text of one module refers to: modules of whatever project, and names of files that may lie beside it."""
 
-    references: tuple[Reference, ...]
-    beside: tuple[str, ...]
-
-
-class _Reader(ast.NodeVisitor):
     def __init__(self, package: str) -> None:
         self.package = package
         self.references: list[Reference] = []
@@ -93,10 +85,10 @@ def _is_for_type_checkers(test: ast.expr) -> bool:
 
 
 @lru_cache(maxsize=4096)
-def _read(text: str, package: str) -> Source:
+def _read(text: str, package: str) -> _Reader:
     reader = _Reader(package)
     reader.visit(ast.parse(text))
-    return Source(tuple(dict.fromkeys(reader.references)), tuple(dict.fromkeys(reader.beside)))
+    return reader
 
 
 class SourceTree:
@@ -136,26 +128,21 @@ class SourceTree:
         Raises:
             InputError: a file cannot be parsed.
         """
-        wanted, found = set(names), set[Path]()
-        waiting = [part for module in modules for part in self._with_parents(module)]
-        seen: set[str] = set()
+        wanted, found, seen = set(names), set[Path](), set[str]()
+        waiting = list(modules)
         while waiting:
-            module = waiting.pop()
-            if module in seen:
-                continue
-            seen.add(module)
-            file = self.file(module)
-            if file is None:
-                continue
-            found.add(file)
-            source = self._source(file, module)
-            found.update(self._beside(file, source.beside))
-            for reference in source.references:
-                if reference.key is None or reference.key in wanted:
-                    waiting.extend(self._with_parents(reference.name))
+            # A package's __init__.py runs before what lies in it.
+            for module in accumulate(waiting.pop().split("."), "{}.{}".format):
+                file = self.file(module)
+                if module in seen or file is None:
+                    continue
+                seen.add(module)
+                source = self._source(file, module)
+                found |= {file, *self._beside(file, source.beside)}
+                waiting += [one.name for one in source.references if one.key is None or one.key in wanted]
         return sorted(found)
 
-    def _source(self, file: Path, module: str) -> Source:
+    def _source(self, file: Path, module: str) -> _Reader:
         package = module if file.name == "__init__.py" else module.rpartition(".")[0]
         try:
             return _read(file.read_text(encoding="utf-8"), package)
@@ -163,13 +150,6 @@ class SourceTree:
             raise InputError(
                 f"the file is not valid Python ({error.msg})", remedy="correct it", file=file, row=error.lineno
             ) from error
-
-    def _with_parents(self, name: str) -> Iterator[str]:
-        """The module that ``name`` is or lies in, and the packages above it, whose ``__init__.py`` run first."""
-        parts = name.split(".")
-        while parts:
-            yield ".".join(parts)
-            parts.pop()
 
     @staticmethod
     def _beside(file: Path, names: Iterable[str]) -> Iterator[Path]:

@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from vr_pipeline.config import Parameters
 from vr_pipeline.errors import InputError
-from vr_pipeline.lineage.gateway import told, within
+from vr_pipeline.lineage.gateway import first_line, within
 from vr_pipeline.runtime.setting_names import setting_trouble
 from vr_pipeline.storage.atomic import make_file, sync
 
@@ -137,9 +137,9 @@ def connect(configuration: MlflowConfiguration, project: Path, *, offline: bool 
     """
     if offline:
         return _open(configuration, project, offline=True)
+    may_go_offline = offline is None and configuration.when_unreachable == "offline"
     # Asked before MLflow is loaded, which takes seconds.
     trouble = unreachable(configuration)
-    may_go_offline = offline is None and configuration.when_unreachable == "offline"
     if trouble and not may_go_offline:
         raise InputError(
             f"the MLflow server at {configuration.tracking_uri} does not answer ({trouble})",
@@ -148,23 +148,18 @@ def connect(configuration: MlflowConfiguration, project: Path, *, offline: bool 
             file=CONFIGURATION_FILE,
             field="tracking_uri",
         )
-    if not trouble:
-        try:
+    try:
+        if not trouble:
             return _open(configuration, project, offline=False)
-        except StoreTrouble as error:
-            if not may_go_offline:
-                raise
-            trouble = error.reason
+    except StoreTrouble as error:
+        if not may_go_offline:
+            raise
+        trouble = error.reason
     return replace(_open(configuration, project, offline=True), reason=trouble)
 
 
 class StoreTrouble(InputError):
-    """A store that cannot be used.
-
-    Args:
-        uri: its address.
-        reason: why, in one line.
-    """
+    """A store that cannot be used, by its address, and the reason in one line."""
 
     def __init__(self, uri: str, reason: str) -> None:
         super().__init__(
@@ -179,7 +174,7 @@ class StoreTrouble(InputError):
 
 
 def _open(configuration: MlflowConfiguration, project: Path, *, offline: bool) -> Connection:
-    """A store and its experiment, in limited time.
+    """Open a store and its experiment, in limited time.
 
     Raises:
         StoreTrouble: it cannot be used.
@@ -189,11 +184,12 @@ def _open(configuration: MlflowConfiguration, project: Path, *, offline: bool) -
     uri = anchored_uri(configuration.offline_uri if offline else configuration.tracking_uri, project)
     local = offline or not configuration.is_server
 
-    def find() -> tuple[MlflowClient, str, str]:
+    def find() -> Connection:
         from mlflow import MlflowClient
 
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-        return client, *_experiment(client, configuration, project, uri, local=local)
+        experiment, moved = _experiment(client, configuration, project, uri, local=local)
+        return Connection(client, uri, experiment, offline, moved=moved)
 
     try:
         # To load MLflow and to make a file takes seconds, and many of them where the machine has other work.
@@ -202,20 +198,19 @@ def _open(configuration: MlflowConfiguration, project: Path, *, offline: bool) -
         if file is not None and (trouble := sqlite_trouble(file, configuration.timeout)):
             raise StoreTrouble(uri, trouble)
         make_database(uri)
-        client, experiment, moved = within(_OPENING * configuration.patience, find)
+        return within(_OPENING * configuration.patience, find)
     except MemoryError:  # not the store's trouble
         raise
     except Exception as error:
         status_of = getattr(error, "get_http_status_code", None)
-        if not local and status_of is not None and (refused := _refused_login(status_of())):
+        if not local and status_of is not None and (rejected := _rejected_login(status_of())):
             raise InputError(
-                f"the MLflow server at {uri} {refused}",
+                f"the MLflow server at {uri} {rejected}",
                 remedy=f"set {_LOGIN[0]} and {_LOGIN[1]}, or {_LOGIN[2]}, in the environment",
                 file=CONFIGURATION_FILE,
                 field="tracking_uri",
             ) from error
-        raise StoreTrouble(uri, told(error)) from error
-    return Connection(client, uri, experiment, offline, moved=moved)
+        raise StoreTrouble(uri, first_line(error)) from error
 
 
 def make_database(uri: str) -> None:
@@ -266,11 +261,11 @@ def sqlite_trouble(file: Path, seconds: float) -> str:
     return ""
 
 
-def _refused_login(status: int) -> str:
+def _rejected_login(status: int) -> str:
     """What a server says of the login in the environment by a status; empty if that is not what the status is about."""
     given = " and ".join(name for name in _LOGIN if os.environ.get(name))
     if status == _UNAUTHORISED:
-        return f"refuses the login in {given}" if given else "asks for a login, and the environment has none"
+        return f"rejects the login in {given}" if given else "asks for a login, and the environment has none"
     return f"does not allow the login in {given or 'use'} to record runs here" if status == _FORBIDDEN else ""
 
 
@@ -312,36 +307,37 @@ def _experiment(
     client: MlflowClient, configuration: MlflowConfiguration, project: Path, uri: str, *, local: bool
 ) -> tuple[str, str]:
     """The experiment's identifier, and where its artifacts were if the project has been moved or copied since."""
-    artifacts: str | None = configuration.artifacts
-    if "://" not in configuration.artifacts:
+    name, place = configuration.experiment, configuration.artifacts
+    artifacts: str | None = place
+    if "://" not in place:
         # A folder of this machine means nothing to a server: it has a place of its own.
-        artifacts = (project / configuration.artifacts).resolve().as_uri() if local else None
-    found = client.get_experiment_by_name(configuration.experiment)
-    if found is None:
-        identifier = str(client.create_experiment(configuration.experiment, artifact_location=artifacts))
-        if not identifier:
-            raise ValueError("what answers there is no MLflow server")
-        return identifier, ""
-    if not found.experiment_id:
+        artifacts = (project / place).resolve().as_uri() if local else None
+    found = client.get_experiment_by_name(name)
+    identifier = str(
+        client.create_experiment(name, artifact_location=artifacts) if found is None else found.experiment_id
+    )
+    if not identifier:
         raise ValueError("what answers there is no MLflow server")
+    if found is None:
+        return identifier, ""
     if found.lifecycle_stage != "active":
         raise ValueError(
-            f"the experiment '{configuration.experiment}' is deleted; 'mlflow experiments restore --experiment-id "
-            f"{found.experiment_id}' brings it back"
+            f"the experiment '{name}' is deleted; 'mlflow experiments restore --experiment-id {identifier}' brings it "
+            "back"
         )
-    before = str(found.artifact_location)
-    own = local and artifacts is not None and not Path(configuration.artifacts).is_absolute()
-    if own and before != artifacts and _same_but_for_the_project(before, configuration.artifacts):
-        file = sqlite_file(uri)
-        if file is not None and file.resolve().is_relative_to(project.resolve()):
-            _take_along(file, before, str(artifacts))
-            return str(found.experiment_id), before
-    return str(found.experiment_id), ""
-
-
-def _same_but_for_the_project(location: str, artifacts: str) -> bool:
-    """Whether a location is that of ``artifacts`` in some project: relative ones start there."""
-    return location.startswith("file://") and location.endswith(f"/{quote(Path(artifacts).as_posix())}")
+    before, file = str(found.artifact_location), sqlite_file(uri)
+    # Whether it is the location of ``artifacts`` in some project: relative ones start there.
+    same_but_for_the_project = (
+        not Path(place).is_absolute()
+        and before.startswith("file://")
+        and before.endswith(f"/{quote(Path(place).as_posix())}")
+    )
+    own = local and file is not None and file.resolve().is_relative_to(project.resolve())
+    if own and artifacts is not None and before != artifacts and same_but_for_the_project:
+        assert file is not None
+        _take_along(file, before, artifacts)
+        return identifier, before
+    return identifier, ""
 
 
 _LOCATIONS = {
@@ -357,14 +353,13 @@ def _take_along(file: Path, before: str, now: str) -> None:
 
     MLflow keeps whole paths. In a copy they are those of the original, into which its runs would write.
     """
-    with sqlite3.connect(file, timeout=5) as connection:
+    with closing(sqlite3.connect(file, timeout=5)) as connection, connection:
         for table, column in _LOCATIONS.items():
             connection.execute(
                 f"update {table} set {column} = ? || substr({column}, ?) "
                 f"where {column} = ? or substr({column}, 1, ?) = ?",
                 (now, len(before) + 1, before, len(before) + 1, f"{before}/"),
             )
-    connection.close()
 
 
 def anchored_uri(uri: str, project: Path) -> str:

@@ -1,20 +1,59 @@
-"""What a repetition may run: a record comes from a store, and who can write there could have written anything."""
+"""What a repetition may run: a record comes from a store, and who can write there could have written anything.
+
+For every run a line with a hash goes to a file of the project that never leaves it. What a repetition would execute
+(commit, changes, parameters) counts as one's own if its hash is there.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from vr_pipeline.errors import InputError
-from vr_pipeline.lineage.own_records import fingerprint, is_own
 from vr_pipeline.lineage.record import CONFIGURATION, PATCH, RECORD_FOLDER
 from vr_pipeline.lineage.repository import Git, GitTrouble, in_own_history, patch_hash, patched_files
 from vr_pipeline.lineage.runs import Run, RunStore
+from vr_pipeline.lineage.tracking import records_folder
 from vr_pipeline.terminal import one_line
 
+logger = logging.getLogger(__name__)
+
+_OWN_RECORDS = Path("logs") / "records.sha256"
 _COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?|")
 _NAME = re.compile(r"\w[\w.-]*")
+
+
+def fingerprint(record: Mapping[str, Any]) -> str:
+    """SHA-256 of all that a repetition of the run would execute or set."""
+    code = record["code"]
+    executed = [code["commit"], code.get("patch_sha256", ""), record["environment"], record["parameters"]]
+    return hashlib.sha256(json.dumps(executed, sort_keys=True).encode()).hexdigest()
+
+
+def remember(project: Path, mark: str) -> None:
+    """Note that a record was written here."""
+    file = records_folder(project) / _OWN_RECORDS
+    if is_own(project, mark):
+        return
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("a", encoding="ascii") as stream:
+            stream.write(f"{mark}\n")
+    except OSError as error:
+        logger.debug("The record is not noted as written here: %s", error)
+
+
+def is_own(project: Path, mark: str) -> bool:
+    """Whether the record was written here."""
+    try:
+        return mark in (records_folder(project) / _OWN_RECORDS).read_text(encoding="ascii", errors="replace").split()
+    except OSError:
+        return False
 
 
 def check_record(run: Run) -> None:
@@ -78,7 +117,7 @@ def recorded_patch(store: RunStore, run: Run) -> str:
     return patch
 
 
-def require_trust(project: Path, run: Run, patch: str, *, trust: bool, tell: Callable[[str], None]) -> bool:
+def require_trust(project: Path, run: Run, patch: str, *, trust: bool, say: Callable[[str], None]) -> bool:
     """See that what would be run is the user's own, or trusted; lists the files that a patch would change.
 
     Returns:
@@ -95,7 +134,7 @@ def require_trust(project: Path, run: Run, patch: str, *, trust: bool, tell: Cal
             f"the recorded changes are no patch ({trouble})", remedy=f"look at {RECORD_FOLDER}/{PATCH} of the run"
         ) from trouble
     if files:
-        tell(f"Recorded changes of {len(files)} file(s), not committed: {', '.join(map(one_line, files))}")
+        say(f"Recorded changes of {len(files)} file(s), not committed: {', '.join(map(one_line, files))}")
     if is_own(project, fingerprint(run.record)):
         return True
     reasons = []
@@ -110,5 +149,5 @@ def require_trust(project: Path, run: Run, patch: str, *, trust: bool, tell: Cal
             f"run {run.short} is not one of yours: {' and '.join(reasons)}",
             remedy="look at the run's files, and say --trust to run its code with your rights",
         )
-    tell(f"Trusted: {' and '.join(reasons)}.")
+    say(f"Trusted: {' and '.join(reasons)}.")
     return True

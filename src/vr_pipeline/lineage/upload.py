@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vr_pipeline.lineage.delivery import REPLACES
+from vr_pipeline.lineage.gateway import judge
 from vr_pipeline.lineage.models import MODEL, register
 from vr_pipeline.lineage.record import RECORD, RECORD_FOLDER
 from vr_pipeline.lineage.runs import INPUT, SOURCE, link_sources
 from vr_pipeline.lineage.tracking import Connection
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
 
 UPLOADED = "uploaded.as"
 """Tag of an offline run: the run it became on the server."""
@@ -34,15 +32,22 @@ def waiting(offline: Connection) -> list[Any]:
 def upload(offline: Connection, server: Connection, run: Any) -> str:
     """Copy one run with parameters, every point of its curves, files and models; returns its identifier there.
 
-    A copy that was cut off is taken up: what it has is deleted on the server and made again.
+    What the server has of it from an upload that was cut off is deleted there and made again.
 
     Raises:
-        MlflowException: the server refused.
+        MlflowException: the server rejects something.
         OSError: a file could not be read.
     """
+    from mlflow.entities import Param
+    from mlflow.exceptions import MlflowException
+
     client = server.client
     if half := run.data.tags.get(REPLACES):
-        _delete(client, half)
+        try:
+            client.delete_run(half)
+        except MlflowException as error:  # the store may have lost that, too
+            if judge(error) != "gone":
+                raise
     for half in client.search_runs([server.experiment], f"tags.`{_FROM}` = '{run.info.run_id}'"):
         client.delete_run(half.info.run_id)
     tags = {name: value for name, value in run.data.tags.items() if not name.startswith(_DERIVED)}
@@ -53,7 +58,13 @@ def upload(offline: Connection, server: Connection, run: Any) -> str:
         run_name=run.info.run_name,
     )
     run_id = str(made.info.run_id)
-    _copy_numbers(offline.client, client, run, run_id)
+    parameters = [Param(name, value) for name, value in run.data.params.items()]
+    for start in range(0, len(parameters), 100):
+        client.log_batch(run_id, params=parameters[start : start + 100])
+    history = offline.client.get_metric_history
+    metrics = [point for name in run.data.metrics for point in history(run.info.run_id, name)]
+    for start in range(0, len(metrics), _AT_ONCE):
+        client.log_batch(run_id, metrics=metrics[start : start + _AT_ONCE])
     inputs = {name.removeprefix(INPUT): md5 for name, md5 in tags.items() if name.startswith(INPUT)}
     link_sources(client, server.experiment, run_id, inputs)
     with tempfile.TemporaryDirectory() as folder:
@@ -67,25 +78,3 @@ def upload(offline: Connection, server: Connection, run: Any) -> str:
     # Only now: whatever breaks before is done again.
     offline.client.set_tag(run.info.run_id, UPLOADED, run_id)
     return run_id
-
-
-def _delete(client: MlflowClient, run_id: str) -> None:
-    """Delete what the store has of a run that it did not take whole; it may have lost that, too."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        client.delete_run(run_id)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST" and "must be in the 'active' state" not in str(error):
-            raise
-
-
-def _copy_numbers(source: MlflowClient, target: MlflowClient, run: Any, run_id: str) -> None:
-    from mlflow.entities import Param
-
-    parameters = [Param(name, value) for name, value in run.data.params.items()]
-    for start in range(0, len(parameters), 100):
-        target.log_batch(run_id, params=parameters[start : start + 100])
-    metrics = [point for name in run.data.metrics for point in source.get_metric_history(run.info.run_id, name)]
-    for start in range(0, len(metrics), _AT_ONCE):
-        target.log_batch(run_id, metrics=metrics[start : start + _AT_ONCE])

@@ -8,7 +8,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from kedro.config import OmegaConfigLoader
+from kedro.config import AbstractConfigLoader, MissingConfigException, OmegaConfigLoader
 
 from vr_pipeline.errors import InputError
 
@@ -123,3 +123,11 @@ class SteadyConfigLoader(OmegaConfigLoader):
     def __setitem__(self, key: str, value: Any) -> None:
         super().__setitem__(key, value)
         self._read.pop(key, None)
+
+
+def section(loader: AbstractConfigLoader, kind: str) -> dict[str, Any]:
+    """A kind of configuration, such as ``runner``; empty where there is none."""
+    try:
+        return dict(loader[kind])
+    except (MissingConfigException, KeyError):
+        return {}

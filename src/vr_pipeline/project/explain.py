@@ -14,7 +14,6 @@ from pydantic import BaseModel, ValidationError
 
 from vr_pipeline.errors import PipelineError, storage_trouble
 from vr_pipeline.runtime.setting_names import NO_SETTING, names_in, perhaps_setting
-from vr_pipeline.runtime.setting_names import setting_trouble as setting_trouble
 from vr_pipeline.runtime.surroundings import surroundings_account
 
 if TYPE_CHECKING:
@@ -54,16 +53,16 @@ def explain(error: BaseException) -> str | None:
             if isinstance(link, kind):
                 return account(link)
     for link in chain:
-        if (told := surroundings_account(link) or file_account(link)) is not None:
-            return told
+        if (text := surroundings_account(link) or file_account(link)) is not None:
+            return text
     for link in chain:
         if isinstance(link, ValidationError):
             return f"Settings of {link.title} are not valid:\n{pydantic_account(link)}"
         if isinstance(link, FileNotFoundError) and link.filename:
             return f"file {link.filename}: it does not exist. Run the pipeline that makes it, or correct its path."
     for link in chain:
-        if isinstance(link, DatasetError) and (told := dataset_account(link)) is not None:
-            return told
+        if isinstance(link, DatasetError) and (text := dataset_account(link)) is not None:
+            return text
     if isinstance(error, DatasetError | ValueError) and error.__traceback__ is not None:
         return _kedro_account(error)
     return None
@@ -86,18 +85,18 @@ def file_account(error: BaseException) -> str | None:
 def dataset_account(error: BaseException) -> str | None:
     """A file of the catalog that could not be written, or that is not what its entry says; None for other errors."""
     reason = error.__cause__
-    if reason is None or (told := re.match(r"Failed while (loading|saving) data", str(error))) is None:
+    if reason is None or (failed := re.match(r"Failed while (loading|saving) data", str(error))) is None:
         return None
     # As Python writes texts, whatever quotation marks, commas and brackets a path has.
     place = re.search(r"""path=(?:\w+\()?('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[^',)]+)""", str(error))
     where = f"file {ast.literal_eval(place[1]) if place[1][0] in _QUOTES else place[1]}: " if place else ""
-    if (trouble := storage_trouble(reason)) is not None and (told[1] == "saving" or isinstance(reason, OSError)):
+    if (trouble := storage_trouble(reason)) is not None and (failed[1] == "saving" or isinstance(reason, OSError)):
         problem, remedy = trouble
-        if told[1] == "loading" and isinstance(reason, OSError):
+        if failed[1] == "loading" and isinstance(reason, OSError):
             problem, remedy = f"it cannot be read ({reason.strerror})", "make it readable, or correct its path"
         return f"{where}{problem}. {remedy[:1].upper()}{remedy[1:]}."
     # What readers of tables and of JSON raise for files that are cut off or of another kind; a bug has other types.
-    if told[1] == "loading" and isinstance(reason, ValueError | OSError):
+    if failed[1] == "loading" and isinstance(reason, ValueError | OSError):
         text = str(reason).splitlines()[0] if str(reason) else type(reason).__name__
         return (
             f"{where}it is damaged or no such file as the catalog says ({text}). Run the pipeline that makes it again."
@@ -219,54 +218,41 @@ def _rows_text(rows: Sequence[Any]) -> str:
 
 def _kedro_account(error: BaseException) -> str | None:
     """Messages of Kedro itself, which speak to users: an unknown pipeline, a dataset that is not in the catalog."""
-    for account in (_unknown_pipeline, _unknown_names, _nothing_left):
-        if (text := account(str(error))) is not None:
-            return text
-    frames = []
-    trace = error.__traceback__
+    if (text := _account_of_names(str(error))) is not None:
+        return text
+    trace, module = error.__traceback__, ""
     while trace is not None:
-        frames.append(trace.tb_frame.f_globals.get("__name__", ""))
+        module = trace.tb_frame.f_globals.get("__name__", "")
         trace = trace.tb_next
-    raised_by_kedro = frames[-1].partition(".")[0] == "kedro" and isinstance(error.__cause__, KeyError | None)
+    raised_by_kedro = module.partition(".")[0] == "kedro" and isinstance(error.__cause__, KeyError | None)
     return str(error) if raised_by_kedro else None
 
 
-def _unknown_pipeline(message: str) -> str | None:
-    if (found := re.match(r"Failed to find the pipeline named '([^']*)'", message)) is None:
-        return None
+def _account_of_names(message: str) -> str | None:
+    """Pipelines, nodes or datasets that a command names: Kedro says that they are not there, here is also what is."""
     from kedro.framework.project import pipelines
 
-    names = sorted(name for name in pipelines if name != "__default__")
-    return f"There is no pipeline '{found[1]}'{_perhaps(found[1], names)}. The pipelines are {', '.join(names)}."
-
-
-def _unknown_names(message: str) -> str | None:
-    """Nodes or datasets that a filter of a run names: Kedro says that they are not there, here is also what is."""
+    if found := re.match(r"Failed to find the pipeline named '([^']*)'", message):
+        names = sorted(name for name in pipelines if name != "__default__")
+        return f"There is no pipeline '{found[1]}'{_perhaps(found[1], names)}. The pipelines are {', '.join(names)}."
+    nodes = {node for pipeline in pipelines.values() for node in pipeline.nodes}
+    if message.startswith("Pipeline contains no nodes after applying all provided filters"):
+        tags = sorted({tag for node in nodes for tag in node.tags})
+        return (
+            "No node of the pipeline has all that --tags, --nodes, --from-nodes, --to-outputs and the like ask for. "
+            f"Leave some of them out; the tags are {', '.join(tags)}."
+        )
     found = re.match(r"Pipeline does not contain (nodes|datasets|data_sets) named \[(.*?)\]", message)
     if found is None:
         return None
-    from kedro.framework.project import pipelines
-
-    nodes = found[1] == "nodes"
-    known = {node.name for pipeline in pipelines.values() for node in pipeline.nodes}
-    if not nodes:
+    if found[1] == "nodes":
+        kind, where, known = "node", "kedro registry describe NAME", {node.name for node in nodes}
+    else:
+        kind, where = "dataset", "kedro catalog describe-datasets"
         known = {name for pipeline in pipelines.values() for name in pipeline.datasets()}
     asked = [name.strip().strip("'") for name in found[2].split(",")]
     each = "; ".join(f"'{name}'{_perhaps(name, sorted(known))}" for name in asked)
-    where = "kedro registry describe NAME" if nodes else "kedro catalog describe-datasets"
-    return f"This pipeline has no {'node' if nodes else 'dataset'} {each}. '{where}' lists what there is."
-
-
-def _nothing_left(message: str) -> str | None:
-    if not message.startswith("Pipeline contains no nodes after applying all provided filters"):
-        return None
-    from kedro.framework.project import pipelines
-
-    tags = sorted({tag for pipeline in pipelines.values() for node in pipeline.nodes for tag in node.tags})
-    return (
-        "No node of the pipeline has all that --tags, --nodes, --from-nodes, --to-outputs and the like ask for. "
-        f"Leave some of them out; the tags are {', '.join(tags)}."
-    )
+    return f"This pipeline has no {kind} {each}. '{where}' lists what there is."
 
 
 def _perhaps(name: str, known: Sequence[str]) -> str:

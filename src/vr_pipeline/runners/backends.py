@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Protocol
@@ -33,7 +34,7 @@ class InProcess:
 
 
 def check_routes(nodes: Sequence[tuple[Node, Route]], configuration: RunnerConfiguration) -> None:
-    """Refuse routes that cannot be followed, before anything runs.
+    """Reject routes that cannot be followed, before anything runs.
 
     Raises:
         InputError: a package is missing, a route does not suit its node, or a machine lacks what is asked for.
@@ -98,19 +99,15 @@ def open_backends(
             stack.enter_context(ray_backend.connected(configuration.ray))
             for node, route in nodes:
                 if isinstance(route, RayRoute):
-                    needs = ray_backend.needs_of(route)
+                    needs: Mapping[str, float] = ray_backend.needs_of(route)
                     field = f"the route of node '{node.name}'"
                     if execution.workers > 1 and "train" not in node.tags:
                         # The node keeps what it reserves while its workers run, which would wait for it for ever.
-                        needs = _sum(needs, ray_backend.needs_of_workers(execution))
+                        needs = Counter(needs) + Counter(ray_backend.needs_of(execution))
                         field += " with execution.workers"
                     ray_backend.check_resources(needs, field)
             backends["ray"] = ray_backend.RayNodes(execution)
         if execution.workers > 1:
-            ray_backend.check_resources(ray_backend.needs_of_workers(execution), "execution")
+            ray_backend.check_resources(ray_backend.needs_of(execution), "execution")
             stack.enter_context(use_loop(ray_backend.pool_loop(execution)))
         yield backends
-
-
-def _sum(needs: Mapping[str, float], more: Mapping[str, float]) -> dict[str, float]:
-    return {name: needs.get(name, 0.0) + more.get(name, 0.0) for name in {**needs, **more}}

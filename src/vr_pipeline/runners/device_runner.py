@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 RESUME_FROM = "resume_from"
-"""Attribute of the error that ended a run: the names of the nodes at which another run can go on."""
+"""Attribute of the error that ended a run: the names of the nodes at which another run can resume."""
 
 
 class DeviceRunner(AbstractRunner):
@@ -63,7 +63,16 @@ class DeviceRunner(AbstractRunner):
     @cached_property
     def configuration(self) -> RunnerConfiguration:
         """The file's settings with the overrides laid over them."""
-        return _validated(_merged(self._file, self._overrides))
+        try:
+            return RunnerConfiguration.model_validate(_merged(self._file, self._overrides))
+        except ValidationError as error:
+            field, trouble = setting_trouble(error, RunnerConfiguration)
+            raise InputError(
+                f"{trouble} (got {error.errors()[0]['input']!r})",
+                remedy="correct the runner's settings",
+                file=CONFIGURATION_FILE,
+                field=field,
+            ) from error
 
     def route_of(self, node: Node) -> Route:
         """The route of a node: that of the first configured tag it carries, else the default."""
@@ -86,28 +95,25 @@ class DeviceRunner(AbstractRunner):
             InputError: the configured routes cannot be followed on this machine or cluster; nothing has run then.
             RunInterrupted: the run was stopped; finished nodes and items are kept.
         """
-        self._check_routes(pipeline)
+        self._check_tags(pipeline)
+        check_routes([(node, self.route_of(node)) for node in pipeline.nodes], self.configuration)
         try:
             return super().run(pipeline, catalog, hook_manager, run_id, only_missing_outputs)
         except KeyboardInterrupt as interrupt:
-            # Kedro tells its hooks of exceptions only, and a KeyboardInterrupt is none.
+            # Kedro calls its hooks for exceptions only, and a KeyboardInterrupt is none.
             raise RunInterrupted("The run was stopped. Finished nodes and items are kept.") from interrupt
 
-    def _check_routes(self, pipeline: Pipeline) -> None:
+    def _check_tags(self, pipeline: Pipeline) -> None:
         from kedro.framework.project import pipelines
 
-        known = {"gpu", "train"}.union(
-            *(node.tags for other in (pipeline, *pipelines.values()) for node in other.nodes)
-        )
-        for tag in self.configuration.routes:
-            if tag not in known:
-                raise InputError(
-                    f"no node has the tag '{tag}'",
-                    remedy=f"use one of {', '.join(sorted(known))}",
-                    file=CONFIGURATION_FILE,
-                    field=f"routes.{tag}",
-                )
-        check_routes([(node, self.route_of(node)) for node in pipeline.nodes], self.configuration)
+        known = {"gpu", "train"}.union(*(node.tags for one in (pipeline, *pipelines.values()) for node in one.nodes))
+        if unknown := [tag for tag in self.configuration.routes if tag not in known]:
+            raise InputError(
+                f"no node has the tag '{unknown[0]}'",
+                remedy=f"use one of {', '.join(sorted(known))}",
+                file=CONFIGURATION_FILE,
+                field=f"routes.{unknown[0]}",
+            )
 
     def _get_executor(self, max_workers: int) -> Executor | None:
         return None
@@ -135,7 +141,7 @@ class DeviceRunner(AbstractRunner):
                         origins.check(node, catalog)
                     backends[route.backend].run(task, route)
                 except (Exception, KeyboardInterrupt) as error:
-                    # The command line turns the names into the one command that goes on from here.
+                    # The command line turns the names into the one command that resumes here.
                     setattr(error, RESUME_FROM, self.resume_point(pipeline, done, catalog))
                     raise
                 done.append(node)
@@ -166,17 +172,3 @@ def _merged(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
         else:
             result[key] = value
     return result
-
-
-def _validated(settings: dict[str, Any]) -> RunnerConfiguration:
-    try:
-        return RunnerConfiguration.model_validate(settings)
-    except ValidationError as error:
-        field, trouble = setting_trouble(error, RunnerConfiguration)
-        given = error.errors()[0]["input"]
-        raise InputError(
-            f"{trouble} (got {given!r})",
-            remedy="correct the runner's settings",
-            file=CONFIGURATION_FILE,
-            field=field,
-        ) from error

@@ -30,7 +30,6 @@ _GIB = 2**30
 _RAY_ON_ALL_INTERFACES = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 _BATCHES_AHEAD = 2
 _RESTARTS_OF_A_WORKER = 3
-_STARTS = 2
 _ANSWER_SECONDS = 5.0
 
 
@@ -40,7 +39,7 @@ def _on_this_machine() -> Iterator[None]:
 
     Whoever reaches them could run code. Ray has a switch for it, named after the systems where it is the default; it is
     read when Ray is imported, by this process and by those that Ray starts. Other users of this machine are kept out by
-    the token that Ray makes, of which it need not speak each time.
+    the token that Ray makes, of which it need not write each time.
     """
     before = os.environ.get(_RAY_ON_ALL_INTERFACES)
     os.environ[_RAY_ON_ALL_INTERFACES] = "0"
@@ -69,8 +68,12 @@ def connected(cluster: RayCluster) -> Iterator[None]:
         return
     if cluster.address is not None:
         check_reachable(cluster.address)
-    with _on_this_machine() if cluster.address is None else nullcontext(), _connection(cluster):
-        yield
+    with _on_this_machine() if cluster.address is None else nullcontext():
+        _start(cluster)
+        try:
+            yield
+        finally:
+            ray.shutdown()
 
 
 def check_reachable(address: str) -> None:
@@ -97,8 +100,7 @@ def check_reachable(address: str) -> None:
     )
 
 
-@contextmanager
-def _connection(cluster: RayCluster) -> Iterator[None]:
+def _start(cluster: RayCluster) -> None:
     import ray
 
     # A worker without GPUs must not see any: Ray's announced default.
@@ -120,30 +122,25 @@ def _connection(cluster: RayCluster) -> Iterator[None]:
     else:
         options["address"] = cluster.address
     # On a busy machine Ray can miss its own time limit of half a minute; then a second start often succeeds.
-    for attempt in range(1 if cluster.address else _STARTS):
+    for last in (True,) if cluster.address else (False, True):
         try:
             with signals_kept():
                 ray.init(**options)
-            break
+            return
         except Exception as error:  # Ray raises bare exceptions, for instance when its start takes too long
             ray.shutdown()
-            if cluster.address is None and attempt + 1 < _STARTS:
-                logger.warning("Ray did not start in time; trying once more")
-                continue
-            raise InputError(
-                f"Ray cannot be reached or started ({error})",
-                remedy="check the address, or leave it out to start Ray here",
-                file="conf/<env>/runner.yml",
-                field="ray.address",
-            ) from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
+            if last:
+                raise InputError(
+                    f"Ray cannot be reached or started ({error})",
+                    remedy="check the address, or leave it out to start Ray here",
+                    file="conf/<env>/runner.yml",
+                    field="ray.address",
+                ) from error
+            logger.warning("Ray did not start in time; trying once more")
 
 
 def check_resources(needs: Mapping[str, float], field: str) -> None:
-    """Refuse what the connected cluster does not have at all; waiting for it would never end.
+    """Reject what the connected cluster does not have at all; waiting for it would never end.
 
     Raises:
         InputError: a resource is asked for beyond the cluster's total.
@@ -161,15 +158,14 @@ def check_resources(needs: Mapping[str, float], field: str) -> None:
             )
 
 
-def needs_of(route: RayRoute) -> dict[str, float]:
-    """What a route reserves, by Ray's names of resources; memory in bytes."""
-    needs = {"CPU": route.num_cpus, "GPU": route.num_gpus, "memory": route.memory_gib * _GIB, **route.resources}
-    return {name: amount for name, amount in needs.items() if amount > 0}
-
-
-def needs_of_workers(execution: Execution) -> dict[str, float]:
-    """What the workers within a node reserve together, by Ray's names of resources."""
-    needs = {"CPU": execution.num_cpus * execution.workers, "GPU": execution.num_gpus * execution.workers}
+def needs_of(reserving: RayRoute | Execution) -> dict[str, float]:
+    """What a route, or all workers within a node, reserve by Ray's names of resources; memory in bytes."""
+    if isinstance(reserving, RayRoute):
+        needs = {"memory": reserving.memory_gib * _GIB, **reserving.resources}
+        copies = 1
+    else:
+        needs, copies = {}, reserving.workers
+    needs |= {"CPU": reserving.num_cpus * copies, "GPU": reserving.num_gpus * copies}
     return {name: amount for name, amount in needs.items() if amount > 0}
 
 
@@ -269,19 +265,17 @@ def pool_loop(execution: Execution) -> WorkLoop:
         running: dict[Any, tuple[int, Batch]] = {}
         deaths = 0
 
-        def feed(number: int) -> None:
+        def feed(number: int, ahead: int = _BATCHES_AHEAD) -> None:
             # One batch is made while the next one already lies with the worker.
-            while waiting and sum(owner == number for owner, _ in running.values()) < _BATCHES_AHEAD:
+            while waiting and sum(owner == number for owner, _ in running.values()) < ahead:
                 batch = waiting.popleft()
                 running[workers[number].make.remote([functions], list(batch))] = (number, batch)
 
         try:
             # In turns, so that a short plan is shared out evenly.
-            for _ in range(_BATCHES_AHEAD):
-                for number, worker in enumerate(workers):
-                    if waiting:
-                        batch = waiting.popleft()
-                        running[worker.make.remote([functions], list(batch))] = (number, batch)
+            for ahead in range(1, _BATCHES_AHEAD + 1):
+                for number in range(len(workers)):
+                    feed(number, ahead)
             while running:
                 [finished], _ = ray.wait(list(running), num_returns=1)
                 if finished not in running:

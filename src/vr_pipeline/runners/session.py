@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from kedro.config import MissingConfigException
 from kedro.framework.session import KedroSession
 from kedro.runner import AbstractRunner
+
+from vr_pipeline.project.configuration import section
 
 
 class ProjectSession(KedroSession):
@@ -30,13 +31,7 @@ class ProjectSession(KedroSession):
 
         runner = runner if runner is not None else DeviceRunner()
         if isinstance(runner, DeviceRunner):
-            runner.configure(self._runner_settings())
+            runner.configure(section(self._get_config_loader(), "runner"))
         # Kedro warns of the singular argument; it means the same.
         names = [pipeline_name] if pipeline_name else pipeline_names
         return super().run(pipeline_names=names, tags=tags, runner=runner, **options)
-
-    def _runner_settings(self) -> dict[str, Any]:
-        try:
-            return dict(self._get_config_loader()["runner"])
-        except MissingConfigException:
-            return {}

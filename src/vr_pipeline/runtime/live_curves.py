@@ -1,8 +1,8 @@
-"""Rows of a training log told while the training goes on, to whoever watches.
+"""Rows of a training log, written while the training works for whoever watches.
 
 A training may take days, and its node saves the log when it ends. Rows are therefore also appended to a file, one line
 of JSON each, which a watcher follows from another process or another machine with the same disk. Whoever starts the
-run names the folder (:data:`FOLDER`) and the file (:func:`send_to`); where nobody did, telling does nothing.
+run names the folder (:data:`FOLDER`) and the file (:func:`send_to`); where nobody did, nothing is written.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ FOLDER = "VR_PIPELINE_LIVE_CURVES"
 """Environment variable with the folder of the run's files; handed on to the processes in which nodes run."""
 
 TIME = "time"
-"""Entry of a row that says when it was told, in milliseconds since 1970."""
+"""Entry of a row that says when it was written, in milliseconds since 1970."""
 
 _SUFFIX = ".jsonl"
 _target: Path | None = None
@@ -34,7 +34,7 @@ def send_to(name: str | None) -> None:
     _target = Path(folder) / f"{name}{_SUFFIX}" if folder and name else None
 
 
-def tell_row(row: Mapping[str, float]) -> None:
+def write_row(row: Mapping[str, float]) -> None:
     """Append a row. Rows of one ``step`` add up: later ones bring the values that earlier ones lacked."""
     global _target
     if _target is None:
@@ -44,7 +44,7 @@ def tell_row(row: Mapping[str, float]) -> None:
         with _target.open("a", encoding="utf-8") as file:
             file.write(line)
     except OSError as error:
-        logger.warning("The curves cannot be followed any more (%s); training goes on", error)
+        logger.warning("The curves cannot be followed any more (%s); training continues", error)
         _target = None
 
 
@@ -54,7 +54,7 @@ def checkpoint_row(row: Mapping[str, Any]) -> dict[str, float]:
     return {"step": row["step"], **{f"validation_{name}": float(value) for name, value in values.items()}}
 
 
-class RowsTold:
+class WrittenRows:
     """The rows in a folder, each given once.
 
     Args:
@@ -66,7 +66,7 @@ class RowsTold:
         self._read: dict[Path, int] = {}
 
     def new(self) -> Iterator[tuple[str, dict[str, float]]]:
-        """Name of the log and row, for all that were told since the last call."""
+        """Name of the log and row, for all that were written since the last call."""
         for path in sorted(self._folder.glob(f"*{_SUFFIX}")):
             with path.open("rb") as file:
                 file.seek(self._read.get(path, 0))

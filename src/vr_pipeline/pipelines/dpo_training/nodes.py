@@ -64,7 +64,7 @@ def train_policy(
     """Train the generator to make winners likelier than its frozen original does; keep the best checkpoint."""
     from vr_pipeline.items.filling import fill_folder
     from vr_pipeline.rewards.checklist.model import ChecklistReward
-    from vr_pipeline.runtime.live_curves import tell_row
+    from vr_pipeline.runtime.live_curves import write_row
     from vr_pipeline.training.inputs import contents_hash, input_hashes
     from vr_pipeline.training.model_card import training_facts
     from vr_pipeline.training.policies import pair_data, train_policy_on_pairs
@@ -74,11 +74,11 @@ def train_policy(
     if parameters.validation is not None:
         reward = ChecklistReward(checklist, RewardWeights.from_json(reward_weights), judge, checklist_inference)
         validation = CheckpointValidation(
-            preference_pairs, filtered_prompts, reward, parameters, fill=fill_folder, observe=tell_row
+            preference_pairs, filtered_prompts, reward, parameters, fill=fill_folder, observe=write_row
         )
     contents = contents_hash(preference_pairs, filtered_prompts, video_index)
     data = pair_data(preference_pairs, latents, prompt_conditions, rewards, contents)
-    policy, log = train_policy_on_pairs(data, generator, parameters, validation=validation, observe=tell_row)
+    policy, log = train_policy_on_pairs(data, generator, parameters, validation=validation, observe=write_row)
     validated = validation.table(log) if validation is not None else no_validation()
     facts = training_facts(
         preference_pairs, filtered_prompts, video_index, validated, checklist, judge, generator, parameters

@@ -35,7 +35,7 @@ def train_judge(
     from vr_pipeline.judges.training.annotations import collect_examples
     from vr_pipeline.judges.training.task import check_processes
     from vr_pipeline.judges.training.task import train_judge as train
-    from vr_pipeline.runtime.live_curves import tell_row
+    from vr_pipeline.runtime.live_curves import write_row
 
     # Before clips are read and a model is loaded.
     check_processes(parameters, launched_processes())
@@ -47,7 +47,7 @@ def train_judge(
         frames_per_second=parameters.frames_per_second,
         memory_mb=parameters.memory_mb,
     )
-    judge = train(examples, checklist, parameters, observe=tell_row)
+    judge = train(examples, checklist, parameters, observe=write_row)
     return judge, judge.report, judge.log, judge.summary
 
 
