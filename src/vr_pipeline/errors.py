@@ -68,7 +68,7 @@ def _rebuild(
 
 
 def storage_trouble(error: BaseException) -> tuple[str, str] | None:
-    """What the refusal of a file system means: the problem and the remedy; None if it is of another kind."""
+    """What an error of a file system means: the problem and the remedy; None if it is of another kind."""
     number = _error_number(error)
     if number in {errno.ENOSPC, errno.EDQUOT}:
         return "no space is left on the disk", "free some and run the same command again"
@@ -83,8 +83,8 @@ def _error_number(error: BaseException) -> int | None:
     if isinstance(error, OSError):
         return error.errno
     # This library writes files by itself, and has one kind of error for all that may happen.
-    if type(error).__name__ == "SafetensorError" and (told := re.search(r"\(os error (\d+)\)", str(error))):
-        return int(told[1])
+    if type(error).__name__ == "SafetensorError" and (found := re.search(r"\(os error (\d+)\)", str(error))):
+        return int(found[1])
     return None
 
 

@@ -73,7 +73,7 @@ def _take_part(host: str, port: int, minutes: float) -> None:
             "again there, then type this command again."
         ) from error
     if ending != "finished":
-        raise PipelineError(f"The run at {host}:{port} failed; what went wrong is told there.")
+        raise PipelineError(f"The run at {host}:{port} failed; that run says what went wrong.")
     echo(f"The run at {host}:{port} has finished; this machine took part in {done} training(s).")
 
 
@@ -108,25 +108,24 @@ def _train(store: Store, host: str, port: int, launch: Launch) -> None:
         cargo = b64decode(store.get(f"cargo/{launch.number}"))
         run_processes(launch, cargo, rank, host, port, _signs_of_life(host, port, launch, rank))
     except InputError as error:
-        _tell_failure(store, launch, [Outcome(account=str(error), trace=str(error))])
+        _report_failure(store, launch, [Outcome(account=str(error), trace=str(error))])
         raise
     except ProcessesFailed as error:
-        _tell_failure(store, launch, error.outcomes)
-        echo(f"{launch.node} failed; what went wrong is told where the run was started.", err=True)
+        _report_failure(store, launch, error.outcomes)
+        echo(f"{launch.node} failed; the run says there what went wrong.", err=True)
 
 
-def _tell_failure(store: Store, launch: Launch, outcomes: Sequence[Outcome]) -> None:
+def _report_failure(store: Store, launch: Launch, outcomes: Sequence[Outcome]) -> None:
     import cloudpickle
 
     store.set(f"failure/{launch.number}", b64encode(cloudpickle.dumps(list(outcomes))).decode())
 
 
 def _check(launch: Launch) -> None:
-    """Refuse what cannot go well, before anything waits for this machine."""
-    import torch
-
+    """Reject what cannot go well, before anything waits for this machine."""
     from vr_pipeline import __version__
     from vr_pipeline.project.folder import project_folder
+    from vr_pipeline.runners.backends import check_gpus
 
     if Path(launch.folder) != project_folder():
         raise InputError(
@@ -138,14 +137,7 @@ def _check(launch: Launch) -> None:
             f"the run uses vr_pipeline {launch.version}, this machine {__version__}",
             remedy="install the same version everywhere",
         )
-    gpus = torch.cuda.device_count()
-    if gpus and launch.processes > gpus:
-        raise InputError(
-            f"the run asks for {launch.processes} processes on each machine and this one has {gpus} GPU(s)",
-            remedy="start at most one process a GPU",
-            file="conf/<env>/runner.yml",
-            field="processes",
-        )
+    check_gpus(launch.processes)
 
 
 def _signs_of_life(host: str, port: int, launch: Launch, rank: int) -> Callable[[], str | None]:

@@ -199,10 +199,10 @@ def upload(env: str) -> None:
         from mlflow.exceptions import MlflowException
 
         from vr_pipeline.errors import InputError
+        from vr_pipeline.lineage.delivery import upload as send
+        from vr_pipeline.lineage.delivery import waiting
         from vr_pipeline.lineage.gateway import first_line
         from vr_pipeline.lineage.tracking import connect
-        from vr_pipeline.lineage.upload import upload as send
-        from vr_pipeline.lineage.upload import waiting
 
         configuration, project = _configuration(env), project_folder()
         server = connect(configuration, project, offline=False)

@@ -18,7 +18,6 @@ class JudgeAnnotationsDataset(FileDataset[None, "pd.DataFrame"]):
         filepath: csv, tsv, json, jsonl or parquet; see
             :func:`vr_pipeline.judges.training.annotations.read_annotations`.
         checklist: the checklist (YAML) whose grade maps make answers of grades.
-        metadata: for plugins; not used here.
     """
 
     def __init__(self, *, filepath: str, checklist: str, metadata: dict[str, Any] | None = None) -> None:

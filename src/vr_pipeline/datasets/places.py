@@ -12,12 +12,7 @@ Loaded = TypeVar("Loaded")
 
 
 class FileDataset(AbstractDataset[Saved, Loaded], Generic[Saved, Loaded]):
-    """A dataset in one file; subclasses define ``load``, and ``save`` unless it is only read.
-
-    Args:
-        filepath: the file.
-        metadata: for plugins; not used here.
-    """
+    """A dataset in one file; subclasses define ``load``, and ``save`` unless it is only read."""
 
     def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
         self._path, self.metadata = Path(filepath), metadata
@@ -33,12 +28,7 @@ class FileDataset(AbstractDataset[Saved, Loaded], Generic[Saved, Loaded]):
 
 
 class FolderDataset(FileDataset[Saved, Loaded]):
-    """The same in one folder.
-
-    Args:
-        path: the folder.
-        metadata: for plugins; not used here.
-    """
+    """The same in one folder."""
 
     def __init__(self, *, path: str, metadata: dict[str, Any] | None = None) -> None:
         super().__init__(filepath=path, metadata=metadata)

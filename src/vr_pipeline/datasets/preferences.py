@@ -118,7 +118,6 @@ class GivenClipsDataset(FileDataset[None, pd.DataFrame]):
         filepath: the table of prompts; see :func:`vr_pipeline.preferences.given_clips.examine_given_clips`.
         videos: the folder of clips, under ``path``.
         prompt_column: the column with the prompts; None finds it by its name.
-        metadata: for plugins; not used here.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Prompt files as a catalog entry: formats are told apart by the file's ending, bad rows are kept apart."""
+"""Prompt files as a catalog entry: formats are recognised by the file's ending, bad rows are kept apart."""
 
 from __future__ import annotations
 

@@ -24,9 +24,7 @@ class TableFileDataset(FileDataset[None, "pd.DataFrame"]):
           validator: vr_pipeline.schemas.PreferenceClips
 
     Args:
-        filepath: the file.
         encoding: of a text file without a byte order mark.
-        metadata: for plugins; not used here.
     """
 
     def __init__(self, *, filepath: str, encoding: str = "utf-8", metadata: dict[str, Any] | None = None) -> None:

@@ -6,12 +6,11 @@ from vr_pipeline.hooks.lock import RunLockHook
 from vr_pipeline.hooks.mlflow_tracking import MlflowHook
 from vr_pipeline.hooks.origins import OriginsHook
 from vr_pipeline.hooks.parameters import ParametersHook
-from vr_pipeline.hooks.process_settings import ProcessSettingsHook
+from vr_pipeline.hooks.process_settings import EnvironmentHook, ProcessSettingsHook
 from vr_pipeline.hooks.records import NodeRecordHook
 from vr_pipeline.hooks.report_run import ReportRunHook
 from vr_pipeline.hooks.requirements import RequirementsHook
 from vr_pipeline.hooks.summary import RunSummaryHook
-from vr_pipeline.hooks.surroundings import EnvironmentHook
 from vr_pipeline.hooks.viz_status import VizStatusHook
 
 __all__ = [

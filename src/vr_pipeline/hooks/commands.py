@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from vr_pipeline.lineage.figures import leaves
+from vr_pipeline.lineage.figures import flattened
 
 _KEPT = ("--conf-source", "--runner-params")
 
@@ -15,9 +15,8 @@ _KEPT = ("--conf-source", "--runner-params")
 def kept_options(run_params: Mapping[str, Any]) -> list[str]:
     """Options of a run that another command needs to mean the same: environment, parameters, configuration."""
     options = [f"--env={run_params['env']}"] if run_params.get("env") else []
-    given = [f"{name}={value}" for name, value in leaves(run_params.get("runtime_params") or {})]
-    if given:
-        options.append(f"--params={','.join(given)}")
+    if given := run_params.get("runtime_params"):
+        options.append(f"--params={','.join(f'{name}={value}' for name, value in flattened(given))}")
     typed = sys.argv[1:]
     for position, word in enumerate(typed):
         if word in _KEPT and position + 1 < len(typed):
@@ -28,13 +27,7 @@ def kept_options(run_params: Mapping[str, Any]) -> list[str]:
 
 
 def run_command(run_params: Mapping[str, Any], *, pipelines: Iterable[str] = (), from_nodes: Iterable[str] = ()) -> str:
-    """``kedro run`` with other pipelines and nodes.
-
-    Args:
-        run_params: of the run that was typed.
-        pipelines: names; none for the default.
-        from_nodes: where to begin; none for the beginning.
-    """
+    """``kedro run`` with other pipelines and nodes."""
     names = [name for name in pipelines if name != "__default__"]
     where = [f"--pipelines={','.join(names)}" if len(names) > 1 else f"--pipeline={names[0]}"] if names else []
     begin = [f"--from-nodes={','.join(from_nodes)}"] if from_nodes else []

@@ -42,7 +42,7 @@ def metric_name(name: str) -> str:
 
 
 class CurveHook:
-    """Tells the training code of a node to which log its rows belong; at work in the process that runs the node."""
+    """Names to the training code of a node the log of its rows; at work in the process that runs the node."""
 
     @hook_impl
     def before_node_run(self, node: Node) -> None:
@@ -63,7 +63,6 @@ class CurveFollower:
     Args:
         folder: where rows are written; made now and removed by :meth:`stop`.
         send: takes at most :data:`METRICS_A_CALL` metrics and returns at once.
-        seconds: between two looks.
     """
 
     def __init__(

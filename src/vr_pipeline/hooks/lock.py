@@ -21,9 +21,6 @@ class RunLockHook:
     """Holds the project's lock for the length of a run; a second run waits. A process that dies gives it back.
 
     The tracking store is opened before the lock is taken, and what is left is delivered when it is free again.
-
-    Args:
-        mlflow: what records.
     """
 
     def __init__(self, mlflow: MlflowHook) -> None:

@@ -58,9 +58,6 @@ class MlflowHook:
     Tables named ``training_log_*`` or ``*_training_log`` become curves over their column ``step``: while the node runs
     if it writes its rows (:mod:`vr_pipeline.runtime.live_curves`), else at the end. Those named ``validation_log_*``
     add the rewards of judged checkpoints, of which step 0 is the original.
-
-    Args:
-        nodes: the hook that recorded which nodes have finished.
     """
 
     def __init__(self, nodes: NodeRecordHook) -> None:
@@ -218,7 +215,7 @@ class MlflowHook:
             **experiment_tags(),
             **recorder.code.tags,
             **{name: value for name, value in content["dvc_lock"].items() if name != "path"},
-            **package_versions(),
+            **package_versions(content["packages"]),
             **content["machine"],
             **{f"seed.{name}": value for name, value in content["seeds"].items()},
             **{f"{INPUT}{name}": md5 for name, md5 in recorder.hashes("inputs").items()},

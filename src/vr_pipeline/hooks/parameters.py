@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from kedro.framework.hooks import hook_impl
 
 from vr_pipeline.errors import InputError
-from vr_pipeline.lineage.figures import leaves
+from vr_pipeline.lineage.figures import flattened
 from vr_pipeline.project.configuration import section
 from vr_pipeline.project.explain import blocks_of, settings_of
 from vr_pipeline.runtime.setting_names import perhaps_setting
@@ -155,7 +155,6 @@ def unknown_settings(parameters: Mapping[str, Any], blocks: Mapping[str, Sequenc
     Names that begin with an underscore are for YAML anchors and templates and are passed over.
 
     Args:
-        parameters: all blocks as configured.
         blocks: block to the pydantic models that nodes take it as; empty where a node takes a plain value.
     """
     found = []
@@ -169,7 +168,7 @@ def unknown_settings(parameters: Mapping[str, Any], blocks: Mapping[str, Sequenc
             unread = set(value) - {key.partition(".")[0] for key in inner} if isinstance(value, Mapping) else set()
             found += [f"{name}.{key}" for key in sorted(unread)]
         else:
-            found += [leaf for leaf, _ in leaves({name: value})]
+            found += [leaf for leaf, _ in flattened(value, name)]
     return found
 
 

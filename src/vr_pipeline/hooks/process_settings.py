@@ -1,7 +1,8 @@
-"""What configuration sets for the whole process: logging (logging.yml) and how clips are read (reading.yml)."""
+"""What configuration decides for the whole process: logging, reading of clips, variables of the environment."""
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -11,18 +12,21 @@ from kedro.framework.hooks import hook_impl
 from kedro.framework.project import configure_logging
 
 from vr_pipeline.project.configuration import section
+from vr_pipeline.runtime.environment import honoured_environment, overrule, restore_overruled
 from vr_pipeline.terminal import clean_logs
 from vr_pipeline.video.limits import use_settings
 
+logger = logging.getLogger(__name__)
+
 
 class ProcessSettingsHook:
-    """Configures this process, and those that it starts, once the project's configuration can be read."""
+    """Configures logging (logging.yml) and reading (reading.yml), also for processes that this one starts."""
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
-        logging = section(context.config_loader, "logging")
-        if logging and "KEDRO_LOGGING_CONFIG" not in os.environ:
-            configure_logging(_anchored(logging, Path(context.project_path)))
+        log_settings = section(context.config_loader, "logging")
+        if log_settings and "KEDRO_LOGGING_CONFIG" not in os.environ:
+            configure_logging(_anchored(log_settings, Path(context.project_path)))
         clean_logs()
         use_settings(section(context.config_loader, "reading"))
 
@@ -37,3 +41,22 @@ def _anchored(settings: dict[str, Any], project: Path) -> dict[str, Any]:
             path.parent.mkdir(parents=True, exist_ok=True)
             handlers[name]["filename"] = str(path)
     return {**settings, "handlers": handlers}
+
+
+class EnvironmentHook:
+    """Keep variables of the shell from deciding what configuration decides (:mod:`vr_pipeline.runtime.environment`)."""
+
+    @hook_impl(tryfirst=True)
+    def before_pipeline_run(self) -> None:
+        for sentence in overrule():
+            logger.warning(sentence)
+        if honoured := honoured_environment():
+            logger.info("From the environment: %s", ", ".join(f"{name}={value}" for name, value in honoured.items()))
+
+    @hook_impl(trylast=True)
+    def after_pipeline_run(self) -> None:
+        restore_overruled()
+
+    @hook_impl(trylast=True)
+    def on_pipeline_error(self) -> None:
+        restore_overruled()

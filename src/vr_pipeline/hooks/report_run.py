@@ -22,9 +22,6 @@ class ReportRunHook:
     """Writes the run's lines beside the page and into MLflow's copy (:mod:`vr_pipeline.evaluation.report.run_lines`).
 
     To be called after the hook of MLflow, both before a run and after it.
-
-    Args:
-        mlflow: what records; has the code and the run.
     """
 
     def __init__(self, mlflow: MlflowHook) -> None:
@@ -42,7 +39,7 @@ class ReportRunHook:
         if REPORT not in pipeline.all_outputs():
             return
         from vr_pipeline import __version__
-        from vr_pipeline.lineage.provenance import dvc_state
+        from vr_pipeline.lineage.provenance import lock_hash
         from vr_pipeline.lineage.repository import code_state
 
         # Results that git follows, such as the metrics, are no changes of the code.
@@ -54,7 +51,7 @@ class ReportRunHook:
             "Commit": f"{code.commit}{', with changes' if code.dirty else ''}"
             if code.commit
             else " ".join(code.troubles) or "not in a repository",
-            "Data, dvc.lock": dvc_state(self._project).get("dvc.lock", ""),
+            "Data, dvc.lock": lock_hash(self._project / "dvc.lock"),
             "MLflow run": log.delivery.run_id if log is not None else "not recorded",
             "Started": str(run_params["run_id"]),
             "Environment": run_params.get("env") or "",

@@ -28,12 +28,7 @@ _PARAMETERS_A_CALL = 100
 
 
 class RunLog:
-    """Prepares what the gateway of a run delivers.
-
-    Args:
-        delivery: takes it to the store.
-        project: the project's folder.
-    """
+    """Prepares what the gateway of a run delivers."""
 
     def __init__(self, delivery: RunDelivery, project: Path) -> None:
         self.delivery, self.gateway = delivery, delivery.gateway

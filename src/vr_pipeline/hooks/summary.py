@@ -58,7 +58,6 @@ def node_lines(records: Iterable[NodeRecord], *, width: int | None = None) -> li
     """A table of nodes: seconds including loading and saving, and what each wrote.
 
     Args:
-        records: of the nodes that ran.
         width: of the terminal; what does not fit stands on lines of its own. None leaves lines as long as they are.
     """
     rows = [

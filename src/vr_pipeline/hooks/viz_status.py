@@ -31,11 +31,7 @@ EVENTS_FILE = Path(".viz") / "kedro_pipeline_events.json"
 
 
 class VizStatusHook:
-    """Writes times and outcomes of nodes, and sizes of what they wrote.
-
-    Args:
-        nodes: the hook that recorded them.
-    """
+    """Writes times and outcomes of nodes, and sizes of what they wrote."""
 
     def __init__(self, nodes: NodeRecordHook) -> None:
         self._nodes = nodes

@@ -27,11 +27,8 @@ class Execution:
     """A stage as one run executed it.
 
     Args:
-        run: the run.
-        stage: name of the stage.
         inputs: what it read from other executions, with them.
         raw: data that no recorded run made: supplied files and shipped models.
-        outputs: what it wrote.
     """
 
     run: Run
@@ -57,8 +54,6 @@ def trace(store: RunStore, run: Run, dataset: str | None = None) -> list[Executi
     """The executions whose results nothing else in the run reads, with everything behind them.
 
     Args:
-        store: finds runs by what they made.
-        run: where to start.
         dataset: begin at the stage of the run that wrote this instead.
 
     Returns:

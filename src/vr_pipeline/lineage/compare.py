@@ -36,7 +36,6 @@ class Account:
     """A run with everything behind it: a result is what its own stage made of what others made before.
 
     Args:
-        run: the run.
         chain: executions behind its results, makers first; empty to look at the run alone.
     """
 

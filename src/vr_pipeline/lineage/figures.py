@@ -9,13 +9,13 @@ from typing import Any
 from pydantic import BaseModel
 
 
-def flattened(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+def flattened(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Leaves of nested models, mappings and sequences with dotted names; short lists of scalars stay whole."""
     if isinstance(value, BaseModel):
         value = value.model_dump()
     if isinstance(value, Mapping) and value:
         for key, entry in value.items():
-            yield from flattened(entry, f"{prefix}.{key}")
+            yield from flattened(entry, f"{prefix}.{key}" if prefix else str(key))
     elif isinstance(value, list | tuple) and any(
         isinstance(entry, Mapping | list | tuple | BaseModel) for entry in value
     ):
@@ -23,15 +23,6 @@ def flattened(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
             yield from flattened(entry, f"{prefix}.{position}")
     else:
         yield prefix, value
-
-
-def leaves(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Leaves of nested mappings with dotted names; everything else, and an empty mapping, is a leaf."""
-    for key, value in content.items():
-        if isinstance(value, Mapping) and value:
-            yield from leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def numbers(content: Any, prefix: str) -> Iterator[tuple[str, float]]:

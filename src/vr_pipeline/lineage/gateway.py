@@ -56,9 +56,7 @@ class Step:
     """One thing to record.
 
     Args:
-        what: in words, for people.
         send: records it; may be called again after it has failed.
-        size: bytes of files that it sends.
     """
 
     what: str
@@ -70,7 +68,6 @@ class Gateway:
     """Takes steps to a store from a thread of its own.
 
     Args:
-        target: the run in the store.
         patience: seconds for one step at the end of a run, beyond the time for its files at :data:`SLOWEST`.
     """
 
@@ -140,7 +137,7 @@ class Gateway:
                 step = self.steps[self._next]
             try:
                 step.send(self.target)
-            except Exception as error:  # noqa: BLE001 - whatever a store raises, the run goes on
+            except Exception as error:  # noqa: BLE001 - whatever a store raises, the run continues
                 self._failed(step, error)
             else:
                 self._done()

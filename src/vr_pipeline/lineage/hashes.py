@@ -22,7 +22,6 @@ class Digest:
 
     Args:
         md5: of a file its MD5; of a folder the MD5 of DVC's listing of it, with the ending ``.dir``.
-        size: in bytes.
         files: number of files of a folder; None for a file.
     """
 
@@ -45,7 +44,6 @@ def digest(path: Path, ignored: tuple[str, ...] = ()) -> Digest | None:
     """The digest of a file or folder; None if it does not exist.
 
     Args:
-        path: a file, or a folder with everything below it.
         ignored: names and patterns of names that DVC passes over in folders (see :func:`ignored_names`).
 
     Raises:

@@ -59,8 +59,6 @@ def model_entry(
     """What a run's record says of a model; None if its content is unknown or nothing about it is new.
 
     Args:
-        dataset: name in the catalog.
-        mark: its metadata, see the module.
         hashes: dataset to MD5, of what the run read and wrote.
         contents: datasets that the run wrote and that may hold figures.
         saved: whether the run wrote the model itself.
@@ -92,8 +90,6 @@ def register(client: MlflowClient, run_id: str, record: Mapping[str, Any], input
     """Register the models of a run, tag the run with them, and point the alias ``best`` where it belongs.
 
     Args:
-        client: of the store that has the run.
-        run_id, record: the run.
         inputs: dataset to MD5 of what it began with, for the version's tags.
 
     Returns:

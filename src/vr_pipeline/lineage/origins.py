@@ -68,8 +68,6 @@ class Origin:
     """How one content of a dataset came about.
 
     Args:
-        dataset: its name.
-        node: the node that made it.
         inputs: place to hash, of what the node read.
         settings: dotted name to value, of the parameters that the node read.
     """
@@ -88,12 +86,7 @@ class Mismatch(NamedTuple):
 
 
 class Origins:
-    """The records of a project.
-
-    Args:
-        file: where they are kept.
-        project: places are kept relative to it.
-    """
+    """The records of a project."""
 
     def __init__(self, file: Path, project: Path) -> None:
         self.file, self.project = file, project
@@ -136,8 +129,6 @@ class Origins:
         """Results behind ``places`` that do not belong together with the others, or with ``settings``.
 
         Args:
-            places: of what a node reads.
-            settings: those that it reads now.
             remade: places that will be made again before they are read; nothing is said of them.
         """
         return _Search(self, dict(settings), set(remade)).run(places)

@@ -36,12 +36,7 @@ code { font-size: 0.85rem; white-space: nowrap; }
 
 
 def render_page(title: str, ends: list[Execution]) -> str:
-    """The page: the graph of executions, then what each read and wrote.
-
-    Args:
-        title: what the chain is about.
-        ends: see :func:`vr_pipeline.lineage.chain.trace`.
-    """
+    """The page: the graph of executions, then what each read and wrote."""
     ordered = executions(ends)
     tables = "\n".join(_details(execution, number) for number, execution in enumerate(ordered))
     return visible(

@@ -25,19 +25,13 @@ WHOLE = "mpo_dpo"
 STAGES_FILE, LOCK_FILE = "dvc.yaml", "dvc.lock"
 _HEADER = """\
 # Derived from the pipelines, the catalog and the parameter files by `kedro lineage sync`: change those, not this file.
-# `dvc repro` runs what has changed; docs/lineage.md tells the rest.
+# `dvc repro` runs what has changed; docs/lineage.md describes the rest.
 """
 
 
 @dataclass(frozen=True)
 class ProjectStages:
-    """The stages of one environment.
-
-    Args:
-        stages: by name, in order.
-        content: of dvc.yaml.
-        configuration: what they were derived from.
-    """
+    """The stages of one environment."""
 
     stages: dict[str, Stage]
     content: dict[str, Any]
@@ -95,13 +89,6 @@ def project_stages(
     package: str,
 ) -> ProjectStages:
     """Derive the stages.
-
-    Args:
-        project: its folder.
-        loader: configuration loader of the environment.
-        pipelines: those that become stages.
-        environment: name of the configuration environment.
-        package: name of the project's package.
 
     Raises:
         InputError: see :func:`vr_pipeline.lineage.stages.derive_stages`.

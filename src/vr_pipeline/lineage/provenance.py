@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import os
 import platform
 import subprocess
@@ -13,35 +12,19 @@ from pathlib import Path
 from typing import Any
 
 _PACKAGES = (
-    "vr_pipeline",
-    "torch",
-    "diffusers",
-    "transformers",
-    "peft",
-    "kedro",
-    "mlflow",
-    "dvc",
-    "numpy",
-    "pandas",
-    "pyarrow",
+    *("vr-pipeline", "torch", "diffusers", "transformers", "peft"),
+    *("kedro", "mlflow", "dvc", "numpy", "pandas", "pyarrow"),
 )
 
 
-def dvc_state(project: Path, lock: Path | None = None) -> dict[str, str]:
-    """SHA-256 of dvc.lock, which holds the hashes of every tracked input and output; empty where there is none."""
-    lock = lock or project / "dvc.lock"
-    return {"dvc.lock.sha256": hashlib.sha256(lock.read_bytes()).hexdigest()} if lock.is_file() else {}
+def lock_hash(lock: Path) -> str:
+    """SHA-256 of a dvc.lock, which holds the hashes of every tracked input and output; empty where there is none."""
+    return hashlib.sha256(lock.read_bytes()).hexdigest() if lock.is_file() else ""
 
 
-def package_versions() -> dict[str, str]:
+def package_versions(installed: Mapping[str, str]) -> dict[str, str]:
     """Versions of the packages that determine results, as tags."""
-    versions = {}
-    for package in _PACKAGES:
-        try:
-            versions[f"version.{package}"] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
+    return {f"version.{name.replace('-', '_')}": installed[name] for name in _PACKAGES if name in installed}
 
 
 def all_packages() -> dict[str, str]:

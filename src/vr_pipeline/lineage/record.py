@@ -42,13 +42,8 @@ class RunRecorder:
     """Builds the record of one run.
 
     Args:
-        project: the project's folder.
         loader: the run's configuration, which does not change while the run works.
         names: pipelines that the user asked for.
-        pipeline: the nodes that run.
-        environment: configuration environment, None for the default.
-        registered: all pipelines of the project.
-        package: name of the project's package.
     """
 
     def __init__(
@@ -79,16 +74,12 @@ class RunRecorder:
         self.code = Code()
 
     def start(self, flat_parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """The record before anything has run: code, data that it begins with, settings, machine.
-
-        Args:
-            flat_parameters: parameters by dotted name, with defaults filled in.
-        """
+        """The record before anything has run: code, data that it begins with, settings, machine."""
         results = {output.path for stage in self.stages.values() for output in stage.outputs.values()}
         self.code = code_state(self.project, results)
         self.troubles += self.code.troubles
         self._digest({path for stage in self.stages.values() for path in stage.dependencies} - results)
-        lock = self.lock_file
+        lock, lock_hash = self.lock_file, provenance.lock_hash(self.lock_file)
         self.content = {
             "version": VERSION,
             "pipelines": self.names,
@@ -103,7 +94,10 @@ class RunRecorder:
             },
             "configuration_sha256": hashlib.sha256(self._configuration().encode()).hexdigest(),
             "troubles": self.troubles,
-            "dvc_lock": {"path": lock.relative_to(self.project).as_posix(), **provenance.dvc_state(self.project, lock)},
+            "dvc_lock": {
+                "path": lock.relative_to(self.project).as_posix(),
+                **({"dvc.lock.sha256": lock_hash} if lock_hash else {}),
+            },
             "parameters": without_secrets(self._raw_parameters()),
             "seeds": provenance.seeds(flat_parameters),
             "machine": provenance.machine(),
@@ -120,7 +114,6 @@ class RunRecorder:
         """The record after the run.
 
         Args:
-            saved: datasets that were written.
             metrics: dataset to its numbers by dotted name, of those that were written.
         """
         written = set(saved)

@@ -42,7 +42,6 @@ class Git:
     """Git commands in a folder.
 
     Args:
-        folder: in a repository or not.
         seconds: for all commands together; None sets no limit.
     """
 
@@ -57,7 +56,7 @@ class Git:
         Raises:
             GitTrouble: it failed.
         """
-        # One language, so that its complaints can be told apart.
+        # One language, so that its complaints can be distinguished.
         own = {**os.environ, "LC_ALL": "C", "LANGUAGE": "C", "GIT_TERMINAL_PROMPT": "0", **environment}
         left = None if self._end is None else max(self._end - monotonic(), 0.01)
         try:
@@ -149,11 +148,6 @@ def code_state(project: Path, results: Iterable[str] = (), *, seconds: float = S
     Not counted as changes: ``results``, which runs write themselves, dvc.lock, and new files below data/, whose
     content is followed by hashes. The patch holds code and configuration only, never files of credentials or keys, and
     what looks like a secret is taken out of it.
-
-    Args:
-        project: a folder in a repository, at its root or below.
-        results: paths relative to the project.
-        seconds: for all of git's work.
     """
     call, commit, prefix = Git(project, seconds), "", ""
     try:

@@ -20,7 +20,6 @@ class Reproduction:
     """The comparison.
 
     Args:
-        outcomes: by stage, in order.
         again: upstream stages that had to run too, because their results are kept nowhere.
         environment: differences of machine and packages that could explain others.
         troubles: what the record of the old run lacks, in sentences.
@@ -50,12 +49,9 @@ def reproduce(
 
     Args:
         store: has the run and those that its inputs came from.
-        run: a run with a record.
-        project: the project, at the root of its repository or below.
         folder: where the worktree is made; it must not exist.
         stop_early: leave out what follows the first stage that differs.
         trust: also run code, changes and parameters that others have recorded.
-        say: is called with what happens.
 
     Raises:
         InputError: the code or the data of the run cannot be had any more, the store has other changes than the run

@@ -32,10 +32,7 @@ class Run:
     """A recorded run.
 
     Args:
-        id: in MLflow.
-        name: in MLflow.
         status: FINISHED, FAILED, KILLED or RUNNING.
-        started: UTC.
         tags, parameters, metrics: as MLflow has them, metrics with their last values.
         record: see :mod:`vr_pipeline.lineage.record`; empty for runs without one.
     """
@@ -94,8 +91,6 @@ class RunStore:
     """The runs of one experiment.
 
     Args:
-        client: of the store.
-        experiment: identifier of the experiment.
         project: folder of the project, for files named instead of runs.
     """
 

@@ -92,11 +92,7 @@ def _read(text: str, package: str) -> _Reader:
 
 
 class SourceTree:
-    """The modules below a folder.
-
-    Args:
-        root: the folder that holds the packages, such as ``src``.
-    """
+    """The modules below a folder."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -119,7 +115,6 @@ class SourceTree:
         """Files that run when ``modules`` are imported and everything in them is called.
 
         Args:
-            modules: dotted names; those outside the tree are passed over.
             names: keys at which tables of modules are followed.
 
         Returns:

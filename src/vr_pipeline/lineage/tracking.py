@@ -107,9 +107,6 @@ class Connection:
     """An open tracking store.
 
     Args:
-        client: to talk to it.
-        uri: its address.
-        experiment: identifier of the experiment that holds this project's runs.
         offline: whether it stands in for a store that cannot be used.
         reason: why that is so.
         moved: the artifacts' folder before, if the project's records were taken along to another folder.

@@ -33,7 +33,6 @@ class StageOutcome:
     """What a stage gave the second time.
 
     Args:
-        stage: its name.
         different: outputs whose content differs, or that are missing.
         failure: the end of what it printed, if it failed.
         metrics: figures of the stage that moved.
@@ -53,10 +52,7 @@ class Worktree:
     """A checkout of a run's code, with the project's DVC cache.
 
     Args:
-        project: the project, at the root of its repository or below.
         top: the checkout; the project lies in it where it lies in the repository.
-        run: the run.
-        say: is called with what happens.
         trusted: whether the record is the user's own or trusted.
     """
 

@@ -196,7 +196,7 @@ def table_account(error: BaseException) -> str:
 
 
 def failing_rows(error: BaseException) -> dict[tuple[str | None, str | None], list[Any]]:
-    """Row labels that broke a rule, by column and rule, where the schema library tells them."""
+    """Row labels that broke a rule, by column and rule, where the schema library names them."""
     for link in causes(error):
         cases = getattr(link, "failure_cases", None)
         if cases is not None and {"column", "check", "index"} <= set(getattr(cases, "columns", ())):

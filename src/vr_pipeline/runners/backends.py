@@ -64,13 +64,22 @@ def _check_torchrun(node: Node, route: TorchrunRoute) -> None:
             remedy="route only the tag 'train' to torchrun",
             file=CONFIGURATION_FILE,
         )
+    check_gpus(route.processes)
+
+
+def check_gpus(processes: int) -> None:
+    """Reject more processes than this machine has GPUs, if it has any.
+
+    Raises:
+        InputError: there are fewer.
+    """
     import torch
 
     # As CUDA_VISIBLE_DEVICES allows, and without starting CUDA in this process.
     gpus = torch.cuda.device_count()
-    if gpus and route.processes > gpus:
+    if gpus and processes > gpus:
         raise InputError(
-            f"{route.processes} processes are asked for and this machine has {gpus} GPU(s)",
+            f"{processes} processes are asked for and this machine has {gpus} GPU(s)",
             remedy="start at most one process a GPU (CUDA_VISIBLE_DEVICES counts)",
             file=CONFIGURATION_FILE,
             field="processes",

@@ -57,7 +57,7 @@ class TorchrunRoute(Parameters):
                 f"{self.machines} machines need a 'rendezvous' with a port that the others can name, as in host:29400"
             )
         if self.max_restarts:
-            raise ValueError("'max_restarts' is for one machine: on several the printed command goes on")
+            raise ValueError("'max_restarts' is for one machine: on several the printed command resumes")
         return self
 
 

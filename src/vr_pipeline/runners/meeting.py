@@ -118,6 +118,11 @@ class Meeting:
         """The number of the training to announce."""
         return self._announced + 1
 
+    @property
+    def join_command(self) -> str:
+        """What to type on the other machines."""
+        return f"kedro join {self.host}:{self.port}"
+
     @contextlib.contextmanager
     def training(self, launch: Launch, cargo: bytes, *, wait_minutes: float) -> Iterator[None]:
         """Announce a training, wait until all machines are there, and say afterwards that it is over.
@@ -135,20 +140,18 @@ class Meeting:
             self.store.set(f"over/{launch.number}", "1")
 
     def _wait_for_machines(self, launch: Launch, minutes: float) -> None:
-        needed, end, told = launch.machines - 1, time.monotonic() + 60 * minutes, -1
+        needed, end, logged = launch.machines - 1, time.monotonic() + 60 * minutes, -1
         while (there := self.store.add(f"arrived/{launch.number}", 0)) < needed:
-            if there != told:
-                told = there
+            if there != logged:
+                logged = there
+                missing = needed - there
                 logger.info(
-                    "Waiting for %d more machine(s): type '%s' there, in %s",
-                    needed - there,
-                    join_command(self),
-                    launch.folder,
+                    "Waiting for %d more machine(s): type '%s' there, in %s", missing, self.join_command, launch.folder
                 )
             if time.monotonic() > end:
                 raise InputError(
                     f"{launch.machines} machines are to train and {there + 1} came within {minutes:g} minutes",
-                    remedy=f"type '{join_command(self)}' on the others, in this folder, and start the run again",
+                    remedy=f"type '{self.join_command}' on the others, in this folder, and start the run again",
                     file=_CONFIGURATION_FILE,
                     field="machines",
                 )
@@ -184,16 +187,11 @@ class Meeting:
         return ask
 
     def close(self, *, failed: bool) -> None:
-        """Tell the other machines that the run is over, and give them a moment to hear it."""
+        """Announce to the other machines that the run is over, and give them a moment to hear it."""
         self.store.set("end", "failed" if failed else "finished")
         end = time.monotonic() + _FAREWELL_SECONDS
         while self.store.add("left", 0) < self.store.add("helpers", 0) and time.monotonic() < end:
             time.sleep(0.1)
-
-
-def join_command(meeting: Meeting) -> str:
-    """What to type on the other machines."""
-    return f"kedro join {meeting.host}:{meeting.port}"
 
 
 def connect(host: str, port: int, *, seconds: float = 60.0) -> Store:

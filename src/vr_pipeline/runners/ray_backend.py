@@ -170,11 +170,7 @@ def needs_of(reserving: RayRoute | Execution) -> dict[str, float]:
 
 
 class RayNodes:
-    """Runs each node as one Ray task.
-
-    Args:
-        execution: how plans of work run inside such a node.
-    """
+    """Runs each node as one Ray task."""
 
     def __init__(self, execution: Execution) -> None:
         self._execution = execution

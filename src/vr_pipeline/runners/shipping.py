@@ -82,10 +82,9 @@ def _screen_only(logging: dict[str, Any]) -> dict[str, Any]:
 
 
 def execute(shipment: Shipment, *, saves: bool = True) -> Outcome:
-    """Run a shipment here. Errors are told in the outcome, since exceptions lose their causes between processes.
+    """Run a shipment here. Errors are part of the outcome, since exceptions lose their causes between processes.
 
     Args:
-        shipment: what to run.
         saves: whether this process saves the outputs; of a group that trains together only one does.
     """
     from vr_pipeline.runtime.environment import prepare_environment
@@ -98,7 +97,7 @@ def execute(shipment: Shipment, *, saves: bool = True) -> Outcome:
     configure_logging(shipment.logging)
     try:
         return _execute(shipment, saves=saves)
-    except Exception as error:  # noqa: BLE001 - told in the outcome and raised again by unpack()
+    except Exception as error:  # noqa: BLE001 - part of the outcome and raised again by unpack()
         from vr_pipeline.project.explain import explain
 
         return Outcome(account=explain(error), trace="".join(traceback.format_exception(error)))

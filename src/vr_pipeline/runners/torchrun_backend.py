@@ -49,10 +49,7 @@ def meetings(routes: Sequence[Route]) -> Iterator[Mapping[str, Meeting]]:
 class Torchrun:
     """Launches the processes of this machine, and has other machines launch theirs.
 
-    Each process runs the node; the one with rank 0, which is on this machine, saves the outputs and tells the times.
-
-    Args:
-        open_meetings: where several machines meet, by address.
+    Each process runs the node; the one with rank 0, which is on this machine, saves the outputs and returns the times.
     """
 
     def __init__(self, open_meetings: Mapping[str, Meeting]) -> None:
@@ -79,12 +76,15 @@ class Torchrun:
                 ask = meeting.trouble_of_others(launch)
                 outcomes = run_processes(launch, cargo, 0, meeting.host, meeting.port, ask)
             except ProcessesFailed as error:
-                told = None
+                outcomes = [*error.outcomes]
                 if route.machines > 1:
                     # Elsewhere may be the cause of which this machine has seen the effect only.
-                    seconds = 0.0 if error.explained else _ACCOUNT_SECONDS
-                    told = meeting.failure_of_others(launch.number, seconds=seconds)
-                for outcome in clearest_first([*error.outcomes, *(cloudpickle.loads(told) if told else ())]):
+                    explained = any(outcome.account is not None for outcome in outcomes)
+                    seconds = 0.0 if explained else _ACCOUNT_SECONDS
+                    elsewhere = meeting.failure_of_others(launch.number, seconds=seconds)
+                    outcomes += cloudpickle.loads(elsewhere) if elsewhere else []
+                # What users can mend before what is only the echo of it in other processes.
+                for outcome in sorted(outcomes, key=lambda outcome: outcome.account is None):
                     unpack(outcome, task)
                 raise PipelineError(f"A process of node '{task.node.name}' died: {error}") from error
         for outcome in outcomes:
@@ -102,16 +102,6 @@ class ProcessesFailed(Exception):
         super().__init__(message)
         self.outcomes = outcomes
 
-    @property
-    def explained(self) -> bool:
-        """Whether one of them said what the user can do."""
-        return any(outcome.account is not None for outcome in self.outcomes)
-
-
-def clearest_first(outcomes: Sequence[Outcome]) -> list[Outcome]:
-    """What users can mend before what is only the echo of it in other processes."""
-    return sorted(outcomes, key=lambda outcome: outcome.account is None)
-
 
 def run_processes(
     launch: Launch, cargo: bytes, rank: int, host: str, port: int, ask: Callable[[], str | None]
@@ -119,11 +109,7 @@ def run_processes(
     """Run a training's processes of this machine.
 
     Args:
-        launch: the training.
-        cargo: the pickled shipment.
         rank: number of this machine.
-        host: where the machines meet.
-        port: the same.
         ask: asked every second; an answer says why to break off.
 
     Raises:
@@ -174,8 +160,7 @@ def _run_rank(cargo: str) -> Any:
     rank = os.environ["RANK"]
     outcome: Outcome = execute(shipment, saves=rank == "0")
     if outcome.trace is not None:
-        told = Path(cargo).with_name(f"{_FAILURE}{int(rank):06d}")
-        with replaced(told) as temporary:
+        with replaced(Path(cargo).with_name(f"{_FAILURE}{int(rank):06d}")) as temporary:
             temporary.write_bytes(cloudpickle.dumps(outcome))
         sys.exit(1)
     return outcome

@@ -24,7 +24,7 @@ _THREADS_AND_DETERMINISM = {
     # Threads that spin while they wait make two processes on one machine many times slower than one after the other.
     "OMP_WAIT_POLICY": "passive",
     "TOKENIZERS_PARALLELISM": "false",
-    # cuBLAS chooses its workspace when CUDA starts; without this, deterministic algorithms are refused on GPUs.
+    # cuBLAS chooses its workspace when CUDA starts; without this, deterministic algorithms fail on GPUs.
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
 }
 _ENDS_SOON = {
@@ -88,14 +88,14 @@ def overrule(names: tuple[str, ...] | None = None, decides: str = "") -> list[st
         decides: what does decide, for ``names``.
     """
     groups = _OVERRULED if names is None else {decides: names}
-    told = []
+    sentences = []
     for decider, group in groups.items():
         found = [name for name in group if name in os.environ]
         for name in found:
             _overruled[name] = os.environ.pop(name)
         if found:
-            told.append(f"Set in the environment without effect: {', '.join(found)}; {decider} decides.")
-    return told
+            sentences.append(f"Set in the environment without effect: {', '.join(found)}; {decider} decides.")
+    return sentences
 
 
 def restore_overruled() -> None:

@@ -55,11 +55,7 @@ def checkpoint_row(row: Mapping[str, Any]) -> dict[str, float]:
 
 
 class WrittenRows:
-    """The rows in a folder, each given once.
-
-    Args:
-        folder: of the files.
-    """
+    """The rows in a folder, each given once."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

@@ -12,7 +12,7 @@ WORTH_FREEING = 2 * 2**30
 
 
 def peak_memory() -> int:
-    """Largest resident memory of this process so far, bytes; 0 where the system does not tell.
+    """Largest resident memory of this process so far, bytes; 0 where the system does not say.
 
     On Linux the figure is the kernel's ``VmHWM``. ``ru_maxrss`` is not used there: it survives ``exec``, so a small
     process that a large one started (``dvc repro``, a test runner) would report the large one's memory.

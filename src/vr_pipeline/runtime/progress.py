@@ -26,16 +26,8 @@ class PlainProgress(Generic[Item]):
     """Progress as lines of text, for log files, pipes and notebooks; used as tqdm's bar is.
 
     A line appears when another tenth is done, but never sooner than :data:`SECONDS_BETWEEN_LINES` after the one before,
-    and after :data:`LONGEST_SILENCE` in any case. The end is told if there was a line before it.
-
-    Args:
-        items: what to loop over, if the bar is used as a loop.
-        description: what is being done.
-        total: number of items; None if unknown.
-        initial: items that were done before.
-        unit: what an item is called in the rate.
-        clock: seconds, for tests.
-        write: takes the lines, for tests.
+    and after :data:`LONGEST_SILENCE` in any case. The end is shown if there was a line before it. ``clock`` and
+    ``write`` are for tests.
     """
 
     def __init__(
@@ -54,8 +46,8 @@ class PlainProgress(Generic[Item]):
         self.done = self._first = initial
         self._clock, self._write = clock, write or _write_line
         self._started = self._last_line = clock()
-        self._told_tenth = self._tenth()
-        self._lines, self._told, self._postfix = 0, initial, ""
+        self._shown_tenth = self._tenth()
+        self._lines, self._shown, self._postfix = 0, initial, ""
 
     def __iter__(self) -> Iterator[Item]:
         with self:
@@ -75,23 +67,23 @@ class PlainProgress(Generic[Item]):
         """Count ``number`` items as done."""
         self.done += number
         silence = self._clock() - self._last_line
-        further = self._tenth() > self._told_tenth
+        further = self._tenth() > self._shown_tenth
         if silence >= LONGEST_SILENCE or (silence >= SECONDS_BETWEEN_LINES and further):
-            self._tell()
+            self._show()
 
     def set_postfix(self, refresh: bool = True, **values: Any) -> None:
-        """Values told at the end of the next line; ``refresh`` has no meaning here."""
+        """Show values at the end of the next line; ``refresh`` has no meaning here."""
         self._postfix = ", ".join(f"{name} {one_line(value)}" for name, value in values.items())
 
     def close(self) -> None:
-        """Tell the end of work that was long enough to be told of before."""
-        if self._lines and self._told != self.done:
-            self._tell()
+        """Show the end of work that was long enough for lines before."""
+        if self._lines and self._shown != self.done:
+            self._show()
 
     def _tenth(self) -> int:
         return 10 * self.done // self.total if self.total else self.done
 
-    def _tell(self) -> None:
+    def _show(self) -> None:
         now = self._clock()
         made, seconds = self.done - self._first, now - self._started
         parts = [f"{self.done:,} of {self.total:,} ({self.done / self.total:.0%})" if self.total else f"{self.done:,}"]
@@ -103,8 +95,8 @@ class PlainProgress(Generic[Item]):
         if self._postfix:
             parts.append(self._postfix)
         self._write(f"{self.description}: {', '.join(parts)}")
-        self._last_line, self._told_tenth = now, self._tenth()
-        self._lines, self._told = self._lines + 1, self.done
+        self._last_line, self._shown_tenth = now, self._tenth()
+        self._lines, self._shown = self._lines + 1, self.done
 
 
 def progress_bar(
@@ -153,7 +145,7 @@ def progress_bar(
 
 
 def _write_line(line: str) -> None:
-    # With logging configured the line has a time, and the log file gets it too; commands that configure none tell it
+    # With logging configured the line has a time, and the log file gets it too; commands that configure none show it
     # all the same.
     if logger.isEnabledFor(logging.INFO):
         logger.info("%s", line)

@@ -36,12 +36,7 @@ def perhaps_setting(field: str, known: Sequence[str]) -> str:
 
 
 def setting_trouble(error: ValidationError, model: type[BaseModel]) -> tuple[str, str]:
-    """The first setting that is wrong, by its dotted name, and what is wrong with it; its value is not repeated.
-
-    Args:
-        error: of the validation by ``model``.
-        model: what knows the right names.
-    """
+    """The first setting that is wrong, by its dotted name, and what is wrong with it; its value is not repeated."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     place = [str(part) for part in first["loc"]]
     if first["type"] == "extra_forbidden":

@@ -77,7 +77,7 @@ def _limit() -> str:
 
 
 def _parsed_file(error: BaseException) -> str | None:
-    """The file that a parser was reading when it gave up, as the frames of the error tell; None for other recursion."""
+    """The file that a parser was reading when it gave up, as the frames of the error show; None for other recursion."""
     parsing, place = False, None
     for frame in _frames(error):
         module = str(frame.f_globals.get("__name__", "")).partition(".")[0]

@@ -28,12 +28,7 @@ def _quieten() -> None:
 
 
 def load(project: Path, environment: str | None = None) -> None:
-    """Read the project into Kedro-Viz's repositories.
-
-    Args:
-        project: folder of the project.
-        environment: of conf; None for Kedro's default.
-    """
+    """Read the project into Kedro-Viz's repositories."""
     from kedro_viz.data_access import data_access_manager
     from kedro_viz.integrations.kedro.data_loader import load_data
     from kedro_viz.server import populate_data
@@ -62,9 +57,7 @@ def build(project: Path, folder: Path, *, environment: str | None = None) -> Non
     """Write the static page with previews of the data.
 
     Args:
-        project: folder of the project.
         folder: where the page goes; it may exist, what is in it from an earlier build is replaced.
-        environment: of conf; None for Kedro's default.
     """
     _quieten()
     import fsspec  # type: ignore[import-untyped]
