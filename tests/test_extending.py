@@ -142,3 +142,21 @@ def test_an_objective_is_added_as_the_page_says(tmp_path: Path) -> None:
     folder = apply_documented("To add an objective", tmp_path)
     told = run_python(folder, _OBJECTIVE.format(support=str(ROOT / "tests" / "support")))
     assert "label_smoothing does not go with loss identity" in told
+
+
+_SECTION = """
+import pandas as pd
+from vr_pipeline.pipeline_registry import register_pipelines
+
+[node] = [node for node in register_pipelines()["evaluation"].nodes if node.short_name == "report_failures"]
+assert (node.inputs, node.outputs) == (["evaluation_video_index"], ["report_section_failures"])
+index = pd.DataFrame({"policy": "dpo", "prompt": ["a <cat>", "a dog"], "status": ["failed", "ok"], "error": "full"})
+print(node.run({"evaluation_video_index": index})["report_section_failures"])
+assert node.run({"evaluation_video_index": index.tail(1)}) == {"report_section_failures": ""}
+"""
+
+
+def test_a_report_section_is_added_as_the_page_says(tmp_path: Path) -> None:
+    page = run_python(apply_documented("To add a report section", tmp_path), _SECTION)
+    assert "a &lt;cat&gt;" in page
+    assert "a dog" not in page
