@@ -110,7 +110,8 @@ def configuration_account(error: BaseException) -> str:
     if folder is None:
         return str(error)
     path = Path(folder[1])
-    known = sorted(place.name for place in path.parent.glob("*/") if any(place.glob("catalog*")))
+    with_files = {place.parent.name for name in ("catalog*", "globals.yml") for place in path.parent.glob(f"*/{name}")}
+    known = sorted(with_files - {"real_models"})  # what environments of real models share is none itself
     return (
         f"There is no environment '{path.name}': {path} does not exist. Choose among {', '.join(known) or 'none'}, or "
         f"make one of your files by 'kedro init-data --env {path.name} ...'."
