@@ -19,6 +19,8 @@ import pytest
 import yaml
 from tests.end_to_end.conftest import ROOT, SMALL
 
+from git_commands import git
+
 pytestmark = pytest.mark.slow
 
 STAGES = (
@@ -40,11 +42,6 @@ def run(folder: Path, *command: str) -> str:
     done = subprocess.run(command, cwd=folder, env={**os.environ, **own}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{command}\n{(done.stdout + done.stderr)[-5000:]}"
     return done.stdout + done.stderr
-
-
-def git(folder: Path, *arguments: str) -> str:
-    identity = ("-c", "user.name=Test", "-c", "user.email=test@example.org")
-    return run(folder, "git", *identity, *arguments).strip()
 
 
 def changed_stages(folder: Path) -> set[str]:

@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from staged_project import git, make_staged_project, steps
+from git_commands import git
+from staged_project import make_staged_project, steps
 
 pytestmark = pytest.mark.slow
 

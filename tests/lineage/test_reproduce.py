@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from staged_project import commit, git, make_staged_project, run, steps
+from git_commands import commit, git
+from staged_project import make_staged_project, run, steps
 
 pytestmark = pytest.mark.slow
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import subprocess
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -11,19 +10,13 @@ from typing import Any
 
 import pytest
 
+from git_commands import git
 from vr_pipeline.errors import InputError
 from vr_pipeline.lineage.runs import Run
 from vr_pipeline.lineage.trust import check_record, fingerprint, is_own, recorded_patch, remember, require_trust
 
 PATCH = "--- a/code.py\n+++ b/code.py\n@@ -1 +1 @@\n-one = 1\n+one = 2\n"
 CONFIGURATION = "parameters: {}\n"
-
-
-def git(folder: Path, *arguments: str) -> str:
-    identity = ["-c", "user.name=Test", "-c", "user.email=test@example.org"]
-    return subprocess.run(
-        ["git", *identity, *arguments], cwd=folder, check=True, capture_output=True, text=True
-    ).stdout.strip()
 
 
 @pytest.fixture

@@ -11,6 +11,8 @@ from typing import Any, get_type_hints
 import pytest
 import yaml
 
+from git_commands import git
+
 ROOT = Path(__file__).resolve().parents[2]
 BASE = ROOT / "conf" / "base"
 
@@ -212,14 +214,10 @@ def test_nodes_have_names_of_their_own_below_their_pipeline(pipelines):
 def test_a_new_project_keeps_runs_and_secrets_out_of_git(tmp_path):
     from vr_pipeline.project.template import init_project
 
-    def git(*arguments: str) -> str:
-        done = subprocess.run(["git", *arguments], cwd=tmp_path, check=True, capture_output=True, text=True)
-        return done.stdout
-
-    git("init", "-q", ".")
+    git(tmp_path, "init", "-q", ".")
     init_project(tmp_path)
-    git("add", "-A")
-    tracked = set(git("ls-files").splitlines())
+    git(tmp_path, "add", "-A")
+    tracked = set(git(tmp_path, "ls-files").splitlines())
     assert {"conf/base/catalog/prompt_filtering.yml", "data/01_raw/prompts.csv", ".gitignore"} <= tracked
     secret = ".env .env.local conf/base/credentials.yml conf/local/a.yml server.pem a.key id_rsa .ssh/config .aws/x"
     made = (
@@ -230,6 +228,6 @@ def test_a_new_project_keeps_runs_and_secrets_out_of_git(tmp_path):
         place = tmp_path / name
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_text("x")
-    assert git("status", "--porcelain", "--untracked-files=all", "--ignored=no").count("??") == 0
+    assert git(tmp_path, "status", "--porcelain", "--untracked-files=all", "--ignored=no").count("??") == 0
     (tmp_path / "conf" / "base" / "own.yml").write_text("a: 1")
-    assert "?? conf/base/own.yml" in git("status", "--porcelain", "--untracked-files=all")
+    assert "?? conf/base/own.yml" in git(tmp_path, "status", "--porcelain", "--untracked-files=all")

@@ -12,6 +12,8 @@ import sys
 import textwrap
 from pathlib import Path
 
+from git_commands import commit, git
+
 ROOT = Path(__file__).resolve().parents[2]
 
 _FILES = {
@@ -122,19 +124,6 @@ def make_staged_project(folder: Path) -> Path:
     assert done.returncode == 0, done.stderr
     commit(folder, "first")
     return folder
-
-
-def git(folder: Path, *arguments: str) -> str:
-    """Run git and return what it prints."""
-    done = subprocess.run(["git", *arguments], cwd=folder, check=True, capture_output=True, text=True)
-    return done.stdout.strip()
-
-
-def commit(folder: Path, message: str) -> str:
-    """Commit everything and return the commit."""
-    git(folder, "add", "--all")
-    git(folder, "commit", "-qm", message)
-    return git(folder, "rev-parse", "HEAD")
 
 
 def run(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
