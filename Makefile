@@ -24,7 +24,7 @@ help:
 	@echo "make install  make .venv from constraints.txt"
 	@echo "make demo     run the whole method on the embedded micro-world, then say where to look"
 	@echo "make test     lint and run all tests"
-	@echo "make lint     ruff and mypy"
+	@echo "make lint     ruff, mypy and the rules of imports"
 	@echo "make viz      show the pipelines in the browser"
 	@echo "make docs     build the documentation into site/"
 	@echo "make bench    run every benchmark"
@@ -52,6 +52,7 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo --no-cache
 
 test: lint
 	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=loadscope --no-loadscope-reorder

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
+import shutil
 import subprocess
 import sys
 from importlib.metadata import distributions
@@ -50,7 +52,7 @@ def test_hooks_before_commits_fetch_nothing():
     configuration = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
     assert [repository["repo"] for repository in configuration["repos"]] == ["local"]
     hooks = {hook["id"] for repository in configuration["repos"] for hook in repository["hooks"]}
-    assert {"ruff", "ruff-format", "mypy"} <= hooks
+    assert {"ruff", "ruff-format", "mypy", "imports"} <= hooks
 
 
 def test_hooks_before_commits_find_what_they_are_for(tmp_path):
@@ -127,3 +129,40 @@ def test_the_lock_installs_on_the_oldest_python_that_is_promised():
         if oldest not in SpecifierSet(one.metadata.get("Requires-Python") or "")
     }
     assert later == {}
+
+
+def check_imports(folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [Path(sys.executable).with_name("lint-imports"), "--no-logo", "--no-cache"],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(folder / "src")},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_imports_keep_to_the_rules():
+    done = check_imports(ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("module", "line", "rule"),
+    [
+        ("statistics/labels", "def f():\n    import vr_pipeline.rewards.config", "Imports go down"),
+        ("storage/values", "from vr_pipeline.statistics import labels", "Imports go down"),
+        ("rewards/contract", "import vr_pipeline.rewards.checklist.model", "No circles"),
+        ("rewards/checklist/weights", "import vr_pipeline.rewards.checklist.linear", "No circles"),
+        ("rewards/config", "def f():\n    import kedro.io", "The method knows nothing"),
+        ("unplaced", "", "Imports go down"),
+    ],
+)
+def test_an_import_against_the_rules_is_found(tmp_path, module, line, rule):
+    shutil.copytree(ROOT / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    shutil.copy(ROOT / ".importlinter", tmp_path)
+    with (tmp_path / f"src/vr_pipeline/{module}.py").open("a", encoding="utf-8") as file:
+        file.write(f"\n{line}\n")
+    done = check_imports(tmp_path)
+    assert done.returncode == 1
+    assert any(text.startswith(rule) and text.endswith("BROKEN") for text in done.stdout.splitlines()), done.stdout

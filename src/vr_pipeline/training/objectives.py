@@ -12,7 +12,7 @@ from vr_pipeline.training import losses
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from vr_pipeline.training.config import PreferenceTrainingParameters
+    from vr_pipeline.config import Parameters
     from vr_pipeline.training.losses import Statistics
 
 
@@ -57,7 +57,7 @@ class Objective(NamedTuple):
     needs_rewards: bool = False
     settings: tuple[str, ...] = ()
 
-    def compute(self, inputs: Inputs, settings: PreferenceTrainingParameters) -> tuple[Tensor, Statistics]:
+    def compute(self, inputs: Inputs, settings: Parameters) -> tuple[Tensor, Statistics]:
         """Return loss and statistics of some pairs."""
         known = {field.name: inputs for field in fields(inputs)} | dict.fromkeys(self.settings, settings)
         names = [name for name in inspect.signature(self.loss).parameters if name in known]
