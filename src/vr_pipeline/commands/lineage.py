@@ -82,7 +82,7 @@ def _write(path: Path, project: Path, text: str, shown: str, check: bool) -> boo
 @click.option("--page", type=click.Path(dir_okay=False, path_type=Path), help="Also write the graph as an HTML page.")
 @_env
 def show(what: str, page: Path | None, env: str) -> None:
-    """The chain from supplied data to WHAT: a run, a model, a file or an experiment.
+    """Show the chain from supplied data to WHAT: a run, a model, a file or an experiment.
 
     A run is named by its identifier, the beginning of it, its name or 'latest'; a model by its name, NAME@ALIAS or
     NAME/VERSION; a file or folder stands for the run that wrote its content, an experiment of DVC for its last run.
@@ -118,7 +118,7 @@ def show(what: str, page: Path | None, env: str) -> None:
 @click.option("--most", default=8, show_default=True, type=click.IntRange(1), help="Lines a subject.")
 @_env
 def diff(first: str, second: str, most: int, env: str) -> None:
-    """What differs between two runs (or models, files, experiments): code, parameters, data, results, environment.
+    """Show what differs between two runs (or models, files, experiments): code, parameters, data and results.
 
     Each is taken with all that is behind it, whichever runs made that.
     """
@@ -228,7 +228,7 @@ def _configuration(env: str) -> MlflowConfiguration:
 
 
 def _store(env: str) -> RunStore:
-    """The runs of the environment's experiment, also those that wait to be sent if the server is away."""
+    """Return the runs of the environment's experiment, also those that wait to be sent if the server is away."""
     from vr_pipeline.lineage.runs import RunStore
     from vr_pipeline.lineage.tracking import connect
 

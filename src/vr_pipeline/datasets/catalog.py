@@ -37,7 +37,7 @@ class ReplacingCatalog(DataCatalog):
 
 
 def _written_in_place(dataset: Any) -> Path | None:
-    """The local file or folder that a dataset of kedro-datasets writes; None if it is another kind of dataset.
+    """Return the local file or folder that a dataset of kedro-datasets writes; None if it is another kind of dataset.
 
     Versioned ones write to a new place each time.
     """

@@ -188,7 +188,7 @@ def _read_json(path: Path, needed: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _within(folder: Path, name: object) -> Path:
-    """What a file of a policy names in a folder of the policy, and nothing elsewhere."""
+    """Return what a file of a policy names in a folder of the policy, and nothing elsewhere."""
     if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]*", name):
         raise InputError(f"{name!r} is no name of a file or folder in it", file=folder, remedy=_REMEDY)
     return folder / name

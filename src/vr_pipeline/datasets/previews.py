@@ -35,7 +35,7 @@ def spread(names: Sequence[str], number: int = COLUMNS * ROWS) -> list[str]:
 
 
 def contact_sheet(clips: Sequence[Frames]) -> ImagePreview:
-    """The middle frames of clips in a grid, as a PNG in base64; the same clips give the same bytes.
+    """Return the middle frames of clips in a grid, as a PNG in base64; the same clips give the same bytes.
 
     Args:
         clips: uint8 arrays [frames, height, width, 3] of any sizes.
@@ -55,7 +55,7 @@ def contact_sheet(clips: Sequence[Frames]) -> ImagePreview:
 
 
 def _fitted(frame: Frames) -> Frames:
-    """A frame resized to a cell by picking pixels, its shape kept."""
+    """Return a frame resized to a cell by picking pixels, its shape kept."""
     height, width = frame.shape[:2]
     scale = _CELL / max(height, width)
     shown = [max(1, round(size * scale)) for size in (height, width)]
@@ -67,6 +67,6 @@ def _fitted(frame: Frames) -> Frames:
 
 
 def table_preview(table: pd.DataFrame, rows: int = 20) -> TablePreview:
-    """The first rows of a table."""
+    """Return the first rows of a table."""
     shown: dict[str, Any] = table.head(rows).astype(object).where(table.head(rows).notna(), None).to_dict("split")
     return TablePreview(shown)

@@ -31,13 +31,13 @@ _LOG = re.compile(r"training_log_(?P<what>.+)|(?P<before>.+)_training_log")
 
 
 def curve_name(dataset: str) -> str | None:
-    """What the curves of a training log are called: ``training_log_mpo`` has 'mpo'; None for all other datasets."""
+    """Return what the curves of a training log are called, 'mpo' for ``training_log_mpo``; None for other datasets."""
     found = _LOG.fullmatch(dataset)
     return (found["what"] or found["before"]) if found else None
 
 
 def metric_name(name: str) -> str:
-    """A name that MLflow accepts: letters, digits and ``_-./ :``, at most 250 characters."""
+    """Return a name that MLflow accepts: letters, digits and ``_-./ :``, at most 250 characters."""
     return re.sub(r"[^\w\-./ :]", "_", name)[:250]
 
 
@@ -116,7 +116,7 @@ class CurveFollower:
 
 
 def curve_metrics(curve: str, row: Mapping[str, Any], milliseconds: int) -> list[Metric]:
-    """A row of a training log as metrics of its step; values that are missing or not finite make none."""
+    """Return a row of a training log as metrics of its step; values that are missing or not finite make none."""
     from mlflow.entities import Metric
 
     return [

@@ -178,7 +178,7 @@ class MlflowHook:
             log.remove_files()
 
     def _create(self, connection: Connection, tags: Mapping[str, str], name: str) -> RunDelivery | None:
-        """The run in its store, in the offline store where that fails; None, with a warning, where both do."""
+        """Return the run in its store, in the offline store where that fails; None, with a warning, where both do."""
         patience = self._configuration.patience
         try:
             return RunDelivery(connection, tags, name, patience)
@@ -338,7 +338,7 @@ def _models(catalog: CatalogProtocol, saved: list[str], hashes: Mapping[str, str
 
 
 def mark_of(catalog: CatalogProtocol, name: str) -> Mapping[str, Any] | None:
-    """What a catalog entry's metadata say under ``mlflow``, empty for ``true``; None if it is not to be recorded."""
+    """Return what a catalog entry's metadata say under ``mlflow``, empty for ``true``; None if it is not recorded."""
     metadata = getattr(catalog.get(name), "metadata", None)
     mark = metadata.get("mlflow") if isinstance(metadata, Mapping) else None
     return mark if isinstance(mark, Mapping) else {} if mark else None

@@ -120,7 +120,7 @@ def _places(names: Iterable[str], catalog: CatalogProtocol, origins: Origins) ->
 
 
 def _where(nodes: list[str]) -> dict[str, list[str]]:
-    """The pipeline and the nodes at which to begin."""
+    """Return the pipeline and the nodes at which to begin."""
     from kedro.framework.project import pipelines
 
     holders = [name for name, one in pipelines.items() if set(nodes) <= {node.name for node in one.nodes}]
@@ -130,7 +130,7 @@ def _where(nodes: list[str]) -> dict[str, list[str]]:
 
 
 def _settings(node: Node, catalog: CatalogProtocol, origins: Origins) -> dict[str, Any]:
-    """Settings of a node that shape its results, by dotted name; of models their content."""
+    """Return settings of a node that shape its results, by dotted name; of models their content."""
     found: dict[str, Any] = {}
     for name in node.inputs:
         if name.startswith("params:"):
@@ -158,5 +158,5 @@ def _models(value: Any, prefix: str, origins: Origins) -> Iterator[tuple[str, st
 
 
 def _plain(value: Any) -> Any:
-    """A value as it comes back from JSON."""
+    """Return a value as it comes back from JSON."""
     return json.loads(json.dumps(dict(value) if isinstance(value, Mapping) else value, default=str))

@@ -139,12 +139,12 @@ def check_recipes(parameters: Mapping[str, Any]) -> None:
 
 
 def _plain(block: Any) -> Mapping[str, Any]:
-    """A block of parameters, validated or not, as a mapping; empty where there is none."""
+    """Return a block of parameters, validated or not, as a mapping; empty where there is none."""
     return block.model_dump() if hasattr(block, "model_dump") else block or {}
 
 
 def _perhaps(place: str, known: Sequence[str]) -> str:
-    """A guess at what was meant: first a whole name that is spelt nearly so, then one that ends so elsewhere."""
+    """Return a guess at what was meant: first a whole name that is spelt nearly so, then one that ends so elsewhere."""
     near = difflib.get_close_matches(place, known, n=1, cutoff=0.8)
     return f" (perhaps '{near[0]}' is meant)" if near else perhaps_setting(place, known)
 

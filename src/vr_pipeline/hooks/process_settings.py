@@ -32,7 +32,7 @@ class ProcessSettingsHook:
 
 
 def _anchored(settings: dict[str, Any], project: Path) -> dict[str, Any]:
-    """Logging settings whose relative file names start at the project, with their folders made."""
+    """Return logging settings whose relative file names start at the project, with their folders made."""
     handlers = {}
     for name, handler in settings.get("handlers", {}).items():
         handlers[name] = dict(handler)

@@ -117,7 +117,7 @@ def missing_on_hub(pipeline: Pipeline, catalog: CatalogProtocol) -> dict[str, st
 
 
 def hub_models(value: Any, field: str) -> Iterator[tuple[str, tuple[str, str | None]]]:
-    """The models of a parameter block that are names on the hub: the field's name, and name and revision."""
+    """Yield the models of a parameter block that are names on the hub: the field's name, and name and revision."""
     from vr_pipeline.generators.config import GeneratorParameters
     from vr_pipeline.judges.config import JudgeParameters
     from vr_pipeline.prompts.config import EmbedderParameters, LanguageModelParameters
@@ -142,7 +142,7 @@ def _on_hub(name: str) -> bool:
 
 
 def model_folders(value: Any, field: str) -> Iterator[tuple[str, str]]:
-    """The folders of models in a parameter block: the field's name and the folder. Names on the hub are left out."""
+    """Yield the folders of models in a parameter block, no names on the hub: the field's name and the folder."""
     from vr_pipeline.generators.config import GeneratorParameters
     from vr_pipeline.generators.contract import is_local
     from vr_pipeline.judges.config import JudgeParameters
@@ -155,7 +155,7 @@ def model_folders(value: Any, field: str) -> Iterator[tuple[str, str]]:
 
 
 def _parts(value: Any, field: str, *, only_enabled: bool = False) -> Iterator[tuple[str, BaseModel]]:
-    """A parameter block and the blocks within it, by name."""
+    """Yield a parameter block and the blocks within it, by name."""
     if isinstance(value, BaseModel) and (getattr(value, "enabled", True) or not only_enabled):
         yield field, value
         for name in type(value).model_fields:

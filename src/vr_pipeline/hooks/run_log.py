@@ -74,7 +74,7 @@ class RunLog:
         self.files(name, self._spool.take(place), name if place.is_dir() else None)
 
     def new_folder(self, name: str) -> Path:
-        """An empty folder for files to record by :meth:`files`."""
+        """Return an empty folder for files to record by :meth:`files`."""
         return self._spool.folder(name)
 
     def files(self, what: str, place: Path, folder: str | None) -> None:
@@ -121,7 +121,7 @@ class Spool:
         self._count = 0
 
     def folder(self, name: str) -> Path:
-        """A new, empty folder whose last part is ``name``."""
+        """Return a new, empty folder whose last part is ``name``."""
         if self._root is None:
             self._place.mkdir(parents=True, exist_ok=True)
             self._remove_dead()

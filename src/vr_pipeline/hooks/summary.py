@@ -55,7 +55,7 @@ class RunSummaryHook:
 
 
 def node_lines(records: Iterable[NodeRecord], *, width: int | None = None) -> list[str]:
-    """A table of nodes: seconds including loading and saving, and what each wrote.
+    """Return a table of nodes: seconds including loading and saving, and what each wrote.
 
     Args:
         width: of the terminal; what does not fit stands on lines of its own. None leaves lines as long as they are.
@@ -82,7 +82,7 @@ def node_lines(records: Iterable[NodeRecord], *, width: int | None = None) -> li
 
 
 def figure_lines(metrics: Mapping[str, Any]) -> list[str]:
-    """The main figures of evaluation_metrics, gains over the original with their 95 % intervals by prompt."""
+    """Return the main figures of evaluation_metrics, gains over the original with their 95 % intervals by prompt."""
     lines = []
     for policy, scorers in metrics.get("gain", {}).items():
         for scorer, gain in scorers.items():
@@ -101,13 +101,13 @@ def figure_lines(metrics: Mapping[str, Any]) -> list[str]:
 
 
 def weight_lines(weights: Mapping[str, Any]) -> list[str]:
-    """What there is to say of reward_weights: penalty, separation, missing intervals; nothing if all is well."""
+    """Return what there is to say of reward_weights: penalty, separation, missing intervals; nothing if all is well."""
     warnings = weights.get("statistics", {}).get("warnings", [])
     return ["", "Weights:", *(f"  {warning}" for warning in warnings)] if warnings else []
 
 
 def _figure(value: float | None, form: str) -> str:
-    """A number; few preferences may leave none, for instance where all that are held out are ties."""
+    """Return a number; few preferences may leave none, for instance where all that are held out are ties."""
     return "-" if value is None or math.isnan(value) else f"{value:{form}}"
 
 

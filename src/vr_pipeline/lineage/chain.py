@@ -43,7 +43,7 @@ class Execution:
         return self.run.id, self.stage
 
     def makers(self) -> dict[tuple[str, str], tuple[Execution, list[Content]]]:
-        """The executions it read from, each with what it took from there."""
+        """Return the executions it read from, each with what it took from there."""
         grouped: dict[tuple[str, str], tuple[Execution, list[Content]]] = {}
         for content, maker in self.inputs.items():
             grouped.setdefault(maker.key, (maker, []))[1].append(content)
@@ -51,7 +51,7 @@ class Execution:
 
 
 def trace(store: RunStore, run: Run, dataset: str | None = None) -> list[Execution]:
-    """The executions whose results nothing else in the run reads, with everything behind them.
+    """Return the executions whose results nothing else in the run reads, with everything behind them.
 
     Args:
         dataset: begin at the stage of the run that wrote this instead.
@@ -85,7 +85,7 @@ def _execution(store: RunStore, run: Run, stage: str, seen: dict[tuple[str, str]
 
 
 def _maker(store: RunStore, run: Run, reader: str, content: Content) -> tuple[Run, str] | None:
-    """The run and stage that made a content: another stage of the same run, else another run."""
+    """Return the run and stage that made a content: another stage of the same run, else another run."""
     found = next(_writers(run, content, reader), None)
     if found is not None or not content.dataset:
         return found
@@ -105,7 +105,7 @@ def _hashes(run: Run, stage: str) -> dict[str, str]:
 
 
 def _contents(run: Run, stage: str, kind: str) -> Iterator[Content]:
-    """Data of a stage; source files, which the commit stands for, are not data."""
+    """Yield data of a stage; source files, which the commit stands for, are not data."""
     entry = run.stages()[stage]
     sources = set(entry["sources"])
     for listed in entry[kind]:
@@ -130,7 +130,7 @@ def executions(ends: list[Execution]) -> list[Execution]:
 
 
 def tree_lines(ends: list[Execution]) -> list[str]:
-    """The chain as a tree of text, results first; what was shown above is named and not repeated.
+    """Return the chain as a tree of text, results first; what was shown above is named and not repeated.
 
     A stage without a run belongs to the run of the stage that it hangs from.
     """

@@ -43,12 +43,12 @@ class Account:
     chain: Sequence[Execution] = ()
 
     def runs(self) -> list[Run]:
-        """The runs that executed them, the one that the account is about last."""
+        """Return the runs that executed them, the one that the account is about last."""
         others = {execution.run.id: execution.run for execution in self.chain if execution.run.id != self.run.id}
         return [*others.values(), self.run]
 
     def stages(self) -> list[tuple[Run, dict[str, Any]]]:
-        """What is recorded of each stage; stages of the run that did not finish come last."""
+        """Return what is recorded of each stage; stages of the run that did not finish come last."""
         behind = {execution.key: execution.run for execution in self.chain}
         own = {(self.run.id, name): self.run for name in self.run.stages()}
         return [(run, run.stages()[name]) for (_, name), run in {**behind, **own}.items()]
@@ -65,7 +65,7 @@ class Account:
         return _united((path, md5[:8]) for _, path, md5 in self.entries("deps") if path in files)
 
     def supplied(self) -> dict[str, str]:
-        """Data that none of the stages made, to hash."""
+        """Return data that none of the stages made, to hash."""
         known = {path for _, path, _ in self.entries("outs")} | set(self.sources())
         entries = self.entries("deps")
         return _united((dataset or path, md5[:8]) for dataset, path, md5 in entries if path not in known)
@@ -75,7 +75,7 @@ class Account:
         return _united((dataset, md5[:8]) for dataset, _, md5 in self.entries("outs"))
 
     def parameters(self) -> dict[str, Any]:
-        """What the stages were given by dotted name, with settings of catalog entries."""
+        """Return what the stages were given by dotted name, with settings of catalog entries."""
         given = [values for _, stage in self.stages() for values in stage["params"].values()]
         blocks = {
             **self.run.record.get("parameters", {}),
@@ -102,7 +102,7 @@ class Account:
 
 
 def _united(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """The values of each name, those that differ one after the other: runs behind a result may have had their own."""
+    """Return the values of each name, several joined: runs behind a result may have had their own."""
     values: dict[str, dict[str, None]] = {}
     for name, value in pairs:
         values.setdefault(name, {})[value] = None
@@ -153,7 +153,7 @@ def _shown(value: Any) -> str:
 
 
 def lines(found: Mapping[str, Sequence[Change]], most: int) -> list[str]:
-    """The differences by subject, at most ``most`` lines of each; the rest is counted."""
+    """Return the differences by subject, at most ``most`` lines of each; the rest is counted."""
     shown = []
     for subject, differing in found.items():
         shown += [f"{subject}: {f'{len(differing)} differ' if differing else 'the same'}", *listed(differing, most)]

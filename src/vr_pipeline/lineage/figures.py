@@ -26,7 +26,7 @@ def flattened(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def numbers(content: Any, prefix: str) -> Iterator[tuple[str, float]]:
-    """The finite numbers of a JSON document by dotted name."""
+    """Yield the finite numbers of a JSON document by dotted name."""
     for key, value in flattened(content, prefix):
         if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
             yield key, float(value)

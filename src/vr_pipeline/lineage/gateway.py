@@ -173,7 +173,7 @@ class Gateway:
 
 
 def judge(error: Exception) -> str:
-    """What a failure of a store means: ``again`` later, ``never`` for this step, or ``gone`` for the whole run."""
+    """Return what a failure means: ``again`` later, ``never`` for this step, or ``gone`` for the whole run."""
     import requests
     from mlflow.exceptions import MlflowException
 
@@ -198,12 +198,12 @@ def _is_of_database(error: BaseException) -> bool:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error, or its type where it has none, without secrets."""
+    """Return the first line of an error, or its type where it has none, without secrets."""
     return redacted(str(error).strip().partition("\n")[0][:500]) or type(error).__name__
 
 
 def within(seconds: float, call: Callable[[], _Result]) -> _Result:
-    """The result of a call that is given up after so many seconds.
+    """Return the result of a call that is given up after so many seconds.
 
     Raises:
         NoAnswer: it took longer; it continues in a thread that nothing waits for.

@@ -30,18 +30,18 @@ class Digest:
     files: int | None = None
 
     def to_lock(self, path: str) -> dict[str, Any]:
-        """The entry of dvc.lock for this content at ``path``."""
+        """Return the entry of dvc.lock for this content at ``path``."""
         counted = {} if self.files is None else {"nfiles": self.files}
         return {"path": path, "hash": "md5", "md5": self.md5, "size": self.size, **counted}
 
     @classmethod
     def from_lock(cls, entry: dict[str, Any]) -> Digest:
-        """The content that an entry of dvc.lock describes."""
+        """Return the content that an entry of dvc.lock describes."""
         return cls(str(entry.get("md5", "")), int(entry.get("size", 0)), entry.get("nfiles"))
 
 
 def digest(path: Path, ignored: tuple[str, ...] = ()) -> Digest | None:
-    """The digest of a file or folder; None if it does not exist.
+    """Return the digest of a file or folder; None if it does not exist.
 
     Args:
         ignored: names and patterns of names that DVC passes over in folders (see :func:`ignored_names`).

@@ -39,7 +39,7 @@ def score_sources(mark: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def figure(content: Any, place: str) -> float | None:
-    """The figure at ``place`` of a loaded dataset; None if it is not there or not finite."""
+    """Return the figure at ``place`` of a loaded dataset; None if it is not there or not finite."""
     if hasattr(content, "columns"):
         if place not in content.columns:
             return None
@@ -56,7 +56,7 @@ def figure(content: Any, place: str) -> float | None:
 def model_entry(
     dataset: str, mark: Mapping[str, Any], hashes: Mapping[str, str], contents: Mapping[str, Any], saved: bool
 ) -> dict[str, Any] | None:
-    """What a run's record says of a model; None if its content is unknown or nothing about it is new.
+    """Return what a run's record says of a model; None if its content is unknown or nothing about it is new.
 
     Args:
         hashes: dataset to MD5, of what the run read and wrote.
@@ -122,7 +122,7 @@ def versions(client: MlflowClient, name: str) -> list[ModelVersion]:
 def _version(
     client: MlflowClient, run_id: str, entry: Mapping[str, Any], record: Mapping[str, Any], inputs: Mapping[str, str]
 ) -> ModelVersion | None:
-    """The version with this content; made if the run wrote it and there is none."""
+    """Return the version with this content; made if the run wrote it and there is none."""
     name = entry["name"]
     same = [version for version in versions(client, name) if version.tags.get(MD5) == entry["md5"]]
     if same or not entry["saved"]:
@@ -142,6 +142,6 @@ def _version(
 
 
 def best_version(candidates: Sequence[ModelVersion], ruler: str) -> ModelVersion | None:
-    """The version with the highest score by one ruler, the oldest of equals; None if none was measured so."""
+    """Return the version with the highest score by one ruler, the oldest of equals; None if none was measured so."""
     measured = [version for version in candidates if version.tags.get(RULER) == ruler and SCORE in version.tags]
     return max(measured, key=lambda version: (float(version.tags[SCORE]), -int(version.version)), default=None)

@@ -34,7 +34,7 @@ class Digests:
         self.known = dict(known or {})
 
     def of(self, path: Path) -> str | None:
-        """The hash of a file, or of a folder that the project made; None for what is not there or not followed.
+        """Return the hash of a file, or of a folder that the project made; None for what is not there or not followed.
 
         A folder of items is known by its manifest, which has the hash of each item. Folders that hold neither manifest
         nor configuration (clips that a user supplies) are not followed: the index of clips has their hashes.
@@ -99,12 +99,12 @@ class Origins:
             self._records, self.digests = {}, Digests()
 
     def place(self, path: Path) -> str:
-        """A path as it is kept."""
+        """Return a path as it is kept."""
         absolute = Path(os.path.abspath(self.project / path))
         return absolute.relative_to(self.project).as_posix() if absolute.is_relative_to(self.project) else str(absolute)
 
     def digest(self, place: str) -> str | None:
-        """The hash of what is at a place now."""
+        """Return the hash of what is at a place now."""
         return self.digests.of(self.project / place)
 
     def add(self, place: str, origin: Origin) -> None:
@@ -194,7 +194,7 @@ class _Search:
 
 
 def _meaning(content: bytes) -> str | None:
-    """What a YAML file says, whatever its comments and layout; None for other text."""
+    """Return what a YAML file says, whatever its comments and layout; None for other text."""
     import yaml
 
     try:

@@ -36,7 +36,7 @@ code { font-size: 0.85rem; white-space: nowrap; }
 
 
 def render_page(title: str, ends: list[Execution]) -> str:
-    """The page: the graph of executions, then what each read and wrote."""
+    """Return the page: the graph of executions, then what each read and wrote."""
     ordered = executions(ends)
     tables = "\n".join(_details(execution, number) for number, execution in enumerate(ordered))
     return visible(
@@ -81,7 +81,7 @@ def _top(row: int) -> int:
 
 
 def _link(start: int, end: int) -> str:
-    """The line from the box in row ``start`` to the one in row ``end``."""
+    """Return the line from the box in row ``start`` to the one in row ``end``."""
     if end == start + 1:
         return f"M{_MARGIN + _WIDTH // 2},{_top(start) + _HEIGHT} V{_top(end)}"
     side = _MARGIN + _WIDTH
@@ -107,7 +107,7 @@ def _box(execution: Execution, row: int) -> str:
 
 
 def _line(word: str, listed: list[str]) -> str:
-    """A line of names that fits into a box; of many only those that do."""
+    """Return a line of names that fits into a box; of many only those that do."""
     shown: list[str] = []
     for name in listed:
         if len(", ".join([*shown, name])) > _LETTERS - len(word):

@@ -45,7 +45,7 @@ class ProjectStages:
 
 
 def parts_of(pipelines: Mapping[str, Pipeline], whole: str = WHOLE) -> dict[str, Pipeline]:
-    """The registered pipelines that ``whole`` consists of, in the order in which they run.
+    """Return the registered pipelines that ``whole`` consists of, in the order in which they run.
 
     A pipeline that is no sum of others is its own only part.
 
@@ -131,7 +131,7 @@ def project_stages(
 
 
 def _without_credentials(entry: Any) -> Any:
-    """The entry without the name of its credentials, which are no part of what is stored."""
+    """Return the entry without the name of its credentials, which are no part of what is stored."""
     return {key: value for key, value in entry.items() if key != "credentials"} if isinstance(entry, Mapping) else entry
 
 
@@ -142,7 +142,7 @@ def _is_kept(entry: Mapping[str, Any]) -> bool:
 
 
 def configuration_files(project: Path, folders: Iterable[Path], kind: str) -> dict[str, Mapping[str, Any]]:
-    """Configuration files of a kind as they are written, without interpolation."""
+    """Read configuration files of a kind as they are written, without interpolation."""
     found: dict[str, Mapping[str, Any]] = {}
     for folder in folders:
         for path in sorted({*folder.glob(f"{kind}*.y*ml"), *folder.glob(f"{kind}*/**/*.y*ml")}):
@@ -153,7 +153,7 @@ def configuration_files(project: Path, folders: Iterable[Path], kind: str) -> di
 
 
 def open_project(project: Path, environment: str, whole: str = WHOLE) -> ProjectStages:
-    """The stages of the Kedro project in a folder.
+    """Return the stages of the Kedro project in a folder.
 
     Raises:
         InputError: see :func:`project_stages`; also where the environment does not exist.
@@ -183,12 +183,12 @@ def configuration_loader(project: Path, environment: str) -> AbstractConfigLoade
 
 
 def stages_file(project: Path, environment: str) -> Path:
-    """The dvc.yaml of an environment: that of base lies in the project, the others beside their configuration."""
+    """Return the dvc.yaml of an environment: that of base is in the project, the others beside their configuration."""
     return project / STAGES_FILE if environment == BASE else project / "conf" / environment / STAGES_FILE
 
 
 def followed_environments(project: Path) -> list[str]:
-    """base, and every environment that has a dvc.yaml."""
+    """Return base, and every environment that has a dvc.yaml."""
     found = sorted(path.parent.name for path in (project / "conf").glob(f"*/{STAGES_FILE}"))
     return [BASE, *(name for name in found if name != BASE)]
 

@@ -34,7 +34,7 @@ VERSION = 1
 
 
 def run_environment(project: Path, name: str | None) -> str:
-    """The committed environment behind a run's: personal settings of conf/local are none that others have."""
+    """Return the committed environment behind a run's: personal settings of conf/local are none that others have."""
     return name if name and name != "local" and (project / "conf" / name).is_dir() else BASE
 
 
@@ -74,7 +74,7 @@ class RunRecorder:
         self.code = Code()
 
     def start(self, flat_parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """The record before anything has run: code, data that it begins with, settings, machine."""
+        """Return the record before anything has run: code, data that it begins with, settings, machine."""
         results = {output.path for stage in self.stages.values() for output in stage.outputs.values()}
         self.code = code_state(self.project, results)
         self.troubles += self.code.troubles
@@ -111,7 +111,7 @@ class RunRecorder:
         return self.content
 
     def finish(self, saved: Iterable[str], metrics: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
-        """The record after the run.
+        """Return the record after the run.
 
         Args:
             metrics: dataset to its numbers by dotted name, of those that were written.
@@ -181,12 +181,12 @@ class RunRecorder:
         return [self.known[path].to_lock(path) for path in sorted(paths) if path in self.known]
 
     def _values(self, keys: Iterable[str], file: str) -> dict[str, Any]:
-        """What the run saw under the keys, which a command line may have changed."""
+        """Return what the run saw under the keys, which a command line may have changed."""
         given = section(self.loader, "catalog" if "catalog" in file else "parameters")
         return {key: _dig(given, key) for key in keys}
 
     def _raw_parameters(self) -> dict[str, Any]:
-        """The blocks of parameters that the run uses, as written, with what the command line put in their place."""
+        """Return the blocks of parameters that the run uses, as written, or as the command line replaced them."""
         given = section(self.loader, "parameters")
         used = {name.removeprefix("params:").partition(".")[0] for name in self.pipeline.inputs() if "params:" in name}
         return json.loads(json.dumps({name: given[name] for name in sorted(used & set(given))}, default=str))

@@ -51,7 +51,7 @@ class Git:
         self._seconds = seconds
 
     def __call__(self, *arguments: str, **environment: str) -> str:
-        """What a command prints.
+        """Return what a command prints.
 
         Raises:
             GitTrouble: it failed.
@@ -80,7 +80,7 @@ class Git:
 
 
 def git(folder: Path, *arguments: str, **environment: str) -> str | None:
-    """What a git command prints in a folder; None where it fails."""
+    """Return what a git command prints in a folder; None where it fails."""
     try:
         return Git(folder)(*arguments, **environment)
     except GitTrouble:
@@ -249,7 +249,7 @@ def _differing(call: Git, project: Path) -> list[str]:
 
 
 def _patch(call: Git, paths: list[str]) -> str:
-    """The patch, made in an index of its own: that of the user stays as it is."""
+    """Return the patch, made in an index of its own: that of the user stays as it is."""
     with tempfile.TemporaryDirectory() as folder:
         index = {"GIT_INDEX_FILE": str(Path(folder) / "index"), "GIT_LITERAL_PATHSPECS": "1"}
         call("read-tree", "HEAD", **index)
@@ -260,7 +260,7 @@ def _patch(call: Git, paths: list[str]) -> str:
 
 
 def patched_files(patch: str) -> list[str]:
-    """The files that a patch is really about, in its order, as git reads it; relative to where it is applied.
+    """Return the files that a patch is really about, in its order, as git reads it; relative to where it is applied.
 
     Raises:
         GitTrouble: git does not take it for a patch.

@@ -68,7 +68,7 @@ def reproduce(
     found: dict[tuple[str, str, str], Worktree] = {}
 
     def tree_of(run: Run) -> Worktree:
-        """The worktree of a run's code: runs share one if commit, changes and environment are the same."""
+        """Return the worktree of a run's code: runs share one if commit, changes and environment are the same."""
         patch = recorded_patch(store, run)
         key = (str(run.record["code"]["commit"]), patch, str(run.record["environment"]))
         if key not in found:
@@ -135,7 +135,7 @@ def _supply(
 
 
 def report_lines(result: Reproduction, most: int = 8) -> list[str]:
-    """The comparison for people, the verdict last."""
+    """Return the comparison for people, the verdict last."""
     shown = []
     for outcome in result.outcomes:
         if outcome.failure:

@@ -82,7 +82,7 @@ def set_tags(client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> None
 
 
 def _makers(client: MlflowClient, experiment: str, dataset: str, md5: str) -> list[Any]:
-    """Runs that wrote this content, newest first."""
+    """Return runs that wrote this content, newest first."""
     query = f"tags.`{OUTPUT}{dataset}` = '{md5}'"
     return list(client.search_runs([experiment], query, order_by=[_NEWEST_FIRST], max_results=20))
 
@@ -99,7 +99,7 @@ class RunStore:
         self.get = lru_cache(maxsize=512)(self._get)
 
     def find(self, text: str) -> Run:
-        """A run by its identifier, the beginning of it, its name, ``latest``, a model, a file or an experiment of DVC.
+        """Return a run by its identifier (or its beginning), name, ``latest``, a model, file or experiment of DVC.
 
         Models are ``name``, ``name@alias``, ``name/version`` or ``models:/...``; a bare name is its alias ``best``, or
         the newest version. A file or folder stands for the newest run that wrote its content, an experiment for the
@@ -128,7 +128,7 @@ class RunStore:
         )
 
     def all(self) -> Iterator[Run]:
-        """Runs without their records, newest first."""
+        """Yield runs without their records, newest first."""
         token = None
         while True:
             page = self.client.search_runs(
@@ -139,7 +139,7 @@ class RunStore:
                 return
 
     def maker(self, dataset: str, md5: str, reader: Run) -> Run | None:
-        """The run that a reader's input came from: the one it names, else the newest that wrote the content."""
+        """Return the run that a reader's input came from: the one it names, else the newest that wrote the content."""
         named = reader.tags.get(f"{SOURCE}{dataset}")
         if reader.tags.get(f"{INPUT}{dataset}") == md5 and named:
             return self.get(named)
@@ -148,7 +148,7 @@ class RunStore:
         return self.get(str(earlier[0].info.run_id)) if earlier else None
 
     def model(self, text: str) -> ModelVersion | None:
-        """The version of a registered model that ``text`` names; None if it names none."""
+        """Return the version of a registered model that ``text`` names; None if it names none."""
         from mlflow.exceptions import MlflowException
 
         name, _, alias = text.removeprefix("models:/").partition("@")
@@ -173,7 +173,7 @@ class RunStore:
         return sorted(alias for alias, number in every.items() if str(number) == str(version.version))
 
     def file(self, run: Run, name: str) -> str:
-        """A file of a run's record, as the store has it; empty if there is none."""
+        """Return a file of a run's record, as the store has it; empty if there is none."""
         return self._artifact(run.id, name)
 
     def _get(self, run_id: str) -> Run:

@@ -76,12 +76,12 @@ def is_secret_name(name: str) -> bool:
 
 
 def redacted(text: str) -> str:
-    """The text without what looks like a secret."""
+    """Return the text without what looks like a secret."""
     return redaction(text)[0]
 
 
 def redaction(text: str, *, code: bool = False) -> tuple[str, list[str]]:
-    """The text without what looks like a secret, and the kinds that were found.
+    """Return the text without what looks like a secret, and the kinds that were found.
 
     Args:
         text: any.
@@ -104,7 +104,7 @@ def redaction(text: str, *, code: bool = False) -> tuple[str, list[str]]:
 
 
 def _lines_of(text: str) -> str:
-    """The ends of lines of a removed text, each with the mark that a patch has at its beginning."""
+    """Return the ends of lines of a removed text, each with the mark that a patch has at its beginning."""
     return "".join(f"\n{line[:1] if line[:1] in '+- ' else ''}{HIDDEN}" for line in text.split("\n")[1:])
 
 
@@ -125,7 +125,7 @@ def _assigned(found: re.Match[str], kinds: list[str], code: bool) -> str:
 
 
 def without_secrets(value: Any, name: str = "") -> Any:
-    """Settings, at any depth, without the values of secret names and without what looks like a secret."""
+    """Return settings, at any depth, without the values of secret names and without what looks like a secret."""
     if isinstance(value, Mapping):
         return {key: without_secrets(entry, str(key)) for key, entry in value.items()}
     if isinstance(value, list | tuple):

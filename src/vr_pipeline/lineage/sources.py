@@ -72,7 +72,7 @@ class _Reader(ast.NodeVisitor):
 
 
 def _module_text(node: ast.expr) -> str:
-    """The dotted name in a text constant; empty for everything else."""
+    """Return the dotted name in a text constant; empty for everything else."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str) and _DOTTED.fullmatch(node.value):
         return node.value.partition(":")[0]
     return ""
@@ -98,7 +98,7 @@ class SourceTree:
         self.root = root
 
     def file(self, module: str) -> Path | None:
-        """The file of a module, an ``__init__.py`` for packages; None for what is not below the root."""
+        """Return the file of a module, an ``__init__.py`` for packages; None for what is not below the root."""
         place = self.root.joinpath(*module.split("."))
         for candidate in (place.with_suffix(".py"), place / "__init__.py"):
             if candidate.is_file():

@@ -259,7 +259,7 @@ def sqlite_trouble(file: Path, seconds: float) -> str:
 
 
 def _rejected_login(status: int) -> str:
-    """What a server says of the login in the environment by a status; empty if that is not what the status is about."""
+    """Return what a status of a server says of the login in the environment; empty if it is about something else."""
     given = " and ".join(name for name in _LOGIN if os.environ.get(name))
     if status == _UNAUTHORISED:
         return f"rejects the login in {given}" if given else "asks for a login, and the environment has none"
@@ -303,7 +303,7 @@ def experiment_tags() -> dict[str, str]:
 def _experiment(
     client: MlflowClient, configuration: MlflowConfiguration, project: Path, uri: str, *, local: bool
 ) -> tuple[str, str]:
-    """The experiment's identifier, and where its artifacts were if the project has been moved or copied since."""
+    """Return the experiment's identifier, and where its artifacts were if the project was moved or copied since."""
     name, place = configuration.experiment, configuration.artifacts
     artifacts: str | None = place
     if "://" not in place:
@@ -360,7 +360,7 @@ def _take_along(file: Path, before: str, now: str) -> None:
 
 
 def anchored_uri(uri: str, project: Path) -> str:
-    """A tracking address whose relative SQLite file starts at the project, wherever the command was typed."""
+    """Return a tracking address whose relative SQLite file starts at the project, wherever the command was typed."""
     if uri.startswith(_SQLITE) and not uri.startswith(_SQLITE + "/"):
         name, mark, options = uri.removeprefix(_SQLITE).partition("?")
         return f"{sqlite_uri(project)}/{name}{mark}{options}"
@@ -368,7 +368,7 @@ def anchored_uri(uri: str, project: Path) -> str:
 
 
 def sqlite_uri(path: Path) -> str:
-    """The address of an SQLite file, or of what such addresses begin with: a path may hold ``%``, ``?`` and ``#``.
+    """Return the address of an SQLite file, or its beginning: a path may hold ``%``, ``?`` and ``#``.
 
     MLflow takes what follows ``sqlite:///`` for a path as it stands, and would make its folder; SQLAlchemy decodes it.
     """
@@ -377,13 +377,13 @@ def sqlite_uri(path: Path) -> str:
 
 
 def sqlite_file(uri: str) -> Path | None:
-    """The file behind an address; None for other stores, in memory, and addresses of SQLite's own kind."""
+    """Return the file behind an address; None for other stores, in memory, and addresses of SQLite's own kind."""
     name = _database(uri) if uri.startswith((_SQLITE, _SQLITE_BY_NAME)) else ""
     return None if not name or name == ":memory:" or name.startswith("file:") else Path(name)
 
 
 def _database(uri: str) -> str:
-    """The name of a database as SQLAlchemy reads an address; of its versions some decode it and some do not."""
+    """Return the name of a database as SQLAlchemy reads an address; of its versions some decode it and some do not."""
     if not set("%?#") & set(uri):
         return uri.partition(":///")[2]
     from sqlalchemy import make_url

@@ -93,7 +93,7 @@ def _is_place(path: str) -> bool:
 
 
 def recorded_patch(store: RunStore, run: Run) -> str:
-    """The changes of a run, if they are those that it recorded.
+    """Return the changes of a run, if they are those that it recorded.
 
     Raises:
         InputError: the store has others, or files of the record have been changed.

@@ -98,7 +98,7 @@ class SteadyConfigLoader(OmegaConfigLoader):
         return deepcopy(self._read[key])
 
     def _layered(self, key: str) -> dict[str, Any]:
-        """The configuration of all layers, each laid over those below as Kedro lays an environment over the base."""
+        """Merge the configuration of all layers, as Kedro merges an environment into the base."""
         # Kedro would resolve ${globals:...} by the loader that was made last.
         self._register_globals_resolver()
         names = layers(Path(self.conf_source), self.env or self.default_run_env, self.base_env)
@@ -126,7 +126,7 @@ class SteadyConfigLoader(OmegaConfigLoader):
 
 
 def section(loader: AbstractConfigLoader, kind: str) -> dict[str, Any]:
-    """A kind of configuration, such as ``runner``; empty where there is none."""
+    """Return a kind of configuration, such as ``runner``; empty where there is none."""
     try:
         return dict(loader[kind])
     except (MissingConfigException, KeyError):

@@ -24,7 +24,7 @@ _QUOTES = "'\""
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """The error and what it was raised from, outermost first."""
+    """Yield the error and what it was raised from, outermost first."""
     seen: set[int] = set()
     current: BaseException | None = error
     while current is not None and id(current) not in seen:
@@ -34,7 +34,7 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def explain(error: BaseException) -> str | None:
-    """A readable account of an error that the user can mend; None for errors of the program itself.
+    """Return a readable account of an error that the user can mend; None for errors of the program itself.
 
     Frameworks wrap errors in errors of their own, so the chain of causes is searched for one that says most.
     """
@@ -69,7 +69,7 @@ def explain(error: BaseException) -> str | None:
 
 
 def file_account(error: BaseException) -> str | None:
-    """A file of the configuration that cannot be parsed, or that refers to what is not there; None for other errors."""
+    """Explain a configuration file that cannot be parsed or refers to what is not there; None for other errors."""
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
@@ -83,7 +83,7 @@ def file_account(error: BaseException) -> str | None:
 
 
 def dataset_account(error: BaseException) -> str | None:
-    """A file of the catalog that could not be written, or that is not what its entry says; None for other errors."""
+    """Explain a file that could not be written, or is not what its catalog entry says; None for other errors."""
     reason = error.__cause__
     if reason is None or (failed := re.match(r"Failed while (loading|saving) data", str(error))) is None:
         return None
@@ -105,7 +105,7 @@ def dataset_account(error: BaseException) -> str | None:
 
 
 def configuration_account(error: BaseException) -> str:
-    """Configuration that is not there; for an environment, those there are."""
+    """Explain configuration that is missing; for an environment, name those that exist."""
     folder = re.search(r"not a valid directory: (.+)$", str(error))
     if folder is None:
         return str(error)
@@ -140,7 +140,7 @@ def parameters_account(error: BaseException) -> str:
 
 
 def blocks_of(pipelines: Iterable[Pipeline]) -> dict[str, list[type[BaseModel]]]:
-    """The parameter blocks that nodes read: name to the pydantic models they take it as, none for plain values."""
+    """Return the parameter blocks that nodes read: name to the pydantic models, none for plain values."""
     found: dict[str, list[type[BaseModel]]] = {}
     for node in {node for pipeline in pipelines for node in pipeline.nodes}:
         arguments = inspect.signature(node.func).parameters.values()
@@ -175,7 +175,7 @@ def pydantic_account(error: ValidationError) -> str:
 
 
 def table_account(error: BaseException) -> str:
-    """A table that does not fit its schema: the dataset, and for each broken rule how often and for instance where."""
+    """Explain a table that does not fit its schema: for each broken rule how often and for instance where."""
     from kedro.validation.exceptions import DataValidationError
 
     assert isinstance(error, DataValidationError)
@@ -257,7 +257,7 @@ def _account_of_names(message: str) -> str | None:
 
 
 def _perhaps(name: str, known: Sequence[str]) -> str:
-    """A guess at what was meant: the same name within a pipeline, or one that is spelt nearly so."""
+    """Return a guess at what was meant: the same name within a pipeline, or one that is spelt nearly so."""
     same = [one for one in known if one.rpartition(".")[2] == name and one != name]
     near = same or difflib.get_close_matches(name, known, n=1)
     return f" (perhaps '{near[0]}' is meant)" if near else ""

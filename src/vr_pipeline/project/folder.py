@@ -13,7 +13,7 @@ class NotInProject(PipelineError):
 
 
 def project_folder() -> Path:
-    """The project that the working directory lies in. Raises :class:`NotInProject`."""
+    """Return the project that the working directory lies in. Raises :class:`NotInProject`."""
     from kedro.utils import find_kedro_project
 
     project = find_kedro_project(Path.cwd())

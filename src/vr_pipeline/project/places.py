@@ -19,5 +19,5 @@ def stored_at(catalog: CatalogProtocol, name: str) -> Path | None:
 
 
 def shown(path: Path, project: Path) -> str:
-    """A path as people type it in the project folder."""
+    """Return a path as people type it in the project folder."""
     return str(path.relative_to(project)) if path.is_relative_to(project) else str(path)

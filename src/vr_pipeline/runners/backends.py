@@ -90,7 +90,7 @@ def check_gpus(processes: int) -> None:
 def open_backends(
     nodes: Sequence[tuple[Node, Route]], configuration: RunnerConfiguration
 ) -> Iterator[Mapping[str, Backend]]:
-    """The backends that the nodes need, started for the length of a run.
+    """Yield the backends that the nodes need, started for the length of a run.
 
     Raises:
         InputError: a cluster cannot be reached or lacks what is asked for.

@@ -75,7 +75,7 @@ class DeviceRunner(AbstractRunner):
             ) from error
 
     def route_of(self, node: Node) -> Route:
-        """The route of a node: that of the first configured tag it carries, else the default."""
+        """Return the route of a node: that of the first configured tag it carries, else the default."""
         for tag, route in self.configuration.routes.items():
             if tag in node.tags:
                 return route

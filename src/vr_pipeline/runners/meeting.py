@@ -158,7 +158,7 @@ class Meeting:
             time.sleep(0.2)
 
     def failure_of_others(self, number: int, *, seconds: float) -> bytes | None:
-        """What another machine says of its failure in a training, if it says so in time."""
+        """Return what another machine says of its failure in a training, if it says so in time."""
         end = time.monotonic() + seconds
         while not self.store.check([f"failure/{number}"]):
             if time.monotonic() > end:
@@ -167,7 +167,7 @@ class Meeting:
         return b64decode(self.store.get(f"failure/{number}"))
 
     def trouble_of_others(self, launch: Launch) -> Callable[[], str | None]:
-        """A question to ask again and again: has another machine failed, or fallen silent?"""
+        """Return a question to ask again and again: has another machine failed, or fallen silent?"""
         store = connect(self.host, self.port)
         heard: dict[int, tuple[bytes, float]] = {}
 

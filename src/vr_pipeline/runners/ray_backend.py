@@ -60,7 +60,7 @@ def _on_this_machine() -> Iterator[None]:
 
 @contextmanager
 def connected(cluster: RayCluster) -> Iterator[None]:
-    """A connection to the cluster for the length of a run; what was started here is stopped again."""
+    """Connect to the cluster for the length of a run; what was started here is stopped again."""
     import ray
 
     if ray.is_initialized():
@@ -159,7 +159,7 @@ def check_resources(needs: Mapping[str, float], field: str) -> None:
 
 
 def needs_of(reserving: RayRoute | Execution) -> dict[str, float]:
-    """What a route, or all workers within a node, reserve by Ray's names of resources; memory in bytes."""
+    """Return what a route, or all workers within a node, reserve by Ray's names of resources; memory in bytes."""
     if isinstance(reserving, RayRoute):
         needs = {"memory": reserving.memory_gib * _GIB, **reserving.resources}
         copies = 1
@@ -239,7 +239,7 @@ class _Worker:
 
 
 def pool_loop(execution: Execution) -> WorkLoop:
-    """A loop over ``execution.workers`` Ray actors: each asks for its next batch when it has finished one.
+    """Return a loop over ``execution.workers`` Ray actors: each asks for its next batch when it has finished one.
 
     A worker that dies is replaced and its batches are made again; an error of the work itself stops the run.
     """

@@ -56,7 +56,7 @@ class Outcome:
 
 
 def pack(task: Task) -> Shipment:
-    """The shipment of a task: of the catalog only what its node touches."""
+    """Return the shipment of a task: of the catalog only what its node touches."""
     from kedro.framework.project import LOGGING
 
     from vr_pipeline.datasets.catalog import ReplacingCatalog
@@ -71,7 +71,7 @@ def pack(task: Task) -> Shipment:
 
 
 def _screen_only(logging: dict[str, Any]) -> dict[str, Any]:
-    """Logging settings without files: they belong to the driving process, and other machines may not have them."""
+    """Return logging settings without files, which belong to the driving process; other machines may lack them."""
     handlers = {name: entry for name, entry in logging.get("handlers", {}).items() if "filename" not in entry}
 
     def kept(entry: dict[str, Any]) -> dict[str, Any]:

@@ -30,7 +30,7 @@ _PATIENCE_SECONDS = 900
 
 @contextmanager
 def meetings(routes: Sequence[Route]) -> Iterator[Mapping[str, Meeting]]:
-    """The places where several machines meet, open for the length of a run: address -> meeting.
+    """Yield the places where several machines meet, open for the length of a run: address -> meeting.
 
     Raises:
         InputError: this machine cannot listen there.
@@ -147,7 +147,7 @@ _FAILURE = "failure-"
 
 
 def _run_rank(cargo: str) -> Any:
-    """Runs in each process. The file was written by the parent process in a folder of its own a moment ago.
+    """Run in each process. The file was written by the parent process in a folder of its own a moment ago.
 
     A process that fails leaves its account beside that file and ends, so that the launcher stops the others at once:
     they may be waiting for it.

@@ -143,5 +143,5 @@ def on_terminal() -> bool:
 
 
 def colours_wanted() -> bool:
-    """False where the user has set NO_COLOR to anything (https://no-color.org)."""
+    """Return whether colours are wanted: NO_COLOR is not set (https://no-color.org)."""
     return not os.environ.get("NO_COLOR")

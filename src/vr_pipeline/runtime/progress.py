@@ -109,7 +109,7 @@ def progress_bar(
     leave: bool = True,
     disable: bool = False,
 ) -> Any:
-    """Shows how far a long loop is; the one way of doing so in this project.
+    """Show how far a long loop is; the one way of doing so in this project.
 
     Args:
         items: what to loop over; without it, call ``update(n)`` on the result, which is a context manager.

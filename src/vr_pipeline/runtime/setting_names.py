@@ -25,7 +25,7 @@ def names_in(schema: dict[str, Any], within: str = "", root: dict[str, Any] | No
 
 
 def perhaps_setting(field: str, known: Sequence[str]) -> str:
-    """A guess at what was meant: a name that is spelt nearly so, with its place where it belongs elsewhere."""
+    """Return a guess at what was meant: a name that is spelt nearly so, with its place where it belongs elsewhere."""
     place, _, name = field.rpartition(".")
     near = difflib.get_close_matches(name, sorted({one.rpartition(".")[2] for one in known}), n=1)
     places = [one.rpartition(".")[0] for one in known if near and one.rpartition(".")[2] == near[0]]
@@ -36,7 +36,7 @@ def perhaps_setting(field: str, known: Sequence[str]) -> str:
 
 
 def setting_trouble(error: ValidationError, model: type[BaseModel]) -> tuple[str, str]:
-    """The first setting that is wrong, by its dotted name, and what is wrong with it; its value is not repeated."""
+    """Return the dotted name of the first setting that is wrong, and what is wrong with it, without its value."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     place = [str(part) for part in first["loc"]]
     if first["type"] == "extra_forbidden":

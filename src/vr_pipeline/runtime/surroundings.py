@@ -28,7 +28,7 @@ _PLACES = ("config_filepath", "filepath", "path", "file")
 
 
 def surroundings_account(error: BaseException) -> str | None:
-    """What a user can do about an error of the machine or the shell; None for other errors."""
+    """Return what a user can do about an error of the machine or the shell; None for other errors."""
     text = str(error)
     if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
         return _memory_account()
@@ -53,7 +53,7 @@ WORKING_DIRECTORY_GONE = "The working directory does not exist any longer. Go to
 
 
 def working_directory_is_there() -> bool:
-    """False where the folder in which the command was typed has been deleted."""
+    """Return whether the folder in which the command was typed still exists."""
     try:
         os.getcwd()
     except FileNotFoundError:
@@ -69,7 +69,7 @@ def _memory_account() -> str:
 
 
 def _limit() -> str:
-    """The limit of this process on its address space, in words; empty without one."""
+    """Return the limit of this process on its address space, in words; empty without one."""
     if resource is None:
         return ""
     soft, _ = resource.getrlimit(resource.RLIMIT_AS)
@@ -77,7 +77,7 @@ def _limit() -> str:
 
 
 def _parsed_file(error: BaseException) -> str | None:
-    """The file that a parser was reading when it gave up, as the frames of the error show; None for other recursion."""
+    """Return the file that a parser was reading, as the frames of the error show; None for other recursion."""
     parsing, place = False, None
     for frame in _frames(error):
         module = str(frame.f_globals.get("__name__", "")).partition(".")[0]

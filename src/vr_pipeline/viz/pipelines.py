@@ -45,7 +45,7 @@ class _Group(Pipeline):
 
 
 def pictured(pipeline: Pipeline) -> Pipeline:
-    """The pipeline with groups that are drawn as boxes, and with nodes that say what they do."""
+    """Return the pipeline with groups that are drawn as boxes, and with nodes that say what they do."""
     with warnings.catch_warnings():
         # Kedro calls descriptions of nodes experimental.
         warnings.simplefilter("ignore")
@@ -65,5 +65,5 @@ def _preview(text: str) -> TextPreview:
 
 
 def description(function: Any) -> str:
-    """The first paragraph of a function's documentation, on one line."""
+    """Return the first paragraph of a function's documentation, on one line."""
     return " ".join(inspect.cleandoc(function.__doc__ or "").split("\n\n")[0].split())
