@@ -13,9 +13,10 @@ from tiny_models import PROMPTS
 from vr_pipeline.errors import InputError
 from vr_pipeline.generators import load_generator
 from vr_pipeline.generators.config import GeneratorParameters
-from vr_pipeline.generators.contract import Generator, folder_identity, is_local, sampling_identity, weights_identity
+from vr_pipeline.generators.contract import Generator, folder_identity, sampling_identity, weights_identity
 from vr_pipeline.generators.policy import Adapter, FullWeights, Policy
 from vr_pipeline.micro_world.patch_vae import PatchVAE
+from vr_pipeline.storage.hub import is_local
 
 
 def plain_pipeline(parameters: GeneratorParameters) -> Any:

@@ -33,7 +33,7 @@ def load_generator(
         InputError: if the family is unknown, the model cannot be found or is not of the family's kind, or its weights
             are not whole safetensors.
     """
-    import importlib
+    import pkgutil
 
     from vr_pipeline.errors import InputError
 
@@ -47,6 +47,5 @@ def load_generator(
             field="generator.family",
             remedy=f"choose one of {', '.join(sorted(FAMILIES))}",
         )
-    module_name, class_name = FAMILIES[parameters.family].split(":")
-    family: type[Generator] = getattr(importlib.import_module(module_name), class_name)
+    family: type[Generator] = pkgutil.resolve_name(FAMILIES[parameters.family])
     return family.load(parameters) if parts is None else family.load(parameters, parts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Optional
+from typing import Literal
 
 from pydantic import Field
 
@@ -16,7 +16,7 @@ class GeneratorParameters(Parameters):
 
     family: str = Field(description="Generator family: a key of vr_pipeline.generators.FAMILIES.")
     path: str = Field(description="Folder of the model in diffusers layout, or its name on the hub.")
-    revision: Optional[str] = Field(None, description="Commit of a model on the hub, needed there; unused for folders.")
+    revision: str | None = Field(None, description="Commit of a model on the hub, needed there; unused for folders.")
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Precision of all parts.")
     device: str = Field("auto", description="Torch device, or 'auto' for CUDA where there is one.")
     offload: Offload = Field(
@@ -39,7 +39,7 @@ class GeneratorParameters(Parameters):
         ge=1,
         description="Clips sampled together. Part of a clip's identity: another batch size rounds differently.",
     )
-    threads: Optional[int] = Field(
+    threads: int | None = Field(
         None, ge=1, description="CPU threads of torch; part of a clip's identity on CPUs. Null leaves the default."
     )
 

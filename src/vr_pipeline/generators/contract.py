@@ -20,6 +20,7 @@ from vr_pipeline.generators.config import GeneratorParameters
 from vr_pipeline.generators.policy import Policy
 from vr_pipeline.identifiers import content_hash
 from vr_pipeline.runtime.devices import resolve_device as resolve_device
+from vr_pipeline.storage.hub import is_local
 from vr_pipeline.work import ItemFailure
 
 if TYPE_CHECKING:
@@ -232,11 +233,6 @@ def folder_identity(folder: Path) -> str:
     for path in files:
         parts += [path.relative_to(folder).as_posix(), sha256_once(path)]
     return content_hash(*parts)
-
-
-def is_local(path: str) -> bool:
-    """Return whether a model's path can only be meant as a folder; names on the hub are 'owner/name'."""
-    return Path(path).is_absolute() or path.startswith((".", "~", "data/")) or path.count("/") != 1
 
 
 def weights_identity(parameters: GeneratorParameters) -> str:

@@ -19,7 +19,6 @@ PIPELINE = "pipeline"
 """Name under which settings of the pipeline itself are listed; its parts have those of model_index.json."""
 
 _INDEX = "model_index.json"
-_PART_LENGTH = 2  # library and class
 _WEIGHTLESS = {"feature_extractor", "safety_checker"}
 
 Settings = Mapping[str, Mapping[str, Any]]
@@ -84,8 +83,10 @@ def check_settings(
         InputError: a part is missing, unreadable, unknown or superfluous, or a setting is not what the code relies on.
     """
     index = _read(folder / _INDEX, field)
-    present = {name: value for name, value in index.items() if _is_part(value)}
-    of_pipeline = _defaults(pipeline) | {name: None if _is_absent(value) else value for name, value in index.items()}
+    parts_of_index = {name: value for name, value in index.items() if isinstance(value, list) and len(value) == 2}
+    present = {name: (library, kind) for name, (library, kind) in parts_of_index.items() if library is not None}
+    absent = dict.fromkeys(parts_of_index.keys() - present.keys())
+    of_pipeline = _defaults(pipeline) | index | absent
     settings: dict[str, Mapping[str, Any]] = {PIPELINE: of_pipeline}
     _check([PIPELINE], relied_on, settings, folder)
     missing = sorted(set(parts) - present.keys())
@@ -125,14 +126,6 @@ def _file(folder: Path, part: str) -> Path:
     if part == PIPELINE:
         return folder / _INDEX
     return folder / part / ("scheduler_config.json" if part == "scheduler" else "config.json")
-
-
-def _is_part(value: object) -> bool:
-    return isinstance(value, list) and len(value) == _PART_LENGTH and value[0] is not None
-
-
-def _is_absent(value: object) -> bool:
-    return isinstance(value, list) and len(value) == _PART_LENGTH and value[0] is None
 
 
 def _read(path: Path, field: str) -> dict[str, Any]:

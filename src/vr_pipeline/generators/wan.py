@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from vr_pipeline.errors import InputError
 from vr_pipeline.generators.contract import Condition, Frames
 from vr_pipeline.generators.pipeline_kinds import VideoPipelineGenerator
-from vr_pipeline.generators.settings import PIPELINE, Relied, Settings, one_of, positive, same_as, whole
+from vr_pipeline.generators.settings import PIPELINE, Relied, Settings, one_of, same_as, whole
 
 if TYPE_CHECKING:
     import torch
@@ -33,10 +33,6 @@ def _deviations(value: Any, settings: Settings) -> bool:
 
 def _square_patches(value: Any, _: Settings) -> bool:
     return isinstance(value, list | tuple) and len(value) == 3 and value[0] == 1 and value[1] == value[2] > 0
-
-
-def _positive_or_absent(value: Any, settings: Settings) -> bool:
-    return value is None or positive(value, settings)
 
 
 _OTHER_SIGMAS = "training draws its times as the scheduler shifts its own, without further curves"
@@ -90,7 +86,7 @@ class WanGenerator(VideoPipelineGenerator):
             ),
             "use_flow_sigmas": (one_of(True, None), "the schedule is a rectified flow's"),
             "num_train_timesteps": (whole, "the network is given times of so many steps"),
-            "shift flow_shift": (_positive_or_absent, "times are shifted by it"),
+            "shift flow_shift": (lambda value, all_: value is None or positive(value, all_), "times are shifted by it"),
             "use_dynamic_shifting": (one_of(False, None), "the shift is one number for every size"),
             "shift_terminal": (one_of(None), _OTHER_SIGMAS),
             "use_karras_sigmas use_exponential_sigmas use_beta_sigmas use_lu_lambdas": (
@@ -150,10 +146,6 @@ class WanGenerator(VideoPipelineGenerator):
     def noise_share(self, timesteps: torch.Tensor) -> torch.Tensor:
         return timesteps / self.pipeline.scheduler.config.num_train_timesteps  # type: ignore[no-any-return]
 
-    def _noise_share(self, timesteps: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-        """sigma, shaped to multiply latents."""
-        return self.noise_share(timesteps.to(like.device, like.dtype)).view((-1,) + (1,) * (like.ndim - 1))
-
     def draw_timesteps(self, count: int, random: torch.Generator) -> torch.Tensor:
         """Draw times along the schedule that sampling takes: uniform, then shifted as the scheduler shifts its own."""
         import torch
@@ -163,7 +155,7 @@ class WanGenerator(VideoPipelineGenerator):
         return steps * self.shift * uniform / (1.0 + (self.shift - 1.0) * uniform)
 
     def add_noise(self, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
-        share = self._noise_share(timesteps, latents)
+        share = self.noise_share(timesteps.to(latents.device, latents.dtype)).view((-1,) + (1,) * (latents.ndim - 1))
         return (1.0 - share) * latents + share * noise
 
     def target(self, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:

@@ -136,7 +136,7 @@ def hub_models(value: Any, field: str) -> Iterator[tuple[str, tuple[str, str | N
 
 
 def _on_hub(name: str) -> bool:
-    from vr_pipeline.generators.contract import is_local
+    from vr_pipeline.storage.hub import is_local
 
     return not is_local(name) and ":" not in name and not Path(name).expanduser().exists()
 
@@ -144,8 +144,8 @@ def _on_hub(name: str) -> bool:
 def model_folders(value: Any, field: str) -> Iterator[tuple[str, str]]:
     """Yield the folders of models in a parameter block, no names on the hub: the field's name and the folder."""
     from vr_pipeline.generators.config import GeneratorParameters
-    from vr_pipeline.generators.contract import is_local
-    from vr_pipeline.judges.config import JudgeParameters
+    from vr_pipeline.storage.hub import is_local
+    from vr_pipeline.vlm.config import JudgeParameters
 
     for place, part in _parts(value, field):
         if isinstance(part, GeneratorParameters | JudgeParameters) and (part.revision is None or is_local(part.path)):

@@ -10,7 +10,9 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Annotated, Final, Literal, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from vr_pipeline.identifiers import content_hash
 from vr_pipeline.prompts.config import LanguageModelParameters
@@ -38,6 +40,7 @@ action from beginning to end, surroundings, light and colours, and the camera's 
 number, name and style of the original; contradict nothing; describe only what can be seen.
 Answer with one JSON object and nothing else: {"prompt": the paragraph}"""
 
+_Answer = TypeVar("_Answer", bound=BaseModel)
 _FENCE = re.compile(r"\A```(?:json)?\s*\n(.*)\n```\Z", re.DOTALL)
 
 
@@ -71,21 +74,17 @@ def user_message(text: str) -> str:
 
 
 def parse_review(text: str, answer: str) -> dict[str, str]:
-    """Decision, prompt (the text to continue with) and reason of a review.
+    """Return decision, prompt (the text to continue with) and reason of a review.
 
     Raises:
         UnusableAnswer: if the answer is not exactly the object asked for.
     """
-    fields = _json_object(answer, {"decision", "prompt", "reason"})
-    if fields["decision"] not in ("keep", "mend", "drop"):
-        raise UnusableAnswer(f"the decision is {fields['decision']!r}")
-    if not fields["reason"]:
-        raise UnusableAnswer("there is no reason")
-    if fields["decision"] != "mend":
-        return {**fields, "prompt": text}
-    if not fields["prompt"]:
+    review = _parsed(_Review, answer)
+    if review.decision != "mend":
+        review.prompt = text
+    elif not review.prompt:
         raise UnusableAnswer("mended, but without the mended prompt")
-    return fields
+    return review.model_dump()
 
 
 def parse_rewrite(text: str, answer: str, *, max_words: int) -> dict[str, str]:
@@ -95,28 +94,41 @@ def parse_rewrite(text: str, answer: str, *, max_words: int) -> dict[str, str]:
         UnusableAnswer: if the answer is not exactly the object asked for, or the prompt is shorter than the original
             or longer than ``max_words``.
     """
-    fields = _json_object(answer, {"prompt"})
-    count = length_in_words(fields["prompt"])
+    rewrite = _parsed(_Rewrite, answer)
+    count = length_in_words(rewrite.prompt)
     if count > max_words:
         raise UnusableAnswer(f"the prompt has {count} words, more than {max_words}")
     if count < length_in_words(text):
         raise UnusableAnswer(f"the prompt has {count} words, fewer than the original")
-    return fields
+    return rewrite.model_dump()
 
 
-def _json_object(answer: str, keys: set[str]) -> dict[str, str]:
-    """Return the answer as an object with exactly these keys and text values, white space collapsed.
+_Line = Annotated[str, AfterValidator(lambda text: " ".join(text.split()))]
+
+
+class _Object(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class _Rewrite(_Object):
+    prompt: _Line
+
+
+class _Review(_Object):
+    decision: Literal["keep", "mend", "drop"]
+    prompt: _Line
+    reason: _Line = Field(pattern=r"\S")
+
+
+def _parsed(kind: type[_Answer], answer: str) -> _Answer:
+    """Return the answer as the object asked for, white space collapsed.
 
     A fence of back-ticks around the whole answer is common and unambiguous, so it is taken off; nothing else is.
     """
-    stripped = answer.strip()
-    fenced = _FENCE.match(stripped)
+    fenced = _FENCE.match(answer.strip())
     try:
-        value: Any = json.loads(fenced.group(1) if fenced else stripped)
-    except json.JSONDecodeError as error:
-        raise UnusableAnswer("no JSON object and nothing else") from error
-    if not isinstance(value, dict) or set(value) != keys:
-        raise UnusableAnswer(f"not an object with the keys {', '.join(sorted(keys))}")
-    if not all(isinstance(part, str) for part in value.values()):
-        raise UnusableAnswer("a value is no text")
-    return {key: " ".join(part.split()) for key, part in value.items()}
+        return kind.model_validate_json(fenced.group(1) if fenced else answer)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise UnusableAnswer(f"{place}: {first['msg']}" if place else "not the JSON object asked for") from error

@@ -10,6 +10,11 @@ _SECONDS = 5.0
 _GATED = "its owner gives it to known users only: accept its terms and set HF_TOKEN"
 
 
+def is_local(path: str) -> bool:
+    """Return whether a model's path can only be meant as a folder; names on the hub are 'owner/name'."""
+    return Path(path).is_absolute() or path.startswith((".", "~", "data/")) or path.count("/") != 1
+
+
 def is_cached(name: str, revision: str | None) -> bool:
     """Return whether a model is complete in the local cache: a configuration, and all weights an index names."""
     from huggingface_hub import snapshot_download

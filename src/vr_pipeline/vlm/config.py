@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from vr_pipeline.config import Parameters
+from vr_pipeline.storage.hub import is_local
 from vr_pipeline.vlm.families import REMOTE_CODE_FAMILIES
 
 
@@ -55,7 +56,7 @@ class JudgeParameters(Parameters):
 
     @model_validator(mode="after")
     def _hub_models_are_pinned(self) -> JudgeParameters:
-        if self.revision is None and not Path(self.path).exists() and not _looks_like_folder(self.path):
+        if self.revision is None and not Path(self.path).exists() and not is_local(self.path):
             raise ValueError(
                 f"'{self.path}' is no folder here; for a model on the hub set 'revision' to one of its commits, "
                 "so that stored answers keep their meaning"
@@ -76,8 +77,3 @@ class JudgeParameters(Parameters):
         if self.trust_remote_code and self.family not in REMOTE_CODE_FAMILIES:
             raise ValueError(f"family '{self.family}' runs no code of the model's: remove 'trust_remote_code'")
         return self
-
-
-def _looks_like_folder(path: str) -> bool:
-    # Hub names are 'owner/name'. A folder that a pipeline has yet to make has more levels or starts with a dot or /.
-    return path.startswith((".", "/", "~")) or path.count("/") != 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import pkgutil
 from typing import TYPE_CHECKING
 
 from vr_pipeline.errors import InputError
@@ -30,6 +30,5 @@ def family_class(name: str) -> type[Family]:
         raise InputError(
             f"there is no judge family '{name}'", remedy=f"Use one of: {', '.join(FAMILIES)}", field="judge.family"
         )
-    module, _, attribute = FAMILIES[name].partition(":")
-    found: type[Family] = getattr(importlib.import_module(module), attribute)
+    found: type[Family] = pkgutil.resolve_name(FAMILIES[name])
     return found
