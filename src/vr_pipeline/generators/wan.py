@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from vr_pipeline.errors import InputError
 from vr_pipeline.generators.contract import Condition, Frames
 from vr_pipeline.generators.pipeline_kinds import VideoPipelineGenerator
-from vr_pipeline.generators.settings import PIPELINE, Relied, Settings, one_of, same_as, whole
+from vr_pipeline.generators.settings import PIPELINE, Relied, Settings, one_of, positive, same_as, whole
 
 if TYPE_CHECKING:
     import torch
