@@ -3,7 +3,7 @@
 The file outlives the training: what a training leaves at its end is its result, which a training of the same identity
 takes up instead of being done again. :func:`keep_newest` removes those that are no longer wanted.
 
-Its first bytes name its SHA-256, computed with zeros in their place: a flipped bit anywhere in the file is noticed.
+It holds the SHA-256 of all that is in it: a flipped bit anywhere in the file is noticed.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,10 +30,6 @@ LogRows = list[dict[str, float]]
 
 _KEY = "training"
 """The only entry of the header's metadata: safetensors writes several in an order that changes from run to run."""
-_SEAL_AT = 8 + len(f'{{"__metadata__":{{"{_KEY}":"')
-"""Where the file's hash stands: behind the header's length and the beginning of its metadata."""
-_NO_SEAL = b"0" * 64
-_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -113,6 +108,8 @@ def save_checkpoint(path: Path, state: TrainingState, *, identity: str, main: bo
     Raises:
         InputError: if the disk is full, or the folder cannot be written.
     """
+    from safetensors.torch import save_file
+
     tensors: dict[str, torch.Tensor] = {}
     numbers: dict[str, int | float] = {}
 
@@ -139,77 +136,19 @@ def save_checkpoint(path: Path, state: TrainingState, *, identity: str, main: bo
         return
     best = {"step": state.best.step, "value": state.best.value}
     header = {"identity": identity, "step": state.step, "log": state.rows, "best": best, "numbers": numbers}
-    write_state(path, tensors, header, finished=state.finished)
-
-
-def write_state(path: Path, tensors: Mapping[str, torch.Tensor], header: Mapping[str, Any], *, finished: bool) -> None:
-    """Replace the file of a training's state; a kill while writing leaves the one before.
-
-    Args:
-        path: safetensors file.
-        tensors: on the CPU, contiguous, none sharing memory with another.
-        header: what else there is, as JSON can hold it.
-        finished: it holds the result of the training, not a state on the way.
-
-    Raises:
-        InputError: if the disk is full, or the folder cannot be written.
-    """
-    from safetensors.torch import save_file
-
-    text = f"{_NO_SEAL.decode()} {json.dumps({**header, 'finished': finished})}"
+    text = json.dumps(header | {"finished": state.finished})
     with storage_explained(path, "the checkpoint before is kept"), replaced(path) as temporary:
-        save_file(dict(tensors), temporary, metadata={_KEY: text})
-        with temporary.open("r+b") as file:
-            digest = _digest(temporary)
-            file.seek(_SEAL_AT)
-            file.write(digest.encode())
+        save_file(tensors, temporary, metadata={_KEY: f"{_digest(text, tensors)} {text}"})
 
 
-def _digest(path: Path) -> str:
-    """SHA-256 of a state's file with zeros where its own hash stands."""
-    with path.open("rb") as file:
-        start = file.read(_SEAL_AT)
-        file.read(len(_NO_SEAL))
-        digest = hashlib.sha256(start + _NO_SEAL)
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
+def _digest(text: str, tensors: Mapping[str, torch.Tensor]) -> str:
+    import torch
+
+    digest = hashlib.sha256(text.encode())
+    for name, value in sorted(tensors.items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def _seal(path: Path) -> str:
-    with path.open("rb") as file:
-        return file.read(_SEAL_AT + len(_NO_SEAL))[_SEAL_AT:].decode("ascii", "replace")
-
-
-@contextmanager
-def open_state(path: Path, *, device: str = "cpu") -> Iterator[tuple[Any, dict[str, Any]]]:
-    """A training's state, verified and opened by safetensors within the block: file and header.
-
-    Args:
-        path: the file.
-        device: where its tensors are read to.
-
-    Raises:
-        InputError: if the file is damaged.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        if _seal(path) != _digest(path):
-            raise SafetensorError("its content does not have the hash that was recorded when it was written")
-        with safe_open(path, framework="pt", device=device) as file:
-            yield file, _header(file)
-    except SafetensorError as error:
-        raise InputError(
-            f"the checkpoint of a training is damaged ({error})",
-            file=path,
-            remedy="delete it; the training then starts from the beginning",
-        ) from error
-
-
-def _header(file: Any) -> dict[str, Any]:
-    header: dict[str, Any] = json.loads(file.metadata()[_KEY].partition(" ")[2])
-    return header
 
 
 def load_checkpoint(path: Path, state: TrainingState, *, identity: str, retrain: bool = False) -> None:
@@ -224,14 +163,28 @@ def load_checkpoint(path: Path, state: TrainingState, *, identity: str, retrain:
     Raises:
         InputError: if the file is damaged.
     """
+    from safetensors import SafetensorError, safe_open
+
     if not path.is_file():
         return
-    with open_state(path) as (file, header):
-        if header["identity"] == identity and not (retrain and header["finished"]):
-            state.finished = header["finished"]
-            _restore(state, {name: file.get_tensor(name) for name in file.keys()}, header)  # noqa: SIM118
-            # The time of its last use, by which keep_newest goes.
-            os.utime(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            digest, _, text = (file.metadata() or {}).get(_KEY, "").partition(" ")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if digest != _digest(text, tensors):
+            raise SafetensorError("its content does not have the hash that was recorded when it was written")
+    except SafetensorError as error:
+        raise InputError(
+            f"the checkpoint of a training is damaged ({error})",
+            file=path,
+            remedy="delete it; the training then starts from the beginning",
+        ) from error
+    header = json.loads(text)
+    if header["identity"] == identity and not (retrain and header["finished"]):
+        state.finished = header["finished"]
+        _restore(state, tensors, header)
+        # The time of its last use, by which keep_newest goes.
+        os.utime(path)
 
 
 def _restore(state: TrainingState, tensors: dict[str, torch.Tensor], header: dict[str, Any]) -> None:
