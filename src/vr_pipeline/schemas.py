@@ -22,12 +22,17 @@ class Table(pa.DataFrameModel):
         strict = False
 
 
-class FilteredPrompts(Table):
-    """Prompts that passed filtering, one row each."""
+class PromptsOnTheirWay(Table):
+    """Prompts between two steps of filtering, one row each."""
 
     prompt_id: Series[str] = pa.Field(unique=True, str_length={"min_value": 1})
     prompt: Series[str] = pa.Field(str_length={"min_value": 1})
     source: Series[str]
+
+
+class FilteredPrompts(PromptsOnTheirWay):
+    """Prompts that passed filtering, one row each."""
+
     split: Series[str] = pa.Field(isin=["train", "validation", "test"])
 
 

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 
 _LOADING = {"gpu", "train"}
-_PROMPTS = "params:prompt_filtering"
 
 
 class RequirementsHook:
@@ -103,7 +102,7 @@ def missing_on_hub(pipeline: Pipeline, catalog: CatalogProtocol) -> dict[str, st
 
     Only nodes that load models count: a report can be written again where the models are not.
     """
-    nodes = [node for node in pipeline.nodes if node.tags & _LOADING or _PROMPTS in node.inputs]
+    nodes = [node for node in pipeline.nodes if node.tags & _LOADING]
     named: dict[tuple[str, str | None], list[str]] = {}
     for source in sorted({name for node in nodes for name in node.inputs if name.startswith("params:")}):
         for field, model in hub_models(catalog.load(source), source.removeprefix("params:")):

@@ -27,6 +27,7 @@ def create_pipeline(**kwargs: Any) -> Pipeline:
                 inputs=["micro_generator", "params:generator", "params:micro_world"],
                 outputs="oracle",
                 name="fit_oracle",
+                tags=["gpu"],
             ),
             Node(
                 nodes.prepare_judge_clips,

@@ -31,6 +31,7 @@ def create_pipeline(**_: object) -> Pipeline:
                 ["lexically_distinct_prompts", PARAMETERS],
                 "prompt_embeddings",
                 name="embed_prompts",
+                tags=["gpu"],
             ),
             Node(
                 nodes.drop_same_meaning,
@@ -38,7 +39,13 @@ def create_pipeline(**_: object) -> Pipeline:
                 ["distinct_prompts", DROPPED[2]],
                 name="drop_same_meaning",
             ),
-            Node(nodes.plan_reviews, ["distinct_prompts", PARAMETERS], "prompt_reviews", name="review_prompts"),
+            Node(
+                nodes.plan_reviews,
+                ["distinct_prompts", PARAMETERS],
+                "prompt_reviews",
+                name="review_prompts",
+                tags=["gpu"],
+            ),
             Node(
                 nodes.apply_reviews,
                 ["distinct_prompts", "prompt_reviews"],
@@ -57,7 +64,13 @@ def create_pipeline(**_: object) -> Pipeline:
                 ["divided_prompts", DROPPED[5]],
                 name="split_prompts",
             ),
-            Node(nodes.plan_rewrites, ["divided_prompts", PARAMETERS], "prompt_rewrites", name="rewrite_prompts"),
+            Node(
+                nodes.plan_rewrites,
+                ["divided_prompts", PARAMETERS],
+                "prompt_rewrites",
+                name="rewrite_prompts",
+                tags=["gpu"],
+            ),
             Node(
                 nodes.apply_rewrites,
                 ["divided_prompts", "prompt_rewrites", "prompt_filter_decisions"],
