@@ -121,7 +121,7 @@ def parameter_models() -> dict[str, type[BaseModel]]:
                     annotation = argument.annotation
                     if isinstance(annotation, str):
                         # Only this name is looked up: other annotations may be known to type checkers alone.
-                        annotation = eval(annotation, node.func.__globals__)
+                        annotation = eval(annotation, inspect.unwrap(node.func).__globals__)
                     models[dataset.removeprefix("params:")] = annotation
     return dict(sorted(models.items()))
 

@@ -218,6 +218,20 @@ class PreferencePairs(Table):
         return table["winner_video_id"] != table["loser_video_id"]
 
 
+class TrainingPairs(Table):
+    """Pairs of all recipes with what training needs to know of their prompts and clips."""
+
+    prompt_id: Series[str]
+    winner_video_id: Series[str]
+    loser_video_id: Series[str]
+    recipe: Series[str]
+    prompt: Series[str] = pa.Field(nullable=True)
+    winner_sha256: Series[str] = pa.Field(nullable=True)
+    winner_reward: Series[float] = pa.Field(nullable=True)
+    loser_sha256: Series[str] = pa.Field(nullable=True)
+    loser_reward: Series[float] = pa.Field(nullable=True)
+
+
 class TrainingLog(Table):
     """Curves of preference training, one row an optimiser step."""
 

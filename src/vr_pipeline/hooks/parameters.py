@@ -109,7 +109,7 @@ def check_recipes(parameters: Mapping[str, Any]) -> None:
         InputError: the names under ``recipes`` of a block are not those of RECIPES, or a recipe names a reward that is
             not made.
     """
-    from vr_pipeline.pipelines.recipes import RECIPES, REWARDS
+    from vr_pipeline.pipelines.recipes import RECIPES, REWARD_TABLES
 
     known = [recipe.name for recipe in RECIPES]
     given = {block: _plain(parameters.get(block)).get("recipes") or {} for block in ("pair_selection", "dpo_training")}
@@ -130,10 +130,10 @@ def check_recipes(parameters: Mapping[str, Any]) -> None:
                 field=f"pair_selection.recipes.{name}",
             )
         reward = _plain(selecting[name]).get("reward", "checklist")
-        if reward not in REWARDS:
+        if reward not in REWARD_TABLES:
             raise InputError(
                 f"no rewards are made by the name '{reward}'",
-                remedy=f"use {' or '.join(REWARDS)}",
+                remedy=f"use {' or '.join(REWARD_TABLES)}",
                 field=f"pair_selection.recipes.{name}.reward",
             )
 

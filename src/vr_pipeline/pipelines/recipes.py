@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from functools import partial, update_wrapper
+from typing import Any, NamedTuple
 
 
 class Recipe(NamedTuple):
@@ -21,8 +23,12 @@ class Recipe(NamedTuple):
         """The dataset of this recipe that begins with the prefix, as in the catalog: ``<prefix>_<name>``."""
         return f"{prefix}_{self.name}"
 
+    def function(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function as a node of this recipe: its argument ``recipe`` is set, types and description stay."""
+        return update_wrapper(partial(function, recipe=self.name), function)
 
-REWARDS = {"checklist": "rewards"}
+
+REWARD_TABLES = {"checklist": "rewards"}
 """What ``reward`` of a recipe may be: the name of a reward, and the dataset that has it for the clips."""
 
 RECIPES = (Recipe("dpo", title="DPO"), Recipe("mpo", title="MPO"))

@@ -148,7 +148,7 @@ def blocks_of(pipelines: Iterable[Pipeline]) -> dict[str, list[type[BaseModel]]]
             if dataset.startswith("params:"):
                 models = found.setdefault(dataset.removeprefix("params:"), [])
                 kind = argument.annotation
-                model = node.func.__globals__.get(kind, kind) if isinstance(kind, str) else kind
+                model = inspect.unwrap(node.func).__globals__.get(kind, kind) if isinstance(kind, str) else kind
                 if hasattr(model, "model_json_schema") and model not in models:
                     models.append(model)
     return found

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Self
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from vr_pipeline.config import Parameters
 from vr_pipeline.engine.config import CheckpointParameters, FineTuningParameters, LoRAParameters
@@ -135,6 +136,33 @@ class DpoTrainingParameters(CheckpointParameters):
         description="Clips, or prompts, whose latents or text conditions are kept in one file. Prompts of a file are "
         "encoded together, clips as many at a time as are sampled together.",
     )
+
+    recipes: dict[str, dict[str, Any]] = Field(
+        default={},
+        description="What a recipe trains with instead of what 'training' says: recipe to settings of 'training'.",
+    )
+
+    @model_validator(mode="after")
+    def _recipes_can_be_trained(self) -> Self:
+        for name in self.recipes:
+            try:
+                self.for_recipe(name)
+            except ValidationError as error:
+                first = error.errors(include_url=False)[0]
+                place = ".".join(["recipes", name, *map(str, first["loc"])])
+                raise ValueError(f"{place}: {first['msg']}") from error
+        return self
+
+    def for_recipe(self, name: str) -> Self:
+        """The parameters with what the recipe trains with otherwise."""
+        own = self.recipes.get(name)
+        if not own:
+            return self
+        settings = self.training.model_dump()
+        for key, value in own.items():
+            both = isinstance(value, Mapping) and isinstance(settings.get(key), Mapping)
+            settings[key] = {**settings[key], **value} if both else value
+        return self.model_copy(update={"training": PreferenceTrainingParameters.model_validate(settings)})
 
     def trained(self, generator: GeneratorParameters) -> GeneratorParameters:
         """The configured generator as training uses it."""

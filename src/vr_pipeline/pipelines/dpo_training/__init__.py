@@ -1,4 +1,4 @@
-"""Preference training of the generator, once for each pair-selection strategy."""
+"""Preference training of the generator, once for each recipe."""
 
 from vr_pipeline.pipelines.dpo_training.pipeline import create_pipeline
 

@@ -11,81 +11,116 @@ from vr_pipeline.checklist.schema import Checklist
 from vr_pipeline.generators.config import GeneratorParameters
 from vr_pipeline.generators.policy import Policy
 from vr_pipeline.judges.config import ChecklistInferenceParameters
-from vr_pipeline.rewards.checklist.weights import RewardWeights
+from vr_pipeline.pairs.config import PairSelectionParameters
+from vr_pipeline.pipelines.recipes import RECIPES, REWARD_TABLES
 from vr_pipeline.training.config import DpoTrainingParameters
 from vr_pipeline.vlm.config import JudgeParameters
 from vr_pipeline.work import WorkPlan
 
 
-def encode_latents(
-    videos: Any,
+def join_training_pairs(
+    filtered_prompts: pd.DataFrame,
     video_index: pd.DataFrame,
-    preference_pairs_mpo: pd.DataFrame,
-    preference_pairs_dpo: pd.DataFrame,
-    generator: GeneratorParameters,
-    parameters: DpoTrainingParameters,
-) -> WorkPlan:
-    """Encode the clips of all selected pairs once, for every training that uses them."""
-    from vr_pipeline.training.latents import plan_latents
+    pair_selection: PairSelectionParameters,
+    *tables: pd.DataFrame,
+) -> pd.DataFrame:
+    """Join the pairs of all recipes with what training needs to know of their prompts and clips.
 
-    pairs = pd.concat([preference_pairs_mpo, preference_pairs_dpo])
-    needed = [*pairs["winner_video_id"], *pairs["loser_video_id"]]
-    return plan_latents(videos, video_index, needed, parameters.trained(generator), parameters.shard_size)
+    Args:
+        filtered_prompts: texts of prompts.
+        video_index: contents of clips.
+        pair_selection: names the reward of every recipe.
+        *tables: the rewards that REWARD_TABLES names, then the pairs of every recipe.
+    """
+    from vr_pipeline.training.table import join_pairs
+
+    rewards = dict(zip(REWARD_TABLES, tables, strict=False))
+    pairs = {recipe.name: table for recipe, table in zip(RECIPES, tables[len(rewards) :], strict=True)}
+    used = {name: rewards[pair_selection.recipes[name].reward] for name in pairs}
+    return join_pairs(pairs, used, filtered_prompts, video_index)
+
+
+def encode_latents(
+    videos: Any, training_pairs: pd.DataFrame, generator: GeneratorParameters, parameters: DpoTrainingParameters
+) -> WorkPlan:
+    """Encode the clips of all training pairs once, for every training that uses them."""
+    from vr_pipeline.training.latents import plan_latents
+    from vr_pipeline.training.table import clips_of
+
+    needed = [*training_pairs["winner_video_id"], *training_pairs["loser_video_id"]]
+    return plan_latents(videos, clips_of(training_pairs), needed, parameters.trained(generator), parameters.shard_size)
 
 
 def encode_prompts(
-    filtered_prompts: pd.DataFrame,
-    preference_pairs_mpo: pd.DataFrame,
-    preference_pairs_dpo: pd.DataFrame,
-    generator: GeneratorParameters,
-    parameters: DpoTrainingParameters,
+    training_pairs: pd.DataFrame, generator: GeneratorParameters, parameters: DpoTrainingParameters
 ) -> WorkPlan:
-    """Encode the prompts of all selected pairs once, for every training that uses them."""
+    """Encode the prompts of all training pairs once, for every training that uses them."""
     from vr_pipeline.training.conditions import plan_conditions
+    from vr_pipeline.training.table import prompts_of
 
-    needed = pd.concat([preference_pairs_mpo["prompt_id"], preference_pairs_dpo["prompt_id"]]).astype(str).tolist()
-    return plan_conditions(filtered_prompts, needed, parameters.trained(generator), parameters.shard_size)
+    needed = training_pairs["prompt_id"].tolist()
+    return plan_conditions(prompts_of(training_pairs), needed, parameters.trained(generator), parameters.shard_size)
 
 
-def train_policy(
-    preference_pairs: pd.DataFrame,
-    latents: Any,
-    prompt_conditions: Any,
-    rewards: pd.DataFrame,
+def describe_checkpoint_reward(
     filtered_prompts: pd.DataFrame,
-    video_index: pd.DataFrame,
     checklist: Checklist,
     reward_weights: dict[str, Any],
     judge: JudgeParameters,
     checklist_inference: ChecklistInferenceParameters,
+    parameters: DpoTrainingParameters,
+) -> dict[str, Any]:
+    """Say by what reward, and on clips of which prompts, the checkpoints of all trainings are judged."""
+    from vr_pipeline.training.checkpoint_reward import CheckpointReward
+    from vr_pipeline.training.validation import validation_prompts
+
+    prompts = filtered_prompts.head(0)
+    if parameters.validation is not None:
+        prompts = validation_prompts(filtered_prompts, parameters.validation)
+    reward = CheckpointReward(
+        prompts=prompts[["prompt_id", "prompt", "split"]].to_dict("records"),
+        checklist=checklist,
+        weights=reward_weights,
+        judge=judge,
+        judging=checklist_inference,
+    )
+    return reward.model_dump(mode="json")
+
+
+def train_policy(
+    training_pairs: pd.DataFrame,
+    latents: Any,
+    prompt_conditions: Any,
+    checkpoint_reward: dict[str, Any],
     generator: GeneratorParameters,
     parameters: DpoTrainingParameters,
+    recipe: str,
 ) -> tuple[Policy, pd.DataFrame, pd.DataFrame]:
     """Train the generator to make winners likelier than its frozen original does; keep the best checkpoint."""
     from vr_pipeline.items.filling import fill_folder
-    from vr_pipeline.rewards.checklist.model import ChecklistReward
     from vr_pipeline.runtime.live_curves import write_row
+    from vr_pipeline.training.checkpoint_reward import CheckpointReward
     from vr_pipeline.training.inputs import contents_hash, input_hashes
     from vr_pipeline.training.model_card import training_facts
     from vr_pipeline.training.policies import pair_data, train_policy_on_pairs
+    from vr_pipeline.training.table import clips_of, prompts_of
     from vr_pipeline.training.validation import CheckpointValidation, no_validation
 
+    parameters, reward = parameters.for_recipe(recipe), CheckpointReward.model_validate(checkpoint_reward)
+    pairs = training_pairs[training_pairs["recipe"] == recipe].reset_index(drop=True)
+    clips, prompts = clips_of(pairs), prompts_of(pairs)
     validation = None
     if parameters.validation is not None:
-        reward = ChecklistReward(checklist, RewardWeights.from_json(reward_weights), judge, checklist_inference)
         validation = CheckpointValidation(
-            preference_pairs, filtered_prompts, reward, parameters, fill=fill_folder, observe=write_row
+            pairs, reward.prompt_table, reward.model(), parameters, fill=fill_folder, observe=write_row
         )
-    contents = contents_hash(preference_pairs, filtered_prompts, video_index)
-    data = pair_data(preference_pairs, latents, prompt_conditions, rewards, contents)
+    data = pair_data(pairs, latents, prompt_conditions, clips, contents_hash(pairs, prompts, clips))
     policy, log = train_policy_on_pairs(data, generator, parameters, validation=validation, observe=write_row)
     validated = validation.table(log) if validation is not None else no_validation()
-    facts = training_facts(
-        preference_pairs, filtered_prompts, video_index, validated, checklist, judge, generator, parameters
-    )
+    facts = training_facts(pairs, prompts, clips, validated, reward.checklist, reward.judge, generator, parameters)
     facts["training"] = {
         **policy.provenance["training"],
-        "inputs": input_hashes(preference_pairs, reward_weights, checklist),
+        "inputs": input_hashes(pairs, reward.weights, reward.checklist),
     }
     return replace(policy, provenance=policy.provenance | facts), log, validated
 

@@ -7,73 +7,70 @@ from typing import Any
 from kedro.pipeline import Node, Pipeline
 
 from vr_pipeline.pipelines.dpo_training import nodes
-
-STRATEGIES = ("mpo", "dpo")
-"""Pair-selection strategies a policy is trained for; 'dpo' is the baseline of the ablation."""
+from vr_pipeline.pipelines.recipes import RECIPES, REWARD_TABLES, each
 
 
 def create_pipeline(**kwargs: Any) -> Pipeline:
-    """Pairs and clips to one policy for each strategy."""
-    return Pipeline(
-        [
+    """Pairs and clips to one policy for each recipe."""
+    settings = ["params:generator", "params:dpo_training"]
+    shared = [
+        Node(
+            nodes.join_training_pairs,
+            inputs=[
+                "filtered_prompts",
+                "video_index",
+                "params:pair_selection",
+                *REWARD_TABLES.values(),
+                *each("preference_pairs"),
+            ],
+            outputs="training_pairs",
+            name="join_training_pairs",
+        ),
+        Node(
+            nodes.encode_latents,
+            inputs=["videos", "training_pairs", *settings],
+            outputs="latents",
+            name="encode_latents",
+            tags=["gpu"],
+        ),
+        Node(
+            nodes.encode_prompts,
+            inputs=["training_pairs", *settings],
+            outputs="prompt_conditions",
+            name="encode_prompts",
+            tags=["gpu"],
+        ),
+        Node(
+            nodes.describe_checkpoint_reward,
+            inputs=[
+                "filtered_prompts",
+                "checklist",
+                "reward_weights",
+                "params:judge",
+                "params:checklist_inference",
+                "params:dpo_training",
+            ],
+            outputs="checkpoint_reward",
+            name="describe_checkpoint_reward",
+        ),
+    ]
+    own = [
+        node
+        for recipe in RECIPES
+        for node in (
             Node(
-                nodes.encode_latents,
-                inputs=[
-                    "videos",
-                    "video_index",
-                    "preference_pairs_mpo",
-                    "preference_pairs_dpo",
-                    "params:generator",
-                    "params:dpo_training",
-                ],
-                outputs="latents",
-                name="encode_latents",
-                tags=["gpu"],
+                recipe.function(nodes.train_policy),
+                inputs=["training_pairs", "latents", "prompt_conditions", "checkpoint_reward", *settings],
+                outputs=[recipe.dataset(name) for name in ("policy", "training_log", "validation_log")],
+                name=recipe.dataset("train_policy"),
+                tags=["gpu", "train"],
             ),
             Node(
-                nodes.encode_prompts,
-                inputs=[
-                    "filtered_prompts",
-                    "preference_pairs_mpo",
-                    "preference_pairs_dpo",
-                    "params:generator",
-                    "params:dpo_training",
-                ],
-                outputs="prompt_conditions",
-                name="encode_prompts",
-                tags=["gpu"],
+                nodes.tabulate_training_curves,
+                inputs=recipe.dataset("training_log"),
+                outputs=recipe.dataset("training_curves"),
+                name=recipe.dataset("tabulate_training_curves"),
             ),
-            *(
-                Node(
-                    nodes.train_policy,
-                    inputs=[
-                        f"preference_pairs_{strategy}",
-                        "latents",
-                        "prompt_conditions",
-                        "rewards",
-                        "filtered_prompts",
-                        "video_index",
-                        "checklist",
-                        "reward_weights",
-                        "params:judge",
-                        "params:checklist_inference",
-                        "params:generator",
-                        "params:dpo_training",
-                    ],
-                    outputs=[f"policy_{strategy}", f"training_log_{strategy}", f"validation_log_{strategy}"],
-                    name=f"train_policy_{strategy}",
-                    tags=["gpu", "train"],
-                )
-                for strategy in STRATEGIES
-            ),
-            *(
-                Node(
-                    nodes.tabulate_training_curves,
-                    inputs=f"training_log_{strategy}",
-                    outputs=f"training_curves_{strategy}",
-                    name=f"tabulate_training_curves_{strategy}",
-                )
-                for strategy in STRATEGIES
-            ),
-        ]
-    )
+        )
+    ]
+    return Pipeline([*shared, *own])

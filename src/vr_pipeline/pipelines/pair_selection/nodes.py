@@ -12,7 +12,7 @@ from vr_pipeline.pairs.config import PairSelectionParameters
 from vr_pipeline.pairs.report import pair_selection_report
 from vr_pipeline.pairs.rules import RULES
 from vr_pipeline.pairs.selection import select_pairs
-from vr_pipeline.pipelines.recipes import RECIPES, REWARDS
+from vr_pipeline.pipelines.recipes import RECIPES, REWARD_TABLES
 
 
 def select_pairs_of_recipes(parameters: PairSelectionParameters, *rewards: pd.DataFrame) -> list[Any]:
@@ -20,12 +20,12 @@ def select_pairs_of_recipes(parameters: PairSelectionParameters, *rewards: pd.Da
 
     Args:
         parameters: rules and limits.
-        rewards: the tables that REWARDS names.
+        rewards: the tables that REWARD_TABLES names.
 
     Returns:
         the pairs of every recipe, then for every recipe the fates of all candidates.
     """
-    tables = dict(zip(REWARDS, rewards, strict=True))
+    tables = dict(zip(REWARD_TABLES, rewards, strict=True))
     blocks = {recipe.name: parameters.recipes[recipe.name] for recipe in RECIPES}
 
     def select(most: int | None = None) -> list[tuple[pd.DataFrame, Any]]:

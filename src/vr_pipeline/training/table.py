@@ -1,0 +1,50 @@
+"""The table that trainings start from: pairs of all recipes with all that is known of their clips and prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+PAIR = ["prompt_id", "winner_video_id", "loser_video_id"]
+_SIDES = ("winner", "loser")
+
+
+def join_pairs(
+    pairs: Mapping[str, pd.DataFrame], rewards: Mapping[str, pd.DataFrame], prompts: pd.DataFrame, index: pd.DataFrame
+) -> pd.DataFrame:
+    """Join the pairs of all recipes with the texts of their prompts, and the contents and rewards of their clips.
+
+    Args:
+        pairs: recipe to its pairs.
+        rewards: recipe to the rewards by which its pairs were selected.
+        prompts: table with prompt_id and prompt.
+        index: the clips.
+
+    Returns:
+        schema ``TrainingPairs``; what is not known of a clip or prompt is empty there.
+    """
+    texts = prompts.set_index("prompt_id")["prompt"]
+    contents = index.set_index("video_id")["sha256"]
+    tables = []
+    for recipe, table in pairs.items():
+        totals = rewards[recipe].set_index("video_id")["total"]
+        joined = table[PAIR].assign(recipe=recipe, prompt=table["prompt_id"].map(texts))
+        for side in _SIDES:
+            clips = table[f"{side}_video_id"]
+            joined = joined.assign(**{f"{side}_sha256": clips.map(contents), f"{side}_reward": clips.map(totals)})
+        tables.append(joined)
+    return pd.concat(tables, ignore_index=True)
+
+
+def clips_of(pairs: pd.DataFrame) -> pd.DataFrame:
+    """The clips of training pairs, each once: video_id, sha256 and total; without those that no index lists."""
+    names = {f"{{}}_{name}": name for name in ("video_id", "sha256", "reward")}
+    sides = [pairs.rename(columns={key.format(side): name for key, name in names.items()}) for side in _SIDES]
+    table = pd.concat(side[list(names.values())] for side in sides).drop_duplicates("video_id", ignore_index=True)
+    return table.dropna(subset="sha256").rename(columns={"reward": "total"})
+
+
+def prompts_of(pairs: pd.DataFrame) -> pd.DataFrame:
+    """The prompts of training pairs, each once: prompt_id and prompt; without those that no table has."""
+    return pairs[["prompt_id", "prompt"]].drop_duplicates("prompt_id", ignore_index=True).dropna()

@@ -1,0 +1,42 @@
+"""The table that trainings start from, against the tables it is made of."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from vr_pipeline.schemas import TrainingPairs
+from vr_pipeline.training.inputs import contents_hash
+from vr_pipeline.training.table import clips_of, join_pairs, prompts_of
+
+PROMPTS = pd.DataFrame({"prompt_id": ["p", "q", "r"], "prompt": ["a red ball", "a blue ring", "unused"]})
+INDEX = pd.DataFrame({"video_id": list("abcde"), "sha256": [letter * 64 for letter in "12345"]})
+PAIRS = {
+    "dpo": pd.DataFrame(
+        {"prompt_id": ["p", "q"], "winner_video_id": ["a", "d"], "loser_video_id": ["b", "c"], "margin": 1.0}
+    ),
+    "mpo": pd.DataFrame({"prompt_id": ["p"], "winner_video_id": ["a"], "loser_video_id": ["c"], "margin": 1.0}),
+}
+REWARDS = {
+    "dpo": pd.DataFrame({"video_id": list("abcde"), "total": [0.1, 0.2, 0.3, 0.4, 0.5]}),
+    "mpo": pd.DataFrame({"video_id": list("abc"), "total": [7.0, 8.0, 9.0]}),
+}
+
+
+def test_every_recipe_has_its_own_pairs_and_rewards() -> None:
+    table = TrainingPairs.validate(join_pairs(PAIRS, REWARDS, PROMPTS, INDEX))
+    for recipe, pairs in PAIRS.items():
+        own = table[table["recipe"] == recipe].reset_index(drop=True)
+        names = ["prompt_id", "winner_video_id", "loser_video_id"]
+        pd.testing.assert_frame_equal(own[names], pairs[names])
+        clips = clips_of(own).set_index("video_id")
+        expected = REWARDS[recipe].set_index("video_id")["total"]
+        assert set(clips.index) == {*pairs["winner_video_id"], *pairs["loser_video_id"]}
+        assert (clips["total"] == expected[clips.index]).all()
+        # What a training is recorded to have seen does not depend on what else the tables hold.
+        assert contents_hash(own, prompts_of(own), clips_of(own)) == contents_hash(pairs, PROMPTS, INDEX)
+
+
+def test_what_is_not_known_is_in_no_list() -> None:
+    table = TrainingPairs.validate(join_pairs(PAIRS, REWARDS, PROMPTS.head(1), INDEX.head(2)))
+    assert list(clips_of(table)["video_id"]) == ["a", "b"]
+    assert list(prompts_of(table)["prompt_id"]) == ["p"]
