@@ -131,7 +131,7 @@ def test_dataset_reads_the_file(tmp_path: Path) -> None:
     path = tmp_path / "checklist.yml"
     path.write_text(yaml.safe_dump(CONTENT, sort_keys=False), encoding="utf-8")
     assert ChecklistDataset(filepath=str(path)).load() == checklist_from_mapping(CONTENT)
-    assert load_checklist(path).sub_dimension("hands").grades["1"] == (True, False, True)
+    assert load_checklist(path).sub_dimensions[-1].grades["1"] == (True, False, True)
 
 
 def test_shipped_checklist_loads() -> None:

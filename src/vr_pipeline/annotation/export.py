@@ -13,9 +13,7 @@ from vr_pipeline.preferences.journal import OVERALL
 from vr_pipeline.storage.csv_cells import write_csv
 
 
-def export_answers(
-    journal: Path, files: Mapping[str, Path], folder: Path, *, criterion: str = OVERALL, raw: bool = False
-) -> dict[str, Any]:
+def export_answers(journal: Path, files: Mapping[str, Path], folder: Path, *, raw: bool = False) -> dict[str, Any]:
     """Write ``preferences.csv`` (plain format, with both_bad) and the folder ``clips`` that it names.
 
     Args:
@@ -30,7 +28,7 @@ def export_answers(
     Raises:
         InputError: the folder holds something already, or no answer can be written.
     """
-    table = read_preferences(journal, "annotations", criterion=criterion)
+    table = read_preferences(journal, "annotations", criterion=OVERALL)
     if folder.exists() and any(folder.iterdir()):
         raise InputError("the folder is not empty", remedy="name a new one", file=folder, field="--export")
     named = sorted(set(table["video_path_a"]) | set(table["video_path_b"]))

@@ -107,16 +107,6 @@ class Checklist(_Frozen):
             f"checklist '{self.name}' has no question '{question_id}'", remedy="Use an identifier of the checklist"
         )
 
-    def sub_dimension(self, name: str) -> SubDimension:
-        """Return the sub-dimension of that name. Raises :class:`InputError` where there is none."""
-        for sub in self.sub_dimensions:
-            if sub.name == name:
-                return sub
-        raise InputError(
-            f"checklist '{self.name}' has no sub-dimension '{name}'",
-            remedy=f"Use one of: {', '.join(sub.name for sub in self.sub_dimensions)}",
-        )
-
     def gates_of(self, question_id: str) -> list[str]:
         """Gates of a question, nearest first: a gate may itself have a gate."""
         by_id = {question.question_id: question for question in self.questions}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,7 +69,7 @@ _MOST_LINKS = 20
 @click.option(
     "--raw-cells", is_flag=True, help="With --export: write texts that a spreadsheet would run as formulas unescaped."
 )
-def annotate(
+def annotate(  # one parameter for each option of the command
     env: str,
     source: str | None,
     policies: str | None,
@@ -95,6 +94,7 @@ def annotate(
     format: annotations. See docs/annotation.md.
     """
     with plain_errors():
+        from vr_pipeline.annotation.app import is_loopback
         from vr_pipeline.annotation.export import export_answers
         from vr_pipeline.annotation.offer import CLIPS, clip_files, journal_path, make_offer, make_study
         from vr_pipeline.annotation.store import Journal
@@ -114,7 +114,7 @@ def annotate(
             count = export_answers(path, clip_files(catalog, about), export_folder, raw=raw_cells)
             _tell_export(count, export_folder)
             return
-        if not _may_listen(host, allow_host):
+        if not (is_loopback(host) or allow_host):
             raise InputError(
                 f"listening on '{host}' would let other machines in",
                 remedy="leave --host out, or say under which name they may ask with --allow-host NAME",
@@ -147,12 +147,6 @@ def _usual_source(catalog: Any, project: Path, env: str) -> str:
     answers = stored_at(catalog, "human_preferences")
     awaited = answers is not None and answers.resolve() == journal_path(project, env, CLIPS).resolve()
     return CLIPS if awaited else "generated"
-
-
-def _may_listen(host: str, allow_host: Sequence[str]) -> bool:
-    from vr_pipeline.annotation.app import is_loopback
-
-    return is_loopback(host) or bool(allow_host)
 
 
 def _serve(session: AnnotationSession, *, host: str, port: int | None, allow_host: tuple[str, ...]) -> None:

@@ -45,7 +45,7 @@ _FILE = click.Path(path_type=Path)
 @click.option("--copy", "copy_in", is_flag=True, help="Copy the files to data/01_raw/<env>; else they stay in place.")
 @click.option("--overwrite", is_flag=True, help="Write the environment anew if it exists.")
 @click.option("--check", "check_only", is_flag=True, help="Check the files and write nothing.")
-def init_data(
+def init_data(  # one parameter for each option of the command
     prompts: Path | None,
     videos: Path | None,
     preferences: Path | None,

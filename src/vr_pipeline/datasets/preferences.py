@@ -32,6 +32,8 @@ class PreferenceDataset(FileDataset[pd.DataFrame, pd.DataFrame]):
     With ``videos: {path: FOLDER}`` clips may be named by path, file name or identifier; see
     :class:`vr_pipeline.preferences.clip_names.ClipNames`. Texts that a spreadsheet would run are escaped when they
     are saved (:mod:`vr_pipeline.storage.csv_cells`), unless ``raw_cells`` is true.
+
+    A public entry: its arguments are the keys of a catalog entry.
     """
 
     def __init__(

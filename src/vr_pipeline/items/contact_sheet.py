@@ -12,12 +12,14 @@ if TYPE_CHECKING:
 
     from vr_pipeline.items.folder import ItemFolder
 
+_ROWS = 12
+"""Rows at most, evenly spread over the prompts in order of their text."""
 
-def contact_sheet(folder: ItemFolder, index: pd.DataFrame, *, prompts: int = 12, samples: int = 6) -> Figure:
+
+def contact_sheet(folder: ItemFolder, index: pd.DataFrame, *, samples: int = 6) -> Figure:
     """First, middle and last frame of a few clips of each of a few prompts.
 
     Args:
-        prompts: rows at most, evenly spread over the prompts in order of their text.
         samples: clips a row at most.
     """
     from matplotlib.figure import Figure
@@ -28,9 +30,7 @@ def contact_sheet(folder: ItemFolder, index: pd.DataFrame, *, prompts: int = 12,
         figure = Figure(figsize=(4, 1), dpi=120)
         figure.suptitle("There are no clips to show", fontsize=8)
         return figure
-    chosen = [
-        texts[at] for at in np.unique(np.linspace(0, len(texts) - 1, min(prompts, len(texts))).round().astype(int))
-    ]
+    chosen = [texts[at] for at in np.unique(np.linspace(0, len(texts) - 1, min(_ROWS, len(texts))).round().astype(int))]
     figure = Figure(figsize=(2.6 + samples * 1.55, 0.3 + 0.62 * len(chosen)), layout="constrained", dpi=120)
     axes = figure.subplots(len(chosen), samples, squeeze=False)
     for row, text in enumerate(chosen):

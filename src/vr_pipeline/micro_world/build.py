@@ -13,7 +13,7 @@ import pandas as pd
 
 from vr_pipeline.generators import load_generator
 from vr_pipeline.generators.config import GeneratorParameters
-from vr_pipeline.generators.contract import Generator
+from vr_pipeline.generators.contract import Generator, batches
 from vr_pipeline.identifiers import content_hash, prompt_id, sample_seed, video_id
 from vr_pipeline.micro_world.clips import generate_clips, render_clips
 from vr_pipeline.micro_world.config import MicroWorldParameters
@@ -61,15 +61,15 @@ def pretrain(generator: GeneratorParameters, parameters: MicroWorldParameters) -
     return pipeline, pd.DataFrame(log)
 
 
-def reconstruct(generator: Generator, clips: Frames, *, chunk: int = 512) -> Frames:
+def reconstruct(generator: Generator, clips: Frames) -> Frames:
     """Return clips as the autoencoder gives them back."""
     import torch
 
     pipeline = generator.pipeline  # type: ignore[attr-defined]
     parts = []
-    for start in range(0, len(clips), chunk):
+    for part in batches(len(clips), 512):
         with torch.no_grad():
-            pixels = pipeline.decode_latents(generator.encode_frames(clips[start : start + chunk]))
+            pixels = pipeline.decode_latents(generator.encode_frames(clips[part]))
         values = ((pixels.permute(0, 2, 3, 4, 1).numpy() + 1.0) * 127.5).clip(0, 255)
         parts.append(np.round(values).astype(np.uint8))
     return np.concatenate(parts)

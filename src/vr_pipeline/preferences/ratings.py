@@ -115,17 +115,10 @@ def _rated(wins: FloatArray) -> npt.NDArray[np.int64]:
     return max(sets, key=lambda members: (len(members), float(wins[np.ix_(members, members)].sum()), -int(members[0])))
 
 
-def _wins(
-    i: npt.NDArray[np.int64],
-    j: npt.NDArray[np.int64],
-    points: FloatArray,
-    n: int,
-    weight: FloatArray | None = None,
-) -> FloatArray:
+def _wins(i: npt.NDArray[np.int64], j: npt.NDArray[np.int64], points: FloatArray, n: int) -> FloatArray:
     """Return points of each generator against each other, array [generators, generators]."""
-    times = np.ones(len(points)) if weight is None else weight
-    wins = np.bincount(i * n + j, weights=times * points, minlength=n * n)
-    losses = np.bincount(j * n + i, weights=times * (1 - points), minlength=n * n)
+    wins = np.bincount(i * n + j, weights=points, minlength=n * n)
+    losses = np.bincount(j * n + i, weights=1 - points, minlength=n * n)
     return np.asarray(wins + losses, dtype=np.float64).reshape(n, n)
 
 

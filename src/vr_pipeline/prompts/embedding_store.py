@@ -59,11 +59,6 @@ class Embeddings:
     def __len__(self) -> int:
         return len(self._keys)
 
-    @property
-    def axes(self) -> int:
-        """Length of each vector."""
-        return int(self._vectors.shape[1])
-
     def of(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """Return unit vectors [texts, axes].
 

@@ -117,7 +117,7 @@ def _scan(join: Join) -> None:
 
 
 def nearest_rouge_l(
-    queries: npt.NDArray[np.int64], prompts: Sequence[str], *, workers: int | None = None, tokens: Tokens = tokenize
+    queries: npt.NDArray[np.int64], prompts: Sequence[str], *, tokens: Tokens = tokenize
 ) -> npt.NDArray[np.float64]:
     """Return each queried prompt's Rouge-L F1 with the most similar other one, float64 [queries]; NaN if there is none.
 
@@ -140,7 +140,7 @@ def nearest_rouge_l(
             sequences,
             scorer=LCSseq.similarity,
             dtype=np.int32,
-            workers=workers or available_cores(),
+            workers=available_cores(),
         )
         f1 = 2 * lcs / (lengths[rows][:, None] + lengths[None, :])
         f1[np.arange(len(rows)), rows] = -1

@@ -41,7 +41,6 @@ def greedy_cosine_scan(
     *,
     groups: Sequence[str] | None = None,
     block_size: int = 1024,
-    workers: int | None = None,
 ) -> GreedyScan:
     """Scan in order and drop every item whose cosine with a kept item before it exceeds the threshold.
 
@@ -50,7 +49,6 @@ def greedy_cosine_scan(
         threshold: cosine above which an item is dropped, in (-1, 1]; 1 keeps all.
         groups: one label an item; if given, only pairs with different labels count.
         block_size: items a side of a tile.
-        workers: tiles computed at a time; None takes all cores this process may use.
 
     Raises:
         ValueError: if the rows are no unit vectors, or the threshold is out of range.
@@ -66,7 +64,7 @@ def greedy_cosine_scan(
     if not np.all((np.abs(norms - 1) < 1e-3) | (norms == 0)):
         raise ValueError("embeddings must have unit length")
     # One thread a tile: the libraries' own threads would split each small product and wait for each other.
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(workers or available_cores()) as pool:
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(available_cores()) as pool:
         return _scan(embeddings, threshold, norms, groups, block_size, pool.map)
 
 

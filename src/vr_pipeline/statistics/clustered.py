@@ -117,9 +117,9 @@ def interval(
     return value - quantile * se, value + quantile * se
 
 
-def simultaneous(number: int, level: float = 0.95) -> float:
-    """Return the level of each of several intervals that all hold together with ``level`` (Bonferroni)."""
-    return 1 - (1 - level) / max(number, 1)
+def simultaneous(number: int) -> float:
+    """Return the level of each of several intervals that all hold together with 95 % (Bonferroni)."""
+    return 1 - (1 - 0.95) / max(number, 1)
 
 
 def clustered_mean(values: npt.ArrayLike, prompts: Sequence[str] | npt.ArrayLike, *, level: float = 0.95) -> Mean:
@@ -180,7 +180,6 @@ def win_rate(
     *,
     crossed: tuple[float, int] | None = None,
     tolerance: float = 1e-9,
-    level: float = 0.95,
 ) -> WinRate:
     """Return share of comparisons won, ties counting half, with the interval of :func:`interval`.
 
@@ -201,7 +200,7 @@ def win_rate(
     se = math.sqrt(variance) / len(d)
     if crossed is not None:
         se, n_clusters = math.sqrt(se**2 + crossed[0]), min(n_prompts, crossed[1])
-    low, high = interval(rate, se, n_clusters, kind="share", n=len(d), level=level)
+    low, high = interval(rate, se, n_clusters, kind="share", n=len(d))
     return WinRate(rate, low, high, wins, len(d) - wins - losses, losses, n_prompts)
 
 
@@ -212,7 +211,6 @@ def bootstrap_by_prompt(
     kinds: Sequence[Kind] = (),
     samples: int = 500,
     seed: int = 0,
-    level: float = 0.95,
 ) -> FloatArray:
     """Interval of a statistic when prompts are drawn with replacement.
 
@@ -249,7 +247,7 @@ def bootstrap_by_prompt(
             if kind == "correlation":
                 drawn = np.arctanh(np.clip(drawn, -1 + 1e-9, 1 - 1e-9))
             se = float(drawn.std(ddof=1)) * math.sqrt(n_prompts / (n_prompts - 1))
-            low[i], high[i] = interval(float(value), se, n_prompts, kind=kind, n=len(codes), level=level)
+            low[i], high[i] = interval(float(value), se, n_prompts, kind=kind, n=len(codes))
     return np.stack([low, high]).reshape(2, *whole.shape)
 
 
