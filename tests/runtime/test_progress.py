@@ -23,7 +23,7 @@ def run(times: list[float], total: int | None, initial: int = 0) -> list[tuple[f
     """Lines with the moment they were written, for items that end at the given moments."""
     now = [0.0]
     lines: list[tuple[float, str]] = []
-    bar: PlainProgress[int] = PlainProgress(
+    bar: PlainProgress = PlainProgress(
         description="clips",
         total=total,
         initial=initial,

@@ -95,8 +95,13 @@ def _connected(host: str, port: int, minutes: float) -> Store:
 
 
 def _train(store: Store, host: str, port: int, launch: Launch) -> None:
+    import cloudpickle
+
     from vr_pipeline.runners.shipping import Outcome
     from vr_pipeline.runners.torchrun_backend import ProcessesFailed, run_processes
+
+    def report(outcomes: Sequence[Outcome]) -> None:
+        store.set(f"failure/{launch.number}", b64encode(cloudpickle.dumps(list(outcomes))).decode())
 
     try:
         _check(launch)
@@ -108,17 +113,11 @@ def _train(store: Store, host: str, port: int, launch: Launch) -> None:
         cargo = b64decode(store.get(f"cargo/{launch.number}"))
         run_processes(launch, cargo, rank, host, port, _signs_of_life(host, port, launch, rank))
     except InputError as error:
-        _report_failure(store, launch, [Outcome(account=str(error), trace=str(error))])
+        report([Outcome(account=str(error), trace=str(error))])
         raise
     except ProcessesFailed as error:
-        _report_failure(store, launch, error.outcomes)
+        report(error.outcomes)
         echo(f"{launch.node} failed; the run says there what went wrong.", err=True)
-
-
-def _report_failure(store: Store, launch: Launch, outcomes: Sequence[Outcome]) -> None:
-    import cloudpickle
-
-    store.set(f"failure/{launch.number}", b64encode(cloudpickle.dumps(list(outcomes))).decode())
 
 
 def _check(launch: Launch) -> None:

@@ -124,7 +124,12 @@ class MlflowHook:
         names = list(run_params.get("pipeline_names") or ["__default__"])
         try:
             flat = _flat_parameters(pipeline, catalog)
-            recorder = self._recorder_of(names, pipeline, run_params.get("env"))
+            from kedro.framework.project import PACKAGE_NAME, pipelines
+
+            environment, registered = run_params.get("env"), dict(pipelines)
+            recorder = RunRecorder(
+                self._project, self._loader, names, pipeline, environment, registered, str(PACKAGE_NAME)
+            )
             recorder.start(flat)
             remember(self._project, fingerprint(recorder.content))
         except Exception as error:
@@ -149,11 +154,11 @@ class MlflowHook:
         )
         self._put_record("the record", first=True)
         # Workers and nodes that call MLflow themselves write into this run and start none of their own.
-        environment = {"MLFLOW_TRACKING_URI": delivery.uri, "MLFLOW_RUN_ID": delivery.run_id}
+        variables = {"MLFLOW_TRACKING_URI": delivery.uri, "MLFLOW_RUN_ID": delivery.run_id}
         if any(curve_name(name) for node in pipeline.nodes for name in node.outputs):
             with log.gateway.preparing("curves during the training"):
-                environment[FOLDER] = str(log.follow_curves())
-        self._set_environment(environment)
+                variables[FOLDER] = str(log.follow_curves())
+        self._set_environment(variables)
 
     @hook_impl
     def after_pipeline_run(self, catalog: CatalogProtocol) -> None:
@@ -196,13 +201,6 @@ class MlflowHook:
             return None
         self._add_trouble(self._is_offline(reason))
         return delivery
-
-    def _recorder_of(self, names: list[str], pipeline: Pipeline, environment: str | None) -> RunRecorder:
-        from kedro.framework.project import PACKAGE_NAME, pipelines
-
-        return RunRecorder(
-            self._project, self._loader, names, pipeline, environment, dict(pipelines), str(PACKAGE_NAME)
-        )
 
     def _tags(self, run_params: Mapping[str, Any], names: list[str], recorder: RunRecorder) -> dict[str, str]:
         content = recorder.content

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kedro.framework.hooks import hook_impl
-from pydantic import BaseModel
 
 from vr_pipeline.errors import InputError
 from vr_pipeline.hooks.commands import run_command
@@ -135,28 +134,17 @@ def _settings(node: Node, catalog: CatalogProtocol, origins: Origins) -> dict[st
     for name in node.inputs:
         if name.startswith("params:"):
             value, prefix = catalog.load(name), name.removeprefix("params:")
-            found |= {leaf: _plain(entry) for leaf, entry in flattened(value, prefix) if _shapes_results(leaf)}
-            found |= dict(_models(value, prefix, origins))
+            for leaf, entry in flattened(value, prefix):
+                if leaf.rpartition(".")[2] not in _NO_PART_OF_RESULTS and _SHOWN_ONLY not in leaf:
+                    # As it comes back from JSON.
+                    plain = dict(entry) if isinstance(entry, Mapping) else entry
+                    found[leaf] = json.loads(json.dumps(plain, default=str))
+            for field, folder in model_folders(value, prefix):
+                if (digest := origins.digests.of(Path(folder).expanduser().absolute())) is not None:
+                    found[f"{_CONTENT}{field}"] = digest
     return found
 
 
 def _is_of_model(leaf: str, settings: Mapping[str, Any]) -> bool:
     models = [name.removeprefix(_CONTENT).rpartition(".")[0] for name in settings if name.startswith(_CONTENT)]
     return leaf.startswith((_CONTENT, *(f"{model}." for model in models)))
-
-
-def _shapes_results(leaf: str) -> bool:
-    return leaf.rpartition(".")[2] not in _NO_PART_OF_RESULTS and _SHOWN_ONLY not in leaf
-
-
-def _models(value: Any, prefix: str, origins: Origins) -> Iterator[tuple[str, str]]:
-    if isinstance(value, BaseModel):
-        for field, folder in model_folders(value, prefix):
-            digest = origins.digests.of(Path(folder).expanduser().absolute())
-            if digest is not None:
-                yield f"{_CONTENT}{field}", digest
-
-
-def _plain(value: Any) -> Any:
-    """Return a value as it comes back from JSON."""
-    return json.loads(json.dumps(dict(value) if isinstance(value, Mapping) else value, default=str))

@@ -23,7 +23,6 @@ class NodeRecord:
 
     name: str
     started: float
-    computing: float = 0.0
     seconds: float = 0.0
     sizes: dict[str, str] = field(default_factory=dict)
     saved: list[str] = field(default_factory=list)
@@ -35,7 +34,6 @@ class NodeRecordHook:
     def __init__(self) -> None:
         self.records: dict[str, NodeRecord] = {}
         self.started = perf_counter()
-        self._computing_since: dict[str, float] = {}
 
     @hook_impl(tryfirst=True)
     def before_pipeline_run(self) -> None:
@@ -46,16 +44,14 @@ class NodeRecordHook:
     def before_dataset_loaded(self, node: Node) -> None:
         self._record(node)
 
-    @hook_impl(trylast=True)
+    @hook_impl(tryfirst=True)
     def before_node_run(self, node: Node) -> None:
         self._record(node)
-        self._computing_since[node.name] = perf_counter()
 
     @hook_impl(tryfirst=True)
     def after_node_run(self, node: Node) -> None:
-        record, now = self._record(node), perf_counter()
-        record.computing = now - self._computing_since[node.name]
-        record.seconds = now - record.started
+        record = self._record(node)
+        record.seconds = perf_counter() - record.started
 
     @hook_impl(tryfirst=True)
     def after_dataset_saved(self, dataset_name: str, data: Any, node: Node) -> None:

@@ -41,7 +41,7 @@ class _Reader(ast.NodeVisitor):
         self.beside: list[str] = []
 
     def visit_If(self, node: ast.If) -> None:
-        if _is_for_type_checkers(node.test):
+        if getattr(node.test, "id", getattr(node.test, "attr", "")) == "TYPE_CHECKING":
             for statement in node.orelse:
                 self.visit(statement)
         else:
@@ -76,12 +76,6 @@ def _module_text(node: ast.expr) -> str:
     if isinstance(node, ast.Constant) and isinstance(node.value, str) and _DOTTED.fullmatch(node.value):
         return node.value.partition(":")[0]
     return ""
-
-
-def _is_for_type_checkers(test: ast.expr) -> bool:
-    return (isinstance(test, ast.Name) and test.id == "TYPE_CHECKING") or (
-        isinstance(test, ast.Attribute) and test.attr == "TYPE_CHECKING"
-    )
 
 
 @lru_cache(maxsize=4096)

@@ -6,6 +6,7 @@ import ast
 import difflib
 import inspect
 import re
+import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -221,12 +222,9 @@ def _kedro_account(error: BaseException) -> str | None:
     """Messages of Kedro itself, which speak to users: an unknown pipeline, a dataset that is not in the catalog."""
     if (text := _account_of_names(str(error))) is not None:
         return text
-    trace, module = error.__traceback__, ""
-    while trace is not None:
-        module = trace.tb_frame.f_globals.get("__name__", "")
-        trace = trace.tb_next
-    raised_by_kedro = module.partition(".")[0] == "kedro" and isinstance(error.__cause__, KeyError | None)
-    return str(error) if raised_by_kedro else None
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    package = frame.f_globals.get("__name__", "").partition(".")[0]
+    return str(error) if package == "kedro" and isinstance(error.__cause__, KeyError | None) else None
 
 
 def _account_of_names(message: str) -> str | None:

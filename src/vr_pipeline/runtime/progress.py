@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sized
 from time import monotonic
-from types import TracebackType
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from vr_pipeline.runtime.environment import on_terminal
 from vr_pipeline.terminal import echo, one_line
@@ -19,10 +18,8 @@ SECONDS_BETWEEN_LINES = 30.0
 LONGEST_SILENCE = 300.0
 """Slow work reports after this many seconds, even if it is not yet a tenth further."""
 
-Item = TypeVar("Item")
 
-
-class PlainProgress(Generic[Item]):
+class PlainProgress:
     """Progress as lines of text, for log files, pipes and notebooks; used as tqdm's bar is.
 
     A line appears when another tenth is done, but never sooner than :data:`SECONDS_BETWEEN_LINES` after the one before,
@@ -32,7 +29,7 @@ class PlainProgress(Generic[Item]):
 
     def __init__(
         self,
-        items: Iterable[Item] = (),
+        items: Iterable[Any] = (),
         *,
         description: str,
         total: int | None = None,
@@ -49,18 +46,16 @@ class PlainProgress(Generic[Item]):
         self._shown_tenth = self._tenth()
         self._lines, self._shown, self._postfix = 0, initial, ""
 
-    def __iter__(self) -> Iterator[Item]:
+    def __iter__(self) -> Iterator[Any]:
         with self:
             for item in self._items:
                 yield item
                 self.update()
 
-    def __enter__(self) -> PlainProgress[Item]:
+    def __enter__(self) -> PlainProgress:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def update(self, number: int = 1) -> None:

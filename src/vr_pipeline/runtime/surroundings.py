@@ -5,8 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Iterator
-from types import FrameType
+import traceback
 
 try:  # at once: where memory is short, nothing more can be imported
     import resource
@@ -79,7 +78,7 @@ def _limit() -> str:
 def _parsed_file(error: BaseException) -> str | None:
     """Return the file that a parser was reading, as the frames of the error show; None for other recursion."""
     parsing, place = False, None
-    for frame in _frames(error):
+    for frame, _ in traceback.walk_tb(error.__traceback__):
         module = str(frame.f_globals.get("__name__", "")).partition(".")[0]
         if not parsing:
             for name in _PLACES:
@@ -90,10 +89,3 @@ def _parsed_file(error: BaseException) -> str | None:
                     place = f"file {getattr(value, 'name', '')}"
         parsing = parsing or module in _PARSERS
     return (place or "a file of the configuration") if parsing else None
-
-
-def _frames(error: BaseException) -> Iterator[FrameType]:
-    trace = error.__traceback__
-    while trace is not None:
-        yield trace.tb_frame
-        trace = trace.tb_next

@@ -49,13 +49,11 @@ def pictured(pipeline: Pipeline) -> Pipeline:
     with warnings.catch_warnings():
         # Kedro calls descriptions of nodes experimental.
         warnings.simplefilter("ignore")
-        return PicturedPipeline([_described(node) for node in pipeline.nodes])
-
-
-def _described(node: Node) -> Node:
-    text = description(node.func)
-    # A partial and no closure: nodes are pickled on their way to other processes.
-    return node._copy(preview_fn=partial(_preview, text)) if text else node
+        # Partials and no closures: nodes are pickled on their way to other processes.
+        texts = [(node, description(node.func)) for node in pipeline.nodes]
+        return PicturedPipeline(
+            [node._copy(preview_fn=partial(_preview, text)) if text else node for node, text in texts]
+        )
 
 
 def _preview(text: str) -> TextPreview:
