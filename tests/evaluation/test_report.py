@@ -329,7 +329,7 @@ def test_made_up_reward_hacking_is_named_on_the_page():
     assert "The oracle puts DPO above MPO" in text
 
 
-def test_comparison_agrees_with_paired_gain_and_ignores_prompts_of_one_policy_only(inputs):
+def test_comparison_agrees_with_paired_gain(inputs):
     table = inputs["evaluation_rewards"]
     found = compare(table, "mpo", "original")
     parts = {name: table[table["policy"] == name] for name in ("mpo", "original")}
@@ -341,11 +341,9 @@ def test_comparison_agrees_with_paired_gain_and_ignores_prompts_of_one_policy_on
     )
     assert sum(part.mean for part in found.dimensions.values()) == pytest.approx(found.total.mean)
     assert found.effect == pytest.approx(expected.mean / parts["original"]["total"].std(ddof=0))
-    prompt = table["prompt_id"].iloc[0]
-    without = table[(table["policy"] != "mpo") | (table["prompt_id"] != prompt)]
-    reduced = compare(without, "mpo", "original")
-    both = compare(table[table["prompt_id"] != prompt], "mpo", "original")
-    assert reduced.total == both.total
+    without = table[(table["policy"] != "mpo") | (table["prompt_id"] != table["prompt_id"].iloc[0])]
+    with pytest.raises(InputError, match="was evaluated for one policy only"):
+        compare(without, "mpo", "original")
 
 
 def test_bias_by_question_and_policy():
@@ -433,7 +431,7 @@ def test_ticks_are_few_regular_and_cover_the_range(a, b, count):
 @given(st.lists(st.tuples(st.floats(-5, 5), st.floats(0, 3)), min_size=1, max_size=6), st.booleans())
 def test_marks_lie_within_the_chart(values, bars):
     rows = [charts.Row(f"<{i}>", [charts.Mark(0, v, v - w, v + w, "a & b")]) for i, (v, w) in enumerate(values)]
-    svg = str(charts.intervals_chart(rows, title="t", description="d", axis="x", bars=bars))
+    svg = str(charts.intervals_chart("t", rows, axis="x", bars=bars).svg)
     width, height = (float(value) for value in re.search(r'viewBox="0 0 (\S+) (\S+)"', svg).groups())
     for name, limit in (("x", width), ("x1", width), ("x2", width), ("cx", width), ("y", height), ("cy", height)):
         for value in re.findall(rf' {name}="([^"]+)"', svg):
@@ -443,11 +441,11 @@ def test_marks_lie_within_the_chart(values, bars):
 
 
 def test_values_that_are_missing_are_drawn_as_such():
-    svg = str(charts.intervals_chart([charts.Row("a", [charts.Mark(0, math.nan)])], title="", description="", axis=""))
+    svg = str(charts.intervals_chart("", [charts.Row("a", [charts.Mark(0, math.nan)])], axis="").svg)
     assert "no value" in svg
     assert "nan" not in svg
     line = charts.Line(0, np.arange(1, 6.0), np.array([math.nan, 1, 2, math.nan, 3]), "a")
-    assert "nan" not in str(charts.lines_chart([line], title="t", description="d"))
+    assert "nan" not in str(charts.lines_chart("t", [line], description="d", note="").svg)
 
 
 def _decode(url: str) -> np.ndarray:

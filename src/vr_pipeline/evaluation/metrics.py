@@ -40,21 +40,25 @@ def policy_metrics(rewards: pd.DataFrame) -> dict[str, dict[str, Any]]:
     }
 
 
+def gain_over(ours: pd.DataFrame, theirs: pd.DataFrame, column: str = "total", level: float = 0.95) -> Gain:
+    """Gain in a column of rewards over other clips of the same prompts, with its interval by prompt."""
+    return paired_gain(
+        ours[column].to_numpy(),
+        ours["prompt_id"].to_numpy(),
+        theirs[column].to_numpy(),
+        theirs["prompt_id"].to_numpy(),
+        level=level,
+    )
+
+
 def gains_over_original(rewards: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """Gain of each policy over the original, 95 % interval by prompt, or ``no_interval`` with the reason."""
     original = rewards[rewards["policy"] == ORIGINAL]
-    gains = {}
-    for policy, part in rewards.groupby("policy", sort=True):
-        if policy == ORIGINAL:
-            continue
-        gain = paired_gain(
-            part["total"].to_numpy(),
-            part["prompt_id"].to_numpy(),
-            original["total"].to_numpy(),
-            original["prompt_id"].to_numpy(),
-        )
-        gains[str(policy)] = _record(gain, "mean")
-    return gains
+    return {
+        str(policy): _record(gain_over(part, original), "mean")
+        for policy, part in rewards.groupby("policy", sort=True)
+        if policy != ORIGINAL
+    }
 
 
 def win_rates(rewards: pd.DataFrame, index: pd.DataFrame) -> dict[str, dict[str, Any]]:

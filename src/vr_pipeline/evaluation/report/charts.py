@@ -53,6 +53,16 @@ class Line:
     dashed: bool = False
 
 
+@dataclass(frozen=True)
+class Chart:
+    """A chart with its heading, its legend and the sentence under it."""
+
+    title: str
+    svg: Markup
+    note: str = ""
+    legend: Markup = field(default_factory=Markup)
+
+
 @dataclass
 class _Canvas:
     parts: list[str] = field(default_factory=list)
@@ -82,21 +92,24 @@ class _Canvas:
 
 
 def intervals_chart(
+    title: str,
     rows: Sequence[Row],
     *,
-    title: str,
-    description: str,
     axis: str,
+    series: Sequence[tuple[int, str]] = (),
+    description: str | None = None,
     reference: float = 0.0,
     bars: bool = False,
     limits: tuple[float, float] | None = None,
-) -> Markup:
+) -> Chart:
     """Values with whiskers, a row a name, several marks of a row below each other.
 
     Args:
+        title: its heading.
         rows: from top to bottom.
-        title, description: what screen readers say.
         axis: label of the horizontal axis.
+        series: for the legend, which is left out without them.
+        description: what screen readers say; the tips of the marks if there is none.
         reference: where a vertical line is drawn, and where bars begin.
         bars: draw bars from the reference, not marks only.
         limits: of the axis; else as the values need.
@@ -134,17 +147,14 @@ def intervals_chart(
             _draw_mark(canvas, mark, x, centre, reference, bars, row.faint)
         y += block + gap
     canvas.text(width / 2, height + 31, axis, "tick", "middle")
-    return canvas.svg(width, height + 36, title, description)
+    if description is None:
+        description = "; ".join(mark.tip for row in rows for mark in row.marks)
+    svg = canvas.svg(width, height + 36, title, description)
+    return Chart(title, svg, legend=legend(series) if series else Markup())
 
 
 def _draw_mark(
-    canvas: _Canvas,
-    mark: Mark,
-    x: Callable[[float], float],
-    centre: float,
-    reference: float,
-    bars: bool,
-    faint: bool,
+    canvas: _Canvas, mark: Mark, x: Callable[[float], float], centre: float, reference: float, bars: bool, faint: bool
 ) -> None:
     if not math.isfinite(mark.value):
         canvas.text(x(reference) + 4, centre + 4, "no value", "faint")
@@ -193,20 +203,27 @@ def legend(names: Sequence[tuple[int, str]]) -> Markup:
 
 
 def lines_chart(
-    lines: Sequence[Line], *, title: str, description: str, reference: float | None = None, from_zero: bool = False
-) -> Markup:
+    title: str,
+    lines: Sequence[Line],
+    *,
+    description: str,
+    note: str,
+    reference: float | None = None,
+    from_zero: bool = False,
+) -> Chart:
     """Curves over steps, smoothed, with the unsmoothed values faintly behind.
 
     Args:
+        title: its heading.
         lines: curves with their bands.
-        title, description: what screen readers say.
+        description: what screen readers say.
+        note: the sentence under it.
         reference: a horizontal line is drawn there.
         from_zero: let the vertical axis begin at 0.
     """
     width, height, left, right, top, bottom = 320.0, 194.0, 50.0, 310.0, 8.0, 160.0
     curves = [(line, *_thin(line.x, line.y)) for line in lines if np.isfinite(line.y).any()]
-    ends: list[float] = [0.0] if from_zero else []
-    ends += [] if reference is None else [reference]
+    ends: list[float] = [*([0.0] if from_zero else []), *([] if reference is None else [reference])]
     for line, _, raw, smooth in curves:
         # One early spike must not flatten the rest: the axis covers what most steps need.
         ends += [*smooth[np.isfinite(smooth)], *np.nanquantile(raw, [0.02, 0.98])]
@@ -245,7 +262,7 @@ def lines_chart(
             canvas.path(across(x), up(raw), f"raw s{line.series}")
         kind = f"curve s{line.series}{' dashed' if line.dashed else ''}"
         canvas.path(across(x), up(smooth), kind)
-    return canvas.svg(width, height, title, description)
+    return Chart(title, canvas.svg(width, height, title, description), note)
 
 
 def share_bar(share: float, kind: str = "") -> Markup:

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 import pandas as pd
 
 from vr_pipeline.errors import InputError
+from vr_pipeline.evaluation.metrics import gain_over
 from vr_pipeline.evaluation.report.wording import as_number, signed
 from vr_pipeline.generators.policy import ORIGINAL
-from vr_pipeline.statistics.clustered import paired_gain, simultaneous
+from vr_pipeline.statistics.clustered import simultaneous
 
 if TYPE_CHECKING:
     from vr_pipeline.checklist.schema import Checklist
@@ -75,7 +75,7 @@ Comparisons = Mapping[str, Mapping[str, Comparison]]
 
 
 def compare(rewards: pd.DataFrame, policy: str, baseline: str, *, policies: int = 1) -> Comparison:
-    """Difference of two policies with 95 % intervals over the prompts that both have.
+    """Difference of two policies with 95 % intervals over prompts.
 
     The interval of the total is for itself. Those of the dimensions hold together (Bonferroni): among many, some would
     be beyond 0 by chance.
@@ -84,24 +84,15 @@ def compare(rewards: pd.DataFrame, policy: str, baseline: str, *, policies: int 
         rewards: one row a clip: prompt_id, policy, total, dim_<name>.
         policies: comparisons of policies that are read at once.
     """
+    ours, theirs = (rewards[rewards["policy"] == name] for name in (policy, baseline))
     dimensions = [str(name) for name in rewards.columns if str(name).startswith("dim_")]
     together = policies * len(dimensions)
-    parts = {name: rewards[rewards["policy"] == name] for name in (policy, baseline)}
-    shared = set(parts[policy]["prompt_id"]) & set(parts[baseline]["prompt_id"])
-    ours, theirs = (parts[name][parts[name]["prompt_id"].isin(shared)] for name in (policy, baseline))
 
-    def difference(column: str, level: float) -> Interval:
-        gain = paired_gain(
-            ours[column].to_numpy(),
-            ours["prompt_id"].to_numpy(dtype=str),
-            theirs[column].to_numpy(),
-            theirs["prompt_id"].to_numpy(dtype=str),
-            level=level,
-        )
+    def difference(column: str, level: float = 0.95) -> Interval:
+        gain = gain_over(ours, theirs, column, level)
         return Interval(gain.mean, gain.ci_low, gain.ci_high)
 
-    total = difference("total", 0.95)
-    deviation = float(np.std(theirs["total"].to_numpy(dtype=np.float64))) if len(theirs) else math.nan
+    total, deviation = difference("total"), float(theirs["total"].std(ddof=0))
     return Comparison(
         total=total,
         dimensions={name.removeprefix("dim_"): difference(name, simultaneous(together)) for name in dimensions},

@@ -15,9 +15,8 @@ from vr_pipeline.evaluation.report.wording import percent, plain, signed
 if TYPE_CHECKING:
     from jinja2 import Environment
 
+    from vr_pipeline.evaluation.report.charts import Chart
     from vr_pipeline.evaluation.report.clips import EmbeddedClip
-
-NOTHING = Markup("")
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,7 @@ class Cell:
 
     text: str
     sort: str = ""
-    after: Markup = NOTHING
+    after: Markup = field(default_factory=Markup)
     emphasis: str = ""
 
 
@@ -61,16 +60,6 @@ class Table:
     def cells(self) -> list[list[Cell]]:
         """The rows, with text as cells too."""
         return [[Cell(cell) if isinstance(cell, str) else cell for cell in row] for row in self.rows]
-
-
-@dataclass(frozen=True)
-class Chart:
-    """A chart with its heading, its legend and the sentence under it."""
-
-    title: str
-    svg: Markup
-    note: str = ""
-    legend: Markup = NOTHING
 
 
 @dataclass(frozen=True)
@@ -116,9 +105,9 @@ def interval(low: float | None, high: float | None, digits: int = 2, *, sign: bo
     return _ends(low, high, f"{show(low, digits)} to {show(high, digits)}")
 
 
-def share(value: float | None, after: Markup = NOTHING) -> Cell:
+def share(value: float | None, *after: Markup) -> Cell:
     """A share as a percentage."""
-    return Cell(percent(value), sort_key(value), after)
+    return Cell(percent(value), sort_key(value), *after)
 
 
 def share_interval(low: float | None, high: float | None) -> Cell:

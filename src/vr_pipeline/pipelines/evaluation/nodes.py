@@ -11,13 +11,13 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from vr_pipeline.checklist.schema import Checklist
-from vr_pipeline.errors import InputError
 from vr_pipeline.evaluation.config import EvaluationParameters
 from vr_pipeline.evaluation.report.sections import Section
 from vr_pipeline.generators.config import GeneratorParameters
 from vr_pipeline.generators.policy import ORIGINAL, Policy
 from vr_pipeline.micro_world.oracle import Oracle
 from vr_pipeline.pipelines.recipes import RECIPES
+from vr_pipeline.pipelines.video_generation.nodes import prompts_of_splits
 from vr_pipeline.work import WorkPlan
 
 NAMES = [recipe.name for recipe in RECIPES]
@@ -31,21 +31,8 @@ def generate_evaluation_videos(
     """Make clips of the original generator and of every policy for held-out prompts, from the same seeds."""
     from vr_pipeline.evaluation.policies import plan_policy_clips
 
-    prompts = filtered_prompts[filtered_prompts["split"].isin(parameters.splits)]
-    if prompts.empty:
-        raise InputError(
-            f"no prompt is left in the splits {', '.join(parameters.splits)}",
-            field="evaluation.splits",
-            remedy="choose other splits, change the shares in prompt_filtering, or supply more prompts",
-        )
+    prompts = prompts_of_splits(filtered_prompts, parameters.splits, "evaluation.splits")
     return plan_policy_clips(prompts, _by_recipe(policies), generator, parameters)
-
-
-def index_evaluation_videos(evaluation_videos: Any) -> pd.DataFrame:
-    """List the clips of every policy."""
-    from vr_pipeline.items.video_index import index_made_clips
-
-    return index_made_clips(evaluation_videos)
 
 
 def consult_oracle(

@@ -10,6 +10,7 @@ from vr_pipeline.evaluation.report.sections import PROVENANCE, SECTIONS
 from vr_pipeline.pipelines.checklist_inference.nodes import collect_answers, plan_checklist_answers
 from vr_pipeline.pipelines.evaluation import nodes
 from vr_pipeline.pipelines.recipes import each
+from vr_pipeline.pipelines.video_generation.nodes import index_videos
 from vr_pipeline.pipelines.weight_regression.nodes import score_videos
 
 
@@ -26,7 +27,7 @@ def create_pipeline(**kwargs: Any) -> Pipeline:
                 tags=["gpu"],
             ),
             Node(
-                nodes.index_evaluation_videos,
+                index_videos,
                 inputs="evaluation_videos",
                 outputs="evaluation_video_index",
                 name="index_evaluation_videos",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -18,14 +19,24 @@ def generate_videos(
     """Make several clips for each prompt of the chosen splits, each from its own seed."""
     from vr_pipeline.generators.plans import plan_clips
 
-    prompts = filtered_prompts[filtered_prompts["split"].isin(parameters.splits)]
-    if prompts.empty:
+    prompts = prompts_of_splits(filtered_prompts, parameters.splits, "video_generation.splits")
+    return plan_clips(prompts, generator, videos_per_prompt=parameters.videos_per_prompt, seed=parameters.seed)
+
+
+def prompts_of_splits(prompts: pd.DataFrame, splits: Sequence[str], field: str) -> pd.DataFrame:
+    """Choose the prompts of these splits.
+
+    Raises:
+        InputError: there is none; the error names the field that chooses the splits.
+    """
+    chosen = prompts[prompts["split"].isin(splits)]
+    if chosen.empty:
         raise InputError(
-            f"no prompt is left in the splits {', '.join(parameters.splits)}",
-            field="video_generation.splits",
+            f"no prompt is left in the splits {', '.join(splits)}",
+            field=field,
             remedy="choose other splits, change the shares in prompt_filtering, or supply more prompts",
         )
-    return plan_clips(prompts, generator, videos_per_prompt=parameters.videos_per_prompt, seed=parameters.seed)
+    return chosen
 
 
 def index_videos(videos: Any) -> pd.DataFrame:

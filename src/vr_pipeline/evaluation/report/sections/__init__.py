@@ -36,72 +36,44 @@ class Section(NamedTuple):
         link: its name in the navigation.
         title: its heading.
         make: from the titles and the inputs to its elements.
-        inputs: datasets; ``{recipe}`` stands for the name of each recipe in turn, ``{baseline}`` for the first.
+        inputs: datasets, with spaces between; ``{recipe}`` stands for the name of each recipe in turn, ``{baseline}``
+            for the first.
     """
 
     name: str
     link: str
     title: str
     make: Callable[..., Sequence[Markup]]
-    inputs: tuple[str, ...]
+    inputs: str
 
     def datasets(self, recipes: Sequence[str]) -> list[str]:
         """The inputs of a run with these recipes."""
         return [
             name.format(recipe=recipe, baseline=recipes[0])
-            for name in self.inputs
+            for name in self.inputs.split()
             for recipe in (recipes if "{recipe}" in name else recipes[:1])
         ]
 
 
-_REWARDS = ("evaluation_rewards", "evaluation_oracle_rewards", "checklist")
+_REWARDS = "evaluation_rewards evaluation_oracle_rewards checklist"
+_CLIPS = "evaluation_videos evaluation_video_index"
+_PAIRS = "pair_selection_report preference_pairs_{baseline} videos video_index checklist params:evaluation"
+_ANSWERS = "evaluation_metrics checklist evaluation_answers evaluation_oracle_answers evaluation_video_index"
+_LOGS = "training_log_{recipe} validation_log_{recipe}"
 
 SECTIONS = (
-    Section("summary", "Summary", "Summary", summary.make, ("evaluation_metrics", *_REWARDS, "reward_agreement")),
-    Section(
-        "clips",
-        "Clips",
-        "Clips side by side",
-        clips.make,
-        ("evaluation_videos", "evaluation_video_index", *_REWARDS, "params:evaluation"),
-    ),
-    Section("rewards", "Rewards", "Rewards", rewards.make, ("evaluation_metrics", *_REWARDS)),
-    Section("wins", "Win rates", "Win rates", wins.make, ("evaluation_metrics",)),
-    Section("weights", "Weights", "What the reward values", weights.make, ("reward_weights", "checklist")),
-    Section("people", "People", "Agreement with preferences", agreement.make, ("reward_agreement",)),
-    Section(
-        "pairs",
-        "Pairs",
-        "Training pairs",
-        pairs.make,
-        (
-            "pair_selection_report",
-            "preference_pairs_{baseline}",
-            "videos",
-            "video_index",
-            "checklist",
-            "params:evaluation",
-        ),
-    ),
-    Section(
-        "training", "Training", "Training health", training.make, ("training_log_{recipe}", "validation_log_{recipe}")
-    ),
-    Section(
-        "disagreement",
-        "Judge and oracle",
-        "Where judge and oracle disagree",
-        disagreement.make,
-        (
-            "evaluation_metrics",
-            "checklist",
-            "evaluation_answers",
-            "evaluation_oracle_answers",
-            "evaluation_video_index",
-        ),
-    ),
-    Section("pictures", "Pictures", "Pictures", pictures.make, tuple(pictures.PICTURES)),
-    Section("prompts", "Prompts", "Prompt filter", prompts.make, ("prompt_filter_report",)),
+    Section("summary", "Summary", "Summary", summary.make, f"evaluation_metrics {_REWARDS} reward_agreement"),
+    Section("clips", "Clips", "Clips side by side", clips.make, f"{_CLIPS} {_REWARDS} params:evaluation"),
+    Section("rewards", "Rewards", "Rewards", rewards.make, f"evaluation_metrics {_REWARDS}"),
+    Section("wins", "Win rates", "Win rates", wins.make, "evaluation_metrics"),
+    Section("weights", "Weights", "What the reward values", weights.make, "reward_weights checklist"),
+    Section("people", "People", "Agreement with preferences", agreement.make, "reward_agreement"),
+    Section("pairs", "Pairs", "Training pairs", pairs.make, _PAIRS),
+    Section("training", "Training", "Training health", training.make, _LOGS),
+    Section("disagreement", "Judge and oracle", "Where judge and oracle disagree", disagreement.make, _ANSWERS),
+    Section("pictures", "Pictures", "Pictures", pictures.make, " ".join(pictures.PICTURES)),
+    Section("prompts", "Prompts", "Prompt filter", prompts.make, "prompt_filter_report"),
 )
 
-PROVENANCE = Section("provenance", "", "Provenance", provenance.make, provenance.DATA)
+PROVENANCE = Section("provenance", "", "Provenance", provenance.make, " ".join(provenance.DATA))
 """The footer: from which data the page was made."""

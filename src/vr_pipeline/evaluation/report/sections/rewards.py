@@ -9,9 +9,9 @@ import pandas as pd
 from markupsafe import Markup
 
 from vr_pipeline.evaluation.report import charts, elements
-from vr_pipeline.evaluation.report.charts import Mark, Row
+from vr_pipeline.evaluation.report.charts import Chart, Mark, Row
 from vr_pipeline.evaluation.report.comparison import SOURCES, Comparisons, compare_all, rewards_by_source
-from vr_pipeline.evaluation.report.elements import Cell, Cells, Chart, Table, number
+from vr_pipeline.evaluation.report.elements import Cell, Cells, Table, number
 from vr_pipeline.evaluation.report.wording import as_number, plain
 from vr_pipeline.generators.policy import ORIGINAL
 from vr_pipeline.statistics.clustered import interval
@@ -70,16 +70,18 @@ def _rewards_chart(
             tip = f"{name}, {dimension}: {plain(mean, 3)} ± {plain(se, 3)}"
             marks.append(Mark(series, mean, *interval(mean, se, int(metrics["clips"]["prompts"])), tip))
         rows.append(Row(dimension, marks))
-    description = "; ".join(
-        f"{row.label}: "
-        + ", ".join(f"{name} {plain(m.value)}" for name, m in zip(titles.values(), row.marks, strict=True))
-        for row in rows
+    return charts.intervals_chart(
+        f"{SOURCES[source]}: reward by dimension",
+        rows,
+        axis="mean reward, 95 % interval of each",
+        series=list(enumerate(titles.values())),
+        description="; ".join(
+            f"{row.label}: "
+            + ", ".join(f"{name} {plain(m.value)}" for name, m in zip(titles.values(), row.marks, strict=True))
+            for row in rows
+        ),
+        bars=True,
     )
-    title = f"{SOURCES[source]}: reward by dimension"
-    svg = charts.intervals_chart(
-        rows, title=title, description=description, axis="mean reward, 95 % interval of each", bars=True
-    )
-    return Chart(title, svg, legend=charts.legend(list(enumerate(titles.values()))))
 
 
 def _rewards_table(
@@ -111,14 +113,12 @@ def _gain_chart(
             gain = comparison.total if label == "total" else comparison.dimensions[label]
             marks.append(Mark(series, gain.mean, gain.low, gain.high, f"{titles[policy]}, {label}: {gain}"))
         rows.append(Row(label, marks))
-    title = f"{SOURCES[source]}: gain over the original"
-    svg = charts.intervals_chart(
+    return charts.intervals_chart(
+        f"{SOURCES[source]}: gain over the original",
         rows,
-        title=title,
-        description="; ".join(mark.tip for row in rows for mark in row.marks),
         axis="gain, 95 % interval; dimensions: together",
+        series=[(series, titles[policy]) for series, policy in trained],
     )
-    return Chart(title, svg, legend=charts.legend([(series, titles[policy]) for series, policy in trained]))
 
 
 def _gains_table(titles: Mapping[str, str], against_original: Comparisons, between: Comparisons) -> Table:

@@ -10,8 +10,8 @@ import pandas as pd
 from markupsafe import Markup
 
 from vr_pipeline.evaluation.report import charts, elements
-from vr_pipeline.evaluation.report.charts import Line
-from vr_pipeline.evaluation.report.elements import Cell, Chart, Finding, Table, sort_key
+from vr_pipeline.evaluation.report.charts import Chart, Line
+from vr_pipeline.evaluation.report.elements import Cell, Finding, Table, sort_key
 from vr_pipeline.evaluation.report.wording import percent, plain, signed
 from vr_pipeline.generators.policy import ORIGINAL
 
@@ -84,14 +84,9 @@ def _health_charts(titles: Mapping[str, str], logs: Mapping[str, pd.DataFrame]) 
         ends = "; ".join(
             f"{line.name} from {plain(float(line.y[0]), 4)} to {plain(float(line.y[-1]), 4)}" for line in lines
         )
-        svg = charts.lines_chart(
-            lines,
-            title=title,
-            description=ends,
-            reference=_REFERENCES.get(key),
-            from_zero=key in ("gradient_norm", "learning_rate"),
-        )
-        made.append(Chart(title, svg, note=note))
+        zero = key in ("gradient_norm", "learning_rate")
+        reference = _REFERENCES.get(key)
+        made.append(charts.lines_chart(title, lines, description=ends, note=note, reference=reference, from_zero=zero))
     return made
 
 
@@ -116,8 +111,7 @@ def validation_charts(titles: Mapping[str, str], validations: Mapping[str, pd.Da
         "standard error; step 0 is the original. Should rise and level off; one that falls while the loss still sinks "
         "shows pairs learned by heart. The highest checkpoint is the policy."
     )
-    title = "Validation reward"
-    return [Chart(title, charts.lines_chart(lines, title=title, description="; ".join(descriptions)), note=note)]
+    return [charts.lines_chart("Validation reward", lines, description="; ".join(descriptions), note=note)]
 
 
 def _lines(log: pd.DataFrame, key: str, series: int, name: str) -> list[Line]:

@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from vr_pipeline.evaluation.report import charts, elements
 from vr_pipeline.evaluation.report.charts import Mark, Row
-from vr_pipeline.evaluation.report.elements import Cells, Chart, Table, number
+from vr_pipeline.evaluation.report.elements import Cells, Table, number
 from vr_pipeline.evaluation.report.wording import as_number, plain
 
 if TYPE_CHECKING:
@@ -44,14 +44,13 @@ def make(titles: Mapping[str, str], document: Mapping[str, Any], checklist: Chec
             status += f"; no interval: {no_interval[name]}"
         interval = elements.interval(low, high, 3)
         cells.append([name, question.text, question.dimension, number(value, 3), interval, status])
-    title = f"Weights: {len(fitted.kept)} of {len(fitted.question_ids)} questions kept"
-    svg = charts.intervals_chart(
+    chart = charts.intervals_chart(
+        f"Weights: {len(fitted.kept)} of {len(fitted.question_ids)} questions kept",
         rows,
-        title=title,
-        description="The table below holds the same numbers.",
         axis="weight (log odds), 95 % interval",
+        series=[(3 + i, name) for i, name in enumerate(checklist.dimensions)],
+        description="The table below holds the same numbers.",
     )
-    legend = charts.legend([(3 + i, name) for i, name in enumerate(checklist.dimensions)])
     table = Table(
         "Weights of the checklist's questions",
         ["Question", "Text", "Dimension", "Weight", "95 % interval", "Status"],
@@ -63,7 +62,7 @@ def make(titles: Mapping[str, str], document: Mapping[str, Any], checklist: Chec
             f"{_facts(fitted)} A question whose weight came out negative is removed and the rest fitted again. "
             "Questions that say almost the same share their weight, so read groups of them rather than single ones."
         ),
-        elements.chart(Chart(title, svg, legend=legend)),
+        elements.chart(chart),
         elements.folded("All questions", table),
     ]
 

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from vr_pipeline.evaluation.report import charts, elements
 from vr_pipeline.evaluation.report.charts import Mark, Row
 from vr_pipeline.evaluation.report.comparison import SOURCES, Interval
-from vr_pipeline.evaluation.report.elements import Cells, Chart, Table
+from vr_pipeline.evaluation.report.elements import Cells, Table
 from vr_pipeline.evaluation.report.wording import percent
 
 
@@ -28,18 +28,12 @@ def make(titles: Mapping[str, str], metrics: Mapping[str, Any]) -> list[Markup]:
             interval = elements.share_interval(rate.low, rate.high)
             cells.append([title, SOURCES[source], elements.share(rate.mean), interval, *counts])
     title = "Win rate against the original"
-    svg = charts.intervals_chart(
-        rows,
-        title=title,
-        description="; ".join(mark.tip for row in rows for mark in row.marks),
-        axis="share of clips won, 95 % interval; line at one half",
-        reference=0.5,
-        limits=(0.0, 1.0),
-    )
+    axis = "share of clips won, 95 % interval; line at one half"
+    chart = charts.intervals_chart(title, rows, axis=axis, reference=0.5, limits=(0.0, 1.0))
     table = Table(
         f"{title}: same prompt, same seed; a tie (equal rewards) counts half; intervals take prompts as clusters",
         ["Policy", "By", "Win rate", "95 % interval", "Won", "Tied", "Lost"],
         cells,
         words=("By",),
     )
-    return [elements.chart(Chart(title, svg)), elements.table(table)]
+    return [elements.chart(chart), elements.table(table)]
