@@ -200,3 +200,17 @@ def test_notebook(world: World, by_pipeline: pd.DataFrame, tmp_path: Path) -> No
     compared = vr.load_ranker(tmp_path / "packaged").compare([world.clip], [255 - frames], [world.prompt], fps=8)
     assert compared.sum(axis=1).item() == 1.0
     assert compared["position_bias"].item() == 0.0
+
+
+def test_workers_get_the_reward_without_the_models_that_are_loaded_here(
+    world: World, by_pipeline: pd.DataFrame
+) -> None:
+    import cloudpickle
+
+    model = ChecklistReward(CHECKLIST, WEIGHTS, world.judge, world.judging)
+    assert model.loaded()
+    there = cloudpickle.loads(cloudpickle.dumps(model))
+    assert there._loaded is None
+    assert there.score([world.clip], [world.prompt])["total"].item() == by_pipeline["total"].item()
+    model.close()
+    assert model._loaded is None

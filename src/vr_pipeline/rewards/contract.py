@@ -162,6 +162,7 @@ class RewardModel(ABC):
             a plan whose items are tables: a clip that cannot be measured has one row with the reason in ``error``.
         """
         usable = index[index["status"] == "ok"].sort_values(["prompt_id", "sample_index", "video_id"], kind="stable")
+        measured_by, recorded = self.measured_by, self.recorded
         groups: dict[str, list[dict[str, Any]]] = {}
         items = []
         for _, of_prompt in usable.groupby("prompt_id", sort=True):
@@ -171,8 +172,8 @@ class RewardModel(ABC):
                 key = content_hash(self.kind, *(row["video_id"] for row in group))
                 contents = [str(row[name]) for row in group for name in ("video_id", "sha256", "prompt")]
                 groups[key] = [{str(name): value for name, value in row.items()} for row in group]
-                identity = content_hash(self.kind, *self.measured_by, *contents)
-                items.append(WorkItem(key, identity, {**self.recorded, "clips": len(group)}))
+                identity = content_hash(self.kind, *measured_by, *contents)
+                items.append(WorkItem(key, identity, {**recorded, "clips": len(group)}))
         first: list[pd.DataFrame] = []
 
         def make_batch(loaded: Any, batch: Sequence[WorkItem]) -> list[pd.DataFrame | ItemFailure]:

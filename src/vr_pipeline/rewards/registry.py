@@ -40,6 +40,8 @@ def load_reward_model(config: Mapping[str, Any] | str | Path, *, folder: Path | 
     """
     from pydantic import ValidationError
 
+    from vr_pipeline.runtime.setting_names import setting_trouble
+
     source: Path | None = None
     if not isinstance(config, Mapping):
         source = _file_of(Path(config).expanduser())
@@ -58,12 +60,12 @@ def load_reward_model(config: Mapping[str, Any] | str | Path, *, folder: Path | 
     try:
         checked = made.Settings.model_validate(settings)
     except ValidationError as error:
-        first = error.errors()[0]
+        field, problem = setting_trouble(error, made.Settings)
         raise InputError(
-            f"the reward of type '{kind}' cannot be made: {first['msg']}",
+            f"the reward of type '{kind}' cannot be made: {problem}",
             remedy="Correct the setting",
             file=source,
-            field=".".join(str(part) for part in first["loc"]) or "type",
+            field=field or None,
         ) from error
     return made.from_settings(checked, folder or Path())
 
