@@ -15,7 +15,6 @@ from vr_pipeline.vlm.frames import normalise, resize_bicubic, resize_lanczos
 from vr_pipeline.vlm.tiles import (
     anyres_tiles,
     anyres_token_count,
-    closest_grid,
     cut,
     grid_tiles,
     split_tiles,
@@ -96,15 +95,6 @@ def test_anyres_token_count_is_what_the_model_makes(llava: Any, height: int, wid
     features = [torch.zeros(len(tiles), 36, 4)]
     _, counts = llava.pack_image_features(features, [[height, width]], torch.zeros(4), f"anyres_max_{most}")
     assert anyres_token_count((height, width), 6, 24, candidates, most) == int(counts[0])
-
-
-@given(st.integers(1, 3000), st.integers(1, 3000), st.integers(1, 12))
-@settings(max_examples=100, deadline=None)
-def test_closest_grid_is_the_official_one(height: int, width: int, most: int) -> None:
-    from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optimal_tiled_canvas
-
-    columns, rows = get_optimal_tiled_canvas((height, width), (448, 448), 1, most)
-    assert closest_grid((height, width), (448, 448), most) == (rows, columns)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ otherwise. So do these functions: the kernel that torchvision calls is torch's o
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import lru_cache, partial
 
@@ -99,23 +98,13 @@ def check_elongation(height: int, width: int) -> None:
 def fitting_size(height: int, width: int, *, multiple: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
     """Return height and width near the given ones, multiples of ``multiple``, with an area within limits, aspect kept.
 
-    The rule of Qwen2-VL's processors: round each side to the multiple; if the area is out of range, scale both sides
-    by one factor and round towards the allowed range.
-
     Raises:
         ValueError: one side is more than 200 times the other.
     """
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
+
     check_elongation(height, width)
-    new_height, new_width = round(height / multiple) * multiple, round(width / multiple) * multiple
-    if new_height * new_width > max_pixels:
-        factor = math.sqrt(height * width / max_pixels)
-        new_height = max(multiple, math.floor(height / factor / multiple) * multiple)
-        new_width = max(multiple, math.floor(width / factor / multiple) * multiple)
-    elif new_height * new_width < min_pixels:
-        factor = math.sqrt(min_pixels / (height * width))
-        new_height = math.ceil(height * factor / multiple) * multiple
-        new_width = math.ceil(width * factor / multiple) * multiple
-    return new_height, new_width
+    return smart_resize(height, width, multiple, min_pixels, max_pixels)
 
 
 def normalise(frames: NDArray[np.float32], mean: tuple[float, ...], std: tuple[float, ...]) -> NDArray[np.float32]:

@@ -27,29 +27,11 @@ def cut(image: Tiles, height: int, width: int) -> Tiles:
     return blocks.transpose(0, 2, 1, 3, 4).reshape(rows * columns, height, width, image.shape[2])
 
 
-def best_resolution(size: Size, candidates: Sequence[Size]) -> Size:
-    """Return the candidate that keeps most pixels of an image of this size; among equals the one that wastes fewest.
-
-    Args:
-        size: height and width of the image.
-        candidates: heights and widths, in order of preference where all else is equal.
-    """
-
-    def kept(candidate: Size) -> int:
-        scale = min(candidate[1] / size[1], candidate[0] / size[0])
-        return min(int(size[1] * scale) * int(size[0] * scale), size[0] * size[1])
-
-    return max(candidates, key=lambda candidate: (kept(candidate), kept(candidate) - candidate[0] * candidate[1]))
-
-
 def letterbox(frames: Frames, size: Size, resize: Resize) -> Tiles:
     """Scale one image into ``size`` with its aspect kept, black on both sides of what is left; [height, width, 3]."""
-    height, width = frames.shape[1:3]
-    by_width, by_height = size[1] / width, size[0] / height
-    if by_width < by_height:
-        inner = (min(math.ceil(height * by_width), size[0]), size[1])
-    else:
-        inner = (size[0], min(math.ceil(width * by_height), size[1]))
+    from transformers.image_processing_utils import get_patch_output_size
+
+    inner = get_patch_output_size(frames[0], size, input_data_format="channels_last")
     canvas = np.zeros((*size, 3), np.float32)
     top, left = (size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2
     canvas[top : top + inner[0], left : left + inner[1]] = resize(frames, *inner)[0]
@@ -58,7 +40,9 @@ def letterbox(frames: Frames, size: Size, resize: Resize) -> Tiles:
 
 def anyres_tiles(frames: Frames, tile: int, candidates: Sequence[Size], resize: Resize) -> Tiles:
     """LLaVA-OneVision: the whole image first, then the tiles of the letterboxed one; [tiles, tile, tile, 3]."""
-    chosen = best_resolution((frames.shape[1], frames.shape[2]), candidates)
+    from transformers.image_processing_utils import select_best_resolution
+
+    chosen = select_best_resolution(frames.shape[1:3], candidates)
     return np.concatenate([resize(frames, tile, tile), cut(letterbox(frames, chosen, resize), tile, tile)])
 
 
@@ -72,7 +56,9 @@ def anyres_token_count(size: Size, tile_tokens: int, tile: int, candidates: Sequ
         candidates: resolutions that are tiled.
         max_tiles: above about so many tiles' worth of tokens the grid of tokens is thinned out.
     """
-    chosen = best_resolution(size, candidates)
+    from transformers.image_processing_utils import select_best_resolution
+
+    chosen = select_best_resolution(size, candidates)
     height, width = tile_tokens * (chosen[0] // tile), tile_tokens * (chosen[1] // tile)
     if size[1] / size[0] > width / height:
         height -= (height - int(round(size[0] * (width / size[1]), 7))) // 2 * 2
@@ -85,27 +71,11 @@ def anyres_token_count(size: Size, tile_tokens: int, tile: int, candidates: Sequ
     return tile_tokens**2 + height * (width + 1)
 
 
-def closest_grid(size: Size, tile: Size, max_tiles: int) -> tuple[int, int]:
-    """Return rows and columns of at most ``max_tiles`` tiles whose aspect is nearest to the image's.
-
-    Among grids of the same aspect the larger wins as long as the image has more than half as many pixels as it.
-    """
-    grids = [
-        (rows, columns) for columns in range(1, max_tiles + 1) for rows in range(1, max_tiles + 1)
-        if rows * columns <= max_tiles
-    ]  # fmt: skip
-    best, nearest = (1, 1), math.inf
-    for rows, columns in sorted(grids, key=lambda grid: grid[0] * grid[1]):
-        distance = abs(size[1] / size[0] - columns / rows)
-        fills = size[0] * size[1] > 0.5 * tile[0] * tile[1] * rows * columns
-        if distance < nearest or (distance == nearest and fills):
-            best, nearest = (rows, columns), distance
-    return best
-
-
 def grid_tiles(frames: Frames, tile: Size, max_tiles: int, resize: Resize) -> Tiles:
     """InternVL: tiles of the stretched image, then the whole image unless there is one tile only."""
-    rows, columns = closest_grid((frames.shape[1], frames.shape[2]), tile, max_tiles)
+    from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optimal_tiled_canvas
+
+    columns, rows = get_optimal_tiled_canvas(frames.shape[1:3], tile, 1, max_tiles)
     tiles = cut(resize(frames, rows * tile[0], columns * tile[1])[0], *tile)
     return tiles if len(tiles) == 1 else np.concatenate([tiles, resize(frames, *tile)])
 
