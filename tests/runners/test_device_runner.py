@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import yaml
 from kedro.io import DataCatalog, MemoryDataset
 from kedro.pipeline import Node, Pipeline
 from kedro.runner import SequentialRunner
 
 from vr_pipeline.errors import InputError, RunInterrupted
+from vr_pipeline.project.configuration import SteadyConfigLoader
 from vr_pipeline.runners import DeviceRunner
 from vr_pipeline.runners.device_runner import RESUME_FROM
 
@@ -117,10 +117,12 @@ def test_nothing_listens_beyond_this_machine_unless_configured():
 
 @pytest.mark.parametrize("environment", ["base", "cogvideox", "cogvideox_5b", "wan", "image"])
 def test_a_route_for_training_takes_training_nodes_though_they_are_gpu_nodes_too(environment):
-    settings = yaml.safe_load((ROOT / "conf" / environment / "runner.yml").read_text())
+    from vr_pipeline.settings import CONFIG_LOADER_ARGS
+
+    loader = SteadyConfigLoader(str(ROOT / "conf"), env=environment, **CONFIG_LOADER_ARGS)
     training = Node(print, inputs="a", outputs="b", name="training", tags=["gpu", "train"])
     other = Node(print, inputs="a", outputs="b", name="other", tags=["gpu"])
     runner = DeviceRunner(routes={"train": {"backend": "torchrun", "processes": 2}})
-    runner.configure(settings)
+    runner.configure(loader["runner"])
     assert runner.route_of(training).backend == "torchrun"
     assert runner.route_of(other).backend == "in_process"
