@@ -5,13 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from kedro.framework.hooks import hook_impl
-
-if TYPE_CHECKING:
-    from kedro.io import CatalogProtocol
-    from kedro.pipeline import Pipeline
+from kedro.io import CatalogProtocol
+from kedro.pipeline import Pipeline
 
 logger = logging.getLogger(__name__)
 

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kedro.framework.hooks import hook_impl
+from kedro.pipeline.node import Node
 
 from vr_pipeline.runtime.live_curves import TIME, WrittenRows, send_to
 
 if TYPE_CHECKING:
-    from kedro.pipeline.node import Node
     from mlflow.entities import Metric
 
 logger = logging.getLogger(__name__)

@@ -7,9 +7,12 @@ import os
 import platform
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
+from kedro.io import CatalogProtocol
+from kedro.pipeline import Pipeline
 
 from vr_pipeline.hooks.live_curves import curve_name
 from vr_pipeline.hooks.records import NodeRecordHook
@@ -36,11 +39,6 @@ from vr_pipeline.project.configuration import section
 from vr_pipeline.project.places import stored_at
 from vr_pipeline.runtime.live_curves import FOLDER, checkpoint_row
 from vr_pipeline.runtime.memory import peak_memory
-
-if TYPE_CHECKING:
-    from kedro.framework.context import KedroContext
-    from kedro.io import CatalogProtocol
-    from kedro.pipeline import Pipeline
 
 logger = logging.getLogger(__name__)
 

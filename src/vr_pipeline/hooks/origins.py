@@ -10,9 +10,12 @@ import json
 import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kedro.framework.hooks import hook_impl
+from kedro.io import CatalogProtocol
+from kedro.pipeline import Pipeline
+from kedro.pipeline.node import Node
 
 from vr_pipeline.errors import InputError
 from vr_pipeline.hooks.commands import run_command
@@ -20,11 +23,6 @@ from vr_pipeline.hooks.requirements import model_folders
 from vr_pipeline.lineage.figures import flattened
 from vr_pipeline.lineage.origins import Mismatch, Origin, Origins
 from vr_pipeline.project.places import stored_at
-
-if TYPE_CHECKING:
-    from kedro.io import CatalogProtocol
-    from kedro.pipeline import Pipeline
-    from kedro.pipeline.node import Node
 
 logger = logging.getLogger(__name__)
 

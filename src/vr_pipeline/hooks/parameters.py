@@ -10,19 +10,17 @@ import difflib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
+from kedro.pipeline import Pipeline
 
 from vr_pipeline.errors import InputError
 from vr_pipeline.lineage.figures import flattened
 from vr_pipeline.project.configuration import section
 from vr_pipeline.project.explain import blocks_of, settings_of
 from vr_pipeline.runtime.setting_names import perhaps_setting
-
-if TYPE_CHECKING:
-    from kedro.framework.context import KedroContext
-    from kedro.pipeline import Pipeline
 
 logger = logging.getLogger(__name__)
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kedro.framework.hooks import hook_impl
+from kedro.pipeline.node import Node
 
 from vr_pipeline.work import WorkPlan
-
-if TYPE_CHECKING:
-    from kedro.pipeline.node import Node
 
 
 @dataclass

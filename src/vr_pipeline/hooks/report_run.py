@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
+from kedro.io import CatalogProtocol
+from kedro.pipeline import Pipeline
 
 from vr_pipeline.hooks.mlflow_tracking import MlflowHook
 from vr_pipeline.hooks.summary import REPORT
 from vr_pipeline.project.places import shown, stored_at
 from vr_pipeline.storage.atomic import write_text
-
-if TYPE_CHECKING:
-    from kedro.framework.context import KedroContext
-    from kedro.io import CatalogProtocol
-    from kedro.pipeline import Pipeline
 
 
 class ReportRunHook:

@@ -8,19 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kedro.framework.hooks import hook_impl
+from kedro.io import CatalogProtocol
+from kedro.pipeline import Pipeline
 from pydantic import BaseModel
 
 from vr_pipeline.errors import InputError
 from vr_pipeline.hooks.commands import run_command
 from vr_pipeline.project.places import shown, stored_at
-
-if TYPE_CHECKING:
-    from kedro.io import CatalogProtocol
-    from kedro.pipeline import Pipeline
-
 
 _LOADING = {"gpu", "train"}
 

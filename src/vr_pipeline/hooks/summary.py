@@ -11,6 +11,8 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from kedro.framework.hooks import hook_impl
+from kedro.io import CatalogProtocol
+from kedro.pipeline import Pipeline
 
 from vr_pipeline.hooks.records import NodeRecord, NodeRecordHook
 from vr_pipeline.project.places import shown, stored_at
@@ -18,9 +20,6 @@ from vr_pipeline.runtime.memory import peak_memory
 from vr_pipeline.terminal import echo, one_line
 
 if TYPE_CHECKING:
-    from kedro.io import CatalogProtocol
-    from kedro.pipeline import Pipeline
-
     from vr_pipeline.hooks.mlflow_tracking import MlflowHook
 
 METRICS, REPORT, WEIGHTS = "evaluation_metrics", "evaluation_report", "reward_weights"

@@ -11,19 +11,17 @@ import logging
 from datetime import UTC, datetime
 from hashlib import sha1
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
+from kedro.io import CatalogProtocol
+from kedro.pipeline import Pipeline
+from kedro.pipeline.node import Node
 
 from vr_pipeline.hooks.records import NodeRecordHook
 from vr_pipeline.project.places import stored_at
 from vr_pipeline.storage.atomic import write_text
-
-if TYPE_CHECKING:
-    from kedro.framework.context import KedroContext
-    from kedro.io import CatalogProtocol
-    from kedro.pipeline import Pipeline
-    from kedro.pipeline.node import Node
 
 logger = logging.getLogger(__name__)
 

@@ -7,18 +7,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
+from kedro.config import AbstractConfigLoader
+from kedro.pipeline import Pipeline
 
 from vr_pipeline.errors import InputError
 from vr_pipeline.lineage.sources import SourceTree
 from vr_pipeline.lineage.stages import Configuration, Stage, curves, derive_stages, modules_of, to_dvc
 from vr_pipeline.project.configuration import BASE, layers
-
-if TYPE_CHECKING:
-    from kedro.config import AbstractConfigLoader
-    from kedro.pipeline import Pipeline
 
 WHOLE = "mpo_dpo"
 """The pipeline whose parts are the stages."""

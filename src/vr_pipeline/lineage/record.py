@@ -10,9 +10,11 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
+from kedro.config import AbstractConfigLoader
+from kedro.pipeline import Pipeline
 
 from vr_pipeline.errors import InputError
 from vr_pipeline.lineage import provenance
@@ -23,10 +25,6 @@ from vr_pipeline.lineage.secrets import redacted, without_secrets
 from vr_pipeline.lineage.stages import Stage
 from vr_pipeline.project.configuration import section
 from vr_pipeline.runtime.environment import recorded_environment
-
-if TYPE_CHECKING:
-    from kedro.config import AbstractConfigLoader
-    from kedro.pipeline import Pipeline
 
 RECORD_FOLDER = "lineage"
 RECORD, PATCH, CONFIGURATION = "record.json", "changes.patch", "configuration.yml"

@@ -9,16 +9,14 @@ import re
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from kedro.pipeline import Pipeline
 from pydantic import BaseModel, ValidationError
 
 from vr_pipeline.errors import PipelineError, storage_trouble
 from vr_pipeline.runtime.setting_names import NO_SETTING, names_in, perhaps_setting
 from vr_pipeline.runtime.surroundings import surroundings_account
-
-if TYPE_CHECKING:
-    from kedro.pipeline import Pipeline
 
 _LISTED = 10
 _QUOTES = "'\""

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from kedro.io import CatalogProtocol
+from kedro.io import CatalogProtocol
 
 
 def stored_at(catalog: CatalogProtocol, name: str) -> Path | None:

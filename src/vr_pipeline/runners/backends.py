@@ -6,15 +6,14 @@ import importlib.util
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
+
+from kedro.pipeline.node import Node
+from kedro.runner.task import Task
 
 from vr_pipeline.errors import InputError
 from vr_pipeline.runners.config import RayRoute, Route, RunnerConfiguration, TorchrunRoute
 from vr_pipeline.work import use_loop
-
-if TYPE_CHECKING:
-    from kedro.pipeline.node import Node
-    from kedro.runner.task import Task
 
 CONFIGURATION_FILE = "conf/<env>/runner.yml"
 

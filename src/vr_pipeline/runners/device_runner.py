@@ -9,7 +9,9 @@ from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+from kedro.io import CatalogProtocol
 from kedro.pipeline import Pipeline
+from kedro.pipeline.node import Node
 from kedro.runner import AbstractRunner
 from kedro.runner.runner import _find_nodes_to_resume_from
 from kedro.runner.task import Task
@@ -24,8 +26,6 @@ from vr_pipeline.runtime.setting_names import setting_trouble
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from kedro.io import CatalogProtocol
-    from kedro.pipeline.node import Node
     from pluggy import PluginManager
 
     from vr_pipeline.runners.config import Route

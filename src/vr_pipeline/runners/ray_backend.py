@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
+from kedro.runner.task import Task
+
 from vr_pipeline.errors import InputError, PipelineError
 from vr_pipeline.runners.config import Execution, RayCluster, RayRoute
 from vr_pipeline.runners.meeting import parse_address
@@ -20,8 +22,6 @@ from vr_pipeline.runtime.environment import LOCAL_RAY, overrule, prepare_environ
 from vr_pipeline.work import Batch, WorkLoop, WorkPlan
 
 if TYPE_CHECKING:
-    from kedro.runner.task import Task
-
     from vr_pipeline.runners.config import Route
 
 logger = logging.getLogger(__name__)

@@ -6,18 +6,17 @@ import os
 import traceback
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from kedro.io import DataCatalog
+from kedro.pipeline.node import Node
+from kedro.runner.task import Task
 
 from vr_pipeline.errors import PipelineError
 from vr_pipeline.hooks.live_curves import CurveHook
 from vr_pipeline.hooks.records import NodeRecord, NodeRecordHook
 from vr_pipeline.runtime.live_curves import FOLDER
 from vr_pipeline.video.limits import VARIABLE as READING
-
-if TYPE_CHECKING:
-    from kedro.io import DataCatalog
-    from kedro.pipeline.node import Node
-    from kedro.runner.task import Task
 
 _PASSED_ON = ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "KEDRO_DATASET_VALIDATION", FOLDER, READING)
 

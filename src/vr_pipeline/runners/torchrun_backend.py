@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kedro.runner.task import Task
+
 from vr_pipeline import __version__
 from vr_pipeline.errors import PipelineError
 from vr_pipeline.runners.config import TorchrunRoute
@@ -19,8 +21,6 @@ from vr_pipeline.runners.shipping import Outcome, Shipment, execute, pack, unpac
 from vr_pipeline.storage.atomic import replaced
 
 if TYPE_CHECKING:
-    from kedro.runner.task import Task
-
     from vr_pipeline.runners.config import Route
 
 _ACCOUNT_SECONDS = 5.0

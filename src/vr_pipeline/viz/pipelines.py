@@ -10,13 +10,11 @@ import inspect
 import warnings
 from collections.abc import Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
-
-if TYPE_CHECKING:
-    from kedro.pipeline.preview_contract import TextPreview
+from kedro.pipeline.preview_contract import TextPreview
 
 RESULTS = frozenset({"evaluation_report", "evaluation_metrics"})
 """What the whole is for: shown in the first view although nothing needs it further."""
