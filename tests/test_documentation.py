@@ -160,7 +160,7 @@ def test_the_reference_has_every_parameter_with_range_default_and_meaning(refere
 
 
 def test_ranges_are_those_that_the_models_enforce(reference):
-    from vr_pipeline.judges.config import JudgeTrainingParameters
+    from vr_pipeline.judges.training.config import JudgeTrainingParameters
     from vr_pipeline.training.config import PreferenceTrainingParameters
     from vr_pipeline.vlm.config import JudgeParameters
 
@@ -187,7 +187,8 @@ def test_every_field_of_a_parameter_block_is_described():
 
     from vr_pipeline.evaluation.config import EvaluationParameters
     from vr_pipeline.generators.config import GeneratorParameters, VideoGenerationParameters
-    from vr_pipeline.judges.config import ChecklistInferenceParameters, JudgeTrainingParameters
+    from vr_pipeline.judges.config import ChecklistInferenceParameters
+    from vr_pipeline.judges.training.config import JudgeTrainingParameters
     from vr_pipeline.prompts.config import PromptFilteringParameters
     from vr_pipeline.training.config import DpoTrainingParameters
     from vr_pipeline.vlm.config import JudgeParameters

@@ -15,7 +15,7 @@ from PIL import Image
 from odd_files import BAD, GOOD, write_odd_files
 from vr_pipeline.checklist import checklist_from_mapping
 from vr_pipeline.commands import judge as command_line
-from vr_pipeline.judges.config import TinyJudgeParameters
+from vr_pipeline.judges.training.config import TinyJudgeParameters
 from vr_pipeline.judges.training.tiny import create_tiny_judge, words_of
 from vr_pipeline.rewards.checklist.scoring import ScoredFile
 from vr_pipeline.rewards.checklist.weights import RewardWeights, equal_weights

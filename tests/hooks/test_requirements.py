@@ -20,7 +20,7 @@ from vr_pipeline.hooks.requirements import (
     missing_on_hub,
     model_folders,
 )
-from vr_pipeline.judges.config import JudgeTrainingParameters
+from vr_pipeline.judges.training.config import JudgeTrainingParameters
 from vr_pipeline.vlm.config import JudgeParameters
 
 

@@ -12,7 +12,7 @@ import pytest
 from group_judges import KILLED, OPTIONS, JudgeResult, run_all, train, write_model
 from two_processes import in_two_processes
 from vr_pipeline.errors import InputError
-from vr_pipeline.judges.config import JudgeTrainingParameters
+from vr_pipeline.judges.training.config import JudgeTrainingParameters
 from vr_pipeline.judges.training.task import check_processes
 
 pytestmark = pytest.mark.slow

@@ -199,7 +199,7 @@ def test_training_with_and_without_recomputed_activations(
     checkpoint: Path, clips: list[np.ndarray], lora: bool
 ) -> None:
     from vr_pipeline.checklist import checklist_from_mapping
-    from vr_pipeline.judges.config import JudgeTrainingParameters
+    from vr_pipeline.judges.training.config import JudgeTrainingParameters
     from vr_pipeline.judges.training.examples import JudgeExample
     from vr_pipeline.judges.training.task import train_judge
 

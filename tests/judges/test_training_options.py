@@ -17,8 +17,8 @@ from vr_pipeline.engine.config import LoopParameters
 from vr_pipeline.engine.groups import Group
 from vr_pipeline.errors import PipelineError
 from vr_pipeline.judges import load_judge
-from vr_pipeline.judges.config import JudgeTrainingParameters
 from vr_pipeline.judges.training import task as training
+from vr_pipeline.judges.training.config import JudgeTrainingParameters
 from vr_pipeline.judges.training.examples import JudgeExample
 from vr_pipeline.judges.training.task import JudgeTask, train_judge
 

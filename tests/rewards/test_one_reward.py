@@ -22,7 +22,8 @@ from vr_pipeline.commands import judge as commands
 from vr_pipeline.generators.policy import ORIGINAL
 from vr_pipeline.identifiers import prompt_id
 from vr_pipeline.items.filling import fill_folder
-from vr_pipeline.judges.config import ChecklistInferenceParameters, TinyJudgeParameters
+from vr_pipeline.judges.config import ChecklistInferenceParameters
+from vr_pipeline.judges.training.config import TinyJudgeParameters
 from vr_pipeline.judges.training.tiny import create_tiny_judge, words_of
 from vr_pipeline.rewards.checklist.model import ChecklistReward
 from vr_pipeline.rewards.checklist.weights import RewardWeights

@@ -15,7 +15,7 @@ from vr_pipeline.checklist import Checklist, checklist_from_mapping
 from vr_pipeline.engine import loop
 from vr_pipeline.engine.config import LoopParameters
 from vr_pipeline.errors import InputError
-from vr_pipeline.judges.config import JudgeTrainingParameters
+from vr_pipeline.judges.training.config import JudgeTrainingParameters
 from vr_pipeline.judges.training.examples import JudgeExample
 from vr_pipeline.judges.training.task import train_judge
 

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from tiny_judges import FAMILY_BUILDERS, PROMPTS, QUESTIONS, qwen2_vl
 from vr_pipeline.errors import InputError
 from vr_pipeline.judges import load_judge
-from vr_pipeline.judges.config import JudgeTrainingParameters
+from vr_pipeline.judges.training.config import JudgeTrainingParameters
 from vr_pipeline.vlm.config import JudgeParameters
 from vr_pipeline.vlm.families import family_class
 from vr_pipeline.vlm.loading import read_settings

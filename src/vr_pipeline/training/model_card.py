@@ -7,6 +7,7 @@ limits. Nothing in a card depends on when or where it was written, so the same t
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -23,11 +24,7 @@ if TYPE_CHECKING:
     from vr_pipeline.training.config import DpoTrainingParameters
     from vr_pipeline.vlm.config import JudgeParameters
 
-_LIMITS = (
-    "The policy was trained to raise the reward of one judge. A higher reward is no proof of better clips: compare "
-    "clips of the original and of the policy with your own eyes, or have people compare them, before you rely on it. "
-    "It keeps what the base model is bound by: its licence, its biases, and what it cannot draw."
-)
+_PARTS = ("base", "data", "objective", "settings", "reward", "validation")
 
 
 def training_facts(
@@ -40,7 +37,7 @@ def training_facts(
     generator: GeneratorParameters,
     parameters: DpoTrainingParameters,
 ) -> dict[str, Any]:
-    """What a policy was trained on and how it was judged, for its provenance.
+    """Collect what a policy was trained on and how it was judged, for its provenance.
 
     Args:
         pairs: the training pairs.
@@ -83,128 +80,45 @@ def training_facts(
 
 
 def model_card(policy: Policy) -> str:
-    """The card of a policy in Markdown, from the policy and its provenance alone."""
-    facts = policy.provenance
-    parts = [
-        "# Preference-trained policy",
-        _what(policy),
-        "## Base model",
-        _table({**_mapping(facts.get("base")), "identity of the weights": policy.base}),
-        "## Data",
-        _data(_mapping(facts.get("data"))),
-        "## Training",
-        _table({**_mapping(facts.get("objective")), **_mapping(facts.get("settings"))}),
-        "## Evaluation",
-        _evaluation(facts),
-        "## How to load it",
-        _loading(policy),
-        "## Limits",
-        _LIMITS,
-    ]
-    return visible("\n\n".join(part for part in parts if part) + "\n")
+    """Write the card of a policy in Markdown, from the policy and its provenance alone."""
+    from jinja2 import Environment, PackageLoader
 
-
-def _what(policy: Policy) -> str:
+    facts = {name: _mapping(policy.provenance.get(name)) for name in _PARTS}
+    base, validation = facts["base"], facts["validation"]
+    rows = validation.get("checkpoints", [])
+    chosen = next((row for row in rows if row["chosen"]), None)
+    pipelines = "of a text-to-video or text-to-image pipeline"
     if isinstance(policy, Adapter):
-        kind = "A low-rank adapter for the denoiser of a text-to-video or text-to-image pipeline"
-        size = sum(value.numel() for value in policy.tensors.values())
-        facts = {
+        kind, whole = f"A low-rank adapter for the denoiser {pipelines}", None
+        what = {
             "part of the pipeline": policy.component,
             "rank": policy.config["r"],
             "alpha": policy.config["lora_alpha"],
             "layers": ", ".join(policy.config["target_modules"]),
-            "parameters": f"{size:,}",
+            "parameters": f"{sum(value.numel() for value in policy.tensors.values()):,}",
         }
     else:
-        kind = "The fine-tuned denoiser of a text-to-video or text-to-image pipeline"
-        facts = {"part of the pipeline": policy.component, "class": policy.config["_class_name"]}
-    return f"{kind}, trained by vr_pipeline on pairs of generated clips that a judge ranked.\n\n" + _table(
-        {**facts, "identity": policy.identity}
+        kind, whole = f"The fine-tuned denoiser {pipelines}", policy.config["_class_name"]
+        what = {"part of the pipeline": policy.component, "class": whole}
+    environment = Environment(loader=PackageLoader("vr_pipeline.training"), trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"shown": _shown, "number": _number, "quoted": json.dumps, "code": as_code}
+    text = environment.get_template("policy.md.j2").render(
+        data=facts["data"],
+        reward=facts["reward"],
+        validation=validation,
+        kind=kind,
+        what=what | {"identity": policy.identity},
+        base=base | {"identity of the weights": policy.base},
+        training=facts["objective"] | facts["settings"],
+        checkpoints=rows,
+        dimensions=[name for name in (rows[0] if rows else {}) if str(name).startswith("dim_")],
+        no_gain=chosen is not None and rows[0]["step"] == 0 and chosen["reward"] <= rows[0]["reward"],
+        component=policy.component,
+        whole=whole,
+        dtype=f", torch_dtype=torch.{base['dtype']}" if base.get("dtype") else "",
     )
-
-
-def _data(data: Mapping[str, Any]) -> str:
-    if not data:
-        return ""
-    lines = ["| what | number | hash of the content |", "|---|---|---|"]
-    return "\n".join(
-        [*lines, *(f"| {name} | {entry['count']:,} | `{entry['hash']}` |" for name, entry in data.items())]
-    )
-
-
-def _evaluation(facts: Mapping[str, Any]) -> str:
-    reward = _mapping(facts.get("reward"))
-    said = []
-    if reward:
-        revision = f" at revision {as_text(reward['judge_revision'])}" if reward.get("judge_revision") else ""
-        said.append(
-            f"Judge: {as_code(reward['judge'])}{revision}, checklist {as_text(reward['checklist'])} "
-            f"({as_code(reward['checklist_hash'])})."
-        )
-    validation = _mapping(facts.get("validation"))
-    if not validation:
-        return "\n\n".join([*said, "No checkpoint was validated: the last step of the training is the policy."])
-    rows = validation["checkpoints"]
-    dimensions = [name for name in rows[0] if str(name).startswith("dim_")]
-    said.append(
-        f"Mean reward on prompts of the split {as_text(' and '.join(validation['splits']))} (clips a prompt: "
-        f"{validation['videos_per_prompt']}, from the same seeds at every checkpoint), with its standard error "
-        "(prompts as clusters). Step 0 is the base model. The chosen checkpoint is the policy."
-    )
-    head = [
-        "step",
-        "reward",
-        "standard error",
-        "clips",
-        *(as_text(name.removeprefix("dim_")) for name in dimensions),
-        "chosen",
-    ]
-    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
-    for row in rows:
-        figures = [_number(row["reward"]), _number(row["se"]), str(row["clips"])]
-        figures += [_number(row[name]) for name in dimensions]
-        lines.append(f"| {row['step']} | {' | '.join(figures)} | {'yes' if row['chosen'] else ''} |")
-    said.append("\n".join(lines))
-    chosen = next((row for row in rows if row["chosen"]), None)
-    if chosen is not None and rows[0]["step"] == 0 and chosen["reward"] <= rows[0]["reward"]:
-        said.append("No checkpoint got a higher validation reward than the base model.")
-    return "\n\n".join(said)
-
-
-def _loading(policy: Policy) -> str:
-    base = _mapping(policy.provenance.get("base"))
-    revision = f", revision={json.dumps(base['revision'])}" if base.get("revision") else ""
-    dtype = f", torch_dtype=torch.{base['dtype']}" if base.get("dtype") else ""
-    own_classes = base.get("family") == "micro_world"
-    lines = ["import torch", "from diffusers import DiffusionPipeline", ""]
-    if own_classes:
-        lines = [
-            "from vr_pipeline.generators import load_generator",
-            "from vr_pipeline.generators.config import GeneratorParameters",
-            "",
-            f"path = {json.dumps(base['path'])}",
-            'generator = load_generator(GeneratorParameters(family="micro_world", path=path, ...))',
-            "pipeline = generator.pipeline",
-        ]
-    else:
-        lines.append(
-            f"pipeline = DiffusionPipeline.from_pretrained({json.dumps(base.get('path', 'BASE'))}{revision}{dtype})"
-        )
-    if isinstance(policy, Adapter):
-        lines.append('pipeline.load_lora_weights("THIS_FOLDER")')
-    else:
-        name, of = policy.component, policy.config["_class_name"]
-        lines.insert(1, f"from diffusers import {of}")
-        lines.append(f'pipeline.{name} = {of}.from_pretrained("THIS_FOLDER", subfolder="{name}"{dtype})')
-    return "\n".join(["```python", *lines, "```"])
-
-
-def _table(facts: Mapping[str, Any]) -> str:
-    if not facts:
-        return ""
-    lines = ["| | |", "|---|---|"]
-    known = {name: value for name, value in facts.items() if value is not None}
-    return "\n".join([*lines, *(f"| {name.replace('_', ' ')} | {_shown(value)} |" for name, value in known.items())])
+    # Parts that are not known leave more than one empty line.
+    return visible(re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n")
 
 
 def _shown(value: Any) -> str:

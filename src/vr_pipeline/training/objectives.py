@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, NamedTuple
 
+from vr_pipeline.config import Parameters
 from vr_pipeline.training import losses
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from vr_pipeline.config import Parameters
     from vr_pipeline.training.losses import Statistics
 
 

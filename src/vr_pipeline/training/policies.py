@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from vr_pipeline.engine.loop import Observe
 from vr_pipeline.generators import load_generator
 from vr_pipeline.generators.config import GeneratorParameters
-from vr_pipeline.generators.contract import Generator, Part
+from vr_pipeline.generators.contract import Part
 from vr_pipeline.generators.policy import Policy
 from vr_pipeline.identifiers import pair_id
 from vr_pipeline.training.conditions import ConditionShards
@@ -23,17 +22,7 @@ from vr_pipeline.training.shards import TensorShards
 
 if TYPE_CHECKING:
     from vr_pipeline.items.folder import ItemFolder
-
-
-class ValidatesCheckpoints(Protocol):
-    """Given the generator that is trained, returns what judges its weights after a step."""
-
-    @property
-    def identity(self) -> str:
-        """Hash of what is judged by, and when."""
-
-    def __call__(self, generator: Generator) -> Callable[[int], float | None]:
-        """Judge the original, and return what judges the weights that the generator holds after a step."""
+    from vr_pipeline.training.validation import CheckpointValidation
 
 
 def pair_data(
@@ -75,7 +64,7 @@ def train_policy_on_pairs(
     generator: GeneratorParameters,
     parameters: DpoTrainingParameters,
     *,
-    validation: ValidatesCheckpoints | None = None,
+    validation: CheckpointValidation | None = None,
     observe: Observe | None = None,
 ) -> tuple[Policy, pd.DataFrame]:
     """Train a policy on pairs.

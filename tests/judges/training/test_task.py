@@ -20,10 +20,10 @@ from vr_pipeline.engine.config import LoopParameters
 from vr_pipeline.engine.state import keep_newest
 from vr_pipeline.errors import InputError
 from vr_pipeline.judges import load_judge
-from vr_pipeline.judges.config import JudgeTrainingParameters
 from vr_pipeline.judges.plots import judge_report_figure
 from vr_pipeline.judges.training import task as training
 from vr_pipeline.judges.training.annotations import annotations_from_grades, collect_examples, read_annotations
+from vr_pipeline.judges.training.config import JudgeTrainingParameters
 from vr_pipeline.judges.training.drawing import Drawing
 from vr_pipeline.judges.training.examples import JudgeExample, StoredFrames, balance_weights, count_answers, is_held_out
 from vr_pipeline.judges.training.report import question_report

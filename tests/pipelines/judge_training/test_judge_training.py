@@ -15,7 +15,7 @@ from kedro.runner import SequentialRunner
 from vr_pipeline.checklist import checklist_from_mapping
 from vr_pipeline.identifiers import content_hash
 from vr_pipeline.judges import load_judge
-from vr_pipeline.judges.config import JudgeTrainingParameters
+from vr_pipeline.judges.training.config import JudgeTrainingParameters
 from vr_pipeline.pipelines.judge_training import create_pipeline
 from vr_pipeline.work import WorkItem, WorkPlan
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vr_pipeline.judges.config import JudgeTrainingParameters
+from vr_pipeline.judges.training.config import JudgeTrainingParameters
 from vr_pipeline.judges.training.examples import JudgeExample, balance_weights, count_answers
 from vr_pipeline.runtime.progress import progress_bar
 

@@ -25,7 +25,7 @@ from vr_pipeline.engine.groups import Group
 from vr_pipeline.engine.loop import Observe, Task
 from vr_pipeline.errors import InputError
 from vr_pipeline.identifiers import content_hash
-from vr_pipeline.judges.config import JudgeTrainingParameters
+from vr_pipeline.judges.training.config import JudgeTrainingParameters
 from vr_pipeline.judges.training.drawing import Drawing
 from vr_pipeline.judges.training.examples import JudgeExample, Parts, check_labels, labels_matrix
 from vr_pipeline.judges.training.report import figures_by_source, question_report, report_by_source

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from vr_pipeline.judges.config import TinyJudgeParameters
+from vr_pipeline.judges.training.config import TinyJudgeParameters
 from vr_pipeline.vlm.families.base import Settings
 
 PAD, UNKNOWN, CLIP, FRAME, IMAGE, CLIP_END, ANSWER, CAPTION, END = (

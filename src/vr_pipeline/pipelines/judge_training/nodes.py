@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from vr_pipeline.checklist.schema import Checklist
-from vr_pipeline.judges.config import JudgeTrainingParameters
+from vr_pipeline.judges.training.config import JudgeTrainingParameters
 from vr_pipeline.judges.training.task import TrainedJudge
 
 

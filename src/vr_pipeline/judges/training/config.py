@@ -1,0 +1,120 @@
+"""Parameters of the training of judges."""
+
+from __future__ import annotations
+
+from pydantic import Field, model_validator
+
+from vr_pipeline.config import Parameters
+from vr_pipeline.engine.config import (
+    CheckpointParameters,
+    FineTuningParameters,
+    LoRAParameters,
+    ScheduleName,
+    with_default,
+)
+from vr_pipeline.vlm.config import JudgeParameters
+
+
+class TinyJudgeParameters(Parameters):
+    """Size and view of a judge that is trained from random weights."""
+
+    hidden_size: int = Field(64, ge=8, description="Width of the language model.")
+    layers: int = Field(3, ge=1, description="Layers of the language model.")
+    heads: int = Field(4, ge=1, description="Attention heads of language model and vision tower.")
+    intermediate_size: int = Field(128, ge=8, description="Width of the language model's feed-forward part.")
+    vision_size: int = Field(64, ge=8, description="Width of the vision tower.")
+    vision_depth: int = Field(1, ge=1, description="Layers of the vision tower.")
+    patch_size: int = Field(4, ge=1, description="Edge of a patch in pixels.")
+    temporal_patch_size: int = Field(4, ge=1, description="Frames in a patch.")
+    merge_size: int = Field(2, ge=1, description="Neighbouring patches a side that become one visual token.")
+    rope_theta: float = Field(10000.0, gt=0, description="Base of the rotary positions.")
+    initial_std: float = Field(0.08, gt=0, description="Standard deviation of the random initial weights.")
+    num_frames: int = Field(8, ge=1, description="Frames taken from a clip.")
+    height: int = Field(16, ge=1, description="Height to which frames are area-averaged, in pixels.")
+    width: int = Field(16, ge=1, description="Width to which frames are area-averaged, in pixels.")
+    world: str | None = Field(None, description="What the judge will know; told to users who show it something else.")
+
+
+class JudgeTrainingParameters(FineTuningParameters, CheckpointParameters):
+    """The pipeline judge_training. A sample is a clip with its questions."""
+
+    start: JudgeParameters | None = Field(None, description="The model that training starts from.")
+    tiny: TinyJudgeParameters | None = Field(
+        None, description="A small Qwen2-VL that training starts from with random weights, instead of 'start'."
+    )
+    lora: LoRAParameters | None = Field(None, description="Train a low-rank adapter; null trains every weight.")
+    steps: int = with_default(FineTuningParameters, "steps", 1500)
+    learning_rate: float = with_default(FineTuningParameters, "learning_rate", 4e-6)
+    schedule: ScheduleName = with_default(FineTuningParameters, "schedule", "cosine")
+    warmup_steps: int = with_default(FineTuningParameters, "warmup_steps", 50)
+    beta2: float = with_default(FineTuningParameters, "beta2", 0.99)
+    checkpoint_every: int = with_default(FineTuningParameters, "checkpoint_every", 500)
+    micro_batch_size: int | None = Field(
+        None,
+        ge=1,
+        description="Clips in one forward and backward pass: a divisor of batch_size. Processes share the passes of a "
+        "step, so their number divides that of passes. Null for all clips of the step.",
+    )
+    questions_per_clip: int | None = Field(
+        None,
+        ge=1,
+        description=(
+            "Questions drawn for a clip at each pass, rarer answers likelier, so that each question gets yes and no "
+            "about equally often: nearly so with a few of many questions, less so with a large part of them. Null "
+            "asks all."
+        ),
+    )
+    exact_balance: bool = Field(
+        True,
+        description=(
+            "Weigh the losses of drawn questions by what the whole training draws, so that yes and no weigh exactly "
+            "the same in each question; false leaves their balance to the drawing. Without drawing it is exact always."
+        ),
+    )
+    matrix_learning_rate: float | None = Field(
+        None,
+        gt=0,
+        description=(
+            "Peak learning rate of Muon, which then trains the matrices of the layers (orthogonalised momentum, faster "
+            "from random weights); null trains them by AdamW too."
+        ),
+    )
+    caption_weight: float = Field(
+        0.0, ge=0, description="Weight of the auxiliary loss on captions, where annotations have them; answers have 1."
+    )
+    caption_question: str = Field(
+        "Describe the video.", description="What stands in the question's place before a caption is learned."
+    )
+    validation_share: float = Field(
+        0.1, gt=0, lt=1, description="Share of the clips held out, by a hash of the prompt-independent clip identifier."
+    )
+    num_frames: int | None = Field(
+        None, ge=1, description="At most so many frames of an annotated clip are read; null reads all."
+    )
+    frames_per_second: float | None = Field(None, gt=0, description="Rate at which frames are read, in 1/s.")
+    memory_mb: float = Field(
+        8000.0,
+        ge=0,
+        description="Frames kept in memory by a process, in megabytes; further clips are read each time they are used.",
+    )
+    validation_clips: int = Field(512, ge=1, description="At most so many held-out clips in validations on the way.")
+
+    @property
+    def clips_per_pass(self) -> int:
+        """Clips that go through the model at once."""
+        return self.micro_batch_size or self.batch_size
+
+    @property
+    def passes(self) -> int:
+        """Passes whose gradients make one step, over all processes together."""
+        return self.batch_size // self.clips_per_pass
+
+    @model_validator(mode="after")
+    def _one_start(self) -> JudgeTrainingParameters:
+        if (self.start is None) == (self.tiny is None):
+            raise ValueError("give either 'start' (a model) or 'tiny' (sizes of a new one)")
+        if self.start is not None and self.start.quantisation != "none":
+            raise ValueError("a quantised model cannot be trained here: set quantisation of 'start' to none")
+        if self.batch_size % self.clips_per_pass:
+            raise ValueError(f"batch_size {self.batch_size} is no multiple of micro_batch_size {self.micro_batch_size}")
+        return self
