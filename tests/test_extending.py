@@ -7,6 +7,9 @@ import re
 import shutil
 from pathlib import Path
 
+import pandas as pd
+import pytest
+
 from documented_change import ROOT, apply_documented, run_python
 
 
@@ -85,6 +88,33 @@ assert PairRecipeParameters(rule="every_dimension").rule == "every_dimension"
 for rule in ("mpo", "every_dimension"):
     print(len(vr.select_pairs(rewards, rule, max_pairs_per_prompt=None)))
 """
+
+
+_KEDRO = "import runpy, sys; sys.argv[1:] = {arguments}; runpy.run_module('kedro', run_name='__main__')"
+
+
+@pytest.mark.slow
+def test_a_recipe_is_added_as_the_page_says_and_runs_to_the_report(tmp_path: Path) -> None:
+    from tests.end_to_end.conftest import SMALL
+
+    folder = apply_documented("To add a recipe", tmp_path)
+    for part in ("data/01_raw", "data/06_models/micro_world"):
+        shutil.copytree(ROOT / part, folder / part)
+    settings = f"{SMALL},pair_selection.match_numbers=true"
+    run_python(folder, _KEDRO.format(arguments=["run", "--env=base", "--pipelines=mpo_dpo", f"--params={settings}"]))
+    data = folder / "data"
+    metrics = json.loads((data / "08_reporting" / "evaluation_metrics.json").read_text())
+    assert list(metrics["policies"]) == ["dpo", "mapo_mpo", "mpo", "original"]
+    assert {pairs["n"] for pairs in metrics["pairs"].values()} == {metrics["pairs"]["mpo"]["n"]}
+    logs = {name: pd.read_parquet(data / "06_models" / f"training_log_{name}.parquet") for name in ("mpo", "mapo_mpo")}
+    assert len(logs["mapo_mpo"]) == len(logs["mpo"]) == 6
+    assert list(logs["mapo_mpo"]["loss"]) != list(logs["mpo"]["loss"])
+    card = (data / "06_models" / "policy_mapo_mpo" / "README.md").read_text()
+    assert "| loss | mapo |" in card
+    assert len(pd.read_csv(data / "08_reporting" / "training_curves_mapo_mpo.csv")) == 6
+    assert "MaPO on MPO&#39;s pairs" in (data / "08_reporting" / "evaluation_report.html").read_text()
+    run_python(folder, _KEDRO.format(arguments=["lineage", "sync"]))
+    assert "data/06_models/policy_mapo_mpo" in (folder / "dvc.yaml").read_text()
 
 
 def test_a_pair_rule_is_added_as_the_page_says(tmp_path: Path) -> None:

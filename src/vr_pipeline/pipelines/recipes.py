@@ -31,7 +31,10 @@ class Recipe(NamedTuple):
 REWARD_TABLES = {"checklist": "rewards"}
 """What ``reward`` of a recipe may be: the name of a reward, and the dataset that has it for the clips."""
 
-RECIPES = (Recipe("dpo", title="DPO"), Recipe("mpo", title="MPO"))
+RECIPES = (
+    Recipe("dpo", title="DPO"),
+    Recipe("mpo", title="MPO"),
+)
 """All recipes, the baseline of the comparison first. Tables and plots list them in this order."""
 
 
