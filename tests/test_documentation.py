@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import types
+from configparser import ConfigParser
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -288,3 +289,11 @@ def test_files_that_a_page_names_exist(page):
     yours = {"src/vr_pipeline/vlm/families/my_judge.py", "src/vr_pipeline/generators/my_generator.py"}
     places = (ROOT, ROOT / "src" / "vr_pipeline")
     assert [name for name in named - yours if not any((place / name).is_file() for place in places)] == []
+
+
+def test_the_map_lists_every_package_from_the_top_floor_down():
+    rules = ConfigParser()
+    rules.read(ROOT / ".importlinter", encoding="utf-8")
+    floors = re.findall(r"\w+", rules["importlinter:contract:floors"]["layers"])
+    table = (DOCS / "architecture.md").read_text(encoding="utf-8").partition("Top floor first")[2]
+    assert re.findall(r"^\| `(\w+)` \| \S", table, re.MULTILINE)[: len(floors)] == floors
