@@ -190,8 +190,8 @@ def training_remarks(
 ) -> list[Finding]:
     """What the ends of the training curves say, where it is worth a sentence."""
     remarks = []
-    for policy in reversed(list(logs)):
-        log, name = logs[policy], titles[policy]
+    for policy, log in logs.items():
+        name = titles[policy]
         ends = {key: last for key, (_, last) in log_ends(log).items()}
         kept = _kept_step(log, validations.get(policy))
         earlier = f" The policy is an earlier checkpoint, after step {kept}." if kept is not None else ""
