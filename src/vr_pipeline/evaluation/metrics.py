@@ -24,7 +24,7 @@ def no_oracle(checklist: Checklist) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def policy_metrics(rewards: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """Mean and standard error (clustered by prompt, null with one) of total and dimension rewards, by policy."""
+    """Return mean and standard error (clustered by prompt, null with one) of total and dimension rewards, by policy."""
 
     def summary(part: pd.DataFrame, column: str) -> dict[str, Any]:
         mean = clustered_mean(part[column].to_numpy(), part["prompt_id"].to_numpy())
@@ -41,7 +41,7 @@ def policy_metrics(rewards: pd.DataFrame) -> dict[str, dict[str, Any]]:
 
 
 def gain_over(ours: pd.DataFrame, theirs: pd.DataFrame, column: str = "total", level: float = 0.95) -> Gain:
-    """Gain in a column of rewards over other clips of the same prompts, with its interval by prompt."""
+    """Measure the gain in a column of rewards over other clips of the same prompts, with its interval by prompt."""
     return paired_gain(
         ours[column].to_numpy(),
         ours["prompt_id"].to_numpy(),
@@ -52,7 +52,7 @@ def gain_over(ours: pd.DataFrame, theirs: pd.DataFrame, column: str = "total", l
 
 
 def gains_over_original(rewards: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """Gain of each policy over the original, 95 % interval by prompt, or ``no_interval`` with the reason."""
+    """Return the gain of each policy over the original, 95 % interval by prompt, or ``no_interval`` with the reason."""
     original = rewards[rewards["policy"] == ORIGINAL]
     return {
         str(policy): _record(gain_over(part, original), "mean")
@@ -62,7 +62,7 @@ def gains_over_original(rewards: pd.DataFrame) -> dict[str, dict[str, Any]]:
 
 
 def win_rates(rewards: pd.DataFrame, index: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """How often the clip of a policy beats the original's of the same prompt and seed, ties counting half.
+    """Count how often the clip of a policy beats the original's of the same prompt and seed, ties counting half.
 
     Returns:
         policy -> rate with its 95 % interval (prompts as clusters), and the numbers of wins, ties and losses.
@@ -83,7 +83,7 @@ def _record(result: Gain | WinRate, *names: str) -> dict[str, Any]:
 
 
 def judge_oracle_agreement(judge: pd.DataFrame, oracle: pd.DataFrame) -> dict[str, Any]:
-    """Share of answers on which judge and oracle agree, over all and by question; empty without an oracle."""
+    """Return the share of equal answers of judge and oracle, over all and by question; empty without an oracle."""
     both = judge[["video_id", "question_id", "p_yes"]].merge(
         oracle, on=["video_id", "question_id"], suffixes=("_judge", "_oracle")
     )
@@ -106,7 +106,7 @@ def evaluation_metrics(
     agreement: Mapping[str, Any],
     pairs: Mapping[str, pd.DataFrame],
 ) -> dict[str, Any]:
-    """Everything the evaluation found, in the layout of data/08_reporting/evaluation_metrics.json.
+    """Return everything the evaluation found, in the layout of data/08_reporting/evaluation_metrics.json.
 
     Args:
         judge_rewards: rewards by the judge, with policy.

@@ -33,12 +33,12 @@ _PANELS = (
 
 
 def colours(titles: Mapping[str, str]) -> dict[str, str]:
-    """The colour of each policy."""
+    """Return the colour of each policy."""
     return {name: _PALETTE[place % len(_PALETTE)] for place, name in enumerate(titles)}
 
 
 def rewards_by_dimension(metrics: Mapping[str, Any], titles: Mapping[str, str]) -> Figure:
-    """Mean reward of every policy by dimension with 95 % intervals, a panel a source (judge, and oracle if any)."""
+    """Draw the mean reward of every policy by dimension with 95 % intervals, a panel a source."""
     first = metrics["policies"][next(iter(titles))]
     sources = [name for name in ("judge", "oracle") if name in first]
     dimensions = list(first["judge"]["dimensions"])
@@ -82,7 +82,7 @@ def rewards_by_dimension(metrics: Mapping[str, Any], titles: Mapping[str, str]) 
 
 
 def training_curves(logs: Mapping[str, pd.DataFrame], titles: Mapping[str, str]) -> Figure:
-    """Curves of every training over its steps: faint as logged, bold as a running mean over a twentieth of the steps.
+    """Draw every training over its steps: faint as logged, bold as a running mean over a twentieth of the steps.
 
     Args:
         logs: training log by policy; a panel is drawn for every known column that one of them has.
@@ -129,13 +129,13 @@ def training_curves(logs: Mapping[str, pd.DataFrame], titles: Mapping[str, str])
 
 
 def running_mean(values: npt.NDArray[np.float64], window: int) -> npt.NDArray[np.float64]:
-    """Mean over a window centred on each place, shorter at the ends, without values that are not finite."""
+    """Return the mean over a window centred on each place, shorter at the ends, without values that are not finite."""
     finite = pd.Series(np.where(np.isfinite(values), values, np.nan))
     return finite.rolling(window // 2 * 2 + 1, center=True, min_periods=1).mean().to_numpy()
 
 
 def deviations_of_policies(deviations: Mapping[str, pd.DataFrame], titles: Mapping[str, str]) -> Figure:
-    """How far each policy is above the original by sub-dimension, in the names and colours of the other pictures.
+    """Draw how far each policy is above the original by sub-dimension, in the names and colours of the other plots.
 
     Args:
         deviations: policy -> table of :func:`vr_pipeline.rewards.checklist.deviations.sub_dimension_deviations`.

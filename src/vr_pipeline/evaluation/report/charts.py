@@ -102,7 +102,7 @@ def intervals_chart(
     bars: bool = False,
     limits: tuple[float, float] | None = None,
 ) -> Chart:
-    """Values with whiskers, a row a name, several marks of a row below each other.
+    """Draw values with whiskers, a row a name, several marks of a row below each other.
 
     Args:
         title: its heading.
@@ -180,7 +180,7 @@ def _draw_mark(
 
 
 def shape(series: int, x: float, y: float, size: float = 4.0) -> str:
-    """The shape of a series, so that colour is not all that tells series apart."""
+    """Return the shape of a series, so that colour is not all that tells series apart."""
     if series % 3 == 0:
         return f'<circle class="shape" cx="{_c(x)}" cy="{_c(y)}" r="{_c(size)}"/>'
     if series % 3 == 1:
@@ -193,7 +193,7 @@ def shape(series: int, x: float, y: float, size: float = 4.0) -> str:
 
 
 def legend(names: Sequence[tuple[int, str]]) -> Markup:
-    """A list of series with their shapes."""
+    """List the series with their shapes."""
     items = "".join(
         f'<li><svg class="key s{series}" viewBox="0 0 12 12" aria-hidden="true">{shape(series, 6, 6)}</svg>'
         f"{escape(name)}</li>"
@@ -211,7 +211,7 @@ def lines_chart(
     reference: float | None = None,
     from_zero: bool = False,
 ) -> Chart:
-    """Curves over steps, smoothed, with the unsmoothed values faintly behind.
+    """Draw curves over steps, smoothed, with the unsmoothed values faintly behind.
 
     Args:
         title: its heading.
@@ -266,13 +266,13 @@ def lines_chart(
 
 
 def share_bar(share: float, kind: str = "") -> Markup:
-    """A bar of a share of 0 to 1, for a table's cell."""
+    """Draw a share of 0 to 1 as a bar, for a table's cell."""
     width = 100 * min(max(share, 0.0), 1.0)
     return Markup(f'<span class="share {kind}" aria-hidden="true"><span style="width:{_c(width)}%"></span></span>')
 
 
 def nice_ticks(low: float, high: float, count: int) -> list[float]:
-    """About so many round values that cover a range; steps of 1, 2, 2.5 or 5 times a power of ten."""
+    """Return about so many round values that cover a range, in steps of 1, 2, 2.5 or 5 times a power of ten."""
     least = max(1e-6, 1e-6 * max(abs(low), abs(high)))
     if high - low < least:  # one value, or a difference that no label could show
         low, high = (low + high - least) / 2, (low + high + least) / 2
@@ -284,7 +284,7 @@ def nice_ticks(low: float, high: float, count: int) -> list[float]:
 
 
 def tick_label(value: float, ticks: Sequence[float]) -> str:
-    """A tick's value with as many digits as its step needs."""
+    """Write a tick's value with as many digits as its step needs."""
     step = ticks[1] - ticks[0] if len(ticks) > 1 else 1.0
     digits = 0
     while digits < 8 and abs(round(step, digits) - step) > step * 1e-3:
@@ -294,7 +294,7 @@ def tick_label(value: float, ticks: Sequence[float]) -> str:
 
 
 def _thin(x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """At most some hundred points (means of equal stretches), and their running mean over a fifteenth of the steps."""
+    """Return some hundred points (means of equal stretches), and their running mean over a fifteenth of the steps."""
     count = min(len(x), _LARGEST_POINTS)
     edges = np.linspace(0, len(x), count + 1).round().astype(int)
     with np.errstate(invalid="ignore"):
@@ -317,6 +317,6 @@ def _shorten(text: str, length: int) -> str:
 
 
 def _c(value: float) -> str:
-    """A coordinate with at most one digit after the point: a tenth of a pixel is enough."""
+    """Write a coordinate with at most one digit after the point: a tenth of a pixel is enough."""
     text = f"{value:.1f}"
     return text[:-2] if text.endswith(".0") else text

@@ -64,7 +64,7 @@ def embed_clip(frames: Frames, *, fps: float, max_bytes: int) -> EmbeddedClip:
 
 
 def room_for(sets: Sequence[T], clips: int, limit: int) -> tuple[Sequence[T], int]:
-    """As many sets of so many clips as fit into a number of bytes, and the bytes for each clip."""
+    """Return as many sets of so many clips as fit into a number of bytes, and the bytes for each clip."""
     fitting = sets[: max(1, limit // _SMALLEST_CLIP // clips)]
     return fitting, max(_SMALLEST_CLIP, min(_LARGEST_CLIP, limit // max(1, len(fitting) * clips)))
 

@@ -33,11 +33,11 @@ class Interval:
 
     @classmethod
     def of(cls, record: Mapping[str, Any], key: str = "mean") -> Interval:
-        """The interval in a record of the metrics (null as NaN)."""
+        """Read the interval in a record of the metrics (null as NaN)."""
         return cls(*(as_number(record.get(name)) for name in (key, "ci_low", "ci_high")))
 
     def verdict(self, reference: float = 0.0) -> Verdict:
-        """On which side of a reference the whole interval lies."""
+        """Say on which side of a reference the whole interval lies."""
         if not (math.isfinite(self.low) and math.isfinite(self.high)):
             return "unknown"
         if self.low > reference:
@@ -45,7 +45,7 @@ class Interval:
         return "below" if self.high < reference else "unclear"
 
     def __str__(self) -> str:
-        """A difference with its interval, for a sentence."""
+        """Write a difference with its interval, for a sentence."""
         if not math.isfinite(self.mean):
             return "not known"
         if self.verdict() == "unknown":
@@ -75,7 +75,7 @@ Comparisons = Mapping[str, Mapping[str, Comparison]]
 
 
 def compare(rewards: pd.DataFrame, policy: str, baseline: str, *, policies: int = 1) -> Comparison:
-    """Difference of two policies with 95 % intervals over prompts.
+    """Compare two policies, with 95 % intervals over prompts.
 
     The interval of the total is for itself. Those of the dimensions hold together (Bonferroni): among many, some would
     be beyond 0 by chance.
@@ -102,7 +102,7 @@ def compare(rewards: pd.DataFrame, policy: str, baseline: str, *, policies: int 
 
 
 def compare_all(rewards: Mapping[str, pd.DataFrame], policies: Sequence[str]) -> tuple[Comparisons, Comparisons]:
-    """Every trained policy against the original, and those after the first trained one, the baseline, against it.
+    """Compare every trained policy with the original, and those after the first trained one, the baseline, with it.
 
     Args:
         rewards: by source, see :func:`rewards_by_source`.
@@ -121,7 +121,7 @@ def compare_all(rewards: Mapping[str, pd.DataFrame], policies: Sequence[str]) ->
 
 
 def rewards_by_source(judge: pd.DataFrame, oracle: pd.DataFrame, checklist: Checklist) -> dict[str, pd.DataFrame]:
-    """The rewards of both sources; those of the oracle only where there is one.
+    """Return the rewards of both sources; those of the oracle only where there is one.
 
     Raises:
         InputError: a table lacks a dimension of the checklist.

@@ -53,12 +53,12 @@ class Table:
 
     @property
     def numeric(self) -> list[bool]:
-        """Whether each column holds numbers."""
+        """Say whether each column holds numbers."""
         return [place > 0 and name not in self.words for place, name in enumerate(self.columns)]
 
     @property
     def cells(self) -> list[list[Cell]]:
-        """The rows, with text as cells too."""
+        """Return the rows, with text as cells too."""
         return [[Cell(cell) if isinstance(cell, str) else cell for cell in row] for row in self.rows]
 
 
@@ -92,7 +92,7 @@ class ClipSet:
 
 
 def number(value: float | None, digits: int = 2, *, sign: bool = False, spread: float | None = None) -> Cell:
-    """A number, perhaps with a standard error after it."""
+    """Show a number, perhaps with a standard error after it."""
     text = (signed if sign else plain)(value, digits)
     if spread is not None and math.isfinite(spread):
         text += f" ± {plain(spread, digits)}"
@@ -100,18 +100,18 @@ def number(value: float | None, digits: int = 2, *, sign: bool = False, spread: 
 
 
 def interval(low: float | None, high: float | None, digits: int = 2, *, sign: bool = False) -> Cell:
-    """An interval; sorts by its lower end."""
+    """Show an interval; it sorts by its lower end."""
     show = signed if sign else plain
     return _ends(low, high, f"{show(low, digits)} to {show(high, digits)}")
 
 
 def share(value: float | None, *after: Markup) -> Cell:
-    """A share as a percentage."""
+    """Show a share as a percentage."""
     return Cell(percent(value), sort_key(value), *after)
 
 
 def share_interval(low: float | None, high: float | None) -> Cell:
-    """An interval of a share in percent; sorts by its lower end."""
+    """Show an interval of a share in percent; it sorts by its lower end."""
     return _ends(low, high, f"{percent(low)} to {percent(high)}")
 
 
@@ -120,59 +120,59 @@ def _ends(low: float | None, high: float | None, text: str) -> Cell:
 
 
 def count(value: int) -> Cell:
-    """A whole number."""
+    """Show a whole number."""
     return Cell(f"{int(value):,}", str(int(value)))
 
 
 def sort_key(value: float | None) -> str:
-    """The value a cell sorts by; empty where there is none."""
+    """Return the value a cell sorts by; empty where there is none."""
     # Nine digits: float noise from another order of rows must not change the page.
     return "" if value is None or not math.isfinite(value) else f"{float(value):.9g}"
 
 
 def paragraph(text: str, *, note: bool = False) -> Markup:
-    """A paragraph; a note stands smaller."""
+    """Write a paragraph; a note stands smaller."""
     return Markup('<p class="note">{}</p>' if note else "<p>{}</p>").format(text)
 
 
 def heading(text: str) -> Markup:
-    """A heading within a section."""
+    """Write a heading within a section."""
     return Markup("<h3>{}</h3>").format(text)
 
 
 def table(content: Table) -> Markup:
-    """A table that sorts by a click on a heading."""
+    """Write a table that sorts by a click on a heading."""
     return _macro("data_table", content)
 
 
 def folded(summary: str, content: Table) -> Markup:
-    """A table that opens by a click."""
+    """Write a table that opens by a click."""
     return Markup("<details><summary>{}</summary>{}</details>").format(summary, table(content))
 
 
 def chart(content: Chart) -> Markup:
-    """A chart on its own."""
+    """Write a chart on its own."""
     return _macro("chart_figure", content)
 
 
 def charts(contents: Sequence[Chart], *, small: bool = False) -> Markup:
-    """Charts side by side."""
+    """Write charts side by side."""
     return _macro("chart_row", contents, small)
 
 
 def clip_sets(contents: Sequence[ClipSet]) -> Markup:
-    """Sets of clips, one below the other."""
+    """Write sets of clips, one below the other."""
     return _macro("clip_sets", contents)
 
 
 def findings(contents: Sequence[Finding]) -> Markup:
-    """A list of statements; warnings are marked."""
+    """List statements; warnings are marked."""
     return _macro("finding_list", contents)
 
 
 @cache
 def environment() -> Environment:
-    """The templates of the page."""
+    """Return the templates of the page."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     return Environment(

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 
 def section_html(elements: Sequence[Markup]) -> str:
-    """The HTML of a section; empty without elements."""
+    """Return the HTML of a section; empty without elements."""
     return _ascii("\n".join(elements))
 
 
 def join_sections(parameters: ReportParameters, contents: Sequence[str]) -> str:
-    """The page.
+    """Return the page.
 
     Args:
         parameters: its title and its note.
@@ -51,5 +51,5 @@ def join_sections(parameters: ReportParameters, contents: Sequence[str]) -> str:
 
 
 def _ascii(html: str) -> str:
-    """The same with character references for the rest: then it reads the same whatever encoding a file is saved in."""
+    """Write character references for what is not ASCII: it reads the same whatever encoding a file is saved in."""
     return visible(html).encode("ascii", "xmlcharrefreplace").decode("ascii")

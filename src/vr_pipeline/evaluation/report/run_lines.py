@@ -42,7 +42,7 @@ def _rows(lines: Mapping[str, str]) -> str:
 
 
 def placeholder() -> Markup:
-    """The place of the run's lines in a page that belongs to no run yet."""
+    """Return the place of the run's lines in a page that belongs to no run yet."""
     missing = (
         f"Commit and MLflow run are told by {RUN_FILE}, which lies beside this page where it was written, and by the "
         "copy of the page that MLflow keeps."
@@ -55,7 +55,7 @@ def placeholder() -> Markup:
 
 
 def run_document(lines: Mapping[str, str]) -> str:
-    """The document that lies beside the page."""
+    """Return the document that lies beside the page."""
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Commit and run</title>'
         f"<style>{_STYLE}</style></head>\n<body><dl>\n{_rows(lines)}\n</dl></body></html>\n"
@@ -63,7 +63,7 @@ def run_document(lines: Mapping[str, str]) -> str:
 
 
 def with_run(page: str, lines: Mapping[str, str]) -> str:
-    """A page that carries the run's lines itself; unchanged if it has no place for them."""
+    """Put the run's lines into a page itself; unchanged if it has no place for them."""
     before, begin, rest = page.partition(_BEGIN)
     _, end, after = rest.partition(_END)
     if not begin or not end:
@@ -73,7 +73,7 @@ def with_run(page: str, lines: Mapping[str, str]) -> str:
 
 
 def table_hash(table: pd.DataFrame) -> str:
-    """Hash of a table's content, 16 hexadecimal digits, whatever the order of its rows and columns."""
+    """Hash a table's content: 16 hexadecimal digits, whatever the order of its rows and columns."""
     names = sorted(table.columns, key=str)
     plain = table[names].astype({name: str for name in names if table[name].dtype == object})
     rows = np.sort(pd.util.hash_pandas_object(plain, index=False).to_numpy())

@@ -7,12 +7,12 @@ from typing import Any
 
 
 def as_number(value: Any) -> float:
-    """A number of a JSON file, with NaN for null."""
+    """Read a number of a JSON file, with NaN for null."""
     return math.nan if value is None else float(value)
 
 
 def plain(value: float | None, digits: int = 2) -> str:
-    """A number with so many digits after the point; a dash where there is none."""
+    """Write a number with so many digits after the point; a dash where there is none."""
     number = as_number(value)
     if not math.isfinite(number):
         return "–"
@@ -21,17 +21,17 @@ def plain(value: float | None, digits: int = 2) -> str:
 
 
 def signed(value: float | None, digits: int = 2) -> str:
-    """A number with its sign; no sign where it rounds to 0."""
+    """Write a number with its sign; no sign where it rounds to 0."""
     text = plain(value, digits)
     return f"+{text}" if as_number(value) > 0 and text != "–" and float(text) != 0 else text
 
 
 def percent(value: float | None) -> str:
-    """A share of 0 to 1 as a percentage."""
+    """Write a share of 0 to 1 as a percentage."""
     number = as_number(value)
     return f"{100 * number:.1f} %" if math.isfinite(number) else "–"
 
 
 def counted(number: int, what: str) -> str:
-    """A number of things, in the plural unless it is 1."""
+    """Write a number of things, in the plural unless it is 1."""
     return f"{int(number):,} {what}{'' if int(number) == 1 else 's'}"

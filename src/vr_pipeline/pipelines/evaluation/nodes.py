@@ -58,7 +58,7 @@ def compute_evaluation_metrics(
     reward_agreement: dict[str, Any],
     *pairs: pd.DataFrame,
 ) -> dict[str, Any]:
-    """Rewards by policy with standard errors, gains with intervals, agreement with people, and counts of pairs."""
+    """Compute rewards by policy with standard errors, gains with intervals, agreement, and counts of pairs."""
     from vr_pipeline.evaluation.metrics import evaluation_metrics
 
     return evaluation_metrics(
@@ -75,7 +75,7 @@ def compute_evaluation_metrics(
 def compare_policies_by_sub_dimension(
     evaluation_answers: pd.DataFrame, evaluation_video_index: pd.DataFrame, checklist: Checklist
 ) -> tuple[pd.DataFrame, Figure]:
-    """How far each policy is above the original in every sub-dimension, as a table and a picture."""
+    """Measure how far each policy is above the original in every sub-dimension, as a table and a plot."""
     from vr_pipeline.evaluation.plots import deviations_of_policies
     from vr_pipeline.rewards.checklist.deviations import policy_deviations
 
@@ -85,14 +85,14 @@ def compare_policies_by_sub_dimension(
 
 
 def draw_evaluation_plots(evaluation_metrics: dict[str, Any], *training_logs: pd.DataFrame) -> tuple[Figure, Figure]:
-    """Reward by dimension and policy with standard errors, and the curves of every training."""
+    """Draw reward by dimension and policy with standard errors, and the curves of every training."""
     from vr_pipeline.evaluation.plots import rewards_by_dimension, training_curves
 
     return rewards_by_dimension(evaluation_metrics, TITLES), training_curves(_by_recipe(training_logs), TITLES)
 
 
 def report_section(section: Section) -> partial[str]:
-    """The node function that makes a section, with the documentation of the section's own."""
+    """Return the node function that makes a section, with the documentation of the section's own."""
     function = partial(_make_section, section.make)
     # Kedro reads types of parameters from annotations; it finds those of the sections at other nodes.
     vars(function).update(__name__=f"report_{section.name}", __doc__=section.make.__doc__, __annotations__={})

@@ -15,7 +15,7 @@ from vr_pipeline.pipelines.weight_regression.nodes import score_videos
 
 
 def create_pipeline(**kwargs: Any) -> Pipeline:
-    """Policies to clips, rewards, metrics and the report."""
+    """Lead from policies to clips, rewards, metrics and the report."""
     sections = (*SECTIONS, PROVENANCE)
     return Pipeline(
         [

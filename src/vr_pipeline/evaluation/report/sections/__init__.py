@@ -47,7 +47,7 @@ class Section(NamedTuple):
     inputs: str
 
     def datasets(self, recipes: Sequence[str]) -> list[str]:
-        """The inputs of a run with these recipes."""
+        """Return the inputs of a run with these recipes."""
         return [
             name.format(recipe=recipe, baseline=recipes[0])
             for name in self.inputs.split()

@@ -13,7 +13,7 @@ from vr_pipeline.evaluation.report.wording import plain
 
 
 def make(titles: Mapping[str, str], measured: Mapping[str, Any]) -> list[Markup]:
-    """Shares of pairs that the reward orders as people did, with intervals."""
+    """Show the shares of pairs that the reward orders as people did, with intervals."""
     pairs, ties = int(measured["n"]), int(measured["n_ties"])
     names = {
         "diff": f"diff: right order, of the {pairs - ties:,} pairs without a human tie",

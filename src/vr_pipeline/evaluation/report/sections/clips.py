@@ -41,7 +41,7 @@ def make(
     checklist: Checklist,
     parameters: EvaluationParameters,
 ) -> list[Markup]:
-    """The clips of some held-out prompts, a set a prompt and seed, with their rewards."""
+    """Show the clips of some held-out prompts, a set a prompt and seed, with their rewards."""
     rewards = {
         source: table.set_index("video_id").to_dict("index")
         for source, table in rewards_by_source(judge_rewards, oracle_rewards, checklist).items()
@@ -60,7 +60,7 @@ def make(
 
 
 def _chosen(index: pd.DataFrame, parameters: ReportParameters) -> list[pd.DataFrame]:
-    """Rows of the clips to show, one table a prompt and seed; prompts by a hash, not by how their clips came out."""
+    """Choose the clips to show, one table a prompt and seed; prompts by a hash, not by how their clips came out."""
     sets = index.groupby(["prompt_id", "sample_index"])
     order = sorted(index["prompt_id"].unique(), key=lambda name: content_hash("shown prompt", str(name)))
     chosen = []

@@ -25,7 +25,7 @@ def make(
     oracle_answers: pd.DataFrame,
     index: pd.DataFrame,
 ) -> list[Markup]:
-    """Questions with the share of equal answers, and how much oftener the judge says yes; nothing without an oracle."""
+    """Show the share of equal answers by question, and how much oftener the judge says yes; nothing without oracle."""
     agreement = metrics.get("judge_oracle_agreement")
     if not agreement:
         return []
@@ -67,7 +67,7 @@ def make(
 def question_bias(
     judge_answers: pd.DataFrame, oracle_answers: pd.DataFrame, index: pd.DataFrame, policies: Sequence[str]
 ) -> pd.DataFrame:
-    """How much more often the judge says yes than the oracle, by question (rows) and policy (columns)."""
+    """Measure how much more often the judge says yes than the oracle, by question (rows) and policy (columns)."""
     both = judge_answers[["video_id", "question_id", "p_yes"]].merge(
         oracle_answers[["video_id", "question_id", "p_yes"]],
         on=["video_id", "question_id"],

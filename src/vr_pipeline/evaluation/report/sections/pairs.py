@@ -44,7 +44,7 @@ def make(
     checklist: Checklist,
     parameters: EvaluationParameters,
 ) -> list[Markup]:
-    """Counts of the pairs, and examples of those of the baseline, which go by total reward, that do not dominate."""
+    """Show counts of the pairs, and examples of those of the baseline that do not dominate."""
     dimensions = list(checklist.dimensions)
     baseline = next(title for name, title in titles.items() if name != ORIGINAL)
     table, failing = rejected_pairs(baseline_pairs, dimensions, baseline)
@@ -67,7 +67,7 @@ def make(
 
 
 def _counts(titles: Mapping[str, str], report: Mapping[str, Any]) -> list[Table]:
-    """Pairs by recipe as in Table 5 of the paper, also at matched numbers, and the fates of the candidates.
+    """Count pairs by recipe as in Table 5 of the paper, also at matched numbers, and the fates of the candidates.
 
     Raises:
         InputError: the report of pair_selection lacks the strategies.
@@ -127,7 +127,7 @@ def _counts(titles: Mapping[str, str], report: Mapping[str, Any]) -> list[Table]
 
 
 def rejected_pairs(pairs: pd.DataFrame, dimensions: Sequence[str], recipe: str) -> tuple[Table, pd.DataFrame]:
-    """Which dimension fails in the pairs that go by total reward but do not dominate.
+    """Say which dimension fails in the pairs that go by total reward but do not dominate.
 
     Args:
         pairs: preference pairs by total reward, with dominates and dim_<name>_gap.

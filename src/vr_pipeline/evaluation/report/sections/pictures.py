@@ -20,7 +20,7 @@ PICTURES = {
 
 
 def make(titles: Mapping[str, str], *plots: str) -> list[Markup]:
-    """Every plot with its text.
+    """Show every plot with its text.
 
     Args:
         titles: of the policies.

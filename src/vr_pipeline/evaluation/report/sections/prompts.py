@@ -23,7 +23,7 @@ _STEPS = {
 
 
 def make(titles: Mapping[str, str], report: Mapping[str, Any]) -> list[Markup]:
-    """Prompts in and out of every step, with the rules that dropped them, and the splits.
+    """Show prompts in and out of every step, with the rules that dropped them, and the splits.
 
     Raises:
         InputError: the report has steps without counts.

@@ -48,7 +48,7 @@ def make(
     pair_scores: pd.DataFrame,
     *tables: pd.DataFrame,
 ) -> list[Markup]:
-    """A line a kind of data, with its hash.
+    """Write a line a kind of data, with its hash.
 
     Args:
         titles: of the policies.

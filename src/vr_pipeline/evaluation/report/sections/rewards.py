@@ -27,7 +27,7 @@ def make(
     oracle_rewards: pd.DataFrame,
     checklist: Checklist,
 ) -> list[Markup]:
-    """Charts and tables of every source, then the gains over the original."""
+    """Show charts and tables of every source, then the gains over the original."""
     by_source = rewards_by_source(judge_rewards, oracle_rewards, checklist)
     against_original, between = compare_all(by_source, list(titles))
     dimensions = list(checklist.dimensions)
@@ -60,7 +60,7 @@ def make(
 def _rewards_chart(
     titles: Mapping[str, str], metrics: Mapping[str, Any], dimensions: Sequence[str], source: str
 ) -> Chart:
-    """Mean reward of every policy by dimension, with 95 % intervals."""
+    """Draw the mean reward of every policy by dimension, with 95 % intervals."""
     rows = []
     for dimension in dimensions:
         marks = []
@@ -87,7 +87,7 @@ def _rewards_chart(
 def _rewards_table(
     titles: Mapping[str, str], metrics: Mapping[str, Any], dimensions: Sequence[str], source: str
 ) -> Table:
-    """Policies by dimension and total, mean with standard error (the layout of the paper's Table 4)."""
+    """List policies by dimension and total, mean with standard error (the layout of the paper's Table 4)."""
     rows: list[Cells] = []
     for policy, name in titles.items():
         record = metrics["policies"][policy][source]
@@ -103,7 +103,7 @@ def _rewards_table(
 def _gain_chart(
     titles: Mapping[str, str], against_original: Comparisons, dimensions: Sequence[str], source: str
 ) -> Chart:
-    """Gain over the original in total and by dimension."""
+    """Draw the gain over the original in total and by dimension."""
     trained = [(series, policy) for series, policy in enumerate(titles) if policy in against_original]
     rows = []
     for label in ("total", *dimensions):
@@ -122,7 +122,7 @@ def _gain_chart(
 
 
 def _gains_table(titles: Mapping[str, str], against_original: Comparisons, between: Comparisons) -> Table:
-    """Gains in total reward with intervals, in the reward's units and in deviations of the original's clips."""
+    """List gains in total reward with intervals, in the reward's units and in deviations of the original's clips."""
     baseline = next(name for name in titles if name != ORIGINAL)
     entries = [
         (f"{titles[policy]} − {titles[other]}", source, comparison.total, comparison.effect)

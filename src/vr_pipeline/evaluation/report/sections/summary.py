@@ -41,7 +41,7 @@ def make(
     checklist: Checklist,
     agreement: Mapping[str, Any],
 ) -> list[Markup]:
-    """The few numbers at the top, and the findings in the order a reader needs them."""
+    """Show the few numbers at the top, and the findings in the order a reader needs them."""
     rewards = rewards_by_source(judge_rewards, oracle_rewards, checklist)
     figures = [
         Markup("<div><dt>{}</dt><dd><b>{}</b> <span>{}</span></dd></div>\n").format(
@@ -62,7 +62,7 @@ def findings(
     between: Comparisons,
     agreement: Mapping[str, Any],
 ) -> list[Finding]:
-    """All findings.
+    """Return all findings.
 
     Args:
         titles: of the policies.

@@ -47,7 +47,7 @@ _REFERENCES = {"change": 0.0, "logit": 0.0, "implicit_accuracy": 0.5}
 
 
 def make(titles: Mapping[str, str], *tables: pd.DataFrame) -> list[Markup]:
-    """Remarks, curves, and the means of the first and last tenth.
+    """Show remarks, curves, and the means of the first and last tenth.
 
     Args:
         titles: of the policies.
@@ -91,7 +91,7 @@ def _health_charts(titles: Mapping[str, str], logs: Mapping[str, pd.DataFrame]) 
 
 
 def validation_charts(titles: Mapping[str, str], validations: Mapping[str, pd.DataFrame]) -> list[Chart]:
-    """The reward of the judged checkpoints; no chart where none were judged."""
+    """Draw the reward of the judged checkpoints; no chart where none were judged."""
     lines, descriptions = [], []
     for series, (name, title) in enumerate(titles.items()):
         table = validations.get(name)
@@ -144,19 +144,14 @@ def _ends_table(titles: Mapping[str, str], logs: Mapping[str, pd.DataFrame]) -> 
 
 
 def log_ends(log: pd.DataFrame) -> dict[str, tuple[float, float]]:
-    """Mean of the first and of the last tenth of the steps, for every column but the step."""
-    tenth = max(1, len(log) // 10)
-    ends = {}
-    for column in log.columns:
-        values = pd.to_numeric(log[column], errors="coerce").to_numpy(dtype=np.float64)
-        first, last = values[:tenth], values[-tenth:]
-        if column != "step" and np.isfinite(first).any() and np.isfinite(last).any():
-            ends[str(column)] = (float(np.nanmean(first)), float(np.nanmean(last)))
-    return ends
+    """Return the means of the first and of the last tenth of the steps, for every column but the step."""
+    numbers, tenth = log.drop(columns="step").apply(pd.to_numeric, errors="coerce"), max(1, len(log) // 10)
+    ends = pd.DataFrame({"first": numbers.head(tenth).mean(), "last": numbers.tail(tenth).mean()})
+    return {str(name): (float(first), float(last)) for name, first, last in ends.dropna().itertuples()}
 
 
 def validation_remarks(titles: Mapping[str, str], validations: Mapping[str, pd.DataFrame]) -> list[Finding]:
-    """Which checkpoint became the policy, and whether any was better than the original by the judge."""
+    """Say which checkpoint became the policy, and whether any was better than the original by the judge."""
     remarks = []
     for policy, table in validations.items():
         chosen, original = table[table["chosen"].astype(bool)], table[table["step"] == 0]
@@ -188,7 +183,7 @@ def validation_remarks(titles: Mapping[str, str], validations: Mapping[str, pd.D
 def training_remarks(
     titles: Mapping[str, str], logs: Mapping[str, pd.DataFrame], validations: Mapping[str, pd.DataFrame]
 ) -> list[Finding]:
-    """What the ends of the training curves say, where it is worth a sentence."""
+    """Say what the ends of the training curves show, where it is worth a sentence."""
     remarks = []
     for policy, log in logs.items():
         name = titles[policy]
@@ -218,7 +213,7 @@ def training_remarks(
 
 
 def _kept_step(log: pd.DataFrame, validation: pd.DataFrame | None) -> int | None:
-    """The step of the checkpoint that became the policy, where training went on after it."""
+    """Return the step of the checkpoint that became the policy, where training went on after it."""
     if validation is None or not len(log) or not validation["chosen"].astype(bool).any():
         return None
     step = int(validation.loc[validation["chosen"].astype(bool), "step"].iloc[0])
@@ -226,7 +221,7 @@ def _kept_step(log: pd.DataFrame, validation: pd.DataFrame | None) -> int | None
 
 
 def _short(value: float) -> str:
-    """About four significant digits."""
+    """Write about four significant digits."""
     if value and abs(value) < 1e-3:
         return f"{value:.2e}".replace("-", "−")
     return plain(value, 4 if abs(value) < 1 else 3)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def make(titles: Mapping[str, str], document: Mapping[str, Any], checklist: Checklist) -> list[Markup]:
-    """Weights with their intervals, grouped by dimension, and how they were fitted.
+    """Show weights with their intervals, grouped by dimension, and how they were fitted.
 
     Raises:
         InputError: these are not reward weights.

@@ -15,7 +15,7 @@ from vr_pipeline.evaluation.report.wording import percent
 
 
 def make(titles: Mapping[str, str], metrics: Mapping[str, Any]) -> list[Markup]:
-    """Win rates of every policy by every source, drawn and in numbers."""
+    """Show win rates of every policy by every source, drawn and in numbers."""
     rows: list[Row] = []
     cells: list[Cells] = []
     for series, (policy, title) in enumerate(titles.items()):
