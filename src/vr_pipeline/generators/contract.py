@@ -219,7 +219,7 @@ def folder_identity(folder: Path) -> str:
     Raises:
         InputError: if there is no such folder or it has no weights.
     """
-    from vr_pipeline.storage.atomic import sha256_once
+    from vr_pipeline.storage.atomic import names_and_hashes
 
     files = sorted(path for path in folder.rglob("*") if path.suffix in {".safetensors", ".json", ".txt", ".model"})
     if not any(path.suffix == ".safetensors" for path in files):
@@ -229,10 +229,7 @@ def folder_identity(folder: Path) -> str:
             field="generator.path",
             remedy="give the folder of a model in diffusers layout, or the name of one on the hub",
         )
-    parts: list[str] = []
-    for path in files:
-        parts += [path.relative_to(folder).as_posix(), sha256_once(path)]
-    return content_hash(*parts)
+    return content_hash(*names_and_hashes(files, folder))
 
 
 def weights_identity(parameters: GeneratorParameters) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ import pandas as pd
 from vr_pipeline.errors import InputError
 from vr_pipeline.identifiers import prompt_id
 from vr_pipeline.runtime.progress import progress_bar
+from vr_pipeline.storage.atomic import sha256_of
 from vr_pipeline.storage.values import as_text
 from vr_pipeline.video.read import VideoReadError, read_clip
 
@@ -136,14 +136,12 @@ def _inspect(path: Path | None) -> dict[str, object]:
         _, _, information = read_clip(path, num_frames=2)
     except VideoReadError as error:
         return nothing | {"error": str(error)}
-    with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
     return {
         "num_frames": information.num_frames,
         "fps": information.fps,
         "height": information.height,
         "width": information.width,
-        "sha256": digest,
+        "sha256": sha256_of(path),
         "status": "ok",
         "error": "",
     }

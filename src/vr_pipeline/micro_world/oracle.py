@@ -17,20 +17,14 @@ import numpy.typing as npt
 
 from vr_pipeline.errors import InputError
 from vr_pipeline.micro_world.preferences import UTILITY
-from vr_pipeline.micro_world.world import BACKGROUNDS, COLOURS, DIRECTIONS, SHAPES, SIZE, Scene, answers, parse_prompt
+from vr_pipeline.micro_world.world import ATTRIBUTES, SIZE, Scene, answers, parse_prompt
 
 Floats = npt.NDArray[np.float64]
 
-_ATTRIBUTES: dict[str, tuple[str, ...]] = {
-    "colour": tuple(COLOURS),
-    "shape": SHAPES,
-    "direction": DIRECTIONS,
-    "background": tuple(BACKGROUNDS),
-}
 _FREE_QUESTIONS = tuple(
     question
     for question in answers(Scene("red", "ball", "left", "black"))
-    if question.removesuffix("_matches") not in _ATTRIBUTES
+    if question.removesuffix("_matches") not in ATTRIBUTES
 )
 
 
@@ -214,7 +208,7 @@ class Oracle:
         truths = [answers(scene) for scene in scenes]
         targets = {
             name: np.array([choices.index(getattr(scene, name)) for scene in scenes])
-            for name, choices in _ATTRIBUTES.items()
+            for name, choices in ATTRIBUTES.items()
         }
         targets |= {name: np.array([int(truth[name]) for truth in truths]) for name in _FREE_QUESTIONS}
         return cls({name: _fit_forest(values, target, seed=seed, trees=trees) for name, target in targets.items()})
@@ -230,12 +224,12 @@ class Oracle:
         """
         values = features(clips)
         predicted = {name: forest.predict(values) for name, forest in self.forests.items()}
-        named = [dict(zip(_ATTRIBUTES, parse_prompt(prompt), strict=True)) for prompt in prompts]
+        named = [dict(zip(ATTRIBUTES, parse_prompt(prompt), strict=True)) for prompt in prompts]
         columns = []
         for question in question_ids:
             attribute = question.removesuffix("_matches")
-            if attribute in _ATTRIBUTES:
-                wanted = [_ATTRIBUTES[attribute].index(names[attribute]) for names in named]
+            if attribute in ATTRIBUTES:
+                wanted = [ATTRIBUTES[attribute].index(names[attribute]) for names in named]
                 columns.append(predicted[attribute][np.arange(len(clips)), wanted])
             else:
                 columns.append(predicted[question][:, 1])
@@ -265,7 +259,7 @@ class Oracle:
             name, _, field = key.rpartition(".")
             kind = _FOREST.get(field)
             stored.setdefault(name, {})[field] = value.double().numpy().astype(kind)
-        if stored.keys() != {*_ATTRIBUTES, *_FREE_QUESTIONS} or any(
+        if stored.keys() != {*ATTRIBUTES, *_FREE_QUESTIONS} or any(
             fields.keys() != _FOREST.keys() or not _is_forest(**fields) for fields in stored.values()
         ):
             raise InputError("these are no trees of an oracle of this version", file=path, remedy=remedy)

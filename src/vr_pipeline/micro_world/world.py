@@ -8,7 +8,8 @@ has to choose them itself, which is what preference optimisation then changes.
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, replace
+import re
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -26,6 +27,14 @@ COLOURS: Final[dict[str, tuple[float, float, float]]] = {
 SHAPES: Final = ("ball", "ring", "cross")
 DIRECTIONS: Final = ("left", "right")
 BACKGROUNDS: Final[dict[str, float]] = {"black": 0.0, "white": 1.0}
+ATTRIBUTES: Final[dict[str, tuple[str, ...]]] = {
+    "colour": tuple(COLOURS),
+    "shape": SHAPES,
+    "direction": DIRECTIONS,
+    "background": tuple(BACKGROUNDS),
+}
+"""What a prompt names, in its order, and the values of each."""
+_PROMPT: Final = re.compile("({}) ({}) moves ({}) on ({})".format(*map("|".join, ATTRIBUTES.values())))
 
 RADIUS: Final = 4.0
 SPEEDS: Final = (0.25, 0.65, 1.05)
@@ -66,7 +75,7 @@ class Scene:
     @property
     def prompt(self) -> str:
         """The text that describes the scene."""
-        return f"{self.colour} {self.shape} moves {self.direction} on {self.background}"
+        return _prompt_of(self.colour, self.shape, self.direction, self.background)
 
     @property
     def caption(self) -> str:
@@ -79,12 +88,13 @@ class Scene:
         return f"{self.colour} {self.shape} {self.direction} {self.background} {final}"
 
 
+def _prompt_of(colour: str, shape: str, direction: str, background: str) -> str:
+    return f"{colour} {shape} moves {direction} on {background}"
+
+
 def all_prompts() -> list[str]:
     """Return the 48 prompts of the world, in a fixed order."""
-    return [
-        Scene(colour, shape, direction, background).prompt
-        for colour, shape, direction, background in itertools.product(COLOURS, SHAPES, DIRECTIONS, BACKGROUNDS)
-    ]
+    return [_prompt_of(*values) for values in itertools.product(*ATTRIBUTES.values())]
 
 
 def parse_prompt(prompt: str) -> tuple[str, str, str, str]:
@@ -93,18 +103,11 @@ def parse_prompt(prompt: str) -> tuple[str, str, str, str]:
     Raises:
         ValueError: if the prompt is not one of this world's.
     """
-    words = prompt.split()
-    if (
-        len(words) != 6
-        or words[2] != "moves"
-        or words[4] != "on"
-        or words[0] not in COLOURS
-        or words[1] not in SHAPES
-        or words[3] not in DIRECTIONS
-        or words[5] not in BACKGROUNDS
-    ):
+    named = _PROMPT.fullmatch(" ".join(prompt.split()))
+    if named is None:
         raise ValueError(f"not a prompt of the micro-world: {prompt!r}")
-    return words[0], words[1], words[3], words[5]
+    colour, shape, direction, background = named.groups()
+    return colour, shape, direction, background
 
 
 def sample_scene(random: np.random.Generator, prompt: str, *, flaw_scale: float = 1.0) -> Scene:
@@ -221,12 +224,9 @@ def answers(scene: Scene, prompt: str | None = None) -> dict[str, bool]:
     Args:
         prompt: the prompt the clip is judged against; the scene's own if not given.
     """
-    colour, shape, direction, background = parse_prompt(scene.prompt if prompt is None else prompt)
+    wanted = zip(ATTRIBUTES, parse_prompt(scene.prompt if prompt is None else prompt), strict=True)
     return {
-        "colour_matches": scene.colour == colour,
-        "shape_matches": scene.shape == shape,
-        "direction_matches": scene.direction == direction,
-        "background_matches": scene.background == background,
+        **{f"{name}_matches": getattr(scene, name) == value for name, value in wanted},
         "sharp": scene.blur == 0,
         "not_very_blurred": scene.blur < 2,
         "strong_contrast": scene.contrast == 0,
@@ -244,18 +244,8 @@ def answers(scene: Scene, prompt: str | None = None) -> dict[str, bool]:
 
 def perturbed_prompt(random: np.random.Generator, prompt: str, probability: float = 0.5) -> str:
     """Return a prompt in which each named attribute was replaced with another value with the given probability."""
-    colour, shape, direction, background = parse_prompt(prompt)
-
-    def other(value: str, choices: tuple[str, ...]) -> str:
-        if random.random() >= probability:
-            return value
-        return str(random.choice([choice for choice in choices if choice != value]))
-
-    changed = replace(
-        Scene(colour, shape, direction, background),
-        colour=other(colour, tuple(COLOURS)),
-        shape=other(shape, SHAPES),
-        direction=other(direction, DIRECTIONS),
-        background=other(background, tuple(BACKGROUNDS)),
-    )
-    return changed.prompt
+    named = dict(zip(ATTRIBUTES, parse_prompt(prompt), strict=True))
+    for name, choices in ATTRIBUTES.items():
+        if random.random() < probability:
+            named[name] = str(random.choice([choice for choice in choices if choice != named[name]]))
+    return _prompt_of(**named)

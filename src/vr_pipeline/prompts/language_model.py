@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import json
 import os
@@ -18,6 +17,7 @@ from typing import Any, Protocol, TypeVar
 from vr_pipeline.errors import InputError
 from vr_pipeline.identifiers import content_hash
 from vr_pipeline.prompts.config import LanguageModelParameters
+from vr_pipeline.storage.atomic import names_and_hashes
 from vr_pipeline.storage.models import check_model_files, load_complete
 
 T = TypeVar("T")
@@ -58,10 +58,7 @@ def text_model_identity(parameters: LanguageModelParameters) -> str:
     parts: list[str | int] = [parameters.backend, parameters.model, parameters.max_new_tokens]
     folder = Path(parameters.model)
     if parameters.backend == "transformers" and folder.is_dir():
-        for path in sorted(folder.iterdir()):
-            if path.is_file():
-                with path.open("rb") as file:
-                    parts += [path.name, hashlib.file_digest(file, "sha256").hexdigest()]
+        parts += names_and_hashes(sorted(path for path in folder.iterdir() if path.is_file()), folder)
     return content_hash("text model", *parts)
 
 

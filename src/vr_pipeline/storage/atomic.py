@@ -192,6 +192,11 @@ def sha256_once(path: Path) -> str:
     return _sha256_of_state(path, *_size_and_times(path))
 
 
+def names_and_hashes(files: Iterable[Path], folder: Path) -> list[str]:
+    """Return path within the folder and SHA-256 of every file, one after the other."""
+    return [part for path in files for part in (path.relative_to(folder).as_posix(), sha256_once(path))]
+
+
 @lru_cache(maxsize=4096)
 def _sha256_of_state(path: Path, *_: int) -> str:
     return sha256_of(path)

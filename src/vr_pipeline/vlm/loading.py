@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from vr_pipeline.errors import InputError
 from vr_pipeline.identifiers import content_hash
 from vr_pipeline.runtime.environment import prepare_environment
-from vr_pipeline.storage.atomic import sha256_once
+from vr_pipeline.storage.atomic import names_and_hashes
 from vr_pipeline.storage.models import check_loading, check_model_files, incomplete_weights, load_complete
 from vr_pipeline.vlm.config import JudgeParameters
 from vr_pipeline.vlm.families import family_class
@@ -74,10 +74,7 @@ def folder_hash(folder: Path) -> str:
     files = sorted(
         path for path in folder.iterdir() if path.suffix in (".json", ".safetensors", ".bin", ".txt", ".model", ".py")
     )
-    parts: list[str] = []
-    for path in files:
-        parts += [path.name, sha256_once(path)]
-    return content_hash("model", *parts)
+    return content_hash("model", *names_and_hashes(files, folder))
 
 
 def _model_bytes(folder: Path) -> int:
