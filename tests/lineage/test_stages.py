@@ -232,11 +232,11 @@ def test_parts_of_a_pipeline_in_the_order_in_which_they_run():
 
 def test_two_environments_must_not_write_to_one_place():
     stages = stages_of()
-    base = ProjectStages(stages, {}, Configuration("base", CATALOG))
+    base = ProjectStages(stages, {})
     with pytest.raises(InputError, match=r"the environments base and own both write data/items.*conf/own/globals\.yml"):
         check_places({"base": base, "own": base})
     moved = {"first": Stage("first", "", "", {}, (), (), {}, {"items": Output("data/own/items")})}
-    check_places({"base": base, "own": ProjectStages(moved, {}, Configuration("own", CATALOG))})
+    check_places({"base": base, "own": ProjectStages(moved, {})})
 
 
 def test_dvc_yaml_is_what_the_project_says():

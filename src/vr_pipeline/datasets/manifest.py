@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from kedro.io import AbstractDataset
-
+from vr_pipeline.datasets.places import FolderDataset
 from vr_pipeline.datasets.previews import ImagePreview, TablePreview, contact_sheet, spread, table_preview
 from vr_pipeline.items.filling import fill
 from vr_pipeline.items.folder import ItemFolder, is_complete, open_folder
@@ -15,7 +13,7 @@ from vr_pipeline.items.formats import VideoFormat, item_format
 from vr_pipeline.work import WorkPlan
 
 
-class ManifestFolderDataset(AbstractDataset[WorkPlan, ItemFolder]):
+class ManifestFolderDataset(FolderDataset[WorkPlan, ItemFolder]):
     """Executes a :class:`~vr_pipeline.work.WorkPlan` on save, loads an :class:`ItemFolder`.
 
     Example of a catalog entry::
@@ -28,22 +26,20 @@ class ManifestFolderDataset(AbstractDataset[WorkPlan, ItemFolder]):
     Args:
         path: the folder. It belongs to this dataset alone: whatever else lies in it is removed.
         format: see :mod:`vr_pipeline.items.formats`.
-        metadata: for plugins; not used here.
     """
 
     takes_up_what_is_there = True
     """Lineage leaves the folder in place before its stage runs again."""
 
     def __init__(self, *, path: str, format: dict[str, Any], metadata: dict[str, Any] | None = None) -> None:
-        self._folder = Path(path)
+        super().__init__(path=path, metadata=metadata)
         self._format = item_format(format)
-        self.metadata = metadata
 
     def _describe(self) -> dict[str, Any]:
-        return {"path": str(self._folder), "format": self._format.model_dump()}
+        return {**super()._describe(), "format": self._format.model_dump()}
 
     def _exists(self) -> bool:
-        return is_complete(self._folder)
+        return is_complete(self._path)
 
     @property
     def preview(self) -> Callable[[], Any]:
@@ -58,7 +54,7 @@ class ManifestFolderDataset(AbstractDataset[WorkPlan, ItemFolder]):
         return table_preview(self.load().records)
 
     def load(self) -> ItemFolder:
-        return open_folder(self._folder, self._format)
+        return open_folder(self._path, self._format)
 
     def save(self, data: WorkPlan) -> None:
-        fill(self._folder, self._format, data)
+        fill(self._path, self._format, data)

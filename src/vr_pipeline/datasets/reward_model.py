@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
-from kedro.io import AbstractDataset
-
+from vr_pipeline.datasets.places import FolderDataset
 from vr_pipeline.rewards.checklist.model import ChecklistReward
 from vr_pipeline.rewards.registry import load_reward_model
 from vr_pipeline.serving.mlflow_model import save_reward_model
 from vr_pipeline.storage.atomic import replaced_folder
 
 
-class RewardModelDataset(AbstractDataset[ChecklistReward, ChecklistReward]):
+class RewardModelDataset(FolderDataset[ChecklistReward, ChecklistReward]):
     """A folder that ``mlflow.pyfunc.load_model`` understands; the same model gives the same bytes.
 
     Example::
@@ -22,10 +18,6 @@ class RewardModelDataset(AbstractDataset[ChecklistReward, ChecklistReward]):
           type: vr_pipeline.datasets.reward_model.RewardModelDataset
           path: data/06_models/reward_model
     """
-
-    def __init__(self, *, path: str, metadata: dict[str, Any] | None = None) -> None:
-        self._path = Path(path)
-        self.metadata = metadata
 
     def load(self) -> ChecklistReward:
         model = load_reward_model(self._path)
@@ -39,6 +31,3 @@ class RewardModelDataset(AbstractDataset[ChecklistReward, ChecklistReward]):
 
     def _exists(self) -> bool:
         return (self._path / "MLmodel").exists()
-
-    def _describe(self) -> dict[str, Any]:
-        return {"path": str(self._path)}

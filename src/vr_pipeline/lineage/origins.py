@@ -13,6 +13,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -144,48 +145,41 @@ class _Search:
     def __init__(self, origins: Origins, settings: dict[str, Any], remade: set[str]) -> None:
         self.origins, self.remade = origins, remade
         self.settings = {name: (value, "this run") for name, value in settings.items()}
-        self.contents: dict[str, tuple[str, str]] = {}
+        self.contents: dict[str, str] = {}
         self.found: dict[tuple[str, str], Mismatch] = {}
-        self.now: dict[str, str | None] = {}
+        self.now = cache(origins.digest)
 
     def run(self, places: Iterable[str]) -> list[Mismatch]:
         for place in sorted(places):
-            digest = self._now(place)
+            digest = self.now(place)
             if digest is not None and place not in self.remade:
                 self._visit(place, digest)
         return list(self.found.values())
 
-    def _now(self, place: str) -> str | None:
-        if place not in self.now:
-            self.now[place] = self.origins.digest(place)
-        return self.now[place]
-
     def _visit(self, place: str, digest: str) -> None:
-        if self.contents.get(place, ("", ""))[0] == digest:
+        if self.contents.get(place) == digest:
             return
         records = self.origins.of(place, digest)
-        if not records:
-            self.contents.setdefault(place, (digest, ""))
+        origin = min(records, key=lambda one: len(list(self._troubles(one))), default=None)
+        self.contents.setdefault(place, digest)
+        if origin is None:
             return
-        origin = min(records, key=lambda one: len(list(self._troubles(one))))
-        self.contents.setdefault(place, (digest, origin.dataset))
         for reason in self._troubles(origin):
             self.found[origin.dataset, reason] = Mismatch(origin, reason)
         for name, value in origin.settings.items():
             self.settings.setdefault(name, (value, origin.dataset))
         for source, content in origin.inputs.items():
-            if source not in self.remade and self._now(source) in (None, content):
+            if source not in self.remade and self.now(source) in (None, content):
                 self._visit(source, content)
 
     def _troubles(self, origin: Origin) -> Iterator[str]:
         for source, content in origin.inputs.items():
             if source in self.remade:
                 continue
-            now = self._now(source)
-            other = self.contents.get(source, (content, ""))
+            now = self.now(source)
             if now is not None and now != content:
                 yield f"{origin.dataset} was made from another {source} than the one there now"
-            elif now is None and other[0] != content:
+            elif now is None and self.contents.get(source, content) != content:
                 yield f"{origin.dataset} was made from another {source} than other results of this run"
         for name, value in origin.settings.items():
             seen = self.settings.get(name, (value, ""))

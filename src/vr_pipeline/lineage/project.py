@@ -33,7 +33,6 @@ class ProjectStages:
 
     stages: dict[str, Stage]
     content: dict[str, Any]
-    configuration: Configuration
 
     @property
     def text(self) -> str:
@@ -125,7 +124,7 @@ def project_stages(
     stages = derive_stages(pipelines, configuration, sources, exists)
     up = "" if environment == BASE else "../.."
     content = to_dvc(stages.values(), curves(configuration.catalog, stages.values(), up), up)
-    return ProjectStages(stages, content, configuration)
+    return ProjectStages(stages, content)
 
 
 def _without_credentials(entry: Any) -> Any:

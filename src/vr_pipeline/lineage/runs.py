@@ -33,7 +33,6 @@ class Run:
 
     Args:
         status: FINISHED, FAILED, KILLED or RUNNING.
-        tags, parameters, metrics: as MLflow has them, metrics with their last values.
         record: see :mod:`vr_pipeline.lineage.record`; empty for runs without one.
     """
 
@@ -42,8 +41,6 @@ class Run:
     status: str
     started: datetime
     tags: Mapping[str, str] = field(default_factory=dict)
-    parameters: Mapping[str, str] = field(default_factory=dict)
-    metrics: Mapping[str, float] = field(default_factory=dict)
     record: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -221,7 +218,6 @@ class RunStore:
 
 
 def _run(found: Any, record: Mapping[str, Any]) -> Run:
-    info, data = found.info, found.data
+    info = found.info
     started = datetime.fromtimestamp((info.start_time or 0) / 1000, tz=UTC)
-    tags, parameters, metrics = dict(data.tags), dict(data.params), dict(data.metrics)
-    return Run(info.run_id, info.run_name or "", info.status, started, tags, parameters, metrics, record)
+    return Run(info.run_id, info.run_name or "", info.status, started, dict(found.data.tags), record)

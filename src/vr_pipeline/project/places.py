@@ -9,9 +9,9 @@ from kedro.io import CatalogProtocol
 
 
 def stored_at(catalog: CatalogProtocol, name: str) -> Path | None:
-    """Where a dataset of the catalog keeps its file or folder; None for datasets in memory."""
+    """Return where a dataset of the catalog keeps its file or folder; None for datasets in memory."""
     dataset: Any = catalog.get(name)
-    for attribute in ("_filepath", "_folder", "_path"):
+    for attribute in ("_filepath", "_path"):
         if (place := getattr(dataset, attribute, None)) is not None:
             return Path(str(place))
     return None
