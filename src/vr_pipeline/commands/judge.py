@@ -244,16 +244,24 @@ class _Tools(NamedTuple):
 
 def _tools(options: _Options, env: str, prompt: str) -> _Tools:
     """Load the reward that is asked for: any by its file or folder, else the checklist's of the environment."""
-    if options.reward_path is None:
-        return _checklist_tools(options, _context(env), prompt)
-    if options.weights_path or options.checklist_path:
-        raise click.UsageError("--reward names a whole reward: leave --weights and --checklist out.")
+    from vr_pipeline.rewards.checklist.model import ChecklistReward
     from vr_pipeline.rewards.registry import load_reward_model
 
-    return _Tools(load_reward_model(options.reward_path), [])
+    if options.reward_path is None:
+        tools = _checklist_tools(options, _context(env))
+    elif options.weights_path or options.checklist_path:
+        raise click.UsageError("--reward names a whole reward: leave --weights and --checklist out.")
+    else:
+        tools = _Tools(load_reward_model(options.reward_path), [])
+    if isinstance(tools.model, ChecklistReward):
+        about_prompt = [question.question_id for question in tools.model.checklist.questions if question.holds_prompt]
+        if about_prompt and not prompt.strip():
+            raise click.UsageError(f"The prompt is empty, but question '{about_prompt[0]}' asks about it.")
+        tools.notes[:0] = _notes_on(tools.model.loaded()[0])
+    return tools
 
 
-def _checklist_tools(options: _Options, context: Any, prompt: str) -> _Tools:
+def _checklist_tools(options: _Options, context: Any) -> _Tools:
     from vr_pipeline.checklist import load_checklist
     from vr_pipeline.rewards.checklist.model import ChecklistReward
     from vr_pipeline.rewards.checklist.visionreward import read_visionreward
@@ -267,9 +275,6 @@ def _checklist_tools(options: _Options, context: Any, prompt: str) -> _Tools:
         checklist, published = read_visionreward(checklist_path, weights_path)
     else:
         checklist = load_checklist(checklist_path) if checklist_path else context.catalog.load("checklist")
-    about_prompt = [question.question_id for question in checklist.questions if question.holds_prompt]
-    if about_prompt and not prompt.strip():
-        raise click.UsageError(f"The prompt is empty, but question '{about_prompt[0]}' asks about it.")
     if published is not None:
         weights = published
         notes.append(
@@ -286,7 +291,7 @@ def _checklist_tools(options: _Options, context: Any, prompt: str) -> _Tools:
     # A checklist given on the command line need not have the question that another source answers.
     judging = parameters.model_copy(update={"alignment": None}) if checklist_path else parameters
     model = ChecklistReward(checklist, weights, JudgeParameters.model_validate(context.params["judge"]), judging)
-    return _Tools(model, [*_notes_on(model.loaded()[0]), *notes], published is not None)
+    return _Tools(model, notes, published is not None)
 
 
 def _score_all(tools: _Tools, paths: Sequence[Path], prompt: str) -> tuple[list[ScoredFile], dict[str, str]]:
