@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
+from given_answers import public_score
 from vr_pipeline.checklist import Checklist, checklist_from_mapping
 from vr_pipeline.checklist.visionreward import ALIGNMENT_ID, ALIGNMENT_TEXT
 from vr_pipeline.errors import InputError
@@ -21,7 +22,7 @@ from vr_pipeline.judges.alignment import load_alignment
 from vr_pipeline.judges.config import AlignmentParameters, ChecklistInferenceParameters
 from vr_pipeline.rewards.checklist.model import ChecklistReward
 from vr_pipeline.rewards.checklist.scoring import movers, score_file
-from vr_pipeline.rewards.checklist.visionreward import read_visionreward, visionreward_features, visionreward_score
+from vr_pipeline.rewards.checklist.visionreward import read_visionreward
 from vr_pipeline.rewards.checklist.weights import RewardWeights
 from vr_pipeline.storage.scores import read_scores
 from vr_pipeline.vlm.config import JudgeParameters
@@ -88,13 +89,11 @@ def test_image_score_worked_by_hand(tmp_path: Path) -> None:
     asked = [question for question in checklist.questions if question.question_id != ALIGNMENT_ID]
     # A body and a face, but no hands: line 27 is off. Of the other 26 lines 16 say yes and 10 no.
     yes = {0, 1, *range(3, 19)}
-    answers = {question.question_id: line in yes for line, question in enumerate(asked)}
-    features = visionreward_features(answers, checklist, alignment=0.75)
-    assert visionreward_score(features, weights) == pytest.approx((2 * 0.75 + 16 - 10) / 28)
+    answers = {ALIGNMENT_ID: 0.75} | {question.question_id: line in yes for line, question in enumerate(asked)}
+    assert public_score(answers, checklist, weights) == pytest.approx((2 * 0.75 + 16 - 10) / 28)
     # No body: lines 22, 23, 24, 28 and 29, which said no, are off too.
     answers[asked[0].question_id] = False
-    features = visionreward_features(answers, checklist, alignment=0.75)
-    assert visionreward_score(features, weights) == pytest.approx((2 * 0.75 + 16 - 5) / 28)
+    assert public_score(answers, checklist, weights) == pytest.approx((2 * 0.75 + 16 - 5) / 28)
 
 
 @pytest.mark.parametrize("present", [(0, 1, 2), (0,), ()])

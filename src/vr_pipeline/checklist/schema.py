@@ -117,17 +117,6 @@ class Checklist(_Frozen):
             gate = by_id[gate].gate
         return chain
 
-    def switched_off(self, answers: Mapping[str, bool]) -> dict[str, bool]:
-        """Return which questions a gate switches off, given one clip's answers (question_id -> yes).
-
-        A question counts 0, neither yes nor no, when any of its gates was answered no. A gate that was not answered
-        (absent from ``answers``) switches nothing off.
-        """
-        return {
-            question_id: any(not answers.get(gate, True) for gate in self.gates_of(question_id))
-            for question_id in self.question_ids
-        }
-
     def answers_from_grades(self, grades: Mapping[str, object]) -> dict[str, bool]:
         """Yes/no answers that a person's grades imply (sub-dimension -> grade, as in VisionRewardDB).
 

