@@ -65,7 +65,7 @@ class RunIsUsual(click.Group):
 
 
 def _commands() -> click.Group:
-    """The project's commands, for a folder that is a project."""
+    """Return the project's commands, for a folder that is a project."""
     from kedro.utils import find_kedro_project
 
     project = find_kedro_project(Path.cwd())

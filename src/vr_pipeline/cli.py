@@ -58,7 +58,7 @@ class ProjectGroup(click.Group):
 
 
 def _overruling(callback: Callable[..., Any]) -> Callable[..., Any]:
-    """The command, which first says which variables of the environment do not count."""
+    """Wrap a command so that it first says which variables of the environment do not count."""
 
     @functools.wraps(callback)
     def command(*arguments: Any, **options: Any) -> Any:
@@ -189,13 +189,13 @@ def _report(error: BaseException, *, verbose: bool) -> int:
 
 
 def _log_file() -> str | None:
-    """The file that gets everything, once the project's logging is set up."""
+    """Return the file that gets everything, once the project's logging is set up."""
     handlers = logging.getLogger("vr_pipeline").handlers
     return next((handler.baseFilename for handler in handlers if isinstance(handler, logging.FileHandler)), None)
 
 
 def resume_command(arguments: Sequence[str], nodes: Sequence[str]) -> str:
-    """The command line that was typed, starting at ``nodes`` (at the same nodes as before if there are none).
+    """Return the command line that was typed, starting at ``nodes`` (at the same nodes as before if there are none).
 
     Args:
         arguments: the command and its arguments, as in ``sys.argv``.
@@ -219,7 +219,7 @@ def resume_command(arguments: Sequence[str], nodes: Sequence[str]) -> str:
 
 
 def _as_typed(program: str) -> list[str]:
-    """The words of a program, relative to the working directory if it lies below.
+    """Return the words of a program, relative to the working directory if it lies below.
 
     Python gives a module's file as the program, and Kedro names itself 'python -m kedro'; either way the interpreter
     is the one that is running.

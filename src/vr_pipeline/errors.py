@@ -68,7 +68,7 @@ def _rebuild(
 
 
 def storage_trouble(error: BaseException) -> tuple[str, str] | None:
-    """What an error of a file system means: the problem and the remedy; None if it is of another kind."""
+    """Return what an error of a file system means: the problem and the remedy; None if it is of another kind."""
     number = _error_number(error)
     if number in {errno.ENOSPC, errno.EDQUOT}:
         return "no space is left on the disk", "free some and run the same command again"

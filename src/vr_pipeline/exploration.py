@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def open_catalog(environment: str = "local") -> Any:
-    """The catalog of the project that the working directory lies in: ``open_catalog().load("rewards")``.
+    """Return the catalog of the project that the working directory lies in: ``open_catalog().load("rewards")``.
 
     Raises:
         NotInProject: the working directory is in no project.
@@ -51,7 +51,7 @@ def fate_of_prompts(decisions: pd.DataFrame) -> pd.DataFrame:
 
 
 def answers_by_question(answers: pd.DataFrame, checklist: Checklist) -> pd.DataFrame:
-    """What the judge says, question by question, in the checklist's order.
+    """Return what the judge says, question by question, in the checklist's order.
 
     Columns: question_id, text, dimension; yes (share of the answers that are not gated), undecided (share with P(yes)
     from 0.4 to 0.6), outside_mass (median probability on other tokens), gated (share switched off).
@@ -97,7 +97,7 @@ def weights_table(weights: RewardWeights, checklist: Checklist) -> pd.DataFrame:
 
 
 def extreme_clips(rewards: pd.DataFrame, index: pd.DataFrame, *, count: int = 1) -> pd.DataFrame:
-    """The clips with the lowest and the highest total reward, with their prompts; ``count`` of each."""
+    """Return the clips with the lowest and the highest total reward, with their prompts; ``count`` of each."""
     order = (
         rewards[["video_id", "total"]]
         .sort_values(["total", "video_id"], kind="stable")
@@ -110,7 +110,7 @@ def extreme_clips(rewards: pd.DataFrame, index: pd.DataFrame, *, count: int = 1)
 def what_moved_a_score(
     answers: pd.DataFrame, weights: RewardWeights, checklist: Checklist, video_id: str
 ) -> pd.DataFrame:
-    """The parts of a clip's reward, question by question, largest change against the average clip first.
+    """Return the parts of a clip's reward, question by question, largest change against the average clip first.
 
     Columns: question_id, text, p_yes, weight, part (weight times answer), average (the same over all clips of the
     table) and difference. The parts add up to the clip's total.

@@ -44,22 +44,22 @@ def code_hash(*modules: str) -> str:
 
 
 def normalise_prompt(prompt: str) -> str:
-    """The form of a prompt under which duplicates are recognised: NFKC, case folded, single spaces."""
+    """Return the form of a prompt under which duplicates are recognised: NFKC, case folded, single spaces."""
     return " ".join(unicodedata.normalize("NFKC", prompt).casefold().split())
 
 
 def annotator_key(name: str) -> str:
-    """The form of an annotator's name under which the same person is recognised."""
+    """Return the form of an annotator's name under which the same person is recognised."""
     return normalise_prompt(name)
 
 
 def same_name(name: str) -> str:
-    """The form of a clip's or pair's name under which it is compared."""
+    """Return the form of a clip's or pair's name under which it is compared."""
     return unicodedata.normalize("NFC", name.strip())
 
 
 def same_path(path: str) -> str:
-    """The form of a path under which it is compared; nothing is looked up."""
+    """Return the form of a path under which it is compared; nothing is looked up."""
     return posixpath.normpath(same_name(path).replace("\\", "/"))
 
 
@@ -70,12 +70,12 @@ def first_spellings(names: Iterable[str], key: Callable[[str], str]) -> list[str
 
 
 def prompt_id(prompt: str) -> str:
-    """Identifier of a prompt: hash of its normalised text, so that it survives re-ordering and re-scraping."""
+    """Return the identifier of a prompt: hash of its normalised text, which survives re-ordering and re-scraping."""
     return content_hash("prompt", normalise_prompt(prompt))
 
 
 def video_id(prompt_identifier: str, sample_index: int, producer: str) -> str:
-    """Identifier of one clip: the prompt, the sample's number and the identity of what made it."""
+    """Return the identifier of one clip: the prompt, the sample's number and the identity of what made it."""
     return content_hash("video", prompt_identifier, sample_index, producer)
 
 
@@ -85,6 +85,6 @@ def sample_seed(base_seed: int, prompt_identifier: str, sample_index: int) -> in
 
 
 def pair_id(prompt_identifier: str, first_video: str, second_video: str) -> str:
-    """Identifier of an unordered pair of clips under one prompt."""
+    """Return the identifier of an unordered pair of clips under one prompt."""
     low, high = sorted((first_video, second_video))
     return content_hash("pair", prompt_identifier, low, high)

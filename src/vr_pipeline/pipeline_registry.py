@@ -41,5 +41,5 @@ def register_pipelines() -> dict[str, Pipeline]:
 
 
 def _group(name: str, pipeline: Pipeline) -> Pipeline:
-    """The pipeline as a group that can be folded in the picture; datasets keep their names."""
+    """Make a pipeline a group that can be folded in the picture; datasets keep their names."""
     return Pipeline(pipeline, namespace=name, prefix_datasets_with_namespace=False)

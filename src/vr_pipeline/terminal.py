@@ -26,7 +26,7 @@ _SHORT = {"\t": r"\t", "\n": r"\n", "\r": r"\r"}
 
 
 def visible(text: object) -> str:
-    """The text with every control character written out (``\\x1b``, ``\\u202e``); ends of lines and tabs stay.
+    """Return the text with every control character written out (``\\x1b``, ``\\u202e``); ends of lines and tabs stay.
 
     Removed are C0 and C1 controls, delete, separators of Unicode, embeddings and overrides of direction, invisible tags
     and halves of surrogate pairs, as Python has them for file names that are not UTF-8.

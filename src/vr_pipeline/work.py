@@ -74,7 +74,7 @@ class WorkPlan:
             raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
 
     def batches(self) -> list[Sequence[WorkItem]]:
-        """The items in fixed chunks of ``batch_size``, the last one possibly shorter."""
+        """Return the items in fixed chunks of ``batch_size``, the last one possibly shorter."""
         return [self.items[start : start + self.batch_size] for start in range(0, len(self.items), self.batch_size)]
 
 
@@ -83,7 +83,7 @@ WorkLoop = Callable[[WorkPlan, Sequence[Batch]], Iterator[tuple[Batch, Sequence[
 
 
 def run_in_process(plan: WorkPlan, batches: Sequence[Batch]) -> Iterator[tuple[Batch, Sequence[Any]]]:
-    """The plain loop: one context, one batch after the other.
+    """Make one batch after the other in one context: the plain loop.
 
     Yields:
         each batch with its contents, as soon as it is made. A loop over several workers may yield in any order.
@@ -99,7 +99,7 @@ _current_loop: ContextVar[WorkLoop] = ContextVar("vr_pipeline_work_loop", defaul
 
 
 def current_loop() -> WorkLoop:
-    """The loop that executes plans in this context: :func:`run_in_process` unless :func:`use_loop` says otherwise."""
+    """Return the loop that executes plans: :func:`run_in_process` unless :func:`use_loop` says otherwise."""
     return _current_loop.get()
 
 

@@ -83,7 +83,7 @@ class Group:
             send()
 
     def gather(self, values: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """The values of all processes in the order of the items that :meth:`share` took apart; equal shares only."""
+        """Return the values of all processes in the order of the items that :meth:`share` took apart; equal shares."""
         if self.size == 1:
             return dict(values)
         import torch
@@ -95,7 +95,7 @@ class Group:
         return {name: torch.stack([part[name] for part in parts], dim=1).flatten() for name in local}
 
     def from_main(self, value: Item) -> Item:
-        """What the main process holds, in all of them."""
+        """Return what the main process holds, in all of them."""
         if self.size == 1:
             return value
         from torch import distributed
@@ -117,7 +117,7 @@ def is_main_process() -> bool:
 
 @contextlib.contextmanager
 def training_group(device: torch.device) -> Iterator[Group]:
-    """The group that this process was launched into; alone if it was not launched as part of one.
+    """Join the group that this process was launched into; alone if it was not launched as part of one.
 
     Gradients on GPUs are summed by NCCL, everything on CPUs by gloo.
 

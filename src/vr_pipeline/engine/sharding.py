@@ -56,12 +56,12 @@ def shard_weights(network: torch.nn.Module, frozen: Sequence[torch.nn.Module], d
 
 
 def local_part(value: Any) -> Any:
-    """The slice of a tensor that this process holds; the tensor itself if it is whole."""
+    """Return the slice of a tensor that this process holds; the tensor itself if it is whole."""
     return value.to_local() if is_spread(value) else value
 
 
 def whole(value: Any, like: Any = None) -> Any:
-    """The whole of a tensor that may be spread over the group. All processes have to ask together.
+    """Return the whole of a tensor that may be spread over the group. All processes have to ask together.
 
     Args:
         value: the tensor, or this process's slice of it if ``like`` is given.
@@ -77,7 +77,7 @@ def whole(value: Any, like: Any = None) -> Any:
 
 
 def spread(value: torch.Tensor, like: Any) -> torch.Tensor:
-    """A whole tensor, spread and placed as another is; only placed where the other is whole or of another shape."""
+    """Spread and place a whole tensor as another is; only place it where the other is whole or of another shape."""
     placed = value.to(like.device)
     if not is_spread(like) or value.shape != like.shape:
         return placed

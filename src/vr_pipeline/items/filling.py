@@ -99,7 +99,7 @@ class _Filling:
             self.fingerprints.save(record.filename for record in self.records.values() if record.status == "ok")
 
     def _known_records(self) -> dict[str, ItemRecord]:
-        """What earlier runs recorded, of whatever configuration; the partial manifest is newer than the final one."""
+        """Return what earlier runs recorded, whatever the configuration; the partial manifest is the newer one."""
         final, partial = self.folder / MANIFEST, self.folder / PARTIAL_MANIFEST
         if not final.exists() and not partial.exists():
             # Before its first manifest is whole a run leaves nothing but this under a temporary name.
@@ -238,7 +238,7 @@ def _planned_filenames(plan: WorkPlan, extension: str) -> dict[str, str]:
 
 
 def _plain(item: WorkItem) -> dict[str, Scalar]:
-    """An item's metadata with numpy scalars turned into Python ones, which JSON can hold."""
+    """Return an item's metadata with numpy scalars turned into Python ones, which JSON can hold."""
     reserved = ItemRecord.model_fields.keys() & item.metadata.keys()
     if reserved:
         raise ValueError(f"metadata of item '{item.key}' uses reserved names: {sorted(reserved)}")

@@ -57,7 +57,7 @@ class ItemFolder:
         return key in self._records and self._records[str(key)].status == "ok"
 
     def path(self, key: str) -> Path:
-        """The file of an item, which is verified: by size and times if its content is known, else by its hash.
+        """Return the file of an item, which is verified: by size and times if its content is known, else by its hash.
 
         Raises:
             KeyError: the folder has no such item.
@@ -79,7 +79,7 @@ class ItemFolder:
         return self.folder / record.filename
 
     def load(self, key: str) -> Any:
-        """The content of an item; raises like :meth:`path`."""
+        """Return the content of an item; raises like :meth:`path`."""
         return self._format.read(self.path(key))
 
     def damaged(self) -> list[str]:

@@ -52,7 +52,7 @@ class Manifest(BaseModel):
     @field_validator("format")
     @classmethod
     def _with_defaults(cls, value: dict[str, Any]) -> dict[str, Any]:
-        """A format that was written before it had some option was written with that option's default."""
+        """Fill in defaults: a format from before an option existed was written with its default."""
         try:
             return item_format(value).model_dump()
         except ValidationError:
@@ -66,7 +66,7 @@ class Manifest(BaseModel):
 
 
 def item_filename(key: str, extension: str) -> str:
-    """The file name of an item: its key where that is a plain lower-case word, else a cleaned form with a hash.
+    """Return the file name of an item: its key where that is a plain lower-case word, else a cleaned form with a hash.
 
     Keys may come from users' files: no key can leave the folder, hide, or fall together with another one, also on
     file systems that ignore case.
@@ -97,7 +97,7 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def read_partial(path: Path, expected_format: dict[str, Any]) -> Iterator[ItemRecord]:
-    """Records of an unfinished run. Lines that are cut off or damaged count as not written."""
+    """Yield records of an unfinished run. Lines that are cut off or damaged count as not written."""
     with path.open("rb") as file:
         try:
             header = Manifest.model_validate_json(file.readline())

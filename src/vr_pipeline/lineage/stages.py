@@ -82,7 +82,7 @@ class Stage:
         return list(dict.fromkeys([*sorted(self.inputs.values()), *sorted(self.models), *sorted(self.sources)]))
 
     def to_dvc(self, up: str = "") -> dict[str, Any]:
-        """The stage as an entry of a dvc.yaml; ``up`` leads from its folder to the project, empty in the project."""
+        """Return the stage as an entry of a dvc.yaml; ``up`` leads from its folder to the project."""
         entry: dict[str, Any] = {"desc": self.description} if self.description else {}
         entry |= {"cmd": self.command, **({"wdir": up} if up else {}), "deps": self.dependencies}
         if self.parameters:
@@ -205,7 +205,7 @@ def _is_parameter(dataset: str) -> bool:
 
 
 def _place(dataset: str, catalog: Mapping[str, Mapping[str, Any]], why: str) -> str:
-    """The path of a dataset that lineage has to follow."""
+    """Return the path of a dataset that lineage has to follow."""
     entry = catalog.get(dataset)
     place = None if entry is None else entry.get("filepath", entry.get("path"))
     if not isinstance(place, str):
@@ -295,12 +295,12 @@ def _globals(file: str, key: str, value: Any, configuration: Configuration) -> I
 
 
 def _last(files: Mapping[str, Mapping[str, Any]], key: str) -> str | None:
-    """The file whose value counts: that of an environment replaces those below it."""
+    """Return the file whose value counts: that of an environment replaces those below it."""
     return next((file for file, content in [*files.items()][::-1] if content.get(key) is not None), None)
 
 
 def _at(content: Mapping[str, Any], key: str) -> Iterator[Any]:
-    """The value at a dotted key, if it is there."""
+    """Return the value at a dotted key, if it is there."""
     value: Any = content
     for part in key.split("."):
         if not isinstance(value, Mapping) or part not in value:
@@ -334,7 +334,7 @@ def _words(value: Any) -> Iterator[str]:
 
 
 def _first_line(pipeline: Pipeline, name: str) -> str:
-    """The first sentence about a pipeline: that of its package."""
+    """Return the first sentence about a pipeline: that of its package."""
     for module in modules_of(pipeline):
         package, _, rest = module.partition(f".pipelines.{name}")
         if rest or module.endswith(f".pipelines.{name}"):
@@ -356,7 +356,7 @@ def _function(node: Node) -> Callable[..., Any]:
 
 
 def curves(catalog: Mapping[str, Mapping[str, Any]], stages: Iterable[Stage], up: str = "") -> list[dict[str, Any]]:
-    """Plots over several files: one for each column that tables marked ``metadata: {dvc: {curves: ...}}`` name.
+    """Return plots over several files: one for each column that tables marked ``metadata: {dvc: {curves: ...}}`` name.
 
     A mark reads ``curves: {x: step, y: [loss, ...]}``; tables that share a column share its plot. DVC takes paths of
     plots from the folder of dvc.yaml, from which ``up`` leads to the project.
@@ -371,6 +371,6 @@ def curves(catalog: Mapping[str, Mapping[str, Any]], stages: Iterable[Stage], up
 
 
 def to_dvc(stages: Iterable[Stage], plots: list[dict[str, Any]], up: str = "") -> dict[str, Any]:
-    """The content of a dvc.yaml; see :meth:`Stage.to_dvc` and :func:`curves`."""
+    """Return the content of a dvc.yaml; see :meth:`Stage.to_dvc` and :func:`curves`."""
     content: dict[str, Any] = {"stages": {stage.name: stage.to_dvc(up) for stage in stages}}
     return {**content, "plots": plots} if plots else content

@@ -37,7 +37,7 @@ class OwnFiles:
         return self.videos is not None and self.prompts is not None and self.preferences is None
 
     def named(self) -> list[tuple[str, Path]]:
-        """The files that are given, each with its option."""
+        """Return the files that are given, each with its option."""
         named = [
             ("--prompts", self.prompts),
             ("--videos", self.videos),
@@ -47,7 +47,7 @@ class OwnFiles:
         return [(option, path) for option, path in named if path is not None]
 
     def without(self, paths: Sequence[Path]) -> OwnFiles:
-        """The same without some of the files."""
+        """Return the same without some of the files."""
         gone: dict[str, Any] = {option.removeprefix("--"): None for option, path in self.named() if path in paths}
         return replace(self, **gone)
 
@@ -77,7 +77,7 @@ def check_name(project: Path, env: str, base_env: str | None, *, overwrite: bool
 
 
 def copy_files(project: Path, env: str, files: OwnFiles) -> OwnFiles:
-    """Copies of the user's files below data/01_raw/<env>, which the environment then names."""
+    """Copy the user's files below data/01_raw/<env>, which the environment then names."""
     target = project / "data" / "01_raw" / env
     target.mkdir(parents=True, exist_ok=True)
 
@@ -153,7 +153,7 @@ def write_environment(
 
 
 def relative(path: Path, project: Path) -> str:
-    """The path as a catalog should have it: relative to the project if it lies in it, absolute otherwise."""
+    """Return the path for a catalog: relative to the project if it lies in it, absolute otherwise."""
     plain = Path(os.path.normpath(path.absolute()))
     return plain.relative_to(project).as_posix() if plain.is_relative_to(project) else plain.as_posix()
 

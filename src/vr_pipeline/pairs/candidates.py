@@ -84,7 +84,7 @@ class PairCounts:
     groups_without_pair: int
 
     def to_json(self) -> dict[str, int]:
-        """A dictionary of the counts."""
+        """Return a dictionary of the counts."""
         return {name: int(value) for name, value in asdict(self).items()}
 
 
@@ -160,7 +160,7 @@ def choose(
 
 
 def largest_margins(pairs: pd.DataFrame, number: int) -> pd.DataFrame:
-    """The pairs of largest margin, as raising the margin to match a number of pairs would leave them.
+    """Return the pairs of largest margin, as raising the margin to match a number of pairs would leave them.
 
     Equal margins are taken in order of the winner's and the loser's identifier. The rows keep their order.
     """

@@ -49,6 +49,6 @@ class PairSelectionParameters(Parameters):
     recipes: dict[str, PairRecipeParameters] = Field(description="how each recipe selects its pairs, by its name")
 
     def limits(self, recipe: str, max_pairs: int | None = None) -> Limits:
-        """The limits of a recipe, with at most so many pairs in all."""
+        """Return the limits of a recipe, with at most so many pairs in all."""
         own = self.recipes[recipe]
         return Limits(own.min_margin, own.max_pairs_per_group, self.group_size, self.dominance_tolerance, max_pairs)

@@ -57,7 +57,7 @@ def gap_by_dimension(candidates: pd.DataFrame) -> Figure:
 
 
 def pair_fates(report: Mapping[str, Any]) -> Figure:
-    """What became of the candidate pairs of every recipe, as stacked bars.
+    """Draw what became of the candidate pairs of every recipe, as stacked bars.
 
     Args:
         report: from :func:`vr_pipeline.pairs.report.pair_selection_report`.

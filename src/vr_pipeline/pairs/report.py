@@ -11,7 +11,7 @@ from vr_pipeline.pairs.candidates import largest_margins
 
 
 def pair_selection_report(selections: Mapping[str, tuple[pd.DataFrame, Mapping[str, int]]]) -> dict[str, Any]:
-    """Counts of every recipe, as selected and at matched numbers of pairs.
+    """Return counts of every recipe, as selected and at matched numbers of pairs.
 
     Args:
         selections: recipe -> its pairs and the fates of the candidates (``PairCounts.to_json``).

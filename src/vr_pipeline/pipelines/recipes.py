@@ -20,11 +20,11 @@ class Recipe(NamedTuple):
     title: str
 
     def dataset(self, prefix: str) -> str:
-        """The dataset of this recipe that begins with the prefix, as in the catalog: ``<prefix>_<name>``."""
+        """Return the dataset of this recipe that begins with the prefix, as in the catalog: ``<prefix>_<name>``."""
         return f"{prefix}_{self.name}"
 
     def function(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The function as a node of this recipe: its argument ``recipe`` is set, types and description stay."""
+        """Bind a function to this recipe as a node: its argument ``recipe`` is set, types and description stay."""
         return update_wrapper(partial(function, recipe=self.name), function)
 
 
@@ -39,5 +39,5 @@ RECIPES = (
 
 
 def each(prefix: str) -> list[str]:
-    """The datasets of all recipes that begin with the prefix, in the order of :data:`RECIPES`."""
+    """Return the datasets of all recipes that begin with the prefix, in the order of :data:`RECIPES`."""
     return [recipe.dataset(prefix) for recipe in RECIPES]

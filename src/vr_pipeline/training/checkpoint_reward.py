@@ -33,7 +33,7 @@ class CheckpointReward(BaseModel):
     judging: ChecklistInferenceParameters
 
     def model(self) -> RewardModel:
-        """The reward."""
+        """Return the reward."""
         from vr_pipeline.rewards.checklist.model import ChecklistReward
         from vr_pipeline.rewards.checklist.weights import RewardWeights
 

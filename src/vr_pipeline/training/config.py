@@ -154,7 +154,7 @@ class DpoTrainingParameters(CheckpointParameters):
         return self
 
     def for_recipe(self, name: str) -> Self:
-        """The parameters with what the recipe trains with otherwise."""
+        """Return the parameters with what the recipe trains with otherwise."""
         own = self.recipes.get(name)
         if not own:
             return self
@@ -165,5 +165,5 @@ class DpoTrainingParameters(CheckpointParameters):
         return self.model_copy(update={"training": PreferenceTrainingParameters.model_validate(settings)})
 
     def trained(self, generator: GeneratorParameters) -> GeneratorParameters:
-        """The configured generator as training uses it."""
+        """Return the configured generator as training uses it."""
         return generator.model_copy(update={"batch_size": self.generator_batch_size or generator.batch_size})

@@ -45,13 +45,13 @@ def contents_hash(pairs: pd.DataFrame, prompts: pd.DataFrame, video_index: pd.Da
 
 
 def used_prompts(pairs: pd.DataFrame, prompts: pd.DataFrame) -> list[str]:
-    """Identifier and text of each prompt of the pairs."""
+    """Return the identifier and text of each prompt of the pairs."""
     texts = prompts.set_index("prompt_id")["prompt"]
     return [f"{name} {texts[name]}" for name in sorted(set(pairs["prompt_id"].astype(str)))]
 
 
 def used_clips(pairs: pd.DataFrame, video_index: pd.DataFrame) -> list[str]:
-    """Identifier and hash of the file of each clip of the pairs."""
+    """Return the identifier and hash of the file of each clip of the pairs."""
     contents = video_index.set_index("video_id")["sha256"]
     clips = {*pairs["winner_video_id"].astype(str), *pairs["loser_video_id"].astype(str)}
     return [f"{name} {contents[name]}" for name in sorted(clips)]

@@ -135,6 +135,6 @@ def _mapping(value: Any) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """A Python scalar for a numpy one; None for what is not a number, which JSON cannot hold."""
+    """Return a Python scalar for a numpy one; None for what is not a number, which JSON cannot hold."""
     scalar = getattr(value, "item", lambda: value)()
     return None if isinstance(scalar, float) and scalar != scalar else scalar

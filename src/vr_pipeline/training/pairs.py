@@ -85,7 +85,7 @@ class PairData:
 
 
 def pair_order(pairs: Sequence[TrainingPair], *, epoch: int, seed: int) -> list[int]:
-    """The order of pairs in an epoch: by a hash of their identifiers, so that the order of the input is irrelevant."""
+    """Return the order of pairs in an epoch: by a hash of their identifiers, whatever the order of the input."""
     return sorted(range(len(pairs)), key=lambda index: (sample_seed(seed, pairs[index].pair_id, epoch), index))
 
 
@@ -160,7 +160,7 @@ def _rarity_weights(
 
 
 def without(pairs: Sequence[TrainingPair], clips: Collection[str], prompts: Collection[str]) -> list[TrainingPair]:
-    """The pairs without those whose clips or prompts were set aside because the encoders gave no numbers for them.
+    """Leave out pairs whose clips or prompts were set aside because the encoders gave no numbers for them.
 
     Raises:
         InputError: if none is left.

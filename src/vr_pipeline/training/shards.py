@@ -84,7 +84,7 @@ def plan_shards(
 
 
 def only_numbers(tensors: Mapping[str, torch.Tensor], what: str) -> Tensors:
-    """The same tensors, with an empty one for each that holds NaN or infinity, and a warning that counts them.
+    """Return the same tensors, with an empty one for each that holds NaN or infinity, and a warning that counts them.
 
     Args:
         tensors: by name.

@@ -38,7 +38,7 @@ def join_pairs(
 
 
 def clips_of(pairs: pd.DataFrame) -> pd.DataFrame:
-    """The clips of training pairs, each once: video_id, sha256 and total; without those that no index lists."""
+    """Return the clips of training pairs, each once: video_id, sha256 and total; without those that no index lists."""
     names = {f"{{}}_{name}": name for name in ("video_id", "sha256", "reward")}
     sides = [pairs.rename(columns={key.format(side): name for key, name in names.items()}) for side in _SIDES]
     table = pd.concat(side[list(names.values())] for side in sides).drop_duplicates("video_id", ignore_index=True)
@@ -46,5 +46,5 @@ def clips_of(pairs: pd.DataFrame) -> pd.DataFrame:
 
 
 def prompts_of(pairs: pd.DataFrame) -> pd.DataFrame:
-    """The prompts of training pairs, each once: prompt_id and prompt; without those that no table has."""
+    """Return the prompts of training pairs, each once: prompt_id and prompt; without those that no table has."""
     return pairs[["prompt_id", "prompt"]].drop_duplicates("prompt_id", ignore_index=True).dropna()

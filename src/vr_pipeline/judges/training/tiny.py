@@ -32,7 +32,7 @@ def words_of(texts: Iterable[str]) -> list[str]:
 
 
 def word_tokenizer(vocabulary: Iterable[str]) -> Any:
-    """A word-level tokenizer as a transformers fast tokenizer; words it lacks become one unknown token."""
+    """Return a word-level tokenizer as a transformers fast tokenizer; words it lacks become one unknown token."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -69,7 +69,7 @@ def tiny_settings(parameters: TinyJudgeParameters) -> Settings:
 
 
 def create_tiny_judge(parameters: TinyJudgeParameters, vocabulary: Iterable[str], *, seed: int) -> Any:
-    """A :class:`~vr_pipeline.vlm.families.qwen2_vl.Qwen2VL` with random weights, on the CPU.
+    """Return a :class:`~vr_pipeline.vlm.families.qwen2_vl.Qwen2VL` with random weights, on the CPU.
 
     Args:
         parameters: sizes.

@@ -126,5 +126,5 @@ def train_policy(
 
 
 def tabulate_training_curves(training_log: pd.DataFrame) -> pd.DataFrame:
-    """The numbers of a training log as plain text of six digits, which tools that compare versions can plot."""
+    """Return the numbers of a training log as plain text of six digits, which tools that compare versions can plot."""
     return training_log.select_dtypes("number").sort_values("step", kind="stable")

@@ -11,7 +11,7 @@ from vr_pipeline.pipelines.micro_world import nodes
 
 
 def create_pipeline(**kwargs: Any) -> Pipeline:
-    """Renderer to tiny models, oracle and simulated preferences; the judge is trained by judge_training."""
+    """Lead from renderer to tiny models, oracle and simulated preferences; judge_training trains the judge."""
     return Pipeline(
         [
             Node(nodes.write_prompts, inputs=None, outputs="micro_prompts", name="write_prompts"),

@@ -10,7 +10,7 @@ from vr_pipeline.pipelines.video_generation import nodes
 
 
 def create_pipeline(**kwargs: Any) -> Pipeline:
-    """Filtered prompts to clips and their index; given clips to their index."""
+    """Lead from filtered prompts to clips and their index, and from given clips to theirs."""
     return Pipeline(
         [
             Node(

@@ -148,7 +148,7 @@ def package_reward_model(
     judge: JudgeParameters,
     checklist_inference: ChecklistInferenceParameters,
 ) -> ChecklistReward:
-    """The reward with its judge's reference, as a model that MLflow loads and serves."""
+    """Return the reward with its judge's reference, as a model that MLflow loads and serves."""
     return ChecklistReward(checklist, RewardWeights.from_json(weights), judge, checklist_inference)
 
 
@@ -205,7 +205,7 @@ def _ratings(
 
 
 def _units(pairs: pd.DataFrame) -> list[str]:
-    """What is drawn and never split: prompts, those that share a compared clip taken together."""
+    """Return what is drawn and never split: prompts, those that share a compared clip taken together."""
     columns = (pairs[name].to_numpy() for name in ("prompt_id", "video_id_a", "video_id_b"))
     return linked_prompts(*columns).tolist()
 
