@@ -97,7 +97,6 @@ def judge_oracle_agreement(judge: pd.DataFrame, oracle: pd.DataFrame) -> dict[st
 
 
 def evaluation_metrics(
-    *,
     judge_rewards: pd.DataFrame,
     oracle_rewards: pd.DataFrame,
     judge_answers: pd.DataFrame,

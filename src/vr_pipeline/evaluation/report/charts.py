@@ -8,10 +8,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from markupsafe import Markup, escape
 
 FloatArray = npt.NDArray[np.float64]
@@ -236,28 +237,27 @@ def lines_chart(
     first = min((float(line.x[0]) for line, *_ in curves), default=0.0)
     last = max((float(line.x[-1]) for line, *_ in curves), default=1.0)
 
-    def across(values: FloatArray) -> FloatArray:
+    def across(values: Any) -> Any:
         return left + (values - first) / max(last - first, 1e-9) * (right - left)
 
-    def up(values: FloatArray) -> FloatArray:
+    def up(values: Any) -> Any:
         return bottom - (np.clip(values, low, high) - low) / (high - low) * (bottom - top)
 
     canvas = _Canvas()
     for tick in ticks:
-        y = float(up(np.array([tick]))[0])
+        y = up(tick)
         canvas.line(left, y, right, y, "grid")
         canvas.text(left - 6, y + 4, tick_label(tick, ticks), "tick", "end")
     if reference is not None:
-        y = float(up(np.array([reference]))[0])
+        y = up(reference)
         canvas.line(left, y, right, y, "axis")
     for tick in (t for t in nice_ticks(first, last, 4) if first <= t <= last):
-        canvas.text(float(across(np.array([tick]))[0]), bottom + 15, f"{tick:,.0f}", "tick", "middle")
+        canvas.text(across(tick), bottom + 15, f"{tick:,.0f}", "tick", "middle")
     canvas.text((left + right) / 2, bottom + 28, "step", "tick", "middle")
     for line, x, raw, smooth in curves:
         if line.low is not None and line.high is not None:
-            _, _, low_band = _thin(line.x, line.low)
-            _, _, high_band = _thin(line.x, line.high)
-            canvas.area(across(x), up(low_band), up(high_band), f"band s{line.series}")
+            low_band, high_band = (up(_thin(line.x, band)[2]) for band in (line.low, line.high))
+            canvas.area(across(x), low_band, high_band, f"band s{line.series}")
         elif len(raw) > 8:
             canvas.path(across(x), up(raw), f"raw s{line.series}")
         kind = f"curve s{line.series}{' dashed' if line.dashed else ''}"
@@ -265,10 +265,10 @@ def lines_chart(
     return Chart(title, canvas.svg(width, height, title, description), note)
 
 
-def share_bar(share: float, kind: str = "") -> Markup:
+def share_bar(share: float) -> Markup:
     """Draw a share of 0 to 1 as a bar, for a table's cell."""
     width = 100 * min(max(share, 0.0), 1.0)
-    return Markup(f'<span class="share {kind}" aria-hidden="true"><span style="width:{_c(width)}%"></span></span>')
+    return Markup(f'<span class="share " aria-hidden="true"><span style="width:{_c(width)}%"></span></span>')
 
 
 def nice_ticks(low: float, high: float, count: int) -> list[float]:
@@ -295,21 +295,13 @@ def tick_label(value: float, ticks: Sequence[float]) -> str:
 
 def _thin(x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Return some hundred points (means of equal stretches), and their running mean over a fifteenth of the steps."""
-    count = min(len(x), _LARGEST_POINTS)
-    edges = np.linspace(0, len(x), count + 1).round().astype(int)
-    with np.errstate(invalid="ignore"):
-        points = [_mean(y[a:b]) for a, b in pairwise(edges)]
-    places = np.array([x[a:b].mean() for a, b in pairwise(edges)])
-    raw = np.array(points)
-    reach = max(0, len(raw) // 30)
-    smooth = np.array([_mean(raw[max(0, i - reach) : i + reach + 1]) for i in range(len(raw))])
-    keep = np.isfinite(raw) & np.isfinite(smooth)
-    return places[keep], raw[keep], smooth[keep]
-
-
-def _mean(values: FloatArray) -> float:
-    finite = values[np.isfinite(values)]
-    return float(finite.mean()) if len(finite) else math.nan
+    edges = np.linspace(0, len(x), min(len(x), _LARGEST_POINTS) + 1).round().astype(int)
+    stretch = np.repeat(np.arange(len(edges) - 1), np.diff(edges))
+    points = pd.DataFrame({"x": x, "y": np.where(np.isfinite(y), y, np.nan)}).groupby(stretch).mean()
+    reach = len(points) // 30
+    points["smooth"] = points["y"].rolling(2 * reach + 1, center=True, min_periods=1).mean()
+    places, raw, smooth = points.dropna().to_numpy().T
+    return places, raw, smooth
 
 
 def _shorten(text: str, length: int) -> str:

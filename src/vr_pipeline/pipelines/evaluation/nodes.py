@@ -61,15 +61,8 @@ def compute_evaluation_metrics(
     """Compute rewards by policy with standard errors, gains with intervals, agreement, and counts of pairs."""
     from vr_pipeline.evaluation.metrics import evaluation_metrics
 
-    return evaluation_metrics(
-        judge_rewards=evaluation_rewards,
-        oracle_rewards=evaluation_oracle_rewards,
-        judge_answers=evaluation_answers,
-        oracle_answers=evaluation_oracle_answers,
-        index=evaluation_video_index,
-        agreement=reward_agreement,
-        pairs=_by_recipe(pairs),
-    )
+    rewards, answers = (evaluation_rewards, evaluation_oracle_rewards), (evaluation_answers, evaluation_oracle_answers)
+    return evaluation_metrics(*rewards, *answers, evaluation_video_index, reward_agreement, _by_recipe(pairs))
 
 
 def compare_policies_by_sub_dimension(

@@ -75,5 +75,5 @@ SECTIONS = (
     Section("prompts", "Prompts", "Prompt filter", prompts.make, "prompt_filter_report"),
 )
 
-PROVENANCE = Section("provenance", "", "Provenance", provenance.make, " ".join(provenance.DATA))
+PROVENANCE = Section("provenance", "", "Provenance", provenance.make, provenance.DATA)
 """The footer: from which data the page was made."""

@@ -27,15 +27,8 @@ _TABLES = {
 }
 """Tables whose content decides how the page looks, and what the footer calls them."""
 
-DATA = (
-    "evaluation_metrics",
-    "evaluation_video_index",
-    "checklist",
-    "reward_weights",
-    "video_index",
-    "pair_scores",
-    *_TABLES,
-)
+_OTHERS = "evaluation_metrics evaluation_video_index checklist reward_weights video_index pair_scores"
+DATA = " ".join([_OTHERS, *_TABLES])
 
 
 def make(
@@ -48,18 +41,7 @@ def make(
     pair_scores: pd.DataFrame,
     *tables: pd.DataFrame,
 ) -> list[Markup]:
-    """Write a line a kind of data, with its hash.
-
-    Args:
-        titles: of the policies.
-        metrics: the layout of evaluation_metrics.json.
-        index: the evaluation's clips.
-        checklist: the questions.
-        weights: reward_weights.
-        training_index: the clips that pairs were selected from.
-        pair_scores: the pairs that people compared.
-        tables: the rest of :data:`DATA`.
-    """
+    """Write a line a kind of data, with its hash; ``tables`` are those of ``_TABLES``."""
     made = index.sort_values("video_id", kind="stable")
     files = (f"{name} {digest}" for name, digest in zip(made["video_id"], made["sha256"], strict=True))
     trained = [title for name, title in titles.items() if name != ORIGINAL]
