@@ -6,6 +6,7 @@ import base64
 import hashlib
 import hmac
 from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, Any
 from urllib.parse import parse_qs, quote
 
@@ -147,18 +148,8 @@ def create_app(session: AnnotationSession, *, hosts: frozenset[str], key: str | 
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, title="annotation")
     app.add_middleware(OnlyKnownHosts, hosts=hosts, key=key)
 
-    @app.exception_handler(ValueError)
-    def unusable(request: object, error: ValueError) -> JSONResponse:
-        return JSONResponse({"detail": str(error)}, status_code=422)
-
-    @app.exception_handler(OutOfDate)
-    @app.exception_handler(AlreadyAnswered)
-    def ask_again(request: object, error: Exception) -> JSONResponse:
-        return JSONResponse({"detail": str(error)}, status_code=409)
-
-    @app.exception_handler(NotYours)
-    def not_yours(request: object, error: NotYours) -> JSONResponse:
-        return JSONResponse({"detail": str(error)}, status_code=403)
+    for kind, status in ((ValueError, 422), (OutOfDate, 409), (AlreadyAnswered, 409), (NotYours, 403)):
+        app.add_exception_handler(kind, partial(_rejected, status))
 
     @app.exception_handler(OSError)
     def disk_full(request: object, error: OSError) -> JSONResponse:
@@ -179,19 +170,17 @@ def create_app(session: AnnotationSession, *, hosts: frozenset[str], key: str | 
     def proof(request: Request, name: str) -> str | None:
         return request.cookies.get(_cookie_of(name))
 
+    def speaks_for(request: Request, name: str) -> bool:
+        return session.secret.proves(name, proof(request, name) or "")
+
     def speaker(request: Request, annotator: str) -> str:
         name = session.check_annotator(annotator)
-        held = proof(request, name)
-        if held is None or not session.secret.proves(name, held):
+        if not speaks_for(request, name):
             raise NotYours(f"This browser does not answer for {name}. Load the page again and begin with your name.")
         return name
 
     def readers(request: Request) -> list[str]:
-        return [
-            name
-            for name in session.annotators()
-            if (held := proof(request, name)) is not None and session.secret.proves(name, held)
-        ]
+        return [name for name in session.annotators() if speaks_for(request, name)]
 
     @app.get("/join")
     def join(annotator: _Name, proof: Annotated[str, Query(max_length=64)]) -> Response:
@@ -244,6 +233,10 @@ def create_app(session: AnnotationSession, *, hosts: frozenset[str], key: str | 
         return Response(found.content, media_type=found.media_type, headers={"cache-control": "private, max-age=3600"})
 
     return app
+
+
+def _rejected(status: int, request: object, error: Exception) -> JSONResponse:
+    return JSONResponse({"detail": str(error)}, status_code=status)
 
 
 def personal_link(session: AnnotationSession, annotator: str) -> str:

@@ -51,9 +51,10 @@ class Journal:
             if self.path.exists():
                 unlink_shared(self.path, mode=PRIVATE)
                 self._recover()
-                self._check(study)
+                _check(self.path, study)
             else:
-                self._create(study)
+                with replaced(self.path, mode=PRIVATE) as temporary:
+                    temporary.write_bytes(_to_bytes(study))
             self._stream = self.path.open("ab", buffering=0)
         except BaseException:
             self._lock.release()
@@ -108,10 +109,6 @@ class Journal:
             os.truncate(self.path, end)
             raise
 
-    def _create(self, study: Study) -> None:
-        with replaced(self.path, mode=PRIVATE) as temporary:
-            temporary.write_bytes(_to_bytes(study))
-
     def _recover(self) -> None:
         lines, good = read_lines(self.path)
         size = self.path.stat().st_size
@@ -120,15 +117,6 @@ class Journal:
             os.truncate(self.path, good)
         self._labels = standing(lines)
         self._taken_back = {line.label for line in lines if isinstance(line, Undo)}
-
-    def _check(self, study: Study) -> None:
-        found = read_study(self.path)
-        if (found.source, found.policies) != (study.source, study.policies):
-            raise InputError(
-                f"the journal is about {_about(found)}, not about {_about(study)}",
-                remedy="choose another name with --study",
-                file=self.path,
-            )
 
 
 class AlreadyAnswered(Exception):
@@ -143,5 +131,14 @@ def _to_bytes(line: Line) -> bytes:
     return (json.dumps(line.model_dump(mode="json"), ensure_ascii=True, allow_nan=False) + "\n").encode("ascii")
 
 
-def _about(study: Study) -> str:
-    return f"the policies {' and '.join(study.policies)}" if study.policies else f"clips of '{study.source}'"
+def _check(path: Path, study: Study) -> None:
+    def about(one: Study) -> str:
+        return f"the policies {' and '.join(one.policies)}" if one.policies else f"clips of '{one.source}'"
+
+    found = read_study(path)
+    if about(found) != about(study):
+        raise InputError(
+            f"the journal is about {about(found)}, not about {about(study)}",
+            remedy="choose another name with --study",
+            file=path,
+        )
