@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 from kedro.io import CatalogProtocol
 from kedro.pipeline import Pipeline
@@ -23,13 +22,8 @@ class ReportRunHook:
     """
 
     def __init__(self, mlflow: MlflowHook) -> None:
-        self._project = Path()
         self._lines: dict[str, str] = {}
         self._mlflow = mlflow
-
-    @hook_impl
-    def after_context_created(self, context: KedroContext) -> None:
-        self._project = Path(context.project_path)
 
     @hook_impl(trylast=True)
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol) -> None:
@@ -40,16 +34,17 @@ class ReportRunHook:
         from vr_pipeline.lineage.provenance import lock_hash
         from vr_pipeline.lineage.repository import code_state
 
+        project = Path(run_params["project_path"])
         # Results that git follows, such as the metrics, are no changes of the code.
         places = (stored_at(catalog, name) for name in pipeline.all_outputs())
-        results = [shown(place, self._project) for place in places if place is not None]
-        code, log = self._mlflow.code or code_state(self._project, results), self._mlflow.log
+        results = [shown(place, project) for place in places if place is not None]
+        code, log = self._mlflow.code or code_state(project, results), self._mlflow.log
         self._lines = {
             "vr_pipeline": __version__,
             "Commit": f"{code.commit}{', with changes' if code.dirty else ''}"
             if code.commit
             else " ".join(code.troubles) or "not in a repository",
-            "Data, dvc.lock": lock_hash(self._project / "dvc.lock"),
+            "Data, dvc.lock": lock_hash(project / "dvc.lock"),
             "MLflow run": log.delivery.run_id if log is not None else "not recorded",
             "Started": str(run_params["run_id"]),
             "Environment": run_params.get("env") or "",

@@ -13,7 +13,6 @@ from hashlib import sha1
 from pathlib import Path
 from typing import Any
 
-from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 from kedro.io import CatalogProtocol
 from kedro.pipeline import Pipeline
@@ -38,12 +37,8 @@ class VizStatusHook:
         self._failed: dict[str, str] = {}
 
     @hook_impl
-    def after_context_created(self, context: KedroContext) -> None:
-        self._project = Path(context.project_path)
-
-    @hook_impl
-    def before_pipeline_run(self) -> None:
-        self._started, self._failed = _now(), {}
+    def before_pipeline_run(self, run_params: dict[str, Any]) -> None:
+        self._project, self._started, self._failed = Path(run_params["project_path"]), _now(), {}
 
     @hook_impl
     def on_node_error(self, error: Exception, node: Node) -> None:
