@@ -152,3 +152,11 @@ def test_a_cosine_over_all_steps_multiplies_the_warm_up() -> None:
     rates = [SCHEDULES["cosine_throughout"](1.0, step, 5, 10) for step in range(1, 11)]
     ramp = np.minimum(np.arange(1, 11) / 5, 1)
     np.testing.assert_allclose(rates, ramp * (1 + np.cos(np.pi * np.arange(1, 11) / 10)) / 2, atol=1e-12)
+
+
+def test_the_learning_rate_rises_and_falls_linearly() -> None:
+    linear = SCHEDULES["linear"]
+    factors = [linear(1.0, step, 4, 10) for step in range(1, 11)]
+    np.testing.assert_allclose(factors, [0.25, 0.5, 0.75, 1.0, 1.0, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6])
+    assert linear(1.0, 1, 0, 5) == 1.0
+    assert [linear(1.0, step, 2, 2) for step in (1, 2)] == [0.5, 1.0]

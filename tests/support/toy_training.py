@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 
 import tiny_models
@@ -13,8 +14,10 @@ from vr_pipeline.engine.config import LoRAParameters
 from vr_pipeline.generators import load_generator
 from vr_pipeline.generators.config import GeneratorParameters
 from vr_pipeline.generators.contract import Condition, Generator
+from vr_pipeline.generators.policy import Policy
 from vr_pipeline.training.config import PreferenceTrainingParameters
 from vr_pipeline.training.pairs import PairData, TrainingPair
+from vr_pipeline.training.preference_trainer import train_on_pairs
 
 
 @dataclass(frozen=True)
@@ -69,3 +72,19 @@ def make_toy(folder: Path) -> Toy:
         latents={f"{'wl'[row % 2]}{row // 2}": latents[row] for row in range(12)},
         conditions={prompt: generator.encode_prompts([prompt]) for prompt in prompts},
     )
+
+
+def train(
+    toy: Toy, generator: Generator | None = None, pairs: list[TrainingPair] | None = None, **changes: object
+) -> tuple[Policy, pd.DataFrame]:
+    """Train a generator, a new one if none is given, and return its policy and the log."""
+    generator = generator or toy.generator()
+    data = replace(toy.data, pairs=pairs or toy.pairs)
+    log = train_on_pairs(generator, data, toy.parameters(**changes))
+    return generator.policy(), log
+
+
+def largest_difference(first: Policy, second: Policy) -> float:
+    """Return how far two policies are apart in any weight."""
+    assert first.tensors.keys() == second.tensors.keys()
+    return max(float((first.tensors[name] - second.tensors[name]).abs().max()) for name in first.tensors)

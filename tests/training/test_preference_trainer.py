@@ -4,40 +4,23 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-import safetensors.torch
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
-from toy_training import Toy
+from toy_training import Toy, largest_difference, train
 from vr_pipeline.engine import loop
-from vr_pipeline.engine.schedules import SCHEDULES
-from vr_pipeline.engine.state import TrainingState, keep_newest, load_checkpoint, save_checkpoint
+from vr_pipeline.engine.state import TrainingState, save_checkpoint
 from vr_pipeline.errors import InputError, PipelineError
-from vr_pipeline.generators.contract import Generator
 from vr_pipeline.generators.policy import Adapter
 from vr_pipeline.training import preference_trainer
-from vr_pipeline.training import step as step_module
 from vr_pipeline.training.pairs import PairOrder, TrainingPair, pair_order
 from vr_pipeline.training.preference_trainer import Validation, train_on_pairs, training_identity
-from vr_pipeline.training.step import Batch
-
-
-def train(toy: Toy, generator: Generator | None = None, **changes: object) -> tuple[Adapter, pd.DataFrame]:
-    generator = generator or toy.generator()
-    log = train_on_pairs(generator, toy.data, toy.parameters(**changes))
-    return generator.policy(), log
-
-
-def largest_difference(first: Adapter, second: Adapter) -> float:
-    assert first.tensors.keys() == second.tensors.keys()
-    return max(float((first.tensors[name] - second.tensors[name]).abs().max()) for name in first.tensors)
 
 
 def test_the_first_loss_is_exactly_log_two_and_two_runs_are_identical(toy: Toy) -> None:
@@ -66,76 +49,6 @@ def test_an_epoch_holds_every_pair_once_and_epochs_differ(toy: Toy) -> None:
     assert len({tuple(order) for order in orders}) > 1
 
 
-def test_noise_and_timestep_are_shared_by_a_pair_and_belong_to_it(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
-    batches: list[Batch] = []
-    names: list[list[tuple[str, int]]] = []
-    collate = step_module.collate
-
-    def spy(generator, chosen, *rest):  # type: ignore[no-untyped-def]
-        batches.append(collate(generator, chosen, *rest))
-        names.append([(pair.pair_id, epoch) for pair, epoch in chosen])
-        return batches[-1]
-
-    monkeypatch.setattr(step_module, "collate", spy)
-    train(toy, steps=4)
-    train(toy, steps=4, batch_size=3)
-    noise_of: dict[tuple[str, int], tuple[torch.Tensor, float]] = {}
-    for batch, members in zip(batches, names, strict=True):
-        winners, losers = batch.noise.chunk(2)
-        assert torch.equal(winners, losers)
-        assert torch.equal(*batch.timesteps.chunk(2))
-        for row, member in enumerate(members):
-            known = noise_of.setdefault(member, (winners[row], float(batch.timesteps[row])))
-            # Another batch size draws the same noise for the same pair in the same epoch.
-            assert torch.equal(known[0], winners[row])
-            assert known[1] == float(batch.timesteps[row])
-    drawn = [value for _, (value, _) in sorted(noise_of.items())]
-    assert len(drawn) > len(toy.pairs)
-    assert not any(torch.equal(drawn[0], other) for other in drawn[1:])
-
-
-def test_within_the_reference_context_the_network_is_the_original(toy: Toy) -> None:
-    generator = toy.generator()
-    arguments = (
-        torch.stack(list(toy.latents.values())[:2]),
-        torch.randn(2, *next(iter(toy.latents.values())).shape, generator=torch.Generator().manual_seed(0)),
-        torch.tensor([300, 800]),
-        {name: value.repeat(2, 1, 1) for name, value in next(iter(toy.conditions.values())).items()},
-    )
-    before = {name: value.clone() for name, value in generator.denoiser.state_dict().items()}
-    with torch.no_grad():
-        original = generator.prediction_error(*arguments)
-    train(toy, generator)
-    with torch.no_grad():
-        trained = generator.prediction_error(*arguments)
-        with generator.reference():
-            reference = generator.prediction_error(*arguments)
-        again = generator.prediction_error(*arguments)
-    assert torch.equal(reference, original)
-    assert not torch.equal(trained, original)
-    assert torch.equal(trained, again)
-    # Only the adapter was trained: all weights of the network are still there and unchanged.
-    after = {name.replace(".base_layer", ""): value for name, value in generator.denoiser.state_dict().items()}
-    assert all(torch.equal(after[name], value) for name, value in before.items())
-
-
-def test_the_reference_is_left_even_if_something_fails_in_it(toy: Toy) -> None:
-    generator = toy.generator()
-    generator.add_adapter(rank=2, alpha=2.0, targets=None, seed=0)
-
-    def fail() -> None:
-        with generator.reference():
-            raise RuntimeError("inside")
-
-    with pytest.raises(RuntimeError, match="inside"):
-        fail()
-    assert all(
-        not module.disable_adapters
-        for module in generator.denoiser.modules()
-        if hasattr(module, "disable_adapters") and not callable(module.disable_adapters)
-    )
-
-
 def test_training_learns_to_tell_winners_from_losers(toy: Toy) -> None:
     # The term on winners keeps the untrained network from the easy way out, which is to model losers worse.
     _, log = train(toy, steps=40, batch_size=6, beta=5.0, learning_rate=5e-3, supervised_weight=1.0)
@@ -160,29 +73,6 @@ def test_other_losses_train(toy: Toy, loss: str) -> None:
     adapter, log = train(toy, steps=3, loss=loss, beta=0.5, supervised_weight=0.1)
     assert np.isfinite(log["loss"]).all()
     assert any(bool(value.any()) for name, value in adapter.tensors.items() if "lora_B" in name)
-
-
-@pytest.mark.parametrize("size", [1, 3])
-def test_accumulated_gradients_equal_those_of_the_whole_batch(
-    toy: Toy, size: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    together: list[int] = []
-    pair_loss = step_module.pair_loss
-
-    def counting(generator: Generator, batch: Batch, *rest: object) -> object:
-        together.append(len(batch.latents) // 2)
-        return pair_loss(generator, batch, *rest)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(step_module, "pair_loss", counting)
-    whole, log = train(toy)
-    assert set(together) == {4}
-    together.clear()
-    parts, other = train(toy, micro_batch_size=size)
-    assert together == [*[size] * (4 // size), *[4 % size] * (4 % size > 0)] * 6
-    assert largest_difference(whole, parts) < 1e-5
-    np.testing.assert_allclose(other["loss"], log["loss"], rtol=1e-5)
-    np.testing.assert_allclose(other["gradient_norm"], log["gradient_norm"], rtol=1e-4)
-    assert list(other.columns) == list(log.columns)
 
 
 def test_a_step_may_hold_more_pairs_than_there_are(toy: Toy) -> None:
@@ -276,37 +166,6 @@ def test_a_killed_training_goes_on_to_the_identical_result(
     assert file.read_bytes() == before, "the same training leaves the same bytes"
 
 
-def test_what_trainings_left_is_kept_by_its_last_use(toy: Toy, tmp_path: Path) -> None:
-    weights = toy.generator().add_adapter(rank=2, alpha=4.0, targets=None, seed=0)
-    for second, name in enumerate(("old", "used", "new")):
-        state = TrainingState(weights, [torch.optim.AdamW(weights)], step=4, finished=True)
-        save_checkpoint(tmp_path / f"{name}.safetensors", state, identity=name)
-        os.utime(tmp_path / f"{name}.safetensors", (second, second))
-    (tmp_path / "notes.txt").write_text("mine")
-    load_checkpoint(tmp_path / "used.safetensors", state, identity="used")
-    keep_newest(tmp_path, 2)
-    keep_newest(tmp_path / "not there", 2)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["new.safetensors", "notes.txt", "used.safetensors"]
-    keep_newest(tmp_path, 0)
-    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
-
-
-def test_every_flipped_bit_of_a_checkpoint_is_noticed(toy: Toy, tmp_path: Path) -> None:
-    weights = toy.generator().add_adapter(rank=2, alpha=4.0, targets=None, seed=0)
-    state = TrainingState(weights, [torch.optim.AdamW(weights)], step=4)
-    file = tmp_path / "a.safetensors"
-    save_checkpoint(file, state, identity="x")
-    whole = file.read_bytes()
-    load_checkpoint(file, state, identity="x")
-    places = [*range(0, 220), *range(220, len(whole), max(1, len(whole) // 200)), len(whole) - 1]
-    for place in places:
-        damaged = bytearray(whole)
-        damaged[place] ^= 1 << place % 8
-        file.write_bytes(damaged)
-        with pytest.raises(InputError, match=r"a\.safetensors: the checkpoint of a training is damaged .* Delete it"):
-            load_checkpoint(file, state, identity="x")
-
-
 def test_a_checkpoint_of_another_training_is_not_used(toy: Toy, tmp_path: Path) -> None:
     file = tmp_path / "training.safetensors"
     generator = toy.generator()
@@ -327,26 +186,6 @@ def test_a_damaged_checkpoint_is_named(toy: Toy, tmp_path: Path) -> None:
     file.write_bytes(b"no checkpoint at all")
     with pytest.raises(InputError, match=r"training\.safetensors: the checkpoint of a training is damaged"):
         train_on_pairs(toy.generator(), toy.data, toy.parameters(), checkpoint=file)
-
-
-def test_a_disk_that_takes_no_checkpoint_is_told_and_the_one_before_is_kept(
-    toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    weights = toy.generator().add_adapter(rank=2, alpha=4.0, targets=None, seed=0)
-    state = TrainingState(weights, [torch.optim.AdamW(weights)], step=4)
-    save_checkpoint(tmp_path / "a.safetensors", state, identity="x")
-    before = (tmp_path / "a.safetensors").read_bytes()
-    with pytest.raises(InputError, match=r"a\.safetensors: a file stands where a folder should be"):
-        save_checkpoint(tmp_path / "a.safetensors" / "b.safetensors", state, identity="x")
-
-    def full(*arguments: object, **options: object) -> None:
-        # What the library said on a small file system of its own.
-        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
-
-    monkeypatch.setattr(safetensors.torch, "save_file", full)
-    with pytest.raises(InputError, match=r"a\.safetensors: no space is left .* the checkpoint before is kept"):
-        save_checkpoint(tmp_path / "a.safetensors", state, identity="x")
-    assert (tmp_path / "a.safetensors").read_bytes() == before
 
 
 def test_a_training_can_follow_another_on_the_same_generator(toy: Toy) -> None:
@@ -377,17 +216,6 @@ def test_a_loss_that_is_not_finite_stops_with_the_step_and_what_to_do(toy: Toy) 
     assert not torch.are_deterministic_algorithms_enabled()
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_latents_and_texts_that_are_no_numbers_are_named(toy: Toy, value: float) -> None:
-    latents = toy.latents | {"l3": toy.latents["l3"].clone().index_fill(0, torch.tensor([0]), value)}
-    with pytest.raises(InputError, match=r"latents of the clip 'l3' .* 'pair 3'"):
-        train_on_pairs(toy.generator(), replace(toy.data, latents=latents), toy.parameters())
-    prompt = toy.pairs[2].prompt_id
-    texts = toy.conditions | {prompt: {name: part * value for name, part in toy.conditions[prompt].items()}}
-    with pytest.raises(InputError, match=f"text condition of the prompt '{prompt}' .* 'pair 2'"):
-        train_on_pairs(toy.generator(), replace(toy.data, conditions=texts), toy.parameters())
-
-
 @pytest.mark.parametrize("average", [None, 0.9])
 def test_weights_that_the_last_step_makes_infinite_reach_no_checkpoint_and_no_policy(
     average: float | None, toy: Toy, tmp_path: Path
@@ -398,16 +226,6 @@ def test_weights_that_the_last_step_makes_infinite_reach_no_checkpoint_and_no_po
     with pytest.raises(PipelineError, match=r"(Weights are|is) not finite (after|at) step"):
         train_on_pairs(generator, toy.data, settings, checkpoint=file)
     assert not file.exists()
-
-
-def test_a_validation_reward_that_is_no_number_stops(toy: Toy) -> None:
-    with pytest.raises(PipelineError, match=r"validation reward of step 6 .* is nan"):
-        train_on_pairs(
-            toy.generator(),
-            toy.data,
-            toy.parameters(),
-            validation=Validation(lambda step: float("nan")),
-        )
 
 
 def test_the_rule_of_collapse_is_asked_after_every_step(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -439,14 +257,6 @@ def test_no_pairs_and_missing_latents_or_texts_are_named(toy: Toy) -> None:
 def test_targets_that_match_no_layer_are_named(toy: Toy) -> None:
     with pytest.raises((InputError, ValueError), match="target"):
         toy.generator().add_adapter(rank=2, alpha=2.0, targets=["no_such_layer"], seed=0)
-
-
-def test_the_learning_rate_rises_and_falls_linearly() -> None:
-    linear = SCHEDULES["linear"]
-    factors = [linear(1.0, step, 4, 10) for step in range(1, 11)]
-    np.testing.assert_allclose(factors, [0.25, 0.5, 0.75, 1.0, 1.0, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6])
-    assert linear(1.0, 1, 0, 5) == 1.0
-    assert [linear(1.0, step, 2, 2) for step in (1, 2)] == [0.5, 1.0]
 
 
 def test_the_log_says_what_the_schema_of_training_logs_wants(toy: Toy) -> None:
