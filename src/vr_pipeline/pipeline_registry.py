@@ -2,44 +2,32 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 from kedro.pipeline import Pipeline
+
+STAGES = (
+    "prompt_filtering",
+    "video_generation",
+    "checklist_inference",
+    "weight_regression",
+    "pair_selection",
+    "dpo_training",
+    "evaluation",
+)
+"""The method, from prompts to compared policies."""
 
 
 def register_pipelines() -> dict[str, Pipeline]:
-    """All pipelines; modules are imported here and not above, so that commands which run nothing start quickly."""
-    from vr_pipeline.pipelines import (
-        checklist_inference,
-        dpo_training,
-        evaluation,
-        judge_training,
-        micro_world,
-        pair_selection,
-        prompt_filtering,
-        video_generation,
-        weight_regression,
-    )
+    """Make all pipelines; modules are imported here and not above, so that commands which run nothing start quickly."""
     from vr_pipeline.viz.pipelines import pictured
 
-    stages = {
-        "prompt_filtering": _group("prompt_filtering", prompt_filtering.create_pipeline()),
-        "video_generation": _group("video_generation", video_generation.create_pipeline()),
-        "checklist_inference": _group("checklist_inference", checklist_inference.create_pipeline()),
-        "weight_regression": _group("weight_regression", weight_regression.create_pipeline()),
-        "pair_selection": _group("pair_selection", pair_selection.create_pipeline()),
-        "dpo_training": _group("dpo_training", dpo_training.create_pipeline()),
-        "evaluation": _group("evaluation", evaluation.create_pipeline()),
-    }
-    mpo_dpo = sum(stages.values(), Pipeline([]))
-    pipelines = {
-        "micro_world": _group("micro_world", micro_world.create_pipeline()),
-        "judge_training": _group("judge_training", judge_training.create_pipeline()),
-        **stages,
-        "mpo_dpo": mpo_dpo,
-        "__default__": mpo_dpo,
-    }
+    pipelines = {name: _stage(name) for name in ("micro_world", "judge_training", *STAGES)}
+    pipelines["mpo_dpo"] = pipelines["__default__"] = sum((pipelines[name] for name in STAGES), Pipeline([]))
     return {name: pictured(pipeline) for name, pipeline in pipelines.items()}
 
 
-def _group(name: str, pipeline: Pipeline) -> Pipeline:
-    """Make a pipeline a group that can be folded in the picture; datasets keep their names."""
-    return Pipeline(pipeline, namespace=name, prefix_datasets_with_namespace=False)
+def _stage(name: str) -> Pipeline:
+    """Make the pipeline of a package a group that can be folded in the picture; datasets keep their names."""
+    made = import_module(f"vr_pipeline.pipelines.{name}").create_pipeline()
+    return Pipeline(made, namespace=name, prefix_datasets_with_namespace=False)
