@@ -232,11 +232,11 @@ def test_parts_of_a_pipeline_in_the_order_in_which_they_run():
 
 def test_two_environments_must_not_write_to_one_place():
     stages = stages_of()
-    base = ProjectStages(stages, {})
+    base = ProjectStages(stages, Configuration("base", CATALOG))
     with pytest.raises(InputError, match=r"the environments base and own both write data/items.*conf/own/globals\.yml"):
         check_places({"base": base, "own": base})
     moved = {"first": Stage("first", "", "", {}, (), (), {}, {"items": Output("data/own/items")})}
-    check_places({"base": base, "own": ProjectStages(moved, {})})
+    check_places({"base": base, "own": ProjectStages(moved, Configuration("own", CATALOG))})
 
 
 def test_dvc_yaml_is_what_the_project_says():
@@ -270,11 +270,23 @@ def test_every_shipped_environment_has_stages_of_its_own():
         "from vr_pipeline.lineage.project import open_project, check_places\n"
         "derived = {name: open_project(Path.cwd(), name) for name in sys.argv[1:]}\n"
         "check_places(derived)\n"
-        "print(json.dumps({name: project.content for name, project in derived.items()}))"
+        "files = {name: project.files(Path.cwd()).items() for name, project in derived.items()}\n"
+        "print(json.dumps({name: {str(path.relative_to(Path.cwd())): text for path, (_, text) in found}"
+        " for name, found in files.items()}))"
     )
     done = subprocess.run([sys.executable, "-c", code, *names], cwd=root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    contents = yaml.safe_load(done.stdout.splitlines()[-1])
+    texts = yaml.safe_load(done.stdout.splitlines()[-1])
+    # The method in one file; the judge's training, which needs annotations, in another where the judge is not shipped.
+    assert {name: list(found) for name, found in texts.items()} == {
+        name: ["dvc.yaml"] if name == "base" else [f"conf/{name}/dvc.yaml", f"conf/{name}/judge_training/dvc.yaml"]
+        for name in names
+    }
+    training = yaml.safe_load(texts["wan"]["conf/wan/judge_training/dvc.yaml"])["stages"]["judge_training"]
+    assert training["wdir"] == "../../.."
+    assert {"data/wan/01_raw/judge_annotations.jsonl", "data/wan/01_raw/judge_training_videos"} <= set(training["deps"])
+    assert "data/wan/06_models/judge" in training["outs"]
+    contents = {name: yaml.safe_load(next(iter(found.values()))) for name, found in texts.items()}
     for name, content in contents.items():
         for stage in content["stages"].values():
             assert stage["cmd"].startswith(f"sh conf/kedro.sh run --env={name} ")

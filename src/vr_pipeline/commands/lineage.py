@@ -35,7 +35,7 @@ def sync(check: bool, env: str | None, stdout: bool) -> None:
     with plain_errors():
         from importlib.resources import files
 
-        from vr_pipeline.lineage.project import check_places, followed_environments, open_project, stages_file
+        from vr_pipeline.lineage.project import check_places, followed_environments, open_project
         from vr_pipeline.lineage.stages import CALLER
 
         project = project_folder()
@@ -44,14 +44,14 @@ def sync(check: bool, env: str | None, stdout: bool) -> None:
         derived = {name: open_project(project, name) for name in followed}
         check_places(derived)
         if stdout:
-            echo("".join(derived[name].text for name in environments), nl=False)
+            echo("".join(text for name in environments for _, text in derived[name].files(project).values()), nl=False)
             return
         # The script by which stages call kedro.
         caller = files("vr_pipeline.lineage").joinpath("templates", Path(CALLER).name).read_text(encoding="utf-8")
         drifted = _write(project / CALLER, project, caller, "", check)
         for name in environments:
-            found = derived[name]
-            drifted |= _write(stages_file(project, name), project, found.text, f" ({len(found.stages)} stages)", check)
+            for path, (count, text) in derived[name].files(project).items():
+                drifted |= _write(path, project, text, f" ({count} stage{'s' * (count > 1)})", check)
         if drifted:
             raise SystemExit(1)
 

@@ -20,6 +20,8 @@ from vr_pipeline.project.configuration import BASE, layers
 
 WHOLE = "mpo_dpo"
 """The pipeline whose parts are the stages."""
+FURTHER = ("judge_training",)
+"""Pipelines that are stages beside it, each in a file of its own: the method runs without what they need."""
 STAGES_FILE, LOCK_FILE = "dvc.yaml", "dvc.lock"
 _HEADER = """\
 # Derived from the pipelines, the catalog and the parameter files by `kedro lineage sync`: change those, not this file.
@@ -32,13 +34,20 @@ class ProjectStages:
     """The stages of one environment."""
 
     stages: dict[str, Stage]
-    content: dict[str, Any]
+    configuration: Configuration
 
-    @property
-    def text(self) -> str:
-        """The text of dvc.yaml."""
-        body = yaml.safe_dump(self.content, sort_keys=False, width=110, allow_unicode=True)
-        return f"{_HEADER}{body}"
+    def files(self, project: Path) -> dict[Path, tuple[int, str]]:
+        """Each dvc.yaml, with the number of its stages and its text."""
+        environment, found = self.configuration.environment, dict[Path, list[Stage]]()
+        for name, stage in self.stages.items():
+            found.setdefault(stages_file(project, environment, name), []).append(stage)
+        texts = {}
+        for path, stages in found.items():
+            up = "/".join([".."] * len(path.parent.relative_to(project).parts))
+            content = to_dvc(stages, curves(self.configuration.catalog, stages, up), up)
+            body = yaml.safe_dump(content, sort_keys=False, width=110, allow_unicode=True)
+            texts[path] = len(stages), f"{_HEADER}{body}"
+        return texts
 
 
 def parts_of(pipelines: Mapping[str, Pipeline], whole: str = WHOLE) -> dict[str, Pipeline]:
@@ -122,9 +131,7 @@ def project_stages(
         return (project / Path(path).parts[0]).is_dir()
 
     stages = derive_stages(pipelines, configuration, sources, exists)
-    up = "" if environment == BASE else "../.."
-    content = to_dvc(stages.values(), curves(configuration.catalog, stages.values(), up), up)
-    return ProjectStages(stages, content)
+    return ProjectStages(stages, configuration)
 
 
 def _without_credentials(entry: Any) -> Any:
@@ -164,8 +171,15 @@ def open_project(project: Path, environment: str, whole: str = WHOLE) -> Project
             f"there is no configuration environment '{environment}'", remedy=f"make the folder conf/{environment}"
         )
     registered = dict(pipelines)
-    name = whole if whole in registered else "__default__"
-    return project_stages(project, loader, parts_of(registered, name), environment, str(PACKAGE_NAME))
+    catalog = loader["catalog"]
+    shipped = {
+        name for name, entry in catalog.items() if ((entry.get("metadata") or {}).get("dvc") or {}).get("shipped")
+    }
+    wanted = parts_of(registered, WHOLE if WHOLE in registered else "__default__")
+    for name in FURTHER:
+        if name in registered and not registered[name].all_outputs() & shipped:
+            wanted[name] = registered[name]
+    return project_stages(project, loader, wanted, environment, str(PACKAGE_NAME))
 
 
 def configuration_loader(project: Path, environment: str) -> AbstractConfigLoader:
@@ -179,9 +193,14 @@ def configuration_loader(project: Path, environment: str) -> AbstractConfigLoade
     )
 
 
-def stages_file(project: Path, environment: str) -> Path:
-    """Return the dvc.yaml of an environment: that of base is in the project, the others beside their configuration."""
-    return project / STAGES_FILE if environment == BASE else project / "conf" / environment / STAGES_FILE
+def stages_file(project: Path, environment: str, stage: str = "") -> Path:
+    """The dvc.yaml of an environment, or of one of its stages.
+
+    That of base lies in the project, the others beside their configuration, a further stage in a folder there.
+    """
+    if environment == BASE and stage not in FURTHER:
+        return project / STAGES_FILE
+    return project / "conf" / environment / (stage if stage in FURTHER else "") / STAGES_FILE
 
 
 def followed_environments(project: Path) -> list[str]:

@@ -125,7 +125,7 @@ class RunRecorder:
     @property
     def lock_file(self) -> Path:
         """Where DVC keeps the lock of the run's environment."""
-        return stages_file(self.project, self.environment).with_name(LOCK_FILE)
+        return stages_file(self.project, self.environment, self.names[0]).with_name(LOCK_FILE)
 
     def write_files(self, folder: Path) -> None:
         """Write what is known at the start: the patch, the configuration, the packages and dvc.lock."""

@@ -65,7 +65,6 @@ class Worktree:
         self.folder = top / self.prefix
         self.environment = str(run.record["environment"])
         self.ignored = ignored_names(project)
-        self.stages_file = stages_file(self.folder, self.environment)
 
     def check_out(self, patch: str) -> None:
         """Have code, recorded changes and stages."""
@@ -95,7 +94,7 @@ class Worktree:
                 file.write_text("enabled: false\n", encoding="utf-8")
         self._share_cache()
         done = self._run([sys.executable, "-m", "kedro", "lineage", "sync", f"--env={self.environment}"])
-        if done.returncode and not self.stages_file.is_file():
+        if done.returncode and not self._file("").is_file():
             raise InputError(
                 f"the stages of that commit cannot be derived ({_last_line(done.stderr)})",
                 remedy=f"choose a run of a commit that has {STAGES_FILE}",
@@ -155,8 +154,13 @@ class Worktree:
             name: {key: stage[key] for key in ("cmd", "deps", "params", "outs") if stage.get(key)}
             for name, stage in recorded.items()
         }
-        text = yaml.safe_dump({"schema": "2.0", "stages": stages}, sort_keys=False)
-        self.stages_file.with_name(LOCK_FILE).write_text(text, encoding="utf-8")
+        for file in {self._file(name) for name in stages}:
+            held = {name: stage for name, stage in stages.items() if self._file(name) == file}
+            text = yaml.safe_dump({"schema": "2.0", "stages": held}, sort_keys=False)
+            file.with_name(LOCK_FILE).write_text(text, encoding="utf-8")
+
+    def _file(self, stage: str) -> Path:
+        return stages_file(self.folder, self.environment, stage)
 
     def obtain(self, content: Content) -> bool:
         """Have ``content`` in the worktree: from git, the project's own folder, DVC's cache or its remote."""
@@ -192,7 +196,7 @@ class Worktree:
         """Run a stage by DVC, whatever the caches hold, and compare what it wrote."""
         self._set_parameters(execution.run)
         name = execution.stage
-        where = self.stages_file.relative_to(self.folder).as_posix()
+        where = self._file(name).relative_to(self.folder).as_posix()
         target = name if where == STAGES_FILE else f"{where}:{name}"
         done = self._dvc("repro", "--single-item", "--force", "--no-run-cache", "--no-commit", target)
         if done.returncode:
