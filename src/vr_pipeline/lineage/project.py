@@ -194,7 +194,7 @@ def configuration_loader(project: Path, environment: str) -> AbstractConfigLoade
 
 
 def stages_file(project: Path, environment: str, stage: str = "") -> Path:
-    """The dvc.yaml of an environment, or of one of its stages.
+    """Return the dvc.yaml of an environment, or of one of its stages.
 
     That of base lies in the project, the others beside their configuration, a further stage in a folder there.
     """
