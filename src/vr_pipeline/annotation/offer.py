@@ -148,7 +148,7 @@ def _predicted(catalog: Any, name: str | None, pipeline: str) -> Any:
                 field="--order",
             )
         return catalog.load(name)
-    from vr_pipeline.rewards.checklist.tables import reward_table
+    from vr_pipeline.rewards.checklist.model import ChecklistReward
     from vr_pipeline.rewards.checklist.weights import RewardWeights
 
     for needed in ("preference_answers", "reward_weights"):
@@ -158,12 +158,8 @@ def _predicted(catalog: Any, name: str | None, pipeline: str) -> Any:
                 remedy="run 'kedro run --to-outputs=reward_agreement' first, or use --order random",
                 field="--order",
             )
-    return reward_table(
-        catalog.load("preference_answers"),
-        catalog.load("preference_video_index"),
-        catalog.load("checklist"),
-        RewardWeights.from_json(catalog.load("reward_weights")),
-    )
+    reward = ChecklistReward(catalog.load("checklist"), RewardWeights.from_json(catalog.load("reward_weights")))
+    return reward.rewards(catalog.load("preference_answers"), catalog.load("preference_video_index"))
 
 
 def _criteria(catalog: Any, dimensions: str | None) -> tuple[list[str], dict[str, list[str]]]:
