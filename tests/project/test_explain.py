@@ -175,6 +175,10 @@ def test_an_unknown_setting_is_told_with_the_nearest_one(toy):
     kedro = raised(ParameterValidationError(f"Parameter validation failed:\n- Parameter 'toy': {caught.value}"))
     assert "toy.learning_rat: there is no such setting (perhaps 'optimiser.learning_rate' is meant)" in explain(kedro)
     assert "learning_rat: there is no such setting" in explain(caught.value)
+    with pytest.raises(ValidationError) as caught:
+        Strict(toy={"seed": 1})
+    kedro = raised(ParameterValidationError(f"Parameter validation failed:\n- Parameter 'toy': {caught.value}"))
+    assert "toy.toy: there is no such setting: 'toy' is a block of its own" in explain(kedro)
 
 
 def test_a_setting_of_another_place_is_told_with_its_place():

@@ -143,7 +143,7 @@ def _plain(block: Any) -> Mapping[str, Any]:
 
 def _perhaps(place: str, known: Sequence[str]) -> str:
     """Return a guess at what was meant: first a whole name that is spelt nearly so, then one that ends so elsewhere."""
-    near = difflib.get_close_matches(place, known, n=1, cutoff=0.8)
+    near = difflib.get_close_matches(place, known, n=1, cutoff=0.8) if place.partition(".")[2] not in known else []
     return f" (perhaps '{near[0]}' is meant)" if near else perhaps_setting(place, known)
 
 

@@ -130,7 +130,10 @@ def parameters_account(error: BaseException) -> str:
             given = "" if complaint[2] in {"missing", "extra_forbidden"} else f" (got {complaint[3]})"
             said = complaint[1]
             if complaint[2] == "extra_forbidden":
-                said = f"{NO_SETTING}{perhaps_setting(field, settings_of(block))}"
+                moved = field.partition(".")[0] in all_blocks()
+                said = NO_SETTING + (
+                    f": '{field}' is a block of its own" if moved else perhaps_setting(field, settings_of(block))
+                )
             lines.append(f"  {'.'.join(filter(None, (block, field)))}: {said}{given}")
         elif block and line and not line.startswith(" "):
             field = line
@@ -153,11 +156,16 @@ def blocks_of(pipelines: Iterable[Pipeline]) -> dict[str, list[type[BaseModel]]]
     return found
 
 
-def settings_of(block: str) -> list[str]:
-    """Dotted names of all settings of a parameter block, from the models that its nodes take."""
+def all_blocks() -> dict[str, list[type[BaseModel]]]:
+    """Return the parameter blocks of the project, as :func:`blocks_of` does."""
     from kedro.framework.project import pipelines
 
-    models = blocks_of(pipelines.values()).get(block, [])
+    return blocks_of(pipelines.values())
+
+
+def settings_of(block: str) -> list[str]:
+    """Dotted names of all settings of a parameter block, from the models that its nodes take."""
+    models = all_blocks().get(block, [])
     return sorted({name for model in models for name in names_in(model.model_json_schema())})
 
 

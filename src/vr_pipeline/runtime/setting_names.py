@@ -26,6 +26,8 @@ def names_in(schema: dict[str, Any], within: str = "", root: dict[str, Any] | No
 
 def perhaps_setting(field: str, known: Sequence[str]) -> str:
     """Return a guess at what was meant: a name that is spelt nearly so, with its place where it belongs elsewhere."""
+    if (rest := field.partition(".")[2]) in known:  # it has a block of its own
+        return f" (perhaps '{rest}' is meant)"
     place, _, name = field.rpartition(".")
     near = difflib.get_close_matches(name, sorted({one.rpartition(".")[2] for one in known}), n=1)
     places = [one.rpartition(".")[0] for one in known if near and one.rpartition(".")[2] == near[0]]
