@@ -21,7 +21,7 @@ from report_inputs import HOSTILE_PROMPT, TITLES, moving_square, render_report, 
 from vr_pipeline.errors import InputError
 from vr_pipeline.evaluation.report import SECTIONS, charts, elements
 from vr_pipeline.evaluation.report.clips import embed_clip
-from vr_pipeline.evaluation.report.comparison import Comparison, Interval, compare
+from vr_pipeline.evaluation.report.comparison import Comparison, Interval, compare, compare_all
 from vr_pipeline.evaluation.report.sections import clips as clips_section
 from vr_pipeline.evaluation.report.sections import pairs as pairs_section
 from vr_pipeline.evaluation.report.sections.disagreement import question_bias
@@ -173,6 +173,25 @@ def test_every_section_has_its_place_in_the_navigation_and_those_without_element
     assert [link["href"] for link in every.of("a")][1:] == [f"#{name}" for name in names]
     assert [section["id"] for section in every.of("section")] == names
     assert [section["id"] for section in few.of("section")] == [name for name in names if name != "disagreement"]
+
+
+def test_sections_read_the_datasets_of_every_recipe_and_of_the_baseline():
+    inputs = {section.name: section.datasets(["a", "b"]) for section in SECTIONS}
+    logs = ["training_log_a", "training_log_b", "validation_log_a", "validation_log_b"]
+    assert inputs["training"] == logs
+    assert "preference_pairs_a" in inputs["pairs"]
+    assert "preference_pairs_b" not in inputs["pairs"]
+
+
+def test_policies_are_compared_with_the_original_and_with_the_baseline(inputs):
+    table = inputs["evaluation_rewards"]
+    third = table[table["policy"] == "mpo"].assign(policy="third")
+    names = ["original", "dpo", "mpo", "third"]
+    against_original, between = compare_all({"judge": pd.concat([table, third])}, names)
+    assert list(against_original) == ["dpo", "mpo", "third"]
+    assert list(between) == ["mpo", "third"]
+    assert between["third"]["judge"].total == between["mpo"]["judge"].total
+    assert against_original["dpo"]["judge"].together == 3 * 3
 
 
 def test_prompts_without_a_report_of_their_filter(inputs):
