@@ -62,7 +62,7 @@ def encoded_prompts(prompts: pd.DataFrame, toy: Toy, path: Path, **changes: obje
 
 def pairs_of(index: pd.DataFrame) -> pd.DataFrame:
     wide = index.pivot(index="prompt_id", columns="sample_index", values="video_id").reset_index()
-    return wide.rename(columns={0: "winner_video_id", 1: "loser_video_id"})
+    return wide.rename(columns={0: "winner_video_id", 1: "loser_video_id"}).assign(winner_reward=0.0, loser_reward=0.0)
 
 
 def test_latents_in_shards_are_those_of_the_clips_and_are_read_one_by_one(
@@ -265,18 +265,14 @@ def test_a_policy_is_trained_from_tables_and_the_same_every_time(
     folder, index, prompts = made
     latents = shards(folder, index, toy, tmp_path / "latents")
     texts = encoded_prompts(prompts, toy, tmp_path / "prompts")
-    pairs, rewards = pairs_of(index), index[["video_id"]].assign(total=0.0)
+    pairs = pairs_of(index)
     parameters = DpoTrainingParameters(
         training=toy.parameters(checkpoint_every=4), checkpoint_folder=str(tmp_path / "checkpoints")
     )
     given = (toy.settings, parameters)
-    adapter, log = train_policy_on_pairs(
-        pair_data(pairs, latents, texts, rewards), *given, validation=OnlyTheDenoiserIsThere()
-    )
+    adapter, log = train_policy_on_pairs(pair_data(pairs, latents, texts), *given, validation=OnlyTheDenoiserIsThere())
     keep_newest(tmp_path / "checkpoints", 0)
-    again, _ = train_policy_on_pairs(
-        pair_data(pairs.sample(frac=1, random_state=1), latents, texts, rewards.iloc[::-1]), *given
-    )
+    again, _ = train_policy_on_pairs(pair_data(pairs.sample(frac=1, random_state=1), latents, texts), *given)
     assert again.identity == adapter.identity
     assert again.provenance == adapter.provenance
     assert log["loss"].iloc[0] == torch.tensor(2.0).log().item()
@@ -284,13 +280,13 @@ def test_a_policy_is_trained_from_tables_and_the_same_every_time(
     assert adapter.config["lora_alpha"] == 4.0
     # Winner and loser changed places: another policy.
     turned = pairs.rename(columns={"winner_video_id": "loser_video_id", "loser_video_id": "winner_video_id"})
-    other, _ = train_policy_on_pairs(pair_data(turned, latents, texts, rewards), *given)
+    other, _ = train_policy_on_pairs(pair_data(turned, latents, texts), *given)
     assert other.identity != adapter.identity
     # What is missing is told before anything is judged.
     for nothing, told in (({"pairs": pairs[:0]}, "no preference pairs"), ({"latents": texts}, "have no latents")):
         told_of = {"pairs": pairs, "latents": latents} | nothing
         with pytest.raises(InputError, match=told):
-            pair_data(told_of["pairs"], told_of["latents"], texts, rewards)
+            pair_data(told_of["pairs"], told_of["latents"], texts)
     # It fits the generator it was trained on.
     generator = toy.generator()
     original = generator.sample(prompts["prompt"].tolist(), list(range(6)))

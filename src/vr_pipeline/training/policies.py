@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -25,33 +24,21 @@ if TYPE_CHECKING:
     from vr_pipeline.training.validation import CheckpointValidation
 
 
-def pair_data(
-    pairs: pd.DataFrame, latents: ItemFolder, conditions: ItemFolder, rewards: pd.DataFrame, contents: str = ""
-) -> PairData:
+def pair_data(pairs: pd.DataFrame, latents: ItemFolder, conditions: ItemFolder, contents: str = "") -> PairData:
     """Collect what a table of pairs is trained on; pairs that the encoders gave no numbers for are left out.
 
     Args:
-        pairs: table with prompt_id, winner_video_id and loser_video_id.
+        pairs: schema ``TrainingPairs``, those of one recipe.
         latents: shards that hold the latents of all clips of the pairs.
         conditions: shards that hold the text conditions of all prompts of the pairs.
-        rewards: table with video_id and total; used by the losses and weights that need rewards.
         contents: hash of the clips and prompts that the pairs name.
 
     Raises:
         InputError: if there are no pairs, or a pair's latents or text condition are missing.
     """
-    columns = ("prompt_id", "winner_video_id", "loser_video_id")
-    totals = dict(zip(rewards["video_id"].astype(str), rewards["total"].astype(float), strict=True))
+    columns = ["prompt_id", "winner_video_id", "loser_video_id", "winner_reward", "loser_reward"]
     training_pairs = [
-        TrainingPair(
-            pair_id(prompt, winner, loser),
-            prompt,
-            winner,
-            loser,
-            winner_reward=totals.get(winner, math.nan),
-            loser_reward=totals.get(loser, math.nan),
-        )
-        for prompt, winner, loser in zip(*(pairs[column].astype(str) for column in columns), strict=True)
+        TrainingPair(pair_id(*row[:3]), *row) for row in pairs[columns].itertuples(index=False, name=None)
     ]
     encoded, texts = TensorShards(latents), ConditionShards(conditions)
     data = PairData(without(training_pairs, encoded.set_aside, texts.set_aside), encoded, texts, contents)

@@ -38,11 +38,10 @@ def join_pairs(
 
 
 def clips_of(pairs: pd.DataFrame) -> pd.DataFrame:
-    """Return the clips of training pairs, each once: video_id, sha256 and total; without those that no index lists."""
-    names = {f"{{}}_{name}": name for name in ("video_id", "sha256", "reward")}
-    sides = [pairs.rename(columns={key.format(side): name for key, name in names.items()}) for side in _SIDES]
-    table = pd.concat(side[list(names.values())] for side in sides).drop_duplicates("video_id", ignore_index=True)
-    return table.dropna(subset="sha256").rename(columns={"reward": "total"})
+    """List the clips of training pairs, each once: video_id and sha256; without those that no index lists."""
+    names = ["video_id", "sha256"]
+    sides = [pairs[[f"{side}_{name}" for name in names]].set_axis(names, axis=1) for side in _SIDES]
+    return pd.concat(sides).drop_duplicates("video_id", ignore_index=True).dropna()
 
 
 def prompts_of(pairs: pd.DataFrame) -> pd.DataFrame:

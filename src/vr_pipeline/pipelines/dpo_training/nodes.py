@@ -114,7 +114,7 @@ def train_policy(
         validation = CheckpointValidation(
             pairs, reward.prompt_table, reward.model(), parameters, fill=fill_folder, observe=write_row
         )
-    data = pair_data(pairs, latents, prompt_conditions, clips, contents_hash(pairs, prompts, clips))
+    data = pair_data(pairs, latents, prompt_conditions, contents_hash(pairs, prompts, clips))
     policy, log = train_policy_on_pairs(data, generator, parameters, validation=validation, observe=write_row)
     validated = validation.table(log) if validation is not None else no_validation()
     facts = training_facts(pairs, prompts, clips, validated, reward.checklist, reward.judge, generator, parameters)
