@@ -13,6 +13,7 @@ from vr_pipeline.generators.config import GeneratorParameters
 from vr_pipeline.generators.policy import Adapter
 from vr_pipeline.training.config import DpoTrainingParameters, PreferenceTrainingParameters, ValidationParameters
 from vr_pipeline.training.model_card import model_card, training_facts
+from vr_pipeline.training.table import join_pairs
 from vr_pipeline.training.validation import no_validation
 from vr_pipeline.vlm.config import JudgeParameters
 
@@ -54,7 +55,9 @@ def facts(
     index: pd.DataFrame = INDEX,
     validation: pd.DataFrame = VALIDATION,
 ) -> dict:
-    return training_facts(pairs, prompts, index, validation, CHECKLIST, JUDGE, GENERATOR, PARAMETERS)
+    rewards = index[["video_id"]].assign(total=0.0)
+    joined = join_pairs({"mpo": pairs}, {"mpo": rewards}, prompts, index)
+    return training_facts(joined, validation, CHECKLIST, JUDGE, GENERATOR, PARAMETERS)
 
 
 def adapter() -> Adapter:

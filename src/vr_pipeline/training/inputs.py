@@ -38,23 +38,19 @@ def reward_weights_hash(weights: Mapping[str, Any]) -> str:
     return content_hash("weights", json.dumps(weights, sort_keys=True))
 
 
-def contents_hash(pairs: pd.DataFrame, prompts: pd.DataFrame, video_index: pd.DataFrame) -> str:
-    """Hash of the prompts and clips, by content, that pairs name."""
-    used, clips = used_prompts(pairs, prompts), used_clips(pairs, video_index)
-    return content_hash("contents", listed_hash(used), listed_hash(clips))
+def contents_hash(pairs: pd.DataFrame) -> str:
+    """Hash the prompts and clips, by content, that training pairs name."""
+    return content_hash("contents", listed_hash(used_prompts(pairs)), listed_hash(used_clips(pairs)))
 
 
-def used_prompts(pairs: pd.DataFrame, prompts: pd.DataFrame) -> list[str]:
-    """Return the identifier and text of each prompt of the pairs."""
-    texts = prompts.set_index("prompt_id")["prompt"]
-    return [f"{name} {texts[name]}" for name in sorted(set(pairs["prompt_id"].astype(str)))]
+def used_prompts(pairs: pd.DataFrame) -> set[str]:
+    """List identifier and text of each prompt of training pairs."""
+    return set(pairs["prompt_id"] + " " + pairs["prompt"])
 
 
-def used_clips(pairs: pd.DataFrame, video_index: pd.DataFrame) -> list[str]:
-    """Return the identifier and hash of the file of each clip of the pairs."""
-    contents = video_index.set_index("video_id")["sha256"]
-    clips = {*pairs["winner_video_id"].astype(str), *pairs["loser_video_id"].astype(str)}
-    return [f"{name} {contents[name]}" for name in sorted(clips)]
+def used_clips(pairs: pd.DataFrame) -> set[str]:
+    """List identifier and hash of the file of each clip of training pairs."""
+    return {clip for side in ("winner", "loser") for clip in pairs[f"{side}_video_id"] + " " + pairs[f"{side}_sha256"]}
 
 
 def listed_hash(entries: Iterable[str]) -> str:

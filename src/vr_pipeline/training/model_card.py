@@ -29,8 +29,6 @@ _PARTS = ("base", "data", "objective", "settings", "reward", "validation")
 
 def training_facts(
     pairs: pd.DataFrame,
-    prompts: pd.DataFrame,
-    video_index: pd.DataFrame,
     validation: pd.DataFrame,
     checklist: Checklist,
     judge: JudgeParameters,
@@ -40,9 +38,7 @@ def training_facts(
     """Collect what a policy was trained on and how it was judged, for its provenance.
 
     Args:
-        pairs: the training pairs.
-        prompts: table with prompt_id and prompt; those of the pairs are counted and hashed.
-        video_index: the clips; those of the pairs are counted and hashed by content.
+        pairs: schema ``TrainingPairs``; their prompts and clips are counted, and hashed by content.
         validation: the judged checkpoints, empty for none.
         checklist: the judge's questions.
         judge: the judge.
@@ -52,7 +48,7 @@ def training_facts(
     Returns:
         plain values: base, data, settings, validation.
     """
-    used, clips = used_prompts(pairs, prompts), used_clips(pairs, video_index)
+    used, clips = used_prompts(pairs), used_clips(pairs)
     settings = {"path", "revision", "dtype", "num_frames", "height", "width"}
     facts: dict[str, Any] = {
         "base": {"family": generator.family, **generator.model_dump(include=settings)},

@@ -103,21 +103,19 @@ def train_policy(
     from vr_pipeline.training.inputs import contents_hash, input_hashes
     from vr_pipeline.training.model_card import training_facts
     from vr_pipeline.training.policies import pair_data, train_policy_on_pairs
-    from vr_pipeline.training.table import clips_of, prompts_of
     from vr_pipeline.training.validation import CheckpointValidation, no_validation
 
     parameters, reward = parameters.for_recipe(recipe), CheckpointReward.model_validate(checkpoint_reward)
     pairs = training_pairs[training_pairs["recipe"] == recipe].reset_index(drop=True)
-    clips, prompts = clips_of(pairs), prompts_of(pairs)
     validation = None
     if parameters.validation is not None:
         validation = CheckpointValidation(
             pairs, reward.prompt_table, reward.model(), parameters, fill=fill_folder, observe=write_row
         )
-    data = pair_data(pairs, latents, prompt_conditions, contents_hash(pairs, prompts, clips))
+    data = pair_data(pairs, latents, prompt_conditions, contents_hash(pairs))
     policy, log = train_policy_on_pairs(data, generator, parameters, validation=validation, observe=write_row)
     validated = validation.table(log) if validation is not None else no_validation()
-    facts = training_facts(pairs, prompts, clips, validated, reward.checklist, reward.judge, generator, parameters)
+    facts = training_facts(pairs, validated, reward.checklist, reward.judge, generator, parameters)
     facts["training"] = {
         **policy.provenance["training"],
         "inputs": input_hashes(pairs, reward.weights, reward.checklist),
