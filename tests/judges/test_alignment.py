@@ -24,7 +24,6 @@ from vr_pipeline.rewards.checklist.model import ChecklistReward
 from vr_pipeline.rewards.checklist.scoring import movers, score_file
 from vr_pipeline.rewards.checklist.visionreward import read_visionreward
 from vr_pipeline.rewards.checklist.weights import RewardWeights
-from vr_pipeline.storage.scores import read_scores
 from vr_pipeline.vlm.config import JudgeParameters
 from vr_pipeline.work import run_in_process
 
@@ -158,23 +157,6 @@ def test_table_of_answers_gets_the_public_score(
         for total, score in zip(rewards["total"], values_of_it, strict=True):
             assert total / 28 == pytest.approx(float((np.concatenate([[score], x]) * values).mean()), abs=1e-12)
     assert len(identities) == 4
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("video_id,points\na,1\n", "field 'score': a column is missing"),
-        ("video_id,score\na,0.5\nb,1.5\n", "row 3, field 'score': 'b' has the score '1.5'"),
-        ("video_id,score\na,0.5\na,0.5\n", "row 3"),
-        ("video_id,score\na,high\n", "row 2"),
-    ],
-)
-def test_tables_that_do_not_fit_are_refused(tmp_path: Path, content: str, message: str) -> None:
-    (tmp_path / "scores.csv").write_text(content, encoding="utf-8")
-    with pytest.raises(InputError, match=message):
-        read_scores(tmp_path / "scores.csv", low=0.0, high=1.0)
-    with pytest.raises(InputError, match="there is no table"):
-        read_scores(tmp_path / "none.csv")
 
 
 def test_sources_that_do_not_fit_are_refused(

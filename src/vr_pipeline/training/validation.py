@@ -53,7 +53,7 @@ class CheckpointValidation:
     """Judges the weights that a generator holds at a step; made anew for every training.
 
     Clips and answers are kept under the identity of the weights that made them, and the result of every step under
-    the identity of the training: one that goes on after a kill makes and judges nothing again.
+    the identity of the training: one that resumes after a kill makes and judges nothing again.
 
     Args:
         pairs: the pairs of the training; part of its identity.
