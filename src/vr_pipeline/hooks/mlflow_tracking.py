@@ -116,14 +116,14 @@ class MlflowHook:
 
     @hook_impl
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol) -> None:
+        from kedro.framework.project import PACKAGE_NAME, pipelines
+
         connection, self._locked, self._status = self._connection, True, ""
         if connection is None:
             return
         names = list(run_params.get("pipeline_names") or ["__default__"])
         try:
             flat = _flat_parameters(pipeline, catalog)
-            from kedro.framework.project import PACKAGE_NAME, pipelines
-
             environment, registered = run_params.get("env"), dict(pipelines)
             recorder = RunRecorder(
                 self._project, self._loader, names, pipeline, environment, registered, str(PACKAGE_NAME)
