@@ -168,6 +168,10 @@ def test_what_is_marked_for_mlflow_can_be_found(catalog):
     entries = DataCatalog.from_config(catalog)
     marked = [name for name in catalog if mark_of(entries, name) is not None]
     assert {"evaluation_metrics", "evaluation_report", "policy_mpo", "policy_dpo", "reward_weights"} <= set(marked)
+    tables = {"checklist_answers", "preference_answers", "labelled_pairs", "pair_scores", "rewards", "filtered_prompts"}
+    tables |= {f"evaluation_{name}" for name in ("answers", "rewards", "oracle_answers", "oracle_rewards")}
+    tables |= {f"{name}_{recipe}" for name in ("preference_pairs", "pair_counts") for recipe in ("mpo", "dpo")}
+    assert tables <= set(marked)
     for name in marked:
         place = stored_at(entries, name)
         assert place is not None, name
