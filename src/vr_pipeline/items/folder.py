@@ -91,7 +91,7 @@ class ItemFolder:
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether all items of a folder are there."""
+    """Return whether all items of a folder are there."""
     return (folder / MANIFEST).is_file() and not (folder / PARTIAL_MANIFEST).exists()
 
 

@@ -112,5 +112,5 @@ def read_partial(path: Path, expected_format: dict[str, Any]) -> Iterator[ItemRe
 
 
 def size_of(path: Path) -> int:
-    """Size of a regular file in bytes, -1 if there is none."""
+    """Return size of a regular file in bytes, -1 if there is none."""
     return path.stat().st_size if path.is_file() else -1

@@ -85,7 +85,7 @@ class OracleReward(RewardModel):
 
 
 def _of_this_world(frames: Frames) -> bool:
-    """Whether frames are squares of the micro-world's pixels, each perhaps enlarged."""
+    """Return whether frames are squares of the micro-world's pixels, each perhaps enlarged."""
     height, width = frames.shape[1:3]
     return height == width and height % SIZE == 0
 
