@@ -14,6 +14,7 @@ from tests.end_to_end.conftest import copy_project, kedro
 
 import tiny_judges
 import tiny_models
+from vr_pipeline.datasets.policy import PolicyDataset
 
 pytestmark = pytest.mark.slow
 
@@ -138,6 +139,10 @@ def test_the_whole_run_with_a_tiny_checkpoint(
             dimension = next(name for name in validated if name.startswith("dim_"))
             query = f"select step from metrics where key = 'mpo/validation_{dimension}' order by step"
             assert database.execute(query).fetchall() == [(0,), (1,), (2,)]
+        # The weights of every checkpoint, also of those that did not become the policy, can be fetched.
+        [recorded] = project.glob("mlartifacts/*/artifacts/checkpoints/mpo")
+        for step, identity in validated[["step", "policy"]].iloc[1:].itertuples(index=False):
+            assert PolicyDataset(path=str(recorded / f"step-{step:06d}")).load().identity == identity
     # Nothing of the embedded default was read, nor anything written outside the environment's own folder.
     assert not (project / "data/03_primary").exists()
     assert not (project / "data/08_reporting").exists()

@@ -21,11 +21,14 @@ def test_what_trainings_left_is_kept_by_its_last_use(toy: Toy, tmp_path: Path) -
         state = TrainingState(weights, [torch.optim.AdamW(weights)], step=4, finished=True)
         save_checkpoint(tmp_path / f"{name}.safetensors", state, identity=name)
         os.utime(tmp_path / f"{name}.safetensors", (second, second))
+        (tmp_path / f"{name}.weights" / "checkpoint").mkdir(parents=True)
+        os.utime(tmp_path / f"{name}.weights", (second, second))
     (tmp_path / "notes.txt").write_text("mine")
     load_checkpoint(tmp_path / "used.safetensors", state, identity="used")
     keep_newest(tmp_path, 2)
     keep_newest(tmp_path / "not there", 2)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["new.safetensors", "notes.txt", "used.safetensors"]
+    left = {"notes.txt", *(f"{name}.{ending}" for name in ("new", "used") for ending in ("safetensors", "weights"))}
+    assert {path.name for path in tmp_path.iterdir()} == left
     keep_newest(tmp_path, 0)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 

@@ -171,6 +171,8 @@ def test_a_second_run_trains_nothing_unless_it_is_asked_to(whole: Pipeline, tmp_
 def test_runs_that_have_nothing_to_do_with_trainings_leave_states_alone(whole: Pipeline, tmp_path: Path) -> None:
     entries = catalog(tmp_path)
     assert set(state_folders(whole.only_nodes("evaluate"), entries)) == {(tmp_path / "checkpoints", 4)}
+    validated = catalog(tmp_path, validation={"folder": "judged"}, kept_trainings=2)
+    assert list(state_folders(whole, validated)) == [(tmp_path / "checkpoints", 2), (Path("judged/trainings"), 2)]
     other = Pipeline([Node(lambda: 1, None, "elsewhere", name="other")])
     assert list(state_folders(other, entries)) == []
     # Parameters that a run does not need are not validated, and stay as they are written.

@@ -178,6 +178,11 @@ def test_what_is_marked_for_mlflow_can_be_found(catalog):
         assert str(place).endswith(catalog[name].get("filepath", catalog[name].get("path"))), name
     metrics = catalog["evaluation_metrics"]["metadata"]["mlflow"]
     assert metrics == {"metrics": True}
+    training = yaml.safe_load((BASE / "parameters" / "dpo_training.yml").read_text())["dpo_training"]
+    folder = training["validation"]["folder"].replace("${globals:data}", "data")
+    for recipe in ("mpo", "dpo"):
+        weights = catalog[f"validation_log_{recipe}"]["metadata"]["mlflow"]["weights"]
+        assert weights == f"{folder}/trainings"
 
 
 def test_no_two_nodes_write_to_one_place(pipelines, catalog):

@@ -15,8 +15,9 @@ from scipy import stats
 
 from toy_training import Toy
 from vr_pipeline.checklist import checklist_from_mapping
+from vr_pipeline.datasets.policy import PolicyDataset
 from vr_pipeline.errors import InputError
-from vr_pipeline.generators.policy import ORIGINAL
+from vr_pipeline.generators.policy import ORIGINAL, Policy
 from vr_pipeline.identifiers import prompt_id
 from vr_pipeline.items.filling import fill_folder
 from vr_pipeline.judges.config import ChecklistInferenceParameters
@@ -53,7 +54,13 @@ def judge(tmp_path_factory: pytest.TempPathFactory, toy: Toy) -> JudgeParameters
 
 
 @pytest.fixture
-def make(toy: Toy, judge: JudgeParameters, tmp_path: Path) -> Callable[..., CheckpointValidation]:
+def saved() -> list[Path]:
+    """Folders of the checkpoints whose weights were written."""
+    return []
+
+
+@pytest.fixture
+def make(toy: Toy, judge: JudgeParameters, tmp_path: Path, saved: list[Path]) -> Callable[..., CheckpointValidation]:
     prompts = pd.DataFrame({"prompt": sorted(toy.conditions)})
     prompts["prompt_id"] = prompts["prompt"].map(prompt_id)
     prompts["split"] = ["train", "validation", "test"] * 2
@@ -70,6 +77,7 @@ def make(toy: Toy, judge: JudgeParameters, tmp_path: Path) -> Callable[..., Chec
             ChecklistReward(CHECKLIST, RewardWeights.from_json(weights), judge, JUDGING),
             parameters,
             fill=fill_folder,
+            save=lambda folder, policy: saved.append(folder) or PolicyDataset(path=str(folder)).save(policy),
         )
 
     return build
@@ -206,6 +214,79 @@ def test_a_killed_training_keeps_what_was_judged(
     assert loads == [], "the uninterrupted training had judged the same weights"
     pd.testing.assert_frame_equal(validation.table(log), expected)
     assert generator.policy().identity == whole_generator.policy().identity
+
+
+def test_weights_of_a_checkpoint_make_the_clips_it_was_judged_by(
+    toy: Toy, make: Callable[..., CheckpointValidation], tmp_path: Path
+) -> None:
+    generator, validation = toy.generator(), make()
+    log = train_on_pairs(
+        generator, toy.data, toy.parameters(checkpoint_every=2), validation=Validation(validation(generator))
+    )
+    table = validation.table(log)
+    folder = tmp_path / "validation"
+    clips = {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.mp4")}
+    step, identity = table.loc[~table["chosen"], ["step", "policy"]].iloc[-1]
+    policy = PolicyDataset(path=str(validation._kept / identity)).load()
+    assert policy.identity == identity
+    assert policy.provenance["training"] == {"step": step}
+    folder.rename(tmp_path / "judged in training")
+    fresh = toy.generator()
+    judge = make()(fresh)
+    fresh.load_policy(policy)
+    assert judge(99) == table.set_index("step")["reward"][step]
+    again = {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.mp4")}
+    assert len(again) == 2 * 4, "those of the original and of the checkpoint"
+    assert again.items() <= clips.items()
+
+
+def test_a_killed_training_ends_with_the_weights_of_all_checkpoints(
+    toy: Toy, make: Callable[..., CheckpointValidation], saved: list[Path], tmp_path: Path
+) -> None:
+    def run(until: int) -> CheckpointValidation:
+        generator, validation = toy.generator(), make()
+        judge, measure = validation(generator), validation._measure
+
+        def killed(step: int, policy: Policy | None) -> dict[str, Any]:
+            if step > until:
+                raise KeyboardInterrupt  # the weights are there, and no result
+            return measure(step, policy)
+
+        validation._measure = killed
+        state = tmp_path / "state.safetensors"
+        train_on_pairs(
+            generator, toy.data, toy.parameters(checkpoint_every=2), checkpoint=state, validation=Validation(judge)
+        )
+        return validation
+
+    with pytest.raises(KeyboardInterrupt):
+        run(until=2)
+    assert len(saved) == 2
+    times = {folder: folder.stat().st_mtime_ns for folder in saved}
+    validation = run(until=6)
+    kept = sorted(validation._kept.iterdir())
+    assert len(kept) == len(saved) == 3, "what was there is not written again"
+    assert sorted(saved) == kept
+    assert all(folder.stat().st_mtime_ns == time for folder, time in times.items())
+    steps = [PolicyDataset(path=str(folder)).load().provenance["training"]["step"] for folder in saved]
+    assert steps == [2, 4, 6]
+
+
+@pytest.mark.parametrize(
+    ("method", "wanted", "count"), [("lora", None, 1), ("lora", False, 0), ("full", None, 0), ("full", True, 1)]
+)
+def test_weights_are_kept_of_adapters_or_as_asked(
+    method: str, wanted: bool | None, count: int, toy: Toy, make: Callable[..., CheckpointValidation], saved: list[Path]
+) -> None:
+    generator = toy.generator()
+    judge = make(keep_weights=wanted)(generator)
+    if method == "lora":
+        generator.add_adapter(rank=2, alpha=2.0, targets=None, seed=0)
+    else:
+        generator.train_all_weights(reference=False)
+    judge(1)
+    assert len(saved) == count
+    assert all(PolicyDataset(path=str(folder)).load().identity == folder.name for folder in saved)
 
 
 @pytest.mark.parametrize(("changes", "every"), [({"seed": 31}, 2), ({}, 3)], ids=["other clips", "other steps"])

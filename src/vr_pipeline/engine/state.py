@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from vr_pipeline.engine.sharding import local_part, spread, whole
 from vr_pipeline.errors import InputError, storage_explained
-from vr_pipeline.storage.atomic import replaced
+from vr_pipeline.storage.atomic import remove, replaced
 
 if TYPE_CHECKING:
     import torch
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from vr_pipeline.engine.optimisation import AveragedWeights
 
 LogRows = list[dict[str, float]]
+
+WEIGHTS = ".weights"
+"""Ending of a folder with the weights of a training's validated checkpoints."""
 
 _KEY = "training"
 """The only entry of the header's metadata: safetensors writes several in an order that changes from run to run."""
@@ -213,10 +216,11 @@ def _restore(state: TrainingState, tensors: dict[str, torch.Tensor], header: dic
 
 
 def keep_newest(folder: Path, count: int) -> None:
-    """Remove what trainings left in a folder but for those that were written or taken up last.
+    """Remove states and weights that trainings left in a folder but for those that were written or taken up last.
 
     To be called when nothing trains there.
     """
-    files = sorted(folder.glob("[!.]*.safetensors"), key=lambda path: (-path.stat().st_mtime_ns, path.name))
-    for path in files[count:]:
-        path.unlink()
+    for ending in (".safetensors", WEIGHTS):
+        found = sorted(folder.glob(f"[!.]*{ending}"), key=lambda path: (-path.stat().st_mtime_ns, path.name))
+        for path in found[count:]:
+            remove(path)

@@ -37,7 +37,7 @@ class FinishedTrainingHook:
 
 
 def state_folders(pipeline: Pipeline, catalog: CatalogProtocol) -> Iterator[tuple[Path, int]]:
-    """Where trainings keep their states whose results a pipeline makes or uses, and how many of them.
+    """Where trainings whose results a pipeline makes or uses keep states and checkpoints, and how many of them.
 
     Uses, since a run that resumes after its trainings has to remove what they left.
     """
@@ -57,4 +57,7 @@ def state_folders(pipeline: Pipeline, catalog: CatalogProtocol) -> Iterator[tupl
         for block in (plain, *(value for value in plain.values() if isinstance(value, Mapping))):
             if isinstance(folder := block.get("checkpoint_folder"), str):
                 count = block.get("kept_trainings")
-                yield Path(folder), count if isinstance(count, int) else _KEPT
+                count = count if isinstance(count, int) else _KEPT
+                yield Path(folder), count
+                if isinstance(validation := block.get("validation"), Mapping):
+                    yield Path(validation["folder"]) / "trainings", count

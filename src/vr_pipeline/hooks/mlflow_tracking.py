@@ -14,6 +14,7 @@ from kedro.framework.hooks import hook_impl
 from kedro.io import CatalogProtocol
 from kedro.pipeline import Pipeline
 
+from vr_pipeline.engine.state import WEIGHTS
 from vr_pipeline.hooks.live_curves import curve_name
 from vr_pipeline.hooks.records import NodeRecordHook
 from vr_pipeline.hooks.run_log import RunLog
@@ -55,7 +56,8 @@ class MlflowHook:
     ``metadata: {mlflow: {model: NAME, ...}}`` registers a model (:mod:`vr_pipeline.lineage.models`).
     Tables named ``training_log_*`` or ``*_training_log`` become curves over their column ``step``: while the node runs
     if it writes its rows (:mod:`vr_pipeline.runtime.live_curves`), else at the end. Those named ``validation_log_*``
-    add the rewards of judged checkpoints, of which step 0 is the original.
+    add the rewards of judged checkpoints, of which step 0 is the original, and their weights that were kept in the
+    folder that ``metadata: {mlflow: {weights: FOLDER}}`` names, as ``checkpoints/RECIPE/step-NUMBER``.
     """
 
     def __init__(self, nodes: NodeRecordHook) -> None:
@@ -287,8 +289,10 @@ def _put_dataset(log: RunLog, name: str, catalog: CatalogProtocol) -> dict[str, 
     if curve := curve_name(name):
         log.curve(curve, catalog.load(name).select_dtypes("number").to_dict("records"))
     elif name.startswith(VALIDATION_LOGS):
-        rows = catalog.load(name).to_dict("records")
-        log.curve(name.removeprefix(VALIDATION_LOGS), [checkpoint_row(row) for row in rows])
+        recipe, rows = name.removeprefix(VALIDATION_LOGS), catalog.load(name).to_dict("records")
+        log.curve(recipe, [checkpoint_row(row) for row in rows])
+        if mark and (kept := mark.get("weights")):
+            _put_checkpoints(log, recipe, rows, Path(kept))
     if mark and mark.get("metrics"):
         metrics = dict(numbers(catalog.load(name), name))
         log.numbers(metrics)
@@ -296,6 +300,13 @@ def _put_dataset(log: RunLog, name: str, catalog: CatalogProtocol) -> dict[str, 
     if place is not None and place.exists():
         log.result(name, place)
     return metrics
+
+
+def _put_checkpoints(log: RunLog, recipe: str, rows: list[dict[str, Any]], folder: Path) -> None:
+    """Record the weights of judged checkpoints that were kept."""
+    for row in rows:
+        for place in sorted(folder.glob(f"*{WEIGHTS}/{row['policy']}"))[:1]:
+            log.result(f"checkpoints/{recipe}/step-{int(row['step']):06d}", place)
 
 
 def _close_dead_runs(to: Target, place: str) -> None:

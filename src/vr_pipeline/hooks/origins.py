@@ -32,7 +32,7 @@ RECORDS = Path("logs") / "origins.json"
 _NO_PART_OF_RESULTS = {
     *("path", "revision", "adapter", "trust_remote_code", "device", "offload", "threads", "reader_threads"),
     *("clips_per_item", "max_median_outside_mass", "shard_size", "checkpoint_folder", "keep_judge"),
-    *("retrain", "kept_trainings"),
+    *("retrain", "kept_trainings", "keep_weights"),
     *("folder", "memory_mb"),
 }
 """Settings that change no result; models are compared by their content."""

@@ -111,6 +111,11 @@ class ValidationParameters(Parameters):
     keep_judge: bool = Field(
         False, description="Keep the judge in memory between checkpoints, where it fits beside the training."
     )
+    keep_weights: bool | None = Field(
+        None,
+        description="Keep the weights of every judged checkpoint, also in MLflow; null keeps adapters, but not full "
+        "weights, which take gigabytes each.",
+    )
 
 
 class DpoTrainingParameters(CheckpointParameters):

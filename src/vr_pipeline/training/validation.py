@@ -11,17 +11,20 @@ import contextlib
 import json
 import logging
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from vr_pipeline.engine.groups import is_main_process
+from vr_pipeline.engine.state import WEIGHTS
 from vr_pipeline.errors import InputError, storage_explained
 from vr_pipeline.generators import load_generator
 from vr_pipeline.generators.plans import sample_items, video_items
-from vr_pipeline.generators.policy import ORIGINAL
+from vr_pipeline.generators.policy import ORIGINAL, Adapter
 from vr_pipeline.identifiers import content_hash
 from vr_pipeline.runtime.live_curves import checkpoint_row
 from vr_pipeline.runtime.memory import free_memory
@@ -48,12 +51,16 @@ Rewards = Sequence[tuple[str, float]]
 FillFolder = Callable[[Path, dict[str, Any], WorkPlan], "ItemFolder"]
 """Makes what is missing of a plan in a folder, in a format, and opens it."""
 
+SavePolicy = Callable[[Path, "Policy"], None]
+"""Writes a policy to a folder, which is there only when it is whole."""
+
 
 class CheckpointValidation:
     """Judges the weights that a generator holds at a step; made anew for every training.
 
     Clips and answers are kept under the identity of the weights that made them, and the result of every step under
-    the identity of the training: one that resumes after a kill makes and judges nothing again.
+    the identity of the training: one that resumes after a kill makes and judges nothing again. The weights
+    are kept beside these results, in a folder named by their identity (``parameters.validation.keep_weights``).
 
     Args:
         pairs: the pairs of the training; part of its identity.
@@ -61,6 +68,7 @@ class CheckpointValidation:
         reward: what measures the clips.
         parameters: the training; ``parameters.validation`` must be set.
         fill: where and how clips and answers are stored.
+        save: writes the weights of checkpoints; None keeps none.
         observe: called with the rewards of every checkpoint as soon as it is judged, those of the original first.
 
     Raises:
@@ -75,6 +83,7 @@ class CheckpointValidation:
         parameters: DpoTrainingParameters,
         *,
         fill: FillFolder,
+        save: SavePolicy | None = None,
         observe: Observe | None = None,
     ) -> None:
         if parameters.validation is None:
@@ -82,7 +91,7 @@ class CheckpointValidation:
         self._settings: ValidationParameters = parameters.validation
         self._prompts = validation_prompts(prompts, self._settings)
         self._pairs, self._reward, self._parameters = pairs, reward, parameters
-        self._fill, self._observe = fill, observe
+        self._fill, self._save, self._observe = fill, save, observe
         self._folder = Path(self._settings.folder)
         self._generator: Generator | None = None
         self._training = ""
@@ -95,6 +104,9 @@ class CheckpointValidation:
         self._generator = generator
         self._training = self._identity(generator)
         if is_main_process():
+            if self._kept.is_dir():
+                # The time of its last use, by which keep_newest goes.
+                os.utime(self._kept)
             self._measure(0, None)
         return self.reward
 
@@ -103,7 +115,10 @@ class CheckpointValidation:
         assert self._generator is not None, "call the object with a generator first"
         # Where weights are spread over processes, all have to ask for them together.
         policy = self._generator.policy()
-        return float(self._measure(step, policy)["reward"]) if is_main_process() else None
+        if not is_main_process():
+            return None
+        self._keep(step, policy)
+        return float(self._measure(step, policy)["reward"])
 
     def table(self, log: pd.DataFrame) -> pd.DataFrame:
         """All validated checkpoints of a training, those before a kill included; step 0 is the original.
@@ -150,6 +165,15 @@ class CheckpointValidation:
         self._reward.close()
 
     # -- one checkpoint ---------------------------------------------------------------------------------------------
+
+    def _keep(self, step: int, policy: Policy) -> None:
+        wanted = self._settings.keep_weights
+        place = self._kept / policy.identity
+        if self._save is None or place.is_dir() or not (isinstance(policy, Adapter) if wanted is None else wanted):
+            return
+        facts = {"settings": self._parameters.training.model_dump(mode="json"), "training": {"step": step}}
+        with storage_explained(place, "the state of the training is kept"):
+            self._save(place, replace(policy, provenance=facts))
 
     def _measure(self, step: int, weights: Policy | None) -> dict[str, Any]:
         from vr_pipeline.items.video_index import index_made_clips
@@ -257,6 +281,10 @@ class CheckpointValidation:
             self.identity,
             *sorted(" ".join(row) for row in self._pairs[columns].astype(str).itertuples(index=False)),
         )
+
+    @property
+    def _kept(self) -> Path:
+        return self._folder / "trainings" / f"{self._training}{WEIGHTS}"
 
     def _record(self, step: int) -> Path:
         return self._folder / "trainings" / self._training / f"step-{step:06d}.json"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -97,6 +98,7 @@ def train_policy(
     recipe: str,
 ) -> tuple[Policy, pd.DataFrame, pd.DataFrame]:
     """Train the generator to make winners likelier than its frozen original does; keep the best checkpoint."""
+    from vr_pipeline.datasets.policy import PolicyDataset
     from vr_pipeline.items.filling import fill_folder
     from vr_pipeline.runtime.live_curves import write_row
     from vr_pipeline.training.checkpoint_reward import CheckpointReward
@@ -109,8 +111,12 @@ def train_policy(
     pairs = training_pairs[training_pairs["recipe"] == recipe].reset_index(drop=True)
     validation = None
     if parameters.validation is not None:
+
+        def save(folder: Path, checkpoint: Policy) -> None:
+            PolicyDataset(path=str(folder)).save(checkpoint)
+
         validation = CheckpointValidation(
-            pairs, reward.prompt_table, reward.model(), parameters, fill=fill_folder, observe=write_row
+            pairs, reward.prompt_table, reward.model(), parameters, fill=fill_folder, save=save, observe=write_row
         )
     data = pair_data(pairs, latents, prompt_conditions, contents_hash(pairs))
     policy, log = train_policy_on_pairs(data, generator, parameters, validation=validation, observe=write_row)
