@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import os
 import re
 import shutil
@@ -166,3 +167,42 @@ def test_an_import_against_the_rules_is_found(tmp_path, module, line, rule):
     done = check_imports(tmp_path)
     assert done.returncode == 1
     assert any(text.startswith(rule) and text.endswith("BROKEN") for text in done.stdout.splitlines()), done.stdout
+
+
+_PUBLIC_ENTRIES = {
+    "commands/annotate.py:annotate",
+    "commands/init_data.py:init_data",
+    "datasets/preferences.py:__init__",
+    "rewards/checklist/fit.py:fit_weights",
+}
+"""Called by people, who name what they give: options of commands, an entry of the catalog, a function for notebooks."""
+
+
+def test_files_and_functions_stay_small():
+    package = ROOT / "src" / "vr_pipeline"
+    large = []
+    for path in sorted(package.rglob("*.py")):
+        text = path.read_text(encoding="utf-8")
+        name = path.relative_to(package).as_posix()
+        if text.count("\n") > 400:
+            large.append(name)
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                given = [item.arg for item in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+                if len(set(given) - {"self", "cls"}) > 8:
+                    large.append(f"{name}:{node.name}")
+    assert set(large) == _PUBLIC_ENTRIES, "at most 400 lines a file and 8 parameters a function"
+
+
+def test_functions_of_nodes_name_at_most_six_inputs():
+    """What comes once for each recipe, section, plot or step is one more input, whatever their number."""
+    from vr_pipeline.pipeline_registry import register_pipelines
+
+    many = []
+    for node in {node for pipeline in register_pipelines().values() for node in pipeline.nodes}:
+        # Arguments that the graph fixes, such as a recipe, are no inputs.
+        fixed = getattr(node.func, "keywords", {})
+        takes = [one for one in inspect.signature(node.func).parameters.values() if one.name not in fixed]
+        if len(takes) > 6 or (len(node.inputs) > 6 and takes[-1].kind is not inspect.Parameter.VAR_POSITIONAL):
+            many.append(node.name)
+    assert not many

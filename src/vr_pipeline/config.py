@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Parameters(BaseModel):
-    """A parameter block of conf/<env>/parameters: unknown keys are refused, values do not change after loading.
+    """A parameter block of conf/<env>/parameters: unknown keys are rejected, values do not change after loading.
 
     Every field carries a description with its unit and a range, because the parameter reference in the
     documentation is generated from these models.

@@ -35,7 +35,7 @@ class WorkItem:
 
 @dataclass(frozen=True)
 class ItemFailure:
-    """Stands in a batch's results for an item that could not be made: recorded with its reason, the rest goes on.
+    """Stands in a batch's results for an item that could not be made: recorded with its reason, the rest continues.
 
     Failed items are tried again by the next run.
     """

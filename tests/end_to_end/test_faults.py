@@ -73,7 +73,7 @@ def test_kills_change_nothing_in_the_end(small_run: Path, tmp_path: Path) -> Non
         assert len([path for path, when in made.items() if path.stat().st_mtime_ns != when]) <= 1
         made = items(folder)
     assert kill_when(training_the_second, folder, signal.SIGINT) == 130
-    assert "goes on after step" in (folder / "killed.log").read_text()
+    assert "resumes after step" in (folder / "killed.log").read_text()
     assert "To resume where it stopped" in (folder / "killed.log").read_text()
     result = run_small(folder)
     assert result.returncode == 0, result.stderr[-3000:]

@@ -105,12 +105,13 @@ def test_everything_in_the_layout_of_the_metrics_file() -> None:
     }
     arguments = {
         "judge_rewards": judged(),
-        "judge_answers": answers,
         "index": pd.concat([index(), index().iloc[:1].assign(video_id="broken", status="failed")]),
         "agreement": agreement,
         "pairs": pairs,
     }
-    metrics = evaluation_metrics(oracle_rewards=judged(), oracle_answers=answers, **arguments)
+    metrics = evaluation_metrics(
+        oracle_rewards=judged(), same_answers=judge_oracle_agreement(answers, answers), **arguments
+    )
     assert list(metrics["policies"]) == ["original", "mpo"]
     assert metrics["policies"]["mpo"]["oracle"]["total"]["mean"] == 4.5
     assert metrics["gain"]["mpo"]["judge"]["mean"] == pytest.approx(1.5)
@@ -123,7 +124,7 @@ def test_everything_in_the_layout_of_the_metrics_file() -> None:
     assert metrics["clips"]["prompts"] == 2
     assert metrics["judge_oracle_agreement"]["overall"] == 1.0
     # Without an oracle its part is absent, not zero.
-    alone = evaluation_metrics(oracle_rewards=judged().iloc[:0], oracle_answers=answers.iloc[:0], **arguments)
+    alone = evaluation_metrics(oracle_rewards=judged().iloc[:0], same_answers={}, **arguments)
     assert set(alone["policies"]["mpo"]) == {"judge"}
     assert set(alone["gain"]["mpo"]) == {"judge"}
     assert alone["judge_oracle_agreement"] == {}

@@ -11,7 +11,7 @@ import pandas as pd
 
 from vr_pipeline.checklist.schema import Checklist, Question, SubDimension
 from vr_pipeline.evaluation.config import EvaluationParameters, ReportParameters
-from vr_pipeline.evaluation.metrics import evaluation_metrics
+from vr_pipeline.evaluation.metrics import evaluation_metrics, judge_oracle_agreement
 from vr_pipeline.evaluation.report import PROVENANCE, SECTIONS, join_sections, section_html
 from vr_pipeline.evaluation.report.sections.pictures import PICTURES
 from vr_pipeline.identifiers import content_hash
@@ -222,8 +222,7 @@ def report_inputs(
     metrics = evaluation_metrics(
         judge_rewards=judge_rewards,
         oracle_rewards=oracle_rewards,
-        judge_answers=judge_answers,
-        oracle_answers=oracle_answers,
+        same_answers=judge_oracle_agreement(judge_answers, oracle_answers),
         index=index,
         agreement=agreement,
         pairs={"dpo": pairs_table, "mpo": pairs_table[pairs_table["dominates"]]},

@@ -122,7 +122,7 @@ def save_checkpoint(path: Path, state: TrainingState, *, identity: str, main: bo
             return
         complete = whole(value.detach())
         if main:
-            # A copy: optimisers may share a tensor between weights, which the format refuses.
+            # A copy: optimisers may share a tensor between weights, which the format rejects.
             tensors[name] = complete.contiguous().to("cpu", copy=True)
 
     for index, (weight, optimizer_state) in enumerate(zip(state.weights, state.optimizer_states(), strict=True)):

@@ -99,8 +99,7 @@ def judge_oracle_agreement(judge: pd.DataFrame, oracle: pd.DataFrame) -> dict[st
 def evaluation_metrics(
     judge_rewards: pd.DataFrame,
     oracle_rewards: pd.DataFrame,
-    judge_answers: pd.DataFrame,
-    oracle_answers: pd.DataFrame,
+    same_answers: Mapping[str, Any],
     index: pd.DataFrame,
     agreement: Mapping[str, Any],
     pairs: Mapping[str, pd.DataFrame],
@@ -110,8 +109,7 @@ def evaluation_metrics(
     Args:
         judge_rewards: rewards by the judge, with policy.
         oracle_rewards: the same by the oracle; may be empty.
-        judge_answers: long table of answers.
-        oracle_answers: long table of answers; may be empty.
+        same_answers: result of :func:`judge_oracle_agreement`.
         index: video index of the clips.
         agreement: tau, diff, epsilon, n, n_ties on held-out human preferences.
         pairs: selected pairs by strategy.
@@ -128,7 +126,7 @@ def evaluation_metrics(
         "gain": {name: {source: gains[source][name] for source in sources} for name in trained},
         "win_rate": {name: {source: wins[source][name] for source in sources} for name in trained},
         "agreement": {key: agreement[key] for key in ("tau", "diff", "epsilon", "n", "n_ties")},
-        "judge_oracle_agreement": judge_oracle_agreement(judge_answers, oracle_answers),
+        "judge_oracle_agreement": dict(same_answers),
         "pairs": {
             strategy: {
                 "n": len(table),

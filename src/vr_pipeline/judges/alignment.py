@@ -64,7 +64,7 @@ class JudgeAlignment:
         *,
         frames_per_second: Sequence[float] | None = None,
     ) -> Sequence[float]:
-        """See :class:`AlignmentScorer`; as a judge it can be told the rates of the frames."""
+        """See :class:`AlignmentScorer`; as a judge it can be given the rates of the frames."""
         p_yes, _ = self.judge.answer(clips, [self.question], prompts, frames_per_second=frames_per_second)
         return [float(value) for value in p_yes[:, 0]]
 
@@ -115,8 +115,8 @@ class Alignment:
         Raises:
             InputError: a score is missing or not from 0 to 1.
         """
-        told = {"frames_per_second": rates} if isinstance(self.scorer, JudgeAlignment) else {}
-        given = self.scorer.score(clips, prompts, names, **told)
+        timing = {"frames_per_second": rates} if isinstance(self.scorer, JudgeAlignment) else {}
+        given = self.scorer.score(clips, prompts, names, **timing)
         try:
             scores = np.asarray(given, dtype=np.float64)
         except (TypeError, ValueError):
@@ -173,7 +173,7 @@ def alignment_identity(parameters: AlignmentParameters | None) -> tuple[str, ...
     if parameters is None:
         return ()
     if parameters.judge is not None:
-        # The last word: the judge is told how fast the frames come.
+        # The last word: the judge is given how fast the frames come.
         return (parameters.question, judge_identity(parameters.judge), "with rates")
     if parameters.table is not None:
         return (parameters.question, _from_table(parameters.table).identity)

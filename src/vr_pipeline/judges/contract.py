@@ -45,7 +45,7 @@ class Judge(Protocol):
             clips: uint8 arrays [frames, height, width, 3], of any lengths and sizes; an image is one frame.
             questions: texts; ``[[prompt]]`` in them stands for the clip's prompt.
             prompts: one text a clip; may be left out when no question holds the placeholder.
-            frames_per_second: rate of the frames given, a clip each, for models that are told about time.
+            frames_per_second: rate of the frames given, a clip each, for models that take time into account.
 
         Returns:
             p_yes and outside_mass, float64 arrays [clips, questions].

@@ -52,5 +52,5 @@ def check_collapse(rows: LogRows, parameters: PreferenceTrainingParameters, desc
             f"Training collapsed at step {int(recent[-1]['step'])} of {description}: the loss is {loss:.2g} because "
             f"losers are modelled badly, while winners are modelled worse than by the reference (by {change:.2g}). "
             f"Lower the learning rate ({parameters.learning_rate}), raise supervised_weight "
-            f"({parameters.supervised_weight}), or set collapse_loss to 0 to go on regardless."
+            f"({parameters.supervised_weight}), or set collapse_loss to 0 to continue regardless."
         )

@@ -44,7 +44,7 @@ def _rows(lines: Mapping[str, str]) -> str:
 def placeholder() -> Markup:
     """Return the place of the run's lines in a page that belongs to no run yet."""
     missing = (
-        f"Commit and MLflow run are told by {RUN_FILE}, which lies beside this page where it was written, and by the "
+        f"Commit and MLflow run are in {RUN_FILE}, which lies beside this page where it was written, and in the "
         "copy of the page that MLflow keeps."
     )
     # An object without its document shows its content instead, and the console stays silent.

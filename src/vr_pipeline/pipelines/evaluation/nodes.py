@@ -49,11 +49,19 @@ def consult_oracle(
     return answers, model.rewards(answers, evaluation_video_index)
 
 
+def compare_judge_and_oracle(
+    evaluation_answers: pd.DataFrame, evaluation_oracle_answers: pd.DataFrame
+) -> dict[str, Any]:
+    """Compute the share of equal answers of judge and oracle, over all and by question; empty without an oracle."""
+    from vr_pipeline.evaluation.metrics import judge_oracle_agreement
+
+    return judge_oracle_agreement(evaluation_answers, evaluation_oracle_answers)
+
+
 def compute_evaluation_metrics(
     evaluation_rewards: pd.DataFrame,
     evaluation_oracle_rewards: pd.DataFrame,
-    evaluation_answers: pd.DataFrame,
-    evaluation_oracle_answers: pd.DataFrame,
+    judge_oracle_agreement: dict[str, Any],
     evaluation_video_index: pd.DataFrame,
     reward_agreement: dict[str, Any],
     *pairs: pd.DataFrame,
@@ -61,8 +69,14 @@ def compute_evaluation_metrics(
     """Compute rewards by policy with standard errors, gains with intervals, agreement, and counts of pairs."""
     from vr_pipeline.evaluation.metrics import evaluation_metrics
 
-    rewards, answers = (evaluation_rewards, evaluation_oracle_rewards), (evaluation_answers, evaluation_oracle_answers)
-    return evaluation_metrics(*rewards, *answers, evaluation_video_index, reward_agreement, _by_recipe(pairs))
+    return evaluation_metrics(
+        evaluation_rewards,
+        evaluation_oracle_rewards,
+        judge_oracle_agreement,
+        evaluation_video_index,
+        reward_agreement,
+        _by_recipe(pairs),
+    )
 
 
 def compare_policies_by_sub_dimension(

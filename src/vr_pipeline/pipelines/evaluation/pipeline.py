@@ -69,12 +69,17 @@ def create_pipeline(**kwargs: Any) -> Pipeline:
                 name="consult_oracle",
             ),
             Node(
+                nodes.compare_judge_and_oracle,
+                inputs=["evaluation_answers", "evaluation_oracle_answers"],
+                outputs="judge_oracle_agreement",
+                name="compare_judge_and_oracle",
+            ),
+            Node(
                 nodes.compute_evaluation_metrics,
                 inputs=[
                     "evaluation_rewards",
                     "evaluation_oracle_rewards",
-                    "evaluation_answers",
-                    "evaluation_oracle_answers",
+                    "judge_oracle_agreement",
                     "evaluation_video_index",
                     "reward_agreement",
                     *each("preference_pairs"),

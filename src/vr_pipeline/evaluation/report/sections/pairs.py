@@ -59,7 +59,7 @@ def make(
             "every dimension, so that no dimension is traded away."
         ),
         *(elements.table(counts) for counts in _counts(titles, report)),
-        elements.heading("Pairs that MPO refuses"),
+        elements.heading("Pairs that MPO rejects"),
         elements.table(table),
         *([elements.paragraph(text)] if examples else []),
         elements.clip_sets([_example(pair, videos, index, dimensions, room) for pair in examples]),
