@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
+from omegaconf import OmegaConf
 from pydantic import BaseModel, ValidationError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -125,3 +126,11 @@ def test_the_checklist_loads_and_fits_the_modality(environment: str) -> None:
 
     entry = configuration(environment)["catalog"]["checklist"]
     assert load_checklist(ROOT / entry["filepath"]).modality == ("image" if environment == "image" else "video")
+
+
+def test_settings_of_a_sweep_lie_in_files_that_dvc_can_read() -> None:
+    """``dvc exp run --set-param FILE:NAME=VALUE`` resolves what FILE interpolates, and knows nothing of globals."""
+    for path in (ROOT / "conf" / "base" / "parameters").glob("*.yml"):
+        assert OmegaConf.to_container(OmegaConf.load(path), resolve=True), path.name
+    for environment in ENVIRONMENTS:
+        assert OmegaConf.to_container(OmegaConf.load(ROOT / "conf" / environment / "parameters.yml"), resolve=True)

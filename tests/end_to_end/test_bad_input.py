@@ -102,6 +102,6 @@ def test_a_report_joins_no_policies_of_before(small_run: Path, tmp_path: Path) -
     before = report.read_bytes()
     output = refuse(project, "--pipeline=evaluation", f"--params={SMALL}")
     assert "results that this run joins do not belong together" in output
-    assert "policy_dpo was made from another data/05_model_input/preference_pairs_dpo.parquet" in output
+    assert "training_pairs was made from another data/05_model_input/preference_pairs_dpo.parquet" in output
     assert "--pipeline=mpo_dpo --from-nodes=dpo_training.encode_latents" in output
     assert report.read_bytes() == before

@@ -139,7 +139,7 @@ def test_an_environment_over_a_real_one(project: Path) -> None:
     assert own["catalog"]["checklist"]["filepath"] == "checklist.yml"
     assert own["catalog"]["judge_annotations"]["checklist"] == "checklist.yml"
     lines = [line for path in (project / "conf" / "ours").iterdir() for line in path.read_text().splitlines()]
-    assert len(lines) < 30, "an environment states what differs"
+    assert len(lines) < 35, "an environment states what differs"
     assert own["catalog"]["videos"]["format"] == real["catalog"]["videos"]["format"]
     assert own["parameters"]["video_generation"] == real["parameters"]["video_generation"]
     assert own["parameters"]["prompt_filtering"]["rouge"] == real["parameters"]["prompt_filtering"]["rouge"]

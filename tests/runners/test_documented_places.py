@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from kedro.pipeline import Node, Pipeline
+from kedro.pipeline import Node
 
 from vr_pipeline.errors import InputError
 from vr_pipeline.pipeline_registry import register_pipelines
@@ -64,17 +64,17 @@ def routed(settings: dict[str, Any], nodes: list[Node]) -> tuple[DeviceRunner, l
 @pytest.mark.parametrize("place", RUNNER)
 def test_the_runner_takes_the_files_on_such_machines(place, nodes, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1 if "workstation" in place else 8)
-    runner, _ = routed(RUNNER[place], nodes)
-    runner._check_routes(Pipeline(nodes))
+    runner, routes = routed(RUNNER[place], nodes)
+    check_routes(routes, runner.configuration)
 
 
 @pytest.mark.parametrize("place", ["One machine with eight GPUs", "Training in several processes"])
 def test_four_visible_gpus_are_not_eight(place, nodes, monkeypatch):
     # What CUDA_VISIBLE_DEVICES=0,1,2,3 does.
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    runner, _ = routed(RUNNER[place], nodes)
+    runner, routes = routed(RUNNER[place], nodes)
     with pytest.raises(InputError, match=r"8 processes are asked for and this machine has 4 GPU"):
-        runner._check_routes(Pipeline(nodes))
+        check_routes(routes, runner.configuration)
 
 
 class FakeRay:

@@ -132,9 +132,11 @@ def write_environment(
     if files.checklist is not None:
         settings["checklist"] = relative(files.checklist, project)
     parameters: dict[str, Any] = {"prompt_filtering": dict(filtering)} if filtering is not None else {}
-    if base_env is None:  # an environment for real data has settings of its own for the rest
-        if training is not None:
-            parameters["dpo_training"] = dict(training)
+    # Written out: `dvc exp run --set-param` reads this file and knows nothing of ${globals:data}.
+    models = f"data/{env}/06_models"
+    folders = {"checkpoint_folder": f"{models}/checkpoints", "validation": {"folder": f"{models}/validation"}}
+    parameters["dpo_training"] = folders | dict(training or {})
+    if base_env is None:  # an environment for real data has a title of its own
         parameters["evaluation"] = {"report": {"title": title, "note": ""}}
     contents = {
         "globals.yml": (

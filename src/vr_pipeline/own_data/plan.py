@@ -130,7 +130,9 @@ def _check_prompts(
     if found.splits is None:
         return f"yours: {path} ({len(found.prompts)} prompts)"
     validation = settings["dpo_training"].get("validation")
-    if validation is not None and not any(found.splits.get(split) for split in validation["splits"]):
+    if validation is None:
+        result.training = {"validation": None}
+    elif not any(found.splits.get(split) for split in validation["splits"]):
         if base_env is None:
             result.training = {"validation": None}
         result.findings.warning(
