@@ -103,5 +103,8 @@ def test_a_report_joins_no_policies_of_before(small_run: Path, tmp_path: Path) -
     output = refuse(project, "--pipeline=evaluation", f"--params={SMALL}")
     assert "results that this run joins do not belong together" in output
     assert "training_pairs was made from another data/05_model_input/preference_pairs_dpo.parquet" in output
-    assert "--pipeline=mpo_dpo --from-nodes=dpo_training.encode_latents" in output
+    assert (
+        "--pipeline=mpo_dpo --from-nodes=dpo_training.describe_checkpoint_reward,dpo_training.join_training_pairs"
+        in output
+    )
     assert report.read_bytes() == before
