@@ -88,7 +88,7 @@ class EvaluationVideoIndex(VideoIndex):
 
 
 class ChecklistAnswers(Table):
-    """Answers of the judge, one row a clip and question."""
+    """Answers of the judge, one row per clip and question."""
 
     video_id: Series[str]
     question_id: Series[str]
@@ -255,7 +255,7 @@ class ValidationLog(Table):
 
 
 class JudgeAnnotations(Table):
-    """Known answers for training a judge, one row a clip and question; prompt, caption, split, source may follow."""
+    """Known answers for training a judge, one row per clip and question; prompt, caption, split, source may follow."""
 
     video_id: Series[str]
     question_id: Series[str]

@@ -8,7 +8,7 @@ import pytest
 from kedro.config import MissingConfigException
 
 from vr_pipeline.errors import InputError
-from vr_pipeline.project.configuration import SteadyConfigLoader
+from vr_pipeline.project.configuration import SteadyConfigLoader, section
 
 
 @pytest.fixture
@@ -47,6 +47,13 @@ def test_what_is_put_in_counts_and_what_is_missing_is_told(parameters: Path) -> 
     assert session["parameters"] == {"training": {"steps": 1}}
     parameters.with_name("catalog.yml").write_text("words: {type: text.TextDataset, filepath: words.txt}\n")
     assert set(session["catalog"]) == {"words"}
+
+
+def test_a_file_that_says_nothing_is_not_a_file_that_is_missing(parameters: Path) -> None:
+    assert section(loader(parameters), "catalog") == {}
+    assert section(loader(parameters), "catalog", missing={"enabled": False}) == {"enabled": False}
+    parameters.with_name("catalog.yml").write_text("")
+    assert section(loader(parameters), "catalog", missing={"enabled": False}) == {}
 
 
 ODD = ("[x]", "a*b?", "100%", "${x}", "a b", "-a", "ü漢", "q'q", "new\nline", "{a}", "a#b;c", "~a", ".hidden")

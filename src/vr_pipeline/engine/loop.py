@@ -100,7 +100,7 @@ def train(
         observe: called by the main process with every row, those of before a stop included.
 
     Returns:
-        the training log, one row a step; validated steps have the task's metric too.
+        the training log, one row per step; validated steps have the task's metric too.
 
     Raises:
         InputError: if the checkpoint is damaged or cannot be written, or processes see different ones.

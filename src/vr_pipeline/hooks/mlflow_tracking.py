@@ -83,7 +83,7 @@ class MlflowHook:
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
         self._project, self._loader = Path(context.project_path), context.config_loader
-        self._configuration = read_configuration(section(self._loader, "mlflow") or {"enabled": False})
+        self._configuration = read_configuration(section(self._loader, "mlflow", missing={"enabled": False}))
 
     def connect(self) -> None:
         """Open the store, before the project's lock is taken: whoever waits for a server keeps no other run waiting.

@@ -78,7 +78,7 @@ class RunLog:
         return self._spool.folder(name)
 
     def files(self, what: str, place: Path, folder: str | None) -> None:
-        """Record a file or folder of which nothing changes any more."""
+        """Record a file or folder that is complete and no longer changes."""
         if place.is_dir():
             size = sum(file.stat().st_size for file in place.rglob("*") if file.is_file())
             self.gateway.put(what, lambda to: to.client.log_artifacts(to.run_id, str(place), folder), size)

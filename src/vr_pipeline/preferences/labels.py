@@ -14,7 +14,7 @@ AggregationMethod = Literal["majority", "soft"]
 
 
 def aggregate_annotators(preferences: pd.DataFrame) -> pd.DataFrame:
-    """Return one row a pair from one row a pair and annotator.
+    """Return one row per pair from one row per pair and annotator.
 
     Args:
         preferences: table of :class:`vr_pipeline.schemas.HumanPreferences`. The same pair may be shown either way

@@ -125,9 +125,9 @@ class SteadyConfigLoader(OmegaConfigLoader):
         self._read.pop(key, None)
 
 
-def section(loader: AbstractConfigLoader, kind: str) -> dict[str, Any]:
-    """Return a kind of configuration, such as ``runner``; empty where there is none."""
+def section(loader: AbstractConfigLoader, kind: str, missing: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return a kind of configuration, such as ``runner``; ``missing``, by default nothing, where there is no file."""
     try:
         return dict(loader[kind])
     except (MissingConfigException, KeyError):
-        return {}
+        return dict(missing or {})

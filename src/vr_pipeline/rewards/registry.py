@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import pkgutil
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,8 +55,7 @@ def load_reward_model(config: Mapping[str, Any] | str | Path, *, folder: Path | 
             file=source,
             field="type",
         )
-    module, _, name = REWARDS[kind].partition(":")
-    made: type[RewardModel] = getattr(import_module(module), name)
+    made: type[RewardModel] = pkgutil.resolve_name(REWARDS[kind])
     try:
         checked = made.Settings.model_validate(settings)
     except ValidationError as error:

@@ -77,7 +77,7 @@ def train_on_pairs(
             weights that got the highest reward, the first of equals.
 
     Returns:
-        the training log, one row a step: loss, implicit accuracy, errors against the reference, quantiles of the term
+        the training log, one row per step: loss, implicit accuracy, errors against the reference, quantiles of the term
         inside the sigmoid, saturation, gradient norm, learning rate; with ``validation`` also ``validation_reward``,
         NaN where there was none.
 

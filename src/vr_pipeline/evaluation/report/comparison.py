@@ -81,7 +81,7 @@ def compare(rewards: pd.DataFrame, policy: str, baseline: str, *, policies: int 
     be beyond 0 by chance.
 
     Args:
-        rewards: one row a clip: prompt_id, policy, total, dim_<name>.
+        rewards: one row per clip: prompt_id, policy, total, dim_<name>.
         policies: comparisons of policies that are read at once.
     """
     ours, theirs = (rewards[rewards["policy"] == name] for name in (policy, baseline))

@@ -41,7 +41,7 @@ def make(
     pair_scores: pd.DataFrame,
     *tables: pd.DataFrame,
 ) -> list[Markup]:
-    """Write a line a kind of data, with its hash; ``tables`` are those of ``_TABLES``."""
+    """Write one line per kind of data, with its hash; ``tables`` are those of ``_TABLES``."""
     made = index.sort_values("video_id", kind="stable")
     files = (f"{name} {digest}" for name, digest in zip(made["video_id"], made["sha256"], strict=True))
     trained = [title for name, title in titles.items() if name != ORIGINAL]

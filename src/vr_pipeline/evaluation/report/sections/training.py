@@ -213,7 +213,7 @@ def training_remarks(
 
 
 def _kept_step(log: pd.DataFrame, validation: pd.DataFrame | None) -> int | None:
-    """Return the step of the checkpoint that became the policy, where training went on after it."""
+    """Return the step of the checkpoint that became the policy, where training continued after it."""
     if validation is None or not len(log) or not validation["chosen"].astype(bool).any():
         return None
     step = int(validation.loc[validation["chosen"].astype(bool), "step"].iloc[0])
