@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 import pytest
 
+from vr_pipeline.checklist import load_checklist
 from vr_pipeline.micro_world.config import PreferenceParameters
-from vr_pipeline.micro_world.preferences import UTILITY, simulate_preferences, utilities
-from vr_pipeline.micro_world.world import Scene, answers
+from vr_pipeline.micro_world.oracle import Oracle
+from vr_pipeline.micro_world.preferences import (
+    CRITERIA,
+    UTILITY,
+    simulate_preferences,
+    utilities,
+    utilities_by_criterion,
+)
+from vr_pipeline.micro_world.world import SIZE, Scene, answers
 from vr_pipeline.schemas import HumanPreferences
+from vr_pipeline.video.read import read_frames
+
+ROOT = Path(__file__).resolve().parents[2]
+CHECKLIST = load_checklist(ROOT / "conf/base/checklist.yml")
 
 
 def logistic(value: float) -> float:
@@ -66,3 +81,60 @@ def test_utility_is_the_weighted_sum_of_the_answers() -> None:
     values = np.array([[float(answer[question]) for question in questions] for answer in (flawless, flawed)])
     lost = sum(UTILITY[name] for name in ("shape_matches", "sharp", "moves_fast", "moves_clearly"))
     assert utilities(values, questions) == pytest.approx([11.9, 11.9 - lost])
+
+
+def test_every_dimension_belongs_to_one_criterion_and_the_parts_make_the_whole() -> None:
+    assert sorted(name for names in CRITERIA.values() for name in names) == sorted(CHECKLIST.dimensions)
+    said = np.random.default_rng(0).random((7, len(CHECKLIST.question_ids)))
+    parts = utilities_by_criterion(said, CHECKLIST)
+    assert np.sum(list(parts.values()), axis=0) == pytest.approx(utilities(said, CHECKLIST.question_ids))
+    # A clip that loses the steadiness of its brightness loses in motion alone.
+    worse = said.copy()
+    worse[:, CHECKLIST.question_ids.index("brightness_steady")] -= 0.5
+    lost = {name: values - utilities_by_criterion(worse, CHECKLIST)[name] for name, values in parts.items()}
+    assert lost["motion"] == pytest.approx(np.full(7, 0.5 * UTILITY["brightness_steady"]))
+    assert not lost["visual"].any()
+    assert not lost["text"].any()
+
+
+def test_criteria_are_compared_beside_the_overall_preference() -> None:
+    count = 3000
+    prompts = [f"prompt {row // 2}" for row in range(2 * count)]
+    names = [f"{'better' if row % 2 == 0 else 'worse'} {row // 2}" for row in range(2 * count)]
+    better = np.array([1.0 if row % 2 == 0 else 0.0 for row in range(2 * count)])
+    parameters = PreferenceParameters(num_pairs=count, temperature=0.6, tie_width=0.25)
+    plain = simulate_preferences(names, prompts, better, parameters, seed=0)
+    table = simulate_preferences(
+        names, prompts, better, parameters, seed=0, by_criterion={"visual": better, "motion": -better}
+    )
+    assert table[plain.columns].equals(plain)
+    wins = {}
+    for column in ("preference", "preference_visual", "preference_motion"):
+        winner = np.where(table[column] == "a", table["video_id_a"], table["video_id_b"])
+        wins[column] = np.array([name.startswith("better") for name in winner]) & (table[column] != "tie").to_numpy()
+    expected = logistic((1.0 - 0.25) / 0.6)
+    tolerance = 4 * np.sqrt(expected * (1 - expected) / count)
+    assert abs(wins["preference_visual"].mean() - expected) < tolerance
+    assert abs(wins["preference_motion"].mean() - logistic((-1.0 - 0.25) / 0.6)) < tolerance
+    # Noise of one criterion says nothing about another's.
+    both = (wins["preference"] & wins["preference_visual"]).mean()
+    assert abs(both - expected**2) < 4 * np.sqrt(expected**2 / count)
+
+
+def test_the_shipped_preferences_follow_from_the_shipped_clips() -> None:
+    folder = ROOT / "data/01_raw/micro_world"
+    clips = pd.read_csv(folder / "preference_clips.csv")
+    step = 2  # Clips are stored enlarged.
+    frames = np.stack([read_frames(folder / "preference_videos" / name)[:, ::step, ::step] for name in clips["file"]])
+    assert frames.shape[2:4] == (SIZE, SIZE)
+    oracle = Oracle.load(ROOT / "data/06_models/micro_world/oracle.safetensors")
+    said = oracle.probabilities(frames, clips["prompt"].tolist(), CHECKLIST.question_ids)
+    made = simulate_preferences(
+        clips["video_id"].tolist(),
+        clips["prompt"].tolist(),
+        utilities(said, CHECKLIST.question_ids),
+        PreferenceParameters(),
+        seed=0,
+        by_criterion=utilities_by_criterion(said, CHECKLIST),
+    )
+    assert made.to_csv(index=False) == (folder / "human_preferences.csv").read_text(encoding="utf-8")

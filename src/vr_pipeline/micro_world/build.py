@@ -18,7 +18,7 @@ from vr_pipeline.identifiers import content_hash, prompt_id, sample_seed, video_
 from vr_pipeline.micro_world.clips import generate_clips, render_clips
 from vr_pipeline.micro_world.config import MicroWorldParameters
 from vr_pipeline.micro_world.oracle import Oracle
-from vr_pipeline.micro_world.preferences import simulate_preferences, utilities
+from vr_pipeline.micro_world.preferences import simulate_preferences, utilities, utilities_by_criterion
 from vr_pipeline.micro_world.world import FRAMES_PER_SECOND, all_prompts
 from vr_pipeline.work import WorkItem, WorkPlan
 
@@ -188,8 +188,15 @@ def preferences(
                 {"prompt": prompt, "sample_index": index, "seed": seed, "generator": "micro_world (simulated data)"}
             )
     frames = generator.sample(prompts, seeds)
-    utility = utilities(oracle.probabilities(frames, prompts, questions), questions)
-    compared = simulate_preferences(ids, prompts, utility, settings, seed=parameters.seed)
+    said = oracle.probabilities(frames, prompts, questions)
+    compared = simulate_preferences(
+        ids,
+        prompts,
+        utilities(said, questions),
+        settings,
+        seed=parameters.seed,
+        by_criterion=utilities_by_criterion(said, checklist),
+    )
     logger.info("simulated preferences: %s", compared["preference"].value_counts().to_dict())
     table = pd.DataFrame(rows).assign(video_id=ids, file=[f"{name}.mp4" for name in ids])
     plan = _stored_clips(

@@ -40,15 +40,20 @@ class PretrainingParameters(LoopParameters, CheckpointParameters):
     num_attention_heads: int = Field(4, ge=1, description="Attention heads of 24 channels each.")
 
 
-class PreferenceParameters(Parameters):
-    """How people's preferences are simulated."""
+class AnnotatorParameters(Parameters):
+    """How a simulated person compares two clips."""
 
-    num_pairs: int = Field(480, ge=2, description="Pairs of clips that are compared.")
-    clips_per_prompt: int = Field(5, ge=2, description="Generated clips of each prompt the pairs are drawn from.")
     temperature: float = Field(
         0.6, gt=0, description="Spread of the simulated annotator: difference in utility at odds of e to 1."
     )
     tie_width: float = Field(0.25, ge=0, description="Perceived differences below this are ties.")
+
+
+class PreferenceParameters(AnnotatorParameters):
+    """How people's preferences are simulated."""
+
+    num_pairs: int = Field(480, ge=2, description="Pairs of clips that are compared.")
+    clips_per_prompt: int = Field(5, ge=2, description="Generated clips of each prompt the pairs are drawn from.")
 
 
 class MicroWorldParameters(Parameters):

@@ -6,15 +6,16 @@ whether a trained policy is truly better.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from vr_pipeline.checklist.schema import Checklist
 from vr_pipeline.identifiers import content_hash, pair_id, prompt_id, sample_seed
-from vr_pipeline.micro_world.config import PreferenceParameters
+from vr_pipeline.micro_world.config import AnnotatorParameters, PreferenceParameters
 
 UTILITY: Final[dict[str, float]] = {
     "colour_matches": 1.1,
@@ -36,10 +37,46 @@ UTILITY: Final[dict[str, float]] = {
 }
 """Hidden value of a yes to each question; a clip without any flaw has 11.9."""
 
+CRITERIA: Final[dict[str, tuple[str, ...]]] = {
+    "visual": ("quality", "preservation"),
+    "motion": ("dynamics", "stability"),
+    "text": ("alignment",),
+}
+"""What people are asked beside their overall preference, and the dimensions of the checklist that each is about."""
+
 
 def utilities(probabilities: npt.NDArray[np.float64], question_ids: Sequence[str]) -> npt.NDArray[np.float64]:
     """Return hidden utility of clips from the oracle's probabilities of yes, [clips]."""
     return probabilities @ np.array([UTILITY[question] for question in question_ids])
+
+
+def utilities_by_criterion(
+    probabilities: npt.NDArray[np.float64], checklist: Checklist
+) -> dict[str, npt.NDArray[np.float64]]:
+    """Return the hidden utility of clips in each of :data:`CRITERIA`, [clips]; together they are the whole utility.
+
+    Args:
+        probabilities: of yes to the questions of the checklist, in its order, [clips, questions].
+    """
+    of_question = {question.question_id: question.dimension for question in checklist.questions}
+    found = {}
+    for criterion, dimensions in CRITERIA.items():
+        columns = [at for at, dimension in enumerate(of_question.values()) if dimension in dimensions]
+        found[criterion] = utilities(probabilities[:, columns], [checklist.question_ids[at] for at in columns])
+    return found
+
+
+def perceive(difference: float, random: np.random.Generator, annotator: AnnotatorParameters) -> str:
+    """Compare two clips as a simulated person does: 'a', 'b' or 'tie'.
+
+    Logistic noise and a width below which nothing is perceived are the Bradley-Terry model with ties of Rao and Kupper
+    (1967), with theta = exp(width / temperature).
+
+    Args:
+        difference: utility of A minus that of B.
+    """
+    perceived = difference + random.logistic(scale=annotator.temperature)
+    return "tie" if abs(perceived) < annotator.tie_width else ("a" if perceived > 0 else "b")
 
 
 def simulate_preferences(
@@ -49,14 +86,16 @@ def simulate_preferences(
     parameters: PreferenceParameters,
     *,
     seed: int,
+    by_criterion: Mapping[str, npt.NDArray[np.float64]] | None = None,
 ) -> pd.DataFrame:
     """Draw pairs of clips of the same prompt and a noisy comparison of each.
 
-    The perceived difference is the difference in utility plus logistic noise (a Bradley-Terry annotator); small
-    perceived differences are ties.
+    Args:
+        utility: hidden value of each clip, [clips].
+        by_criterion: hidden value of each clip in each criterion; its noise is its own.
 
     Returns:
-        table with the columns of ``schemas.HumanPreferences``.
+        table with the columns of ``schemas.HumanPreferences``, ``preference_<criterion>`` among them.
     """
     by_prompt: dict[str, list[int]] = {}
     for index, prompt in enumerate(prompts):
@@ -74,8 +113,7 @@ def simulate_preferences(
         random = np.random.default_rng(sample_seed(seed, identifier, 0))
         if random.random() < 0.5:
             first, second = second, first
-        perceived = utility[first] - utility[second] + random.logistic(scale=parameters.temperature)
-        preference = "tie" if abs(perceived) < parameters.tie_width else ("a" if perceived > 0 else "b")
+        preference = perceive(utility[first] - utility[second], random, parameters)
         rows.append(
             {
                 "pair_id": identifier,
@@ -85,6 +123,25 @@ def simulate_preferences(
                 "preference": preference,
                 "annotator": "simulated",
                 "source": "simulated from a hidden utility",
+                **compare_by_criterion(identifier, first, second, by_criterion or {}, parameters, seed=seed),
             }
         )
     return pd.DataFrame(rows)
+
+
+def compare_by_criterion(
+    pair: str,
+    first: int,
+    second: int,
+    by_criterion: Mapping[str, npt.NDArray[np.float64]],
+    annotator: AnnotatorParameters,
+    *,
+    seed: int,
+) -> dict[str, str]:
+    """Compare the clips in two places in every criterion. A criterion's noise depends on seed, pair and name alone."""
+    return {
+        f"preference_{name}": perceive(
+            values[first] - values[second], np.random.default_rng(sample_seed(seed, f"{pair} {name}", 0)), annotator
+        )
+        for name, values in by_criterion.items()
+    }
