@@ -26,8 +26,8 @@ def packed_logits(family: Family, clips: Sequence[PreparedClip], segments: Seque
     prefix, lengths = family.embed_prefixes(clips)
     width = prefix.shape[1]
     embeddings = torch.cat([prefix, family.embed_tokens(layout.token_ids).to(prefix.dtype)], dim=1)
-    positions = np.concatenate([_prefix_positions(clips, width), _segment_positions(clips, layout)], axis=2)
-    hidden = _decode(family, embeddings, positions, packed_mask(lengths, width, layout.segments))
+    positions = np.concatenate([prefix_positions(clips, width), segment_positions(clips, layout)], axis=2)
+    hidden = decode(family, embeddings, positions, packed_mask(lengths, width, layout.segments))
     return _read(family, hidden, layout, width)
 
 
@@ -42,31 +42,42 @@ class CachedPrefix:
         self.width = prefix.shape[1]
         self.cache = DynamicCache()
         mask = prefix_mask(self.lengths, self.width)
-        _decode(family, prefix, _prefix_positions(clips, self.width), mask, self.cache)
+        decode(family, prefix, prefix_positions(clips, self.width), mask, self.cache)
 
     def logits(self, segments: Sequence[Sequence[Segment]]) -> torch.Tensor:
         """As :func:`packed_logits`, behind the prefixes that were read already."""
         layout = pack(segments)
         embeddings = self.family.embed_tokens(layout.token_ids)
         mask = segment_mask(self.lengths, self.width, layout.segments)
-        hidden = _decode(self.family, embeddings, _segment_positions(self.clips, layout), mask, self.cache)
+        hidden = decode(self.family, embeddings, segment_positions(self.clips, layout), mask, self.cache)
         self.cache.crop(-layout.token_ids.shape[1])
         return _read(self.family, hidden, layout, 0)
 
 
-def _prefix_positions(clips: Sequence[PreparedClip], width: int) -> Any:
+def prefix_positions(clips: Sequence[PreparedClip], width: int) -> Any:
+    """Return positions of prefixes that are padded to a width, [axes, batch, width]."""
     positions = np.zeros((clips[0].positions.shape[0], len(clips), width), np.int64)
     for row, clip in enumerate(clips):
         positions[:, row, : clip.positions.shape[1]] = clip.positions
     return positions
 
 
-def _segment_positions(clips: Sequence[PreparedClip], layout: PackedSegments) -> Any:
+def segment_positions(clips: Sequence[PreparedClip], layout: PackedSegments) -> Any:
+    """Return positions of segments behind their prefixes, [axes, batch, length]."""
     starts = np.array([clip.next_position for clip in clips])
     return np.broadcast_to(layout.offsets + starts[:, None], (clips[0].positions.shape[0], *layout.offsets.shape))
 
 
-def _decode(family: Family, embeddings: torch.Tensor, positions: Any, mask: Any, cache: Any = None) -> torch.Tensor:
+def decode(family: Family, embeddings: torch.Tensor, positions: Any, mask: Any, cache: Any = None) -> torch.Tensor:
+    """Return the decoder's last hidden states, [batch, tokens, hidden].
+
+    Args:
+        family: the model.
+        embeddings: [batch, tokens, hidden].
+        positions: [axes, batch, tokens].
+        mask: [batch, 1, tokens, tokens before and these], true where seen.
+        cache: keys and values of what was read before; these tokens are added.
+    """
     import torch
 
     device = embeddings.device
