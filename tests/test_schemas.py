@@ -77,6 +77,8 @@ INVALID = [
     ("ChecklistAnswers", {"p_yes": float("nan")}),
     ("ChecklistAnswers", {"outside_mass": -0.1}),
     ("HumanPreferences", {"preference": "same"}),
+    ("HumanPreferences", {"preference_motion": "same"}),
+    ("HumanPreferences", {"grade_a_motion": float("inf")}),
     ("Rewards", {"total": float("nan")}),
     ("Rewards", {"dim_quality": float("nan")}),
     ("PreferencePairs", {"margin": 0.0}),

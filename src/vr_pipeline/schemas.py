@@ -103,7 +103,10 @@ class ChecklistAnswers(Table):
 
 
 class HumanPreferences(Table):
-    """Pairs of clips that people compared; several rows of one pair are several annotators."""
+    """Pairs of clips that people compared; several rows of one pair are several annotators.
+
+    Beside the overall preference there may be labels and grades by criterion; a missing one is masked.
+    """
 
     pair_id: Series[str]
     prompt: Series[str]
@@ -112,6 +115,12 @@ class HumanPreferences(Table):
     preference: Series[str] = pa.Field(isin=["a", "b", "tie"])
     annotator: Series[str]
     source: Series[str]
+    criteria: Optional[Series[str]] = pa.Field(
+        alias=r"^preference_.+", regex=True, nullable=True, isin=["a", "b", "tie"]
+    )
+    grades: Optional[Series[float]] = pa.Field(
+        alias=r"^grade_[ab]_.+", regex=True, nullable=True, gt=-math.inf, lt=math.inf
+    )
 
 
 class LabelledPairs(Table):

@@ -12,6 +12,7 @@ from vr_pipeline.datasets.clips import ClipFolderDataset
 from vr_pipeline.datasets.places import FileDataset
 from vr_pipeline.datasets.previews import TablePreview, table_preview
 from vr_pipeline.preferences.clip_names import ClipNames, with_found_clips
+from vr_pipeline.preferences.criteria import is_criterion_column
 from vr_pipeline.preferences.formats import FILE_COLUMNS, PREFERENCE_COLUMNS, read_preferences
 from vr_pipeline.preferences.labels import clips_to_judge
 from vr_pipeline.storage.csv_cells import write_csv
@@ -77,6 +78,7 @@ class PreferenceDataset(FileDataset[pd.DataFrame, pd.DataFrame]):
         if self._format != "plain" or self._path.suffix != ".csv":
             raise DatasetError("preferences are written as plain CSV only")
         columns = [name for name in (*PREFERENCE_COLUMNS, *FILE_COLUMNS) if name in data.columns]
+        columns += [name for name in data.columns if is_criterion_column(name)]
         write_csv(data[columns], self._path, raw=self._raw_cells)
 
     def _describe(self) -> dict[str, Any]:

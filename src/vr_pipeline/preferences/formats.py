@@ -1,9 +1,10 @@
 """Readers of the files in which human preferences come, into one table.
 
 Every reader gives the columns of :class:`vr_pipeline.schemas.HumanPreferences`, and beside them ``video_path_a``,
-``video_path_b``, ``generator_a`` and ``generator_b`` (empty where the file does not say). A clip given as a file gets
-an identifier from its prompt and its path. A row that cannot be used is left out with its reason; where more than one
-row and more than a tenth are bad, the file is not what it is taken for, and reading stops.
+``video_path_b``, ``generator_a`` and ``generator_b`` (empty where the file does not say), and what the file says by
+criterion (:mod:`vr_pipeline.preferences.criteria`). A clip given as a file gets an identifier from its prompt and its
+path. A row that cannot be used is left out with its reason; where more than one row and more than a tenth are bad, the
+file is not what it is taken for, and reading stops.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import pandas as pd
 
 from vr_pipeline.errors import InputError
 from vr_pipeline.identifiers import annotator_key, content_hash, first_spellings, prompt_id, same_name
+from vr_pipeline.preferences.criteria import PLAIN_PREFIXES, columns_in, labels_and_grades, typed
 from vr_pipeline.preferences.journal import CHOICES, standing_labels
 from vr_pipeline.preferences.rows import Comparison, Source
 from vr_pipeline.storage.tables import Entries, Entry, left_out, read_entries
@@ -145,7 +147,7 @@ def _table(rows: list[tuple[int, dict[str, Any]]], material: Source, source: str
     table["annotator"] = first_spellings(table["annotator"], annotator_key)
     entries = len(material.entries.rows)
     table.attrs |= {"skipped": material.skipped, "rejected": len(material.bad_rows), "entries": entries}
-    return table
+    return typed(table)
 
 
 def _row_a_comparison(
@@ -153,6 +155,7 @@ def _row_a_comparison(
     second: Sequence[str],
     label: str = "",
     generators: Sequence[str] = ("generator_a", "generator_b"),
+    criteria: Callable[[Source], dict[str, str]] | None = None,
 ) -> Callable[[Source], Comparisons]:
     """Make the reader of a format with a row for each comparison.
 
@@ -160,10 +163,12 @@ def _row_a_comparison(
         first, second: columns that may name the clips, the first that is there counts.
         label: column of the label; empty: the criterion that was asked for.
         generators: columns of what made the clips.
+        criteria: finds further labels and grades; see :func:`~vr_pipeline.preferences.criteria.labels_and_grades`.
     """
 
     def read(source: Source) -> Comparisons:
         name = label or source.criterion
+        further = labels_and_grades(source, criteria(source) if criteria else {})
         for i, (prompt, files, answer, models) in enumerate(
             zip(
                 source.column("prompt"),
@@ -173,13 +178,13 @@ def _row_a_comparison(
                 strict=True,
             )
         ):
-            yield i, Comparison(prompt, files, source.label(answer, i, name), generators=models)
+            yield i, Comparison(prompt, files, source.label(answer, i, name), generators=models, more=further[i])
 
     return read
 
 
 def _plain(source: Source) -> Comparisons:
-    """Read a row for each comparison, which may name clips, pair, annotator and source."""
+    """Read a row for each comparison, which may name clips, pair, annotator and source, and say more by criterion."""
     named = source.has("video_id_a") or not source.has("video_path_a")
     rows = zip(
         source.column("prompt"),
@@ -190,9 +195,15 @@ def _plain(source: Source) -> Comparisons:
         source.columns_of([["annotator"], ["source"], ["pair_id"]], required=False),
         strict=True,
     )
+    further = labels_and_grades(source, columns_in(source, PLAIN_PREFIXES))
     for i, (prompt, files, answer, models, ids, (annotator, origin, pair)) in enumerate(rows):
         label = source.label(answer, i, "preference")
-        yield i, Comparison(prompt, files, label, annotator, models, origin, ids if named else None, pair)
+        yield i, Comparison(prompt, files, label, annotator, models, origin, ids if named else None, pair, further[i])
+
+
+def _rewardbench_criteria(source: Source) -> dict[str, str]:
+    prefixes = {**PLAIN_PREFIXES, "MOS_A_": "grade_a_", "MOS_B_": "grade_b_"}
+    return columns_in(source, prefixes, labels=("VQ", "MQ", "TA"))
 
 
 def _hpdv2(source: Source) -> Comparisons:
@@ -336,7 +347,7 @@ FORMATS: Final = {
         _row_a_comparison(("video1_path", "image1_path"), ("video2_path", "image2_path"), "standard_answer")
     ),
     "videogen_rewardbench": Format(
-        _row_a_comparison(("path_A",), ("path_B",), generators=("A_model", "B_model")),
+        _row_a_comparison(("path_A",), ("path_B",), generators=("A_model", "B_model"), criteria=_rewardbench_criteria),
         {"A": "a", "B": "b", "same": "tie"},
     ),
     "genai_bench": Format(

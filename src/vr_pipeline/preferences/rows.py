@@ -123,6 +123,19 @@ class Source:
         self.reject(position, field, problem, remedy)
         return "tie"
 
+    def label_if_any(self, value: Any, position: int, field: str) -> str | None:
+        """Return the label of a cell that may be empty; None where it is."""
+        empty = not self.text(value, position, field).strip()
+        return None if empty and "" not in (self.labels or {}) else self.label(value, position, field)
+
+    def number_if_any(self, value: Any, position: int, field: str) -> float:
+        """Return the number of a cell that may be empty; NaN where it is."""
+        try:
+            return as_number(value)
+        except ValueError as error:
+            self.reject(position, field, str(error), "give a number, or leave the cell empty")
+            return math.nan
+
     def numbers(self, values: Any, position: int, field: str, length: int) -> list[float]:
         try:
             result = [as_number(value) for value in values]

@@ -1,0 +1,146 @@
+"""Several criteria in one table of preferences: labels and grades of a comparison beside the overall preference.
+
+A criterion is a name, such as ``motion``. The table has, as far as they are known, its label in ``preference_<name>``
+(``a``, ``b``, ``tie``) and the grades of both clips in ``grade_a_<name>`` and ``grade_b_<name>`` (numbers on any
+scale). A missing value is masked: nobody said anything, which is not a tie.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+import pandas as pd
+
+from vr_pipeline.errors import InputError
+from vr_pipeline.preferences.labels import aggregate_annotators
+from vr_pipeline.preferences.rows import Source
+
+OVERALL: Final = "preference"
+"""The criterion that is the overall label: the column ``preference``."""
+LABEL: Final = "preference_"
+GRADES: Final = {"a": "grade_a_", "b": "grade_b_"}
+PLAIN_PREFIXES: Final = {prefix: prefix for prefix in (LABEL, *GRADES.values())}
+"""Beginnings of the columns of a file, in any case, and of the columns of the table that they become."""
+
+
+def label_column(criterion: str) -> str:
+    """Return the column of a criterion's labels."""
+    return OVERALL if criterion == OVERALL else f"{LABEL}{criterion}"
+
+
+def is_criterion_column(name: str) -> bool:
+    """Return whether a column of the table is the label or a grade of a criterion."""
+    return any(name.startswith(prefix) and len(name) > len(prefix) for prefix in PLAIN_PREFIXES)
+
+
+def criteria_of(preferences: pd.DataFrame) -> list[str]:
+    """Return the criteria that a table has labels or grades of, in the order of its columns, without the overall."""
+    names = [str(column) for column in preferences.columns if is_criterion_column(str(column))]
+    return list(dict.fromkeys(name.removeprefix(_prefix(name)) for name in names))
+
+
+def aggregate_criterion(preferences: pd.DataFrame, criterion: str) -> pd.DataFrame:
+    """Return one row per pair that somebody labelled in a criterion, over all its annotators.
+
+    Args:
+        preferences: table of :class:`vr_pipeline.schemas.HumanPreferences`; a pair may be shown either way round.
+        criterion: a name of :func:`criteria_of`, or ``preference`` for the overall label.
+
+    Returns:
+        the columns of :func:`~vr_pipeline.preferences.labels.aggregate_annotators`; ``annotators`` are those who gave
+        a label in this criterion. Empty where every label is masked.
+
+    Raises:
+        InputError: the table has no labels in this criterion.
+    """
+    column = label_column(criterion)
+    _require(preferences, criterion, [column])
+    known = preferences[preferences[column].notna()]
+    return aggregate_annotators(known.assign(preference=known[column]))
+
+
+def aggregate_grades(preferences: pd.DataFrame, criterion: str) -> pd.DataFrame:
+    """Return the mean grades of both clips in a criterion, one row per pair with a grade.
+
+    Args:
+        preferences, criterion: see :func:`aggregate_criterion`; the overall label has no grades.
+
+    Returns:
+        pair_id, prompt_id, prompt, video_id_a, video_id_b (in order of their identifiers), grade_a, grade_b: means over
+        the annotators who graded that clip, NaN where none did; sorted by pair_id.
+
+    Raises:
+        InputError: the table has no grades in this criterion.
+    """
+    columns = [f"{prefix}{criterion}" for prefix in GRADES.values()]
+    _require(preferences, criterion, columns)
+    first, second = (
+        pd.to_numeric(preferences[name]) if name in preferences.columns else pd.Series(math.nan, preferences.index)
+        for name in columns
+    )
+    turned = (preferences["video_id_a"] > preferences["video_id_b"]).to_numpy(dtype=bool)
+    grades = pd.DataFrame({"grade_a": first.where(~turned, second), "grade_b": second.where(~turned, first)})
+    graded = grades.notna().any(axis=1)
+    pairs = aggregate_annotators(preferences[graded])
+    means = grades[graded].groupby(preferences.loc[graded, "pair_id"]).mean()
+    names = ["pair_id", "prompt_id", "prompt", "video_id_a", "video_id_b"]
+    return pairs[names].join(means, on="pair_id")
+
+
+def labels_and_grades(source: Source, columns: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Return labels and grades of every row of a file, by column of the table, which gets these columns.
+
+    Args:
+        columns: column of the table -> column of the file. An empty cell is masked; an unknown label or a grade that is
+            no number is a problem of its row.
+    """
+    source.further_columns += columns
+    rows: list[dict[str, Any]] = [{} for _ in source.good]
+    for column, name in columns.items():
+        for i, value in enumerate(source.column(name)):
+            if column.startswith(LABEL):
+                rows[i][column] = source.label_if_any(value, i, name)
+            else:
+                rows[i][column] = source.number_if_any(value, i, name)
+    return rows
+
+
+def columns_in(source: Source, prefixes: Mapping[str, str], labels: Iterable[str] = ()) -> dict[str, str]:
+    """Return columns of labels and grades that a file has: column of the table -> column of the file.
+
+    Args:
+        prefixes: beginnings of the file's names -> beginnings of the table's.
+        labels: columns of the file that are called by the criterion alone.
+    """
+    found = {f"{LABEL}{name}": name for name in labels if source.has(name)}
+    for name in (*source.entries.columns, *(known for known in source.columns if source.has(known))):
+        plain = name.strip()
+        for start, prefix in prefixes.items():
+            if plain.casefold().startswith(start.casefold()) and len(plain) > len(start):
+                found.setdefault(prefix + plain[len(start) :], name)
+    return found
+
+
+def typed(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table whose labels are text and whose grades are numbers, also where all are masked."""
+    kinds = {
+        name: "str" if name.startswith(LABEL) else "float64" for name in table.columns if is_criterion_column(name)
+    }
+    return table.astype(kinds)
+
+
+def _prefix(name: str) -> str:
+    return next(prefix for prefix in PLAIN_PREFIXES if name.startswith(prefix))
+
+
+def _require(preferences: pd.DataFrame, criterion: str, columns: list[str]) -> None:
+    if not any(column in preferences.columns for column in columns):
+        raise InputError(
+            f"the preferences have no criterion '{criterion}' (they have: "
+            f"{', '.join([OVERALL, *criteria_of(preferences)])})",
+            remedy=f"name one of these, or give the column {' or '.join(columns)}",
+            file="human_preferences",
+            field=columns[0],
+        )
