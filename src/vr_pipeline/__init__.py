@@ -39,11 +39,11 @@ _PUBLIC = {
         "mapo_loss",
         "reward_weighted_loss",
         "sdpo_scale",
-        "bradley_terry_with_ties_loss",
     ),
     "video.read": ("read_frames", "read_clip"),
     "video.write": ("write_video",),
     "judges": ("load_judge",),
+    "rewards.videoreward.losses": ("bradley_terry_with_ties_loss",),
     "rewards.registry": ("load_reward_model", "load_ranker"),
     "generators": ("load_generator",),
 }

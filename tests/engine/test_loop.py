@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -112,6 +112,65 @@ def test_without_a_validation_the_average_is_kept_else_the_last_weights() -> Non
     assert plain.numbers() == plain.seen[7] != averaged.numbers()
     assert averaged.numbers() == averaged.seen[7], "what is validated is the average"
     assert list(plain.seen) == [2, 4, 6, 7]
+
+
+@pytest.mark.parametrize("killed_in", [None, 4, 5, 6, 7, 8])
+@pytest.mark.parametrize(
+    ("values", "last", "best"),
+    [
+        ([1, 3, 2, 3, 9, 9], 4, 2),  # a value that is only as good is no improvement
+        ([1, 2, 1, 3, 2, 2, 9], 6, 4),
+        ([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12], 12, 12),
+    ],
+)
+def test_it_stops_when_validations_no_longer_improve(
+    values: list[float], last: int, best: int, killed_in: int | None, tmp_path: Path
+) -> None:
+    options = {"steps": 12, "checkpoint_every": 1, "patience": 2}
+    judged = {step: float(value) for step, value in enumerate(values, start=1)}
+    whole = Line(settings(**options), values=judged)
+    log = run(whole)
+    assert whole.made == list(range(1, last + 1))
+    assert whole.numbers() == whole.seen[best]
+    if killed_in is not None and killed_in <= last:
+        file = tmp_path / "state.safetensors"
+        with pytest.raises(Killed):
+            run(Line(settings(**options), killed_in, judged), file)
+        again = Line(settings(**options), values=judged)
+        assert run(again, file) == log
+        assert again.made == list(range(killed_in, last + 1))
+        assert again.numbers() == whole.numbers()
+        finished = Line(settings(**options), values={})
+        assert run(finished, file) == log
+        assert finished.made == []
+
+
+def test_a_kill_after_the_last_validation_trains_no_step_more(tmp_path: Path) -> None:
+    judged = {1: 1.0, 2: 3.0, 3: 2.0, 4: 2.0}
+    options = settings(steps=12, checkpoint_every=1, patience=2)
+    file = tmp_path / "state.safetensors"
+    task = Line(options, values=judged)
+
+    def stop(row: Mapping[str, float]) -> None:
+        if len(task.seen) == 4 and "closeness" in row:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(task, options, group=Group(), checkpoint=file, observe=stop)
+    again = Line(options, values=judged)
+    log = run(again, file)
+    assert again.made == []
+    assert [row["step"] for row in log] == [1, 2, 3, 4]
+    assert again.numbers() == task.seen[2]
+
+
+def test_what_else_a_validation_finds_stands_in_its_row() -> None:
+    class Telling(Line):
+        def figures(self) -> dict[str, float]:
+            return {"found": 2.0 * len(self.seen)}
+
+    log = run(Telling(settings(), values=dict.fromkeys(range(8), 1.0)))
+    assert {row["step"]: row["found"] for row in log if "found" in row} == {2: 2.0, 4: 4.0, 6: 6.0, 7: 8.0}
 
 
 def test_what_is_no_number_stops_before_it_reaches_a_weight_or_a_file(tmp_path: Path) -> None:

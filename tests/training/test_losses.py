@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from vr_pipeline.training.losses import (
-    bradley_terry_with_ties_loss,
     diffusion_dpo_loss,
     flow_dpo_loss,
     linear_dpo_loss,
@@ -280,32 +279,3 @@ def test_sdpo_scale_by_hand() -> None:
     assert found.tolist() == pytest.approx([0.5, 1.0, 1.0, 0.0])
     with pytest.raises(ValueError, match="mu"):
         sdpo_scale(torch.ones(1), torch.ones(1), mu=1.5)
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.floats(-30.0, 30.0), st.floats(1.001, 50.0))
-def test_the_three_outcomes_of_a_pair_have_probability_one(difference: float, theta: float) -> None:
-    value = torch.full((3,), difference, dtype=torch.float64)
-    losses = bradley_terry_with_ties_loss(value, torch.tensor([1, 0, -1]), theta)
-    assert torch.exp(-losses).sum().item() == pytest.approx(1.0, abs=1e-9)
-    mirrored = bradley_terry_with_ties_loss(-value, torch.tensor([-1, 0, 1]), theta)
-    assert torch.equal(losses, mirrored)
-
-
-def test_bradley_terry_with_ties_at_its_known_points() -> None:
-    """At d = 0 and theta 5 a tie has 2/3; a tie is likelier than a win below ln((theta^2 - 2) / theta) = 1.526."""
-    zero = torch.zeros(3, dtype=torch.float64)
-    shares = torch.exp(-bradley_terry_with_ties_loss(zero, torch.tensor([1, 0, -1])))
-    assert shares.tolist() == pytest.approx([1 / 6, 2 / 3, 1 / 6])
-    edge = math.log((5**2 - 2) / 5)
-    at_edge = bradley_terry_with_ties_loss(torch.full((2,), edge, dtype=torch.float64), torch.tensor([1, 0]))
-    assert at_edge[0].item() == pytest.approx(at_edge[1].item())
-    theta = torch.tensor(3.0, dtype=torch.float64, requires_grad=True)
-    difference = torch.tensor([0.3, -1.0, 2.0], dtype=torch.float64, requires_grad=True)
-    label = torch.tensor([1, 0, -1])
-    assert torch.autograd.gradcheck(lambda d, t: bradley_terry_with_ties_loss(d, label, t), (difference, theta))
-    for wrong in (torch.tensor([2, 0, 0]), torch.tensor([1, 0])):
-        with pytest.raises(ValueError, match=r"labels|shape"):
-            bradley_terry_with_ties_loss(difference, wrong)
-    with pytest.raises(ValueError, match="theta"):
-        bradley_terry_with_ties_loss(difference, label, 1.0)

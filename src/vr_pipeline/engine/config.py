@@ -60,6 +60,12 @@ class LoopParameters(Parameters):
     checkpoint_every: int = Field(
         0, ge=0, description="Steps between checkpoints, which are validated; 0 for none before the last step."
     )
+    patience: int | None = Field(
+        None,
+        ge=1,
+        description="Stop when so many validations in a row are no better than the best before them; the best weights "
+        "are kept as ever. Null trains until the last step.",
+    )
     threads: int | None = Field(None, ge=1, description="CPU threads; another number may round differently.")
 
 

@@ -76,6 +76,10 @@ class Task:
         """Judge the weights that the model holds now: higher is better; None for no judgement."""
         return None
 
+    def figures(self) -> Mapping[str, float]:
+        """Return what else the last :meth:`validate` found, as further columns of the log."""
+        return {}
+
 
 def train(
     task: Task,
@@ -100,7 +104,8 @@ def train(
         observe: called by the main process with every row, those of before a stop included.
 
     Returns:
-        the training log, one row per step; validated steps have the task's metric too.
+        the training log, one row per step; validated steps have the task's metric too. It ends early where the
+        settings' ``patience`` ran out.
 
     Raises:
         InputError: if the checkpoint is damaged or cannot be written, or processes see different ones.
@@ -170,6 +175,8 @@ class _Loop:
             disable=not self.group.main,
         )
         for step in bar:
+            if self._stalled():
+                break
             row = self._step(step)
             self._show(row)
             task.check(state.rows)
@@ -220,7 +227,7 @@ class _Loop:
         task, state = self.task, self.state
         with state.average.in_use() if state.average is not None else contextlib.nullcontext():
             value = task.validate(state.step, self.group) if self.group.main or self.judged_by_all else None
-            value = self.group.from_main(value)
+            value, figures = self.group.from_main((value, dict(task.figures())))
             if value is None:
                 return False
             if not math.isfinite(value):
@@ -229,9 +236,20 @@ class _Loop:
                     "checkpoints cannot be compared by it. See what the model and the judge give for the validated "
                     "samples; the training resumes from this checkpoint."
                 )
-            state.rows[-1][task.metric] = float(value)
+            state.rows[-1] |= {task.metric: float(value)} | figures
             self._show(state.rows[-1])
             state.best = state.best.improved(state.step, float(value), state.weights)
+        return True
+
+    def _stalled(self) -> bool:
+        """Whether validations have not become better for as long as the settings wait; the log alone decides."""
+        patience, rows, metric = self.settings.patience, self.state.rows, self.task.metric
+        if patience is None or not rows or metric not in rows[-1]:
+            return False
+        values = [row[metric] for row in rows if metric in row]
+        if len(values) <= patience or max(values[-patience:]) > max(values[:-patience]):
+            return False
+        self._log("stops after step %d: %d validations in a row were no better", self.state.step, patience)
         return True
 
     def _choose_weights(self) -> None:

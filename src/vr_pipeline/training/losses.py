@@ -173,39 +173,6 @@ def sdpo_scale(winner_error: Tensor, inner_product: Tensor, mu: float = 0.6) -> 
     return torch.where(opposed, ratio.clamp(0.0, 1.0), torch.ones_like(product))
 
 
-def bradley_terry_with_ties_loss(difference: Tensor, label: Tensor, theta: float | Tensor = 5.0) -> Tensor:
-    """Negative log-likelihood of preference labels with ties, per pair (Rao and Kupper 1967).
-
-    P(first) = s(d - ln theta), P(second) = s(-d - ln theta), P(tie) = (theta^2 - 1) s(d - ln theta) s(-d - ln theta),
-    s the sigmoid. Source: Liu et al. 2025, Improving Video Generation with Human Feedback, where theta is 5.
-
-    Args:
-        difference: d, reward of the first minus reward of the second, [pairs] or any shape.
-        label: 1 (first preferred), 0 (tie) or -1 (second preferred), of the same shape.
-        theta: width of ties, above 1; a number or a tensor that is trained.
-
-    Returns:
-        the loss of each pair, of the shape of ``difference``.
-
-    Raises:
-        ValueError: shapes that differ, another label, or theta of 1 or less.
-    """
-    import torch
-    from torch.nn.functional import logsigmoid
-
-    if difference.shape != label.shape:
-        raise ValueError(f"difference has shape {tuple(difference.shape)}, label {tuple(label.shape)}")
-    if not bool(torch.isin(label, torch.tensor([-1, 0, 1], dtype=label.dtype, device=label.device)).all()):
-        raise ValueError("labels must be 1 (first), 0 (tie) or -1 (second)")
-    width = torch.as_tensor(theta, dtype=difference.dtype, device=difference.device)
-    if not bool((width > 1.0).all()):
-        raise ValueError("theta must be above 1: at 1 a tie has probability 0")
-    first = logsigmoid(difference - width.log())
-    second = logsigmoid(-difference - width.log())
-    tie = first + second + torch.log(width**2 - 1.0)
-    return -torch.where(label == 0, tie, torch.where(label > 0, first, second))
-
-
 def reward_weighted_loss(error: Tensor, reward: Tensor) -> tuple[Tensor, Statistics]:
     """Reward-weighted regression: L = E[exp(r) l], without the (1 - t)^2 factor of the derivation.
 
