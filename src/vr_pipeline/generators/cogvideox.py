@@ -74,6 +74,7 @@ class CogVideoXGenerator(DiscreteSchedule, VideoPipelineGenerator):
     pipeline_class: ClassVar[str] = "CogVideoXPipeline"
     prediction_type: ClassVar[str] = "velocity"
     error_space: ClassVar[str] = "velocity"
+    frame_axis: ClassVar[int | None] = 1
 
     @property
     def frame_group(self) -> int:

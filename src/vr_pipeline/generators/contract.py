@@ -18,6 +18,7 @@ import numpy.typing as npt
 from vr_pipeline.errors import InputError, PipelineError
 from vr_pipeline.generators.config import GeneratorParameters
 from vr_pipeline.generators.policy import Policy
+from vr_pipeline.generators.residuals import Residuals
 from vr_pipeline.identifiers import content_hash
 from vr_pipeline.runtime.devices import resolve_device as resolve_device
 from vr_pipeline.storage.hub import is_local
@@ -44,11 +45,13 @@ class Generator(ABC):
         error_space: the space in which :meth:`prediction_error` measures; recorded with every training run, because
             the strength beta of preference losses has no meaning without it.
         lora_targets: names of the linear layers that get adapters unless the configuration names others.
+        frame_axis: axis of the latent frames in a batch of latents; None where a clip is a picture.
     """
 
     prediction_type: ClassVar[str]
     error_space: ClassVar[str]
     lora_targets: ClassVar[tuple[str, ...]]
+    frame_axis: ClassVar[int | None] = None
 
     parameters: GeneratorParameters
     identity: str
@@ -130,13 +133,18 @@ class Generator(ABC):
     def predict(self, noised: torch.Tensor, timesteps: torch.Tensor, condition: Condition) -> torch.Tensor:
         """Return the network's prediction, in the error space."""
 
+    def residuals(
+        self, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor, condition: Condition
+    ) -> Residuals:
+        """Return the prediction and what a perfect network would predict, both in the error space."""
+        prediction = self.predict(self.add_noise(latents, noise, timesteps), timesteps, condition)
+        return Residuals(prediction, self.target(latents, noise, timesteps), self.frame_axis)
+
     def prediction_error(
         self, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor, condition: Condition
     ) -> torch.Tensor:
         """Return squared error of the prediction, averaged over all latent elements of a sample, [batch], float32."""
-        prediction = self.predict(self.add_noise(latents, noise, timesteps), timesteps, condition)
-        error = (prediction.float() - self.target(latents, noise, timesteps).float()) ** 2
-        return error.flatten(1).mean(dim=1)
+        return self.residuals(latents, noise, timesteps, condition).error()
 
     # -- policies ---------------------------------------------------------------------------------------------------
 

@@ -44,6 +44,7 @@ class WanGenerator(VideoPipelineGenerator):
     pipeline_class: ClassVar[str] = "WanPipeline"
     prediction_type: ClassVar[str] = "flow"
     error_space: ClassVar[str] = "velocity"
+    frame_axis: ClassVar[int | None] = 2
 
     relied_on: ClassVar[Relied] = {
         PIPELINE: {

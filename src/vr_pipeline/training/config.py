@@ -18,6 +18,34 @@ else:
     LossName = Literal[tuple(OBJECTIVES)]
 
 
+class SafeguardParameters(Parameters):
+    """What keeps a training from wrecking the model."""
+
+    sdpo_mu: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Share of the winner's descent that the loser's gradient may not take away (SDPO, published as "
+        "0.6): the loser's gradient is scaled for every pair so that a step does not raise the winner's error to first "
+        "order. For losses that push losers away; null scales nothing.",
+    )
+    norm_ratio_weight: float = Field(
+        0.0,
+        ge=0,
+        description="Weight of a hinge on the norm of predictions, relative to the reference's, outside 1 / "
+        "norm_ratio_limit to norm_ratio_limit; 0 for none.",
+    )
+    norm_ratio_limit: float = Field(
+        1.1, gt=1, description="Ratio of norms above which, and below whose inverse, the hinge acts."
+    )
+    watch_reference: bool | None = Field(
+        None,
+        description="Compare the policy with the original at every step although the loss does not need it, for the "
+        "log and the automatic stop: a pass without gradients. Null: where the original is at hand, so with an "
+        "adapter, and not with full weights, which would need a frozen copy.",
+    )
+
+
 class PreferenceTrainingParameters(FineTuningParameters):
     """How a policy is trained on preference pairs. A sample is a pair."""
 
@@ -38,6 +66,9 @@ class PreferenceTrainingParameters(FineTuningParameters):
         description="flow_dpo with beta (1 - t)^2, for ablation only: its authors found that it hacks the reward.",
     )
     supervised_weight: float = Field(0.0, ge=0, description="Weight of the winners' error added to the loss.")
+    safeguard: SafeguardParameters = Field(
+        default_factory=SafeguardParameters, description="What keeps a training from wrecking the model."
+    )
     label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="Assumed share of wrong labels.")
     rarity_exponent: float = Field(
         0.0, ge=0, description="Weigh pairs of rare rewards more, by this exponent (VideoDPO's alpha); 0 weighs alike."
@@ -69,6 +100,13 @@ class PreferenceTrainingParameters(FineTuningParameters):
         return OBJECTIVES[self.loss]
 
     @property
+    def uses_reference(self) -> bool:
+        """Whether the frozen original is asked at every step: for the loss, or to see how far the policy has gone."""
+        guard = self.safeguard
+        watched = self.method == "lora" if guard.watch_reference is None else guard.watch_reference
+        return self.objective.needs_reference or guard.norm_ratio_weight > 0 or watched
+
+    @property
     def uses_rewards(self) -> bool:
         """Whether the loss or the weights of pairs need the clips' rewards."""
         return self.objective.needs_rewards or self.rarity_exponent > 0
@@ -80,7 +118,12 @@ class PreferenceTrainingParameters(FineTuningParameters):
             if getattr(self, name) != type(self).model_fields[name].default:
                 knowing = ", ".join(loss for loss, objective in OBJECTIVES.items() if name in objective.settings)
                 raise ValueError(f"{name} does not go with loss {self.loss}, but with {knowing}")
+        opposing = ", ".join(name for name, objective in OBJECTIVES.items() if objective.opposes_losers)
         wrong = [
+            (
+                self.safeguard.sdpo_mu is not None and not self.objective.opposes_losers,
+                f"safeguard.sdpo_mu does not go with loss {self.loss}, which pushes no loser away, but with {opposing}",
+            ),
             (self.lora.dropout > 0, "lora.dropout would make policy and reference different networks: set it to 0"),
             (self.sharding != "none" and self.method != "full", "sharding is for method: full; adapters are small"),
             (self.sharding != "none" and self.compile != "none", "sharding and compile cannot be combined"),

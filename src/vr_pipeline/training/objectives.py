@@ -57,6 +57,11 @@ class Objective(NamedTuple):
     needs_rewards: bool = False
     settings: tuple[str, ...] = ()
 
+    @property
+    def opposes_losers(self) -> bool:
+        """Whether it raises the error on losers, so that their gradients can be scaled (SDPO)."""
+        return "loser_error" in inspect.signature(self.loss).parameters
+
     def compute(self, inputs: Inputs, settings: Parameters) -> tuple[Tensor, Statistics]:
         """Return loss and statistics of some pairs."""
         known = {field.name: inputs for field in fields(inputs)} | dict.fromkeys(self.settings, settings)

@@ -45,8 +45,9 @@ class Validation(NamedTuple):
 
 
 _COMPUTING = (
+    "vr_pipeline.generators.residuals",
     *(f"vr_pipeline.engine.{name}" for name in ("loop", "optimisation", "schedules")),
-    *(f"vr_pipeline.training.{name}" for name in ("losses", "objectives", "pairs", "step")),
+    *(f"vr_pipeline.training.{name}" for name in ("losses", "objectives", "pairs", "safeguards", "step")),
 )
 """Modules that decide what a step computes, beside those of the generator."""
 
@@ -149,7 +150,7 @@ def prepare_weights(generator: Generator, parameters: PreferenceTrainingParamete
             seed=sample_seed(parameters.seed, "adapter", 0),
         )
     else:
-        weights = generator.train_all_weights(reference=parameters.objective.needs_reference)
+        weights = generator.train_all_weights(reference=parameters.uses_reference)
     denoiser = generator.denoiser
     if parameters.gradient_checkpointing:
         denoiser.enable_gradient_checkpointing()  # type: ignore[operator]
@@ -209,7 +210,12 @@ class PreferenceTask(Task):
             # Sharded gradients are averaged over the processes, while each one's loss is its part of the whole.
             scale=float(group.size) if self.sharded else 1.0,
         )
-        return group.gather({"loss": loss.view(1)})["loss"].sum(), group.gather(statistics)
+        gathered = group.gather(statistics)
+        if "winner_reference_error" in gathered:
+            # By the mean over the step: single errors lie far apart, because noise does.
+            share = gathered["winner_change"] / gathered["winner_reference_error"].mean()
+            gathered["winner_change_share"] = share
+        return group.gather({"loss": loss.view(1)})["loss"].sum(), gathered
 
     def samples(self, step: int) -> list[str]:
         return [f"the pair '{pair.pair_id}'" for pair, _ in self._chosen(step)]

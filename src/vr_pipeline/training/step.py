@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING
 
 from vr_pipeline.errors import InputError
 from vr_pipeline.generators.contract import Condition, Generator
+from vr_pipeline.generators.residuals import Residuals, mean_product
 from vr_pipeline.identifiers import sample_seed
 from vr_pipeline.training.config import PreferenceTrainingParameters
+from vr_pipeline.training.losses import sdpo_scale
 from vr_pipeline.training.objectives import Inputs
 from vr_pipeline.training.pairs import PairData, TrainingPair
+from vr_pipeline.training.safeguards import norm_hinge, norm_ratio, with_scaled_gradient
 
 if TYPE_CHECKING:
     import torch
@@ -124,22 +127,56 @@ def accumulate_gradients(
 def pair_loss(
     generator: Generator, batch: Batch, parameters: PreferenceTrainingParameters
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Return loss and detached statistics, [pairs], of a batch: those of the objective, and the winners' error."""
+    """Return the loss of a batch, and detached statistics of its pairs, [pairs].
+
+    Statistics are those of the objective, errors of policy and reference, ratios of the norms of their predictions, and
+    the scale of the losers' gradients where it is used.
+    """
     import torch
 
-    def errors() -> torch.Tensor:
+    def residuals() -> Residuals:
         with generator.autocast():
-            return generator.prediction_error(batch.latents, batch.noise, batch.timesteps, batch.condition)
+            return generator.residuals(batch.latents, batch.noise, batch.timesteps, batch.condition)
 
-    error = errors()
-    winner, loser = error.chunk(2)
-    references: Sequence[torch.Tensor | None] = (None, None)
-    if parameters.objective.needs_reference:
+    policy, reference = residuals(), None
+    if parameters.uses_reference:
         with torch.no_grad(), generator.reference():
-            references = errors().chunk(2)
+            reference = residuals()
+    loss, statistics = _objective(policy, reference, batch, parameters, generator)
+    error = policy.error().detach()
+    statistics |= of_sides("error", error)
+    if reference is not None:
+        reference_error = reference.error()
+        ratio = norm_ratio(policy.norm(), reference.norm())
+        guard = parameters.safeguard
+        if guard.norm_ratio_weight:
+            loss = loss + guard.norm_ratio_weight * norm_hinge(ratio, guard.norm_ratio_limit).mean()
+        statistics |= of_sides("change", error - reference_error)
+        statistics |= of_sides("reference_error", reference_error)
+        statistics |= of_sides("norm_ratio", ratio.detach())
+    return loss, statistics
+
+
+def _objective(
+    policy: Residuals,
+    reference: Residuals | None,
+    batch: Batch,
+    parameters: PreferenceTrainingParameters,
+    generator: Generator,
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Return loss and statistics of the objective and of the settings that go with all of them."""
+    error = policy.error()
+    winner, loser = error.chunk(2)
+    references = reference.error().chunk(2) if reference is not None else (None, None)
+    more: dict[str, torch.Tensor] = {}
+    mu = parameters.safeguard.sdpo_mu
+    scaled = loser
+    if mu is not None:
+        scale = sdpo_scale(winner, mean_product(*policy.residual.detach().chunk(2)), mu)
+        scaled, more = with_scaled_gradient(loser, scale), {"sdpo_scale": scale}
     inputs = Inputs(
         winner_error=winner,
-        loser_error=loser,
+        loser_error=scaled,
         winner_reference_error=references[0],
         loser_reference_error=references[1],
         error=error,
@@ -157,4 +194,10 @@ def pair_loss(
         name: value if len(value) == len(winner) else value.view(2, -1).mean(dim=0)
         for name, value in statistics.items()
     }
-    return loss, of_pairs | {"winner_error": winner.detach(), "loser_error": loser.detach()}
+    return loss, of_pairs | more
+
+
+def of_sides(name: str, values: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Name the halves of a batch: ``winner_<name>`` and ``loser_<name>``, each [pairs]."""
+    winners, losers = values.chunk(2)
+    return {f"winner_{name}": winners, f"loser_{name}": losers}

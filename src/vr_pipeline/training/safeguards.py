@@ -1,0 +1,37 @@
+"""What keeps a policy near what works while it learns: pure functions of errors and norms of single samples."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def with_scaled_gradient(error: Tensor, scale: Tensor) -> Tensor:
+    """Return the same errors, whose gradients are multiplied by ``scale``: sg(l) + scale (l - sg(l)), [batch]."""
+    fixed = error.detach()
+    return fixed + scale * (error - fixed)
+
+
+def norm_ratio(norm: Tensor, reference_norm: Tensor) -> Tensor:
+    """Return |v| / |v_ref| of every sample, [batch]: 1 where the policy predicts as far from 0 as the reference does.
+
+    Args:
+        norm: norm of the policy's prediction, [batch].
+        reference_norm: norm of the reference's, [batch]; a smallest number is added so that 0 / 0 is no question.
+    """
+    return norm / reference_norm.clamp_min(1e-12)
+
+
+def norm_hinge(ratio: Tensor, limit: float) -> Tensor:
+    """Return how far norm ratios are outside 1 / limit to limit, [batch]; within it is 0, and so is the gradient.
+
+    Both sides count: predictions that grow, and ones that shrink towards 0.
+
+    Raises:
+        ValueError: if the limit is not above 1.
+    """
+    if not limit > 1.0:
+        raise ValueError(f"the limit of the norm ratio must be above 1, got {limit}")
+    return (ratio - limit).clamp_min(0.0) + (1.0 / limit - ratio).clamp_min(0.0)
