@@ -135,7 +135,9 @@ def test_losses_without_a_reference_are_watched_where_the_original_is_at_hand(to
 
 def test_the_share_of_the_winners_change_is_one_of_means(toy: Toy) -> None:
     _, log = train(toy)
-    np.testing.assert_allclose(log["winner_change_share"], log["winner_change"] / log["winner_reference_error"], rtol=1e-4)
+    np.testing.assert_allclose(
+        log["winner_change_share"], log["winner_change"] / log["winner_reference_error"], rtol=1e-4
+    )
     assert log["winner_norm_ratio"].iloc[0] == 1
     assert log["winner_change"].iloc[0] == 0
 
