@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pandas as pd
 import pytest
 
 from vr_pipeline.checklist import load_checklist
-from vr_pipeline.micro_world.config import PreferenceParameters
+from vr_pipeline.micro_world.config import CriterionParameters, PreferenceParameters
 from vr_pipeline.micro_world.oracle import Oracle
 from vr_pipeline.micro_world.preferences import (
     CRITERIA,
@@ -102,7 +103,8 @@ def test_criteria_are_compared_beside_the_overall_preference() -> None:
     prompts = [f"prompt {row // 2}" for row in range(2 * count)]
     names = [f"{'better' if row % 2 == 0 else 'worse'} {row // 2}" for row in range(2 * count)]
     better = np.array([1.0 if row % 2 == 0 else 0.0 for row in range(2 * count)])
-    parameters = PreferenceParameters(num_pairs=count, temperature=0.6, tie_width=0.25)
+    criteria = CriterionParameters(temperature=1.2, tie_width=0.2)
+    parameters = PreferenceParameters(num_pairs=count, temperature=0.6, tie_width=0.25, criteria=criteria)
     plain = simulate_preferences(names, prompts, better, parameters, seed=0)
     table = simulate_preferences(
         names, prompts, better, parameters, seed=0, by_criterion={"visual": better, "motion": -better}
@@ -112,13 +114,14 @@ def test_criteria_are_compared_beside_the_overall_preference() -> None:
     for column in ("preference", "preference_visual", "preference_motion"):
         winner = np.where(table[column] == "a", table["video_id_a"], table["video_id_b"])
         wins[column] = np.array([name.startswith("better") for name in winner]) & (table[column] != "tie").to_numpy()
-    expected = logistic((1.0 - 0.25) / 0.6)
-    tolerance = 4 * np.sqrt(expected * (1 - expected) / count)
-    assert abs(wins["preference_visual"].mean() - expected) < tolerance
-    assert abs(wins["preference_motion"].mean() - logistic((-1.0 - 0.25) / 0.6)) < tolerance
+    expected = {"preference": 0.75 / 0.6, "preference_visual": 0.8 / 1.2, "preference_motion": -1.2 / 1.2}
+    expected = {column: logistic(odds) for column, odds in expected.items()}
+    for column, share in expected.items():
+        assert abs(wins[column].mean() - share) < 4 * np.sqrt(share * (1 - share) / count)
     # Noise of one criterion says nothing about another's.
-    both = (wins["preference"] & wins["preference_visual"]).mean()
-    assert abs(both - expected**2) < 4 * np.sqrt(expected**2 / count)
+    for first, second in combinations(expected, 2):
+        share = expected[first] * expected[second]
+        assert abs((wins[first] & wins[second]).mean() - share) < 4 * np.sqrt(share * (1 - share) / count)
 
 
 def test_the_shipped_preferences_follow_from_the_shipped_clips() -> None:

@@ -49,11 +49,43 @@ class AnnotatorParameters(Parameters):
     tie_width: float = Field(0.25, ge=0, description="Perceived differences below this are ties.")
 
 
-class PreferenceParameters(AnnotatorParameters):
+class CriterionParameters(AnnotatorParameters):
+    """How a simulated person compares two clips in one criterion, which is easier to see than all together.
+
+    Width and temperature make theta of the Bradley-Terry model with ties exp(1.6), about 5, which is the usual one.
+    """
+
+    temperature: float = with_default(AnnotatorParameters, "temperature", 0.15)
+    tie_width: float = with_default(AnnotatorParameters, "tie_width", 0.24)
+
+
+class ComparisonParameters(AnnotatorParameters):
+    """How simulated people compare two clips, on the whole and by criterion."""
+
+    criteria: CriterionParameters = Field(
+        default_factory=CriterionParameters, description="The same of a comparison in one criterion."
+    )
+
+
+class PreferenceParameters(ComparisonParameters):
     """How people's preferences are simulated."""
 
     num_pairs: int = Field(480, ge=2, description="Pairs of clips that are compared.")
     clips_per_prompt: int = Field(5, ge=2, description="Generated clips of each prompt the pairs are drawn from.")
+
+
+class RewardPairParameters(ComparisonParameters):
+    """What the embedded VideoReward learns from: generated clips, and simulated comparisons of them."""
+
+    clips_per_prompt: int = Field(100, ge=2, description="Generated clips of each prompt the pairs are drawn from.")
+    num_pairs: int = Field(16000, ge=2, description="Pairs of clips that are compared.")
+    cross_prompt_share: float = Field(
+        0.6,
+        ge=0,
+        le=1,
+        description="Share of pairs in which one clip was made for a prompt that differs in one or two attributes; "
+        "without them a reward can learn text alignment and ignore the prompt.",
+    )
 
 
 class MicroWorldParameters(Parameters):
@@ -66,4 +98,7 @@ class MicroWorldParameters(Parameters):
     )
     preferences: PreferenceParameters = Field(
         default_factory=PreferenceParameters, description="Simulated preferences."
+    )
+    reward_pairs: RewardPairParameters = Field(
+        default_factory=RewardPairParameters, description="Clips and comparisons for the VideoReward."
     )

@@ -222,18 +222,16 @@ class Oracle:
             clips: uint8 [clips, frames, height, width, 3].
             prompts: the prompt each clip is judged against.
         """
+        return answer_from(self.recognise(clips), prompts, question_ids)
+
+    def recognise(self, clips: npt.NDArray[np.uint8]) -> dict[str, Floats]:
+        """Return what is drawn, whatever the prompt: class probabilities by attribute and question, [clips, classes].
+
+        Args:
+            clips: uint8 [clips, frames, height, width, 3].
+        """
         values = features(clips)
-        predicted = {name: forest.predict(values) for name, forest in self.forests.items()}
-        named = [dict(zip(ATTRIBUTES, parse_prompt(prompt), strict=True)) for prompt in prompts]
-        columns = []
-        for question in question_ids:
-            attribute = question.removesuffix("_matches")
-            if attribute in ATTRIBUTES:
-                wanted = [ATTRIBUTES[attribute].index(names[attribute]) for names in named]
-                columns.append(predicted[attribute][np.arange(len(clips)), wanted])
-            else:
-                columns.append(predicted[question][:, 1])
-        return np.stack(columns, axis=1)
+        return {name: forest.predict(values) for name, forest in self.forests.items()}
 
     def save(self, path: Path) -> None:
         """Write all forests to one safetensors file."""
@@ -264,6 +262,25 @@ class Oracle:
         ):
             raise InputError("these are no trees of an oracle of this version", file=path, remedy=remedy)
         return cls({name: Forest(**fields) for name, fields in stored.items()})
+
+
+def answer_from(recognised: Mapping[str, Floats], prompts: Sequence[str], question_ids: Sequence[str]) -> Floats:
+    """Return probability of yes for clips that :meth:`Oracle.recognise` saw, [clips, questions].
+
+    Args:
+        recognised: class probabilities by attribute and question, [clips, classes].
+        prompts: the prompt each clip is judged against.
+    """
+    named = [dict(zip(ATTRIBUTES, parse_prompt(prompt), strict=True)) for prompt in prompts]
+    columns = []
+    for question in question_ids:
+        attribute = question.removesuffix("_matches")
+        if attribute in ATTRIBUTES:
+            wanted = [ATTRIBUTES[attribute].index(names[attribute]) for names in named]
+            columns.append(recognised[attribute][np.arange(len(prompts)), wanted])
+        else:
+            columns.append(recognised[question][:, 1])
+    return np.stack(columns, axis=1)
 
 
 _FOREST = {

@@ -123,7 +123,7 @@ def simulate_preferences(
                 "preference": preference,
                 "annotator": "simulated",
                 "source": "simulated from a hidden utility",
-                **compare_by_criterion(identifier, first, second, by_criterion or {}, parameters, seed=seed),
+                **compare_by_criterion(identifier, first, second, by_criterion or {}, parameters.criteria, seed=seed),
             }
         )
     return pd.DataFrame(rows)

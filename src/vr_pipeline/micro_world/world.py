@@ -245,7 +245,19 @@ def answers(scene: Scene, prompt: str | None = None) -> dict[str, bool]:
 def perturbed_prompt(random: np.random.Generator, prompt: str, probability: float = 0.5) -> str:
     """Return a prompt in which each named attribute was replaced with another value with the given probability."""
     named = dict(zip(ATTRIBUTES, parse_prompt(prompt), strict=True))
-    for name, choices in ATTRIBUTES.items():
+    for name in ATTRIBUTES:
         if random.random() < probability:
-            named[name] = str(random.choice([choice for choice in choices if choice != named[name]]))
+            named[name] = _other_value(random, name, named[name])
     return _prompt_of(**named)
+
+
+def neighbouring_prompt(random: np.random.Generator, prompt: str, changes: int) -> str:
+    """Return a prompt that differs from the given one in so many attributes."""
+    named = dict(zip(ATTRIBUTES, parse_prompt(prompt), strict=True))
+    for name in random.permutation(list(ATTRIBUTES))[:changes]:
+        named[name] = _other_value(random, name, named[name])
+    return _prompt_of(**named)
+
+
+def _other_value(random: np.random.Generator, attribute: str, value: str) -> str:
+    return str(random.choice([choice for choice in ATTRIBUTES[attribute] if choice != value]))
