@@ -89,6 +89,40 @@ def test_results_of_a_study() -> None:
         assert part in text
 
 
+def test_answers_by_criterion_stand_beside_the_preference(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    journal = Journal(path, Study(study="mine", source="generated"))
+    turned = {"left": "two", "right": "one"}  # a server that was started again may show the other side
+    asked = [
+        make_label(0, label="visual-0", criterion="visual", choice="right", **turned),
+        make_label(0, label="motion-0", criterion="motion", choice="skip"),
+        make_label(0, choice="right"),
+        make_label(1, label="visual-1", criterion="visual", choice="both_bad"),
+        make_label(1, choice="left"),
+        make_label(1, label="visual-2", criterion="visual", choice="right", annotator="Bob"),
+        make_label(1, label="bob-whole-1", choice="tie", annotator="Bob"),
+    ]
+    for label in asked:
+        journal.add(label)
+    journal.close()
+    table = HumanPreferences.validate(read_preferences(path, "annotations"))
+    assert list(table["preference"]) == ["b", "a", "tie"]
+    assert list(table["preference_visual"]) == ["a", "tie", "b"]
+    assert table["preference_motion"].isna().all()
+    assert table.attrs["skipped"] == 4
+    assert list(read_preferences(path, "annotations", criterion="visual")["preference"]) == ["b", "tie", "b"]
+    # What the new columns add changes nothing else.
+    (tmp_path / "whole.jsonl").write_text("".join(line for line in path.open() if '"visual"' not in line))
+    whole = read_preferences(tmp_path / "whole.jsonl", "annotations")
+    assert whole.drop(columns="preference_motion").equals(table[whole.columns.drop("preference_motion")])
+
+    results = study_results(Study(study="mine", source="generated"), asked, ["visual", "motion", "overall"])
+    motion = results["criteria"][1]
+    assert (motion["answers"], motion["skipped"]) == (0, 1)
+    assert "motion: 0 answers (left 0, right 0, tie 0, both bad 0, skipped 1)" in report_lines(results)
+    assert results["annotators"][0]["pairs"] == 1  # a question that was skipped is done with
+
+
 def test_answers_are_preferences(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     journal = Journal(path, Study(study="mine", source="generated"))

@@ -66,6 +66,20 @@ def test_a_study_from_beginning_to_end(make_session) -> None:
     assert HOSTILE_PROMPT not in client.get("/results").text
 
 
+def test_criteria_may_be_skipped_and_the_whole_may_not(make_session) -> None:
+    session = make_session(criteria=["motion", "overall"])
+    client = TestClient(create_app(session, hosts=frozenset({"127.0.0.1:1"})), base_url="http://127.0.0.1:1")
+    state = ask(client)
+    assert state["task"]["can_skip"]
+    state = answer(client, state, "skip").json()
+    assert (state["task"]["criterion"], state["task"]["can_skip"]) == ("overall", False)
+    rejected = answer(client, state, "skip")
+    assert (rejected.status_code, "cannot be skipped" in rejected.json()["detail"]) == (422, True)
+    assert answer(client, state, "tie").json()["done"] == 1
+    assert client.get("/api/results").json()["criteria"][0]["skipped"] == 1
+    assert "Skipped" in client.get("/results").text
+
+
 def test_a_page_that_is_out_of_date_has_to_ask_again(client, make_session) -> None:
     state = ask(client)
     assert answer(client, state).status_code == 200

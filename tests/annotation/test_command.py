@@ -108,7 +108,13 @@ def test_offers_of_every_source(catalog: DataCatalog) -> None:
     assert len(blind.pairs) == 4
     assert blind.criteria == ["alignment", "quality", "dynamics", "preservation", "stability", "overall"]
     assert blind.hints["dynamics"] == ["is the motion fast ?", "is the motion clear ?"]
+    named = make_offer(
+        catalog, study, **(OPTIONS | {"dimensions": "quality", "criteria": "motion, text,overall,quality,motion"})
+    )
+    assert named.criteria == ["quality", "motion", "text", "overall"]
     for study, changes, message in (
+        (make_study(None, "generated", None), {"criteria": "motion,"}, "'' is no name of a criterion"),
+        (make_study(None, "generated", None), {"criteria": "a b"}, "letters, digits"),
         (make_study(None, "generated", None), {"order": "informative"}, "no predicted rewards yet"),
         (make_study(None, "preferences", None), {"order": "informative"}, "preference_answers is missing"),
         (make_study(None, "generated", None), {"dimensions": "beauty"}, "no dimension 'beauty'"),

@@ -302,6 +302,40 @@ def test_clips_play_side_by_side_and_the_page_fits_screens(open_page, server: Se
     wait_until(still, "[...document.querySelectorAll('video')].every(v => !v.paused)")
 
 
+def test_criteria_are_asked_before_the_whole_and_may_be_skipped(open_page, project: Path) -> None:
+    served = Server(project, "--source", "preferences", "--study", "criteria", "--criteria", "visual,motion,text")
+    served.start()
+    try:
+        narrow = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
+        for number, options in enumerate((narrow, {"viewport": {"width": 1280, "height": 720}})):
+            page = open_page(served.address, **options)
+            begin(page, f"Ivy {number}")
+            questions = []
+            for key in ("ArrowLeft", "s", "ArrowDown", "s", "ArrowRight"):
+                questions.append(page.locator("#question").text_content())
+                fits = page.evaluate(
+                    "[document.documentElement.scrollWidth <= innerWidth,"
+                    " document.getElementById('answers').getBoundingClientRect().bottom <= innerHeight]"
+                )
+                assert fits == [True, True]
+                can_skip = page.locator("[data-choice=skip]").is_visible()
+                assert can_skip == (questions[-1] != "Which clip is better overall?")
+                if key == "s" and not can_skip:
+                    page.keyboard.press("s")  # says nothing
+                else:
+                    press(page, key)
+            expected = ["visual", "motion", "text"]
+            assert questions[:3] == [f"Which clip is better in {name}?" for name in expected]
+            assert questions[3] == questions[4] == "Which clip is better overall?"
+    finally:
+        served.end()
+    table = read_preferences(journal(project, "criteria"), "annotations")
+    assert list(table["preference"]) == ["b", "b"]
+    assert list(table["preference_visual"]) == ["a", "a"]
+    assert table["preference_motion"].isna().all()
+    assert list(table["preference_text"]) == ["tie", "tie"]
+
+
 def test_a_blind_comparison_of_policies_with_hostile_prompts(open_page, tmp_path: Path) -> None:
     project = copy_project(tmp_path / "project")
     folder = project / "data" / "07_model_output"

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from vr_pipeline.preferences.journal import CHOICES, Label, Study
+from vr_pipeline.preferences.journal import CHOICES, SKIP, Label, Study
 from vr_pipeline.preferences.labels import annotator_agreement
 from vr_pipeline.statistics.clustered import MINIMUM_PROMPTS, win_rate
 
@@ -24,10 +24,15 @@ _COLUMNS = {
 def preference_table(labels: Sequence[Label], criterion: str) -> pd.DataFrame:
     """Return answers to one criterion with the columns of :class:`vr_pipeline.schemas.HumanPreferences`.
 
-    A is the clip that was shown left. 'Both bad' is a tie and has True in the column both_bad.
+    A is the clip that was shown left. 'Both bad' is a tie, with True in the column both_bad; a skipped question has no
+    row.
     """
     table = pd.DataFrame([label.model_dump() for label in labels], columns=list(Label.model_fields))
-    table = table[table["criterion"] == criterion].reset_index(drop=True).rename(columns=_COLUMNS)
+    table = (
+        table[(table["criterion"] == criterion) & (table["choice"] != SKIP)]
+        .reset_index(drop=True)
+        .rename(columns=_COLUMNS)
+    )
     return table.assign(preference=table["choice"].map(CHOICES), both_bad=table["choice"] == "both_bad")
 
 
@@ -42,7 +47,7 @@ def study_results(
 
     Returns:
         ``annotators`` (name, pairs answered in full, answers, median seconds, share of left among decided answers) and
-        ``criteria`` (name, answers, shares of the choices, agreement; for policies also win rates).
+        ``criteria`` (name, answers, how often each choice, skipped, agreement; for policies also win rates).
     """
     asked = list(dict.fromkeys([*criteria, *(label.criterion for label in labels)]))
     return {
@@ -104,12 +109,13 @@ def report_lines(results: dict[str, Any]) -> list[str]:
             f"median {person['median_seconds']:.1f} s{left}"
         )
     for criterion in results["criteria"]:
-        if not criterion["answers"]:
+        if not criterion["answers"] and not criterion["skipped"]:
             continue
         shares = criterion["choices"]
+        skipped = f", skipped {criterion['skipped']}" if criterion["skipped"] else ""
         lines.append(
             f"{criterion['criterion']}: {criterion['answers']} answers (left {shares['left']}, "
-            f"right {shares['right']}, tie {shares['tie']}, both bad {shares['both_bad']})"
+            f"right {shares['right']}, tie {shares['tie']}, both bad {shares['both_bad']}{skipped})"
         )
         agreement = criterion["agreement"]
         if agreement["pairs_with_several"]:
@@ -146,6 +152,7 @@ def _criterion(study: Study, labels: Sequence[Label], name: str) -> dict[str, An
         "criterion": name,
         "answers": len(table),
         "choices": {choice: int((table["choice"] == choice).sum()) for choice in CHOICES},
+        "skipped": sum(label.criterion == name and label.choice == SKIP for label in labels),
         "agreement": annotator_agreement(table),
         "win_rates": [policy_win_rate(table, policy) for policy in reversed(study.policies)] if len(table) else [],
     }

@@ -19,6 +19,7 @@ from vr_pipeline.preferences.journal import OVERALL, Study
 if TYPE_CHECKING:
     import pandas as pd
 
+_PLAIN_CRITERION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")
 CLIPS = "clips"
 """The source, and the usual study, of given clips that nobody has compared yet."""
@@ -85,17 +86,26 @@ def journal_path(project: Path, env: str, study: str) -> Path:
 
 
 def make_offer(
-    catalog: Any, study: Study, *, dimensions: str | None, order: Order, seed: int, pairs: int, per_prompt: int
+    catalog: Any,
+    study: Study,
+    *,
+    dimensions: str | None,
+    criteria: str | None = None,
+    order: Order,
+    seed: int,
+    pairs: int,
+    per_prompt: int,
 ) -> Offer:
     """Return pairs, criteria and files of a study.
 
     Args:
         catalog: loads datasets by name and says whether they exist.
-        dimensions: names with commas, 'all', or None for the whole alone.
+        dimensions: names of the checklist's with commas, 'all', or None for none of them.
+        criteria: names of further criteria with commas; None for none.
         order, seed, pairs, per_prompt: see :mod:`vr_pipeline.annotation.queue`.
 
     Raises:
-        InputError: a table is missing, or a dimension is unknown.
+        InputError: a table is missing, a dimension is unknown, or a criterion has no plain name.
     """
     index_name, _, rewards_name, _, rewards_pipeline = _NEEDED[study.source]
     _require(catalog, index_name, study.source)
@@ -113,8 +123,10 @@ def make_offer(
     if order == "informative":
         rewards = _predicted(catalog, rewards_name, rewards_pipeline)
         candidates = queue.with_margins(candidates, rewards)
-    criteria, hints = _criteria(catalog, dimensions)
-    return Offer(queue.ordered(candidates, order, seed=seed, limit=pairs), criteria, hints, clip_files(catalog, study))
+    names, hints = _dimensions(catalog, dimensions)
+    asked = [name for name in dict.fromkeys([*names, *_further(criteria)]) if name != OVERALL]
+    shown = queue.ordered(candidates, order, seed=seed, limit=pairs)
+    return Offer(shown, [*asked, OVERALL], hints, clip_files(catalog, study))
 
 
 def _as_index(clips: pd.DataFrame, folder: Mapping[str, Path]) -> pd.DataFrame:
@@ -162,9 +174,23 @@ def _predicted(catalog: Any, name: str | None, pipeline: str) -> Any:
     return reward.rewards(catalog.load("preference_answers"), catalog.load("preference_video_index"))
 
 
-def _criteria(catalog: Any, dimensions: str | None) -> tuple[list[str], dict[str, list[str]]]:
+def _further(criteria: str | None) -> list[str]:
+    if criteria is None:
+        return []
+    names = [name.strip() for name in criteria.split(",")]
+    for name in names:
+        if not _PLAIN_CRITERION.fullmatch(name):
+            raise InputError(
+                f"'{name}' is no name of a criterion",
+                remedy="write names of letters, digits, hyphens and underscores, with commas between them",
+                field="--criteria",
+            )
+    return names
+
+
+def _dimensions(catalog: Any, dimensions: str | None) -> tuple[list[str], dict[str, list[str]]]:
     if dimensions is None:
-        return [OVERALL], {}
+        return [], {}
     checklist = catalog.load("checklist")
     names = list(checklist.dimensions)
     if dimensions.strip().casefold() != "all":
@@ -178,7 +204,7 @@ def _criteria(catalog: Any, dimensions: str | None) -> tuple[list[str], dict[str
             )
         names = list(dict.fromkeys(wanted))
     hints = {name: [question.text for question in checklist.questions_of(name)] for name in names}
-    return [*(name for name in names if name != OVERALL), OVERALL], hints
+    return names, hints
 
 
 def _require(catalog: Any, name: str, source: str) -> None:

@@ -14,7 +14,7 @@ from vr_pipeline.annotation.queue import Clip, Order, Pair
 from vr_pipeline.annotation.secret import StudySecret
 from vr_pipeline.annotation.store import Journal
 from vr_pipeline.errors import InputError
-from vr_pipeline.preferences.journal import Choice, Label, Study
+from vr_pipeline.preferences.journal import OVERALL, SKIP, Choice, Label, Study
 
 _PREFETCHED_PAIRS = 2
 _MOST_ANNOTATORS = 1000
@@ -34,7 +34,7 @@ class AnnotationSession:
 
     Args:
         pairs: in the order of showing.
-        criteria: asked of each pair in this order: names of dimensions, then 'overall'.
+        criteria: asked of each pair in this order: names of dimensions and other criteria, then 'overall'.
         hints: questions of a checklist by dimension, shown beside it; [[prompt]] is filled in.
         files: path of every clip by its name in the index.
         order, seed: how the pairs were ordered, recorded with every answer.
@@ -146,8 +146,11 @@ class AnnotationSession:
         Raises:
             OutOfDate: no such pair or criterion, or other sides than shown.
             AlreadyAnswered: as :meth:`Journal.add`.
+            ValueError: the question about the whole is skipped.
         """
         name = self.check_annotator(annotator)
+        if choice == SKIP and criterion == OVERALL:
+            raise ValueError("which clip is better overall cannot be skipped; choose 'no difference'")
         shown = self._by_token.get(pair)
         if shown is None or criterion not in self.criteria:
             raise OutOfDate("this pair is no longer part of the study")
@@ -228,6 +231,7 @@ class AnnotationSession:
             "criterion": criterion,
             "step": self.criteria.index(criterion) + 1,
             "steps": len(self.criteria),
+            "can_skip": criterion != OVERALL,
             "hints": [hint.replace("[[prompt]]", pair.prompt) for hint in self.hints.get(criterion, ())],
             "left": {"token": self._token(left), "url": self._url(left)},
             "right": {"token": self._token(right), "url": self._url(right)},

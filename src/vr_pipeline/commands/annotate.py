@@ -38,6 +38,11 @@ _MOST_LINKS = 20
     help="Ask about these dimensions of the checklist first (a,b,c, or 'all'), then about the whole.",
 )
 @click.option(
+    "--criteria",
+    metavar="NAMES",
+    help="Ask by these criteria of your own, too (visual,motion,text), before the whole.",
+)
+@click.option(
     "--order",
     type=click.Choice(["random", "informative"]),
     default="random",
@@ -76,6 +81,7 @@ def annotate(  # one parameter for each option of the command
     study: str | None,
     annotator: str | None,
     dimensions: str | None,
+    criteria: str | None,
     order: Order,
     seed: int,
     pairs: int,
@@ -124,6 +130,7 @@ def annotate(  # one parameter for each option of the command
             catalog,
             about,
             dimensions=dimensions,
+            criteria=criteria,
             order=order,
             seed=seed,
             pairs=pairs,

@@ -14,6 +14,8 @@ from typing import Any, Final
 import pandas as pd
 
 from vr_pipeline.errors import InputError
+from vr_pipeline.preferences.journal import OVERALL as WHOLE
+from vr_pipeline.preferences.journal import SKIP
 from vr_pipeline.preferences.labels import aggregate_annotators
 from vr_pipeline.preferences.rows import Source
 
@@ -21,6 +23,7 @@ OVERALL: Final = "preference"
 """The criterion that is the overall label: the column ``preference``."""
 LABEL: Final = "preference_"
 GRADES: Final = {"a": "grade_a_", "b": "grade_b_"}
+_TURNED: Final = {"a": "b", "b": "a", "tie": "tie"}
 PLAIN_PREFIXES: Final = {prefix: prefix for prefix in (LABEL, *GRADES.values())}
 """Beginnings of the columns of a file, in any case, and of the columns of the table that they become."""
 
@@ -104,6 +107,29 @@ def labels_and_grades(source: Source, columns: Mapping[str, str]) -> list[dict[s
                 rows[i][column] = source.label_if_any(value, i, name)
             else:
                 rows[i][column] = source.number_if_any(value, i, name)
+    return rows
+
+
+def answers_by_criterion(source: Source) -> list[dict[str, str | None]]:
+    """Return for every answer of an annotation journal what its annotator said of the pair by each criterion.
+
+    The whole is no such criterion. Labels are by the sides on which that answer's clips were shown; a question that was
+    skipped, or is still to be answered, is masked.
+    """
+    names = list(dict.fromkeys(str(entry.values["criterion"]) for entry in source.good))
+    columns = {name: f"{LABEL}{name}" for name in names if name != WHOLE}
+    source.further_columns += columns.values()
+    said: dict[tuple[str, str], dict[str, tuple[str, str]]] = {}
+    for i, entry in enumerate(entry.values for entry in source.good):
+        if entry["criterion"] in columns and entry["choice"] != SKIP:
+            label = source.label(entry["choice"], i, "choice")
+            of_pair = said.setdefault((entry["annotator"], entry["pair"]), {})
+            of_pair[columns[entry["criterion"]]] = (entry["left"], label)
+    rows: list[dict[str, str | None]] = []
+    for entry in (entry.values for entry in source.good):
+        given = said.get((entry["annotator"], entry["pair"]), {})
+        labels = {name: label if left == entry["left"] else _TURNED[label] for name, (left, label) in given.items()}
+        rows.append(dict.fromkeys(columns.values()) | labels)
     return rows
 
 

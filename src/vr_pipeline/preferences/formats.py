@@ -18,8 +18,8 @@ import pandas as pd
 
 from vr_pipeline.errors import InputError
 from vr_pipeline.identifiers import annotator_key, content_hash, first_spellings, prompt_id, same_name
-from vr_pipeline.preferences.criteria import PLAIN_PREFIXES, columns_in, labels_and_grades, typed
-from vr_pipeline.preferences.journal import CHOICES, standing_labels
+from vr_pipeline.preferences.criteria import PLAIN_PREFIXES, answers_by_criterion, columns_in, labels_and_grades, typed
+from vr_pipeline.preferences.journal import CHOICES, SKIP, standing_labels
 from vr_pipeline.preferences.rows import Comparison, Source
 from vr_pipeline.storage.tables import Entries, Entry, left_out, read_entries
 
@@ -294,13 +294,15 @@ def _row_an_item(group_column: str, file_column: str, value_column: str, sign: i
 
 
 def _annotations(source: Source) -> Comparisons:
-    """Read answers given on the annotation page; of the criteria that were asked, one is taken.
+    """Read answers given on the annotation page; of the criteria that were asked, one is the preference.
 
-    The columns both_bad, criterion, seconds and annotated_at come along.
+    The columns both_bad, criterion, seconds and annotated_at come along, and what the annotator said of the pair by the
+    other criteria.
     """
     source.further_columns += ["both_bad", "criterion", "seconds", "annotated_at"]
+    by_criterion = answers_by_criterion(source)
     for i, entry in enumerate(entry.values for entry in source.good):
-        if str(entry["criterion"]).casefold() != source.criterion.casefold():
+        if str(entry["criterion"]).casefold() != source.criterion.casefold() or entry["choice"] == SKIP:
             source.skipped += 1
             continue
         yield (
@@ -318,6 +320,7 @@ def _annotations(source: Source) -> Comparisons:
                     "criterion": entry["criterion"],
                     "seconds": float(entry["seconds"]),
                     "annotated_at": entry["at"],
+                    **by_criterion[i],
                 },
             ),
         )

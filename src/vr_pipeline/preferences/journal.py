@@ -15,11 +15,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vr_pipeline.errors import InputError
 
-Choice = Literal["left", "right", "tie", "both_bad"]
+Choice = Literal["left", "right", "tie", "both_bad", "skip"]
 CHOICES: Final = {"left": "a", "right": "b", "tie": "tie", "both_bad": "tie"}
 """What each choice says of the clip shown left (a) and right (b)."""
+SKIP: Final = "skip"
+"""The choice of who cannot say: no label in this criterion."""
 OVERALL = "overall"
-"""The criterion of the comparison as a whole, beside the dimensions of a checklist."""
+"""The criterion of the comparison as a whole, beside the others that are asked; it cannot be skipped."""
 
 
 class Line(BaseModel):
@@ -44,7 +46,7 @@ class Label(Line):
     pair: str = Field(description="pair_id of the two clips under their prompt")
     prompt_id: str
     prompt: str
-    criterion: str = Field(description="'overall' or the name of a dimension")
+    criterion: str = Field(description="'overall' or the name of what was asked")
     choice: Choice
     left: str = Field(description="video_id shown left (first)")
     right: str = Field(description="video_id shown right (second)")

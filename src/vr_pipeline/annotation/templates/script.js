@@ -4,7 +4,7 @@
   if (!byId("work")) { return; }
   const STORED = "annotation name";
   const buttons = Array.from(document.querySelectorAll("[data-choice]"));
-  const WORDS = { left: "A is better", right: "B is better", tie: "no difference", both_bad: "both are bad" };
+  const WORDS = { left: "A is better", right: "B is better", tie: "no difference", both_bad: "both are bad", skip: "cannot say" };
   const still = window.matchMedia("(prefers-reduced-motion: reduce)");
   const cache = new Map();  // address -> promise of {kind, url}
   let study = null;
@@ -130,6 +130,7 @@
     }
     enable(false);
     question(task);
+    document.querySelector("[data-choice=skip]").hidden = !task.can_skip;
     byId("prompt").textContent = task.prompt;
     const box = byId("prompt-box");
     box.scrollTop = 0;
@@ -202,7 +203,7 @@
   // The same identifier goes with every attempt, so that an answer whose reply was lost is not written twice.
   let attempt = null;
   function answer(choice) {
-    if (busy || !task || buttons[0].disabled) { return; }
+    if (busy || !task || buttons[0].disabled || (choice === "skip" && !task.can_skip)) { return; }
     enable(false);
     const seconds = Math.max(0, (performance.now() - shownAt) / 1000);
     const key = [name, task.pair, task.criterion, choice].join("\n");
@@ -278,7 +279,7 @@
     );
   });
   const KEYS = {
-    ArrowLeft: "left", "1": "left", ArrowRight: "right", "2": "right", ArrowDown: "tie", t: "tie", x: "both_bad",
+    ArrowLeft: "left", "1": "left", ArrowRight: "right", "2": "right", ArrowDown: "tie", t: "tie", x: "both_bad", s: "skip",
   };
   document.addEventListener("keydown", function (event) {
     const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
