@@ -34,6 +34,7 @@ NAVIGATION: list[tuple[str, list[tuple[str, str]]]] = [
             ("Prompt filtering", "prompt_filtering.md"),
             ("Judges", "judges.md"),
             ("Rewards and pairs", "rewards.md"),
+            ("VideoReward", "videoreward.md"),
             ("Preference training", "training.md"),
         ],
     ),

@@ -42,6 +42,9 @@ class RewardModel(ABC):
     kind: ClassVar[str] = "measurements"
     """What is stored of clips: part of the names and identities of items, and shown in progress."""
 
+    ranks_by: ClassVar[str] = "vr_pipeline.rewards.ranking:RewardRanker"
+    """``package.module:class`` of the :class:`Ranker` that compares clips by it; called with the reward."""
+
     clips_per_item: int = 32
     """Clips measured and stored together."""
 

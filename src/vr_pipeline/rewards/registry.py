@@ -18,6 +18,7 @@ REWARDS = {
     "ensemble": "vr_pipeline.rewards.ensemble:EnsembleReward",
     "oracle": "vr_pipeline.micro_world.reward:OracleReward",
     "scores": "vr_pipeline.rewards.scores:ScoresReward",
+    "videoreward": "vr_pipeline.rewards.videoreward.model:VideoReward",
 }
 """``package.module:class`` of every :class:`~vr_pipeline.rewards.contract.RewardModel`."""
 
@@ -73,11 +74,11 @@ def load_ranker(config: Mapping[str, Any] | str | Path) -> Ranker:
     """Load a ranker: two clips of a prompt in, ``p_a``, ``p_b``, ``p_tie`` and ``position_bias`` out.
 
     Args:
-        config: what :func:`load_reward_model` takes: a reward ranks by its totals.
+        config: what :func:`load_reward_model` takes: a reward ranks by its totals, or as it says.
     """
-    from vr_pipeline.rewards.ranking import RewardRanker
-
-    return RewardRanker(load_reward_model(config))
+    model = load_reward_model(config)
+    ranker: Ranker = pkgutil.resolve_name(model.ranks_by)(model)
+    return ranker
 
 
 def _file_of(place: Path) -> Path:

@@ -42,6 +42,7 @@ class SampledClip:
         indices: their numbers in the clip.
         frames_per_second: rate of the frames that are shown.
         path: the file they are from; None for frames in memory.
+        rate_known: whether somebody stated the rate; else it is 1.
     """
 
     video_id: str
@@ -50,6 +51,7 @@ class SampledClip:
     indices: list[int]
     frames_per_second: float
     path: Path | None = None
+    rate_known: bool = True
 
 
 def sample_clip(
@@ -92,7 +94,7 @@ def sample_clip(
         frames = source[taken]
     # The rate of the frames that were taken, not the clip's own.
     rate = rate * len(taken) / max(count, 1)
-    return SampledClip(name if video_id is None else video_id, prompt, frames, list(taken), rate or 1.0, path)
+    return SampledClip(name if video_id is None else video_id, prompt, frames, list(taken), rate or 1.0, path, rate > 0)
 
 
 def clip_path(folder: Any, video_id: str, file: str) -> Path:

@@ -195,7 +195,7 @@ class VideoRewardNetwork:
                 found = self.head(states.float())[..., 0]
             else:
                 found = (states.float() * self.head.weight[list(dimensions)]).sum(dim=-1)
-        ordered: torch.Tensor = found[:, np.argsort(dimensions)]
+        ordered: torch.Tensor = found[:, np.argsort(dimensions, kind="stable")]
         return ordered
 
     def save(
