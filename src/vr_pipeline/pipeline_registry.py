@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-
 from kedro.pipeline import Pipeline
 
-STAGES = (
-    "prompt_filtering",
-    "video_generation",
-    "checklist_inference",
-    "weight_regression",
-    "pair_selection",
-    "dpo_training",
-    "evaluation",
-)
-"""The method, from prompts to compared policies."""
+OTHERS = ("micro_world", "judge_training")
+"""Pipelines that are no stage of a system."""
 
 
 def register_pipelines() -> dict[str, Pipeline]:
     """Make all pipelines; modules are imported here and not above, so that commands which run nothing start quickly."""
+    from vr_pipeline.pipelines.systems import MPO_DPO, SYSTEMS
     from vr_pipeline.viz.pipelines import pictured
 
-    pipelines = {name: _stage(name) for name in ("micro_world", "judge_training", *STAGES)}
-    pipelines["mpo_dpo"] = pipelines["__default__"] = sum((pipelines[name] for name in STAGES), Pipeline([]))
+    pipelines = {name: MPO_DPO.stage(name) for name in OTHERS}
+    for system in SYSTEMS:
+        stages = {system.registered(name): system.stage(name) for name in system.stages}
+        pipelines |= {name: stage for name, stage in stages.items() if name not in pipelines}
+        pipelines[system.name] = sum(stages.values(), Pipeline([]))
+    pipelines["__default__"] = pipelines[MPO_DPO.name]
     return {name: pictured(pipeline) for name, pipeline in pipelines.items()}
-
-
-def _stage(name: str) -> Pipeline:
-    """Make the pipeline of a package a group that can be folded in the picture; datasets keep their names."""
-    made = import_module(f"vr_pipeline.pipelines.{name}").create_pipeline()
-    return Pipeline(made, namespace=name, prefix_datasets_with_namespace=False)

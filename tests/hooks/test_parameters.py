@@ -166,3 +166,21 @@ def test_recipes_and_their_settings_belong_together(block: str, recipes: dict[st
     parameters[block] = {"recipes": {name: settings for name, settings in changed.items() if settings is not None}}
     with pytest.raises(InputError, match=message):
         check_recipes(parameters)
+
+
+def test_the_reward_of_a_recipe_is_one_that_the_pipeline_makes() -> None:
+    def named(reward: str | None) -> dict[str, Any]:
+        return {"pair_selection": {"recipes": {recipe.name: {"reward": reward} for recipe in RECIPES}}}
+
+    for pipeline, reward in (
+        ("mpo_dpo", "checklist"),
+        ("__default__", "checklist"),
+        ("videoreward_dpo", "reward_model"),
+    ):
+        check_recipes(named(reward), [pipeline])
+        check_recipes(named(None), [pipeline])
+    check_recipes(named("reward_model"), ["pair_selection"])
+    with pytest.raises(InputError, match="leave it out, or use reward_model in videoreward_dpo"):
+        check_recipes(named("checklist"), ["videoreward_dpo"])
+    with pytest.raises(InputError, match="leave it out, or use checklist in mpo_dpo"):
+        check_recipes(named("reward_model"), ["mpo_dpo"])

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-LOADERS = {"load_generator", "load_judge", "load_embedder", "load_text_model", "train_judge", "pretrain_generator"}
+LOADERS = {"load_generator", "load_judge", "load_reward_model", "load_embedder", "load_text_model"}
+LOADERS |= {"train_judge", "pretrain_generator"}
 
 
 @functools.cache
@@ -67,4 +68,5 @@ def test_nodes_that_may_load_a_model_are_tagged() -> None:
     loading = {name for name, node in nodes.items() if reached(node.func) & LOADERS}
     # These name the reward, which can ask a judge, and only read what it has measured.
     loading -= {"collect_answers", "collect_preference_answers", "collect_evaluation_answers"}
+    loading -= {"collect_rewards", "collect_evaluation_rewards"}
     assert loading == {name for name, node in nodes.items() if "gpu" in node.tags}

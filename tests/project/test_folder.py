@@ -36,6 +36,15 @@ WHOLE = [
     "dpo_training",
     "evaluation",
 ]
+VIDEOREWARD = [
+    "prompt_filtering",
+    "videoreward_video_generation",
+    "reward_scoring",
+    "pair_selection",
+    "videoreward_dpo_training",
+    "videoreward_evaluation",
+]
+SINGLE |= set(VIDEOREWARD)
 LAYERS = {"raw", "intermediate", "primary", "feature", "model_input", "models", "model_output", "reporting"}
 
 
@@ -76,10 +85,10 @@ def python(code: str) -> str:
 
 
 def test_pipelines_have_their_names(pipelines):
-    assert set(pipelines) == SINGLE | {"mpo_dpo", "__default__"}
-    whole = set().union(*({node.name for node in pipelines[name].nodes} for name in WHOLE))
-    assert {node.name for node in pipelines["mpo_dpo"].nodes} == whole
-    assert {node.name for node in pipelines["__default__"].nodes} == whole
+    assert set(pipelines) == SINGLE | {"mpo_dpo", "videoreward_dpo", "__default__"}
+    for whole, stages in (("mpo_dpo", WHOLE), ("__default__", WHOLE), ("videoreward_dpo", VIDEOREWARD)):
+        nodes = set().union(*({node.name for node in pipelines[name].nodes} for name in stages))
+        assert {node.name for node in pipelines[whole].nodes} == nodes
     for name in SINGLE:
         assert pipelines[name].nodes, name
 

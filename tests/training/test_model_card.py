@@ -11,6 +11,8 @@ import torch
 from vr_pipeline.checklist import checklist_from_mapping
 from vr_pipeline.generators.config import GeneratorParameters
 from vr_pipeline.generators.policy import Adapter
+from vr_pipeline.judges.config import ChecklistInferenceParameters
+from vr_pipeline.training.checkpoint_reward import ChecklistParts, CheckpointReward
 from vr_pipeline.training.config import DpoTrainingParameters, PreferenceTrainingParameters, ValidationParameters
 from vr_pipeline.training.model_card import model_card, training_facts
 from vr_pipeline.training.table import join_pairs
@@ -30,6 +32,8 @@ CHECKLIST = checklist_from_mapping(
     }
 )
 JUDGE = JudgeParameters(family="qwen2_vl", path="owner/judge", revision="a" * 40)
+PARTS = ChecklistParts(checklist=CHECKLIST, weights={}, judge=JUDGE, judging=ChecklistInferenceParameters())
+REWARD = CheckpointReward(prompts=[], reward=PARTS)
 GENERATOR = GeneratorParameters(family="cogvideox", path="owner/model", revision="123", dtype="bfloat16")
 PARAMETERS = DpoTrainingParameters(
     training=PreferenceTrainingParameters(beta=500.0),
@@ -57,7 +61,7 @@ def facts(
 ) -> dict:
     rewards = index[["video_id"]].assign(total=0.0)
     joined = join_pairs({"mpo": pairs}, {"mpo": rewards}, prompts, index)
-    return training_facts(joined, validation, CHECKLIST, JUDGE, GENERATOR, PARAMETERS)
+    return training_facts(joined, validation, REWARD.facts(), GENERATOR, PARAMETERS)
 
 
 def adapter() -> Adapter:

@@ -101,31 +101,31 @@ def evaluation_metrics(
     oracle_rewards: pd.DataFrame,
     same_answers: Mapping[str, Any],
     index: pd.DataFrame,
-    agreement: Mapping[str, Any],
+    agreement: Mapping[str, Any] | None,
     pairs: Mapping[str, pd.DataFrame],
 ) -> dict[str, Any]:
     """Return everything the evaluation found, in the layout of data/08_reporting/evaluation_metrics.json.
 
     Args:
-        judge_rewards: rewards by the judge, with policy.
+        judge_rewards: rewards by the judge, with policy; empty where no reward judges clips.
         oracle_rewards: the same by the oracle; may be empty.
         same_answers: result of :func:`judge_oracle_agreement`.
         index: video index of the clips.
-        agreement: tau, diff, epsilon, n, n_ties on held-out human preferences.
+        agreement: tau, diff, epsilon, n, n_ties on held-out human preferences; None where it was not measured.
         pairs: selected pairs by strategy.
     """
-    sources = {"judge": judge_rewards} | ({"oracle": oracle_rewards} if len(oracle_rewards) else {})
+    sources = {name: table for name, table in (("judge", judge_rewards), ("oracle", oracle_rewards)) if len(table)}
     by_source = {source: policy_metrics(table) for source, table in sources.items()}
     gains = {source: gains_over_original(table) for source, table in sources.items()}
     wins = {source: win_rates(table, index) for source, table in sources.items()}
-    policies = sorted(by_source["judge"], key=lambda name: (name != ORIGINAL, name))
+    policies = sorted(map(str, index["policy"].unique()), key=lambda name: (name != ORIGINAL, name))
     trained = [name for name in policies if name != ORIGINAL]
     failed = index[index["status"] != "ok"]
     return {
         "policies": {name: {source: by_source[source][name] for source in sources} for name in policies},
         "gain": {name: {source: gains[source][name] for source in sources} for name in trained},
         "win_rate": {name: {source: wins[source][name] for source in sources} for name in trained},
-        "agreement": {key: agreement[key] for key in ("tau", "diff", "epsilon", "n", "n_ties")},
+        "agreement": agreement and {key: agreement[key] for key in ("tau", "diff", "epsilon", "n", "n_ties")},
         "judge_oracle_agreement": dict(same_answers),
         "pairs": {
             strategy: {

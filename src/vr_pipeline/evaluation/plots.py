@@ -40,14 +40,16 @@ def colours(titles: Mapping[str, str]) -> dict[str, str]:
 def rewards_by_dimension(metrics: Mapping[str, Any], titles: Mapping[str, str]) -> Figure:
     """Draw the mean reward of every policy by dimension with 95 % intervals, a panel a source."""
     first = metrics["policies"][next(iter(titles))]
-    sources = [name for name in ("judge", "oracle") if name in first]
-    dimensions = list(first["judge"]["dimensions"])
+    dimensions_of = {name: list(first[name]["dimensions"]) for name in ("judge", "oracle") if name in first}
     prompts = int(metrics["clips"]["prompts"])
-    figure = Figure(figsize=((1.6 + 1.15 * max(len(dimensions), 3)) * len(sources), 4.4), layout="constrained")
-    panels = figure.subplots(1, len(sources), squeeze=False)[0]
+    if not dimensions_of:
+        return _nothing("no reward judges the clips of this run")
+    widths = [1.6 + 1.15 * max(len(dimensions), 3) for dimensions in dimensions_of.values()]
+    figure = Figure(figsize=(sum(widths), 4.4), layout="constrained")
+    panels = figure.subplots(1, len(widths), squeeze=False, width_ratios=widths)[0]
     width = 0.8 / len(titles)
-    places = np.arange(len(dimensions))
-    for axes, source in zip(panels, sources, strict=True):
+    for axes, (source, dimensions) in zip(panels, dimensions_of.items(), strict=True):
+        places = np.arange(len(dimensions))
         for i, (policy, colour) in enumerate(colours(titles).items()):
             record = metrics["policies"][policy][source]
             mean, se = (
@@ -156,6 +158,14 @@ def _has(log: pd.DataFrame, column: str) -> bool:
 
 def _short(value: float | None) -> str:
     return "unknown" if value is None or not math.isfinite(value) else f"{value:.2f}"
+
+
+def _nothing(reason: str) -> Figure:
+    figure = Figure(figsize=(4.0, 1.2), layout="constrained")
+    axes = figure.subplots()
+    axes.set_axis_off()
+    axes.text(0.5, 0.5, reason, ha="center", va="center", fontsize=9)
+    return figure
 
 
 def _plain(figure: Figure) -> None:

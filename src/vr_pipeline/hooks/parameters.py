@@ -62,7 +62,7 @@ class ParametersHook:
         if {"dpo_training", "evaluation"} & set(read):
             check_splits(configured)
         if "pair_selection" in blocks:
-            check_recipes(configured)
+            check_recipes(configured, run_params.get("pipeline_names") or ["__default__"])
         unused = sorted(name for name in given if name in blocks and name not in read)
         if unused:
             logger.warning(
@@ -100,16 +100,22 @@ def check_splits(parameters: Mapping[str, Any]) -> None:
         )
 
 
-def check_recipes(parameters: Mapping[str, Any]) -> None:
+def check_recipes(parameters: Mapping[str, Any], pipelines: Sequence[str] = ()) -> None:
     """Reject a recipe that does not say how its pairs are selected, and settings of what is no recipe.
 
-    Raises:
-        InputError: the names under ``recipes`` of a block are not those of RECIPES, or a recipe names a reward that is
-            not made.
-    """
-    from vr_pipeline.pipelines.recipes import RECIPES, REWARD_TABLES
+    Args:
+        parameters: those of the environment.
+        pipelines: names of the pipelines that are to run; none for any.
 
-    known = [recipe.name for recipe in RECIPES]
+    Raises:
+        InputError: the names under ``recipes`` of a block are not those of a system's recipes, or a recipe names a
+            reward that the pipeline does not make.
+    """
+    from vr_pipeline.pipelines.recipes import RECIPES
+    from vr_pipeline.pipelines.systems import MPO_DPO, SYSTEMS
+
+    known = list(dict.fromkeys(recipe.name for system in SYSTEMS for recipe in system.recipes))
+    running = [one for one in SYSTEMS if one.name in pipelines or (one is MPO_DPO and "__default__" in pipelines)]
     given = {block: _plain(parameters.get(block)).get("recipes") or {} for block in ("pair_selection", "dpo_training")}
     for block, recipes in given.items():
         for name in recipes:
@@ -120,18 +126,19 @@ def check_recipes(parameters: Mapping[str, Any]) -> None:
                     field=f"{block}.recipes.{name}",
                 )
     selecting = given["pair_selection"]
-    for name in known:
+    for name in (recipe.name for recipe in RECIPES):
         if name not in selecting:
             raise InputError(
                 f"nothing says how the recipe '{name}' selects its pairs",
                 remedy="add the block, with a rule, beside those of the other recipes",
                 field=f"pair_selection.recipes.{name}",
             )
-        reward = _plain(selecting[name]).get("reward", "checklist")
-        if reward not in REWARD_TABLES:
+        reward = _plain(selecting[name]).get("reward")
+        made = {system.name: system.reward for system in running or SYSTEMS}
+        if reward is not None and reward not in made.values():
             raise InputError(
                 f"no rewards are made by the name '{reward}'",
-                remedy=f"use {' or '.join(REWARD_TABLES)}",
+                remedy="leave it out, or use " + " or ".join(f"{own} in {system}" for system, own in made.items()),
                 field=f"pair_selection.recipes.{name}.reward",
             )
 

@@ -90,7 +90,7 @@ def missing_models(pipeline: Pipeline, catalog: CatalogProtocol) -> dict[str, st
         field: path
         for source in sorted(name for name in pipeline.inputs() if name.startswith("params:"))
         for field, path in model_folders(catalog.load(source), source.removeprefix("params:"))
-        if not Path(path).expanduser().is_dir() and not {path, str(Path(path).resolve())} & made
+        if not Path(path).expanduser().exists() and not {path, str(Path(path).resolve())} & made
     }
 
 
@@ -140,6 +140,7 @@ def _on_hub(name: str) -> bool:
 def model_folders(value: Any, field: str) -> Iterator[tuple[str, str]]:
     """Yield the folders of models in a parameter block, no names on the hub: the field's name and the folder."""
     from vr_pipeline.generators.config import GeneratorParameters
+    from vr_pipeline.rewards.named import RewardModelParameters
     from vr_pipeline.storage.hub import is_local
     from vr_pipeline.vlm.config import JudgeParameters
 
@@ -148,6 +149,8 @@ def model_folders(value: Any, field: str) -> Iterator[tuple[str, str]]:
             yield f"{place}.path", part.path
         if isinstance(part, JudgeParameters) and part.adapter is not None:
             yield f"{place}.adapter", part.adapter
+        if isinstance(part, RewardModelParameters) and isinstance(path := (part.given or {}).get("path"), str):
+            yield f"{place}.path", path
 
 
 def _parts(value: Any, field: str, *, only_enabled: bool = False) -> Iterator[tuple[str, BaseModel]]:

@@ -15,11 +15,11 @@ from kedro.pipeline import Pipeline
 
 from vr_pipeline.errors import InputError
 from vr_pipeline.lineage.sources import SourceTree
-from vr_pipeline.lineage.stages import Configuration, Stage, curves, derive_stages, modules_of, to_dvc
-from vr_pipeline.project.configuration import BASE, layers
+from vr_pipeline.lineage.stages import Configuration, Stage, curves, derive_stages, modules_of, package_of, to_dvc
+from vr_pipeline.project.configuration import BASE, layers, section
 
 WHOLE = "mpo_dpo"
-"""The pipeline whose parts are the stages."""
+"""The pipeline whose parts are the stages, unless globals.yml of an environment names another as ``pipeline``."""
 FURTHER = ("judge_training",)
 """Pipelines that are stages beside it, each in a file of its own: the method runs without what they need."""
 STAGES_FILE, LOCK_FILE = "dvc.yaml", "dvc.lock"
@@ -123,7 +123,7 @@ def project_stages(
     tree = SourceTree(Path(str(importlib.import_module(package).__file__)).resolve().parents[1])
 
     def sources(name: str, pipeline: Pipeline, modules: list[str], words: list[str]) -> list[str]:
-        own = tree.package_modules(f"{package}.pipelines.{name}")
+        own = tree.package_modules(package_of(pipeline, name) or f"{package}.pipelines.{name}")
         found = tree.used([*own, *modules_of(pipeline), *modules], words)
         return [path.relative_to(project).as_posix() for path in found if path.is_relative_to(project)]
 
@@ -175,7 +175,8 @@ def open_project(project: Path, environment: str, whole: str = WHOLE) -> Project
     shipped = {
         name for name, entry in catalog.items() if ((entry.get("metadata") or {}).get("dvc") or {}).get("shipped")
     }
-    wanted = parts_of(registered, WHOLE if WHOLE in registered else "__default__")
+    own = str(section(loader, "globals").get("pipeline", WHOLE if WHOLE in registered else "__default__"))
+    wanted = parts_of(registered, own)
     for name in FURTHER:
         if name in registered and not registered[name].all_outputs() & shipped:
             wanted[name] = registered[name]

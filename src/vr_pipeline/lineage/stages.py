@@ -26,6 +26,7 @@ CALLER = "conf/kedro.sh"
 CALL = f"sh {CALLER}"
 """How a stage calls kedro: DVC may run without its environment being activated, and dvc.yaml is for every machine."""
 _GLOBAL = re.compile(r"\$\{globals:([\w.]+)\}")
+_PACKAGE = re.compile(r"(\S+?\.pipelines\.(\w+))")
 _PICTURES = {".png", ".jpg", ".jpeg", ".svg", ".gif"}
 _NOT_SETTINGS = {"type", "filepath", "path", "metadata", "validator", "credentials"}
 """Keys of a catalog entry that do not shape what is written: places, and what is tracked as source instead."""
@@ -335,12 +336,16 @@ def _words(value: Any) -> Iterator[str]:
 
 def _first_line(pipeline: Pipeline, name: str) -> str:
     """Return the first sentence about a pipeline: that of its package."""
-    for module in modules_of(pipeline):
-        package, _, rest = module.partition(f".pipelines.{name}")
-        if rest or module.endswith(f".pipelines.{name}"):
-            document = importlib.import_module(f"{package}.pipelines.{name}").__doc__ or ""
-            return document.strip().partition("\n")[0]
-    return ""
+    package = package_of(pipeline, name)
+    document = importlib.import_module(package).__doc__ if package else None
+    return (document or "").strip().partition("\n")[0]
+
+
+def package_of(pipeline: Pipeline, name: str) -> str | None:
+    """Return the package of a pipeline: that of its name, or by which its name ends, among those of its nodes."""
+    found = dict.fromkeys(_PACKAGE.findall(" ".join(modules_of(pipeline))))
+    fitting = [package for package, folder in found if f"_{name}".endswith(f"_{folder}")]
+    return max(fitting, key=len, default=None)
 
 
 def modules_of(pipeline: Pipeline) -> list[str]:

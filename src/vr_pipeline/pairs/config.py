@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field, field_validator
 
 from vr_pipeline.config import Parameters
@@ -12,7 +14,11 @@ from vr_pipeline.pairs.rules import RULES
 class PairRecipeParameters(Parameters):
     """How one recipe selects its pairs."""
 
-    reward: str = Field("checklist", description="whose rewards are compared: checklist")
+    reward: Literal["checklist", "reward_model"] | None = Field(
+        None,
+        description="whose rewards are compared; null: those of the pipeline that runs. Others are rejected: "
+        "mpo_dpo has those of the checklist, videoreward_dpo those of the reward that reward_model names",
+    )
     rule: str = Field(description=f"which pairs are kept: {', '.join(RULES)}; see vr_pipeline.pairs.rules")
     min_margin: float = Field(0.0, ge=0, description="smallest difference of total rewards, in units of the reward")
     max_pairs_per_group: int | None = Field(

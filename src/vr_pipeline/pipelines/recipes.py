@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial, update_wrapper
 from typing import Any, NamedTuple
 
+from vr_pipeline.generators.policy import ORIGINAL
+
 
 class Recipe(NamedTuple):
-    """A reward, a rule that selects pairs, and an objective. The choice of the three is configuration.
+    """A rule that selects pairs, and an objective. The choice of both is configuration.
 
     Args:
         name: ends the names of its datasets, such as ``policy_<name>``; a key of ``pair_selection.recipes`` and
@@ -28,16 +30,25 @@ class Recipe(NamedTuple):
         return update_wrapper(partial(function, recipe=self.name), function)
 
 
-REWARD_TABLES = {"checklist": "rewards"}
-"""What ``reward`` of a recipe may be: the name of a reward, and the dataset that has it for the clips."""
+Recipes = tuple[Recipe, ...]
 
-RECIPES = (
+RECIPES: Recipes = (
     Recipe("dpo", title="DPO"),
     Recipe("mpo", title="MPO"),
 )
-"""All recipes, the baseline of the comparison first. Tables and plots list them in this order."""
+"""The recipes that select pairs by rewards, the baseline of the comparison first. Tables and plots keep this order."""
 
 
-def each(prefix: str) -> list[str]:
-    """Return the datasets of all recipes that begin with the prefix, in the order of :data:`RECIPES`."""
-    return [recipe.dataset(prefix) for recipe in RECIPES]
+def each(prefix: str, recipes: Recipes = RECIPES) -> list[str]:
+    """Return the datasets of all recipes that begin with the prefix, in the order of the recipes."""
+    return [recipe.dataset(prefix) for recipe in recipes]
+
+
+def titles_of(recipes: Recipes) -> dict[str, str]:
+    """Return what plots and the report call each policy, in their order: the original first."""
+    return {ORIGINAL: "Original"} | {recipe.name: recipe.title for recipe in recipes}
+
+
+def by_recipe(recipes: Recipes, values: Sequence[Any]) -> dict[str, Any]:
+    """Return values that come in the order of the recipes by the names of these."""
+    return dict(zip([recipe.name for recipe in recipes], values, strict=True))

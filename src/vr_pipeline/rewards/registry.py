@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from vr_pipeline.errors import InputError
 
 if TYPE_CHECKING:
+    from vr_pipeline.config import Parameters
     from vr_pipeline.rewards.contract import Ranker, RewardModel
 
 REWARDS = {
@@ -39,14 +40,31 @@ def load_reward_model(config: Mapping[str, Any] | str | Path, *, folder: Path | 
     Raises:
         InputError: there is no such file, or it does not describe a reward.
     """
-    from pydantic import ValidationError
-
-    from vr_pipeline.runtime.setting_names import setting_trouble
-
     source: Path | None = None
     if not isinstance(config, Mapping):
         source = _file_of(Path(config).expanduser())
         config, folder = _read(source), source.parent
+    made, settings = checked_settings(config, source)
+    return made.from_settings(settings, folder or Path())
+
+
+def checked_settings(config: Mapping[str, Any], source: Path | None = None) -> tuple[type[RewardModel], Parameters]:
+    """Check the configuration of a reward without reading its files.
+
+    Args:
+        config: see :func:`load_reward_model`.
+        source: the file that holds it, for messages.
+
+    Returns:
+        the class of the reward, and its settings.
+
+    Raises:
+        InputError: there is no reward of this type, or a setting is wrong.
+    """
+    from pydantic import ValidationError
+
+    from vr_pipeline.runtime.setting_names import setting_trouble
+
     settings = dict(config)
     kind = settings.pop("type", None)
     if kind not in REWARDS:
@@ -58,7 +76,7 @@ def load_reward_model(config: Mapping[str, Any] | str | Path, *, folder: Path | 
         )
     made: type[RewardModel] = pkgutil.resolve_name(REWARDS[kind])
     try:
-        checked = made.Settings.model_validate(settings)
+        return made, made.Settings.model_validate(settings)
     except ValidationError as error:
         field, problem = setting_trouble(error, made.Settings)
         raise InputError(
@@ -67,7 +85,6 @@ def load_reward_model(config: Mapping[str, Any] | str | Path, *, folder: Path | 
             file=source,
             field=field or None,
         ) from error
-    return made.from_settings(checked, folder or Path())
 
 
 def load_ranker(config: Mapping[str, Any] | str | Path) -> Ranker:

@@ -1,4 +1,4 @@
-"""The project's session: nodes run where conf/<env>/runner.yml says, unless another runner is given."""
+"""The project's session: what an environment runs, and where, unless the command says otherwise."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vr_pipeline.project.configuration import section
 
 
 class ProjectSession(KedroSession):
-    """A Kedro session whose default runner comes from the configuration."""
+    """A Kedro session whose default pipeline and runner come from the configuration."""
 
     def run(
         self,
@@ -30,8 +30,10 @@ class ProjectSession(KedroSession):
         from vr_pipeline.runners.device_runner import DeviceRunner
 
         runner = runner if runner is not None else DeviceRunner()
+        loader = self._get_config_loader()
         if isinstance(runner, DeviceRunner):
-            runner.configure(section(self._get_config_loader(), "runner"))
+            runner.configure(section(loader, "runner"))
+        own = section(loader, "globals").get("pipeline")
         # Kedro warns of the singular argument; it means the same.
-        names = [pipeline_name] if pipeline_name else pipeline_names
+        names = [pipeline_name] if pipeline_name else pipeline_names or ([str(own)] if own else None)
         return super().run(pipeline_names=names, tags=tags, runner=runner, **options)

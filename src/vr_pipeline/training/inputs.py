@@ -15,16 +15,10 @@ from vr_pipeline.identifiers import content_hash
 if TYPE_CHECKING:
     import pandas as pd
 
-    from vr_pipeline.checklist.schema import Checklist
 
-
-def input_hashes(pairs: pd.DataFrame, reward_weights: Mapping[str, Any], checklist: Checklist) -> dict[str, str]:
-    """Hashes of the pairs, the reward weights and the checklist of a training."""
-    return {
-        "preference_pairs": pairs_hash(pairs),
-        "reward_weights": reward_weights_hash(reward_weights),
-        "checklist": checklist.hash,
-    }
+def input_hashes(pairs: pd.DataFrame, reward: Mapping[str, str]) -> dict[str, str]:
+    """Hashes of the pairs of a training and of the reward's parts; see ``CheckpointReward.hashes``."""
+    return {"preference_pairs": pairs_hash(pairs), **reward}
 
 
 def pairs_hash(pairs: pd.DataFrame) -> str:

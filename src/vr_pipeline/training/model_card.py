@@ -19,10 +19,8 @@ from vr_pipeline.terminal import visible
 from vr_pipeline.training.inputs import listed_hash, pairs_hash, used_clips, used_prompts
 
 if TYPE_CHECKING:
-    from vr_pipeline.checklist.schema import Checklist
     from vr_pipeline.generators.config import GeneratorParameters
     from vr_pipeline.training.config import DpoTrainingParameters
-    from vr_pipeline.vlm.config import JudgeParameters
 
 _PARTS = ("base", "data", "objective", "settings", "reward", "validation")
 
@@ -30,8 +28,7 @@ _PARTS = ("base", "data", "objective", "settings", "reward", "validation")
 def training_facts(
     pairs: pd.DataFrame,
     validation: pd.DataFrame,
-    checklist: Checklist,
-    judge: JudgeParameters,
+    reward: Mapping[str, Any],
     generator: GeneratorParameters,
     parameters: DpoTrainingParameters,
 ) -> dict[str, Any]:
@@ -40,13 +37,12 @@ def training_facts(
     Args:
         pairs: schema ``TrainingPairs``; their prompts and clips are counted, and hashed by content.
         validation: the judged checkpoints, empty for none.
-        checklist: the judge's questions.
-        judge: the judge.
+        reward: what judged the checkpoints; see ``CheckpointReward.facts``.
         generator: what is trained.
         parameters: the training.
 
     Returns:
-        plain values: base, data, settings, validation.
+        plain values: base, data, settings, reward, validation.
     """
     used, clips = used_prompts(pairs), used_clips(pairs)
     settings = {"path", "revision", "dtype", "num_frames", "height", "width"}
@@ -58,12 +54,7 @@ def training_facts(
             "clips": {"count": len(clips), "hash": listed_hash(clips)},
         },
         "settings": parameters.training.model_dump(mode="json"),
-        "reward": {
-            "checklist": checklist.name,
-            "checklist_hash": checklist.hash,
-            "judge": judge.path,
-            "judge_revision": judge.revision,
-        },
+        "reward": dict(reward),
     }
     if parameters.validation is not None and len(validation):
         facts["validation"] = {

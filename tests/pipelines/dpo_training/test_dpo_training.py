@@ -12,10 +12,11 @@ from pydantic import ValidationError
 from vr_pipeline.checklist import load_checklist
 from vr_pipeline.judges.config import ChecklistInferenceParameters
 from vr_pipeline.pipelines.dpo_training import create_pipeline
-from vr_pipeline.pipelines.dpo_training.nodes import describe_checkpoint_reward, train_policy
+from vr_pipeline.pipelines.dpo_training.nodes import describe_checkpoint_reward, name_checkpoint_reward, train_policy
 from vr_pipeline.pipelines.recipes import RECIPES
 from vr_pipeline.project.explain import blocks_of
-from vr_pipeline.training.checkpoint_reward import CheckpointReward
+from vr_pipeline.rewards.named import RewardModelParameters
+from vr_pipeline.training.checkpoint_reward import ChecklistParts, CheckpointReward
 from vr_pipeline.training.config import DpoTrainingParameters
 from vr_pipeline.vlm.config import JudgeParameters
 
@@ -33,8 +34,41 @@ def test_the_reward_of_checkpoints_comes_back_from_json_as_it_was(validation: di
     parameters = DpoTrainingParameters.model_validate({"validation": validation})
     described = describe_checkpoint_reward(PROMPTS, checklist, weights, JUDGE, judging, parameters)
     read = CheckpointReward.model_validate(json.loads(json.dumps(described)))
-    assert (read.checklist.hash, read.judge, read.judging, read.weights) == (checklist.hash, JUDGE, judging, weights)
+    parts = read.reward
+    assert isinstance(parts, ChecklistParts)
+    assert (parts.checklist.hash, parts.judge, parts.judging, parts.weights) == (
+        checklist.hash,
+        JUDGE,
+        judging,
+        weights,
+    )
     assert list(read.prompt_table["prompt_id"]) == prompts
+
+
+def test_a_reward_that_parameters_name_judges_checkpoints(tmp_path: Path) -> None:
+    scores = tmp_path / "scores.csv"
+    scores.write_text("video_id,dimension,score\nx,sharp,1\nx,bright,2\n")
+    parameters = DpoTrainingParameters.model_validate({"validation": {}})
+    named = RewardModelParameters.model_validate({"type": "scores", "path": str(scores), "total": None})
+    described = json.loads(json.dumps(name_checkpoint_reward(PROMPTS, named, parameters)))
+    read = CheckpointReward.model_validate(described)
+    model = read.model()
+    assert model is not None
+    assert model.dimensions == ("sharp", "bright")
+    assert list(read.prompt_table["prompt_id"]) == ["b", "c", "d"]
+    assert read.facts() == {"type": "scores", "path": str(scores), "identity": model.identity}
+    assert read.hashes() == {"reward_model": model.identity}
+    scores.write_text("video_id,dimension,score\nx,sharp,1\nx,bright,3\n")
+    assert read.hashes() != {"reward_model": model.identity}
+
+
+def test_without_a_reward_no_checkpoint_is_judged() -> None:
+    parameters = DpoTrainingParameters.model_validate({"validation": {}})
+    none = RewardModelParameters.model_validate({"type": None, "path": "left by another environment"})
+    read = CheckpointReward.model_validate(name_checkpoint_reward(PROMPTS, none, parameters))
+    assert read.model() is None
+    assert read.prompt_table.empty
+    assert read.facts() == read.hashes() == {}
 
 
 def test_every_recipe_trains_with_its_own_settings() -> None:

@@ -5,18 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import pandas as pd
 
-from vr_pipeline.errors import InputError
 from vr_pipeline.evaluation.metrics import gain_over
 from vr_pipeline.evaluation.report.wording import as_number, signed
 from vr_pipeline.generators.policy import ORIGINAL
 from vr_pipeline.statistics.clustered import simultaneous
-
-if TYPE_CHECKING:
-    from vr_pipeline.checklist.schema import Checklist
 
 Verdict = Literal["above", "below", "unclear", "unknown"]
 
@@ -85,7 +81,7 @@ def compare(rewards: pd.DataFrame, policy: str, baseline: str, *, policies: int 
         policies: comparisons of policies that are read at once.
     """
     ours, theirs = (rewards[rewards["policy"] == name] for name in (policy, baseline))
-    dimensions = [str(name) for name in rewards.columns if str(name).startswith("dim_")]
+    dimensions = dimensions_of(rewards)
     together = policies * len(dimensions)
 
     def difference(column: str, level: float = 0.95) -> Interval:
@@ -95,7 +91,7 @@ def compare(rewards: pd.DataFrame, policy: str, baseline: str, *, policies: int 
     total, deviation = difference("total"), float(theirs["total"].std(ddof=0))
     return Comparison(
         total=total,
-        dimensions={name.removeprefix("dim_"): difference(name, simultaneous(together)) for name in dimensions},
+        dimensions={name: difference(f"dim_{name}", simultaneous(together)) for name in dimensions},
         effect=total.mean / deviation if deviation > 1e-9 else math.nan,
         together=together,
     )
@@ -120,19 +116,11 @@ def compare_all(rewards: Mapping[str, pd.DataFrame], policies: Sequence[str]) ->
     return against_original, between
 
 
-def rewards_by_source(judge: pd.DataFrame, oracle: pd.DataFrame, checklist: Checklist) -> dict[str, pd.DataFrame]:
-    """Return the rewards of both sources; those of the oracle only where there is one.
+def rewards_by_source(judge: pd.DataFrame, oracle: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return the rewards of both sources, those that there are: the judge's if there is a reward, then the oracle's."""
+    return {source: table for source, table in (("judge", judge), ("oracle", oracle)) if len(table)}
 
-    Raises:
-        InputError: a table lacks a dimension of the checklist.
-    """
-    for name, table in (("evaluation_rewards", judge), ("evaluation_oracle_rewards", oracle)):
-        for dimension in checklist.dimensions:
-            if f"dim_{dimension}" not in table.columns:
-                raise InputError(
-                    f"the rewards have no dimension '{dimension}'",
-                    remedy="run evaluation again after a change of the checklist",
-                    file=name,
-                    field=f"dim_{dimension}",
-                )
-    return {"judge": judge} | ({"oracle": oracle} if len(oracle) else {})
+
+def dimensions_of(rewards: pd.DataFrame) -> list[str]:
+    """Return the names of the dimensions of rewards, in their order."""
+    return [str(name).removeprefix("dim_") for name in rewards.columns if str(name).startswith("dim_")]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -12,33 +13,30 @@ from vr_pipeline.checklist.schema import Checklist
 from vr_pipeline.generators.config import GeneratorParameters
 from vr_pipeline.generators.policy import Policy
 from vr_pipeline.judges.config import ChecklistInferenceParameters
-from vr_pipeline.pairs.config import PairSelectionParameters
-from vr_pipeline.pipelines.recipes import RECIPES, REWARD_TABLES
+from vr_pipeline.pipelines.recipes import Recipes, by_recipe
+from vr_pipeline.rewards.named import RewardModelParameters
 from vr_pipeline.training.config import DpoTrainingParameters
 from vr_pipeline.vlm.config import JudgeParameters
 from vr_pipeline.work import WorkPlan
+
+if TYPE_CHECKING:
+    from vr_pipeline.training.checkpoint_reward import ChecklistParts
+
+logger = logging.getLogger(__name__)
 
 
 def join_training_pairs(
     filtered_prompts: pd.DataFrame,
     video_index: pd.DataFrame,
-    pair_selection: PairSelectionParameters,
-    *tables: pd.DataFrame,
+    rewards: pd.DataFrame,
+    *pairs: pd.DataFrame,
+    recipes: Recipes,
 ) -> pd.DataFrame:
-    """Join the pairs of all recipes with what training needs to know of their prompts and clips.
-
-    Args:
-        filtered_prompts: texts of prompts.
-        video_index: contents of clips.
-        pair_selection: names the reward of every recipe.
-        *tables: the rewards that REWARD_TABLES names, then the pairs of every recipe.
-    """
+    """Join the pairs of all recipes with what training needs to know of their prompts and clips."""
     from vr_pipeline.training.table import join_pairs
 
-    rewards = dict(zip(REWARD_TABLES, tables, strict=False))
-    pairs = {recipe.name: table for recipe, table in zip(RECIPES, tables[len(rewards) :], strict=True)}
-    used = {name: rewards[pair_selection.recipes[name].reward] for name in pairs}
-    return join_pairs(pairs, used, filtered_prompts, video_index)
+    tables = by_recipe(recipes, pairs)
+    return join_pairs(tables, dict.fromkeys(tables, rewards), filtered_prompts, video_index)
 
 
 def encode_latents(
@@ -72,20 +70,32 @@ def describe_checkpoint_reward(
     parameters: DpoTrainingParameters,
 ) -> dict[str, Any]:
     """Say by what reward, and on clips of which prompts, the checkpoints of all trainings are judged."""
+    from vr_pipeline.training.checkpoint_reward import ChecklistParts
+
+    parts = ChecklistParts(checklist=checklist, weights=reward_weights, judge=judge, judging=checklist_inference)
+    return _checkpoint_reward(filtered_prompts, parts, parameters)
+
+
+def name_checkpoint_reward(
+    filtered_prompts: pd.DataFrame, reward_model: RewardModelParameters, parameters: DpoTrainingParameters
+) -> dict[str, Any]:
+    """Name the reward by which, and the prompts on whose clips, the checkpoints of all trainings are judged."""
+    return _checkpoint_reward(filtered_prompts, None if reward_model.given is None else reward_model, parameters)
+
+
+def _checkpoint_reward(
+    filtered_prompts: pd.DataFrame,
+    reward: ChecklistParts | RewardModelParameters | None,
+    parameters: DpoTrainingParameters,
+) -> dict[str, Any]:
     from vr_pipeline.training.checkpoint_reward import CheckpointReward
     from vr_pipeline.training.validation import validation_prompts
 
     prompts = filtered_prompts.head(0)
-    if parameters.validation is not None:
+    if parameters.validation is not None and reward is not None:
         prompts = validation_prompts(filtered_prompts, parameters.validation)
-    reward = CheckpointReward(
-        prompts=prompts[["prompt_id", "prompt", "split"]].to_dict("records"),
-        checklist=checklist,
-        weights=reward_weights,
-        judge=judge,
-        judging=checklist_inference,
-    )
-    return reward.model_dump(mode="json")
+    rows = prompts[["prompt_id", "prompt", "split"]].to_dict("records")
+    return CheckpointReward(prompts=rows, reward=reward).model_dump(mode="json")
 
 
 def train_policy(
@@ -109,23 +119,22 @@ def train_policy(
 
     parameters, reward = parameters.for_recipe(recipe), CheckpointReward.model_validate(checkpoint_reward)
     pairs = training_pairs[training_pairs["recipe"] == recipe].reset_index(drop=True)
-    validation = None
-    if parameters.validation is not None:
+    validation, judge = None, reward.model()
+    if judge is None and parameters.validation is not None:
+        logger.warning("No reward judges the checkpoints: the last step of %s is the policy.", recipe)
+    elif judge is not None and parameters.validation is not None:
 
         def save(folder: Path, checkpoint: Policy) -> None:
             PolicyDataset(path=str(folder)).save(checkpoint)
 
         validation = CheckpointValidation(
-            pairs, reward.prompt_table, reward.model(), parameters, fill=fill_folder, save=save, observe=write_row
+            pairs, reward.prompt_table, judge, parameters, fill=fill_folder, save=save, observe=write_row
         )
     data = pair_data(pairs, latents, prompt_conditions, contents_hash(pairs))
     policy, log = train_policy_on_pairs(data, generator, parameters, validation=validation, observe=write_row)
     validated = validation.table(log) if validation is not None else no_validation()
-    facts = training_facts(pairs, validated, reward.checklist, reward.judge, generator, parameters)
-    facts["training"] = {
-        **policy.provenance["training"],
-        "inputs": input_hashes(pairs, reward.weights, reward.checklist),
-    }
+    facts = training_facts(pairs, validated, reward.facts(), generator, parameters)
+    facts["training"] = {**policy.provenance["training"], "inputs": input_hashes(pairs, reward.hashes())}
     return replace(policy, provenance=policy.provenance | facts), log, validated
 
 

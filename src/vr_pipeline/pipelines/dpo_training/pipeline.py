@@ -7,22 +7,17 @@ from typing import Any
 from kedro.pipeline import Node, Pipeline
 
 from vr_pipeline.pipelines.dpo_training import nodes
-from vr_pipeline.pipelines.recipes import RECIPES, REWARD_TABLES, each
+from vr_pipeline.pipelines.recipes import each
+from vr_pipeline.pipelines.systems import MPO_DPO, System
 
 
-def create_pipeline(**kwargs: Any) -> Pipeline:
+def create_pipeline(system: System = MPO_DPO, **kwargs: Any) -> Pipeline:
     """Pairs and clips to one policy for each recipe."""
     settings = ["params:generator", "params:dpo_training"]
     shared = [
         Node(
-            nodes.join_training_pairs,
-            inputs=[
-                "filtered_prompts",
-                "video_index",
-                "params:pair_selection",
-                *REWARD_TABLES.values(),
-                *each("preference_pairs"),
-            ],
+            system.function(nodes.join_training_pairs),
+            inputs=["filtered_prompts", "video_index", "rewards", *each("preference_pairs", system.recipes)],
             outputs="training_pairs",
             name="join_training_pairs",
         ),
@@ -40,23 +35,11 @@ def create_pipeline(**kwargs: Any) -> Pipeline:
             name="encode_prompts",
             tags=["gpu"],
         ),
-        Node(
-            nodes.describe_checkpoint_reward,
-            inputs=[
-                "filtered_prompts",
-                "checklist",
-                "reward_weights",
-                "params:judge",
-                "params:checklist_inference",
-                "params:dpo_training",
-            ],
-            outputs="checkpoint_reward",
-            name="describe_checkpoint_reward",
-        ),
+        _checkpoint_reward(system),
     ]
     own = [
         node
-        for recipe in RECIPES
+        for recipe in system.recipes
         for node in (
             Node(
                 recipe.function(nodes.train_policy),
@@ -74,3 +57,17 @@ def create_pipeline(**kwargs: Any) -> Pipeline:
         )
     ]
     return Pipeline([*shared, *own])
+
+
+def _checkpoint_reward(system: System) -> Node:
+    """Describe what judges the checkpoints: the checklist's reward by its parts, or the reward that is named."""
+    of_checklist = system.reward == "checklist"
+    parts = ["params:reward_model"]
+    if of_checklist:
+        parts = ["checklist", "reward_weights", "params:judge", "params:checklist_inference"]
+    return Node(
+        nodes.describe_checkpoint_reward if of_checklist else nodes.name_checkpoint_reward,
+        inputs=["filtered_prompts", *parts, "params:dpo_training"],
+        outputs="checkpoint_reward",
+        name="describe_checkpoint_reward",
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,25 +14,25 @@ from vr_pipeline.checklist.schema import Checklist
 from vr_pipeline.evaluation.config import EvaluationParameters
 from vr_pipeline.evaluation.report.sections import Section
 from vr_pipeline.generators.config import GeneratorParameters
-from vr_pipeline.generators.policy import ORIGINAL, Policy
+from vr_pipeline.generators.policy import Policy
 from vr_pipeline.micro_world.oracle import Oracle
-from vr_pipeline.pipelines.recipes import RECIPES
+from vr_pipeline.pipelines.recipes import Recipes, by_recipe, titles_of
 from vr_pipeline.pipelines.video_generation.nodes import prompts_of_splits
 from vr_pipeline.work import WorkPlan
 
-NAMES = [recipe.name for recipe in RECIPES]
-TITLES = {ORIGINAL: "Original"} | {recipe.name: recipe.title for recipe in RECIPES}
-"""What plots and the report call each policy, in their order."""
-
 
 def generate_evaluation_videos(
-    filtered_prompts: pd.DataFrame, generator: GeneratorParameters, parameters: EvaluationParameters, *policies: Policy
+    filtered_prompts: pd.DataFrame,
+    generator: GeneratorParameters,
+    parameters: EvaluationParameters,
+    *policies: Policy,
+    recipes: Recipes,
 ) -> WorkPlan:
     """Make clips of the original generator and of every policy for held-out prompts, from the same seeds."""
     from vr_pipeline.evaluation.policies import plan_policy_clips
 
     prompts = prompts_of_splits(filtered_prompts, parameters.splits, "evaluation.splits")
-    return plan_policy_clips(prompts, _by_recipe(policies), generator, parameters)
+    return plan_policy_clips(prompts, by_recipe(recipes, policies), generator, parameters)
 
 
 def consult_oracle(
@@ -65,6 +65,7 @@ def compute_evaluation_metrics(
     evaluation_video_index: pd.DataFrame,
     reward_agreement: dict[str, Any],
     *pairs: pd.DataFrame,
+    recipes: Recipes,
 ) -> dict[str, Any]:
     """Compute rewards by policy with standard errors, gains with intervals, agreement, and counts of pairs."""
     from vr_pipeline.evaluation.metrics import evaluation_metrics
@@ -75,12 +76,26 @@ def compute_evaluation_metrics(
         judge_oracle_agreement,
         evaluation_video_index,
         reward_agreement,
-        _by_recipe(pairs),
+        by_recipe(recipes, pairs),
     )
 
 
+def compute_reward_metrics(
+    evaluation_rewards: pd.DataFrame,
+    evaluation_oracle_rewards: pd.DataFrame,
+    evaluation_video_index: pd.DataFrame,
+    *pairs: pd.DataFrame,
+    recipes: Recipes,
+) -> dict[str, Any]:
+    """Compute rewards by policy with standard errors, gains with intervals, and counts of pairs."""
+    from vr_pipeline.evaluation.metrics import evaluation_metrics
+
+    selected = by_recipe(recipes, pairs) if pairs else {}
+    return evaluation_metrics(evaluation_rewards, evaluation_oracle_rewards, {}, evaluation_video_index, None, selected)
+
+
 def compare_policies_by_sub_dimension(
-    evaluation_answers: pd.DataFrame, evaluation_video_index: pd.DataFrame, checklist: Checklist
+    evaluation_answers: pd.DataFrame, evaluation_video_index: pd.DataFrame, checklist: Checklist, recipes: Recipes
 ) -> tuple[pd.DataFrame, Figure]:
     """Measure how far each policy is above the original in every sub-dimension, as a table and a plot."""
     from vr_pipeline.evaluation.plots import deviations_of_policies
@@ -88,28 +103,38 @@ def compare_policies_by_sub_dimension(
 
     deviations = policy_deviations(evaluation_answers, evaluation_video_index, checklist)
     table = pd.concat([part.assign(policy=policy) for policy, part in deviations.items()], ignore_index=True)
-    return table, deviations_of_policies(deviations, TITLES)
+    return table, deviations_of_policies(deviations, titles_of(recipes))
 
 
-def draw_evaluation_plots(evaluation_metrics: dict[str, Any], *training_logs: pd.DataFrame) -> tuple[Figure, Figure]:
+def draw_evaluation_plots(
+    evaluation_metrics: dict[str, Any], *training_logs: pd.DataFrame, recipes: Recipes
+) -> tuple[Figure, Figure]:
     """Draw reward by dimension and policy with standard errors, and the curves of every training."""
     from vr_pipeline.evaluation.plots import rewards_by_dimension, training_curves
 
-    return rewards_by_dimension(evaluation_metrics, TITLES), training_curves(_by_recipe(training_logs), TITLES)
+    titles, logs = titles_of(recipes), by_recipe(recipes, training_logs)
+    return rewards_by_dimension(evaluation_metrics, titles), training_curves(logs, titles)
 
 
-def report_section(section: Section) -> partial[str]:
-    """Return the node function that makes a section, with the documentation of the section's own."""
-    function = partial(_make_section, section.make)
+def report_section(section: Section, there: Collection[str], recipes: Recipes) -> partial[str]:
+    """Return the node function that makes a section, with the documentation of the section's own.
+
+    Args:
+        section: the section.
+        there: the datasets that the run has: the section gets None for others.
+        recipes: what is compared.
+    """
+    function = partial(_make_section, section.make, section.places([one.name for one in recipes], there), recipes)
     # Kedro reads types of parameters from annotations; it finds those of the sections at other nodes.
     vars(function).update(__name__=f"report_{section.name}", __doc__=section.make.__doc__, __annotations__={})
     return function
 
 
-def _make_section(make: Callable[..., Sequence[Markup]], *inputs: Any) -> str:
+def _make_section(make: Callable[..., Sequence[Markup]], places: Sequence[bool], recipes: Recipes, *inputs: Any) -> str:
     from vr_pipeline.evaluation.report.page import section_html
 
-    return section_html(make(TITLES, *inputs))
+    given = iter(inputs)
+    return section_html(make(titles_of(recipes), *(next(given) if there else None for there in places)))
 
 
 def write_report(parameters: EvaluationParameters, *sections: str) -> str:
@@ -117,7 +142,3 @@ def write_report(parameters: EvaluationParameters, *sections: str) -> str:
     from vr_pipeline.evaluation.report.page import join_sections
 
     return join_sections(parameters.report, sections)
-
-
-def _by_recipe(values: Sequence[Any]) -> dict[str, Any]:
-    return dict(zip(NAMES, values, strict=True))

@@ -12,26 +12,19 @@ from vr_pipeline.pairs.config import PairSelectionParameters
 from vr_pipeline.pairs.report import pair_selection_report
 from vr_pipeline.pairs.rules import RULES
 from vr_pipeline.pairs.selection import select_pairs
-from vr_pipeline.pipelines.recipes import RECIPES, REWARD_TABLES
+from vr_pipeline.pipelines.recipes import RECIPES
 
 
-def select_pairs_of_recipes(parameters: PairSelectionParameters, *rewards: pd.DataFrame) -> list[Any]:
+def select_pairs_of_recipes(parameters: PairSelectionParameters, rewards: pd.DataFrame) -> list[Any]:
     """Select the pairs of every recipe by its own rule and limits.
-
-    Args:
-        parameters: rules and limits.
-        rewards: the tables that REWARD_TABLES names.
 
     Returns:
         the pairs of every recipe, then for every recipe the fates of all candidates.
     """
-    tables = dict(zip(REWARD_TABLES, rewards, strict=True))
     blocks = {recipe.name: parameters.recipes[recipe.name] for recipe in RECIPES}
 
     def select(most: int | None = None) -> list[tuple[pd.DataFrame, Any]]:
-        return [
-            RULES[block.rule](tables[block.reward], parameters.limits(name, most)) for name, block in blocks.items()
-        ]
+        return [RULES[block.rule](rewards, parameters.limits(name, most)) for name, block in blocks.items()]
 
     selections = select()
     if parameters.match_numbers:

@@ -11,7 +11,7 @@ from vr_pipeline.pipelines.pair_selection.nodes import (
     report_pair_selection,
     select_pairs_of_recipes,
 )
-from vr_pipeline.pipelines.recipes import REWARD_TABLES, each
+from vr_pipeline.pipelines.recipes import each
 
 
 def create_pipeline(**kwargs: Any) -> Pipeline:
@@ -20,7 +20,7 @@ def create_pipeline(**kwargs: Any) -> Pipeline:
         [
             Node(
                 select_pairs_of_recipes,
-                inputs=["params:pair_selection", *REWARD_TABLES.values()],
+                inputs=["params:pair_selection", "rewards"],
                 outputs=selected,
                 name="select_pairs",
             ),

@@ -6,11 +6,18 @@ from typing import Any
 
 from kedro.pipeline import Node, Pipeline
 
+from vr_pipeline.pipelines.systems import MPO_DPO, System
 from vr_pipeline.pipelines.video_generation import nodes
 
 
-def create_pipeline(**kwargs: Any) -> Pipeline:
-    """Lead from filtered prompts to clips and their index, and from given clips to theirs."""
+def create_pipeline(system: System = MPO_DPO, **kwargs: Any) -> Pipeline:
+    """Lead from filtered prompts to clips and their index, and from clips that weights are fitted on to theirs."""
+    given = Node(
+        nodes.index_preference_videos,
+        inputs=["preference_clips", "preference_videos"],
+        outputs="preference_video_index",
+        name="index_preference_videos",
+    )
     return Pipeline(
         [
             Node(
@@ -21,12 +28,7 @@ def create_pipeline(**kwargs: Any) -> Pipeline:
                 tags=["gpu"],
             ),
             Node(nodes.index_videos, inputs="videos", outputs="video_index", name="index_videos"),
-            Node(
-                nodes.index_preference_videos,
-                inputs=["preference_clips", "preference_videos"],
-                outputs="preference_video_index",
-                name="index_preference_videos",
-            ),
+            *([given] if "weight_regression" in system.stages else []),
             Node(
                 nodes.draw_contact_sheet,
                 inputs=["videos", "video_index"],

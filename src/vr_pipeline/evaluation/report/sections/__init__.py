@@ -7,7 +7,7 @@ leave the section out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 from markupsafe import Markup
@@ -37,7 +37,8 @@ class Section(NamedTuple):
         title: its heading.
         make: from the titles and the inputs to its elements.
         inputs: datasets, with spaces between; ``{recipe}`` stands for the name of each recipe in turn, ``{baseline}``
-            for the first.
+            for the first. One that ends in ``?`` is None where the run has no such dataset; where the run lacks
+            another, the page does not have the section.
     """
 
     name: str
@@ -46,8 +47,20 @@ class Section(NamedTuple):
     make: Callable[..., Sequence[Markup]]
     inputs: str
 
-    def datasets(self, recipes: Sequence[str]) -> list[str]:
-        """Return the inputs of a run with these recipes."""
+    def datasets(self, recipes: Sequence[str], there: Collection[str] | None = None) -> list[str]:
+        """Return the inputs of a run with these recipes, which has certain datasets; None for all."""
+        names = [name.removesuffix("?") for name in self._names(recipes)]
+        return [name for name in names if there is None or name in there]
+
+    def places(self, recipes: Sequence[str], there: Collection[str]) -> tuple[bool, ...]:
+        """Say of each input whether the run has it."""
+        return tuple(name.removesuffix("?") in there for name in self._names(recipes))
+
+    def is_possible(self, recipes: Sequence[str], there: Collection[str]) -> bool:
+        """Whether a run that has these datasets has all that the section needs."""
+        return all(name in there for name in self._names(recipes) if not name.endswith("?"))
+
+    def _names(self, recipes: Sequence[str]) -> list[str]:
         return [
             name.format(recipe=recipe, baseline=recipes[0])
             for name in self.inputs.split()
@@ -55,14 +68,14 @@ class Section(NamedTuple):
         ]
 
 
-_REWARDS = "evaluation_rewards evaluation_oracle_rewards checklist"
+_REWARDS = "evaluation_rewards evaluation_oracle_rewards"
 _CLIPS = "evaluation_videos evaluation_video_index"
-_PAIRS = "pair_selection_report preference_pairs_{baseline} videos video_index checklist params:evaluation"
+_PAIRS = "pair_selection_report preference_pairs_{baseline} videos video_index params:evaluation"
 _ANSWERS = "evaluation_metrics checklist evaluation_answers evaluation_oracle_answers evaluation_video_index"
 _LOGS = "training_log_{recipe} validation_log_{recipe}"
 
 SECTIONS = (
-    Section("summary", "Summary", "Summary", summary.make, f"evaluation_metrics {_REWARDS} reward_agreement"),
+    Section("summary", "Summary", "Summary", summary.make, f"evaluation_metrics {_REWARDS} reward_agreement?"),
     Section("clips", "Clips", "Clips side by side", clips.make, f"{_CLIPS} {_REWARDS} params:evaluation"),
     Section("rewards", "Rewards", "Rewards", rewards.make, f"evaluation_metrics {_REWARDS}"),
     Section("wins", "Win rates", "Win rates", wins.make, "evaluation_metrics"),
@@ -71,7 +84,7 @@ SECTIONS = (
     Section("pairs", "Pairs", "Training pairs", pairs.make, _PAIRS),
     Section("training", "Training", "Training health", training.make, _LOGS),
     Section("disagreement", "Judge and oracle", "Where judge and oracle disagree", disagreement.make, _ANSWERS),
-    Section("pictures", "Pictures", "Pictures", pictures.make, " ".join(pictures.PICTURES)),
+    Section("pictures", "Pictures", "Pictures", pictures.make, "? ".join([*pictures.PICTURES, ""])),
     Section("prompts", "Prompts", "Prompt filter", prompts.make, "prompt_filter_report"),
 )
 

@@ -11,14 +11,13 @@ from markupsafe import Markup
 
 from vr_pipeline.evaluation.report import elements
 from vr_pipeline.evaluation.report.clips import embed_clip, room_for
-from vr_pipeline.evaluation.report.comparison import SOURCES, rewards_by_source
+from vr_pipeline.evaluation.report.comparison import SOURCES, dimensions_of, rewards_by_source
 from vr_pipeline.evaluation.report.elements import ClipSet, ShownClip, Table, number
 from vr_pipeline.evaluation.report.wording import plain, signed
 from vr_pipeline.generators.policy import ORIGINAL
 from vr_pipeline.identifiers import content_hash
 
 if TYPE_CHECKING:
-    from vr_pipeline.checklist.schema import Checklist
     from vr_pipeline.evaluation.config import EvaluationParameters, ReportParameters
     from vr_pipeline.items.folder import ItemFolder
 
@@ -38,22 +37,22 @@ def make(
     index: pd.DataFrame,
     judge_rewards: pd.DataFrame,
     oracle_rewards: pd.DataFrame,
-    checklist: Checklist,
     parameters: EvaluationParameters,
 ) -> list[Markup]:
     """Show the clips of some held-out prompts, a set a prompt and seed, with their rewards."""
-    rewards = {
-        source: table.set_index("video_id").to_dict("index")
-        for source, table in rewards_by_source(judge_rewards, oracle_rewards, checklist).items()
-    }
+    tables = rewards_by_source(judge_rewards, oracle_rewards)
+    rewards = {source: table.set_index("video_id").to_dict("index") for source, table in tables.items()}
     shown, room = room_for(_chosen(index, parameters.report), len(titles), CLIPS_BYTES)
-    columns = [f"dim_{name}" for name in checklist.dimensions] + ["total"]
+    names = dict.fromkeys(name for table in tables.values() for name in dimensions_of(table))
+    columns = [f"dim_{name}" for name in names] + ["total"]
     prompts = len({str(rows["prompt_id"].iloc[0]) for rows in shown})
     text = (
         f"{prompts} of {index['prompt_id'].nunique():,} held-out prompts, chosen by a hash of their identifier and not "
         "by how the clips came out. The clips of a row come from the same prompt and the same noise. They are "
         "re-encoded for browsers (small ones enlarged without smoothing); rewards are those of the files themselves. "
-    ) + Markup("The numbers are total rewards, in brackets the difference from the original's clip.")
+    )
+    if rewards:
+        text += "The numbers are total rewards, in brackets the difference from the original's clip."
     sets = [_clip_set(titles, rows, videos, rewards, columns, room) for rows in shown]
     nothing = [] if sets else [elements.paragraph("No clips were asked for.")]
     return [elements.paragraph(text), _BUTTONS, *nothing, elements.clip_sets(sets)]
@@ -84,7 +83,7 @@ def _clip_set(
 
     def score(source: str, policy: str, column: str) -> float:
         row = rewards[source].get(by_policy[policy]["video_id"]) if policy in by_policy else None
-        return math.nan if row is None else float(row[column])
+        return math.nan if row is None else float(row.get(column, math.nan))
 
     shown = []
     for policy, heading in titles.items():

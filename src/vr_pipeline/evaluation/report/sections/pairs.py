@@ -17,7 +17,6 @@ from vr_pipeline.evaluation.report.wording import as_number, signed
 from vr_pipeline.generators.policy import ORIGINAL
 
 if TYPE_CHECKING:
-    from vr_pipeline.checklist.schema import Checklist
     from vr_pipeline.evaluation.config import EvaluationParameters
     from vr_pipeline.items.folder import ItemFolder
 
@@ -41,11 +40,10 @@ def make(
     baseline_pairs: pd.DataFrame,
     videos: ItemFolder,
     index: pd.DataFrame,
-    checklist: Checklist,
     parameters: EvaluationParameters,
 ) -> list[Markup]:
     """Show counts of the pairs, and examples of those of the baseline that do not dominate."""
-    dimensions = list(checklist.dimensions)
+    dimensions = list(dict.fromkeys(name for gaps in (report.get("mean_gap") or {}).values() for name in gaps))
     baseline = next(title for name, title in titles.items() if name != ORIGINAL)
     table, failing = rejected_pairs(baseline_pairs, dimensions, baseline)
     examples, room = room_for(failing.head(parameters.report.num_rejected_pairs).to_dict("records"), 2, CLIPS_BYTES)
@@ -144,7 +142,7 @@ def rejected_pairs(pairs: pd.DataFrame, dimensions: Sequence[str], recipe: str) 
     if missing:
         raise InputError(
             f"the preference pairs have no column '{missing[0]}'",
-            remedy="run pair_selection again after a change of the checklist",
+            remedy="run pair_selection again after a change of the reward",
             field=missing[0],
         )
     gaps = failing[columns].to_numpy(dtype=np.float64).reshape(len(failing), len(columns))

@@ -19,15 +19,16 @@ PICTURES = {
 """What each plot shows; the text is also its alternative for screen readers."""
 
 
-def make(titles: Mapping[str, str], *plots: str) -> list[Markup]:
-    """Show every plot with its text.
+def make(titles: Mapping[str, str], *plots: str | None) -> list[Markup]:
+    """Show every plot that there is, with its text.
 
     Args:
         titles: of the policies.
-        plots: PNG files as base64, in the order of :data:`PICTURES`.
+        plots: PNG files as base64, in the order of :data:`PICTURES`; None for those that the run does not make.
     """
     figure = (
         '<figure class="picture">\n<img src="data:image/png;base64,{}" alt="{}">\n<figcaption>{}</figcaption>\n'
         "</figure>"
     )
-    return [Markup(figure).format(plot, text, text) for text, plot in zip(PICTURES.values(), plots, strict=True)]
+    shown = [(text, plot) for text, plot in zip(PICTURES.values(), plots, strict=True) if plot is not None]
+    return [Markup(figure).format(plot, text, text) for text, plot in shown]

@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 _TABLES = {
     "evaluation_rewards": "Rewards by the judge",
     "evaluation_oracle_rewards": "Rewards by the oracle",
-    "evaluation_answers": "Answers of the judge",
+    "evaluation_answers?": "Answers of the judge",
     "training_log_{recipe}": "Training log, {title}",
     "validation_log_{recipe}": "Checkpoints, {title}",
-    "preference_pairs_{baseline}": "Pairs by total reward",
+    "preference_pairs_{baseline}?": "Pairs by total reward",
 }
 """Tables whose content decides how the page looks, and what the footer calls them."""
 
-_OTHERS = "evaluation_metrics evaluation_video_index checklist reward_weights video_index pair_scores"
+_OTHERS = "evaluation_metrics evaluation_video_index checklist? reward_weights? video_index? pair_scores?"
 DATA = " ".join([_OTHERS, *_TABLES])
 
 
@@ -35,13 +35,13 @@ def make(
     titles: Mapping[str, str],
     metrics: Mapping[str, Any],
     index: pd.DataFrame,
-    checklist: Checklist,
-    weights: Mapping[str, Any],
-    training_index: pd.DataFrame,
-    pair_scores: pd.DataFrame,
-    *tables: pd.DataFrame,
+    checklist: Checklist | None,
+    weights: Mapping[str, Any] | None,
+    training_index: pd.DataFrame | None,
+    pair_scores: pd.DataFrame | None,
+    *tables: pd.DataFrame | None,
 ) -> list[Markup]:
-    """Write one line per kind of data, with its hash; ``tables`` are those of ``_TABLES``."""
+    """Write one line per kind of data that the run has, with its hash; ``tables`` are those of ``_TABLES``."""
     made = index.sort_values("video_id", kind="stable")
     files = (f"{name} {digest}" for name, digest in zip(made["video_id"], made["sha256"], strict=True))
     trained = [title for name, title in titles.items() if name != ORIGINAL]
@@ -50,21 +50,27 @@ def make(
         for label in _TABLES.values()
         for title in (trained if "{title}" in label else trained[:1])
     ]
-    lines = [
-        ("Checklist", f"{checklist.name} ({checklist.hash})"),
-        ("Encoding of answers", weights.get("encoding", "zero_one")),
+    lines = []
+    # Without weights the checklist is the oracle's, if there is one, and no part of the reward.
+    if checklist is not None and weights is not None:
+        lines += [
+            ("Checklist", f"{checklist.name} ({checklist.hash})"),
+            ("Encoding of answers", weights.get("encoding", "zero_one")),
+        ]
+    lines += [
         ("Clips", f"{len(index):,} files, hash {content_hash('clips', *files)}"),
         ("Metrics", f"hash {content_hash('metrics', json.dumps(metrics, sort_keys=True))}"),
     ]
     for policy, part in index.groupby("policy", sort=True):
         generators = ", ".join(sorted(set(part["generator"].astype(str))))
         lines.append((f"Generator, {titles[str(policy)]}", generators))
-    lines += [(name, _hashed(table)) for name, table in zip(names, tables, strict=True)]
-    lines += [
-        ("Weights", reward_weights_hash(weights)),
-        ("Training clips", _hashed(training_index[["video_id", "sha256"]], "files")),
-        ("Compared pairs", _hashed(pair_scores)),
-    ]
+    lines += [(name, _hashed(table)) for name, table in zip(names, tables, strict=True) if table is not None]
+    if weights is not None:
+        lines.append(("Weights", reward_weights_hash(weights)))
+    if training_index is not None:
+        lines.append(("Training clips", _hashed(training_index[["video_id", "sha256"]], "files")))
+    if pair_scores is not None:
+        lines.append(("Compared pairs", _hashed(pair_scores)))
     rows = Markup("").join(Markup("<div><dt>{}</dt><dd>{}</dd></div>\n").format(*line) for line in lines)
     return [Markup("<dl>\n{}</dl>").format(rows)]
 

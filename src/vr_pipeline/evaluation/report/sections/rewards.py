@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 from markupsafe import Markup
 
+from vr_pipeline.errors import InputError
 from vr_pipeline.evaluation.report import charts, elements
 from vr_pipeline.evaluation.report.charts import Chart, Mark, Row
-from vr_pipeline.evaluation.report.comparison import SOURCES, Comparisons, compare_all, rewards_by_source
+from vr_pipeline.evaluation.report.comparison import SOURCES, Comparisons, compare_all, dimensions_of, rewards_by_source
 from vr_pipeline.evaluation.report.elements import Cell, Cells, Table, number
 from vr_pipeline.evaluation.report.wording import as_number, plain
 from vr_pipeline.generators.policy import ORIGINAL
 from vr_pipeline.statistics.clustered import interval
-
-if TYPE_CHECKING:
-    from vr_pipeline.checklist.schema import Checklist
 
 
 def make(
@@ -25,18 +23,19 @@ def make(
     metrics: Mapping[str, Any],
     judge_rewards: pd.DataFrame,
     oracle_rewards: pd.DataFrame,
-    checklist: Checklist,
 ) -> list[Markup]:
-    """Show charts and tables of every source, then the gains over the original."""
-    by_source = rewards_by_source(judge_rewards, oracle_rewards, checklist)
+    """Show charts and tables of every source, then the gains over the original; nothing where there is no reward."""
+    by_source = rewards_by_source(judge_rewards, oracle_rewards)
+    if not by_source:
+        return []
     against_original, between = compare_all(by_source, list(titles))
-    dimensions = list(checklist.dimensions)
+    dimensions = {source: _dimensions(metrics, table, source) for source, table in by_source.items()}
     return [
         elements.paragraph(
-            "Judge and oracle weigh the answers differently, so their rewards have different scales: compare policies "
-            "within one chart, not charts with each other."
+            "Rewards of judge and oracle have different scales: compare policies within one chart, not charts with "
+            "each other."
         ),
-        elements.charts([_rewards_chart(titles, metrics, dimensions, source) for source in by_source]),
+        elements.charts([_rewards_chart(titles, metrics, dimensions[source], source) for source in by_source]),
         elements.paragraph(
             Markup(
                 "Bars are means over clips, whiskers 95 % intervals (Student's t over prompts). All policies had the "
@@ -45,9 +44,9 @@ def make(
             ),
             note=True,
         ),
-        *(elements.table(_rewards_table(titles, metrics, dimensions, source)) for source in by_source),
+        *(elements.table(_rewards_table(titles, metrics, dimensions[source], source)) for source in by_source),
         elements.heading("Gains over the original"),
-        elements.charts([_gain_chart(titles, against_original, dimensions, source) for source in by_source]),
+        elements.charts([_gain_chart(titles, against_original, dimensions[source], source) for source in by_source]),
         elements.paragraph(
             "An interval that reaches over the line at 0 shows no difference. The intervals by dimension are not "
             "corrected for their number: with many dimensions, one in twenty lies off 0 by chance.",
@@ -55,6 +54,24 @@ def make(
         ),
         elements.table(_gains_table(titles, against_original, between)),
     ]
+
+
+def _dimensions(metrics: Mapping[str, Any], rewards: pd.DataFrame, source: str) -> list[str]:
+    """Return the dimensions of a source.
+
+    Raises:
+        InputError: the rewards are not those of the metrics.
+    """
+    names = dimensions_of(rewards)
+    for name in metrics["policies"][ORIGINAL][source]["dimensions"]:
+        if name not in names:
+            raise InputError(
+                f"the rewards have no dimension '{name}', the metrics have",
+                remedy="run evaluation again after a change of the reward",
+                file="evaluation_rewards" if source == "judge" else "evaluation_oracle_rewards",
+                field=f"dim_{name}",
+            )
+    return names
 
 
 def _rewards_chart(

@@ -7,7 +7,7 @@ oracle decides whether clips became better, and a reward that rises for the judg
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 from markupsafe import Markup
@@ -27,9 +27,6 @@ from vr_pipeline.evaluation.report.wording import counted, percent, signed
 from vr_pipeline.generators.policy import ORIGINAL
 from vr_pipeline.statistics.clustered import MINIMUM_PROMPTS
 
-if TYPE_CHECKING:
-    from vr_pipeline.checklist.schema import Checklist
-
 _NO_INTERVAL = f"An interval takes {MINIMUM_PROMPTS} prompts that differ, so this says nothing yet."
 
 
@@ -38,11 +35,10 @@ def make(
     metrics: Mapping[str, Any],
     judge_rewards: pd.DataFrame,
     oracle_rewards: pd.DataFrame,
-    checklist: Checklist,
-    agreement: Mapping[str, Any],
+    agreement: Mapping[str, Any] | None,
 ) -> list[Markup]:
     """Show the few numbers at the top, and the findings in the order a reader needs them."""
-    rewards = rewards_by_source(judge_rewards, oracle_rewards, checklist)
+    rewards = rewards_by_source(judge_rewards, oracle_rewards)
     figures = [
         Markup("<div><dt>{}</dt><dd><b>{}</b> <span>{}</span></dd></div>\n").format(
             f"{titles[policy]} gain, {source}",
@@ -60,7 +56,7 @@ def findings(
     metrics: Mapping[str, Any],
     against_original: Comparisons,
     between: Comparisons,
-    agreement: Mapping[str, Any],
+    agreement: Mapping[str, Any] | None,
 ) -> list[Finding]:
     """Return all findings.
 
@@ -69,17 +65,16 @@ def findings(
         metrics: the layout of evaluation_metrics.json.
         against_original: each policy compared with the original.
         between: each policy after the baseline compared with it.
-        agreement: reward_agreement.
+        agreement: reward_agreement; None where it was not measured.
     """
-    has_oracle = any("oracle" in sources for sources in metrics["policies"].values())
-    trained = [name for name in titles if name in metrics["gain"]]
-    found = [_setting(metrics, has_oracle)]
+    trained = [name for name in titles if metrics["gain"].get(name)]
+    found = [_setting(metrics)]
     found += [_gain(titles[name], metrics["gain"][name]) for name in trained]
-    found += [_between(titles[name], titles[trained[0]], sources) for name, sources in between.items()]
+    found += [_between(titles[name], titles[trained[0]], sources) for name, sources in between.items() if sources]
     for policy, sources in against_original.items():
         found += _losses_by_dimension(titles[policy], sources)
     found += _judge_against_oracle(metrics.get("judge_oracle_agreement") or {})
-    found.append(_people(agreement))
+    found += [_people(agreement)] if agreement is not None else []
     failed = int(metrics["clips"]["failed"])
     if failed:
         found.append(
@@ -97,14 +92,22 @@ def _gains(titles: Mapping[str, str], metrics: Mapping[str, Any]) -> list[tuple[
     ]
 
 
-def _setting(metrics: Mapping[str, Any], has_oracle: bool) -> Finding:
+def _setting(metrics: Mapping[str, Any]) -> Finding:
     clips, number = metrics["clips"], len(metrics["policies"])
+    sources = {source for by_source in metrics["policies"].values() for source in by_source}
     text = (
         f"{number} {'policies were' if number > 1 else 'policy was'} evaluated on "
         f"{counted(clips['prompts'], 'held-out prompt')}, with {counted(clips['per_policy'], 'clip')} of each policy "
-        "from the same seeds. The judge is the reward that the policies were trained to raise."
+        "from the same seeds."
     )
-    if has_oracle:
+    if "judge" not in sources:
+        return Finding(
+            text + " There is no reward in this run, so no figure says which policy is better: look at the clips, or "
+            "have people compare them.",
+            "warning",
+        )
+    text += " The judge is the reward that the policies were trained to raise."
+    if "oracle" in sources:
         return Finding(text + " The oracle had no part in training: where the two differ, believe the oracle.")
     return Finding(
         text + " There is no oracle in this run, so nothing independent of the training confirms a rise: look at the "

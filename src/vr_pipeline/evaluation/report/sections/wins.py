@@ -15,7 +15,7 @@ from vr_pipeline.evaluation.report.wording import percent
 
 
 def make(titles: Mapping[str, str], metrics: Mapping[str, Any]) -> list[Markup]:
-    """Show win rates of every policy by every source, drawn and in numbers."""
+    """Show win rates of every policy by every source, drawn and in numbers; nothing where there is no reward."""
     rows: list[Row] = []
     cells: list[Cells] = []
     for series, (policy, title) in enumerate(titles.items()):
@@ -27,6 +27,8 @@ def make(titles: Mapping[str, str], metrics: Mapping[str, Any]) -> list[Markup]:
             counts = (elements.count(record[key]) for key in ("wins", "ties", "losses"))
             interval = elements.share_interval(rate.low, rate.high)
             cells.append([title, SOURCES[source], elements.share(rate.mean), interval, *counts])
+    if not rows:
+        return []
     title = "Win rate against the original"
     axis = "share of clips won, 95 % interval; line at one half"
     chart = charts.intervals_chart(title, rows, axis=axis, reference=0.5, limits=(0.0, 1.0))
