@@ -241,6 +241,33 @@ class TrainingPairs(Table):
     loser_reward: Series[float] = pa.Field(nullable=True)
 
 
+class GivenClips(VideoIndex):
+    """Clips of given pairs: the file as it is, what the generator is given of it, and the changes between the two."""
+
+    fitted_num_frames: Series[int] = pa.Field(ge=0)
+    fitted_fps: Series[float] = pa.Field(ge=0)
+    fitted_height: Series[int] = pa.Field(ge=0)
+    fitted_width: Series[int] = pa.Field(ge=0)
+    rule: Series[str] = pa.Field(description="what was changed, in words; empty for nothing")
+    content: Series[str] = pa.Field(description="hash of the file and of the rule")
+
+
+class GivenPairs(Table):
+    """The fate of every given pair, one row each."""
+
+    pair_id: Series[str] = pa.Field(unique=True)
+    prompt_id: Series[str]
+    prompt: Series[str]
+    winner_video_id: Series[str]
+    loser_video_id: Series[str]
+    votes: Series[int] = pa.Field(ge=1, description="of annotators")
+    winner_share: Series[float] = pa.Field(ge=0.0, le=1.0, description="share of the votes for the winner")
+    loser_share: Series[float] = pa.Field(ge=0.0, le=1.0)
+    contradicted: Series[bool] = pa.Field(description="both clips have votes")
+    status: Series[str] = pa.Field(isin=["kept", "tie", "same_clip", "clip_failed"])
+    reason: Series[str] = pa.Field(description="why the pair is not kept")
+
+
 class TrainingLog(Table):
     """Curves of preference training, one row an optimiser step."""
 

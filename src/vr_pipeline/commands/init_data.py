@@ -13,6 +13,7 @@ from vr_pipeline.terminal import echo
 
 if TYPE_CHECKING:
     from vr_pipeline.own_data.findings import Finding
+    from vr_pipeline.own_data.given_pairs import PairFiles
 
 _FILE = click.Path(path_type=Path)
 
@@ -22,6 +23,31 @@ _FILE = click.Path(path_type=Path)
 @click.option("--videos", type=_FILE, metavar="FOLDER", help="Clips (or images) that people compared, or will.")
 @click.option("--preferences", type=_FILE, metavar="FILE", help="Who preferred which: prompt, clips a and b, label.")
 @click.option("--checklist", type=_FILE, metavar="FILE", help="Your yes/no questions, as YAML.")
+@click.option(
+    "--pairs",
+    type=_FILE,
+    metavar="FILE",
+    help="Pairs of winner and loser that you already have, to train on: a table, a list of VideoDPO or UnifiedReward, "
+    "Pick-a-Pic, a journal of kedro annotate, or a folder with 'w' and 'l'. With --videos if names start from another "
+    "folder.",
+)
+@click.option("--pairs-format", metavar="NAME", help="Format of --pairs, if it is not recognised.")
+@click.option(
+    "--fit",
+    type=click.Choice(["crop", "pad", "reject"]),
+    help="Clips of --pairs of another aspect ratio than the generator's: cut at the edges, padded with black, or "
+    "rejected [default: crop].",
+)
+@click.option(
+    "--window",
+    type=click.Choice(["first", "centre"]),
+    help="Frames of --pairs taken of longer clips: the first, or the middle ones [default: first].",
+)
+@click.option(
+    "--too-short",
+    type=click.Choice(["reject", "repeat_last"]),
+    help="Clips of --pairs with too few frames: rejected, or prolonged by their last frame [default: reject].",
+)
 @click.option("--env", "-e", default="mydata", show_default=True, help="The environment to write: conf/<env>.")
 @click.option(
     "--base-env", metavar="NAME", help="Start from conf/NAME (cogvideox, wan, image...) and not from the demo."
@@ -38,7 +64,7 @@ _FILE = click.Path(path_type=Path)
     "columns",
     multiple=True,
     metavar="NAME=COLUMN",
-    help="Column of --preferences that holds what the format calls NAME.",
+    help="Column of --preferences or --pairs that holds what the format calls NAME.",
 )
 @click.option("--label", "labels", multiple=True, metavar="LABEL=MEANING", help="Meaning (a, b, tie) of a label.")
 @click.option("--criterion", metavar="NAME", help="Which label of a file that has several.")
@@ -50,6 +76,11 @@ def init_data(  # one parameter for each option of the command
     videos: Path | None,
     preferences: Path | None,
     checklist: Path | None,
+    pairs: Path | None,
+    pairs_format: str | None,
+    fit: str | None,
+    window: str | None,
+    too_short: str | None,
     env: str,
     base_env: str | None,
     preference_format: str,
@@ -64,20 +95,38 @@ def init_data(  # one parameter for each option of the command
     """Check your own files and write the environment conf/<env> that runs on them.
 
     Give prompts, or videos with preferences, or both; a checklist with either. Videos with prompts alone are clips to
-    be compared by kedro annotate. Every problem is reported at once. See docs/your_own_data.md.
+    be compared by kedro annotate. Pairs alone are what kedro run --pipeline=given_dpo trains on, without a judge.
+    Every problem is reported at once. See docs/your_own_data.md.
     """
+    own_fit = {"shape": fit, "window": window, "too_short": too_short}
+    chosen_fit = {name: value for name, value in own_fit.items() if value is not None}
+    if pairs is None and (pairs_format is not None or chosen_fit):
+        raise click.UsageError("--pairs-format, --fit, --window and --too-short need --pairs.")
+    if pairs is not None and (prompts is not None or preferences is not None or checklist is not None):
+        raise click.UsageError("--pairs makes an environment of its own: give it with --videos alone.")
     with plain_errors():
         from vr_pipeline.own_data.environment import OwnFiles, check_name, copy_files, write_environment
         from vr_pipeline.own_data.findings import UnusableFiles
         from vr_pipeline.own_data.plan import check_files, check_loads, next_steps
         from vr_pipeline.project.folder import project_folder
 
+        project = project_folder()
+        if pairs is not None:
+            from vr_pipeline.own_data.given_pairs import PairFiles
+
+            check_name(project, env, base_env, overwrite=overwrite or check_only)
+            reading = _preference_options(pairs_format, columns, labels, criterion)
+            _init_pairs(
+                project, env, base_env, PairFiles(pairs, videos, reading, chosen_fit), copy_in=copy_in, check=check_only
+            )
+            return
         _check_options(prompts, videos, preferences, checklist)
         if prompt_column is not None and prompts is None:
             raise click.UsageError("--prompt-column needs --prompts; for --preferences it is --column prompt=COLUMN.")
         if columns and preferences is None:
-            raise click.UsageError("--column needs --preferences; for --prompts it is --prompt-column COLUMN.")
-        project = project_folder()
+            raise click.UsageError(
+                "--column needs --preferences or --pairs; for --prompts it is --prompt-column COLUMN."
+            )
         check_name(project, env, base_env, overwrite=overwrite or check_only)
         options = _preference_options(preference_format, columns, labels, criterion)
         prompt_options = {"prompt_column": prompt_column} if prompt_column is not None else {}
@@ -89,15 +138,10 @@ def init_data(  # one parameter for each option of the command
         if check_only:
             echo("\n".join(["The files can be used; nothing was written.", *result.summary]))
             return
-        outside = [path for _, path in files.named() if not path.resolve().is_relative_to(project)]
         if copy_in:
             files = copy_files(project, env, files)
-        elif outside:
-            echo(
-                f"  warning: {outside[0]} lies outside the project and is named by its absolute path. "
-                "Use --copy for an environment that works elsewhere too.",
-                fg="yellow",
-            )
+        else:
+            _tell_outside([path for _, path in files.named()], project)
         title = f"Evaluation on {env.replace('_', ' ')}"
         written = write_environment(
             project,
@@ -123,13 +167,48 @@ def _check_options(prompts: Path | None, videos: Path | None, preferences: Path 
         )
     if prompts is None and videos is None:
         extra = " A checklist alone has nothing to be asked about." if checklist is not None else ""
-        raise click.UsageError(f"Give --prompts, or --videos with --preferences or --prompts, or all three.{extra}")
+        raise click.UsageError(
+            f"Give --prompts, or --videos with --preferences or --prompts, or all three; or --pairs.{extra}"
+        )
+
+
+def _init_pairs(project: Path, env: str, base_env: str | None, files: PairFiles, *, copy_in: bool, check: bool) -> None:
+    """Check pairs that are given, and write their environment."""
+    from vr_pipeline.own_data.findings import UnusableFiles
+    from vr_pipeline.own_data.pairs_environment import check_pairs, next_steps, write_pairs_environment
+    from vr_pipeline.own_data.plan import check_loads
+
+    result, summary = check_pairs(project, base_env, files)
+    if result.findings.has_errors:
+        raise UnusableFiles(result.findings)
+    _tell(result.findings)
+    if check:
+        echo("\n".join(["The pairs can be used; nothing was written.", *summary]))
+        return
+    if result.scattered and not copy_in:
+        echo(f"  The clips lie in no folder of their own and are copied to data/01_raw/{env}.", fg="yellow")
+    elif not copy_in:
+        _tell_outside([path for path in (files.pairs, result.folder) if path is not None], project)
+    written = write_pairs_environment(project, env, base_env, files, result, copy=copy_in)
+    check_loads(project, env)
+    echo(f"conf/{env} is written ({', '.join(path.name for path in written)}).")
+    echo("\n".join([*summary, "", *next_steps(env)]))
+
+
+def _tell_outside(paths: Sequence[Path], project: Path) -> None:
+    outside = [path for path in paths if not path.resolve().is_relative_to(project)]
+    if outside:
+        echo(
+            f"  warning: {outside[0]} lies outside the project and is named by its absolute path. "
+            "Use --copy for an environment that works elsewhere too.",
+            fg="yellow",
+        )
 
 
 def _preference_options(
-    format: str, columns: tuple[str, ...], labels: tuple[str, ...], criterion: str | None
+    format: str | None, columns: tuple[str, ...], labels: tuple[str, ...], criterion: str | None
 ) -> dict[str, Any]:
-    options: dict[str, Any] = {"format": format}
+    options: dict[str, Any] = {"format": format} if format is not None else {}
     if columns:
         named = [column.partition("=") for column in columns]
         options["columns"] = _mapping(named, "--column", "NAME=COLUMN, for example prompt=caption")

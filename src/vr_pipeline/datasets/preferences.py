@@ -67,7 +67,8 @@ class PreferenceDataset(FileDataset[pd.DataFrame, pd.DataFrame]):
         table = read_preferences(self._path, self._format, **self._options)
         if self._videos is None:
             return table
-        names = ClipNames(self._videos, ClipFolderDataset(path=str(self._videos)).load(), self._path.parent)
+        near = self._path if self._path.is_dir() else self._path.parent
+        names = ClipNames(self._videos, ClipFolderDataset(path=str(self._videos)).load(), near)
         return with_found_clips(table, names)
 
     def preview(self) -> TablePreview:

@@ -34,6 +34,7 @@ class Task:
         description: names the training in messages and beside the progress bar.
         identity: hash of everything that determines the training; a checkpoint of another one is not used.
         metric: column of the log that takes what :meth:`validate` gives.
+        chooses: whether the weights of the highest metric are kept; otherwise it is only written to the log.
         validates_together: whether all processes of a group take part in :meth:`validate`, or the main one alone.
         also_lower: settings beside the learning rate that may be too high where numbers overflow, for messages.
     """
@@ -41,6 +42,7 @@ class Task:
     description = "train"
     identity = ""
     metric = "validation_reward"
+    chooses = True
     validates_together = False
     also_lower = ""
 
@@ -238,7 +240,8 @@ class _Loop:
                 )
             state.rows[-1] |= {task.metric: float(value)} | figures
             self._show(state.rows[-1])
-            state.best = state.best.improved(state.step, float(value), state.weights)
+            if task.chooses:
+                state.best = state.best.improved(state.step, float(value), state.weights)
         return True
 
     def _stalled(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from vr_pipeline.video.read import VideoReadError, read_clip
 
 if TYPE_CHECKING:
     from vr_pipeline.items.folder import ItemFolder
+    from vr_pipeline.video.clip import VideoInformation
 
 COLUMNS = [
     "video_id",
@@ -55,7 +56,13 @@ def index_made_clips(folder: ItemFolder) -> pd.DataFrame:
     ]
 
 
-def index_given_clips(clips: pd.DataFrame, folder: Mapping[str, Path], *, source: str) -> pd.DataFrame:
+def index_given_clips(
+    clips: pd.DataFrame,
+    folder: Mapping[str, Path],
+    *,
+    source: str,
+    examine: Callable[[VideoInformation], Mapping[str, object]] | None = None,
+) -> pd.DataFrame:
     """Return the video index of clips that a user supplied.
 
     A clip that is missing or does not decode to its last frame is kept with status 'failed' and the reason.
@@ -64,9 +71,10 @@ def index_given_clips(clips: pd.DataFrame, folder: Mapping[str, Path], *, source
         clips: table with video_id, prompt and file; further columns sample_index, seed and generator if known.
         folder: path of every file by its name.
         source: the file the table came from, for messages.
+        examine: gives further columns of a clip that was read; a problem that it finds is put as ``error``.
 
     Returns:
-        table with the columns of ``schemas.VideoIndex``, in the order given.
+        table with the columns of ``schemas.VideoIndex``, in the order given, and those of ``examine``.
 
     Raises:
         InputError: if the table lacks a column or a value in it, or has a video_id twice.
@@ -99,19 +107,24 @@ def index_given_clips(clips: pd.DataFrame, folder: Mapping[str, Path], *, source
             remedy="give every clip its own video_id",
         )
     rows = []
-    for row in progress_bar(clips.to_dict("records"), description="index given clips", unit="clip"):
-        name = str(row["file"])
-        base = {
-            "video_id": as_text(row["video_id"]),
-            "prompt_id": prompt_id(str(row["prompt"])),
-            "prompt": str(row["prompt"]),
-            "sample_index": _whole(row, "sample_index", source),
-            "seed": _whole(row, "seed", source),
-            "generator": as_text(row.get("generator")) or "given",
+    for clip in progress_bar(clips.to_dict("records"), description="index given clips", unit="clip"):
+        name = str(clip["file"])
+        base: dict[str, object] = {
+            "video_id": as_text(clip["video_id"]),
+            "prompt_id": prompt_id(str(clip["prompt"])),
+            "prompt": str(clip["prompt"]),
+            "sample_index": _whole(clip, "sample_index", source),
+            "seed": _whole(clip, "seed", source),
+            "generator": as_text(clip.get("generator")) or "given",
             "path": name,
         }
-        rows.append(base | _inspect(folder.get(name)))
-    return pd.DataFrame(rows, columns=COLUMNS)
+        found, information = _inspect(folder.get(name))
+        row = base | found
+        if examine is not None and information is not None:
+            row |= examine(information)
+        rows.append(row | ({"status": "failed"} if row["error"] else {}))
+    further = dict.fromkeys(name for row in rows for name in row if name not in COLUMNS)
+    return pd.DataFrame(rows, columns=[*COLUMNS, *further])
 
 
 def _whole(row: Mapping[Hashable, Any], column: str, source: str) -> int:
@@ -127,16 +140,16 @@ def _whole(row: Mapping[Hashable, Any], column: str, source: str) -> int:
         ) from None
 
 
-def _inspect(path: Path | None) -> dict[str, object]:
+def _inspect(path: Path | None) -> tuple[dict[str, object], VideoInformation | None]:
     nothing = {"num_frames": 0, "fps": 0.0, "height": 0, "width": 0, "sha256": "", "status": "failed"}
     if path is None:
-        return nothing | {"error": "there is no such file in the folder of clips"}
+        return nothing | {"error": "there is no such file in the folder of clips"}, None
     try:
         # Two frames, the first and the last: a truncated file shows at its end.
         _, _, information = read_clip(path, num_frames=2)
     except VideoReadError as error:
-        return nothing | {"error": str(error)}
-    return {
+        return nothing | {"error": str(error)}, None
+    found = {
         "num_frames": information.num_frames,
         "fps": information.fps,
         "height": information.height,
@@ -145,3 +158,4 @@ def _inspect(path: Path | None) -> dict[str, object]:
         "status": "ok",
         "error": "",
     }
+    return found, information

@@ -12,6 +12,9 @@ from typing import Any
 from vr_pipeline.errors import InputError
 from vr_pipeline.storage.atomic import write_text
 
+_RAW = {"kedro-viz": {"layer": "raw"}}
+NO_ORACLE = {"type": "vr_pipeline.datasets.oracle.OracleDataset", "filepath": None, "metadata": _RAW}
+"""The embedded oracle knows the embedded checklist and prompts alone."""
 RESERVED = ("base", "local", "checklists", "real_models")
 
 
@@ -138,12 +141,24 @@ def write_environment(
     parameters["dpo_training"] = folders | dict(training or {})
     if base_env is None:  # an environment for real data has a title of its own
         parameters["evaluation"] = {"report": {"title": title, "note": ""}}
+    return write_files(project, env, base_env, settings, _catalog(project, files, env, base_env), parameters)
+
+
+def write_files(
+    project: Path,
+    env: str,
+    base_env: str | None,
+    settings: Mapping[str, Any],
+    catalog: Mapping[str, Any],
+    parameters: Mapping[str, Any],
+) -> list[Path]:
+    """Write globals.yml, catalog.yml and parameters.yml of an environment, those that have content; return them."""
     contents = {
         "globals.yml": (
             f"Results below 'data'. What is not named here is that of conf/{base_env or 'base'}.",
             settings,
         ),
-        "catalog.yml": ("Your own files. Paths are relative to the project.", _catalog(project, files, env, base_env)),
+        "catalog.yml": ("Your own files. Paths are relative to the project.", catalog),
         "parameters.yml": ("Settings that suit your files.", parameters),
     }
     written = []
@@ -161,7 +176,7 @@ def relative(path: Path, project: Path) -> str:
 
 
 def _catalog(project: Path, files: OwnFiles, env: str, base_env: str | None) -> dict[str, Any]:
-    raw = {"kedro-viz": {"layer": "raw"}}
+    raw = _RAW
     entries: dict[str, Any] = {}
     if files.prompts is not None:
         entries["raw_prompts"] = {
@@ -173,9 +188,7 @@ def _catalog(project: Path, files: OwnFiles, env: str, base_env: str | None) -> 
     if files.videos is not None:
         entries |= _compared_clips(project, files, files.videos, env, raw)
     if base_env is None:
-        # The embedded oracle knows the embedded checklist and prompts alone.
-        oracle = {"type": "vr_pipeline.datasets.oracle.OracleDataset", "filepath": None, "metadata": raw}
-        entries["oracle"] = oracle
+        entries["oracle"] = NO_ORACLE
     return entries
 
 

@@ -44,7 +44,7 @@ def check_files(project: Path, base_env: str | None, files: OwnFiles) -> Checked
     """Check every file that is given, and describe the environment they would make."""
     settings = configuration(project, base_env)["parameters"]
     result = CheckedFiles()
-    vocabulary = _words_of_generator(project, settings)
+    vocabulary = demo_limits(project, settings)
     lines = {
         "prompts": f"{_default_of(base_env)}",
         "clips and preferences": f"{_default_of(base_env)}",
@@ -209,7 +209,7 @@ def _knows(vocabulary: set[str] | None, prompts: list[str]) -> bool:
     return bool(prompts) and vocabulary is not None and all(set(prompt.split()) <= vocabulary for prompt in prompts)
 
 
-def _words_of_generator(project: Path, settings: dict[str, Any]) -> set[str] | None:
+def demo_limits(project: Path, settings: dict[str, Any]) -> set[str] | None:
     """Return the words that the demo's generator knows; None for any other generator, which knows language."""
     generator = settings["generator"]
     path = project / str(generator["path"]) / "tokenizer" / "tokenizer.json"

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 from vr_pipeline.config import Parameters
 from vr_pipeline.pairs.candidates import Limits
 from vr_pipeline.pairs.rules import RULES
+from vr_pipeline.video.fit import FitParameters
 
 
 class PairRecipeParameters(Parameters):
@@ -58,3 +59,27 @@ class PairSelectionParameters(Parameters):
         """Return the limits of a recipe, with at most so many pairs in all."""
         own = self.recipes[recipe]
         return Limits(own.min_margin, own.max_pairs_per_group, self.group_size, self.dominance_tolerance, max_pairs)
+
+
+class HeldOutParameters(Parameters):
+    """Which prompts of given pairs are not trained on."""
+
+    test_share: float = Field(0.1, ge=0, lt=1, description="Share of the prompts on which policies are compared.")
+    validation_share: float = Field(
+        0.1, ge=0, lt=1, description="Share of the prompts whose pairs measure a training while it runs."
+    )
+    most: int = Field(32, ge=1, description="At most so many prompts for each of the two, number.")
+    salt: str = Field("", description="Another text divides the prompts otherwise.")
+
+
+class GivenPairsParameters(Parameters):
+    """The pipeline given_dpo: pairs that people already have."""
+
+    fit: FitParameters = Field(default_factory=FitParameters, description="How clips are made to fit the generator.")
+    held_out: HeldOutParameters = Field(
+        default_factory=HeldOutParameters, description="Which prompts are not trained on."
+    )
+    measured_pairs: int = Field(
+        32, ge=0, description="Held-out pairs that are measured at every checkpoint, number; 0 measures none."
+    )
+    measured_draws: int = Field(4, ge=1, description="Draws of noise and time for each of these pairs, number.")

@@ -26,23 +26,23 @@ class ClipNames:
 
     def __init__(self, folder: Path, files: Iterable[str], near: Path) -> None:
         self.folder, self._near = folder, near
-        self._files = set(files)
+        self.files = frozenset(files)
         self._paths: dict[str, list[str]] = defaultdict(list)
         self._short: dict[str, list[str]] = defaultdict(list)
-        for file in sorted(self._files):
+        for file in sorted(self.files):
             self._paths[same_path(file)].append(file)
             path = PurePosixPath(same_name(file))
-            for name in {path.name, path.stem}:
+            for name in {path.name, path.stem, path.with_suffix("").as_posix()}:
                 self._short[name].append(file)
 
     def find(self, name: str) -> str | None:
         """Return the file that a name means, relative to the folder; None if there is none or the name fits several.
 
         Tried in this order: the path within the folder, the path from the table's folder, from the working directory
-        or from the root, the file's name, the file's name without its suffix. Names are compared as
+        or from the root, the file's name, the file's name or path without its suffix. Names are compared as
         :func:`vr_pipeline.identifiers.same_path` says.
         """
-        if name.strip() in self._files:
+        if name.strip() in self.files:
             return name.strip()
         plain = same_path(name)
         inside = [_within((start / plain).absolute(), self.folder.absolute()) for start in (self._near, Path.cwd())]

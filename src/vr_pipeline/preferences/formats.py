@@ -9,36 +9,24 @@ file is not what it is taken for, and reading stops.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import pandas as pd
 
 from vr_pipeline.errors import InputError
-from vr_pipeline.identifiers import annotator_key, content_hash, first_spellings, prompt_id, same_name
+from vr_pipeline.identifiers import annotator_key, first_spellings, prompt_id, same_name
 from vr_pipeline.preferences.criteria import PLAIN_PREFIXES, answers_by_criterion, columns_in, labels_and_grades, typed
+from vr_pipeline.preferences.embedded import clip_name
 from vr_pipeline.preferences.journal import CHOICES, SKIP, standing_labels
-from vr_pipeline.preferences.rows import Comparison, Source
+from vr_pipeline.preferences.rows import Comparison, Comparisons, Format, Source
+from vr_pipeline.preferences.winners import read_folders, video_dpo, winner_and_loser
 from vr_pipeline.storage.tables import Entries, Entry, left_out, read_entries
 
 PREFERENCE_COLUMNS = ("pair_id", "prompt", "video_id_a", "video_id_b", "preference", "annotator", "source")
 FILE_COLUMNS = ("video_path_a", "video_path_b", "generator_a", "generator_b")
-
-Comparisons = Iterator[tuple[int, Comparison]]
-"""What was compared, each with the place of its row among those that could be read."""
-
-
-class Format(NamedTuple):
-    """How a file says what was compared.
-
-    ``labels`` (label in the file -> ``a``, ``b`` or ``tie``) is None where they are not documented, and the user has to
-    say what they mean.
-    """
-
-    read: Callable[[Source], Comparisons]
-    labels: Mapping[str, str] | None = None
 
 
 def read_preferences(
@@ -54,7 +42,8 @@ def read_preferences(
     """Read a file of preferences.
 
     Args:
-        path: CSV (or TSV), JSON, JSON lines or parquet; see :func:`vr_pipeline.storage.tables.read_entries`.
+        path: CSV (or TSV), JSON, JSON lines or parquet; see :func:`vr_pipeline.storage.tables.read_entries`. The
+            formats ``annotations`` and ``folders`` say themselves what they are.
         format: a key of :data:`FORMATS`.
         labels: label in the file -> ``a``, ``b`` or ``tie``, in place of the format's own map.
         columns: name this reader knows -> name in the file, where they differ.
@@ -128,7 +117,8 @@ def _read(
         raise InputError(
             f"the label map leads to '{wrong[0]}'", remedy="map every label to a, b or tie", field="labels", file=path
         )
-    entries = _read_journal(Path(path)) if format == "annotations" else read_entries(Path(path), encoding=encoding)
+    own = FORMATS[format].entries
+    entries = own(Path(path)) if own is not None else read_entries(Path(path), encoding=encoding)
     if not entries.rows:
         raise InputError("there are no preferences in the file", remedy="give one or more rows", file=path)
     material = Source(entries, labels, dict(columns or {}), criterion)
@@ -244,13 +234,14 @@ def _pick_a_pic(source: Source) -> Comparisons:
     known: dict[tuple[float, ...], str] = {(1.0, 0.0): "a", (0.0, 1.0): "b", (0.5, 0.5): "tie"}
     rows = zip(
         source.column("caption"),
-        source.columns_of([["image_0_uid", "jpg_0"], ["image_1_uid", "jpg_1"]]),
+        source.columns_of([["jpg_0", "image_0_uid"], ["jpg_1", "image_1_uid"]]),
+        source.columns_of([["image_0_uid"], ["image_1_uid"]], required=False),
         source.columns_of([["label_0"], ["label_1"]]),
         source.columns_of([["model_0"], ["model_1"], ["user_id"]], required=False),
         source.column("has_label") if source.has("has_label") else [True] * len(source.good),
         strict=True,
     )
-    for i, (prompt, images, labels, (model_0, model_1, user), has_label) in enumerate(rows):
+    for i, (prompt, images, names, labels, (model_0, model_1, user), has_label) in enumerate(rows):
         if source.text(has_label, i, "has_label").strip().lower() in ("", "false", "0"):
             source.skipped += 1
             continue
@@ -258,7 +249,7 @@ def _pick_a_pic(source: Source) -> Comparisons:
         if label not in known:
             problem = f"unknown labels {labels[0]} and {labels[1]}"
             source.reject(i, "label_0", problem, "use 1 and 0, 0 and 1, or 0.5 and 0.5")
-        files = (_image_name(images[0]), _image_name(images[1]))
+        files = (clip_name(images[0], names[0]), clip_name(images[1], names[1]))
         yield i, Comparison(prompt, files, known.get(label, "tie"), user, (model_0, model_1))
 
 
@@ -331,38 +322,67 @@ def _preference(better: float) -> str:
     return "tie" if better == 0 else "a" if better > 0 else "b"
 
 
-def _image_name(image: Any) -> Any:
-    """Name an image by file or identifier; an embedded one (bytes) by its content."""
-    if isinstance(image, Mapping):
-        image = image.get("path") or image.get("bytes")
-    return f"embedded/{content_hash('image', image)}" if isinstance(image, bytes) else image
-
-
 def _read_journal(path: Path) -> Entries:
     """Read the standing answers of an annotation journal; messages count answers, since lines may be taken back."""
     rows = [Entry(number, label) for number, label in enumerate(standing_labels(path), start=1)]
     return Entries(path, tuple(rows[0].values) if rows else (), rows)
 
 
+_PROMPT, _CAPTION = ("prompt",), ("caption",)
+
 FORMATS: Final = {
-    "plain": Format(_plain, {"a": "a", "b": "b", "tie": "tie"}),
+    "plain": Format(
+        _plain,
+        {"a": "a", "b": "b", "tie": "tie"},
+        (_PROMPT, ("preference",), ("video_path_a", "video_id_a"), ("video_path_b", "video_id_b")),
+    ),
+    "winner_loser": Format(
+        winner_and_loser(("prompt", "caption"), ("winner",), ("loser",)),
+        {},
+        (("prompt", "caption"), ("winner",), ("loser",)),
+        (("winner", ""), ("loser", "")),
+    ),
+    "video_dpo": Format(video_dpo, {}, (("frame_caption",), ("video1",), ("video2",))),
+    "unified_reward": Format(
+        winner_and_loser(("caption", "prompt"), ("chosen",), ("rejected",)),
+        {},
+        (("caption", "prompt"), ("chosen",), ("rejected",)),
+        (("chosen", ""), ("rejected", "")),
+    ),
+    "folders": Format(winner_and_loser(("prompt",), ("winner",), ("loser",)), {}, entries=read_folders),
     "visionreward": Format(
-        _row_a_comparison(("video1_path", "image1_path"), ("video2_path", "image2_path"), "standard_answer")
+        _row_a_comparison(("video1_path", "image1_path"), ("video2_path", "image2_path"), "standard_answer"),
+        columns=(_PROMPT, ("standard_answer",), ("video1_path", "image1_path"), ("video2_path", "image2_path")),
     ),
     "videogen_rewardbench": Format(
         _row_a_comparison(("path_A",), ("path_B",), generators=("A_model", "B_model"), criteria=_rewardbench_criteria),
         {"A": "a", "B": "b", "same": "tie"},
+        (_PROMPT, ("Overall",), ("path_A",), ("path_B",)),
     ),
     "genai_bench": Format(
         _row_a_comparison(
             ("left_video", "video_left"), ("right_video", "video_right"), "vote_type", ("left_model", "right_model")
         ),
         {"leftvote": "a", "rightvote": "b", "tievote": "tie", "bothbad_vote": "tie"},
+        (_PROMPT, ("vote_type",), ("left_video", "video_left"), ("right_video", "video_right")),
     ),
-    "hpdv2": Format(_hpdv2, {}),
-    "pick_a_pic": Format(_pick_a_pic, {}),
-    "imagerewarddb": Format(_row_an_item("prompt_id", "image_path", "rank", -1), {}),
+    "hpdv2": Format(
+        _hpdv2,
+        {},
+        (_PROMPT, ("image_path", "file_path"), ("human_preference", "rank", "raw_annotations", "raw_annotation")),
+    ),
+    "pick_a_pic": Format(
+        _pick_a_pic,
+        {},
+        (_CAPTION, ("label_0",), ("label_1",), ("jpg_0", "image_0_uid"), ("jpg_1", "image_1_uid")),
+        (("jpg_0", "image_0_uid"), ("jpg_1", "image_1_uid")),
+    ),
+    "imagerewarddb": Format(
+        _row_an_item("prompt_id", "image_path", "rank", -1),
+        {},
+        (_PROMPT, ("prompt_id",), ("image_path",), ("rank",)),
+    ),
     "rated_items": Format(_row_an_item("group", "item", "", 1), {}),
-    "annotations": Format(_annotations, CHOICES),
+    "annotations": Format(_annotations, CHOICES, entries=_read_journal),
 }
 """Formats by the name that a catalog entry gives."""

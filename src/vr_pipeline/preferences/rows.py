@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from vr_pipeline.errors import InputError
@@ -183,6 +184,29 @@ class Source:
 
     def _texts(self, values: tuple[Any, Any], position: int, field: str) -> list[str]:
         return [self.text(value, position, f"{field}_{side}") for value, side in zip(values, "ab", strict=True)]
+
+
+Comparisons = Iterator[tuple[int, Comparison]]
+"""What was compared, each with the place of its row among those that could be read."""
+
+
+class Format(NamedTuple):
+    """How a file says what was compared.
+
+    Attributes:
+        read: gives what was compared.
+        labels: label in the file -> ``a``, ``b`` or ``tie``; None where they are not documented, and the user has to
+            say what they mean.
+        columns: what a file of this format has, by which it is recognised: of every group one column.
+        embedded: columns that may hold the clips themselves, each with the column that names them (or an empty text).
+        entries: reads the file where that is no table.
+    """
+
+    read: Callable[[Source], Comparisons]
+    labels: Mapping[str, str] | None = None
+    columns: tuple[tuple[str, ...], ...] = ()
+    embedded: tuple[tuple[str, str], ...] = ()
+    entries: Callable[[Path], Entries] | None = None
 
 
 def file_identifier(prompt: str, path: str) -> str:

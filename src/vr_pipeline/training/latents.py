@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pandas as pd
 
@@ -11,15 +12,26 @@ from vr_pipeline.errors import InputError
 from vr_pipeline.generators.config import GeneratorParameters
 from vr_pipeline.generators.contract import batches
 from vr_pipeline.training.shards import Tensors, only_numbers, plan_shards
+from vr_pipeline.video.clip import VideoReadError
 from vr_pipeline.work import WorkPlan
 
 if TYPE_CHECKING:
     from vr_pipeline.generators.contract import Generator
-    from vr_pipeline.items.folder import ItemFolder
+
+logger = logging.getLogger(__name__)
+
+
+class Clips(Protocol):
+    """Clips by identifier, such as a folder of items."""
+
+    def __contains__(self, key: object) -> bool: ...
+
+    def load(self, key: str) -> Any:
+        """Return a clip, uint8 [frames, height, width, 3]."""
 
 
 def plan_latents(
-    folder: ItemFolder, index: pd.DataFrame, video_ids: Sequence[str], parameters: GeneratorParameters, shard_size: int
+    folder: Clips, index: pd.DataFrame, video_ids: Sequence[str], parameters: GeneratorParameters, shard_size: int
 ) -> WorkPlan:
     """Plan the latents of clips, by video_id, ``shard_size`` clips in one file.
 
@@ -54,12 +66,21 @@ def plan_latents(
     )
 
 
-def _encode(generator: Generator, folder: ItemFolder, video_ids: Sequence[str]) -> Tensors:
+def _encode(generator: Generator, folder: Clips, video_ids: Sequence[str]) -> Tensors:
     import numpy as np
+    import torch
 
     encoded: Tensors = {}
     for part in batches(len(video_ids), generator.parameters.batch_size):
-        names = video_ids[part]
-        latents = generator.encode_frames(np.stack([folder.load(name) for name in names]))
-        encoded |= {name: row.clone() for name, row in zip(names, latents, strict=True)}
+        frames = {}
+        for name in video_ids[part]:
+            try:
+                frames[name] = folder.load(name)
+            except VideoReadError as error:
+                # A clip that breaks off in its middle; as with latents that are no numbers, its pairs are left out.
+                logger.warning("A clip is set aside, and pairs with it are not trained on: %s", error)
+                encoded[name] = torch.empty(0)
+        if frames:
+            latents = generator.encode_frames(np.stack(list(frames.values())))
+            encoded |= {name: row.clone() for name, row in zip(frames, latents, strict=True)}
     return only_numbers(encoded, "latents")

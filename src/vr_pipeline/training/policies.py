@@ -21,6 +21,7 @@ from vr_pipeline.training.shards import TensorShards
 
 if TYPE_CHECKING:
     from vr_pipeline.items.folder import ItemFolder
+    from vr_pipeline.training.held_out import HeldOutPairs
     from vr_pipeline.training.validation import CheckpointValidation
 
 
@@ -51,7 +52,7 @@ def train_policy_on_pairs(
     generator: GeneratorParameters,
     parameters: DpoTrainingParameters,
     *,
-    validation: CheckpointValidation | None = None,
+    validation: CheckpointValidation | HeldOutPairs | None = None,
     observe: Observe | None = None,
 ) -> tuple[Policy, pd.DataFrame]:
     """Train a policy on pairs.
@@ -60,7 +61,7 @@ def train_policy_on_pairs(
         data: pairs, latents and text conditions.
         generator: the generator to train.
         parameters: settings.
-        validation: judges the weights of checkpoints.
+        validation: judges the weights of checkpoints, or measures them on held-out pairs.
         observe: takes the rows of the log as they come.
 
     Returns:
@@ -71,7 +72,10 @@ def train_policy_on_pairs(
     """
     trained: tuple[Part, ...] = ("denoiser",)
     loaded = load_generator(parameters.trained(generator), trained)
-    judged_by = validation.identity if validation is not None else ""
+    judged_by, judging = "", None
+    if validation is not None:
+        judged_by = validation.identity
+        judging = Validation(validation(loaded), judged_by, validation.metric, validation.chooses)
     identity = training_identity(loaded, data, parameters.training, judged_by)
     log = train_on_pairs(
         loaded,
@@ -79,7 +83,7 @@ def train_policy_on_pairs(
         parameters.training,
         description=f"train on {len(data.pairs)} pairs",
         checkpoint=parameters.checkpoint_file(identity),
-        validation=Validation(validation(loaded), judged_by) if validation is not None else None,
+        validation=judging,
         retrain=parameters.retrain,
         observe=observe,
     )

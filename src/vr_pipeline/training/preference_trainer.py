@@ -38,10 +38,14 @@ class Validation(NamedTuple):
             the main one says counts.
         identity: hash of what is judged by, and when. A training that was judged otherwise is another: its rewards
             cannot be compared.
+        metric: column of the log that takes the judgement.
+        chooses: whether the weights of the highest judgement are kept, or those of the last step.
     """
 
     validate: Callable[[int], float | None]
     identity: str = ""
+    metric: str = "validation_reward"
+    chooses: bool = True
 
 
 _COMPUTING = (
@@ -182,6 +186,8 @@ class PreferenceTask(Task):
         super().__init__(parameters)
         self.generator, self.parameters, self.group = generator, parameters, group
         self.validation = validation
+        if validation is not None:
+            self.metric, self.chooses = validation.metric, validation.chooses
         self.identity = training_identity(generator, data, parameters, validation.identity if validation else "")
         pairs = prepare_pairs(data.pairs, parameters)
         self.data = PairData(pairs, data.latents, data.conditions)

@@ -75,6 +75,9 @@ class CheckpointValidation:
         InputError: no prompt is left in the splits.
     """
 
+    metric = "validation_reward"
+    chooses = True
+
     def __init__(
         self,
         pairs: pd.DataFrame,

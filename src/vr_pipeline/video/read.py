@@ -16,7 +16,16 @@ from vr_pipeline.video.limits import check_pixels, reading
 from vr_pipeline.video.pictures import PICTURE_ERRORS, is_picture, open_picture
 from vr_pipeline.video.sampling import sample_indices, unless_steady
 
-__all__ = ["Frames", "VideoInformation", "VideoReadError", "probe", "read_clip", "read_frames", "sample_indices"]
+__all__ = [
+    "Frames",
+    "VideoInformation",
+    "VideoReadError",
+    "probe",
+    "read_chosen",
+    "read_clip",
+    "read_frames",
+    "sample_indices",
+]
 
 
 def read_frames(
@@ -58,6 +67,11 @@ def read_clip(
         )
 
     return _read(Path(path), choose, own=own)
+
+
+def read_chosen(path: str | Path, choose: Choose) -> Reading:
+    """As :func:`read_clip`, with the frames that a function chooses by what is known of the clip."""
+    return _read(Path(path), choose, own=False)
 
 
 def probe(path: str | Path) -> VideoInformation:

@@ -1,0 +1,284 @@
+"""Checks of pairs that a user already has: what the file is, what of it can be trained on, and what is lost and why."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vr_pipeline.errors import InputError
+from vr_pipeline.own_data.findings import Findings
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from vr_pipeline.generators.config import GeneratorParameters
+    from vr_pipeline.pairs.config import GivenPairsParameters
+    from vr_pipeline.preferences.clip_names import ClipNames
+
+_FEW_PROMPTS = 10
+_FEW_PAIRS = 30
+
+
+@dataclass(frozen=True)
+class PairFiles:
+    """What a user gave.
+
+    Args:
+        pairs: a file, or a folder of two folders.
+        videos: the folder of the clips; None finds it by the names in the file.
+        options: format (None recognises it), labels, columns and criterion of its reader.
+        fit: settings of :class:`vr_pipeline.video.fit.FitParameters` that differ from the configured ones.
+    """
+
+    pairs: Path
+    videos: Path | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    fit: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class CheckedPairs:
+    """What the check found.
+
+    Args:
+        findings: errors and warnings.
+        format: of the file.
+        folder: of the clips.
+        embedded: clips that lie within the file have to be written to the folder first.
+        scattered: the clips lie in no folder of their own, so that they have to be copied.
+        table: the rows that can be used, with video_path_a and video_path_b within the folder.
+        report: :func:`vr_pipeline.pairs.given.pairs_report`; None where nothing could be looked at.
+        counts: rows of the file, and those left out.
+    """
+
+    findings: Findings = field(default_factory=Findings)
+    format: str = ""
+    folder: Path | None = None
+    embedded: bool = False
+    scattered: bool = False
+    table: pd.DataFrame | None = None
+    report: dict[str, Any] | None = None
+    rows: int = 0
+    rows_left_out: int = 0
+
+
+def check_given_pairs(
+    files: PairFiles,
+    generator: GeneratorParameters,
+    parameters: GivenPairsParameters,
+    *,
+    project: Path,
+    unpacked: Path,
+) -> CheckedPairs:
+    """Read pairs, find and decode their clips, and count what can be trained on.
+
+    Args:
+        files: what the user gave.
+        generator: what takes the clips.
+        parameters: the rule by which clips are made to fit, and prompts held out.
+        project: its folder, which is never taken for a folder of clips.
+        unpacked: folder to which clips within the file are written.
+    """
+    from vr_pipeline.preferences.clip_names import with_found_clips
+    from vr_pipeline.preferences.detection import detect_format
+
+    check = CheckedPairs()
+    try:
+        check.format = files.options.get("format") or detect_format(files.pairs)
+        table = _read(check, files)
+    except InputError as error:
+        check.findings.raised(error)
+        return check
+    if table is None or not len(table):
+        return check
+    try:
+        names = _names(check, files, table, project, unpacked)
+    except InputError as error:
+        check.findings.raised(error)
+        return check
+    table = with_found_clips(table, names)
+    check.table = table
+    _missing_clips(check, files, table, names)
+    _examine(check, files, table, names, generator, parameters)
+    return check
+
+
+def _read(check: CheckedPairs, files: PairFiles) -> pd.DataFrame | None:
+    """Read the rows; those that are bad are findings."""
+    from vr_pipeline.preferences.formats import examine_preferences
+    from vr_pipeline.storage.tables import are_few, bad_rows
+
+    options = {name: value for name, value in files.options.items() if name != "format"}
+    table, problems = examine_preferences(files.pairs, check.format, **options)
+    check.rows = table.attrs.get("entries", 0)
+    if are_few(problems, check.rows):
+        for problem in problems:
+            problem.problem = f"the row is left out: {problem.problem}"
+            check.findings.raised(problem, "warning")
+        check.rows_left_out = len(bad_rows(problems))
+        return table[~table.index.isin(list(bad_rows(problems)))]
+    for problem in problems:
+        check.findings.raised(problem)
+    return None
+
+
+def _names(check: CheckedPairs, files: PairFiles, table: pd.DataFrame, project: Path, unpacked: Path) -> ClipNames:
+    """Find the folder of the clips, and return its files under all their names."""
+    from vr_pipeline.datasets.clips import ClipFolder
+    from vr_pipeline.preferences.clip_names import ClipNames
+    from vr_pipeline.preferences.embedded import write_embedded
+    from vr_pipeline.preferences.formats import FORMATS
+    from vr_pipeline.storage.tables import read_entries
+
+    columns = FORMATS[check.format].embedded
+    near = files.pairs if files.pairs.is_dir() else files.pairs.parent
+    if files.videos is None and columns and write_embedded(read_entries(files.pairs), columns, unpacked):
+        check.embedded, check.folder = True, unpacked
+        return ClipNames(unpacked, ClipFolder(unpacked), near)
+    if files.videos is not None:
+        check.folder = files.videos
+    elif files.pairs.is_dir():
+        check.folder = files.pairs
+    else:
+        found = _existing(table, near)
+        if not found and check.format == "annotations":
+            raise InputError(
+                "the journal does not say in which folder its clips lie",
+                remedy="give the folder by --videos",
+                file=files.pairs,
+            )
+        if not found:
+            first = table["video_path_a"].iloc[0] or table["video_id_a"].iloc[0]
+            raise InputError(
+                f"none of the clips is there, for instance '{first}'",
+                remedy="name the folder that the clips' names start from by --videos FOLDER",
+                file=files.pairs,
+            )
+        check.folder = Path(os.path.commonpath([path.parent for path in found]))
+        check.scattered = project.resolve().is_relative_to(check.folder)
+        if check.scattered:
+            relative = sorted({path.relative_to(check.folder).as_posix() for path in found})
+            return ClipNames(check.folder, relative, near)
+    if not check.folder.is_dir():
+        raise InputError(
+            "there is no such folder of clips", remedy="correct the path given with --videos", file=check.folder
+        )
+    return ClipNames(check.folder, ClipFolder(check.folder), near)
+
+
+def _existing(table: pd.DataFrame, near: Path) -> list[Path]:
+    """Return the files that the table's paths name, from the table's folder or the working directory."""
+    named = {name for side in "ab" for name in table[f"video_path_{side}"] if name}
+    found = []
+    for name in sorted(named):
+        path = next((one for one in (near / name, Path(name)) if one.is_file()), None)
+        if path is not None:
+            found.append(path.absolute().resolve())
+    return found
+
+
+def _fields(format: str) -> tuple[str, str]:
+    """Return the columns of a file's two clips, for messages."""
+    from vr_pipeline.preferences.formats import FORMATS
+
+    if format == "folders":
+        return "w", "l"
+    columns = FORMATS[format].columns
+    return (columns[-2][0], columns[-1][0]) if len(columns) > 2 else ("clip a", "clip b")
+
+
+def _missing_clips(check: CheckedPairs, files: PairFiles, table: pd.DataFrame, names: ClipNames) -> None:
+    for side, column in zip("ab", _fields(check.format), strict=True):
+        named = table[f"video_path_{side}"].where(table[f"video_path_{side}"] != "", table[f"video_id_{side}"])
+        for row, name in zip(table.index, named, strict=True):
+            if names.find(name) is None:
+                problem, remedy = names.why_not(name)
+                remedy = f"the pair is left out unless you {remedy}"
+                check.findings.warning(problem, remedy, files.pairs, int(row), column)
+
+
+def _examine(
+    check: CheckedPairs,
+    files: PairFiles,
+    table: pd.DataFrame,
+    names: ClipNames,
+    generator: GeneratorParameters,
+    parameters: GivenPairsParameters,
+) -> None:
+    """Do what the run will do with the pairs and their clips, and note what is lost."""
+    from vr_pipeline.pairs import given
+
+    folder = {name: names.folder / name for name in names.files}
+    try:
+        pairs = given.decide_pairs(table)
+        clips = given.examine_clips(table, pairs, folder, generator, parameters.fit)
+    except InputError as error:
+        check.findings.raised(error)
+        return
+    rows = table.groupby("pair_id").apply(lambda part: [int(row) for row in part.index])
+    for pair in pairs[pairs["contradicted"]].to_dict("records"):
+        what = "the annotators contradict each other about these two clips"
+        then = "the pair counts as a tie and is left out" if pair["status"] == given.TIE else "the majority counts"
+        for row in rows[pair["pair_id"]]:
+            check.findings.warning(what, then, files.pairs, row)
+    for clip in clips[(clips["status"] != "ok") & (clips["num_frames"] >= 0)].to_dict("records"):
+        if clip["path"] in folder:
+            remedy = "its pairs are left out unless you replace it"
+            check.findings.warning(f"the clip cannot be used: {clip['error']}", remedy, folder[clip["path"]])
+    try:
+        pairs = given.keep_usable(pairs, clips)
+    except InputError as error:
+        check.findings.error(error.problem, "correct the file or the clips", files.pairs)
+        return
+    for pair in pairs[pairs["status"] == given.SAME_CLIP].to_dict("records"):
+        for row in rows[pair["pair_id"]]:
+            check.findings.warning(pair["reason"], "the pair is left out", files.pairs, row, _fields(check.format)[1])
+    prompts = given.divide_prompts(pairs, parameters.held_out)
+    check.report = given.pairs_report(pairs, clips, prompts)
+    kept, number = check.report["pairs"]["kept"], len(prompts)
+    if kept < _FEW_PAIRS or number < _FEW_PROMPTS:
+        check.findings.warning(
+            f"{kept} pair(s) of {number} prompt(s) are few: a policy may learn them by heart",
+            "some hundred pairs over a hundred prompts are a good start",
+            files.pairs,
+        )
+
+
+def pairs_lines(check: CheckedPairs, files: PairFiles) -> dict[str, str]:
+    """Return what is known of the pairs, a line each by its name."""
+    lines = {"pairs": f"yours: {files.pairs} (read as {check.format})"}
+    report = check.report
+    if report is None:
+        return lines
+    pairs, prompts, clips = report["pairs"], report["prompts"], report["clips"]
+    aside = pairs["same_clip"] + pairs["clip_failed"]
+    rows = f"{check.rows} rows" + (f" of which {check.rows_left_out} are left out" if check.rows_left_out else "")
+    lines["counts"] = (
+        f"{rows}, {pairs['given']} pairs: {pairs['kept']} to train on, {pairs['tie']} ties dropped, {aside} set aside"
+    )
+    if pairs["several_votes"] or pairs["contradicted"]:
+        lines["annotators"] = (
+            f"{pairs['votes']} votes; {pairs['several_votes']} pairs have several (the majority counts), "
+            f"{pairs['contradicted']} are contradicted"
+        )
+    if check.format == "folders":
+        from vr_pipeline.preferences.winners import prompts_of_folders
+
+        lines["captions"] = prompts_of_folders(files.pairs)
+    lines["prompts"] = (
+        f"{sum(prompts.values())}: {prompts['train']} to train on, {prompts['validation']} to measure the training, "
+        f"{prompts['test']} to compare on"
+    )
+    sizes = [f"{size} ({count})" for size, count in clips["sizes"].items()]
+    more = f" and {len(sizes) - 3} other sizes" if len(sizes) > 3 else ""
+    place = files.pairs if check.embedded else check.folder
+    lines["clips"] = (
+        f"{clips['given']} in {place}, {clips['failed']} set aside; frames x height x width: "
+        f"{', '.join(sizes[:3])}{more}"
+    )
+    changes = [f"{count} {kind}" for kind, count in clips["changes"].items()]
+    lines["fitting"] = ", ".join(changes)
+    return lines
