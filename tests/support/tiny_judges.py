@@ -197,11 +197,20 @@ def qwen_positions(visual: list[bool], grid: tuple[int, int, int], interval: flo
 
 
 def full_forward(family: Family, clip: PreparedClip, question_ids: tuple[int, ...], rate: float | None) -> torch.Tensor:
-    """Last logits of the model's own forward on clip and one question, with its own mask and positions.
+    """Last logits of the model's own forward on clip and one question, with its own mask and positions."""
+    with torch.no_grad():
+        logits: torch.Tensor = family.model(**forward_inputs(family, clip, question_ids, rate)).logits[0, -1].float()
+    return logits
+
+
+def forward_inputs(
+    family: Family, clip: PreparedClip, text_ids: tuple[int, ...], rate: float | None
+) -> dict[str, torch.Tensor]:
+    """What the model's own forward takes of a clip and the text behind it.
 
     Qwen's positions are computed here, because transformers 5.23 places text behind a long clip inside it.
     """
-    ids = torch.from_numpy(np.append(clip.token_ids, question_ids))[None]
+    ids = torch.from_numpy(np.append(clip.token_ids, text_ids))[None]
     config = family.model.config
     name = type(family).__name__
     inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
@@ -220,6 +229,4 @@ def full_forward(family: Family, clip: PreparedClip, question_ids: tuple[int, ..
         inputs["position_ids"] = qwen_positions(visual.tolist(), (int(grid[0, 0]), *rows_columns), interval)[:, None]
     else:
         inputs |= {key: torch.from_numpy(value) for key, value in clip.vision.items()}
-    with torch.no_grad():
-        logits: torch.Tensor = family.model(**inputs).logits[0, -1].float()
-    return logits
+    return inputs

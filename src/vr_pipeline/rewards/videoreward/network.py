@@ -116,7 +116,7 @@ class VideoRewardNetwork:
         counts = torch.tensor([len(of_clip) for of_clip in prompts], device=hidden.device)
         places = [(row, start + place) for row, start in enumerate(starts) for place in early.places]
         seen = _states(hidden, [row for row, _ in places], [column for _, column in places])
-        seen = seen.view(len(clips), len(early.places), -1).repeat_interleave(counts, dim=0)
+        seen = seen.view(len(clips), len(early.places), hidden.shape[-1]).repeat_interleave(counts, dim=0)
         if cache is not None:
             seen = torch.cat([seen, self._behind(cache, read, lengths, width, prompts)], dim=1)
         return self._scored(seen, (*early.dimensions, *layout.late_dimensions))
@@ -234,7 +234,8 @@ def _states(hidden: torch.Tensor, rows: Sequence[int], columns: Sequence[int]) -
     """Return hidden states at places, [places, hidden]."""
     import torch
 
-    return hidden[torch.tensor(rows, device=hidden.device), torch.tensor(columns, device=hidden.device)]
+    at = torch.tensor([rows, columns], dtype=torch.long, device=hidden.device)
+    return hidden[at[0], at[1]]
 
 
 def new_network(family: Family, settings: NetworkSettings, seed: int) -> VideoRewardNetwork:
@@ -285,9 +286,11 @@ def load_network(folder: Path, artifact: VideoRewardArtifact | None = None, **op
     """
     import torch
 
+    from vr_pipeline.storage.models import check_model_files
     from vr_pipeline.vlm.loading import load_family
 
     artifact = artifact or read_artifact(folder)
+    check_model_files(folder, field="path")
     tensors = _read_head(folder / HEAD_FILE, artifact.network)
     place = folder / MODEL_FOLDER
     try:
