@@ -3,8 +3,8 @@
 Trains the embedded default's generator on plain pairs by total reward with every combination of learning rate and beta
 and several seeds, once as plain DPO and once with safeguards, and scores clips of held-out prompts by the oracle,
 against clips of the original generator from the same seeds. The clips that are paired for training are new for every
-seed. A setting (learning rate, beta) is above 0 if the 95 % interval of its gain, over the clips of all seeds, by prompt,
-is above 0; the seeds share judge, weights and prompts.
+seed. A setting (learning rate, beta) is above 0 if the 95 % interval of its gain over the clips of all seeds, by
+prompt, is above 0; the seeds share judge, weights and prompts.
 
 Every training is stored in a file of its own as soon as it is evaluated; started again, only those that are missing are
 done. Delete the folder after changes of the code.
@@ -25,12 +25,11 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 import yaml
-from demo_seeds import ROOT, copy_project
 
+from demo_seeds import ROOT, copy_project
 from vr_pipeline.checklist import load_checklist
 from vr_pipeline.checklist.schema import Checklist
 from vr_pipeline.generators import load_generator

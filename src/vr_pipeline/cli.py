@@ -36,6 +36,7 @@ from vr_pipeline.commands.init_data import init_data  # noqa: E402
 from vr_pipeline.commands.join import join  # noqa: E402
 from vr_pipeline.commands.judge import ask, compare, score  # noqa: E402
 from vr_pipeline.commands.lineage import lineage  # noqa: E402
+from vr_pipeline.commands.probe import probe  # noqa: E402
 
 logger = logging.getLogger(__name__)
 clean_logs()
@@ -74,7 +75,7 @@ def cli() -> None:
     """Commands of vr_pipeline."""
 
 
-for _command in (score, compare, ask, lineage, annotate, init_data, join):
+for _command in (score, compare, ask, lineage, annotate, init_data, join, probe):
     cli.add_command(_command)
 
 
