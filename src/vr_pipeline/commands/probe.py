@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from vr_pipeline.training.probe.advice import Advice, Health
     from vr_pipeline.training.probe.grid import Costs, Grid
     from vr_pipeline.training.probe.measure import Cell, Probe
+    from vr_pipeline.training.validation import CheckpointValidation
 
 _PREPARED = ("training_pairs", "latents", "prompt_conditions", "checkpoint_reward")
 """Datasets that dpo_training makes before it trains."""
@@ -117,14 +118,18 @@ def _open(env: str, recipe: str | None) -> tuple[Probe, DpoTrainingParameters, s
     return Probe(data, generator, parameters, folder, judged), parameters, name, folder
 
 
-def _judge(checkpoint_reward: dict[str, Any], pairs: Any, folder: Path) -> Callable[[DpoTrainingParameters], Any]:
-    """Make what judges a short training: as checkpoints are judged, with clips in the probe's own folder."""
+def _judge(
+    checkpoint_reward: dict[str, Any], pairs: Any, folder: Path
+) -> Callable[[DpoTrainingParameters], CheckpointValidation] | None:
+    """Make what judges a short training, as checkpoints are judged, with clips in the probe's own folder."""
     from vr_pipeline.items.filling import fill_folder
     from vr_pipeline.training.checkpoint_reward import CheckpointReward
     from vr_pipeline.training.validation import CheckpointValidation
 
     reward = CheckpointReward.model_validate(checkpoint_reward)
     model = reward.model()
+    if model is None:
+        return None
 
     def judge(parameters: DpoTrainingParameters) -> CheckpointValidation:
         assert parameters.validation is not None
