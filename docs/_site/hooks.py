@@ -36,6 +36,7 @@ NAVIGATION: list[tuple[str, list[tuple[str, str]]]] = [
             ("Rewards and pairs", "rewards.md"),
             ("VideoReward", "videoreward.md"),
             ("Preference training", "training.md"),
+            ("Training that does not break", "robustness.md"),
         ],
     ),
     (

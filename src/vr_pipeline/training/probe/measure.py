@@ -159,7 +159,7 @@ class Probe:
         last = log["loss"].tail(max(1, len(log) // 4)).mean()
         return replace(cell, **gain, **self._measure(training), loss=_number(last))
 
-    def _measure(self, training: PreferenceTrainingParameters) -> dict[str, float | None]:
+    def _measure(self, training: PreferenceTrainingParameters) -> dict[str, Any]:
         """Measure accuracy and health of the weights that the generator holds, on held-out pairs at fixed noise."""
         import torch
 
@@ -167,7 +167,8 @@ class Probe:
         parts: dict[str, list[Any]] = {}
         with torch.no_grad():
             for start in range(0, len(self._held_out), size):
-                chosen = [(pair, 0) for pair in self._held_out[start : start + size]]
+                # Epochs of a training are 0 or more, so this draw of noise is none of its own.
+                chosen = [(pair, -1) for pair in self._held_out[start : start + size]]
                 batch = collate(self._generator, chosen, self._all, training)
                 _, statistics = pair_loss(self._generator, batch, training)
                 for name, values in statistics.items():
@@ -228,7 +229,7 @@ def split_by_prompt(pairs: Sequence[TrainingPair], seed: int) -> tuple[list[Trai
     return [pair for pair in pairs if pair.prompt_id not in held_out], measured[:MOST_HELD_OUT]
 
 
-def _gain(table: pd.DataFrame) -> dict[str, float | None]:
+def _gain(table: pd.DataFrame) -> dict[str, Any]:
     """Return the gain of the last judged checkpoint over the original, from the table of a validation."""
     if len(table) < 2:
         return {}
@@ -241,7 +242,7 @@ def _gain(table: pd.DataFrame) -> dict[str, float | None]:
     }
 
 
-def _last(rows: list[Mapping[str, float]]) -> dict[str, float | None]:
+def _last(rows: list[Mapping[str, float]]) -> dict[str, Any]:
     """Return what the log of a training that was stopped ends with."""
     found = pd.DataFrame(rows).select_dtypes("number").tail(max(1, len(rows) // 4)).mean()
     rise = found.get("winner_change", math.nan) / found.get("winner_reference_error", math.nan)
