@@ -567,3 +567,12 @@ def test_dimensions_of_all_policies_are_read_together():
     (loss,) = _losses_by_dimension("MPO", {"judge": found})
     assert "below the original in a:" in loss.text
     assert "hold together for all 6 comparisons" in loss.text
+
+
+def test_a_training_that_went_wrong_is_remarked_with_what_was_kept():
+    log = pd.DataFrame(
+        {"step": [1, 2, 3], "loss": 0.5, "trouble_step": [None, None, 2.0], "kept_step": [None, None, 1.0]}
+    )
+    for kept, said in ((1.0, "those after step 1."), (0.0, "those of the original.")):
+        [remark] = training_remarks({"dpo": "DPO"}, {"dpo": log.assign(kept_step=[None, None, kept])}, {})
+        assert remark.text == f"DPO went wrong from step 2 on and was ended after step 3. Its weights are {said}"

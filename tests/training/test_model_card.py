@@ -120,3 +120,11 @@ def test_without_validation_the_card_says_so() -> None:
 def test_the_code_of_the_card_is_python() -> None:
     card = model_card(replace(adapter(), provenance=facts()))
     compile(card.split("```python")[1].split("```")[0], "card", "exec")
+
+
+def test_a_training_that_went_wrong_is_said_to_have() -> None:
+    for kept, said in ((35, "The weights are those after step 35."), (0, "The weights are those of the base model.")):
+        stopped = {"step": 60, "trouble_step": 41, "kept_step": kept}
+        card = model_card(replace(adapter(), provenance=facts() | {"training": {"stopped": stopped}}))
+        assert f"It went wrong from step 41 on and was ended after step 60. {said}" in card
+    assert "went wrong" not in model_card(replace(adapter(), provenance=facts()))

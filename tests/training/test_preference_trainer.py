@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from safetensors import safe_open
 from toy_training import Toy, largest_difference, train
 from vr_pipeline.engine import loop
 from vr_pipeline.engine.state import TrainingState, save_checkpoint
+from vr_pipeline.engine.watch import Diagnosis
 from vr_pipeline.errors import InputError, PipelineError
 from vr_pipeline.generators.policy import Adapter
 from vr_pipeline.training import preference_trainer
@@ -228,18 +230,112 @@ def test_weights_that_the_last_step_makes_infinite_reach_no_checkpoint_and_no_po
     assert not file.exists()
 
 
-def test_the_rule_of_collapse_is_asked_after_every_step(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[int] = []
+def worse_from(first: int) -> Callable[..., Diagnosis]:
+    """A diagnosis that finds trouble after a step, and none before."""
 
-    def rule(rows: list[dict[str, float]], *_: object) -> None:
-        asked.append(len(rows))
-        if len(rows) == 3:
-            raise PipelineError("collapsed")
+    def diagnose(rows: list[dict[str, float]], _: object) -> Diagnosis:
+        step = rows[-1]["step"]
+        return Diagnosis(False, "it went wrong", "Lower it") if step >= first else Diagnosis(step < first - 2)
 
-    monkeypatch.setattr(preference_trainer, "check_collapse", rule)
-    with pytest.raises(PipelineError, match="collapsed"):
-        train(toy)
-    assert asked == [1, 2, 3]
+    return diagnose
+
+
+@pytest.mark.parametrize("average", [None, 0.9])
+def test_a_training_that_goes_wrong_ends_with_weights_from_before(
+    toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, average: float | None
+) -> None:
+    settings = {"steps": 12, "ema_decay": average, "safeguard": {"window": 2}}
+    until = {step: train(toy, **settings | {"steps": step, "schedule": "constant"})[0].identity for step in (4, 6)}
+    monkeypatch.setattr(preference_trainer, "diagnose", worse_from(10))
+    policy, log = train(toy, **settings, schedule="constant")
+    # Of steps 3 to 6, 7 and 8 nothing ill is seen, 8 is doubtful: the weights after 4 are the last that were healthy.
+    assert len(log) == 10
+    assert policy.identity == until[4]
+    assert log.iloc[-1][["trouble_step", "kept_step"]].tolist() == [7, 4]
+    assert log["kept_step"].isna().sum() == 9
+    assert (
+        "went wrong from step 7 on: it went wrong. Stopped after step 10. The weights of step 4 are kept" in caplog.text
+    )
+    assert "Lower it" in caplog.text
+    # A kill in between changes nothing, and the result is taken up like any other.
+    file, log_row = tmp_path / "training.safetensors", loop.log_row
+    parameters = toy.parameters(**settings, schedule="constant", checkpoint_every=3)
+
+    def killing(step: int, *rest: object) -> dict[str, float]:
+        if step > 9:
+            raise Killed
+        return log_row(step, *rest)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "log_row", killing)
+        with pytest.raises(Killed):
+            train_on_pairs(toy.generator(), toy.data, parameters, checkpoint=file)
+    for _ in range(2):
+        generator = toy.generator()
+        assert train_on_pairs(generator, toy.data, parameters, checkpoint=file).equals(log)
+        assert generator.policy().identity == until[4]
+
+
+def test_a_training_that_is_ill_from_its_start_leaves_the_original(
+    toy: Toy, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(preference_trainer, "diagnose", worse_from(2))
+    policy, log = train(toy, safeguard={"window": 2})
+    assert log["kept_step"].iloc[-1] == 0
+    assert "The original is kept" in caplog.text
+    assert not any(bool(value.any()) for name, value in policy.tensors.items() if "lora_B" in name)
+    with pytest.raises(PipelineError, match="went wrong from step 1 on: it went wrong, seen after step 2"):
+        train(toy, safeguard={"window": 2, "on_trouble": "error"})
+    caplog.clear()
+    _, log = train(toy, safeguard={"window": 2, "on_trouble": "warn"})
+    assert len(log) == 6
+    assert caplog.text.count("it went wrong") == 1
+    assert "kept_step" not in log
+    # Nobody looks where every rule is switched off by a window longer than the training.
+    assert len(train(toy, safeguard={"window": 7})[1]) == 6
+
+
+@pytest.mark.parametrize(
+    ("rewards", "original", "kept"),
+    [
+        ({3: 1.0, 4: 2.0, 6: 0.5, 9: 0.1}, 0.2, 4),
+        ({3: 3.0, 4: 2.0, 6: 0.5, 9: 0.1}, 0.2, 3),
+        ({3: 3.0, 4: 2.0, 6: 5.0, 9: 0.1}, 0.2, 6),
+        ({3: 3.0, 4: 2.0, 6: 0.5, 9: 0.1}, 3.0, 0),
+        ({3: 1.0, 4: 2.0, 6: 0.5, 9: 0.1}, None, 4),
+    ],
+)
+def test_the_weights_that_are_kept_were_never_judged_worse_than_the_original(
+    toy: Toy, monkeypatch: pytest.MonkeyPatch, rewards: dict[int, float], original: float | None, kept: int
+) -> None:
+    monkeypatch.setattr(preference_trainer, "diagnose", worse_from(10))
+    seen: dict[int, str] = {}
+    generator = toy.generator()
+
+    def judge(step: int) -> float:
+        seen[step] = generator.policy().identity
+        return rewards[step]
+
+    parameters = toy.parameters(steps=12, checkpoint_every=3, safeguard={"window": 2})
+    log = train_on_pairs(generator, toy.data, parameters, validation=Validation(judge, baseline=lambda: original))
+    assert list(seen) == [3, 6, 9, 4], "the healthy weights are judged too"
+    assert log["kept_step"].iloc[-1] == kept
+    assert log["validation_reward"].dropna().to_dict() == {step - 1: reward for step, reward in sorted(rewards.items())}
+    if kept:
+        assert generator.policy().identity == seen[kept]
+    else:
+        assert not any(bool(value.any()) for name, value in generator.policy().tensors.items() if "lora_B" in name)
+
+
+def test_a_learning_rate_that_wrecks_the_model_is_stopped(toy: Toy) -> None:
+    settings = {"steps": 20, "learning_rate": 0.3, "beta": 1.0}
+    # The toy is untrained: its error is that of predicting nothing, and cannot rise to several times as much.
+    _, wrecked = train(toy, **settings, safeguard={"on_trouble": "warn"})
+    assert wrecked["winner_change_share"].iloc[-5:].mean() > 0.4
+    _, log = train(toy, **settings, safeguard={"max_winner_change": 0.4})
+    assert len(log) < 20
+    kept = int(log["kept_step"].iloc[-1])
+    assert kept < log["trouble_step"].iloc[-1] <= len(log)
 
 
 def test_no_pairs_and_missing_latents_or_texts_are_named(toy: Toy) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,8 @@ from vr_pipeline.engine.groups import Group
 from vr_pipeline.engine.health import check_finite, check_weights, log_row
 from vr_pipeline.engine.optimisation import AveragedWeights, clip_gradients, learning_rate, make_optimizer
 from vr_pipeline.engine.sharding import is_spread
-from vr_pipeline.engine.state import LogRows, TrainingState, load_checkpoint, save_checkpoint
+from vr_pipeline.engine.state import BestWeights, LogRows, TrainingState, load_checkpoint, save_checkpoint
+from vr_pipeline.engine.watch import Diagnosis, Watch
 from vr_pipeline.errors import InputError, PipelineError
 from vr_pipeline.runtime.progress import progress_bar
 
@@ -36,6 +38,9 @@ class Task:
         metric: column of the log that takes what :meth:`validate` gives.
         chooses: whether the weights of the highest metric are kept; otherwise it is only written to the log.
         validates_together: whether all processes of a group take part in :meth:`validate`, or the main one alone.
+        watch_every: steps after which :meth:`diagnose` looks at the log again; 0 for never.
+        on_trouble: what follows where a training goes wrong: ``keep`` ends it with weights from before the trouble
+            began, the best that were validated if there are any; ``error`` ends it with an error; ``warn`` tells once.
         also_lower: settings beside the learning rate that may be too high where numbers overflow, for messages.
     """
 
@@ -44,6 +49,8 @@ class Task:
     metric = "validation_reward"
     chooses = True
     validates_together = False
+    watch_every = 0
+    on_trouble = "keep"
     also_lower = ""
 
     def __init__(self, settings: LoopParameters) -> None:
@@ -71,8 +78,13 @@ class Task:
         """Name the samples of a step, in the order of its statistics, for messages."""
         return ()
 
-    def check(self, rows: LogRows) -> None:
-        """Raise :class:`PipelineError` where the log so far, its last step included, shows that training is lost."""
+    def diagnose(self, rows: LogRows) -> Diagnosis:
+        """Say what the log so far, its last step included, tells of the training's health."""
+        return Diagnosis()
+
+    def baseline(self) -> float | None:
+        """Return what :meth:`validate` gave, or would give, for the weights that the training started from."""
+        return None
 
     def validate(self, step: int, group: Group) -> float | None:
         """Judge the weights that the model holds now: higher is better; None for no judgement."""
@@ -107,11 +119,13 @@ def train(
 
     Returns:
         the training log, one row per step; validated steps have the task's metric too. It ends early where the
-        settings' ``patience`` ran out.
+        settings' ``patience`` ran out, or the training went wrong: then its last row has ``trouble_step``, from which
+        on it did, and ``kept_step``, whose weights are kept, 0 for those it started from.
 
     Raises:
         InputError: if the checkpoint is damaged or cannot be written, or processes see different ones.
-        PipelineError: if loss, gradients, weights or metric are not finite, or the task says that training is lost.
+        PipelineError: if loss, gradients, weights or metric are not finite, or training goes wrong and the task's
+            ``on_trouble`` is ``error``.
     """
     loop = _Loop(task, settings, group, checkpoint, observe)
     loop.resume(retrain)
@@ -133,10 +147,13 @@ class _Loop:
     ) -> None:
         self.task, self.settings, self.group = task, settings, group
         self.checkpoint, self.observe = checkpoint, observe
+        self.warned = False
         weights = list(task.weights())
         optimizers = list(task.optimizers(weights))
         average = AveragedWeights(weights, settings.ema_decay) if settings.ema_decay is not None else None
         self.state = TrainingState(weights, optimizers, average)
+        self.averaged = average.in_use if average is not None else contextlib.nullcontext
+        self.watch = Watch(self.state, task.watch_every, self.averaged) if task.watch_every else None
         groups = [one for optimizer in optimizers for one in optimizer.param_groups]
         self.rates = [(one, one["lr"] / settings.learning_rate) for one in groups]
         self.judged_by_all = task.validates_together or any(is_spread(weight) for weight in weights)
@@ -181,7 +198,8 @@ class _Loop:
                 break
             row = self._step(step)
             self._show(row)
-            task.check(state.rows)
+            if self._troubled():
+                break
             self._keep()
             shown = {name: f"{row[name]:.3f}" for name in ("loss", task.metric) if name in row}
             bar.set_postfix(refresh=False, **shown)
@@ -226,23 +244,74 @@ class _Loop:
 
     def _validate(self) -> bool:
         """Ask for the metric of the weights; whether there was one."""
-        task, state = self.task, self.state
-        with state.average.in_use() if state.average is not None else contextlib.nullcontext():
-            value = task.validate(state.step, self.group) if self.group.main or self.judged_by_all else None
-            value, figures = self.group.from_main((value, dict(task.figures())))
-            if value is None:
-                return False
-            if not math.isfinite(value):
-                raise PipelineError(
-                    f"The {task.metric.replace('_', ' ')} of step {state.step} of {task.description} is {value}, and "
-                    "checkpoints cannot be compared by it. See what the model and the judge give for the validated "
-                    "samples; the training resumes from this checkpoint."
-                )
-            state.rows[-1] |= {task.metric: float(value)} | figures
-            self._show(state.rows[-1])
-            if task.chooses:
-                state.best = state.best.improved(state.step, float(value), state.weights)
+        state = self.state
+        with self.averaged():
+            value = self._ask(state.step)
+            if value is not None and self.task.chooses:
+                state.best = state.best.improved(state.step, value, state.weights)
+        return value is not None
+
+    def _ask(self, step: int) -> float | None:
+        """Return what the weights that the model holds now get, those of a step, and put it into the step's row."""
+        task, rows = self.task, self.state.rows
+        value = task.validate(step, self.group) if self.group.main or self.judged_by_all else None
+        value, figures = self.group.from_main((value, dict(task.figures())))
+        if value is None:
+            return None
+        if not math.isfinite(value):
+            raise PipelineError(
+                f"The {task.metric.replace('_', ' ')} of step {step} of {task.description} is {value}, and "
+                "checkpoints cannot be compared by it. See what the model and the judge give for the validated "
+                "samples; the training resumes from this checkpoint."
+            )
+        rows[step - 1] |= {task.metric: float(value)} | figures
+        self._show(rows[step - 1])
+        return float(value)
+
+    def _troubled(self) -> bool:
+        """Whether the training has gone wrong and is ended; then the weights to be kept are chosen."""
+        watch, state, task = self.watch, self.state, self.task
+        if watch is None or not watch.due():
+            return False
+        diagnosis = task.diagnose(state.rows)
+        if diagnosis.trouble is None:
+            watch.advance(diagnosis.healthy)
+            return False
+        began = state.healthy_until + 1
+        told = f"{task.description} went wrong from step {began} on: {diagnosis.trouble}"
+        if task.on_trouble == "error":
+            raise PipelineError(f"{told}, seen after step {state.step}. {diagnosis.remedy}.")
+        if task.on_trouble == "warn":
+            if not self.warned and self.group.main:
+                logger.warning("%s, seen after step %d. %s", told, state.step, diagnosis.remedy)
+            self.warned = True
+            return False
+        state.best = self._unharmed(watch)
+        state.rows[-1] |= {"trouble_step": float(began), "kept_step": float(state.best.step)}
+        self._show(state.rows[-1])
+        if self.group.main:
+            kept = f"The weights of step {state.best.step} are kept" if state.best.step else "The original is kept"
+            logger.warning("%s. Stopped after step %d. %s. %s", told, state.step, kept, diagnosis.remedy)
         return True
+
+    def _unharmed(self, watch: Watch) -> BestWeights:
+        """Return the weights to keep of a training that went wrong: never ones that were judged worse than the first.
+
+        Where checkpoints are judged, the healthy weights are judged too, and the best of all is kept, the original
+        included. Elsewhere they are the last healthy ones.
+        """
+        state = self.state
+        chosen = state.healthy
+        chosen.restore(state.weights)
+        value = self._ask(chosen.step) if chosen.step else None
+        if not self.task.chooses:
+            return chosen
+        if value is not None:
+            chosen = replace(chosen, value=value)
+        if state.best.weights and (state.best.value, -state.best.step) > (chosen.value, -chosen.step):
+            chosen = state.best
+        baseline = self.group.from_main(self.task.baseline())
+        return watch.original if baseline is not None and baseline >= chosen.value else chosen
 
     def _stalled(self) -> bool:
         """Whether validations have not become better for as long as the settings wait; the log alone decides."""
@@ -257,7 +326,9 @@ class _Loop:
 
     def _choose_weights(self) -> None:
         state = self.state
-        if state.best.step:
+        if "kept_step" in state.rows[-1]:
+            state.best.restore(state.weights)
+        elif state.best.step:
             state.best.restore(state.weights)
             metric = self.task.metric.replace("_", " ")
             self._log("the weights of step %d are kept, with a %s of %.4f", state.best.step, metric, state.best.value)

@@ -35,9 +35,13 @@ _KEY = "training"
 """The only entry of the header's metadata: safetensors writes several in an order that changes from run to run."""
 
 
+_COPIES = ("best", "healthy", "pending")
+"""Copies of weights that a state has."""
+
+
 @dataclass(frozen=True)
 class BestWeights:
-    """The weights that were validated best so far.
+    """A copy of weights: those that were validated best so far, or those of a healthy step.
 
     Attributes:
         step: after which they were validated; 0 if nothing was validated yet.
@@ -51,8 +55,11 @@ class BestWeights:
 
     def improved(self, step: int, value: float, weights: Sequence[torch.Tensor]) -> BestWeights:
         """Return these, or a copy of the given ones if their value is higher."""
-        if not value > self.value:
-            return self
+        return BestWeights.copied(step, weights, value) if value > self.value else self
+
+    @staticmethod
+    def copied(step: int, weights: Sequence[torch.Tensor], value: float = -math.inf) -> BestWeights:
+        """Copy the given weights."""
         return BestWeights(step, value, tuple(local_part(weight.detach()).cpu().clone() for weight in weights))
 
     def restore(self, weights: Sequence[torch.Tensor]) -> None:
@@ -77,6 +84,9 @@ class TrainingState:
         step: steps that are done.
         rows: training log up to this step.
         best: the weights that were validated best so far.
+        healthy: the last weights whose following steps were healthy; without weights where nobody watches.
+        pending: newer weights, of whose following steps nothing is known yet.
+        healthy_until: the last step that was seen to be healthy.
         finished: the training is over, and ``weights`` are its result. Then only they are kept.
     """
 
@@ -86,6 +96,9 @@ class TrainingState:
     step: int = 0
     rows: LogRows = field(default_factory=list)
     best: BestWeights = field(default_factory=BestWeights)
+    healthy: BestWeights = field(default_factory=BestWeights)
+    pending: BestWeights = field(default_factory=BestWeights)
+    healthy_until: int = 0
     finished: bool = False
 
     def optimizer_states(self) -> list[Any]:
@@ -133,13 +146,16 @@ def save_checkpoint(path: Path, state: TrainingState, *, identity: str, main: bo
             keep(f"optimizer.{index}.{name}", value)
         if state.average is not None:
             keep(f"average.{index}", state.average.average[index])
-        if state.best.weights:
-            keep(f"best.{index}", whole(state.best.weights[index], like=weight.detach()))
+        for name in _COPIES:
+            copy: BestWeights = getattr(state, name)
+            # What a training starts from is there when it starts again.
+            if copy.step:
+                keep(f"{name}.{index}", whole(copy.weights[index], like=weight.detach()))
     if not main:
         return
-    best = {"step": state.best.step, "value": state.best.value}
-    header = {"identity": identity, "step": state.step, "log": state.rows, "best": best, "numbers": numbers}
-    text = json.dumps(header | {"finished": state.finished})
+    copies = {name: {"step": getattr(state, name).step, "value": getattr(state, name).value} for name in _COPIES}
+    header = {"identity": identity, "step": state.step, "log": state.rows, "copies": copies, "numbers": numbers}
+    text = json.dumps(header | {"finished": state.finished, "healthy_until": state.healthy_until})
     with storage_explained(path, "the checkpoint before is kept"), replaced(path) as temporary:
         save_file(tensors, temporary, metadata={_KEY: f"{_digest(text, tensors)} {text}"})
 
@@ -194,7 +210,7 @@ def _restore(state: TrainingState, tensors: dict[str, torch.Tensor], header: dic
     import torch
 
     values: dict[str, Any] = {**tensors, **header["numbers"]}
-    best = []
+    copies: dict[str, list[torch.Tensor]] = {name: [] for name in _COPIES}
     with torch.no_grad():
         for index, (weight, optimizer_state) in enumerate(zip(state.weights, state.optimizer_states(), strict=True)):
             like = weight.detach()
@@ -209,10 +225,13 @@ def _restore(state: TrainingState, tensors: dict[str, torch.Tensor], header: dic
             }
             if state.average is not None:
                 state.average.average[index].copy_(spread(tensors[f"average.{index}"], like))
-            if f"best.{index}" in tensors:
-                best.append(local_part(spread(tensors[f"best.{index}"], like)).cpu())
-    state.step, state.rows = header["step"], header["log"]
-    state.best = BestWeights(weights=tuple(best), **header["best"])
+            for name, kept in copies.items():
+                if f"{name}.{index}" in tensors:
+                    kept.append(local_part(spread(tensors[f"{name}.{index}"], like)).cpu())
+    state.step, state.rows, state.healthy_until = header["step"], header["log"], header["healthy_until"]
+    for name, kept in copies.items():
+        if kept:
+            setattr(state, name, BestWeights(weights=tuple(kept), **header["copies"][name]))
 
 
 def keep_newest(folder: Path, count: int) -> None:

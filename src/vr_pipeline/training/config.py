@@ -38,6 +38,29 @@ class SafeguardParameters(Parameters):
     norm_ratio_limit: float = Field(
         1.1, gt=1, description="Ratio of norms above which, and below whose inverse, the hinge acts."
     )
+    max_winner_change: float | None = Field(
+        4.0,
+        gt=0,
+        description="The training goes wrong when the winners' error has risen above the original's by so many times "
+        "that error, over window steps; null switches the rule off.",
+    )
+    max_norm_ratio: float | None = Field(
+        3.0,
+        gt=1,
+        description="The training goes wrong when the norm of predictions on winners is above so many times that of "
+        "the original, or below its inverse, over window steps; null switches the rule off.",
+    )
+    window: int = Field(
+        5,
+        ge=1,
+        description="Steps over which the rules look, and between copies of the weights (two on the CPU), of which "
+        "the last from before the trouble is kept.",
+    )
+    on_trouble: Literal["keep", "error", "warn"] = Field(
+        "keep",
+        description="What follows where a training goes wrong. keep: it ends with the best validated weights, else the "
+        "last from before the trouble, else the original; error: it ends with an error; warn: it is said once.",
+    )
     watch_reference: bool | None = Field(
         None,
         description="Compare the policy with the original at every step although the loss does not need it, for the "
@@ -89,8 +112,8 @@ class PreferenceTrainingParameters(FineTuningParameters):
     collapse_loss: float = Field(
         0.01,
         ge=0,
-        description="Training stops if its loss over 25 steps is below this while winners are modelled worse than by "
-        "the reference: losers are then pushed away and nothing is learned. 0 switches the rule off.",
+        description="The training goes wrong when its loss over 25 steps is below this while winners are modelled "
+        "worse than by the reference: losers are then pushed away and nothing is learned. 0 switches the rule off.",
     )
     lora: LoRAParameters = Field(default_factory=LoRAParameters, description="Low-rank adapter.")
 

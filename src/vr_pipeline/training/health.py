@@ -7,13 +7,16 @@ import logging
 import numpy as np
 
 from vr_pipeline.engine.state import LogRows
-from vr_pipeline.errors import PipelineError
+from vr_pipeline.engine.watch import Diagnosis
 from vr_pipeline.training.config import PreferenceTrainingParameters
 
 logger = logging.getLogger(__name__)
 
 _COLLAPSE_WINDOW = 25
 """Steps over which the rule of collapse looks."""
+
+_HEALTHY = 0.5
+"""Share of a limit up to which a training is taken for healthy, so that weights are kept from before the trouble."""
 
 
 def warn_of_both_errors(rows: LogRows, description: str) -> None:
@@ -36,21 +39,70 @@ def warn_of_both_errors(rows: LogRows, description: str) -> None:
         )
 
 
-def check_collapse(rows: LogRows, parameters: PreferenceTrainingParameters, description: str) -> None:
-    """Stop where the loss nears 0 because losers are pushed away while winners are modelled ever worse.
+def diagnose(rows: LogRows, parameters: PreferenceTrainingParameters) -> Diagnosis:
+    """Say whether a training goes wrong, from the last rows of its log, and what to change.
 
-    Raises:
-        PipelineError: then.
+    Three rules, each of which can be switched off: winners (or, of losses on single clips, all clips) are modelled much
+    worse than by the original; the norm of predictions is far from the original's; the loss has come down to nothing
+    because losers are modelled badly.
     """
+    guard = parameters.safeguard
+    recent = rows[-guard.window :]
+    lower = f"Lower the learning rate ({parameters.learning_rate:g})"
+    healthy = True
+    if guard.max_winner_change is not None and (name := _first(recent, "winner_change_share", "change_share")):
+        share = _mean(recent, name)
+        who = "winners" if name.startswith("winner") else "clips"
+        if share > guard.max_winner_change:
+            return Diagnosis(
+                False,
+                f"the error on {who} has risen above the original's by {share:.2g} times that error, more than "
+                f"safeguard.max_winner_change ({guard.max_winner_change:g})",
+                lower + _also(parameters),
+            )
+        healthy = share <= _HEALTHY * guard.max_winner_change
+    if guard.max_norm_ratio is not None and (name := _first(recent, "winner_norm_ratio", "norm_ratio")):
+        ratio, limit = _mean(recent, name), float(np.log(guard.max_norm_ratio))
+        away = abs(float(np.log(max(ratio, 1e-12))))
+        if away > limit:
+            return Diagnosis(
+                False,
+                f"the norm of predictions is {ratio:.2g} of the original's, outside 1 / safeguard.max_norm_ratio to "
+                f"safeguard.max_norm_ratio ({guard.max_norm_ratio:g})",
+                f"{lower}, or set safeguard.norm_ratio_weight ({guard.norm_ratio_weight:g}) higher",
+            )
+        healthy = healthy and away <= _HEALTHY * limit
+    return _collapse(rows, parameters, lower) or Diagnosis(healthy)
+
+
+def _collapse(rows: LogRows, parameters: PreferenceTrainingParameters, lower: str) -> Diagnosis | None:
     recent = rows[-_COLLAPSE_WINDOW:]
     if len(recent) < _COLLAPSE_WINDOW or "winner_change" not in recent[-1]:
-        return
-    loss = float(np.mean([row["loss"] for row in recent]))
-    change = float(np.mean([row["winner_change"] for row in recent]))
-    if loss < parameters.collapse_loss and change > 0:
-        raise PipelineError(
-            f"Training collapsed at step {int(recent[-1]['step'])} of {description}: the loss is {loss:.2g} because "
-            f"losers are modelled badly, while winners are modelled worse than by the reference (by {change:.2g}). "
-            f"Lower the learning rate ({parameters.learning_rate}), raise supervised_weight "
-            f"({parameters.supervised_weight}), or set collapse_loss to 0 to continue regardless."
-        )
+        return None
+    loss, change = _mean(recent, "loss"), _mean(recent, "winner_change")
+    if loss >= parameters.collapse_loss or change <= 0:
+        return None
+    return Diagnosis(
+        False,
+        f"the loss has come down to {loss:.2g}, below collapse_loss ({parameters.collapse_loss:g}), because losers are "
+        f"modelled badly, while winners are modelled worse than by the original (by {change:.2g})",
+        f"{lower}, raise supervised_weight ({parameters.supervised_weight:g}), or set collapse_loss to 0 to continue "
+        "regardless",
+    )
+
+
+def _also(parameters: PreferenceTrainingParameters) -> str:
+    if not parameters.objective.opposes_losers:
+        return ""
+    if parameters.safeguard.sdpo_mu is None:
+        return ", or set safeguard.sdpo_mu to 0.6"
+    return f", or raise beta ({parameters.beta:g})"
+
+
+def _first(rows: LogRows, *names: str) -> str | None:
+    """Return the first of the columns that the rows have."""
+    return next((name for name in names if rows and all(name in row for row in rows)), None)
+
+
+def _mean(rows: LogRows, name: str) -> float:
+    return float(np.mean([row[name] for row in rows]))

@@ -50,6 +50,10 @@ class HeldOutPairs:
 
         return accuracy
 
+    def baseline(self) -> float | None:
+        """Return None: the original is what is compared with."""
+        return None
+
 
 def held_out_accuracy(
     generator: Generator, data: PairData, parameters: PreferenceTrainingParameters, *, draws: int

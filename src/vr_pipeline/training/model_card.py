@@ -97,6 +97,7 @@ def model_card(policy: Policy) -> str:
         what=what | {"identity": policy.identity},
         base=base | {"identity of the weights": policy.base},
         training=facts["objective"] | facts["settings"],
+        stopped=_mapping(_mapping(policy.provenance.get("training")).get("stopped")),
         checkpoints=rows,
         dimensions=[name for name in (rows[0] if rows else {}) if str(name).startswith("dim_")],
         no_gain=chosen is not None and rows[0]["step"] == 0 and chosen["reward"] <= rows[0]["reward"],

@@ -75,7 +75,7 @@ def train_policy_on_pairs(
     judged_by, judging = "", None
     if validation is not None:
         judged_by = validation.identity
-        judging = Validation(validation(loaded), judged_by, validation.metric, validation.chooses)
+        judging = Validation(validation(loaded), judged_by, validation.metric, validation.chooses, validation.baseline)
     identity = training_identity(loaded, data, parameters.training, judged_by)
     log = train_on_pairs(
         loaded,
@@ -92,5 +92,9 @@ def train_policy_on_pairs(
         "prediction": loaded.prediction_type,
         "error": f"mean squared error over all latent elements, {loaded.error_space} space",
     }
-    provenance = {"objective": objective, "training": {"identity": identity}}
+    training: dict[str, object] = {"identity": identity}
+    if len(log) and "kept_step" in log and log["kept_step"].notna().any():
+        last = log.iloc[-1]
+        training["stopped"] = {name: int(last[name]) for name in ("step", "trouble_step", "kept_step")}
+    provenance = {"objective": objective, "training": training}
     return replace(loaded.policy(), provenance=provenance), log

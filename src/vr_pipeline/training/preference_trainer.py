@@ -15,11 +15,12 @@ from vr_pipeline.engine.loop import Observe, Task, train
 from vr_pipeline.engine.optimisation import make_optimizer
 from vr_pipeline.engine.sharding import blocks_of, shard_weights
 from vr_pipeline.engine.state import LogRows
+from vr_pipeline.engine.watch import Diagnosis
 from vr_pipeline.errors import InputError
 from vr_pipeline.generators.contract import Generator
 from vr_pipeline.identifiers import code_hash, content_hash, sample_seed
 from vr_pipeline.training.config import PreferenceTrainingParameters
-from vr_pipeline.training.health import check_collapse, warn_of_both_errors
+from vr_pipeline.training.health import diagnose, warn_of_both_errors
 from vr_pipeline.training.pairs import PairData, PairOrder, TrainingPair, prepare_pairs
 from vr_pipeline.training.step import accumulate_gradients
 
@@ -40,18 +41,20 @@ class Validation(NamedTuple):
             cannot be compared.
         metric: column of the log that takes the judgement.
         chooses: whether the weights of the highest judgement are kept, or those of the last step.
+        baseline: what the original got; None if it was not judged.
     """
 
     validate: Callable[[int], float | None]
     identity: str = ""
     metric: str = "validation_reward"
     chooses: bool = True
+    baseline: Callable[[], float | None] = lambda: None
 
 
 _COMPUTING = (
     "vr_pipeline.generators.residuals",
-    *(f"vr_pipeline.engine.{name}" for name in ("loop", "optimisation", "schedules")),
-    *(f"vr_pipeline.training.{name}" for name in ("losses", "objectives", "pairs", "safeguards", "step")),
+    *(f"vr_pipeline.engine.{name}" for name in ("loop", "optimisation", "schedules", "watch")),
+    *(f"vr_pipeline.training.{name}" for name in ("health", "losses", "objectives", "pairs", "safeguards", "step")),
 )
 """Modules that decide what a step computes, beside those of the generator."""
 
@@ -193,6 +196,7 @@ class PreferenceTask(Task):
         self.data = PairData(pairs, data.latents, data.conditions)
         self.order = PairOrder(pairs, parameters.seed)
         self.also_lower = f" or beta ({parameters.beta})"
+        self.watch_every, self.on_trouble = parameters.safeguard.window, parameters.safeguard.on_trouble
         self.sharded = parameters.sharding != "none" and group.size > 1
 
     def weights(self) -> list[Any]:
@@ -226,8 +230,11 @@ class PreferenceTask(Task):
     def samples(self, step: int) -> list[str]:
         return [f"the pair '{pair.pair_id}'" for pair, _ in self._chosen(step)]
 
-    def check(self, rows: LogRows) -> None:
-        check_collapse(rows, self.parameters, self.description)
+    def diagnose(self, rows: LogRows) -> Diagnosis:
+        return diagnose(rows, self.parameters)
+
+    def baseline(self) -> float | None:
+        return self.validation.baseline() if self.validation is not None else None
 
     def validate(self, step: int, group: Group) -> float | None:
         return self.validation.validate(step) if self.validation is not None else None

@@ -123,6 +123,11 @@ class CheckpointValidation:
         self._keep(step, policy)
         return float(self._measure(step, policy)["reward"])
 
+    def baseline(self) -> float | None:
+        """Mean reward of the original; None where its result was deleted meanwhile, or in another process."""
+        path = self._record(0)
+        return float(json.loads(path.read_text(encoding="utf-8"))["reward"]) if path.is_file() else None
+
     def table(self, log: pd.DataFrame) -> pd.DataFrame:
         """All validated checkpoints of a training, those before a kill included; step 0 is the original.
 
@@ -152,6 +157,9 @@ class CheckpointValidation:
         records = {step: json.loads(places[step].read_text(encoding="utf-8")) for step in there}
         # The first of equals, as the training chose.
         best = max(judged, key=lambda step: judged[step], default=None)
+        if "kept_step" in log and log["kept_step"].notna().any():
+            # It went wrong and was ended, with weights from before: perhaps the original.
+            best = int(log["kept_step"].dropna().iloc[-1])
         clips = {step: record.pop("rewards") for step, record in records.items()}
         unknown = (math.nan, math.nan)
         level = simultaneous(len(records) - 1)

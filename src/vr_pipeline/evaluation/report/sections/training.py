@@ -191,6 +191,17 @@ def training_remarks(
         kept = _kept_step(log, validations.get(policy))
         earlier = f" The policy is an earlier checkpoint, after step {kept}." if kept is not None else ""
         texts = []
+        if "kept_step" in log and log["kept_step"].notna().any():
+            last = log.iloc[-1]
+            kept_weights = f"after step {int(last['kept_step'])}" if last["kept_step"] else "of the original"
+            remarks.append(
+                Finding(
+                    f"{name} went wrong from step {int(last['trouble_step'])} on and was ended after step "
+                    f"{int(last['step'])}. Its weights are those {kept_weights}.",
+                    "warning",
+                )
+            )
+            continue
         if "loser_change" in ends and ends.get("winner_change", 0.0) > 0:
             texts.append(
                 f"{name} models even the winners worse than the reference at the end "
