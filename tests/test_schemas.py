@@ -64,6 +64,32 @@ VALID: dict[str, dict[str, Any]] = {
         "dim_quality_gap": 0.1,
     },
     "TrainingLog": {"step": 1, "loss": 0.7},
+    "PreferenceRewardReport": {
+        "dimension": "visual",
+        "n": 0,
+        "ties": 0,
+        "prompts": 0,
+        "accuracy_with_ties": float("nan"),
+        "accuracy_with_ties_low": float("nan"),
+        "accuracy_with_ties_high": float("nan"),
+        "accuracy_without_ties": 0.7,
+        "accuracy_without_ties_low": 0.6,
+        "accuracy_without_ties_high": 0.8,
+        "best_accuracy_with_ties": 0.7,
+        "always_tie": 0.2,
+        "log_likelihood": -0.6,
+        "tie_threshold": 0.1,
+        "calibration_error": 0.05,
+    },
+    "PreferenceRewardReliability": {
+        "dimension": "visual",
+        "outcome": "tie",
+        "low": 0.9,
+        "high": 1.0,
+        "n": 3,
+        "stated": 0.95,
+        "observed": 1.0,
+    },
 }
 
 INVALID = [
@@ -83,6 +109,10 @@ INVALID = [
     ("Rewards", {"dim_quality": float("nan")}),
     ("PreferencePairs", {"margin": 0.0}),
     ("PreferencePairs", {"loser_video_id": "v"}),
+    ("PreferenceRewardReport", {"log_likelihood": 0.1}),
+    ("PreferenceRewardReport", {"accuracy_without_ties": 1.2}),
+    ("PreferenceRewardReliability", {"outcome": "loss"}),
+    ("PreferenceRewardReliability", {"n": 0}),
     ("TrainingLog", {"step": 0}),
     ("TrainingLog", {"loss": float("nan")}),
 ]

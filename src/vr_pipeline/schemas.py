@@ -309,3 +309,47 @@ class JudgeQuestionReport(Table):
     balanced_accuracy: Series[float] = pa.Field(nullable=True)
     calibration_error: Series[float] = pa.Field(nullable=True)
     calibration: Series[str]
+
+
+class PreferenceRewardReport(Table):
+    """How well a trained reward agrees with people on pairs of test prompts: a row a dimension, and 'total'."""
+
+    dimension: Series[str] = pa.Field(unique=True)
+    n: Series[int] = pa.Field(ge=0, description="labelled pairs")
+    ties: Series[int] = pa.Field(ge=0, description="pairs that people tied")
+    prompts: Series[int] = pa.Field(ge=0, description="prompts, those that share clips taken together")
+    accuracy_with_ties: Series[float] = pa.Field(
+        ge=0.0, le=1.0, nullable=True, description="tau: ties called by the threshold of validation pairs"
+    )
+    accuracy_with_ties_low: Series[float] = pa.Field(nullable=True, description="95 % interval by prompt, from")
+    accuracy_with_ties_high: Series[float] = pa.Field(nullable=True, description="95 % interval by prompt, to")
+    accuracy_without_ties: Series[float] = pa.Field(
+        ge=0.0, le=1.0, nullable=True, description="diff: pairs that people did not tie"
+    )
+    accuracy_without_ties_low: Series[float] = pa.Field(nullable=True, description="95 % interval by prompt, from")
+    accuracy_without_ties_high: Series[float] = pa.Field(nullable=True, description="95 % interval by prompt, to")
+    best_accuracy_with_ties: Series[float] = pa.Field(
+        ge=0.0, le=1.0, nullable=True, description="tau with the threshold that is best on these very pairs"
+    )
+    always_tie: Series[float] = pa.Field(
+        ge=0.0, le=1.0, nullable=True, description="accuracy with ties of always saying 'tie'"
+    )
+    log_likelihood: Series[float] = pa.Field(
+        le=0.0, nullable=True, description="mean log of the stated probability of what people said"
+    )
+    tie_threshold: Series[float] = pa.Field(ge=0.0, description="difference up to which a pair is called a tie")
+    calibration_error: Series[float] = pa.Field(
+        ge=0.0, le=1.0, nullable=True, description="mean distance of stated and observed probability"
+    )
+
+
+class PreferenceRewardReliability(Table):
+    """Stated probabilities of a trained reward against what people said, in bins; test prompts."""
+
+    dimension: Series[str]
+    outcome: Series[str] = pa.Field(isin=["better", "tie"], description="'better': two statements a pair")
+    low: Series[float] = pa.Field(ge=0.0, le=1.0, description="bin of the stated probability, from")
+    high: Series[float] = pa.Field(ge=0.0, le=1.0 + 1e-9, description="to")
+    n: Series[int] = pa.Field(ge=1)
+    stated: Series[float] = pa.Field(ge=0.0, le=1.0, description="mean stated probability")
+    observed: Series[float] = pa.Field(ge=0.0, le=1.0, description="share of pairs in which it happened")

@@ -1,0 +1,1 @@
+"""From people's labels of pairs of clips to a VideoReward."""

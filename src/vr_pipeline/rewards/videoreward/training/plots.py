@@ -1,0 +1,94 @@
+"""Pictures of how well a trained reward agrees with people."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from vr_pipeline.rewards.plots import COLOURS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_SMOOTHED = 15
+"""Steps over which the loss is averaged."""
+
+
+def preference_reward_figure(report: pd.DataFrame, reliability: pd.DataFrame, log: pd.DataFrame) -> Figure:
+    """Accuracy by dimension with intervals, stated against observed probabilities, and the course of training.
+
+    Args:
+        report: of :func:`~vr_pipeline.rewards.videoreward.training.report.report_on`.
+        reliability: of the same function.
+        log: a row a step.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(13.5, 4.4), layout="constrained")
+    accuracy, calibration, training = figure.subplots(1, 3)
+    _accuracy(accuracy, report)
+    _reliability(calibration, reliability)
+    _training(training, log)
+    for axes in figure.axes:
+        axes.spines["top"].set_visible(False)
+    return figure
+
+
+def _accuracy(axes: Axes, report: pd.DataFrame) -> None:
+    places = np.arange(len(report))
+    for at, (name, title) in enumerate(
+        (("accuracy_without_ties", "pairs without ties"), ("accuracy_with_ties", "all pairs, ties called by threshold"))
+    ):
+        value, low, high = (report[f"{name}{end}"].to_numpy(dtype=float) for end in ("", "_low", "_high"))
+        y = places + (at - 0.5) * 0.36
+        axes.barh(y, value, height=0.34, color=COLOURS[at], label=title)
+        axes.hlines(y, low, high, color="black", linewidth=1.2)
+    always = report["always_tie"].to_numpy(dtype=float)
+    axes.plot(always, places + 0.18, "|", color="black", markersize=13, label='always "tie"')
+    axes.axvline(0.5, color="0.4", linewidth=1, linestyle=":")
+    labels = [f"{row.dimension} ({row.n})" for row in report.itertuples()]
+    axes.set(xlim=(0, 1), yticks=places, yticklabels=labels, xlabel="accuracy, 95 % interval by prompt")
+    axes.set_title("Agreement with people (pairs)")
+    axes.invert_yaxis()
+    axes.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=1)
+
+
+def _reliability(axes: Axes, table: pd.DataFrame) -> None:
+    axes.plot([0, 1], [0, 1], color="0.4", linewidth=1, linestyle=":")
+    for at, name in enumerate(dict.fromkeys(table["dimension"])):
+        for outcome, marker, style in (("better", "o", "-"), ("tie", "s", "--")):
+            part = table[(table["dimension"] == name) & (table["outcome"] == outcome)]
+            colour = COLOURS[at % len(COLOURS)]
+            label = name if outcome == "better" else None
+            axes.plot(part["stated"], part["observed"], style, color=colour, linewidth=0.9, label=label)
+            axes.scatter(
+                part["stated"],
+                part["observed"],
+                s=6 + 60 * part["n"] / max(table["n"].max(), 1),
+                marker=marker,
+                color=colour,
+                alpha=0.8,
+            )
+    axes.plot([], [], "k-o", markersize=4, label="a clip is better")
+    axes.plot([], [], "k--s", markersize=4, label="tie")
+    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="stated probability", ylabel="share of pairs", title="Reliability")
+    axes.legend(fontsize=8, frameon=False, loc="upper left")
+
+
+def _training(axes: Axes, log: pd.DataFrame) -> None:
+    loss = log["loss"].rolling(_SMOOTHED, min_periods=1).mean()
+    axes.plot(log["step"], loss, color=COLOURS[0], label=f"training (mean of {_SMOOTHED} steps)")
+    if "validation_loss" in log:
+        judged = log[log["validation_loss"].notna()]
+        axes.plot(judged["step"], judged["validation_loss"], "o-", markersize=3, color=COLOURS[5], label="validation")
+    axes.set(xlabel="step", ylabel="loss a label", title="Training", ylim=(0, None))
+    axes.legend(fontsize=8, frameon=False, loc="lower left")
+    if "validation_accuracy" in log:
+        judged = log[log["validation_accuracy"].notna()]
+        twin = axes.twinx()
+        twin.plot(judged["step"], judged["validation_accuracy"], "s--", markersize=3, color=COLOURS[2])
+        twin.set(ylim=(0.4, 1))
+        twin.set_ylabel("validation accuracy without ties", color=COLOURS[2])
