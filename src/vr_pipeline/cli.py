@@ -32,6 +32,7 @@ quieten_progress_of_libraries()
 from kedro.framework.cli.project import run as kedro_run  # noqa: E402
 
 from vr_pipeline.commands.annotate import annotate  # noqa: E402
+from vr_pipeline.commands.import_reward import import_reward  # noqa: E402
 from vr_pipeline.commands.init_data import init_data  # noqa: E402
 from vr_pipeline.commands.join import join  # noqa: E402
 from vr_pipeline.commands.judge import ask, compare, score  # noqa: E402
@@ -75,7 +76,7 @@ def cli() -> None:
     """Commands of vr_pipeline."""
 
 
-for _command in (score, compare, ask, lineage, annotate, init_data, join, probe):
+for _command in (score, compare, ask, lineage, annotate, init_data, import_reward, join, probe):
     cli.add_command(_command)
 
 

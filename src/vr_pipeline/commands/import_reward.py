@@ -1,0 +1,95 @@
+"""The command ``kedro import-reward``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from vr_pipeline.project.plain_errors import plain_errors
+from vr_pipeline.terminal import echo
+
+if TYPE_CHECKING:
+    from vr_pipeline.rewards.videoreward.public_checkpoint import Precision
+
+
+@click.command(name="import-reward")
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option(
+    "--to",
+    "target",
+    type=click.Path(path_type=Path),
+    default=Path("data/06_models/imported_reward"),
+    show_default=True,
+    help="Folder to make; a VideoReward that is there is replaced.",
+)
+@click.option(
+    "--base",
+    metavar="FOLDER|NAME",
+    help="Base model, for its config.json (and for its weights, where the checkpoint is an adapter): a folder, or a "
+    "name on the hub [default: the model that model_config.json names].",
+)
+@click.option("--revision", metavar="COMMIT", help="Commit of a base model on the hub.")
+@click.option("--step", type=click.IntRange(0), help="Number of the checkpoint [default: the highest].")
+@click.option(
+    "--template",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Text file: the wording that the checkpoint was trained with, behind the clip, with its special tokens and "
+    "{text_prompt} [default: this project's own wording].",
+)
+@click.option(
+    "--calibration",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="JSON file with mean and deviation of each dimension [default: those in model_config.json].",
+)
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "bfloat16", "float16"]),
+    default="float32",
+    show_default=True,
+    help="Precision of the weights that are written; merging rounds to it.",
+)
+def import_reward(  # one parameter for each option of the command
+    folder: Path,
+    target: Path,
+    base: str | None,
+    revision: str | None,
+    step: int | None,
+    template: Path | None,
+    calibration: Path | None,
+    dtype: Precision,
+) -> None:
+    """Make a reward of this project of a VideoReward checkpoint in the public layout.
+
+    FOLDER holds model_config.json and checkpoint-<step>. A key that is missing, unknown or of another shape is an
+    error; nothing is filled in. See docs/videoreward.md.
+    """
+    with plain_errors():
+        from vr_pipeline.rewards.videoreward.public_checkpoint import ImportOptions, files_of, import_checkpoint
+        from vr_pipeline.rewards.videoreward.public_weights import is_pickled
+
+        for file in files_of(folder, step):
+            if is_pickled(file):
+                echo(
+                    f"{file.name} is a pickle, a format that can hold programs. It is read this once with "
+                    "weights_only, which makes tensors and runs nothing, since the checkpoint is published in no other "
+                    "form; from now on its weights are safetensors."
+                )
+        options = ImportOptions(base, revision, step, template, calibration, dtype)
+        done = import_checkpoint(folder, target, options)
+        echo(f"{done.weights} weights of {', '.join(file.name for file in done.files)} are in {target}.")
+        if done.own_wording:
+            echo(
+                "Note: the questions are this project's wording. Scores are those of the checkpoint only with the "
+                "wording it was trained with: give it with --template.",
+                fg="yellow",
+                err=True,
+            )
+        if done.calibration is None:
+            echo(
+                "Note: the checkpoint has no normalisation, so scores are what the head gives; --calibration adds one.",
+                fg="yellow",
+                err=True,
+            )
+        echo(f'To use it: kedro score CLIP --prompt "..." --reward {target}')

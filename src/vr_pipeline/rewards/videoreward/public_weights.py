@@ -1,0 +1,245 @@
+"""Weights in the public VideoReward layout: a PEFT state of a Qwen2-VL of older names, with the head in it.
+
+Key sets are compared in full, and every weight with the shape that the architecture gives it: what is missing or
+unknown is named, and nothing is filled in.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+import zipfile
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from vr_pipeline.errors import InputError
+from vr_pipeline.storage.models import reason_in_short
+
+if TYPE_CHECKING:
+    import torch
+
+    State = dict[str, torch.Tensor]
+    Shapes = Mapping[str, tuple[int, ...]]
+
+PEFT: Final = "base_model.model."
+"""Beginning of the names in a state of PEFT."""
+HEAD: Final = "rm_head.weight"
+EMBEDDING: Final = "model.embed_tokens.weight"
+OUTPUT: Final = "lm_head.weight"
+VISION: Final = "visual."
+_FULL: Final = ("model.safetensors", "model.pth")
+_ADAPTER: Final = ("adapter_model.safetensors", "adapter_model.bin")
+_REST: Final = ("non_lora_state_dict.safetensors", "non_lora_state_dict.pth", "non_lora_state_dict.bin")
+_LORA: Final = re.compile(r"(?P<module>.+)\.lora_(?P<part>[AB])(?:\.default)?\.weight")
+_BASE: Final = re.compile(r"(?P<module>.+)\.base_layer\.(?P<leaf>weight|bias)")
+_OLD_PREFIXES: Final = (("model.visual.", VISION), ("model.language_model.", "model."))
+"""Today's names of transformers, and those of its versions before 4.52, which checkpoints have."""
+
+
+def old_name(name: str) -> str:
+    """Return the name that older versions of transformers gave a weight of Qwen2-VL."""
+    for today, before in _OLD_PREFIXES:
+        if name.startswith(today):
+            return before + name.removeprefix(today)
+    return name
+
+
+def weight_files(checkpoint: Path) -> tuple[Path, ...]:
+    """Return the file of a full state; or those of the adapter and of what was trained beside it.
+
+    Raises:
+        InputError: there are neither.
+    """
+    full = _first(checkpoint, _FULL)
+    if full is not None:
+        return (full,)
+    parts = [_first(checkpoint, names) for names in (_ADAPTER, _REST)]
+    for part, names in zip(parts, (_ADAPTER, _REST), strict=True):
+        if part is None:
+            other = f", nor {names[0]}" if parts == [None, None] else ""
+            raise InputError(
+                f"there is no {_FULL[1]}{other}" if other else f"there is no {names[0]}",
+                remedy="give the checkpoint with all of its files: model.pth, or adapter_model.safetensors and "
+                "non_lora_state_dict.pth",
+                file=checkpoint,
+            )
+    return tuple(part for part in parts if part is not None)
+
+
+def is_pickled(path: Path) -> bool:
+    """Return whether a file of weights is a pickle."""
+    return path.suffix != ".safetensors"
+
+
+def read_state(path: Path) -> State:
+    """Read tensors by name. A pickle is read with ``weights_only``, which makes tensors and runs nothing.
+
+    Raises:
+        InputError: the file cannot be read, or holds anything but tensors of finite numbers.
+    """
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        if is_pickled(path):
+            state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        else:
+            state = load_file(path)
+    except pickle.UnpicklingError as error:
+        raise InputError(
+            f"the pickle holds more than tensors, and nothing of it was run ({reason_in_short(error)})",
+            remedy="do not trust this file; fetch the checkpoint from its owner",
+            file=path,
+        ) from error
+    except (SafetensorError, RuntimeError, OSError, EOFError, ValueError) as error:
+        problem = f"the file cannot be read ({reason_in_short(error)})"
+        raise InputError(problem, remedy="fetch the checkpoint again", file=path) from error
+    if not isinstance(state, Mapping) or not state:
+        raise InputError("it is not a state of weights by name", remedy="fetch the checkpoint again", file=path)
+    for name, tensor in state.items():
+        problem = ""
+        if not isinstance(name, str) or not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point():
+            problem = "it is no tensor of numbers"
+        elif not bool(torch.isfinite(tensor).all()):
+            problem = "it holds values that are not finite numbers"
+        if problem:
+            raise InputError(problem, remedy="fetch the checkpoint again", file=path, field=str(name))
+    return dict(state)
+
+
+def full_state(adapter: State, rest: State, base: State, *, vision_trained: bool, tied: bool, file: Path) -> State:
+    """Return the full state that an adapter, what was trained beside it and the base model make.
+
+    Args:
+        adapter: pairs of low-rank matrices.
+        rest: what was trained in full: head, embeddings, vision tower; it takes the place of the base model's.
+        base: weights of the base model by :func:`old_name`.
+        vision_trained: whether the vision tower was trained, so that all of it has to be in ``rest``.
+        tied: whether embeddings and output are one weight.
+        file: of ``rest``, for messages.
+
+    Raises:
+        InputError: ``rest`` lacks the head, the embeddings or a part of the vision tower.
+    """
+    matches = {name: _LORA.fullmatch(name) for name in adapter}
+    lora = {
+        f"{match['module']}.lora_{match['part']}.default.weight" if match else name: adapter[name]
+        for name, match in matches.items()
+    }
+    adapted = {match["module"] for match in matches.values() if match}
+    seen = [name for name in rest if name.startswith(PEFT + VISION)]
+    needed = {PEFT + HEAD, PEFT + EMBEDDING}
+    if vision_trained or seen:
+        needed |= {PEFT + name for name in base if name.startswith(VISION)}
+    for name in sorted(needed - rest.keys()):
+        raise _trouble(f"'{name}' is missing", file, name)
+    state: State = {}
+    for name, tensor in base.items():
+        module, _, leaf = (PEFT + name).rpartition(".")
+        state[f"{module}.base_layer.{leaf}" if module in adapted else PEFT + name] = tensor
+    embedding = rest[PEFT + EMBEDDING]
+    state[PEFT + OUTPUT] = embedding if tied else base[OUTPUT][: len(embedding)]
+    return {**state, **rest, **lora}
+
+
+def merged(state: State, shapes: Shapes, *, prefix: str, factor: float | None, every_layer: bool, file: Path) -> State:
+    """Return the weights of a full state by today's names, each low-rank pair added to its weight: W + factor B A.
+
+    Args:
+        state: by the checkpoint's names.
+        shapes: of the architecture's weights by today's names; that of the embedding has the checkpoint's rows.
+        prefix: :data:`PEFT`, or nothing for a state without low-rank matrices.
+        factor: alpha / r; None where the config does not say, which is an error where there are such matrices.
+        every_layer: whether all layers have the same low-rank matrices.
+        file: of the state, for messages.
+
+    Returns:
+        weights in float32, without the head.
+
+    Raises:
+        InputError: a weight is missing, unknown or of another shape, or the factor is needed and missing.
+    """
+    names = {prefix + old_name(name): name for name in shapes}
+    adapted = {match["module"] for name in state if (match := _LORA.fullmatch(name) or _BASE.fullmatch(name))}
+    adapted = {module for module in adapted if f"{module}.weight" in names}
+    wanted = {prefix + HEAD}
+    for name in names:
+        module, _, leaf = name.rpartition(".")
+        wanted.add(f"{module}.base_layer.{leaf}" if module in adapted else name)
+    wanted |= {f"{module}.lora_{part}.default.weight" for module in adapted for part in "AB"}
+    _compare(wanted, state.keys(), file)
+    if factor is None and adapted:
+        raise InputError(
+            "the state has low-rank matrices, and their rank or alpha is not given",
+            remedy="complete lora_r and lora_alpha",
+            file=file,
+            field="peft_lora_config",
+        )
+    if every_layer:
+        _check_every_layer(adapted, names, file)
+    scale = factor or 0.0  # without low-rank matrices there is nothing to scale
+    result: State = {}
+    for name, today in names.items():
+        module, _, leaf = name.rpartition(".")
+        weight = state[f"{module}.base_layer.{leaf}" if module in adapted else name]
+        if tuple(weight.shape) != tuple(shapes[today]):
+            raise _shape_trouble(name, weight, list(shapes[today]), file)
+        weight = weight.float()
+        if module in adapted and leaf == "weight":
+            weight = weight + scale * _product(state, module, weight, file)
+        result[today] = weight.contiguous()
+    return result
+
+
+def _product(state: State, module: str, weight: torch.Tensor, file: Path) -> torch.Tensor:
+    """Return B A of a module, float32."""
+    down, up = (state[f"{module}.lora_{part}.default.weight"].float() for part in "AB")
+    rank = down.shape[0]
+    for part, tensor, shape in (("A", down, [rank, weight.shape[1]]), ("B", up, [weight.shape[0], rank])):
+        if list(tensor.shape) != shape:
+            raise _shape_trouble(f"{module}.lora_{part}.default.weight", tensor, shape, file)
+    return up @ down
+
+
+def ranks(state: State) -> dict[str, int]:
+    """Return the rank of every low-rank matrix A, by name."""
+    return {
+        name: tensor.shape[0] for name, tensor in state.items() if (m := _LORA.fullmatch(name)) and m["part"] == "A"
+    }
+
+
+def _check_every_layer(adapted: Collection[str], names: Mapping[str, str], file: Path) -> None:
+    """Reject a state in which some layers have low-rank matrices that others lack."""
+    kinds = {re.sub(r"\.\d+\.", ".N.", module) for module in adapted}
+    for name in names:
+        module, _, leaf = name.rpartition(".")
+        if leaf == "weight" and re.sub(r"\.\d+\.", ".N.", module) in kinds and module not in adapted:
+            raise _trouble(f"'{module}.lora_A.default.weight' is missing, which other layers have", file, module)
+
+
+def _compare(wanted: Collection[str], found: Collection[str], file: Path) -> None:
+    missing, unknown = sorted(set(wanted) - set(found)), sorted(set(found) - set(wanted))
+    for names, what in ((missing, "missing"), (unknown, "unknown to this kind of model")):
+        if names:
+            count = "" if len(names) == 1 else f", as are {len(names) - 1} more"
+            raise _trouble(f"the weight '{names[0]}' is {what}{count}", file, names[0])
+
+
+def _shape_trouble(name: str, tensor: Any, shape: list[int], file: Path) -> InputError:
+    return _trouble(f"the weight '{name}' has shape {list(tensor.shape)} instead of {shape}", file, name)
+
+
+def _trouble(problem: str, file: Path, name: str) -> InputError:
+    return InputError(
+        problem,
+        remedy="fetch the checkpoint again, and see that the base model is the one it was trained from; nothing is "
+        "filled in",
+        file=file,
+        field=name,
+    )
+
+
+def _first(folder: Path, names: Collection[str]) -> Path | None:
+    return next((folder / name for name in names if (folder / name).is_file()), None)
