@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from pydantic import BaseModel, ValidationError
 
 ROOT = Path(__file__).resolve().parents[1]
-ENVIRONMENTS = ("cogvideox", "cogvideox_5b", "wan", "image")
+ENVIRONMENTS = ("cogvideox", "cogvideox_5b", "wan", "image", "videoreward")
 MAKES_SHIPPED_FILES = "micro_world"
 
 
@@ -72,6 +72,7 @@ def test_published_settings(environment: str) -> None:
         | {"warmup_steps": 100, "checkpoint_every": 40},
         "cogvideox_5b": {"loss": "diffusion_dpo", "beta": 500, "learning_rate": 2e-6, "batch_size": 64, "steps": 300},
         "wan": {"loss": "flow_dpo", "beta": 500, "learning_rate": 5e-6, "batch_size": 64},
+        "videoreward": {"loss": "flow_dpo", "beta": 500, "learning_rate": 5e-6, "batch_size": 64, "steps": 147},
         "image": {"loss": "diffusion_dpo", "beta": 5000, "batch_size": 32},
     }[environment]
     assert {name: training[name] for name in expected} == expected
@@ -103,21 +104,25 @@ def test_a_run_needs_the_users_files_and_no_shipped_ones(environment: str, pipel
 
     from vr_pipeline.project.places import stored_at
 
-    catalog = DataCatalog.from_config(configuration(environment)["catalog"])
-    needed = {name: stored_at(catalog, name) for name in pipelines["mpo_dpo"].inputs() if "params:" not in name}
+    loader = configuration(environment)
+    catalog = DataCatalog.from_config(loader["catalog"])
+    own = loader["globals"].get("pipeline", "mpo_dpo")
+    assert own == ("videoreward_dpo" if environment == "videoreward" else "mpo_dpo")
+    needed = {name: stored_at(catalog, name) for name in pipelines[own].inputs() if "params:" not in name}
     assert needed.pop("oracle") is None
     places = {
         name: str(place.relative_to(ROOT) if place.is_absolute() else place) for name, place in needed.items() if place
     }
     raw = f"data/{environment}/01_raw"
     checklist = "image" if environment == "image" else "video"
-    assert places == {
-        "raw_prompts": f"{raw}/prompts.csv",
+    compared = {
         "preference_clips": f"{raw}/human_preferences.csv",
         "human_preferences": f"{raw}/human_preferences.csv",
         "preference_videos": f"{raw}/preference_videos",
-        "checklist": f"conf/checklists/{checklist}.yml",
     }
+    needs = {"raw_prompts": f"{raw}/prompts.csv", "checklist": f"conf/checklists/{checklist}.yml"}
+    # A reward that is made already needs no preferences.
+    assert places == needs | (compared if own == "mpo_dpo" else {})
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)

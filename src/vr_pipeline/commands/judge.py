@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 
+from vr_pipeline.commands import scored as scored_files
 from vr_pipeline.project.plain_errors import plain_errors
 from vr_pipeline.terminal import echo, one_line
 
 if TYPE_CHECKING:
     from vr_pipeline.judges.config import ChecklistInferenceParameters
-    from vr_pipeline.judges.contract import Judge
     from vr_pipeline.rewards.checklist.scoring import ScoredFile
     from vr_pipeline.rewards.contract import RewardModel
 
@@ -97,9 +97,9 @@ def score(files: tuple[str, ...], prompt: str, env: str, as_json: bool, options:
         else:
             _tell(notes, failed)
             if scored:
-                _print_table(scored)
+                scored_files.print_table(scored)
             for one in scored:
-                _print_movers(one, tools.model, options.top, prompt)
+                scored_files.print_movers(one, tools.model, options.top, prompt)
     _leave(failed)
 
 
@@ -120,27 +120,30 @@ def compare(first: str, second: str, prompt: str, env: str, as_json: bool, optio
         if len(scored) == 2:
             a, b = scored
             gap = a.total - b.total
-            better = "first" if gap > 1e-9 else "second" if gap < -1e-9 else "tie"
+            chances = scored_files.probabilities(tools.model, a.path, b.path, prompt)
+            better = chances["better"] if chances else "first" if gap > 1e-9 else "second" if gap < -1e-9 else "tie"
             rows = differences(a, b, options.top)
-            dominates = _dominates(a, b) or _dominates(b, a)
             if as_json:
                 document = {"prompt": prompt, "notes": notes, "better": better, "difference": gap}
                 document |= {
-                    "dominates": dominates,
+                    "dominates": scored_files.dominates(a, b) or scored_files.dominates(b, a),
                     "questions": dict(rows),
+                    **({"probabilities": chances} if chances else {}),
                     "files": [one.to_json() for one in scored],
                 }
                 echo(json.dumps(document, indent=2, ensure_ascii=False))
             else:
                 _tell(notes, failed)
-                _print_table(scored)
+                scored_files.print_table(scored)
                 words = {"first": f"{a.path} is better", "second": f"{b.path} is better", "tie": "Neither is better"}
-                every = "" if better == "tie" else _how_much_better(a, b)
+                every = "" if better == "tie" else scored_files.how_much_better(a, b)
                 most = " What sets them apart most:" if rows else ""
                 echo(f"\n{words[better]}{every} (difference {gap:+.4f}).{most}")
                 for question, moved in rows:
-                    text = _question(tools.model, question, prompt)
+                    text = scored_files.question_text(tools.model, question, prompt)
                     echo(f"  {moved:+.4f}  {text}  ({a.p_yes[question]:.2f} against {b.p_yes[question]:.2f})")
+                if chances:
+                    scored_files.print_probabilities(chances)
         elif as_json:
             echo(json.dumps({"prompt": prompt, "notes": notes, "failed": failed}, indent=2, ensure_ascii=False))
         else:
@@ -226,7 +229,7 @@ def _parameters(context: Any) -> ChecklistInferenceParameters:
     return ChecklistInferenceParameters.model_validate(context.params["checklist_inference"])
 
 
-def _notes_on(judge: Judge) -> list[str]:
+def _notes_on(judge: Any) -> list[str]:
     """Say what a user has to know of a judge."""
     world = getattr(judge, "world", None)
     note = f"This is the demo judge: it knows {world} only, and its answers on anything else mean nothing."
@@ -243,13 +246,16 @@ class _Tools(NamedTuple):
 
 
 def _tools(options: _Options, env: str, prompt: str) -> _Tools:
-    """Load the reward that is asked for: any by its file or folder, else the checklist's of the environment."""
+    """Load the reward that is asked for: any by its file or folder, else that of the environment's system."""
     from vr_pipeline.rewards.checklist.model import ChecklistReward
     from vr_pipeline.rewards.registry import load_reward_model
 
+    of_checklist = options.weights_path or options.checklist_path
     if options.reward_path is None:
-        tools = _checklist_tools(options, _context(env))
-    elif options.weights_path or options.checklist_path:
+        context = _context(env)
+        own = None if of_checklist else _own_reward(context)
+        tools = _checklist_tools(options, context) if own is None else _Tools(own, [])
+    elif of_checklist:
         raise click.UsageError("--reward names a whole reward: leave --weights and --checklist out.")
     else:
         tools = _Tools(load_reward_model(options.reward_path), [])
@@ -258,7 +264,23 @@ def _tools(options: _Options, env: str, prompt: str) -> _Tools:
         if about_prompt and not prompt.strip():
             raise click.UsageError(f"The prompt is empty, but question '{about_prompt[0]}' asks about it.")
         tools.notes[:0] = _notes_on(tools.model.loaded()[0])
+    else:
+        # The vision-language model of a VideoReward says what it knows, as a judge does.
+        tools.notes[:0] = _notes_on(getattr(getattr(tools.model.loaded(), "family", None), "settings", None))
     return tools
+
+
+def _own_reward(context: Any) -> RewardModel | None:
+    """Return the reward of an environment whose system has no checklist; None for one that has."""
+    from vr_pipeline.pipelines.systems import MPO_DPO, SYSTEMS
+    from vr_pipeline.project.configuration import section
+    from vr_pipeline.rewards.named import RewardModelParameters
+
+    loader = getattr(context, "config_loader", None)
+    own = section(loader, "globals").get("pipeline", MPO_DPO.name) if loader is not None else MPO_DPO.name
+    if all(system.name != own or system.reward == "checklist" for system in SYSTEMS):
+        return None
+    return RewardModelParameters.model_validate(context.params["reward_model"]).model()
 
 
 def _checklist_tools(options: _Options, context: Any) -> _Tools:
@@ -311,25 +333,12 @@ def _score_all(tools: _Tools, paths: Sequence[Path], prompt: str) -> tuple[list[
             continue
         if tools.public:
             one = replace(one, visionreward_score=one.total / len(one.contributions))
+        if one.said.get("outside_training"):
+            tools.notes.append(f"{path}: unlike the clips that the reward was trained on, so its score may mean less.")
         if one.outside_mass > 0.5:
             tools.notes.append(f"{path}: the judge mostly answers neither yes nor no, so the score says little.")
         scored.append(one)
     return scored, failed
-
-
-def _dominates(first: ScoredFile, second: ScoredFile) -> bool:
-    return all(first.dimensions[name] >= second.dimensions[name] - 1e-9 for name in first.dimensions)
-
-
-def _how_much_better(first: ScoredFile, second: ScoredFile) -> str:
-    """In how many dimensions the better of two files is better, said where it is worse in none; empty otherwise."""
-    better, worse = (first, second) if first.total > second.total else (second, first)
-    if not _dominates(better, worse):
-        return ""
-    ahead = sum(better.dimensions[name] > worse.dimensions[name] + 1e-9 for name in better.dimensions)
-    if ahead == len(better.dimensions):
-        return " in every dimension"
-    return f" in {ahead} of {len(better.dimensions)} dimensions and equal in the others"
 
 
 def _tell(notes: Sequence[str], failed: dict[str, str]) -> None:
@@ -337,33 +346,3 @@ def _tell(notes: Sequence[str], failed: dict[str, str]) -> None:
         echo(f"Note: {note}", fg="yellow", err=True)
     for message in failed.values():
         echo(f"Error: {message}", fg="red", err=True)
-
-
-def _print_table(scored: Sequence[ScoredFile]) -> None:
-    public = scored[0].visionreward_score is not None
-    columns = [*(["visionreward_score"] if public else []), "total", *scored[0].dimensions]
-    names = [one_line(one.path) for one in scored]
-    width = max(len(name) for name in [*names, "file"])
-    echo("  ".join(["file".ljust(width), *(name.rjust(max(len(name), 8)) for name in columns)]))
-    for name, one in zip(names, scored, strict=True):
-        values = [*([one.visionreward_score] if public else []), one.total, *one.dimensions.values()]
-        cells = [f"{value:.4f}".rjust(max(len(column), 8)) for value, column in zip(values, columns, strict=True)]
-        echo("  ".join([name.ljust(width), *cells]))
-
-
-def _question(model: Any, question: str, prompt: str) -> str:
-    """Return the text of a question of a checklist's reward."""
-    return str(model.checklist.question(question).ask(prompt))
-
-
-def _print_movers(scored: ScoredFile, model: Any, count: int, prompt: str) -> None:
-    """Print the questions that moved a checklist's reward most; nothing for another reward."""
-    from vr_pipeline.rewards.checklist.scoring import movers
-
-    if not scored.contributions:
-        return
-    echo(f"\n{one_line(scored.path)}: what moved the score most (against an undecided answer)")
-    for question, moved in movers(scored, model.weights, count):
-        p_yes = scored.p_yes[question]
-        answer = "yes" if p_yes > 0.5 else "no"
-        echo(f"  {moved:+.4f}  {_question(model, question, prompt)}  {answer} ({p_yes:.2f})")

@@ -93,7 +93,11 @@ def load_ranker(config: Mapping[str, Any] | str | Path) -> Ranker:
     Args:
         config: what :func:`load_reward_model` takes: a reward ranks by its totals, or as it says.
     """
-    model = load_reward_model(config)
+    return ranker_of(load_reward_model(config))
+
+
+def ranker_of(model: RewardModel) -> Ranker:
+    """Return the ranker of a loaded reward."""
     ranker: Ranker = pkgutil.resolve_name(model.ranks_by)(model)
     return ranker
 

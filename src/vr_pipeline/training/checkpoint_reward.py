@@ -8,6 +8,7 @@ import pandas as pd
 from pydantic import BaseModel
 
 from vr_pipeline.checklist.schema import Checklist
+from vr_pipeline.errors import InputError
 from vr_pipeline.judges.config import ChecklistInferenceParameters
 from vr_pipeline.rewards.named import RewardModelParameters
 from vr_pipeline.vlm.config import JudgeParameters
@@ -45,14 +46,29 @@ class CheckpointReward(BaseModel):
     Attributes:
         prompts: rows of prompt_id, prompt and split; empty if checkpoints are not judged.
         reward: the reward: a checklist by its parts, or any that parameters name; None if there is none.
+        identity: of the reward that scored the clips of the pairs; empty for any.
     """
 
     prompts: list[dict[str, str]]
     reward: ChecklistParts | RewardModelParameters | None = None
+    identity: str = ""
 
     def model(self) -> RewardModel | None:
-        """Return the reward; None if there is none."""
-        return None if self.reward is None else self.reward.model()
+        """Return the reward; None if there is none.
+
+        Raises:
+            InputError: it is another than the one that scored the clips of the pairs.
+        """
+        if self.reward is None:
+            return None
+        model = self.reward.model()
+        if self.identity and model.identity != self.identity:
+            raise InputError(
+                f"the reward is another ({model.identity}) than the one that scored the clips ({self.identity})",
+                remedy="run reward_scoring and pair_selection again, or put the former reward back",
+                field="reward_model",
+            )
+        return model
 
     def facts(self) -> dict[str, Any]:
         """Return what the provenance of a policy says of the reward."""

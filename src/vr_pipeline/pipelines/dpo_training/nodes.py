@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,10 +78,22 @@ def describe_checkpoint_reward(
 
 
 def name_checkpoint_reward(
-    filtered_prompts: pd.DataFrame, reward_model: RewardModelParameters, parameters: DpoTrainingParameters
+    filtered_prompts: pd.DataFrame,
+    reward_model: RewardModelParameters,
+    parameters: DpoTrainingParameters,
+    reward_description: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Name the reward by which, and the prompts on whose clips, the checkpoints of all trainings are judged."""
-    return _checkpoint_reward(filtered_prompts, None if reward_model.given is None else reward_model, parameters)
+    """Name the reward by which, and the prompts on whose clips, the checkpoints of all trainings are judged.
+
+    Args:
+        filtered_prompts: those that checkpoints can make clips for.
+        reward_model: the reward.
+        parameters: which of the prompts are taken.
+        reward_description: of the reward that scored the clips of the pairs, where one did.
+    """
+    reward = None if reward_model.given is None else reward_model
+    identity = str((reward_description or {}).get("identity", ""))
+    return _checkpoint_reward(filtered_prompts, reward, parameters) | {"identity": identity}
 
 
 def _checkpoint_reward(

@@ -61,13 +61,13 @@ def create_pipeline(system: System = MPO_DPO, **kwargs: Any) -> Pipeline:
 
 def _checkpoint_reward(system: System) -> Node:
     """Describe what judges the checkpoints: the checklist's reward by its parts, or the reward that is named."""
-    of_checklist = system.reward == "checklist"
-    parts = ["params:reward_model"]
-    if of_checklist:
-        parts = ["checklist", "reward_weights", "params:judge", "params:checklist_inference"]
+    inputs = ["filtered_prompts", "params:reward_model", "params:dpo_training"]
+    inputs += ["reward_description"] if "reward_scoring" in system.stages else []
+    if system.reward == "checklist":
+        inputs[1:2] = ["checklist", "reward_weights", "params:judge", "params:checklist_inference"]
     return Node(
-        nodes.describe_checkpoint_reward if of_checklist else nodes.name_checkpoint_reward,
-        inputs=["filtered_prompts", *parts, "params:dpo_training"],
+        nodes.describe_checkpoint_reward if system.reward == "checklist" else nodes.name_checkpoint_reward,
+        inputs=inputs,
         outputs="checkpoint_reward",
         name="describe_checkpoint_reward",
     )

@@ -84,14 +84,17 @@ def compute_reward_metrics(
     evaluation_rewards: pd.DataFrame,
     evaluation_oracle_rewards: pd.DataFrame,
     evaluation_video_index: pd.DataFrame,
+    reward_description: dict[str, Any],
     *pairs: pd.DataFrame,
     recipes: Recipes,
 ) -> dict[str, Any]:
     """Compute rewards by policy with standard errors, gains with intervals, and counts of pairs."""
     from vr_pipeline.evaluation.metrics import evaluation_metrics
 
-    selected = by_recipe(recipes, pairs) if pairs else {}
-    return evaluation_metrics(evaluation_rewards, evaluation_oracle_rewards, {}, evaluation_video_index, None, selected)
+    index, selected = evaluation_video_index, by_recipe(recipes, pairs) if pairs else {}
+    metrics = evaluation_metrics(evaluation_rewards, evaluation_oracle_rewards, {}, index, None, selected)
+    # The place of a model is no part of what was found.
+    return metrics | {"reward": {name: value for name, value in reward_description.items() if name != "path"}}
 
 
 def compare_policies_by_sub_dimension(

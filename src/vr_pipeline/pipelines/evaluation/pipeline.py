@@ -10,7 +10,7 @@ from vr_pipeline.evaluation.report.sections import PROVENANCE, SECTIONS
 from vr_pipeline.pipelines.checklist_inference.nodes import collect_answers, plan_checklist_answers
 from vr_pipeline.pipelines.evaluation import nodes
 from vr_pipeline.pipelines.recipes import each
-from vr_pipeline.pipelines.reward_scoring.nodes import collect_rewards, plan_scores
+from vr_pipeline.pipelines.reward_scoring.nodes import collect_rewards, describe_reward, plan_scores
 from vr_pipeline.pipelines.systems import MPO_DPO, System
 from vr_pipeline.pipelines.video_generation.nodes import index_videos
 from vr_pipeline.pipelines.weight_regression.nodes import score_videos
@@ -135,7 +135,11 @@ def _by_checklist(system: System) -> list[Node]:
 
 def _by_reward(system: System) -> list[Node]:
     """Judge the clips by the reward that the parameters name."""
+    description = Node(
+        describe_reward, inputs="params:reward_model", outputs="reward_description", name="describe_reward"
+    )
     return [
+        *([] if "reward_scoring" in system.stages else [description]),
         Node(
             plan_scores,
             inputs=["evaluation_videos", "evaluation_video_index", "params:reward_model"],
@@ -151,7 +155,13 @@ def _by_reward(system: System) -> list[Node]:
         ),
         Node(
             system.function(nodes.compute_reward_metrics),
-            inputs=["evaluation_rewards", "evaluation_oracle_rewards", "evaluation_video_index", *_pairs(system)],
+            inputs=[
+                "evaluation_rewards",
+                "evaluation_oracle_rewards",
+                "evaluation_video_index",
+                "reward_description",
+                *_pairs(system),
+            ],
             outputs="evaluation_metrics",
             name="compute_evaluation_metrics",
         ),

@@ -8,14 +8,24 @@ from typing import Any
 import pandas as pd
 
 from vr_pipeline.rewards.named import RewardModelParameters
+from vr_pipeline.rewards.registry import load_reward_model
 from vr_pipeline.work import WorkItem, WorkPlan
+
+
+def describe_reward(reward_model: RewardModelParameters) -> dict[str, Any]:
+    """Say what the reward is: its type, where it lies, its identity (a hash of its content) and its dimensions."""
+    if reward_model.given is None:
+        return {"type": None}
+    model = load_reward_model(reward_model.given)
+    described = {"type": reward_model.type, "path": reward_model.settings.get("path"), "identity": model.identity}
+    return {**described, "dimensions": list(model.dimensions)}
 
 
 def plan_scores(videos: Any, video_index: pd.DataFrame, reward_model: RewardModelParameters) -> WorkPlan:
     """Measure every clip by the reward; what was measured before is not measured again."""
     if reward_model.given is None:
         return WorkPlan([], _measure_nothing)
-    return reward_model.model().measure(videos, video_index)
+    return load_reward_model(reward_model.given).measure(videos, video_index)
 
 
 def collect_rewards(reward_shards: Any, video_index: pd.DataFrame, reward_model: RewardModelParameters) -> pd.DataFrame:
@@ -23,7 +33,7 @@ def collect_rewards(reward_shards: Any, video_index: pd.DataFrame, reward_model:
     if reward_model.given is None:
         names = [name for name in ("video_id", "prompt_id", "policy") if name in video_index]
         return video_index.loc[[], names].assign(total=pd.Series(dtype=float))
-    model = reward_model.model()
+    model = load_reward_model(reward_model.given)
     return model.rewards(model.collect(reward_shards, video_index), video_index)
 
 

@@ -6,12 +6,18 @@ from typing import Any
 
 from kedro.pipeline import Node, Pipeline
 
-from vr_pipeline.pipelines.reward_scoring.nodes import collect_rewards, plan_scores
+from vr_pipeline.pipelines.reward_scoring.nodes import collect_rewards, describe_reward, plan_scores
 
 
 def create_pipeline(**kwargs: Any) -> Pipeline:
     return Pipeline(
         [
+            Node(
+                describe_reward,
+                inputs="params:reward_model",
+                outputs="reward_description",
+                name="describe_reward",
+            ),
             Node(
                 plan_scores,
                 inputs=["videos", "video_index", "params:reward_model"],

@@ -35,6 +35,7 @@ class ScoredFile:
         frames: numbers of the frames that were judged.
         visionreward_score: VisionReward's published score, the mean of the weighed answers, whose sum is the total;
             None where the weights are not the published ones.
+        said: what a reward says of the file beside that, by name, such as ``outside_training``.
     """
 
     path: Path
@@ -46,6 +47,7 @@ class ScoredFile:
     outside_mass: float = 0.0
     frames: list[int] = field(default_factory=list)
     visionreward_score: float | None = None
+    said: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for ``--json``."""
@@ -60,13 +62,15 @@ class ScoredFile:
             "contributions": self.contributions,
             "median_outside_mass": self.outside_mass,
             "frames": self.frames,
+            **self.said,
         }
 
 
 def plain_score(model: RewardModel, path: Path, prompt: str) -> ScoredFile:
-    """Score one file by any reward, of which no more is known than its dimensions; raises as :func:`score_file`."""
+    """Score one file by any reward, by its dimensions and what else it says; raises as :func:`score_file`."""
     (row,) = model.score([path], [prompt]).to_dict("records")
-    return ScoredFile(path, float(row["total"]), {name: float(row[f"dim_{name}"]) for name in model.dimensions})
+    dimensions = {name: float(row.pop(f"dim_{name}")) for name in model.dimensions}
+    return ScoredFile(path, float(row.pop("total")), dimensions, said={str(name): value for name, value in row.items()})
 
 
 def score_file(model: ChecklistReward, path: Path, prompt: str) -> ScoredFile:

@@ -57,6 +57,8 @@ def make(
             ("Checklist", f"{checklist.name} ({checklist.hash})"),
             ("Encoding of answers", weights.get("encoding", "zero_one")),
         ]
+    if (reward := metrics.get("reward") or {}).get("type"):
+        lines.append(("Reward", f"{reward['type']}, identity {reward['identity']}"))
     lines += [
         ("Clips", f"{len(index):,} files, hash {content_hash('clips', *files)}"),
         ("Metrics", f"hash {content_hash('metrics', json.dumps(metrics, sort_keys=True))}"),

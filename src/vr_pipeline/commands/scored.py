@@ -1,0 +1,92 @@
+"""What the commands on single files show of scored ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vr_pipeline.terminal import echo, one_line
+
+if TYPE_CHECKING:
+    from vr_pipeline.rewards.checklist.scoring import ScoredFile
+    from vr_pipeline.rewards.contract import RewardModel
+
+
+def dominates(first: ScoredFile, second: ScoredFile) -> bool:
+    """Whether a file is at least as good as another in every dimension."""
+    return all(first.dimensions[name] >= second.dimensions[name] - 1e-9 for name in first.dimensions)
+
+
+def how_much_better(first: ScoredFile, second: ScoredFile) -> str:
+    """Say in how many dimensions the better of two files is better, where it is worse in none; else nothing."""
+    better, worse = (first, second) if first.total > second.total else (second, first)
+    if not dominates(better, worse):
+        return ""
+    ahead = sum(better.dimensions[name] > worse.dimensions[name] + 1e-9 for name in better.dimensions)
+    if ahead == len(better.dimensions):
+        return " in every dimension"
+    return f" in {ahead} of {len(better.dimensions)} dimensions and equal in the others"
+
+
+def print_table(scored: Sequence[ScoredFile]) -> None:
+    """Print rewards and dimensions, a row a file."""
+    public = scored[0].visionreward_score is not None
+    columns = [*(["visionreward_score"] if public else []), "total", *scored[0].dimensions]
+    names = [one_line(one.path) for one in scored]
+    width = max(len(name) for name in [*names, "file"])
+    echo("  ".join(["file".ljust(width), *(name.rjust(max(len(name), 8)) for name in columns)]))
+    for name, one in zip(names, scored, strict=True):
+        values = [*([one.visionreward_score] if public else []), one.total, *one.dimensions.values()]
+        cells = [f"{value:.4f}".rjust(max(len(column), 8)) for value, column in zip(values, columns, strict=True)]
+        echo("  ".join([name.ljust(width), *cells]))
+
+
+def question_text(model: Any, question: str, prompt: str) -> str:
+    """Return the text of a question of a checklist's reward."""
+    return str(model.checklist.question(question).ask(prompt))
+
+
+def print_movers(scored: ScoredFile, model: Any, count: int, prompt: str) -> None:
+    """Print the questions that moved a checklist's reward most; nothing for another reward."""
+    from vr_pipeline.rewards.checklist.scoring import movers
+
+    if not scored.contributions:
+        return
+    echo(f"\n{one_line(scored.path)}: what moved the score most (against an undecided answer)")
+    for question, moved in movers(scored, model.weights, count):
+        p_yes = scored.p_yes[question]
+        answer = "yes" if p_yes > 0.5 else "no"
+        echo(f"  {moved:+.4f}  {question_text(model, question, prompt)}  {answer} ({p_yes:.2f})")
+
+
+def probabilities(model: RewardModel, first: Path, second: Path, prompt: str) -> dict[str, Any] | None:
+    """Return how probable it is that either of two files is found better, over all and by dimension.
+
+    Returns:
+        ``better`` (first, second or tie) and the probabilities of first, tie and second, also under ``dimensions``;
+        None for a reward that only says which total is higher.
+    """
+    from vr_pipeline.rewards import contract
+    from vr_pipeline.rewards.registry import ranker_of
+
+    if model.ranks_by == contract.RewardModel.ranks_by:
+        return None
+    (row,) = ranker_of(model).compare([first], [second], [prompt]).to_dict("records")
+    sides = {"first": "p_a", "tie": "p_tie", "second": "p_b"}
+
+    def of(end: str) -> dict[str, float]:
+        return {side: float(row[f"{column}{end}"]) for side, column in sides.items()}
+
+    named = [name for name in model.dimensions if f"p_a_{name}" in row]
+    better = {"a": "first", "b": "second"}.get(str(row.get("better")), "tie")
+    return {"better": better, **of(""), "dimensions": {name: of(f"_{name}") for name in named}}
+
+
+def print_probabilities(found: dict[str, Any]) -> None:
+    """Print how probable it is that either file is found better, a row over all and for each dimension."""
+    rows = {"overall": found, **found["dimensions"]}
+    width = max(len(name) for name in [*rows, "probability"])
+    echo("\n" + "  ".join(["probability".ljust(width), *(side.rjust(8) for side in ("first", "tie", "second"))]))
+    for name, row in rows.items():
+        echo("  ".join([name.ljust(width), *(f"{row[side]:.3f}".rjust(8) for side in ("first", "tie", "second"))]))
