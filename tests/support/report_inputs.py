@@ -24,10 +24,11 @@ HOSTILE_PROMPT = "<script>window.hacked = 1</script> a \"ball\" & <img src=x one
 
 def render_report(data: dict[str, Any]) -> str:
     """The page from datasets by name, as the pipeline makes it."""
-    contents = [
-        section_html(section.make(TITLES, *(data[name] for name in section.datasets(["dpo", "mpo"]))))
+    contents = {
+        section.name: section_html(section.make(TITLES, *(data[name] for name in section.datasets(["dpo", "mpo"]))))
         for section in (*SECTIONS, PROVENANCE)
-    ]
+        if section.is_possible(["dpo", "mpo"], data)
+    }
     return join_sections(data["params:evaluation"].report, contents)
 
 

@@ -31,7 +31,8 @@ def test_the_accuracy_is_in_the_log_and_the_policy_is_that_of_the_last_step(
     toy: Toy, halves: tuple[PairData, PairData]
 ) -> None:
     data, others = halves
-    held_out = HeldOutPairs(others, toy.parameters(), pairs=2, draws=2)
+    parameters = DpoTrainingParameters(training=toy.parameters(), held_out_pairs=2, held_out_draws=2)
+    held_out = HeldOutPairs(others, parameters)
     plain, _ = trained(toy, data, None)
     measured, log = trained(toy, data, held_out)
     assert all(torch.equal(plain[name], measured[name]) for name in plain)

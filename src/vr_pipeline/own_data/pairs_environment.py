@@ -14,6 +14,8 @@ from vr_pipeline.own_data.environment import NO_ORACLE, relative, write_files
 from vr_pipeline.own_data.given_pairs import CheckedPairs, PairFiles, check_given_pairs, pairs_lines
 from vr_pipeline.own_data.plan import configuration, demo_limits
 
+PIPELINE = "given_dpo"
+"""What the environment runs."""
 CLIPS, TABLE = "given_clips", "given_pairs.csv"
 """Names of what is copied, below data/01_raw/<env>."""
 _DATASETS = {
@@ -127,7 +129,7 @@ def write_pairs_environment(
     if base_env is None:
         catalog["oracle"] = NO_ORACLE
     settings = {"extends": base_env} if base_env else {}
-    settings["data"] = f"data/{env}"
+    settings |= {"data": f"data/{env}", "pipeline": PIPELINE}
     return write_files(project, env, base_env, settings, catalog, _parameters(env, files.fit))
 
 
@@ -170,7 +172,7 @@ def _copy(project: Path, env: str, folder: Path, check: CheckedPairs) -> tuple[P
 def next_steps(env: str) -> list[str]:
     """Return commands to type."""
     steps = (
-        (f"kedro run --env={env} --pipeline=given_dpo", "train on the pairs, compare original and policy"),
+        (f"kedro run --env={env} --pipeline={PIPELINE}", "train on the pairs, compare original and policy"),
         (f"kedro annotate --env={env} --policies original,given", "then: compare their clips blind, in the browser"),
     )
     width = max(len(command) for command, _ in steps)

@@ -64,7 +64,7 @@ class PairSelectionParameters(Parameters):
 class HeldOutParameters(Parameters):
     """Which prompts of given pairs are not trained on."""
 
-    test_share: float = Field(0.1, ge=0, lt=1, description="Share of the prompts on which policies are compared.")
+    test_share: float = Field(0.1, gt=0, lt=1, description="Share of the prompts on which policies are compared.")
     validation_share: float = Field(
         0.1, ge=0, lt=1, description="Share of the prompts whose pairs measure a training while it runs."
     )
@@ -79,7 +79,3 @@ class GivenPairsParameters(Parameters):
     held_out: HeldOutParameters = Field(
         default_factory=HeldOutParameters, description="Which prompts are not trained on."
     )
-    measured_pairs: int = Field(
-        32, ge=0, description="Held-out pairs that are measured at every checkpoint, number; 0 measures none."
-    )
-    measured_draws: int = Field(4, ge=1, description="Draws of noise and time for each of these pairs, number.")

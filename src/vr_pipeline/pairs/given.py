@@ -197,7 +197,7 @@ def divide_prompts(pairs: pd.DataFrame, parameters: HeldOutParameters) -> pd.Dat
     """Return the prompts of the kept pairs, each in one split by a hash of the prompt.
 
     With two prompts one is for comparing policies; with fewer than five none measures the training. A single prompt
-    is trained on and compared on.
+    has the split 'test', and is trained on all the same.
 
     Returns:
         prompt_id, prompt, source ('given pairs') and split (train, validation, test), sorted by prompt_id.
@@ -205,54 +205,56 @@ def divide_prompts(pairs: pd.DataFrame, parameters: HeldOutParameters) -> pd.Dat
     prompts = pairs.loc[pairs["status"] == KEPT, ["prompt_id", "prompt"]].drop_duplicates("prompt_id")
     prompts = prompts.sort_values("prompt_id", ignore_index=True, kind="stable")
     order = sorted(prompts["prompt_id"], key=lambda name: content_hash("held out", parameters.salt, str(name)))
-    test = _number(len(order), parameters.test_share, parameters.most, least=int(len(order) > 1))
+    test = _number(len(order), parameters.test_share, parameters.most, least=1)
     measured = _number(len(order), parameters.validation_share, parameters.most, least=int(len(order) >= 5))
     measured = min(measured, max(0, len(order) - test - 1))
     split = dict.fromkeys(order[:test], "test") | dict.fromkeys(order[test : test + measured], "validation")
     if len(order) < 10:
         logger.warning(
-            "The given pairs have %d prompt(s): %d for comparing policies, %d for measuring the training. Too few to "
+            "The given pairs have %d prompt(s): %d for comparing policies, %d for measuring the training%s. Too few to "
             "tell what policies do on other prompts",
             len(order),
             test,
             measured,
+            "" if len(order) > 1 else "; the only one is also trained on",
         )
     return prompts.assign(source="given pairs", split=[split.get(name, "train") for name in prompts["prompt_id"]])
 
 
 def _number(prompts: int, share: float, most: int, *, least: int) -> int:
-    """Return how many prompts a share is; a share above 0 takes the least number at least."""
+    """Return how many prompts a share is: at least the least number, unless it is 0, and never all of several."""
     if share == 0:
         return 0
-    return min(max(round(prompts * share), least), most, max(0, prompts - 1))
+    return min(max(round(prompts * share), least), most, max(1, prompts - 1))
 
 
-def training_table(pairs: pd.DataFrame, clips: pd.DataFrame, prompts: pd.DataFrame, recipe: str) -> pd.DataFrame:
+def training_table(
+    pairs: pd.DataFrame, clips: pd.DataFrame, prompts: pd.DataFrame, recipe: str, held_out: str
+) -> pd.DataFrame:
     """Return the kept pairs as trainings take them.
 
     Args:
         pairs: of :func:`keep_usable`.
         clips: table of ``schemas.GivenClips``.
         prompts: of :func:`divide_prompts`.
-        recipe: of the pairs that are trained on; those that measure the training have the recipe 'held_out'.
+        recipe: of the pairs that are trained on.
+        held_out: what stands in its place for those that measure the training.
 
     Returns:
         table of ``schemas.TrainingPairs``, without rewards.
     """
     split = pairs["prompt_id"].map(prompts.set_index("prompt_id")["split"])
-    used = pairs[(pairs["status"] == KEPT) & (split != "test")]
+    # A single prompt is trained on and compared on.
+    trained = "train" if (prompts["split"] == "train").any() else "test"
+    used = pairs[(pairs["status"] == KEPT) & split.isin([trained, "validation"])]
     table = used[["prompt_id", "winner_video_id", "loser_video_id"]].assign(
-        recipe=[recipe if name == "train" else HELD_OUT for name in split[used.index]], prompt=used["prompt"]
+        recipe=[recipe if name == trained else held_out for name in split[used.index]], prompt=used["prompt"]
     )
     content = clips.set_index("video_id")["content"]
     for side in ("winner", "loser"):
         table[f"{side}_sha256"] = table[f"{side}_video_id"].map(content)
         table[f"{side}_reward"] = float("nan")
     return table.reset_index(drop=True)
-
-
-HELD_OUT = "held_out"
-"""Recipe of pairs that are not trained on, but measure the training."""
 
 
 def pairs_report(pairs: pd.DataFrame, clips: pd.DataFrame, prompts: pd.DataFrame) -> dict[str, Any]:

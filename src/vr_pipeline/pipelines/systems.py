@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 from kedro.pipeline import Pipeline
 
-from vr_pipeline.pipelines.recipes import RECIPES, Recipes
+from vr_pipeline.pipelines.recipes import RECIPES, Recipe, Recipes
 
 RewardKind = Literal["checklist", "reward_model"]
 """Who gives the rewards: the checklist with fitted weights, or the reward that the parameters ``reward_model`` name."""
@@ -36,6 +36,11 @@ class System(NamedTuple):
     stages: tuple[str, ...]
     own: frozenset[str] = frozenset()
     recipes: Recipes = RECIPES
+
+    @property
+    def selects_pairs(self) -> bool:
+        """Whether pairs are selected among made clips by their rewards; otherwise they are given."""
+        return "pair_selection" in self.stages
 
     def registered(self, stage: str) -> str:
         """Return the name of the pipeline of a stage."""
@@ -74,6 +79,14 @@ MPO_DPO = System(
     ),
 )
 
+GIVEN_DPO = System(
+    "given_dpo",
+    "reward_model",
+    ("given_pairs", "dpo_training", "evaluation"),
+    own=frozenset({"dpo_training", "evaluation"}),
+    recipes=(Recipe("given", title="Given pairs"),),
+)
+
 SYSTEMS = (
     MPO_DPO,
     System(
@@ -82,5 +95,6 @@ SYSTEMS = (
         ("prompt_filtering", "video_generation", "reward_scoring", "pair_selection", "dpo_training", "evaluation"),
         own=frozenset({"video_generation", "dpo_training", "evaluation"}),
     ),
+    GIVEN_DPO,
 )
 """All systems. The first one has the stages that others take as they are, and is what ``kedro run`` runs."""

@@ -201,6 +201,13 @@ class DpoTrainingParameters(CheckpointParameters):
         description="Judging of checkpoints, after every training.checkpoint_every steps and after the last; null: the "
         "last step is the policy.",
     )
+    held_out_pairs: int = Field(
+        32,
+        ge=0,
+        description="Where pairs are given and no reward judges checkpoints: pairs of held-out prompts whose implicit "
+        "accuracy is logged after every training.checkpoint_every steps, number; 0 measures none.",
+    )
+    held_out_draws: int = Field(4, ge=1, description="Draws of noise and time for each of these pairs, number.")
     shard_size: int = Field(
         64,
         ge=1,

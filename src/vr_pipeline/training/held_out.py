@@ -11,7 +11,7 @@ from vr_pipeline.training.step import collate
 
 if TYPE_CHECKING:
     from vr_pipeline.generators.contract import Generator
-    from vr_pipeline.training.config import PreferenceTrainingParameters
+    from vr_pipeline.training.config import DpoTrainingParameters, PreferenceTrainingParameters
 
 
 class HeldOutPairs:
@@ -24,18 +24,16 @@ class HeldOutPairs:
 
     Args:
         data: held-out pairs; the first by identifier are taken.
-        parameters: the training.
-        pairs: at most so many.
-        draws: draws of noise and time for each pair.
+        parameters: the training, which says how many, and by how many draws of noise and time each is measured.
     """
 
     metric = "held_out_accuracy"
     chooses = False
 
-    def __init__(self, data: PairData, parameters: PreferenceTrainingParameters, *, pairs: int, draws: int) -> None:
-        chosen = sorted(data.pairs, key=lambda pair: pair.pair_id)[:pairs]
+    def __init__(self, data: PairData, parameters: DpoTrainingParameters) -> None:
+        chosen = sorted(data.pairs, key=lambda pair: pair.pair_id)[: parameters.held_out_pairs]
         self._data = PairData(chosen, data.latents, data.conditions)
-        self._parameters, self._draws = parameters, draws
+        self._parameters, self._draws = parameters.training, parameters.held_out_draws
 
     @property
     def identity(self) -> str:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+HELD_OUT = "held_out"
+"""In place of a recipe: pairs that are not trained on, but measure the training."""
 PAIR = ["prompt_id", "winner_video_id", "loser_video_id"]
 _SIDES = ("winner", "loser")
 

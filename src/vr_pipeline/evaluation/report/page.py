@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
 from vr_pipeline.evaluation.report.elements import environment
 from vr_pipeline.evaluation.report.run_lines import placeholder
-from vr_pipeline.evaluation.report.sections import SECTIONS
+from vr_pipeline.evaluation.report.sections import PROVENANCE, SECTIONS
 from vr_pipeline.terminal import visible
 
 if TYPE_CHECKING:
@@ -23,15 +23,15 @@ def section_html(elements: Sequence[Markup]) -> str:
     return _ascii("\n".join(elements))
 
 
-def join_sections(parameters: ReportParameters, contents: Sequence[str]) -> str:
+def join_sections(parameters: ReportParameters, contents: Mapping[str, str]) -> str:
     """Return the page.
 
     Args:
         parameters: its title and its note.
-        contents: HTML of each of :data:`SECTIONS`, empty for those to leave out, and of the provenance in the footer.
+        contents: HTML of sections by their names, empty for those to leave out, and of the provenance in the footer.
             Commit and run are no part of the page, see :mod:`vr_pipeline.evaluation.report.run_lines`.
     """
-    *parts, provenance = map(Markup, contents)
+    parts = {name: Markup(html) for name, html in contents.items()}
     templates = environment()
     assert templates.loader is not None
     style, script = (templates.loader.get_source(templates, name)[0] for name in ("style.css", "script.js"))
@@ -40,8 +40,8 @@ def join_sections(parameters: ReportParameters, contents: Sequence[str]) -> str:
     page = templates.get_template("page.html.j2").render(
         title=parameters.title,
         note=parameters.note,
-        sections=[(section, part) for section, part in zip(SECTIONS, parts, strict=True) if part],
-        provenance=provenance,
+        sections=[(section, parts[section.name]) for section in SECTIONS if parts.get(section.name)],
+        provenance=parts.get(PROVENANCE.name, Markup()),
         run=placeholder(),
         style=Markup(style),
         script=Markup(script),

@@ -125,14 +125,16 @@ def train_policy(
     from vr_pipeline.items.filling import fill_folder
     from vr_pipeline.runtime.live_curves import write_row
     from vr_pipeline.training.checkpoint_reward import CheckpointReward
+    from vr_pipeline.training.held_out import HeldOutPairs
     from vr_pipeline.training.inputs import contents_hash, input_hashes
     from vr_pipeline.training.model_card import training_facts
     from vr_pipeline.training.policies import pair_data, train_policy_on_pairs
+    from vr_pipeline.training.table import HELD_OUT
     from vr_pipeline.training.validation import CheckpointValidation, no_validation
 
     parameters, reward = parameters.for_recipe(recipe), CheckpointReward.model_validate(checkpoint_reward)
     pairs = training_pairs[training_pairs["recipe"] == recipe].reset_index(drop=True)
-    validation, judge = None, reward.model()
+    validation, held_out, judge = None, None, reward.model()
     if judge is None and parameters.validation is not None:
         logger.warning("No reward judges the checkpoints: the last step of %s is the policy.", recipe)
     elif judge is not None and parameters.validation is not None:
@@ -143,8 +145,13 @@ def train_policy(
         validation = CheckpointValidation(
             pairs, reward.prompt_table, judge, parameters, fill=fill_folder, save=save, observe=write_row
         )
+    others = training_pairs[training_pairs["recipe"] == HELD_OUT]
+    if validation is None and len(others) and parameters.held_out_pairs:
+        held_out = HeldOutPairs(pair_data(others, latents, prompt_conditions), parameters)
     data = pair_data(pairs, latents, prompt_conditions, contents_hash(pairs))
-    policy, log = train_policy_on_pairs(data, generator, parameters, validation=validation, observe=write_row)
+    policy, log = train_policy_on_pairs(
+        data, generator, parameters, validation=validation or held_out, observe=write_row
+    )
     validated = validation.table(log) if validation is not None else no_validation()
     facts = training_facts(pairs, validated, reward.facts(), generator, parameters)
     facts["training"] = {**policy.provenance["training"], "inputs": input_hashes(pairs, reward.hashes())}

@@ -7,6 +7,7 @@ from typing import Any
 from kedro.pipeline import Node, Pipeline
 
 from vr_pipeline.pipelines.dpo_training import nodes
+from vr_pipeline.pipelines.given_pairs.nodes import encode_given_latents
 from vr_pipeline.pipelines.recipes import each
 from vr_pipeline.pipelines.systems import MPO_DPO, System
 
@@ -15,19 +16,7 @@ def create_pipeline(system: System = MPO_DPO, **kwargs: Any) -> Pipeline:
     """Pairs and clips to one policy for each recipe."""
     settings = ["params:generator", "params:dpo_training"]
     shared = [
-        Node(
-            system.function(nodes.join_training_pairs),
-            inputs=["filtered_prompts", "video_index", "rewards", *each("preference_pairs", system.recipes)],
-            outputs="training_pairs",
-            name="join_training_pairs",
-        ),
-        Node(
-            nodes.encode_latents,
-            inputs=["videos", "training_pairs", *settings],
-            outputs="latents",
-            name="encode_latents",
-            tags=["gpu"],
-        ),
+        *(_selected_pairs(system, settings) if system.selects_pairs else _given_pairs(settings)),
         Node(
             nodes.encode_prompts,
             inputs=["training_pairs", *settings],
@@ -57,6 +46,38 @@ def create_pipeline(system: System = MPO_DPO, **kwargs: Any) -> Pipeline:
         )
     ]
     return Pipeline([*shared, *own])
+
+
+def _selected_pairs(system: System, settings: list[str]) -> list[Node]:
+    """Bring the selected pairs together, and encode the clips that were made."""
+    return [
+        Node(
+            system.function(nodes.join_training_pairs),
+            inputs=["filtered_prompts", "video_index", "rewards", *each("preference_pairs", system.recipes)],
+            outputs="training_pairs",
+            name="join_training_pairs",
+        ),
+        Node(
+            nodes.encode_latents,
+            inputs=["videos", "training_pairs", *settings],
+            outputs="latents",
+            name="encode_latents",
+            tags=["gpu"],
+        ),
+    ]
+
+
+def _given_pairs(settings: list[str]) -> list[Node]:
+    """Encode the clips of pairs that are given, fitted to the generator."""
+    return [
+        Node(
+            encode_given_latents,
+            inputs=["training_pairs", "given_clips", "given_videos", "params:given_pairs", *settings],
+            outputs="latents",
+            name="encode_latents",
+            tags=["gpu"],
+        )
+    ]
 
 
 def _checkpoint_reward(system: System) -> Node:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from functools import partial
+from functools import partial, update_wrapper
 from typing import Any
 
 import pandas as pd
@@ -140,8 +140,13 @@ def _make_section(make: Callable[..., Sequence[Markup]], places: Sequence[bool],
     return section_html(make(titles_of(recipes), *(next(given) if there else None for there in places)))
 
 
-def write_report(parameters: EvaluationParameters, *sections: str) -> str:
+def report_page(sections: Sequence[Section]) -> Callable[..., str]:
+    """Return the node function that writes the page of these sections."""
+    return update_wrapper(partial(write_report, names=[section.name for section in sections]), write_report)
+
+
+def write_report(parameters: EvaluationParameters, *sections: str, names: Sequence[str]) -> str:
     """Write one self-contained page of all sections."""
     from vr_pipeline.evaluation.report.page import join_sections
 
-    return join_sections(parameters.report, sections)
+    return join_sections(parameters.report, dict(zip(names, sections, strict=True)))

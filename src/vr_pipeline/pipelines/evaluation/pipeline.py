@@ -37,7 +37,7 @@ def create_pipeline(system: System = MPO_DPO, **kwargs: Any) -> Pipeline:
                 for section in sections
             ),
             Node(
-                nodes.write_report,
+                nodes.report_page(sections),
                 inputs=["params:evaluation", *(f"report_section_{section.name}" for section in sections)],
                 outputs="evaluation_report",
                 name="write_report",
@@ -170,4 +170,4 @@ def _by_reward(system: System) -> list[Node]:
 
 def _pairs(system: System) -> list[str]:
     """Return the pairs that the system selects; none where they are given."""
-    return each("preference_pairs", system.recipes) if "pair_selection" in system.stages else []
+    return each("preference_pairs", system.recipes) if system.selects_pairs else []

@@ -72,7 +72,8 @@ def findings(
     found += [_gain(titles[name], metrics["gain"][name]) for name in trained]
     found += [_between(titles[name], titles[trained[0]], sources) for name, sources in between.items() if sources]
     for policy, sources in against_original.items():
-        found += _losses_by_dimension(titles[policy], sources)
+        if sources:
+            found += _losses_by_dimension(titles[policy], sources)
     found += _judge_against_oracle(metrics.get("judge_oracle_agreement") or {})
     found += [_people(agreement)] if agreement is not None else []
     failed = int(metrics["clips"]["failed"])

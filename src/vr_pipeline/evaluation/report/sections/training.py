@@ -26,6 +26,11 @@ _HEALTH = {
         "Share of training pairs on which the policy prefers the winner more than the reference does. Should climb "
         "well above one half; a curve that stays there learns nothing from the pairs.",
     ),
+    "held_out_accuracy": (
+        "Held-out accuracy",
+        "The same on pairs of prompts that are not trained on. One half is chance; a curve that falls while the "
+        "accuracy on the training pairs rises shows pairs learned by heart.",
+    ),
     "change": (
         "Error against the reference",
         "Solid: winners; dashed: losers. Winners should sink below 0 or stay near it while losers rise; if both rise, "
@@ -43,7 +48,7 @@ _HEALTH = {
     "gradient_norm": ("Gradient norm", "Should stay of one size; spikes that grow announce divergence."),
     "learning_rate": ("Learning rate", "Should rise over the warm-up, then fall in a line to 0."),
 }
-_REFERENCES = {"change": 0.0, "logit": 0.0, "implicit_accuracy": 0.5}
+_REFERENCES = {"change": 0.0, "logit": 0.0, "implicit_accuracy": 0.5, "held_out_accuracy": 0.5}
 
 
 def make(titles: Mapping[str, str], *tables: pd.DataFrame) -> list[Markup]:
@@ -126,7 +131,12 @@ def _lines(log: pd.DataFrame, key: str, series: int, name: str) -> list[Line]:
         return [Line(series, x, y, f"{name}, {what}", dashed=dashed) for y, what, dashed in parts if y is not None]
     values = column("logit_p50" if key == "logit" else key)
     band = (column("logit_p10"), column("logit_p90")) if key == "logit" else (None, None)
-    return [] if values is None else [Line(series, x, values, name, *band)]
+    if values is None:
+        return []
+    if key == "held_out_accuracy":  # measured at some steps only
+        measured = np.isfinite(values)
+        x, values = x[measured], values[measured]
+    return [Line(series, x, values, name, *band)]
 
 
 def _ends_table(titles: Mapping[str, str], logs: Mapping[str, pd.DataFrame]) -> Table:

@@ -1,0 +1,88 @@
+"""The pairs that were given: what was trained on, what was left out and why, and how clips were made to fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from markupsafe import Markup
+
+from vr_pipeline.evaluation.report import elements
+from vr_pipeline.evaluation.report.elements import Cells, Finding, Table
+from vr_pipeline.evaluation.report.wording import counted
+from vr_pipeline.generators.policy import ORIGINAL
+
+_MOST_ROWS = 30
+_PAIRS = {
+    "given": "Pairs in the file",
+    "kept": "Kept",
+    "tie": "Ties, dropped",
+    "same_clip": "The same clip twice, set aside",
+    "clip_failed": "With a clip that cannot be used, set aside",
+    "several_votes": "With several votes (the majority counts)",
+    "contradicted": "Contradicted by an annotator",
+}
+_PROMPTS = {"train": "trained on", "validation": "measuring the training", "test": "for comparing policies"}
+
+
+def make(titles: Mapping[str, str], report: Mapping[str, Any]) -> list[Markup]:
+    """Show counts of pairs, prompts and clips, the reasons for what was left out, and how people can compare."""
+    pairs, prompts, clips = report["pairs"], report["prompts"], report["clips"]
+    trained = next(name for name in titles if name != ORIGINAL)
+    divided = ", ".join(f"{counted(prompts[name], 'prompt')} {use}" for name, use in _PROMPTS.items())
+    made = [
+        elements.findings(_remarks(report)),
+        elements.paragraph(
+            f"Pairs are divided by prompt: {divided}. To see which policy people prefer, have them compare the clips "
+            f"blind: kedro annotate --policies {ORIGINAL},{trained}, with the --env of this run; kedro annotate "
+            "--report with the same options counts the answers."
+        ),
+        elements.table(Table("Given pairs", ["Pairs", "Number"], _rows(_PAIRS, pairs))),
+        elements.table(Table("Changes that made clips fit", ["Clips", "Number"], _changes(clips))),
+        elements.table(
+            Table(
+                "Given clips",
+                ["Frames x height x width", "Clips"],
+                _largest(clips["sizes"]),
+            )
+        ),
+    ]
+    if report["set_aside"]:
+        rows = [[one["prompt"], one["reason"]] for one in report["set_aside"][:_MOST_ROWS]]
+        title = f"Pairs set aside ({min(len(rows), _MOST_ROWS)} of {len(report['set_aside']):,})"
+        made.append(elements.table(Table(title, ["Prompt", "Reason"], rows, words=["Prompt", "Reason"])))
+    return made
+
+
+def _rows(names: Mapping[str, str], values: Mapping[str, int]) -> list[Cells]:
+    return [[title, f"{values[name]:,}"] for name, title in names.items()]
+
+
+def _changes(clips: Mapping[str, Any]) -> list[Cells]:
+    changes: list[Cells] = [[kind.capitalize(), f"{number:,}"] for kind, number in clips["changes"].items()]
+    return [*changes, ["Set aside", f"{clips['failed']:,}"]]
+
+
+def _largest(sizes: Mapping[str, int]) -> list[Cells]:
+    ordered = sorted(sizes.items(), key=lambda item: (-item[1], item[0]))
+    return [[size, f"{number:,}"] for size, number in ordered[:_MOST_ROWS]]
+
+
+def _remarks(report: Mapping[str, Any]) -> list[Finding]:
+    pairs, prompts, clips = report["pairs"], report["prompts"], report["clips"]
+    remarks = [
+        Finding(
+            f"{pairs['kept']:,} of {pairs['given']:,} given pairs are used; {pairs['tie']:,} are ties, "
+            f"{pairs['same_clip'] + pairs['clip_failed']:,} are set aside with their reason (given_pair_decisions)."
+        )
+    ]
+    if prompts["test"] == sum(prompts.values()):
+        text = "There is one prompt only: policies are compared on the prompt that was trained on."
+        remarks.append(Finding(text, "warning"))
+    elif sum(prompts.values()) < 10:
+        text = f"There are {sum(prompts.values())} prompts: too few to tell what the policy does on others."
+        remarks.append(Finding(text, "warning"))
+    if enlarged := clips["changes"].get("enlarged", 0):
+        text = f"{counted(enlarged, 'clip')} had to be enlarged: the policy may learn their softness."
+        remarks.append(Finding(text, "warning"))
+    return remarks
