@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 LOADERS = {"load_generator", "load_judge", "load_reward_model", "load_embedder", "load_text_model"}
-LOADERS |= {"train_judge", "pretrain_generator"}
+LOADERS |= {"train_judge", "train_preference_reward", "pretrain_generator"}
 
 
 @functools.cache
