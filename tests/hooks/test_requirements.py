@@ -21,6 +21,7 @@ from vr_pipeline.hooks.requirements import (
     model_folders,
 )
 from vr_pipeline.judges.training.config import JudgeTrainingParameters
+from vr_pipeline.rewards.named import RewardModelParameters
 from vr_pipeline.vlm.config import JudgeParameters
 
 
@@ -136,3 +137,23 @@ def test_suggested_commands_mean_the_same_run(tmp_path: Path, monkeypatch: pytes
         RequirementsHook().before_pipeline_run(given, pipeline().only_nodes("join"), entries)
     options = "--env=mine '--params=x.y=1,x.z=a b' '--conf-source=other conf' --runner-params=a.b=1"
     assert f"kedro run {options} --pipeline=small" in str(caught.value)
+
+
+def test_a_reward_that_a_pipeline_trains_is_said_to_be_trained_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = Pipeline([Node(lambda: None, inputs=None, outputs="trained", name="train")])
+    score = Pipeline([Node(lambda reward: reward, "params:reward_model", "scores", name="score")])
+    entries = DataCatalog.from_config({"trained": {"type": "json.JSONDataset", "filepath": str(tmp_path / "reward")}})
+    named = RewardModelParameters.model_validate({"type": "videoreward", "path": str(tmp_path / "reward")})
+    entries["params:reward_model"] = MemoryDataset(named, copy_mode="assign")
+    monkeypatch.setattr(pipelines, "_content", {"reward_training": train, "scoring": score})
+    monkeypatch.setattr(pipelines, "_is_data_loaded", True)
+    given = {"project_path": str(tmp_path)}
+    with pytest.raises(InputError, match=r"the model of 'reward_model\.path'.*pipeline=reward_training' makes"):
+        RequirementsHook().before_pipeline_run(given, score, entries)
+    (tmp_path / "reward").mkdir()
+    RequirementsHook().before_pipeline_run(given, score, entries)
+    none = named.model_copy(update={"type": None})
+    entries["params:reward_model"] = MemoryDataset(none, copy_mode="assign")
+    assert missing_models(score, entries) == {}

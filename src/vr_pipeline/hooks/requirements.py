@@ -38,6 +38,7 @@ class RequirementsHook:
         named += [f"the model of '{field}' ({place})" for field, place in {**folders, **remote}.items()]
         remedies = _remedies_of_files(files, run_params, project)
         if folders:
+            remedies += _makers_of_folders(folders, run_params, catalog)
             remedies.append("put models into these folders, or give names on the model hub with their revision")
         if remote:
             remedies.append(
@@ -68,6 +69,16 @@ def _remedies_of_files(files: Mapping[str, Path], run_params: dict[str, Any], pr
             "makes an environment of your files)"
         )
     return remedies
+
+
+def _makers_of_folders(
+    folders: Mapping[str, str], run_params: dict[str, Any], catalog: CatalogProtocol
+) -> Iterator[str]:
+    """Name the pipelines that make models which are missing: a reward or a judge that is trained here."""
+    made = {Path(place).resolve(): maker for name, maker in _makers().items() if (place := stored_at(catalog, name))}
+    for field, folder in folders.items():
+        if maker := made.get(Path(folder).expanduser().resolve()):
+            yield f"'{run_command(run_params, pipelines=[maker])}' makes the model of '{field}'"
 
 
 def missing_inputs(pipeline: Pipeline, catalog: CatalogProtocol) -> dict[str, Path]:
