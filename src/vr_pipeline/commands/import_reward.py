@@ -78,7 +78,8 @@ def import_reward(  # one parameter for each option of the command
                 )
         options = ImportOptions(base, revision, step, template, calibration, dtype)
         done = import_checkpoint(folder, target, options)
-        echo(f"{done.weights} weights of {', '.join(file.name for file in done.files)} are in {target}.")
+        names = ", ".join(f"{file.parent.name}/{file.name}" for file in done.files)
+        echo(f"{done.weights} weights of {names} are in {target}.")
         if done.own_wording:
             echo(
                 "Note: the questions are this project's wording. Scores are those of the checkpoint only with the "

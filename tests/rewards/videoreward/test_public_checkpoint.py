@@ -28,6 +28,7 @@ from vr_pipeline.errors import InputError
 from vr_pipeline.rewards.videoreward.network import load_network
 from vr_pipeline.rewards.videoreward.public_checkpoint import ImportOptions, import_checkpoint
 from vr_pipeline.rewards.videoreward.public_config import PublicConfig, default_template, network_settings
+from vr_pipeline.rewards.videoreward.public_weights import keys_of_state, old_name
 from vr_pipeline.rewards.videoreward.settings import read_artifact
 from vr_pipeline.storage.atomic import names_and_hashes
 
@@ -89,6 +90,21 @@ def test_scores_are_those_of_the_authors_classes(
     assert artifact.calibration.deviation["TA"] == 2.8105 / 2
     judge = json.loads((target / "model" / "judge.json").read_text())
     assert (judge["frames_per_second"], judge["max_pixels"], judge["num_frames"]) == (2.0, 1600, 768)
+
+
+def test_the_published_architecture_has_the_keys_of_the_published_file() -> None:
+    """1,123 keys: Qwen2-VL-2B with low-rank matrices on the seven linear maps of its 28 layers, and the head."""
+    from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
+
+    layers = {"hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28, "num_attention_heads": 12}
+    layers |= {"num_key_value_heads": 2, "vocab_size": 151_660}
+    with torch.device("meta"):
+        model = Qwen2VLForConditionalGeneration(Qwen2VLConfig(**layers, vision_config={"hidden_size": 1536}))
+    names = [PREFIX + old_name(name) for name in model.state_dict()]
+    linear = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    adapted = {name.rpartition(".")[0] for name in names if name.split(".")[-2] in linear}
+    assert len(adapted) == 7 * 28
+    assert len(keys_of_state(names, adapted, PREFIX)) == 1123
 
 
 def test_the_special_tokens_leave_the_vocabulary(tmp_path: Path, options: ImportOptions, shared: PublicModel) -> None:
@@ -273,6 +289,11 @@ def test_files_beside_the_weights_are_checked(tmp_path: Path, options: ImportOpt
     rejected("layers.2.* is missing")
     rewrite(base, lambda content: content.update(model_type="qwen2"))
     rejected("kind 'qwen2'")
+    code = {"model_type": "of_its_own", "auto_map": {"AutoConfig": "code.Config"}}
+    (base.parent / "code.py").write_text(f"open({str(tmp_path / 'it-ran')!r}, 'w')")
+    rewrite(base, lambda content: content.update(code))
+    rejected("architecture of the base model")
+    assert not (tmp_path / "it-ran").exists()
     for text, message in (
         ("no token {text_prompt}", r"token <\|VQ_reward\|> stands in it 0 times"),
         (TEMPLATE + "{text_prompt}", "stands in it 2 times"),

@@ -194,7 +194,8 @@ def _architecture(folder: Path, checkpoint: Path, config: PublicConfig, options:
     source = options.base or beside or config.model.model_name_or_path
     revision = options.revision or (config.model.model_revision if options.base is None and beside is None else None)
     try:
-        found = transformers.AutoConfig.from_pretrained(str(Path(source).expanduser()), revision=revision)
+        place = str(Path(source).expanduser())
+        found = transformers.AutoConfig.from_pretrained(place, revision=revision, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
             f"the architecture of the base model '{source}' cannot be read ({reason_in_short(error)})",

@@ -25,7 +25,7 @@ def read_tokenizer(folder: Path) -> Any:
     if not folder.is_dir():
         raise InputError("the checkpoint lacks its tokenizer", remedy="fetch the checkpoint again", file=folder)
     try:
-        return transformers.AutoTokenizer.from_pretrained(str(folder))
+        return transformers.AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         problem = f"the tokenizer cannot be read ({reason_in_short(error)})"
         raise InputError(problem, remedy="fetch the checkpoint again", file=folder) from error

@@ -164,12 +164,7 @@ def merged(state: State, shapes: Shapes, *, prefix: str, factor: float | None, e
     names = {prefix + old_name(name): name for name in shapes}
     adapted = {match["module"] for name in state if (match := _LORA.fullmatch(name) or _BASE.fullmatch(name))}
     adapted = {module for module in adapted if f"{module}.weight" in names}
-    wanted = {prefix + HEAD}
-    for name in names:
-        module, _, leaf = name.rpartition(".")
-        wanted.add(f"{module}.base_layer.{leaf}" if module in adapted else name)
-    wanted |= {f"{module}.lora_{part}.default.weight" for module in adapted for part in "AB"}
-    _compare(wanted, state.keys(), file)
+    _compare(keys_of_state(names, adapted, prefix), state.keys(), file)
     if factor is None and adapted:
         raise InputError(
             "the state has low-rank matrices, and their rank or alpha is not given",
@@ -191,6 +186,21 @@ def merged(state: State, shapes: Shapes, *, prefix: str, factor: float | None, e
             weight = weight + scale * _product(state, module, weight, file)
         result[today] = weight.contiguous()
     return result
+
+
+def keys_of_state(names: Collection[str], adapted: Collection[str], prefix: str) -> set[str]:
+    """Return the keys of a full state.
+
+    Args:
+        names: of the architecture's weights as the checkpoint calls them, with the prefix.
+        adapted: modules with low-rank matrices.
+        prefix: before the head's name.
+    """
+    keys = {prefix + HEAD}
+    for name in names:
+        module, _, leaf = name.rpartition(".")
+        keys.add(f"{module}.base_layer.{leaf}" if module in adapted else name)
+    return keys | {f"{module}.lora_{part}.default.weight" for module in adapted for part in "AB"}
 
 
 def _product(state: State, module: str, weight: torch.Tensor, file: Path) -> torch.Tensor:
