@@ -75,16 +75,19 @@ def decode(family: Family, embeddings: torch.Tensor, positions: Any, mask: Any, 
         family: the model.
         embeddings: [batch, tokens, hidden].
         positions: [axes, batch, tokens].
-        mask: [batch, 1, tokens, tokens before and these], true where seen.
+        mask: [batch, 1, tokens, tokens before and these], true where seen; None where each token sees all before it,
+            which is computed faster. Padding on the right then needs no mask: nothing before it sees it.
         cache: keys and values of what was read before; these tokens are added.
     """
     import torch
 
     device = embeddings.device
+    # Ones, and not nothing: without a mask the library looks for packed texts in the positions.
+    seen = np.ones(embeddings.shape[:2], np.int64) if mask is None else np.ascontiguousarray(mask)
     output = family.language_model(
         inputs_embeds=embeddings,
         position_ids=family.position_ids(torch.from_numpy(np.array(positions)).to(device)),
-        attention_mask=torch.from_numpy(np.ascontiguousarray(mask)).to(device),
+        attention_mask=torch.from_numpy(seen).to(device),
         past_key_values=cache,
         use_cache=cache is not None,
     )

@@ -24,7 +24,7 @@ from vr_pipeline.rewards.videoreward.settings import (
     read_artifact,
 )
 from vr_pipeline.vlm.families.base import Family, PreparedClip
-from vr_pipeline.vlm.packing import Segment, pack, prefix_mask, segment_mask
+from vr_pipeline.vlm.packing import Segment, pack, segment_mask
 from vr_pipeline.vlm.prefix import decode, prefix_positions, segment_positions
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class VideoRewardNetwork:
         starts = [len(clip.token_ids) for clip in clips]
         embeddings = self._with_rows(embeddings, [(row, start, early) for row, start in enumerate(starts)])
         cache = DynamicCache() if layout.late_dimensions else None
-        hidden = decode(self.family, embeddings, prefix_positions(read, width), prefix_mask(lengths, width), cache)
+        hidden = decode(self.family, embeddings, prefix_positions(read, width), None, cache)
         counts = torch.tensor([len(of_clip) for of_clip in prompts], device=hidden.device)
         places = [(row, start + place) for row, start in enumerate(starts) for place in early.places]
         seen = _states(hidden, [row for row, _ in places], [column for _, column in places])
@@ -158,7 +158,7 @@ class VideoRewardNetwork:
         starts = [len(clip.token_ids) for clip in clips]
         rows = [(row, start, part) for row, (start, part) in enumerate(zip(starts, parts, strict=True))]
         embeddings = self._with_rows(embeddings, rows)
-        hidden = decode(self.family, embeddings, prefix_positions(read, width), prefix_mask(lengths, width))
+        hidden = decode(self.family, embeddings, prefix_positions(read, width), None)
         if pooling == "special":
             at = [(row, start + place) for row, start, part in rows for place in part.places]
             seen = _states(hidden, [row for row, _ in at], [column for _, column in at])
