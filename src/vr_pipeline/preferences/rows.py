@@ -72,12 +72,13 @@ class Source:
             if actual is not None:
                 return [entry.values.get(actual) for entry in self.good]
         if required and self.good:
+            other = "name another criterion (kedro init-data: --criterion NAME), "
             self.problems.append(
                 InputError(
                     f"the file has no column '{self.columns.get(names[0], names[0])}' (it has: "
                     f"{', '.join(self.entries.columns[:20])})",
-                    remedy="choose the format that fits, or name the column under 'columns' (kedro init-data: "
-                    f"--column {names[0]}=COLUMN)",
+                    remedy=f"{other if names[0] == self.criterion else ''}choose the format that fits, or name the "
+                    f"column under 'columns' (kedro init-data: --column {names[0]}=COLUMN)",
                     field=names[0],
                     file=self.entries.path,
                 )
