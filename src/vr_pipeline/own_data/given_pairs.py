@@ -114,6 +114,9 @@ def _read(check: CheckedPairs, files: PairFiles) -> pd.DataFrame | None:
     options = {name: value for name, value in files.options.items() if name != "format"}
     table, problems = examine_preferences(files.pairs, check.format, **options)
     check.rows = table.attrs.get("entries", 0)
+    columns = dict(zip(("video_path_a", "video_path_b"), _fields(check.format), strict=True))
+    for problem in problems:
+        problem.field = columns.get(str(problem.field), problem.field)
     if are_few(problems, check.rows):
         for problem in problems:
             problem.problem = f"the row is left out: {problem.problem}"
@@ -257,7 +260,7 @@ def pairs_lines(check: CheckedPairs, files: PairFiles) -> dict[str, str]:
     aside = pairs["same_clip"] + pairs["clip_failed"]
     rows = f"{check.rows} rows" + (f" of which {check.rows_left_out} are left out" if check.rows_left_out else "")
     lines["counts"] = (
-        f"{rows}, {pairs['given']} pairs: {pairs['kept']} to train on, {pairs['tie']} ties dropped, {aside} set aside"
+        f"{rows}, {pairs['given']} pairs: {pairs['kept']} usable, {pairs['tie']} ties dropped, {aside} set aside"
     )
     if pairs["several_votes"] or pairs["contradicted"]:
         lines["annotators"] = (
