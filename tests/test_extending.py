@@ -151,18 +151,21 @@ from vr_pipeline.training.preference_trainer import train_on_pairs
 random = torch.Generator().manual_seed(0)
 winner, loser, winner_reference, loser_reference = torch.rand(4, 5, generator=random, dtype=torch.float64)
 winner.requires_grad_()
-loss, statistics = OBJECTIVES["identity"].loss(winner, loser, winner_reference, loser_reference, 4.0)
+loss, statistics = OBJECTIVES["hinge"].loss(winner, loser, winner_reference, loser_reference, 40.0)
 loss.backward()
 margin = -((winner.detach() - winner_reference) - (loser - loser_reference))
-assert torch.allclose(winner.grad, -2 * (margin - 0.25) / 5)
-assert torch.equal(statistics["logit"], margin)
+assert 0 < int((margin < 0.025).sum()) < 5
+assert torch.allclose(winner.grad, torch.where(margin < 0.025, 8.0, 0.0).double())
+assert torch.allclose(statistics["logit"], margin)
 
 toy = make_toy(Path("model"))
-log = train_on_pairs(toy.generator(), toy.data, toy.parameters(steps=2, loss="identity", beta=4.0))
-assert abs(log["loss"][0] - 1 / 16) < 1e-6  # the policy begins as the original, where the margin is 0
+settings = toy.parameters(steps=2, loss="hinge", beta=4.0, safeguard={{"sdpo_mu": 0.6}})
+log = train_on_pairs(toy.generator(), toy.data, settings)
+assert log["loss"][0] == 1  # the policy begins as the original, where the margin is 0
+assert "sdpo_scale" in log
 assert log["loss"][1] != log["loss"][0]
 try:
-    toy.parameters(loss="identity", label_smoothing=0.1)
+    toy.parameters(loss="hinge", label_smoothing=0.1)
 except ValidationError as error:
     print(error)
 """
@@ -171,7 +174,7 @@ except ValidationError as error:
 def test_an_objective_is_added_as_the_page_says(tmp_path: Path) -> None:
     folder = apply_documented("To add an objective", tmp_path)
     told = run_python(folder, _OBJECTIVE.format(support=str(ROOT / "tests" / "support")))
-    assert "label_smoothing does not go with loss identity" in told
+    assert "label_smoothing does not go with loss hinge" in told
 
 
 _SECTION = """

@@ -7,8 +7,8 @@ Checklists   Checklist, load_checklist, read_visionreward
 Rewards      RewardWeights, fit_weights, score, dimension_scores
 Agreement    Agreement, pairwise_accuracy, read_preferences
 Pairs        select_pairs
-Objectives   diffusion_dpo_loss, flow_dpo_loss, linear_dpo_loss, mapo_loss, reward_weighted_loss, sdpo_scale,
-             bradley_terry_with_ties_loss
+Objectives   diffusion_dpo_loss, flow_dpo_loss, ipo_loss, linear_dpo_loss, reg_dpo_loss, mapo_loss,
+             reward_weighted_loss, nft_loss, sdpo_scale, bradley_terry_with_ties_loss
 Video        read_frames, read_clip, write_video
 Models       load_judge, load_generator, load_reward_model, load_ranker
 """
@@ -35,11 +35,13 @@ _PUBLIC = {
     "training.losses": (
         "diffusion_dpo_loss",
         "flow_dpo_loss",
+        "ipo_loss",
         "linear_dpo_loss",
         "mapo_loss",
-        "reward_weighted_loss",
+        "reg_dpo_loss",
         "sdpo_scale",
     ),
+    "training.clip_losses": ("reward_weighted_loss", "nft_loss"),
     "video.read": ("read_frames", "read_clip"),
     "video.write": ("write_video",),
     "judges": ("load_judge",),

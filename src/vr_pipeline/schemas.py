@@ -228,7 +228,10 @@ class PreferencePairs(Table):
 
 
 class TrainingPairs(Table):
-    """Pairs of all recipes with what training needs to know of their prompts and clips."""
+    """Pairs of all recipes with what training needs to know of their prompts and clips.
+
+    A recipe whose objective learns from single clips has them too, as rows whose loser_video_id is empty.
+    """
 
     prompt_id: Series[str]
     winner_video_id: Series[str]

@@ -466,3 +466,22 @@ def test_parts_alone_do_what_they_are_for_and_encoders_come_and_go(
     assert not np.array_equal(changed, clips)
     # What the optimiser holds is still what the network uses.
     assert {id(value) for value in trained} <= {id(value) for value in denoiser.denoiser.parameters()}
+
+
+def test_the_noise_that_a_flow_starts_from_is_that_of_the_seed(settings: dict[str, GeneratorParameters]) -> None:
+    generator = load_generator(settings["wan"])
+    shape = generator.encode_frames(generator.sample(PROMPTS[:1], [5])).shape[1:]
+    seen: list[torch.Tensor] = []
+    network = generator.denoiser
+    forward = network.forward
+
+    def spy(*arguments: Any, **keywords: Any) -> Any:
+        seen.append((arguments[0] if arguments else keywords["hidden_states"]).clone())
+        return forward(*arguments, **keywords)
+
+    network.forward = spy  # type: ignore[method-assign]
+    generator.sample(PROMPTS[:2], [5, 6])
+    first = seen[0][:2].float()
+    assert torch.equal(first, torch.stack([generator.initial_noise(shape, seed) for seed in (5, 6)]))
+    with pytest.raises(InputError, match="no straight path from a clip to the noise"):
+        load_generator(settings["micro_world"]).initial_noise(shape, 5)

@@ -13,13 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from vr_pipeline.training.clip_losses import nft_loss, reward_weighted_loss
 from vr_pipeline.training.losses import (
     diffusion_dpo_loss,
     flow_dpo_loss,
+    ipo_loss,
     linear_dpo_loss,
     mapo_loss,
     pair_rarity_weights,
-    reward_weighted_loss,
+    reg_dpo_loss,
     sdpo_scale,
     supervised_loss,
 )
@@ -279,3 +281,82 @@ def test_sdpo_scale_by_hand() -> None:
     assert found.tolist() == pytest.approx([0.5, 1.0, 1.0, 0.0])
     with pytest.raises(ValueError, match="mu"):
         sdpo_scale(torch.ones(1), torch.ones(1), mu=1.5)
+
+
+@given(rows(4), st.floats(0.05, 50.0))
+@settings(max_examples=40, deadline=None)
+def test_ipo_is_the_formula_and_pulls_back_what_is_past_its_target(values: np.ndarray, beta: float) -> None:
+    winner, loser, winner_reference, loser_reference = values
+    margin = (loser - loser_reference) - (winner - winner_reference)
+    loss, statistics = ipo_loss(*tensors(values), beta)
+    assert loss.item() == pytest.approx(((margin - 1 / (2 * beta)) ** 2).mean(), rel=1e-9, abs=1e-12)
+    np.testing.assert_allclose(statistics["logit"].numpy(), margin, atol=1e-12)
+    assert_gradients(lambda *inputs: ipo_loss(*inputs, 0.7)[0], tensors(values))
+    far = torch.tensor([1.0], requires_grad=True)
+    ipo_loss(torch.zeros(1), far, torch.zeros(1), torch.zeros(1), 5.0)[0].backward()
+    assert far.grad.item() == pytest.approx(2 * (1.0 - 0.1)), "a margin above 1 / (2 beta) costs"
+
+
+@given(rows(4), st.floats(0.1, 20.0), st.floats(0.0, 3.0))
+@settings(max_examples=30, deadline=None)
+def test_reg_dpo_is_dpo_and_the_winners_error(values: np.ndarray, beta: float, weight: float) -> None:
+    winner, loser, winner_reference, loser_reference = values
+    logit = -beta / 2 * ((winner - winner_reference) - (loser - loser_reference))
+    loss, _ = reg_dpo_loss(*tensors(values), beta, regularisation=weight)
+    assert loss.item() == pytest.approx(-log_sigmoid(logit).mean() + weight * winner.mean(), rel=1e-9, abs=1e-12)
+    assert_gradients(lambda *inputs: reg_dpo_loss(*inputs, 2.0, regularisation=weight)[0], tensors(values))
+
+
+@given(rows(4), st.floats(1e-4, 0.1), st.integers(1, 2000), st.floats(0.01, 2.0))
+@settings(max_examples=30, deadline=None)
+def test_the_factor_of_the_papers_equation_is_beta_t_omega(
+    values: np.ndarray, beta: float, timesteps: int, omega: float
+) -> None:
+    arguments = tensors(values)
+    given_as = {"strength": "beta_t_omega", "omega": omega, "training_timesteps": timesteps}
+    loss, statistics = diffusion_dpo_loss(*arguments, beta, **given_as)
+    winner, loser, winner_reference, loser_reference = values
+    logit = -beta * timesteps * omega * ((winner - winner_reference) - (loser - loser_reference))
+    np.testing.assert_allclose(statistics["logit"].numpy(), logit, rtol=1e-9, atol=1e-12)
+    assert loss.item() == pytest.approx(-log_sigmoid(logit).mean(), rel=1e-9, abs=1e-12)
+    same, _ = diffusion_dpo_loss(*arguments, 2 * beta * timesteps * omega)
+    assert same.item() == pytest.approx(loss.item(), rel=1e-9, abs=1e-12)
+
+
+@given(st.integers(0, 10**6), st.floats(0.05, 2.0))
+@settings(max_examples=40, deadline=None)
+def test_nft_is_the_errors_of_the_mixed_predictions(seed: int, mixing: float) -> None:
+    random = np.random.default_rng(seed)
+    old, velocity = random.normal(size=(2, 4, 9))
+    reward = random.uniform(size=4)
+    new = torch.tensor(old + random.normal(size=(4, 9)), requires_grad=True)
+    before, target = torch.tensor(old), torch.tensor(velocity)
+    squares = [((one - other) ** 2).mean(dim=1) for one, other in ((new, target), (before, target), (new, before))]
+    loss, statistics = nft_loss(*squares, torch.tensor(reward), mixing=mixing)
+    made = new.detach().numpy()
+    positive = (1 - mixing) * old + mixing * made - velocity
+    negative = (1 + mixing) * old - mixing * made - velocity
+    expected = reward * (positive**2).mean(1) + (1 - reward) * (negative**2).mean(1)
+    assert loss.item() == pytest.approx(expected.mean(), rel=1e-9)
+    np.testing.assert_allclose(statistics["deviation"].numpy(), ((made - old) ** 2).mean(1))
+    loss.backward()
+    by_hand = 2 * mixing * (reward[:, None] * positive - (1 - reward[:, None]) * negative) / 9 / 4
+    np.testing.assert_allclose(new.grad.numpy(), by_hand, atol=1e-12)
+
+
+def test_nft_learns_nothing_from_equal_rewards_and_rejects_what_is_no_share() -> None:
+    new = torch.tensor([[1.0, -2.0]], requires_grad=True)
+    target = torch.zeros(1, 2)
+    squares = [(one**2).mean(dim=1) for one in (new - target, new.detach() - target, new - new.detach())]
+    loss, statistics = nft_loss(*squares, torch.tensor([0.5]))
+    loss.backward()
+    assert not new.grad.any()
+    assert not statistics["deviation"].any()
+    with pytest.raises(ValueError, match="from 0 to 1"):
+        nft_loss(*squares, torch.tensor([1.5]))
+    with pytest.raises(ValueError, match="mixing"):
+        nft_loss(*squares, torch.tensor([0.5]), mixing=0.0)
+    with pytest.raises(ValueError, match="strength"):
+        diffusion_dpo_loss(*torch.ones(4, 2), 1.0, strength="other")
+    with pytest.raises(ValueError, match="regularisation"):
+        reg_dpo_loss(*torch.ones(4, 2), 1.0, regularisation=-1.0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,8 +18,11 @@ from vr_pipeline.engine.config import LoRAParameters
 from vr_pipeline.errors import InputError
 from vr_pipeline.generators import load_generator
 from vr_pipeline.generators.contract import Generator
+from vr_pipeline.identifiers import sample_seed
 from vr_pipeline.training.config import PreferenceTrainingParameters
-from vr_pipeline.training.pairs import TrainingPair, prepare_pairs
+from vr_pipeline.training.objectives import OBJECTIVES
+from vr_pipeline.training.pairs import TrainingPair, prepare_pairs, single_clips
+from vr_pipeline.training.preference_trainer import train_on_pairs
 from vr_pipeline.training.step import Batch, collate, pair_loss
 
 
@@ -42,6 +45,16 @@ def dpo(errors: np.ndarray, reference: np.ndarray, beta: float | np.ndarray, smo
     return -(1 - smoothing) * log_sigmoid(logit) - smoothing * log_sigmoid(-logit)
 
 
+def gap(errors: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    winner, loser = errors.reshape(2, -1) - reference.reshape(2, -1)
+    return winner - loser
+
+
+def linear(errors: np.ndarray, reference: np.ndarray) -> float:
+    weight = np.clip(0.5 + 0.2 * 2.0 * gap(errors, reference), 0.1, 0.9)
+    return float((weight * (errors[:6] - errors[6:])).mean())
+
+
 REWARDS = np.array([2.0, 3, 4, 5, 6, 7, 0, 1, 0, 1, 0, 1])
 
 
@@ -53,8 +66,22 @@ def rarity() -> np.ndarray:
     return weights / weights.mean()
 
 
-def reward_weighted(errors: np.ndarray, reference: np.ndarray) -> float:
-    return float((np.exp((REWARDS - REWARDS.mean()) / REWARDS.std()) * errors).mean())
+def of_clips(toy: Toy) -> np.ndarray:
+    """Rewards of the clips in the order in which they are trained on: by prompt, then by name."""
+    by_clip = {(pair.prompt_id, pair.winner): pair.winner_reward for pair in with_rewards(toy)}
+    by_clip |= {(pair.prompt_id, pair.loser): pair.loser_reward for pair in with_rewards(toy)}
+    return np.array([by_clip[key] for key in sorted(by_clip)])
+
+
+def reward_weighted(errors: np.ndarray, reference: np.ndarray, rewards: np.ndarray) -> float:
+    return float((np.exp((rewards - rewards.mean()) / rewards.std()) * errors).mean())
+
+
+def nft(errors: np.ndarray, reference: np.ndarray, rewards: np.ndarray, deviation: np.ndarray) -> float:
+    within = rewards.reshape(-1, 2) - rewards.reshape(-1, 2).mean(axis=1, keepdims=True)
+    share = 0.5 + 0.5 * np.clip(within.ravel() / rewards.std(), -1, 1)
+    # With b = 1 the policies that are compared are the trained one and its mirror image.
+    return float((share * errors + (1 - share) * (2 * reference - errors + 2 * deviation)).mean())
 
 
 def mapo(errors: np.ndarray, reference: np.ndarray) -> float:
@@ -71,7 +98,16 @@ CASES: list[tuple[dict[str, object], Callable[[np.ndarray, np.ndarray], float]]]
         {"rarity_exponent": 2.0, "rarity_bins": 4, "supervised_weight": 0.5},
         lambda errors, reference: (rarity() * dpo(errors, reference, 10.0)).mean() + 0.5 * errors[:6].mean(),
     ),
-    ({"loss": "reward_weighted"}, reward_weighted),
+    (
+        {"strength": "beta_t_omega", "beta": 0.004, "omega": 0.5},
+        lambda errors, reference: dpo(errors, reference, 2 * 0.004 * 1000 * 0.5).mean(),
+    ),
+    ({"loss": "ipo", "beta": 2.0}, lambda errors, reference: ((-gap(errors, reference) - 1 / 4) ** 2).mean()),
+    ({"loss": "linear_dpo", "beta": 2.0, "floor": 0.1}, linear),
+    (
+        {"loss": "reg_dpo", "beta": 3.0, "regularisation": 0.7},
+        lambda errors, reference: dpo(errors, reference, 3.0).mean() + 0.7 * errors[:6].mean(),
+    ),
     ({"loss": "mapo", "beta": 0.1}, mapo),
     ({"loss": "supervised"}, lambda errors, reference: float(errors[:6].mean())),
 ]
@@ -101,6 +137,78 @@ def test_the_trainers_loss_is_the_formula_whole_and_in_parts(
     assert np.isfinite(log.to_numpy()).all()
 
 
+@pytest.mark.parametrize("loss", ["reward_weighted", "nft"])
+def test_losses_of_single_clips_are_their_formulas_whole_and_in_parts(toy: Toy, loss: str) -> None:
+    generator = toy.generator()
+    for value in generator.add_adapter(rank=2, alpha=4.0, targets=None, seed=0):
+        value.data += 0.05 * torch.randn(value.shape, generator=torch.Generator().manual_seed(0))
+    parameters = toy.parameters(loss=loss)
+    batch = batch_of(generator, toy, parameters)
+    assert len(batch.latents) == 12, "every clip of the pairs, once"
+    with torch.no_grad():
+        arguments = (batch.latents, batch.noise, batch.timesteps, batch.condition)
+        policy = generator.residuals(*arguments)
+        with generator.reference():
+            reference = generator.residuals(*arguments)
+        computed, statistics = pair_loss(generator, batch, parameters)
+    errors, originals = policy.error().double().numpy(), reference.error().double().numpy()
+    rewards = of_clips(toy)
+    if loss == "nft":
+        away = (policy.prediction - reference.prediction).double().flatten(1).square().mean(dim=1).numpy()
+        expected = nft(errors, originals, rewards, away)
+        np.testing.assert_allclose(statistics["deviation"].numpy(), away, rtol=1e-4)
+    else:
+        expected = reward_weighted(errors, originals, rewards)
+    assert computed.item() == pytest.approx(expected, rel=1e-5)
+    assert all(value.shape == (12,) and not value.requires_grad for value in statistics.values())
+    whole, log = train(toy, pairs=with_rewards(toy), loss=loss)
+    parts, again = train(toy, pairs=with_rewards(toy), micro_batch_size=1, loss=loss)
+    assert largest_difference(whole, parts) < 1e-4
+    np.testing.assert_allclose(again["loss"], log["loss"], rtol=1e-4)
+    assert {"error", "change", "norm_ratio", "change_share"} <= set(log)
+    assert not any(name.startswith(("winner", "loser")) for name in log)
+    # Clips without a partner are trained on just the same.
+    alone = single_clips(with_rewards(toy))
+    assert largest_difference(train(toy, pairs=alone, loss=loss)[0], whole) == 0
+
+
+def test_losses_of_pairs_reject_single_clips_and_groups_need_two_clips(toy: Toy) -> None:
+    alone = single_clips(with_rewards(toy))
+    with pytest.raises(InputError, match="12 of 12 are single clips, 'l0' the first"):
+        train(toy, pairs=alone)
+    winners = [clip for clip in alone if clip.winner.startswith("w")]
+    with pytest.raises(InputError, match="no prompt has two clips"):
+        train(toy, pairs=winners, loss="nft")
+    with pytest.raises(ValidationError, match="supervised_weight needs winners"):
+        toy.parameters(loss="nft", supervised_weight=0.1)
+    with pytest.raises(ValidationError, match="omega goes with"):
+        toy.parameters(omega=2.0)
+
+
+@pytest.mark.parametrize("loss", sorted(OBJECTIVES))
+def test_a_kill_between_any_two_steps_of_any_objective_changes_no_bit(toy: Toy, tmp_path: Path, loss: str) -> None:
+    settings = {"loss": loss, "steps": 3, "beta": 0.5, "checkpoint_every": 1, "safeguard": {"window": 1}}
+    if OBJECTIVES[loss].opposes_losers:
+        settings["safeguard"] = {"window": 1, "sdpo_mu": 0.6, "norm_ratio_weight": 0.1}
+    parameters, data = toy.parameters(**settings), replace(toy.data, pairs=with_rewards(toy))
+    expected = toy.generator()
+    log = train_on_pairs(expected, data, parameters)
+    file, killed = tmp_path / "training.safetensors", sample_seed(0, loss, 0) % 2 + 1
+
+    class Killed(BaseException):
+        pass
+
+    def kill(row: Mapping[str, float]) -> None:
+        if row["step"] > killed:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train_on_pairs(toy.generator(), data, parameters, checkpoint=file, observe=kill)
+    resumed = toy.generator()
+    assert train_on_pairs(resumed, data, parameters, checkpoint=file).equals(log)
+    assert resumed.policy().identity == expected.policy().identity
+
+
 def test_beta_that_falls_with_noise_is_for_flows_alone(toy: Toy, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no straight path from data to noise"):
         train(toy, loss="flow_dpo", beta_falls_with_noise=True)
@@ -127,8 +235,8 @@ def test_beta_that_falls_with_noise_is_for_flows_alone(toy: Toy, tmp_path: Path)
 def test_rewards_are_normalised_over_clips_and_weights_have_mean_one(toy: Toy) -> None:
     pairs = with_rewards(toy)
     ready = prepare_pairs(pairs, toy.parameters(loss="reward_weighted"))
-    rewards = np.array([[pair.winner_reward, pair.loser_reward] for pair in ready]).T.ravel()
-    np.testing.assert_allclose(rewards, (REWARDS - REWARDS.mean()) / REWARDS.std())
+    raw = of_clips(toy)
+    np.testing.assert_allclose([clip.winner_reward for clip in ready], (raw - raw.mean()) / raw.std())
     assert {pair.weight for pair in ready} == {1.0}
     ready = prepare_pairs(pairs, toy.parameters(rarity_exponent=2.0, rarity_bins=4))
     np.testing.assert_allclose([pair.weight for pair in ready], rarity())

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+import tiny_models
 from toy_training import Toy, largest_difference, train
 from vr_pipeline.errors import InputError
+from vr_pipeline.generators import load_generator
 from vr_pipeline.generators.contract import Generator
 from vr_pipeline.training import step as step_module
+from vr_pipeline.training.pairs import PairData, TrainingPair
+from vr_pipeline.training.policies import _seed
 from vr_pipeline.training.preference_trainer import train_on_pairs
-from vr_pipeline.training.step import Batch
+from vr_pipeline.training.step import Batch, collate
 
 
 def test_noise_and_timestep_are_shared_by_a_pair_and_belong_to_it(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,3 +123,29 @@ def test_latents_and_texts_that_are_no_numbers_are_named(toy: Toy, value: float)
     texts = toy.conditions | {prompt: {name: part * value for name, part in toy.conditions[prompt].items()}}
     with pytest.raises(InputError, match=f"text condition of the prompt '{prompt}' .* 'pair 2'"):
         train_on_pairs(toy.generator(), replace(toy.data, conditions=texts), toy.parameters())
+
+
+def test_prior_noise_is_that_of_each_clips_own_seed(toy: Toy, tmp_path: Path) -> None:
+    generator = load_generator(tiny_models.wan_parameters(tiny_models.save_wan(tmp_path / "wan")))
+    random = torch.Generator().manual_seed(0)
+    latents = {name: torch.randn(16, 2, 4, 4, generator=random) for name in ("w0", "l0", "w1", "l1")}
+    pairs = [TrainingPair(f"pair {row}", "a", f"w{row}", f"l{row}", seeds=(row, 10 + row)) for row in range(2)]
+    data = PairData(pairs, latents, {"a": generator.encode_prompts(["a ball"])})
+    batch = collate(generator, [(pair, 3) for pair in pairs], data, toy.parameters(noise="prior"))
+    drawn = collate(generator, [(pair, 3) for pair in pairs], data, toy.parameters())
+    expected = [generator.initial_noise((16, 2, 4, 4), seed) for seed in (0, 1, 10, 11)]
+    assert torch.equal(batch.noise, torch.stack(expected))
+    assert torch.equal(batch.timesteps, drawn.timesteps)
+    assert not torch.equal(batch.noise, drawn.noise)
+    unknown = replace(pairs[0], seeds=(0, None))
+    with pytest.raises(InputError, match="noise that the clip 'l0' was made from is not known"):
+        collate(generator, [(unknown, 0)], data, toy.parameters(noise="prior"))
+    with pytest.raises(InputError, match=r"training\.noise.*no straight path"):
+        train(toy, pairs=[replace(pair, seeds=(1, 2)) for pair in toy.pairs], noise="prior")
+
+
+def test_seeds_are_known_of_the_generators_own_clips_alone() -> None:
+    assert _seed(f"maker {2**62 + 1}", "maker") == 2**62 + 1
+    assert _seed("another 5", "maker") is None
+    assert _seed(None, "maker") is None
+    assert _seed("maker 5", "") is None

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pandas as pd
 
 from vr_pipeline.schemas import TrainingPairs
-from vr_pipeline.training.inputs import contents_hash
-from vr_pipeline.training.table import clips_of, join_pairs, prompts_of
+from vr_pipeline.training.inputs import contents_hash, used_clips
+from vr_pipeline.training.table import clips_of, compared, join_pairs, judged_clips, prompts_of
 
 PROMPTS = pd.DataFrame({"prompt_id": ["p", "q", "r"], "prompt": ["a red ball", "a blue ring", "unused"]})
 INDEX = pd.DataFrame({"video_id": list("abcde"), "sha256": [letter * 64 for letter in "12345"]})
@@ -43,3 +43,19 @@ def test_what_is_not_known_is_in_no_list() -> None:
     table = TrainingPairs.validate(join_pairs(PAIRS, REWARDS, PROMPTS.head(1), INDEX.head(2)))
     assert list(clips_of(table)["video_id"]) == ["a", "b"]
     assert list(prompts_of(table)["prompt_id"]) == ["p"]
+
+
+def test_clips_without_a_partner_are_rows_without_a_loser() -> None:
+    rewards = pd.DataFrame({"video_id": list("abcde"), "prompt_id": list("ppqqr"), "total": [1.0, 2, 3, 4, 5]})
+    splits = PROMPTS.assign(split=["train", "train", "test"])
+    clips = judged_clips(rewards, splits)
+    assert list(clips["winner_video_id"]) == list("abcd"), "those of training prompts"
+    both = pd.concat([PAIRS["mpo"][clips.columns], clips], ignore_index=True)
+    index = INDEX.assign(generator="maker", seed=range(2**62, 2**62 + 5))
+    table = TrainingPairs.validate(join_pairs({"nft": both}, {"nft": rewards}, splits, index))
+    assert list(clips_of(table)["video_id"]) == list("abcd")
+    assert list(compared(table)["loser_video_id"]) == ["c"]
+    assert table["winner_origin"].tolist()[0] == f"maker {2**62}", "seeds keep all of their digits"
+    assert table["loser_origin"].isna().tolist() == [False, True, True, True, True]
+    assert len(used_clips(table)) == 4
+    assert contents_hash(table) == contents_hash(table.iloc[::-1])

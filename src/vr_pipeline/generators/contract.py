@@ -105,6 +105,11 @@ class Generator(ABC):
         They are loaded on entry, if they are not there, and freed on leaving.
         """
 
+    @property
+    @abstractmethod
+    def training_timesteps(self) -> int:
+        """Number of timesteps of the generator's training, T."""
+
     @abstractmethod
     def draw_timesteps(self, count: int, random: torch.Generator) -> torch.Tensor:
         """Return timesteps for training, [count], drawn on the CPU."""
@@ -127,6 +132,19 @@ class Generator(ABC):
             f"a generator whose network predicts {self.prediction_type} has no straight path from data to noise",
             field="training.beta_falls_with_noise",
             remedy="set it to false, or choose a generator of rectified flow",
+        )
+
+    def initial_noise(self, shape: Sequence[int], seed: int) -> torch.Tensor:
+        """Return the noise that :meth:`sample` starts from for a seed, as latents of a clip, [...]; flows only.
+
+        Raises:
+            InputError: if the family is no flow.
+        """
+        raise InputError(
+            f"a generator whose network predicts {self.prediction_type} has no straight path from a clip to the noise "
+            "it was made from",
+            field="training.noise",
+            remedy="set it to drawn, or choose a generator of rectified flow",
         )
 
     @abstractmethod

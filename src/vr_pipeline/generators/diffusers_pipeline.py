@@ -282,6 +282,10 @@ class PipelineGenerator(Generator):
         with torch.no_grad():
             return vae.encode(pixels[:, :, 0] if as_images else pixels).latent_dist.mode()  # type: ignore[no-any-return]
 
+    @property
+    def training_timesteps(self) -> int:
+        return int(self.pipeline.scheduler.config.num_train_timesteps)
+
     # -- policies ---------------------------------------------------------------------------------------------------
 
     def policy(self) -> Policy:

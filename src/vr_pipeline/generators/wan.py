@@ -8,6 +8,7 @@ Source: Wan Team 2025, Wan: Open and Advanced Large-Scale Video Generative Model
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from vr_pipeline.errors import InputError
@@ -146,6 +147,11 @@ class WanGenerator(VideoPipelineGenerator):
 
     def noise_share(self, timesteps: torch.Tensor) -> torch.Tensor:
         return timesteps / self.pipeline.scheduler.config.num_train_timesteps  # type: ignore[no-any-return]
+
+    def initial_noise(self, shape: Sequence[int], seed: int) -> torch.Tensor:
+        import torch
+
+        return torch.randn(1, *shape, generator=torch.Generator("cpu").manual_seed(seed))[0]
 
     def draw_timesteps(self, count: int, random: torch.Generator) -> torch.Tensor:
         """Draw times along the schedule that sampling takes: uniform, then shifted as the scheduler shifts its own."""

@@ -84,6 +84,22 @@ class PreferenceTrainingParameters(FineTuningParameters):
         description="Strength of the pull towards the reference, for mean-reduced errors; for mapo the weight of the "
         "margin, published as 0.1.",
     )
+    strength: Literal["half_beta", "beta_t_omega"] = Field(
+        "half_beta",
+        description="Factor of diffusion_dpo: beta / 2, or beta T omega as in equation 2 of VisionReward, T being the "
+        "generator's number of timesteps; at the same beta the second is 2 T omega times as strong.",
+    )
+    omega: float = Field(1.0, gt=0, description="The constant omega of strength: beta_t_omega.")
+    floor: float = Field(
+        0.0, ge=0, lt=0.5, description="linear_dpo: smallest weight of a pair; above 0 learned pairs keep a part."
+    )
+    regularisation: float = Field(1.0, ge=0, description="reg_dpo: weight of the winners' error.")
+    mixing: float = Field(1.0, gt=0, description="nft: b, how far the compared policies lie from the original.")
+    noise: Literal["drawn", "prior"] = Field(
+        "drawn",
+        description="Noise of a pair: drawn, the same for winner and loser; or prior, for rectified flows: each clip "
+        "is noised along the noise that it was made from, which its seed gives.",
+    )
     beta_falls_with_noise: bool = Field(
         False,
         description="flow_dpo with beta (1 - t)^2, for ablation only: its authors found that it hacks the reward.",
@@ -143,6 +159,14 @@ class PreferenceTrainingParameters(FineTuningParameters):
                 raise ValueError(f"{name} does not go with loss {self.loss}, but with {knowing}")
         opposing = ", ".join(name for name, objective in OBJECTIVES.items() if objective.opposes_losers)
         wrong = [
+            (
+                self.supervised_weight > 0 and self.objective.of_clips,
+                f"supervised_weight needs winners, and loss {self.loss} learns from single clips",
+            ),
+            (
+                self.omega != 1.0 and self.strength != "beta_t_omega",
+                "omega goes with strength: beta_t_omega",
+            ),
             (
                 self.safeguard.sdpo_mu is not None and not self.objective.opposes_losers,
                 f"safeguard.sdpo_mu does not go with loss {self.loss}, which pushes no loser away, but with {opposing}",

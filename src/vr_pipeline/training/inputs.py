@@ -44,7 +44,9 @@ def used_prompts(pairs: pd.DataFrame) -> set[str]:
 
 def used_clips(pairs: pd.DataFrame) -> set[str]:
     """List identifier and hash of the file of each clip of training pairs."""
-    return {clip for side in ("winner", "loser") for clip in pairs[f"{side}_video_id"] + " " + pairs[f"{side}_sha256"]}
+    sides = (pairs[f"{side}_video_id"] + " " + pairs[f"{side}_sha256"] for side in ("winner", "loser"))
+    # A clip alone has no loser.
+    return {clip for side in sides for clip in side[pairs["loser_video_id"].ne("") | side.notna()]}
 
 
 def listed_hash(entries: Iterable[str]) -> str:

@@ -15,7 +15,12 @@ if TYPE_CHECKING:
 Statistics = dict[str, "Tensor"]
 
 
-def _check_shapes(**errors: Tensor) -> None:
+def check_shapes(**errors: Tensor) -> None:
+    """Check that all are one number a sample.
+
+    Raises:
+        ValueError: if one is of another shape than [batch], or batches differ.
+    """
     shapes = {name: tuple(value.shape) for name, value in errors.items()}
     if any(len(shape) != 1 for shape in shapes.values()) or len(set(shapes.values())) != 1:
         raise ValueError(
@@ -28,6 +33,27 @@ def _weighted_mean(values: Tensor, weights: Tensor | None) -> Tensor:
     return values.mean() if weights is None else (values * weights).sum() / weights.sum()
 
 
+def _changes(
+    winner_error: Tensor, loser_error: Tensor, winner_reference_error: Tensor, loser_reference_error: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return errors on winners and losers against the reference's."""
+    check_shapes(
+        winner_error=winner_error,
+        loser_error=loser_error,
+        winner_reference_error=winner_reference_error,
+        loser_reference_error=loser_reference_error,
+    )
+    return winner_error - winner_reference_error, loser_error - loser_reference_error
+
+
+def _factor(beta: float | Tensor, strength: str, omega: float, training_timesteps: int) -> float | Tensor:
+    if strength == "half_beta":
+        return 0.5 * beta
+    if strength == "beta_t_omega":
+        return beta * training_timesteps * omega
+    raise ValueError(f"strength must be half_beta or beta_t_omega, got {strength}")
+
+
 def diffusion_dpo_loss(
     winner_error: Tensor,
     loser_error: Tensor,
@@ -35,14 +61,19 @@ def diffusion_dpo_loss(
     loser_reference_error: Tensor,
     beta: float | Tensor,
     *,
+    strength: str = "half_beta",
+    omega: float = 1.0,
+    training_timesteps: int = 1000,
     label_smoothing: float = 0.0,
     pair_weights: Tensor | None = None,
 ) -> tuple[Tensor, Statistics]:
     """Direct preference optimisation of a diffusion model.
 
-    L = -E log sigmoid(-(beta / 2) D), D = (l_w - l_w_ref) - (l_l - l_l_ref). Source: Wallace et al. 2023, Diffusion
-    Model Alignment Using Direct Preference Optimization, equation 14, with the timestep weight constant in the space
-    of the errors; VisionReward uses beta 500.
+    L = -E log sigmoid(-f D), D = (l_w - l_w_ref) - (l_l - l_l_ref). The factor f is beta / 2 (``half_beta``), as the
+    published code of Wallace et al. 2023, Diffusion Model Alignment Using Direct Preference Optimization (equation 14)
+    has it for mean errors, or beta T omega (``beta_t_omega``), as equation 2 of VisionReward writes it, the weight
+    omega being constant over noise levels in practice. At the same beta the second is 2 T omega times as strong.
+    VisionReward reports beta 500 for CogVideoX.
 
     Args:
         winner_error: the policy's error on winners, [batch].
@@ -50,6 +81,9 @@ def diffusion_dpo_loss(
         winner_reference_error: the frozen reference's error on winners, [batch].
         loser_reference_error: the frozen reference's error on losers, [batch].
         beta: strength of the pull towards the reference; a number, or one a pair of shape [batch].
+        strength: ``half_beta`` or ``beta_t_omega``: what f is.
+        omega: the constant omega of the second.
+        training_timesteps: T of the second.
         label_smoothing: assumed share of pairs whose label is wrong, 0 to below 0.5 (conservative DPO).
         pair_weights: weight of each pair, [batch]; None weighs all alike.
 
@@ -60,19 +94,12 @@ def diffusion_dpo_loss(
         ``saturation`` (share of gradient lost, sigmoid of the logit).
 
     Raises:
-        ValueError: if an argument is not of shape [batch].
+        ValueError: if an argument is not of shape [batch], or the strength is another.
     """
     from torch.nn.functional import logsigmoid
 
-    _check_shapes(
-        winner_error=winner_error,
-        loser_error=loser_error,
-        winner_reference_error=winner_reference_error,
-        loser_reference_error=loser_reference_error,
-    )
-    winner_change = winner_error - winner_reference_error
-    loser_change = loser_error - loser_reference_error
-    logit = -0.5 * beta * (winner_change - loser_change)
+    winner_change, loser_change = _changes(winner_error, loser_error, winner_reference_error, loser_reference_error)
+    logit = -_factor(beta, strength, omega, training_timesteps) * (winner_change - loser_change)
     losses = -(1.0 - label_smoothing) * logsigmoid(logit) - label_smoothing * logsigmoid(-logit)
     detached = logit.detach()
     return _weighted_mean(losses, pair_weights), {
@@ -113,6 +140,83 @@ def flow_dpo_loss(
         label_smoothing=label_smoothing,
         pair_weights=pair_weights,
     )
+
+
+def ipo_loss(
+    winner_error: Tensor,
+    loser_error: Tensor,
+    winner_reference_error: Tensor,
+    loser_reference_error: Tensor,
+    beta: float,
+    *,
+    pair_weights: Tensor | None = None,
+) -> tuple[Tensor, Statistics]:
+    """Identity preference optimisation: L = E (-D - 1 / (2 beta))^2, D as in :func:`diffusion_dpo_loss`.
+
+    The margin has a target instead of growing for ever, so pairs that are learned pull back. Source: Azar et al. 2023,
+    A General Theoretical Paradigm to Understand Learning from Human Preferences, equation 17, with -D in the place of
+    the difference of log-ratios.
+
+    Args:
+        winner_error, loser_error, winner_reference_error, loser_reference_error: as in :func:`diffusion_dpo_loss`.
+        beta: strength of the pull towards the reference; the target margin is 1 / (2 beta).
+        pair_weights: weight of each pair, [batch]; None weighs all alike.
+
+    Returns:
+        the scalar loss, and the statistics of :func:`diffusion_dpo_loss` without ``saturation``; ``logit`` is -D.
+
+    Raises:
+        ValueError: if an argument is not of shape [batch].
+    """
+    winner_change, loser_change = _changes(winner_error, loser_error, winner_reference_error, loser_reference_error)
+    margin = loser_change - winner_change
+    detached = margin.detach()
+    return _weighted_mean((margin - 0.5 / beta).square(), pair_weights), {
+        "logit": detached,
+        "implicit_accuracy": (detached > 0).to(detached.dtype),
+        "winner_change": winner_change.detach(),
+        "loser_change": loser_change.detach(),
+    }
+
+
+def reg_dpo_loss(
+    winner_error: Tensor,
+    loser_error: Tensor,
+    winner_reference_error: Tensor,
+    loser_reference_error: Tensor,
+    beta: float,
+    *,
+    regularisation: float = 1.0,
+    pair_weights: Tensor | None = None,
+) -> tuple[Tensor, Statistics]:
+    """Reg-DPO: L = L_DPO + regularisation E l_w, L_DPO being :func:`diffusion_dpo_loss`.
+
+    Source: Du et al. 2025, Reg-DPO (arXiv 2511.01450), where winners are real clips and losers generated ones: fitting
+    the winners keeps the policy on the data while losers are pushed away.
+
+    Args:
+        winner_error, loser_error, winner_reference_error, loser_reference_error: as in :func:`diffusion_dpo_loss`.
+        beta: strength of the pull towards the reference.
+        regularisation: weight of the winners' error, at least 0.
+        pair_weights: weight of each pair, [batch]; None weighs all alike.
+
+    Returns:
+        the scalar loss, and the statistics of :func:`diffusion_dpo_loss`.
+
+    Raises:
+        ValueError: if an argument is not of shape [batch], or the regularisation is below 0.
+    """
+    if regularisation < 0.0:
+        raise ValueError(f"regularisation must be at least 0, got {regularisation}")
+    loss, statistics = diffusion_dpo_loss(
+        winner_error,
+        loser_error,
+        winner_reference_error,
+        loser_reference_error,
+        beta,
+        pair_weights=pair_weights,
+    )
+    return loss + regularisation * _weighted_mean(winner_error, pair_weights), statistics
 
 
 def linear_dpo_loss(
@@ -164,27 +268,13 @@ def sdpo_scale(winner_error: Tensor, inner_product: Tensor, mu: float = 0.6) -> 
     """
     import torch
 
-    _check_shapes(winner_error=winner_error, inner_product=inner_product)
+    check_shapes(winner_error=winner_error, inner_product=inner_product)
     if not 0.0 <= mu <= 1.0:
         raise ValueError(f"mu must be between 0 and 1, got {mu}")
     error, product = winner_error.detach(), inner_product.detach()
     opposed = product > 0
     ratio = (1.0 - mu) * error / torch.where(opposed, product, torch.ones_like(product))
     return torch.where(opposed, ratio.clamp(0.0, 1.0), torch.ones_like(product))
-
-
-def reward_weighted_loss(error: Tensor, reward: Tensor) -> tuple[Tensor, Statistics]:
-    """Reward-weighted regression: L = E[exp(r) l], without the (1 - t)^2 factor of the derivation.
-
-    Source: Liu et al. 2025, Improving Video Generation with Human Feedback, Flow-RWR.
-
-    Args:
-        error: error of the policy on a sample, [batch].
-        reward: reward of the sample, normalised over the training set to mean 0 and deviation 1, [batch].
-    """
-    _check_shapes(error=error, reward=reward)
-    weights = reward.exp()
-    return (weights * error).mean(), {"weight": weights.detach()}
 
 
 def mapo_loss(
@@ -211,7 +301,7 @@ def mapo_loss(
     import torch
     from torch.nn.functional import logsigmoid
 
-    _check_shapes(winner_error=winner_error, loser_error=loser_error)
+    check_shapes(winner_error=winner_error, loser_error=loser_error)
 
     def likelihood(error: Tensor) -> Tensor:
         scaled = scale * error
@@ -228,7 +318,7 @@ def mapo_loss(
 
 def supervised_loss(winner_error: Tensor) -> tuple[Tensor, Statistics]:
     """Fine-tuning on winners alone: the mean error."""
-    _check_shapes(winner_error=winner_error)
+    check_shapes(winner_error=winner_error)
     return winner_error.mean(), {}
 
 

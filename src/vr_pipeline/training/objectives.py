@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, NamedTuple
 
 from vr_pipeline.config import Parameters
-from vr_pipeline.training import losses
+from vr_pipeline.training import clip_losses, losses
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,27 +18,33 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What is known of the pairs of a pass. A loss takes what it needs by these names, and settings by theirs.
+    """What is known of the samples of a pass. A loss takes what it needs by these names, and settings by theirs.
 
     Attributes:
-        winner_error: the policy's error on winners, [pairs].
+        error: the policy's error on winners, then on losers, [2 pairs]; or on single clips, [clips].
+        reference_error: the frozen original's, in the same order; None if the loss needs none.
+        deviation: squared difference of both predictions, averaged over the elements of a sample; None likewise.
+        reward: rewards as the loss wants them, in the same order.
+        winner_error: the policy's error on winners, [pairs]; None for single clips, like all that belongs to pairs.
         loser_error: the policy's error on losers, [pairs].
         winner_reference_error: the frozen original's error on winners, [pairs]; None if the loss needs none.
         loser_reference_error: the same on losers.
-        error: the policy's error on winners, then on losers, [2 pairs].
-        reward: normalised rewards of winners, then of losers, [2 pairs].
         pair_weights: weights of the pairs, [pairs]; None if all are 1.
         timesteps: share of noise of each pair, 0 to 1, [pairs]; None if beta does not depend on it.
+        training_timesteps: number of timesteps of the generator's training.
     """
 
-    winner_error: Tensor
-    loser_error: Tensor
-    winner_reference_error: Tensor | None
-    loser_reference_error: Tensor | None
     error: Tensor
     reward: Tensor
-    pair_weights: Tensor | None
-    timesteps: Tensor | None
+    reference_error: Tensor | None = None
+    deviation: Tensor | None = None
+    winner_error: Tensor | None = None
+    loser_error: Tensor | None = None
+    winner_reference_error: Tensor | None = None
+    loser_reference_error: Tensor | None = None
+    pair_weights: Tensor | None = None
+    timesteps: Tensor | None = None
+    training_timesteps: int = 1000
 
 
 class Objective(NamedTuple):
@@ -46,21 +52,29 @@ class Objective(NamedTuple):
 
     Attributes:
         loss: pure function of fields of :class:`Inputs` and of settings, by name; gives the loss and its statistics,
-            which are of shape [pairs] or, of winners and losers, [2 pairs].
+            which are of shape [pairs], or [clips].
         needs_reference: it compares with the frozen original.
         needs_rewards: it uses the clips' rewards.
+        group_rewards: rewards are compared within the clips of a prompt and put into 0 to 1.
+        of_clips: it learns from single clips, all that were judged, instead of pairs.
         settings: what it reads of the training's settings; those that others know have to be left at their default.
     """
 
     loss: Callable[..., tuple[Tensor, Statistics]]
     needs_reference: bool = False
     needs_rewards: bool = False
+    group_rewards: bool = False
+    of_clips: bool = False
     settings: tuple[str, ...] = ()
 
     @property
     def opposes_losers(self) -> bool:
         """Whether it raises the error on losers, so that their gradients can be scaled (SDPO)."""
-        return "loser_error" in inspect.signature(self.loss).parameters
+        return self.takes("loser_error")
+
+    def takes(self, name: str) -> bool:
+        """Whether the loss takes this field of :class:`Inputs`."""
+        return name in inspect.signature(self.loss).parameters
 
     def compute(self, inputs: Inputs, settings: Parameters) -> tuple[Tensor, Statistics]:
         """Return loss and statistics of some pairs."""
@@ -69,13 +83,25 @@ class Objective(NamedTuple):
         return self.loss(**{name: getattr(known[name], name) for name in names})
 
 
+_WEIGHED = ("beta", "rarity_exponent")
 _DPO = ("beta", "label_smoothing", "rarity_exponent")
 
 OBJECTIVES: Mapping[str, Objective] = {
-    "diffusion_dpo": Objective(losses.diffusion_dpo_loss, needs_reference=True, settings=_DPO),
+    "diffusion_dpo": Objective(losses.diffusion_dpo_loss, needs_reference=True, settings=(*_DPO, "strength", "omega")),
     "flow_dpo": Objective(losses.flow_dpo_loss, needs_reference=True, settings=(*_DPO, "beta_falls_with_noise")),
-    "reward_weighted": Objective(losses.reward_weighted_loss, needs_rewards=True),
+    "ipo": Objective(losses.ipo_loss, needs_reference=True, settings=_WEIGHED),
+    "linear_dpo": Objective(losses.linear_dpo_loss, needs_reference=True, settings=("beta", "floor")),
+    "reg_dpo": Objective(losses.reg_dpo_loss, needs_reference=True, settings=(*_WEIGHED, "regularisation")),
     "mapo": Objective(losses.mapo_loss, settings=("beta",)),
+    "reward_weighted": Objective(clip_losses.reward_weighted_loss, needs_rewards=True, of_clips=True),
+    "nft": Objective(
+        clip_losses.nft_loss,
+        needs_reference=True,
+        needs_rewards=True,
+        group_rewards=True,
+        of_clips=True,
+        settings=("mixing",),
+    ),
     "supervised": Objective(losses.supervised_loss),
 }
 """Values of ``training.loss``."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vr_pipeline.errors import InputError
-from vr_pipeline.identifiers import sample_seed
+from vr_pipeline.identifiers import pair_id, sample_seed
 from vr_pipeline.training.config import PreferenceTrainingParameters
 
 if TYPE_CHECKING:
@@ -23,16 +23,17 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrainingPair:
-    """One winner and one loser of a prompt.
+    """One winner and one loser of a prompt; or one clip alone, for objectives that learn from clips.
 
     Attributes:
         pair_id: identifier from which order, noise and timestep derive.
         prompt_id: key of the text condition.
-        winner: key of the winner's latents.
-        loser: key of the loser's latents.
+        winner: key of the winner's latents, or of the only clip's.
+        loser: key of the loser's latents; empty for a clip alone.
         winner_reward: total reward of the winner; only some losses and weights use it.
         loser_reward: total reward of the loser.
         weight: share in the loss; 1 on average over the training set.
+        seeds: of winner and loser, from which the generator drew their initial noise; None where they are not known.
     """
 
     pair_id: str
@@ -42,6 +43,12 @@ class TrainingPair:
     winner_reward: float = 0.0
     loser_reward: float = 0.0
     weight: float = 1.0
+    seeds: tuple[int | None, int | None] = (None, None)
+
+    @property
+    def clips(self) -> tuple[str, ...]:
+        """Keys of its latents: the winner's and the loser's, or the only clip's."""
+        return (self.winner, self.loser) if self.loser else (self.winner,)
 
 
 @dataclass(frozen=True)
@@ -72,7 +79,7 @@ class PairData:
                 remedy="lower pair_selection's margin, make more videos a prompt, or check the rewards",
             )
         for what, known, wanted in (
-            ("latents", set(self.latents), {name for pair in self.pairs for name in (pair.winner, pair.loser)}),
+            ("latents", set(self.latents), {name for pair in self.pairs for name in pair.clips}),
             ("text condition", set(self.conditions), {pair.prompt_id for pair in self.pairs}),
         ):
             missing = sorted(wanted - known)
@@ -105,35 +112,87 @@ class PairOrder:
 
 
 def prepare_pairs(pairs: Sequence[TrainingPair], parameters: PreferenceTrainingParameters) -> tuple[TrainingPair, ...]:
-    """Pairs with the rewards and weights that the loss uses.
+    """Pairs, or single clips where the objective learns from those, with the rewards and weights that the loss uses.
 
-    Rewards become those of reward-weighted regression: mean 0 and deviation 1 over the clips of the training set.
-    Weights become those of rare scores, divided by their mean, so that they leave the size of steps alone.
+    Rewards become those of the objective: of mean 0 and deviation 1 over the clips of the training set, or, where it
+    compares within prompts, from 0 to 1 with 1/2 for the mean of the prompt. Weights become those of rare scores,
+    divided by their mean, so that they leave the size of steps alone.
 
     Raises:
-        InputError: if the loss needs rewards and all clips have the same one, or one is not finite.
+        InputError: if the loss needs pairs and there are single clips; or needs rewards, and all clips have the same
+            one, or one is not finite.
     """
+    objective = parameters.objective
+    if objective.of_clips:
+        pairs = single_clips(pairs)
+    elif alone := [pair for pair in pairs if not pair.loser]:
+        raise InputError(
+            f"the loss compares pairs of clips, and {len(alone)} of {len(pairs)} are single clips, "
+            f"{alone[0].winner!r} the first",
+            field="training.loss",
+            remedy="choose a loss that learns from clips, or run the pipeline from pair_selection on",
+        )
     if not parameters.uses_rewards:
         return tuple(replace(pair, winner_reward=0.0, loser_reward=0.0, weight=1.0) for pair in pairs)
-    by_clip = {pair.winner: pair.winner_reward for pair in pairs} | {pair.loser: pair.loser_reward for pair in pairs}
-    rewards = np.array([by_clip[name] for name in sorted(by_clip)])
+    totals = {(pair.prompt_id, pair.winner): pair.winner_reward for pair in pairs}
+    totals |= {(pair.prompt_id, pair.loser): pair.loser_reward for pair in pairs if pair.loser}
+    rewards = np.array([totals[name] for name in sorted(totals)])
     if not np.isfinite(rewards).all() or rewards.std() == 0:
         raise InputError(
             "the loss needs the clips' rewards, and they are all the same or not finite",
-            field="training.loss" if parameters.objective.needs_rewards else "training.rarity_exponent",
+            field="training.loss" if objective.needs_rewards else "training.rarity_exponent",
             remedy="run the pipelines up to pair_selection again, or choose a loss that needs no rewards",
         )
     weights = _rarity_weights(pairs, rewards, parameters) if parameters.rarity_exponent else np.ones(len(pairs))
-    mean, deviation = rewards.mean(), rewards.std()
+    ready = _within_prompts(totals) if objective.group_rewards else _normalised(totals)
     return tuple(
         replace(
             pair,
-            winner_reward=float((pair.winner_reward - mean) / deviation),
-            loser_reward=float((pair.loser_reward - mean) / deviation),
+            winner_reward=ready[pair.prompt_id, pair.winner],
+            loser_reward=ready[pair.prompt_id, pair.loser] if pair.loser else 0.0,
             weight=float(weight),
         )
         for pair, weight in zip(pairs, weights, strict=True)
     )
+
+
+def single_clips(pairs: Sequence[TrainingPair]) -> list[TrainingPair]:
+    """Return the clips of pairs, each once for its prompt; single clips stay as they are."""
+    clips: dict[tuple[str, str], TrainingPair] = {}
+    for pair in pairs:
+        rewards = (pair.winner_reward, pair.loser_reward)
+        for clip, reward, seed in zip(pair.clips, rewards, pair.seeds, strict=False):
+            name = pair_id(pair.prompt_id, clip, "")
+            clips[pair.prompt_id, clip] = TrainingPair(name, pair.prompt_id, clip, "", reward, seeds=(seed, None))
+    return [clips[key] for key in sorted(clips)]
+
+
+_Rewards = dict[tuple[str, str], float]
+"""Reward of each clip, by prompt and clip."""
+
+
+def _normalised(totals: _Rewards) -> _Rewards:
+    values = np.array([totals[name] for name in sorted(totals)])
+    return {name: float((value - values.mean()) / values.std()) for name, value in totals.items()}
+
+
+def _within_prompts(totals: _Rewards) -> _Rewards:
+    """Return 1/2 + clip((r - mean of the prompt) / s, -1, 1) / 2, s the deviation over all clips (DiffusionNFT)."""
+    by_prompt: dict[str, list[float]] = {}
+    for prompt, clip in sorted(totals):
+        by_prompt.setdefault(prompt, []).append(totals[prompt, clip])
+    means = {prompt: float(np.mean(values)) for prompt, values in by_prompt.items()}
+    deviation = float(np.std([totals[name] for name in sorted(totals)]))
+    if all(len(values) == 1 for values in by_prompt.values()):
+        raise InputError(
+            "the loss compares the rewards of a prompt's clips, and no prompt has two clips",
+            field="training.loss",
+            remedy="make several clips for every prompt, or choose another loss",
+        )
+    return {
+        (prompt, clip): 0.5 + 0.5 * float(np.clip((value - means[prompt]) / deviation, -1.0, 1.0))
+        for (prompt, clip), value in totals.items()
+    }
 
 
 def _rarity_weights(
@@ -165,9 +224,7 @@ def without(pairs: Sequence[TrainingPair], clips: Collection[str], prompts: Coll
     Raises:
         InputError: if none is left.
     """
-    kept = [
-        pair for pair in pairs if pair.prompt_id not in prompts and not {pair.winner, pair.loser}.intersection(clips)
-    ]
+    kept = [pair for pair in pairs if pair.prompt_id not in prompts and not set(pair.clips).intersection(clips)]
     if len(kept) < len(pairs):
         logger.warning(
             "%d of %d pairs are left out: for %d clips and %d prompts the encoders gave no numbers",

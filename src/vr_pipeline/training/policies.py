@@ -14,7 +14,7 @@ from vr_pipeline.generators.contract import Part
 from vr_pipeline.generators.policy import Policy
 from vr_pipeline.identifiers import pair_id
 from vr_pipeline.training.conditions import ConditionShards
-from vr_pipeline.training.config import DpoTrainingParameters
+from vr_pipeline.training.config import DpoTrainingParameters, PreferenceTrainingParameters
 from vr_pipeline.training.pairs import PairData, TrainingPair, without
 from vr_pipeline.training.preference_trainer import Validation, train_on_pairs, training_identity
 from vr_pipeline.training.shards import TensorShards
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from vr_pipeline.training.validation import CheckpointValidation
 
 
-def pair_data(pairs: pd.DataFrame, latents: ItemFolder, conditions: ItemFolder, contents: str = "") -> PairData:
+def pair_data(
+    pairs: pd.DataFrame, latents: ItemFolder, conditions: ItemFolder, contents: str = "", *, made_by: str = ""
+) -> PairData:
     """Collect what a table of pairs is trained on; pairs that the encoders gave no numbers for are left out.
 
     Args:
@@ -33,18 +35,29 @@ def pair_data(pairs: pd.DataFrame, latents: ItemFolder, conditions: ItemFolder, 
         latents: shards that hold the latents of all clips of the pairs.
         conditions: shards that hold the text conditions of all prompts of the pairs.
         contents: hash of the clips and prompts that the pairs name.
+        made_by: identity of the generator that is trained, as it samples: the noise of its own clips is known.
 
     Raises:
         InputError: if there are no pairs, or a pair's latents or text condition are missing.
     """
     columns = ["prompt_id", "winner_video_id", "loser_video_id", "winner_reward", "loser_reward"]
+    origins = [
+        pairs[name] if (name := f"{side}_origin") in pairs else [""] * len(pairs) for side in ("winner", "loser")
+    ]
     training_pairs = [
-        TrainingPair(pair_id(*row[:3]), *row) for row in pairs[columns].itertuples(index=False, name=None)
+        replace(TrainingPair(pair_id(*row[:3]), *row), seeds=(_seed(winner, made_by), _seed(loser, made_by)))
+        for row, winner, loser in zip(pairs[columns].itertuples(index=False, name=None), *origins, strict=True)
     ]
     encoded, texts = TensorShards(latents), ConditionShards(conditions)
     data = PairData(without(training_pairs, encoded.set_aside, texts.set_aside), encoded, texts, contents)
     data.check_complete()
     return data
+
+
+def _seed(origin: object, made_by: str) -> int | None:
+    """Return the seed of a clip that the generator of this identity made; None for others."""
+    identity, _, seed = str(origin).partition(" ")
+    return int(seed) if made_by and identity == made_by else None
 
 
 def train_policy_on_pairs(
@@ -92,9 +105,18 @@ def train_policy_on_pairs(
         "prediction": loaded.prediction_type,
         "error": f"mean squared error over all latent elements, {loaded.error_space} space",
     }
+    if parameters.training.loss == "diffusion_dpo":
+        objective["factor"] = factor_of(parameters.training, loaded.training_timesteps)
     training: dict[str, object] = {"identity": identity}
     if len(log) and "kept_step" in log and log["kept_step"].notna().any():
         last = log.iloc[-1]
         training["stopped"] = {name: int(last[name]) for name in ("step", "trouble_step", "kept_step")}
     provenance = {"objective": objective, "training": training}
     return replace(loaded.policy(), provenance=provenance), log
+
+
+def factor_of(parameters: PreferenceTrainingParameters, timesteps: int) -> str:
+    """Return the factor of the difference of errors in Diffusion-DPO's sigmoid, as a formula with its value."""
+    if parameters.strength == "half_beta":
+        return f"beta / 2 = {parameters.beta / 2:g}"
+    return f"beta T omega = {parameters.beta * timesteps * parameters.omega:g}, T = {timesteps}"

@@ -54,7 +54,10 @@ class Validation(NamedTuple):
 _COMPUTING = (
     "vr_pipeline.generators.residuals",
     *(f"vr_pipeline.engine.{name}" for name in ("loop", "optimisation", "schedules", "watch")),
-    *(f"vr_pipeline.training.{name}" for name in ("health", "losses", "objectives", "pairs", "safeguards", "step")),
+    *(
+        f"vr_pipeline.training.{name}"
+        for name in ("clip_losses", "health", "losses", "objectives", "pairs", "safeguards", "step")
+    ),
 )
 """Modules that decide what a step computes, beside those of the generator."""
 
@@ -115,13 +118,18 @@ def training_identity(
 ) -> str:
     """Hash what determines a training: code, generator, pairs in any order, settings, judging, clips, prompts."""
     pairs = data.pairs
-    rewards = {pair.winner: pair.winner_reward for pair in pairs} | {pair.loser: pair.loser_reward for pair in pairs}
+    rewards = {
+        clip: reward
+        for pair in pairs
+        for clip, reward in zip(pair.clips, (pair.winner_reward, pair.loser_reward), strict=False)
+    }
     return content_hash(
         "training",
         generator.identity,
         parameters.model_dump_json(exclude={"checkpoint_every"}),
         *sorted(f"{pair.pair_id} {pair.prompt_id} {pair.winner} {pair.loser}" for pair in pairs),
         *(f"{name} {reward!r}" for name, reward in sorted(rewards.items()) if parameters.uses_rewards),
+        *(f"{pair.pair_id} {pair.seeds}" for pair in sorted(pairs, key=_by_name) if parameters.noise == "prior"),
         judged_by,
         data.contents,
         # A result is taken up long after it was made: not by a program that would make another.
@@ -130,6 +138,10 @@ def training_identity(
             *(kind.__module__ for kind in type(generator).__mro__ if kind.__module__.startswith("vr_pipeline.")),
         ),
     )
+
+
+def _by_name(pair: TrainingPair) -> str:
+    return pair.pair_id
 
 
 def _check_settings(generator: Generator, parameters: PreferenceTrainingParameters, group: Group) -> None:
@@ -221,14 +233,18 @@ class PreferenceTask(Task):
             scale=float(group.size) if self.sharded else 1.0,
         )
         gathered = group.gather(statistics)
-        if "winner_reference_error" in gathered:
+        side = "" if self.parameters.objective.of_clips else "winner_"
+        if f"{side}reference_error" in gathered:
             # By the mean over the step: single errors lie far apart, because noise does.
-            share = gathered["winner_change"] / gathered["winner_reference_error"].mean()
-            gathered["winner_change_share"] = share
+            share = gathered[f"{side}change"] / gathered[f"{side}reference_error"].mean()
+            gathered[f"{side}change_share"] = share
         return group.gather({"loss": loss.view(1)})["loss"].sum(), gathered
 
     def samples(self, step: int) -> list[str]:
-        return [f"the pair '{pair.pair_id}'" for pair, _ in self._chosen(step)]
+        return [
+            f"the pair '{pair.pair_id}'" if pair.loser else f"the clip '{pair.winner}'"
+            for pair, _ in self._chosen(step)
+        ]
 
     def diagnose(self, rows: LogRows) -> Diagnosis:
         return diagnose(rows, self.parameters)

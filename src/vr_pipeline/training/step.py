@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vr_pipeline.errors import InputError
 from vr_pipeline.generators.contract import Condition, Generator
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Batch:
-    """Winners first, then losers in the same order; noise and timesteps repeated accordingly.
+    """Winners first, then losers in the same order, noise and timesteps repeated accordingly; or single clips.
 
     Attributes:
-        latents: [2 pairs, ...].
-        noise: the same shape; both halves are equal.
+        latents: [2 pairs, ...] or [clips, ...], like all that follows.
+        noise: the same shape; of pairs both halves are equal.
         timesteps: [2 pairs]; both halves are equal.
         condition: text conditions, every tensor [2 pairs, ...].
-        rewards: normalised rewards, [2 pairs].
+        rewards: rewards as the loss wants them, [2 pairs].
         weights: weights of pairs, [pairs]; None if all are 1.
     """
 
@@ -57,8 +57,7 @@ def collate(
     device, latents, conditions = next(generator.denoiser.parameters()).device, data.latents, data.conditions
     for pair, _ in chosen:
         for what, key, tensors in (
-            ("latents of the clip", pair.winner, [latents[pair.winner]]),
-            ("latents of the clip", pair.loser, [latents[pair.loser]]),
+            *(("latents of the clip", clip, [latents[clip]]) for clip in pair.clips),
             ("text condition of the prompt", pair.prompt_id, list(conditions[pair.prompt_id].values())),
         ):
             if not all(bool(tensor.isfinite().all()) for tensor in tensors):
@@ -66,25 +65,46 @@ def collate(
                     f"the {what} '{key}' are no finite numbers, in the pair '{pair.pair_id}'",
                     remedy="delete the stored latents and text conditions and run dpo_training from its start",
                 )
+    sides = [[(pair, pair.winner, pair.winner_reward) for pair, _ in chosen]]
+    if all(pair.loser for pair, _ in chosen):
+        sides.append([(pair, pair.loser, pair.loser_reward) for pair, _ in chosen])
+    members = [member for side in sides for member in side]
     noises, timesteps = [], []
     for pair, epoch in chosen:
         random = torch.Generator().manual_seed(sample_seed(parameters.seed, f"noise of {pair.pair_id}", epoch))
         timesteps.append(generator.draw_timesteps(1, random))
         noises.append(torch.randn(latents[pair.winner].shape, generator=random))
-    noise, time = torch.stack(noises), torch.cat(timesteps)
-    texts = [conditions[pair.prompt_id] for pair, _ in chosen] * 2
-    rewards = [pair.winner_reward for pair, _ in chosen] + [pair.loser_reward for pair, _ in chosen]
+    noise, time = torch.cat([torch.stack(noises)] * len(sides)), torch.cat(timesteps * len(sides))
+    if parameters.noise == "prior":
+        noise = torch.stack([_noise_of(generator, pair, clip, latents[clip].shape) for pair, clip, _ in members])
+    texts = [conditions[pair.prompt_id] for pair, _, _ in members]
     weights = torch.tensor([pair.weight for pair, _ in chosen]) if parameters.rarity_exponent else None
     return Batch(
-        latents=torch.stack(
-            [latents[pair.winner] for pair, _ in chosen] + [latents[pair.loser] for pair, _ in chosen]
-        ).to(device),
-        noise=torch.cat([noise, noise]).to(device),
-        timesteps=torch.cat([time, time]).to(device),
+        latents=torch.stack([latents[clip] for _, clip, _ in members]).to(device),
+        noise=noise.to(device),
+        timesteps=time.to(device),
         condition={name: torch.cat([text[name] for text in texts]).to(device) for name in texts[0]},
-        rewards=torch.tensor(rewards).to(device),
+        rewards=torch.tensor([reward for _, _, reward in members]).to(device),
         weights=None if weights is None else weights.to(device),
     )
+
+
+def _noise_of(generator: Generator, pair: TrainingPair, clip: str, shape: Sequence[int]) -> torch.Tensor:
+    """Return the noise that a clip of a pair was made from.
+
+    Raises:
+        InputError: if its seed is not known, or the generator is no flow.
+    """
+    seed = pair.seeds[pair.clips.index(clip)]
+    if seed is None:
+        raise InputError(
+            f"the noise that the clip {clip!r} was made from is not known: this generator, with these settings, did "
+            "not make it",
+            field="training.noise",
+            remedy="set it to drawn, or train on clips that video_generation made with the generator as it is "
+            "configured now",
+        )
+    return generator.initial_noise(shape, seed)
 
 
 def accumulate_gradients(
@@ -144,6 +164,7 @@ def pair_loss(
             reference = residuals()
     loss, statistics = _objective(policy, reference, batch, parameters, generator)
     error = policy.error().detach()
+    of_sides = _of_clips if parameters.objective.of_clips else _of_sides
     statistics |= of_sides("error", error)
     if reference is not None:
         reference_error = reference.error()
@@ -165,39 +186,40 @@ def _objective(
     generator: Generator,
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Return loss and statistics of the objective and of the settings that go with all of them."""
-    error = policy.error()
-    winner, loser = error.chunk(2)
-    references = reference.error().chunk(2) if reference is not None else (None, None)
+    error, objective = policy.error(), parameters.objective
+    known: dict[str, Any] = {"error": error, "reward": batch.rewards}
     more: dict[str, torch.Tensor] = {}
-    mu = parameters.safeguard.sdpo_mu
-    scaled = loser
-    if mu is not None:
-        scale = sdpo_scale(winner, mean_product(*policy.residual.detach().chunk(2)), mu)
-        scaled, more = with_scaled_gradient(loser, scale), {"sdpo_scale": scale}
-    inputs = Inputs(
-        winner_error=winner,
-        loser_error=scaled,
-        winner_reference_error=references[0],
-        loser_reference_error=references[1],
-        error=error,
-        reward=batch.rewards,
-        pair_weights=batch.weights,
-        timesteps=generator.noise_share(batch.timesteps).chunk(2)[0] if parameters.beta_falls_with_noise else None,
-    )
-    loss, statistics = parameters.objective.compute(inputs, parameters)
+    if reference is not None:
+        known["reference_error"] = reference.error()
+        if objective.takes("deviation"):
+            difference = policy.prediction.float() - reference.prediction.float()
+            known["deviation"] = mean_product(difference, difference)
+    if not objective.of_clips:
+        winner, loser = error.chunk(2)
+        if (mu := parameters.safeguard.sdpo_mu) is not None:
+            scale = sdpo_scale(winner, mean_product(*policy.residual.detach().chunk(2)), mu)
+            loser, more = with_scaled_gradient(loser, scale), {"sdpo_scale": scale}
+        known |= {"winner_error": winner, "loser_error": loser, "pair_weights": batch.weights}
+        if reference is not None:
+            known |= _of_sides("reference_error", known["reference_error"])
+        if parameters.beta_falls_with_noise:
+            known["timesteps"] = generator.noise_share(batch.timesteps).chunk(2)[0]
+    if parameters.strength == "beta_t_omega":
+        known["training_timesteps"] = generator.training_timesteps
+    loss, statistics = objective.compute(Inputs(**known), parameters)
     if batch.weights is not None:
         # The weighted mean is made a mean of weighted losses, which parts of a step add up to.
         loss = loss * batch.weights.mean()
     if parameters.supervised_weight:
-        loss = loss + parameters.supervised_weight * winner.mean()
-    of_pairs = {
-        name: value if len(value) == len(winner) else value.view(2, -1).mean(dim=0)
-        for name, value in statistics.items()
-    }
-    return loss, of_pairs | more
+        loss = loss + parameters.supervised_weight * known["winner_error"].mean()
+    return loss, statistics | more
 
 
-def of_sides(name: str, values: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Name the halves of a batch: ``winner_<name>`` and ``loser_<name>``, each [pairs]."""
+def _of_sides(name: str, values: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Name the halves of a batch of pairs: ``winner_<name>`` and ``loser_<name>``, each [pairs]."""
     winners, losers = values.chunk(2)
     return {f"winner_{name}": winners, f"loser_{name}": losers}
+
+
+def _of_clips(name: str, values: torch.Tensor) -> dict[str, torch.Tensor]:
+    return {name: values}

@@ -30,13 +30,21 @@ def join_training_pairs(
     filtered_prompts: pd.DataFrame,
     video_index: pd.DataFrame,
     rewards: pd.DataFrame,
+    parameters: DpoTrainingParameters,
     *pairs: pd.DataFrame,
     recipes: Recipes,
 ) -> pd.DataFrame:
-    """Join the pairs of all recipes with what training needs to know of their prompts and clips."""
-    from vr_pipeline.training.table import join_pairs
+    """Join the pairs of all recipes with what training needs to know of their prompts and clips.
+
+    A recipe whose objective learns from single clips gets all judged clips of training prompts beside its pairs.
+    """
+    from vr_pipeline.training.table import PAIR, join_pairs, judged_clips
 
     tables = by_recipe(recipes, pairs)
+    for name, table in tables.items():
+        if parameters.for_recipe(name).training.objective.of_clips:
+            clips = judged_clips(rewards, filtered_prompts)
+            tables[name] = pd.concat([table[PAIR], clips[PAIR]], ignore_index=True)
     return join_pairs(tables, dict.fromkeys(tables, rewards), filtered_prompts, video_index)
 
 
@@ -47,7 +55,7 @@ def encode_latents(
     from vr_pipeline.training.latents import plan_latents
     from vr_pipeline.training.table import clips_of
 
-    needed = [*training_pairs["winner_video_id"], *training_pairs["loser_video_id"]]
+    needed = [name for side in ("winner", "loser") for name in training_pairs[f"{side}_video_id"] if name]
     return plan_latents(videos, clips_of(training_pairs), needed, parameters.trained(generator), parameters.shard_size)
 
 
@@ -122,6 +130,7 @@ def train_policy(
 ) -> tuple[Policy, pd.DataFrame, pd.DataFrame]:
     """Train the generator to make winners likelier than its frozen original does; keep the best checkpoint."""
     from vr_pipeline.datasets.policy import PolicyDataset
+    from vr_pipeline.generators.contract import sampling_identity
     from vr_pipeline.items.filling import fill_folder
     from vr_pipeline.runtime.live_curves import write_row
     from vr_pipeline.training.checkpoint_reward import CheckpointReward
@@ -129,7 +138,7 @@ def train_policy(
     from vr_pipeline.training.inputs import contents_hash, input_hashes
     from vr_pipeline.training.model_card import training_facts
     from vr_pipeline.training.policies import pair_data, train_policy_on_pairs
-    from vr_pipeline.training.table import HELD_OUT
+    from vr_pipeline.training.table import HELD_OUT, compared
     from vr_pipeline.training.validation import CheckpointValidation, no_validation
 
     parameters, reward = parameters.for_recipe(recipe), CheckpointReward.model_validate(checkpoint_reward)
@@ -145,14 +154,16 @@ def train_policy(
         validation = CheckpointValidation(
             pairs, reward.prompt_table, judge, parameters, fill=fill_folder, save=save, observe=write_row
         )
+    made_by = sampling_identity(generator) if parameters.training.noise == "prior" else ""
     others = training_pairs[training_pairs["recipe"] == HELD_OUT]
     if validation is None and len(others) and parameters.held_out_pairs:
-        held_out = HeldOutPairs(pair_data(others, latents, prompt_conditions), parameters)
-    data = pair_data(pairs, latents, prompt_conditions, contents_hash(pairs))
+        held_out = HeldOutPairs(pair_data(others, latents, prompt_conditions, made_by=made_by), parameters)
+    data = pair_data(pairs, latents, prompt_conditions, contents_hash(pairs), made_by=made_by)
     policy, log = train_policy_on_pairs(
         data, generator, parameters, validation=validation or held_out, observe=write_row
     )
     validated = validation.table(log) if validation is not None else no_validation()
+    pairs = compared(pairs)
     facts = training_facts(pairs, validated, reward.facts(), generator, parameters)
     facts["training"] = {**policy.provenance["training"], "inputs": input_hashes(pairs, reward.hashes())}
     return replace(policy, provenance=policy.provenance | facts), log, validated

@@ -53,7 +53,13 @@ def _selected_pairs(system: System, settings: list[str]) -> list[Node]:
     return [
         Node(
             system.function(nodes.join_training_pairs),
-            inputs=["filtered_prompts", "video_index", "rewards", *each("preference_pairs", system.recipes)],
+            inputs=[
+                "filtered_prompts",
+                "video_index",
+                "rewards",
+                "params:dpo_training",
+                *each("preference_pairs", system.recipes),
+            ],
             outputs="training_pairs",
             name="join_training_pairs",
         ),
