@@ -141,6 +141,13 @@ def test_reliability_counts_every_statement_once() -> None:
     assert math.isnan(calibration_error(reliability_table(np.zeros((0, 3)), [])))
 
 
+def test_unknown_labels_are_named() -> None:
+    with pytest.raises(InputError, match=r"row 2.*unknown label 'A'"):
+        fit_tie_model([1.0, 2.0], ["a", "A"], TieModel(1.0, 5.0))
+    with pytest.raises(InputError, match="unknown label 'same'"):
+        reliability_table(np.full((1, 3), 1 / 3), ["same"])
+
+
 def clip(frames: int = 8, size: int = 32, fps: float | None = 4.0) -> Any:
     return sample_clip(np.zeros((frames, size, size, 3), np.uint8), "", Sampling(), fps=fps)
 

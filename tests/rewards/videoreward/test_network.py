@@ -188,12 +188,15 @@ def _edited(name: str, change: Any) -> Any:
 
 
 FOLDER_DAMAGES: dict[str, tuple[Any, str]] = {
-    "no head": (lambda folder: (folder / "head.safetensors").unlink(), r"head\.safetensors: the file is missing"),
+    "no head": (
+        lambda folder: (folder / "head.safetensors").unlink(),
+        r"head\.safetensors: the VideoReward lacks its head",
+    ),
     "cut head": (
         lambda folder: (folder / "head.safetensors").write_bytes(b"\x10\0\0"),
         r"head\.safetensors.*no whole safetensors",
     ),
-    "no model": (lambda folder: shutil.rmtree(folder / "model"), r"model: the VideoReward lacks"),
+    "no model": (lambda folder: shutil.rmtree(folder / "model"), r"model: the VideoReward lacks its vision"),
     "weight missing": (
         lambda folder: _rewrite(folder / "model/model.safetensors", lambda found: found.pop(WEIGHT)),
         r"model, field 'model\.path'.*norm\.weight' is missing",

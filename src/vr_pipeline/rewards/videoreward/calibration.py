@@ -13,6 +13,7 @@ import pandas as pd
 from vr_pipeline.errors import InputError
 from vr_pipeline.rewards.videoreward.settings import TOTAL, Calibration, SeenClips
 from vr_pipeline.statistics.agreement import pairwise_accuracy
+from vr_pipeline.statistics.labels import checked_preference
 from vr_pipeline.video.sampled import SampledClip
 
 FloatArray = npt.NDArray[np.float64]
@@ -83,11 +84,15 @@ def fit_tie_model(difference: npt.ArrayLike, preference: Sequence[str], start: T
         difference: score of A minus score of B, [pairs].
         preference: 'a', 'b' or 'tie', [pairs].
         start: scale and theta without any pair; theta above 1.
+
+    Raises:
+        InputError: a label is unknown.
     """
     from scipy.optimize import minimize
 
     values = np.asarray(difference, dtype=np.float64)
-    outcome = np.array([LABELS.index(label) for label in preference], dtype=np.int64)
+    label = checked_preference(preference, len(values))
+    outcome = np.where(label == "a", 0, np.where(label == "tie", 1, 2))
     if not len(values):
         return start
     prior = np.array([math.log(start.scale), math.log(math.log(start.theta))])
@@ -192,9 +197,13 @@ def reliability_table(probability: npt.ArrayLike, preference: Sequence[str], bin
     Returns:
         ``outcome`` ('better': a given clip of the pair is better, two statements a pair; 'tie'), ``low``, ``high``,
         ``n``, ``stated`` (mean probability) and ``observed`` (share) of every bin that is not empty.
+
+    Raises:
+        InputError: a label is unknown.
     """
     stated = np.asarray(probability, dtype=np.float64).reshape(-1, 3)
-    happened = np.array([[label == one for one in LABELS] for label in preference], dtype=np.float64).reshape(-1, 3)
+    label = checked_preference(preference, len(stated))
+    happened = (label[:, None] == np.array(LABELS)).astype(np.float64)
     rows = []
     for outcome, columns in (("better", [0, 2]), ("tie", [1])):
         said, seen = stated[:, columns].ravel(), happened[:, columns].ravel()

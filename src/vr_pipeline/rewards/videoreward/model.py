@@ -22,6 +22,7 @@ from vr_pipeline.rewards.videoreward.settings import (
     TOTAL,
     VideoRewardArtifact,
     VideoRewardSettings,
+    check_parts,
     read_artifact,
 )
 from vr_pipeline.runtime.memory import free_memory
@@ -91,14 +92,12 @@ class VideoReward(RewardModel):
         """See :class:`~vr_pipeline.rewards.contract.RewardModel`."""
         from vr_pipeline.vlm.loading import folder_hash
 
-        head = self.folder / HEAD_FILE
-        if not head.is_file():
-            raise InputError("the file is missing", remedy="Make or fetch the model's folder again", file=head)
+        check_parts(self.folder)
         how = {"dtype", "clip_batch", "overall", *_SHOWN_TO_THE_MODEL}
         return (
             "videoreward 1",
             folder_hash(self.folder / MODEL_FOLDER),
-            sha256_once(head),
+            sha256_once(self.folder / HEAD_FILE),
             json.dumps(self.artifact.model_dump(mode="json", exclude={"provenance"}), sort_keys=True),
             json.dumps(self.settings.model_dump(mode="json", include=how), sort_keys=True),
         )

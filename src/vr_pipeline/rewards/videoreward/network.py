@@ -21,6 +21,7 @@ from vr_pipeline.rewards.videoreward.settings import (
     Calibration,
     NetworkSettings,
     VideoRewardArtifact,
+    check_parts,
     read_artifact,
 )
 from vr_pipeline.vlm.families.base import Family, PreparedClip
@@ -29,8 +30,6 @@ from vr_pipeline.vlm.prefix import decode, prefix_positions, segment_positions
 
 if TYPE_CHECKING:
     import torch
-
-    from vr_pipeline.vlm.config import JudgeParameters
 
 
 class VideoRewardNetwork:
@@ -264,12 +263,19 @@ def head_rows(settings: NetworkSettings) -> int:
 
 
 def family_name(family: Family) -> str:
-    """Return the name of a family in :data:`vr_pipeline.vlm.families.FAMILIES`."""
+    """Return the name of a family in :data:`vr_pipeline.vlm.families.FAMILIES`.
+
+    Raises:
+        InputError: it is not among them, so that nobody could load a folder of it.
+    """
     from vr_pipeline.vlm.families import FAMILIES
 
     kind = type(family)
     place = f"{kind.__module__}:{kind.__qualname__}"
-    return next(name for name, found in FAMILIES.items() if found == place)
+    for name, found in FAMILIES.items():
+        if found == place:
+            return name
+    raise InputError(f"the family {place} is not among the known ones", remedy="Add a line to FAMILIES", field="family")
 
 
 def load_network(folder: Path, artifact: VideoRewardArtifact | None = None, **options: Any) -> VideoRewardNetwork:
@@ -287,14 +293,16 @@ def load_network(folder: Path, artifact: VideoRewardArtifact | None = None, **op
     import torch
 
     from vr_pipeline.storage.models import check_model_files
+    from vr_pipeline.vlm.config import JudgeParameters
     from vr_pipeline.vlm.loading import load_family
 
     artifact = artifact or read_artifact(folder)
+    check_parts(folder)
     check_model_files(folder, field="path")
     tensors = _read_head(folder / HEAD_FILE, artifact.network)
     place = folder / MODEL_FOLDER
     try:
-        family = load_family(_model_parameters(folder, artifact, options))
+        family = load_family(JudgeParameters(family=artifact.family, path=str(place), **options))
     except InputError as error:
         field = (error.field or "").replace("judge.", "model.") or None
         raise InputError(error.problem, remedy=error.remedy, file=error.file or place, field=field) from error
@@ -314,18 +322,6 @@ def load_network(folder: Path, artifact: VideoRewardArtifact | None = None, **op
     return network
 
 
-def _model_parameters(folder: Path, artifact: VideoRewardArtifact, options: Mapping[str, Any]) -> JudgeParameters:
-    """Return how the vision-language model of a folder is loaded. Raises :class:`InputError` where there is none."""
-    from vr_pipeline.vlm.config import JudgeParameters
-
-    place = folder / MODEL_FOLDER
-    if not place.is_dir():
-        raise InputError(
-            "the VideoReward lacks its vision-language model", remedy="Make or fetch the folder again", file=place
-        )
-    return JudgeParameters(family=artifact.family, path=str(place), **options)
-
-
 def _read_head(path: Path, settings: NetworkSettings) -> dict[str, torch.Tensor]:
     """Read head and special tokens. Raises :class:`InputError` where they are not exactly what the settings say."""
     import torch
@@ -334,8 +330,6 @@ def _read_head(path: Path, settings: NetworkSettings) -> dict[str, torch.Tensor]
 
     from vr_pipeline.storage.models import reason_in_short
 
-    if not path.is_file():
-        raise _damaged(path, None, "the file is missing, and no other head is made up")
     try:
         tensors: dict[str, torch.Tensor] = load_file(path)
     except (SafetensorError, OSError, ValueError) as error:

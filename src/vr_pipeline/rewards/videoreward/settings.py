@@ -176,6 +176,17 @@ def read_artifact(folder: Path) -> VideoRewardArtifact:
         raise InputError(f"it is no JSON ({error})", remedy="Make the folder again", file=path) from error
 
 
+def check_parts(folder: Path) -> None:
+    """See that a folder has head and vision-language model. Raises :class:`InputError`, naming what is missing."""
+    for place, what in ((folder / HEAD_FILE, "head"), (folder / MODEL_FOLDER, "vision-language model")):
+        if not place.exists():
+            raise InputError(
+                f"the VideoReward lacks its {what}, and none is made up",
+                remedy="Make or fetch the model's folder again",
+                file=place,
+            )
+
+
 class VideoRewardSettings(Parameters):
     """A VideoReward in a configuration: its folder, and how it is loaded; or, in that folder, what it is."""
 
