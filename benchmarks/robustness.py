@@ -25,6 +25,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 import yaml
@@ -52,7 +53,8 @@ LEARNING_RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 BETAS = (3.0, 12.0, 50.0, 200.0, 800.0, 3000.0)
 COLUMNS: dict[str, dict[str, Any]] = {
     # Nothing stops it, and the last step is the policy.
-    "plain": {"collapse_loss": 0.0},
+    "plain": {"collapse_loss": 0.0, "safeguard": {"max_winner_change": None, "max_norm_ratio": None}},
+    "safeguarded": {"safeguard": {"sdpo_mu": 0.6, "max_winner_change": 2.0, "window": 3}},
 }
 """What each way of training sets beside learning rate, beta and seed."""
 
@@ -200,10 +202,15 @@ def run_cell(bench: Bench, cell: Cell) -> dict[str, Any]:
         "seconds": time.perf_counter() - started,
         "processor_seconds": time.process_time() - processor,
         "training_processor_seconds": trained - processor,
-        "log": {str(name): [float(f"{value:.5g}") for value in log[name]] for name in log},
+        "log": {str(name): [_short(value) for value in log[name]] for name in log},
     }
     write_text(path, json.dumps(known))
     return known
+
+
+def _short(value: float) -> float | None:
+    """Five digits; nothing where a step has no such figure."""
+    return float(f"{value:.5g}") if np.isfinite(value) else None
 
 
 def pooled_gain(bench: Bench, cells: list[dict[str, Any]], column: str = "total") -> Gain:

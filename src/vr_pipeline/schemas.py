@@ -293,6 +293,41 @@ class ValidationLog(Table):
     dimensions: Optional[Series[float]] = pa.Field(alias=r"^dim_.+", regex=True, nullable=False)
 
 
+class AblationTrainings(Table):
+    """Trainings of an ablation, one row each; figures are means over the last tenth of the steps."""
+
+    policy: Series[str] = pa.Field(unique=True)
+    pairs: Series[str] = pa.Field(description="the rule whose pairs it trained on")
+    objective: Series[str]
+    seed: Series[int]
+    steps: Series[int] = pa.Field(ge=0)
+    error: Series[str] = pa.Field(description="why it failed; empty if it did not")
+    loss: Series[float] = pa.Field(nullable=True)
+    implicit_accuracy: Series[float] = pa.Field(ge=0.0, le=1.0, nullable=True)
+    winner_change: Series[float] = pa.Field(nullable=True, description="winners' error against the original's")
+    loser_change: Series[float] = pa.Field(nullable=True, description="losers' error against the original's")
+    gradient_norm: Series[float] = pa.Field(ge=0.0, nullable=True)
+
+
+class AblationGains(Table):
+    """Gains of pair rules and objectives, one row for each dimension, source and side that is compared with."""
+
+    pairs: Series[str] = pa.Field(description="pair rule")
+    objective: Series[str]
+    source: Series[str] = pa.Field(isin=["judge", "oracle"])
+    dimension: Series[str] = pa.Field(description="total, or the name of a dimension")
+    against: Series[str] = pa.Field(description="original, or another combination as pairs.objective")
+    original: Series[float] = pa.Field(description="mean reward of what is compared with")
+    reward: Series[float] = pa.Field(description="mean reward of this combination")
+    gain: Series[float] = pa.Field(description="mean over prompts, clips of all seeds together")
+    ci_low: Series[float] = pa.Field(nullable=True, description="95 % interval by prompt, from")
+    ci_high: Series[float] = pa.Field(nullable=True, description="95 % interval by prompt, to")
+    lowest_seed: Series[float] = pa.Field(description="gain of the seed that gained least")
+    highest_seed: Series[float] = pa.Field(description="gain of the seed that gained most")
+    seeds: Series[int] = pa.Field(ge=1)
+    prompts: Series[int] = pa.Field(ge=1)
+
+
 class JudgeAnnotations(Table):
     """Known answers for training a judge, one row per clip and question; prompt, caption, split, source may follow."""
 

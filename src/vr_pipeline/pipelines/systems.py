@@ -96,5 +96,11 @@ SYSTEMS = (
         own=frozenset({"video_generation", "dpo_training", "evaluation"}),
     ),
     GIVEN_DPO,
+    System(
+        "ablation",
+        "checklist",
+        ("prompt_filtering", "video_generation", "checklist_inference", "weight_regression", "ablation_study"),
+        recipes=(),
+    ),
 )
 """All systems. The first one has the stages that others take as they are, and is what ``kedro run`` runs."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from markupsafe import Markup
 
@@ -16,6 +16,19 @@ from vr_pipeline.terminal import visible
 
 if TYPE_CHECKING:
     from vr_pipeline.evaluation.config import ReportParameters
+
+
+class Headed(Protocol):
+    """What a page says of a section: its address, its name in the navigation and its heading."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def link(self) -> str: ...
+
+    @property
+    def title(self) -> str: ...
 
 
 def section_html(elements: Sequence[Markup]) -> str:
@@ -32,17 +45,39 @@ def join_sections(parameters: ReportParameters, contents: Mapping[str, str]) -> 
             Commit and run are no part of the page, see :mod:`vr_pipeline.evaluation.report.run_lines`.
     """
     parts = {name: Markup(html) for name, html in contents.items()}
+    sections = [(section, [parts[section.name]]) for section in SECTIONS if parts.get(section.name)]
+    provenance = parts.get(PROVENANCE.name, Markup())
+    return page_html(parameters.title, parameters.note, sections, provenance, run=placeholder())
+
+
+def page_html(
+    title: str,
+    note: str,
+    sections: Sequence[tuple[Headed, Sequence[Markup]]],
+    provenance: Markup,
+    *,
+    run: Markup = Markup(),  # noqa: B008 - it cannot be changed
+) -> str:
+    """Return a page of sections.
+
+    Args:
+        title: its heading.
+        note: a sentence under it; empty for none.
+        sections: each with its elements.
+        provenance: footer; empty for none.
+        run: what the footer says of the run.
+    """
     templates = environment()
     assert templates.loader is not None
     style, script = (templates.loader.get_source(templates, name)[0] for name in ("style.css", "script.js"))
     # The browser runs this script and no other, whatever stands in the data.
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     page = templates.get_template("page.html.j2").render(
-        title=parameters.title,
-        note=parameters.note,
-        sections=[(section, parts[section.name]) for section in SECTIONS if parts.get(section.name)],
-        provenance=parts.get(PROVENANCE.name, Markup()),
-        run=placeholder(),
+        title=title,
+        note=note,
+        sections=[(section, Markup("\n").join(elements)) for section, elements in sections],
+        provenance=provenance,
+        run=run,
         style=Markup(style),
         script=Markup(script),
         script_digest=Markup(digest),

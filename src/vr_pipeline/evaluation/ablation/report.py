@@ -1,0 +1,116 @@
+"""The page of an ablation: Tables 4 and 5 of the paper, differences between combinations, and every training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import pandas as pd
+from markupsafe import Markup
+
+from vr_pipeline.evaluation.ablation.config import AblationParameters
+from vr_pipeline.evaluation.ablation.gains import TOTAL, combinations
+from vr_pipeline.evaluation.report import elements
+from vr_pipeline.evaluation.report.elements import Cell, Cells, Finding, Table, count, interval, number
+from vr_pipeline.evaluation.report.page import page_html
+from vr_pipeline.generators.policy import ORIGINAL
+
+
+class _Part(NamedTuple):
+    name: str
+    link: str
+    title: str
+
+
+def ablation_page(
+    gains: pd.DataFrame, counts: Mapping[str, Any], trainings: pd.DataFrame, parameters: AblationParameters
+) -> str:
+    """Return the page."""
+    over_original = gains[gains["against"] == ORIGINAL]
+    between = gains[gains["against"] != ORIGINAL]
+    matched = "equally many pairs" if parameters.match_numbers else "all of its pairs"
+    note = (
+        f"{len(parameters.pair_rules)} pair rules times {len(parameters.objectives)} objectives, "
+        f"{len(parameters.seeds)} seeds each, every rule with {matched}. All policies are their last step, and made "
+        "clips from the same prompts and seeds."
+    )
+    sections = [
+        (_Part("gains", "Gains", "Gains over the original"), _gains(over_original)),
+        (_Part("differences", "Differences", "Between pair rules and between objectives"), _differences(between)),
+        (_Part("pairs", "Pairs", "Pairs by rule"), [elements.table(_pairs(counts))]),
+        (_Part("trainings", "Trainings", "Every training"), _every_training(trainings)),
+    ]
+    return page_html(parameters.title, note, [(part, made) for part, made in sections if made], Markup())
+
+
+def _gains(gains: pd.DataFrame) -> list[Markup]:
+    made = [_by_dimension(gains[gains["source"] == source], source) for source in dict.fromkeys(gains["source"])]
+    says = elements.paragraph(
+        "Mean gain in reward over the original on the held-out prompts, clips of all seeds together, with 95 % "
+        "intervals by prompt (Student's t over prompts). Intervals by dimension are not corrected for their number. "
+        "They say what other prompts would give; the seeds of training say how far two trainings are apart.",
+        note=True,
+    )
+    return [says, *map(elements.table, made)] if made else []
+
+
+def _by_dimension(gains: pd.DataFrame, source: str) -> Table:
+    dimensions = list(dict.fromkeys(gains["dimension"]))
+    rows: list[Cells] = []
+    for pairs, objective in combinations(gains):
+        own = gains[(gains["pairs"] == pairs) & (gains["objective"] == objective)].set_index("dimension")
+        total = own.loc[TOTAL]
+        by_seed = f"{total['lowest_seed']:+.2f} to {total['highest_seed']:+.2f}"
+        rows.append([f"{objective} on {pairs} pairs", *(_gain(own.loc[name]) for name in dimensions), Cell(by_seed)])
+    columns = ["Combination", *dimensions, "total by seed"]
+    return Table(f"Gain by the {source}, by dimension", columns, rows, words=["total by seed"])
+
+
+def _gain(row: Any) -> Cell:
+    """Show a gain and its interval in one cell."""
+    ends = interval(row["ci_low"], row["ci_high"], sign=True)
+    shown = number(row["gain"], sign=True)
+    return Cell(f"{shown.text} ({ends.text})" if ends.sort else shown.text, shown.sort)
+
+
+def _differences(between: pd.DataFrame) -> list[Markup]:
+    totals = between[between["dimension"] == TOTAL]
+    if totals.empty:
+        return []
+    rows: list[Cells] = [
+        [
+            f"{row['objective']} on {row['pairs']} pairs",
+            "{2} on {0} pairs".format(*str(row["against"]).partition(".")),
+            str(row["source"]),
+            number(row["gain"], sign=True),
+            interval(row["ci_low"], row["ci_high"], sign=True),
+        ]
+        for row in totals.to_dict("records")
+    ]
+    columns = ["Combination", "Over", "Source", "Difference", "95 % interval"]
+    return [elements.table(Table("Differences in total reward", columns, rows, words=["Over", "Source"]))]
+
+
+def _pairs(counts: Mapping[str, Any]) -> Table:
+    rows: list[Cells] = [
+        [name, *(count(own[key]) for key in ("n", "dominating", "not_dominating", "trained_on"))]
+        for name, own in counts.items()
+    ]
+    columns = ["Pair rule", "Pairs", "Winner dominates", "Does not", "Trained on"]
+    return Table("Pairs whose winner is at least as good in every dimension", columns, rows)
+
+
+def _every_training(trainings: pd.DataFrame) -> list[Markup]:
+    failed = trainings[trainings["error"] != ""]
+    found = [Finding(f"{row.policy} failed: {row.error}", "warning") for row in failed.itertuples()]
+    return [*([elements.findings(found)] if found else []), elements.table(_trainings(trainings))]
+
+
+def _trainings(trainings: pd.DataFrame) -> Table:
+    figures = ("loss", "implicit_accuracy", "winner_change", "loser_change")
+    rows: list[Cells] = [
+        [str(row["policy"]), count(row["steps"]), *(number(row[name], 3) for name in figures)]
+        for row in trainings.to_dict("records")
+    ]
+    columns = ["Training", "Steps", "Loss", "Implicit accuracy", "Winners' error", "Losers' error"]
+    return Table("Last tenth of the steps; errors are changes against the original's", columns, rows)
