@@ -25,10 +25,12 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 import pandas as pd
 import torch
 import yaml
+from matplotlib.figure import Figure
 
 from demo_seeds import ROOT, copy_project
 from vr_pipeline.checklist import load_checklist
@@ -47,6 +49,7 @@ from vr_pipeline.storage.atomic import write_text
 from vr_pipeline.training.config import PreferenceTrainingParameters
 from vr_pipeline.training.policies import pair_data
 from vr_pipeline.training.preference_trainer import train_on_pairs
+from vr_pipeline.training.probe.plot import around_centre, draw_map
 from vr_pipeline.video.sampled import SampledClip
 
 LEARNING_RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
@@ -57,6 +60,8 @@ COLUMNS: dict[str, dict[str, Any]] = {
     "safeguarded": {"safeguard": {"sdpo_mu": 0.6, "max_winner_change": 2.0, "window": 3}},
 }
 """What each way of training sets beside learning rate, beta and seed."""
+
+TITLES = {"plain": "Plain DPO", "safeguarded": "With safeguards"}
 
 ORIGINAL = "original"
 MODELS = ROOT / "data/06_models/micro_world"
@@ -248,6 +253,34 @@ def print_map(title: str, rows: list[dict[str, Any]]) -> None:
         print(f"{rate:>8g}" + "".join(texts), flush=True)
 
 
+def draw(maps: Mapping[str, list[dict[str, Any]]], path: Path) -> None:
+    """Draw a map for each way of training, on one scale of colours; signs where the interval excludes 0."""
+    matplotlib.rcParams.update({"svg.hashsalt": "robustness", "svg.fonttype": "none"})
+    figure = Figure(figsize=(5.4 * len(maps), 3.8), layout="constrained")
+    values = {
+        column: np.array([row["gain"] for row in rows]).reshape(len(LEARNING_RATES), len(BETAS))
+        for column, rows in maps.items()
+    }
+    norm = around_centre(np.concatenate(list(values.values())), 0.0)
+    for axes, (column, rows) in zip(figure.subplots(1, len(maps), squeeze=False)[0], maps.items(), strict=True):
+        texts = [f"{row['gain']:+.2f}{' ' if not _sign(row) else ' ' + _sign(row)}" for row in rows]
+        lines = [texts[start : start + len(BETAS)] for start in range(0, len(texts), len(BETAS))]
+        draw_map(axes, values[column], LEARNING_RATES, BETAS, texts=lines, norm=norm, colours="RdBu")
+        above, below = count(rows)
+        axes.set_title(f"{TITLES[column]}: {above} above 0, {below} below", fontsize=11)
+    figure.supxlabel("gain by the oracle; ▲ ▼ the 95 % interval is above or below 0", fontsize=9)
+    figure.savefig(path, format="svg", metadata={"Date": None})
+
+
+def _sign(row: Mapping[str, Any]) -> str:
+    return "▲" if row["ci_low"] > 0 else "▼" if row["ci_high"] < 0 else ""
+
+
+def count(rows: list[dict[str, Any]]) -> tuple[int, int]:
+    """Settings whose interval is above 0, and below."""
+    return sum(row["ci_low"] > 0 for row in rows), sum(row["ci_high"] < 0 for row in rows)
+
+
 def load_bench(arguments: argparse.Namespace) -> Bench:
     first = prepare(arguments.store, 0)
     settings = configuration("generator") | {"path": str(MODELS / "generator")}
@@ -286,16 +319,11 @@ def main() -> None:
     maps = {column: list(settings_of(bench, column, arguments.seeds)) for column in arguments.columns}
     for column, rows in maps.items():
         print_map(column, rows)
-    counts = {
-        column: {
-            "above": sum(row["ci_low"] > 0 for row in rows),
-            "below": sum(row["ci_high"] < 0 for row in rows),
-        }
-        for column, rows in maps.items()
-    }
+    counts = {column: dict(zip(("above", "below"), count(rows), strict=True)) for column, rows in maps.items()}
     result: dict[str, Any] = {"benchmark": "robustness", "seeds": arguments.seeds, "steps": arguments.steps, **counts}
     if len(counts) == 2:
         result["ratio"] = round(counts["safeguarded"]["above"] / max(counts["plain"]["above"], 1), 2)
+    draw(maps, arguments.store / "robustness.svg")
     write_text(arguments.store / "result.json", json.dumps(result | {"maps": maps}, indent=1))
     print(json.dumps(result))
 

@@ -20,7 +20,7 @@ from vr_pipeline.project.configuration import BASE, layers, section
 
 WHOLE = "mpo_dpo"
 """The pipeline whose parts are the stages, unless globals.yml of an environment names another as ``pipeline``."""
-FURTHER = ("judge_training", "preference_reward_training")
+FURTHER = ("judge_training", "preference_reward_training", "ablation_study")
 """Pipelines that are stages beside it, each in a file of its own: the method runs without what they need."""
 STAGES_FILE, LOCK_FILE = "dvc.yaml", "dvc.lock"
 _HEADER = """\
