@@ -67,6 +67,6 @@ def test_nodes_that_may_load_a_model_are_tagged() -> None:
     nodes = {node.short_name: node for pipeline in register_pipelines().values() for node in pipeline.nodes}
     loading = {name for name, node in nodes.items() if reached(node.func) & LOADERS}
     # These name the reward, which can ask a judge, and only read what it has measured.
-    loading -= {"collect_answers", "collect_preference_answers", "collect_evaluation_answers", "collect_ablation_answers"}
+    loading -= {f"collect_{of}answers" for of in ("", "preference_", "evaluation_", "ablation_")}
     loading -= {"collect_rewards", "collect_evaluation_rewards"}
     assert loading == {name for name, node in nodes.items() if "gpu" in node.tags}
