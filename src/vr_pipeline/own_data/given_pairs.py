@@ -51,7 +51,7 @@ class CheckedPairs:
         scattered: the clips lie in no folder of their own, so that they have to be copied.
         table: the rows that can be used, with video_path_a and video_path_b within the folder.
         report: :func:`vr_pipeline.pairs.given.pairs_report`; None where nothing could be looked at.
-        counts: rows of the file, and those left out.
+        rows, rows_left_out: of the file, and those of them that cannot be used.
     """
 
     findings: Findings = field(default_factory=Findings)

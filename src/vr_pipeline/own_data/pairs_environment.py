@@ -65,6 +65,7 @@ def check_pairs(project: Path, base_env: str | None, files: PairFiles) -> tuple[
     lines = pairs_lines(check, files) | {
         "generator": f"{generator.family} ({generator.path}); takes {size} at {generator.fps:g} frames a second",
         "objective": str(settings["dpo_training"]["training"]["loss"]),
+        "reward": "none: clips side by side, and what people say of them",
     }
     width = max(len(name) for name in lines)
     return check, [f"  {name.ljust(width)}  {text}" for name, text in lines.items()]
@@ -138,6 +139,8 @@ def _parameters(env: str, fit: Mapping[str, str]) -> dict[str, Any]:
     training: dict[str, Any] = {"checkpoint_folder": f"data/{env}/06_models/checkpoints", "validation": None}
     title = f"Preference training on given pairs: {env.replace('_', ' ')}"
     parameters: dict[str, Any] = {"given_pairs": {"fit": dict(fit)}} if fit else {}
+    # Nothing is trained or compared by a reward that the environment below happens to name.
+    parameters["reward_model"] = {"type": None}
     return parameters | {"dpo_training": training, "evaluation": {"report": {"title": title, "note": ""}}}
 
 
