@@ -10,7 +10,7 @@ import yaml
 from kedro.pipeline import Node, Pipeline
 
 from vr_pipeline.errors import InputError
-from vr_pipeline.lineage.project import ProjectStages, check_places, parts_of
+from vr_pipeline.lineage.project import FURTHER, ProjectStages, check_places, parts_of
 from vr_pipeline.lineage.stages import Configuration, Output, Stage, curves, derive_stages, to_dvc
 
 MANIFEST = "vr_pipeline.datasets.manifest.ManifestFolderDataset"
@@ -277,11 +277,12 @@ def test_every_shipped_environment_has_stages_of_its_own():
     done = subprocess.run([sys.executable, "-c", code, *names], cwd=root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     texts = yaml.safe_load(done.stdout.splitlines()[-1])
-    # The method in one file; the judge's training, which needs annotations, in another where the judge is not shipped.
-    assert {name: list(found) for name, found in texts.items()} == {
-        name: ["dvc.yaml"] if name == "base" else [f"conf/{name}/dvc.yaml", f"conf/{name}/judge_training/dvc.yaml"]
-        for name in names
-    }
+    # The method in one file; trainings of judges and rewards, which need data of their own, in others where nothing is
+    # shipped in their place.
+    for name, found in texts.items():
+        own = [stage for stage in FURTHER if (name, stage) != ("base", "judge_training")]
+        method = "dvc.yaml" if name == "base" else f"conf/{name}/dvc.yaml"
+        assert list(found) == [method, *(f"conf/{name}/{stage}/dvc.yaml" for stage in own)]
     training = yaml.safe_load(texts["wan"]["conf/wan/judge_training/dvc.yaml"])["stages"]["judge_training"]
     assert training["wdir"] == "../../.."
     assert {"data/wan/01_raw/judge_annotations.jsonl", "data/wan/01_raw/judge_training_videos"} <= set(training["deps"])
