@@ -1,7 +1,7 @@
 """All dimensions of a clip in one pass against one pass a dimension, on a random Qwen2-VL of real shape.
 
-    python benchmarks/videoreward.py                    # a mid-size model on the CPU, float32
-    python benchmarks/videoreward.py --dimensions 5     # more dimensions than the paper's three
+    python benchmarks/videoreward.py                    # a mid-size model on the CPU, float32, five dimensions
+    python benchmarks/videoreward.py --dimensions 3     # as many as in the paper
     python benchmarks/videoreward.py --device cuda      # Qwen2-VL-2B's size, bfloat16, on a GPU
 
 The public way calls the model of transformers for each clip and dimension: the frames are encoded and the whole text is
@@ -218,8 +218,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--size", choices=SIZES, help="'cpu', or 2b on a GPU")
-    parser.add_argument("--dimensions", type=int, default=3, choices=range(2, len(NAMES) + 1))
-    parser.add_argument("--prompts", type=int, default=3, choices=range(1, len(PROMPTS) + 1))
+    parser.add_argument("--dimensions", type=int, default=5, choices=range(2, len(NAMES) + 1))
+    parser.add_argument("--prompts", type=int, default=2, choices=range(1, len(PROMPTS) + 1))
     parser.add_argument("--clips", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
