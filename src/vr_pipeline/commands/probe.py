@@ -76,7 +76,7 @@ def probe(
         grid, costs = planned(folder, identity, plan)
         _announce(grid, asked, costs, minutes, err=as_json)
         cells = [tried.run(rate, beta, grid.steps) for rate, beta in grid.cells]
-        health = Health()
+        health = Health.of(training.safeguard)
         advice = advise(cells, health, grid.steps)
         document = _write(folder, name, grid, cells, health, advice)
         if as_json:

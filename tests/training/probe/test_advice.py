@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from vr_pipeline.training.config import SafeguardParameters
 from vr_pipeline.training.probe.advice import Health, advise
 from vr_pipeline.training.probe.measure import Cell
 
@@ -38,6 +39,12 @@ def test_without_a_reward_accuracy_on_held_out_pairs_decides() -> None:
     advice = advise([worse, better], Health(), 32)
     assert advice.beta == 300.0
     assert "accuracy" in advice.reason
+
+
+def test_limits_are_those_of_the_automatic_stop_where_it_has_some() -> None:
+    guard = SafeguardParameters(max_winner_change=3.0, max_norm_ratio=4.0)
+    assert Health.of(guard) == Health(winner_rise=1.5, norm_ratio=2.0)
+    assert Health.of(SafeguardParameters(max_winner_change=None, max_norm_ratio=None)) == Health()
 
 
 def test_health_has_limits_on_both_sides_of_the_norm() -> None:

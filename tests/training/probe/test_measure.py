@@ -123,6 +123,13 @@ def test_a_training_that_stops_is_a_result_and_wrong_settings_are_an_error(
         make().run(1e-2, 20.0, 3)
 
 
+def test_a_training_that_the_automatic_stop_ended_is_said_to_have_gone_wrong(make: Callable[..., Probe]) -> None:
+    guard = {"max_winner_change": 0.01, "window": 1}
+    cell = make(training={"safeguard": guard}).run(10.0, 10.0, 4)
+    assert "went wrong from step" in cell.stopped
+    assert cell.accuracy is not None
+
+
 def test_costs_are_those_of_a_step_and_a_judgement(make: Callable[..., Probe]) -> None:
     costs = make(validation=Judge).costs()
     assert costs.step > 0

@@ -10,7 +10,8 @@ from markupsafe import Markup
 
 from vr_pipeline.evaluation.ablation.config import AblationParameters
 from vr_pipeline.evaluation.ablation.gains import TOTAL, combinations
-from vr_pipeline.evaluation.report import elements
+from vr_pipeline.evaluation.report import charts, elements
+from vr_pipeline.evaluation.report.charts import Chart, Mark, Row
 from vr_pipeline.evaluation.report.elements import Cell, Cells, Finding, Table, count, interval, number
 from vr_pipeline.evaluation.report.page import page_html
 from vr_pipeline.generators.policy import ORIGINAL
@@ -44,14 +45,65 @@ def ablation_page(
 
 
 def _gains(gains: pd.DataFrame) -> list[Markup]:
-    made = [_by_dimension(gains[gains["source"] == source], source) for source in dict.fromkeys(gains["source"])]
-    says = elements.paragraph(
-        "Mean gain in reward over the original on the held-out prompts, clips of all seeds together, with 95 % "
-        "intervals by prompt (Student's t over prompts). Intervals by dimension are not corrected for their number. "
-        "They say what other prompts would give; the seeds of training say how far two trainings are apart.",
-        note=True,
+    sources = list(dict.fromkeys(gains["source"]))
+    if not sources:
+        return []
+    of_source = {source: gains[gains["source"] == source] for source in sources}
+    return [
+        elements.paragraph(
+            "Mean gain in reward over the original on the held-out prompts, clips of all seeds together, with 95 % "
+            "intervals by prompt (Student's t over prompts). Intervals by dimension are not corrected for their "
+            "number. They say what other prompts would give; the seeds say how far two trainings are apart.",
+            note=True,
+        ),
+        elements.charts([_chart(table, source) for source, table in of_source.items()]),
+        *(elements.table(_rewards(table, source)) for source, table in of_source.items()),
+        *(
+            elements.folded(f"Gains by the {source}", _by_dimension(table, source))
+            for source, table in of_source.items()
+        ),
+    ]
+
+
+def _chart(gains: pd.DataFrame, source: str) -> Chart:
+    """Draw the gains by dimension."""
+    names = [_title(*name) for name in combinations(gains)]
+    rows = [
+        Row(
+            str(dimension),
+            [
+                Mark(place, row["gain"], row["ci_low"], row["ci_high"], f"{name}, {dimension}: {row['gain']:+.3f}")
+                for place, (name, row) in enumerate(zip(names, own.to_dict("records"), strict=True), start=1)
+            ],
+        )
+        for dimension, own in gains.groupby("dimension", sort=False)
+    ]
+    return charts.intervals_chart(
+        f"Gain by the {source}",
+        rows,
+        axis="gain in reward, 95 % interval",
+        series=list(enumerate(names, start=1)),
+        description="; ".join(
+            f"{row.label}: "
+            + ", ".join(f"{name} {mark.value:+.2f}" for name, mark in zip(names, row.marks, strict=True))
+            for row in rows
+        ),
     )
-    return [says, *map(elements.table, made)] if made else []
+
+
+def _rewards(gains: pd.DataFrame, source: str) -> Table:
+    """List mean rewards, the original first (the layout of the paper's Table 4)."""
+    dimensions = list(dict.fromkeys(gains["dimension"]))
+    first = gains.drop_duplicates("dimension").set_index("dimension")
+    rows: list[Cells] = [["Original", *(number(first.loc[name, "original"], 3) for name in dimensions)]]
+    for pairs, objective in combinations(gains):
+        own = gains[(gains["pairs"] == pairs) & (gains["objective"] == objective)].set_index("dimension")
+        rows.append([_title(pairs, objective), *(number(own.loc[name, "reward"], 3) for name in dimensions)])
+    return Table(f"Mean reward by the {source}", ["Policy", *dimensions], rows)
+
+
+def _title(pairs: str, objective: str) -> str:
+    return f"{objective} on {pairs} pairs"
 
 
 def _by_dimension(gains: pd.DataFrame, source: str) -> Table:
@@ -61,7 +113,7 @@ def _by_dimension(gains: pd.DataFrame, source: str) -> Table:
         own = gains[(gains["pairs"] == pairs) & (gains["objective"] == objective)].set_index("dimension")
         total = own.loc[TOTAL]
         by_seed = f"{total['lowest_seed']:+.2f} to {total['highest_seed']:+.2f}"
-        rows.append([f"{objective} on {pairs} pairs", *(_gain(own.loc[name]) for name in dimensions), Cell(by_seed)])
+        rows.append([_title(pairs, objective), *(_gain(own.loc[name]) for name in dimensions), Cell(by_seed)])
     columns = ["Combination", *dimensions, "total by seed"]
     return Table(f"Gain by the {source}, by dimension", columns, rows, words=["total by seed"])
 
@@ -79,8 +131,8 @@ def _differences(between: pd.DataFrame) -> list[Markup]:
         return []
     rows: list[Cells] = [
         [
-            f"{row['objective']} on {row['pairs']} pairs",
-            "{2} on {0} pairs".format(*str(row["against"]).partition(".")),
+            _title(row["pairs"], row["objective"]),
+            _title(*str(row["against"]).split(".", 1)),
             str(row["source"]),
             number(row["gain"], sign=True),
             interval(row["ci_low"], row["ci_high"], sign=True),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from vr_pipeline.training.config import SafeguardParameters
 from vr_pipeline.training.probe.measure import Cell
 
 
@@ -18,6 +19,13 @@ class Health(NamedTuple):
 
     winner_rise: float = 1.0
     norm_ratio: float = 2.0
+
+    @staticmethod
+    def of(guard: SafeguardParameters) -> Health:
+        """Return the limits below which the automatic stop takes weights for healthy, where it has any."""
+        rise, ratio = guard.max_winner_change, guard.max_norm_ratio
+        limits = {"winner_rise": rise and rise / 2, "norm_ratio": ratio and ratio**0.5}
+        return Health(**{name: limit for name, limit in limits.items() if limit is not None})
 
     def trouble(self, cell: Cell) -> list[str]:
         """Say what is wrong with a training; nothing if it is healthy."""

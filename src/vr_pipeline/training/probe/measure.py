@@ -157,7 +157,7 @@ class Probe:
                 judge.close()
         gain = _gain(judge.table(log)) if judge is not None else {}
         last = log["loss"].tail(max(1, len(log) // 4)).mean()
-        return replace(cell, **gain, **self._measure(training), loss=_number(last))
+        return replace(cell, **gain, **self._measure(training), loss=_number(last), stopped=_stopped(log))
 
     def _measure(self, training: PreferenceTrainingParameters) -> dict[str, Any]:
         """Measure accuracy and health of the weights that the generator holds, on held-out pairs at fixed noise."""
@@ -240,6 +240,13 @@ def _gain(table: pd.DataFrame) -> dict[str, Any]:
         "gain_low": _number(-original["gap_high"]),
         "gain_high": _number(-original["gap_low"]),
     }
+
+
+def _stopped(log: pd.DataFrame) -> str:
+    """Say when the automatic stop ended a training, whose weights are then those from before the trouble."""
+    if "trouble_step" not in log or not math.isfinite(log["trouble_step"].iloc[-1]):
+        return ""
+    return f"it was stopped after step {len(log)}, since it went wrong from step {log['trouble_step'].iloc[-1]:.0f} on"
 
 
 def _last(rows: list[Mapping[str, float]]) -> dict[str, Any]:
