@@ -95,6 +95,13 @@ class PreferenceTrainingParameters(FineTuningParameters):
     )
     regularisation: float = Field(1.0, ge=0, description="reg_dpo: weight of the winners' error.")
     mixing: float = Field(1.0, gt=0, description="nft: b, how far the compared policies lie from the original.")
+    reference_draws: int | None = Field(
+        None,
+        ge=1,
+        description="Draws of noise and time for each pair, used in turn by its epochs, for which the original's "
+        "errors are computed once and kept beside the checkpoints, for all recipes; null draws anew in every epoch and "
+        "keeps nothing.",
+    )
     noise: Literal["drawn", "prior"] = Field(
         "drawn",
         description="Noise of a pair: drawn, the same for winner and loser; or prior, for rectified flows: each clip "
@@ -145,6 +152,10 @@ class PreferenceTrainingParameters(FineTuningParameters):
         watched = self.method == "lora" if guard.watch_reference is None else guard.watch_reference
         return self.objective.needs_reference or guard.norm_ratio_weight > 0 or watched
 
+    def draw_of(self, epoch: int) -> int:
+        """Return which draw of noise and time an epoch uses; negative ones are no training's."""
+        return epoch if self.reference_draws is None or epoch < 0 else epoch % self.reference_draws
+
     @property
     def uses_rewards(self) -> bool:
         """Whether the loss or the weights of pairs need the clips' rewards."""
@@ -159,6 +170,10 @@ class PreferenceTrainingParameters(FineTuningParameters):
                 raise ValueError(f"{name} does not go with loss {self.loss}, but with {knowing}")
         opposing = ", ".join(name for name, objective in OBJECTIVES.items() if objective.opposes_losers)
         wrong = [
+            (
+                self.reference_draws is not None and self.objective.takes("deviation"),
+                f"reference_draws keeps errors, and loss {self.loss} needs whole predictions of the original",
+            ),
             (
                 self.supervised_weight > 0 and self.objective.of_clips,
                 f"supervised_weight needs winners, and loss {self.loss} learns from single clips",

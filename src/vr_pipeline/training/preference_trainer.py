@@ -22,6 +22,7 @@ from vr_pipeline.identifiers import code_hash, content_hash, sample_seed
 from vr_pipeline.training.config import PreferenceTrainingParameters
 from vr_pipeline.training.health import diagnose, warn_of_both_errors
 from vr_pipeline.training.pairs import PairData, PairOrder, TrainingPair, prepare_pairs
+from vr_pipeline.training.references import ReferenceErrors
 from vr_pipeline.training.step import accumulate_gradients
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ _COMPUTING = (
     *(f"vr_pipeline.engine.{name}" for name in ("loop", "optimisation", "schedules", "watch")),
     *(
         f"vr_pipeline.training.{name}"
-        for name in ("clip_losses", "health", "losses", "objectives", "pairs", "safeguards", "step")
+        for name in ("clip_losses", "health", "losses", "objectives", "pairs", "references", "safeguards", "step")
     ),
 )
 """Modules that decide what a step computes, beside those of the generator."""
@@ -104,7 +105,12 @@ def train_on_pairs(
         _check_settings(generator, parameters, group)
         task = PreferenceTask(generator, data, parameters, group, validation)
         task.description = description
+        if parameters.reference_draws is not None:
+            folder = checkpoint.parent / "reference_errors" if checkpoint is not None else None
+            task.references = ReferenceErrors(generator, task.data, parameters, folder)
         rows = train(task, parameters, group=group, checkpoint=checkpoint, retrain=retrain, observe=observe)
+        if task.references is not None and group.main:
+            task.references.save()
         if group.main:
             warn_of_both_errors(rows, description)
         if task.sharded:
@@ -207,6 +213,7 @@ class PreferenceTask(Task):
         pairs = prepare_pairs(data.pairs, parameters)
         self.data = PairData(pairs, data.latents, data.conditions)
         self.order = PairOrder(pairs, parameters.seed)
+        self.references: ReferenceErrors | None = None
         self.also_lower = f" or beta ({parameters.beta})"
         self.watch_every, self.on_trouble = parameters.safeguard.window, parameters.safeguard.on_trouble
         self.sharded = parameters.sharding != "none" and group.size > 1
@@ -231,6 +238,7 @@ class PreferenceTask(Task):
             pairs_of_step=len(chosen),
             # Sharded gradients are averaged over the processes, while each one's loss is its part of the whole.
             scale=float(group.size) if self.sharded else 1.0,
+            references=self.references.of if self.references is not None else None,
         )
         gathered = group.gather(statistics)
         side = "" if self.parameters.objective.of_clips else "winner_"

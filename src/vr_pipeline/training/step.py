@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vr_pipeline.errors import InputError
 from vr_pipeline.generators.contract import Condition, Generator
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     import torch
 
 
+References = Callable[[Sequence[tuple[TrainingPair, int]]], "torch.Tensor"]
+
+
 @dataclass(frozen=True)
 class Batch:
     """Winners first, then losers in the same order, noise and timesteps repeated accordingly; or single clips.
@@ -31,6 +34,7 @@ class Batch:
         condition: text conditions, every tensor [2 pairs, ...].
         rewards: rewards as the loss wants them, [2 pairs].
         weights: weights of pairs, [pairs]; None if all are 1.
+        reference: errors of the original and norms of its predictions, [2, samples], where they are kept.
     """
 
     latents: torch.Tensor
@@ -39,6 +43,7 @@ class Batch:
     condition: Condition
     rewards: torch.Tensor
     weights: torch.Tensor | None
+    reference: torch.Tensor | None = None
 
 
 def collate(
@@ -71,7 +76,9 @@ def collate(
     members = [member for side in sides for member in side]
     noises, timesteps = [], []
     for pair, epoch in chosen:
-        random = torch.Generator().manual_seed(sample_seed(parameters.seed, f"noise of {pair.pair_id}", epoch))
+        random = torch.Generator().manual_seed(
+            sample_seed(parameters.seed, f"noise of {pair.pair_id}", parameters.draw_of(epoch))
+        )
         timesteps.append(generator.draw_timesteps(1, random))
         noises.append(torch.randn(latents[pair.winner].shape, generator=random))
     noise, time = torch.cat([torch.stack(noises)] * len(sides)), torch.cat(timesteps * len(sides))
@@ -115,6 +122,7 @@ def accumulate_gradients(
     *,
     pairs_of_step: int | None = None,
     scale: float = 1.0,
+    references: References | None = None,
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Compute loss and statistics of some pairs, and add up their gradients, ``micro_batch_size`` pairs at a time.
 
@@ -125,6 +133,7 @@ def accumulate_gradients(
         parameters: settings.
         pairs_of_step: pairs of the whole step, if these are a share of them; the loss is their part of the step's mean.
         scale: gradients are multiplied by this; the loss is not.
+        references: gives errors of the original and norms of its predictions, [2, samples]; None asks it anew.
 
     Returns:
         the loss, and statistics of shape [pairs].
@@ -136,12 +145,29 @@ def accumulate_gradients(
     losses, parts = [], []
     for start in range(0, len(chosen), size):
         some = chosen[start : start + size]
-        loss, statistics = pair_loss(generator, collate(generator, some, data, parameters), parameters)
+        batch = collate(generator, some, data, parameters)
+        if references is not None:
+            batch = replace(batch, reference=references(some).to(batch.latents.device))
+        loss, statistics = pair_loss(generator, batch, parameters)
         loss = loss * (len(some) / count)
         (loss * scale if scale != 1.0 else loss).backward()
         losses.append(loss.detach())
         parts.append(statistics)
     return torch.stack(losses).sum(), {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+class Reference(NamedTuple):
+    """What the frozen original gives for a batch.
+
+    Attributes:
+        error: of its prediction, [samples].
+        norm: of its prediction, [samples].
+        prediction: [samples, ...]; None where only the others are kept.
+    """
+
+    error: torch.Tensor
+    norm: torch.Tensor
+    prediction: torch.Tensor | None = None
 
 
 def pair_loss(
@@ -159,16 +185,19 @@ def pair_loss(
             return generator.residuals(batch.latents, batch.noise, batch.timesteps, batch.condition)
 
     policy, reference = residuals(), None
-    if parameters.uses_reference:
+    if parameters.uses_reference and batch.reference is not None:
+        reference = Reference(*batch.reference)
+    elif parameters.uses_reference:
         with torch.no_grad(), generator.reference():
-            reference = residuals()
+            original = residuals()
+        reference = Reference(original.error(), original.norm(), original.prediction)
     loss, statistics = _objective(policy, reference, batch, parameters, generator)
     error = policy.error().detach()
     of_sides = _of_clips if parameters.objective.of_clips else _of_sides
     statistics |= of_sides("error", error)
     if reference is not None:
-        reference_error = reference.error()
-        ratio = norm_ratio(policy.norm(), reference.norm())
+        reference_error = reference.error
+        ratio = norm_ratio(policy.norm(), reference.norm)
         guard = parameters.safeguard
         if guard.norm_ratio_weight:
             loss = loss + guard.norm_ratio_weight * norm_hinge(ratio, guard.norm_ratio_limit).mean()
@@ -180,7 +209,7 @@ def pair_loss(
 
 def _objective(
     policy: Residuals,
-    reference: Residuals | None,
+    reference: Reference | None,
     batch: Batch,
     parameters: PreferenceTrainingParameters,
     generator: Generator,
@@ -190,8 +219,8 @@ def _objective(
     known: dict[str, Any] = {"error": error, "reward": batch.rewards}
     more: dict[str, torch.Tensor] = {}
     if reference is not None:
-        known["reference_error"] = reference.error()
-        if objective.takes("deviation"):
+        known["reference_error"] = reference.error
+        if objective.takes("deviation") and reference.prediction is not None:
             difference = policy.prediction.float() - reference.prediction.float()
             known["deviation"] = mean_product(difference, difference)
     if not objective.of_clips:
