@@ -52,6 +52,7 @@ class CheckedPairs:
         table: the rows that can be used, with video_path_a and video_path_b within the folder.
         report: :func:`vr_pipeline.pairs.given.pairs_report`; None where nothing could be looked at.
         rows, rows_left_out: of the file, and those of them that cannot be used.
+        reward_settings: what the environment below says of a reward.
     """
 
     findings: Findings = field(default_factory=Findings)
@@ -63,6 +64,7 @@ class CheckedPairs:
     report: dict[str, Any] | None = None
     rows: int = 0
     rows_left_out: int = 0
+    reward_settings: tuple[str, ...] = ()
 
 
 def check_given_pairs(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,7 @@ def check_pairs(project: Path, base_env: str | None, files: PairFiles) -> tuple[
             files.pairs,
         )
     size = f"{generator.num_frames} x {generator.height} x {generator.width}"
+    check.reward_settings = ("type", *(settings.get("reward_model") or {}))
     lines = pairs_lines(check, files) | {
         "generator": f"{generator.family} ({generator.path}); takes {size} at {generator.fps:g} frames a second",
         "objective": str(settings["dpo_training"]["training"]["loss"]),
@@ -131,16 +132,17 @@ def write_pairs_environment(
         catalog["oracle"] = NO_ORACLE
     settings = {"extends": base_env} if base_env else {}
     settings |= {"data": f"data/{env}", "pipeline": PIPELINE}
-    return write_files(project, env, base_env, settings, catalog, _parameters(env, files.fit))
+    return write_files(project, env, base_env, settings, catalog, _parameters(env, files.fit, check.reward_settings))
 
 
-def _parameters(env: str, fit: Mapping[str, str]) -> dict[str, Any]:
+def _parameters(env: str, fit: Mapping[str, str], reward_settings: Sequence[str]) -> dict[str, Any]:
     # Written out: `dvc exp run --set-param` reads this file and knows nothing of ${globals:data}.
     training: dict[str, Any] = {"checkpoint_folder": f"data/{env}/06_models/checkpoints", "validation": None}
     title = f"Preference training on given pairs: {env.replace('_', ' ')}"
     parameters: dict[str, Any] = {"given_pairs": {"fit": dict(fit)}} if fit else {}
-    # Nothing is trained or compared by a reward that the environment below happens to name.
-    parameters["reward_model"] = {"type": None}
+    # Nothing is trained or compared by a reward that the environment below happens to name. Its settings are taken back
+    # too, so that another type can be named in their place.
+    parameters["reward_model"] = dict.fromkeys(reward_settings)
     return parameters | {"dpo_training": training, "evaluation": {"report": {"title": title, "note": ""}}}
 
 
