@@ -81,7 +81,8 @@ def test_the_version_is_the_tag_and_the_files_are_those_of_the_project(wheel):
     assert "conf/base/checklist.yml" in inside
     assert "data/01_raw/prompts.csv" in inside
     assert {".gitignore", ".dvcignore"} <= inside
-    assert any(name.startswith("data/06_models/micro_world/judge/") for name in inside)
+    for model in ("judge", "videoreward"):
+        assert any(name.startswith(f"data/06_models/micro_world/{model}/") for name in inside)
     assert any(name.startswith("vr_pipeline/evaluation/report/templates/") for name in names)
     # Every module and every file beside the modules, and nothing personal.
     tracked = {path.relative_to(ROOT / "src").as_posix() for path in (ROOT / "src" / "vr_pipeline").rglob("*.py")}

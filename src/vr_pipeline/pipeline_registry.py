@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kedro.pipeline import Pipeline
 
-OTHERS = ("micro_world", "judge_training", "preference_reward_training")
+OTHERS = ("micro_world", "micro_videoreward", "judge_training", "preference_reward_training")
 """Pipelines that are no stage of a system."""
 
 

@@ -18,6 +18,7 @@ BASE = ROOT / "conf" / "base"
 
 SINGLE = {
     "micro_world",
+    "micro_videoreward",
     "prompt_filtering",
     "video_generation",
     "checklist_inference",

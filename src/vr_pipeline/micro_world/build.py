@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,15 +20,21 @@ from vr_pipeline.micro_world.clips import generate_clips, render_clips
 from vr_pipeline.micro_world.config import MicroWorldParameters
 from vr_pipeline.micro_world.oracle import Oracle
 from vr_pipeline.micro_world.preferences import simulate_preferences, utilities, utilities_by_criterion
-from vr_pipeline.micro_world.world import FRAMES_PER_SECOND, all_prompts
+from vr_pipeline.micro_world.reward_pairs import compare_pairs, draw_pairs, sample_clips
+from vr_pipeline.micro_world.world import FRAMES_PER_SECOND, SIZE, all_prompts
 from vr_pipeline.work import WorkItem, WorkPlan
 
 if TYPE_CHECKING:
     from vr_pipeline.checklist.schema import Checklist
+    from vr_pipeline.rewards.videoreward.training.config import HeldOutParameters
+    from vr_pipeline.rewards.videoreward.training.task import TrainedReward
 
 logger = logging.getLogger(__name__)
 
 Frames = npt.NDArray[np.uint8]
+
+LARGEST_ENLARGEMENT = 32
+"""Pixels along the edge of what stands for one pixel of the micro-world, at most."""
 
 
 def load_micro_generator(folder: Path, generator: GeneratorParameters) -> Generator:
@@ -203,3 +210,53 @@ def preferences(
         ids, frames, [{"fps": FRAMES_PER_SECOND, **row} for row in rows], description="clips to compare"
     )
     return plan, table[["video_id", "prompt", "file", "sample_index", "seed", "generator"]], compared
+
+
+def reward_pairs(
+    generator: Generator,
+    oracle: Oracle,
+    checklist: Checklist,
+    parameters: MicroWorldParameters,
+    held_out: HeldOutParameters,
+) -> tuple[WorkPlan, pd.DataFrame]:
+    """Return clips of the pretrained generator, and simulated comparisons of pairs of them for the VideoReward.
+
+    Pairs of held-out prompts are pairs of clips that no other pair has.
+
+    Returns:
+        the clips and the preferences.
+    """
+    from vr_pipeline.rewards.videoreward.training.labels import split_by_unit
+
+    settings, seed = parameters.reward_pairs, parameters.seed
+    prompts = pd.Series(all_prompts())
+    side = split_by_unit(prompts.map(prompt_id), held_out)
+    tables, ids, frames, rows = [], [], [], []
+    for purpose, clips_per_prompt, num_pairs, asked in (
+        ("reward training", settings.clips_per_prompt, settings.num_pairs, side == "train"),
+        ("reward held out", settings.num_held_out_clips_per_prompt, settings.num_held_out_pairs, side != "train"),
+    ):
+        clips = sample_clips(generator, clips_per_prompt, seed=seed, purpose=purpose)
+        pairs = draw_pairs(
+            clips, num_pairs, settings.cross_prompt_share, prompts=set(prompts[asked]), seed=seed, purpose=purpose
+        )
+        tables.append(compare_pairs(pairs, clips, oracle.recognise(clips.frames), checklist, settings, seed=seed))
+        ids += clips.video_ids
+        frames.append(clips.frames)
+        rows += clips.metadata(f"micro_world {purpose}")
+    plan = _stored_clips(ids, np.concatenate(frames), rows, description="clips for the reward")
+    return plan, pd.concat(tables, ignore_index=True)
+
+
+def of_any_enlargement(reward: TrainedReward) -> TrainedReward:
+    """Say that a reward knows clips of the micro-world however far they are enlarged.
+
+    Stored clips are enlarged by whole factors, and averaging over areas takes that back exactly: the reward is shown
+    the same pixels.
+    """
+    seen = reward.calibration.seen
+    if seen is None:
+        return reward
+    areas = (float(SIZE**2), float((LARGEST_ENLARGEMENT * SIZE) ** 2))
+    calibration = reward.calibration.model_copy(update={"seen": seen.model_copy(update={"pixels": areas})})
+    return replace(reward, calibration=calibration)

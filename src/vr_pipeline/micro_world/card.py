@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -29,8 +30,12 @@ def test_oracle(oracle: Oracle, question_ids: Sequence[str], parameters: MicroWo
 
 
 def file_hashes(folder: Path) -> dict[str, str]:
-    """Return SHA-256 of every weight file in a folder, by path relative to it."""
-    return {path.relative_to(folder).as_posix(): sha256_of(path) for path in sorted(folder.rglob("*.safetensors"))}
+    """Return SHA-256 of every weight file in a folder, by path relative to it; a folder with a card of its own is not
+    among them.
+    """
+    cards = {path.parent for path in folder.glob("*/README.md")}
+    files = (path for path in sorted(folder.rglob("*.safetensors")) if not cards.intersection(path.parents))
+    return {path.relative_to(folder).as_posix(): sha256_of(path) for path in files}
 
 
 def model_card(
@@ -45,6 +50,21 @@ def model_card(
         judge_report: a row a source ('rendered', 'generated') and question: accuracy, balanced_accuracy, n.
         oracle_figures: of :func:`test_oracle`.
     """
+    by_source = {str(source): part.set_index("question_id") for source, part in judge_report.groupby("source")}
+    return render_card(
+        "card.md.j2",
+        rendered=by_source["rendered"],
+        generated=by_source.get("generated"),
+        oracle=oracle_figures,
+        hashes=hashes,
+        clips=parameters.clips,
+        steps=parameters.pretraining.steps,
+        seed=parameters.seed,
+    )
+
+
+def render_card(template: str, **values: Any) -> str:
+    """Fill a template of this package; every name that it uses has to be given."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -54,13 +74,4 @@ def model_card(
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    by_source = {str(source): part.set_index("question_id") for source, part in judge_report.groupby("source")}
-    return environment.get_template("card.md.j2").render(
-        rendered=by_source["rendered"],
-        generated=by_source.get("generated"),
-        oracle=oracle_figures,
-        hashes=hashes,
-        clips=parameters.clips,
-        steps=parameters.pretraining.steps,
-        seed=parameters.seed,
-    )
+    return environment.get_template(template).render(values)

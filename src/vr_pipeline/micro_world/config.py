@@ -77,8 +77,12 @@ class PreferenceParameters(ComparisonParameters):
 class RewardPairParameters(ComparisonParameters):
     """What the embedded VideoReward learns from: generated clips, and simulated comparisons of them."""
 
-    clips_per_prompt: int = Field(100, ge=2, description="Generated clips of each prompt the pairs are drawn from.")
-    num_pairs: int = Field(16000, ge=2, description="Pairs of clips that are compared.")
+    clips_per_prompt: int = Field(60, ge=2, description="Generated clips of each prompt the pairs are drawn from.")
+    num_pairs: int = Field(9600, ge=2, description="Pairs of clips that are compared, to learn from.")
+    num_held_out_clips_per_prompt: int = Field(
+        16, ge=2, description="Further clips of each prompt, for the pairs of held-out prompts."
+    )
+    num_held_out_pairs: int = Field(2400, ge=2, description="Pairs of held-out prompts.")
     cross_prompt_share: float = Field(
         0.6,
         ge=0,

@@ -6,8 +6,9 @@ attributes: among clips of one prompt the text says nothing, and a reward learns
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,10 +17,10 @@ import pandas as pd
 from vr_pipeline.checklist.schema import Checklist
 from vr_pipeline.generators.contract import Generator
 from vr_pipeline.identifiers import content_hash, pair_id, prompt_id, sample_seed, video_id
-from vr_pipeline.micro_world.config import ComparisonParameters, RewardPairParameters
+from vr_pipeline.micro_world.config import ComparisonParameters
 from vr_pipeline.micro_world.oracle import answer_from
 from vr_pipeline.micro_world.preferences import perceive, utilities, utilities_by_criterion
-from vr_pipeline.micro_world.world import all_prompts, neighbouring_prompt
+from vr_pipeline.micro_world.world import FRAMES_PER_SECOND, all_prompts, neighbouring_prompt
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,16 @@ class GeneratedClips:
     seeds: list[int]
     frames: npt.NDArray[np.uint8]
 
+    def metadata(self, generator: str) -> list[dict[str, Any]]:
+        """Return what the index of clips says of each."""
+        numbers: dict[str, int] = {}
+        rows = []
+        for prompt, seed in zip(self.prompts, self.seeds, strict=True):
+            number = numbers[prompt] = numbers.get(prompt, -1) + 1
+            known = {"prompt_id": prompt_id(prompt), "prompt": prompt, "sample_index": number, "seed": seed}
+            rows.append({**known, "generator": generator, "fps": FRAMES_PER_SECOND})
+        return rows
+
 
 def sample_clips(generator: Generator, clips_per_prompt: int, *, seed: int, purpose: str) -> GeneratedClips:
     """Sample clips of every prompt for one purpose; a clip depends on seed, purpose, prompt and number alone."""
@@ -52,38 +63,45 @@ def sample_clips(generator: Generator, clips_per_prompt: int, *, seed: int, purp
 
 
 def draw_pairs(
-    clips: Sequence[str], made_for: Sequence[str], parameters: RewardPairParameters, *, seed: int, purpose: str
+    clips: GeneratedClips,
+    num_pairs: int,
+    cross_prompt_share: float,
+    *,
+    prompts: Collection[str],
+    seed: int,
+    purpose: str,
 ) -> pd.DataFrame:
     """Draw pairs, the prompts in turn; no pair comes twice, and which clip is A says nothing.
 
     Args:
-        clips: their identifiers.
-        made_for: the prompt of each.
+        clips: of every prompt.
+        num_pairs: pairs wanted; fewer are found where the clips allow fewer.
+        cross_prompt_share: share of pairs whose second clip was made for a neighbouring prompt.
+        prompts: those that pairs are about.
+        seed, purpose: what is drawn depends on these and the number of the pair.
 
     Returns:
-        pair_id, prompt, and the places of the two clips: a, b.
+        pair_id, prompt, the places of the two clips (a, b), and whether one was made for another prompt (crossed).
     """
     by_prompt: dict[str, list[int]] = {}
-    for at, prompt in enumerate(made_for):
+    for at, prompt in enumerate(clips.prompts):
         by_prompt.setdefault(prompt, []).append(at)
-    prompts = [prompt for prompt in all_prompts() if prompt in by_prompt]
-    drawn: dict[str, tuple[str, int, int]] = {}
-    attempt = 0
-    while len(drawn) < parameters.num_pairs and attempt < 4 * parameters.num_pairs:
-        prompt = prompts[attempt % len(prompts)]
+    asked = [prompt for prompt in all_prompts() if prompt in prompts]
+    drawn: dict[str, tuple[str, int, int, bool]] = {}
+    for attempt in range(4 * num_pairs):
+        prompt = asked[attempt % len(asked)]
         random = np.random.default_rng(sample_seed(seed, f"{purpose} pair", attempt))
-        attempt += 1
-        other = prompt
-        if random.random() < parameters.cross_prompt_share:
-            other = neighbouring_prompt(random, prompt, int(random.integers(1, 3)))
-        first, second = int(random.choice(by_prompt[prompt])), int(random.choice(by_prompt.get(other, [-1])))
-        if second in (-1, first):
-            continue
-        identifier = pair_id(prompt_id(prompt), clips[first], clips[second])
-        ends = (first, second) if random.random() < 0.5 else (second, first)
-        drawn.setdefault(identifier, (prompt, *ends))
+        crossed = bool(random.random() < cross_prompt_share)
+        other = neighbouring_prompt(random, prompt, int(random.integers(1, 3))) if crossed else prompt
+        first, second = int(random.choice(by_prompt[prompt])), int(random.choice(by_prompt[other]))
+        if first != second:
+            identifier = pair_id(prompt_id(prompt), clips.video_ids[first], clips.video_ids[second])
+            ends = (first, second) if random.random() < 0.5 else (second, first)
+            drawn.setdefault(identifier, (prompt, *ends, crossed))
+        if len(drawn) == num_pairs:
+            break
     rows = [(identifier, *row) for identifier, row in drawn.items()]
-    return pd.DataFrame(rows, columns=["pair_id", "prompt", "a", "b"])
+    return pd.DataFrame(rows, columns=["pair_id", "prompt", "a", "b", "crossed"])
 
 
 def compare_pairs(
@@ -102,8 +120,8 @@ def compare_pairs(
         recognised: of :meth:`~vr_pipeline.micro_world.oracle.Oracle.recognise`.
 
     Returns:
-        table with the columns of ``schemas.HumanPreferences``, ``preference_<criterion>`` and, of the hidden utility
-        of A minus that of B, ``utility`` and ``utility_<criterion>``.
+        table with the columns of ``schemas.HumanPreferences``, ``preference_<criterion>``, ``crossed``, and of the
+        hidden utility of A minus that of B, ``utility`` and ``utility_<criterion>``.
     """
     prompts = pairs["prompt"].tolist()
     values = []
@@ -117,6 +135,7 @@ def compare_pairs(
             "prompt": pairs["prompt"],
             "video_id_a": [clips.video_ids[at] for at in pairs["a"]],
             "video_id_b": [clips.video_ids[at] for at in pairs["b"]],
+            "crossed": pairs["crossed"],
         }
     )
     for name in values[0]:

@@ -6,12 +6,15 @@ from typing import Any
 
 from kedro.pipeline import Node, Pipeline
 
-from vr_pipeline.pipelines import judge_training
+from vr_pipeline.pipelines import judge_training, micro_videoreward
 from vr_pipeline.pipelines.micro_world import nodes
 
 
 def create_pipeline(**kwargs: Any) -> Pipeline:
-    """Lead from renderer to tiny models, oracle and simulated preferences; judge_training trains the judge."""
+    """Lead from renderer to tiny models, oracle and simulated preferences.
+
+    judge_training trains the judge, and micro_videoreward the VideoReward that starts from it.
+    """
     return Pipeline(
         [
             Node(nodes.write_prompts, inputs=None, outputs="micro_prompts", name="write_prompts"),
@@ -57,5 +60,6 @@ def create_pipeline(**kwargs: Any) -> Pipeline:
                 name="simulate_human_preferences",
                 tags=["gpu"],
             ),
+            *micro_videoreward.create_pipeline().nodes,
         ]
     )
