@@ -58,10 +58,11 @@ COLUMNS: dict[str, dict[str, Any]] = {
     # Nothing stops it, and the last step is the policy.
     "plain": {"collapse_loss": 0.0, "safeguard": {"max_winner_change": None, "max_norm_ratio": None}},
     "safeguarded": {"safeguard": {"sdpo_mu": 0.6, "max_winner_change": 2.0, "window": 3}},
+    "mild": {"safeguard": {"sdpo_mu": 0.3, "max_winner_change": 2.0, "window": 3}},
 }
 """What each way of training sets beside learning rate, beta and seed."""
 
-TITLES = {"plain": "Plain DPO", "safeguarded": "With safeguards"}
+TITLES = {"plain": "Plain DPO", "safeguarded": "With safeguards", "mild": "With safeguards, mu 0.3"}
 
 ORIGINAL = "original"
 MODELS = ROOT / "data/06_models/micro_world"
@@ -256,13 +257,13 @@ def print_map(title: str, rows: list[dict[str, Any]]) -> None:
 def draw(maps: Mapping[str, list[dict[str, Any]]], path: Path) -> None:
     """Draw a map for each way of training, on one scale of colours; signs where the interval excludes 0."""
     matplotlib.rcParams.update({"svg.hashsalt": "robustness", "svg.fonttype": "none"})
-    figure = Figure(figsize=(5.4 * len(maps), 3.8), layout="constrained")
+    figure = Figure(figsize=(5.8, 3.3 * len(maps)), layout="constrained")
     values = {
         column: np.array([row["gain"] for row in rows]).reshape(len(LEARNING_RATES), len(BETAS))
         for column, rows in maps.items()
     }
     norm = around_centre(np.concatenate(list(values.values())), 0.0)
-    for axes, (column, rows) in zip(figure.subplots(1, len(maps), squeeze=False)[0], maps.items(), strict=True):
+    for axes, (column, rows) in zip(figure.subplots(len(maps), 1, squeeze=False)[:, 0], maps.items(), strict=True):
         texts = [f"{row['gain']:+.2f}{' ' if not _sign(row) else ' ' + _sign(row)}" for row in rows]
         lines = [texts[start : start + len(BETAS)] for start in range(0, len(texts), len(BETAS))]
         draw_map(axes, values[column], LEARNING_RATES, BETAS, texts=lines, norm=norm, colours="RdBu")
@@ -302,7 +303,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each setting")
     parser.add_argument("--steps", type=int, default=100, help="steps of a training")
     parser.add_argument("--clips", type=int, default=8, help="clips of each held-out prompt and seed")
-    parser.add_argument("--columns", nargs="+", choices=list(COLUMNS), default=list(COLUMNS))
+    parser.add_argument("--columns", nargs="+", choices=list(COLUMNS), default=list(COLUMNS)[:2])
     parser.add_argument("--store", type=Path, default=ROOT / "data/08_reporting/robustness", help="folder of results")
     arguments = parser.parse_args()
     logging.disable(logging.WARNING)
@@ -321,7 +322,7 @@ def main() -> None:
         print_map(column, rows)
     counts = {column: dict(zip(("above", "below"), count(rows), strict=True)) for column, rows in maps.items()}
     result: dict[str, Any] = {"benchmark": "robustness", "seeds": arguments.seeds, "steps": arguments.steps, **counts}
-    if len(counts) == 2:
+    if {"plain", "safeguarded"} <= counts.keys():
         result["ratio"] = round(counts["safeguarded"]["above"] / max(counts["plain"]["above"], 1), 2)
     draw(maps, arguments.store / "robustness.svg")
     write_text(arguments.store / "result.json", json.dumps(result | {"maps": maps}, indent=1))
