@@ -41,7 +41,8 @@ def test_two_processes_train_the_reward_of_one(
     alone = train(start, "full" if name == KILLED else name)
     main, other = group[0][name], group[1][name]
     assert largest_difference(main, other) == 0.0
-    assert largest_difference(main, alone) < 1e-5
+    # Rounding, which AdamW amplifies where a gradient is nearly 0; a step is 1e-3 long.
+    assert largest_difference(main, alone) < 5e-5
     for process in (main, other):
         pd.testing.assert_frame_equal(process.log, alone.log, rtol=1e-3, atol=1e-5)
         pd.testing.assert_frame_equal(process.report, alone.report, rtol=1e-2, atol=1e-3)
