@@ -391,17 +391,3 @@ class PreferenceRewardReliability(Table):
     n: Series[int] = pa.Field(ge=1)
     stated: Series[float] = pa.Field(ge=0.0, le=1.0, description="mean stated probability")
     observed: Series[float] = pa.Field(ge=0.0, le=1.0, description="share of pairs in which it happened")
-
-
-class MicroVideoRewardFigures(Table):
-    """How well the embedded VideoReward agrees with simulated people: a row a dimension and kind of pairs."""
-
-    dimension: Series[str]
-    pairs: Series[str] = pa.Field(isin=["all", "one prompt", "cross-prompt"])
-    n: Series[int] = pa.Field(ge=0)
-    ties: Series[int] = pa.Field(ge=0, description="pairs that people tied")
-    diff: Series[float] = pa.Field(ge=0.0, le=1.0, description="right order, of pairs that people did not tie")
-    tau: Series[float] = pa.Field(ge=0.0, le=1.0, description="ties called by the threshold that is best here")
-    prompt_spread: Series[float] = pa.Field(
-        nullable=True, ge=0.0, description="spread of a clip's score over prompts, as a share of that over clips"
-    )

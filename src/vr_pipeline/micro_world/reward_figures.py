@@ -91,13 +91,17 @@ def spread_over_prompts(reward: RewardModel, clips: Sequence[str | Path | Frames
 
 
 def reward_card(
-    folder: Path, figures: pd.DataFrame, metrics: Mapping[str, Any], parameters: MicroWorldParameters, judge: Path
+    folder: Path,
+    figures: Sequence[Mapping[str, Any]],
+    metrics: Mapping[str, Any],
+    parameters: MicroWorldParameters,
+    judge: Path,
 ) -> str:
     """Return the card in Markdown: what the reward is, how it was made, what it reaches on held-out prompts.
 
     Args:
         folder: the reward's folder.
-        figures: of :func:`held_out_figures`.
+        figures: the rows of :func:`held_out_figures`.
         metrics: the summary of the training.
         judge: folder of the model that training started from.
     """
@@ -105,7 +109,7 @@ def reward_card(
     return render_card(
         "videoreward_card.md.j2",
         dimensions=[(one.name, CRITERIA[one.name], one.sees_prompt) for one in artifact.network.dimensions],
-        figures=figures.set_index(["dimension", "pairs"]),
+        figures=pd.DataFrame(figures).set_index(["dimension", "pairs"]),
         metrics=metrics,
         pairs=parameters.reward_pairs,
         seed=parameters.seed,

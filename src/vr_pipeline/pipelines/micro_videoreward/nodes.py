@@ -66,12 +66,13 @@ def measure_micro_videoreward(
     micro_reward_video_index: pd.DataFrame,
     micro_reward_videos: Any,
     parameters: PreferenceRewardTrainingParameters,
-) -> pd.DataFrame:
+) -> list[dict[str, Any]]:
     """Test the reward on pairs of test prompts, by criterion and kind of pairs, and under swapped prompts."""
     from vr_pipeline.identifiers import prompt_id
     from vr_pipeline.micro_world.reward_figures import held_out_figures
     from vr_pipeline.rewards.registry import load_reward_model
     from vr_pipeline.rewards.videoreward.training.labels import split_by_unit
+    from vr_pipeline.statistics.agreement import without_nan
     from vr_pipeline.video.sampled import clip_path
 
     side = split_by_unit(micro_reward_preferences["prompt"].map(prompt_id), parameters.held_out)
@@ -83,12 +84,15 @@ def measure_micro_videoreward(
         for video, path in index[["video_id", "path"]].itertuples(index=False)
     }
     reward = load_reward_model({"type": "videoreward", "path": micro_videoreward, "device": "cpu", "clip_batch": 32})
-    return held_out_figures(reward, clips, compared)
+    return [
+        without_nan({str(name): value for name, value in row.items()})
+        for row in held_out_figures(reward, clips, compared).to_dict("records")
+    ]
 
 
 def write_videoreward_card(
     micro_videoreward: str,
-    micro_videoreward_figures: pd.DataFrame,
+    micro_videoreward_figures: list[dict[str, Any]],
     micro_videoreward_metrics: dict[str, Any],
     trained_judge: str,
     parameters: MicroWorldParameters,
