@@ -362,7 +362,6 @@ def main() -> None:
             flush=True,
         )
 
-    started = time.process_time()
     with deterministic(1):
         table = measure(range(arguments.seeds), arguments.pairs, arguments.store, show)
     if arguments.picture:
@@ -375,7 +374,7 @@ def main() -> None:
             {
                 "benchmark": "videoreward_claims",
                 "seeds": arguments.seeds,
-                "seconds": time.process_time() - started,
+                "seconds": float(table["seconds"].sum()),
                 **found,
             }
         )
