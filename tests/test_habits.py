@@ -174,6 +174,7 @@ _PUBLIC_ENTRIES = {
     "commands/init_data.py:init_data",
     "datasets/preferences.py:__init__",
     "rewards/checklist/fit.py:fit_weights",
+    "training/losses.py:diffusion_dpo_loss",
 }
 """Called by people, who name what they give: options of commands, an entry of the catalog, a function for notebooks."""
 

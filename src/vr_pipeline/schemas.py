@@ -7,7 +7,7 @@ own annotations along. Identifiers are strings made by :mod:`vr_pipeline.identif
 from __future__ import annotations
 
 import math
-from typing import Optional
+from typing import Any, Optional
 
 import pandas as pd
 import pandera.pandas as pa
@@ -20,6 +20,11 @@ class Table(pa.DataFrameModel):
     class Config:
         coerce = True
         strict = False
+
+
+def _share(description: str) -> Any:
+    """Describe a column of shares, 0 to 1, that may be missing."""
+    return pa.Field(ge=0.0, le=1.0, nullable=True, description=description)
 
 
 class PromptsOnTheirWay(Table):
@@ -167,10 +172,10 @@ class AccuracyCurve(Table):
     weighting: Series[str] = pa.Field(isin=["learned", "refitted", "equal"])
     answers: Series[str] = pa.Field(isin=["probability", "binary"])
     last_question: Series[str]
-    diff: Series[float] = pa.Field(ge=0.0, le=1.0, nullable=True, description="accuracy without human ties")
+    diff: Series[float] = _share("accuracy without human ties")
     diff_se: Series[float] = pa.Field(ge=0.0, nullable=True, description="standard error by prompt")
-    ci_low: Series[float] = pa.Field(ge=0.0, le=1.0, nullable=True, description="95 % interval of diff by prompt, from")
-    ci_high: Series[float] = pa.Field(ge=0.0, le=1.0, nullable=True, description="95 % interval of diff by prompt, to")
+    ci_low: Series[float] = _share("95 % interval of diff by prompt, from")
+    ci_high: Series[float] = _share("95 % interval of diff by prompt, to")
     tau: Series[float] = pa.Field(ge=0.0, le=1.0, nullable=True)
 
 
@@ -356,29 +361,17 @@ class PreferenceRewardReport(Table):
     n: Series[int] = pa.Field(ge=0, description="labelled pairs")
     ties: Series[int] = pa.Field(ge=0, description="pairs that people tied")
     prompts: Series[int] = pa.Field(ge=0, description="prompts, those that share clips taken together")
-    accuracy_with_ties: Series[float] = pa.Field(
-        ge=0.0, le=1.0, nullable=True, description="tau: ties called by the threshold of validation pairs"
-    )
+    accuracy_with_ties: Series[float] = _share("tau: ties called by the threshold of validation pairs")
     accuracy_with_ties_low: Series[float] = pa.Field(nullable=True, description="95 % interval by prompt, from")
     accuracy_with_ties_high: Series[float] = pa.Field(nullable=True, description="95 % interval by prompt, to")
-    accuracy_without_ties: Series[float] = pa.Field(
-        ge=0.0, le=1.0, nullable=True, description="diff: pairs that people did not tie"
-    )
+    accuracy_without_ties: Series[float] = _share("diff: pairs that people did not tie")
     accuracy_without_ties_low: Series[float] = pa.Field(nullable=True, description="95 % interval by prompt, from")
     accuracy_without_ties_high: Series[float] = pa.Field(nullable=True, description="95 % interval by prompt, to")
-    best_accuracy_with_ties: Series[float] = pa.Field(
-        ge=0.0, le=1.0, nullable=True, description="tau with the threshold that is best on these very pairs"
-    )
-    always_tie: Series[float] = pa.Field(
-        ge=0.0, le=1.0, nullable=True, description="accuracy with ties of always saying 'tie'"
-    )
-    log_likelihood: Series[float] = pa.Field(
-        le=0.0, nullable=True, description="mean log of the stated probability of what people said"
-    )
+    best_accuracy_with_ties: Series[float] = _share("tau with the threshold that is best on these very pairs")
+    always_tie: Series[float] = _share("accuracy with ties of always saying 'tie'")
+    log_likelihood: Series[float] = pa.Field(le=0.0, nullable=True, description="mean over pairs")
     tie_threshold: Series[float] = pa.Field(ge=0.0, description="difference up to which a pair is called a tie")
-    calibration_error: Series[float] = pa.Field(
-        ge=0.0, le=1.0, nullable=True, description="mean distance of stated and observed probability"
-    )
+    calibration_error: Series[float] = _share("mean distance of stated and observed probability")
 
 
 class PreferenceRewardReliability(Table):

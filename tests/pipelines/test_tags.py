@@ -68,5 +68,5 @@ def test_nodes_that_may_load_a_model_are_tagged() -> None:
     loading = {name for name, node in nodes.items() if reached(node.func) & LOADERS}
     # These name the reward, which can ask a judge, and only read what it has measured.
     loading -= {f"collect_{of}answers" for of in ("", "preference_", "evaluation_", "ablation_")}
-    loading -= {"collect_rewards", "collect_evaluation_rewards"}
+    loading -= {"describe_reward", "collect_rewards", "collect_evaluation_rewards"}
     assert loading == {name for name, node in nodes.items() if "gpu" in node.tags}
