@@ -27,6 +27,7 @@ SINGLE = {
     "dpo_training",
     "evaluation",
     "judge_training",
+    "preference_reward_training",
 }
 WHOLE = [
     "prompt_filtering",
@@ -45,7 +46,10 @@ VIDEOREWARD = [
     "videoreward_dpo_training",
     "videoreward_evaluation",
 ]
-SINGLE |= set(VIDEOREWARD)
+GIVEN = ["given_pairs", "given_dpo_training", "given_evaluation"]
+ABLATION = ["prompt_filtering", "video_generation", "checklist_inference", "weight_regression", "ablation_study"]
+SYSTEMS = {"mpo_dpo": WHOLE, "videoreward_dpo": VIDEOREWARD, "given_dpo": GIVEN, "ablation": ABLATION}
+SINGLE |= {stage for stages in SYSTEMS.values() for stage in stages}
 LAYERS = {"raw", "intermediate", "primary", "feature", "model_input", "models", "model_output", "reporting"}
 
 
@@ -86,8 +90,8 @@ def python(code: str) -> str:
 
 
 def test_pipelines_have_their_names(pipelines):
-    assert set(pipelines) == SINGLE | {"mpo_dpo", "videoreward_dpo", "__default__"}
-    for whole, stages in (("mpo_dpo", WHOLE), ("__default__", WHOLE), ("videoreward_dpo", VIDEOREWARD)):
+    assert set(pipelines) == SINGLE | {*SYSTEMS, "__default__"}
+    for whole, stages in {**SYSTEMS, "__default__": WHOLE}.items():
         nodes = set().union(*({node.name for node in pipelines[name].nodes} for name in stages))
         assert {node.name for node in pipelines[whole].nodes} == nodes
     for name in SINGLE:
