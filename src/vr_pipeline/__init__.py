@@ -42,6 +42,7 @@ _PUBLIC = {
         "sdpo_scale",
     ),
     "training.clip_losses": ("reward_weighted_loss", "nft_loss"),
+    "training.segment_losses": ("segment_dpo_loss",),
     "video.read": ("read_frames", "read_clip"),
     "video.write": ("write_video",),
     "judges": ("load_judge",),

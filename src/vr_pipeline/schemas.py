@@ -126,6 +126,9 @@ class HumanPreferences(Table):
     grades: Optional[Series[float]] = pa.Field(
         alias=r"^grade_[ab]_.+", regex=True, nullable=True, gt=-math.inf, lt=math.inf
     )
+    segments: Optional[Series[str]] = pa.Field(
+        nullable=True, description="which clip is better in which part, as a,b,tie,a"
+    )
 
 
 class LabelledPairs(Table):
@@ -247,6 +250,9 @@ class TrainingPairs(Table):
     winner_reward: Series[float] = pa.Field(nullable=True)
     loser_sha256: Series[str] = pa.Field(nullable=True)
     loser_reward: Series[float] = pa.Field(nullable=True)
+    segments: Optional[Series[str]] = pa.Field(
+        nullable=True, description="where the winner is better (a) or the loser (b), each with its frames"
+    )
 
 
 class GivenClips(VideoIndex):
@@ -257,6 +263,7 @@ class GivenClips(VideoIndex):
     fitted_height: Series[int] = pa.Field(ge=0)
     fitted_width: Series[int] = pa.Field(ge=0)
     rule: Series[str] = pa.Field(description="what was changed, in words; empty for nothing")
+    shown: Series[str] = pa.Field(description="numbers of the file's frames that are shown, from 0")
     content: Series[str] = pa.Field(description="hash of the file and of the rule")
 
 
@@ -274,6 +281,9 @@ class GivenPairs(Table):
     contradicted: Series[bool] = pa.Field(description="both clips have votes")
     status: Series[str] = pa.Field(isin=["kept", "tie", "same_clip", "clip_failed"])
     reason: Series[str] = pa.Field(description="why the pair is not kept")
+    segments: Optional[Series[str]] = pa.Field(
+        nullable=True, description="where the winner is better (a) or the loser (b)"
+    )
 
 
 class TrainingLog(Table):

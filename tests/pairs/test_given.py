@@ -58,6 +58,26 @@ def test_the_majority_decides_and_contradictions_are_told(tmp_path: Path) -> Non
     assert "no difference" in pairs.loc["a cow", "reason"]
 
 
+def test_labels_by_segment_reach_the_training_table_as_the_clips_are_cut(tmp_path: Path) -> None:
+    clip(tmp_path / "long.mp4", 1, frames=8)
+    clip(tmp_path / "other.mp4", 2, frames=8)
+    file = tmp_path / "pairs.csv"
+    file.write_text('prompt,video_path_a,video_path_b,preference,segments\ncat,long.mp4,other.mp4,b,"a,a,b,tie"\n')
+    preferences = read_preferences(file)
+    folder = {path.name: path for path in tmp_path.glob("*.mp4")}
+    decided = decide_pairs(preferences)
+    for window, expected in (("first", "b:2,b:2"), ("centre", "b:2,a:2")):
+        parameters = FitParameters(window=window)
+        clips = examine_clips(preferences, decided, folder, GENERATOR, parameters)
+        GivenClips.validate(clips)
+        pairs = keep_usable(decided, clips)
+        GivenPairs.validate(pairs)
+        training = training_table(pairs, clips, divide_prompts(pairs, HeldOutParameters()), "given", "held_out")
+        TrainingPairs.validate(training)
+        # The second clip won; of eight frames four are shown, two for every part.
+        assert training["segments"].tolist() == [expected]
+
+
 @pytest.fixture
 def world(tmp_path: Path) -> tuple[pd.DataFrame, dict[str, Path]]:
     """Six pairs, of which three have a clip that cannot be used."""

@@ -27,7 +27,10 @@ from vr_pipeline.training.step import Batch, collate, pair_loss
 
 
 def with_rewards(toy: Toy) -> list[TrainingPair]:
-    return [replace(pair, winner_reward=2.0 + row, loser_reward=float(row % 2)) for row, pair in enumerate(toy.pairs)]
+    return [
+        replace(pair, winner_reward=2.0 + row, loser_reward=float(row % 2), segments="a,b")
+        for row, pair in enumerate(toy.pairs)
+    ]
 
 
 def batch_of(generator: Generator, toy: Toy, parameters: PreferenceTrainingParameters) -> Batch:

@@ -15,6 +15,7 @@ from vr_pipeline.preferences.clip_names import ClipNames, with_found_clips
 from vr_pipeline.preferences.criteria import is_criterion_column
 from vr_pipeline.preferences.formats import FILE_COLUMNS, PREFERENCE_COLUMNS, read_preferences
 from vr_pipeline.preferences.labels import clips_to_judge
+from vr_pipeline.preferences.segments import COLUMN as SEGMENTS
 from vr_pipeline.storage.csv_cells import write_csv
 
 
@@ -79,7 +80,7 @@ class PreferenceDataset(FileDataset[pd.DataFrame, pd.DataFrame]):
         if self._format != "plain" or self._path.suffix != ".csv":
             raise DatasetError("preferences are written as plain CSV only")
         columns = [name for name in (*PREFERENCE_COLUMNS, *FILE_COLUMNS) if name in data.columns]
-        columns += [name for name in data.columns if is_criterion_column(name)]
+        columns += [name for name in data.columns if is_criterion_column(name) or name == SEGMENTS]
         write_csv(data[columns], self._path, raw=self._raw_cells)
 
     def _describe(self) -> dict[str, Any]:

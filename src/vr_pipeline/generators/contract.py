@@ -46,12 +46,14 @@ class Generator(ABC):
             the strength beta of preference losses has no meaning without it.
         lora_targets: names of the linear layers that get adapters unless the configuration names others.
         frame_axis: axis of the latent frames in a batch of latents; None where a clip is a picture.
+        lone_frames: frames that the autoencoder takes by themselves, before it takes the others in groups.
     """
 
     prediction_type: ClassVar[str]
     error_space: ClassVar[str]
     lora_targets: ClassVar[tuple[str, ...]]
     frame_axis: ClassVar[int | None] = None
+    lone_frames: ClassVar[int] = 0
 
     parameters: GeneratorParameters
     identity: str

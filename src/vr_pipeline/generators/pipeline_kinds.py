@@ -36,7 +36,6 @@ class VideoPipelineGenerator(PipelineGenerator):
     """A text-to-video pipeline with one text encoder, whose prompts are padded to a fixed number of tokens."""
 
     lone_frames: ClassVar[int] = 1
-    """Frames that the autoencoder takes by themselves, before it takes the others in groups."""
 
     def check_size(self) -> None:
         super().check_size()

@@ -38,8 +38,11 @@ class Residuals:
 
         A picture has one frame. The mean over frames is :meth:`error` up to rounding.
         """
-        squared = self.residual**2
-        frames = squared.unsqueeze(1) if self.frame_axis is None else squared.movedim(self.frame_axis, 1)
+        return self.frame_means(self.residual**2)
+
+    def frame_means(self, values: torch.Tensor) -> torch.Tensor:
+        """Return means over the elements of a latent frame, [batch, frames], of values by element, [batch, ...]."""
+        frames = values.unsqueeze(1) if self.frame_axis is None else values.movedim(self.frame_axis, 1)
         return frames.flatten(2).mean(dim=2)
 
     def norm(self) -> torch.Tensor:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from vr_pipeline.errors import InputError
 from vr_pipeline.own_data.findings import Findings
+from vr_pipeline.preferences.segments import COLUMN as SEGMENTS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -191,7 +192,7 @@ def _fields(format: str) -> tuple[str, str]:
 
     if format == "folders":
         return "w", "l"
-    columns = FORMATS[format].columns
+    columns = FORMATS[format].columns if format in FORMATS else ()
     return (columns[-2][0], columns[-1][0]) if len(columns) > 2 else ("clip a", "clip b")
 
 
@@ -269,6 +270,9 @@ def pairs_lines(check: CheckedPairs, files: PairFiles) -> dict[str, str]:
             f"{pairs['votes']} votes; {pairs['several_votes']} pairs have several (the majority counts), "
             f"{pairs['contradicted']} are contradicted"
         )
+    if check.table is not None and SEGMENTS in check.table:
+        labelled = int((check.table[SEGMENTS] != "").sum())
+        lines["segments"] = f"{labelled} rows say which clip is better in which part (for loss: segment_dpo)"
     if check.format == "folders":
         from vr_pipeline.preferences.winners import prompts_of_folders
 

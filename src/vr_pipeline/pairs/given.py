@@ -19,6 +19,8 @@ from vr_pipeline.identifiers import content_hash
 from vr_pipeline.items.video_index import index_given_clips
 from vr_pipeline.pairs.config import HeldOutParameters
 from vr_pipeline.preferences.labels import aggregate_annotators, clips_to_judge
+from vr_pipeline.preferences.segments import COLUMN as SEGMENTS
+from vr_pipeline.preferences.segments import of_shown_frames, read_segments, segments_by_pair, segments_text
 from vr_pipeline.video.clip import VideoInformation
 from vr_pipeline.video.fit import FitParameters, FittedClips, Wanted, fitting_rule
 
@@ -55,6 +57,8 @@ def decide_pairs(preferences: pd.DataFrame) -> pd.DataFrame:
         status=KEPT,
         reason="",
     )
+    if SEGMENTS in preferences:
+        decided[SEGMENTS] = segments_by_pair(preferences, decided.set_index("pair_id")["winner_video_id"]).to_numpy()
     tied = votes["preference"] == "tie"
     decided.loc[tied, "status"] = TIE
     decided.loc[tied, "reason"] = [
@@ -90,12 +94,15 @@ def examine_clips(
 
     def examine(clip: VideoInformation) -> dict[str, object]:
         rule = fitting_rule(clip, wanted, parameters)
-        return {"error": rule.problem} if rule.problem else {"rule": "; ".join(rule.changes)}
+        if rule.problem:
+            return {"error": rule.problem}
+        return {"rule": "; ".join(rule.changes), "shown": " ".join(map(str, rule.frames))}
 
     used = preferences[preferences["pair_id"].isin(pairs.loc[pairs["status"] == KEPT, "pair_id"])]
     clips = index_given_clips(clips_to_judge(used), folder, source="given_pairs", examine=examine)
     usable = clips["status"] == "ok"
-    clips["rule"] = clips["rule"].where(usable, "").astype(str) if "rule" in clips else ""
+    for name in ("rule", "shown"):
+        clips[name] = clips[name].where(usable, "").astype(str) if name in clips else ""
     for name in ("num_frames", "fps", "height", "width"):
         value = getattr(wanted, name)
         clips[f"fitted_{name}"] = [value if fits else type(value)() for fits in usable]
@@ -254,7 +261,23 @@ def training_table(
     for side in ("winner", "loser"):
         table[f"{side}_sha256"] = table[f"{side}_video_id"].map(content)
         table[f"{side}_reward"] = float("nan")
+    if SEGMENTS in used:
+        table[SEGMENTS] = _shown_segments(used, clips)
     return table.reset_index(drop=True)
+
+
+def _shown_segments(pairs: pd.DataFrame, clips: pd.DataFrame) -> list[str]:
+    """Return the segments of what the generator is given of the pairs' clips."""
+    known = {
+        video: ([int(frame) for frame in shown.split()], count)
+        for video, shown, count in zip(clips["video_id"], clips["shown"], clips["num_frames"], strict=True)
+    }
+    return [
+        segments_text(of_shown_frames(read_segments(text), (known[winner], known[loser])))
+        for text, winner, loser in zip(
+            pairs[SEGMENTS].fillna(""), pairs["winner_video_id"], pairs["loser_video_id"], strict=True
+        )
+    ]
 
 
 def pairs_report(pairs: pd.DataFrame, clips: pd.DataFrame, prompts: pd.DataFrame) -> dict[str, Any]:

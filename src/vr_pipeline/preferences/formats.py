@@ -22,6 +22,7 @@ from vr_pipeline.preferences.criteria import PLAIN_PREFIXES, answers_by_criterio
 from vr_pipeline.preferences.embedded import clip_name
 from vr_pipeline.preferences.journal import CHOICES, SKIP, standing_labels
 from vr_pipeline.preferences.rows import Comparison, Comparisons, Format, Source
+from vr_pipeline.preferences.segments import segments_in
 from vr_pipeline.preferences.winners import read_folders, video_dpo, winner_and_loser
 from vr_pipeline.storage.tables import Entries, Entry, left_out, read_entries
 
@@ -185,10 +186,10 @@ def _plain(source: Source) -> Comparisons:
         source.columns_of([["annotator"], ["source"], ["pair_id"]], required=False),
         strict=True,
     )
-    further = labels_and_grades(source, columns_in(source, PLAIN_PREFIXES))
+    further, parts = labels_and_grades(source, columns_in(source, PLAIN_PREFIXES)), segments_in(source)
     for i, (prompt, files, answer, models, ids, (annotator, origin, pair)) in enumerate(rows):
-        label = source.label(answer, i, "preference")
-        yield i, Comparison(prompt, files, label, annotator, models, origin, ids if named else None, pair, further[i])
+        label, more = source.label(answer, i, "preference"), further[i] | parts[i]
+        yield i, Comparison(prompt, files, label, annotator, models, origin, ids if named else None, pair, more)
 
 
 def _rewardbench_criteria(source: Source) -> dict[str, str]:

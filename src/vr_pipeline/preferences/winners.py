@@ -9,6 +9,7 @@ from typing import Any, Final
 from vr_pipeline.errors import InputError
 from vr_pipeline.preferences.embedded import clip_name
 from vr_pipeline.preferences.rows import Comparison, Comparisons, Source
+from vr_pipeline.preferences.segments import segments_in
 from vr_pipeline.prompts.read import PROMPT_COLUMNS
 from vr_pipeline.storage.tables import Entries, Entry, read_entries
 from vr_pipeline.storage.values import as_text
@@ -25,7 +26,7 @@ _FILE_COLUMNS = ("file", "file_name", "video", "clip", "video_path", "name")
 def winner_and_loser(
     prompt: Sequence[str], winner: Sequence[str], loser: Sequence[str]
 ) -> Callable[[Source], Comparisons]:
-    """Make the reader of a format whose rows name the winner and the loser; annotator and source may be named too.
+    """Make the reader of a format whose rows name the winner and the loser; annotator, source and segments may follow.
 
     Args:
         prompt, winner, loser: columns, the first that is there counts.
@@ -38,9 +39,10 @@ def winner_and_loser(
             source.columns_of([["annotator"], ["source"]], required=False),
             strict=True,
         )
+        parts = segments_in(source)
         for i, (text, files, (annotator, origin)) in enumerate(rows):
             named = (clip_name(files[0]), clip_name(files[1]))
-            yield i, Comparison(text, named, "a", annotator, source=origin)
+            yield i, Comparison(text, named, "a", annotator, source=origin, more=parts[i])
 
     return read
 

@@ -171,8 +171,8 @@ class PreferenceTrainingParameters(FineTuningParameters):
         opposing = ", ".join(name for name, objective in OBJECTIVES.items() if objective.opposes_losers)
         wrong = [
             (
-                self.reference_draws is not None and self.objective.takes("deviation"),
-                f"reference_draws keeps errors, and loss {self.loss} needs whole predictions of the original",
+                self.reference_draws is not None and (self.objective.takes("deviation") or self.objective.of_segments),
+                f"reference_draws keeps errors of clips, and loss {self.loss} needs whole predictions of the original",
             ),
             (
                 self.supervised_weight > 0 and self.objective.of_clips,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, NamedTuple
 
 from vr_pipeline.config import Parameters
-from vr_pipeline.training import clip_losses, losses
+from vr_pipeline.training import clip_losses, losses, segment_losses
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,6 +30,11 @@ class Inputs:
         winner_reference_error: the frozen original's error on winners, [pairs]; None if the loss needs none.
         loser_reference_error: the same on losers.
         pair_weights: weights of the pairs, [pairs]; None if all are 1.
+        winner_frame_error, loser_frame_error: the policy's errors on latent frames, [pairs, frames]; None if the loss
+            needs none.
+        winner_reference_frame_error, loser_reference_frame_error: the frozen original's likewise.
+        segments: number of the segment of every latent frame, [pairs, frames]; above 0 the winner is better in it,
+            below 0 the loser, 0 is no label.
         timesteps: share of noise of each pair, 0 to 1, [pairs]; None if beta does not depend on it.
         training_timesteps: number of timesteps of the generator's training.
     """
@@ -42,6 +47,11 @@ class Inputs:
     loser_error: Tensor | None = None
     winner_reference_error: Tensor | None = None
     loser_reference_error: Tensor | None = None
+    winner_frame_error: Tensor | None = None
+    loser_frame_error: Tensor | None = None
+    winner_reference_frame_error: Tensor | None = None
+    loser_reference_frame_error: Tensor | None = None
+    segments: Tensor | None = None
     pair_weights: Tensor | None = None
     timesteps: Tensor | None = None
     training_timesteps: int = 1000
@@ -70,7 +80,12 @@ class Objective(NamedTuple):
     @property
     def opposes_losers(self) -> bool:
         """Whether it raises the error on losers, so that their gradients can be scaled (SDPO)."""
-        return self.takes("loser_error")
+        return self.takes("loser_error") or self.of_segments
+
+    @property
+    def of_segments(self) -> bool:
+        """Whether it compares segments, by the errors of latent frames, instead of whole clips."""
+        return self.takes("segments")
 
     def takes(self, name: str) -> bool:
         """Whether the loss takes this field of :class:`Inputs`."""
@@ -92,6 +107,7 @@ OBJECTIVES: Mapping[str, Objective] = {
     "ipo": Objective(losses.ipo_loss, needs_reference=True, settings=_WEIGHED),
     "linear_dpo": Objective(losses.linear_dpo_loss, needs_reference=True, settings=("beta", "floor")),
     "reg_dpo": Objective(losses.reg_dpo_loss, needs_reference=True, settings=(*_WEIGHED, "regularisation")),
+    "segment_dpo": Objective(segment_losses.segment_dpo_loss, needs_reference=True, settings=("beta",)),
     "mapo": Objective(losses.mapo_loss, settings=("beta",)),
     "reward_weighted": Objective(clip_losses.reward_weighted_loss, needs_rewards=True, of_clips=True),
     "nft": Objective(

@@ -11,6 +11,7 @@ import numpy as np
 
 from vr_pipeline.errors import InputError
 from vr_pipeline.identifiers import pair_id, sample_seed
+from vr_pipeline.preferences.segments import read_segments
 from vr_pipeline.training.config import PreferenceTrainingParameters
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ class TrainingPair:
         loser_reward: total reward of the loser.
         weight: share in the loss; 1 on average over the training set.
         seeds: of winner and loser, from which the generator drew their initial noise; None where they are not known.
+        segments: in which parts of the clips the winner is better (``a``) or the loser (``b``), as
+            :mod:`vr_pipeline.preferences.segments` writes it; empty where nobody said.
     """
 
     pair_id: str
@@ -44,6 +47,7 @@ class TrainingPair:
     loser_reward: float = 0.0
     weight: float = 1.0
     seeds: tuple[int | None, int | None] = (None, None)
+    segments: str = ""
 
     @property
     def clips(self) -> tuple[str, ...]:
@@ -132,6 +136,8 @@ def prepare_pairs(pairs: Sequence[TrainingPair], parameters: PreferenceTrainingP
             field="training.loss",
             remedy="choose a loss that learns from clips, or run the pipeline from pair_selection on",
         )
+    if objective.of_segments:
+        pairs = with_segments(pairs)
     if not parameters.uses_rewards:
         return tuple(replace(pair, winner_reward=0.0, loser_reward=0.0, weight=1.0) for pair in pairs)
     totals = {(pair.prompt_id, pair.winner): pair.winner_reward for pair in pairs}
@@ -154,6 +160,25 @@ def prepare_pairs(pairs: Sequence[TrainingPair], parameters: PreferenceTrainingP
         )
         for pair, weight in zip(pairs, weights, strict=True)
     )
+
+
+def with_segments(pairs: Sequence[TrainingPair]) -> list[TrainingPair]:
+    """Return the pairs in which a segment is labelled; the others are counted in a warning.
+
+    Raises:
+        InputError: if there is none.
+    """
+    labelled = [pair for pair in pairs if any(segment.label for segment in read_segments(pair.segments))]
+    if not labelled:
+        raise InputError(
+            f"the loss compares segments of clips, and none of {len(pairs)} pairs has a labelled segment",
+            field="training.loss",
+            remedy="give the pairs a column 'segments', such as a,b,tie,a, or choose a loss of whole clips",
+        )
+    if len(labelled) < len(pairs):
+        unlabelled = len(pairs) - len(labelled)
+        logger.warning("%d of %d pairs are left out: they have no labelled segment", unlabelled, len(pairs))
+    return labelled
 
 
 def single_clips(pairs: Sequence[TrainingPair]) -> list[TrainingPair]:

@@ -13,6 +13,7 @@ from vr_pipeline.generators.config import GeneratorParameters
 from vr_pipeline.generators.contract import Part
 from vr_pipeline.generators.policy import Policy
 from vr_pipeline.identifiers import pair_id
+from vr_pipeline.preferences.segments import COLUMN as SEGMENTS
 from vr_pipeline.training.conditions import ConditionShards
 from vr_pipeline.training.config import DpoTrainingParameters, PreferenceTrainingParameters
 from vr_pipeline.training.pairs import PairData, TrainingPair, without
@@ -44,9 +45,15 @@ def pair_data(
     origins = [
         pairs[name] if (name := f"{side}_origin") in pairs else [""] * len(pairs) for side in ("winner", "loser")
     ]
+    segments = pairs[SEGMENTS].fillna("") if SEGMENTS in pairs else [""] * len(pairs)
+    rows = zip(pairs[columns].itertuples(index=False, name=None), *origins, segments, strict=True)
     training_pairs = [
-        replace(TrainingPair(pair_id(*row[:3]), *row), seeds=(_seed(winner, made_by), _seed(loser, made_by)))
-        for row, winner, loser in zip(pairs[columns].itertuples(index=False, name=None), *origins, strict=True)
+        replace(
+            TrainingPair(pair_id(*row[:3]), *row),
+            seeds=(_seed(winner, made_by), _seed(loser, made_by)),
+            segments=labels,
+        )
+        for row, winner, loser, labels in rows
     ]
     encoded, texts = TensorShards(latents), ConditionShards(conditions)
     data = PairData(without(training_pairs, encoded.set_aside, texts.set_aside), encoded, texts, contents)

@@ -57,7 +57,10 @@ _COMPUTING = (
     *(f"vr_pipeline.engine.{name}" for name in ("loop", "optimisation", "schedules", "watch")),
     *(
         f"vr_pipeline.training.{name}"
-        for name in ("clip_losses", "health", "losses", "objectives", "pairs", "references", "safeguards", "step")
+        for name in (
+            *("clip_losses", "health", "losses", "objectives", "pairs"),
+            *("references", "safeguards", "segment_losses", "step"),
+        )
     ),
 )
 """Modules that decide what a step computes, beside those of the generator."""
@@ -123,7 +126,7 @@ def training_identity(
     generator: Generator, data: PairData, parameters: PreferenceTrainingParameters, judged_by: str = ""
 ) -> str:
     """Hash what determines a training: code, generator, pairs in any order, settings, judging, clips, prompts."""
-    pairs = data.pairs
+    pairs, of_segments = sorted(data.pairs, key=_by_name), parameters.objective.of_segments
     rewards = {
         clip: reward
         for pair in pairs
@@ -135,7 +138,8 @@ def training_identity(
         parameters.model_dump_json(exclude={"checkpoint_every"}),
         *sorted(f"{pair.pair_id} {pair.prompt_id} {pair.winner} {pair.loser}" for pair in pairs),
         *(f"{name} {reward!r}" for name, reward in sorted(rewards.items()) if parameters.uses_rewards),
-        *(f"{pair.pair_id} {pair.seeds}" for pair in sorted(pairs, key=_by_name) if parameters.noise == "prior"),
+        *(f"{pair.pair_id} {pair.seeds}" for pair in pairs if parameters.noise == "prior"),
+        *(f"{pair.pair_id} {pair.segments}" for pair in pairs if of_segments),
         judged_by,
         data.contents,
         # A result is taken up long after it was made: not by a program that would make another.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -10,6 +10,7 @@ from vr_pipeline.errors import InputError
 from vr_pipeline.generators.contract import Condition, Generator
 from vr_pipeline.generators.residuals import Residuals, mean_product
 from vr_pipeline.identifiers import sample_seed
+from vr_pipeline.preferences.segments import read_segments, segments_of_frames
 from vr_pipeline.training.config import PreferenceTrainingParameters
 from vr_pipeline.training.losses import sdpo_scale
 from vr_pipeline.training.objectives import Inputs
@@ -34,6 +35,7 @@ class Batch:
         condition: text conditions, every tensor [2 pairs, ...].
         rewards: rewards as the loss wants them, [2 pairs].
         weights: weights of pairs, [pairs]; None if all are 1.
+        segments: segments of latent frames, [pairs, frames], as the objective takes them; None if it takes none.
         reference: errors of the original and norms of its predictions, [2, samples], where they are kept.
     """
 
@@ -43,6 +45,7 @@ class Batch:
     condition: Condition
     rewards: torch.Tensor
     weights: torch.Tensor | None
+    segments: torch.Tensor | None = None
     reference: torch.Tensor | None = None
 
 
@@ -93,7 +96,24 @@ def collate(
         condition={name: torch.cat([text[name] for text in texts]).to(device) for name in texts[0]},
         rewards=torch.tensor([reward for _, _, reward in members]).to(device),
         weights=None if weights is None else weights.to(device),
+        segments=_segments(generator, chosen, latents).to(device) if parameters.objective.of_segments else None,
     )
+
+
+def _segments(
+    generator: Generator, chosen: Sequence[tuple[TrainingPair, int]], latents: Mapping[str, torch.Tensor]
+) -> torch.Tensor:
+    """Return the segment of every latent frame of some pairs, [pairs, frames]."""
+    import torch
+
+    axis = generator.frame_axis
+    numbers = []
+    for pair, _ in chosen:
+        # A clip's latents have no batch axis.
+        count = 1 if axis is None else latents[pair.winner].shape[axis - 1]
+        segments = read_segments(pair.segments)
+        numbers.append(segments_of_frames(segments, count, generator.parameters.num_frames, generator.lone_frames))
+    return torch.tensor(numbers)
 
 
 def _noise_of(generator: Generator, pair: TrainingPair, clip: str, shape: Sequence[int]) -> torch.Tensor:
@@ -162,12 +182,14 @@ class Reference(NamedTuple):
     Attributes:
         error: of its prediction, [samples].
         norm: of its prediction, [samples].
-        prediction: [samples, ...]; None where only the others are kept.
+        prediction: [samples, ...]; None where only errors and norms are kept.
+        frame_error: of its prediction, [samples, frames]; None likewise.
     """
 
     error: torch.Tensor
     norm: torch.Tensor
     prediction: torch.Tensor | None = None
+    frame_error: torch.Tensor | None = None
 
 
 def pair_loss(
@@ -190,7 +212,7 @@ def pair_loss(
     elif parameters.uses_reference:
         with torch.no_grad(), generator.reference():
             original = residuals()
-        reference = Reference(original.error(), original.norm(), original.prediction)
+        reference = Reference(original.error(), original.norm(), original.prediction, original.frame_error())
     loss, statistics = _objective(policy, reference, batch, parameters, generator)
     error = policy.error().detach()
     of_sides = _of_clips if parameters.objective.of_clips else _of_sides
@@ -225,7 +247,13 @@ def _objective(
             known["deviation"] = mean_product(difference, difference)
     if not objective.of_clips:
         winner, loser = error.chunk(2)
-        if (mu := parameters.safeguard.sdpo_mu) is not None:
+        if batch.segments is not None:
+            known["segments"] = batch.segments
+            frames, more = _frame_errors(policy, batch.segments, parameters.safeguard.sdpo_mu)
+            known |= frames
+            if reference is not None and reference.frame_error is not None:
+                known |= _of_sides("reference_frame_error", reference.frame_error)
+        elif (mu := parameters.safeguard.sdpo_mu) is not None:
             scale = sdpo_scale(winner, mean_product(*policy.residual.detach().chunk(2)), mu)
             loser, more = with_scaled_gradient(loser, scale), {"sdpo_scale": scale}
         known |= {"winner_error": winner, "loser_error": loser, "pair_weights": batch.weights}
@@ -242,6 +270,31 @@ def _objective(
     if parameters.supervised_weight:
         loss = loss + parameters.supervised_weight * known["winner_error"].mean()
     return loss, statistics | more
+
+
+def _frame_errors(
+    policy: Residuals, segments: torch.Tensor, mu: float | None
+) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """Return errors on latent frames of winners and losers, [pairs, frames], and statistics.
+
+    With SDPO, in every frame the gradient of the clip that is the worse one there is scaled.
+    """
+    import torch
+
+    winner, loser = policy.frame_error().chunk(2)
+    more: dict[str, torch.Tensor] = {}
+    if mu is not None:
+        first, second = policy.residual.detach().chunk(2)
+        product = policy.frame_means(first * second)
+        turned = segments < 0
+        better = torch.where(turned, loser, winner)
+        scale = sdpo_scale(better.flatten(), product.flatten(), mu).view_as(better)
+        winner, loser = (
+            torch.where(worse, with_scaled_gradient(error, scale), error)
+            for error, worse in ((winner, turned), (loser, ~turned))
+        )
+        more["sdpo_scale"] = scale.mean(dim=1)
+    return {"winner_frame_error": winner, "loser_frame_error": loser}, more
 
 
 def _of_sides(name: str, values: torch.Tensor) -> dict[str, torch.Tensor]:
