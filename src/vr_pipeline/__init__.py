@@ -7,7 +7,7 @@ Checklists   Checklist, load_checklist, read_visionreward
 Rewards      RewardWeights, fit_weights, score, dimension_scores
 Agreement    Agreement, pairwise_accuracy, read_preferences
 Pairs        select_pairs
-Objectives   diffusion_dpo_loss, flow_dpo_loss, ipo_loss, linear_dpo_loss, reg_dpo_loss, mapo_loss,
+Objectives   diffusion_dpo_loss, flow_dpo_loss, ipo_loss, linear_dpo_loss, reg_dpo_loss, segment_dpo_loss, mapo_loss,
              reward_weighted_loss, nft_loss, sdpo_scale, bradley_terry_with_ties_loss
 Video        read_frames, read_clip, write_video
 Models       load_judge, load_generator, load_reward_model, load_ranker
