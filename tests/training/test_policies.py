@@ -251,9 +251,14 @@ class OnlyTheDenoiserIsThere:
     """A validation that judges nothing, and looks whether autoencoder and text encoder are gone while training."""
 
     identity = ""
+    metric = "validation_reward"
+    chooses = True
 
     def __init__(self) -> None:
         self._before = encoders()
+
+    def baseline(self) -> None:
+        return None
 
     def __call__(self, generator: Generator) -> Callable[[int], float | None]:
         def look(step: int) -> None:
