@@ -60,7 +60,7 @@ def test_pairs_that_are_given_are_trained_on_and_compared(tmp_path: Path, monkey
         assert part in page, part
     metrics = json.loads((data / "08_reporting/evaluation_metrics.json").read_text())
     assert metrics["policies"] == {"original": {}, "given": {}}
-    assert not (data / "04_feature").exists(), "no judge was asked"
+    assert {path.name for path in (data / "04_feature").iterdir()} == {"reward_description.json"}, "a judge was asked"
     monkeypatch.chdir(project)
     offer = make_offer(
         project_context("mine").catalog,
