@@ -177,7 +177,8 @@ def open_project(project: Path, environment: str, whole: str = WHOLE) -> Project
     }
     own = str(section(loader, "globals").get("pipeline", WHOLE if WHOLE in registered else "__default__"))
     wanted = parts_of(registered, own)
-    for name in FURTHER:
+    # In base, where they are optional, a stage that was never run would make everything look out of date.
+    for name in FURTHER if environment != BASE else ():
         if name in registered and not registered[name].all_outputs() & shipped:
             wanted[name] = registered[name]
     return project_stages(project, loader, wanted, environment, str(PACKAGE_NAME))
@@ -199,7 +200,7 @@ def stages_file(project: Path, environment: str, stage: str = "") -> Path:
 
     That of base lies in the project, the others beside their configuration, a further stage in a folder there.
     """
-    if environment == BASE and stage not in FURTHER:
+    if environment == BASE:
         return project / STAGES_FILE
     return project / "conf" / environment / (stage if stage in FURTHER else "") / STAGES_FILE
 
