@@ -36,7 +36,7 @@ def plan_trainings(
 ) -> WorkPlan:
     """Plan all trainings.
 
-    A training that breaks is recorded as failed, with the reason, and the others go on.
+    A training that breaks is recorded as failed, with the reason, and the others continue.
 
     Args:
         pairs: schema ``TrainingPairs``; ``recipe`` is the pair rule.

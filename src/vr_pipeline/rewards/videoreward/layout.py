@@ -103,7 +103,7 @@ class TextLayout:
 
 
 def extended(clip: PreparedClip, part: Part) -> PreparedClip:
-    """Return a clip whose prefix goes on with a part."""
+    """Return a clip whose prefix continues with a part."""
     count = len(part.token_ids)
     positions = np.broadcast_to(np.arange(count) + clip.next_position, (clip.positions.shape[0], count))
     return replace(
