@@ -182,5 +182,5 @@ def test_the_reward_of_a_recipe_is_one_that_the_pipeline_makes() -> None:
     check_recipes(named("reward_model"), ["pair_selection"])
     with pytest.raises(InputError, match="Leave it out, or use reward_model in videoreward_dpo"):
         check_recipes(named("checklist"), ["videoreward_dpo"])
-    with pytest.raises(InputError, match="leave it out, or use checklist in mpo_dpo"):
+    with pytest.raises(InputError, match="Leave it out, or use checklist in mpo_dpo"):
         check_recipes(named("reward_model"), ["mpo_dpo"])
