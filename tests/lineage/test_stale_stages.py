@@ -41,10 +41,11 @@ def another(value: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def pipelines() -> dict[str, Any]:
-    from vr_pipeline.lineage.project import parts_of
+    from vr_pipeline.lineage.project import FURTHER, parts_of
     from vr_pipeline.pipeline_registry import register_pipelines
 
-    return dict(parts_of(register_pipelines()))
+    registered = register_pipelines()
+    return {**parts_of(registered), **{name: registered[name] for name in FURTHER}}
 
 
 def given(pipelines: dict[str, Any], conf: Path, environment: str, catalog: bool) -> dict[str, Any]:
@@ -92,7 +93,7 @@ def test_each_setting_makes_the_stages_that_take_it_stale(
                 dotted = ".".join(str(key) for key in keys)
                 file.write_text(yaml.safe_dump(with_leaf(content, keys, another(value))))
                 after = given(pipelines, conf, environment, is_global)
-                changed = {stage for stage in before if before[stage] != after[stage]}
+                changed = {stage for stage in stages if before[stage] != after[stage]}
                 stale = {
                     stage
                     for stage, one in stages.items()
