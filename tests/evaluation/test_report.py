@@ -168,7 +168,8 @@ def test_without_an_oracle_the_page_says_so_and_claims_nothing(inputs):
 
 
 def test_every_section_has_its_place_in_the_navigation_and_those_without_elements_have_none(inputs):
-    names = [section.name for section in SECTIONS]
+    # Pairs are given in another pipeline.
+    names = [section.name for section in SECTIONS if section.name != "given"]
     every, few = (_Page(render_report(data)) for data in (inputs, report_inputs(oracle=False)))
     assert [link["href"] for link in every.of("a")][1:] == [f"#{name}" for name in names]
     assert [section["id"] for section in every.of("section")] == names
