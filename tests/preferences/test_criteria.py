@@ -70,7 +70,7 @@ def test_videogen_rewardbench_gives_every_criterion(tmp_path: Path) -> None:
     assert known(table["preference_VQ"]) == ["a", None]
     assert known(table["preference_TA"]) == ["tie", "tie"]
     assert known(table["grade_a_VQ"]) == [3.5, None]
-    # The rows share a clip: they are told apart by both paths.
+    # The rows share a clip: only both paths together identify a row.
     assert table["pair_id"].nunique() == 2
     assert read_preferences(path, "videogen_rewardbench", criterion="TA")["preference"].tolist() == ["tie", "tie"]
 

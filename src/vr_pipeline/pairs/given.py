@@ -32,7 +32,7 @@ _PAIR = ["pair_id", "prompt_id", "prompt", "winner_video_id", "loser_video_id"]
 
 
 def decide_pairs(preferences: pd.DataFrame) -> pd.DataFrame:
-    """Return one row a pair from what its annotators said: the winner is the clip of more votes.
+    """Return one row per pair, from the votes of its annotators: the clip with more votes is the winner.
 
     Args:
         preferences: table of :class:`vr_pipeline.schemas.HumanPreferences`; several rows of a pair are several votes.

@@ -183,7 +183,7 @@ class Reference(NamedTuple):
         error: of its prediction, [samples].
         norm: of its prediction, [samples].
         prediction: [samples, ...]; None where only errors and norms are kept.
-        frame_error: of its prediction, [samples, frames]; None likewise.
+        frame_error: of its prediction, [samples, frames]; None where no objective of segments takes it.
     """
 
     error: torch.Tensor
@@ -212,9 +212,11 @@ def pair_loss(
     elif parameters.uses_reference:
         with torch.no_grad(), generator.reference():
             original = residuals()
-        reference = Reference(original.error(), original.norm(), original.prediction, original.frame_error())
-    loss, statistics = _objective(policy, reference, batch, parameters, generator)
-    error = policy.error().detach()
+        frames = original.frame_error() if batch.segments is not None else None
+        reference = Reference(original.error(), original.norm(), original.prediction, frames)
+    error = policy.error()
+    loss, statistics = _objective(policy, error, reference, batch, parameters, generator)
+    error = error.detach()
     of_sides = _of_clips if parameters.objective.of_clips else _of_sides
     statistics |= of_sides("error", error)
     if reference is not None:
@@ -231,13 +233,14 @@ def pair_loss(
 
 def _objective(
     policy: Residuals,
+    error: torch.Tensor,
     reference: Reference | None,
     batch: Batch,
     parameters: PreferenceTrainingParameters,
     generator: Generator,
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Return loss and statistics of the objective and of the settings that go with all of them."""
-    error, objective = policy.error(), parameters.objective
+    objective = parameters.objective
     known: dict[str, Any] = {"error": error, "reward": batch.rewards}
     more: dict[str, torch.Tensor] = {}
     if reference is not None:
