@@ -35,8 +35,8 @@ $(INSTALLED): constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || \
 		{ echo "Python 3.11 to 3.13 is needed; name one with: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "Installing the locked packages into $(VENV): about 2.5 GB, a few minutes the first time."
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@echo "Installing the locked packages into $(VENV): about 3.3 GB, one to three minutes."
+	@$(BIN)/python .ci/install.py
 	@touch $@
 
 demo: $(INSTALLED)

@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 from diffusers.utils import logging as diffusers_logging
+from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 RANK = 64
@@ -101,6 +102,155 @@ def sdxl_inputs() -> dict[str, Any]:
     }
 
 
+def half(*shape: int) -> torch.Tensor:
+    return torch.empty(*shape, dtype=torch.bfloat16)
+
+
+def times(*shape: int) -> torch.Tensor:
+    return torch.zeros(*(shape or (2,)), dtype=torch.bfloat16)
+
+
+def cogvideox_1_5_inputs() -> dict[str, Any]:
+    # 21 latent frames of 81, and a copy of the first before them.
+    positions = torch.empty(11 * 48 * 85, 64, dtype=torch.bfloat16)
+    return {
+        "hidden_states": half(2, 22, 16, 96, 170),
+        "encoder_hidden_states": half(2, 226, 4096),
+        "timestep": torch.zeros(2, dtype=torch.long),
+        "image_rotary_emb": (positions, positions),
+    }
+
+
+def wan_2_2_5b() -> Any:
+    from diffusers import WanTransformer3DModel
+
+    sizes = {"num_attention_heads": 24, "attention_head_dim": 128, "ffn_dim": 14336, "num_layers": 30}
+    return WanTransformer3DModel(in_channels=48, out_channels=48, **sizes)
+
+
+def wan_2_2_5b_inputs() -> dict[str, Any]:
+    latents = half(2, 48, 31, 44, 80)
+    return {
+        "hidden_states": latents,
+        "encoder_hidden_states": half(2, 512, 4096),
+        "timestep": times(2, 31 * 22 * 40),
+    }
+
+
+def hunyuan_video() -> Any:
+    from diffusers import HunyuanVideo15Transformer3DModel
+
+    return HunyuanVideo15Transformer3DModel(task_type="t2v")
+
+
+def hunyuan_video_inputs() -> dict[str, Any]:
+    return {
+        "hidden_states": half(2, 65, 31, 30, 53),
+        "timestep": times(),
+        "encoder_hidden_states": half(2, 1000, 3584),
+        "encoder_attention_mask": torch.ones(2, 1000),
+        "encoder_hidden_states_2": half(2, 256, 1472),
+        "encoder_attention_mask_2": torch.ones(2, 256),
+        "image_embeds": half(2, 729, 1152),
+    }
+
+
+def ltx_2() -> Any:
+    from diffusers import LTX2VideoTransformer3DModel
+
+    return LTX2VideoTransformer3DModel(rope_type="split")
+
+
+def ltx_2_inputs(sound: int = 1) -> dict[str, Any]:
+    """Training of the video alone; sampling denoises ``sound`` tokens beside it."""
+    return {
+        "hidden_states": half(2, 16 * 16 * 24, 128),
+        "audio_hidden_states": half(2, sound, 128),
+        "encoder_hidden_states": half(2, 1024, 3840),
+        "audio_encoder_hidden_states": half(2, 1 if sound == 1 else 1024, 3840),
+        "encoder_attention_mask": torch.ones(2, 1024),
+        "timestep": times(),
+        "sigma": times(),
+        **{"num_frames": 16, "height": 16, "width": 24, "fps": 24.0, "audio_num_frames": sound},
+        "isolate_modalities": sound == 1,
+    }
+
+
+def sd35() -> Any:
+    from diffusers import SD3Transformer2DModel
+
+    return SD3Transformer2DModel(
+        sample_size=128,
+        num_layers=24,
+        attention_head_dim=64,
+        num_attention_heads=24,
+        joint_attention_dim=4096,
+        caption_projection_dim=1536,
+        pooled_projection_dim=2048,
+        out_channels=16,
+        pos_embed_max_size=384,
+        dual_attention_layers=tuple(range(13)),
+        qk_norm="rms_norm",
+    )
+
+
+def sd35_inputs() -> dict[str, Any]:
+    return {
+        "hidden_states": half(2, 16, 128, 128),
+        "encoder_hidden_states": half(2, 77 + 256, 4096),
+        "pooled_projections": half(2, 2048),
+        "timestep": times(),
+    }
+
+
+def qwen_image() -> Any:
+    from diffusers import QwenImageTransformer2DModel
+
+    return QwenImageTransformer2DModel()
+
+
+def qwen_image_inputs() -> dict[str, Any]:
+    return {
+        "hidden_states": half(2, 83 * 83, 64),
+        "encoder_hidden_states": half(2, 512, 3584),
+        "timestep": times(),
+        "img_shapes": [[(1, 83, 83)]] * 2,
+    }
+
+
+def z_image() -> Any:
+    from diffusers import ZImageTransformer2DModel
+
+    return ZImageTransformer2DModel()
+
+
+def z_image_inputs() -> dict[str, Any]:
+    return {"x": [half(16, 1, 128, 128)] * 2, "t": times(), "cap_feats": [half(512, 2560)] * 2}
+
+
+def flux2_klein() -> Any:
+    from diffusers import Flux2Transformer2DModel
+
+    return Flux2Transformer2DModel(
+        num_layers=5,
+        num_single_layers=20,
+        num_attention_heads=24,
+        joint_attention_dim=7680,
+        guidance_embeds=False,
+    )
+
+
+def flux2_klein_inputs() -> dict[str, Any]:
+    return {
+        "hidden_states": half(2, 64 * 64, 128),
+        "encoder_hidden_states": half(2, 512, 7680),
+        "timestep": times(),
+        "img_ids": torch.zeros(64 * 64, 4),
+        "txt_ids": torch.zeros(512, 4),
+        "guidance": None,
+    }
+
+
 MODELS: dict[str, tuple[Callable[[], Any], Callable[[], dict[str, Any]], str]] = {
     "cogvideox_2b": (cogvideox, lambda: cogvideox_inputs(rotary=False), "49 x 480 x 720"),
     "cogvideox_5b": (
@@ -110,7 +260,34 @@ MODELS: dict[str, tuple[Callable[[], Any], Callable[[], dict[str, Any]], str]] =
     ),
     "wan_2.1_1.3b": (wan, wan_inputs, "81 x 480 x 832"),
     "sdxl": (sdxl, sdxl_inputs, "1 x 1024 x 1024"),
+    "cogvideox_1_5": (
+        lambda: cogvideox(
+            num_attention_heads=48,
+            num_layers=42,
+            patch_size_t=2,
+            patch_bias=False,
+            sample_height=96,
+            sample_width=170,
+            use_rotary_positional_embeddings=True,
+        ),
+        cogvideox_1_5_inputs,
+        "81 x 768 x 1360",
+    ),
+    "wan_2.2_5b": (wan_2_2_5b, wan_2_2_5b_inputs, "121 x 704 x 1280"),
+    "hunyuan_video_1.5": (hunyuan_video, hunyuan_video_inputs, "121 x 480 x 848"),
+    "ltx_2": (ltx_2, ltx_2_inputs, "121 x 512 x 768"),
+    "sd_3.5_medium": (sd35, sd35_inputs, "1 x 1024 x 1024"),
+    "qwen_image": (qwen_image, qwen_image_inputs, "1 x 1328 x 1328"),
+    "z_image": (z_image, z_image_inputs, "1 x 1024 x 1024"),
+    "flux.2_klein_4b": (flux2_klein, flux2_klein_inputs, "1 x 1024 x 1024"),
 }
+SAMPLING: dict[str, Callable[[], dict[str, Any]]] = {"ltx_2": lambda: ltx_2_inputs(sound=126)}
+"""What a network is given while it samples, where that is more than in training."""
+TARGETS: dict[str, list[str]] = {
+    "ltx_2": [f"{attention}.{one}" for attention in ("attn1", "attn2") for one in LORA_TARGETS],
+    "flux.2_klein_4b": [*LORA_TARGETS, "to_qkv_mlp_proj"],
+}
+"""Layers that get adapters, where they are not the usual ones."""
 
 
 def cogvideox_autoencoder() -> Any:
@@ -152,13 +329,108 @@ def t5_xxl() -> Any:
     )
 
 
+def autoencoder_of(name: str, **sizes: Any) -> Callable[[], Any]:
+    """An autoencoder of diffusers, by its class."""
+
+    def build() -> Any:
+        import diffusers
+
+        return getattr(diffusers, name)(**sizes)
+
+    return build
+
+
+IMAGES_OF_FLOW = autoencoder_of(
+    "AutoencoderKL",
+    down_block_types=("DownEncoderBlock2D",) * 4,
+    up_block_types=("UpDecoderBlock2D",) * 4,
+    block_out_channels=(128, 256, 512, 512),
+    layers_per_block=2,
+    latent_channels=16,
+    use_quant_conv=False,
+    use_post_quant_conv=False,
+)
+WAN_2_2 = autoencoder_of(
+    "AutoencoderKLWan",
+    base_dim=160,
+    decoder_base_dim=256,
+    z_dim=48,
+    in_channels=12,
+    out_channels=12,
+    patch_size=2,
+    is_residual=True,
+    scale_factor_spatial=16,
+    latents_mean=[0.0] * 48,
+    latents_std=[1.0] * 48,
+)
+LTX_2 = autoencoder_of("AutoencoderKLLTX2Video", spatial_compression_ratio=32, temporal_compression_ratio=8)
+
+
+def qwen3_4b() -> Any:
+    from transformers import Qwen3Config, Qwen3Model
+
+    sizes = {"hidden_size": 2560, "intermediate_size": 9728, "num_hidden_layers": 36, "num_attention_heads": 32}
+    return Qwen3Model(Qwen3Config(**sizes, num_key_value_heads=8, head_dim=128, vocab_size=151936))
+
+
+def qwen_2_5_vl() -> Any:
+    from transformers import Qwen2_5_VLTextConfig, Qwen2_5_VLTextModel
+
+    sizes = {"hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28}
+    positions = {"rope_type": "default", "mrope_section": [16, 24, 24]}
+    return Qwen2_5_VLTextModel(
+        Qwen2_5_VLTextConfig(**sizes, num_key_value_heads=4, vocab_size=152064, rope_parameters=positions)
+    )
+
+
+def gemma_3_12b() -> Any:
+    from transformers import Gemma3Config, Gemma3ForConditionalGeneration
+
+    text = {"hidden_size": 3840, "intermediate_size": 15360, "num_hidden_layers": 48, "num_attention_heads": 16}
+    vision = {"hidden_size": 1152, "intermediate_size": 4304, "num_hidden_layers": 27, "num_attention_heads": 16}
+    return Gemma3ForConditionalGeneration(
+        Gemma3Config(
+            text_config=text | {"num_key_value_heads": 8, "head_dim": 256, "vocab_size": 262208},
+            vision_config=vision | {"image_size": 896, "patch_size": 14, "vision_use_head": False},
+        )
+    )
+
+
 ENCODERS: dict[str, tuple[Callable[[], Any], tuple[int, ...], Callable[[], Any] | None, int]] = {
     "cogvideox_2b": (cogvideox_autoencoder, (1, 3, 49, 480, 720), t5_xxl, 226),
     "cogvideox_5b": (cogvideox_autoencoder, (1, 3, 49, 480, 720), t5_xxl, 226),
     "wan_2.1_1.3b": (wan_autoencoder, (1, 3, 81, 480, 832), t5_xxl, 512),
     "sdxl": (sdxl_autoencoder, (1, 3, 1024, 1024), None, 0),
+    "cogvideox_1_5": (cogvideox_autoencoder, (1, 3, 81, 768, 1360), t5_xxl, 226),
+    "wan_2.2_5b": (WAN_2_2, (1, 3, 121, 704, 1280), t5_xxl, 512),
+    "hunyuan_video_1.5": (autoencoder_of("AutoencoderKLHunyuanVideo15"), (1, 3, 121, 480, 848), qwen_2_5_vl, 1000),
+    "ltx_2": (LTX_2, (1, 3, 121, 512, 768), gemma_3_12b, 1024),
+    "sd_3.5_medium": (IMAGES_OF_FLOW, (1, 3, 1024, 1024), t5_xxl, 256),
+    "qwen_image": (autoencoder_of("AutoencoderKLQwenImage"), (1, 3, 1, 1328, 1328), qwen_2_5_vl, 546),
+    "z_image": (IMAGES_OF_FLOW, (1, 3, 1024, 1024), qwen3_4b, 512),
+    "flux.2_klein_4b": (autoencoder_of("AutoencoderKLFlux2"), (1, 3, 1024, 1024), qwen3_4b, 512),
 }
-"""Autoencoder and the shape of a clip; text encoder and the tokens of a prompt (those of SDXL are small)."""
+"""Autoencoder and the shape of a clip; text encoder and the tokens of a prompt (further ones are small)."""
+
+
+class _Masks(TorchFunctionMode):
+    """Have masks without values let everything through."""
+
+    def __torch_function__(
+        self, function: Any, types: Any, arguments: tuple[Any, ...] = (), keywords: dict[str, Any] | None = None
+    ) -> Any:
+        if function is torch.all:
+            return torch.ones((), dtype=torch.bool, device="cpu")
+        if function in (torch.Tensor.__getitem__, torch.Tensor.__setitem__):
+            mask = arguments[1]
+            if isinstance(mask, torch.Tensor) and mask.dtype == torch.bool and mask.is_meta:
+                if function is torch.Tensor.__setitem__:
+                    return None
+                return arguments[0][:0] if getattr(mask, "inverted", False) else arguments[0]
+        made = function(*arguments, **(keywords or {}))
+        if function is torch.Tensor.__invert__:
+            made.inverted = True
+        return made
 
 
 class _Attention(torch.autograd.Function):
@@ -211,11 +483,17 @@ def calculated(name: str) -> dict[str, float]:
 
     build, inputs, _ = MODELS[name]
     figures: dict[str, float] = {}
-    with torch.device("meta"), counted_attention():
+    with torch.device("meta"), counted_attention(), _Masks():
         network = build().to(torch.bfloat16)
         figures["parameters"] = sum(value.numel() for value in network.parameters())
+        figures["blocks"] = max(len(one) for one in network.modules() if isinstance(one, torch.nn.ModuleList))
         network.requires_grad_(False)
-        network.add_adapter(LoraConfig(r=RANK, lora_alpha=RANK, target_modules=LORA_TARGETS))
+        with torch.no_grad():
+            figures["sample"], _ = operations(
+                lambda: network(**SAMPLING.get(name, inputs)(), return_dict=False), lambda value: value
+            )
+        targets = TARGETS.get(name, LORA_TARGETS)
+        network.add_adapter(LoraConfig(r=RANK, lora_alpha=RANK, target_modules=targets))
         network.to(torch.bfloat16)
         figures["adapter_parameters"] = sum(value.numel() for value in network.parameters() if value.requires_grad)
         own = {value.untyped_storage()._cdata for value in network.parameters()}
@@ -230,7 +508,7 @@ def calculated(name: str) -> dict[str, float]:
                 return value
 
             forward, out = operations(lambda: network(**inputs(), return_dict=False)[0], keep)
-            loss = out.float().pow(2).mean()
+            loss = (torch.stack(out) if isinstance(out, list) else out).float().pow(2).mean()
             backward, _ = operations(loss.backward, lambda value: value)
             size = sum(storage.nbytes() for place, storage in kept.items() if place not in own)
             figures["activations_checkpointed" if checkpointing else "activations"] = size

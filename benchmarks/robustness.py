@@ -19,7 +19,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
@@ -47,6 +47,7 @@ from vr_pipeline.runtime.progress import progress_bar
 from vr_pipeline.statistics.clustered import Gain, paired_gain
 from vr_pipeline.storage.atomic import write_text
 from vr_pipeline.training.config import PreferenceTrainingParameters
+from vr_pipeline.training.pairs import PairData
 from vr_pipeline.training.policies import pair_data
 from vr_pipeline.training.preference_trainer import train_on_pairs
 from vr_pipeline.training.probe.plot import around_centre, draw_map
@@ -99,8 +100,12 @@ def configuration(name: str) -> dict[str, Any]:
     return yaml.safe_load((ROOT / f"conf/base/parameters/{name}.yml").read_text(encoding="utf-8"))[name]  # type: ignore[no-any-return]
 
 
-def prepare(store: Path, seed: int) -> Path:
-    """Make clips, rewards, pairs, latents and text conditions of a seed in a scratch copy of the project."""
+def prepare(store: Path, seed: int, environment: str = "base", outputs: str = "latents,prompt_conditions") -> Path:
+    """Make clips, rewards, pairs, latents and text conditions of a seed in a scratch copy of the project.
+
+    Args:
+        outputs: datasets that are made, with all that they need.
+    """
     folder = store / f"seed{seed}"
     if (folder / "prepared").is_file():
         return folder
@@ -109,8 +114,8 @@ def prepare(store: Path, seed: int) -> Path:
         copy_project(folder)
     result = subprocess.run(
         [
-            *(sys.executable, "-m", "kedro", "run", "--pipeline=mpo_dpo", "--to-outputs=latents,prompt_conditions"),
-            f"--params=video_generation.seed={1000 + seed}",
+            *(sys.executable, "-m", "kedro", "run", f"--env={environment}", "--pipeline=mpo_dpo"),
+            *(f"--to-outputs={outputs}", f"--params=video_generation.seed={1000 + seed}"),
         ],
         cwd=folder,
         env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
@@ -174,37 +179,49 @@ def evaluate_original(bench: Bench, seed: int) -> dict[str, Any]:
 
 def run_cell(bench: Bench, cell: Cell) -> dict[str, Any]:
     """Train and evaluate, unless it is stored."""
-    folder = prepare(bench.store, cell.seed)
+    folder = prepare(bench.store, cell.seed) / "data/05_model_input"
     own = {"learning_rate": cell.learning_rate, "beta": cell.beta, "seed": cell.seed}
-    settings = {**bench.settings, **COLUMNS[cell.column], **own}
-    pairs = pd.read_parquet(folder / "data/05_model_input/training_pairs.parquet")
+    pairs = pd.read_parquet(folder / "training_pairs.parquet")
     pairs = pairs[pairs["recipe"] == "dpo"].reset_index(drop=True)
+    tensors = item_format({"type": "safetensors", "framework": "torch"})
+    latents, conditions = (open_folder(folder / name, tensors) for name in ("latents", "prompt_conditions"))
+    contents = content_hash(*pairs["winner_sha256"], *pairs["loser_sha256"])
+    settings = {**bench.settings, **COLUMNS[cell.column], **own}
+    known = train_cell(bench, cell.name, settings, contents, lambda: pair_data(pairs, latents, conditions, contents))
+    return asdict(cell) | known
+
+
+def train_cell(
+    bench: Bench, name: str, settings: Mapping[str, Any], contents: str, data: Callable[[], PairData]
+) -> dict[str, Any]:
+    """Train on pairs and evaluate, unless it is stored.
+
+    Args:
+        contents: hash of all that the pairs are made from.
+        data: makes them.
+    """
     identity = content_hash(
         json.dumps(settings, sort_keys=True),
         bench.generator.identity,
         bench.clips,
         *bench.prompts["prompt_id"],
-        *pairs["winner_sha256"],
-        *pairs["loser_sha256"],
+        contents,
     )
-    path = bench.store / "cells" / f"{cell.name}.json"
+    path = bench.store / "cells" / f"{name}.json"
     known = stored(path, identity)
     if known is not None:
         return known
-    tensors = item_format({"type": "safetensors", "framework": "torch"})
-    latents, conditions = (
-        open_folder(folder / "data/05_model_input" / name, tensors) for name in ("latents", "prompt_conditions")
-    )
+    pairs = data()
     started, processor = time.perf_counter(), time.process_time()
     parameters = PreferenceTrainingParameters.model_validate(settings)
-    log = train_on_pairs(bench.generator, pair_data(pairs, latents, conditions), parameters, description=cell.name)
+    log = train_on_pairs(bench.generator, pairs, parameters, description=name)
     trained = time.process_time()
     known = {
         "identity": identity,
-        **asdict(cell),
+        "seed": settings["seed"],
         "settings": settings,
-        "pairs": len(pairs),
-        "rewards": clip_rewards(bench, cell.seed).to_dict("list"),
+        "pairs": len(pairs.pairs),
+        "rewards": clip_rewards(bench, settings["seed"]).to_dict("list"),
         "seconds": time.perf_counter() - started,
         "processor_seconds": time.process_time() - processor,
         "training_processor_seconds": trained - processor,

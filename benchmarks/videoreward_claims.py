@@ -32,8 +32,9 @@ from vr_pipeline.generators.config import GeneratorParameters
 from vr_pipeline.identifiers import sample_seed
 from vr_pipeline.micro_world.build import load_micro_generator
 from vr_pipeline.micro_world.config import ComparisonParameters
-from vr_pipeline.micro_world.oracle import Oracle, answer_from
+from vr_pipeline.micro_world.oracle import Oracle
 from vr_pipeline.micro_world.preferences import CRITERIA, utilities_by_criterion
+from vr_pipeline.micro_world.recogniser import answer_from
 from vr_pipeline.micro_world.reward_pairs import GeneratedClips, compare_pairs, draw_pairs, sample_clips
 from vr_pipeline.micro_world.world import FRAMES_PER_SECOND, all_prompts
 from vr_pipeline.rewards.videoreward.losses import Targets, summed_loss

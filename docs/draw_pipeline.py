@@ -1,4 +1,4 @@
-"""Draws docs/images/pipeline.svg: the stages of mpo_dpo with what each is given and hands on, from the pipelines.
+"""Draw docs/images/pipeline.svg: the stages of mpo_dpo with the inputs and outputs of each, from the pipelines.
 
 Run from anywhere: ``python docs/draw_pipeline.py``.
 """
@@ -16,7 +16,7 @@ RESULTS = ("evaluation_metrics", "evaluation_report")
 """What the last stage makes for people."""
 
 WIDTH, BOX, MARGIN, HEIGHT, GAP = 760, 500, 16, 74, 46
-"""Pixels: the picture, a stage in it, and what lies between."""
+"""Pixels: the picture, a stage in it, and what lies between, which grows with more than two lines of text."""
 LETTERS, LINES = 68, 2
 """Letters of a line in a box, and lines."""
 STYLE = """
@@ -33,7 +33,7 @@ path { stroke: #5b6878; stroke-width: 1.5; fill: none; } polygon { fill: #5b6878
 
 
 def stages() -> list[tuple[str, str, list[str], list[str]]]:
-    """Name, purpose, what people supply and what goes to later stages (or to people), in the order of the method."""
+    """Return name, purpose, supplied inputs and outputs for later stages or people, in order of execution."""
     from vr_pipeline.pipeline_registry import register_pipelines
 
     pipelines = register_pipelines()
@@ -45,10 +45,10 @@ def stages() -> list[tuple[str, str, list[str], list[str]]]:
     found = []
     for position, name in enumerate(order):
         purpose = inspect.getdoc(importlib.import_module(f"vr_pipeline.pipelines.{name}")) or ""
-        purpose = purpose.splitlines()[0].removeprefix(f"The pipeline {name}: ").rstrip(".")
+        purpose = purpose.splitlines()[0].rstrip(".")
         supplied = {data for data in read[name] - set().union(*made.values()) if not data.startswith("param")}
         later = set().union(*(read[other] for other in order[position + 1 :]), RESULTS)
-        found.append((name, purpose[0].upper() + purpose[1:], sorted(supplied), sorted(made[name] & later)))
+        found.append((name, purpose, sorted(supplied), sorted(made[name] & later)))
     return found
 
 
@@ -62,7 +62,7 @@ def _feeds(made: dict[str, set[str]], read: dict[str, set[str]], first: str, the
 
 
 def draw() -> str:
-    """The picture as SVG, which follows the light or dark mode of its reader."""
+    """Return the picture as SVG, which follows the reader's light or dark mode."""
     parts, top = [], MARGIN
     for name, purpose, supplied, handed_on in stages():
         lines = textwrap.wrap(purpose, LETTERS)
@@ -83,14 +83,15 @@ def draw() -> str:
                 f'<path d="M{left},{y + 11} H{MARGIN + BOX + 3}" marker-end="url(#arrow)"/>'
             )
         bottom, middle = top + HEIGHT, MARGIN + 40
-        parts.append(f'<path d="M{middle},{bottom} V{bottom + GAP - 2}" marker-end="url(#arrow)"/>')
         shown = textwrap.wrap(", ".join(handed_on), LETTERS - 4)
-        offset = 27 - 8 * (len(shown) - 1)
+        gap = GAP + 16 * max(0, len(shown) - 2)
+        parts.append(f'<path d="M{middle},{bottom} V{bottom + gap - 2}" marker-end="url(#arrow)"/>')
+        offset = gap // 2 + 4 - 8 * (len(shown) - 1)
         parts += [
             f'<text class="small" x="{middle + 14}" y="{bottom + offset + 16 * row}">{escape(line)}</text>'
             for row, line in enumerate(shown)
         ]
-        top = bottom + GAP
+        top = bottom + gap
     arrow = (
         '<defs><marker id="arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" markerHeight="8" '
         'markerUnits="userSpaceOnUse" orient="auto"><polygon points="0,0 8,4 0,8"/></marker></defs>'

@@ -33,6 +33,27 @@ for name, build in tiny_judges.FAMILY_BUILDERS.items():
         found[f"{name}, {prefix}"] = float(np.abs(answers[0] - answers[1]).max())
 """
 
+UNIFIED_REWARD = """
+import tiny_judges
+import tiny_unifiedreward as tiny
+from vr_pipeline.rewards.unifiedreward.reading import ClipReader, Pair, Point
+
+task, clips, points, pairs = "video_generation", tiny.toy_clips(), [Point("a", "ball")], [Pair("a", "b", "ball")]
+writing = tiny.toy_template(video_generation__point__reasons={"until": "never said", "max_tokens": 4})
+for name in tiny_judges.FAMILY_BUILDERS:
+    scores, reasons = [], []
+    for device in ("cpu", pretend_device.NAME):
+        family = tiny.toy_family(name)
+        family.model = family.model.to(device)
+        reader = ClipReader(family, tiny.toy_template(), clips)
+        (point,), (pair,) = reader.points(task, points), reader.pairs(task, pairs)
+        scores.append([point.total, pair.first, pair.outside])
+        # It writes the same words, and comes to no answer.
+        reasons.append(str(ClipReader(family, writing, clips).points(task, points)))
+    assert reasons[0] == reasons[1] and "NoAnswerError" in reasons[0]
+    found[name] = max(abs(one - other) for one, other in zip(*scores))
+"""
+
 TRAINING = """
 from pathlib import Path
 import torch
@@ -123,7 +144,9 @@ assert here[torch.tensor([0])].tolist() == [1] and float(here.sum()) == 2
     assert len(differences(code, tmp_path)) == 4
 
 
-@pytest.mark.parametrize(("code", "cases"), [(JUDGES, 10), (TRAINING, 8)], ids=["judges", "training"])
+@pytest.mark.parametrize(
+    ("code", "cases"), [(JUDGES, 16), (UNIFIED_REWARD, 8), (TRAINING, 8)], ids=["judges", "unifiedreward", "training"]
+)
 def test_results_are_those_of_the_cpu(code: str, cases: int, tmp_path: Path) -> None:
     found = differences(code, tmp_path)
     assert len(found) == cases

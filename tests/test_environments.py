@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -10,9 +11,33 @@ import pytest
 from omegaconf import OmegaConf
 from pydantic import BaseModel, ValidationError
 
+from vr_pipeline.generators import family_of
+
 ROOT = Path(__file__).resolve().parents[1]
-ENVIRONMENTS = ("cogvideox", "cogvideox_5b", "wan", "image", "videoreward")
-MAKES_SHIPPED_FILES = {"micro_world", "micro_videoreward"}
+IMAGES = ("image", "sd35", "qwen_image", "z_image", "flux2_klein")
+FROM_IMAGES = ("wan_i2v", "wan_2_2_i2v_a14b", "wan_2_2_5b_i2v", "cogvideox_i2v")
+"""Environments whose clips start from an image."""
+ENVIRONMENTS = (
+    "cogvideox",
+    "cogvideox_5b",
+    "cogvideox_1_5",
+    "wan",
+    "wan_2_2_5b",
+    "wan_2_2_a14b",
+    "hunyuan_video",
+    "ltx_2",
+    *FROM_IMAGES,
+    *IMAGES,
+    "videoreward",
+    "unified",
+)
+SYSTEMS = {"videoreward": "videoreward_dpo", "unified": "unified_dpo"}
+"""What an environment runs, where it is not mpo_dpo."""
+FLOW_DPO = {"loss": "flow_dpo", "beta": 500, "learning_rate": 5e-6, "batch_size": 64, "steps": 147}
+"""Published settings of Flow-DPO, one epoch of 9,400 pairs."""
+EMBEDDED = ("flow",)
+"""Environments of the micro-world."""
+MAKES_SHIPPED_FILES = {"micro_world", "micro_videoreward", "micro_unifiedreward"}
 """Pipelines that make what is shipped, and their parameters."""
 
 
@@ -72,14 +97,38 @@ def test_published_settings(environment: str) -> None:
         "cogvideox": {"loss": "diffusion_dpo", "beta": 500, "learning_rate": 5e-6, "batch_size": 32, "steps": 500}
         | {"warmup_steps": 100, "checkpoint_every": 40},
         "cogvideox_5b": {"loss": "diffusion_dpo", "beta": 500, "learning_rate": 2e-6, "batch_size": 64, "steps": 300},
-        "wan": {"loss": "flow_dpo", "beta": 500, "learning_rate": 5e-6, "batch_size": 64},
-        "videoreward": {"loss": "flow_dpo", "beta": 500, "learning_rate": 5e-6, "batch_size": 64, "steps": 147},
+        # Three epochs of 9,400 pairs.
+        "unified": FLOW_DPO | {"steps": 441},
         "image": {"loss": "diffusion_dpo", "beta": 5000, "batch_size": 32},
-    }[environment]
+        # Those of the model that they extend.
+        "cogvideox_1_5": {"loss": "diffusion_dpo", "beta": 500, "learning_rate": 2e-6, "batch_size": 64, "steps": 300},
+        "cogvideox_i2v": {"loss": "diffusion_dpo", "beta": 500, "learning_rate": 2e-6, "batch_size": 64, "steps": 300},
+    }.get(environment, FLOW_DPO)
     assert {name: training[name] for name in expected} == expected
 
 
+@pytest.mark.parametrize("environment", ["cogvideox", "cogvideox_5b"])
+def test_prompts_are_prepared_as_published(environment: str) -> None:
+    given = configuration(environment)["parameters"]["prompt_filtering"]
+    model = given["language_model"]
+    assert given["split"]["train_prompts"] == 22_000
+    assert (model["clean"], model["rewrite"]) == (True, True)
+    assert len(model["revision"]) == 40, "pinned to a commit"
+
+
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_published_settings_of_judges(environment: str, models: dict[str, type[BaseModel]]) -> None:
+    """VisionReward: a batch of 64 answers, not of 64 clips."""
+    parameters = configuration(environment)["parameters"]
+    made: Any = models["judge_training"].model_validate(parameters["judge_training"])
+    assert made.answers_per_step == 64
+    assert made.answers_per_pass * made.passes == 64
+    assert made.steps == 1500
+    assert made.learning_rate == (1e-6 if environment in IMAGES else 4e-6)
+    assert made.start.model_dump() == models["judge"].model_validate(parameters["judge"]).model_dump()
+
+
+@pytest.mark.parametrize("environment", [*ENVIRONMENTS, *EMBEDDED])
 def test_results_lie_in_a_folder_of_their_own(environment: str, pipelines: dict[str, Any]) -> None:
     from kedro.io import DataCatalog
 
@@ -96,7 +145,17 @@ def test_results_lie_in_a_folder_of_their_own(environment: str, pipelines: dict[
         inside = place.relative_to(ROOT) if place.is_absolute() else place
         assert inside.parts[:2] == ("data", environment), name
     parameters = loader["parameters"]
-    assert parameters["dpo_training"]["checkpoint_folder"].startswith(f"data/{environment}/")
+    folders = [parameters["dpo_training"]["checkpoint_folder"], parameters["dpo_training"]["validation"]["folder"]]
+    folders += of_checkpoints(parameters) if environment in EMBEDDED else []
+    assert {folder.split("/")[1] for folder in folders} == {environment}
+
+
+def of_checkpoints(block: Any) -> list[str]:
+    """All folders of checkpoints in a block of parameters."""
+    if not isinstance(block, dict):
+        return []
+    own = [block["checkpoint_folder"]] if block.get("checkpoint_folder") else []
+    return own + [folder for value in block.values() for folder in of_checkpoints(value)]
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
@@ -108,14 +167,15 @@ def test_a_run_needs_the_users_files_and_no_shipped_ones(environment: str, pipel
     loader = configuration(environment)
     catalog = DataCatalog.from_config(loader["catalog"])
     own = loader["globals"].get("pipeline", "mpo_dpo")
-    assert own == ("videoreward_dpo" if environment == "videoreward" else "mpo_dpo")
+    assert own == SYSTEMS.get(environment, "mpo_dpo")
     needed = {name: stored_at(catalog, name) for name in pipelines[own].inputs() if "params:" not in name}
     assert needed.pop("oracle") is None
+    assert needed.pop("auditor") is None
     places = {
         name: str(place.relative_to(ROOT) if place.is_absolute() else place) for name, place in needed.items() if place
     }
     raw = f"data/{environment}/01_raw"
-    checklist = "image" if environment == "image" else "video"
+    checklist = "image" if environment in IMAGES else "video"
     compared = {
         "preference_clips": f"{raw}/human_preferences.csv",
         "human_preferences": f"{raw}/human_preferences.csv",
@@ -127,16 +187,48 @@ def test_a_run_needs_the_users_files_and_no_shipped_ones(environment: str, pipel
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_first_frames_are_read_where_generators_take_them_and_nowhere_else(environment: str) -> None:
+    loader = configuration(environment)
+    from_images = environment in FROM_IMAGES
+    asked = loader["parameters"]["preference_generators"]["generators"].values()
+    families = {one["family"] for one in (loader["parameters"]["generator"], *filter(None, asked))}
+    assert {family_of(family).takes_image for family in families} == {from_images}
+    folder = f"data/{environment}/01_raw/images" if from_images else None
+    assert loader["catalog"]["raw_prompts"].get("image_folder") == folder
+
+
+def test_the_flow_differs_from_the_embedded_default_in_its_generator_and_objective_alone(
+    pipelines: dict[str, Any], models: dict[str, type[BaseModel]]
+) -> None:
+    from kedro.io import DataCatalog
+
+    from vr_pipeline.project.places import stored_at
+
+    flow, default = configuration("flow"), configuration("base")
+    for name, block in flow["parameters"].items():
+        models[name].model_validate(block)
+    same_places = json.loads(json.dumps(flow["parameters"]).replace("data/flow/", "data/"))
+    changed = {name for name, block in same_places.items() if block != default["parameters"][name]}
+    assert changed == {"generator", "dpo_training", "evaluation"}
+    assert flow["parameters"]["dpo_training"]["training"]["loss"] == "flow_dpo"
+    needed = {name for name in pipelines["mpo_dpo"].inputs() if "params:" not in name}
+    for name in needed:
+        catalogs = (DataCatalog.from_config(loader["catalog"]) for loader in (flow, default))
+        ours, theirs = (stored_at(catalog, name) for catalog in catalogs)
+        assert ours == theirs, name
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_the_checklist_loads_and_fits_the_modality(environment: str) -> None:
     from vr_pipeline.checklist import load_checklist
 
     entry = configuration(environment)["catalog"]["checklist"]
-    assert load_checklist(ROOT / entry["filepath"]).modality == ("image" if environment == "image" else "video")
+    assert load_checklist(ROOT / entry["filepath"]).modality == ("image" if environment in IMAGES else "video")
 
 
 def test_settings_of_a_sweep_lie_in_files_that_dvc_can_read() -> None:
     """``dvc exp run --set-param FILE:NAME=VALUE`` resolves what FILE interpolates, and knows nothing of globals."""
     for path in (ROOT / "conf" / "base" / "parameters").glob("*.yml"):
         assert OmegaConf.to_container(OmegaConf.load(path), resolve=True), path.name
-    for environment in ENVIRONMENTS:
+    for environment in (*ENVIRONMENTS, *EMBEDDED):
         assert OmegaConf.to_container(OmegaConf.load(ROOT / "conf" / environment / "parameters.yml"), resolve=True)

@@ -173,6 +173,7 @@ _PUBLIC_ENTRIES = {
     "commands/annotate.py:annotate",
     "commands/init_data.py:init_data",
     "datasets/preferences.py:__init__",
+    "datasets/prompts.py:__init__",
     "rewards/checklist/fit.py:fit_weights",
     "training/losses.py:diffusion_dpo_loss",
 }

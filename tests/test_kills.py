@@ -37,22 +37,28 @@ def points(record_property: Any, capsys: pytest.CaptureFixture[str]) -> Iterator
         print(f" [{sum(one.points for one in found)} points, {sum(len(one.states) for one in found)} states]", end="")
 
 
-def make_items(_: object, batch: Sequence[WorkItem]) -> list[dict[str, str]]:
-    return [{"key": item.key, "identity": item.identity} for item in batch]
+STORED_AS = {"json": lambda content: content, "table": lambda content: pd.DataFrame([content])}
 
 
-def items(folder: Path, count: int = 3, identity: str = "v1", metadata: dict[str, Any] | None = None) -> None:
-    plan = WorkPlan(
-        [WorkItem(f"item{n}", f"{identity}-{n}", metadata or {}) for n in range(count)], make_items, batch_size=2
-    )
-    ManifestFolderDataset(path=str(folder / "things"), format={"type": "json"}).save(plan)
+def items(
+    folder: Path, stored_as: str, count: int = 3, identity: str = "v1", metadata: dict[str, Any] | None = None
+) -> None:
+    def make(_: object, batch: Sequence[WorkItem]) -> list[Any]:
+        return [STORED_AS[stored_as]({"key": item.key, "identity": item.identity}) for item in batch]
+
+    plan = WorkPlan([WorkItem(f"item{n}", f"{identity}-{n}", metadata or {}) for n in range(count)], make, batch_size=2)
+    ManifestFolderDataset(path=str(folder / "things"), format={"type": stored_as}).save(plan)
 
 
-def test_a_new_folder_of_items(tmp_path: Path, points: list[Exploration]) -> None:
-    points.append(explore(lambda: items(tmp_path / "data"), tmp_path / "data", kills=None))
-    assert {"things/manifest.json", *(f"things/item{n}.json" for n in range(3))} < points[0].final.keys()
+@pytest.mark.parametrize("stored_as", STORED_AS)
+def test_a_new_folder_of_items(stored_as: str, tmp_path: Path, points: list[Exploration]) -> None:
+    points.append(explore(lambda: items(tmp_path / "data", stored_as), tmp_path / "data", kills=None))
+    files = {name for name in points[0].final if name.startswith("things/item")}
+    assert "things/manifest.json" in points[0].final
+    assert files == {f"things/item{n}.json" for n in range(3)} if stored_as == "json" else len(files) == 1
 
 
+@pytest.mark.parametrize("stored_as", STORED_AS)
 @pytest.mark.parametrize(
     "before",
     [
@@ -62,12 +68,27 @@ def test_a_new_folder_of_items(tmp_path: Path, points: list[Exploration]) -> Non
         {"metadata": {"old": 1}},  # only the manifest changes
     ],
 )
-def test_a_folder_of_items_that_is_made_anew(before: dict[str, Any], tmp_path: Path, points: list[Exploration]) -> None:
-    items(tmp_path / "data", **before)
+def test_a_folder_of_items_that_is_made_anew(
+    stored_as: str, before: dict[str, Any], tmp_path: Path, points: list[Exploration]
+) -> None:
+    items(tmp_path / "data", stored_as, **before)
     (tmp_path / "data" / "things" / "stranger").mkdir()
     (tmp_path / "data" / "things" / "stranger" / "file").write_text("x")
     start = read_tree(tmp_path / "data")
-    points.append(explore(lambda: items(tmp_path / "data"), tmp_path / "data", start=start))
+    points.append(explore(lambda: items(tmp_path / "data", stored_as), tmp_path / "data", start=start))
+
+
+@pytest.mark.parametrize("stored_as", STORED_AS)
+def test_a_folder_whose_items_get_other_places(
+    stored_as: str, tmp_path: Path, points: list[Exploration], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vr_pipeline.items.filling.FILES_IN_A_FOLDER", 2)
+    monkeypatch.setattr("vr_pipeline.items.packs.ITEMS_IN_A_PACK", 2)
+    items(tmp_path / "data", stored_as, count=2)
+    start = read_tree(tmp_path / "data")
+    points.append(explore(lambda: items(tmp_path / "data", stored_as), tmp_path / "data", start=start))
+    files = {name for name in points[0].final if name.count("item") == 1 and name.endswith(("json", "zst"))}
+    assert all(name.count("/") == 2 for name in files) if stored_as == "json" else len(files) > 1
 
 
 def test_files_and_folders_that_are_replaced(tmp_path: Path, points: list[Exploration]) -> None:
@@ -130,6 +151,9 @@ def test_the_store_of_embeddings(tmp_path: Path, points: list[Exploration]) -> N
 
 
 class Model:
+    def close(self) -> None:
+        pass
+
     def ask(self, _: str, messages: Sequence[str], parse: Any) -> list[Any]:
         return [{"answer": message} for message in messages]
 

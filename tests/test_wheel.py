@@ -119,7 +119,7 @@ def test_the_packaged_project_is_made_and_runs(installed, tmp_path):
         [sys.executable, "-m", "vr_pipeline"], cwd=tmp_path, env={**os.environ, **environment}, capture_output=True
     )
     assert lost.returncode == 1
-    assert b"'python -m vr_pipeline init FOLDER' makes one" in lost.stderr
+    assert b"Create one: 'python -m vr_pipeline init FOLDER'" in lost.stderr
 
 
 @pytest.mark.parametrize(
@@ -145,5 +145,5 @@ def test_a_folder_with_files_is_left_alone(tmp_path):
         [sys.executable, "-m", "vr_pipeline", "init", "."], cwd=tmp_path, capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 1
-    assert "there are files in it already. Name a new or an empty folder." in done.stderr
+    assert "it already contains files. Name a new or an empty folder." in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]

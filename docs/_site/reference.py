@@ -55,6 +55,14 @@ _TYPES = {
     "bool": "true or false",
 }
 
+CONTRACTS = {
+    "judges.contract.Judge": ("answer",),
+    "rewards.contract.RewardModel": ("score", "score_clip", "identity", "dimensions", "close"),
+    "rewards.ranker.Ranker": ("compare", "identity"),
+    "generators.contract.Generator": ("sample",),
+}
+"""What loading gives -> what of it most programs use."""
+
 COMMON_COLUMNS = {
     "video_id": "names a clip: a hash of prompt, sample, seed and generator, or your own name",
     "winner_video_id": "the clip with the higher total reward",
@@ -140,7 +148,9 @@ def parameters_of(model: type[BaseModel], prefix: str = "") -> Iterator[Paramete
     for name, field in model.model_fields.items():
         if name in constant and prefix.endswith("]"):
             continue
-        dotted = f"{prefix}.{name}" if prefix else name
+        # Some names are words of Python, which files of parameters write without the underscore.
+        written = field.alias or name
+        dotted = f"{prefix}.{written}" if prefix else written
         inner, is_map = _nested(field.annotation)
         optional = not field.is_required() and field.default is None
         if inner and not optional:
@@ -364,7 +374,7 @@ def _documentation(model: type[BaseModel]) -> list[str]:
 
 
 def _table(model: type[BaseModel], demo: Mapping[str, Any]) -> list[str]:
-    rows = ["| name | type (unit) | range | default | demo | meaning |", "|---|---|---|---|---|---|"]
+    rows = ["| name | meaning | type (unit) | range | default | demo |", "|---|---|---|---|---|---|"]
     seen = set()
     for entry in parameters_of(model):
         key = (entry.name, entry.range, entry.description)
@@ -373,9 +383,25 @@ def _table(model: type[BaseModel], demo: Mapping[str, Any]) -> list[str]:
         seen.add(key)
         set_here = code(demo[entry.name]) if entry.name in demo else ""
         typed = f"{entry.kind} ({entry.unit})" if entry.unit else entry.kind
-        cells = [f"`{entry.name}`", typed, entry.range, entry.default, set_here, entry.description]
+        cells = [f"`{entry.name}`", entry.description, typed, entry.range, entry.default, set_here]
         rows.append(f"| {' | '.join(_cell(cell) for cell in cells)} |")
     return rows
+
+
+def api_page() -> str:
+    """Every public name of the package in the groups of its docstring, for mkdocstrings to document."""
+    import vr_pipeline as vr
+
+    introduction, *groups = re.split(r"^([A-Z][a-z]+) {2,}", inspect.cleandoc(vr.__doc__ or ""), flags=re.MULTILINE)
+    lines = ["# API", "", introduction.replace("docs/from_python.md", "[From Python](from_python.md)"), ""]
+    for heading, names in zip(groups[::2], groups[1::2], strict=True):
+        lines += [f"## {heading}", ""]
+        for name in re.split(r"[,\s]+", names.strip()):
+            lines += [f"::: {getattr(vr, name).__module__}.{name}", ""]
+    lines += ["## What is loaded", ""]
+    for name, members in CONTRACTS.items():
+        lines += [f"::: vr_pipeline.{name}", f"    options: {{members: [{', '.join(members)}]}}", ""]
+    return "\n".join(lines)
 
 
 def catalog() -> dict[str, dict[str, Any]]:

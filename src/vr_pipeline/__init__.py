@@ -1,6 +1,7 @@
-"""Train text-to-video models on preferences, with rewards that can be read.
+"""Fine-tune text-to-video models with an interpretable reward.
 
-Everything below is loaded when it is first used; importing the package imports no model library.
+Each name below is loaded when it is first used; importing the package imports no model library. Runnable examples are
+in docs/from_python.md.
 
 Prompts      rouge_l_f1, greedy_rouge_filter
 Checklists   Checklist, load_checklist, read_visionreward

@@ -5,8 +5,6 @@ project works (``python -m vr_pipeline score ...`` as ``kedro score ...``), and 
 ``kedro run``.
 """
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,7 @@ _PROGRAM = "python -m vr_pipeline"
 
 
 def main(*arguments: Any, **options: Any) -> Any:
-    """Make a project folder, or run a command in one; called with arguments, those are for ``kedro run``."""
+    """Create a project folder or run a command in one; arguments of a call are passed to ``kedro run``."""
     if not working_directory_is_there():
         raise SystemExit(WORKING_DIRECTORY_GONE)
     if not arguments and not options:
@@ -43,7 +41,7 @@ def main(*arguments: Any, **options: Any) -> Any:
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 def init(folder: Path) -> None:
-    """Make FOLDER with configuration, embedded demo and notebooks."""
+    """Create FOLDER with configuration, embedded demo and notebooks."""
     from vr_pipeline.errors import PipelineError
     from vr_pipeline.project.template import init_project
 
@@ -56,7 +54,7 @@ def init(folder: Path) -> None:
 
 
 class RunIsUsual(click.Group):
-    """Commands of which ``run`` is meant where none is named."""
+    """Commands with ``run`` as the default."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if not args or (args[0].startswith("-") and args[0] not in ctx.help_option_names):
@@ -70,7 +68,7 @@ def _commands() -> click.Group:
 
     project = find_kedro_project(Path.cwd())
     if project is None and not {"--help", "-h"} & set(sys.argv[1:]):
-        raise SystemExit(f"This folder is no project of vr_pipeline. '{_PROGRAM} init FOLDER' makes one; go there.")
+        raise SystemExit(f"This folder is not a vr_pipeline project. Create one: '{_PROGRAM} init FOLDER'.")
     if project is not None:
         from kedro.framework.startup import bootstrap_project
 
@@ -79,7 +77,7 @@ def _commands() -> click.Group:
 
     return RunIsUsual(
         commands={**cli.commands, "init": init},
-        help="Train video generators on preferences that can be read. Options without a command are those of 'run'.",
+        help="Fine-tune text-to-video models with an interpretable reward. The default command is 'run'.",
     )
 
 

@@ -1,7 +1,5 @@
 """Commands of the project, beside and instead of Kedro's own."""
 
-from __future__ import annotations
-
 import functools
 import logging
 import os
@@ -37,7 +35,13 @@ from vr_pipeline.commands.init_data import init_data  # noqa: E402
 from vr_pipeline.commands.join import join  # noqa: E402
 from vr_pipeline.commands.judge import ask, compare, score  # noqa: E402
 from vr_pipeline.commands.lineage import lineage  # noqa: E402
+from vr_pipeline.commands.machine import MACHINE  # noqa: E402
+from vr_pipeline.commands.plan import plan  # noqa: E402
 from vr_pipeline.commands.probe import probe  # noqa: E402
+from vr_pipeline.commands.results import results  # noqa: E402
+from vr_pipeline.commands.sample import sample  # noqa: E402
+from vr_pipeline.commands.serve import serve  # noqa: E402
+from vr_pipeline.commands.suites import export_clips, import_scores  # noqa: E402
 
 logger = logging.getLogger(__name__)
 clean_logs()
@@ -60,7 +64,7 @@ class ProjectGroup(click.Group):
 
 
 def _overruling(callback: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap a command so that it first says which variables of the environment do not count."""
+    """Wrap a command so that it first reports ignored environment variables."""
 
     @functools.wraps(callback)
     def command(*arguments: Any, **options: Any) -> Any:
@@ -76,7 +80,23 @@ def cli() -> None:
     """Commands of vr_pipeline."""
 
 
-for _command in (score, compare, ask, lineage, annotate, init_data, import_reward, join, probe):
+for _command in (
+    score,
+    compare,
+    ask,
+    lineage,
+    annotate,
+    init_data,
+    import_reward,
+    join,
+    results,
+    plan,
+    probe,
+    sample,
+    serve,
+    export_clips,
+    import_scores,
+):
     cli.add_command(_command)
 
 
@@ -84,22 +104,26 @@ for _command in (score, compare, ask, lineage, annotate, init_data, import_rewar
     name="run",
     params=[
         *kedro_run.params,
-        click.Option(["--retrain"], is_flag=True, help="Train again although the result of the same training is kept."),
+        MACHINE,
+        click.Option(["--retrain"], is_flag=True, help="Train again even if the same training's result is stored."),
         click.Option(["--verbose", "-v"], is_flag=True, help="Show tracebacks of errors."),
     ],
 )
 def run(verbose: bool, retrain: bool, **options: Any) -> None:
     """Run a pipeline.
 
-    Without --runner, conf/<env>/runner.yml says where nodes run; --runner-params changes single settings of it.
+    Without --runner, conf/<env>/runner.yml determines where nodes run, overridden by
+    conf/machines/<machine>.yml; --runner-params changes single settings.
     """
     if options["pipeline"] and options["pipelines"]:
         raise click.UsageError("Options '--pipeline' and '--pipelines' cannot be used together.")
     if options["pipeline"]:
         options["pipelines"], options["pipeline"] = [options["pipeline"]], None
     if retrain:
-        judges = "judge_training" in (options["pipelines"] or ())
-        options["params"].setdefault("judge_training" if judges else "dpo_training", {})["retrain"] = True
+        trainings = {"judge_training": ["judge_training"], "judge_mpo": ["judge_training", "dpo_training"]}
+        for name in options["pipelines"] or ["__default__"]:
+            for block in trainings.get(name, ["dpo_training"]):
+                options["params"].setdefault(block, {})["retrain"] = True
     options["runner"] = options["runner"] or DEFAULT_RUNNER
     _check_runner(options["runner"])
     signal.signal(signal.SIGTERM, _terminate)
@@ -108,8 +132,8 @@ def run(verbose: bool, retrain: bool, **options: Any) -> None:
     except click.ClickException:
         raise
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - every error is reported, none is swallowed
-        _leave(_report(error, verbose=verbose))
-    _leave(0)
+        _exit(_report(error, verbose=verbose))
+    _exit(0)
 
 
 @cli.command(name="graph")
@@ -121,7 +145,7 @@ def run(verbose: bool, retrain: bool, **options: Any) -> None:
 def graph(folder: Path | None, env: str | None, host: str, port: int, no_browser: bool) -> None:
     """Show the pipelines and their data in the browser, by Kedro-Viz.
 
-    The first view reads as the method: a box a pipeline, and the data that pass between them.
+    The first view shows one box per pipeline and the data between them.
     """
     from vr_pipeline.project.folder import project_folder
     from vr_pipeline.viz import serve as picture
@@ -134,25 +158,25 @@ def graph(folder: Path | None, env: str | None, host: str, port: int, no_browser
 
 
 def _check_runner(name: str) -> None:
-    """Kedro meets an unknown runner with a traceback."""
+    """Reject an unknown runner; Kedro would show a traceback."""
     from kedro.utils import load_obj
 
     try:
         load_obj(name, "kedro.runner")
     except (ImportError, AttributeError, ValueError) as error:
         raise click.BadParameter(
-            f"there is no runner '{name}'. Leave --runner out: conf/<env>/runner.yml says where nodes run.",
+            f"there is no runner '{name}'. Omit --runner: conf/<env>/runner.yml determines where nodes run.",
             param_hint="--runner",
         ) from error
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:
-    """Schedulers end jobs by SIGTERM; it is treated as Ctrl-C is."""
+    """Treat SIGTERM, with which schedulers end jobs, as Ctrl-C."""
     raise KeyboardInterrupt
 
 
-def _leave(code: int) -> None:
-    """End a run, at once if a call of the tracking store hangs that cannot be ended: nothing waits for that."""
+def _exit(code: int) -> None:
+    """Exit; at once if an uninterruptible call of the tracking store hangs."""
     from vr_pipeline.lineage.gateway import hanging
 
     if hanging():
@@ -165,7 +189,7 @@ def _leave(code: int) -> None:
 
 
 def _report(error: BaseException, *, verbose: bool) -> int:
-    """Report to the user what happened and how to resume; return the exit code."""
+    """Print what failed and how to resume; return the exit code."""
     from vr_pipeline.project.explain import causes, explain
     from vr_pipeline.runners.device_runner import RESUME_FROM
 
@@ -174,13 +198,13 @@ def _report(error: BaseException, *, verbose: bool) -> int:
     log = _log_file()
     if isinstance(error, KeyboardInterrupt):
         account = "The run was stopped."
-    # What went wrong in the program itself is for those who mend it: in the log, or here if there is none yet.
+    # Errors of the program itself are for its developers: in the log, or here if there is none yet.
     if verbose or (account is None and log is None):
         echo("".join(traceback.format_exception(error)), err=True)
     elif account is None:
         account = (
             f"The run failed: {type(error).__name__}: {error}\nThis looks like an error of the program. "
-            f"{_from_here(Path(log or ''))} says where it happened; --verbose shows it here."
+            f"{_from_here(Path(log or ''))} has the traceback; --verbose shows it here."
         )
     echo(account or f"The run failed: {type(error).__name__}: {error}", fg="red", err=True)
     resume_from = next((getattr(link, RESUME_FROM) for link in causes(error) if hasattr(link, RESUME_FROM)), None)
@@ -191,13 +215,13 @@ def _report(error: BaseException, *, verbose: bool) -> int:
 
 
 def _log_file() -> str | None:
-    """Return the file that gets everything, once the project's logging is set up."""
+    """Return the log file of all messages, once logging is set up."""
     handlers = logging.getLogger("vr_pipeline").handlers
     return next((handler.baseFilename for handler in handlers if isinstance(handler, logging.FileHandler)), None)
 
 
 def resume_command(arguments: Sequence[str], nodes: Sequence[str]) -> str:
-    """Return the command line that was typed, starting at ``nodes`` (at the same nodes as before if there are none).
+    """Return the typed command line, starting at ``nodes`` (at the same nodes as before if there are none).
 
     Args:
         arguments: the command and its arguments, as in ``sys.argv``.

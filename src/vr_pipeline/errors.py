@@ -1,7 +1,5 @@
 """Errors a user can act on: one paragraph that names the file, the row, the field and the next step."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import re
@@ -51,6 +49,13 @@ class InputError(PipelineError):
         )
         super().__init__(visible(f"{place + ': ' if place else ''}{problem}. {remedy[:1].upper()}{remedy[1:]}."))
 
+    def at(
+        self, *, file: str | Path | None = None, row: int | str | None = None, field: str | None = None
+    ) -> "InputError":
+        """Return the error at a place; values not given stay the same."""
+        file, row, field = file or self.file, row or self.row, field or self.field
+        return InputError(self.problem, remedy=self.remedy, file=file, row=row, field=field)
+
     def __reduce__(self) -> tuple[object, ...]:
         # Exceptions with keyword-only arguments do not pickle by default; remote workers send them back pickled.
         return (_rebuild, (type(self), self.problem, self.remedy, self.file, self.row, self.field))
@@ -90,7 +95,7 @@ def _error_number(error: BaseException) -> int | None:
 
 @contextlib.contextmanager
 def storage_explained(place: Path, kept: str) -> Iterator[None]:
-    """Say in plain words what a full disk or a missing permission means within the block.
+    """Explain errors of a full disk or missing permission raised within the block.
 
     Args:
         place: what is written, if the error does not say.

@@ -40,7 +40,7 @@ def open_catalog(environment: str = "local") -> Any:
 
 
 def fate_of_prompts(decisions: pd.DataFrame) -> pd.DataFrame:
-    """How many prompts ended where: columns step, prompts and, for the dropped ones, the most frequent reason."""
+    """Count prompts by fate: columns step, prompts and, for dropped ones, the most frequent reason."""
     rows = []
     for step, part in decisions.groupby("step", sort=False):
         reasons = part.loc[~part["kept"], "reason"].value_counts()
@@ -78,7 +78,7 @@ def answers_by_question(answers: pd.DataFrame, checklist: Checklist) -> pd.DataF
 
 
 def weights_table(weights: RewardWeights, checklist: Checklist) -> pd.DataFrame:
-    """Weights with their intervals and texts, largest first."""
+    """Return the weights with their intervals and texts, largest first."""
     texts = {question.question_id: question for question in checklist.questions}
     content = weights.to_json()["questions"]
     table = pd.DataFrame(
@@ -151,7 +151,7 @@ def what_moved_a_score(
 
 
 def gains_table(metrics: Mapping[str, Any]) -> pd.DataFrame:
-    """Gains over the original: columns policy, by (judge or oracle), gain, ci_low, ci_high."""
+    """Return gains over the original: columns policy, by (judge, oracle or auditor), gain, ci_low, ci_high."""
     rows = [
         {"policy": policy, "by": source, "gain": gain["mean"], "ci_low": gain["ci_low"], "ci_high": gain["ci_high"]}
         for policy, sources in metrics["gain"].items()
@@ -176,7 +176,7 @@ def rewards_by_policy(metrics: Mapping[str, Any], source: str = "judge") -> pd.D
 def pleasing_the_judge_alone(
     judge: pd.DataFrame, oracle: pd.DataFrame, index: pd.DataFrame, policy: str, *, count: int = 3
 ) -> pd.DataFrame:
-    """Clips of a policy that the judge finds better than the original's and the oracle worse, widest gap first.
+    """Return clips of a policy that the judge rates above the original's and the oracle below, widest gap first.
 
     Both gains are in standard deviations of the respective rewards over all clips, so that they can be compared.
 
@@ -206,7 +206,7 @@ def pleasing_the_judge_alone(
 def clips_side_by_side(
     folder: ItemFolder, index: pd.DataFrame, prompt_id: str, *, sample_index: int = 0, frames: int = 4
 ) -> Figure:
-    """Frames of one prompt and seed by every policy, a row each.
+    """Draw frames of one prompt and seed by every policy, one row each.
 
     Args:
         folder: the evaluation's clips.

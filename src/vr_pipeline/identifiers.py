@@ -7,8 +7,6 @@ backslashes do not count (:func:`same_path`). Pairs without a name are the same 
 are, in either order (:func:`pair_id`).
 """
 
-from __future__ import annotations
-
 import ast
 import hashlib
 import importlib
@@ -19,7 +17,7 @@ from collections.abc import Callable, Iterable
 
 
 def content_hash(*parts: str | bytes | int, length: int = 16) -> str:
-    """Hexadecimal SHA-256 of the parts, separated unambiguously, cut to ``length`` digits.
+    """Return the hexadecimal SHA-256 of the parts, separated unambiguously, cut to ``length`` digits.
 
     Args:
         parts: strings are hashed as UTF-8, integers as their decimal digits.
@@ -64,14 +62,28 @@ def same_path(path: str) -> str:
 
 
 def first_spellings(names: Iterable[str], key: Callable[[str], str]) -> list[str]:
-    """Each name as the first of those that have its key is spelled."""
+    """Return each name in the spelling of the first one with its key."""
     first: dict[str, str] = {}
     return [first.setdefault(key(name), name) for name in names]
 
 
-def prompt_id(prompt: str) -> str:
-    """Return the identifier of a prompt: hash of its normalised text, which survives re-ordering and re-scraping."""
-    return content_hash("prompt", normalise_prompt(prompt))
+def prompt_id(prompt: str, image: str = "") -> str:
+    """Return the identifier of a prompt: hash of its normalised text, which survives re-ordering and re-scraping.
+
+    Args:
+        prompt: the text.
+        image: hash of the first frame's file, which is then part of the identifier; empty for prompts of text alone.
+    """
+    return content_hash("prompt", normalise_prompt(prompt), *([image] if image else []))
+
+
+IMAGE = "image"
+"""Column of tables with the first frame of a prompt's clips, as ``<SHA-256 of the file>:<path>``; absent for text."""
+
+
+def image_content(image: str) -> str:
+    """Return the hash of a first frame that a table names."""
+    return image.partition(":")[0]
 
 
 def video_id(prompt_identifier: str, sample_index: int, producer: str) -> str:

@@ -1,19 +1,28 @@
 """The project's pipelines by name."""
 
-from __future__ import annotations
-
 from kedro.pipeline import Pipeline
 
-OTHERS = ("micro_world", "micro_videoreward", "judge_training", "preference_reward_training")
+OTHERS = (
+    *("micro_world", "micro_videoreward", "micro_unifiedreward"),
+    *("judge_training", "preference_reward_training", "unified_reward_training"),
+    *("latent_reward_training", "guidance_report", "vlm_dpo", "reward_benchmark", "preference_generation"),
+)
 """Pipelines that are no stage of a system."""
 
 
 def register_pipelines() -> dict[str, Pipeline]:
     """Make all pipelines; modules are imported here and not above, so that commands which run nothing start quickly."""
+    from vr_pipeline.pipelines.latent_reward_training.pipeline import create_pipeline
     from vr_pipeline.pipelines.systems import MPO_DPO, SYSTEMS
     from vr_pipeline.viz.pipelines import pictured
 
     pipelines = {name: MPO_DPO.stage(name) for name in OTHERS}
+    of_people = "preference_latent_reward_training"
+    pipelines[of_people] = Pipeline(
+        create_pipeline(of_people=True),
+        namespace=of_people,
+        prefix_datasets_with_namespace=False,
+    )
     for system in SYSTEMS:
         stages = {system.registered(name): system.stage(name) for name in system.stages}
         pipelines |= {name: stage for name, stage in stages.items() if name not in pipelines}

@@ -26,9 +26,9 @@ from vr_pipeline.runners.session import ProjectSession  # noqa: E402
 SESSION_CLASS = ProjectSession
 DATA_CATALOG_CLASS = ReplacingCatalog
 
-# Before a run the last one is called first: inputs are looked for, the lock is held, all is recorded.
-# After it those that say "last" come in this order: the report's lines, the lock is free, the rest is delivered, the
-# summary names what was not.
+# Before a run, hooks are called from last to first: check inputs, take the lock, record everything. After it, hooks
+# that ask to be last are called in this order: write the report's lines, release the lock, deliver the rest, name in
+# the summary what was not delivered.
 _nodes = NodeRecordHook()
 _mlflow = MlflowHook(_nodes)
 HOOKS = (
@@ -47,8 +47,8 @@ HOOKS = (
     EnvironmentHook(),
 )
 
-# The first comes with Kedro and sends usage data; the second follows runs of Kedro's own sequential runner only, where
-# VizStatusHook follows all.
+# The first comes with Kedro and sends usage data; the second covers runs of Kedro's own sequential runner only,
+# VizStatusHook covers all.
 DISABLE_HOOKS_FOR_PLUGINS = ("kedro-telemetry", "kedro-viz")
 
 CONFIG_LOADER_CLASS = SteadyConfigLoader

@@ -4,12 +4,10 @@ File names, prompts, answers of models, journals and records of other people may
 screen or set its title, and marks that show text in another order than it has. Whatever is printed goes through here.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
@@ -35,7 +33,7 @@ def visible(text: object) -> str:
 
 
 def one_line(text: object) -> str:
-    """As :func:`visible`, with ends of lines and tabs written out too: for names, which cannot begin a new line."""
+    """Escape as :func:`visible`, and line ends and tabs too: for names, which must stay on one line."""
     return _BREAKS.sub(_written_out, _CONTROLS.sub(_written_out, str(text)))
 
 
@@ -47,6 +45,18 @@ def _written_out(found: re.Match[str]) -> str:
         return f"\\x{ord(character):02x}"
     # JSON reads this form, so that documents stay what they are.
     return json.dumps(character)[1:-1] if character != "\x7f" else r"\u007f"
+
+
+def aligned(rows: Sequence[Sequence[str]], *, left: Collection[int]) -> list[str]:
+    """Return the lines of a table: columns in ``left`` begin alike, the others end alike; no blanks at the ends."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            text.ljust(width) if place in left else text.rjust(width)
+            for place, (text, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
 
 
 def echo(text: object = "", *, fg: str | None = None, err: bool = False, nl: bool = True) -> None:
@@ -84,7 +94,7 @@ class CleanFormatter(logging.Formatter):
 
 
 def clean_logs() -> None:
-    """From now on all handlers that logging knows write lines without control characters.
+    """Make all current handlers of logging write lines without control characters.
 
     Kedro takes no formatter from a project's logging.yml, so they are set here.
     """

@@ -6,12 +6,11 @@ disk, and asks a :data:`WorkLoop` for the rest. So a node stays a pure function,
 batch, and the loop can be replaced by one that spreads batches over workers.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from typing import Any
 
 Scalar = str | int | float | bool | None
@@ -61,6 +60,7 @@ class WorkPlan:
         batch_size: items a batch; part of what determines the results, so it belongs into the identities.
         description: what the items are, a plural noun for the progress bar and for messages.
         setup: called once, and only if something is missing; returns the context (a loaded model).
+        batch_sizes: items of each batch in turn, where they differ; together they are all items.
     """
 
     items: Sequence[WorkItem]
@@ -68,6 +68,7 @@ class WorkPlan:
     batch_size: int = 1
     description: str = "items"
     setup: Callable[[], Any] = _no_setup
+    batch_sizes: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -75,7 +76,43 @@ class WorkPlan:
 
     def batches(self) -> list[Sequence[WorkItem]]:
         """Return the items in fixed chunks of ``batch_size``, the last one possibly shorter."""
+        if self.batch_sizes is not None:
+            ends = list(accumulate(self.batch_sizes))
+            return [self.items[end - size : end] for size, end in zip(self.batch_sizes, ends, strict=True)]
         return [self.items[start : start + self.batch_size] for start in range(0, len(self.items), self.batch_size)]
+
+
+def joined_plan(
+    plans: Mapping[str, WorkPlan], description: str, close: Callable[[str], None] | None = None
+) -> WorkPlan:
+    """Join plans into one folder: keys begin with the name of the plan, models are loaded when their turn comes.
+
+    Args:
+        plans: by a name of letters and digits; their batches stay as they are.
+        description: what the items are.
+        close: called with the name of a plan whose model makes room for the next.
+    """
+    items: list[WorkItem] = []
+    own: dict[str, tuple[str, WorkItem]] = {}
+    for name, plan in plans.items():
+        for item in plan.items:
+            joined = replace(item, key=f"{name}-{item.key}", metadata={**item.metadata, "part": name})
+            items.append(joined)
+            own[joined.key] = (name, item)
+
+    def make(contexts: dict[str, Any], batch: Batch) -> Sequence[Any]:
+        name = own[batch[0].key][0]
+        if name not in contexts:
+            # One model at a time is in memory.
+            for finished in list(contexts):
+                del contexts[finished]
+                if close is not None:
+                    close(finished)
+            contexts[name] = plans[name].setup()
+        return plans[name].make_batch(contexts[name], [own[item.key][1] for item in batch])
+
+    sizes = [len(batch) for plan in plans.values() for batch in plan.batches()]
+    return WorkPlan(items, make, description=description, setup=dict, batch_sizes=sizes)
 
 
 Batch = Sequence[WorkItem]

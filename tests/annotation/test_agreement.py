@@ -51,7 +51,7 @@ def test_win_rates_know_the_sides_and_count_a_pair_once() -> None:
     assert (rate["wins"], rate["ties"], rate["losses"], rate["pairs"]) == (3, 1, 2, 6)
     expected = win_rate([1, -1, -1, 1, 0, 1], ["0", "0", "1", "1", "2", "2"])
     assert rate["rate"] == expected.rate
-    assert (rate["ci_low"], rate["no_interval"]) == (None, "3 prompts, an interval takes 5")
+    assert (rate["ci_low"], rate["no_interval"]) == (None, "3 prompts; an interval needs 5")
     other = policy_win_rate(preference_table(labels, "overall"), "original")
     assert other["rate"] == pytest.approx(1 - rate["rate"])
     assert (other["wins"], other["losses"]) == (rate["losses"], rate["wins"])

@@ -9,10 +9,11 @@ import pytest
 from fastapi.testclient import TestClient
 from tests.annotation.conftest import HOSTILE_PROMPT
 
-from vr_pipeline.annotation.app import MOST_BYTES, create_app, is_loopback, known_hosts, personal_link
+from vr_pipeline.annotation.app import MOST_BYTES, create_app, personal_link
 from vr_pipeline.annotation.media import browser_clip
 from vr_pipeline.annotation.secret import study_secret
 from vr_pipeline.identifiers import content_hash
+from vr_pipeline.runtime.web import is_loopback, known_hosts
 from vr_pipeline.video.read import read_frames
 from vr_pipeline.video.write import write_video
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ from kedro.io import DataCatalog, MemoryDataset
 from tests.annotation.conftest import make_index, make_label
 
 from vr_pipeline.annotation.export import export_answers
+from vr_pipeline.annotation.grading import GradingSession
 from vr_pipeline.annotation.offer import make_offer, make_study
 from vr_pipeline.annotation.store import Journal
 from vr_pipeline.checklist import load_checklist
@@ -82,7 +84,7 @@ def call(*arguments: str) -> Result:
         (("--source", "preferences"), "--to-outputs=preference_video_index"),
         (("--source", "clips"), "kedro init-data"),
         (("--policies", "mpo"), "--policies original,mpo"),
-        (("--study", "../x"), "no name of a study"),
+        (("--study", "../x"), "not a valid name of a study"),
         (("--host", "0.0.0.0"), "--allow-host"),
         (("--host", "192.168.1.5"), "--allow-host"),
         (("--report",), "Run kedro annotate first"),
@@ -113,7 +115,7 @@ def test_offers_of_every_source(catalog: DataCatalog) -> None:
     )
     assert named.criteria == ["quality", "motion", "text", "overall"]
     for study, changes, message in (
-        (make_study(None, "generated", None), {"criteria": "motion,"}, "'' is no name of a criterion"),
+        (make_study(None, "generated", None), {"criteria": "motion,"}, "'' is not a valid name of a criterion"),
         (make_study(None, "generated", None), {"criteria": "a b"}, "letters, digits"),
         (make_study(None, "generated", None), {"order": "informative"}, "no predicted rewards yet"),
         (make_study(None, "preferences", None), {"order": "informative"}, "preference_answers is missing"),
@@ -166,6 +168,50 @@ def test_given_clips_are_compared_and_the_answers_are_their_preferences(
     assert (len(pairs), len(unusable)) == (4, 0)
 
 
+def test_clips_are_graded_by_the_checklist_of_the_environment(
+    project: Path, catalog: DataCatalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guides = project / "conf" / "checklists" / "guides"
+    shutil.copytree(ROOT / "conf" / "checklists" / "guides", guides)
+    monkeypatch.setattr("vr_pipeline.project.folder.project_context", lambda env: SimpleNamespace(catalog=catalog))
+    served = []
+
+    def serve(session: GradingSession, **options: object) -> None:
+        served.append(session)
+        for number in range(2):
+            task = session.next_for("Ada")["task"]
+            assert task["options"][0]["example"]
+            session.answer(
+                **{"label": f"answer-{number:04d}", "annotator": "Ada", "item": task["item"], "reason": ""},
+                **{"criterion": task["criterion"], "grade": task["options"][-1]["grade"], "seconds": 1.0},
+            )
+
+    monkeypatch.setattr("vr_pipeline.commands.annotate._serve", serve)
+    result = call("--checklist", "--clips", "5")
+    assert result.exit_code == 0, result.output
+    [session] = served
+    assert (len(session.clips), len(session.criteria), session.guide.annotators_per_clip) == (5, 11, 2)
+    assert session.journal.path.name == "generated_grades.jsonl"
+    assert "2 answers about 1 clips" in call("--checklist", "--report").output
+    report = json.loads(call("--checklist", "--report", "--json").output)
+    assert [one["answers"] for one in report["criteria"]][:3] == [1, 1, 0]
+    own = project / "guide.yml"
+    own.write_text("annotators_per_clip: 3", encoding="utf-8")
+    monkeypatch.setattr("vr_pipeline.commands.annotate._serve", lambda session, **_: served.append(session))
+    assert call("--checklist", "--guide", str(own), "--source", "preferences").exit_code == 0
+    assert served[-1].guide.annotators_per_clip == 3
+    for arguments, message in (
+        (("--policies", "original,mpo"), "policies cannot be graded"),
+        (("--study", "generated_grades", "--source", "preferences"), "the journal is about grades of 'generated'"),
+        (("--guide", str(project / "none.yml")), "the guide cannot be read"),
+    ):
+        output = " ".join(call("--checklist", *arguments).output.split())
+        assert message in output, output
+    other = load_checklist(ROOT / "conf" / "checklists" / "video.yml")
+    catalog.save("checklist", other)
+    assert "the environment's checklist is video" in " ".join(call("--checklist", "--report").output.split())
+
+
 def test_figures_are_printed(project: Path) -> None:
     folder = project / "data" / "01_raw" / "annotations" / "base"
     journal = Journal(folder / "mine.jsonl", Study(study="mine", source="generated"))
@@ -194,7 +240,7 @@ def test_exported_answers_are_preferences_about_clips_that_stay(tmp_path: Path, 
     assert (target / "clips" / loaded.loc[0, "video_path_a"]).read_bytes() == files["clip-0-0.mp4"].read_bytes()
     with pytest.raises(InputError, match="not empty"):
         export_answers(journal.path, files, target)
-    with pytest.raises(InputError, match="still there"):
+    with pytest.raises(InputError, match="are missing"):
         export_answers(journal.path, {}, tmp_path / "other")
 
 

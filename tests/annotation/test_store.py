@@ -120,5 +120,5 @@ def test_a_journal_of_another_study_and_foreign_files_are_refused(tmp_path: Path
     for read in (read_labels, read_study):
         with pytest.raises(InputError, match="row 1"):
             read(tmp_path / "other.jsonl")
-        with pytest.raises(InputError, match="no such journal"):
+        with pytest.raises(InputError, match="the journal of annotations is missing"):
             read(tmp_path / "missing.jsonl")

@@ -22,7 +22,7 @@ from vr_pipeline.checklist import load_checklist
 from vr_pipeline.datasets.clips import ClipFolder
 from vr_pipeline.items.video_index import index_given_clips
 from vr_pipeline.preferences.formats import read_preferences
-from vr_pipeline.preferences.journal import read_labels
+from vr_pipeline.preferences.journal import read_grades, read_labels
 from vr_pipeline.rewards.config import WeightRegressionParameters
 from vr_pipeline.video.write import write_video
 
@@ -173,7 +173,8 @@ def test_ten_pairs_by_keys_reach_the_table_and_the_fit(open_page, server: Server
     checklist = load_checklist(project / "conf" / "base" / "checklist.yml")
     index = pd.read_parquet(project / "data" / "02_intermediate" / "preference_video_index.parquet")
     parameters = WeightRegressionParameters(bootstrap_samples=0, penalty=0.01, answers="probability")
-    pairs, report = nodes.label_pairs(table, index, parameters)
+    prompts = pd.DataFrame({"prompt": ["another one"], "split": ["test"]})
+    pairs, report, _ = nodes.label_pairs(table, index, prompts, parameters)
     assert report["preferences"]["tie"] == 3
     assert report["preferences"]["a"] + report["preferences"]["b"] == 7
     preferred = set(table.loc[table["preference"] == "a", "video_id_a"])
@@ -385,3 +386,58 @@ def test_a_blind_comparison_of_policies_with_hostile_prompts(open_page, tmp_path
     results = study_results(read_study(path), read_labels(path), ["quality", "overall"], 3)
     overall = next(one for one in results["criteria"] if one["criterion"] == "overall")
     assert [win["wins"] for win in overall["win_rates"] if win["policy"] == "mpo"] == [wins]
+
+
+def test_clips_are_graded_by_keys_after_a_training(open_page, project: Path) -> None:
+    guide = project / "graded"
+    guide.mkdir()
+    clips = pd.read_parquet(project / "data" / "02_intermediate" / "preference_video_index.parquet")
+    (guide / "known.csv").write_text(f"file,sharpness,colour\n{clips['path'][0]},2,yes\n", encoding="utf-8")
+    shipped = (ROOT / "conf" / "checklists" / "guides" / "micro_world.yml").read_text(encoding="utf-8")
+    (guide / "guide.yml").write_text(f"{shipped}training: known.csv\npass_share: 1\n", encoding="utf-8")
+    options = ("--checklist", "--source", "preferences", "--guide", str(guide / "guide.yml"), "--clips", "2")
+    served = Server(project, *options)
+    served.start()
+    ready = ".option:not([disabled])"
+    try:
+        narrow = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
+        for number, screen in enumerate(({"viewport": {"width": 1280, "height": 720}, "color_scheme": "dark"}, narrow)):
+            page = open_page(served.address, **screen)
+            page.fill("#name", f"Jo {number}")
+            page.keyboard.press("Enter")
+            for keys in (("1", "3"), ("2", "3")):  # colour is wrong in the first round
+                for key in keys:
+                    page.wait_for_selector(ready)
+                    page.keyboard.press(key)
+                    page.wait_for_selector("#feedback:not([hidden])")
+                    right = page.locator("#verdict").text_content() == "Right."
+                    assert right == (key != "1")
+                    assert page.locator(".option.right").count() == 1
+                    page.keyboard.press("Enter")
+                    page.wait_for_selector("#feedback", state="hidden")
+            page.wait_for_selector(ready)
+            assert page.locator("#phase").is_hidden()
+            assert "Training passed: 100 %" in page.locator("#status").text_content()
+            wait_until(page, "[...document.querySelectorAll('video')].every(v => !v.paused && v.currentTime > 0.1)")
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+            page.keyboard.press("2")
+            wait_until(page, "document.getElementById('count').textContent.endsWith('question 2 of 11')")
+            page.wait_for_selector(ready)
+            page.keyboard.press("s")
+            page.keyboard.press("2")
+            wait_until(page, "document.getElementById('count').textContent.endsWith('question 3 of 11')")
+            page.wait_for_selector(ready)
+            page.keyboard.press("u")
+            wait_until(page, "document.getElementById('count').textContent.endsWith('question 2 of 11')")
+            page.wait_for_selector(ready)
+            page.keyboard.press("ArrowDown")
+            page.keyboard.press("ArrowDown")
+            page.keyboard.press("Enter")
+            wait_until(page, "document.getElementById('count').textContent.endsWith('question 3 of 11')")
+        page.goto(served.address + "results")
+        assert "Jo 1" in page.locator("main").text_content()
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    finally:
+        served.end()
+    grades = [one for one in read_grades(journal(project, "preferences_grades")) if one.part == "clip"]
+    assert [(one.criterion, one.grade) for one in grades] == [("colour", "yes"), ("shape", "no")] * 2

@@ -180,7 +180,7 @@ def test_fits_the_width_and_is_legible_in_light_and_dark(open_page, width, colou
 
 def test_commit_and_run_are_shown_where_they_lie_beside_the_page(open_page, report):
     page = open_page()
-    assert "lies beside this page" in page.locator("footer").inner_text()
+    assert "in the folder where this page was written" in page.locator("footer").inner_text()
     beside = report.parent / RUN_FILE
     beside.write_text(run_document({"Commit": "0123abc", "MLflow run": "<b>77</b>"}), encoding="utf-8")
     try:
@@ -190,7 +190,7 @@ def test_commit_and_run_are_shown_where_they_lie_beside_the_page(open_page, repo
         [frame] = frames
         assert "0123abc" in frame.inner_text("dl")
         assert "<b>77</b>" in frame.inner_text("dl")
-        assert "lies beside this page" not in page.locator("footer").inner_text()
+        assert "in the folder where this page was written" not in page.locator("footer").inner_text()
     finally:
         beside.unlink()
 

@@ -158,3 +158,13 @@ def test_a_question_is_off_exactly_when_some_gate_above_it_said_no(answers: list
     off = given_answers(said, checklist).set_index("question_id")["gated"]
     for question in checklist.question_ids:
         assert off[question] == any(not said[gate] for gate in checklist.gates_of(question))
+
+
+def test_the_checklist_of_first_frames_stands_alone_and_can_be_appended_to_that_of_videos() -> None:
+    folder = Path(__file__).parents[2] / "conf" / "checklists"
+    alone, video = (load_checklist(folder / f"{name}.yml") for name in ("first_frame", "video"))
+    assert alone.modality == "video"
+    assert all("first frame" in question.text for question in alone.questions)
+    parsed = [yaml.safe_load((folder / f"{name}.yml").read_text(encoding="utf-8")) for name in ("video", "first_frame")]
+    both = checklist_from_mapping(parsed[0] | {"dimensions": parsed[0]["dimensions"] + parsed[1]["dimensions"]})
+    assert list(both.question_ids) == [*video.question_ids, *alone.question_ids]

@@ -81,7 +81,7 @@ def test_score_shows_dimensions_movers_and_bad_files(catalog: Catalog, files: Pa
     assert result.exit_code == 1  # one file could not be read
     assert "empty.mp4: the file is empty" in result.stderr
     assert "a made-up world" in result.stderr
-    assert "every question counts the same" in result.stderr
+    assert "every question has the same weight" in result.stderr
     lines = result.stdout.splitlines()
     assert lines[0].split() == ["file", "total", "light", "alignment"]
     for row in lines[1:4]:
@@ -116,7 +116,7 @@ def test_weights_of_another_checklist_are_refused(catalog: Catalog, files: Path,
     (tmp_path / "weights.json").write_text(json.dumps(other), encoding="utf-8")
     result = invoke(command_line.score, files / "a.mp4", "-p", "x", "--weights", tmp_path / "weights.json")
     assert result.exit_code == 1
-    assert "another checklist" in result.stderr
+    assert "fitted with checklist" in result.stderr
     for content, message in (('{"a"', "not valid JSON"), ("[1, 2]", "not reward weights")):
         (tmp_path / "weights.json").write_text(content, encoding="utf-8")
         result = invoke(command_line.score, files / "a.mp4", "-p", "x", "--weights", tmp_path / "weights.json")
@@ -229,7 +229,7 @@ def test_ask(catalog: Catalog, files: Path) -> None:
     for wrong in ([files / "a.mp4", files / "c.png"], ["is it bright ?", files / "a.mp4"]):
         result = invoke(command_line.ask, *wrong)
         assert result.exit_code == 2
-        assert "The last argument is the question" in result.stderr
+        assert "The last argument must be the question" in result.stderr
     assert invoke(command_line.ask, files / "a.mp4", f"is it bright {'and bright ' * 100}?").exit_code == 0
     missing = invoke(command_line.ask, files / "none.mp4", "is it bright ?")
     assert missing.exit_code == 1
@@ -250,17 +250,17 @@ def test_public_question_lists_with_their_weights(catalog: Catalog, files: Path,
     assert document["visionreward_score"] == pytest.approx(float((said * values).mean()))
     plain = invoke(command_line.score, files / "a.mp4", *options[:-1], "--weights", tmp_path / "list.json")
     assert plain.stdout.split()[:3] == ["file", "visionreward_score", "total"]
-    assert "the mean of the 29 weighed answers" in plain.stderr
+    assert "the mean of the 29 weighted answers" in plain.stderr
     equal = json.loads(invoke(command_line.score, files / "a.mp4", *options).stdout)
-    assert any("every question counts the same" in note for note in equal["notes"])
+    assert any("every question has the same weight" in note for note in equal["notes"])
     assert "visionreward_score" not in equal["files"][0]
     (tmp_path / "list.json").write_text("[1, 2]", encoding="utf-8")
     short = invoke(command_line.score, files / "a.mp4", *options, "--weights", tmp_path / "list.json")
     (tmp_path / "list.json").write_text(json.dumps([1.0] * 28 + [float("nan")]), encoding="utf-8")
     wrong = invoke(command_line.score, files / "a.mp4", *options, "--weights", tmp_path / "list.json")
-    assert "list.json: weight 29 is nan, which is no finite number" in wrong.stderr
+    assert "list.json: weight 29 is nan, not a finite number" in wrong.stderr
     assert short.exit_code == 1
-    assert "2 weights, the question list needs 29" in short.stderr
+    assert "2 weights, but the question list needs 29" in short.stderr
 
 
 @pytest.fixture(scope="module")

@@ -52,7 +52,7 @@ def test_a_probe_prints_a_table_keeps_a_picture_and_advises(folder: Path) -> Non
 def test_the_grid_is_cut_to_the_time_and_json_is_one_document(folder: Path) -> None:
     result = run("--json", "--steps", "4", "--minutes", "0.000001")
     assert result.exit_code == 0, result.output
-    assert "leaves out" in result.stderr
+    assert "the grid is smaller than" in result.stderr
     assert len(json.loads(result.stdout)["cells"]) == 1
 
 

@@ -24,6 +24,11 @@ SMALL = (
     "weight_regression.bootstrap_samples=20"
 )
 
+SMALLEST = (
+    f"{SMALL},generator.num_inference_steps=4,video_generation.videos_per_prompt=4,"
+    "dpo_training.validation.videos_per_prompt=1,dpo_training.training.steps=2,evaluation.videos_per_prompt=1"
+)
+
 
 def copy_project(target: Path) -> Path:
     """What the repository ships, without results."""
@@ -100,3 +105,10 @@ def demo_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of one undisturbed run of a smaller configuration."""
     return run_once(tmp_path_factory, "small", run_small)[0]
+
+
+@pytest.fixture(scope="session")
+def reward_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """One run of videoreward_dpo, the smallest there is: its folder and what it printed."""
+    arguments = ("run", "--pipeline=videoreward_dpo", f"--params={SMALLEST}")
+    return run_once(tmp_path_factory, "videoreward", lambda folder: kedro(folder, *arguments))

@@ -34,7 +34,10 @@ def test_files_are_the_same_and_mlflow_has_one_run(small_run: Path, tmp_path: Pa
     assert [name for name in here if here[name] != there[name]] == []
 
     with sqlite3.connect(folder / "mlflow.db") as connection:
-        assert connection.execute("select status from runs").fetchall() == [("FINISHED",)]
+        runs = connection.execute("select name, status from runs").fetchall()
+        assert {status for _, status in runs} == {"FINISHED"}
+        assert sorted(name.split()[0] for name, _ in runs)[:2] == ["dpo", "mpo"]
+        assert len(runs) == 3
         curve = connection.execute(
             "select step, timestamp from metrics where key = 'mpo/loss' order by step"
         ).fetchall()

@@ -61,11 +61,7 @@ def test_preferences_about_unknown_clips(project: Path) -> None:
     table = pd.read_csv(path, dtype=str)
     table.loc[0, "video_id_a"] = "0000000000000000"
     table.to_csv(path, index=False)
-    steps = [
-        "video_generation.index_preference_videos",
-        "weight_regression.label_pairs",
-    ]
-    output = refuse(project, "--pipeline=mpo_dpo", f"--nodes={','.join(steps)}")
+    output = refuse(project, "--pipeline=mpo_dpo", "--to-nodes=weight_regression.label_pairs")
     assert "0000000000000000" in output
 
 
@@ -101,7 +97,7 @@ def test_a_report_joins_no_policies_of_before(small_run: Path, tmp_path: Path) -
     report = project / "data/08_reporting/evaluation_report.html"
     before = report.read_bytes()
     output = refuse(project, "--pipeline=evaluation", f"--params={SMALL}")
-    assert "results that this run joins do not belong together" in output
+    assert "results that this run combines do not belong together" in output
     assert "training_pairs was made from another data/05_model_input/preference_pairs_dpo.parquet" in output
     assert (
         "--pipeline=mpo_dpo --from-nodes=dpo_training.describe_checkpoint_reward,dpo_training.join_training_pairs"

@@ -65,7 +65,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("the project is not in a git repository")
     needed = ("src/", "conf/", "data/", ".dvc/", ".dvcignore", ".gitignore", "pyproject.toml", "dvc.yaml", ".telemetry")
     # The figures of a run are for git to keep; a run in this tree may have left some.
-    made = "/08_reporting/evaluation_metrics.json"
+    made = ("/08_reporting/evaluation_metrics.json", "/08_reporting/headline_figures.json")
     for name in filter(None, listed.stdout.split("\0")):
         if name.startswith(needed) and not name.endswith(made) and (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -122,13 +122,13 @@ def test_a_fresh_clone_runs_everything_and_then_nothing(reproduced: tuple[Path, 
     assert re.findall(r"Running stage '(\w+)'", output) == list(STAGES)
     assert (
         git(folder, "status", "--porcelain", "--untracked-files=all")
-        == "?? data/08_reporting/evaluation_metrics.json\n?? dvc.lock"
+        == "?? data/08_reporting/evaluation_metrics.json\n?? data/08_reporting/headline_figures.json\n?? dvc.lock"
     )
     again = run(folder, "dvc", "repro")
     assert "Running stage" not in again
     assert "Data and pipelines are up to date" in again
     metrics = json.loads(run(folder, "dvc", "metrics", "show", "--json").splitlines()[-1])
-    assert "data/08_reporting/evaluation_metrics.json" in metrics[""]["data"]
+    assert list(metrics[""]["data"]) == ["data/08_reporting/headline_figures.json"]
 
 
 def test_runs_of_stages_name_the_runs_they_came_from(reproduced: tuple[Path, str]) -> None:
@@ -146,7 +146,13 @@ def test_changes_concern_their_stage_and_what_follows(reproduced: tuple[Path, st
     folder = reproduced[0]
     for path, before, after, expected in (
         ("conf/base/parameters/dpo_training.yml", "beta: 30.0", "beta: 31.0", {"dpo_training"}),
-        ("src/vr_pipeline/prompts/rouge.py", '"""', '# A comment.\n"""', {"prompt_filtering"}),
+        ("src/vr_pipeline/prompts/decisions.py", '"""', '# A comment.\n"""', {"prompt_filtering"}),
+        (
+            "src/vr_pipeline/prompts/rouge.py",  # near duplicates between sets of prompts, too
+            '"""',
+            '# A comment.\n"""',
+            {"prompt_filtering", "weight_regression", "evaluation"},
+        ),
         ("src/vr_pipeline/training/losses.py", '"""', '# A comment.\n"""', {"dpo_training"}),
         ("src/vr_pipeline/judges/training/task.py", '"""', '# A comment.\n"""', set()),
         ("src/vr_pipeline/runners/ray_backend.py", '"""', '# A comment.\n"""', set()),
@@ -189,14 +195,14 @@ def sweep(committed: Path) -> tuple[dict[tuple[float, float], str], dict[str, li
     Of the four experiments one is taken out of the queue, to save its time.
     """
     before = (committed / "dvc.lock").read_bytes()
-    run(committed, "dvc", "exp", "run", "--queue", "-S", f"{BETA}=3.0,30.0", "-S", f"{MARGIN}=0.0,0.05")
+    run(committed, "dvc", "exp", "run", "--queue", "-S", f"{BETA}=3.0,30.0", "-S", f"{MARGIN}=0.0,1.0")
     queued = {
         (float(row["dpo_training.training.beta"]), float(row[MARGIN.partition(":")[2]])): row["Experiment"]
         for row in experiments(committed)
         if row["State"] == "Queued"
     }
-    assert set(queued) == {(3.0, 0.0), (3.0, 0.05), (30.0, 0.0), (30.0, 0.05)}
-    run(committed, "dvc", "queue", "remove", queued.pop((30.0, 0.05)))
+    assert set(queued) == {(3.0, 0.0), (3.0, 1.0), (30.0, 0.0), (30.0, 1.0)}
+    run(committed, "dvc", "queue", "remove", queued.pop((30.0, 1.0)))
     output = run(committed, "dvc", "exp", "run", "--run-all")
     parts = re.split(r"Reproducing experiment '([\w-]+)'", output)[1:]
     ran = {name: re.findall(r"Running stage '(\w+)'", text) for name, text in zip(parts[::2], parts[1::2], strict=True)}
@@ -210,24 +216,24 @@ def test_a_sweep_runs_what_its_parameters_change_and_what_follows(
 ) -> None:
     names, ran = sweep
     assert ran[names[3.0, 0.0]] == ["dpo_training", "evaluation"]
-    assert ran[names[3.0, 0.05]] == ["pair_selection", "dpo_training", "evaluation"]
+    assert ran[names[3.0, 1.0]] == ["pair_selection", "dpo_training", "evaluation"]
     assert ran[names[30.0, 0.0]] == [], "these are the settings of the project"
     rows = {row["Experiment"] or row["rev"]: row for row in experiments(committed)}
     assert {rows[name]["State"] for name in names.values()} == {"Success"}
-    rewards = {pair: float(rows[name]["policies.mpo.judge.total.mean"]) for pair, name in names.items()}
-    assert rewards[30.0, 0.0] == float(rows["workspace"]["policies.mpo.judge.total.mean"])
+    rewards = {pair: float(rows[name]["mpo.gain_judge"]) for pair, name in names.items()}
+    assert rewards[30.0, 0.0] == float(rows["workspace"]["mpo.gain_judge"])
 
 
 def test_experiments_are_compared_by_their_parameters_metrics_and_curves(
     committed: Path, sweep: tuple[dict[tuple[float, float], str], dict[str, list[str]]], tmp_path: Path
 ) -> None:
     """On the plot page: the values of each curve, for each side and strategy, are numbers over the steps."""
-    one, other = sweep[0][3.0, 0.0], sweep[0][3.0, 0.05]
+    one, other = sweep[0][3.0, 0.0], sweep[0][3.0, 1.0]
     changed = json.loads(run(committed, "dvc", "params", "diff", one, other, "--json").splitlines()[-1])
     file, key = MARGIN.split(":")
-    assert changed == {file: {key: {"old": 0.0, "new": 0.05, "diff": 0.05}}}
+    assert changed == {file: {key: {"old": 0.0, "new": 1.0, "diff": 1.0}}}
     moved = json.loads(run(committed, "dvc", "metrics", "diff", "HEAD", one, "--json").splitlines()[-1])
-    assert list(moved) == ["data/08_reporting/evaluation_metrics.json"]
+    assert list(moved) == ["data/08_reporting/headline_figures.json"]
     run(committed, "dvc", "plots", "diff", "HEAD", one, "--out", str(tmp_path))
     page = (tmp_path / "index.html").read_text()
     drawn = dict(re.findall(r'<div id = "(\w+)">.*?var spec = (\{.*?\});\s*vegaEmbed', page, flags=re.DOTALL))
@@ -249,9 +255,9 @@ def test_runs_of_experiments_are_kept_and_say_what_they_came_from(
     committed: Path, sweep: tuple[dict[tuple[float, float], str], dict[str, list[str]]]
 ) -> None:
     """In folders of their own, which are gone: their runs lie with those of the project."""
-    one, other = sweep[0][3.0, 0.0], sweep[0][3.0, 0.05]
+    one, other = sweep[0][3.0, 0.0], sweep[0][3.0, 1.0]
     compared = run(committed, "kedro", "lineage", "diff", one, other)
-    assert "  pair_selection.recipes.mpo.min_margin: 0 -> 0.05  (+0.05)" in compared
+    assert "  pair_selection.recipes.mpo.min_margin: 0 -> 1  (+1)" in compared
     assert "beta" not in compared
     assert "  pair_selection_report: " in compared
     code = (

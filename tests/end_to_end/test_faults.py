@@ -25,7 +25,9 @@ def generating(folder: Path) -> bool:
 def judging(folder: Path) -> bool:
     """Some answers are there, others are not."""
     shards = folder / "data/04_feature/answer_shards"
-    return len(list(shards.glob("*.parquet"))) > 0 and not (shards / "manifest.json").exists()
+    return (
+        any(path.stat().st_size for path in shards.glob("items.partial*")) and not (shards / "manifest.json").exists()
+    )
 
 
 def training(folder: Path) -> bool:
@@ -40,9 +42,8 @@ def training_the_second(folder: Path) -> bool:
 
 
 def items(folder: Path) -> dict[Path, int]:
-    """When each clip and each group of answers was written; not files of which the writing had begun."""
-    places = ("03_primary/videos/[!.]*.mp4", "04_feature/answer_shards/[!.]*.parquet")
-    return {path: path.stat().st_mtime_ns for place in places for path in (folder / "data").glob(place)}
+    """When each clip was written; not files of which the writing had begun."""
+    return {path: path.stat().st_mtime_ns for path in (folder / "data").glob("03_primary/videos/[!.]*.mp4")}
 
 
 def kill_when(moment: Callable[[Path], bool], folder: Path, how: signal.Signals) -> int:

@@ -56,6 +56,29 @@ def test_metrics_have_the_documented_layout(demo_run: tuple[Path, str]) -> None:
     assert metrics["judge_oracle_agreement"]["overall"] >= 0.8
 
 
+def test_the_auditor_sees_the_gain_and_confirms_the_pairs(demo_run: tuple[Path, str]) -> None:
+    metrics = json.loads((demo_run[0] / "data/08_reporting/evaluation_metrics.json").read_text())
+    for strategy in ("dpo", "mpo"):
+        assert metrics["gain"][strategy]["auditor"]["ci_low"] > 0
+        assert metrics["pairs"][strategy]["confirmed"]["ci_low"] > 0.5
+
+
+def test_no_prompt_of_validation_or_test_is_in_the_fit_of_the_weights(demo_run: tuple[Path, str]) -> None:
+    data = demo_run[0] / "data"
+    pairs = pd.read_parquet(next(data.rglob("labelled_pairs.parquet")))
+    prompts = pd.read_parquet(next(data.rglob("filtered_prompts.parquet")))
+    tested = set(prompts.loc[prompts["split"] != "train", "prompt_id"])
+    assert tested & set(pairs["prompt_id"])
+    assert not tested & set(pairs.loc[pairs["split"] == "fit", "prompt_id"])
+
+
+def test_the_filter_rejects_all_that_is_untidy_and_nothing_else(demo_run: tuple[Path, str]) -> None:
+    report = json.loads((demo_run[0] / "data/08_reporting/prompt_filter_report.json").read_text())
+    assert (report["read"], report["kept"]) == (60, 48)
+    rejecting = {step["step"] for step in report["steps"] if step["dropped"]}
+    assert rejecting == {"clean", "rouge", "semantic"}
+
+
 def test_summary_says_what_happened(demo_run: tuple[Path, str]) -> None:
     output = demo_run[1]
     assert "evaluation_report.html" in output
@@ -64,11 +87,17 @@ def test_summary_says_what_happened(demo_run: tuple[Path, str]) -> None:
 
 def test_one_finished_mlflow_run_with_curves(demo_run: tuple[Path, str]) -> None:
     with sqlite3.connect(demo_run[0] / "mlflow.db") as database:
-        assert database.execute("select status from runs").fetchall() == [("FINISHED",)]
+        runs = dict(database.execute("select name, status from runs").fetchall())
+        assert set(runs.values()) == {"FINISHED"}
+        assert {name.split()[0] for name in runs} == {"mpo_dpo", "dpo", "mpo"}
+        assert len(runs) == 3, "a run, and one nested in it for each recipe"
         curves = dict(database.execute("select key, count(*) from metrics group by key").fetchall())
         parameters = {key for (key,) in database.execute("select key from params").fetchall()}
     assert max(curves.values()) >= 200, "a training curve has a point a step"
     assert any("beta" in name for name in parameters)
+    shown = {path.name for path in (demo_run[0] / "mlartifacts").glob("*/artifacts/clips/*/*")}
+    assert shown == {f"{policy}.mp4" for policy in ("original", "dpo", "mpo")}
+    assert list((demo_run[0] / "mlartifacts").glob("*/artifacts/images/*pair_fates_plot*.png"))
 
 
 def test_videos_and_index_agree(demo_run: tuple[Path, str]) -> None:

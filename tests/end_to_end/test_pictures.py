@@ -75,7 +75,7 @@ def test_the_last_run_is_shown(answers: Path) -> None:
 def test_commit_and_run_lie_beside_the_report_and_in_mlflows_copy(demo_run: tuple[Path, str]) -> None:
     folder = demo_run[0]
     with sqlite3.connect(folder / "mlflow.db") as database:
-        [(run,)] = database.execute("select run_uuid from runs").fetchall()
+        [(run,)] = database.execute("select run_uuid from runs where name like 'mpo_dpo %'").fetchall()
     page = folder / "data" / "08_reporting" / "evaluation_report.html"
     assert run not in page.read_text()
     assert run in (page.parent / RUN_FILE).read_text()

@@ -53,7 +53,7 @@ def test_the_tutorial_on_own_data(tmp_path: Path) -> None:
     project = copy_project(tmp_path / "project")
     shutil.rmtree(project / "conf" / "mydata", ignore_errors=True)  # the reader's own, if there is one
     printed = run_tutorial((ROOT / "docs" / "your_own_data.md").read_text(encoding="utf-8"), project)
-    assert len(printed) == 7
+    assert len(printed) == 8
     results = project / "data" / "mydata"
     prompts = pd.read_parquet(results / "03_primary" / "filtered_prompts.parquet")
     assert len(prompts) == 9

@@ -102,7 +102,7 @@ def test_one_process_takes_up_what_two_left(toy: Toy, handed_over: Path, tmp_pat
 
 
 def test_a_step_that_cannot_be_shared_evenly_is_refused(toy: Toy) -> None:
-    with pytest.raises(InputError, match="4 pairs a step cannot be shared evenly by 3 processes"):
+    with pytest.raises(InputError, match="4 pairs per step cannot be divided evenly among 3 processes"):
         preference_trainer._check_settings(toy.generator(), toy.parameters(), Group(0, 3))
 
 

@@ -49,7 +49,7 @@ def test_what_is_no_number_stops_and_names_step_sample_and_what_to_change(value:
     values = {"loss": torch.tensor(0.0), "winner_error": torch.tensor([1.0, value, 1.0]), "logit": torch.zeros(3)}
     with pytest.raises(PipelineError, match=rf"for b \(winner_error {value}\)\. Lower the rate"):
         check("loss", values)
-    with pytest.raises(PipelineError, match="No weight has been changed yet: the model itself gives no numbers"):
+    with pytest.raises(PipelineError, match="No weight has been changed yet: the model returns NaN"):
         check("loss", values, step=1)
     with pytest.raises(PipelineError, match="0, 1, 2 and 2 more"):
         check("loss", {"loss": torch.tensor(value)}, samples="01234")
@@ -59,5 +59,5 @@ def test_weights_that_are_no_numbers_stop() -> None:
     weights = [torch.zeros(2), torch.zeros(3)]
     check_weights(weights, 4, description="toy", remedy="Lower the rate")
     weights[1][2] = math.inf
-    with pytest.raises(PipelineError, match=r"not finite after step 4 of toy\. Lower the rate; the checkpoint before"):
+    with pytest.raises(PipelineError, match=r"not finite after step 4 of toy\. Lower the rate; an earlier checkpoint"):
         check_weights(weights, 4, description="toy", remedy="Lower the rate")

@@ -64,6 +64,6 @@ def test_a_disk_that_takes_no_checkpoint_is_told_and_the_one_before_is_kept(
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
     monkeypatch.setattr(safetensors.torch, "save_file", full)
-    with pytest.raises(InputError, match=r"a\.safetensors: no space is left .* the checkpoint before is kept"):
+    with pytest.raises(InputError, match=r"a\.safetensors: no space is left .* the previous checkpoint is kept"):
         save_checkpoint(tmp_path / "a.safetensors", state, identity="x")
     assert (tmp_path / "a.safetensors").read_bytes() == before

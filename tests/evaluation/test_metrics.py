@@ -11,6 +11,7 @@ from vr_pipeline.checklist import checklist_from_mapping
 from vr_pipeline.evaluation.metrics import (
     evaluation_metrics,
     gains_over_original,
+    headline_figures,
     judge_oracle_agreement,
     no_oracle,
     policy_metrics,
@@ -62,7 +63,9 @@ def test_means_and_standard_errors_by_prompt() -> None:
 def test_gain_and_its_interval_by_prompt() -> None:
     few = gains_over_original(judged())
     assert list(few) == ["mpo"]
-    assert few["mpo"] == {"mean": 1.5, "ci_low": None, "ci_high": None, "no_interval": "2 prompts, an interval takes 5"}
+    no_effect = dict.fromkeys(("effect", "effect_low", "effect_high"))
+    nothing = {"ci_low": None, "ci_high": None, "no_interval": "2 prompts; an interval needs 5"}
+    assert few["mpo"] == {"mean": 1.5} | nothing | no_effect
     # Five prompts that gain 1, 2, 3, 4 and 5: the standard error is sqrt(2.5 / 5), the quantile of t 2.776.
     rows = [
         {"policy": policy, "prompt_id": f"p{i}", "total": gain * (policy == "mpo")}
@@ -71,7 +74,9 @@ def test_gain_and_its_interval_by_prompt() -> None:
     ]
     gain = gains_over_original(pd.DataFrame(rows))["mpo"]
     half = 2.7764451051977987 * math.sqrt(2.5 / 5)
-    assert gain == {"mean": 3.0, "ci_low": pytest.approx(3 - half), "ci_high": pytest.approx(3 + half)}
+    assert (gain["mean"], gain["ci_low"], gain["ci_high"]) == pytest.approx((3.0, 3 - half, 3 + half))
+    assert gain["effect"] == pytest.approx(3 / math.sqrt(2.5))
+    assert 0 < gain["effect_low"] < gain["effect"] < gain["effect_high"]
     alike = pd.DataFrame(rows).assign(total=0.0)
     assert gains_over_original(alike)["mpo"]["no_interval"] == "prompts do not differ"
 
@@ -115,6 +120,17 @@ def test_everything_in_the_layout_of_the_metrics_file() -> None:
     assert list(metrics["policies"]) == ["original", "mpo"]
     assert metrics["policies"]["mpo"]["oracle"]["total"]["mean"] == 4.5
     assert metrics["gain"]["mpo"]["judge"]["mean"] == pytest.approx(1.5)
+    by_dimension = metrics["gain_by_dimension"]["mpo"]["judge"]
+    assert {name: gain["mean"] for name, gain in by_dimension.items()} == {
+        name: pytest.approx(metrics["policies"]["mpo"]["judge"]["dimensions"][name]["mean"] - original["mean"])
+        for name, original in metrics["policies"]["original"]["judge"]["dimensions"].items()
+    }
+    assert headline_figures(metrics) == {
+        "mpo": {f"gain_{source}": metrics["gain"]["mpo"][source]["mean"] for source in ("judge", "oracle")}
+        | {f"wins_{source}": metrics["win_rate"]["mpo"][source]["rate"] for source in ("judge", "oracle")}
+        | {"pairs": 2},
+        "held_out_preferences": {"tau": 0.7, "diff": 0.8},
+    }
     assert metrics["agreement"] == {"tau": 0.7, "diff": 0.8, "epsilon": 0.1, "n": 10, "n_ties": 2}
     assert metrics["pairs"] == {
         "dpo": {"n": 3, "dominating": 1, "not_dominating": 2},

@@ -19,16 +19,19 @@ from scipy import stats
 
 from report_inputs import HOSTILE_PROMPT, TITLES, moving_square, render_report, report_inputs, shown, validation_log
 from vr_pipeline.errors import InputError
-from vr_pipeline.evaluation.report import SECTIONS, charts, elements
+from vr_pipeline.evaluation.report import SECTIONS, charts, elements, planes
 from vr_pipeline.evaluation.report.clips import embed_clip
 from vr_pipeline.evaluation.report.comparison import Comparison, Interval, compare, compare_all
+from vr_pipeline.evaluation.report.sections import by_prompt
 from vr_pipeline.evaluation.report.sections import clips as clips_section
 from vr_pipeline.evaluation.report.sections import pairs as pairs_section
+from vr_pipeline.evaluation.report.sections.by_prompt import gains_by_prompt
 from vr_pipeline.evaluation.report.sections.disagreement import question_bias
 from vr_pipeline.evaluation.report.sections.pairs import rejected_pairs
 from vr_pipeline.evaluation.report.sections.summary import _losses_by_dimension, findings
 from vr_pipeline.evaluation.report.sections.training import training_remarks, validation_charts, validation_remarks
 from vr_pipeline.evaluation.report.wording import percent, plain, signed
+from vr_pipeline.preferences.ratings import win_rates
 from vr_pipeline.statistics.clustered import paired_gain
 from vr_pipeline.video.resize import resize
 from vr_pipeline.video.write import encode_clip
@@ -161,15 +164,15 @@ def test_failed_clips_are_named_and_do_not_stop_the_page(inputs):
 
 def test_without_an_oracle_the_page_says_so_and_claims_nothing(inputs):
     document = _Page(render_report(report_inputs(oracle=False)))
-    assert "There is no oracle in this run" in document.words
-    assert "whether the clips are better, the judge alone cannot tell" in document.words
+    assert "No measure independent of the training can confirm a gain" in document.words
+    assert "oracle" not in document.words.lower()
+    assert "the judge alone cannot show whether the clips are better" in document.words
     assert "Where judge and oracle disagree" not in document.words
-    assert "as better" not in document.words
+    assert "clips are better than" not in document.words
 
 
 def test_every_section_has_its_place_in_the_navigation_and_those_without_elements_have_none(inputs):
-    # Pairs are given in another pipeline.
-    names = [section.name for section in SECTIONS if section.name != "given"]
+    names = [section.name for section in SECTIONS if section.is_possible(["dpo", "mpo"], set(inputs))]
     every, few = (_Page(render_report(data)) for data in (inputs, report_inputs(oracle=False)))
     assert [link["href"] for link in every.of("a")][1:] == [f"#{name}" for name in names]
     assert [section["id"] for section in every.of("section")] == names
@@ -197,15 +200,14 @@ def test_policies_are_compared_with_the_original_and_with_the_baseline(inputs):
 
 def test_prompts_without_a_report_of_their_filter(inputs):
     assert (
-        "The prompts came without a filter's report."
-        in _Page(render_report(inputs | {"prompt_filter_report": {}})).words
+        "There is no report of the prompt filter." in _Page(render_report(inputs | {"prompt_filter_report": {}})).words
     )
 
 
 def test_one_prompt_gives_no_interval_and_no_claim():
     metrics_with_null = report_inputs(prompts=1)
     document = _Page(render_report(metrics_with_null))
-    assert "An interval takes 5 prompts" in document.words
+    assert "An interval needs 5 prompts" in document.words
     assert "nan" not in document.words.lower().split()
 
 
@@ -213,14 +215,23 @@ def test_agreement_is_told_with_its_numbers_and_intervals(inputs):
     intervals = {"diff": [0.81, 0.92], "tau": [0.74, 0.88], "tau_transferred": [None, None]}
     measured = inputs["evaluation_metrics"]["agreement"] | {"intervals": intervals, "tau_transferred": 0.8}
     words = _Page(render_report(inputs | {"reward_agreement": measured | {"epsilon_transferred": 0.1}})).words
-    assert "orders 87.4 % (95 % interval 81.0 % to 92.0 %) of the 138 without a tie" in words
-    assert "right on 81.0 % (95 % interval 74.0 % to 88.0 %) of all 150" in words
+    assert "on 87.4 % (95 % interval 81.0 % to 92.0 %) of the 138 without a tie" in words
+    assert "on 81.0 % (95 % interval 74.0 % to 88.0 %) of all 150" in words
     assert "tau with the threshold of the fitted pairs, 0.1000 80.0 % –" in words
     plain_words = _Page(render_report(inputs)).words
-    assert "orders 87.4 % of the 138 without a tie" in plain_words
+    assert "on 87.4 % of the 138 without a tie" in plain_words
     assert "threshold of the fitted" not in plain_words
     ties = {"tau": 1.0, "diff": None, "epsilon": 0.0, "n": 5, "n_ties": 5}
     assert "All of 5 held-out preferences are ties" in _Page(render_report(inputs | {"reward_agreement": ties})).words
+
+
+def test_people_are_said_to_prefer_one_generator_to_another(inputs):
+    assert "Generators whose clips people compared" not in _Page(render_report(inputs)).words
+    votes = {"first": ["x", "y", "x"], "second": ["y", "x", "z"], "preference": ["a", "a", "tie"]}
+    pairs = win_rates(**votes, prompts=["1", "2", "2"])
+    report = inputs["preference_report"] | {"generator_pairs": pairs}
+    words = _Page(render_report(inputs | {"preference_report": report})).words
+    assert "Won Tied Lost x y 50.0 % – 1 0 1 x z 50.0 % – 0 1 0" in words
 
 
 def test_a_loss_in_a_dimension_is_told_with_its_interval(inputs):
@@ -292,7 +303,7 @@ def _said(judge: str, oracle: str | None, between: tuple[str, str | None] = ("un
         return {"mean": interval.mean, "ci_low": bounds[0], "ci_high": bounds[1]}
 
     def comparison(verdict: str) -> Comparison:
-        return Comparison(_interval(verdict), {}, 0.1)
+        return Comparison(_interval(verdict), {}, Interval(0.1, 0.0, 0.2))
 
     sources = {"judge": judge} | ({"oracle": oracle} if oracle else {})
     pair = {"judge": between[0]} | ({"oracle": between[1]} if between[1] else {})
@@ -313,10 +324,10 @@ VERDICTS = ["above", "below", "unclear", "unknown"]
 @pytest.mark.parametrize("oracle", [*VERDICTS, None])
 def test_a_policy_is_called_better_only_if_the_oracle_says_so(judge, oracle):
     gain = _said(judge, oracle)[2]
-    called_better = "as better" in gain.text
+    called_better = "'s clips are better" in gain.text
     assert called_better == (oracle == "above" and judge != "unknown")
     assert (gain.tone == "good") == called_better
-    hacking = "signature of reward hacking" in gain.text
+    hacking = "sign of reward hacking" in gain.text
     assert hacking == (judge == "above" and oracle in ("below", "unclear"))
     if hacking:
         assert gain.tone == "warning"
@@ -327,7 +338,7 @@ def test_a_policy_is_called_better_only_if_the_oracle_says_so(judge, oracle):
 def test_mpo_is_put_above_dpo_only_if_the_oracle_says_so(judge, oracle):
     found = _said("above", "above" if oracle else None, (judge, oracle))[3]
     assert found.text.startswith("MPO minus DPO")
-    assert ("The oracle puts MPO above DPO" in found.text or "Both put MPO above DPO" in found.text) == (
+    assert ("The oracle ranks MPO above DPO" in found.text or "Judge and oracle rank MPO above DPO" in found.text) == (
         oracle == "above"
     )
     if oracle == "unclear":
@@ -343,10 +354,10 @@ def test_made_up_reward_hacking_is_named_on_the_page():
     )
     text = document.words
     mpo = text[text.index("MPO against the original") :]
-    assert "signature of reward hacking" in mpo[: mpo.index("MPO minus DPO")]
+    assert "sign of reward hacking" in mpo[: mpo.index("MPO minus DPO")]
     dpo = text[text.index("DPO against the original") : text.index("MPO against the original")]
-    assert "Both see DPO's clips as better" in dpo
-    assert "The oracle puts DPO above MPO" in text
+    assert "By judge and oracle, DPO's clips are better" in dpo
+    assert "The oracle ranks DPO above MPO" in text
 
 
 def test_comparison_agrees_with_paired_gain(inputs):
@@ -360,9 +371,9 @@ def test_comparison_agrees_with_paired_gain(inputs):
         (expected.mean, expected.ci_low, expected.ci_high)
     )
     assert sum(part.mean for part in found.dimensions.values()) == pytest.approx(found.total.mean)
-    assert found.effect == pytest.approx(expected.mean / parts["original"]["total"].std(ddof=0))
+    assert (found.effect.mean, found.effect.low, found.effect.high) == pytest.approx(expected.effect())
     without = table[(table["policy"] != "mpo") | (table["prompt_id"] != table["prompt_id"].iloc[0])]
-    with pytest.raises(InputError, match="was evaluated for one policy only"):
+    with pytest.raises(InputError, match="was evaluated for only one policy"):
         compare(without, "mpo", "original")
 
 
@@ -464,8 +475,8 @@ def test_values_that_are_missing_are_drawn_as_such():
     svg = str(charts.intervals_chart("", [charts.Row("a", [charts.Mark(0, math.nan)])], axis="").svg)
     assert "no value" in svg
     assert "nan" not in svg
-    line = charts.Line(0, np.arange(1, 6.0), np.array([math.nan, 1, 2, math.nan, 3]), "a")
-    assert "nan" not in str(charts.lines_chart("t", [line], description="d", note="").svg)
+    line = planes.Line(0, np.arange(1, 6.0), np.array([math.nan, 1, 2, math.nan, 3]), "a")
+    assert "nan" not in str(planes.lines_chart("t", [line], description="d", note="").svg)
 
 
 def _decode(url: str) -> np.ndarray:
@@ -524,7 +535,7 @@ def test_validation_says_which_checkpoint_is_the_policy_and_whether_it_helped() 
     helped, not_helped = validation_remarks(TITLES, {"dpo": validation_log(200, 1.5), "mpo": validation_log(200, -0.5)})
     assert helped.text.startswith("DPO is the checkpoint after step 150 of 200")
     assert "3.50, the original 2.00" in helped.text
-    assert "cannot be told from that after step 100 (95 %" in helped.text
+    assert "cannot be distinguished from that after step 100 (95 %" in helped.text
     assert helped.tone == "plain"
     assert not_helped.tone == "warning"
     assert "did not help" in not_helped.text
@@ -550,7 +561,7 @@ def test_what_weights_cannot_say_is_said(inputs):
     words = _Page(render_report(inputs | {"reward_weights": weights})).words
     assert "The chosen penalty 0.1 is the strongest of its grid." in words
     assert "no interval: few prompts" in words
-    assert "dimensions: together" in words
+    assert "dimensions: jointly" in words
 
 
 def test_dimensions_of_all_policies_are_read_together():
@@ -567,7 +578,7 @@ def test_dimensions_of_all_policies_are_read_together():
     assert found.total.verdict() == "unknown"  # no spread at all
     (loss,) = _losses_by_dimension("MPO", {"judge": found})
     assert "below the original in a:" in loss.text
-    assert "hold together for all 6 comparisons" in loss.text
+    assert "are joint for all 6 comparisons" in loss.text
 
 
 def test_a_training_that_went_wrong_is_remarked_with_what_was_kept():
@@ -576,4 +587,79 @@ def test_a_training_that_went_wrong_is_remarked_with_what_was_kept():
     )
     for kept, said in ((1.0, "those after step 1."), (0.0, "those of the original.")):
         [remark] = training_remarks({"dpo": "DPO"}, {"dpo": log.assign(kept_step=[None, None, kept])}, {})
-        assert remark.text == f"DPO went wrong from step 2 on and was ended after step 3. Its weights are {said}"
+        assert (
+            remark.text
+            == f"The training of DPO failed from step 2 on and was stopped after step 3. Its weights are {said}"
+        )
+
+
+def test_every_picture_is_drawn_in_its_section(page):
+    """Nothing but clips is a file within the page: pictures are drawn by it and follow its colours."""
+    assert "data:image/png" not in page
+    for section, title in (
+        ("weights", "Correlation of the answers to the questions"),
+        ("weights", "Share of yes by sub-dimension: clips that people preferred"),
+        ("people", "Calibration"),
+        ("people", "Accuracy by number of questions, binary answers"),
+        ("rewards", "Share of yes by sub-dimension, minus the original"),
+        ("pairs", "Winner minus loser by dimension"),
+        ("by_prompt", "Gain by prompt: judge against oracle"),
+        ("spread", "Drift"),
+    ):
+        own = page.partition(f'<section id="{section}"')[2].partition("</section>")[0]
+        assert re.search(rf"<figcaption>{re.escape(title)}", own), title
+
+
+def test_hidden_weights_stand_beside_the_learned_ones_where_they_are_known(inputs, page):
+    learned = [inputs["reward_weights"]["questions"][name]["weight"] for name in inputs["oracle"].weights]
+    order = stats.spearmanr(learned, list(inputs["oracle"].weights.values())).statistic
+    assert f"Rank correlation of learned and hidden weights: {plain(order)}." in _Page(page).words
+    without = _Page(render_report({**inputs, "oracle": None})).words
+    assert "hidden" not in without
+
+
+def test_gains_by_prompt_average_to_the_gain(inputs):
+    gains = gains_by_prompt(inputs["evaluation_rewards"], list(TITLES))
+    assert list(gains.columns) == ["dpo", "mpo"]
+    for policy in gains:
+        assert gains[policy].mean() == pytest.approx(inputs["evaluation_metrics"]["gain"][policy]["judge"]["mean"])
+
+
+def test_with_many_prompts_the_lowest_and_highest_gains_are_drawn(inputs):
+    rows = [
+        {"video_id": f"{n}{policy}", "prompt_id": f"p{n:03}", "policy": policy, "total": n * (policy == "mpo")}
+        for n in range(100)
+        for policy in ("original", "mpo")
+    ]
+    rewards = pd.DataFrame(rows)
+    index = rewards[["prompt_id"]].assign(prompt=rewards["prompt_id"])
+    drawn = str(by_prompt.make(TITLES, rewards, rewards.head(0), None, index)[0])
+    shown = set(re.findall(r">(p\d{3})<", drawn))
+    assert shown == {f"p{n:03}" for n in (*range(12), *range(88, 100))}
+
+
+def test_a_point_outside_of_the_numbers_is_left_out():
+    points = [planes.Point(0, math.nan, 1.0), planes.Point(1, 0.5, 0.5, "a <tip>")]
+    chart = planes.points_chart("t", points, axes=("x", "y"), description="d")
+    assert "nan" not in chart.svg
+    assert chart.svg.count("<g ") == 1
+    assert "a &lt;tip&gt;" in chart.svg
+
+
+def test_cells_of_a_matrix_without_a_value_stay_empty():
+    values = np.array([[1.0, -0.5, math.nan], [-0.5, 1.0, 0.25], [math.nan, 0.25, math.nan]])
+    svg = str(planes.matrix_chart("t", values, ["a", "b", "<c>"], description="d").svg)
+    assert svg.count("<rect") == 4
+    assert "<title>b, a: -0.50</title>" in svg
+    assert "<c>" not in svg
+
+
+def test_hold_outs_are_drawn_beside_the_judge():
+    log = validation_log(60, 1.0)
+    held = log.assign(hold_out_oracle=[2.0, 2.2, 2.1, 1.8, 1.5], hold_out_oracle_se=0.1)
+    drawn = validation_charts(TITLES, {"dpo": log, "mpo": held})
+    assert [chart.title for chart in drawn] == ["Validation reward", "Validation reward by oracle"]
+    assert drawn[0].svg.count("<polyline") == 2
+    assert drawn[1].svg.count("<polyline") == 1
+    assert "MPO: 2.00 after step 0" in drawn[1].svg
+    assert [chart.title for chart in validation_charts(TITLES, {"dpo": log})] == ["Validation reward"]

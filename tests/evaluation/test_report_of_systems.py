@@ -78,7 +78,7 @@ def test_without_any_reward_clips_stand_side_by_side(of_model: dict[str, Any]) -
     assert metrics["policies"] == {"original": {}, "dpo": {}, "mpo": {}}
     assert metrics["gain"] == {"dpo": {}, "mpo": {}}
     text = page(of_model | nothing | {"evaluation_metrics": metrics | {"reward": {"type": None}}})
-    assert "There is no reward in this run" in text
+    assert "This run has no reward" in text
     assert "clips" in sections(text)
     assert not {"rewards", "wins"} & set(sections(text))
     assert "The judge is the reward" not in text

@@ -6,30 +6,38 @@ from pathlib import Path
 
 import pytest
 
-import tiny_models
+from generator_families import FAMILIES
 from vr_pipeline.generators import load_generator
 from vr_pipeline.generators.config import GeneratorParameters
 from vr_pipeline.generators.contract import Generator
 
-MODELS = ("cogvideox_2b", "cogvideox_5b", "micro_world", "wan", "sdxl")
+
+class Settings(dict[str, GeneratorParameters]):
+    """Settings of each tiny model by its name; a model is built when it is asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self._folder = folder
+
+    def __missing__(self, name: str) -> GeneratorParameters:
+        return self.setdefault(name, FAMILIES[name].parameters(self._folder / name))
 
 
 @pytest.fixture(scope="session")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, GeneratorParameters]:
     """Settings of each tiny model by its name."""
-    folder: Path = tmp_path_factory.mktemp("models")
-    return {
-        "cogvideox_2b": tiny_models.cogvideox_parameters(tiny_models.save_cogvideox(folder / "2b", rotary=False)),
-        "cogvideox_5b": tiny_models.cogvideox_parameters(tiny_models.save_cogvideox(folder / "5b", rotary=True)),
-        "micro_world": tiny_models.micro_world_parameters(tiny_models.save_micro_world(folder / "micro")),
-        "wan": tiny_models.wan_parameters(tiny_models.save_wan(folder / "wan")),
-        "sdxl": tiny_models.sdxl_parameters(tiny_models.save_sdxl(folder / "sdxl")),
-    }
+    return Settings(tmp_path_factory.mktemp("models"))
 
 
-@pytest.fixture(params=MODELS)
-def parameters(request: pytest.FixtureRequest, settings: dict[str, GeneratorParameters]) -> GeneratorParameters:
-    return settings[request.param]
+@pytest.fixture(params=FAMILIES)
+def name(request: pytest.FixtureRequest) -> str:
+    """Name of a family's tiny model."""
+    return str(request.param)
+
+
+@pytest.fixture
+def parameters(name: str, settings: dict[str, GeneratorParameters]) -> GeneratorParameters:
+    return settings[name]
 
 
 @pytest.fixture

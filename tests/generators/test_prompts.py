@@ -6,10 +6,12 @@ import io
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from generator_families import images_for
 from vr_pipeline.errors import InputError
 from vr_pipeline.generators import load_generator
 from vr_pipeline.generators.config import GeneratorParameters
@@ -112,11 +114,16 @@ def test_control_tokens_in_a_prompt_are_text_to_every_generator(generator: Gener
     tokenizers = [getattr(pipeline, name) for name in ("tokenizer", "tokenizer_2") if hasattr(pipeline, name)]
     seen: list[str] = []
     encode = pipeline.encode_prompt
-    pipeline.encode_prompt = lambda prompt, *more, **options: seen.extend(prompt) or encode(prompt, *more, **options)
+
+    def listening(prompt: str | list[str], *more: Any, **options: Any) -> Any:
+        seen.extend([prompt] if isinstance(prompt, str) else prompt)
+        return encode(prompt, *more, **options)
+
+    pipeline.encode_prompt = listening
     marks = {mark for tokenizer in tokenizers for mark in tokenizer.all_special_tokens if len(mark) > 2}
     marks -= {tokenizer.unk_token for tokenizer in tokenizers if tokenizer.unk_token != tokenizer.eos_token}
     prompts = ["red ball", *(f"red {mark} ball" for mark in sorted(marks))]
-    generator.encode_prompts(prompts)
+    generator.encode_prompts(prompts, images_for(generator.parameters.family, prompts))
     del pipeline.encode_prompt
     assert marks
     assert seen[0] == "red ball"

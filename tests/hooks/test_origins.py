@@ -1,4 +1,4 @@
-"""Partial runs do not join results that do not belong together, and say what to run."""
+"""Partial runs do not combine results that do not belong together, and say what to run."""
 
 from __future__ import annotations
 
@@ -59,6 +59,20 @@ ALL = Pipeline(
 )
 
 
+def judge(log: str, teacher: str, parameters: Training) -> str:
+    return f"answers about {log}"
+
+
+def taught(dataset: str) -> Pipeline:
+    """A model that is trained, and a node that joins it with what was made otherwise."""
+    return Pipeline(
+        [
+            Node(train, ["pairs", "params:training"], dataset, name="teach"),
+            Node(judge, ["log", dataset, "params:training"], "page", name="judge"),
+        ]
+    )
+
+
 class Project:
     """Runs parts of a pipeline in a folder, as sessions of the command line would."""
 
@@ -66,11 +80,18 @@ class Project:
         self.folder = folder
         (folder / "weights.txt").write_text("w1")
 
-    def run(self, *nodes: str, weights: str | None = None, environment: str | None = None, **settings: Any) -> None:
+    def run(
+        self,
+        *nodes: str,
+        whole: Pipeline = ALL,
+        weights: str | None = None,
+        environment: str | None = None,
+        **settings: Any,
+    ) -> None:
         if weights is not None:
             (self.folder / "weights.txt").write_text(weights)
-        part = ALL.only_nodes(*nodes) if nodes else ALL
-        kept = ("weights", "rewards", "pairs", "policy", "log", "clips", "page")
+        part = whole.only_nodes(*nodes) if nodes else whole
+        kept = ("weights", "rewards", "pairs", "policy", "log", "clips", "page", "trained_judge")
         catalog = DataCatalog.from_config(
             {name: {"type": "text.TextDataset", "filepath": str(self.folder / f"{name}.txt")} for name in kept}
         )
@@ -99,13 +120,21 @@ def test_parts_of_a_run_that_changed_nothing_pass(project: Project) -> None:
     project.run("report")
 
 
+def test_a_trained_judge_is_used_with_results_of_other_settings(project: Project) -> None:
+    project.run("teach", whole=taught("trained_judge"), beta=100)
+    project.run("judge", whole=taught("trained_judge"))
+    project.run("teach", whole=taught("policy"), beta=100)
+    with pytest.raises(InputError, match=r"policy was made with training\.beta = 100"):
+        project.run("judge", whole=taught("policy"))
+
+
 def test_a_report_does_not_take_policies_of_before(project: Project) -> None:
     project.run("score", "choose", weights="w2")
     with pytest.raises(InputError) as caught:
         project.run("report")
     text = str(caught.value)
     assert "clips was made from another policy" not in text
-    assert "policy was made from another pairs.txt than the one there now" in text
+    assert "policy was made from another pairs.txt than the current one" in text
     assert "log was made from another pairs.txt" in text
     assert "'kedro run --pipeline=whole --from-nodes=note,train'" in text
     project.run("train", "note", "sample", "write_clips", "report")

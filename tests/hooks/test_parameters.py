@@ -146,7 +146,7 @@ def test_policies_are_not_tested_on_the_prompts_that_chose_them(
     if common is None:
         check_splits(parameters)
         return
-    with pytest.raises(InputError, match=f"chosen on the split {common}, on which"):
+    with pytest.raises(InputError, match=f"same split, {common}"):
         check_splits(parameters)
 
 
@@ -155,8 +155,8 @@ def test_policies_are_not_tested_on_the_prompts_that_chose_them(
     [
         ("pair_selection", {"best": {"rule": "mpo"}}, "pair_selection.recipes.best': there is no recipe 'best'"),
         ("dpo_training", {"best": {"beta": 1.0}}, "dpo_training.recipes.best': there is no recipe 'best'"),
-        ("pair_selection", {"mpo": None}, "pair_selection.recipes.mpo': nothing says how the recipe 'mpo' selects"),
-        ("pair_selection", {"dpo": {"reward": "taste"}}, "dpo.reward': no rewards are made by the name 'taste'"),
+        ("pair_selection", {"mpo": None}, "pair_selection.recipes.mpo': the recipe 'mpo' has no pair rule"),
+        ("pair_selection", {"dpo": {"reward": "taste"}}, "dpo.reward': no pipeline makes rewards named 'taste'"),
     ],
 )
 def test_recipes_and_their_settings_belong_together(block: str, recipes: dict[str, Any], message: str) -> None:
@@ -180,7 +180,21 @@ def test_the_reward_of_a_recipe_is_one_that_the_pipeline_makes() -> None:
         check_recipes(named(reward), [pipeline])
         check_recipes(named(None), [pipeline])
     check_recipes(named("reward_model"), ["pair_selection"])
-    with pytest.raises(InputError, match="Leave it out, or use reward_model in videoreward_dpo"):
+    with pytest.raises(InputError, match="Omit it, or use reward_model in videoreward_dpo"):
         check_recipes(named("checklist"), ["videoreward_dpo"])
-    with pytest.raises(InputError, match="Leave it out, or use checklist in mpo_dpo"):
+    with pytest.raises(InputError, match="Omit it, or use checklist in mpo_dpo"):
         check_recipes(named("reward_model"), ["mpo_dpo"])
+
+
+def test_a_rule_that_needs_comparisons_goes_with_a_system_that_makes_them() -> None:
+    def ruled(**rules: str) -> dict[str, Any]:
+        return {"pair_selection": {"recipes": {name: {"rule": rule} for name, rule in rules.items()}}}
+
+    check_recipes(ruled(dpo="dpo", mpo="mpo", sift="sift"), ["unified_dpo"])
+    check_recipes(ruled(dpo="sift", mpo="mpo", sift="sift"), ["unified_dpo"])
+    check_recipes(ruled(dpo="dpo", mpo="mpo", sift="sift"), ["videoreward_dpo"])
+    with pytest.raises(InputError, match="'sift' needs comparisons of clips, which videoreward_dpo does not make"):
+        check_recipes(ruled(dpo="sift", mpo="mpo", sift="sift"), ["videoreward_dpo"])
+    with pytest.raises(InputError, match="the recipe 'sift' has no pair rule"):
+        check_recipes(ruled(dpo="dpo", mpo="mpo"), ["unified_dpo"])
+    check_recipes(ruled(dpo="dpo", mpo="mpo"), ["mpo_dpo"])

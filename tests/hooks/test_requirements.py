@@ -12,9 +12,10 @@ from kedro.io import DataCatalog, MemoryDataset
 from kedro.pipeline import Node, Pipeline
 
 from vr_pipeline.errors import InputError
-from vr_pipeline.generators.config import GeneratorParameters
+from vr_pipeline.generators.config import GeneratorParameters, PreferenceGenerationParameters
 from vr_pipeline.hooks.requirements import (
     RequirementsHook,
+    hub_models,
     missing_inputs,
     missing_models,
     missing_on_hub,
@@ -72,6 +73,23 @@ def test_a_model_that_the_run_itself_makes_is_not_missed(tmp_path: Path) -> None
     assert missing_models(pipeline(), entries) == {}
 
 
+def test_models_that_blocks_name_by_a_word_of_the_user_are_looked_for(tmp_path: Path) -> None:
+    several = PreferenceGenerationParameters(
+        generators={
+            "here": {"family": "wan", "path": str(tmp_path)},
+            "gone": {"family": "wan", "path": str(tmp_path / "gone")},
+            "far": {"family": "wan", "path": "owner/model", "revision": "abc"},
+            "off": None,
+        }
+    )
+    folders = dict(model_folders(several, "preference_generators"))
+    assert folders == {
+        "preference_generators.generators.here.path": str(tmp_path),
+        "preference_generators.generators.gone.path": str(tmp_path / "gone"),
+    }
+    assert dict(hub_models(several, "x")) == {"x.generators.far.path": ("owner/model", "abc")}
+
+
 def test_adapters_of_judges_are_looked_for_too(tmp_path: Path) -> None:
     judge = JudgeParameters(family="qwen2_vl", path="owner/model", revision="a" * 40, adapter=str(tmp_path / "adapter"))
     assert list(model_folders(judge, "judge")) == [("judge.adapter", str(tmp_path / "adapter"))]
@@ -93,7 +111,20 @@ def test_one_message_names_everything(tmp_path: Path, monkeypatch: pytest.Monkey
     ):
         assert expected in text
     assert "'kedro run --pipeline=small' makes made_here" in text
-    assert "ou supply supplied" in text
+    assert "supply supplied there" in text
+
+
+def test_the_stage_of_the_pipeline_that_was_asked_for_makes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = Pipeline([Node(lambda: 1, None, "made_here", name="another")])
+    content = {"other": other, "stage": pipeline().only_nodes("make"), "system": pipeline()}
+    monkeypatch.setattr(pipelines, "_content", content)
+    monkeypatch.setattr(pipelines, "_is_data_loaded", True)
+    for asked, maker in (("system", "stage"), ("other", "other")):
+        run = {"project_path": str(tmp_path), "pipeline_names": [asked]}
+        with pytest.raises(InputError, match=f"pipeline={maker}' makes made_here"):
+            RequirementsHook().before_pipeline_run(
+                run, pipeline().only_nodes("join"), catalog(tmp_path, generator="none", judge="none")
+            )
 
 
 def test_answers_of_people_are_collected_by_annotating(tmp_path: Path) -> None:
@@ -123,7 +154,7 @@ def test_a_file_that_is_read_as_two_datasets_is_one_thing_to_supply(tmp_path: Pa
     one = {"type": "pandas.CSVDataset", "filepath": str(tmp_path / "one.csv")}
     entries = DataCatalog.from_config({"preferences": one, "clips": one})
     part = Pipeline([Node(lambda first, second: first, ["preferences", "clips"], "labels", name="label")])
-    with pytest.raises(InputError, match=r"not there: clips and preferences \(one\.csv\)\. "):
+    with pytest.raises(InputError, match=r"missing: clips and preferences \(one\.csv\)\. "):
         RequirementsHook().before_pipeline_run({"project_path": str(tmp_path)}, part, entries)
 
 
@@ -157,3 +188,18 @@ def test_a_reward_that_a_pipeline_trains_is_said_to_be_trained_there(
     none = named.model_copy(update={"type": None})
     entries["params:reward_model"] = MemoryDataset(none, copy_mode="assign")
     assert missing_models(score, entries) == {}
+
+
+def test_a_reward_on_the_hub_is_no_folder_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {"path": "owner/reward", "family": "qwen2_5_vl", "template": "qwen2_5_vl"}
+    node = Node(lambda reward: reward, "params:reward_model", "scores", name="score", tags=["gpu"])
+    score = Pipeline([node])
+
+    def needs(**more: str) -> tuple[dict[str, str], dict[str, str]]:
+        named = RewardModelParameters.model_validate({"type": "unifiedreward", **settings, **more})
+        entries = DataCatalog({"params:reward_model": MemoryDataset(named, copy_mode="assign")})
+        return missing_models(score, entries), missing_on_hub(score, entries)
+
+    monkeypatch.setattr("vr_pipeline.storage.hub.unavailable", lambda models: dict.fromkeys(models, "it is away"))
+    assert needs(revision="0" * 40) == ({}, {"reward_model.path": "owner/reward: it is away"})
+    assert needs() == ({"reward_model.path": "owner/reward"}, {})

@@ -26,6 +26,10 @@ def finished(tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess[str]]:
     return folder, kedro(folder, "run", "--pipeline=toy")
 
 
+OWN_RUNS = "runs where run_uuid not in (select run_uuid from tags where key = 'mlflow.parentRunId')"
+"""The runs of ``kedro run``, without those that are nested in them."""
+
+
 def rows(folder: Path, query: str) -> list[tuple]:
     with sqlite3.connect(folder / "mlflow.db") as connection:
         return connection.execute(query).fetchall()
@@ -74,7 +78,19 @@ def test_the_last_run_is_left_for_the_graph(finished):
 
 def test_mlflow_has_one_run_with_everything(finished):
     folder, _ = finished
-    assert rows(folder, "select status, artifact_uri like 'file://%' from runs") == [("FINISHED", 1)]
+    assert rows(folder, f"select status, artifact_uri like 'file://%' from {OWN_RUNS}") == [("FINISHED", 1)]
+    [(run, name)] = rows(folder, f"select run_uuid, name from {OWN_RUNS}")
+    assert name.startswith("toy 20")
+    [(nested,)] = rows(folder, "select run_uuid from runs where name = 'mpo' and status = 'FINISHED'")
+    tags = dict(rows(folder, f"select key, value from tags where run_uuid = '{nested}'"))
+    assert tags["mlflow.parentRunId"] == run
+    of_recipe = rows(folder, f"select key, step, value from metrics where run_uuid = '{nested}'")
+    of_recipe = {(key, step): value for key, step, value in of_recipe}
+    assert [of_recipe["loss", step] for step in (1, 2)] == [0.5, 0.4]
+    assert of_recipe["gain.judge.mean", 0] == 0.5
+    assert "/runs?workflowType=machine_learning (after 'mlflow ui" in finished[1].stdout + finished[1].stderr
+    kind = rows(folder, "select value from experiment_tags where key = 'mlflow.experimentKind'")
+    assert kind == [("custom_model_development",)]
     parameters = dict(rows(folder, "select key, value from params"))
     assert parameters["toy.rows"] == "4"
     assert parameters["toy.nested.a"] == "1.5"
@@ -87,10 +103,10 @@ def test_mlflow_has_one_run_with_everything(finished):
     assert ("mpo/accuracy", 1) in metrics
     assert ("mpo/accuracy", 2) not in metrics  # it is missing in the table
     assert metrics["seconds.train_policy", 0] > 0
-    tags = dict(rows(folder, "select key, value from tags"))
+    tags = dict(rows(folder, f"select key, value from tags where run_uuid = '{run}'"))
     assert tags["kedro.pipelines"] == "toy"
     assert tags["version.torch"]
-    [artifacts] = (folder / "mlartifacts").glob("*/artifacts")
+    artifacts = folder / "mlartifacts" / run / "artifacts"
     assert {path.name for path in artifacts.iterdir()} == {
         *("clip_index.parquet", "metrics.json", "report.json", "lineage")
     }
@@ -186,7 +202,7 @@ def test_the_traceback_of_an_error_of_the_program_is_in_the_log(failures):
     code, text = failures["bug"]
     assert code == 1
     assert "The run failed: ZeroDivisionError: a bug" in text
-    assert "logs/vr_pipeline.log says where it happened; --verbose shows it here." in text
+    assert "logs/vr_pipeline.log has the traceback; --verbose shows it here." in text
     assert "--from-nodes=index_clips" in text
     assert "Traceback" not in text
     logged = failures["log"][1]
@@ -211,7 +227,7 @@ def test_typos_in_parameters_stop_before_any_work(failures):
         ("tag", "field 'routes.gpus': no node has the tag 'gpus'. Use one of gpu, train."),
         ("backend", "field 'routes.gpu'"),
         ("setting", "field 'execution.wrokers': there is no such setting (perhaps 'workers' is meant) (got 2)"),
-        ("torchrun", "'make_clips' is no training node"),
+        ("torchrun", "'make_clips' is not a training node"),
         ("both", "cannot be used together"),
         ("env", "nowhere"),
     ],
@@ -236,11 +252,11 @@ def test_a_killed_run_is_continued_and_seen_as_killed(finished, tmp_path):
     killed = kedro(folder, "run", "--params=toy.trouble=kill")
     assert killed.returncode == -signal.SIGKILL
     assert (folder / "data" / "clips" / "manifest.partial.jsonl").is_file()
-    assert rows(folder, "select status from runs") == [("RUNNING",)]
+    assert rows(folder, f"select status from {OWN_RUNS}") == [("RUNNING",)]
     resumed = kedro(folder, "run")
     assert resumed.returncode == 0, resumed.stderr
     assert "clips: 1 of 4 are there already" in resumed.stderr
-    assert sorted(rows(folder, "select status from runs")) == [("FINISHED",), ("KILLED",)]
+    assert sorted(rows(folder, f"select status from {OWN_RUNS}")) == [("FINISHED",), ("KILLED",)]
     assert results(folder) == results(finished[0])
 
 
@@ -269,7 +285,7 @@ def test_a_clock_that_goes_backwards_changes_nothing(finished, tmp_path):
     assert seconds is not None, resumed.stdout
     assert 0 < float(seconds[1]) < 120
     # In the order of their starting times, as the clocks told them: the second run came first.
-    assert rows(folder, "select status from runs order by start_time") == [("FINISHED",), ("KILLED",)]
+    assert rows(folder, f"select status from {OWN_RUNS} order by start_time") == [("FINISHED",), ("KILLED",)]
 
 
 def test_stopping_ends_in_seconds_and_the_printed_command_goes_on(finished, tmp_path):
@@ -286,7 +302,7 @@ def test_stopping_ends_in_seconds_and_the_printed_command_goes_on(finished, tmp_
     assert process.returncode == 130
     assert "The run was stopped" in errors
     assert "Traceback" not in errors
-    assert rows(folder, "select status from runs") == [("KILLED",)]
+    assert rows(folder, f"select status from {OWN_RUNS}") == [("KILLED",)]
     [printed] = re.findall(r"To resume where it stopped: (.*)", errors)
     assert printed.endswith(" -m kedro run --params=toy.trouble=slow --from-nodes=make_clips")
     # As it stands: it names the interpreter where 'python' alone would be another.
@@ -315,7 +331,7 @@ def test_the_second_of_two_runs_waits_for_the_first(tmp_path):
 def test_a_failed_run_is_recorded_with_its_error(tmp_path):
     folder = make_project(tmp_path)
     assert kedro(folder, "run", "--params=toy.trouble=training").returncode == 1
-    assert rows(folder, "select status from runs") == [("FAILED",)]
+    assert rows(folder, f"select status from {OWN_RUNS}") == [("FAILED",)]
     assert "the training collapsed" in dict(rows(folder, "select key, value from tags"))["error"]
     assert dict(rows(folder, "select key, value from params"))["toy.trouble"] == "training"
     # The log of the training was never saved: what it told on the way is all there is of its curves.

@@ -1,4 +1,4 @@
-"""The page of text at the end of a run."""
+"""The summary at the end of a run."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ def test_figures_that_few_preferences_do_not_give_are_dashes(nothing):
 
 
 def test_missing_intervals_and_remarks_on_weights_are_said():
-    gain = {"mean": 1.0, "ci_low": None, "ci_high": None, "no_interval": "2 prompts, an interval takes 5"}
+    gain = {"mean": 1.0, "ci_low": None, "ci_high": None, "no_interval": "2 prompts; an interval needs 5"}
     assert figure_lines({"gain": {"mpo": {"judge": gain}}})[1:] == [
-        "  mpo against original, judge reward: +1.000  (no interval: 2 prompts, an interval takes 5)"
+        "  mpo against original, judge reward: +1.000  (no interval: 2 prompts; an interval needs 5)"
     ]
     assert weight_lines({"statistics": {"warnings": ["the penalty is at the edge"]}})[1:] == [
         "Weights:",

@@ -158,4 +158,8 @@ def test_the_contact_sheet_shows_every_prompt_and_survives_without_clips(tmp_pat
     shown = [axis.images[0].get_array() for axis in figure.axes if axis.images]
     assert len(shown) == 3
     assert all(picture.shape == (16, 48, 3) for picture in shown)
+    assert {axis.get_title() for axis in figure.axes} == {""}
+    two = index.assign(generator=["x", "y", "x", "y"])
+    titles = [axis.get_title() for axis in contact_sheet(folder, two, samples=2).axes if axis.images]
+    assert titles == two.loc[two["status"] == "ok"].sort_values(["prompt", "sample_index"])["generator"].tolist()
     assert not contact_sheet(folder, index.assign(status="failed")).axes

@@ -34,6 +34,17 @@ def real_data() -> Path:
 
 
 @pytest.fixture(scope="session")
+def modules_of_remote_code(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep the copies that transformers makes of remote code out of the user's cache.
+
+    One folder for all tests: Python looks for modules of one package where it found the first.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path_factory.mktemp("modules")))
+        yield
+
+
+@pytest.fixture(scope="session")
 def tokenizer() -> Any:
     """A word-level tokenizer with the special tokens of all families."""
     return tiny_judges.build_tokenizer()

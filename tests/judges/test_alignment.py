@@ -151,7 +151,7 @@ def test_table_of_answers_gets_the_public_score(
         plan = model.measure({"picture.png": picture}, index)
         identities.add(plan.items[0].identity)
         ((_, (shard,)),) = run_in_process(plan, plan.batches())
-        answers = model.collect(SimpleNamespace(keys=["one"], load=lambda key, shard=shard: shard), index)
+        answers = model.collect(SimpleNamespace(keys=["one"], load_joined=lambda keys, shard=shard: shard), index)
         assert set(answers["sampling"]) == {"every frame, at most 1"}
         rewards = model.rewards(answers, index)
         for total, score in zip(rewards["total"], values_of_it, strict=True):

@@ -54,6 +54,14 @@ def test_two_processes_train_the_judge_of_one(
     assert alone.log["gradient_norm"].min() > 1e-3
 
 
+def test_a_step_has_its_answers_over_all_processes_together(
+    folder: str, group: tuple[dict[str, Any], dict[str, Any]]
+) -> None:
+    # Four steps of two passes: four clips with two questions each, or more clips with fewer.
+    assert train(folder, "drawn").answers == [4] * 8
+    assert [process["drawn"].answers for process in group] == [[4] * 4] * 2
+
+
 def test_it_goes_on_where_it_was_killed(folder: str, group: tuple[dict[str, Any], dict[str, Any]]) -> None:
     assert [path.suffix for path in (Path(folder) / "checkpoints").iterdir()] == [".safetensors"]
     for process in group:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,76 +12,19 @@ import pytest
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
+from cogvlm_checkpoints import COMMIT, configuration, training_examples, write_checkpoint
 from tiny_judges import PROMPTS, QUESTIONS
 from vr_pipeline.errors import InputError
 from vr_pipeline.judges import load_judge
 from vr_pipeline.vlm.config import JudgeParameters
 from vr_pipeline.vlm.loading import judge_identity
 
-STAND_IN = Path(__file__).parents[1] / "support/cogvlm_stand_in"
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
-NAMES = ("CogVLMConfig", "CogVLMVideoForCausalLM")
+pytestmark = pytest.mark.usefixtures("modules_of_remote_code")
 
 
 @pytest.fixture(scope="module")
-def cogvlm_tokenizer() -> Any:
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    texts = " ".join([*QUESTIONS, *PROMPTS, "Question: Answer:", *map(str, range(10))])
-    words = ["<pad>", "<unk>", "<bos>", "Yes", "yes", "No", "no", *sorted(set(texts.replace(":", " : ").split()))]
-    built = Tokenizer(models.WordLevel({word: at for at, word in enumerate(words)}, unk_token="<unk>"))
-    built.pre_tokenizer = pre_tokenizers.Whitespace()
-    return PreTrainedTokenizerFast(tokenizer_object=built, pad_token="<pad>", unk_token="<unk>", bos_token="<bos>")
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory, cogvlm_tokenizer: Any) -> Path:
-    """A folder as downloaded: weights, tokenizer, configuration, and the code that goes with them."""
-    import sys
-
-    import torch
-
-    sys.path.insert(0, str(STAND_IN.parent))
-    try:
-        from cogvlm_stand_in.configuration_cogvlm import CogVLMConfig
-        from cogvlm_stand_in.modeling_cogvlm import CogVLMVideoForCausalLM
-    finally:
-        sys.path.remove(str(STAND_IN.parent))
-    folder = tmp_path_factory.mktemp("hub") / "tiny-cogvlm2-video"
-    torch.manual_seed(0)
-    model = CogVLMVideoForCausalLM(CogVLMConfig(vocab_size=len(cogvlm_tokenizer)))
-    model.save_pretrained(folder)
-    cogvlm_tokenizer.save_pretrained(folder)
-    for path in STAND_IN.glob("*.py"):
-        shutil.copy(path, folder / path.name)
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    config["auto_map"] = {
-        "AutoConfig": f"configuration_cogvlm.{NAMES[0]}",
-        "AutoModelForCausalLM": f"modeling_cogvlm.{NAMES[1]}",
-    }
-    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    return folder
-
-
-@pytest.fixture(autouse=True, scope="module")
-def modules_of_remote_code(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keeps the copies that transformers makes of remote code out of the user's cache."""
-    with pytest.MonkeyPatch.context() as patch:
-        cache = str(tmp_path_factory.mktemp("modules"))
-        patch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", cache)
-        yield
-
-
-def configuration(path: Path | str, **changes: Any) -> dict[str, Any]:
-    return {
-        "family": "cogvlm2_video",
-        "path": str(path),
-        "revision": COMMIT,
-        "trust_remote_code": True,
-        "device": "cpu",
-        **changes,
-    }
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_checkpoint(tmp_path_factory.mktemp("hub") / "tiny-cogvlm2-video")
 
 
 @pytest.mark.parametrize(
@@ -162,6 +104,52 @@ def test_same_as_the_published_way_of_asking(
     assert p_yes.std() > 0.02
 
 
+def test_likelihood_of_whole_answers(checkpoint: Path, clips: list[np.ndarray]) -> None:
+    import torch
+
+    from vr_pipeline.vlm.likelihood import SharedReader, log_likelihoods
+    from vr_pipeline.vlm.media import Request
+
+    family = load_judge(configuration(checkpoint)).family
+    visuals = {str(at): family.visual(clip, None) for at, clip in enumerate(clips)}
+    answers = tuple(tuple(family.text_ids(text)) for text in ("is it red ?", "is it", "no", "Yes moves ?"))
+    questions = [tuple(family.text_ids(text)) for text in ("moves ?", "moves ? is it")]
+    requests = [Request((key, question), answers) for key in visuals for question in questions]
+    with torch.no_grad():
+        found = log_likelihoods(family, visuals, requests)
+        single = log_likelihoods(family, visuals, [Request(requests[0].pieces, answers[:1])])
+    shared = SharedReader(family, visuals, batch=2).read(requests)
+    np.testing.assert_allclose(single[0][0], found[0][0], atol=1e-5)
+    for request, of_tokens, sums in zip(requests, found, shared, strict=True):
+        key, question = request.pieces
+        pixels = torch.from_numpy(visuals[key].vision["pixels"])
+        for answer, row, total in zip(answers, of_tokens, sums, strict=True):
+            ids = torch.tensor([[*visuals[key].token_ids.tolist(), *question, *answer]])
+            with torch.no_grad():
+                # The first token and the clip's are of one type, text is of the other.
+                types = (ids == family.placeholder_ids[0]).long()
+                logits = family.model(
+                    input_ids=ids,
+                    token_type_ids=types,
+                    images=[[pixels]],
+                ).logits[0, -len(answer) - 1 : -1]
+            expected = logits.float().log_softmax(dim=-1)[torch.arange(len(answer)), torch.tensor(answer)]
+            np.testing.assert_allclose(row[: len(answer)], expected, rtol=1e-5, atol=1e-5)
+            assert total == pytest.approx(float(expected.sum()), abs=1e-4)
+
+
+def test_only_one_clip_which_stands_first(checkpoint: Path, clips: list[np.ndarray]) -> None:
+    family = load_judge(configuration(checkpoint)).family
+    visual, text = family.visual(clips[1], None), family.text_ids("moves ?")
+    for pieces, message in [
+        ([visual, text, visual], "the request holds 2 clips or images"),
+        ([text, visual], "the request holds text before its clip"),
+        ([text], "the request holds 0 clips or images"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            family.joined(pieces)
+
+
 def test_tokens_positions_and_pixels_are_the_published_ones(checkpoint: Path, clips: list[np.ndarray]) -> None:
     import torch
 
@@ -198,19 +186,10 @@ def test_a_saved_judge_brings_its_code_and_undefined_buffers_are_computed(
 def test_training_with_and_without_recomputed_activations(
     checkpoint: Path, clips: list[np.ndarray], lora: bool
 ) -> None:
-    from vr_pipeline.checklist import checklist_from_mapping
     from vr_pipeline.judges.training.config import JudgeTrainingParameters
-    from vr_pipeline.judges.training.examples import JudgeExample
     from vr_pipeline.judges.training.task import train_judge
 
-    sub = {"name": "s", "questions": [{"id": str(at), "text": text} for at, text in enumerate(QUESTIONS)]}
-    checklist = checklist_from_mapping(
-        {"name": "c", "modality": "video", "dimensions": [{"name": "d", "sub_dimensions": [sub]}]}
-    )
-    examples = [
-        JudgeExample(str(at), clips[at % 3], PROMPTS[at % 3], {str(q): (at + q) % 2 == 0 for q in range(5)})
-        for at in range(12)
-    ]
+    checklist, examples = training_examples("video", clips)
     logs, changed = [], set()
     before = {key: value.clone() for key, value in _state(checkpoint).items()}
     for recompute in (False, True):

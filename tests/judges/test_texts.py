@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import pkgutil
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from tiny_judges import internvl, llava_onevision, qwen2_vl, smolvlm
+from tiny_judges import glm_4_6v, internvl, llava_onevision, qwen2_vl, qwen3_5, qwen3_vl, smolvlm
 
 QUESTION = "Is the picture sharp?"
 SPECIAL = ["<pad>", "<unk>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>"]
 SPECIAL += ["<|video_pad|>", "<image>", "<video>", "<img>", "</img>", "<global-img>", "<fake_token_around_image>"]
+SPECIAL += ["<|begin_of_image|>", "<|end_of_image|>", "<|begin_of_video|>", "<|end_of_video|>", "<|image|>"]
+SPECIAL += ["[gMASK]", "<sop>", "<|user|>", "<|assistant|>", "<think>", "</think>", "/nothink"]
 SPECIAL += ["<end_of_utterance>", *(f"<row_{row}_col_{column}>" for row in (1, 2) for column in (1, 2))]
 
 
@@ -99,3 +104,48 @@ def test_qwen2_vl(byte_tokenizer: Any) -> None:
     for count, name in ((4, "<|video_pad|>"), (1, "<|image_pad|>")):
         visual = int(np.isin(family.prepare(clip(count), 2.0).token_ids, family.placeholder_ids).sum())
         assert asked(family, clip(count), 2.0) == family.text_ids(start + name * visual + end)
+
+
+def official_frames(name: str, family: Any, count: int, rate: float) -> str:
+    """What the processor of transformers writes for a clip; it is not built, which would need torchvision."""
+    path = {
+        "Qwen3VL": "qwen3_vl.processing_qwen3_vl:Qwen3VLProcessor",
+        "Glm46V": "glm46v.processing_glm46v:Glm46VProcessor",
+    }[name]
+    kind = pkgutil.resolve_name(f"transformers.models.{path}")
+    processor = kind.__new__(kind)
+    words = family.tokenizer.convert_ids_to_tokens
+    processor.image_token, processor.video_token = words([family.placeholder(of_image=at) for at in (True, False)])
+    processor.vision_start_token, processor.vision_end_token = family.marks
+    processor.video_processor = SimpleNamespace(merge_size=2, temporal_patch_size=2)
+    grid = torch.from_numpy(family.prepare(clip(count), rate).vision["grid"])
+    seconds = [at / rate for at in range(count)]
+    metadata = SimpleNamespace(fps=rate, frames_indices=list(range(count)), timestamps=seconds)
+    return str(processor.replace_video_token({"video_grid_thw": grid, "video_metadata": [metadata]}, 0))
+
+
+@pytest.mark.parametrize(("build", "thought"), [(qwen3_vl, ""), (qwen3_5, "<think>\n\n</think>\n\n")])
+@pytest.mark.parametrize(("count", "rate"), [(4, 2.0), (5, 1.5), (7, 8.0)])
+def test_qwen3_vl_and_qwen3_5(build: Any, thought: str, count: int, rate: float, byte_tokenizer: Any) -> None:
+    family = build(byte_tokenizer)
+    end = f"{QUESTION} Answer yes or no.<|im_end|>\n<|im_start|>assistant\n{thought}"
+    frames = official_frames("Qwen3VL", family, count, rate)
+    assert frames.count(" seconds>") == -(-count // 2)
+    assert asked(family, clip(count), rate) == family.text_ids(f"<|im_start|>user\n{frames}{end}")
+    visual = int((family.prepare(clip(1), None).token_ids == family.model.config.image_token_id).sum())
+    image = f"<|vision_start|>{'<|image_pad|>' * visual}<|vision_end|>"
+    assert asked(family, clip(1), None) == family.text_ids(f"<|im_start|>user\n{image}{end}")
+
+
+@pytest.mark.parametrize(("count", "rate"), [(4, 2.0), (5, 1.5), (7, 8.0)])
+def test_glm_4_6v(count: int, rate: float, byte_tokenizer: Any) -> None:
+    family = glm_4_6v(byte_tokenizer)
+    start = "[gMASK]<sop><|user|>\n"
+    end = f"{QUESTION} Answer yes or no./nothink<|assistant|>\n<think></think>\n"
+    frames = official_frames("Glm46V", family, count, rate)
+    assert frames.count(" seconds") == -(-count // 2)
+    expected = f"{start}<|begin_of_video|>{frames}<|end_of_video|>{end}"
+    assert asked(family, clip(count), rate) == family.text_ids(expected)
+    visual = int((family.prepare(clip(1), None).token_ids == family.model.config.image_token_id).sum())
+    image = f"<|begin_of_image|>{'<|image_pad|>' * visual}<|end_of_image|>"
+    assert asked(family, clip(1), None) == family.text_ids(f"{start}{image}{end}")

@@ -110,7 +110,7 @@ def test_marks_of_one_letter_and_unknown_words_are_no_control_tokens() -> None:
 
 def test_a_text_that_cannot_be_written_plainly_is_rejected(tokenizer: Any) -> None:
     control = {tokenizer.convert_tokens_to_ids("ball"): "ball"}
-    with pytest.raises(InputError, match=r"takes a part of the text 'a ball' for a control token \(<unk>\)"):
+    with pytest.raises(InputError, match=r"reads a part of the text 'a ball' as a control token \(<unk>\)"):
         user_text_ids(tokenizer, control | {tokenizer.unk_token_id: "<unk>"}, "", "a ball", "")
 
 

@@ -73,7 +73,7 @@ def test_a_store_that_is_away_for_a_while_loses_nothing(opened, caplog):
     assert one.close() == []
     assert arrived == ["run", "run"]
     assert one.lost == []
-    assert caplog.text.count("does not take the record for now") == 1
+    assert caplog.text.count("does not accept the record at present") == 1
 
 
 def test_what_one_step_lacks_costs_only_that_step(opened):

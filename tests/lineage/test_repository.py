@@ -127,7 +127,7 @@ def test_nothing_secret_and_nothing_but_code_is_taken(repository):
     for hidden in (WORD, token, "MIIabc"):
         assert hidden not in state.changes
     told = " ".join(state.troubles)
-    assert "taken out what looks like a secret" in told
+    assert "as possible secrets" in told
     assert "private key" in told
     assert ".env (a file of credentials or keys)" in told
     assert WORD not in told
@@ -194,12 +194,12 @@ def test_a_repository_inside_is_named(repository):
     git(inner, "add", ".")
     git(inner, "commit", "-qm", "inner")
     state = code_state(repository)
-    assert state.left_out == {"library/": "a repository inside of this one"}
+    assert state.left_out == {"library/": "a repository within this one"}
     git(repository, "add", "library")
     git(repository, "commit", "-qm", "as a submodule")
     assert not code_state(repository).dirty
     (inner / "a.py").write_text("a = 2\n")
-    assert code_state(repository).left_out == {"library": "a repository inside of this one"}
+    assert code_state(repository).left_out == {"library": "a repository within this one"}
     assert code_state(inner).changed == ("a.py",)
 
 

@@ -81,7 +81,7 @@ def test_an_old_run_of_a_changed_project_is_repeated(project, runs):
     [(code, output, errors)] = steps(project, ["lineage", "reproduce", runs["__default__"][:8]])
     assert code == 0, output + errors
     assert "Applied the changes that were not committed: src/staged/shared.py" in errors
-    assert "Set parameters as the run had them: draw" in errors
+    assert "Set the run's parameters of draw" in errors
     assert "Reproduced: every hash of 3 stage(s) is equal." in output
     assert len(git(project, "worktree", "list").splitlines()) == 1, "the worktree is gone"
     assert git(project, "status", "--porcelain", "--untracked-files=no") == "", "the project is as it was"

@@ -106,6 +106,16 @@ def test_a_stage_has_all_that_dvc_needs():
     assert "tiny" in asked[0][2]
 
 
+def test_a_folder_of_images_is_an_input_beside_the_prompts_that_name_them():
+    prompts = CATALOG["words"] | {"image_folder": "data/images"}
+    stages = stages_of(catalog=CATALOG | {"words": prompts})
+    assert stages["first"].inputs == {"words": "data/words.txt", "words.images": "data/images"}
+    assert {"data/words.txt", "data/images"} <= set(stages["first"].dependencies)
+    assert "data/images" not in stages["second"].dependencies
+    with pytest.raises(InputError, match="words"):
+        stages_of(catalog=CATALOG | {"words": prompts | {"image_folder": "../images"}})
+
+
 def test_models_that_are_not_there_and_entries_that_no_file_holds_are_passed_over():
     """A model on a hub has a name that looks like a path; an entry made from a pattern has no key of its own."""
     files = {"conf/base/catalog.yml": {name: entry for name, entry in CATALOG.items() if name != "items"}}
@@ -129,14 +139,14 @@ def test_another_environment_lies_beside_its_configuration():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"items": None}, "dataset 'items' is not kept in a file, but stage first makes it and second reads it"),
-        ({"words": None}, "dataset 'words' is not kept in a file, but stage first reads it"),
-        ({"items": {"type": "sql.SQLTable", "table": "t"}}, "dataset 'items' is not kept in a file"),
-        ({"log": {"type": "x.Y", "filepath": "s3://bucket/log"}}, "lies outside the project"),
-        ({"log": {"type": "x.Y", "filepath": "/tmp/log"}}, "lies outside the project"),
-        ({"log": {"type": "x.Y", "filepath": "../log"}}, "lies outside the project"),
+        ({"items": None}, "dataset 'items' is not stored in a file, but stage first makes it and second reads it"),
+        ({"words": None}, "dataset 'words' is not stored in a file, but stage first reads it"),
+        ({"items": {"type": "sql.SQLTable", "table": "t"}}, "dataset 'items' is not stored in a file"),
+        ({"log": {"type": "x.Y", "filepath": "s3://bucket/log"}}, "is outside the project"),
+        ({"log": {"type": "x.Y", "filepath": "/tmp/log"}}, "is outside the project"),
+        ({"log": {"type": "x.Y", "filepath": "../log"}}, "is outside the project"),
         ({"log": {"type": "x.Y", "filepath": "data/scores.json"}}, "stages first and second both write"),
-        ({"picture": {**CATALOG["picture"], "save_args": {"dpi": "${oc.env:DPI}"}}}, "DVC cannot see"),
+        ({"picture": {**CATALOG["picture"], "save_args": {"dpi": "${oc.env:DPI}"}}}, "DVC cannot detect"),
     ],
 )
 def test_data_that_cannot_be_followed_is_refused(change, message):
@@ -152,7 +162,7 @@ def test_what_stays_in_memory_within_a_stage_is_nobodys_business():
 def test_interpolated_and_unknown_parameters_are_refused():
     first, second = PARAMETERS
     changed = {**PARAMETERS, first: {"first": {"seed": 1, "deep": [{"x": "${globals:y} ${training.z}"}]}}}
-    with pytest.raises(InputError, match=r"first\.yml, field 'first\.deep\.x': .*DVC cannot see when they change"):
+    with pytest.raises(InputError, match=r"first\.yml, field 'first\.deep\.x': .*DVC cannot detect their changes"):
         stages_of(parameters=changed)
     with pytest.raises(InputError, match=r"parameter 'second\.rate' is in no parameter file"):
         stages_of(parameters={**PARAMETERS, second: {"second": {"other": 1}}})
@@ -255,7 +265,7 @@ def test_dvc_yaml_is_what_the_project_says():
         *("dpo_training", "evaluation"),
     ]
     assert {"data/03_primary/videos": {"persist": True}} in content["stages"]["video_generation"]["outs"]
-    assert {"data/08_reporting/evaluation_metrics.json": {"cache": False}} in content["stages"]["evaluation"]["metrics"]
+    assert {"data/08_reporting/headline_figures.json": {"cache": False}} in content["stages"]["evaluation"]["metrics"]
 
 
 def test_every_shipped_environment_has_stages_of_its_own():

@@ -48,7 +48,7 @@ def test_the_shipped_settings_are_valid_and_name_every_choice():
     ],
 )
 def test_credentials_in_an_address_are_refused_and_not_repeated(field, address):
-    with pytest.raises(InputError, match=rf"field '{field}': .*must not hold credentials") as caught:
+    with pytest.raises(InputError, match=rf"field '{field}': .*must not contain credentials") as caught:
         read_configuration({field: address})
     assert "secret" not in str(caught.value)
     assert "MLFLOW_TRACKING_PASSWORD" in str(caught.value)
@@ -135,7 +135,7 @@ def test_any_answer_but_that_of_a_broken_server_will_do(status, trouble):
 @pytest.mark.parametrize(
     ("status", "login", "message"),
     [
-        (401, {}, "asks for a login, and the environment has none"),
+        (401, {}, "requires a login, and the environment has none"),
         (401, {"USERNAME": "a", "PASSWORD": "hush"}, "rejects the login in .*USERNAME and MLFLOW_TRACKING_PASSWORD"),
         (401, {"TOKEN": "hush"}, "rejects the login in MLFLOW_TRACKING_TOKEN"),
         (403, {"TOKEN": "hush"}, "does not allow the login in MLFLOW_TRACKING_TOKEN to record"),

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from vr_pipeline.micro_world.clips import render_clips
-from vr_pipeline.micro_world.patch_vae import PatchVAE
+from vr_pipeline.micro_world.patch_vae import PatchVAE, WanPatchVAE
 
 
 @pytest.fixture(scope="module")
@@ -87,3 +87,21 @@ def test_fitting_twice_and_saving_give_the_same_weights(clips: np.ndarray, tmp_p
     for name, value in first.state_dict().items():
         assert torch.equal(value, second.state_dict()[name])
         assert torch.equal(value, loaded.state_dict()[name])
+
+
+def test_the_autoencoder_of_the_flow_is_the_same_but_leaves_the_scale_to_the_pipeline(
+    clips: np.ndarray, tmp_path: Path
+) -> None:
+    same = PatchVAE.fit(clips, latent_channels=12)
+    WanPatchVAE.fit(clips, latent_channels=12).save_pretrained(tmp_path)
+    flow = WanPatchVAE.from_pretrained(tmp_path)
+    video = pixels(clips[:4])
+    expected = same.encode(video).latent_dist.mode()
+    deviations = torch.tensor(flow.config.latents_std).view(1, -1, 1, 1, 1)
+    assert float(deviations.max() / deviations.min()) > 1.5
+    raw = flow.encode(video).latent_dist.mode()
+    torch.testing.assert_close(raw / deviations, expected, rtol=1e-4, atol=1e-4)
+    (decoded,) = flow.decode(raw, return_dict=False)
+    torch.testing.assert_close(decoded, same.decode(expected).sample, rtol=0, atol=1e-4)
+    # The pipeline counts the 8 frames of a clip as one and seven more.
+    assert decoded.shape[2] == 1 + flow.config.scale_factor_temporal * (raw.shape[2] - 1)

@@ -1,20 +1,22 @@
-"""The oracle as a reward."""
+"""Oracle and auditor as rewards."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from vr_pipeline.checklist import checklist_from_mapping
+from vr_pipeline.checklist import checklist_from_mapping, load_checklist
 from vr_pipeline.errors import InputError
-from vr_pipeline.micro_world.reward import OracleReward
+from vr_pipeline.micro_world.auditor import Auditor, AuditorReward
+from vr_pipeline.micro_world.recogniser import Recogniser
+from vr_pipeline.micro_world.reward import OracleReward, RecogniserReward
 from vr_pipeline.schemas import EvaluationRewards, OracleAnswers
 from vr_pipeline.video.write import write_video
 
+ROOT = Path(__file__).resolve().parents[2]
 CHECKLIST = checklist_from_mapping(
     {
         "name": "tiny",
@@ -32,11 +34,20 @@ CHECKLIST = checklist_from_mapping(
 )
 
 
-class Knowing:
-    """An oracle whose probabilities are written in a clip's first pixel."""
+class Knowing(Recogniser):
+    """A recogniser whose probabilities are written in a clip's first pixel."""
 
     weights = {"a": 1.0, "b": 2.0, "c": 4.0}  # noqa: RUF012
-    forests: dict[str, Any] = {}  # noqa: RUF012
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        return {}
+
+    def recognise(self, clips: np.ndarray) -> dict[str, np.ndarray]:
+        raise NotImplementedError
+
+    @classmethod
+    def load(cls, path: Path) -> Knowing:
+        raise NotImplementedError
 
     def probabilities(self, clips: np.ndarray, prompts: list[str], question_ids: list[str]) -> np.ndarray:
         assert len(clips) == len(prompts)
@@ -61,7 +72,7 @@ def test_the_oracle_answers_and_rewards_every_clip_that_was_made(tmp_path: Path,
     for video, frames in (("20", 4), ("60", 4), ("80", 8)):
         clip = np.broadcast_to(np.array([int(video), 50, 100], np.uint8), (frames, 16, 16, 3))
         write_video(tmp_path / f"{video}.mp4", np.ascontiguousarray(clip), fps=8, enlarge=4)
-    model = OracleReward(Knowing(), CHECKLIST)  # type: ignore[arg-type]
+    model = OracleReward(Knowing(), CHECKLIST)
     model.clips_per_item = together
     answers = model.measured({path: tmp_path / path for path in table["path"]}, table)
     rewarded = model.rewards(answers, table)
@@ -80,7 +91,14 @@ def test_the_oracle_answers_and_rewards_every_clip_that_was_made(tmp_path: Path,
     pd.testing.assert_frame_equal(alone, rewarded.iloc[[1, 1]][list(alone)].reset_index(drop=True))
 
 
-def test_clips_of_another_size_are_rejected() -> None:
-    model = OracleReward(Knowing(), CHECKLIST)  # type: ignore[arg-type]
+@pytest.mark.parametrize("kind", [OracleReward, AuditorReward])
+def test_clips_of_another_size_are_rejected(kind: type[RecogniserReward]) -> None:
     with pytest.raises(InputError, match="this one has 24 x 20"):
-        model.score([np.zeros((2, 20, 24, 3), np.uint8)], ["text"])
+        kind(Knowing(), CHECKLIST).score([np.zeros((2, 20, 24, 3), np.uint8)], ["text"])
+
+
+def test_the_auditor_rejects_clips_of_another_length() -> None:
+    checklist = load_checklist(ROOT / "conf/base/checklist.yml")
+    model = AuditorReward(Auditor.load(ROOT / "data/06_models/micro_world/auditor.safetensors"), checklist)
+    with pytest.raises(InputError, match="16 x 16 and 5 frames"):
+        model.score([np.zeros((5, 16, 16, 3), np.uint8)], ["red ball moves left on black"])

@@ -31,8 +31,7 @@ from vr_pipeline.micro_world.world import (
     render,
     sample_scene,
 )
-from vr_pipeline.rewards.videoreward.training.config import HeldOutParameters
-from vr_pipeline.rewards.videoreward.training.labels import split_by_unit
+from vr_pipeline.rewards.training.held_out import HeldOutParameters, split_by_unit
 from vr_pipeline.schemas import HumanPreferences
 
 ROOT = Path(__file__).resolve().parents[2]

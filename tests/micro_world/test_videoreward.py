@@ -20,8 +20,7 @@ from vr_pipeline.micro_world.oracle import Oracle
 from vr_pipeline.micro_world.reward_figures import held_out_figures, spread_over_prompts
 from vr_pipeline.micro_world.reward_pairs import GeneratedClips, compare_pairs, draw_pairs, sample_clips
 from vr_pipeline.micro_world.world import FRAMES_PER_SECOND, all_prompts
-from vr_pipeline.rewards.videoreward.training.config import HeldOutParameters
-from vr_pipeline.rewards.videoreward.training.labels import split_by_unit
+from vr_pipeline.rewards.training.held_out import HeldOutParameters, split_by_unit
 from vr_pipeline.storage.atomic import damaged_file, sha256_of
 
 ROOT = Path(__file__).resolve().parents[2]

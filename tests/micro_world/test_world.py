@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -181,3 +183,14 @@ def test_clips_depend_on_seed_purpose_and_number_alone() -> None:
     assert labels.shape == (60, 2)
     assert labels[:, 1].tolist() == [scene.blur == 0 for scene in many.scenes]
     assert 0 < labels[:, 0].mean() < 1
+
+
+def test_the_shipped_prompts_are_those_of_the_world_and_untidy_ones_after_them():
+    from vr_pipeline.pipelines.micro_world.nodes import write_prompts
+
+    written = write_prompts()
+    shipped = pd.read_csv(Path(__file__).resolve().parents[2] / "data/01_raw/prompts.csv")
+    pd.testing.assert_frame_equal(shipped, written)
+    assert written["prompt"].head(48).tolist() == all_prompts()
+    assert set(written["source"].head(48)) == {"micro_world"}
+    assert set(written["source"].tail(12)) == {"untidy"}

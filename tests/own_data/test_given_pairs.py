@@ -194,7 +194,7 @@ def test_problems_come_with_their_rows_and_the_rest_goes_on(project: Path) -> No
     (project / "pairs.csv").write_text("prompt,winner,loser\na cat,clips/gone.mp4,clips/lost.mp4\n")
     lost = call("--pairs", "pairs.csv")
     assert lost.exit_code == 1
-    assert "none of the clips is there, for instance 'clips/gone.mp4'" in plain(lost)
+    assert "none of the clips exists, for instance 'clips/gone.mp4'" in plain(lost)
 
 
 def test_clips_in_several_folders_are_copied_together(project: Path) -> None:
@@ -215,10 +215,10 @@ def test_clips_in_several_folders_are_copied_together(project: Path) -> None:
     ("arguments", "expected"),
     [
         (("--pairs", "none.csv"), "Correct the path given with --pairs"),
-        (("--pairs", "pairs.csv", "--prompts", "pairs.csv"), "give it with --videos alone"),
+        (("--pairs", "pairs.csv", "--prompts", "pairs.csv"), "combine it only with --videos"),
         (("--pairs", "pairs.csv", "--pairs-format", "odd"), "unknown format 'odd'"),
-        (("--pairs", "pairs.csv", "--videos", "none"), "no such folder of clips"),
-        (("--pairs", "clips"), "no folder 'w'"),
+        (("--pairs", "pairs.csv", "--videos", "none"), "folder of clips does not exist"),
+        (("--pairs", "clips"), "folder 'w' is missing"),
         (("--fit", "pad", "--videos", "clips"), "need --pairs"),
     ],
 )

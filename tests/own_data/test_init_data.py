@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from kedro.io import AbstractDataset as KedroDataset
+from PIL import Image
 from tests.end_to_end.conftest import copy_project
 
 from vr_pipeline.cli import cli
@@ -80,7 +81,7 @@ ALL = ("--prompts", "prompts.txt", "--videos", "clips", "--preferences", "prefer
 def test_an_environment_of_all_own_files(project: Path) -> None:
     result = call(*ALL, "checklist.yml")
     assert result.exit_code == 0, result.output
-    assert "simulated data) only" in result.output  # the demo's judge is no judge of these clips
+    assert "simulated data): its answers" in result.output  # the demo's judge is no judge of these clips
     loaded = configuration(project, "mydata")
     catalog = loaded["catalog"]
     assert catalog["raw_prompts"]["filepath"] == "prompts.txt"
@@ -88,6 +89,7 @@ def test_an_environment_of_all_own_files(project: Path) -> None:
     assert catalog["human_preferences"]["videos"] == {"path": "clips"}
     assert catalog["checklist"]["filepath"] == "checklist.yml"
     assert catalog["oracle"]["filepath"] is None
+    assert catalog["auditor"]["filepath"] is None
     assert catalog["reward_weights"]["filepath"].startswith("data/mydata/")
     base = configuration(project, None)["parameters"]
     own = loaded["parameters"]
@@ -110,9 +112,9 @@ def test_prompts_of_the_demo_keep_its_thresholds_and_need_no_warning(project: Pa
     result = call("--prompts", "prompts.txt")
     assert result.exit_code == 0, result.output
     assert "8 pass the filter" in result.output
-    assert "without meaning" not in result.output
+    assert "meaningless" not in result.output
     assert "1 validation" in result.output
-    assert "left for validation" not in result.output
+    assert "no validation prompts" not in result.output
     assert configuration(project, "mydata")["parameters"]["dpo_training"]["validation"] is not None
 
 
@@ -120,7 +122,7 @@ def test_too_few_prompts_for_validation_make_an_environment_that_trains_all_the_
     result = call("--prompts", "prompts.txt")
     assert result.exit_code == 0, result.output
     assert "0 validation" in result.output
-    assert "no prompt is left for validation" in result.output
+    assert "there are no validation prompts" in result.output
     own = configuration(project, "mydata")["parameters"]["dpo_training"]
     assert own["validation"] is None
     assert DpoTrainingParameters.model_validate(own).validation is None
@@ -133,7 +135,7 @@ def test_an_environment_over_a_real_one(project: Path) -> None:
         "--prompts", "prompts.txt", "--checklist", "checklist.yml", "--base-env", "cogvideox", "--env", "ours"
     )
     assert result.exit_code == 0, result.output
-    assert "without meaning" not in result.output
+    assert "meaningless" not in result.output
     # One after the other: Kedro resolves ${globals:...} by the loader that was made last.
     own, real = ({kind: dict(loader[kind]) for kind in ("catalog", "parameters")} for loader in _loaders(project))
     assert own["catalog"]["checklist"]["filepath"] == "checklist.yml"
@@ -178,7 +180,7 @@ def test_every_problem_is_said_at_once_and_nothing_written(project: Path) -> Non
         "preferences.csv, rows 2, 7, field 'video_path_b': there is no clip 'gone.mp4'",
         "preferences.csv, row 3, field 'prompt': the prompt is empty",
         "preferences.csv, row 3, field 'preference': unknown label 'best'",
-        "preferences.csv, row 4, field 'video_path_b': both names mean the clip b.mp4",
+        "preferences.csv, row 4, field 'video_path_b': both names refer to the clip b.mp4",
         "preferences.csv, row 5, field 'preference': the label is empty",
         "preferences.csv, row 5, field 'video_path_b': a clip is compared with itself",
         "preferences.csv, row 6: the row has 2 fields, the header 4",
@@ -196,16 +198,16 @@ def test_every_problem_is_said_at_once_and_nothing_written(project: Path) -> Non
     ("arguments", "expected"),
     [
         ((), "Give --prompts"),
-        (("--checklist", "checklist.yml"), "nothing to be asked about"),
+        (("--checklist", "checklist.yml"), "checklist alone is not enough"),
         (("--videos", "clips"), "--videos needs --preferences, or --prompts"),
-        (("--videos", "clips", "--prompts", "prompts.txt"), "no clip of clips belongs to one of the prompts"),
+        (("--videos", "clips", "--prompts", "prompts.txt"), "no clip of clips has one of the prompts"),
         (("--preferences", "preferences.csv"), "--preferences needs --videos"),
         (("--prompts", "none.txt"), "Correct the path given with --prompts"),
         (("--prompts", "prompts.txt", "--env", "base"), "cannot be the name"),
         (("--prompts", "prompts.txt", "--env", "../x"), "cannot be the name"),
         (("--prompts", "prompts.txt", "--base-env", "sora"), "Choose among cogvideox"),
         (("--videos", "none", "--preferences", "preferences.csv"), "Correct the path given with --videos"),
-        (("--videos", "prompts.txt", "--preferences", "preferences.csv"), "no such folder"),
+        (("--videos", "prompts.txt", "--preferences", "preferences.csv"), "folder of clips does not exist"),
         (("--prompts", "prompts.txt", "--checklist", "clips"), "cannot be read"),
         (("--videos", "clips", "--preferences", "clips"), "files of type"),
         (("--videos", "clips", "--preferences", "preferences.csv", "--preference-format", "odd"), "unknown format"),
@@ -220,6 +222,33 @@ def test_options_that_do_not_fit(project: Path, arguments: tuple[str, ...], expe
     assert result.exit_code != 0
     assert expected in " ".join(result.output.split())
     assert not (project / "conf" / "mydata").exists()
+
+
+def test_first_frames_are_checked_and_named_in_the_environment(project: Path) -> None:
+    (project / "images").mkdir()
+    for number in range(len(PROMPTS)):
+        side = 64 if number else 20
+        Image.new("RGB", (side, side), (number, 0, 0)).save(project / "images" / f"{number}.png")
+    rows = [f"{prompt},{number}.png" for number, prompt in enumerate(PROMPTS)]
+    (project / "prompts.csv").write_text("\n".join(["prompt,image", *rows]))
+    files = ("--prompts", "prompts.csv", "--images", "images")
+    result = call(*files, "--base-env", "wan_i2v")
+    assert result.exit_code == 0, result.output
+    assert "row 2" in result.output
+    assert "too small" in result.output
+    assert configuration(project, "mydata")["catalog"]["raw_prompts"]["image_folder"] == "images"
+    assert call(*files, "--base-env", "wan_i2v", "--overwrite", "--copy").exit_code == 0
+    assert configuration(project, "mydata")["catalog"]["raw_prompts"]["image_folder"] == "data/01_raw/mydata/images"
+    assert (project / "data" / "01_raw" / "mydata" / "images" / "5.png").is_file()
+    for arguments, reason in (
+        ((*files, "--env", "other"), "from text alone"),
+        (("--prompts", "prompts.csv", "--base-env", "wan_i2v", "--env", "other"), "no folder of images is given"),
+        (("--images", "images", "--videos", "clips", "--preferences", "preferences.csv"), "--images needs --prompts"),
+        ((*files[:3], "none", "--base-env", "wan_i2v", "--env", "other"), "Correct the path given with --images"),
+    ):
+        rejected = call(*arguments)
+        assert rejected.exit_code != 0
+        assert reason in " ".join(rejected.output.split())
 
 
 def test_columns_of_other_names(project: Path) -> None:
@@ -274,7 +303,7 @@ def test_spellings_and_tables_of_other_programs(project: Path) -> None:
     names = "prompt,video_id_a,video_id_b,preference\na cat,a,b,a\nA  Cat,b,c,b\na dog,c,a,b\n"
     (project / "preferences.csv").write_text(names)
     refused = call("--videos", "clips", "--preferences", "preferences.csv", "--overwrite")
-    assert "clip 'a' is named under 2 prompts, for instance 'a cat' and 'a dog'" in " ".join(refused.output.split())
+    assert "clip 'a' occurs with 2 prompts, for instance 'a cat' and 'a dog'" in " ".join(refused.output.split())
     assert "'A  Cat'" not in refused.output
 
 
@@ -307,7 +336,7 @@ def test_clips_that_nobody_has_compared(project: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "4 clips of 2 prompts, 2 pairs to compare" in result.output
     assert "the clip cannot be read" in result.output
-    assert "3 clip(s) belong to no prompt, for instance a.mp4, b.mp4" in result.output
+    assert "3 clip(s) have no prompt, for instance a.mp4, b.mp4" in result.output
     assert "kedro annotate --env=mydata" in result.output
     catalog = configuration(project, "mydata")["catalog"]
     assert catalog["human_preferences"]["filepath"] == "data/01_raw/annotations/mydata/clips.jsonl"
@@ -350,9 +379,7 @@ def test_too_little_to_learn_from(project: Path) -> None:
     assert "with 1 preference(s)" in text
     assert (check.pairs, check.clips) == (1, 2)
     path.write_text("prompt,video_id_a,video_id_b,preference\na cat,a,c,a\na dog,a,c,b\n")
-    assert "clip 'a' is named under 2 prompts" in "\n".join(
-        lines_of(check_preferences(path, project / "clips").findings)
-    )
+    assert "clip 'a' occurs with 2 prompts" in "\n".join(lines_of(check_preferences(path, project / "clips").findings))
 
 
 def test_a_good_checklist_has_no_findings_and_a_broken_file_one(project: Path) -> None:
@@ -372,3 +399,44 @@ def test_rows_with_the_same_problem_share_a_line() -> None:
         "  error: file z.csv: bad. Mend.",
         "  warning: file x.csv, rows 2, 3, 4, 5, 6, 7, 8, 9 and 4 more, field 'prompt': it is odd. Look.",
     ]
+
+
+def test_clips_of_several_generators(project: Path) -> None:
+    (project / "filmed").mkdir()
+    for name in "abc":
+        (project / "filmed" / f"{name}.mp4").write_bytes((project / "clips" / f"{name}.mp4").read_bytes())
+    rows = [f"{PROMPTS[number]},{name}.mp4" for number, name in enumerate("abc")]
+    (project / "filmed" / "prompts.csv").write_text("\n".join(["prompt,video_path", *rows, ""]))
+    (project / "sora").mkdir()
+    named = project / "sora" / f"{PROMPTS[0]}.mp4"
+    named.write_bytes((project / "clips" / "a.mp4").read_bytes())
+    given = ("--made-by", "filmed=filmed", "--made-by", "sora=sora")
+    result = call("--prompts", "prompts.txt", *given)
+    assert result.exit_code == 0, result.output
+    words = " ".join(result.output.split())
+    assert "clips of diffusion, flow, which preference_generation makes" in words
+    assert "yours of filmed: filmed (3 clips of 3 prompts)" in words
+    assert "yours of sora: sora (1 clips of 1 prompts)" in words
+    assert "kedro run --env=mydata --pipelines=prompt_filtering,preference_generation" in words
+    catalog = configuration(project, "mydata")["catalog"]
+    assert catalog["human_preferences"]["filepath"] == "data/01_raw/annotations/mydata/generators.jsonl"
+    clips = KedroDataset.from_config("preference_clips", catalog["preference_clips"])
+    assert not clips.exists(), "nothing is made yet"
+    own = {name: one["filepath"] for name, one in catalog["preference_videos"]["given"].items()}
+    assert own == {"filmed": "filmed/prompts.csv", "sora": "prompts.txt"}
+
+    copied = call("--prompts", "prompts.txt", *given, "--copy", "--overwrite")
+    assert copied.exit_code == 0, copied.output
+    assert configuration(project, "mydata")["catalog"]["preference_clips"]["given"]["filmed"] == {
+        "filepath": "data/01_raw/mydata/filmed/prompts.csv",
+        "videos": {"path": "data/01_raw/mydata/filmed"},
+    }
+    assert (project / "data/01_raw/mydata/filmed/a.mp4").is_file()
+    for arguments, expected in (
+        (("--generators",), "need --prompts"),
+        (("--generators", "--prompts", "prompts.txt", "--videos", "clips"), "replace --videos"),
+        (("--made-by", "filmed", "--prompts", "prompts.txt", "--check"), "NAME=FOLDER"),
+        (("--made-by", "filmed=gone", "--prompts", "prompts.txt", "--check"), "Correct the path given with --made-by"),
+        (("--generators", "--prompts", "prompts.txt", "--base-env", "image", "--check"), "fewer are named"),
+    ):
+        assert expected in " ".join(call(*arguments).output.replace("│", " ").split())

@@ -149,7 +149,7 @@ def test_no_pair_is_lost_without_a_reason(
         "taken as they are": report["clips"]["given"] - report["clips"]["failed"] - 1,
     }
     lost = pairs[pairs["status"] != "kept"].assign(status="kept", reason="")
-    with pytest.raises(InputError, match="none of 4 given pairs can be trained on"):
+    with pytest.raises(InputError, match="none of 4 given pairs is usable"):
         keep_usable(lost, clips)
 
 

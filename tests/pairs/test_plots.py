@@ -32,7 +32,7 @@ def test_every_candidate_is_in_the_pictures() -> None:
     drawn(plots.gap_by_dimension(select_pairs(rewards.iloc[:1], "dpo")))
     selections = {}
     for name in ("dpo", "mpo"):
-        pairs, counts = RULES[name](rewards, Limits())
+        pairs, counts = RULES[name](rewards, None, Limits())
         selections[name] = (pairs, counts.to_json())
     report = pair_selection_report(selections)
     drawn(plots.pair_fates(report))

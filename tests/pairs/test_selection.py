@@ -36,6 +36,7 @@ def brute_force(
         groups.setdefault((clip.prompt_id, block), []).append(clip)
     result: list[tuple[str, str]] = []
     fates: Counter[str] = Counter(clips=len(rewards), groups=len(groups), selected_dominating=0)
+    level = rewards.groupby("prompt_id")[["dim_x", "dim_y", "dim_z"]].mean()
     for key in sorted(groups):
         candidates = []
         for one, other in combinations(groups[key], 2):
@@ -48,7 +49,13 @@ def brute_force(
             )
             if margin <= tolerance:
                 fates["tied"] += 1
-            elif strategy == "mpo" and not dominates:
+            elif (strategy == "mpo" and not dominates) or (
+                strategy == "bounded"
+                and any(
+                    getattr(winner, name) < level.loc[key[0], name] - max(dominance_tolerance, tolerance)
+                    for name in ("dim_x", "dim_y", "dim_z")
+                )
+            ):
                 fates["rejected_by_rule"] += 1
             elif margin < min_margin - tolerance:
                 fates["below_margin"] += 1
@@ -90,7 +97,7 @@ def reward_tables(draw: st.DrawFn) -> pd.DataFrame:
 
 @given(
     rewards=reward_tables(),
-    strategy=st.sampled_from(["mpo", "dpo"]),
+    strategy=st.sampled_from(["mpo", "dpo", "bounded"]),
     min_margin=st.sampled_from([0.0, 0.1, 0.3, 1.0]),
     cap=st.sampled_from([None, 1, 2, 5]),
     group_size=st.sampled_from([None, 2, 4]),
@@ -99,7 +106,7 @@ def reward_tables(draw: st.DrawFn) -> pd.DataFrame:
 def test_equals_brute_force(
     rewards: pd.DataFrame, strategy: Any, min_margin: float, cap: int | None, group_size: int | None, slack: float
 ) -> None:
-    pairs, counts = RULES[strategy](rewards, Limits(min_margin, cap, group_size, slack))
+    pairs, counts = RULES[strategy](rewards, None, Limits(min_margin, cap, group_size, slack))
     expected, fates = brute_force(rewards, strategy, min_margin, cap, group_size, slack)
     assert list(zip(pairs["winner_video_id"], pairs["loser_video_id"], strict=True)) == expected
     assert counts.to_json() == {name: fates[name] for name in counts.to_json()}
@@ -118,8 +125,8 @@ def test_equals_brute_force(
 def test_a_number_in_all_keeps_the_largest_margins_and_counts_the_others(
     rewards: pd.DataFrame, number: int, cap: int | None
 ) -> None:
-    whole, before = RULES["dpo"](rewards, Limits(max_pairs_per_prompt=cap))
-    pairs, counts = RULES["dpo"](rewards, Limits(max_pairs_per_prompt=cap, max_pairs=number))
+    whole, before = RULES["dpo"](rewards, None, Limits(max_pairs_per_prompt=cap))
+    pairs, counts = RULES["dpo"](rewards, None, Limits(max_pairs_per_prompt=cap, max_pairs=number))
     pd.testing.assert_frame_equal(pairs, largest_margins(whole, number))
     fates = counts.to_json()
     assert fates["over_number"] == len(whole) - len(pairs)
@@ -151,7 +158,7 @@ def test_float_noise_breaks_neither_dominance_nor_ties() -> None:
             "total": [1.3, noisy, 0.3],
         }
     )
-    pairs, counts = RULES["mpo"](rewards, Limits(max_pairs_per_prompt=None))
+    pairs, counts = RULES["mpo"](rewards, None, Limits(max_pairs_per_prompt=None))
     assert list(zip(pairs["winner_video_id"], pairs["loser_video_id"], strict=True)) == [("a", "b"), ("a", "c")]
     assert counts.tied == 1
     assert len(select_pairs(rewards, "mpo", min_margin=1.0, max_pairs_per_prompt=None)) == 2
@@ -189,7 +196,7 @@ def test_nothing_to_pair_gives_an_empty_table_with_all_columns() -> None:
         ({"video_id": ["a", "a"]}, {}, "occurs twice"),
         ({}, {"rule": "best"}, "unknown rule 'best'"),
         ({}, {"min_margin": -1.0}, "margin is negative"),
-        ({}, {"max_pairs_per_prompt": 0}, "no pair may be kept"),
+        ({}, {"max_pairs_per_prompt": 0}, "it allows no pairs"),
         ({}, {"group_size": 1}, "fewer than two"),
         ({}, {"group_size": 2}, "no column 'sample_index'"),
     ],
@@ -212,7 +219,7 @@ def test_report_compares_at_matched_numbers() -> None:
     )
     selections = {}
     for name in ("dpo", "mpo"):
-        pairs, counts = RULES[name](rewards, Limits())
+        pairs, counts = RULES[name](rewards, None, Limits())
         selections[name] = (pairs, counts.to_json())
     report = pair_selection_report(selections)
     assert report["strategies"]["mpo"]["not_dominating"] == 0

@@ -11,7 +11,8 @@ from types import ModuleType
 from typing import Any
 
 LOADERS = {"load_generator", "load_judge", "load_reward_model", "load_embedder", "load_text_model"}
-LOADERS |= {"train_judge", "train_preference_reward", "pretrain_generator"}
+LOADERS |= {"ranker_of", "load_family", "train_vlm"}
+LOADERS |= {"train_judge", "train_preference_reward", "train_unified_reward", "pretrain_generator"}
 
 
 @functools.cache
@@ -57,6 +58,7 @@ def reached(function: Callable[..., Any]) -> set[str]:
             classes |= {base for thing in named if inspect.isclass(thing) for base in thing.__mro__}
             waiting |= {inspect.unwrap(thing) for thing in named if not inspect.isclass(thing)} - seen
         methods = [vars(cls)[name] for cls in classes for name in attributes & set(vars(cls))]
+        methods = [getattr(method, "__func__", method) for method in methods]
         waiting = {method for method in methods if inspect.isfunction(method)} - seen
     return {one.__name__ for one in seen}
 
@@ -68,5 +70,6 @@ def test_nodes_that_may_load_a_model_are_tagged() -> None:
     loading = {name for name, node in nodes.items() if reached(node.func) & LOADERS}
     # These name the reward, which can ask a judge, and only read what it has measured.
     loading -= {f"collect_{of}answers" for of in ("", "preference_", "evaluation_", "ablation_")}
-    loading -= {"describe_reward", "collect_rewards", "collect_evaluation_rewards"}
+    loading -= {"describe_reward", "collect_rewards", "collect_evaluation_rewards", "collect_guided_rewards"}
+    loading -= {"collect_benchmark", "report_benchmark"}
     assert loading == {name for name, node in nodes.items() if "gpu" in node.tags}

@@ -93,7 +93,7 @@ def test_a_label_or_grade_that_means_nothing_is_named(tmp_path: Path, row: str, 
 
 def test_a_criterion_that_nobody_judged_is_named() -> None:
     table = make([("1", "x", "y", "a", "b", 1.0, math.nan)])
-    with pytest.raises(InputError, match=r"no criterion 'motoin' \(they have: preference, motion\)"):
+    with pytest.raises(InputError, match=r"no criterion 'motoin', only preference, motion"):
         aggregate_criterion(table, "motoin")
     with pytest.raises(InputError, match="no criterion 'preference'"):
         aggregate_grades(table, "preference")

@@ -157,7 +157,7 @@ def test_imagerewarddb(write: Write) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("none.csv", "prompt,video_id_a,video_id_b,preference\n", "no preferences in the file"),
+        ("none.csv", "prompt,video_id_a,video_id_b,preference\n", "the file has no preferences"),
         ("head.csv", "prompt,video_id_a,video_id_b\nx,1,2\n", "no column 'preference'"),
         ("empty.csv", "", "the file is empty"),
         (
@@ -193,7 +193,7 @@ def test_bad_options_are_named(write: Write) -> None:
     path = write("p.csv", "prompt,video_id_a,video_id_b,preference\nx,1,2,a\n")
     with pytest.raises(InputError, match="unknown format 'csv'"):
         read_preferences(path, "csv")
-    with pytest.raises(InputError, match="leads to 'left'"):
+    with pytest.raises(InputError, match="mapped to 'left'"):
         read_preferences(path, labels={"a": "left"})
     with pytest.raises(InputError, match="no such file"):
         read_preferences(path.with_name("absent.csv"))

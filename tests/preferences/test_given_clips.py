@@ -63,7 +63,7 @@ def test_a_column_names_the_clips(tmp_path: Path) -> None:
     ("name", "text", "expected"),
     [
         ("p.csv", "words\na cat\n", "there is no column 'prompt'"),
-        ("p.txt", "a cow\n", "name the files after their prompts"),
+        ("p.txt", "a cow\n", "name the files by their prompts"),
         ("p.doc", "a cow\n", "files of type '.doc' are not read"),
     ],
 )

@@ -45,7 +45,7 @@ def test_votes_of_a_pair_shown_either_way_round_are_counted_together() -> None:
 
 
 def test_a_pair_of_three_clips_is_refused() -> None:
-    with pytest.raises(InputError, match="pair '1' names more than two clips"):
+    with pytest.raises(InputError, match="pair '1' has more than two clips"):
         aggregate_annotators(preferences(("1", "x", "y", "a"), ("1", "x", "z", "a")))
 
 
@@ -113,7 +113,7 @@ def test_pairs_of_unreadable_clips_are_set_aside_with_the_reason() -> None:
         ([], "there are no preferences"),
         (
             [("1", "x", "z", "a"), ("2", "x", "y", "b")],
-            r"row 3, field 'video_id_b': video 'y' is not among the 2 clips .*Add the clip",
+            r"row 3, field 'video_id_b': video 'y' is not one of the 2 clips .*Add the clip",
         ),
         ([("1", "x", "x", "a")], "row 2, field 'video_id_b': video 'x' is compared with itself"),
     ],

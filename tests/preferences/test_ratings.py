@@ -133,12 +133,12 @@ def test_held_out_figures_look_at_held_out_pairs_only() -> None:
     assert first["no_interval"] == {}
     few = scores.assign(split=np.where(scores["prompt_id"].isin(["p1", "p2", "p3"]), "held_out", "fit"))
     assert held_out_agreement(few, samples=50)["intervals"]["tau"] == [None, None]
-    assert "3 prompts" in held_out_agreement(few, samples=50)["no_interval"]["tau"]
+    assert "3 held-out prompts" in held_out_agreement(few, samples=50)["no_interval"]["tau"]
     # Prompts that share a clip are one unit: four of the six are linked here.
     clips = scores.assign(video_id_a=[f"a{i}" for i in range(400)], video_id_b=[f"b{i}" for i in range(400)])
     assert held_out_agreement(clips, samples=50) == first
     clips["video_id_a"] = np.where(clips["prompt_id"].isin(["p1", "p2", "p3"]), "shared", clips["video_id_a"])
-    assert "4 prompts" in held_out_agreement(clips, samples=50)["no_interval"]["diff"]
+    assert "4 held-out prompts" in held_out_agreement(clips, samples=50)["no_interval"]["diff"]
     # A threshold chosen on no pairs is none, and a score that is the same everywhere has no correlation.
     nothing = held_out_agreement(scores[scores["split"] == "held_out"], samples=20)
     assert nothing["tau_transferred"] is nothing["epsilon_transferred"] is None
@@ -147,5 +147,5 @@ def test_held_out_figures_look_at_held_out_pairs_only() -> None:
     assert constant["intervals"]["kendall"] == [None, None]
     with pytest.raises(InputError, match="not a finite number"):
         preference_correlations([1.0, np.inf], ["a", "b"])
-    with pytest.raises(InputError, match="no pairs are held out"):
+    with pytest.raises(InputError, match="no held-out pairs"):
         held_out_agreement(scores.assign(split="fit"))

@@ -219,10 +219,10 @@ def test_two_folders_with_text_files(folders: Path) -> None:
 
 def test_folders_that_cannot_be_used(folders: Path, tmp_path: Path) -> None:
     (folders / "captions.csv").write_text("number,prompt\n1,a cat\n")
-    with pytest.raises(InputError, match=r"captions.csv.*no column 'file'"):
+    with pytest.raises(InputError, match=r"captions.csv.*column 'file'.* is missing"):
         read_preferences(folders, "folders")
     clip(folders / "w" / "a.mkv")
-    with pytest.raises(InputError, match="the same name but for the ending"):
+    with pytest.raises(InputError, match="differ only in their suffix"):
         read_preferences(folders, "folders")
-    with pytest.raises(InputError, match="no folder 'w'"):
+    with pytest.raises(InputError, match="folder 'w' is missing"):
         read_preferences(tmp_path, "folders")

@@ -102,8 +102,8 @@ def test_a_file_that_was_cut_off_is_told(tmp_path):
     for dataset in (ParquetDataset(filepath=str(table)), JSONDataset(filepath=str(pairs))):
         text = failure_of(dataset.load)
         assert text is not None
-        assert f"file {dataset._filepath}: it is damaged or no such file as the catalog says" in text
-        assert "Run the pipeline that makes it again." in text
+        assert f"file {dataset._filepath}: it is damaged or contradicts its catalog entry" in text
+        assert "Run the pipeline that creates it." in text
 
 
 def test_a_bug_while_saving_is_not_dressed_up(tmp_path):
@@ -148,17 +148,17 @@ class Training(BaseModel):
         (
             "Pipeline does not contain nodes named ['make', 'x'].",
             "This pipeline has no node 'make' (perhaps 'toy.make' is meant); 'x'. "
-            "'kedro registry describe NAME' lists what there is.",
+            "'kedro registry describe NAME' lists them.",
         ),
         (
             "Pipeline does not contain datasets named ['maed']",
             "This pipeline has no dataset 'maed' (perhaps 'made' is meant). "
-            "'kedro catalog describe-datasets' lists what there is.",
+            "'kedro catalog describe-datasets' lists them.",
         ),
         (
             "Pipeline contains no nodes after applying all provided filters. Please ensure",
-            "No node of the pipeline has all that --tags, --nodes, --from-nodes, --to-outputs and the like ask for. "
-            "Leave some of them out; the tags are gpu.",
+            "No node of the pipeline matches all of --tags, --nodes, --from-nodes, --to-outputs and similar options. "
+            "Omit some of them; the tags are gpu.",
         ),
     ],
 )

@@ -19,6 +19,7 @@ BASE = ROOT / "conf" / "base"
 SINGLE = {
     "micro_world",
     "micro_videoreward",
+    "micro_unifiedreward",
     "prompt_filtering",
     "video_generation",
     "checklist_inference",
@@ -28,6 +29,12 @@ SINGLE = {
     "evaluation",
     "judge_training",
     "preference_reward_training",
+    "vlm_dpo",
+    "latent_reward_training",
+    "preference_latent_reward_training",
+    "unified_reward_training",
+    "reward_benchmark",
+    "guidance_report",
 }
 WHOLE = [
     "prompt_filtering",
@@ -46,9 +53,21 @@ VIDEOREWARD = [
     "videoreward_dpo_training",
     "videoreward_evaluation",
 ]
+UNIFIED = [
+    "prompt_filtering",
+    "unified_video_generation",
+    "pair_ranking",
+    "unified_reward_scoring",
+    "unified_pair_selection",
+    "unified_dpo_training",
+    "unified_evaluation",
+]
 GIVEN = ["given_pairs", "given_dpo_training", "given_evaluation"]
 ABLATION = ["prompt_filtering", "video_generation", "checklist_inference", "weight_regression", "ablation_study"]
-SYSTEMS = {"mpo_dpo": WHOLE, "videoreward_dpo": VIDEOREWARD, "given_dpo": GIVEN, "ablation": ABLATION}
+SYSTEMS = {"mpo_dpo": WHOLE, "videoreward_dpo": VIDEOREWARD, "unified_dpo": UNIFIED}
+CHAIN = ["judge_training", *(f"judge_{stage}" if stage == "checklist_inference" else stage for stage in WHOLE)]
+SINGLE |= {"preference_generation"}
+SYSTEMS |= {"given_dpo": GIVEN, "ablation": ABLATION, "judge_mpo": CHAIN}
 SINGLE |= {stage for stages in SYSTEMS.values() for stage in stages}
 LAYERS = {"raw", "intermediate", "primary", "feature", "model_input", "models", "model_output", "reporting"}
 
@@ -155,7 +174,7 @@ def test_tables_are_validated(catalog):
     import vr_pipeline.schemas
 
     for name, entry in catalog.items():
-        if entry["type"].endswith("ParquetDataset"):
+        if entry["type"].endswith(("ParquetDataset", "TablePartsDataset")):
             assert "validator" in entry, f"{name} has no schema"
         if "validator" in entry:
             module, _, model = entry["validator"].rpartition(".")
@@ -168,9 +187,11 @@ def test_catalog_entries_have_layers_and_stay_in_the_project(catalog):
         layer = entry.get("metadata", {}).get("kedro-viz", {}).get("layer")
         assert layer in LAYERS, f"{name} has the layer {layer}"
         assert "versioned" not in entry, f"{name}: a new file at every run changes every hash"
-        place = entry.get("filepath", entry.get("path"))
-        assert not Path(place).is_absolute(), name
-        assert Path(place).parts[0] in {"data", "conf"}, name
+        sources = entry.get("sources", {"": entry}).values()
+        places = [place for one in sources for place in (one.get("filepath", one.get("path")), one.get("clips"))]
+        for place in filter(None, places):
+            assert not Path(place).is_absolute(), name
+            assert Path(place).parts[0] in {"data", "conf"}, name
 
 
 def test_what_is_marked_for_mlflow_can_be_found(catalog):
@@ -183,7 +204,9 @@ def test_what_is_marked_for_mlflow_can_be_found(catalog):
     marked = [name for name in catalog if mark_of(entries, name) is not None]
     assert {"evaluation_metrics", "evaluation_report", "policy_mpo", "policy_dpo", "reward_weights"} <= set(marked)
     tables = {"checklist_answers", "preference_answers", "labelled_pairs", "pair_scores", "rewards", "filtered_prompts"}
-    tables |= {f"evaluation_{name}" for name in ("answers", "rewards", "oracle_answers", "oracle_rewards")}
+    tables |= {
+        f"evaluation_{name}" for name in ("answers", "rewards", "oracle_answers", "oracle_rewards", "auditor_rewards")
+    }
     tables |= {f"{name}_{recipe}" for name in ("preference_pairs", "pair_counts") for recipe in ("mpo", "dpo")}
     assert tables <= set(marked)
     for name in marked:

@@ -60,7 +60,7 @@ def test_mending(text: str, expected: str) -> None:
 @pytest.mark.parametrize(
     ("rule", "text", "limits", "reason"),
     [
-        ("drop_empty", "  ", {}, "nothing"),
+        ("drop_empty", "  ", {}, "empty"),
         ("drop_length", "a cat", {"min_words": 3}, "2 words, fewer than 3"),
         ("drop_length", "a b c d", {"min_words": 0, "max_words": 3}, "4 words, more than 3"),
         ("drop_symbol_soup", "#@! a ((())) $$$", {}, "symbols"),

@@ -79,9 +79,9 @@ def test_missing_packages_are_named() -> None:
     with pytest.raises(InputError, match="no_such_package"):
         embedder_identity(missing)
     without_model = EmbedderParameters(kind="sentence_transformers", model="package:yaml")
-    with pytest.raises(InputError, match="holds no model"):
+    with pytest.raises(InputError, match="has no model"):
         embedder_identity(without_model)
-    with pytest.raises(ValidationError, match="must name a model"):
+    with pytest.raises(ValidationError, match=r"needs embedder\.model"):
         EmbedderParameters(kind="sentence_transformers")
 
 

@@ -13,10 +13,15 @@ import pytest
 from pydantic import ValidationError
 
 from vr_pipeline.errors import InputError
-from vr_pipeline.prompts import language_model
 from vr_pipeline.prompts.answer_store import AnswerPlan, AnswerStore
 from vr_pipeline.prompts.config import LanguageModelParameters
-from vr_pipeline.prompts.language_model import EndpointModel, Failure, UnusableAnswer, load_text_model
+from vr_pipeline.prompts.language_model import (
+    EndpointModel,
+    Failure,
+    UnusableAnswer,
+    load_text_model,
+    text_model_identity,
+)
 from vr_pipeline.prompts.language_tasks import make_task, parse_review, parse_rewrite, user_message
 
 KEEP = json.dumps({"decision": "keep", "prompt": "", "reason": "a scene"})
@@ -59,8 +64,8 @@ class Endpoint:
         self.thread.join()
 
     def parameters(self, **options: Any) -> LanguageModelParameters:
-        settings = {"backend": "openai", "model": "test-model", "base_url": self.address, "clean": True}
-        return LanguageModelParameters(**{**settings, **options})
+        server = {"url": self.address, "first_wait_seconds": 0.0, "retries": 2, **options}
+        return LanguageModelParameters(backend="openai", model="test-model", clean=True, server=server)
 
 
 @pytest.fixture
@@ -74,11 +79,6 @@ def serve() -> Iterator[Callable[[Callable[[str, int], tuple[int, Any]]], Endpoi
     yield start
     for endpoint in started:
         endpoint.close()
-
-
-@pytest.fixture(autouse=True)
-def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(language_model, "_FIRST_WAIT_SECONDS", 0.0)
 
 
 def ask(endpoint: Endpoint, texts: Sequence[str], **options: Any) -> list[dict[str, str] | Failure]:
@@ -99,7 +99,7 @@ def test_endpoint_answers_come_back_in_order_with_the_key(
         lambda prompt, _: (200, json.dumps({"decision": "mend", "prompt": prompt.upper(), "reason": "case"}))
     )
     texts = [f"prompt {number}" for number in range(20)]
-    answers = ask(endpoint, texts, api_key_variable="TEST_KEY", workers=5)
+    answers = ask(endpoint, texts, api_key_variable="TEST_KEY", concurrency=5)
     assert [answer["prompt"] for answer in answers if isinstance(answer, dict)] == [text.upper() for text in texts]
     assert {request["path"] for request in endpoint.requests} == {"/v1/chat/completions"}
     assert {request["model"] for request in endpoint.requests} == {"test-model"}
@@ -115,13 +115,13 @@ def test_passing_failures_and_unusable_answers_are_tried_again(serve: Callable[.
 @pytest.mark.parametrize(
     ("status", "answer", "reason", "requests"),
     [
-        (400, {}, "answered 400", 1),
-        (500, {}, "answered 500", 2),
+        (400, {}, "answers 400", 1),
+        (500, {}, "answers 500", 2),
         (200, "not JSON", "unusable answer", 2),
         (200, {"error": "?"}, "chat protocol", 2),
         (200, {"choices": [{"message": {"content": None}}]}, "chat protocol", 2),
         (200, {"choices": []}, "chat protocol", 2),
-        (200, [], "chat protocol", 2),
+        (200, [], "no JSON object", 2),
     ],
 )
 def test_lasting_failures_are_reported(
@@ -141,12 +141,12 @@ def test_a_dead_endpoint_is_a_failure_and_no_crash(serve: Callable[..., Endpoint
     endpoint.server.server_close()
     (failure,) = EndpointModel(parameters).ask("", [user_message("a")], lambda _, answer: answer)
     assert isinstance(failure, Failure)
-    assert "cannot be reached" in failure.reason
+    assert "does not answer" in failure.reason
 
 
 def test_an_address_without_scheme_is_refused() -> None:
-    with pytest.raises(InputError, match="no web address"):
-        EndpointModel(LanguageModelParameters(backend="openai", model="m", base_url="localhost:8000"))
+    with pytest.raises(ValidationError, match="http://host:port/v1"):
+        LanguageModelParameters(backend="openai", model="m", server={"url": "localhost:8000"})
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ class Scripted:
 
     def __init__(self, answer: Callable[[str], str | Failure], dies_after: int | None = None) -> None:
         self.asked: list[str] = []
-        self.loads = 0
+        self.loads = self.closed = 0
         self._answer, self._dies_after = answer, dies_after
 
     def load(self) -> Scripted:
@@ -212,6 +212,9 @@ class Scripted:
             answer = self._answer(prompt)
             results.append(answer if isinstance(answer, Failure) else parse(index, answer))
         return results
+
+    def close(self) -> None:
+        self.closed += 1
 
 
 PARAMETERS = LanguageModelParameters(clean=True, backend="openai", model="m")
@@ -247,7 +250,10 @@ def test_failures_are_kept_apart_and_asked_again(tmp_path: Path) -> None:
     again = Scripted(lambda _: KEEP)
     assert store.complete(plan(TEXTS[:4], again)) == 2
     assert again.asked == TEXTS[1:3]
-    assert store.complete(plan(TEXTS[:4], Scripted(lambda _: KEEP))) == 0
+    assert (again.loads, again.closed) == (1, 1), "its memory is given back"
+    unasked = Scripted(lambda _: KEEP)
+    assert store.complete(plan(TEXTS[:4], unasked)) == 0
+    assert (unasked.loads, unasked.closed) == (0, 0)
 
 
 def test_another_model_is_asked_anew_and_switching_off_empties(tmp_path: Path) -> None:
@@ -261,8 +267,19 @@ def test_another_model_is_asked_anew_and_switching_off_empties(tmp_path: Path) -
     assert len(store.load()) == 0
 
 
+def test_precision_and_commit_of_a_local_model_are_part_of_its_identity() -> None:
+    def identity(**options: Any) -> str:
+        return text_model_identity(LanguageModelParameters(model="owner/model", **options))
+
+    changes: list[dict[str, Any]] = [{}, {"dtype": "bfloat16"}, {"revision": "abc"}, {"revision": "abd"}]
+    assert len({identity(**change) for change in changes}) == len(changes)
+    assert identity() == identity(device="auto", batch_size=3)
+    # Of an endpoint neither is known.
+    assert len({identity(backend="openai", **change) for change in changes}) == 1
+
+
 def test_a_model_must_be_named() -> None:
-    with pytest.raises(ValidationError, match="must name a model"):
+    with pytest.raises(ValidationError, match=r"need language_model\.model"):
         LanguageModelParameters(clean=True)
 
 
@@ -325,6 +342,9 @@ def test_local_model_answers_and_what_it_cannot_is_a_failure(tiny_model: Path) -
         lambda index, answer: task.parse(texts[index], answer),
     )
     assert answers[0] == {"decision": "keep", "prompt": "a cat", "reason": "a scene"}
+    coarse = load_text_model(parameters.model_copy(update={"dtype": "bfloat16", "device": "auto"}))
+    assert {str(weight.dtype) for weight in coarse._model.parameters()} == {"torch.bfloat16"}  # type: ignore[attr-defined]
+    coarse.close()
     short = LanguageModelParameters(clean=True, model=str(tiny_model), max_new_tokens=8)
     (cut,) = load_text_model(short).ask(
         task.instructions, [user_message("a cat")], lambda _, answer: task.parse("a cat", answer)

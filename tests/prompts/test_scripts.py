@@ -19,6 +19,7 @@ from vr_pipeline.prompts.embedders import CoveredEmbedder, load_embedder
 from vr_pipeline.prompts.embedding_store import Embeddings, embedding_keys
 from vr_pipeline.prompts.language_tasks import parse_rewrite
 from vr_pipeline.prompts.read import read_prompts
+from vr_pipeline.prompts.report import filter_report
 from vr_pipeline.prompts.rouge import tokenize
 from vr_pipeline.prompts.rules import RULES, Drop, Prompt
 from vr_pipeline.prompts.segments import is_covered, main_script, segments
@@ -119,7 +120,7 @@ def through_the_filter(folder: Path, prompts: list[str], **settings: object) -> 
     divided, leaks = nodes.split_prompts(chosen, embeddings, parameters)
     decisions = nodes.collect_decisions(divided, dropped, same_words, same_meaning, not_chosen, leaks)
     filtered = divided.assign(source_id="")
-    report = nodes.report_filtering(decisions, clean, distinct, filtered, embeddings, parameters)
+    report = filter_report(decisions, clean, distinct, filtered, embeddings, parameters)
     return divided, decisions, report
 
 

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from vr_pipeline.identifiers import prompt_id
 from vr_pipeline.prompts.config import SplitParameters
 from vr_pipeline.prompts.rouge import rouge_l_f1
-from vr_pipeline.prompts.split import find_leaks, split_of
+from vr_pipeline.prompts.split import find_leaks, split_of, surplus
 
 PROMPTS = st.lists(
     st.lists(st.sampled_from(["red", "blue", "ball", "cat", "runs", "sits", "far"]), min_size=1, max_size=6).map(
@@ -89,6 +89,28 @@ def test_thresholds_of_one_switch_it_off() -> None:
     assert find_leaks(["a b c", "a b c"], ["train", "test"], parameters, vectors) == []
 
 
+@settings(deadline=None, max_examples=60)
+@given(PROMPTS, st.integers(1, 12), st.data())
+def test_training_prompts_are_drawn_by_lot_and_a_new_one_displaces_at_most_one(
+    prompts: list[str], wanted: int, data: st.DataObject
+) -> None:
+    parameters = SplitParameters(test_fraction=0.2, validation_fraction=0.2, train_prompts=wanted)
+
+    def train(texts: list[str]) -> set[str]:
+        identifiers = [prompt_id(text) for text in texts]
+        splits = [split_of(identifier, parameters) for identifier in identifiers]
+        gone = surplus(identifiers, splits, parameters)
+        assert {splits[index] for index in gone} <= {"train"}
+        assert surplus(identifiers, splits, SplitParameters()) == []
+        kept = {identifiers[index] for index in range(len(texts)) if splits[index] == "train" and index not in gone}
+        assert len(kept) == min(wanted, splits.count("train"))
+        return kept
+
+    drawn = train(prompts)
+    assert train(data.draw(st.permutations(prompts))) == drawn
+    assert len(drawn - train([*prompts, "one more prompt of other words"])) <= 1
+
+
 def test_fractions_must_leave_training_prompts() -> None:
-    with pytest.raises(ValidationError, match="nothing to train on"):
+    with pytest.raises(ValidationError, match="no training prompts"):
         SplitParameters(test_fraction=0.6, validation_fraction=0.4)

@@ -65,7 +65,7 @@ def folder(tmp_path: Path) -> Path:
 def measured(model: RewardModel, folder: Path, stored: Path) -> pd.DataFrame:
     """Rewards of the index by way of a folder of stored items, as pipelines have them."""
     videos = {name: folder / name for name in SCORES}
-    items = fill_folder(stored, {"type": "parquet"}, model.measure(videos, INDEX))
+    items = fill_folder(stored, {"type": "table"}, model.measure(videos, INDEX))
     return Rewards.validate(model.rewards(model.collect(items, INDEX), INDEX))
 
 
@@ -146,7 +146,7 @@ def test_members_take_their_own_frames_and_a_clip_that_one_cannot_measure_is_lef
     np.testing.assert_allclose(table["total"], table["dim_scores"] + table["dim_light"])
     with pytest.raises(InputError, match=r"b\.mp4.*black"):
         model.score([folder / "b.mp4"], ["text"])
-    with pytest.raises(InputError, match="two members have one name"):
+    with pytest.raises(InputError, match="two members have the same name"):
         EnsembleReward([model.members[0], model.members[0]])
 
 
@@ -162,13 +162,13 @@ def test_frames_in_memory_are_sampled_as_those_of_a_file(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"type": "nothing"}, "there is no reward of type 'nothing'. Give one of checklist, ensemble, oracle, scores"),
-        ({"path": "x"}, "there is no reward of type 'None'"),
+        ({"type": "nothing"}, "unknown type of reward 'nothing'. Use one of auditor, checklist, diversity"),
+        ({"path": "x"}, "unknown type of reward 'None'"),
         ({"type": "scores"}, "field 'path'"),
         ({"type": "scores", "path": "x", "more": 1}, "field 'more'"),
         ({"type": "ensemble", "members": [{"name": "a", "reward": {}}]}, "either 'mean' and 'std', or 'reference'"),
         ({"type": "ensemble", "members": []}, "field 'members'"),
-        ("none.yml", "there is no reward here"),
+        ("none.yml", "no reward found"),
     ],
 )
 def test_configurations_that_are_none_say_what_is_wrong(config: Any, message: str) -> None:

@@ -98,7 +98,7 @@ def test_errors_in_other_processes_read_as_errors_here_and_mlflow_has_them(tmp_p
     lacking = f"--runner-params=routes.train.num_gpus=1000,ray.address={cluster}"
     done = kedro(tmp_path, "run", lacking)
     assert done.returncode == 1
-    assert "1000 GPU are asked for and the cluster has 0" in done.stderr
+    assert "1000 GPU are configured, but the cluster has 0" in done.stderr
 
     # One run of MLflow for each, and none of the workers' own.
     with sqlite3.connect(tmp_path / "mlflow.db") as connection:

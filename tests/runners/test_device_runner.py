@@ -90,7 +90,7 @@ def test_routes_for_tags_that_do_not_exist_are_refused(route, message):
 
 def test_only_training_goes_to_torchrun():
     runner = DeviceRunner(default={"backend": "torchrun"})
-    with pytest.raises(InputError, match="is no training node"):
+    with pytest.raises(InputError, match="is not a training node"):
         runner.run(Pipeline([node()]), DataCatalog({"a": MemoryDataset(1)}))
 
 

@@ -73,7 +73,7 @@ def test_four_visible_gpus_are_not_eight(place, nodes, monkeypatch):
     # What CUDA_VISIBLE_DEVICES=0,1,2,3 does.
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     runner, routes = routed(RUNNER[place], nodes)
-    with pytest.raises(InputError, match=r"8 processes are asked for and this machine has 4 GPU"):
+    with pytest.raises(InputError, match=r"8 processes are configured, but this machine has 4 GPU"):
         check_routes(routes, runner.configuration)
 
 
@@ -129,12 +129,12 @@ def test_custom_resources_reach_ray(nodes, monkeypatch):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"execution": {"workers": 33, "num_gpus": 1}}, "33 GPU are asked for and the cluster has 32"),
-        ({"routes": {"train": {"backend": "ray", "resources": {"big_memory": 1}}}}, "1 big_memory are asked for"),
+        ({"execution": {"workers": 33, "num_gpus": 1}}, "33 GPU are configured, but the cluster has 32"),
+        ({"routes": {"train": {"backend": "ray", "resources": {"big_memory": 1}}}}, "1 big_memory are configured"),
         # The node would keep its GPU while its 32 workers wait for theirs.
         (
             {"routes": {"gpu": {"backend": "ray", "num_gpus": 1}}, "execution": {"workers": 32, "num_gpus": 1}},
-            "33 GPU are asked for and the cluster has 32",
+            "33 GPU are configured, but the cluster has 32",
         ),
     ],
 )

@@ -109,7 +109,9 @@ def test_a_machine_that_does_not_come_is_not_waited_for_for_ever(caplog):
     launch = Launch(1, "run-1", "train", machines=3, processes=1, folder="/project", version="1")
     opened.store.add("arrived/1", 1)
     caplog.set_level("INFO")
-    message = rf"3 machines are to train and 2 came within 0\.001 minutes.* 'kedro join 127.0.0.1:{opened.port}'"
+    message = (
+        rf"the training needs 3 machines, but 2 joined within 0\.001 minutes.* 'kedro join 127.0.0.1:{opened.port}'"
+    )
     with pytest.raises(InputError, match=message), opened.training(launch, b"", wait_minutes=0.001):
         raise AssertionError("it began without the third")
     assert "Waiting for 1 more machine(s)" in caplog.text
@@ -120,8 +122,8 @@ def test_a_machine_that_does_not_come_is_not_waited_for_for_ever(caplog):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"machines": 2}, "need a 'rendezvous' with a port"),
-        ({"machines": 2, "rendezvous": "head"}, "'head' is no host:port"),
+        ({"machines": 2}, "need a 'rendezvous' with a fixed port"),
+        ({"machines": 2, "rendezvous": "head"}, "'head' is not host:port"),
         ({"machines": 2, "rendezvous": "head:29400", "max_restarts": 1}, "'max_restarts' is for one machine"),
     ],
 )
@@ -151,7 +153,7 @@ def test_a_machine_that_falls_silent_is_noticed(monkeypatch):
     time.sleep(0.1)
     assert ask() is None
     time.sleep(0.1)
-    assert ask() == "machine 2 of 2 does not answer any more"
+    assert ask() == "machine 2 of 2 no longer answers"
 
 
 def test_a_machine_that_would_train_in_another_folder_is_refused(tmp_path):

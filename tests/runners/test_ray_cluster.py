@@ -68,7 +68,7 @@ def test_a_token_of_the_users_own(home: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_token_that_cannot_be_made_is_told(home: Path) -> None:
     (home / ".ray").write_text("no folder")
-    with pytest.raises(InputError, match="token cannot be kept"):
+    with pytest.raises(InputError, match="token cannot be protected"):
         keep_token_private()
 
 

@@ -90,7 +90,7 @@ def test_a_run_names_the_file_that_cannot_be_read(tmp_path: Path, text: str, tol
 def test_omegaconf_and_yaml_are_explained() -> None:
     with pytest.raises(Exception, match="not found") as caught:
         OmegaConf.to_container(OmegaConf.create({"a": "${b}"}), resolve=True)
-    assert "cannot be put together" in str(explain(caught.value))
+    assert "cannot be resolved" in str(explain(caught.value))
 
 
 @pytest.mark.parametrize("arguments", [("--help",), ("init", "x"), ("--pipeline=mpo_dpo",)])
@@ -108,8 +108,7 @@ def test_a_deleted_working_directory_is_one_sentence(tmp_path: Path, arguments: 
     )
     assert done.returncode == 1
     assert (
-        done.stderr.strip()
-        == "The working directory does not exist any longer. Go to the project's folder and start again."
+        done.stderr.strip() == "The working directory no longer exists. Change to the project's folder and try again."
     )
 
 

@@ -208,14 +208,14 @@ def test_a_judge_that_is_not_there_or_another_is_an_error(
     with pytest.raises(InputError, match="this judge was found"):
         score_table(dataset.load(), clips)
     place.rename("moved")
-    with pytest.raises(InputError, match=r"the judge of this reward model is not here.*VR_PIPELINE_JUDGE"):
+    with pytest.raises(InputError, match=r"the judge of this reward model is missing.*VR_PIPELINE_JUDGE"):
         score_table(dataset.load(), clips)
     monkeypatch.setenv("VR_PIPELINE_JUDGE", "moved")
     with pytest.raises(InputError, match="this judge was found"):
         score_table(dataset.load(), clips)
     assert asked == ["./models/judge", "moved"]
     Path("moved/config.json").write_text('{"other": 1}', encoding="utf-8")
-    with pytest.raises(InputError, match="this is another judge"):
+    with pytest.raises(InputError, match="differ from those packaged"):
         score_table(dataset.load(), clips)
     # Answers are weighed all the same.
     table = table_for(checklist)

@@ -51,7 +51,7 @@ def test_one_prompt_has_no_standard_error() -> None:
         "ci_high": None,
         "n": 2,
         "n_prompts": 1,
-        "no_interval": "1 prompts, an interval takes 5",
+        "no_interval": "1 prompts; an interval needs 5",
     }
 
 
@@ -66,13 +66,41 @@ def test_gain_is_the_paired_t_interval_over_prompts() -> None:
     assert gain.mean == pytest.approx((after - before).mean())
 
 
+@pytest.mark.parametrize(("prompts", "truth"), [(6, 0.0), (6, 1.5), (16, 0.8), (40, -0.5)])
+def test_effect_size_is_the_standardised_mean_and_its_interval_covers_it(prompts: int, truth: float) -> None:
+    rng = np.random.default_rng(prompts)
+    names, repetitions, covered = [f"p{i}" for i in range(prompts)], 300, 0
+    for _ in range(repetitions):
+        gains = rng.normal(truth, 1.0, prompts) * 3.7
+        effect, low, high = paired_gain(gains, names, np.zeros(prompts), names).effect()
+        assert effect == pytest.approx(gains.mean() / gains.std(ddof=1))
+        assert low < effect < high
+        covered += low <= truth <= high
+    assert abs(covered / repetitions - 0.95) < 4 * math.sqrt(0.95 * 0.05 / repetitions)
+
+
+def test_effect_size_has_no_interval_where_the_gain_has_none_and_turns_with_its_sign() -> None:
+    few = [f"p{i}" for i in range(4)]
+    assert all(map(math.isnan, paired_gain([1.0, 2.0, 3.0, 5.0], few, np.zeros(4), few).effect()))
+    names, gains = [f"p{i}" for i in range(9)], np.array([0.1, 0.4, -0.2, 0.9, 0.3, 0.2, 0.8, 0.5, 0.1])
+    effect, low, high = paired_gain(gains, names, np.zeros(9), names).effect()
+    assert paired_gain(-gains, names, np.zeros(9), names).effect() == pytest.approx((-effect, -high, -low))
+    # The whole interval is above 0 exactly where that of the gain is.
+    assert (low > 0) == (paired_gain(gains, names, np.zeros(9), names).ci_low > 0)
+    # Against the distribution of scipy, which is exact where its values are not too large.
+    shifts = np.sqrt(9) * np.array([low, high])
+    assert stats.nct.cdf(3 * effect, 8, shifts) == pytest.approx([0.975, 0.025], abs=1e-3)
+    large = paired_gain(gains + 1e4, names, np.zeros(9), names).effect()
+    assert 0.4 * large[0] < large[1] < large[0] < large[2] < 1.6 * large[0]
+
+
 def test_gain_does_not_ask_for_equal_numbers_of_clips_but_for_the_same_prompts() -> None:
     gain = paired_gain([1.0, 3.0, 5.0], ["p", "p", "q"], [1.0, 1.0], ["p", "q"])
     assert gain.mean == pytest.approx(((2.0 - 1.0) + (5.0 - 1.0)) / 2)
     alone = paired_gain([1.0, 3.0], ["p", "p"], [1.0], ["p"])
-    assert alone.to_json()["no_interval"] == "1 prompts, an interval takes 5"
+    assert alone.to_json()["no_interval"] == "1 prompts; an interval needs 5"
     assert alone.to_json()["ci_low"] is alone.to_json()["se"] is None
-    with pytest.raises(InputError, match="prompt 'q' was evaluated for one policy only"):
+    with pytest.raises(InputError, match="prompt 'q' was evaluated for only one policy"):
         paired_gain([1.0], ["p"], [1.0, 2.0], ["p", "q"])
 
 

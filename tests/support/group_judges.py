@@ -16,13 +16,15 @@ from vr_pipeline.engine import loop
 from vr_pipeline.engine.config import LoopParameters
 from vr_pipeline.errors import InputError
 from vr_pipeline.judges.training.config import JudgeTrainingParameters
+from vr_pipeline.judges.training.drawing import Drawing, Pass
 from vr_pipeline.judges.training.examples import JudgeExample
 from vr_pipeline.judges.training.task import train_judge
 
 OPTIONS: dict[str, dict[str, Any]] = {
     # Captions, which only some clips have, and balanced weights: the means of passes are not means of clips.
     "full": {"questions_per_clip": None, "caption_weight": 0.5, "ema_decay": 0.9, "weight_decay": 0.1},
-    "drawn": {"questions_per_clip": 1, "matrix_learning_rate": 1e-3},
+    # Some clips have one label only: others fill up the answers of a step.
+    "drawn": {"questions_per_clip": 2, "matrix_learning_rate": 1e-3},
     "lora": {"lora": {"rank": 2, "alpha": 4, "dropout": 0.2, "target_modules": ["q_proj", "v_proj"]}},
 }
 """Trainings by name."""
@@ -41,6 +43,8 @@ class JudgeResult:
     told: list[int]
     steps: list[int]
     """That were made, not taken from a checkpoint."""
+    answers: list[int]
+    """Of each pass that this process computed."""
 
 
 class Killed(BaseException):
@@ -73,6 +77,12 @@ def examples() -> list[JudgeExample]:
 def train(folder: str, name: str, *, checkpoints: Path | None = None, killed_in: int | None = None) -> JudgeResult:
     """One training from the model in a folder."""
     real, steps = loop.learning_rate, []
+    draw, answers = Drawing.of_pass, []
+
+    def watched_draw(drawing: Drawing, number: int) -> Pass:
+        drawn = draw(drawing, number)
+        answers.append(sum(map(len, drawn.questions)))
+        return drawn
 
     def watched(step: int, parameters: LoopParameters) -> float:
         if step == killed_in:
@@ -87,7 +97,7 @@ def train(folder: str, name: str, *, checkpoints: Path | None = None, killed_in:
         common | OPTIONS[name] | {"checkpoint_folder": str(checkpoints) if checkpoints else None}
     )
     told: list[int] = []
-    loop.learning_rate = watched
+    loop.learning_rate, Drawing.of_pass = watched, watched_draw
     try:
         trained = train_judge(
             examples(),
@@ -96,9 +106,9 @@ def train(folder: str, name: str, *, checkpoints: Path | None = None, killed_in:
             observe=lambda row: told.append(int(row["step"])),
         )
     finally:
-        loop.learning_rate = real
+        loop.learning_rate, Drawing.of_pass = real, draw
     weights = {key: value.numpy().copy() for key, value in trained.family.model.state_dict().items()}
-    return JudgeResult(weights, trained.log, trained.report, told, steps)
+    return JudgeResult(weights, trained.log, trained.report, told, steps, answers)
 
 
 def train_with_a_kill(folder: str, checkpoints: Path) -> JudgeResult:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from vr_pipeline.checklist.schema import Checklist, Question, SubDimension
 from vr_pipeline.evaluation.config import EvaluationParameters, ReportParameters
 from vr_pipeline.evaluation.metrics import evaluation_metrics, judge_oracle_agreement
 from vr_pipeline.evaluation.report import PROVENANCE, SECTIONS, join_sections, section_html
-from vr_pipeline.evaluation.report.sections.pictures import PICTURES
+from vr_pipeline.evaluation.spread import measure_spread
 from vr_pipeline.identifiers import content_hash
 from vr_pipeline.rewards.checklist.linear import dimension_scores
 from vr_pipeline.rewards.checklist.weights import RewardWeights
@@ -112,6 +113,32 @@ def training_log(steps: int, seed: int) -> pd.DataFrame:
             "loser_error": 0.2 + 0.03 * share,
         }
     )
+
+
+def held_out_pairs(random: np.random.Generator) -> pd.DataFrame:
+    """Scores of pairs on which the reward's probability is right."""
+    difference = random.normal(0, 1.5, 60)
+    wins = random.random(60) < 1 / (1 + np.exp(-difference))
+    return pd.DataFrame(
+        {"pair_id": [f"p{n}" for n in range(60)], "prompt_id": [f"q{n % 15}" for n in range(60)]}
+        | {"difference": difference, "preference": np.where(wins, "a", "b"), "split": "held_out"}
+    )
+
+
+def accuracy_curve() -> pd.DataFrame:
+    rows = [
+        (kind, weighting, count, 0.5 + 0.07 * count, 0.45 + 0.07 * count, 0.55 + 0.07 * count)
+        for kind in ("binary", "probability")
+        for weighting in ("learned", "refitted", "equal")
+        for count in range(1, 5)
+    ]
+    return pd.DataFrame(rows, columns=["answers", "weighting", "n_questions", "diff", "ci_low", "ci_high"])
+
+
+def deviations(checklist: Checklist, size: float) -> pd.DataFrame:
+    names = [(part.dimension, part.name) for part in checklist.sub_dimensions]
+    table = pd.DataFrame(names, columns=["dimension", "sub_dimension"]).assign(score=0.5 + size, other_score=0.5)
+    return table.assign(deviation=size, ci_low=size - 0.05, ci_high=size + 0.05)
 
 
 def report_inputs(
@@ -228,6 +255,7 @@ def report_inputs(
         agreement=agreement,
         pairs={"dpo": pairs_table, "mpo": pairs_table[pairs_table["dominates"]]},
     )
+    hidden = dict(zip(questions, [1.0, 0.9, 0.5, 0.1, 0.3], strict=True))
     fates = {"candidates": 40, "tied": 2, "rejected_by_rule": 0, "below_margin": 12, "over_cap": 20, "selected": 6}
     return {
         "evaluation_metrics": metrics,
@@ -235,12 +263,19 @@ def report_inputs(
         "evaluation_video_index": index,
         "evaluation_rewards": judge_rewards,
         "evaluation_oracle_rewards": oracle_rewards,
+        "evaluation_auditor_rewards": None,
+        "pair_audit": None,
         "reward_weights": weights.to_json(),
         "checklist": checklist,
         "training_log_mpo": training_log(steps, 1),
         "training_log_dpo": training_log(steps, 2),
         "validation_log_mpo": validation_log(steps, 1.5),
         "validation_log_dpo": validation_log(steps, -0.5),
+        "prompt_overlaps": pd.DataFrame(
+            [("test", "weights", "p1", "a red fox", "near", 0.8, "a red dog")],
+            columns=["tested", "trained", "prompt_id", "prompt", "kind", "similarity", "nearest_prompt"],
+        ),
+        "preference_report": {"splits": {"fit": {"pairs": 10, "prompts": 3}}},
         "prompt_filter_report": {
             "read": 120,
             "kept": 48,
@@ -269,6 +304,11 @@ def report_inputs(
         "videos": pair_folder,
         "video_index": pd.DataFrame(pair_rows),
         "reward_agreement": agreement,
-        "pair_scores": pd.DataFrame({"pair_id": ["p"], "difference": [0.5]}),
-        **dict.fromkeys(PICTURES, "iVBORw0KGgo="),
+        "pair_scores": held_out_pairs(random),
+        "accuracy_curve": accuracy_curve(),
+        "preference_answers": judge_answers,
+        "preference_deviations": deviations(checklist, 0.1),
+        "policy_deviations": pd.concat([deviations(checklist, 0.2).assign(policy=name) for name in ("dpo", "mpo")]),
+        "oracle": SimpleNamespace(weights=hidden) if oracle else None,
+        "clip_spread": measure_spread(folder, index),
     }

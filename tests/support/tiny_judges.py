@@ -1,14 +1,12 @@
-"""Tiny random models of the real transformers classes, and the plain way of asking them one question."""
+"""Tiny random models of the real transformers classes."""
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
-import numpy as np
 import torch
 
-from vr_pipeline.vlm.families.base import Family, PreparedClip
+from vr_pipeline.vlm.families.base import Family
 
 QUESTIONS = [
     "is it red ?",
@@ -106,6 +104,75 @@ def qwen2_5_vl(tokenizer: Any) -> Family:
     return Qwen25VL(model, tokenizer, _small(Qwen25VL))
 
 
+def qwen3_vl(tokenizer: Any) -> Family:
+    from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
+
+    from vr_pipeline.vlm.families.qwen3_vl import Qwen3VL
+
+    image, video, start, end = _ids(tokenizer, "<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>")
+    torch.manual_seed(5)
+    rotary = {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [2, 1, 1], "mrope_interleaved": True}
+    config = Qwen3VLConfig(
+        text_config=LANGUAGE | {"vocab_size": len(tokenizer), "head_dim": 8, "rope_parameters": rotary},
+        vision_config={"depth": 3, "hidden_size": 32, "out_hidden_size": 32, "num_heads": 2, "patch_size": 4}
+        | {"intermediate_size": 48, "temporal_patch_size": 2, "spatial_merge_size": 2, "initializer_range": 0.3}
+        | {"num_position_embeddings": 16, "deepstack_visual_indexes": [0, 1]},
+        image_token_id=image,
+        video_token_id=video,
+        vision_start_token_id=start,
+        vision_end_token_id=end,
+    )
+    model = Qwen3VLForConditionalGeneration(config).eval()
+    return Qwen3VL(model, tokenizer, _small(Qwen3VL))
+
+
+def qwen3_5(tokenizer: Any) -> Family:
+    from transformers import Qwen3_5Config, Qwen3_5ForConditionalGeneration
+
+    from vr_pipeline.vlm.families.qwen3_5 import Qwen35
+
+    image, video, start, end = _ids(tokenizer, "<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>")
+    torch.manual_seed(9)
+    rotary = {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [2, 1, 1], "mrope_interleaved": True}
+    config = Qwen3_5Config(
+        text_config=LANGUAGE
+        | {"vocab_size": len(tokenizer), "head_dim": 16, "rope_parameters": rotary | {"partial_rotary_factor": 0.5}}
+        | {"layer_types": ["linear_attention", "full_attention", "linear_attention"], "linear_key_head_dim": 8}
+        | {"linear_value_head_dim": 8, "linear_num_key_heads": 2, "linear_num_value_heads": 4},
+        vision_config={"depth": 2, "hidden_size": 32, "out_hidden_size": 32, "num_heads": 2, "patch_size": 4}
+        | {"intermediate_size": 48, "temporal_patch_size": 2, "spatial_merge_size": 2, "initializer_range": 0.3}
+        | {"num_position_embeddings": 16},
+        image_token_id=image,
+        video_token_id=video,
+        vision_start_token_id=start,
+        vision_end_token_id=end,
+    )
+    model = Qwen3_5ForConditionalGeneration(config).eval()
+    return Qwen35(model, tokenizer, _small(Qwen35))
+
+
+def glm_4_6v(tokenizer: Any) -> Family:
+    from transformers import Glm46VConfig, Glm46VForConditionalGeneration
+
+    from vr_pipeline.vlm.families.glm_4_6v import Glm46V
+
+    image, video, start, end = _ids(tokenizer, "<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>")
+    torch.manual_seed(6)
+    rotary = {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [2, 1, 1]}
+    config = Glm46VConfig(
+        text_config=LANGUAGE | {"model_type": "glm4v_text", "vocab_size": len(tokenizer), "rope_parameters": rotary},
+        vision_config={"model_type": "glm4v_vision", "depth": 2, "hidden_size": 32, "out_hidden_size": 32}
+        | {"num_heads": 2, "patch_size": 4, "image_size": 16, "intermediate_size": 48, "temporal_patch_size": 2}
+        | {"spatial_merge_size": 2, "initializer_range": 0.3},
+        image_token_id=image,
+        video_token_id=video,
+        image_start_token_id=start,
+        image_end_token_id=end,
+    )
+    model = Glm46VForConditionalGeneration(config).eval()
+    return Glm46V(model, tokenizer, _small(Glm46V))
+
+
 def llava_onevision(tokenizer: Any) -> Family:
     from transformers import LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration
 
@@ -127,14 +194,15 @@ def llava_onevision(tokenizer: Any) -> Family:
     return LlavaOnevision(model, tokenizer, LlavaOnevision.default_settings)
 
 
-def internvl(tokenizer: Any) -> Family:
+def internvl(tokenizer: Any, language: str = "qwen2") -> Family:
+    """InternVL 3; with the language model "qwen3" InternVL 3.5."""
     from transformers import InternVLConfig, InternVLForConditionalGeneration
 
     from vr_pipeline.vlm.families.internvl import InternVL
 
     torch.manual_seed(3)
     config = InternVLConfig(
-        text_config=LANGUAGE | {"model_type": "qwen2", "vocab_size": len(tokenizer)},
+        text_config=LANGUAGE | {"model_type": language, "vocab_size": len(tokenizer), "head_dim": 8},
         vision_config={"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
         | {"image_size": [16, 16], "patch_size": [4, 4], "initializer_range": 0.3},
         image_token_id=_ids(tokenizer, "<image>")[0],
@@ -171,62 +239,10 @@ def _small(cls: type[Family]) -> Any:
 FAMILY_BUILDERS = {
     "qwen2_vl": qwen2_vl,
     "qwen2_5_vl": qwen2_5_vl,
+    "qwen3_vl": qwen3_vl,
+    "qwen3_5": qwen3_5,
+    "glm_4_6v": glm_4_6v,
     "llava_onevision": llava_onevision,
     "internvl": internvl,
     "smolvlm": smolvlm,
 }
-
-
-def qwen_positions(visual: list[bool], grid: tuple[int, int, int], interval: float) -> torch.Tensor:
-    """Positions (time, row, column) of a text with one clip in it, token by token as the paper of Qwen2-VL says.
-
-    Text counts on from one above the highest number so far on any axis.
-    """
-    places = [(int(at * interval), row, col) for at, row, col in itertools.product(*map(range, grid))]
-    found: list[tuple[int, ...]] = []
-    start = 0
-    for number, is_visual in enumerate(visual):
-        if is_visual:
-            first = visual.index(True)
-            if number == first:
-                start = max((max(one) for one in found), default=-1) + 1
-            found.append(tuple(start + part for part in places[number - first]))
-        else:
-            found.append((max((max(one) for one in found), default=-1) + 1,) * 3)
-    return torch.tensor(found).T
-
-
-def full_forward(family: Family, clip: PreparedClip, question_ids: tuple[int, ...], rate: float | None) -> torch.Tensor:
-    """Last logits of the model's own forward on clip and one question, with its own mask and positions."""
-    with torch.no_grad():
-        logits: torch.Tensor = family.model(**forward_inputs(family, clip, question_ids, rate)).logits[0, -1].float()
-    return logits
-
-
-def forward_inputs(
-    family: Family, clip: PreparedClip, text_ids: tuple[int, ...], rate: float | None
-) -> dict[str, torch.Tensor]:
-    """What the model's own forward takes of a clip and the text behind it.
-
-    Qwen's positions are computed here, because transformers 5.23 places text behind a long clip inside it.
-    """
-    ids = torch.from_numpy(np.append(clip.token_ids, text_ids))[None]
-    config = family.model.config
-    name = type(family).__name__
-    inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    if name in ("Qwen2VL", "Qwen25VL"):
-        image = bool((ids == config.image_token_id).any())
-        patches, grid = torch.from_numpy(clip.vision["patches"]), torch.from_numpy(clip.vision["grid"])
-        inputs |= (
-            {"pixel_values": patches, "image_grid_thw": grid}
-            if image
-            else {"pixel_values_videos": patches, "video_grid_thw": grid}
-        )
-        seconds = config.vision_config.temporal_patch_size / (rate or 2.0)
-        interval = 1.0 if image or name == "Qwen2VL" else seconds * config.vision_config.tokens_per_second
-        visual = (ids[0] == config.image_token_id) | (ids[0] == config.video_token_id)
-        rows_columns = [int(side) // config.vision_config.spatial_merge_size for side in grid[0, 1:]]
-        inputs["position_ids"] = qwen_positions(visual.tolist(), (int(grid[0, 0]), *rows_columns), interval)[:, None]
-    else:
-        inputs |= {key: torch.from_numpy(value) for key, value in clip.vision.items()}
-    return inputs

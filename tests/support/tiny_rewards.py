@@ -10,7 +10,7 @@ import pandas as pd
 
 import tiny_judges
 from vr_pipeline.identifiers import pair_id, prompt_id
-from vr_pipeline.rewards.videoreward.training.clips import ReadClip
+from vr_pipeline.rewards.training.clips import ReadClip
 from vr_pipeline.rewards.videoreward.training.config import PreferenceRewardTrainingParameters
 from vr_pipeline.rewards.videoreward.training.task import TrainedReward, train_preference_reward
 from vr_pipeline.video.sampled import SampledClip, Sampling, sample_clip

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from tiny_judges import FAMILY_BUILDERS, build_tokenizer, forward_inputs
+from plain_likelihood import clip_inputs
+from tiny_judges import FAMILY_BUILDERS, build_tokenizer
 from vr_pipeline.rewards.videoreward.network import VideoRewardNetwork, new_network
 from vr_pipeline.rewards.videoreward.settings import NetworkSettings
 from vr_pipeline.vlm.families.base import PreparedClip
@@ -95,7 +96,7 @@ def reference_scores(
             family.model.get_input_embeddings().weight[before:] = network.token_rows
         for clip, prompt, rate in zip(clips, prompts, rates, strict=True):
             ids = tuple(family.tokenizer(written_out(network, prompt), add_special_tokens=False)["input_ids"])
-            inputs = forward_inputs(family, clip, ids, rate)
+            inputs = clip_inputs(family, clip, ids, rate)
             hidden = family.model.model(**inputs).last_hidden_state[0]
             if special:
                 found = inputs["input_ids"][0].tolist()

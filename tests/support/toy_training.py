@@ -84,6 +84,18 @@ def train(
     return generator.policy(), log
 
 
+def relative_difference(first: Policy, second: Policy) -> float:
+    """Norm of the difference of two policies' tensors, as a share of the first's.
+
+    Adam makes of a gradient that is nothing but rounding a whole step, so that single elements differ between ways of
+    adding up, and between processors.
+    """
+    names = sorted(first.tensors)
+    assert names == sorted(second.tensors)
+    one, other = (torch.cat([policy.tensors[name].flatten() for name in names]) for policy in (first, second))
+    return float((one - other).norm() / one.norm())
+
+
 def largest_difference(first: Policy, second: Policy) -> float:
     """Return how far two policies are apart in any weight."""
     assert first.tensors.keys() == second.tensors.keys()

@@ -15,7 +15,7 @@ def test_both_errors_rising_is_said_once_at_the_end(
     fine = {"winner_change": -1.0, "loser_change": 1.0}
     rows = [fine] * 9 + [{"winner_change": winners, "loser_change": losers}]
     warn_of_both_errors(rows, "toy")
-    assert ("both errors have risen" in caplog.text) is warned
+    assert ("both errors are above" in caplog.text) is warned
     caplog.clear()
     warn_of_both_errors([fine, *rows[9:], *[fine] * 10], "toy")
     warn_of_both_errors([{"loss": 1.0}], "toy")
@@ -28,7 +28,7 @@ def test_collapse_is_trouble_and_can_be_ignored() -> None:
     parameters = Toy.parameters()
     found = diagnose(rows, parameters)
     assert found.trouble is not None
-    assert "come down to 0.0001" in found.trouble
+    assert "the loss is 0.0001" in found.trouble
     assert "(by 0.2)" in found.trouble
     assert "supervised_weight" in found.remedy
     early = [row | {"loss": 0.5} for row in rows]

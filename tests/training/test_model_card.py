@@ -14,9 +14,9 @@ from vr_pipeline.generators.policy import Adapter
 from vr_pipeline.judges.config import ChecklistInferenceParameters
 from vr_pipeline.training.checkpoint_reward import ChecklistParts, CheckpointReward
 from vr_pipeline.training.config import DpoTrainingParameters, PreferenceTrainingParameters, ValidationParameters
+from vr_pipeline.training.judged import no_validation
 from vr_pipeline.training.model_card import model_card, training_facts
 from vr_pipeline.training.table import join_pairs
-from vr_pipeline.training.validation import no_validation
 from vr_pipeline.vlm.config import JudgeParameters
 
 PAIRS = pd.DataFrame({"prompt_id": ["p", "q"], "winner_video_id": ["a", "c"], "loser_video_id": ["b", "d"]})
@@ -126,5 +126,5 @@ def test_a_training_that_went_wrong_is_said_to_have() -> None:
     for kept, said in ((35, "The weights are those after step 35."), (0, "The weights are those of the base model.")):
         stopped = {"step": 60, "trouble_step": 41, "kept_step": kept}
         card = model_card(replace(adapter(), provenance=facts() | {"training": {"stopped": stopped}}))
-        assert f"It went wrong from step 41 on and was ended after step 60. {said}" in card
+        assert f"It failed from step 41 on and was ended after step 60. {said}" in card
     assert "went wrong" not in model_card(replace(adapter(), provenance=facts()))

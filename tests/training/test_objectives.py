@@ -177,14 +177,14 @@ def test_losses_of_single_clips_are_their_formulas_whole_and_in_parts(toy: Toy, 
 
 def test_losses_of_pairs_reject_single_clips_and_groups_need_two_clips(toy: Toy) -> None:
     alone = single_clips(with_rewards(toy))
-    with pytest.raises(InputError, match="12 of 12 are single clips, 'l0' the first"):
+    with pytest.raises(InputError, match="12 of 12 are single clips, for instance 'l0'"):
         train(toy, pairs=alone)
     winners = [clip for clip in alone if clip.winner.startswith("w")]
     with pytest.raises(InputError, match="no prompt has two clips"):
         train(toy, pairs=winners, loss="nft")
     with pytest.raises(ValidationError, match="supervised_weight needs winners"):
         toy.parameters(loss="nft", supervised_weight=0.1)
-    with pytest.raises(ValidationError, match="omega goes with"):
+    with pytest.raises(ValidationError, match="omega needs strength"):
         toy.parameters(omega=2.0)
 
 

@@ -208,10 +208,10 @@ def test_text_conditions_are_those_of_the_prompts_and_follow_text_size_and_model
     encoded: list[str] = []
     encode = conditions_module._encode
 
-    def spy(generator: object, texts: dict[str, str], names: list[str]) -> object:
+    def spy(generator: object, texts: dict[str, str], images: object, names: list[str]) -> object:
         encoded.extend(names)
         assert generator.pipeline.vae is generator.pipeline.transformer is None  # type: ignore[attr-defined]
-        return encode(generator, texts, names)  # type: ignore[arg-type]
+        return encode(generator, texts, images, names)  # type: ignore[arg-type]
 
     monkeypatch.setattr(conditions_module, "_encode", spy)
     encoded_prompts(prompts.iloc[::-1], toy, tmp_path / "prompts")
@@ -228,16 +228,18 @@ def test_text_conditions_are_those_of_the_prompts_and_follow_text_size_and_model
 
 def test_a_prompt_that_is_in_no_table_is_named(toy: Toy) -> None:
     table = pd.DataFrame({"prompt_id": ["a"], "prompt": ["red ball moves left on black"]})
-    with pytest.raises(InputError, match="1 of 2 prompts of the pairs are not in the table of prompts, 'b'"):
+    with pytest.raises(
+        InputError, match="1 of 2 prompts of the pairs are not in the table of prompts, for instance 'b'"
+    ):
         plan_conditions(table, ["a", "b", "b"], toy.settings, 4)
 
 
 def test_clips_of_pairs_that_are_gone_are_named(toy: Toy, made: tuple[ItemFolder, pd.DataFrame, pd.DataFrame]) -> None:
     folder, index, _ = made
     one, *others = sorted(index["video_id"])
-    with pytest.raises(InputError, match="1 of 2 clips of the pairs are not among the videos, 'of another run'"):
+    with pytest.raises(InputError, match=r"1 of 2 clips of the pairs are not among .*, for instance 'of another run'"):
         plan_latents(folder, index, [one, "of another run"], toy.settings, 4)
-    with pytest.raises(InputError, match=f"11 of 12 clips of the pairs are not among the videos, '{others[0]}'"):
+    with pytest.raises(InputError, match=f"11 of 12 clips of the pairs .*, for instance '{others[0]}'"):
         plan_latents(folder, index[index["video_id"] == one], [one, *others], toy.settings, 4)
 
 
@@ -253,9 +255,14 @@ class OnlyTheDenoiserIsThere:
     identity = ""
     metric = "validation_reward"
     chooses = True
+    together = False
+    ends_on = ""
 
     def __init__(self) -> None:
         self._before = encoders()
+
+    def figures(self) -> dict[str, float]:
+        return {}
 
     def baseline(self) -> None:
         return None
@@ -335,7 +342,7 @@ def test_clips_and_prompts_for_which_encoders_give_no_numbers_are_set_aside_with
     assert stored.set_aside == {lost}
     assert set(stored) == set(index["video_id"]) - {lost}
     assert all(value.isfinite().all() for value in stored.values())
-    assert f"'{lost}' the first" in caplog.text
+    assert f"for instance '{lost}'" in caplog.text
 
     first = str(prompts["prompt_id"].iloc[0])
     encode_prompts = type(toy.generator()).encode_prompts

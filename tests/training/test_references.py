@@ -71,7 +71,7 @@ def test_the_original_is_asked_once_for_every_pair_and_draw(
     assert alone.policy().identity == again.policy().identity
     [file] = (tmp_path / "reference_errors").iterdir()
     file.write_bytes(b"damaged")
-    with pytest.raises(InputError, match="kept errors of the original are damaged"):
+    with pytest.raises(InputError, match="stored errors of the original are damaged"):
         train_on_pairs(toy.generator(), other, changed, retrain=True, checkpoint=tmp_path / "b.safetensors")
 
 
@@ -98,5 +98,5 @@ def test_draws_that_are_used_in_turn_train_almost_like_fresh_ones(toy: Toy) -> N
     kept, other = train(toy, steps=3, batch_size=2, reference_draws=4)
     assert largest_difference(fresh, kept) < 1e-4, "within the first epoch the draws are the same"
     np.testing.assert_allclose(log["loss"], other["loss"], rtol=1e-4)
-    with pytest.raises(ValidationError, match="needs whole predictions"):
+    with pytest.raises(ValidationError, match="needs full predictions"):
         toy.parameters(loss="nft", reference_draws=1)

@@ -143,5 +143,5 @@ def test_the_share_of_the_winners_change_is_one_of_means(toy: Toy) -> None:
 
 
 def test_a_safeguard_for_losers_needs_a_loss_with_losers(toy: Toy) -> None:
-    with pytest.raises(ValidationError, match="pushes no loser away, but with diffusion_dpo, flow_dpo, ipo"):
+    with pytest.raises(ValidationError, match="does not push losers away, only with diffusion_dpo, flow_dpo, ipo"):
         toy.parameters(loss="supervised", safeguard={"sdpo_mu": 0.6})

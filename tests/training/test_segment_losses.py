@@ -148,7 +148,7 @@ def test_pairs_need_a_labelled_segment(toy: Toy, caplog: pytest.LogCaptureFixtur
     assert "3 of 6 pairs are left out" in caplog.text
     alone, _ = train(toy, pairs=labelled(toy, "a,b", "tie")[::2], loss="segment_dpo", steps=2)
     assert largest_difference(some, alone) == 0
-    with pytest.raises(ValidationError, match="needs whole predictions"):
+    with pytest.raises(ValidationError, match="needs full predictions"):
         toy.parameters(loss="segment_dpo", reference_draws=1)
 
 

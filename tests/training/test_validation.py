@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,22 +16,29 @@ from scipy import stats
 
 from toy_training import Toy
 from vr_pipeline.checklist import checklist_from_mapping
+from vr_pipeline.datasets.manifest import ManifestFolderDataset
 from vr_pipeline.datasets.policy import PolicyDataset
 from vr_pipeline.errors import InputError
-from vr_pipeline.generators.policy import ORIGINAL, Policy
-from vr_pipeline.identifiers import prompt_id
+from vr_pipeline.generators.policy import ORIGINAL, Adapter, Policy
+from vr_pipeline.identifiers import content_hash, prompt_id
 from vr_pipeline.items.filling import fill_folder
+from vr_pipeline.items.video_index import index_made_clips
 from vr_pipeline.judges.config import ChecklistInferenceParameters
 from vr_pipeline.judges.training.config import TinyJudgeParameters
 from vr_pipeline.judges.training.tiny import create_tiny_judge, words_of
 from vr_pipeline.rewards.checklist.model import ChecklistReward
 from vr_pipeline.rewards.checklist.weights import RewardWeights, equal_weights
+from vr_pipeline.rewards.named import RewardModelParameters
 from vr_pipeline.runtime.live_curves import checkpoint_row
 from vr_pipeline.schemas import ValidationLog
+from vr_pipeline.training import reward_hacking
 from vr_pipeline.training import validation as module
 from vr_pipeline.training.config import DpoTrainingParameters, ValidationParameters
+from vr_pipeline.training.judged import _gap, no_validation, validation_prompts
+from vr_pipeline.training.policies import train_policy_on_pairs
 from vr_pipeline.training.preference_trainer import Validation, train_on_pairs
-from vr_pipeline.training.validation import CheckpointValidation, _gap, no_validation, validation_prompts
+from vr_pipeline.training.reward_hacking import ALARM
+from vr_pipeline.training.validation import CheckpointValidation, PolicyFiles
 from vr_pipeline.vlm.config import JudgeParameters
 
 QUESTIONS = [{"id": "red", "text": "is it red ?"}, {"id": "as_asked", "text": "does it show [[prompt]] ?"}]
@@ -41,6 +49,7 @@ CHECKLIST = checklist_from_mapping(
         "dimensions": [{"name": "all", "sub_dimensions": [{"name": "all", "questions": QUESTIONS}]}],
     }
 )
+SHARPNESS = {"sharpness": RewardModelParameters(type="signals", total="sharpness")}
 JUDGING = ChecklistInferenceParameters(max_median_outside_mass=1.0)
 PAIRS = pd.DataFrame({"prompt_id": ["p"], "winner_video_id": ["w"], "loser_video_id": ["l"]})
 
@@ -65,11 +74,15 @@ def make(toy: Toy, judge: JudgeParameters, tmp_path: Path, saved: list[Path]) ->
     prompts["prompt_id"] = prompts["prompt"].map(prompt_id)
     prompts["split"] = ["train", "validation", "test"] * 2
 
-    def build(pairs: pd.DataFrame = PAIRS, training: Any = None, **changes: Any) -> CheckpointValidation:
+    def build(
+        pairs: pd.DataFrame = PAIRS, training: Any = None, hold_outs: Any = None, **changes: Any
+    ) -> CheckpointValidation:
         weights = equal_weights(CHECKLIST).to_json() | {"answers": "probability"}
         parameters = DpoTrainingParameters(
             training=training or toy.parameters(checkpoint_every=2),
-            validation=ValidationParameters(folder=str(tmp_path / "validation"), videos_per_prompt=2, **changes),
+            validation=ValidationParameters(
+                folder=str(tmp_path / "validation"), videos_per_prompt=2, hold_outs=hold_outs or {}, **changes
+            ),
         )
         return CheckpointValidation(
             pairs,
@@ -77,7 +90,11 @@ def make(toy: Toy, judge: JudgeParameters, tmp_path: Path, saved: list[Path]) ->
             ChecklistReward(CHECKLIST, RewardWeights.from_json(weights), judge, JUDGING),
             parameters,
             fill=fill_folder,
-            save=lambda folder, policy: saved.append(folder) or PolicyDataset(path=str(folder)).save(policy),
+            hold_outs={name: other.model() for name, other in (hold_outs or {}).items()},
+            files=PolicyFiles(
+                lambda folder, policy: saved.append(folder) or PolicyDataset(path=str(folder)).save(policy),
+                lambda folder: PolicyDataset(path=str(folder)).load(),
+            ),
         )
 
     return build
@@ -97,6 +114,35 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(judges, "load_judge", spy)
     return seen
+
+
+def test_a_hold_out_measures_the_same_clips_and_chooses_nothing(
+    toy: Toy, make: Callable[..., CheckpointValidation], tmp_path: Path
+) -> None:
+
+    def trained(validation: CheckpointValidation) -> pd.DataFrame:
+        generator = toy.generator()
+        parameters = toy.parameters(checkpoint_every=2)
+        log = train_on_pairs(generator, toy.data, parameters, validation=Validation(validation(generator)))
+        return ValidationLog.validate(validation.table(log))
+
+    other = SHARPNESS["sharpness"].model()
+    validation = make(hold_outs=SHARPNESS)
+    table = trained(validation)
+    for row in table.to_dict("records"):
+        place = validation._folder / "clips" / content_hash("checkpoint", toy.generator().identity, row["policy"])
+        form = {"type": "video", "fps": toy.generator().parameters.fps}
+        videos = ManifestFolderDataset(path=str(place / "videos"), format=form).load()
+        index = index_made_clips(videos)
+        measured = fill_folder(place / "again", {"type": "table"}, other.measure(videos, index))
+        expected = other.rewards(other.collect(measured, index), index)["total"].mean()
+        assert row["hold_out_sharpness"] == pytest.approx(expected)
+    assert (table["hold_out_sharpness_se"] > 0).any()
+    without = make()
+    without._folder = tmp_path / "without"
+    alone = trained(without)
+    assert "hold_out_sharpness" not in alone
+    pd.testing.assert_frame_equal(alone, table[alone.columns])
 
 
 def test_prompts_are_those_of_the_splits_up_to_the_limit() -> None:
@@ -336,18 +382,6 @@ def test_results_that_were_deleted_meanwhile_do_not_end_a_training(
     assert ValidationLog.validate(validation.table(log)).empty
 
 
-def test_only_the_first_process_judges(
-    toy: Toy, make: Callable[..., CheckpointValidation], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("RANK", "1")
-    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "some run")
-    generator = toy.generator()
-    judge = make()(generator)
-    generator.add_adapter(rank=2, alpha=2.0, targets=None, seed=0)
-    assert judge(1) is None
-    assert not (tmp_path / "validation").exists()
-
-
 def test_spread_weights_are_judged_as_whole_ones(
     toy: Toy, make: Callable[..., CheckpointValidation], loads: list[str]
 ) -> None:
@@ -398,3 +432,109 @@ def test_how_far_a_checkpoint_is_from_the_chosen_one() -> None:
     both[0].append(["elsewhere", 100.0])
     half = stats.t.ppf(0.995, 4) * difference.std(ddof=1) / np.sqrt(5)
     assert _gap(*both, 0.99) == pytest.approx((difference.mean() - half, difference.mean() + half))
+
+
+def alarmed(monkeypatch: pytest.MonkeyPatch, at: int, since: int) -> None:
+    """Raise an alarm at a step."""
+    found = {"hold_out": "sharpness", "dimension": "total", "since_step": since, "change": -1.0, "p_value": 0.001}
+    monkeypatch.setattr(reward_hacking, "find_alarm", lambda records, *_: found if records[-1]["step"] == at else None)
+
+
+def trained_with_alarm(
+    toy: Toy, make: Callable[..., CheckpointValidation], action: str, state: Path | None = None
+) -> tuple[CheckpointValidation, Policy, pd.DataFrame]:
+    """Train with three checkpoints; with two prompts an alarm is possible only at such a level."""
+    training = toy.parameters(checkpoint_every=2)
+    validation = make(training=training, hold_outs=SHARPNESS, alarm={"action": action, "level": 0.99})
+    parameters = validation._parameters.model_copy(update={"checkpoint_folder": str(state) if state else None})
+    policy, log = train_policy_on_pairs(toy.data, toy.settings, parameters, validation=validation)
+    return validation, policy, log
+
+
+def test_an_alarm_only_shows_what_it_does_not_act_on(
+    toy: Toy,
+    make: Callable[..., CheckpointValidation],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+) -> None:
+    _, without, _ = trained_with_alarm(toy, make, "report")
+    shutil.rmtree(tmp_path / "validation")
+    alarmed(monkeypatch, at=4, since=2)
+    validation, policy, log = trained_with_alarm(toy, make, "report")
+    table = ValidationLog.validate(validation.table(log))
+    assert policy.identity == without.identity
+    assert [bool(text) for text in table["alarm"]] == [False, False, True, False]
+    assert "since step 2" in table["alarm"].iloc[2]
+    assert "Alarm for reward hacking after step 4" in caplog.text
+    assert log.set_index("step")[ALARM].dropna().to_dict() == {4: 2.0}
+
+
+@pytest.mark.parametrize(("action", "judged"), [("choose", [0, 2, 4, 6]), ("stop", [0, 2, 4])])
+@pytest.mark.parametrize("since", [2, 0])
+def test_an_alarm_goes_back_to_a_checkpoint_before_the_fall_and_may_end_the_training(
+    action: str,
+    judged: list[int],
+    since: int,
+    toy: Toy,
+    make: Callable[..., CheckpointValidation],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    alarmed(monkeypatch, at=4, since=since)
+    # The judge likes every checkpoint better than the one before.
+    monkeypatch.setattr(module.CheckpointValidation, "reward", _rising(module.CheckpointValidation.reward))
+    validation, policy, log = trained_with_alarm(toy, make, action, tmp_path / "states")
+    table = ValidationLog.validate(validation.table(log))
+    assert list(table["step"]) == judged
+    assert table.set_index("step")["chosen"].to_dict() == {step: step == since for step in judged}
+    assert policy.provenance["training"]["alarm"] == {"kept_step": since}
+    if since:
+        assert policy.identity == table.set_index("step")["policy"][since]
+    else:
+        assert isinstance(policy, Adapter)
+        assert all(not value.any() for name, value in policy.tensors.items() if "lora_B" in name)
+    # A second run takes the result, and the same checkpoint of it.
+    _, again, log_again = trained_with_alarm(toy, make, action, tmp_path / "states")
+    assert again.identity == policy.identity
+    pd.testing.assert_frame_equal(log_again, log)
+    if since:
+        shutil.rmtree(validation._kept)
+        with pytest.raises(InputError, match="the alarm for reward hacking chooses"):
+            trained_with_alarm(toy, make, action, tmp_path / "states")
+
+
+def _rising(judge: Callable[[CheckpointValidation, int], float | None]) -> Callable[..., float]:
+    def reward(validation: CheckpointValidation, step: int) -> float:
+        judge(validation, step)
+        return float(step)
+
+    return reward
+
+
+def test_alarms_that_act_make_another_training(make: Callable[..., CheckpointValidation]) -> None:
+    plain, reported, acting = (
+        make(hold_outs=SHARPNESS, alarm={"action": action, "level": 0.99}).identity if action else make().identity
+        for action in ("", "report", "stop")
+    )
+    assert plain == reported != acting
+
+
+def test_too_few_prompts_for_an_alarm_are_reported(
+    toy: Toy, make: Callable[..., CheckpointValidation], caplog: pytest.LogCaptureFixture
+) -> None:
+    make(hold_outs=SHARPNESS, alarm={"action": "stop"})(toy.generator())
+    assert "2 validation prompts cannot show that a held-out reward falls. 6 can, for 3 checkpoints" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"hold_outs": {}}, "needs validation.hold_outs"),
+        ({"keep_weights": False}, "set validation.keep_weights to true"),
+    ],
+)
+def test_an_alarm_that_acts_needs_hold_outs_and_weights(changes: dict[str, Any], message: str) -> None:
+    settings = {"hold_outs": {"sharpness": {"type": "signals"}}, "alarm": {"action": "choose"}} | changes
+    with pytest.raises(ValueError, match=message):
+        DpoTrainingParameters(validation=settings)

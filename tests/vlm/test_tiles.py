@@ -11,14 +11,11 @@ from hypothesis import strategies as st
 
 from tiny_judges import llava_onevision
 from vr_pipeline.vlm.families.smolvlm import number_words
-from vr_pipeline.vlm.frames import normalise, resize_bicubic, resize_lanczos
+from vr_pipeline.vlm.frames import normalise, resize_bicubic
 from vr_pipeline.vlm.tiles import (
     anyres_tiles,
     anyres_token_count,
     cut,
-    grid_tiles,
-    split_tiles,
-    squared,
 )
 
 SIZES = [(96, 96), (40, 250), (333, 120), (600, 410), (48, 47)]
@@ -37,45 +34,6 @@ def test_cut_goes_row_by_row() -> None:
     tiles = cut(image, 2, 2)
     assert tiles.shape == (6, 2, 2, 3)
     assert np.array_equal(tiles[4], image[2:4, 2:4])
-
-
-@pytest.mark.parametrize("size", SIZES)
-def test_anyres_equals_the_official_processor(size: tuple[int, int]) -> None:
-    from transformers.models.llava_onevision.image_processing_pil_llava_onevision import LlavaOnevisionImageProcessorPil
-
-    pinpoints = [[48 * rows, 48 * columns] for rows in range(1, 5) for columns in range(1, 5)]
-    processor = LlavaOnevisionImageProcessorPil(size={"height": 48, "width": 48}, image_grid_pinpoints=pinpoints)
-    image = picture(*size)
-    expected = processor(images=[image[0]], return_tensors="np")["pixel_values"][0]
-    tiles = anyres_tiles(image, 48, [(height, width) for height, width in pinpoints], resize_bicubic)
-    np.testing.assert_allclose(normalised(tiles, processor), expected, atol=1e-5)
-
-
-@pytest.mark.parametrize("size", SIZES)
-def test_grid_equals_the_official_processor(size: tuple[int, int]) -> None:
-    from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
-
-    processor = GotOcr2ImageProcessorPil(size={"height": 48, "width": 48}, crop_to_patches=True)
-    image = picture(*size)
-    expected = processor(images=[image[0]], return_tensors="np")["pixel_values"]
-    tiles = grid_tiles(image, (48, 48), processor.max_patches, resize_bicubic)
-    np.testing.assert_allclose(normalised(tiles, processor), expected, atol=1e-5)
-
-
-@pytest.mark.parametrize("size", SIZES)
-def test_split_equals_the_official_processor(size: tuple[int, int]) -> None:
-    from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
-
-    for longest in (192, 48):
-        processor = SmolVLMImageProcessorPil(size={"longest_edge": longest}, max_image_size={"longest_edge": 48})
-        image = picture(*size)
-        expected = processor(images=[image[0]], return_row_col_info=True, return_tensors="np")
-        tiles, rows, columns = split_tiles(image, 48, longest, resize_lanczos)
-        assert [[rows]] == expected["rows"]
-        assert [[columns]] == expected["cols"]
-        np.testing.assert_allclose(normalised(tiles, processor), expected["pixel_values"][0], atol=1e-5)
-        whole = processor(images=[image[0]], do_image_splitting=False, return_tensors="np")["pixel_values"][0]
-        np.testing.assert_allclose(normalised(squared(image, longest, 48, resize_lanczos), processor), whole, atol=1e-5)
 
 
 @pytest.fixture(scope="module")

@@ -1,1 +1,1 @@
-"""Pairwise comparison of clips by people: a page in the browser, a journal of what they answered, and figures of it."""
+"""Comparison and grading of clips by people: a web page, a journal of answers, and figures."""

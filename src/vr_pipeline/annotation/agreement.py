@@ -1,4 +1,4 @@
-"""What the answers of a study say: progress, how far people agree, and who wins a blind comparison."""
+"""Figures of a study: progress, agreement of people, and win rates of a blind comparison."""
 
 from __future__ import annotations
 
@@ -24,8 +24,7 @@ _COLUMNS = {
 def preference_table(labels: Sequence[Label], criterion: str) -> pd.DataFrame:
     """Return answers to one criterion with the columns of :class:`vr_pipeline.schemas.HumanPreferences`.
 
-    A is the clip that was shown left. 'Both bad' is a tie, with True in the column both_bad; a skipped question has no
-    row.
+    A is the left clip. 'Both bad' is a tie with True in the column both_bad; skipped questions have no row.
     """
     table = pd.DataFrame([label.model_dump() for label in labels], columns=list(Label.model_fields))
     table = (
@@ -42,12 +41,13 @@ def study_results(
     """Return all figures of a study, ready for JSON.
 
     Args:
-        criteria: what was asked, in the order of asking; criteria that only the journal has come after them.
-        n_pairs: pairs on offer; None where that is not known.
+        study, labels: of the journal.
+        criteria: in the order of questions; other criteria of the journal follow.
+        n_pairs: number of pairs; None if unknown.
 
     Returns:
-        ``annotators`` (name, pairs answered in full, answers, median seconds, share of left among decided answers) and
-        ``criteria`` (name, answers, how often each choice, skipped, agreement; for policies also win rates).
+        ``annotators`` (name, complete pairs, answers, median seconds, share of left among answers without tie) and
+        ``criteria`` (name, answers, counts of choices, skipped, agreement; for policies also win rates).
     """
     asked = list(dict.fromkeys([*criteria, *(label.criterion for label in labels)]))
     return {
@@ -68,12 +68,13 @@ def study_results(
 def policy_win_rate(table: pd.DataFrame, policy: str) -> dict[str, Any]:
     """Return how often a policy's clip is preferred, ties counting half, with a 95 % interval.
 
-    Every pair counts once: of several annotators the mean of their votes decides. Annotators are crossed with prompts:
-    with five or more both are taken as drawn, the variance by annotator being that of the jackknife, and the interval
-    is about other people too; with fewer it is about these people (``about``).
+    Every pair counts once, with the mean vote of its annotators. Annotators are crossed with prompts: with five or
+    more, the interval includes the variance over annotators (jackknife) and applies to other people too; with fewer, it
+    is about these annotators (``about``).
 
     Args:
         table: from :func:`preference_table`; generator_a and generator_b are the policies.
+        policy: one of them.
     """
     vote = table["preference"].map({"a": 1.0, "b": -1.0, "tie": 0.0}).astype(float)
     votes = table.assign(vote=vote.where(table["generator_a"] == policy, -vote))
@@ -93,17 +94,17 @@ def policy_win_rate(table: pd.DataFrame, policy: str) -> dict[str, Any]:
 
 
 def interval_words(win: dict[str, Any]) -> str:
-    """Return the interval of :func:`policy_win_rate` and whom it is about, or why there is none."""
+    """Return the interval of :func:`policy_win_rate` in words, or the reason for its absence."""
     if win["ci_low"] is None:
         return f"no interval: {win['no_interval']}"
     return f"95 % interval {win['ci_low']:.1%} to {win['ci_high']:.1%}, for {win['about']}"
 
 
 def report_lines(results: dict[str, Any]) -> list[str]:
-    """Return the figures in words, a line each, for a terminal."""
+    """Return lines with the figures for a terminal."""
     lines = [f"{results['study']}: {results['answers']} answers about {results['pairs_answered']} pairs"]
     for person in results["annotators"]:
-        left = "" if person["left_share"] is None else f", {person['left_share']:.0%} of the decided ones left"
+        left = "" if person["left_share"] is None else f", {person['left_share']:.0%} left of those without tie"
         lines.append(
             f"  {person['annotator']}: {person['pairs']} pairs, {person['answers']} answers, "
             f"median {person['median_seconds']:.1f} s{left}"
@@ -128,6 +129,11 @@ def report_lines(results: dict[str, Any]) -> list[str]:
             f"  {win['policy']} wins {win['rate']:.1%} of {win['pairs']} pairs, {interval_words(win)} "
             f"({win['wins']} won, {win['ties']} tied, {win['losses']} lost)"
             for win in criterion["win_rates"]
+        ]
+        lines += [
+            f"  {win['policy']} against {win['against']}: wins {win['rate']:.1%} of {win['pairs']} pairs, "
+            f"{interval_words(win)} ({win['wins']} won, {win['ties']} tied, {win['losses']} lost)"
+            for win in criterion.get("generator_pairs", ())
         ]
     return lines
 
@@ -155,4 +161,16 @@ def _criterion(study: Study, labels: Sequence[Label], name: str) -> dict[str, An
         "skipped": sum(label.criterion == name and label.choice == SKIP for label in labels),
         "agreement": annotator_agreement(table),
         "win_rates": [policy_win_rate(table, policy) for policy in reversed(study.policies)] if len(table) else [],
+        **({"generator_pairs": _between_generators(table)} if study.source == "generators" else {}),
     }
+
+
+def _between_generators(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the win rate of the first of every two compared generators, in alphabetical order."""
+    ends = [tuple(sorted(two)) for two in zip(table["generator_a"], table["generator_b"], strict=True)]
+    place = pd.Series(ends, index=table.index, dtype=object)
+    return [
+        {**policy_win_rate(table[place == (one, other)], one), "against": other}
+        for one, other in sorted(set(ends))
+        if one != other
+    ]

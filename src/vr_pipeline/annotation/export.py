@@ -1,4 +1,4 @@
-"""Answers and their clips as files of their own, which stay when the clips of a run are made anew."""
+"""Export of answers with copies of their clips."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from vr_pipeline.storage.csv_cells import write_csv
 
 
 def export_answers(journal: Path, files: Mapping[str, Path], folder: Path, *, raw: bool = False) -> dict[str, Any]:
-    """Write ``preferences.csv`` (plain format, with both_bad) and the folder ``clips`` that it names.
+    """Write ``preferences.csv`` (plain format, with both_bad) and its clips in the folder ``clips``.
 
     Args:
-        files: path of every clip by the name that the journal has for it.
-        folder: where to write; must be empty or new.
-        raw: write also texts that a spreadsheet would run as they are; see :mod:`vr_pipeline.storage.csv_cells`.
+        journal: the journal of answers.
+        files: path of every clip by its name in the journal.
+        folder: empty or new.
+        raw: do not escape texts that a spreadsheet would execute; see :mod:`vr_pipeline.storage.csv_cells`.
 
     Returns:
-        ``answers`` and ``clips`` that were written, and ``missing``: clips that are no longer there; answers about
-        them are left out.
+        numbers of written ``answers`` and ``clips``, and messages about ``missing`` clips, whose answers are skipped.
 
     Raises:
-        InputError: the folder holds something already, or no answer can be written.
+        InputError: the folder is not empty, or no answer can be written.
     """
     table = read_preferences(journal, "annotations", criterion=OVERALL)
     if folder.exists() and any(folder.iterdir()):
-        raise InputError("the folder is not empty", remedy="name a new one", file=folder, field="--export")
+        raise InputError("the folder is not empty", remedy="give a new one", file=folder, field="--export")
     named = sorted(set(table["video_path_a"]) | set(table["video_path_b"]))
     missing = [name for name in named if name not in files or not files[name].is_file()]
     kept = table[~table["video_path_a"].isin(missing) & ~table["video_path_b"].isin(missing)]
     if not len(kept):
         raise InputError(
-            f"none of the {len(table)} answers is about clips that are still there",
-            remedy="export before the clips are made anew",
+            f"the clips of all {len(table)} answers are missing",
+            remedy="export before the clips are generated again",
             file=journal,
         )
     clips = sorted(set(kept["video_path_a"]) | set(kept["video_path_b"]))
@@ -50,5 +50,5 @@ def export_answers(journal: Path, files: Mapping[str, Path], folder: Path, *, ra
     return {
         "answers": len(kept),
         "clips": len(clips),
-        "missing": [f"clip {name} is not there any more; its answers are left out" for name in missing],
+        "missing": [f"clip {name} is missing; its answers are skipped" for name in missing],
     }

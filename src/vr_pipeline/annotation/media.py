@@ -1,4 +1,4 @@
-"""Clips as browsers play them."""
+"""Clips in formats that browsers play."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from vr_pipeline.video.resize import resize
 from vr_pipeline.video.write import encode_clip
 
 LONGEST_SIDE = 720
-"""Pixels; larger clips are reduced to this when they have to be encoded anew."""
+"""Longest side of re-encoded clips in pixels."""
 
-_RATE_FACTOR = 14  # of the encoder: close to the original, since people look for flaws
+_RATE_FACTOR = 14  # of the encoder; nearly lossless, since people look for flaws
 _PLAYED = {("mp4", "h264", "yuv420p"): "video/mp4", ("webm", "vp8", "yuv420p"): "video/webm"}
 _PLAYED[("webm", "vp9", "yuv420p")] = "video/webm"
 
 
 @dataclass(frozen=True)
 class BrowserClip:
-    """Bytes of a clip and what they are: ``kind`` is 'video' or 'image'."""
+    """Bytes of a clip with their type; ``kind`` is 'video' or 'image'."""
 
     kind: str
     media_type: str
@@ -29,7 +29,7 @@ class BrowserClip:
 
 
 def browser_clip(path: Path) -> BrowserClip:
-    """Return a clip as it is where browsers play it, else encoded anew (lossless RGB, ProRes, GIF, tiny pictures...).
+    """Return a clip unchanged if browsers play it, else re-encoded (lossless RGB, ProRes, GIF, tiny pictures...).
 
     Raises:
         VideoReadError: the file cannot be read as a video or an image.
@@ -65,7 +65,7 @@ def _played_as_it_is(path: Path) -> str | None:
 
     try:
         with open_video(path) as (_, stream):
-            # Matroska and webm share a reader, as do QuickTime and mp4: the suffix decides between them.
+            # The suffix distinguishes Matroska from webm, and QuickTime from mp4.
             kind = path.suffix.lower().removeprefix(".").replace("m4v", "mp4")
             return _PLAYED.get((kind, stream.codec_context.name, stream.codec_context.pix_fmt or ""))
     except av.error.FFmpegError:  # an animated picture

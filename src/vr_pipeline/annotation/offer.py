@@ -1,32 +1,40 @@
-"""What a study offers: pairs, criteria and files, from the tables of a catalog."""
+"""Pairs, criteria and files of a study, from the tables of a catalog."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vr_pipeline.annotation import queue
+from vr_pipeline.annotation.grading import GradingSession
+from vr_pipeline.annotation.guide import grades_key, load_guide
+from vr_pipeline.annotation.items import clips_to_grade, known_items
 from vr_pipeline.annotation.queue import Order, Pair
 from vr_pipeline.annotation.secret import study_secret
 from vr_pipeline.annotation.session import AnnotationSession
 from vr_pipeline.annotation.store import Journal
 from vr_pipeline.errors import InputError
-from vr_pipeline.preferences.journal import OVERALL, Study
+from vr_pipeline.preferences.journal import OVERALL, Grade, Label, Study
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from vr_pipeline.checklist import Checklist
+
 _PLAIN_CRITERION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")
 CLIPS = "clips"
-"""The source, and the usual study, of given clips that nobody has compared yet."""
+"""Source and default study of given clips that are not compared yet."""
+GENERATORS = "generators"
+"""Source and default study of clips of several generators, compared with each other."""
 _NEEDED = {
     "generated": ("video_index", "videos", "rewards", "video_generation", "mpo_dpo"),
     "preferences": ("preference_video_index", "preference_videos", None, "", ""),
     CLIPS: ("preference_clips", "preference_videos", None, "", ""),
+    GENERATORS: ("preference_clips", "preference_videos", None, "preference_generation", ""),
     "policies": ("evaluation_video_index", "evaluation_videos", "evaluation_rewards", "evaluation", "evaluation"),
 }
 _TO_LIST_PREFERENCES = "kedro run --to-outputs=preference_video_index"
@@ -34,7 +42,7 @@ _TO_LIST_PREFERENCES = "kedro run --to-outputs=preference_video_index"
 
 @dataclass(frozen=True)
 class Offer:
-    """What is shown: pairs in order, criteria with their hints, files by name."""
+    """Pairs in order, criteria with their hints, and files by name."""
 
     pairs: list[Pair]
     criteria: list[str]
@@ -42,9 +50,9 @@ class Offer:
     files: Mapping[str, Path]
 
     def session(
-        self, study: Study, journal: Journal, *, order: Order, seed: int, annotator: str | None
+        self, study: Study, journal: Journal[Label], *, order: Order, seed: int, annotator: str | None
     ) -> AnnotationSession:
-        """Return the study, ready to be answered."""
+        """Return the open study."""
         if annotator is not None:
             annotator = " ".join(annotator.split())
         secret = study_secret(journal.path)
@@ -53,36 +61,47 @@ class Offer:
         )
 
 
-def make_study(name: str | None, source: str, policies: str | None) -> Study:
-    """Return what the command's options ask for.
+def make_study(name: str | None, source: str, policies: str | None, checklist: Checklist | None = None) -> Study:
+    """Return the study for the command's options.
 
     Args:
-        name: of the study; None takes the source, or the policies.
-        source: generated, preferences or clips.
-        policies: two names with a comma between them; they take the place of the source.
+        name: of the study; None for the source or the policies.
+        source: generated, preferences, clips or generators.
+        policies: two names separated by a comma, instead of a source.
+        checklist: for grades of single clips; None to compare pairs.
 
     Raises:
-        InputError: not two policies, or a name that is no plain file name.
+        InputError: there are not two policies, policies are to be graded, or the name is not a plain file name.
     """
     pair: tuple[str, ...] = ()
     if policies is not None:
         pair = tuple(part.strip() for part in policies.split(","))
         if len(pair) != 2 or not all(pair):
-            raise InputError("two policies are compared", remedy="write --policies original,mpo", field="--policies")
+            raise InputError("give two policies", remedy="write --policies original,mpo", field="--policies")
         source = "policies"
-    chosen = name or ("_vs_".join(pair) if pair else source)
+        if checklist is not None:
+            remedy = "remove --policies or --checklist"
+            raise InputError("policies cannot be graded", remedy=remedy, field="--policies")
+    chosen = name or ("_vs_".join(pair) if pair else source + ("_grades" if checklist else ""))
     if not _PLAIN_NAME.fullmatch(chosen):
         raise InputError(
-            f"'{chosen}' is no name of a study",
+            f"'{chosen}' is not a valid name of a study",
             remedy="use letters, digits, dots, hyphens and underscores",
             field="--study",
         )
-    return Study(study=chosen, source=source, policies=pair)
+    key = "" if checklist is None else grades_key(checklist)
+    return Study(study=chosen, source=source, policies=pair, checklist=key)
 
 
 def journal_path(project: Path, env: str, study: str) -> Path:
-    """Return where the journal of a study lies."""
+    """Return the path of a study's journal."""
     return project / "data" / "01_raw" / "annotations" / env / f"{study}.jsonl"
+
+
+def usual_guide(project: Path, checklist: Checklist) -> Path | None:
+    """Return the guide with the name of a checklist, or None."""
+    path = project / "conf" / "checklists" / "guides" / f"{checklist.name}.yml"
+    return path if _PLAIN_NAME.fullmatch(checklist.name) and path.is_file() else None
 
 
 def make_offer(
@@ -99,13 +118,14 @@ def make_offer(
     """Return pairs, criteria and files of a study.
 
     Args:
-        catalog: loads datasets by name and says whether they exist.
-        dimensions: names of the checklist's with commas, 'all', or None for none of them.
-        criteria: names of further criteria with commas; None for none.
+        catalog: with ``load`` and ``exists`` by name.
+        study: the study.
+        dimensions: names of the checklist's dimensions separated by commas, 'all', or None for none.
+        criteria: names of other criteria separated by commas; None for none.
         order, seed, pairs, per_prompt: see :mod:`vr_pipeline.annotation.queue`.
 
     Raises:
-        InputError: a table is missing, a dimension is unknown, or a criterion has no plain name.
+        InputError: a table is missing, a dimension is unknown, or the name of a criterion is invalid.
     """
     index_name, _, rewards_name, _, rewards_pipeline = _NEEDED[study.source]
     _require(catalog, index_name, study.source)
@@ -114,9 +134,12 @@ def make_offer(
         candidates = queue.policy_pairs(index, (study.policies[0], study.policies[1]))
     elif study.source == "preferences":
         candidates = queue.named_pairs(index, catalog.load("human_preferences"))
-    elif study.source == CLIPS:
+    elif study.source in (CLIPS, GENERATORS):
         candidates = queue.pairs_of_prompts(
-            _as_index(index, catalog.load("preference_videos")), per_prompt=per_prompt, seed=seed
+            _as_index(index, catalog.load("preference_videos")),
+            per_prompt=per_prompt,
+            seed=seed,
+            across=study.source == GENERATORS,
         )
     else:
         candidates = queue.pairs_of_prompts(index, per_prompt=per_prompt, seed=seed)
@@ -129,8 +152,43 @@ def make_offer(
     return Offer(shown, [*asked, OVERALL], hints, clip_files(catalog, study))
 
 
+def make_grading(
+    catalog: Any, study: Study, checklist: Checklist, guide_file: Path | None, *, seed: int, limit: int | None
+) -> Callable[[Journal[Grade], str | None], GradingSession]:
+    """Return a function that opens a graded annotation with a journal and perhaps its only annotator.
+
+    Args:
+        catalog: with ``load`` and ``exists`` by name.
+        study, checklist: of the annotation.
+        guide_file: its guide; None for defaults.
+        seed: of the order.
+        limit: largest number of clips; None for all.
+
+    Raises:
+        InputError: a table is missing, there are no clips, or the guide or its tables are invalid.
+    """
+    index_name = _NEEDED[study.source][0]
+    _require(catalog, index_name, study.source)
+    index = catalog.load(index_name)
+    if study.source in (CLIPS, GENERATORS):
+        index = _as_index(index, catalog.load("preference_videos"))
+    guide, criteria = load_guide(guide_file, checklist)
+    clips = clips_to_grade(index, clip_files(catalog, study), seed=seed)
+    folder = guide_file.parent if guide_file is not None else Path()
+    training, control = (known_items(folder, name, checklist, clips) for name in (guide.training, guide.control))
+
+    def opened(journal: Journal[Grade], annotator: str | None) -> GradingSession:
+        only = None if annotator is None else " ".join(annotator.split())
+        secret = study_secret(journal.path)
+        return GradingSession(
+            study, clips[:limit], training, control, checklist, guide, criteria, journal, seed, secret, only
+        )
+
+    return opened
+
+
 def _as_index(clips: pd.DataFrame, folder: Mapping[str, Path]) -> pd.DataFrame:
-    """Given clips with the columns that pairs are made from, before a run has looked at them."""
+    """Return given clips as a video index, without reading them."""
     from vr_pipeline.identifiers import prompt_id
 
     return clips.rename(columns={"file": "path"}).assign(
@@ -140,7 +198,7 @@ def _as_index(clips: pd.DataFrame, folder: Mapping[str, Path]) -> pd.DataFrame:
 
 
 def clip_files(catalog: Any, study: Study) -> Mapping[str, Path]:
-    """Path of every clip of a study's source by its name in the index."""
+    """Return the path of every clip of a study's source by its name in the index."""
     _, folder_name, _, _, _ = _NEEDED[study.source]
     _require(catalog, folder_name, study.source)
     folder = catalog.load(folder_name)
@@ -151,7 +209,7 @@ def clip_files(catalog: Any, study: Study) -> Mapping[str, Path]:
 
 
 def _predicted(catalog: Any, name: str | None, pipeline: str) -> Any:
-    """Rewards of the clips; those of clips that people compared are made from answers and weights."""
+    """Return rewards of the clips, for human preferences computed from answers and weights."""
     if name is not None:
         if not catalog.exists(name):
             raise InputError(
@@ -181,8 +239,8 @@ def _further(criteria: str | None) -> list[str]:
     for name in names:
         if not _PLAIN_CRITERION.fullmatch(name):
             raise InputError(
-                f"'{name}' is no name of a criterion",
-                remedy="write names of letters, digits, hyphens and underscores, with commas between them",
+                f"'{name}' is not a valid name of a criterion",
+                remedy="use letters, digits, hyphens and underscores, and separate names by commas",
                 field="--criteria",
             )
     return names
@@ -199,7 +257,7 @@ def _dimensions(catalog: Any, dimensions: str | None) -> tuple[list[str], dict[s
         if unknown or not wanted:
             raise InputError(
                 f"the checklist has no dimension '{unknown[0] if unknown else dimensions}'",
-                remedy=f"choose among {', '.join(names)}, or write 'all'",
+                remedy=f"use {', '.join(names)}, or 'all'",
                 field="--dimensions",
             )
         names = list(dict.fromkeys(wanted))
@@ -212,9 +270,9 @@ def _require(catalog: Any, name: str, source: str) -> None:
         return
     pipeline = _NEEDED[source][3]
     command = f"kedro run --pipeline={pipeline}" if pipeline else _TO_LIST_PREFERENCES
-    remedy = f"run '{command}' in this environment first"
+    remedy = f"first run '{command}' in this environment"
     if source == CLIPS:
-        remedy = "make an environment of your clips by 'kedro init-data --prompts FILE --videos FOLDER', and name it"
+        remedy = "make an environment with 'kedro init-data --prompts FILE --videos FOLDER', and use it with --env"
     raise InputError(
         f"there are no clips to compare yet ({name} is missing)",
         remedy=remedy,

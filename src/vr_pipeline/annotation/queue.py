@@ -1,8 +1,4 @@
-"""Which pairs of clips are shown, in which order, and which clip stands on which side.
-
-Everything follows from a seed by hashing, so the order does not depend on the order of tables, and a study that is
-opened again continues as it began.
-"""
+"""Pairs of clips, their order, and the sides of clips, all by hashes of a seed, so that a study can be reopened."""
 
 from __future__ import annotations
 
@@ -23,7 +19,7 @@ _EQUAL = 1e-9
 
 @dataclass(frozen=True)
 class Clip:
-    """A clip as it is asked about."""
+    """A clip of a pair."""
 
     video_id: str
     file: str
@@ -32,7 +28,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two clips of one prompt; ``first`` has the smaller identifier, which says nothing about sides."""
+    """Two clips of one prompt; ``first`` has the smaller identifier, independent of sides."""
 
     pair_id: str
     prompt_id: str
@@ -42,30 +38,39 @@ class Pair:
     margin: float | None = None
 
     def sides(self, annotator: str, seed: int | str) -> tuple[Clip, Clip]:
-        """Return left and right for an annotator: even chances, the same at every look.
-
-        A server passes a secret as seed, since whoever knows the seed can compute the sides.
-        """
+        """Return left and right for an annotator, by a hash; a secret seed keeps sides unpredictable."""
         swapped = int(content_hash("sides", seed, annotator, self.pair_id), 16) % 2 == 1
         return (self.second, self.first) if swapped else (self.first, self.second)
 
 
-def pairs_of_prompts(index: pd.DataFrame, *, per_prompt: int | None, seed: int) -> list[Pair]:
+def pairs_of_prompts(index: pd.DataFrame, *, per_prompt: int | None, seed: int, across: bool = False) -> list[Pair]:
     """Return pairs among the clips of each prompt.
 
     Args:
-        index: video index; clips of status 'failed' are left out.
-        per_prompt: at most this many pairs of a prompt, drawn by hash; None takes all.
+        index: video index; clips of status 'failed' are skipped.
+        per_prompt: largest number of pairs per prompt, drawn by a hash; None for all.
+        seed: of the hash.
+        across: only pairs of different generators.
+
+    Raises:
+        InputError: with ``across``, no prompt has clips of two generators.
     """
     found: list[Pair] = []
     for _, rows in _usable(index).groupby("prompt_id", sort=True):
         pairs = [_pair(one, other) for one, other in combinations(_by_identifier(rows).values(), 2)]
+        pairs = [pair for pair in pairs if not across or pair.first.generator != pair.second.generator]
         found += sorted(pairs, key=lambda pair: _draw(seed, pair.pair_id))[:per_prompt]
+    if across and not found:
+        raise InputError(
+            "no prompt has clips of two generators",
+            remedy="add a generator to preference_generators, or give a folder of clips with the same prompts",
+            field="--source",
+        )
     return found
 
 
 def named_pairs(index: pd.DataFrame, preferences: pd.DataFrame) -> list[Pair]:
-    """Return the pairs that a table of preferences compares, each once, as far as both clips are usable."""
+    """Return the pairs of a table of preferences with two usable clips, each once."""
     clips = _by_identifier(_usable(index))
     named = zip(preferences["video_id_a"].astype(str), preferences["video_id_b"].astype(str), strict=True)
     found = [_pair(clips[min(two)], clips[max(two)]) for two in named if clips.keys() >= set(two)]
@@ -73,22 +78,22 @@ def named_pairs(index: pd.DataFrame, preferences: pd.DataFrame) -> list[Pair]:
 
 
 def policy_pairs(index: pd.DataFrame, policies: tuple[str, str]) -> list[Pair]:
-    """Return clips of two policies for the same prompt and seed.
+    """Return pairs of clips of two policies with the same prompt and seed.
 
     Raises:
-        InputError: a policy has no clips, or the two have none in common.
+        InputError: a policy has no clips, or there are no such pairs.
     """
     usable = _usable(index)
     known = sorted(set(usable["policy"]))
     for policy in policies:
         if policy not in known:
             raise InputError(
-                f"there are no evaluation clips of the policy '{policy}'",
-                remedy=f"choose two of {', '.join(known) or 'none'}, or run the pipeline evaluation",
+                f"policy '{policy}' has no evaluation clips",
+                remedy=f"use two of {', '.join(known) or 'none'}, or run the pipeline evaluation",
                 field="--policies",
             )
     if policies[0] == policies[1]:
-        raise InputError("a policy is compared with itself", remedy="name two different ones", field="--policies")
+        raise InputError("a policy is compared with itself", remedy="give two different ones", field="--policies")
     chosen = usable[usable["policy"].isin(policies)].sort_values(
         "policy", key=lambda names: names != policies[0], kind="stable"
     )
@@ -96,7 +101,7 @@ def policy_pairs(index: pd.DataFrame, policies: tuple[str, str]) -> list[Pair]:
     found = [_pair(*rows.to_dict("records")) for _, rows in places if len(rows) == 2]
     if not found:
         raise InputError(
-            "the two policies have no clip of the same prompt and seed",
+            "the policies have no clips with the same prompt and seed",
             remedy="run the pipeline evaluation again",
             field="--policies",
         )
@@ -104,10 +109,9 @@ def policy_pairs(index: pd.DataFrame, policies: tuple[str, str]) -> list[Pair]:
 
 
 def with_margins(pairs: Sequence[Pair], rewards: pd.DataFrame) -> list[Pair]:
-    """Return pairs with the predicted difference of rewards; pairs whose dimensions all agree have none.
+    """Return pairs with the predicted difference of rewards, or None if all dimensions are equal.
 
-    Such two clips have the same answers as far as the reward can tell: a person's choice between them says nothing
-    about the weights, though their margin of 0 is the smallest of all.
+    Clips with equal dimensions have the same answers, so a choice between them does not inform the weights.
 
     Raises:
         InputError: a clip has no reward.
@@ -131,13 +135,14 @@ def with_margins(pairs: Sequence[Pair], rewards: pd.DataFrame) -> list[Pair]:
 
 
 def ordered(pairs: Sequence[Pair], order: Order, *, seed: int, limit: int | None) -> list[Pair]:
-    """Return the pairs to show, first to last.
+    """Return the pairs in the order shown.
 
     Args:
         pairs: with margins for the order 'informative'.
-        order: 'random' goes round the prompts, a pair of each in turn; 'informative' begins with the smallest margin,
-            and pairs that say nothing about the weights come last.
-        seed: of the random order, and of the order among equal margins.
+        order: 'random' alternates prompts; 'informative' starts with the smallest margins and ends with pairs without
+            margin.
+        seed: of the random order, also among equal margins.
+        limit: largest number of pairs; None for all.
     """
     shuffled = sorted(pairs, key=lambda pair: _draw(seed, pair.pair_id))
     if order == "informative":
@@ -160,7 +165,7 @@ def _by_identifier(index: pd.DataFrame) -> dict[str, dict[Hashable, Any]]:
 
 
 def _pair(one: Mapping[Hashable, Any], other: Mapping[Hashable, Any]) -> Pair:
-    """Return two clips under the prompt of the first; a policy's clips are known by its name."""
+    """Return two clips with the prompt of the first; the policy replaces the generator."""
     clips = [
         Clip(str(row["video_id"]), str(row["path"]), str(row.get("policy", row["generator"]))) for row in (one, other)
     ]

@@ -1,4 +1,4 @@
-"""The secret of a study: names of clips and proofs of annotators that nobody can compute from what the page shows."""
+"""The secret of a study, for tokens of clips and proofs of annotators that nobody can guess."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _BYTES = 32
 
 
 class StudySecret:
-    """Derive tokens from random bytes that lie beside the journal and never leave the machine."""
+    """Derives tokens from random bytes in a file next to the journal."""
 
     def __init__(self, value: bytes) -> None:
         self._value = value
@@ -25,19 +25,16 @@ class StudySecret:
         return hmac.new(self._value, message, hashlib.sha256).hexdigest()[:32]
 
     def proves(self, annotator: str, proof: str) -> bool:
-        """Check a proof of being an annotator, in a time that does not depend on it."""
+        """Return whether a proof is that of an annotator, in constant time."""
         return hmac.compare_digest(self.proof_of(annotator).encode(), proof.encode("utf-8", "surrogatepass"))
 
     def proof_of(self, annotator: str) -> str:
-        """Return what the browser of an annotator holds."""
+        """Return the proof of an annotator, for their browser."""
         return self.token("annotator", annotator)
 
 
 def study_secret(journal: Path) -> StudySecret:
-    """Read the secret of a journal, or make one; the file is readable by its owner only.
-
-    Without the file (a fresh clone, where git ignores it) a new secret is made: annotators then need new links.
-    """
+    """Read or make the secret of a journal, readable by its owner only; with a new one, annotators need new links."""
     path = journal.with_name(f".{journal.name}.secret")
     try:
         value = path.read_bytes()

@@ -1,7 +1,7 @@
-"""Write the journal of answers: a file of JSON lines that only grows, so that nothing once confirmed is ever lost.
+"""Write the journal of answers: an append-only file of JSON lines, so that confirmed answers are never lost.
 
-A line is on the disk (fsync) before it counts; an unfinished one is removed by the next writer. What the lines say, and
-how they are read, is in :mod:`vr_pipeline.preferences.journal`.
+A line counts when it is on the disk (fsync); the next writer removes an unfinished one. Lines and their reader are in
+:mod:`vr_pipeline.preferences.journal`.
 """
 
 from __future__ import annotations
@@ -11,25 +11,27 @@ import logging
 import os
 import threading
 from pathlib import Path
+from typing import Generic, TypeVar, cast
 
 from filelock import FileLock, Timeout
 
 from vr_pipeline.errors import InputError
-from vr_pipeline.preferences.journal import Label, Line, Study, Undo, read_lines, read_study, standing
+from vr_pipeline.preferences.journal import Grade, Label, Line, Study, Undo, read_lines, read_study, standing
 from vr_pipeline.storage.atomic import PRIVATE, replaced, unlink_shared
 
 logger = logging.getLogger(__name__)
+AnswerT = TypeVar("AnswerT", Label, Grade)
 
 
-class Journal:
-    """A journal opened for writing by this process alone; safe to use from several threads.
+class Journal(Generic[AnswerT]):
+    """A journal of labels or grades, opened for writing by one process; thread-safe.
 
     Args:
-        path: the file; made with its folder if it does not exist.
-        study: what the answers are about; an existing file must be about the same.
+        path: the file; created with its folder if missing.
+        study: must match that of an existing file.
 
     Raises:
-        InputError: another process has it open, it is about something else, or a line cannot be understood.
+        InputError: another process has it open, its study differs, or a line is invalid.
     """
 
     def __init__(self, path: str | Path, study: Study) -> None:
@@ -41,12 +43,13 @@ class Journal:
             self._lock.acquire(timeout=0)
         except Timeout:
             raise InputError(
-                "another annotation server writes this journal",
-                remedy="open its page, stop it first, or choose another name with --study",
+                "another annotation server is writing this journal",
+                remedy="use its page, stop it, or give another name with --study",
                 file=self.path,
             ) from None
         try:
-            self._labels: dict[str, Label] = {}
+            self._labels: dict[str, AnswerT] = {}
+            self._asked: set[tuple[str, str, str]] = set()
             self._taken_back: set[str] = set()
             if self.path.exists():
                 unlink_shared(self.path, mode=PRIVATE)
@@ -61,49 +64,55 @@ class Journal:
             raise
 
     def close(self) -> None:
-        """Close the file and give it free."""
+        """Close the file and release its lock."""
         self._stream.close()
         self._lock.release()
 
-    def labels(self) -> list[Label]:
-        """Return the answers that stand, in the order they were given."""
+    def labels(self) -> list[AnswerT]:
+        """Return the valid answers in order."""
         with self._guard:
             return list(self._labels.values())
 
-    def add(self, label: Label) -> bool:
-        """Write an answer; False if this very answer is there already (a page that asked again after a lost reply).
+    def find(self, label: str) -> AnswerT | None:
+        """Return the valid answer with an identifier."""
+        with self._guard:
+            return self._labels.get(label)
+
+    def add(self, label: AnswerT) -> bool:
+        """Write an answer; return False if it was written before (a page that tries again).
 
         Raises:
-            AlreadyAnswered: the annotator has another standing answer to the same pair and criterion.
+            AlreadyAnswered: the annotator has another valid answer to the question.
         """
         with self._guard:
             if label.label in self._labels or label.label in self._taken_back:
                 return False
-            key = (label.annotator, label.pair, label.criterion)
-            if any((one.annotator, one.pair, one.criterion) == key for one in self._labels.values()):
-                raise AlreadyAnswered(*key)
+            if label.asked in self._asked:
+                raise AlreadyAnswered(*label.asked)
             self._append(label)
             self._labels[label.label] = label
+            self._asked.add(label.asked)
             return True
 
-    def undo(self, annotator: str, *, at: str) -> Label | None:
-        """Take back the last standing answer of an annotator; None if there is none."""
+    def undo(self, annotator: str, *, at: str) -> AnswerT | None:
+        """Undo and return the last valid answer of an annotator; None if there is none."""
         with self._guard:
             last = next((one for one in reversed(self._labels.values()) if one.annotator == annotator), None)
             if last is None:
                 return None
             self._append(Undo(label=last.label, annotator=annotator, at=at))
             del self._labels[last.label]
+            self._asked.discard(last.asked)
             self._taken_back.add(last.label)
             return last
 
     def _append(self, line: Line) -> None:
-        # Unbuffered: a write that fails leaves nothing behind that a later one would drag along.
+        # Unbuffered, so that a failed write leaves nothing for a later one.
         end = os.fstat(self._stream.fileno()).st_size
         content = _to_bytes(line)
         try:
             if self._stream.write(content) != len(content):
-                raise OSError("the disk took only a part of the line")
+                raise OSError("the line was written only in part")
             os.fsync(self._stream.fileno())
         except OSError:
             os.truncate(self.path, end)
@@ -113,32 +122,35 @@ class Journal:
         lines, good = read_lines(self.path)
         size = self.path.stat().st_size
         if good < size:
-            logger.warning("%s: an unfinished last line of %d bytes was removed.", self.path, size - good)
+            logger.warning("%s: removed an unfinished last line of %d bytes.", self.path, size - good)
             os.truncate(self.path, good)
-        self._labels = standing(lines)
+        self._labels = cast("dict[str, AnswerT]", standing(lines))
+        self._asked = {label.asked for label in self._labels.values()}
         self._taken_back = {line.label for line in lines if isinstance(line, Undo)}
 
 
 class AlreadyAnswered(Exception):
     """A second answer of one annotator to the same question."""
 
-    def __init__(self, annotator: str, pair: str, criterion: str) -> None:
-        super().__init__(f"{annotator} has answered {criterion} of pair {pair} already")
+    def __init__(self, annotator: str, item: str, criterion: str) -> None:
+        super().__init__(f"{annotator} has already answered {criterion} of {item}")
 
 
 def _to_bytes(line: Line) -> bytes:
-    # ASCII: no character of a prompt can then be taken for the end of a line.
+    # ASCII, so that no character of a prompt is a line break.
     return (json.dumps(line.model_dump(mode="json"), ensure_ascii=True, allow_nan=False) + "\n").encode("ascii")
 
 
 def _check(path: Path, study: Study) -> None:
     def about(one: Study) -> str:
+        if one.checklist:
+            return f"grades of '{one.source}' with the checklist {one.checklist}"
         return f"the policies {' and '.join(one.policies)}" if one.policies else f"clips of '{one.source}'"
 
     found = read_study(path)
     if about(found) != about(study):
         raise InputError(
             f"the journal is about {about(found)}, not about {about(study)}",
-            remedy="choose another name with --study",
+            remedy="give another name with --study",
             file=path,
         )

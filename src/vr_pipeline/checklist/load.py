@@ -1,6 +1,4 @@
-"""Read a checklist from YAML, with messages that name the place of a mistake."""
-
-from __future__ import annotations
+"""Read a checklist from YAML and report mistakes with their place."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +15,7 @@ from vr_pipeline.errors import InputError
 def load_checklist(path: str | Path) -> Checklist:
     """Read a checklist file: YAML, or one of the public VisionReward question lists (``.txt``).
 
-    The format of YAML, every level a list in the order of asking::
+    The YAML format, with entries in the order of asking::
 
         name: my checklist
         modality: video            # or image
@@ -28,14 +26,14 @@ def load_checklist(path: str | Path) -> Checklist:
                 questions:
                   - {id: sharp, text: Is the clip sharp?}
                   - {id: readable, text: Can things be told apart?, gate: sharp, weighted: true, feature: answer}
-                grades:             # optional: what a person's grade answers, one entry a question
+                grades:             # optional: answers of each human grade, one per question
                   3: [yes, yes]
                   2: [no, yes]
                   1: [no, no]
 
     Raises:
-        InputError: the file is missing, is no YAML, lacks a key, names a question twice or a gate that is none, has
-            gates in a circle or a grade without one answer a question; or is no public list.
+        InputError: the file is missing or not YAML, lacks a key, has a duplicated question, an unknown gate, a circle
+            of gates or a grade without one answer per question; or it is not a public list.
     """
     return _first_raised(*examine_checklist(path))
 
@@ -46,7 +44,7 @@ def checklist_from_mapping(content: Any, *, file: str | Path | None = None) -> C
 
 
 def examine_checklist(path: str | Path) -> tuple[Checklist | None, list[InputError]]:
-    """Read as :func:`load_checklist` does, and collect everything that is wrong."""
+    """Read as :func:`load_checklist`, but return all problems."""
     path = Path(path)
     try:
         if path.suffix.lower() == ".txt":
@@ -91,12 +89,12 @@ def _parsed(path: Path) -> Any:
 
 def _text(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int | float) or not str(value).strip():
-        raise PydanticCustomError("missing", "no text")
+        raise PydanticCustomError("missing", "not text")
     return str(value).strip()
 
 
 def _answer(value: Any) -> Any:
-    # YAML 1.1 reads yes and no as booleans; quoted ones arrive as text.
+    # YAML 1.1 reads yes and no as booleans, but quoted ones as text.
     return {"yes": True, "no": False}.get(value, value) if isinstance(value, str) else value
 
 
@@ -140,17 +138,17 @@ _LEVELS: Final[dict[str, tuple[str, type[_Entry]]]] = {
 }
 _ABSENT: Final = ("missing", "too_short", "list_type", "model_type", "model_attributes_type")
 _REMEDIES: Final = {
-    "modality": "Write 'modality: video' or 'modality: image'",
-    "weighted": "Write true or false",
-    "feature": "Write 'answer' or 'probability'",
-    "grades": "Write 'grade: [yes, no, ...]' lines, with yes, no or null for each question",
+    "modality": "Use 'modality: video' or 'modality: image'",
+    "weighted": "Use true or false",
+    "feature": "Use 'answer' or 'probability'",
+    "grades": "Use lines 'grade: [yes, no, ...]' with yes, no or null for each question",
 }
 
 
 def _examine(content: Any, file: str | Path | None) -> tuple[Checklist | None, list[InputError]]:
     if not isinstance(content, Mapping):
         problem = "the checklist is empty or is not a mapping"
-        return None, [InputError(problem, remedy="Begin it with the keys name, modality and dimensions", file=file)]
+        return None, [InputError(problem, remedy="Give it the keys name, modality and dimensions", file=file)]
     try:
         entries, problems = _File.model_validate(content), []
     except ValidationError as error:
@@ -162,7 +160,7 @@ def _examine(content: Any, file: str | Path | None) -> tuple[Checklist | None, l
 def _mistake(
     kind: str, place: Sequence[int | str], value: Any, content: Mapping[str, Any], file: str | Path | None
 ) -> InputError:
-    """Say what is wrong at a place of the file, by the names that the entries on the way have."""
+    """Describe the problem at a place of the file by the names of its entries."""
     model: type[_Entry] = _File
     entry, where, key, grade = content, "the checklist", "", ""
     for step, part in enumerate(place):
@@ -189,7 +187,7 @@ def _mistake(
 
 
 def _contradictions(content: Mapping[str, Any], file: str | Path | None) -> Iterator[InputError]:
-    """Find what concerns several entries at once, also where some of them are wrong by themselves."""
+    """Find problems across entries, even if single entries are wrong."""
     subs = [sub for one in _mappings(content, "dimensions") for sub in _mappings(one, "sub_dimensions")]
     gates = [
         (str(one["id"]).strip(), None if one.get("gate") is None else str(one["gate"]).strip())
@@ -208,7 +206,7 @@ def _contradictions(content: Mapping[str, Any], file: str | Path | None) -> Iter
     gate_of = dict(gates)
     for name, gate in gates:
         if gate is not None and gate not in gate_of:
-            problem = f"question '{name}' has the gate '{gate}', which is no question of this checklist"
+            problem = f"question '{name}' has the gate '{gate}', which is not a question of this checklist"
             remedy = f"Use the id of another question as gate, for example '{gates[0][0]}'"
             yield InputError(problem, remedy=remedy, file=file, field="gate")
         passed: list[str] = []
@@ -216,7 +214,7 @@ def _contradictions(content: Mapping[str, Any], file: str | Path | None) -> Iter
             passed.append(gate)
             gate = gate_of.get(gate)
         if name in passed:
-            problem = f"the gates of question '{name}' run in a circle through '{passed[0]}'"
+            problem = f"the gates of question '{name}' form a circle through '{passed[0]}'"
             yield InputError(problem, remedy="Remove one of these gates", file=file, field="gate")
     for sub in subs:
         grades, count = sub.get("grades"), len(_mappings(sub, "questions"))

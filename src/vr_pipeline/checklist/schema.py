@@ -1,11 +1,8 @@
-"""What a checklist is: questions in sub-dimensions in dimensions, gates between questions, maps from grades to answers.
+"""A checklist: dimensions, sub-dimensions, yes/no questions with gates, and answers of grades.
 
-A checklist judges one clip (or image) with binary questions (VisionReward, section 3.1 and Figure 2: dimensions,
-sub-dimensions, binary questions). Everything here is immutable and has a content hash, so that answers and weights can
-name the checklist they belong to.
+A checklist judges a clip or image by yes/no questions (VisionReward, section 3.1 and Figure 2). It is immutable, and
+its content hash links answers and weights to it.
 """
-
-from __future__ import annotations
 
 import json
 import re
@@ -19,6 +16,7 @@ from vr_pipeline.errors import InputError
 from vr_pipeline.identifiers import content_hash
 
 PROMPT_PLACEHOLDER = "[[prompt]]"
+_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
 
 
 class _Frozen(BaseModel):
@@ -26,17 +24,17 @@ class _Frozen(BaseModel):
 
 
 class Question(_Frozen):
-    """One yes/no question."""
+    """A yes/no question."""
 
     question_id: str = Field(min_length=1, description="identifier, unique in the checklist")
     text: str = Field(min_length=1, description="the question; [[prompt]] stands for the clip's prompt")
     dimension: str = Field(min_length=1)
     sub_dimension: str = Field(min_length=1)
-    gate: str | None = Field(default=None, description="question whose 'no' switches this one off (it then counts 0)")
+    gate: str | None = Field(default=None, description="question whose 'no' turns this one off (it counts 0)")
     weighted: bool = Field(default=True, description="false for questions that only gate others")
     feature: Literal["answer", "probability"] = Field(
         default="answer",
-        description="what enters the reward: the yes/no answer, or P(yes) itself as for an alignment score",
+        description="value in the reward: the yes/no answer, or P(yes) itself as for an alignment score",
     )
 
     @property
@@ -50,15 +48,26 @@ class Question(_Frozen):
 
 
 class SubDimension(_Frozen):
-    """Questions about one aspect, and what a person's grade of that aspect says about each of them."""
+    """Questions about one aspect, and their answers for each human grade of the aspect."""
 
     name: str = Field(min_length=1)
     dimension: str = Field(min_length=1)
     questions: tuple[Question, ...] = Field(min_length=1)
     grades: dict[str, tuple[bool | None, ...]] = Field(
         default_factory=dict,
-        description="grade -> yes/no for each question in order; null where the grade says nothing about a question",
+        description="grade -> yes/no for each question in order; null if the grade does not answer a question",
     )
+
+    @cached_property
+    def scale(self) -> dict[str, tuple[bool | None, ...]]:
+        """Possible grades by people, best first, and their answers.
+
+        The grades of the map (numbers in descending order, others in file order); without a map, yes and no for a
+        single question and empty for several.
+        """
+        if self.grades and all(_NUMBER.fullmatch(grade) for grade in self.grades):
+            return {grade: self.grades[grade] for grade in sorted(self.grades, key=float, reverse=True)}
+        return self.grades or ({"yes": (True,), "no": (False,)} if len(self.questions) == 1 else {})
 
 
 class Checklist(_Frozen):
@@ -85,12 +94,17 @@ class Checklist(_Frozen):
 
     @cached_property
     def hash(self) -> str:
-        """Content hash of the questions and their order; the checklist's name and its grade maps are not part of it."""
+        """Content hash of the questions and their order, without the name and the grade maps."""
         content = [self.modality, [question.model_dump(mode="json") for question in self.questions]]
         return content_hash("checklist", json.dumps(content, sort_keys=True, ensure_ascii=False))
 
+    @cached_property
+    def graded(self) -> tuple[SubDimension, ...]:
+        """Sub-dimensions that a person can grade: those with a :attr:`SubDimension.scale`."""
+        return tuple(sub for sub in self.sub_dimensions if sub.scale)
+
     def questions_of(self, dimension: str) -> list[Question]:
-        """Questions of one dimension in order. Raises :class:`InputError` for a dimension that does not exist."""
+        """Questions of a dimension in order. Raises :class:`InputError` for an unknown dimension."""
         if dimension not in self.dimensions:
             raise InputError(
                 f"checklist '{self.name}' has no dimension '{dimension}'",
@@ -99,7 +113,7 @@ class Checklist(_Frozen):
         return [question for question in self.questions if question.dimension == dimension]
 
     def question(self, question_id: str) -> Question:
-        """Return the question of that identifier. Raises :class:`InputError` where there is none."""
+        """Return the question with this identifier. Raises :class:`InputError` if it is unknown."""
         for question in self.questions:
             if question.question_id == question_id:
                 return question
@@ -108,7 +122,7 @@ class Checklist(_Frozen):
         )
 
     def gates_of(self, question_id: str) -> list[str]:
-        """Gates of a question, nearest first: a gate may itself have a gate."""
+        """Gates of a question, nearest first; gates can have gates."""
         by_id = {question.question_id: question for question in self.questions}
         chain: list[str] = []
         gate = by_id[question_id].gate
@@ -118,11 +132,10 @@ class Checklist(_Frozen):
         return chain
 
     def answers_from_grades(self, grades: Mapping[str, object]) -> dict[str, bool]:
-        """Yes/no answers that a person's grades imply (sub-dimension -> grade, as in VisionRewardDB).
+        """Return the yes/no answers of human grades (sub-dimension -> grade, as in VisionRewardDB).
 
-        Names are compared without regard to case, spaces and underscores. Sub-dimensions that the checklist lacks are
-        ignored, as are those it has without a grade given; a grade that the sub-dimension's map does not list raises
-        :class:`InputError`.
+        Case, spaces and underscores of names do not matter. Unknown sub-dimensions and those without a grade are
+        ignored; an unknown grade raises :class:`InputError`.
         """
         given = {plain_name(name): grade for name, grade in grades.items()}
         answers: dict[str, bool] = {}
@@ -133,8 +146,8 @@ class Checklist(_Frozen):
             grade = grade_key(found)
             if grade not in sub.grades:
                 raise InputError(
-                    f"grade '{found}' is not in the map of sub-dimension '{sub.name}'",
-                    remedy=f"Use one of {', '.join(sub.grades)} or extend the map 'grades' in the checklist",
+                    f"grade '{found}' is not a grade of sub-dimension '{sub.name}'",
+                    remedy=f"Use one of {', '.join(sub.grades)}, or extend 'grades' in the checklist",
                     field=sub.name,
                 )
             for question, answer in zip(sub.questions, sub.grades[grade], strict=True):
@@ -144,11 +157,11 @@ class Checklist(_Frozen):
 
 
 def plain_name(name: str) -> str:
-    """Return a sub-dimension's name as it is compared: without regard to case, spaces and underscores."""
+    """Return a sub-dimension's name for comparisons, without case, spaces and underscores."""
     return name.casefold().replace("_", "").replace(" ", "")
 
 
 def grade_key(grade: object) -> str:
-    """Grades as map keys: 3, 3.0, '3' and '3.0' (of a table with gaps) are one grade."""
+    """Return a grade as a map key: 3, 3.0, '3' and '3.0' (from a table with gaps) are equal."""
     text = str(grade).strip()
     return str(int(float(text))) if re.fullmatch(r"[+-]?\d+\.0+", text) else text

@@ -1,9 +1,8 @@
-"""Read the public VisionReward files: a text file with one question a line, and a JSON file with the weights.
+"""Read the public VisionReward question lists, with one question per line.
 
-The files do not say what belongs where; the layouts below do, by line number: sub-dimension, gates, and which lines
-carry a weight. The image files' weights begin with that of a text-alignment score, which is no question of the list;
-here it is a question of its own whose probability counts (``feature: probability``), so that by default the judge
-itself gives it.
+Layouts define sub-dimension, gates and weighted lines by line number. The first weight of images belongs to a
+text-alignment score, which is not in the list; here it is an additional question whose probability counts (``feature:
+probability``), so that by default the judge answers it.
 """
 
 from __future__ import annotations
@@ -11,15 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from vr_pipeline.checklist.schema import Checklist, Question, SubDimension
 from vr_pipeline.errors import InputError
 from vr_pipeline.storage.json_rows import TEXT_COLUMN
 from vr_pipeline.storage.tables import read_entries
-
-if TYPE_CHECKING:
-    pass
 
 ALIGNMENT_ID = "text_alignment"
 ALIGNMENT_TEXT = 'Does the image show what the text "[[prompt]]" says?'
@@ -46,7 +42,7 @@ VIDEO_DIMENSIONS = {
     "physics_law": "physics",
     "safety": "safety",
 }
-"""Sub-dimensions of the public video list in file order, and the dimension each is part of."""
+"""Sub-dimensions of the public video list in file order, and their dimensions."""
 
 _VIDEO_COUNTS = (4, 2, 2, 2, 4, 3, 3, 3, 4, 4, 4, 2, 2, 4, 4, 2, 4, 3, 4, 4)
 _VIDEO_SELECTED_COUNTS = (3, 2, 0, 1, 1, 3, 3, 3, 2, 0, 2, 1, 1, 0, 1, 0, 3, 2, 1, 0)
@@ -78,13 +74,13 @@ _IMAGE_SELECTED_COUNTS = (3, 2, 0, 2, 4, 0, 4, 2, 1, 0, 0, 1, 3, 0, 3, 2, 1, 2)
 
 @dataclass(frozen=True)
 class _Layout:
-    """What the lines of one public file are."""
+    """Meaning of the lines of a public file."""
 
     modality: Literal["video", "image"]
     dimensions: Mapping[str, str]
     counts: Sequence[int]
     gates: Mapping[int, Sequence[int]] = field(default_factory=dict)
-    """Gate line -> lines it switches off."""
+    """Gate line -> lines that it turns off."""
     presence: Sequence[int] = ()
     """Lines without a weight."""
 
@@ -103,7 +99,7 @@ _LAYOUTS = {
         "image",
         IMAGE_DIMENSIONS,
         _IMAGE_SELECTED_COUNTS,
-        # The public code lets the body gate switch off the two lines on safety (28, 29) as well.
+        # In the public code the body gate also turns off the two safety lines (28, 29).
         gates={0: (22, 23, 24, 28, 29), 1: (25, 26), 2: (27,)},
         presence=(0, 1, 2),
     ),
@@ -114,10 +110,10 @@ def read_questions(path: str | Path) -> Checklist:
     """Read a public question list as a checklist.
 
     Args:
-        path: one question a line: 64 or 29 lines (video), 59 or 30 (image).
+        path: one question per line: 64 or 29 lines (video), 59 or 30 (image).
 
     Raises:
-        InputError: there is no such file, or it has another number of lines.
+        InputError: the file does not exist or has another number of lines.
     """
     path = Path(path)
     if not path.is_file():
@@ -126,8 +122,8 @@ def read_questions(path: str | Path) -> Checklist:
     layout = _LAYOUTS.get(len(lines))
     if layout is None:
         raise InputError(
-            f"the list has {len(lines)} questions, the public ones have {', '.join(map(str, sorted(_LAYOUTS)))}",
-            remedy="Write the questions as a checklist in YAML instead, see docs/judges.md",
+            f"the list has {len(lines)} questions, but public lists have {', '.join(map(str, sorted(_LAYOUTS)))}",
+            remedy="Write the questions as a YAML checklist, see docs/judges.md",
             file=path,
         )
     return _checklist(path.stem, lines, layout)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     default=Path("data/06_models/imported_reward"),
     show_default=True,
-    help="Folder to make; a VideoReward that is there is replaced.",
+    help="Folder to write; an existing VideoReward is replaced.",
 )
 @click.option(
     "--base",
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 @click.option(
     "--template",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Text file: the wording that the checkpoint was trained with, behind the clip, with its special tokens and "
-    "{text_prompt} [default: this project's own wording].",
+    help="Text file: the template that the checkpoint was trained with, after the clip, with its special tokens and "
+    "{text_prompt} [default: this project's template].",
 )
 @click.option(
     "--calibration",
@@ -60,10 +60,10 @@ def import_reward(  # one parameter for each option of the command
     calibration: Path | None,
     dtype: Precision,
 ) -> None:
-    """Make a reward of this project of a VideoReward checkpoint in the public layout.
+    """Convert a public VideoReward checkpoint to a reward of this project.
 
-    FOLDER holds model_config.json and checkpoint-<step>. A key that is missing, unknown or of another shape is an
-    error; nothing is filled in. See docs/videoreward.md.
+    FOLDER contains model_config.json and checkpoint-<step>. A missing or unknown key or another shape is an error. See
+    docs/videoreward.md.
     """
     with plain_errors():
         from vr_pipeline.rewards.videoreward.public_checkpoint import ImportOptions, files_of, import_checkpoint
@@ -72,9 +72,8 @@ def import_reward(  # one parameter for each option of the command
         for file in files_of(folder, step):
             if is_pickled(file):
                 echo(
-                    f"{file.name} is a pickle, a format that can hold programs. It is read this once with "
-                    "weights_only, which makes tensors and runs nothing, since the checkpoint is published in no other "
-                    "form; from now on its weights are safetensors."
+                    f"{file.name} is a pickle, a format that can contain programs. The checkpoint is published in no "
+                    "other format, so it is read once with weights_only, which runs no code, and saved as safetensors."
                 )
         options = ImportOptions(base, revision, step, template, calibration, dtype)
         done = import_checkpoint(folder, target, options)
@@ -82,14 +81,14 @@ def import_reward(  # one parameter for each option of the command
         echo(f"{done.weights} weights of {names} are in {target}.")
         if done.own_wording:
             echo(
-                "Note: the questions are this project's wording. Scores are those of the checkpoint only with the "
-                "wording it was trained with: give it with --template.",
+                "Note: the questions use this project's template. The scores equal the checkpoint's only with the "
+                "template it was trained with: give it with --template.",
                 fg="yellow",
                 err=True,
             )
         if done.calibration is None:
             echo(
-                "Note: the checkpoint has no normalisation, so scores are what the head gives; --calibration adds one.",
+                "Note: the checkpoint has no normalisation, so scores are the head's output; --calibration adds one.",
                 fg="yellow",
                 err=True,
             )

@@ -20,61 +20,68 @@ _FILE = click.Path(path_type=Path)
 
 @click.command(name="init-data")
 @click.option("--prompts", type=_FILE, metavar="FILE", help="Prompts: txt, csv, tsv, jsonl or parquet.")
-@click.option("--videos", type=_FILE, metavar="FOLDER", help="Clips (or images) that people compared, or will.")
-@click.option("--preferences", type=_FILE, metavar="FILE", help="Who preferred which: prompt, clips a and b, label.")
+@click.option("--videos", type=_FILE, metavar="FOLDER", help="Clips (or images) to compare, or compared already.")
+@click.option("--preferences", type=_FILE, metavar="FILE", help="Preferences: prompt, clips a and b, label.")
+@click.option("--generators", is_flag=True, help="Compare clips of several generators: those of preference_generators.")
+@click.option(
+    "--made-by",
+    multiple=True,
+    metavar="NAME=FOLDER",
+    help="Further clips for --generators, with their generator; named after their prompts or in FOLDER/prompts.csv.",
+)
+@click.option("--images", type=_FILE, metavar="FOLDER", help="First frames of clips, which --prompts names as 'image'.")
 @click.option("--checklist", type=_FILE, metavar="FILE", help="Your yes/no questions, as YAML.")
 @click.option(
     "--pairs",
     type=_FILE,
     metavar="FILE",
-    help="Pairs of winner and loser that you already have, to train on: a table, a list of VideoDPO or UnifiedReward, "
-    "Pick-a-Pic, a journal of kedro annotate, or a folder with 'w' and 'l'. With --videos if names start from another "
-    "folder.",
+    help="Existing pairs of winner and loser to train on: a table, a list of VideoDPO or UnifiedReward, Pick-a-Pic, a "
+    "journal of kedro annotate, or a folder with 'w' and 'l'. With --videos if names are relative to another folder.",
 )
 @click.option("--pairs-format", metavar="NAME", help="Format of --pairs, if it is not recognised.")
 @click.option(
     "--fit",
     type=click.Choice(["crop", "pad", "reject"]),
-    help="Clips of --pairs of another aspect ratio than the generator's: cut at the edges, padded with black, or "
-    "rejected [default: crop].",
+    help="For clips of --pairs whose aspect ratio is not the generator's: crop, pad with black, or reject "
+    "[default: crop].",
 )
 @click.option(
     "--window",
     type=click.Choice(["first", "centre"]),
-    help="Frames of --pairs taken of longer clips: the first, or the middle ones [default: first].",
+    help="For longer clips of --pairs: use the first or the middle frames [default: first].",
 )
 @click.option(
     "--too-short",
     type=click.Choice(["reject", "repeat_last"]),
-    help="Clips of --pairs with too few frames: rejected, or prolonged by their last frame [default: reject].",
+    help="For clips of --pairs with too few frames: reject them, or repeat their last frame [default: reject].",
 )
 @click.option("--env", "-e", default="mydata", show_default=True, help="The environment to write: conf/<env>.")
-@click.option(
-    "--base-env", metavar="NAME", help="Start from conf/NAME (cogvideox, wan, image...) and not from the demo."
-)
+@click.option("--base-env", metavar="NAME", help="Start from conf/NAME (cogvideox, wan, image...) instead of the demo.")
 @click.option(
     "--preference-format",
     default="plain",
     show_default=True,
     help="Format of the preferences; see docs/rewards.md.",
 )
-@click.option("--prompt-column", metavar="COLUMN", help="Column of --prompts that holds them, if not 'prompt'.")
+@click.option("--prompt-column", metavar="COLUMN", help="Column of --prompts with the prompts, if not 'prompt'.")
 @click.option(
     "--column",
     "columns",
     multiple=True,
     metavar="NAME=COLUMN",
-    help="Column of --preferences or --pairs that holds what the format calls NAME.",
+    help="Column of --preferences or --pairs that the format calls NAME.",
 )
 @click.option("--label", "labels", multiple=True, metavar="LABEL=MEANING", help="Meaning (a, b, tie) of a label.")
-@click.option("--criterion", metavar="NAME", help="Which label of a file that has several.")
+@click.option("--criterion", metavar="NAME", help="The label to read from a file with several.")
 @click.option("--copy", "copy_in", is_flag=True, help="Copy the files to data/01_raw/<env>; else they stay in place.")
-@click.option("--overwrite", is_flag=True, help="Write the environment anew if it exists.")
+@click.option("--overwrite", is_flag=True, help="Overwrite the environment if it exists.")
 @click.option("--check", "check_only", is_flag=True, help="Check the files and write nothing.")
 def init_data(  # one parameter for each option of the command
     prompts: Path | None,
     videos: Path | None,
     preferences: Path | None,
+    generators: bool,
+    made_by: tuple[str, ...],
     checklist: Path | None,
     pairs: Path | None,
     pairs_format: str | None,
@@ -85,6 +92,7 @@ def init_data(  # one parameter for each option of the command
     base_env: str | None,
     preference_format: str,
     prompt_column: str | None,
+    images: Path | None,
     columns: tuple[str, ...],
     labels: tuple[str, ...],
     criterion: str | None,
@@ -92,18 +100,18 @@ def init_data(  # one parameter for each option of the command
     overwrite: bool,
     check_only: bool,
 ) -> None:
-    """Check your own files and write the environment conf/<env> that runs on them.
+    """Check your own files and write an environment conf/<env> that uses them.
 
-    Give prompts, or videos with preferences, or both; a checklist with either. Videos with prompts alone are clips to
-    be compared by kedro annotate. Pairs alone are what kedro run --pipeline=given_dpo trains on, without a judge.
-    Every problem is reported at once. See docs/your_own_data.md.
+    Give prompts, or videos with preferences, or both; a checklist with either. Videos with prompts only can be
+    compared with kedro annotate; --generators compares clips of several generators. Pairs alone are for kedro run
+    --pipeline=given_dpo, which needs no judge. All problems are reported together. See docs/your_own_data.md.
     """
     own_fit = {"shape": fit, "window": window, "too_short": too_short}
     chosen_fit = {name: value for name, value in own_fit.items() if value is not None}
     if pairs is None and (pairs_format is not None or chosen_fit):
         raise click.UsageError("--pairs-format, --fit, --window and --too-short need --pairs.")
     if pairs is not None and (prompts is not None or preferences is not None or checklist is not None):
-        raise click.UsageError("--pairs makes an environment of its own: give it with --videos alone.")
+        raise click.UsageError("--pairs makes a separate environment: combine it only with --videos.")
     with plain_errors():
         from vr_pipeline.own_data.environment import OwnFiles, check_name, copy_files, write_environment
         from vr_pipeline.own_data.findings import UnusableFiles
@@ -120,9 +128,13 @@ def init_data(  # one parameter for each option of the command
                 project, env, base_env, PairFiles(pairs, videos, reading, chosen_fit), copy_in=copy_in, check=check_only
             )
             return
+        if (generators or made_by) and (prompts is None or videos is not None):
+            raise click.UsageError("--generators and --made-by need --prompts and replace --videos.")
         _check_options(prompts, videos, preferences, checklist)
         if prompt_column is not None and prompts is None:
             raise click.UsageError("--prompt-column needs --prompts; for --preferences it is --column prompt=COLUMN.")
+        if images is not None and prompts is None:
+            raise click.UsageError("--images needs --prompts, whose column 'image' names them.")
         if columns and preferences is None:
             raise click.UsageError(
                 "--column needs --preferences or --pairs; for --prompts it is --prompt-column COLUMN."
@@ -130,18 +142,21 @@ def init_data(  # one parameter for each option of the command
         check_name(project, env, base_env, overwrite=overwrite or check_only)
         options = _preference_options(preference_format, columns, labels, criterion)
         prompt_options = {"prompt_column": prompt_column} if prompt_column is not None else {}
-        files = OwnFiles(prompts, videos, preferences, checklist, options, prompt_options)
+        named = _mapping([one.partition("=") for one in made_by], "--made-by", "NAME=FOLDER, for example sora=clips")
+        folders = {name: Path(folder) for name, folder in named.items()}
+        compared = generators or bool(folders)
+        files = OwnFiles(prompts, videos, preferences, checklist, options, prompt_options, images, compared, folders)
         result = check_files(project, base_env, files)
         if result.findings.has_errors:
             raise UnusableFiles(result.findings)
-        _tell(result.findings)
+        _print(result.findings)
         if check_only:
             echo("\n".join(["The files can be used; nothing was written.", *result.summary]))
             return
         if copy_in:
             files = copy_files(project, env, files)
         else:
-            _tell_outside([path for _, path in files.named()], project)
+            _warn_of_outside([path for _, path in files.named()], project)
         title = f"Evaluation on {env.replace('_', ' ')}"
         written = write_environment(
             project,
@@ -162,18 +177,18 @@ def _check_options(prompts: Path | None, videos: Path | None, preferences: Path 
         raise click.UsageError("--preferences needs --videos: preferences are about clips.")
     if videos is not None and preferences is None and prompts is None:
         raise click.UsageError(
-            "--videos needs --preferences, or --prompts that say what each clip was made for, to compare them by "
-            "kedro annotate."
+            "--videos needs --preferences, or --prompts with the prompt of each clip, to compare them with kedro "
+            "annotate."
         )
     if prompts is None and videos is None:
-        extra = " A checklist alone has nothing to be asked about." if checklist is not None else ""
+        extra = " A checklist alone is not enough." if checklist is not None else ""
         raise click.UsageError(
             f"Give --prompts, or --videos with --preferences or --prompts, or all three; or --pairs.{extra}"
         )
 
 
 def _init_pairs(project: Path, env: str, base_env: str | None, files: PairFiles, *, copy_in: bool, check: bool) -> None:
-    """Check pairs that are given, and write their environment."""
+    """Check given pairs and write their environment."""
     from vr_pipeline.own_data.findings import UnusableFiles
     from vr_pipeline.own_data.pairs_environment import check_pairs, next_steps, write_pairs_environment
     from vr_pipeline.own_data.plan import check_loads
@@ -181,26 +196,26 @@ def _init_pairs(project: Path, env: str, base_env: str | None, files: PairFiles,
     result, summary = check_pairs(project, base_env, files)
     if result.findings.has_errors:
         raise UnusableFiles(result.findings)
-    _tell(result.findings)
+    _print(result.findings)
     if check:
         echo("\n".join(["The pairs can be used; nothing was written.", *summary]))
         return
     if result.scattered and not copy_in:
-        echo(f"  The clips lie in no folder of their own and are copied to data/01_raw/{env}.", fg="yellow")
+        echo(f"  The clips are in several folders and are copied to data/01_raw/{env}.", fg="yellow")
     elif not copy_in:
-        _tell_outside([path for path in (files.pairs, result.folder) if path is not None], project)
+        _warn_of_outside([path for path in (files.pairs, result.folder) if path is not None], project)
     written = write_pairs_environment(project, env, base_env, files, result, copy=copy_in)
     check_loads(project, env)
     echo(f"conf/{env} is written ({', '.join(path.name for path in written)}).")
     echo("\n".join([*summary, "", *next_steps(env)]))
 
 
-def _tell_outside(paths: Sequence[Path], project: Path) -> None:
+def _warn_of_outside(paths: Sequence[Path], project: Path) -> None:
     outside = [path for path in paths if not path.resolve().is_relative_to(project)]
     if outside:
         echo(
-            f"  warning: {outside[0]} lies outside the project and is named by its absolute path. "
-            "Use --copy for an environment that works elsewhere too.",
+            f"  warning: {outside[0]} is outside the project, so the environment has its absolute path. "
+            "Use --copy for an environment that also works elsewhere.",
             fg="yellow",
         )
 
@@ -213,7 +228,7 @@ def _preference_options(
         named = [column.partition("=") for column in columns]
         options["columns"] = _mapping(named, "--column", "NAME=COLUMN, for example prompt=caption")
     if labels:
-        # A label may hold the sign itself; a meaning never does.
+        # A label may contain '='; a meaning never does.
         pairs = [label.rpartition("=") for label in labels]
         options["labels"] = _mapping(pairs, "--label", "LABEL=MEANING, for example 1=a")
     if criterion is not None:
@@ -222,14 +237,14 @@ def _preference_options(
 
 
 def _mapping(parts: Sequence[tuple[str, str, str]], option: str, form: str) -> dict[str, str]:
-    """Key -> value of what was given to an option, already parted at '='."""
+    """Return key -> value of an option's values, already split at '='."""
     for part in parts:
         if not (part[0] and part[2]):
             raise click.BadParameter(f"'{''.join(part)}' is not {form}", param_hint=option)
     return {key: value for key, _, value in parts}
 
 
-def _tell(findings: list[Finding]) -> None:
+def _print(findings: list[Finding]) -> None:
     from vr_pipeline.own_data.findings import lines_of
 
     for line in lines_of(findings):

@@ -1,4 +1,4 @@
-"""``kedro join``: another machine takes part in the trainings of a run."""
+"""The command ``kedro join``: add a machine to the trainings of a run."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ _INTERRUPTED = 130
 @click.argument("address")
 @click.option("--wait", "minutes", default=30.0, show_default=True, help="Minutes to wait for the run to begin.")
 def join(address: str, minutes: float) -> None:
-    """Take part in the trainings of a run on another machine, which listens at ADDRESS (host:port).
+    """Add this machine to the trainings of a run that listens at ADDRESS (host:port).
 
-    Type it in the project's folder, which all machines share under the same path. It needs no other option: how many
-    processes to start and what to train comes from the run. It writes no files and ends when the run ends.
+    Run it in the project's folder, which all machines share under the same path. The run sets the training and the
+    number of processes. The command writes no files and ends with the run.
     """
     from vr_pipeline.runners.meeting import parse_address
 
@@ -44,7 +44,7 @@ def join(address: str, minutes: float) -> None:
         try:
             _take_part(host, port, minutes)
         except KeyboardInterrupt:
-            echo("Left. If the run is training, it cannot continue without this machine.", err=True)
+            echo("Stopped. If the run is training, it cannot continue without this machine.", err=True)
             sys.exit(_INTERRUPTED)
 
 
@@ -69,11 +69,11 @@ def _take_part(host: str, port: int, minutes: float) -> None:
         store.add("left", 1)
     except DistError as error:
         raise PipelineError(
-            f"The run at {host}:{port} cannot be reached any more: it was stopped, or its machine failed. Start it "
-            "again there, then type this command again."
+            f"The run at {host}:{port} can no longer be reached: it was stopped, or its machine failed. Start the run "
+            "again, then this command."
         ) from error
     if ending != "finished":
-        raise PipelineError(f"The run at {host}:{port} failed; that run says what went wrong.")
+        raise PipelineError(f"The run at {host}:{port} failed; its output has the reason.")
     echo(f"The run at {host}:{port} has finished; this machine took part in {done} training(s).")
 
 
@@ -89,7 +89,7 @@ def _connected(host: str, port: int, minutes: float) -> Store:
         except DistError as error:
             if time.monotonic() > end:
                 raise PipelineError(
-                    f"No run listens at {host}:{port}: start it there with machines above 1, and this address as its "
+                    f"No run listens at {host}:{port}: start one there, with machines above 1 and this address as "
                     "rendezvous (conf/<env>/runner.yml)"
                 ) from error
 
@@ -117,11 +117,11 @@ def _train(store: Store, host: str, port: int, launch: Launch) -> None:
         raise
     except ProcessesFailed as error:
         report(error.outcomes)
-        echo(f"{launch.node} failed; the run says there what went wrong.", err=True)
+        echo(f"{launch.node} failed; the output of the run has the reason.", err=True)
 
 
 def _check(launch: Launch) -> None:
-    """Reject what cannot go well, before anything waits for this machine."""
+    """Check project, version and GPUs before the run waits for this machine."""
     from vr_pipeline import __version__
     from vr_pipeline.project.folder import project_folder
     from vr_pipeline.runners.backends import check_gpus
@@ -129,12 +129,12 @@ def _check(launch: Launch) -> None:
     if Path(launch.folder) != project_folder():
         raise InputError(
             f"the run's project is {launch.folder}, here it is {project_folder()}",
-            remedy="share the project's folder between the machines, under the same path, and type the command in it",
+            remedy="share the project's folder between the machines, under the same path, and run the command there",
         )
     if launch.version != __version__:
         raise InputError(
             f"the run uses vr_pipeline {launch.version}, this machine {__version__}",
-            remedy="install the same version everywhere",
+            remedy="install the same version on all machines",
         )
     check_gpus(launch.processes)
 
@@ -146,7 +146,7 @@ def _signs_of_life(host: str, port: int, launch: Launch, rank: int) -> Callable[
 
     def ask() -> str | None:
         store.set(f"alive/{launch.number}/{rank}", str(time.monotonic()))
-        # The processes of a training that went well are about to end by themselves.
+        # After a successful training the processes end by themselves.
         return "the run stopped" if store.check([f"over/{launch.number}"]) else None
 
     return ask

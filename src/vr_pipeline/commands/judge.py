@@ -35,21 +35,20 @@ def _shared_options(command: _Command) -> _Command:
     return command
 
 
-class _Options(NamedTuple):
-    """Which reward is meant, and how much is said of it."""
+class RewardOptions(NamedTuple):
+    """The options that choose a reward."""
 
     reward_path: Path | None
     weights_path: Path | None
     checklist_path: Path | None
-    top: int
 
 
-def _reward_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options that choose a reward, which reach the command as one object."""
+def reward_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that choose a reward; the command receives them as one object."""
 
     @functools.wraps(command)
     def with_options(**given: Any) -> None:
-        command(options=_Options(*(given.pop(name) for name in _Options._fields)), **given)
+        command(options=RewardOptions(*(given.pop(name) for name in RewardOptions._fields)), **given)
 
     existing = click.Path(exists=True, dir_okay=False, path_type=Path)
     wrapped = with_options
@@ -58,7 +57,7 @@ def _reward_options(command: Callable[..., None]) -> Callable[..., None]:
             "--reward",
             "reward_path",
             type=click.Path(exists=True, path_type=Path),
-            help="Another reward: a folder (a packaged reward model), or a YAML file that describes one.",
+            help="Another reward: the folder of a packaged reward model, or a YAML file that describes one.",
         ),
         click.option(
             "--weights",
@@ -72,22 +71,26 @@ def _reward_options(command: Callable[..., None]) -> Callable[..., None]:
             type=existing,
             help="Checklist (YAML, or VisionReward's .txt) instead of the catalog's.",
         ),
-        click.option("--top", default=5, show_default=True, type=click.IntRange(0), help="Questions to show."),
     ):
         wrapped = option(wrapped)
     return wrapped
 
 
+_top_option = click.option("--top", default=5, show_default=True, type=click.IntRange(0), help="Questions to show.")
+
+
 @click.command(name="score")
 @click.argument("files", nargs=-1, required=True)
-@click.option("--prompt", "-p", required=True, help="The text that the videos or images were made for.")
-@_reward_options
+@click.option("--prompt", "-p", required=True, help="The prompt of the videos or images.")
+@_top_option
+@reward_options
 @_shared_options
-def score(files: tuple[str, ...], prompt: str, env: str, as_json: bool, options: _Options) -> None:
-    """Reward of videos or images (FILES: paths, patterns or folders), by dimension and question."""
+def score(files: tuple[str, ...], prompt: str, env: str, as_json: bool, top: int, options: RewardOptions) -> None:
+    """Show the reward of videos or images (FILES: paths, patterns or folders), by dimension and question."""
     with plain_errors():
         paths, failed = _find(files)
-        tools = _tools(options, env, prompt)
+        tools = load_tools(options, env)
+        _check_prompt(tools, prompt)
         notes = tools.notes
         scored, unreadable = _score_all(tools, paths, prompt)
         failed |= unreadable
@@ -95,26 +98,28 @@ def score(files: tuple[str, ...], prompt: str, env: str, as_json: bool, options:
             document = {"prompt": prompt, "notes": notes, "files": [one.to_json() for one in scored], "failed": failed}
             echo(json.dumps(document, indent=2, ensure_ascii=False))
         else:
-            _tell(notes, failed)
+            _print_notes(notes, failed)
             if scored:
                 scored_files.print_table(scored)
             for one in scored:
-                scored_files.print_movers(one, tools.model, options.top, prompt)
-    _leave(failed)
+                scored_files.print_movers(one, tools.model, top, prompt)
+    _exit(failed)
 
 
 @click.command(name="compare")
 @click.argument("first")
 @click.argument("second")
-@click.option("--prompt", "-p", required=True, help="The text that both were made for.")
-@_reward_options
+@click.option("--prompt", "-p", required=True, help="The prompt of both.")
+@_top_option
+@reward_options
 @_shared_options
-def compare(first: str, second: str, prompt: str, env: str, as_json: bool, options: _Options) -> None:
-    """Which of two videos or images is better, and which questions say so."""
+def compare(first: str, second: str, prompt: str, env: str, as_json: bool, top: int, options: RewardOptions) -> None:
+    """Show which of two videos or images is better, and which questions decide it."""
     with plain_errors():
         from vr_pipeline.rewards.checklist.scoring import differences
 
-        tools = _tools(options, env, prompt)
+        tools = load_tools(options, env)
+        _check_prompt(tools, prompt)
         notes = tools.notes
         scored, failed = _score_all(tools, [Path(first), Path(second)], prompt)
         if len(scored) == 2:
@@ -122,7 +127,7 @@ def compare(first: str, second: str, prompt: str, env: str, as_json: bool, optio
             gap = a.total - b.total
             chances = scored_files.probabilities(tools.model, a.path, b.path, prompt)
             better = chances["better"] if chances else "first" if gap > 1e-9 else "second" if gap < -1e-9 else "tie"
-            rows = differences(a, b, options.top)
+            rows = differences(a, b, top)
             if as_json:
                 document = {"prompt": prompt, "notes": notes, "better": better, "difference": gap}
                 document |= {
@@ -133,11 +138,13 @@ def compare(first: str, second: str, prompt: str, env: str, as_json: bool, optio
                 }
                 echo(json.dumps(document, indent=2, ensure_ascii=False))
             else:
-                _tell(notes, failed)
+                _print_notes(notes, failed)
                 scored_files.print_table(scored)
                 words = {"first": f"{a.path} is better", "second": f"{b.path} is better", "tie": "Neither is better"}
-                every = "" if better == "tie" else scored_files.how_much_better(a, b)
-                most = " What sets them apart most:" if rows else ""
+                # If comparison and scores disagree, the scores are no measure of the difference.
+                agree = better == ("first" if gap > 0 else "second")
+                every = scored_files.how_much_better(a, b) if agree else ""
+                most = " Questions that differ most:" if rows else ""
                 echo(f"\n{words[better]}{every} (difference {gap:+.4f}).{most}")
                 for question, moved in rows:
                     text = scored_files.question_text(tools.model, question, prompt)
@@ -147,14 +154,14 @@ def compare(first: str, second: str, prompt: str, env: str, as_json: bool, optio
         elif as_json:
             echo(json.dumps({"prompt": prompt, "notes": notes, "failed": failed}, indent=2, ensure_ascii=False))
         else:
-            _tell(notes, failed)
-    _leave(failed)
+            _print_notes(notes, failed)
+    _exit(failed)
 
 
 @click.command(name="ask")
 @click.argument("files", nargs=-1, required=True)
 @click.argument("question")
-@click.option("--prompt", "-p", default="", help="Stands for [[prompt]] in the question.")
+@click.option("--prompt", "-p", default="", help="Replaces [[prompt]] in the question.")
 @_shared_options
 def ask(files: tuple[str, ...], question: str, prompt: str, env: str, as_json: bool) -> None:
     """Ask the judge one yes/no QUESTION about videos or images (FILES: paths, patterns or folders)."""
@@ -167,9 +174,9 @@ def ask(files: tuple[str, ...], question: str, prompt: str, env: str, as_json: b
         if not question.strip():
             raise click.UsageError("The question is empty.")
         if os.path.exists(question):
-            raise click.UsageError(f"The last argument is the question, but '{question}' is a file: put it before.")
+            raise click.UsageError(f"The last argument must be the question, but '{question}' is a file.")
         if PROMPT_PLACEHOLDER in question and not prompt.strip():
-            raise click.UsageError("The question holds [[prompt]]: give the prompt with --prompt.")
+            raise click.UsageError("The question contains [[prompt]]: give the prompt with --prompt.")
         paths, failed = _find(files)
         judge = load_judge(_context(env).params["judge"])
         notes = _notes_on(judge)
@@ -186,22 +193,24 @@ def ask(files: tuple[str, ...], question: str, prompt: str, env: str, as_json: b
             document = {"question": question, "notes": notes, "files": rows, "failed": failed}
             echo(json.dumps(document, indent=2, ensure_ascii=False))
         else:
-            _tell(notes, failed)
+            _print_notes(notes, failed)
             for row in rows:
-                unsure = (
-                    "  (the judge puts most of its probability on other words)" if row["outside_mass"] > 0.5 else ""
-                )
+                unsure = "  (the judge mostly answers neither yes nor no)" if row["outside_mass"] > 0.5 else ""
                 echo(f"{row['answer']:<4} {row['p_yes']:.3f}  {one_line(row['path'])}{unsure}")
-    _leave(failed)
+    _exit(failed)
 
 
-def _leave(failed: dict[str, str]) -> None:
+def _exit(failed: dict[str, str]) -> None:
     if failed:
         raise click.exceptions.Exit(1)
 
 
 def _find(files: Sequence[str]) -> tuple[list[Path], dict[str, str]]:
-    """Find the files that are meant, and what is wrong with names that mean none; stop where none is left."""
+    """Return the named files, and errors by name.
+
+    Raises:
+        ClickException: no name has a file.
+    """
     from vr_pipeline.video.find import find_media
     from vr_pipeline.video.read import VideoReadError
 
@@ -230,14 +239,14 @@ def _parameters(context: Any) -> ChecklistInferenceParameters:
 
 
 def _notes_on(judge: Any) -> list[str]:
-    """Say what a user has to know of a judge."""
+    """Return notes for the user of a judge."""
     world = getattr(judge, "world", None)
-    note = f"This is the demo judge: it knows {world} only, and its answers on anything else mean nothing."
+    note = f"This is the demo judge: it knows only {world}; its answers about anything else are meaningless."
     return [note] if world else []
 
 
-class _Tools(NamedTuple):
-    """What files are scored with, and what a user has to know about it."""
+class Tools(NamedTuple):
+    """A reward for files, with notes for its user."""
 
     model: RewardModel
     notes: list[str]
@@ -245,8 +254,8 @@ class _Tools(NamedTuple):
     """Whether the weights are VisionReward's published ones."""
 
 
-def _tools(options: _Options, env: str, prompt: str) -> _Tools:
-    """Load the reward that is asked for: any by its file or folder, else that of the environment's system."""
+def load_tools(options: RewardOptions, env: str) -> Tools:
+    """Load the chosen reward: by its file or folder, else that of the environment's system."""
     from vr_pipeline.rewards.checklist.model import ChecklistReward
     from vr_pipeline.rewards.registry import load_reward_model
 
@@ -254,36 +263,41 @@ def _tools(options: _Options, env: str, prompt: str) -> _Tools:
     if options.reward_path is None:
         context = _context(env)
         own = None if of_checklist else _own_reward(context)
-        tools = _checklist_tools(options, context) if own is None else _Tools(own, [])
+        tools = _checklist_tools(options, context) if own is None else Tools(own, [])
     elif of_checklist:
-        raise click.UsageError("--reward names a whole reward: leave --weights and --checklist out.")
+        raise click.UsageError("--reward names a complete reward: omit --weights and --checklist.")
     else:
-        tools = _Tools(load_reward_model(options.reward_path), [])
+        tools = Tools(load_reward_model(options.reward_path), [])
     if isinstance(tools.model, ChecklistReward):
-        about_prompt = [question.question_id for question in tools.model.checklist.questions if question.holds_prompt]
-        if about_prompt and not prompt.strip():
-            raise click.UsageError(f"The prompt is empty, but question '{about_prompt[0]}' asks about it.")
         tools.notes[:0] = _notes_on(tools.model.loaded()[0])
     else:
-        # The vision-language model of a VideoReward says what it knows, as a judge does.
+        # The vision-language model of a VideoReward declares its world, as a judge does.
         tools.notes[:0] = _notes_on(getattr(getattr(tools.model.loaded(), "family", None), "settings", None))
     return tools
 
 
+def _check_prompt(tools: Tools, prompt: str) -> None:
+    from vr_pipeline.rewards.checklist.model import ChecklistReward
+
+    asked = tools.model.checklist.questions if isinstance(tools.model, ChecklistReward) else []
+    about_prompt = [question.question_id for question in asked if question.holds_prompt]
+    if about_prompt and not prompt.strip():
+        raise click.UsageError(f"The prompt is empty, but question '{about_prompt[0]}' asks about it.")
+
+
 def _own_reward(context: Any) -> RewardModel | None:
-    """Return the reward of an environment whose system has no checklist; None for one that has."""
+    """Return the reward of an environment whose system has no checklist; None for others."""
     from vr_pipeline.pipelines.systems import MPO_DPO, SYSTEMS
     from vr_pipeline.project.configuration import section
     from vr_pipeline.rewards.named import RewardModelParameters
 
     loader = getattr(context, "config_loader", None)
     own = section(loader, "globals").get("pipeline", MPO_DPO.name) if loader is not None else MPO_DPO.name
-    if all(system.name != own or system.reward == "checklist" for system in SYSTEMS):
-        return None
-    return RewardModelParameters.model_validate(context.params["reward_model"]).model()
+    block = next((one.reward_block for one in SYSTEMS if one.name == own and one.reward != "checklist"), None)
+    return None if block is None else RewardModelParameters.model_validate(context.params[block]).model()
 
 
-def _checklist_tools(options: _Options, context: Any) -> _Tools:
+def _checklist_tools(options: RewardOptions, context: Any) -> Tools:
     from vr_pipeline.checklist import load_checklist
     from vr_pipeline.rewards.checklist.model import ChecklistReward
     from vr_pipeline.rewards.checklist.visionreward import read_visionreward
@@ -300,8 +314,8 @@ def _checklist_tools(options: _Options, context: Any) -> _Tools:
     if published is not None:
         weights = published
         notes.append(
-            "visionreward_score is the score as VisionReward publishes it: the mean of the "
-            f"{len(weights.question_ids)} weighed answers. Their sum is the total, which the dimensions add up to."
+            f"visionreward_score is the mean of the {len(weights.question_ids)} weighted answers, as in VisionReward. "
+            "The total is their sum, and also the sum of the dimensions."
         )
     elif weights_path is not None:
         weights = read_weights(weights_path)
@@ -309,14 +323,14 @@ def _checklist_tools(options: _Options, context: Any) -> _Tools:
         weights = RewardWeights.from_json(context.catalog.load("reward_weights"))
     else:
         weights = equal_weights(checklist)
-        notes.append("No fitted weights are there: every question counts the same ('kedro run' fits them).")
-    # A checklist given on the command line need not have the question that another source answers.
+        notes.append("There are no fitted weights: every question has the same weight ('kedro run' fits weights).")
+    # A checklist of the command line may lack the question that another source answers.
     judging = parameters.model_copy(update={"alignment": None}) if checklist_path else parameters
     model = ChecklistReward(checklist, weights, JudgeParameters.model_validate(context.params["judge"]), judging)
-    return _Tools(model, notes, published is not None)
+    return Tools(model, notes, published is not None)
 
 
-def _score_all(tools: _Tools, paths: Sequence[Path], prompt: str) -> tuple[list[ScoredFile], dict[str, str]]:
+def _score_all(tools: Tools, paths: Sequence[Path], prompt: str) -> tuple[list[ScoredFile], dict[str, str]]:
     from vr_pipeline.errors import InputError
     from vr_pipeline.rewards.checklist.model import ChecklistReward
     from vr_pipeline.rewards.checklist.scoring import plain_score, score_file
@@ -333,15 +347,15 @@ def _score_all(tools: _Tools, paths: Sequence[Path], prompt: str) -> tuple[list[
             continue
         if tools.public:
             one = replace(one, visionreward_score=one.total / len(one.contributions))
-        if one.said.get("outside_training"):
-            tools.notes.append(f"{path}: unlike the clips that the reward was trained on, so its score may mean less.")
+        if one.extra.get("outside_training"):
+            tools.notes.append(f"{path}: unlike the reward's training clips, so its score is less reliable.")
         if one.outside_mass > 0.5:
-            tools.notes.append(f"{path}: the judge mostly answers neither yes nor no, so the score says little.")
+            tools.notes.append(f"{path}: the judge mostly answers neither yes nor no; the score is unreliable.")
         scored.append(one)
     return scored, failed
 
 
-def _tell(notes: Sequence[str], failed: dict[str, str]) -> None:
+def _print_notes(notes: Sequence[str], failed: dict[str, str]) -> None:
     for note in notes:
         echo(f"Note: {note}", fg="yellow", err=True)
     for message in failed.values():

@@ -1,4 +1,4 @@
-"""Commands on lineage: ``kedro lineage sync`` and its siblings."""
+"""The commands ``kedro lineage sync``, ``show``, ``diff``, ``reproduce`` and ``upload``."""
 
 from __future__ import annotations
 
@@ -16,16 +16,18 @@ if TYPE_CHECKING:
     from vr_pipeline.lineage.runs import RunStore
     from vr_pipeline.lineage.tracking import MlflowConfiguration
 
-_env = click.option("--env", "-e", default="base", show_default=True, help="Whose mlflow.yml says where runs are.")
+_env = click.option(
+    "--env", "-e", default="base", show_default=True, help="Environment whose mlflow.yml names the store of runs."
+)
 
 
 @click.group(name="lineage")
 def lineage() -> None:
-    """Where results come from: stages for DVC, chains of runs, repetition of old ones."""
+    """Show the origin of results: stages for DVC, chains of runs, repetition of old runs."""
 
 
 @lineage.command(name="sync")
-@click.option("--check", is_flag=True, help="Change nothing; the exit code is 1 if a dvc.yaml has drifted.")
+@click.option("--check", is_flag=True, help="Change nothing; the exit code is 1 if a dvc.yaml is outdated.")
 @click.option(
     "--env", "-e", help="One environment: base has dvc.yaml, another conf/<env>/dvc.yaml. Default: all that have one."
 )
@@ -57,7 +59,7 @@ def sync(check: bool, env: str | None, stdout: bool) -> None:
 
 
 def _write(path: Path, project: Path, text: str, shown: str, check: bool) -> bool:
-    """Write a derived file, or show how it differs; whether it does and stays so."""
+    """Write a derived file, or with ``check`` show its differences; return whether it remains outdated."""
     import difflib
 
     name = str(path.relative_to(project))
@@ -69,7 +71,7 @@ def _write(path: Path, project: Path, text: str, shown: str, check: bool) -> boo
     if check:
         lines = difflib.unified_diff(present.splitlines(), text.splitlines(), name, "derived", lineterm="", n=1)
         echo("\n".join(lines))
-        echo(f"{name} has drifted. Write it anew: kedro lineage sync", fg="red", err=True)
+        echo(f"{name} is outdated. To update it: kedro lineage sync", fg="red", err=True)
         return True
     write_text(path, text)
     if shown:
@@ -92,7 +94,7 @@ def show(what: str, page: Path | None, env: str) -> None:
         from vr_pipeline.lineage.chain import trace, tree_lines
         from vr_pipeline.lineage.page import render_page
 
-        store = _store(env)
+        store = run_store(env)
         run = store.find(what)
         version = store.model(what)
         ends = trace(store, run, version.tags.get("dataset") if version is not None else None)
@@ -115,18 +117,18 @@ def show(what: str, page: Path | None, env: str) -> None:
 @lineage.command(name="diff")
 @click.argument("first")
 @click.argument("second")
-@click.option("--most", default=8, show_default=True, type=click.IntRange(1), help="Lines a subject.")
+@click.option("--most", default=8, show_default=True, type=click.IntRange(1), help="Lines per subject.")
 @_env
 def diff(first: str, second: str, most: int, env: str) -> None:
-    """Show what differs between two runs (or models, files, experiments): code, parameters, data and results.
+    """Show the differences of two runs (or models, files, experiments): code, parameters, data and results.
 
-    Each is taken with all that is behind it, whichever runs made that.
+    Each includes the runs that made its inputs.
     """
     with plain_errors():
         from vr_pipeline.lineage.chain import executions, trace
         from vr_pipeline.lineage.compare import Account, differences, lines
 
-        store = _store(env)
+        store = run_store(env)
         a, b = (Account(run, executions(trace(store, run))) for run in (store.find(first), store.find(second)))
         shown = (f"{one.run.short} ({one.run.name}, commit {one.run.commit})" for one in (a, b))
         echo(" -> ".join(shown))
@@ -138,15 +140,15 @@ def diff(first: str, second: str, most: int, env: str) -> None:
 @click.option(
     "--folder", type=click.Path(path_type=Path), help="Where the worktree is made. Default: a temporary folder."
 )
-@click.option("--keep", is_flag=True, help="Keep the worktree also if everything is the same.")
-@click.option("--stop-early", is_flag=True, help="Leave out what follows the first stage that differs.")
-@click.option("--trust", is_flag=True, help="Also run changes and commits of others, which have your rights then.")
+@click.option("--keep", is_flag=True, help="Keep the worktree even if everything is the same.")
+@click.option("--stop-early", is_flag=True, help="Skip everything after the first stage that differs.")
+@click.option("--trust", is_flag=True, help="Also run changes and commits of others, with your permissions.")
 @_env
 def reproduce(what: str, folder: Path | None, keep: bool, stop_early: bool, trust: bool, env: str) -> None:
     """Run WHAT (a run, a model or a file) again at its commit and compare every hash.
 
-    The exit code is 0 if all are equal, 1 if a stage differs or fails, 2 if code or data are not to be had, were
-    changed in the store, or are of others (see --trust).
+    The exit code is 0 if all are equal, 1 if a stage differs or fails, 2 if code or data are missing, were changed in
+    the store, or come from others (see --trust).
     """
     import shutil
     import tempfile
@@ -164,7 +166,7 @@ def reproduce(what: str, folder: Path | None, keep: bool, stop_early: bool, trus
         with plain_errors():
             if place.exists():
                 raise InputError("the folder exists", remedy="name one that does not", file=place)
-            store = _store(env)
+            store = run_store(env)
             result = run_again(
                 store,
                 store.find(what),
@@ -186,7 +188,7 @@ def reproduce(what: str, folder: Path | None, keep: bool, stop_early: bool, trus
         if folder is None and (not place.exists() or (same and not keep)):
             shutil.rmtree(place.parent, ignore_errors=True)
         elif place.exists():
-            echo(f"Kept for a look: {place} (git worktree remove --force {place})", err=True)
+            echo(f"Kept for inspection: {place} (git worktree remove --force {place} deletes it)", err=True)
     if not same:
         raise SystemExit(1)
 
@@ -194,7 +196,7 @@ def reproduce(what: str, folder: Path | None, keep: bool, stop_early: bool, trus
 @lineage.command(name="upload")
 @_env
 def upload(env: str) -> None:
-    """Bring runs that were recorded while the tracking store could not be used to the store."""
+    """Send runs that were recorded offline to the tracking store."""
     with plain_errors():
         from mlflow.exceptions import MlflowException
 
@@ -214,7 +216,7 @@ def upload(env: str) -> None:
             except (MlflowException, OSError) as error:
                 raise InputError(
                     f"run {run.info.run_id[:8]} could not be sent ({first_line(error)})",
-                    remedy="try again: what has arrived stays, and the rest follows",
+                    remedy="try again; runs that were sent are not sent again",
                 ) from error
             echo(f"{run.info.run_name}: {run.info.run_id[:8]} is run {run_id[:8]} there")
         echo(f"{len(runs)} run(s) sent to {configuration.tracking_uri}.")
@@ -227,8 +229,8 @@ def _configuration(env: str) -> MlflowConfiguration:
     return read_configuration(dict(configuration_loader(project_folder(), env)["mlflow"]))
 
 
-def _store(env: str) -> RunStore:
-    """Return the runs of the environment's experiment, also those that wait to be sent if the server is away."""
+def run_store(env: str) -> RunStore:
+    """Return the runs of the environment's experiment; those in the offline store if the server is unavailable."""
     from vr_pipeline.lineage.runs import RunStore
     from vr_pipeline.lineage.tracking import connect
 
@@ -236,7 +238,7 @@ def _store(env: str) -> RunStore:
     connection = connect(_configuration(env), project)
     if connection.offline:
         echo(
-            f"The tracking store cannot be used ({connection.reason}): only runs that wait to be sent are known.",
+            f"The tracking store cannot be used ({connection.reason}): showing only runs that were recorded offline.",
             err=True,
         )
     return RunStore(connection.client, connection.experiment, project)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vr_pipeline.project.plain_errors import plain_errors
-from vr_pipeline.terminal import echo
+from vr_pipeline.terminal import aligned, echo
 
 if TYPE_CHECKING:
     from vr_pipeline.training.config import DpoTrainingParameters
@@ -31,17 +31,26 @@ def _numbers(context: click.Context, option: click.Parameter, text: str | None) 
     except ValueError as error:
         raise click.BadParameter(f"'{text}' is no list of numbers, such as 1e-5,1e-4") from error
     if not all(0 < value < float("inf") for value in values):
-        raise click.BadParameter("all have to be above 0")
+        raise click.BadParameter("all numbers must be above 0")
     return tuple(values)
 
 
 @click.command(name="probe")
 @click.option("--env", "-e", default="base", show_default=True, help="Configuration: conf/<env> over conf/base.")
-@click.option("--recipe", metavar="NAME", help="Whose pairs and settings; the first that has pairs unless given.")
+@click.option(
+    "--recipe", metavar="NAME", help="Recipe whose pairs and settings are used [default: the first that has pairs]."
+)
 @click.option("--minutes", default=60.0, show_default=True, type=click.FloatRange(0, min_open=True), help="Time limit.")
 @click.option("--steps", default=32, show_default=True, type=click.IntRange(1), help="Steps of each combination.")
-@click.option("--learning-rates", callback=_numbers, metavar="LIST", help="Such as 1e-6,1e-5; five around yours.")
-@click.option("--betas", callback=_numbers, metavar="LIST", help="Such as 100,500,2000; five around yours.")
+@click.option(
+    "--learning-rates",
+    callback=_numbers,
+    metavar="LIST",
+    help="Such as 1e-6,1e-5 [default: five around the configured one].",
+)
+@click.option(
+    "--betas", callback=_numbers, metavar="LIST", help="Such as 100,500,2000 [default: five around the configured one]."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of tables.")
 def probe(
     env: str,
@@ -52,11 +61,11 @@ def probe(
     betas: tuple[float, ...],
     as_json: bool,
 ) -> None:
-    """Try learning rates and betas for a few dozen steps each, and say which to train with.
+    """Try learning rates and betas for a few dozen steps each, and recommend a setting.
 
     Needs pairs, latents and text conditions: kedro run --to-outputs=training_pairs,latents,prompt_conditions,
-    checkpoint_reward. Says first how long it will take; fewer steps and settings are tried where the time is short.
-    Stopped, it resumes. Results: 08_reporting/probe in the environment's data folder.
+    checkpoint_reward. First shows its duration; with a short time limit, tries fewer steps and settings. A stopped
+    probe resumes. Results: 08_reporting/probe in the environment's data folder.
     """
     with plain_errors():
         from vr_pipeline.training.probe.advice import Health, advise
@@ -86,7 +95,7 @@ def probe(
 
 
 def _open(env: str, recipe: str | None) -> tuple[Probe, DpoTrainingParameters, str, Path]:
-    """Open the pairs of a recipe with all that its training needs."""
+    """Return the probe of a recipe's pairs, with parameters, recipe and folder."""
     from vr_pipeline.errors import InputError
     from vr_pipeline.generators.config import GeneratorParameters
     from vr_pipeline.project.folder import project_context
@@ -121,7 +130,7 @@ def _open(env: str, recipe: str | None) -> tuple[Probe, DpoTrainingParameters, s
 def _judge(
     checkpoint_reward: dict[str, Any], pairs: Any, folder: Path
 ) -> Callable[[DpoTrainingParameters], CheckpointValidation] | None:
-    """Make what judges a short training, as checkpoints are judged, with clips in the probe's own folder."""
+    """Return a function that judges short trainings as checkpoints, with clips in the probe's folder."""
     from vr_pipeline.items.filling import fill_folder
     from vr_pipeline.training.checkpoint_reward import CheckpointReward
     from vr_pipeline.training.validation import CheckpointValidation
@@ -149,8 +158,8 @@ def _announce(grid: Grid, asked: Grid, costs: Costs, minutes: float, *, err: boo
     )
     if grid != asked:
         echo(
-            f"The limit of {minutes:g} minutes leaves out some of {len(asked.learning_rates)} x {len(asked.betas)} "
-            f"settings or of {asked.steps} steps, which would take {_time(costs.seconds(asked))}.",
+            f"Because of the limit of {minutes:g} minutes, the grid is smaller than {len(asked.learning_rates)} x "
+            f"{len(asked.betas)} settings of {asked.steps} steps, which would take {_time(costs.seconds(asked))}.",
             fg="yellow",
             err=err,
         )
@@ -163,7 +172,7 @@ def _time(seconds: float) -> str:
 def _write(
     folder: Path, recipe: str, grid: Grid, cells: Sequence[Cell], health: Health, advice: Advice
 ) -> dict[str, Any]:
-    """Keep the document, and the picture as PNG and SVG."""
+    """Write the results as JSON, and the map as PNG and SVG."""
     from dataclasses import asdict
 
     from vr_pipeline.storage.atomic import replaced, write_text
@@ -189,16 +198,15 @@ def _write(
 def _print(cells: Sequence[Cell], health: Health, advice: Advice, folder: Path, env: str, recipe: str) -> None:
     titles = ("learning rate", "beta", "gain", "95 % interval", "accuracy", "winners' error", "norm ratio", "loss", "")
     rows = [titles, *(_row(cell, health) for cell in cells)]
-    widths = [max(len(row[place]) for row in rows) for place in range(len(titles) - 1)]
-    for row in rows:
-        echo("  ".join([*(text.rjust(width) for text, width in zip(row, widths, strict=False)), row[-1]]).rstrip())
+    for line in aligned(rows, left={len(titles) - 1}):
+        echo(line)
     if advice.learning_rate is None:
         echo(f"\nNo advice: {advice.reason}.", fg="yellow")
     else:
         echo(f"\nTrain with learning_rate {advice.learning_rate:g} and beta {advice.beta:g}. {advice.reason}")
         settings = f"{{learning_rate: {advice.learning_rate:g}, beta: {advice.beta:g}}}"
         echo(f"In the parameters of conf/{env}: dpo_training: {{recipes: {{{recipe}: {settings}}}}}")
-    echo(f"Kept in {folder}: probe.json, probe.png, probe.svg.")
+    echo(f"Written to {folder}: probe.json, probe.png, probe.svg.")
 
 
 def _row(cell: Cell, health: Health) -> tuple[str, ...]:

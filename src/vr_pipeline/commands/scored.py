@@ -1,4 +1,4 @@
-"""What the commands on single files show of scored ones."""
+"""Output of the commands that score single files."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 
 def dominates(first: ScoredFile, second: ScoredFile) -> bool:
-    """Whether a file is at least as good as another in every dimension."""
+    """Return whether a file is at least as good as another in every dimension."""
     return all(first.dimensions[name] >= second.dimensions[name] - 1e-9 for name in first.dimensions)
 
 
 def how_much_better(first: ScoredFile, second: ScoredFile) -> str:
-    """Say in how many dimensions the better of two files is better, where it is worse in none; else nothing."""
+    """Return in how many dimensions the better of two files is ahead; an empty text if it is worse in any."""
     better, worse = (first, second) if first.total > second.total else (second, first)
     if not dominates(better, worse):
         return ""
@@ -30,7 +30,7 @@ def how_much_better(first: ScoredFile, second: ScoredFile) -> str:
 
 
 def print_table(scored: Sequence[ScoredFile]) -> None:
-    """Print rewards and dimensions, a row a file."""
+    """Print rewards and dimensions, one row per file."""
     public = scored[0].visionreward_score is not None
     columns = [*(["visionreward_score"] if public else []), "total", *scored[0].dimensions]
     names = [one_line(one.path) for one in scored]
@@ -48,12 +48,12 @@ def question_text(model: Any, question: str, prompt: str) -> str:
 
 
 def print_movers(scored: ScoredFile, model: Any, count: int, prompt: str) -> None:
-    """Print the questions that moved a checklist's reward most; nothing for another reward."""
+    """Print the questions with the largest effect on a checklist's reward; nothing for another reward."""
     from vr_pipeline.rewards.checklist.scoring import movers
 
     if not scored.contributions:
         return
-    echo(f"\n{one_line(scored.path)}: what moved the score most (against an undecided answer)")
+    echo(f"\n{one_line(scored.path)}: largest effects on the score (relative to an undecided answer)")
     for question, moved in movers(scored, model.weights, count):
         p_yes = scored.p_yes[question]
         answer = "yes" if p_yes > 0.5 else "no"
@@ -61,11 +61,11 @@ def print_movers(scored: ScoredFile, model: Any, count: int, prompt: str) -> Non
 
 
 def probabilities(model: RewardModel, first: Path, second: Path, prompt: str) -> dict[str, Any] | None:
-    """Return how probable it is that either of two files is found better, over all and by dimension.
+    """Return the probability that either of two files is preferred, overall and by dimension.
 
     Returns:
         ``better`` (first, second or tie) and the probabilities of first, tie and second, also under ``dimensions``;
-        None for a reward that only says which total is higher.
+        ``position_bias`` and ``outside_mass`` of a ranker that reads answers; None for a reward that ranks by totals.
     """
     from vr_pipeline.rewards import contract
     from vr_pipeline.rewards.registry import ranker_of
@@ -80,13 +80,19 @@ def probabilities(model: RewardModel, first: Path, second: Path, prompt: str) ->
 
     named = [name for name in model.dimensions if f"p_a_{name}" in row]
     better = {"a": "first", "b": "second"}.get(str(row.get("better")), "tie")
-    return {"better": better, **of(""), "dimensions": {name: of(f"_{name}") for name in named}}
+    read = {name: float(row[name]) for name in ("position_bias", "outside_mass") if "outside_mass" in row}
+    return {"better": better, **of(""), **read, "dimensions": {name: of(f"_{name}") for name in named}}
 
 
 def print_probabilities(found: dict[str, Any]) -> None:
-    """Print how probable it is that either file is found better, a row over all and for each dimension."""
+    """Print the probabilities of :func:`probabilities`, one row per dimension."""
     rows = {"overall": found, **found["dimensions"]}
     width = max(len(name) for name in [*rows, "probability"])
     echo("\n" + "  ".join(["probability".ljust(width), *(side.rjust(8) for side in ("first", "tie", "second"))]))
     for name, row in rows.items():
         echo("  ".join([name.ljust(width), *(f"{row[side]:.3f}".rjust(8) for side in ("first", "tie", "second"))]))
+    if "outside_mass" in found:
+        echo(
+            f"position bias {found['position_bias']:+.3f} (half the effect of swapping), probability of other answers "
+            f"{found['outside_mass']:.3f}"
+        )

@@ -1,7 +1,5 @@
 """The project's catalog: every file is replaced, whatever dataset class writes it."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager

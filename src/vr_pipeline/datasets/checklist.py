@@ -1,7 +1,5 @@
 """Catalog dataset of a checklist."""
 
-from __future__ import annotations
-
 from vr_pipeline.checklist import Checklist, load_checklist
 from vr_pipeline.datasets.places import FileDataset
 from vr_pipeline.datasets.previews import TablePreview, table_preview
@@ -21,7 +19,7 @@ class ChecklistDataset(FileDataset[None, Checklist]):
         return load_checklist(self._path)
 
     def preview(self) -> TablePreview:
-        """For Kedro-Viz: the questions with their places."""
+        """Return the questions with their positions, for Kedro-Viz."""
         import pandas as pd
 
         columns = ["dimension", "sub_dimension", "question_id", "text"]

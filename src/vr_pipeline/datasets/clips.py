@@ -1,7 +1,5 @@
 """A folder of clips that somebody else made."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -9,6 +7,7 @@ from pathlib import Path
 from vr_pipeline.datasets.places import FolderDataset
 from vr_pipeline.datasets.previews import ImagePreview, contact_sheet, spread
 from vr_pipeline.errors import InputError
+from vr_pipeline.video.read import VideoReadError, read_frames
 
 _NOT_CLIPS = {".json", ".csv", ".txt", ".md", ".parquet", ".jsonl"}
 
@@ -47,9 +46,7 @@ class ClipFolderDataset(FolderDataset[None, ClipFolder]):
         return ClipFolder(self._path)
 
     def preview(self) -> ImagePreview:
-        """For Kedro-Viz: a contact sheet; clips that do not decode are left out."""
-        from vr_pipeline.video.read import VideoReadError, read_frames
-
+        """Return a contact sheet for Kedro-Viz; clips that cannot be decoded are omitted."""
         folder, clips = self.load(), []
         for name in spread(list(folder)):
             with suppress(VideoReadError):

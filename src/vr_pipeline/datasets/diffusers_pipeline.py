@@ -1,7 +1,5 @@
 """A diffusers pipeline in a folder, safetensors only."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +24,7 @@ class DiffusersPipelineDataset(FolderDataset[Any, Path]):
             raise InputError(
                 "there is no diffusers pipeline (model_index.json) here",
                 file=self._path,
-                remedy="run the pipeline that makes it, or set another path in the catalog",
+                remedy="run the pipeline that creates it, or set another path in the catalog",
             )
         return self._path
 

@@ -1,15 +1,10 @@
 """Catalog dataset of a judge's folder."""
 
-from __future__ import annotations
-
 import shutil
-from typing import TYPE_CHECKING
 
 from vr_pipeline.datasets.places import FolderDataset
+from vr_pipeline.judges.training.task import TrainedJudge
 from vr_pipeline.storage.atomic import replaced_folder, write_checksums
-
-if TYPE_CHECKING:
-    from vr_pipeline.judges.training.task import TrainedJudge
 
 
 class JudgeFolderDataset(FolderDataset["TrainedJudge", str]):

@@ -1,7 +1,5 @@
 """A folder of many items as a dataset, see :mod:`vr_pipeline.items.filling`."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

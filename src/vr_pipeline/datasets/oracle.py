@@ -1,49 +1,50 @@
-"""The oracle of the embedded default, or none."""
-
-from __future__ import annotations
+"""The oracle and the auditor of the embedded default, or none."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar
 
 from kedro.io import AbstractDataset
 
 from vr_pipeline.errors import InputError
+from vr_pipeline.micro_world.auditor import Auditor
+from vr_pipeline.micro_world.oracle import Oracle
+from vr_pipeline.micro_world.recogniser import Recogniser
 from vr_pipeline.storage.atomic import replaced
 
-if TYPE_CHECKING:
-    from vr_pipeline.micro_world.oracle import Oracle
 
-
-class OracleDataset(AbstractDataset["Oracle", "Oracle | None"]):
+class OracleDataset(AbstractDataset["Recogniser", "Recogniser | None"]):
     """Saves and loads the micro-world's oracle.
 
     Args:
-        filepath: safetensors file; null where no oracle exists, as with real data: then None is loaded and the
-            evaluation has the judge's rewards only.
+        filepath: safetensors file; null where there is none, as with real data: then None is loaded and the
+            evaluation has the other rewards only.
         metadata: for plugins; not used here.
     """
+
+    holds: ClassVar[type[Recogniser]] = Oracle
+    title: ClassVar[str] = "oracle"
 
     def __init__(self, *, filepath: str | None, metadata: dict[str, Any] | None = None) -> None:
         self._path = Path(filepath) if filepath is not None else None
         self.metadata = metadata
 
-    def load(self) -> Oracle | None:
+    def load(self) -> Recogniser | None:
         if self._path is None:
             return None
-        from vr_pipeline.micro_world.oracle import Oracle
-
         if not self._path.is_file():
             raise InputError(
-                "the oracle is missing",
+                f"the {self.title} is missing",
                 file=self._path,
-                remedy="run the pipeline micro_world, or set the catalog's entry 'oracle' to filepath: null",
+                remedy=f"run the pipeline micro_world, or set the catalog's entry '{self.title}' to filepath: null",
             )
-        return Oracle.load(self._path)
+        return self.holds.load(self._path)
 
-    def save(self, data: Oracle) -> None:
+    def save(self, data: Recogniser) -> None:
         if self._path is None:
             raise InputError(
-                "there is no place to save the oracle", field="oracle.filepath", remedy="give a file in the catalog"
+                f"there is no place to save the {self.title}",
+                field=f"{self.title}.filepath",
+                remedy="give a file in the catalog",
             )
         with replaced(self._path) as temporary:
             data.save(temporary)
@@ -53,3 +54,10 @@ class OracleDataset(AbstractDataset["Oracle", "Oracle | None"]):
 
     def _describe(self) -> dict[str, Any]:
         return {"filepath": str(self._path)}
+
+
+class AuditorDataset(OracleDataset):
+    """Saves and loads the micro-world's auditor; null as for the oracle."""
+
+    holds = Auditor
+    title = "auditor"

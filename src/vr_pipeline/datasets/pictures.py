@@ -31,5 +31,5 @@ class PlotDataset(FileDataset["Figure", str]):
         return base64.b64encode(self._path.read_bytes()).decode()
 
     def preview(self) -> ImagePreview:
-        """For Kedro-Viz: the picture."""
+        """Return the picture, for Kedro-Viz."""
         return ImagePreview(self.load())

@@ -1,7 +1,5 @@
 """What all datasets with one file or folder have in common."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 

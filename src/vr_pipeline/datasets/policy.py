@@ -5,8 +5,6 @@ The configuration (``adapter_config.json`` of an adapter, ``policy.json`` of a w
 the SHA-256 of the other files and of itself; loading verifies them.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import re
@@ -16,6 +14,7 @@ from typing import Any
 
 from vr_pipeline.datasets.places import FolderDataset
 from vr_pipeline.errors import InputError
+from vr_pipeline.generators.comfyui import comfyui_tensors
 from vr_pipeline.generators.policy import Adapter, FullWeights, Policy
 from vr_pipeline.identifiers import content_hash
 from vr_pipeline.storage.atomic import replaced_folder, sha256_of
@@ -23,6 +22,7 @@ from vr_pipeline.storage.tensors import check_numbers, read_tensors
 from vr_pipeline.training.model_card import model_card
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
+COMFYUI = "comfyui"
 CONFIG = "adapter_config.json"
 FULL_CONFIG = "policy.json"
 CARD = "README.md"
@@ -36,7 +36,8 @@ logger = logging.getLogger(__name__)
 class PolicyDataset(FolderDataset[Policy, Policy]):
     """Saves and loads adapters and fully trained denoisers.
 
-    An adapter is kept as ``pipeline.load_lora_weights`` reads it, a denoiser in a folder of its own (``transformer``
+    An adapter is kept as ``pipeline.load_lora_weights`` reads it, and in ``comfyui`` under the names that ComfyUI reads
+    where they are known (:mod:`vr_pipeline.generators.comfyui`), a denoiser in a folder of its own (``transformer``
     or ``unet``) as its class's ``from_pretrained`` reads it. The folder is replaced as a whole: it is written beside
     its place and renamed, and the old one is deleted only then, so that a kill loses neither.
     """
@@ -66,10 +67,17 @@ def _save_adapter(adapter: Adapter, folder: Path) -> None:
     from safetensors.torch import save_file
 
     # The header diffusers itself writes; without it, a scale other than the rank would be lost on loading.
-    header = json.dumps({f"{adapter.component}.{key}": value for key, value in adapter.config.items()}, sort_keys=True)
+    named = {f"{part}.{key}": value for part in adapter.components for key, value in adapter.config.items()}
+    header = json.dumps(named, sort_keys=True)
     tensors = {name: value.contiguous() for name, value in adapter.tensors.items()}
     # One key only: several are written in an order that changes from run to run.
     save_file(tensors, folder / WEIGHTS, metadata={"lora_adapter_metadata": header})
+    base = adapter.provenance.get("base")
+    for part, renamed in comfyui_tensors(adapter, str(base.get("family")) if isinstance(base, dict) else "").items():
+        (folder / COMFYUI).mkdir(exist_ok=True)
+        save_file(
+            {name: value.contiguous() for name, value in renamed.items()}, folder / COMFYUI / f"{part}.safetensors"
+        )
     content = {"peft_type": "LORA", "base_model_identity": adapter.base, **adapter.config}
     content |= {"provenance": adapter.provenance, _PRECISION: _precision(tensors)}
     _write_sealed(content, folder / CONFIG)

@@ -1,7 +1,5 @@
 """Catalog dataset of human preferences in the formats they come in."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +71,7 @@ class PreferenceDataset(FileDataset[pd.DataFrame, pd.DataFrame]):
         return with_found_clips(table, names)
 
     def preview(self) -> TablePreview:
-        """For Kedro-Viz: the first comparisons."""
+        """Return the first comparisons, for Kedro-Viz."""
         return table_preview(self.load())
 
     def save(self, data: pd.DataFrame) -> None:
@@ -145,5 +143,5 @@ class GivenClipsDataset(FileDataset[None, pd.DataFrame]):
         return read_given_clips(self._path, names, files, prompt_column=self._prompt_column)
 
     def preview(self) -> TablePreview:
-        """For Kedro-Viz: the first clips."""
+        """Return the first clips, for Kedro-Viz."""
         return table_preview(self.load())

@@ -16,6 +16,7 @@ from kedro_datasets._typing import ImagePreview, JSONPreview, TablePreview
 if TYPE_CHECKING:
     import pandas as pd
 
+    # What shows tables runs no decoder: stages depend on what is imported here.
     from vr_pipeline.video.read import Frames
 
 COLUMNS, ROWS = 6, 4
@@ -27,7 +28,7 @@ __all__ = ["ImagePreview", "JSONPreview", "TablePreview", "contact_sheet", "spre
 
 
 def spread(names: Sequence[str], number: int = COLUMNS * ROWS) -> list[str]:
-    """At most ``number`` of the names, evenly spread over all."""
+    """Return at most ``number`` of the names, evenly spread."""
     if not names:
         return []
     places = np.linspace(0, len(names) - 1, min(number, len(names))).round().astype(int)

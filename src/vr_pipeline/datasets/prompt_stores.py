@@ -1,7 +1,5 @@
 """Catalog entries for long work on prompts: they receive a plan and carry out what is missing on disk."""
 
-from __future__ import annotations
-
 from vr_pipeline.datasets.places import FileDataset, FolderDataset
 from vr_pipeline.prompts.answer_store import AnswerPlan, Answers, AnswerStore
 from vr_pipeline.prompts.embedding_store import EmbeddingPlan, Embeddings, EmbeddingStore

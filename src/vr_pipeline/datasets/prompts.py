@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+from functools import cache, partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vr_pipeline.datasets.places import FileDataset
 from vr_pipeline.datasets.previews import TablePreview, table_preview
 from vr_pipeline.prompts.read import read_prompts
 from vr_pipeline.storage.tables import BadBytes
+from vr_pipeline.video.first_frames import MIN_SIDE, first_frame
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,6 +29,10 @@ class PromptFileDataset(FileDataset[None, "pd.DataFrame"]):
           filepath: data/01_raw/prompts.csv
           prompt_column: prompt
 
+    For image-to-video generators, ``image_folder`` is the folder with the first frames that the column ``image_column``
+    names. They are checked when the prompts are loaded: a row whose image is missing, does not decode or has fewer than
+    ``min_image_side`` pixels a side is left out with the reason.
+
     Loading gives the table described at :func:`vr_pipeline.prompts.read.read_prompts`.
     """
 
@@ -38,6 +45,9 @@ class PromptFileDataset(FileDataset[None, "pd.DataFrame"]):
         prompt_column: str | None = None,
         source_column: str = "source",
         on_bad_bytes: BadBytes = "auto",
+        image_folder: str | None = None,
+        image_column: str = "image",
+        min_image_side: int = MIN_SIDE,
         metadata: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(filepath=filepath, metadata=metadata)
@@ -48,6 +58,9 @@ class PromptFileDataset(FileDataset[None, "pd.DataFrame"]):
             "source_column": source_column,
             "on_bad_bytes": on_bad_bytes,
         }
+        if image_folder is not None:
+            image_of = cache(partial(first_frame, Path(image_folder), min_side=min_image_side))
+            self._options |= {"image_column": image_column, "image_of": image_of}
 
     def load(self) -> pd.DataFrame:
         table = read_prompts(self._path, **self._options)
@@ -60,5 +73,6 @@ class PromptFileDataset(FileDataset[None, "pd.DataFrame"]):
         return table
 
     def preview(self, nrows: int = 5) -> TablePreview:
-        """For Kedro-Viz: the first rows."""
-        return table_preview(read_prompts(self._path, **self._options)[["row", "prompt", "source", "problem"]], nrows)
+        """Return the first rows without reading images, for Kedro-Viz."""
+        options = self._options | {"image_of": None}
+        return table_preview(read_prompts(self._path, **options)[["row", "prompt", "source", "problem"]], nrows)

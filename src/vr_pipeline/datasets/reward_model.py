@@ -1,7 +1,5 @@
 """Catalog dataset of the reward as an MLflow model folder."""
 
-from __future__ import annotations
-
 from vr_pipeline.datasets.places import FolderDataset
 from vr_pipeline.rewards.checklist.model import ChecklistReward
 from vr_pipeline.rewards.registry import load_reward_model

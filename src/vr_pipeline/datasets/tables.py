@@ -1,11 +1,20 @@
-"""Catalog dataset of a table that a user brings."""
+"""Catalog datasets of tables that users bring, or that may not be there."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from kedro.io import AbstractDataset, DatasetError
 
 from vr_pipeline.datasets.places import FileDataset
 from vr_pipeline.datasets.previews import TablePreview, table_preview
+from vr_pipeline.errors import InputError
+from vr_pipeline.schemas.parts import TableParts, parts_of
+from vr_pipeline.storage.atomic import replaced
+from vr_pipeline.storage.tables import left_out, read_entries
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,12 +41,93 @@ class TableFileDataset(FileDataset[None, "pd.DataFrame"]):
         self._encoding = encoding
 
     def load(self) -> pd.DataFrame:
-        from vr_pipeline.storage.tables import left_out, read_entries
-
         entries = read_entries(self._path, encoding=self._encoding)
         left_out(entries.problems(), len(entries.rows), what="rows")
         return entries.table().reset_index(drop=True)
 
     def preview(self) -> TablePreview:
-        """For Kedro-Viz: the first rows."""
+        """Return the first rows, for Kedro-Viz."""
         return table_preview(self.load())
+
+
+class TablePartsDataset(FileDataset["pd.DataFrame | TableParts", TableParts]):
+    """A parquet table that need not fit in memory: saved and loaded part by part, each a row group.
+
+    Example::
+
+        checklist_answers:
+          type: vr_pipeline.datasets.tables.TablePartsDataset
+          filepath: data/04_feature/checklist_answers.parquet
+          validator: vr_pipeline.schemas.ChecklistAnswers
+    """
+
+    def save(self, data: pd.DataFrame | TableParts) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        with replaced(self._path) as temporary, ExitStack() as stack:
+            writer = None
+            for part in parts_of(data):
+                schema = None if writer is None else writer.schema
+                table = pa.Table.from_pandas(part, schema=schema, preserve_index=False)
+                if writer is None:
+                    writer = stack.enter_context(pq.ParquetWriter(temporary, table.schema))
+                writer.write_table(table)
+            if writer is None:
+                raise DatasetError(f"{self._path} would have no rows and no columns")
+
+    def load(self) -> TableParts:
+        if not self._path.is_file():
+            raise InputError("the table is missing", remedy="run the pipeline that makes it", file=self._path)
+        return TableParts(self._parts)
+
+    def _parts(self) -> Iterator[pd.DataFrame]:
+        import pyarrow.parquet as pq
+
+        with pq.ParquetFile(self._path) as file:
+            for group in range(file.num_row_groups):
+                yield file.read_row_group(group).to_pandas()
+
+    def preview(self, nrows: int = 20) -> TablePreview:
+        """For Kedro-Viz: the first rows."""
+        return table_preview(next(iter(self.load())), nrows)
+
+
+class OptionalTableDataset(AbstractDataset["pd.DataFrame", "pd.DataFrame | None"]):
+    """A parquet table that a run may lack; None is loaded then.
+
+    Args:
+        filepath: the table; null where there is none.
+        missing_ok: whether a file that is not there counts as none; otherwise it is an error.
+        metadata: for plugins; not used here.
+    """
+
+    def __init__(
+        self, *, filepath: str | None, missing_ok: bool = False, metadata: dict[str, Any] | None = None
+    ) -> None:
+        self._path = Path(filepath) if filepath is not None else None
+        self._missing_ok, self.metadata = missing_ok, metadata
+
+    def load(self) -> pd.DataFrame | None:
+        import pandas as pd
+
+        if self._path is None or (self._missing_ok and not self._path.exists()):
+            return None
+        if not self._path.is_file():
+            raise InputError(
+                "the table is missing", remedy="make it, or set its filepath to null in the catalog", file=self._path
+            )
+        return pd.read_parquet(self._path)
+
+    def save(self, data: pd.DataFrame) -> None:
+        if self._path is None:
+            raise InputError("there is no place for the table", remedy="give a filepath in the catalog")
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with replaced(self._path) as temporary:
+            data.to_parquet(temporary, index=False)
+
+    def _exists(self) -> bool:
+        return self._path is None or self._path.is_file()
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": str(self._path)}

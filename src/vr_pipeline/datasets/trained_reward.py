@@ -1,19 +1,22 @@
-"""Catalog dataset of a VideoReward's folder."""
-
-from __future__ import annotations
+"""Catalog dataset of a trained reward's folder."""
 
 import shutil
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import ClassVar, Protocol
 
 from vr_pipeline.datasets.places import FolderDataset
 from vr_pipeline.storage.atomic import replaced_folder
 
-if TYPE_CHECKING:
-    from vr_pipeline.rewards.videoreward.training.task import TrainedReward
+
+class Trained(Protocol):
+    """What training gives: a VideoReward, a UnifiedReward or a latent reward."""
+
+    def save(self, folder: Path) -> None:
+        """Write the reward's folder."""
 
 
-class TrainedRewardDataset(FolderDataset["TrainedReward", str]):
-    """A trained VideoReward: saved as a folder that ``vr.load_reward_model`` reads, loaded as the folder's path.
+class TrainedRewardDataset(FolderDataset[Trained, str]):
+    """A trained VideoReward or UnifiedReward: saved as a folder that ``vr.load_reward_model`` reads, loaded as a path.
 
     The folder is written beside its place and then moved there, so that a half-written model is never found. Documents
     in it (``*.md``) are kept.
@@ -25,14 +28,29 @@ class TrainedRewardDataset(FolderDataset["TrainedReward", str]):
           path: data/06_models/videoreward
     """
 
+    settings_file: ClassVar[str] = "reward.json"
+
     def load(self) -> str:
         return str(self._path)
 
-    def save(self, data: TrainedReward) -> None:
+    def save(self, data: Trained) -> None:
         with replaced_folder(self._path) as folder:
             data.save(folder)
             for document in sorted(self._path.glob("*.md")):
                 shutil.copy2(document, folder / document.name)
 
     def _exists(self) -> bool:
-        return (self._path / "reward.json").exists()
+        return (self._path / self.settings_file).exists()
+
+
+class LatentRewardDataset(TrainedRewardDataset):
+    """A trained latent reward, likewise; ``LatentReward.load`` of vr_pipeline.generators reads the folder.
+
+    Example::
+
+        latent_reward:
+          type: vr_pipeline.datasets.trained_reward.LatentRewardDataset
+          path: data/06_models/latent_reward
+    """
+
+    settings_file = "latent_reward.json"

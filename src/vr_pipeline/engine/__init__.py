@@ -1,1 +1,1 @@
-"""Training whatever the model: loop, optimiser, checkpoints, groups of processes."""
+"""The training engine for any model: loop, optimiser, checkpoints, groups of processes."""

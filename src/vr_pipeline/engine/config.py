@@ -1,4 +1,4 @@
-"""Settings that every training has."""
+"""Settings common to all trainings."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ else:
 
 
 def with_default(model: type[BaseModel], name: str, value: Any) -> Any:
-    """Return a field of a model, its description and limits included, with another default for a subclass."""
+    """Return a field of a model, with its description and limits, and another default for a subclass."""
     field = copy.copy(model.model_fields[name])
     field.default, field.default_factory = value, None
     return field
@@ -31,15 +31,15 @@ class LoRAParameters(Parameters):
     alpha: float = Field(64.0, gt=0, description="Scale of the adapter; its output is multiplied by alpha / rank.")
     dropout: float = Field(0.0, ge=0, lt=1, description="Share of the adapter's inputs set to 0 while training.")
     target_modules: list[str] | None = Field(
-        None, description="Linear layers that get an adapter, by the end of their name; null for the model's own."
+        None, description="Linear layers with an adapter, by the end of their name; null: the model's default."
     )
 
 
 class LoopParameters(Parameters):
-    """What the training loop itself reads, and the size of its steps."""
+    """Settings of the training loop, and the size of its steps."""
 
     steps: int = Field(500, ge=1, description="Optimiser steps.")
-    batch_size: int = Field(32, ge=1, description="Samples a step, over all processes together.")
+    batch_size: int = Field(32, ge=1, description="Samples per step, over all processes together.")
     learning_rate: float = Field(5e-6, gt=0, description="Peak learning rate of AdamW.")
     schedule: ScheduleName = Field(
         "linear",
@@ -55,18 +55,18 @@ class LoopParameters(Parameters):
         None,
         gt=0,
         lt=1,
-        description="Decay of a running average of the weights, which is then what is kept; null: none.",
+        description="Decay of a running average of the weights, which then replaces them; null: none.",
     )
     checkpoint_every: int = Field(
-        0, ge=0, description="Steps between checkpoints, which are validated; 0 for none before the last step."
+        0, ge=0, description="Steps between checkpoints, which are validated; 0: only after the last step."
     )
     patience: int | None = Field(
         None,
         ge=1,
-        description="Stop when so many validations in a row are no better than the best before them; the best weights "
-        "are kept as ever. Null trains until the last step.",
+        description="Stop after this number of consecutive validations without an improvement; the best weights are "
+        "kept. Null: train until the last step.",
     )
-    threads: int | None = Field(None, ge=1, description="CPU threads; another number may round differently.")
+    threads: int | None = Field(None, ge=1, description="CPU threads; the number may change rounding.")
 
 
 class FineTuningParameters(LoopParameters):
@@ -75,32 +75,49 @@ class FineTuningParameters(LoopParameters):
     micro_batch_size: int | None = Field(
         None,
         ge=1,
-        description="Samples that go through the network at once in a process; gradients add up. Null for all of its "
-        "share of a step.",
+        description="Samples per forward and backward pass of a process; gradients are accumulated. Null: all samples "
+        "of the process in one pass.",
     )
     gradient_checkpointing: bool = Field(
         False, description="Compute activations again in the backward pass: less memory, about a third more time."
     )
-    seed: int = Field(0, description="Seed of everything that the training draws.")
+    seed: int = Field(0, description="Seed of all random numbers of the training.")
+
+    @property
+    def samples_per_pass(self) -> int:
+        """Samples per forward and backward pass, if processes share the passes of a step."""
+        return self.micro_batch_size or self.batch_size
+
+    @property
+    def passes(self) -> int:
+        """Passes whose gradients make one step, over all processes together."""
+        return self.batch_size // self.samples_per_pass
+
+    def check_whole_passes(self) -> None:
+        """Raise :class:`ValueError` unless a step is a whole number of passes."""
+        if self.batch_size % self.samples_per_pass:
+            raise ValueError(
+                f"batch_size {self.batch_size} is not a multiple of micro_batch_size {self.micro_batch_size}"
+            )
 
 
 class CheckpointParameters(Parameters):
-    """Where trainings keep their states and results."""
+    """Storage of states and results of trainings."""
 
     checkpoint_folder: str | None = Field(
         None,
         description="Folder of the checkpoints from which a killed training resumes, and of the results of finished "
-        "trainings, which are not done again. Null for none.",
+        "trainings, which are not repeated. Null: none.",
     )
     kept_trainings: int = Field(
         4,
         ge=0,
-        description="Checkpoints and results that are kept in the folder when a run has finished, those used last.",
+        description="Number of checkpoints and results kept in the folder after a run, the most recently used.",
     )
     retrain: bool = Field(
-        False, description="Train again although the result of the same training is kept; kedro run --retrain."
+        False, description="Train again even if the result of the same training is kept; also kedro run --retrain."
     )
 
     def checkpoint_file(self, identity: str) -> Path | None:
-        """Return where the training of an identity keeps its state; None where it keeps none."""
+        """Return the checkpoint file of a training by its identity; None without a folder."""
         return Path(self.checkpoint_folder) / f"{identity}.safetensors" if self.checkpoint_folder else None

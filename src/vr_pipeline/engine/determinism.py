@@ -1,6 +1,4 @@
-"""Settings under which the same machine gives the same bits."""
-
-from __future__ import annotations
+"""Settings for bit-identical results on the same machine."""
 
 import contextlib
 from collections.abc import Iterator

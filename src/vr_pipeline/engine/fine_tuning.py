@@ -1,4 +1,4 @@
-"""A model that is fine-tuned: all of its weights, or a low-rank update of some, in float32 while it trains."""
+"""Fine-tuning of a model: all weights, or a low-rank update of some, in float32 during training."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 
 class FineTuning:
-    """Makes a model ready to be trained, and puts it back into its form and precision.
+    """Prepares a model for training, and restores its form and precision afterwards.
 
-    Small steps would vanish in the rounding of bfloat16, so trained weights are float32 where the model is not.
+    Small steps would be lost in the rounding of bfloat16, so trained weights are float32.
 
     Args:
         model: changed in place.
         lora: a low-rank update; None trains every weight.
-        target_modules: layers that get the update where ``lora`` names none.
+        target_modules: layers with the update, unless ``lora`` names them.
     """
 
     def __init__(self, model: torch.nn.Module, lora: LoRAParameters | None, target_modules: Sequence[str]) -> None:
@@ -37,7 +37,7 @@ class FineTuning:
                 lora_dropout=lora.dropout,
                 target_modules=lora.target_modules or list(target_modules),
             )
-            # Injected in place: who uses the model reaches into it by its own names.
+            # Injected in place, so that the names of submodules remain.
             inject_adapter_in_model(config, model)
         self._dtypes = {name: weight.dtype for name, weight in model.named_parameters()}
         for weight in self.weights():
@@ -45,11 +45,11 @@ class FineTuning:
                 weight.data = weight.data.float()
 
     def weights(self) -> list[torch.nn.Parameter]:
-        """Return the parameters that are trained, in a fixed order."""
+        """Return the trained parameters, in a fixed order."""
         return [weight for weight in self.model.parameters() if weight.requires_grad]
 
     def finish(self) -> None:
-        """Add every low-rank update to its weight, remove the adapter, and go back to the precision of before."""
+        """Merge every low-rank update into its weight, remove the adapter, and restore the precision."""
         if self.lora is not None:
             _merge(self.model)
         for name, weight in self.model.named_parameters():

@@ -1,4 +1,4 @@
-"""Several processes that train together, started by torch's elastic launch; one process is a group of its own."""
+"""Groups of processes that train together, started by torch's elastic launch; a single process is a group too."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from vr_pipeline.engine.sharding import is_spread
 
 if TYPE_CHECKING:
     import torch
@@ -16,12 +18,12 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 
 _PATIENCE = timedelta(days=2)
-"""How long processes wait for one that judges a checkpoint. One that dies ends the wait at once: see the launcher."""
+"""How long processes wait for a slower one. If one dies, the launcher ends the others immediately."""
 _formed = itertools.count()
-"""Groups that this process has been part of."""
+"""Number of groups that this process has joined."""
 
 _BUCKET = 2**24
-"""Elements of gradients that are summed in one message."""
+"""Elements of gradients per message."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Group:
 
     Attributes:
         rank: number of this process.
-        size: how many there are.
+        size: number of processes.
     """
 
     rank: int = 0
@@ -38,25 +40,23 @@ class Group:
 
     @property
     def main(self) -> bool:
-        """Whether this process writes checkpoints, judges and tells of progress; exactly one does."""
+        """Whether this is the one process that writes files and shows progress."""
         return self.rank == 0
 
     def share(self, items: Sequence[Item]) -> Sequence[Item]:
-        """Every ``size``-th item, beginning with the one at ``rank``."""
+        """Return every ``size``-th item, starting at ``rank``."""
         return items[self.rank :: self.size]
 
     def sum_gradients(self, weights: Sequence[torch.Tensor]) -> None:
         """Replace the gradient of every weight by the sum over all processes.
 
-        A weight that one process used may not have been used by another; one that none used keeps no gradient. Weights
-        that are spread over the processes are passed over: their gradients are summed where they arise.
+        A weight may be used by only some processes; one that none used has no gradient. Sharded weights are skipped,
+        because FSDP sums their gradients.
         """
         if self.size == 1:
             return
         import torch
         from torch import distributed
-
-        from vr_pipeline.engine.sharding import is_spread
 
         weights = [weight for weight in weights if not is_spread(weight)]
         used = torch.tensor([weight.grad is not None for weight in weights])
@@ -83,7 +83,7 @@ class Group:
             send()
 
     def gather(self, values: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Return the values of all processes in the order of the items that :meth:`share` took apart; equal shares."""
+        """Return the values of all processes, in the order before :meth:`share`; shares must have equal sizes."""
         if self.size == 1:
             return dict(values)
         import torch
@@ -95,7 +95,7 @@ class Group:
         return {name: torch.stack([part[name] for part in parts], dim=1).flatten() for name in local}
 
     def from_main(self, value: Item) -> Item:
-        """Return what the main process holds, in all of them."""
+        """Return the main process's value, in all processes."""
         if self.size == 1:
             return value
         from torch import distributed
@@ -104,20 +104,34 @@ class Group:
         distributed.broadcast_object_list(box, src=0)
         return box[0]
 
+    def to_main(self, value: Item) -> list[Item]:
+        """Return the values of all processes in order, in the main process; an empty list in the others."""
+        if self.size == 1:
+            return [value]
+        from torch import distributed
+
+        values: list[Any] | None = [None] * self.size if self.main else None
+        distributed.gather_object(value, values, dst=0)
+        return values or []
+
+
+def current_group() -> Group:
+    """Return the current group of this process (see :func:`training_group`), else a group of one."""
+    if launched_processes() == 1:
+        return Group()
+    from torch import distributed
+
+    return Group(distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else Group()
+
 
 def launched_processes() -> int:
-    """How many processes were launched together, this one included; known before the group is formed."""
+    """Return the number of processes that were launched together, also before the group is formed."""
     return int(os.environ.get("WORLD_SIZE", "1")) if "TORCHELASTIC_RUN_ID" in os.environ else 1
-
-
-def is_main_process() -> bool:
-    """Whether this process is alone or the first of its group; known before the group is formed."""
-    return os.environ.get("RANK", "0") == "0" or "TORCHELASTIC_RUN_ID" not in os.environ
 
 
 @contextlib.contextmanager
 def training_group(device: torch.device) -> Iterator[Group]:
-    """Join the group that this process was launched into; alone if it was not launched as part of one.
+    """Join the group of processes that were launched together, else a group of one.
 
     Gradients on GPUs are summed by NCCL, everything on CPUs by gloo.
 
@@ -136,7 +150,7 @@ def training_group(device: torch.device) -> Iterator[Group]:
     store, rank, size = next(distributed.rendezvous("env://", timeout=_PATIENCE))
     distributed.init_process_group(
         "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
-        # A second training in the same processes must not find the addresses of the first.
+        # A second training in the same processes must not use the addresses of the first.
         store=distributed.PrefixStore(f"training-{next(_formed)}", store),
         rank=rank,
         world_size=size,

@@ -1,10 +1,11 @@
-"""What every training reports about its steps, and when it has to be stopped."""
+"""Log rows of trainings, and checks that stop a training."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from vr_pipeline.engine.sharding import local_part
 from vr_pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 Names = Callable[[int], Sequence[str]]
 
 _SHOWN = 3
-"""Samples that a message names."""
+"""Number of samples that a message names."""
 
 
 def log_row(
@@ -35,18 +36,18 @@ def log_row(
 def check_finite(
     what: str, values: Mapping[str, torch.Tensor], step: int, *, samples: Names, description: str, remedy: str
 ) -> None:
-    """Stop where something of a step is no number, before it can reach a weight.
+    """Reject values of a step that are not finite, before they change a weight.
 
     Args:
-        what: what it is, for the message.
-        values: numbers by name; those of shape [samples] name the sample.
+        what: the values' name, for the message.
+        values: numbers by name; those of shape [samples] identify the sample.
         step: number of the step.
-        samples: given the step, names its samples in the order of the values; none if they have no names.
+        samples: returns the names of a step's samples in order; empty without names.
         description: the training, for the message.
-        remedy: what to change if it is not the first step.
+        remedy: what to change, unless it is the first step.
 
     Raises:
-        PipelineError: then.
+        PipelineError: a value is not finite.
     """
     lost = [(name, value.detach().cpu()) for name, value in values.items() if not bool(value.isfinite().all())]
     if not lost:
@@ -57,8 +58,8 @@ def check_finite(
     of_samples = _listed([names[row] for row in rows] or names)
     numbers = ", ".join(f"{name} {float(value[~value.isfinite()][0])}" for name, value in each.items())
     advice = (
-        "No weight has been changed yet: the model itself gives no numbers, in this precision or for these inputs. "
-        "Train in float32, or encode the inputs again"
+        "No weight has been changed yet: the model returns NaN in this precision or for these inputs. Train in "
+        "float32, or encode the inputs again"
         if step == 1
         else remedy
     )
@@ -74,15 +75,12 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def check_weights(weights: Sequence[torch.Tensor], step: int, *, description: str, remedy: str) -> None:
-    """Stop where a step has made a weight that is no number, before it is kept anywhere.
+    """Reject weights that are not finite after a step, before they are stored.
 
     Raises:
-        PipelineError: then.
+        PipelineError: a weight is not finite.
     """
-    from vr_pipeline.engine.sharding import local_part
-
     if not all(bool(local_part(weight.detach()).isfinite().all()) for weight in weights):
         raise PipelineError(
-            f"Weights are not finite after step {step} of {description}. {remedy}; the checkpoint before, if there is "
-            "one, is kept."
+            f"Weights are not finite after step {step} of {description}. {remedy}; an earlier checkpoint is kept."
         )

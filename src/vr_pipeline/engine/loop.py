@@ -10,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from vr_pipeline.engine.config import LoopParameters
 from vr_pipeline.engine.groups import Group
 from vr_pipeline.engine.health import check_finite, check_weights, log_row
@@ -21,27 +23,29 @@ from vr_pipeline.errors import InputError, PipelineError
 from vr_pipeline.runtime.progress import progress_bar
 
 if TYPE_CHECKING:
+    import pandas as pd
     import torch
 
 logger = logging.getLogger(__name__)
 
 Observe = Callable[[Mapping[str, float]], None]
-"""Takes rows of the training log as they come. Steps may come twice: after a stop, or with more values."""
+"""Receives rows of the training log. A step may come twice: after a stop, or with more values."""
 
 
 class Task:
-    """What is trained, as the loop sees it: a subclass says at least which weights, and what a step adds to them.
+    """A training task for the loop: a subclass defines at least the weights and the gradients of a step.
 
     Attributes:
         description: names the training in messages and beside the progress bar.
-        identity: hash of everything that determines the training; a checkpoint of another one is not used.
-        metric: column of the log that takes what :meth:`validate` gives.
-        chooses: whether the weights of the highest metric are kept; otherwise it is only written to the log.
-        validates_together: whether all processes of a group take part in :meth:`validate`, or the main one alone.
-        watch_every: steps after which :meth:`diagnose` looks at the log again; 0 for never.
-        on_trouble: what follows where a training goes wrong: ``keep`` ends it with weights from before the trouble
-            began, the best that were validated if there are any; ``error`` ends it with an error; ``warn`` tells once.
-        also_lower: settings beside the learning rate that may be too high where numbers overflow, for messages.
+        identity: hash of everything that determines the training; checkpoints of others are not used.
+        metric: column of the log for the result of :meth:`validate`.
+        chooses: whether the weights with the highest metric are kept; otherwise it is only logged.
+        validates_together: whether all processes of a group call :meth:`validate`, or only the main one.
+        watch_every: steps between calls of :meth:`diagnose`; 0: never.
+        on_trouble: when a training fails: ``keep`` ends it with weights from before the failure, the best validated
+            ones if there are any; ``error`` ends it with an error; ``warn`` warns once.
+        ends_on: column of :meth:`figures` that ends the training; empty for none.
+        also_lower: settings besides the learning rate that may be too high if numbers overflow, for messages.
     """
 
     description = "train"
@@ -51,23 +55,24 @@ class Task:
     validates_together = False
     watch_every = 0
     on_trouble = "keep"
+    ends_on = ""
     also_lower = ""
 
     def __init__(self, settings: LoopParameters) -> None:
         self.settings = settings
 
     def weights(self) -> Sequence[torch.Tensor]:
-        """Make the model ready to be trained, and return the parameters that are, in a fixed order."""
+        """Prepare the model for training and return the trained parameters, in a fixed order."""
         raise NotImplementedError
 
     def optimizers(self, weights: Sequence[torch.Tensor]) -> Sequence[torch.optim.Optimizer]:
-        """Return the optimisers of the weights; learning rates of their groups are those of the schedule's peak."""
+        """Return the optimisers of the weights; the learning rates of their groups are peak rates."""
         return [make_optimizer(weights, self.settings)]
 
     def step(self, step: int, group: Group) -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
-        """Add up the gradients of this process's share of a step.
+        """Accumulate the gradients of this process's share of a step.
 
-        What is drawn has to depend on the number of the step alone, so that a resumed training draws the same.
+        Random draws must depend only on the number of the step, so that a resumed training repeats them.
 
         Returns:
             loss and statistics of the whole step, the same in all processes; statistics are numbers or [samples].
@@ -79,20 +84,31 @@ class Task:
         return ()
 
     def diagnose(self, rows: LogRows) -> Diagnosis:
-        """Say what the log so far, its last step included, tells of the training's health."""
+        """Diagnose the training's health from the log up to its last step."""
         return Diagnosis()
 
     def baseline(self) -> float | None:
-        """Return what :meth:`validate` gave, or would give, for the weights that the training started from."""
+        """Return the result of :meth:`validate` for the initial weights."""
         return None
 
     def validate(self, step: int, group: Group) -> float | None:
-        """Judge the weights that the model holds now: higher is better; None for no judgement."""
+        """Judge the model's current weights: higher is better; None for no judgement."""
         return None
 
     def figures(self) -> Mapping[str, float]:
-        """Return what else the last :meth:`validate` found, as further columns of the log."""
+        """Return further results of the last :meth:`validate`, as columns of the log."""
         return {}
+
+
+def best_checkpoint(log: pd.DataFrame, metric: str) -> dict[str, float]:
+    """Return the step of the best checkpoint and its validation accuracy, for a summary.
+
+    Args:
+        log: one row per step; see :func:`train`.
+        metric: column that selected the checkpoint; of equal values the first counts.
+    """
+    best = int(np.nanargmax(log[metric].to_numpy(dtype=np.float64)))
+    return {"best_step": int(log["step"].iloc[best]), "validation_accuracy": float(log[metric].iloc[best])}
 
 
 def train(
@@ -104,27 +120,26 @@ def train(
     retrain: bool = False,
     observe: Observe | None = None,
 ) -> LogRows:
-    """Train until the last step, and leave the model with the best validated weights, else the average or the last.
+    """Train until the last step; then the model has the best validated weights, else the average or the last ones.
 
     Args:
-        task: what is trained.
+        task: the training task.
         settings: steps, learning rate, average and checkpoints.
         group: the processes that train together.
-        checkpoint: file that takes the state every ``checkpoint_every`` steps; a training that finds its own state
-            there resumes from it. At the end it holds the result, which the same training takes up instead of being
-            done again; :func:`~vr_pipeline.engine.state.keep_newest` removes it. Processes on several machines
-            need it on a shared disk.
-        retrain: train although the result of this very training is there.
-        observe: called by the main process with every row, those of before a stop included.
+        checkpoint: file of the state, written every ``checkpoint_every`` steps; the same training resumes from it. At
+            the end it has the result, which the same training uses instead of training again;
+            :func:`~vr_pipeline.engine.state.keep_newest` removes it. Several machines need it on a shared disk.
+        retrain: train even if the result of the same training is stored.
+        observe: called by the main process with every row, including those before a stop.
 
     Returns:
-        the training log, one row per step; validated steps have the task's metric too. It ends early where the
-        settings' ``patience`` ran out, or the training went wrong: then its last row has ``trouble_step``, from which
-        on it did, and ``kept_step``, whose weights are kept, 0 for those it started from.
+        the training log, one row per step; validated steps also have the task's metric. It ends early after
+        ``patience`` validations without an improvement, or if the training fails: then its last row has
+        ``trouble_step``, the first failed step, and ``kept_step``, whose weights are kept (0: the initial ones).
 
     Raises:
-        InputError: if the checkpoint is damaged or cannot be written, or processes see different ones.
-        PipelineError: if loss, gradients, weights or metric are not finite, or training goes wrong and the task's
+        InputError: the checkpoint is damaged or cannot be written, or processes see different ones.
+        PipelineError: loss, gradients, weights or metric are not finite, or the training fails and the task's
             ``on_trouble`` is ``error``.
     """
     loop = _Loop(task, settings, group, checkpoint, observe)
@@ -160,7 +175,7 @@ class _Loop:
         self.remedy = f"Lower the learning rate ({settings.learning_rate}){task.also_lower}, or train in float32"
 
     def resume(self, retrain: bool) -> None:
-        """Take up the state of the checkpoint, if there is one of this training."""
+        """Load the state of the checkpoint, if there is one of this training."""
         if self.checkpoint is None:
             return
         state = self.state
@@ -174,7 +189,7 @@ class _Loop:
         if not state.step:
             return
         if state.finished:
-            self._log("was finished before and is not done again: its result is taken up (--retrain trains anew)")
+            self._log("was finished before; its stored result is used (--retrain trains again)")
         else:
             self._log("resumes after step %d of %d", state.step, self.settings.steps)
         self._show(*state.rows)
@@ -183,7 +198,7 @@ class _Loop:
             self._validate()
 
     def run(self) -> None:
-        """Make the steps that are left, and choose the weights."""
+        """Make the remaining steps, and choose the weights."""
         task, state, steps = self.task, self.state, self.settings.steps
         bar = progress_bar(
             range(state.step + 1, steps + 1),
@@ -232,7 +247,7 @@ class _Loop:
         check_finite(what, values, step, samples=task.samples, description=task.description, remedy=self.remedy)
 
     def _keep(self) -> None:
-        """Save and validate the weights, if it is time."""
+        """Save and validate the weights, if they are due."""
         step, every, last = self.state.step, self.settings.checkpoint_every, self.settings.steps
         due = every > 0 and step % every == 0
         if due or step == last:
@@ -243,7 +258,7 @@ class _Loop:
             self._save()
 
     def _validate(self) -> bool:
-        """Ask for the metric of the weights; whether there was one."""
+        """Validate the weights; return whether there is a result."""
         state = self.state
         with self.averaged():
             value = self._ask(state.step)
@@ -252,7 +267,7 @@ class _Loop:
         return value is not None
 
     def _ask(self, step: int) -> float | None:
-        """Return what the weights that the model holds now get, those of a step, and put it into the step's row."""
+        """Validate the model's current weights, those of a step; return the result and add it to the step's row."""
         task, rows = self.task, self.state.rows
         value = task.validate(step, self.group) if self.group.main or self.judged_by_all else None
         value, figures = self.group.from_main((value, dict(task.figures())))
@@ -260,16 +275,16 @@ class _Loop:
             return None
         if not math.isfinite(value):
             raise PipelineError(
-                f"The {task.metric.replace('_', ' ')} of step {step} of {task.description} is {value}, and "
-                "checkpoints cannot be compared by it. See what the model and the judge give for the validated "
-                "samples; the training resumes from this checkpoint."
+                f"The {task.metric.replace('_', ' ')} of step {step} of {task.description} is {value}, so checkpoints "
+                "cannot be compared. Inspect the outputs of model and judge for the validated samples; the training "
+                "resumes from this checkpoint."
             )
         rows[step - 1] |= {task.metric: float(value)} | figures
         self._show(rows[step - 1])
         return float(value)
 
     def _troubled(self) -> bool:
-        """Whether the training has gone wrong and is ended; then the weights to be kept are chosen."""
+        """Return whether the training has failed and ends; then choose the weights to keep."""
         watch, state, task = self.watch, self.state, self.task
         if watch is None or not watch.due():
             return False
@@ -278,12 +293,12 @@ class _Loop:
             watch.advance(diagnosis.healthy)
             return False
         began = state.healthy_until + 1
-        told = f"{task.description} went wrong from step {began} on: {diagnosis.trouble}"
+        told = f"{task.description} failed from step {began} on: {diagnosis.trouble}"
         if task.on_trouble == "error":
-            raise PipelineError(f"{told}, seen after step {state.step}. {diagnosis.remedy}.")
+            raise PipelineError(f"{told}, detected after step {state.step}. {diagnosis.remedy}.")
         if task.on_trouble == "warn":
             if not self.warned and self.group.main:
-                logger.warning("%s, seen after step %d. %s", told, state.step, diagnosis.remedy)
+                logger.warning("%s, detected after step %d. %s", told, state.step, diagnosis.remedy)
             self.warned = True
             return False
         state.best = self._unharmed(watch)
@@ -295,10 +310,10 @@ class _Loop:
         return True
 
     def _unharmed(self, watch: Watch) -> BestWeights:
-        """Return the weights to keep of a training that went wrong: never ones that were judged worse than the first.
+        """Return the weights to keep of a failed training, never ones judged worse than the initial weights.
 
-        Where checkpoints are judged, the healthy weights are judged too, and the best of all is kept, the original
-        included. Elsewhere they are the last healthy ones.
+        If checkpoints are judged, these are the best of the judged weights, the healthy ones and the original;
+        otherwise the last healthy ones.
         """
         state = self.state
         chosen = state.healthy
@@ -314,14 +329,17 @@ class _Loop:
         return watch.original if baseline is not None and baseline >= chosen.value else chosen
 
     def _stalled(self) -> bool:
-        """Whether validations have not become better for as long as the settings wait; the log alone decides."""
+        """Return whether the last ``patience`` validations in the log brought no improvement."""
         patience, rows, metric = self.settings.patience, self.state.rows, self.task.metric
+        if rows and self.task.ends_on in rows[-1]:
+            self._log("stops after step %d: %s", self.state.step, self.task.ends_on.replace("_", " "))
+            return True
         if patience is None or not rows or metric not in rows[-1]:
             return False
         values = [row[metric] for row in rows if metric in row]
         if len(values) <= patience or max(values[-patience:]) > max(values[:-patience]):
             return False
-        self._log("stops after step %d: %d validations in a row were no better", self.state.step, patience)
+        self._log("stops after step %d: %d validations without an improvement", self.state.step, patience)
         return True
 
     def _choose_weights(self) -> None:

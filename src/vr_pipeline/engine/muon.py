@@ -5,12 +5,13 @@ torch.optim.Muon computes in bfloat16, which CPUs emulate slowly; this one compu
 one shape together.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
+
+from vr_pipeline.engine.config import LoopParameters
+from vr_pipeline.engine.optimisation import make_optimizer
 
 
 class Muon(torch.optim.Optimizer):
@@ -30,7 +31,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
-        """One update of all matrices that have a gradient."""
+        """Update all matrices that have a gradient."""
         for group in self.param_groups:
             by_shape: dict[tuple[int, ...], list[torch.Tensor]] = {}
             for weight in group["params"]:
@@ -54,7 +55,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalise(matrices: torch.Tensor, steps: int = 5) -> torch.Tensor:
-    """Matrices [batch, n, m] with singular values moved towards 1 by a quintic Newton-Schulz iteration.
+    """Move the singular values of matrices [batch, n, m] towards 1 by a quintic Newton-Schulz iteration.
 
     Its coefficients trade exactness for speed: singular values end between about 0.7 and 1.2.
     """
@@ -65,3 +66,23 @@ def orthogonalise(matrices: torch.Tensor, steps: int = 5) -> torch.Tensor:
         gram = x @ x.mT
         x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
     return x if wide else x.mT
+
+
+def adam_and_muon(
+    weights: Sequence[torch.Tensor], settings: LoopParameters, rate: float | None, *, model: Any
+) -> list[torch.optim.Optimizer]:
+    """Return AdamW for all weights, or AdamW with Muon for the layers' matrices.
+
+    Args:
+        weights: all trained weights.
+        settings: of AdamW, and the weight decay of both.
+        rate: peak learning rate of Muon; None: AdamW only.
+        model: a language model of transformers; AdamW trains its embeddings and its head over the vocabulary.
+    """
+    if rate is None:
+        return [make_optimizer(weights, settings)]
+    excepted = {id(ends.weight) for ends in (model.get_input_embeddings(), model.get_output_embeddings())}
+    matrices = [weight for weight in weights if weight.ndim == 2 and id(weight) not in excepted]
+    chosen = {id(weight) for weight in matrices}
+    others = [weight for weight in weights if id(weight) not in chosen]
+    return [make_optimizer(others, settings), Muon(matrices, lr=rate, weight_decay=settings.weight_decay)]

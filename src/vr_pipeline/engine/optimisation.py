@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from vr_pipeline.engine.config import LoopParameters
 from vr_pipeline.engine.schedules import SCHEDULES
+from vr_pipeline.engine.sharding import whole
 from vr_pipeline.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,10 +24,10 @@ def learning_rate(step: int, settings: LoopParameters) -> float:
 def make_optimizer(
     weights: Sequence[Tensor], settings: LoopParameters, *, eight_bit: bool = False
 ) -> torch.optim.Optimizer:
-    """Make AdamW, with its state in 32 or in 8 bits.
+    """Return AdamW, with its state in 32 or 8 bits.
 
     Raises:
-        InputError: if 8 bits are asked for and bitsandbytes is not there.
+        InputError: 8 bits need bitsandbytes, which is not installed.
     """
     import torch
 
@@ -49,10 +50,8 @@ def make_optimizer(
 
 
 def clip_gradients(weights: Sequence[Tensor], largest: float) -> Tensor:
-    """Scale gradients down to a norm, and return the norm they had."""
+    """Clip gradients to a norm, and return their previous norm."""
     import torch
-
-    from vr_pipeline.engine.sharding import whole
 
     return whole(torch.nn.utils.clip_grad_norm_(weights, largest))
 
@@ -61,12 +60,12 @@ class AveragedWeights:
     """Exponential moving average of weights.
 
     The decay rises over the first steps, min(decay, (1 + step) / (10 + step)), so that the average does not stay near
-    where the training started. ``EMAModel`` of diffusers counts its steps otherwise and rounds otherwise, so that
-    shipped weights would not come out again, and does not know weights that are spread over processes.
+    the initial weights. ``EMAModel`` of diffusers counts steps and rounds differently, so it would not reproduce the
+    shipped weights, and does not support sharded weights.
 
     Args:
-        weights: the parameters that are trained.
-        decay: share of the old average that is kept at every step.
+        weights: the trained parameters.
+        decay: share of the old average in the new one.
     """
 
     def __init__(self, weights: Sequence[Tensor], decay: float) -> None:
@@ -74,7 +73,7 @@ class AveragedWeights:
         self.average = [weight.detach().clone() for weight in weights]
 
     def update(self, step: int) -> None:
-        """Take in the weights after a step."""
+        """Update the average after a step."""
         import torch
 
         share = 1.0 - min(self.decay, (1.0 + step) / (10.0 + step))
@@ -84,7 +83,7 @@ class AveragedWeights:
 
     @contextlib.contextmanager
     def in_use(self) -> Iterator[None]:
-        """Within this context the network computes with the average."""
+        """Use the average as the network's weights within the context."""
         self.exchange()
         try:
             yield

@@ -1,10 +1,8 @@
-"""Courses of the learning rate, from its peak, the step (from 1), the steps of warm-up and all steps.
+"""Schedules of the learning rate, given its peak, the step (from 1), the warm-up steps and all steps.
 
-``get_scheduler`` of diffusers and transformers is not used: its warm-up makes a first step of length 0, and models that
-are shipped were trained by these formulas, which give the same bits on every machine.
+``get_scheduler`` of diffusers and transformers is not used, because its warm-up starts with a step of length 0, and the
+shipped models were trained with these formulas, which give the same bits on every machine.
 """
-
-from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
@@ -16,7 +14,7 @@ def _linear(peak: float, step: int, warmup: int, steps: int) -> float:
 
 
 def _after_warmup(course: Callable[[float], float]) -> Callable[[float, int, int, int], float]:
-    """Rise to the peak, then follow a course from 0 (end of the warm-up) to 1 (last step)."""
+    """Return a schedule: linear warm-up, then ``course`` from 0 (end of the warm-up) to 1 (last step)."""
 
     def rate(peak: float, step: int, warmup: int, steps: int) -> float:
         if step <= warmup:

@@ -1,4 +1,4 @@
-"""Weights, gradients and optimiser state spread over the processes of a group (FSDP2), each holding a slice.
+"""Weights, gradients and optimiser state sharded over the processes of a group (FSDP2).
 
 Source: Zhao et al. 2023, PyTorch FSDP: Experiences on Scaling Fully Sharded Data Parallel; torch's ``fully_shard``.
 """
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def blocks_of(network: torch.nn.Module) -> Iterator[torch.nn.Module]:
-    """Find the repeated blocks of a network: the entries of its outermost lists of modules."""
+    """Yield the repeated blocks of a network: the entries of its outermost module lists."""
     import torch
 
     for child in network.children():
@@ -23,23 +23,23 @@ def blocks_of(network: torch.nn.Module) -> Iterator[torch.nn.Module]:
 
 
 def shard_weights(network: torch.nn.Module, frozen: Sequence[torch.nn.Module], dtype: str) -> list[Any]:
-    """Leave on this process only its slice of a network, and of frozen ones beside it.
+    """Shard a network, and frozen ones beside it, over the processes.
 
-    Whole weights exist for one block at a time.
+    Complete weights exist for one block at a time.
 
     Args:
-        network: the one that is trained.
-        frozen: others, in their precision already.
+        network: the trained network.
+        frozen: further networks, already in their precision.
         dtype: precision in which the trained network computes.
 
     Returns:
-        the trainable parameters, in a fixed order; they replace the ones before.
+        the new trainable parameters, in a fixed order.
     """
     import torch
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
-    # It warns of changing a denoiser's output in place, which nothing here does, at every pass.
+    # Every pass would warn about changing a denoiser's output in place, which nothing here does.
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
     device = next(network.parameters()).device
     mesh = init_device_mesh(device.type, (torch.distributed.get_world_size(),))
@@ -50,22 +50,22 @@ def shard_weights(network: torch.nn.Module, frozen: Sequence[torch.nn.Module], d
         policy = precision if one is network else MixedPrecisionPolicy(cast_forward_inputs=False)
         for block in blocks_of(one):
             fully_shard(block, mesh=mesh, mp_policy=policy)
-        # Whole weights left over from a forward pass would outlive a change of the slices.
+        # Otherwise complete weights of a forward pass would outlive a change of the shards.
         fully_shard(one, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
     return [value for _, value in sorted(network.named_parameters()) if value.requires_grad]
 
 
 def local_part(value: Any) -> Any:
-    """Return the slice of a tensor that this process holds; the tensor itself if it is whole."""
+    """Return this process's shard of a tensor; the tensor itself if it is not sharded."""
     return value.to_local() if is_spread(value) else value
 
 
 def whole(value: Any, like: Any = None) -> Any:
-    """Return the whole of a tensor that may be spread over the group. All processes have to ask together.
+    """Return the complete tensor of one that may be sharded. All processes have to call this together.
 
     Args:
-        value: the tensor, or this process's slice of it if ``like`` is given.
-        like: a tensor that is spread in the same way.
+        value: the tensor, or this process's shard of it if ``like`` is given.
+        like: a tensor that is sharded in the same way.
     """
     if is_spread(like) and not is_spread(value):
         from torch.distributed.tensor import DTensor
@@ -77,7 +77,7 @@ def whole(value: Any, like: Any = None) -> Any:
 
 
 def spread(value: torch.Tensor, like: Any) -> torch.Tensor:
-    """Spread and place a whole tensor as another is; only place it where the other is whole or of another shape."""
+    """Move a complete tensor to the device of another, and shard it like that if their shapes are equal."""
     placed = value.to(like.device)
     if not is_spread(like) or value.shape != like.shape:
         return placed
@@ -87,5 +87,5 @@ def spread(value: torch.Tensor, like: Any) -> torch.Tensor:
 
 
 def is_spread(value: Any) -> bool:
-    """Whether a tensor is spread over the processes of a group."""
+    """Return whether a tensor is sharded."""
     return hasattr(value, "full_tensor")

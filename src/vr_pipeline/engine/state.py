@@ -1,9 +1,7 @@
-"""State of a training in one file, from which it resumes to the result it would have had without interruption.
+"""State of a training in one file, from which it resumes with the same result as without interruption.
 
-The file outlives the training: what a training leaves at its end is its result, which a training of the same identity
-takes up instead of being done again. :func:`keep_newest` removes those that are no longer wanted.
-
-It holds the SHA-256 of all that is in it: a flipped bit anywhere in the file is noticed.
+At the end of a training the file has its result, which a training of the same identity uses instead of training again.
+:func:`keep_newest` removes old files. The file includes the SHA-256 of its content, so any flipped bit is detected.
 """
 
 from __future__ import annotations
@@ -17,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vr_pipeline.engine.optimisation import AveragedWeights
 from vr_pipeline.engine.sharding import local_part, spread, whole
 from vr_pipeline.errors import InputError, storage_explained
 from vr_pipeline.storage.atomic import remove, replaced
@@ -24,29 +23,27 @@ from vr_pipeline.storage.atomic import remove, replaced
 if TYPE_CHECKING:
     import torch
 
-    from vr_pipeline.engine.optimisation import AveragedWeights
-
 LogRows = list[dict[str, float]]
 
 WEIGHTS = ".weights"
 """Ending of a folder with the weights of a training's validated checkpoints."""
 
 _KEY = "training"
-"""The only entry of the header's metadata: safetensors writes several in an order that changes from run to run."""
+"""The only metadata entry: safetensors writes several entries in an order that changes from run to run."""
 
 
 _COPIES = ("best", "healthy", "pending")
-"""Copies of weights that a state has."""
+"""Attributes of a state that are copies of weights."""
 
 
 @dataclass(frozen=True)
 class BestWeights:
-    """A copy of weights: those that were validated best so far, or those of a healthy step.
+    """A copy of weights: the best validated ones so far, or those of a healthy step.
 
     Attributes:
-        step: after which they were validated; 0 if nothing was validated yet.
-        value: what they got, higher is better.
-        weights: copies on the CPU, in the order of the trained parameters; of what this process holds of them.
+        step: of these weights; 0 if nothing was validated yet.
+        value: their judgement, higher is better.
+        weights: copies on the CPU, in the order of the trained parameters; of this process's shards.
     """
 
     step: int = 0
@@ -63,7 +60,7 @@ class BestWeights:
         return BestWeights(step, value, tuple(local_part(weight.detach()).cpu().clone() for weight in weights))
 
     def restore(self, weights: Sequence[torch.Tensor]) -> None:
-        """Copy them into the given parameters."""
+        """Copy these weights into the given parameters."""
         import torch
 
         with torch.no_grad():
@@ -73,21 +70,21 @@ class BestWeights:
 
 @dataclass
 class TrainingState:
-    """All that a training changes.
+    """The state of a training.
 
-    Order, noise and timesteps derive from the step and from identifiers, so there is no random state to keep.
+    Order, noise and timesteps depend on the step and on identifiers, so there is no random state.
 
     Attributes:
         weights: trained parameters, in a fixed order.
         optimizers: their optimisers.
-        average: their running average, if one is kept.
-        step: steps that are done.
+        average: their running average, if configured.
+        step: number of finished steps.
         rows: training log up to this step.
-        best: the weights that were validated best so far.
-        healthy: the last weights whose following steps were healthy; without weights where nobody watches.
-        pending: newer weights, of whose following steps nothing is known yet.
-        healthy_until: the last step that was seen to be healthy.
-        finished: the training is over, and ``weights`` are its result. Then only they are kept.
+        best: the best validated weights so far.
+        healthy: the last weights whose following steps were healthy; without weights if nothing watches.
+        pending: newer weights, whose following steps are not known yet.
+        healthy_until: the last step known to be healthy.
+        finished: the training is over, and ``weights`` are its result; then only they are stored.
     """
 
     weights: Sequence[torch.Tensor]
@@ -102,7 +99,7 @@ class TrainingState:
     finished: bool = False
 
     def optimizer_states(self) -> list[Any]:
-        """Return for each weight the table in which its optimiser keeps the weight's state."""
+        """Return for each weight the state table of its optimiser."""
         tables = {
             id(weight): optimizer.state
             for optimizer in self.optimizers
@@ -113,16 +110,16 @@ class TrainingState:
 
 
 def save_checkpoint(path: Path, state: TrainingState, *, identity: str, main: bool = True) -> None:
-    """Replace the checkpoint in ``path``; a kill while writing leaves the one before.
+    """Replace the checkpoint in ``path``; after a kill while writing, the previous one remains.
 
     Args:
         path: safetensors file.
-        state: what is kept.
+        state: the state to save.
         identity: hash of everything that determines the training.
-        main: whether this process writes. All processes of a group have to call, to bring their slices together.
+        main: whether this process writes. All processes of a group have to call this, to gather their shards.
 
     Raises:
-        InputError: if the disk is full, or the folder cannot be written.
+        InputError: the disk is full, or the folder cannot be written.
     """
     from safetensors.torch import save_file
 
@@ -135,7 +132,7 @@ def save_checkpoint(path: Path, state: TrainingState, *, identity: str, main: bo
             return
         complete = whole(value.detach())
         if main:
-            # A copy: optimisers may share a tensor between weights, which the format rejects.
+            # A copy, because optimisers may share a tensor between weights, which the format rejects.
             tensors[name] = complete.contiguous().to("cpu", copy=True)
 
     for index, (weight, optimizer_state) in enumerate(zip(state.weights, state.optimizer_states(), strict=True)):
@@ -148,7 +145,7 @@ def save_checkpoint(path: Path, state: TrainingState, *, identity: str, main: bo
             keep(f"average.{index}", state.average.average[index])
         for name in _COPIES:
             copy: BestWeights = getattr(state, name)
-            # What a training starts from is there when it starts again.
+            # The initial weights are not stored.
             if copy.step:
                 keep(f"{name}.{index}", whole(copy.weights[index], like=weight.detach()))
     if not main:
@@ -156,7 +153,7 @@ def save_checkpoint(path: Path, state: TrainingState, *, identity: str, main: bo
     copies = {name: {"step": getattr(state, name).step, "value": getattr(state, name).value} for name in _COPIES}
     header = {"identity": identity, "step": state.step, "log": state.rows, "copies": copies, "numbers": numbers}
     text = json.dumps(header | {"finished": state.finished, "healthy_until": state.healthy_until})
-    with storage_explained(path, "the checkpoint before is kept"), replaced(path) as temporary:
+    with storage_explained(path, "the previous checkpoint is kept"), replaced(path) as temporary:
         save_file(tensors, temporary, metadata={_KEY: f"{_digest(text, tensors)} {text}"})
 
 
@@ -171,16 +168,16 @@ def _digest(text: str, tensors: Mapping[str, torch.Tensor]) -> str:
 
 
 def load_checkpoint(path: Path, state: TrainingState, *, identity: str, retrain: bool = False) -> None:
-    """Put what a checkpoint holds into the state; nothing if there is none, or one of another training.
+    """Load a checkpoint into the state, unless there is none or it belongs to another training.
 
     Args:
         path: the file.
-        state: takes what it holds.
+        state: receives the content.
         identity: hash of everything that determines the training.
-        retrain: leave the result of a finished training alone.
+        retrain: ignore the result of a finished training.
 
     Raises:
-        InputError: if the file is damaged.
+        InputError: the file is damaged.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -191,7 +188,7 @@ def load_checkpoint(path: Path, state: TrainingState, *, identity: str, retrain:
             digest, _, text = (file.metadata() or {}).get(_KEY, "").partition(" ")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if digest != _digest(text, tensors):
-            raise SafetensorError("its content does not have the hash that was recorded when it was written")
+            raise SafetensorError("its content does not match its recorded hash")
     except SafetensorError as error:
         raise InputError(
             f"the checkpoint of a training is damaged ({error})",
@@ -202,7 +199,7 @@ def load_checkpoint(path: Path, state: TrainingState, *, identity: str, retrain:
     if header["identity"] == identity and not (retrain and header["finished"]):
         state.finished = header["finished"]
         _restore(state, tensors, header)
-        # The time of its last use, by which keep_newest goes.
+        # Time of last use, for keep_newest.
         os.utime(path)
 
 
@@ -235,9 +232,9 @@ def _restore(state: TrainingState, tensors: dict[str, torch.Tensor], header: dic
 
 
 def keep_newest(folder: Path, count: int) -> None:
-    """Remove states and weights that trainings left in a folder but for those that were written or taken up last.
+    """Remove states and weights of trainings from a folder, except the ``count`` most recently used ones.
 
-    To be called when nothing trains there.
+    Must not be called while a training uses the folder.
     """
     for ending in (".safetensors", WEIGHTS):
         found = sorted(folder.glob(f"[!.]*{ending}"), key=lambda path: (-path.stat().st_mtime_ns, path.name))

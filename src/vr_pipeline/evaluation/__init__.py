@@ -1,1 +1,1 @@
-"""Comparing policies on held-out prompts: clips, rewards by judge and oracle, metrics and the report page."""
+"""Evaluation of policies on held-out prompts: clips, rewards by judge and oracle, metrics, report page."""

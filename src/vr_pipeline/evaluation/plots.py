@@ -1,6 +1,6 @@
-"""Pictures of an evaluation: each function takes results and gives a figure, and touches no global state.
+"""Figures of an evaluation, without global state.
 
-``titles`` are what the policies are called, the original first; its order is that of the colours.
+``titles`` are the titles of policies, the original first, in the order of the colours.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from vr_pipeline.statistics.clustered import interval
 
-# The original is grey; the rest is Okabe and Ito's palette, told apart with the common colour vision deficiencies.
+# Grey for the original, then Okabe and Ito's palette, distinguishable with common colour vision deficiencies.
 _PALETTE = ("#8A8F94", "#E69F00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 
 _PANELS = (
@@ -38,7 +38,7 @@ def colours(titles: Mapping[str, str]) -> dict[str, str]:
 
 
 def rewards_by_dimension(metrics: Mapping[str, Any], titles: Mapping[str, str]) -> Figure:
-    """Draw the mean reward of every policy by dimension with 95 % intervals, a panel a source."""
+    """Draw the mean reward of every policy by dimension with 95 % intervals, one panel per source."""
     first = metrics["policies"][next(iter(titles))]
     dimensions_of = {name: list(first[name]["dimensions"]) for name in ("judge", "oracle") if name in first}
     prompts = int(metrics["clips"]["prompts"])
@@ -74,7 +74,7 @@ def rewards_by_dimension(metrics: Mapping[str, Any], titles: Mapping[str, str]) 
         axes.set_axisbelow(True)
         axes.set_ylabel(f"reward by the {source}")
         axes.set_title(f"{source.capitalize()}: reward by dimension", fontsize=11)
-        # Room above the bars, so that the legend hides none of them.
+        # Room for the legend above the bars.
         low, high = axes.get_ylim()
         axes.set_ylim(low, high + 0.24 * (high - low))
         axes.legend(fontsize=8, frameon=False, loc="upper left", ncols=1)
@@ -84,12 +84,7 @@ def rewards_by_dimension(metrics: Mapping[str, Any], titles: Mapping[str, str]) 
 
 
 def training_curves(logs: Mapping[str, pd.DataFrame], titles: Mapping[str, str]) -> Figure:
-    """Draw every training over its steps: faint as logged, bold as a running mean over a twentieth of the steps.
-
-    Args:
-        logs: training log by policy; a panel is drawn for every known column that one of them has.
-        titles: of the policies.
-    """
+    """Draw training logs by policy: faint as logged, bold as a running mean over a twentieth of the steps."""
     panels = [panel for panel in _PANELS if any(_has(log, panel[0]) for log in logs.values())]
     columns = min(4, max(1, len(panels)))
     rows = max(1, math.ceil(len(panels) / columns))
@@ -131,13 +126,13 @@ def training_curves(logs: Mapping[str, pd.DataFrame], titles: Mapping[str, str])
 
 
 def running_mean(values: npt.NDArray[np.float64], window: int) -> npt.NDArray[np.float64]:
-    """Return the mean over a window centred on each place, shorter at the ends, without values that are not finite."""
+    """Return the mean over a centred window of finite values, shorter at the ends."""
     finite = pd.Series(np.where(np.isfinite(values), values, np.nan))
     return finite.rolling(window // 2 * 2 + 1, center=True, min_periods=1).mean().to_numpy()
 
 
 def deviations_of_policies(deviations: Mapping[str, pd.DataFrame], titles: Mapping[str, str]) -> Figure:
-    """Draw how far each policy is above the original by sub-dimension, in the names and colours of the other plots.
+    """Draw deviations from the original by sub-dimension.
 
     Args:
         deviations: policy -> table of :func:`vr_pipeline.rewards.checklist.deviations.sub_dimension_deviations`.

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class _PolicyGenerator:
-    """One model in memory whose adapter or weights are changed when the policy changes."""
+    """One model in memory, whose adapter or weights change with the policy."""
 
     generator: Generator
     policies: Mapping[str, Policy]
@@ -42,13 +42,13 @@ def plan_policy_clips(
     generator: GeneratorParameters,
     parameters: EvaluationParameters,
 ) -> WorkPlan:
-    """Plan the clips of the original generator and of each policy, one after the other.
+    """Plan the clips of the original generator, then of each policy.
 
     Args:
         prompts: table with prompt_id and prompt.
         policies: policies by name.
         generator: the original generator.
-        parameters: settings.
+        parameters: of the evaluation.
     """
     base = sampling_identity(generator)
     producers = {ORIGINAL: base} | {
@@ -59,7 +59,7 @@ def plan_policy_clips(
         for policy, producer in producers.items()
         for item in video_items(
             prompts,
-            # The policy's name is part of the clip, or two equal policies would claim the same file.
+            # The name is part of the identity, since equal policies must not share files.
             producer=content_hash(policy, producer),
             parameters=generator,
             videos_per_prompt=parameters.videos_per_prompt,

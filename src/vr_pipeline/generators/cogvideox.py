@@ -1,4 +1,4 @@
-"""CogVideoX (2B, 5B and tiny models of the same classes): v-prediction with a shifted, zero-terminal-SNR schedule.
+"""CogVideoX (2B, 5B, 1.5-5B): v-prediction with a shifted, zero-terminal-SNR schedule.
 
 Source: Yang et al., CogVideoX: Text-to-Video Diffusion Models with An Expert Transformer; noise schedule as in the
 configuration of the published schedulers. The velocity is v = sqrt(abar_t) noise - sqrt(1 - abar_t) x_0 (Salimans and
@@ -19,15 +19,18 @@ if TYPE_CHECKING:
     import torch
 
 
+_OFFSET = 2.0
+"""The condition 'ofs' of CogVideoX 1.5 from an image, which its pipeline always gives."""
+
 NETWORK_AND_SCHEDULE: Final[Relied] = {
     PIPELINE: {
         "_class_name": (one_of("CogVideoXPipeline"), "only text-to-video pipelines of CogVideoX are read"),
     },
     "transformer": {
         "_class_name": (one_of("CogVideoXTransformer3DModel"), "the denoiser is that of CogVideoX"),
-        "patch_size_t": (one_of(None), "patches of several latent frames, those of CogVideoX 1.5, are not supported"),
+        "patch_size_t": (one_of(None, 2), "patches hold one latent frame or, those of CogVideoX 1.5, two"),
         "patch_size": (whole, "patches are squares of latent pixels"),
-        "ofs_embed_dim": (one_of(None), "the condition 'ofs' of CogVideoX 1.5 is not given"),
+        "ofs_embed_dim": (one_of(None), "the condition 'ofs' of image-to-video models is not given"),
         "in_channels": (
             same_as("vae", "latent_channels"),
             "the denoiser takes the autoencoder's latents alone; image-to-video models take an image beside them",
@@ -76,10 +79,22 @@ class CogVideoXGenerator(DiscreteSchedule, VideoPipelineGenerator):
     error_space: ClassVar[str] = "velocity"
     frame_axis: ClassVar[int | None] = 1
 
+    def check_size(self) -> None:
+        super().check_size()
+        config = self._denoiser_config
+        if config.get("patch_size_t"):
+            # Rotary positions are cut out of those of the largest clip instead of being stretched.
+            self.check_positions(min(config["sample_height"], config["sample_width"]) // config["patch_size"])
+
     @property
     def frame_group(self) -> int:
         """Latent frames are decoded two by two, and only the first of an odd number stands for one frame."""
         return super().frame_group * int(self.pipeline.vae.num_latent_frames_batch_size)
+
+    @property
+    def leading_copies(self) -> int:
+        whole = (self.parameters.num_frames - 1) // int(self.pipeline.vae_scale_factor_temporal) + 1
+        return -whole % int(self._denoiser_config.get("patch_size_t") or 1)
 
     @property
     def text_length(self) -> int:
@@ -97,8 +112,12 @@ class CogVideoXGenerator(DiscreteSchedule, VideoPipelineGenerator):
     # -- encoding ---------------------------------------------------------------------------------------------------
 
     def encode_frames(self, clips: Frames) -> torch.Tensor:
+        import torch
+
         latents = self.posterior_mode(clips) * self.pipeline.vae.config.scaling_factor
-        return latents.permute(0, 2, 1, 3, 4).float().cpu()
+        latents = latents.permute(0, 2, 1, 3, 4).float().cpu()
+        # CogVideoX 1.5 was trained with copies of the first latent frame before an odd number; decoding drops them.
+        return torch.cat([latents[:, :1].expand(-1, self.leading_copies, -1, -1, -1), latents], dim=1)
 
     # -- training ---------------------------------------------------------------------------------------------------
 
@@ -118,6 +137,7 @@ class CogVideoXGenerator(DiscreteSchedule, VideoPipelineGenerator):
             hidden_states=noised.to(self.dtype),
             encoder_hidden_states=condition["prompt_embeddings"].to(noised.device, self.dtype),
             timestep=timesteps,
+            ofs=None if transformer.config.ofs_embed_dim is None else noised.new_full((1,), _OFFSET),
             image_rotary_emb=rotary,
             return_dict=False,
         )[0]

@@ -7,6 +7,7 @@ and the per-sample prediction error are the same for all.
 from __future__ import annotations
 
 import contextlib
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vr_pipeline.errors import InputError, PipelineError
-from vr_pipeline.generators.config import GeneratorParameters
+from vr_pipeline.generators.config import GeneratorParameters, GuidanceReward
 from vr_pipeline.generators.policy import Policy
 from vr_pipeline.generators.residuals import Residuals
 from vr_pipeline.identifiers import content_hash
@@ -29,16 +30,20 @@ if TYPE_CHECKING:
 
 Frames = npt.NDArray[np.uint8]
 Condition = dict[str, "torch.Tensor"]
+Images = Sequence[Frames]
+"""First frames of clips, each uint8 [height, width, 3]."""
 
 
 Part = Literal["denoiser", "autoencoder", "text_encoder"]
+
+_DIFFUSERS_FOLDER = "give the folder of a model in diffusers layout, or the name of one on the hub"
 
 ALL_PARTS: tuple[Part, ...] = ("denoiser", "autoencoder", "text_encoder")
 """The parts of a generator that hold weights. Encoding needs one of the last two, training the first, sampling all."""
 
 
 class Generator(ABC):
-    """A text-to-video (or text-to-image) generator.
+    """A generator of videos or images from text, or of videos from text and a first frame.
 
     Attributes:
         prediction_type: what the network predicts: 'velocity', 'noise' or 'flow'.
@@ -47,6 +52,7 @@ class Generator(ABC):
         lora_targets: names of the linear layers that get adapters unless the configuration names others.
         frame_axis: axis of the latent frames in a batch of latents; None where a clip is a picture.
         lone_frames: frames that the autoencoder takes by themselves, before it takes the others in groups.
+        takes_image: every clip starts from an image, its first frame.
     """
 
     prediction_type: ClassVar[str]
@@ -54,6 +60,17 @@ class Generator(ABC):
     lora_targets: ClassVar[tuple[str, ...]]
     frame_axis: ClassVar[int | None] = None
     lone_frames: ClassVar[int] = 0
+    takes_image: ClassVar[bool] = False
+
+    @property
+    def leading_copies(self) -> int:
+        """Latent frames of a clip that are copies of the first, before it; they are no part of what is shown."""
+        return 0
+
+    @property
+    def given_frames(self) -> int:
+        """Latent frames at the start of a clip that the condition fixes; no error is measured on them."""
+        return 0
 
     parameters: GeneratorParameters
     identity: str
@@ -69,8 +86,37 @@ class Generator(ABC):
     def denoiser(self) -> torch.nn.Module:
         """The network that preference training adapts."""
 
-    def sample(self, prompts: Sequence[str], seeds: Sequence[int]) -> Frames:
+    @classmethod
+    def check_images(cls, prompts: Sequence[str], images: Sequence[object] | None) -> None:
+        """Check that every prompt has an image if the clips start from one, and that none has if they do not.
+
+        Raises:
+            InputError: if it is otherwise.
+        """
+        if cls.takes_image and images is None:
+            raise InputError(
+                "this generator makes clips from a first frame, and the prompts have no images",
+                field="image",
+                remedy="name an image beside every prompt (image_folder of raw_prompts in the catalog, --image of "
+                "kedro sample), or choose a text-to-video family",
+            )
+        if images is not None and not cls.takes_image:
+            raise InputError(
+                "the prompts have images, and this generator makes clips from text alone",
+                field="generator.family",
+                remedy="choose an image-to-video family, such as wan_i2v or cogvideox_i2v, or remove image_folder of "
+                "raw_prompts from the catalog",
+            )
+        if images is not None and len(images) != len(prompts):
+            raise ValueError(f"{len(prompts)} prompts need as many images, not {len(images)}")
+
+    def sample(self, prompts: Sequence[str], seeds: Sequence[int], images: Images | None = None) -> Frames:
         """Make one clip for each prompt, its initial noise drawn from the seed beside it.
+
+        Args:
+            prompts: the texts.
+            seeds: one for each.
+            images: first frames, of any size, one for each; only of families that take them.
 
         Returns:
             uint8 array [clips, frames, height, width, 3].
@@ -78,14 +124,16 @@ class Generator(ABC):
         Raises:
             PipelineError: if the model gives something else than numbers for one of them.
         """
-        made = self.sample_each(prompts, seeds)
+        made = self.sample_each(prompts, seeds, images)
         for clip in made:
             if isinstance(clip, ItemFailure):
                 raise PipelineError(clip.reason)
         return np.stack(made)  # type: ignore[arg-type]
 
     @abstractmethod
-    def sample_each(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Frames | ItemFailure]:
+    def sample_each(
+        self, prompts: Sequence[str], seeds: Sequence[int], images: Images | None = None
+    ) -> list[Frames | ItemFailure]:
         """Make clips as :meth:`sample` does; a clip for which the model gives no numbers stands as a failure.
 
         Batches are padded to the configured batch size, so that a clip does not depend on how many others were asked
@@ -96,9 +144,19 @@ class Generator(ABC):
     def encode_frames(self, clips: Frames) -> torch.Tensor:
         """Return latents of clips, scaled as the denoiser sees them, [clips, ...], float32 on the CPU."""
 
+    def encode_prompts(self, prompts: Sequence[str], images: Images | None = None) -> Condition:
+        """Return conditions of texts and first frames, every tensor [prompts, ...], on the CPU."""
+        self.check_images(prompts, images)
+        texts = self.encode_texts(prompts)
+        return texts if images is None else texts | self.encode_images(images)
+
     @abstractmethod
-    def encode_prompts(self, prompts: Sequence[str]) -> Condition:
+    def encode_texts(self, prompts: Sequence[str]) -> Condition:
         """Return text conditions, every tensor [prompts, ...], on the CPU."""
+
+    def encode_images(self, images: Images) -> Condition:
+        """Return conditions of first frames, every tensor [images, ...], on the CPU."""
+        raise NotImplementedError(f"{type(self).__name__} takes no images")
 
     @abstractmethod
     def encoders(self) -> contextlib.AbstractContextManager[None]:
@@ -123,6 +181,10 @@ class Generator(ABC):
     @abstractmethod
     def target(self, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
         """Return what a perfect network would predict at x_t, in the error space."""
+
+    def timesteps_at(self, shares: torch.Tensor) -> torch.Tensor:
+        """Return the timesteps at shares of the way from a clip (0) to noise alone (1), [count]: whole numbers."""
+        return (shares * (self.training_timesteps - 1)).round().long()
 
     def noise_share(self, timesteps: torch.Tensor) -> torch.Tensor:
         """Return share of noise in x_t, 0 for data and 1 for noise alone, [count]; rectified flows only.
@@ -156,14 +218,21 @@ class Generator(ABC):
     def residuals(
         self, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor, condition: Condition
     ) -> Residuals:
-        """Return the prediction and what a perfect network would predict, both in the error space."""
+        """Return the prediction and what a perfect network would predict, both in the error space.
+
+        Latent frames that the condition fixes (:attr:`given_frames`) are left out.
+        """
         prediction = self.predict(self.add_noise(latents, noise, timesteps), timesteps, condition)
-        return Residuals(prediction, self.target(latents, noise, timesteps), self.frame_axis)
+        target = self.target(latents, noise, timesteps)
+        if self.frame_axis is not None and (start := self.given_frames):
+            length = target.shape[self.frame_axis] - start
+            prediction, target = (one.narrow(self.frame_axis, start, length) for one in (prediction, target))
+        return Residuals(prediction, target, self.frame_axis)
 
     def prediction_error(
         self, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor, condition: Condition
     ) -> torch.Tensor:
-        """Return squared error of the prediction, averaged over all latent elements of a sample, [batch], float32."""
+        """Return squared error of the prediction, averaged over a sample's latents that are not given, [batch]."""
         return self.residuals(latents, noise, timesteps, condition).error()
 
     # -- policies ---------------------------------------------------------------------------------------------------
@@ -241,8 +310,13 @@ class Generator(ABC):
             self.denoiser.enable_adapters()  # type: ignore[operator]
 
 
-def folder_identity(folder: Path) -> str:
+def folder_identity(folder: Path, field: str = "generator.path", remedy: str = _DIFFUSERS_FOLDER) -> str:
     """Hash all model files in a folder (names and content), so that a changed model is never taken for the old.
+
+    Args:
+        folder: the model.
+        field: the parameter that names it.
+        remedy: what to do where it holds no weights.
 
     Raises:
         InputError: if there is no such folder or it has no weights.
@@ -254,8 +328,8 @@ def folder_identity(folder: Path) -> str:
         raise InputError(
             "there are no model weights (*.safetensors) here",
             file=folder,
-            field="generator.path",
-            remedy="give the folder of a model in diffusers layout, or the name of one on the hub",
+            field=field,
+            remedy=remedy,
         )
     return content_hash(*names_and_hashes(files, folder))
 
@@ -274,7 +348,7 @@ def weights_identity(parameters: GeneratorParameters) -> str:
             "the generator's folder does not exist",
             file=folder,
             field="generator.path",
-            remedy="give the folder of a model in diffusers layout, or the name of one on the hub",
+            remedy=_DIFFUSERS_FOLDER,
         )
     if parameters.revision is None:
         raise InputError(
@@ -292,9 +366,25 @@ def sampling_identity(parameters: GeneratorParameters, weights: str | None = Non
     """
     # What is off leaves identities as they were before it existed.
     off = {"vae_tiling"} if not parameters.vae_tiling else set()
-    settings = parameters.model_dump_json(exclude={"path", "revision", "fps", "offload", "device"} | off)
+    settings = parameters.model_dump_json(
+        exclude={"path", "revision", "fps", "offload", "device", "guidance_reward", "first_frame_noise"} | off
+    )
     device = resolve_device(parameters.device).partition(":")[0]
-    return content_hash("generator", weights or weights_identity(parameters), settings, device)
+    guided = () if parameters.guidance_reward is None else (guidance_identity(parameters.guidance_reward),)
+    return content_hash("generator", weights or weights_identity(parameters), settings, device, *guided)
+
+
+def guidance_identity(guidance: GuidanceReward) -> str:
+    """Return hash of the reward that steers sampling, by its content, and of how it does.
+
+    Raises:
+        InputError: there is no such reward.
+    """
+    remedy = "train one by kedro run --pipeline=latent_reward_training, or give its folder"
+    reward = folder_identity(Path(guidance.model).expanduser(), "generator.guidance_reward.model", remedy)
+    settings = guidance.model_dump(exclude={"model"})
+    # The order in which weights are written does not count.
+    return content_hash("guidance", reward, json.dumps(settings, sort_keys=True))
 
 
 def batches(count: int, size: int) -> Iterator[slice]:

@@ -18,18 +18,28 @@ from vr_pipeline.generators.contract import (
     ALL_PARTS,
     Frames,
     Generator,
+    Images,
     Part,
     batches,
     resolve_device,
     sampling_identity,
     weights_identity,
 )
-from vr_pipeline.generators.fitting import load_adapter, load_full_weights, misfit
+from vr_pipeline.generators.fitting import (
+    adapter_of,
+    full_weights_of,
+    load_adapter,
+    load_full_weights,
+    misfit,
+    remove_adapters,
+)
+from vr_pipeline.generators.guidance import guided, load_guidance
 from vr_pipeline.generators.loading import TEXT_ENCODERS, load_pipeline
-from vr_pipeline.generators.policy import Adapter, FullWeights, Policy
+from vr_pipeline.generators.policy import FullWeights, Policy
+from vr_pipeline.generators.prompt_texts import PromptTexts
 from vr_pipeline.generators.settings import Relied
+from vr_pipeline.generators.sizes import CheckedSizes
 from vr_pipeline.generators.watch import watch_numbers
-from vr_pipeline.prompts.user_text import written_plainly
 from vr_pipeline.runtime.memory import free_memory
 from vr_pipeline.work import ItemFailure
 
@@ -37,7 +47,7 @@ if TYPE_CHECKING:
     import torch
 
 
-class PipelineGenerator(Generator):
+class PipelineGenerator(PromptTexts, CheckedSizes, Generator):
     """A text-to-video or text-to-image pipeline of diffusers behind the contract.
 
     Attributes:
@@ -46,18 +56,30 @@ class PipelineGenerator(Generator):
         autoencoder_dtype: precision of the autoencoder whatever the configuration says of the rest; None for the same.
         relied_on: settings of a model that the code takes for granted.
         pipeline_options: arguments of the pipeline beside its parts.
+        optional_parts: names of parts that some models of the family lack.
+        adds_first_frame_noise: the published training added noise to first frames, so that ours can.
+        steerable: a reward of latents can steer its sampling; the embeddings of a prompt are all of its condition.
     """
 
     pipeline_class: ClassVar[str]
     relied_on: ClassVar[Relied]
     pipeline_options: ClassVar[dict[str, object]] = {}
+    optional_parts: ClassVar[tuple[str, ...]] = ()
+    adds_first_frame_noise: ClassVar[bool] = False
     autoencoder_dtype: ClassVar[str | None] = None
+    steerable: ClassVar[bool] = False
     component: ClassVar[str] = "transformer"
     lora_targets: ClassVar[tuple[str, ...]] = ("to_q", "to_k", "to_v", "to_out.0")
 
     def __init__(self, pipeline: Any, parameters: GeneratorParameters, identity: str) -> None:
         import torch
 
+        if parameters.first_frame_noise and not self.adds_first_frame_noise:
+            raise InputError(
+                f"the family '{parameters.family}' was trained without noise on first frames",
+                field="generator.first_frame_noise",
+                remedy="set it to false",
+            )
         if parameters.threads is not None:
             torch.set_num_threads(parameters.threads)
         self.pipeline = pipeline
@@ -70,12 +92,14 @@ class PipelineGenerator(Generator):
         self._place(parameters.offload if self._has(*ALL_PARTS) else "none")
         self.dtype: torch.dtype = getattr(torch, parameters.dtype)
         # Sharding changes the class of the denoiser.
-        self._denoiser_class: Any = type(self.denoiser)
+        self.denoiser_class: Any = type(self.denoiser)
         self._frozen: torch.nn.Module | None = None
         self._is_tuned = False
         self._trained_from: dict[str, torch.dtype] | None = None
         self.weights_identity = identity
         self.identity = sampling_identity(parameters, identity)
+        # Now, while the weights are the original ones: the reward may keep blocks of them, and a policy changes them.
+        self.guidance = load_guidance(self) if self._has("denoiser") else None
 
     @classmethod
     def load(cls, parameters: GeneratorParameters, parts: Collection[Part] = ALL_PARTS) -> Self:
@@ -100,6 +124,7 @@ class PipelineGenerator(Generator):
             relied_on=cls.relied_on,
             own_classes=cls.own_classes(),
             precisions={"autoencoder": cls.autoencoder_dtype or parameters.dtype},
+            optional=cls.optional_parts,
             **cls.pipeline_options,
             **components,
         )
@@ -118,30 +143,8 @@ class PipelineGenerator(Generator):
     def _has(self, *parts: Part) -> bool:
         return all(getattr(self.pipeline, self._component_names(part)[0], None) is not None for part in parts)
 
-    def check_size(self) -> None:
-        """See that the model can make clips of the configured size; some would quietly make them of another.
-
-        Raises:
-            InputError: if it cannot.
-        """
-        for side in ("height", "width"):
-            self._check_number(side, getattr(self.parameters, side), 0, self.pixels_a_token)
-
-    def _check_number(self, field: str, given: int, first: int, step: int) -> None:
-        """Reject what is not ``first`` plus a multiple of ``step``."""
-        if (given - first) % step:
-            below = given - (given - first) % step
-            near = [number for number in (below, below + step) if number > 0]
-            raise InputError(
-                f"this model makes clips whose {field} is {f'{first} + ' if first else ''}a multiple of {step}, and "
-                f"{given} is asked for",
-                field=f"generator.{field}",
-                remedy=f"choose {' or '.join(map(str, near))}",
-            )
-
     @property
     def pixels_a_token(self) -> int:
-        """Pixels a side of what the denoiser sees as one; heights and widths are multiples of it."""
         return int(self.pipeline.vae_scale_factor)
 
     def _place(self, offload: Offload) -> None:
@@ -178,6 +181,10 @@ class PipelineGenerator(Generator):
     def denoiser(self) -> torch.nn.Module:
         return getattr(self.pipeline, self.component)  # type: ignore[no-any-return]
 
+    def denoisers(self) -> dict[str, torch.nn.Module]:
+        """Return the networks of the denoiser, mostly one, by the names that the pipeline gives them."""
+        return {name: getattr(self.pipeline, name) for name in self._component_names("denoiser")}
+
     @contextlib.contextmanager
     def encoders(self) -> Iterator[None]:
         if self._has(*ALL_PARTS):
@@ -185,7 +192,7 @@ class PipelineGenerator(Generator):
             return
         trained, offload = self.pipeline, self._offload
         # A complete pipeline around the same denoiser, since pipelines derive sizes from their parts when made.
-        self.pipeline = self._load_pipeline(self.parameters, ALL_PARTS, **{self.component: self.denoiser})
+        self.pipeline = self._load_pipeline(self.parameters, ALL_PARTS, **self.denoisers())
         # Sequential offload would put others in the place of the weights that an optimiser holds.
         self._place("none" if self.parameters.offload == "none" else "model")
         try:
@@ -198,18 +205,26 @@ class PipelineGenerator(Generator):
 
     # -- sampling ---------------------------------------------------------------------------------------------------
 
-    def sample_each(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Frames | ItemFailure]:
+    def sample_each(
+        self, prompts: Sequence[str], seeds: Sequence[int], images: Images | None = None
+    ) -> list[Frames | ItemFailure]:
         import torch
 
+        self.check_images(prompts, images)
         if not prompts or len(prompts) != len(seeds):
             raise ValueError(f"as many seeds as prompts are needed, and one at least; got {len(prompts)}, {len(seeds)}")
         size = self.parameters.batch_size
         made: list[Frames | ItemFailure] = []
         for part in batches(len(prompts), size):
             real = len(prompts[part])
+            given = {} if images is None else self.image_argument([*images[part], *[images[part][-1]] * (size - real)])
             # Weights in training are float32, whatever the precision of all else.
             precision = self.autocast() if self._trained_from is not None else contextlib.nullcontext()
-            with precision, watch_numbers(self.pipeline, size) as watch:
+            with (
+                precision,
+                watch_numbers(self.pipeline, size) as watch,
+                guided(self.pipeline, self.guidance, self.noise_share_of_step, watch),
+            ):
                 clips = self.run_pipeline(
                     prompt=self.plain([*prompts[part], *[prompts[part][-1]] * (size - real)]),
                     height=self.parameters.height,
@@ -223,29 +238,26 @@ class PipelineGenerator(Generator):
                     ],
                     output_type="np",
                     callback_on_step_end=watch.after_step,
+                    **given,
                 )[:real]
-            self._check_shape(clips.shape[1:4])
+            self.check_shape(clips.shape[1:4])
             made += [
                 self._failure(place) if (place := watch.lost_in(row, clip)) else _to_bytes(clip)
                 for row, clip in enumerate(clips)
             ]
         return made
 
-    def plain(self, prompts: Sequence[str]) -> list[str]:
-        """Return the prompts without control tokens of the text encoders, such as ``</s>``; others stay as they are."""
-        named = (getattr(self.pipeline, name, None) for name in ("tokenizer", "tokenizer_2"))
-        tokenizers = [tokenizer for tokenizer in named if tokenizer is not None]
-        return [written_plainly(prompt, tokenizers) for prompt in prompts]
+    def image_argument(self, images: Images) -> dict[str, Any]:
+        """Return how the pipeline is given first frames."""
+        raise NotImplementedError(f"{type(self).__name__} takes no images")
 
-    def _check_shape(self, shape: Sequence[int]) -> None:
-        wanted = {name: getattr(self.parameters, name) for name in ("num_frames", "height", "width")}
-        for (field, asked), given in zip(wanted.items(), shape, strict=True):
-            if asked != given:
-                raise InputError(
-                    f"the model makes clips whose {field} is {given}, and {asked} is asked for",
-                    remedy=f"set {field} to {given}, or choose another model",
-                    field=f"generator.{field}",
-                )
+    def noise_share_of_step(self, timestep: torch.Tensor) -> float:
+        """Return the share of noise t in the latents at the scheduler's present step, which has this time."""
+        raise NotImplementedError(f"{type(self).__name__} cannot be steered")
+
+    def time_at(self, share: float) -> torch.Tensor:
+        """Return the time of training, a scalar, at which latents hold a share of noise of 0 to 1."""
+        raise NotImplementedError(f"{type(self).__name__} has no such time")
 
     def _failure(self, place: str) -> ItemFailure:
         dtype = self.parameters.dtype
@@ -290,31 +302,9 @@ class PipelineGenerator(Generator):
 
     def policy(self) -> Policy:
         with self._within_reach():
-            return self._full_weights() if self._is_tuned else self._adapter()
-
-    def _adapter(self) -> Adapter:
-        from peft.utils import get_peft_model_state_dict
-
-        name, config = next(iter(self.denoiser.peft_config.items()))  # type: ignore[union-attr, operator]
-        state = get_peft_model_state_dict(self.denoiser, adapter_name=name)
-        return Adapter(
-            tensors={f"{self.component}.{key}": state[key].detach().float().cpu().clone() for key in sorted(state)},
-            config={
-                "r": config.r,
-                "lora_alpha": config.lora_alpha,
-                "target_modules": sorted(config.target_modules),
-            },
-            base=self.weights_identity,
-        )
-
-    def _full_weights(self) -> FullWeights:
-        tensors = {}
-        for name, value in sorted(self.denoiser.state_dict().items()):
-            whole = value.full_tensor() if hasattr(value, "full_tensor") else value
-            kept_as = (self._trained_from or {}).get(name, whole.dtype)
-            tensors[name] = whole.detach().to("cpu", kept_as, copy=True)
-        config = {name: value for name, value in self.denoiser.config.items() if name != "_name_or_path"}  # type: ignore[union-attr, operator]
-        return FullWeights(tensors, config, self.component, self.weights_identity)
+            if self._is_tuned:
+                return full_weights_of(self.denoiser, self.component, self.weights_identity, self._trained_from or {})
+            return adapter_of(self.denoisers(), self.weights_identity)
 
     def load_policy(self, policy: Policy | None) -> None:
         if policy is not None and policy.base != self.weights_identity:
@@ -323,13 +313,14 @@ class PipelineGenerator(Generator):
                 field="generator.path",
                 remedy="train the policy again on this model, or give the model it was trained on",
             )
-        if policy is not None and policy.component != self.component:
+        if policy is not None and policy.component not in self.denoisers():
             raise misfit(f"it changes the part '{policy.component}', and this model's denoiser is its {self.component}")
         with self._within_reach():
             self._replace_policy(policy)
 
     def _replace_policy(self, policy: Policy | None) -> None:
-        self.pipeline.unload_lora_weights()
+        for network in self.denoisers().values():
+            remove_adapters(network)
         if self._is_tuned:
             setattr(self.pipeline, self.component, self.ready(self._original()))
         self._frozen, self._is_tuned, self._trained_from = None, False, None
@@ -337,7 +328,7 @@ class PipelineGenerator(Generator):
             load_full_weights(self.denoiser, policy)
             self._is_tuned = True
         elif policy is not None:
-            load_adapter(self.denoiser, policy)
+            load_adapter(self.denoisers(), policy)
 
     def _original(self) -> torch.nn.Module:
         """Return the denoiser as it was before its weights were changed."""
@@ -347,8 +338,19 @@ class PipelineGenerator(Generator):
         from vr_pipeline.storage.models import load_complete
 
         return load_complete(  # type: ignore[no-any-return]
-            self._denoiser_class, self.folder / self.component, field="generator.path", dtype=self.dtype
+            self.denoiser_class, self.folder / self.component, field="generator.path", dtype=self.dtype
         )
+
+    def original_weights(self) -> dict[str, torch.Tensor]:
+        """Return the denoiser's weights without any policy, by the names that its class gives them."""
+        with self._within_reach():
+            network = self._original() if self._is_tuned else self.denoiser
+            # Layers with an adapter keep theirs one level deeper.
+            return {
+                name.replace(".base_layer.", "."): value.detach()
+                for name, value in network.state_dict().items()
+                if ".lora_" not in name
+            }
 
     def train_all_weights(self, *, reference: bool) -> list[Any]:
         self.load_policy(None)

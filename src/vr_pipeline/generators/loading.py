@@ -9,11 +9,12 @@ from typing import Any
 from vr_pipeline.errors import InputError
 from vr_pipeline.generators.config import GeneratorParameters
 from vr_pipeline.generators.contract import Part
+from vr_pipeline.generators.prompt_texts import TOKENIZERS
 from vr_pipeline.generators.settings import Relied, check_settings
-from vr_pipeline.storage.models import check_model_files, load_complete
+from vr_pipeline.storage.models import check_model_files, load_complete, without_load_reports
 from vr_pipeline.storage.tensors import check_precision
 
-TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
+TEXT_ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
 _FIELD = "generator.path"
 
 
@@ -26,6 +27,7 @@ def load_pipeline(
     relied_on: Relied,
     own_classes: Mapping[str, type],
     precisions: Mapping[Part, str],
+    optional: Collection[str] = (),
     **components: Any,
 ) -> Any:
     """Load some parts of a model as a pipeline; safetensors only.
@@ -34,6 +36,7 @@ def load_pipeline(
         names: what the pipeline calls each part.
         own_classes: classes of parts that are not from diffusers or transformers.
         precisions: precision of parts that have another than the parameters say.
+        optional: those of the names that a model may lack.
         components: parts that are there already, and options of the pipeline.
 
     Raises:
@@ -45,18 +48,23 @@ def load_pipeline(
 
     folder = model_folder(pipeline, parameters)
     known = inspect.signature(pipeline.__init__).parameters
-    tokenizers = [name for name in ("tokenizer", "tokenizer_2") if name in known]
+    tokenizers = [name for name in TOKENIZERS if name in known]
     everything = [*tokenizers, *(name for of_part in names.values() for name in of_part), "scheduler"]
-    classes = check_settings(folder, pipeline, everything, relied_on, own_classes=own_classes, field=_FIELD)
+    classes = check_settings(
+        folder, pipeline, everything, relied_on, own_classes=own_classes, field=_FIELD, optional=optional
+    )
     for part, of_part in names.items():
         dtype = getattr(torch, precisions.get(part, parameters.dtype))
         for name in of_part:
+            if name in optional and name not in classes:
+                continue
             if part not in parts:
-                components[name] = None
+                components.setdefault(name, None)
             elif name not in components:
                 check_precision(folder / name, field=_FIELD)
                 components[name] = load_complete(classes[name], folder / name, field=_FIELD, dtype=dtype)
-    loaded = pipeline.from_pretrained(folder, **components)
+    with without_load_reports():
+        loaded = pipeline.from_pretrained(folder, **components)
     _check_vocabulary(loaded, folder)
     if parameters.vae_tiling and loaded.vae is not None:
         loaded.vae.enable_tiling()
@@ -90,9 +98,13 @@ def _check_vocabulary(pipeline: Any, folder: Path) -> None:
     for name in TEXT_ENCODERS:
         encoder = getattr(pipeline, name, None)
         tokenizer = getattr(pipeline, name.replace("text_encoder", "tokenizer"), None)
-        if encoder is not None and tokenizer is not None and len(tokenizer) > encoder.config.vocab_size:
+        if (
+            encoder is not None
+            and tokenizer is not None
+            and len(tokenizer) > (known := encoder.config.get_text_config().vocab_size)
+        ):
             raise InputError(
-                f"the tokenizer has {len(tokenizer)} tokens, and the {name} knows {encoder.config.vocab_size}",
+                f"the tokenizer has {len(tokenizer)} tokens, and the {name} knows {known}",
                 remedy="give the model the tokenizer that it was trained with",
                 file=folder / name.replace("text_encoder", "tokenizer"),
                 field=_FIELD,

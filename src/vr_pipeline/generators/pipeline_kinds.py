@@ -22,6 +22,21 @@ class DiscreteSchedule(PipelineGenerator):
         cumulative = cumulative.view((-1,) + (1,) * (like.ndim - 1))
         return cumulative.sqrt(), (1.0 - cumulative).sqrt()
 
+    def noise_share_of_step(self, timestep: torch.Tensor) -> float:
+        """Return s / (a + s), for latents a x_0 + s noise."""
+        cumulative = float(self.pipeline.scheduler.alphas_cumprod[int(timestep)])
+        signal, deviation = cumulative**0.5, (1.0 - cumulative) ** 0.5
+        return deviation / (signal + deviation)
+
+    def time_at(self, share: float) -> torch.Tensor:
+        """Return the first timestep with at least so much noise."""
+        import torch
+
+        cumulative = self.pipeline.scheduler.alphas_cumprod
+        signal, deviation = cumulative.sqrt(), (1.0 - cumulative).sqrt()
+        later = deviation / (signal + deviation) >= share
+        return torch.tensor(int(later.int().argmax()) if bool(later.any()) else len(later) - 1)
+
     def draw_timesteps(self, count: int, random: torch.Generator) -> torch.Tensor:
         import torch
 
@@ -35,11 +50,12 @@ class DiscreteSchedule(PipelineGenerator):
 class VideoPipelineGenerator(PipelineGenerator):
     """A text-to-video pipeline with one text encoder, whose prompts are padded to a fixed number of tokens."""
 
+    steerable: ClassVar[bool] = True
     lone_frames: ClassVar[int] = 1
 
     def check_size(self) -> None:
         super().check_size()
-        self._check_number("num_frames", self.parameters.num_frames, self.lone_frames, self.frame_group)
+        self.check_number("num_frames", self.parameters.num_frames, self.lone_frames, self.frame_group)
 
     @property
     def frame_group(self) -> int:
@@ -56,12 +72,15 @@ class VideoPipelineGenerator(PipelineGenerator):
     def text_length(self) -> int:
         """Tokens to which every prompt is padded."""
 
+    def text_limit(self, tokenizer: str) -> int:
+        return self.text_length
+
     def run_pipeline(self, **arguments: Any) -> Any:
         return self.pipeline(
             num_frames=self.parameters.num_frames, max_sequence_length=self.text_length, **arguments
         ).frames
 
-    def encode_prompts(self, prompts: Sequence[str]) -> Condition:
+    def encode_texts(self, prompts: Sequence[str]) -> Condition:
         import torch
 
         self.ready(self.pipeline.text_encoder)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from vr_pipeline.generators.config import GeneratorParameters
 from vr_pipeline.generators.contract import sampling_identity
-from vr_pipeline.identifiers import content_hash, sample_seed, video_id
-from vr_pipeline.work import WorkItem, WorkPlan
+from vr_pipeline.identifiers import IMAGE, content_hash, image_content, sample_seed, video_id
+from vr_pipeline.runtime.memory import free_memory
+from vr_pipeline.video.first_frames import read_first_frame
+from vr_pipeline.work import WorkItem, WorkPlan, joined_plan
 
 if TYPE_CHECKING:
     from vr_pipeline.generators.contract import Generator
@@ -28,15 +30,29 @@ def video_items(
     """Return one item for every prompt and sample.
 
     Args:
-        prompts: table with prompt_id and prompt.
+        prompts: table with prompt_id and prompt, and image if the clips start from images.
         producer: identity of what makes the clips (generator and settings, and adapter if any).
         parameters: the generator's parameters; its frame rate is recorded.
         metadata: recorded with every clip.
+
+    Raises:
+        InputError: the generator needs images that the table lacks, or takes none.
     """
+    from vr_pipeline.generators import family_of
+
+    identifiers, texts = prompts["prompt_id"].astype(str), prompts["prompt"].astype(str).tolist()
+    images = prompts[IMAGE].astype(str).tolist() if IMAGE in prompts else None
+    family_of(parameters.family).check_images(texts, images)
+    given = [{}] * len(texts) if images is None else [{IMAGE: image} for image in images]
     return [
         WorkItem(
             key=video_id(prompt_id, sample_index, content_hash(producer, seed)),
-            identity=content_hash(producer, prompt, sample_seed(seed, prompt_id, sample_index)),
+            identity=content_hash(
+                producer,
+                prompt,
+                sample_seed(seed, prompt_id, sample_index),
+                *(image_content(name) for name in image.values()),
+            ),
             metadata={
                 "prompt_id": prompt_id,
                 "prompt": prompt,
@@ -44,22 +60,30 @@ def video_items(
                 "seed": sample_seed(seed, prompt_id, sample_index),
                 "generator": producer,
                 "fps": parameters.fps,
+                **image,
                 **(metadata or {}),
             },
         )
-        for prompt_id, prompt in zip(prompts["prompt_id"].astype(str), prompts["prompt"].astype(str), strict=True)
+        for prompt_id, prompt, image in zip(identifiers, texts, given, strict=True)
         for sample_index in range(videos_per_prompt)
     ]
 
 
 def plan_clips(
-    prompts: pd.DataFrame, parameters: GeneratorParameters, *, videos_per_prompt: int, seed: int
+    prompts: pd.DataFrame,
+    parameters: GeneratorParameters,
+    *,
+    videos_per_prompt: int,
+    seed: int,
+    name: str | None = None,
 ) -> WorkPlan:
     """Plan the clips of a generator without an adapter.
 
     Args:
         prompts: table with prompt_id and prompt.
+        name: recorded as the clips' generator, beside its identity as ``producer``; None records the identity.
     """
+    producer = sampling_identity(parameters)
 
     def setup() -> Generator:
         from vr_pipeline.generators import load_generator
@@ -69,10 +93,11 @@ def plan_clips(
     return WorkPlan(
         items=video_items(
             prompts,
-            producer=sampling_identity(parameters),
+            producer=producer,
             parameters=parameters,
             videos_per_prompt=videos_per_prompt,
             seed=seed,
+            metadata=None if name is None else {"generator": name, "producer": producer},
         ),
         make_batch=sample_items,
         batch_size=parameters.batch_size,
@@ -81,11 +106,33 @@ def plan_clips(
     )
 
 
+def plan_clips_of_several(
+    prompts: pd.DataFrame, generators: Mapping[str, GeneratorParameters], *, videos_per_prompt: int, seed: int
+) -> WorkPlan:
+    """Plan clips of several generators for the same prompts, from the same seeds; one is in memory at a time.
+
+    Args:
+        prompts: table with prompt_id and prompt.
+        generators: by the name that their clips get.
+    """
+    plans = {
+        name: plan_clips(prompts, one, videos_per_prompt=videos_per_prompt, seed=seed, name=name)
+        for name, one in generators.items()
+    }
+    return joined_plan(plans, "videos", close=_make_room)
+
+
+def _make_room(_: str) -> None:
+    free_memory()
+
+
 def sample_items(generator: Generator, items: Sequence[WorkItem]) -> list[Any]:
-    """Make the clips of a batch of items from their prompts and seeds; failures stand for those that are none."""
+    """Make the clips of a batch of items from prompts, seeds and images; failures stand for those that are none."""
+    images = [read_first_frame(str(item.metadata[IMAGE])) for item in items if IMAGE in item.metadata]
     return list(
         generator.sample_each(
             [str(item.metadata["prompt"]) for item in items],
             [int(item.metadata["seed"]) for item in items],  # type: ignore[arg-type]
+            *([images] if images else []),
         )
     )

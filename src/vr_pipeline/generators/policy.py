@@ -34,8 +34,13 @@ class Adapter:
 
     @property
     def component(self) -> str:
-        """The part of the pipeline the adapter belongs to: transformer or unet."""
-        return next(iter(self.tensors)).partition(".")[0]
+        """The (first) part of the pipeline the adapter belongs to: transformer or unet."""
+        return self.components[0]
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        """All parts of the pipeline that the adapter belongs to: two transformers where there are two experts."""
+        return tuple(sorted({name.partition(".")[0] for name in self.tensors}))
 
     @property
     def identity(self) -> str:

@@ -15,7 +15,7 @@ class Residuals:
     """Predictions and targets of a batch, in the generator's error space.
 
     Attributes:
-        prediction: what the network predicts, [batch, ...].
+        prediction: what the network predicts, [batch, ...]; without latent frames that are given.
         target: what a perfect network would predict, of the same shape.
         frame_axis: axis of the latent frames; None for pictures.
     """

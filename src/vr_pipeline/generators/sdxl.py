@@ -122,7 +122,7 @@ class StableDiffusionXLGenerator(DiscreteSchedule):
             vae.to(dtype=torch.float16)
         return latents.float().cpu()
 
-    def encode_prompts(self, prompts: Sequence[str]) -> Condition:
+    def encode_texts(self, prompts: Sequence[str]) -> Condition:
         import torch
 
         pipeline = self.pipeline

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +19,7 @@ PIPELINE = "pipeline"
 """Name under which settings of the pipeline itself are listed; its parts have those of model_index.json."""
 
 _INDEX = "model_index.json"
-_WEIGHTLESS = {"feature_extractor", "safety_checker"}
+_WEIGHTLESS = {"feature_extractor", "image_processor", "safety_checker", "guider", "processor"}
 
 Settings = Mapping[str, Mapping[str, Any]]
 """Settings by part and name; what a file leaves to its class has the class's default."""
@@ -33,22 +33,22 @@ all other settings, and what the code takes for granted, to follow "but". A sett
 
 
 def one_of(*values: object) -> Wanted:
-    """Return one of these values, of the same type."""
+    """Return a check for one of these values, of the same type."""
     return lambda value, _: any(type(value) is type(known) and value == known for known in values)
 
 
 def same_as(part: str, name: str) -> Wanted:
-    """Return the value that another setting has."""
+    """Return a check for the value of another setting."""
     return lambda value, settings: value == settings[part].get(name)
 
 
 def positive(value: Any, _: Settings) -> bool:
-    """Return a finite number above 0."""
+    """Return whether a value is a finite number above 0."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0
 
 
 def whole(value: Any, settings: Settings) -> bool:
-    """Return a whole number above 0."""
+    """Return whether a value is a whole number above 0."""
     return isinstance(value, int) and positive(value, settings)
 
 
@@ -67,6 +67,7 @@ def check_settings(
     *,
     own_classes: Mapping[str, type],
     field: str,
+    optional: Collection[str] = (),
 ) -> dict[str, type]:
     """Check a model's settings; nothing but its configurations is read.
 
@@ -75,6 +76,7 @@ def check_settings(
         pipeline: class of the pipeline that will be made of it.
         parts: names of the parts it has to have; others that hold weights are rejected.
         own_classes: classes of parts that are not from diffusers or transformers.
+        optional: those of the parts that a model may lack.
 
     Returns:
         the class of each part that has settings.
@@ -89,7 +91,7 @@ def check_settings(
     of_pipeline = _defaults(pipeline) | index | absent
     settings: dict[str, Mapping[str, Any]] = {PIPELINE: of_pipeline}
     _check([PIPELINE], relied_on, settings, folder)
-    missing = sorted(set(parts) - present.keys())
+    missing = sorted(set(parts) - set(optional) - present.keys())
     if missing or (further := sorted(present.keys() - set(parts) - _WEIGHTLESS)):
         problem = (
             f"the model lacks the part '{missing[0]}'" if missing else f"the model has a further part, '{further[0]}'"
@@ -101,7 +103,7 @@ def check_settings(
             field=field,
         )
     # Tokenizers have no settings that matter here; pipelines find their classes in their own way.
-    described = [part for part in relied_on if part != PIPELINE]
+    described = [part for part in relied_on if part != PIPELINE and (part in present or part not in optional)]
     classes = {name: _class_of(name, present[name], own_classes.get(name), folder) for name in described}
     settings |= {name: _settings_of(folder / name, classes[name], field) for name in described}
     _check(described, relied_on, settings, folder)
@@ -151,11 +153,16 @@ def _class_of(part: str, origin: Sequence[str], own: type | None, folder: Path) 
     """Return the class that model_index.json names: our own, or one of diffusers or transformers, and nothing else."""
     import importlib
 
+    from diffusers import pipelines
+
     library, name = origin
     if own is not None and own.__name__ == name:
         return own
-    found = getattr(importlib.import_module(library), name, None) if library in {"diffusers", "transformers"} else None
-    if not isinstance(found, type):
+    known = library in {"diffusers", "transformers"}
+    # Parts of one pipeline alone are named by its folder in diffusers.
+    home = importlib.import_module(library) if known else getattr(pipelines, library, None)
+    found = getattr(home, name, None)
+    if not isinstance(found, type) or not found.__module__.startswith(("diffusers.", "transformers.")):
         raise InputError(
             f"the model's {part} is of the class {library}.{name}, which the installed diffusers and transformers lack",
             remedy="choose a model whose parts they know, or install the version that its model card names",
@@ -171,9 +178,11 @@ def _settings_of(place: Path, of_class: type, field: str) -> Mapping[str, Any]:
     content = _read(path, field)
     named = {"_class_name": of_class.__name__}
     if (config_class := getattr(of_class, "config_class", None)) is not None:  # of transformers
+        from huggingface_hub.errors import StrictDataclassError
+
         try:
             return config_class.from_dict(content).to_dict() | named
-        except (ValueError, TypeError, AttributeError, KeyError) as error:
+        except (ValueError, TypeError, AttributeError, KeyError, StrictDataclassError) as error:
             raise _unreadable(path, error, field) from error
     # The class that is loaded is the one in model_index.json, whatever the part's file names.
     return _defaults(of_class) | content | named

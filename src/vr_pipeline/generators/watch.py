@@ -7,7 +7,7 @@ pass for pictures.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,18 +29,23 @@ class Watch:
 
     def look(self, values: torch.Tensor, place: str) -> None:
         """Note the place for every clip that has its first value that is not finite here; values are [batch, ...]."""
-        for row, finite in enumerate(values.isfinite().flatten(1).all(dim=1).tolist()):
-            if not finite and not self._places[row]:
+        self._note(values.isfinite().flatten(1).all(dim=1).tolist(), place)
+
+    def _note(self, finite: Iterable[bool], place: str) -> None:
+        for row, is_finite in enumerate(finite):
+            if not is_finite and not self._places[row]:
                 self._places[row] = place
 
     def look_at(self, made: Any, place: str) -> None:
-        """Look at a tensor, or at those of a tuple, some entries of which may be missing, or be no tensors."""
+        """Look at a tensor, or at those of a tuple; entries may be missing, be no tensors, or be a tensor a clip."""
         import torch
 
         values = made if isinstance(made, tuple) else (made,) if isinstance(made, torch.Tensor) else made.to_tuple()
         for value in values:
             if isinstance(value, torch.Tensor):
                 self.look(value, place)
+            elif isinstance(value, list):
+                self._note((bool(one.isfinite().all()) for one in value), place)
 
     def after_step(self, _: Any, step: int, __: Any, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Look at the ends of a pipeline's steps; changes nothing."""
@@ -71,7 +76,7 @@ def watch_numbers(pipeline: Any, size: int) -> Iterator[Watch]:
             (pipeline, "encode_prompt", "in the text encoder"),
             (pipeline.vae, "decode", decoding),
         ):
-            restored.enter_context(_replaced(owner, name, watched(getattr(owner, name), place)))
+            restored.enter_context(replaced_for_now(owner, name, watched(getattr(owner, name), place)))
         if (decoder := getattr(pipeline.vae, "decoder", None)) is not None:
             # Some autoencoders clamp what they decode.
             hook = decoder.register_forward_hook(lambda _, __, made: watch.look_at(made, decoding))
@@ -80,7 +85,8 @@ def watch_numbers(pipeline: Any, size: int) -> Iterator[Watch]:
 
 
 @contextlib.contextmanager
-def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+def replaced_for_now(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Have another value for an attribute within a block."""
     own = vars(owner).get(name)
     setattr(owner, name, value)
     try:

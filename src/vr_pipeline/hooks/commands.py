@@ -1,6 +1,4 @@
-"""Commands that messages suggest: like the one that was typed, with its environment and parameters."""
-
-from __future__ import annotations
+"""The commands that messages suggest, with the environment and parameters of the current run."""
 
 import shlex
 import sys
@@ -9,11 +7,11 @@ from typing import Any
 
 from vr_pipeline.lineage.figures import flattened
 
-_KEPT = ("--conf-source", "--runner-params")
+_KEPT = ("--conf-source", "--runner-params", "--machine")
 
 
 def kept_options(run_params: Mapping[str, Any]) -> list[str]:
-    """Options of a run that another command needs to mean the same: environment, parameters, configuration."""
+    """Return the options of a run that another command has to repeat: environment, parameters, configuration."""
     options = [f"--env={run_params['env']}"] if run_params.get("env") else []
     if given := run_params.get("runtime_params"):
         options.append(f"--params={','.join(f'{name}={value}' for name, value in flattened(given))}")
@@ -27,7 +25,7 @@ def kept_options(run_params: Mapping[str, Any]) -> list[str]:
 
 
 def run_command(run_params: Mapping[str, Any], *, pipelines: Iterable[str] = (), from_nodes: Iterable[str] = ()) -> str:
-    """``kedro run`` with other pipelines and nodes."""
+    """Return the run's command with other pipelines and first nodes."""
     names = [name for name in pipelines if name != "__default__"]
     where = [f"--pipelines={','.join(names)}" if len(names) > 1 else f"--pipeline={names[0]}"] if names else []
     begin = [f"--from-nodes={','.join(from_nodes)}"] if from_nodes else []

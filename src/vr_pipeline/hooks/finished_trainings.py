@@ -1,6 +1,4 @@
-"""Of what trainings leave, the states and results used last are kept when a run has finished."""
-
-from __future__ import annotations
+"""Remove old states and results of trainings at the end of a run; the newest are kept."""
 
 import logging
 from collections.abc import Iterator, Mapping
@@ -13,14 +11,14 @@ from kedro.pipeline import Pipeline
 logger = logging.getLogger(__name__)
 
 _KEPT = 4
-"""States that are kept where the settings, not validated, do not say."""
+"""Number of states kept where settings that are not validated give none."""
 
 
 class FinishedTrainingHook:
     """Removes old states and results of trainings from the folders of checkpoints.
 
-    The newest are kept, so that a training of the same identity is not done again: not by a second run, not after a
-    kill in a later node, and not by DVC, which deletes what a stage had saved before the stage runs again.
+    A training of the same identity is then not repeated by a second run, after a kill in a later node, or by DVC,
+    which deletes a stage's outputs before it runs the stage again.
     """
 
     @hook_impl
@@ -33,13 +31,13 @@ class FinishedTrainingHook:
                 for folder, count in folders.items():
                     keep_newest(folder, count)
             except OSError as error:
-                logger.warning("Old states of trainings cannot be removed (%s)", error)
+                logger.warning("Old training states could not be removed (%s); they take disk space.", error)
 
 
 def state_folders(pipeline: Pipeline, catalog: CatalogProtocol) -> Iterator[tuple[Path, int]]:
-    """Where trainings whose results a pipeline makes or uses keep states and checkpoints, and how many of them.
+    """Yield folders of states and checkpoints, and how many to keep, of trainings whose results a pipeline touches.
 
-    Uses, since a run that resumes after its trainings has to remove what they left.
+    Results that are only used count too: a run that resumes after its trainings has to clean up after them.
     """
     from kedro.framework.project import pipelines
 
@@ -52,7 +50,7 @@ def state_folders(pipeline: Pipeline, catalog: CatalogProtocol) -> Iterator[tupl
     }
     for name in sorted({name for node in training for name in node.inputs if name.startswith("params:")}):
         settings = catalog.load(name)
-        # Blocks are validated or plain: only those that a run needs are validated.
+        # Kedro validates only the blocks that the run needs.
         plain = settings if isinstance(settings, Mapping) else settings.model_dump()
         for block in (plain, *(value for value in plain.values() if isinstance(value, Mapping))):
             if isinstance(folder := block.get("checkpoint_folder"), str):

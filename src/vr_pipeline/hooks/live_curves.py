@@ -1,4 +1,4 @@
-"""Training logs on their way into MLflow while their node runs, on whatever machine that is."""
+"""Send training logs to MLflow while their node runs, on any machine."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_LOOKS = 10.0
-"""A row is on its way to MLflow no later than this."""
+"""Longest delay of a row."""
 
 METRICS_A_CALL = 1000
-"""More than these MLflow takes in no one call."""
+"""MLflow's limit of metrics per call."""
 
 _LOG = re.compile(r"training_log_(?P<what>.+)|(?P<before>.+)_training_log")
 
 
 def curve_name(dataset: str) -> str | None:
-    """Return what the curves of a training log are called, 'mpo' for ``training_log_mpo``; None for other datasets."""
+    """Return the name of a training log's curves, 'mpo' for ``training_log_mpo``; None for other datasets."""
     found = _LOG.fullmatch(dataset)
     return (found["what"] or found["before"]) if found else None
 
@@ -42,7 +42,7 @@ def metric_name(name: str) -> str:
 
 
 class CurveHook:
-    """Names to the training code of a node the log of its rows; at work in the process that runs the node."""
+    """Sets the log to which training code sends its rows, in the process that runs the node."""
 
     @hook_impl
     def before_node_run(self, node: Node) -> None:
@@ -58,11 +58,11 @@ class CurveHook:
 
 
 class CurveFollower:
-    """Hands over rows as they are written, from a thread of its own, and never a step of a curve twice.
+    """Sends rows in a separate thread as they are written, each step of a curve once.
 
     Args:
-        folder: where rows are written; made now and removed by :meth:`stop`.
-        send: takes at most :data:`METRICS_A_CALL` metrics and returns at once.
+        folder: where rows are written; created now and removed by :meth:`stop`.
+        send: accepts at most :data:`METRICS_A_CALL` metrics and returns immediately.
     """
 
     def __init__(
@@ -74,19 +74,19 @@ class CurveFollower:
         self._sent: set[tuple[str, int]] = set()
         self._troubled = False
         self._end = threading.Event()
-        # A daemon: a process that has to end at once must not wait for a disk.
+        # A daemon thread: a process that has to exit must not wait for a disk.
         self._thread = threading.Thread(target=self._follow, name="curves to MLflow", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """Hand over what is left, and end."""
+        """Send the remaining rows and end."""
         self._end.set()
         self._thread.join()
         self._look()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def missing(self, metrics: Iterable[Metric]) -> list[Metric]:
-        """Those of the metrics that have not been handed over."""
+        """Return the metrics that have not been sent."""
         return [metric for metric in metrics if (metric.key, metric.step) not in self._sent]
 
     def _follow(self) -> None:
@@ -98,7 +98,7 @@ class CurveFollower:
             new = self._new()
         except OSError as error:
             if not self._troubled:
-                logger.warning("Curves cannot be followed for now: %s", error)
+                logger.warning("Live curves cannot be read at present (they arrive later): %s", error)
             self._troubled = True
             return
         for start in range(0, len(new), METRICS_A_CALL):
@@ -108,7 +108,7 @@ class CurveFollower:
         found = []
         for log, row in self._rows.new():
             for metric in curve_metrics(str(curve_name(log)), row, int(row[TIME])):
-                # A training that resumed from a checkpoint writes the steps after it once more.
+                # A training that resumes from a checkpoint writes later steps again.
                 if (metric.key, metric.step) not in self._sent:
                     self._sent.add((metric.key, metric.step))
                     found.append(metric)
@@ -116,7 +116,7 @@ class CurveFollower:
 
 
 def curve_metrics(curve: str, row: Mapping[str, Any], milliseconds: int) -> list[Metric]:
-    """Return a row of a training log as metrics of its step; values that are missing or not finite make none."""
+    """Return a row of a training log as metrics of its step, without missing or infinite values."""
     from mlflow.entities import Metric
 
     return [

@@ -1,6 +1,4 @@
-"""One run at a time in one project: two would write the same files."""
-
-from __future__ import annotations
+"""Allow one run at a time in a project, since two would write the same files."""
 
 import logging
 from pathlib import Path
@@ -18,9 +16,9 @@ LOCK_FILE = ".run.lock"
 
 
 class RunLockHook:
-    """Holds the project's lock for the length of a run; a second run waits. A process that dies gives it back.
+    """Locks the project during a run; a second run waits. The lock of a process that dies is released.
 
-    The tracking store is opened before the lock is taken, and what is left is delivered when it is free again.
+    The tracking store is opened before locking, and the rest of the record is delivered after release.
     """
 
     def __init__(self, mlflow: MlflowHook) -> None:
@@ -29,7 +27,7 @@ class RunLockHook:
 
     @hook_impl(tryfirst=True)
     def before_pipeline_run(self, run_params: dict[str, Any]) -> None:
-        # Kedro calls no hook when another hook has rejected a run; in a notebook the next one comes from this process.
+        # Kedro calls no hook after another hook rejected a run; in a notebook this process then starts the next one.
         self._release()
         self._mlflow.connect()
         path = Path(run_params["project_path"]) / LOCK_FILE

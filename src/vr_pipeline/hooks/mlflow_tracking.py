@@ -1,11 +1,11 @@
-"""One MLflow run a ``kedro run``, written by the driving process whatever runs the nodes."""
+"""One MLflow run per ``kedro run``, written by the driving process whatever runs the nodes."""
 
 from __future__ import annotations
 
 import logging
 import os
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,13 @@ from kedro.framework.hooks import hook_impl
 from kedro.io import CatalogProtocol
 from kedro.pipeline import Pipeline
 
-from vr_pipeline.engine.state import WEIGHTS
 from vr_pipeline.hooks.live_curves import curve_name
+from vr_pipeline.hooks.recipe_runs import put_recipe_runs
+from vr_pipeline.hooks.recorded_datasets import METRICS, mark_of, put_dataset
 from vr_pipeline.hooks.records import NodeRecordHook
 from vr_pipeline.hooks.run_log import RunLog
 from vr_pipeline.lineage.delivery import RunDelivery
-from vr_pipeline.lineage.figures import flattened, numbers
+from vr_pipeline.lineage.figures import flattened
 from vr_pipeline.lineage.gateway import Target, first_line
 from vr_pipeline.lineage.models import model_entry, register, score_sources
 from vr_pipeline.lineage.provenance import package_versions
@@ -37,27 +38,28 @@ from vr_pipeline.lineage.tracking import (
 )
 from vr_pipeline.lineage.trust import fingerprint, remember
 from vr_pipeline.project.configuration import section
-from vr_pipeline.project.places import stored_at
-from vr_pipeline.runtime.live_curves import FOLDER, checkpoint_row
+from vr_pipeline.runtime.live_curves import FOLDER
 from vr_pipeline.runtime.memory import peak_memory
 
 logger = logging.getLogger(__name__)
 
-VALIDATION_LOGS = "validation_log_"
-_PLACE = "place"
+_PLACE, _DEFAULT = "place", "__default__"
+_MOST_STAGES = 3
 _TAG_LENGTH = 5000
 
 
 class MlflowHook:
-    """Records parameters, metrics, curves, marked files, and what the results came from.
+    """Records parameters, metrics, curves, marked files, and the origin of the results.
 
-    Catalog entries choose: ``metadata: {mlflow: true}`` stores the file or folder as an artifact,
-    ``metadata: {mlflow: {metrics: true}}`` turns the numbers of a JSON dataset into metrics (and stores the file),
+    Catalog entries select what is recorded: ``metadata: {mlflow: true}`` stores the file or folder as an artifact,
+    ``metadata: {mlflow: {metrics: true}}`` records the numbers of a JSON dataset as metrics (and stores the file),
+    ``metadata: {mlflow: {clips: INDEX}}`` stores some clips of a folder as videos, by the video index of that name,
     ``metadata: {mlflow: {model: NAME, ...}}`` registers a model (:mod:`vr_pipeline.lineage.models`).
-    Tables named ``training_log_*`` or ``*_training_log`` become curves over their column ``step``: while the node runs
-    if it writes its rows (:mod:`vr_pipeline.runtime.live_curves`), else at the end. Those named ``validation_log_*``
-    add the rewards of judged checkpoints, of which step 0 is the original, and their weights that were kept in the
-    folder that ``metadata: {mlflow: {weights: FOLDER}}`` names, as ``checkpoints/RECIPE/step-NUMBER``.
+    PNG files are also logged as MLflow images, and every recipe has a nested run with its curves and figures.
+    Tables named ``training_log_*`` or ``*_training_log`` become curves over their column ``step``, live if the node
+    writes its rows (:mod:`vr_pipeline.runtime.live_curves`). Tables named ``validation_log_*`` add the rewards of
+    judged checkpoints (step 0 is the original), and the weights kept in the folder named by
+    ``metadata: {mlflow: {weights: FOLDER}}``, as ``checkpoints/RECIPE/step-NUMBER``.
     """
 
     def __init__(self, nodes: NodeRecordHook) -> None:
@@ -71,13 +73,15 @@ class MlflowHook:
         self._status = ""
         self._locked = False
         self.log: RunLog | None = None
-        """What is being recorded; None outside of a run, or where nothing is."""
+        """The record in progress; None outside of a run, or if nothing is recorded."""
         self.troubles: list[str] = []
-        """In sentences, what the record of the run lacks, and where it is if not in its store."""
+        """Sentences: what is missing in the run's record, and where it is if not in its store."""
+        self.page = ""
+        """Where to see the experiment's runs; empty if they are not in their store."""
 
     @property
     def code(self) -> Code | None:
-        """The code of the run, if it is being recorded."""
+        """Code of the run, if it is recorded."""
         return self._recorder.code if self._recorder is not None else None
 
     @hook_impl
@@ -86,15 +90,15 @@ class MlflowHook:
         self._configuration = read_configuration(section(self._loader, "mlflow", missing={"enabled": False}))
 
     def connect(self) -> None:
-        """Open the store, before the project's lock is taken: whoever waits for a server keeps no other run waiting.
+        """Open the store before the project is locked, so that waiting for a server blocks no other run.
 
         Raises:
-            InputError: it cannot be used, and a run may not start without.
+            InputError: the store cannot be used, and the configuration requires it.
         """
-        self.log, self._recorder, self._connection, self.troubles = None, None, None, []
+        self.log, self._recorder, self._connection, self.troubles, self.page = None, None, None, [], ""
         if not self._configuration.enabled:
             return
-        # Before anything is hashed: a server that is not there is known in seconds.
+        # Before anything is hashed, so that a missing server is reported in seconds.
         self._connection = connect(self._configuration, self._project)
         if self._connection.moved:
             logger.warning(
@@ -139,9 +143,11 @@ class MlflowHook:
         for trouble in recorder.troubles:
             self._add_trouble(trouble)
         tags = self._tags(run_params, names, recorder)
-        delivery = self._create(connection, tags, f"{','.join(names)} {run_params['run_id']}")
+        delivery = self._create(connection, tags, f"{what_ran(names, pipeline, registered)} {run_params['run_id']}")
         if delivery is None:
             return
+        if not connection.offline and delivery.uri == connection.uri:
+            self.page = runs_page(self._configuration, connection.experiment)
         log = self.log = RunLog(delivery, self._project)
         self._recorder = recorder
         inputs, place = recorder.hashes("inputs"), tags[_PLACE]
@@ -174,7 +180,7 @@ class MlflowHook:
             self._collect("KILLED" if isinstance(error, RunInterrupted) else "FAILED", catalog)
 
     def finish(self) -> None:
-        """Deliver what is left, to the offline store if need be; the project's lock is free by now."""
+        """Deliver the rest, if necessary to the offline store; the project is no longer locked."""
         self._locked = False
         log, self.log = self.log, None
         self._set_environment({})
@@ -183,7 +189,7 @@ class MlflowHook:
             log.remove_files()
 
     def _create(self, connection: Connection, tags: Mapping[str, str], name: str) -> RunDelivery | None:
-        """Return the run in its store, in the offline store where that fails; None, with a warning, where both do."""
+        """Create the run in its store, else in the offline store; None, with a warning, if both fail."""
         patience = self._configuration.patience
         try:
             return RunDelivery(connection, tags, name, patience)
@@ -208,6 +214,7 @@ class MlflowHook:
             "kedro.run_id": run_params["run_id"],
             "kedro.pipelines": ",".join(names),
             "kedro.env": run_params.get("env") or "",
+            "kedro.machine": content["machine_profile"] or "",
             _PLACE: f"{platform.node()}:{self._project}",
             "kedro.runtime_params": str(without_secrets(run_params.get("runtime_params") or {})),
             **experiment_tags(),
@@ -221,7 +228,7 @@ class MlflowHook:
         return {name: redacted(value)[:_TAG_LENGTH] for name, value in tags.items()}
 
     def _collect(self, status: str, catalog: CatalogProtocol) -> None:
-        """Put together what finished nodes wrote, also of a run that failed later, while no other run writes."""
+        """Collect the outputs of finished nodes, also of a run that failed later, while the project is locked."""
         log = self.log
         if log is None:
             return
@@ -236,8 +243,11 @@ class MlflowHook:
         metrics: dict[str, dict[str, float]] = {}
         for name in saved:
             with log.gateway.preparing(name):
-                if (found := _put_dataset(log, name, catalog)) is not None:
+                if (found := put_dataset(log, name, catalog)) is not None:
                     metrics[name] = found
+        with log.gateway.preparing("the runs of the recipes"):
+            tags = {_PLACE: f"{platform.node()}:{self._project}"}
+            put_recipe_runs(log, metrics.get(METRICS, {}), tags, status)
         with log.gateway.preparing("hashes and models"):
             self._put_lineage(saved, metrics, catalog, register_models=status == "FINISHED")
 
@@ -249,7 +259,7 @@ class MlflowHook:
         *,
         register_models: bool,
     ) -> None:
-        """Hashes of what was written as tags, the record as a file, and models in the registry."""
+        """Record hashes of outputs as tags, the record as a file, and models in the registry."""
         assert self.log is not None
         assert self._recorder is not None
         gateway, recorder = self.log.gateway, self._recorder
@@ -273,7 +283,7 @@ class MlflowHook:
             self.log.files(what, folder, RECORD_FOLDER)
 
     def _set_environment(self, values: dict[str, str]) -> None:
-        """Put back what an earlier call replaced, then set ``values``."""
+        """Restore variables that an earlier call replaced, then set ``values``."""
         for name, before in self._environment.items():
             if before is None:
                 os.environ.pop(name, None)
@@ -283,36 +293,42 @@ class MlflowHook:
         os.environ.update(values)
 
 
-def _put_dataset(log: RunLog, name: str, catalog: CatalogProtocol) -> dict[str, float] | None:
-    """Record curves, numbers and the file of a dataset; its numbers, if the catalog marks them as metrics."""
-    mark, metrics = mark_of(catalog, name), None
-    if curve := curve_name(name):
-        log.curve(curve, catalog.load(name).select_dtypes("number").to_dict("records"))
-    elif name.startswith(VALIDATION_LOGS):
-        recipe, rows = name.removeprefix(VALIDATION_LOGS), catalog.load(name).to_dict("records")
-        log.curve(recipe, [checkpoint_row(row) for row in rows])
-        if mark and (kept := mark.get("weights")):
-            _put_checkpoints(log, recipe, rows, Path(kept))
-    if mark and mark.get("metrics"):
-        metrics = dict(numbers(catalog.load(name), name))
-        log.numbers(metrics)
-    place = stored_at(catalog, name) if mark is not None else None
-    if place is not None and place.exists():
-        log.result(name, place)
-    return metrics
+def runs_page(configuration: MlflowConfiguration, experiment: str) -> str:
+    """Return the address of an experiment's runs in MLflow's pages, and the command that serves them if none does.
+
+    Without ``workflowType``, MLflow opens an experiment on traces of language models.
+    """
+    path = f"#/experiments/{experiment}/runs?workflowType=machine_learning"
+    if configuration.is_server:
+        return f"{configuration.tracking_uri.rstrip('/')}/{path}"
+    return f"http://127.0.0.1:5000/{path} (after 'mlflow ui --backend-store-uri {configuration.tracking_uri}')"
 
 
-def _put_checkpoints(log: RunLog, recipe: str, rows: list[dict[str, Any]], folder: Path) -> None:
-    """Record the weights of judged checkpoints that were kept."""
-    for row in rows:
-        for place in sorted(folder.glob(f"*{WEIGHTS}/{row['policy']}"))[:1]:
-            log.result(f"checkpoints/{recipe}/step-{int(row['step']):06d}", place)
+def what_ran(names: Sequence[str], pipeline: Pipeline, registered: Mapping[str, Pipeline]) -> str:
+    """Return a run's name: its pipelines if they run completely, else its stages, else its only node.
+
+    Args:
+        names: requested pipelines.
+        pipeline: the nodes that run.
+        registered: all pipelines by name.
+    """
+    nodes = {node.name for node in pipeline.nodes}
+    whole = {node.name for name in names if name in registered for node in registered[name].nodes}
+    if nodes == whole:
+        same = (
+            name for name, other in registered.items() if name != _DEFAULT and {n.name for n in other.nodes} == nodes
+        )
+        return ",".join(names) if _DEFAULT not in names else next(same, _DEFAULT)
+    if len(nodes) == 1:
+        return next(iter(nodes))
+    stages = list(dict.fromkeys(node.namespace or node.name for node in pipeline.nodes))
+    return ", ".join(stages) if len(stages) <= _MOST_STAGES else f"{stages[0]} to {stages[-1]}"
 
 
 def _close_dead_runs(to: Target, place: str) -> None:
-    """Mark runs of this project that were killed: the project's lock is held here, so none of them can be alive.
+    """Mark runs of this project that were killed: the project is locked, so none of them can be active.
 
-    Nor can those in copies of the project that DVC made for an experiment and has thrown away.
+    Neither can runs in deleted copies of the project, which DVC made for experiments.
     """
     for run in to.client.search_runs([to.experiment], "attributes.status = 'RUNNING'"):
         other = run.data.tags.get(_PLACE, "")
@@ -323,7 +339,7 @@ def _close_dead_runs(to: Target, place: str) -> None:
 
 
 def _flat_parameters(pipeline: Pipeline, catalog: CatalogProtocol) -> dict[str, Any]:
-    """Every parameter that the run uses by dotted name, with defaults filled in."""
+    """Return every parameter that the run uses by dotted name, including defaults."""
     inputs = sorted(name for name in pipeline.inputs() if name.startswith("params:"))
     return {
         name: value
@@ -333,7 +349,7 @@ def _flat_parameters(pipeline: Pipeline, catalog: CatalogProtocol) -> dict[str, 
 
 
 def _models(catalog: CatalogProtocol, saved: list[str], hashes: Mapping[str, str]) -> Iterator[dict[str, Any]]:
-    """Entries of the record for the models that this run wrote or measured."""
+    """Yield entries of the record for models that this run wrote or measured."""
     for name in hashes:
         mark = mark_of(catalog, name)
         if mark and mark.get("model"):
@@ -342,10 +358,3 @@ def _models(catalog: CatalogProtocol, saved: list[str], hashes: Mapping[str, str
             entry = model_entry(name, mark, hashes, contents, saved=name in saved)
             if entry is not None:
                 yield entry
-
-
-def mark_of(catalog: CatalogProtocol, name: str) -> Mapping[str, Any] | None:
-    """Return what a catalog entry's metadata say under ``mlflow``, empty for ``true``; None if it is not recorded."""
-    metadata = getattr(catalog.get(name), "metadata", None)
-    mark = metadata.get("mlflow") if isinstance(metadata, Mapping) else None
-    return mark if isinstance(mark, Mapping) else {} if mark else None

@@ -1,10 +1,8 @@
-"""Before nodes run: do the results that they join belong together?
+"""Check before nodes run that the results they combine belong together.
 
-Partial runs (one pipeline, ``--tags``, ``--from-nodes``) take in what earlier runs left. Weights that were fitted anew
-and policies of before would otherwise stand in one report. See :mod:`vr_pipeline.lineage.origins`.
+Partial runs (one pipeline, ``--tags``, ``--from-nodes``) read results of earlier runs. Without the check, one report
+could combine new weights with old policies. See :mod:`vr_pipeline.lineage.origins`.
 """
-
-from __future__ import annotations
 
 import json
 import logging
@@ -20,29 +18,32 @@ from kedro.pipeline.node import Node
 from vr_pipeline.errors import InputError
 from vr_pipeline.hooks.commands import run_command
 from vr_pipeline.hooks.requirements import model_folders
+from vr_pipeline.hooks.trained_models import TRAINED
 from vr_pipeline.lineage.figures import flattened
 from vr_pipeline.lineage.origins import Mismatch, Origin, Origins
 from vr_pipeline.project.places import stored_at
+from vr_pipeline.vlm.config import NO_PART_OF_ANSWERS
 
 logger = logging.getLogger(__name__)
 
 RECORDS = Path("logs") / "origins.json"
-"""File of the project that keeps what results were made from."""
+"""File of the project that records the inputs of results."""
 
-_NO_PART_OF_RESULTS = {
+_WITHOUT_EFFECT = {
     *("path", "revision", "adapter", "trust_remote_code", "device", "offload", "threads", "reader_threads"),
     *("clips_per_item", "max_median_outside_mass", "shard_size", "checkpoint_folder", "keep_judge"),
     *("retrain", "kept_trainings", "keep_weights"),
     *("folder", "memory_mb"),
+    *NO_PART_OF_ANSWERS,
 }
-"""Settings that change no result; models are compared by their content."""
+"""Settings that do not change results; models are compared by content."""
 _SHOWN_ONLY = ".report."
 _CONTENT = "the content of "
 _LISTED = 4
 
 
 class OriginsHook:
-    """Keeps what results were made from, and rejects a run that would join results that do not belong together."""
+    """Records the inputs of results, and rejects a run that would combine results that do not belong together."""
 
     def __init__(self) -> None:
         self._run_params: dict[str, Any] = {}
@@ -58,20 +59,20 @@ class OriginsHook:
         self._reject([found for node in pipeline.nodes for found in self._mismatches(node, catalog, origins, made)])
 
     def check(self, node: Node, catalog: CatalogProtocol) -> None:
-        """See that what a node is about to read belongs together.
+        """Check that the inputs of a node belong together.
 
         Raises:
-            InputError: it does not.
+            InputError: they do not.
         """
         if self._origins is not None:
             self._reject(self._mismatches(node, catalog, self._origins, set()))
 
     def record(self, node: Node, catalog: CatalogProtocol) -> None:
-        """Keep what a node has made its outputs from, also by way of what lives in memory only."""
+        """Record the inputs of a node's outputs, including those behind inputs that exist in memory only."""
         origins = self._origins
         if origins is None:
             return
-        read = {place: origins.digest(place) for place in _places(node.inputs, catalog, origins).values()}
+        read = {place: origins.digest(place) for place in _places(_joined(node), catalog, origins).values()}
         inputs = {place: digest for place, digest in read.items() if digest is not None}
         settings = _settings(node, catalog, origins)
         for name in self._in_memory.keys() & set(node.inputs):
@@ -81,7 +82,7 @@ class OriginsHook:
         for name in node.outputs:
             kept = settings
             if getattr(catalog.get(name), "takes_up_what_is_there", False):
-                # Items have identities of their own; of the settings only those of models concern all of them.
+                # Each item has its own identity; only settings of models concern all items.
                 kept = {leaf: value for leaf, value in settings.items() if _is_of_model(leaf, settings)}
             origin = Origin(name, node.name, inputs, kept)
             if name in places:
@@ -91,11 +92,11 @@ class OriginsHook:
         try:
             origins.save()
         except OSError as error:
-            logger.warning("What results were made from cannot be kept: %s (%s)", RECORDS, error.strerror)
+            logger.warning("The inputs of results cannot be recorded: %s (%s)", RECORDS, error.strerror)
 
     def _mismatches(self, node: Node, catalog: CatalogProtocol, origins: Origins, remade: set[str]) -> list[Mismatch]:
         through_memory = [self._in_memory[name].inputs for name in node.inputs if name in self._in_memory]
-        places = set(_places(node.inputs, catalog, origins).values()).union(*through_memory)
+        places = set(_places(_joined(node), catalog, origins).values()).union(*through_memory)
         return origins.mismatches(places, _settings(node, catalog, origins), remade)
 
     def _reject(self, mismatches: list[Mismatch]) -> None:
@@ -105,10 +106,19 @@ class OriginsHook:
         more = f"; and {len(reasons) - _LISTED} more" if len(reasons) > _LISTED else ""
         nodes = sorted({mismatch.origin.node for mismatch in mismatches})
         raise InputError(
-            f"results that this run joins do not belong together: {'; '.join(reasons[:_LISTED])}{more}",
-            remedy=f"make them anew by '{run_command(self._run_params, **_where(nodes))}', which keeps what has not "
-            "changed, or bring back what they were made from",
+            f"results that this run combines do not belong together: {'; '.join(reasons[:_LISTED])}{more}",
+            remedy=f"make them again with '{run_command(self._run_params, **_where(nodes))}', which keeps what has not "
+            "changed, or restore their former inputs",
         )
+
+
+def _joined(node: Node) -> list[str]:
+    """Return the inputs that have to belong together.
+
+    A model trained here need not: it may be used with other clips. Like every model that parameters name, it is
+    compared by content.
+    """
+    return [name for name in node.inputs if name not in TRAINED.values()]
 
 
 def _places(names: Iterable[str], catalog: CatalogProtocol, origins: Origins) -> dict[str, str]:
@@ -117,24 +127,25 @@ def _places(names: Iterable[str], catalog: CatalogProtocol, origins: Origins) ->
 
 
 def _where(nodes: list[str]) -> dict[str, list[str]]:
-    """Return the pipeline and the nodes at which to begin."""
+    """Return the pipeline and its first nodes."""
     from kedro.framework.project import pipelines
 
     holders = [name for name, one in pipelines.items() if set(nodes) <= {node.name for node in one.nodes}]
-    # All that follows is stale as well, so the largest pipeline.
-    whole = max(holders, key=lambda name: (len(pipelines[name].nodes), name != "__default__"), default=None)
+    # Everything after them is outdated too, hence the largest pipeline; one that trains a judge only if no other fits.
+    plain = [name for name in holders if not pipelines[name].all_outputs() & set(TRAINED.values())] or holders
+    whole = max(plain, key=lambda name: (len(pipelines[name].nodes), name != "__default__"), default=None)
     return {"pipelines": [whole] if whole else [], "from_nodes": nodes}
 
 
 def _settings(node: Node, catalog: CatalogProtocol, origins: Origins) -> dict[str, Any]:
-    """Return settings of a node that shape its results, by dotted name; of models their content."""
+    """Return settings that determine a node's results, by dotted name; for models the hash of their content."""
     found: dict[str, Any] = {}
     for name in node.inputs:
         if name.startswith("params:"):
             value, prefix = catalog.load(name), name.removeprefix("params:")
             for leaf, entry in flattened(value, prefix):
-                if leaf.rpartition(".")[2] not in _NO_PART_OF_RESULTS and _SHOWN_ONLY not in leaf:
-                    # As it comes back from JSON.
+                if leaf.rpartition(".")[2] not in _WITHOUT_EFFECT and _SHOWN_ONLY not in leaf:
+                    # As JSON would return it.
                     plain = dict(entry) if isinstance(entry, Mapping) else entry
                     found[leaf] = json.loads(json.dumps(plain, default=str))
             for field, folder in model_folders(value, prefix):

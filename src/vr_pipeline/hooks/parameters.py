@@ -1,10 +1,8 @@
-"""Before a run: is every parameter that was given one that some pipeline knows?
+"""Check before a run that some pipeline reads every given parameter.
 
-Kedro validates the blocks that the requested pipelines read. A block whose name is misspelt is read by nobody, so its
-settings would be recorded and never used.
+Kedro validates the blocks that the requested pipelines read. No pipeline reads a block with a misspelt name, so its
+settings would be recorded but have no effect.
 """
-
-from __future__ import annotations
 
 import difflib
 import logging
@@ -28,7 +26,7 @@ _LISTED = 5
 
 
 class ParametersHook:
-    """Rejects parameters that no pipeline reads, and names those that this run does not read."""
+    """Rejects parameters that no pipeline reads, and warns of those that this run does not read."""
 
     def __init__(self) -> None:
         self._loader: Any = None
@@ -70,7 +68,7 @@ class ParametersHook:
             )
 
     def _is_template(self, place: str, given: Mapping[str, Any]) -> bool:
-        """Whether the configuration itself takes a value of the command line up by ``${runtime_params:...}``."""
+        """Return whether the configuration uses a value of the command line by ``${runtime_params:...}``."""
         name = place.partition(".")[0]
         files = sorted(Path(self._loader.conf_source).rglob("*.y*ml")) if name in given else []
         return any(f"runtime_params:{name}" in path.read_text("utf-8", errors="replace") for path in files)
@@ -93,24 +91,25 @@ def check_splits(parameters: Mapping[str, Any]) -> None:
     tested = evaluation.get("splits", EvaluationParameters.model_fields["splits"].default)
     if both := sorted(set(chosen) & set(tested)):
         raise InputError(
-            f"checkpoints are chosen on the split {' and '.join(both)}, on which the policies are then evaluated: the "
-            "best of several looks better there than it is",
-            remedy="give dpo_training.validation.splits and evaluation.splits no split in common",
+            f"checkpoints are selected and policies evaluated on the same split, {' and '.join(both)}: the best of "
+            "several looks better there than it is",
+            remedy="use different splits in dpo_training.validation.splits and evaluation.splits",
             field="evaluation.splits",
         )
 
 
 def check_recipes(parameters: Mapping[str, Any], pipelines: Sequence[str] = ()) -> None:
-    """Reject a recipe that does not say how its pairs are selected, and settings of what is no recipe.
+    """Reject recipes without a pair rule, and settings for unknown recipes.
 
     Args:
-        parameters: those of the environment.
-        pipelines: names of the pipelines that are to run; none for any.
+        parameters: the environment's.
+        pipelines: names of the requested pipelines; none for any.
 
     Raises:
         InputError: the names under ``recipes`` of a block are not those of a system's recipes, or a recipe names a
             reward that the pipeline does not make.
     """
+    from vr_pipeline.pairs.rules import NEEDS_COMPARISONS
     from vr_pipeline.pipelines.recipes import RECIPES
     from vr_pipeline.pipelines.systems import MPO_DPO, SYSTEMS
 
@@ -126,41 +125,54 @@ def check_recipes(parameters: Mapping[str, Any], pipelines: Sequence[str] = ()) 
                     field=f"{block}.recipes.{name}",
                 )
     selecting = given["pair_selection"]
-    for name in (recipe.name for recipe in RECIPES):
+    selected = [system.recipes for system in running if system.selects_pairs] or [RECIPES]
+    for name in dict.fromkeys(recipe.name for recipes in selected for recipe in recipes):
         if name not in selecting:
             raise InputError(
-                f"nothing says how the recipe '{name}' selects its pairs",
-                remedy="add the block, with a rule, beside those of the other recipes",
+                f"the recipe '{name}' has no pair rule",
+                remedy="add this block with a rule, beside those of the other recipes",
                 field=f"pair_selection.recipes.{name}",
+            )
+        rule = _plain(selecting[name]).get("rule")
+        unranked = [
+            one.name
+            for one in running
+            if one.selects_pairs and not one.ranks_pairs and name in {recipe.name for recipe in one.recipes}
+        ]
+        if rule in NEEDS_COMPARISONS and unranked:
+            raise InputError(
+                f"the rule '{rule}' needs comparisons of clips, which {unranked[0]} does not make",
+                remedy=f"use another rule, or run {' or '.join(one.name for one in SYSTEMS if one.ranks_pairs)}",
+                field=f"pair_selection.recipes.{name}.rule",
             )
         reward = _plain(selecting[name]).get("reward")
         made = {system.name: system.reward for system in running or SYSTEMS}
         if reward is not None and reward not in made.values():
             raise InputError(
-                f"no rewards are made by the name '{reward}'",
-                remedy="leave it out, or use " + " or ".join(f"{own} in {system}" for system, own in made.items()),
+                f"no pipeline makes rewards named '{reward}'",
+                remedy="omit it, or use " + " or ".join(f"{own} in {system}" for system, own in made.items()),
                 field=f"pair_selection.recipes.{name}.reward",
             )
 
 
 def _plain(block: Any) -> Mapping[str, Any]:
-    """Return a block of parameters, validated or not, as a mapping; empty where there is none."""
+    """Return a parameter block, validated or not, as a mapping; an empty one for None."""
     return block.model_dump() if hasattr(block, "model_dump") else block or {}
 
 
 def _perhaps(place: str, known: Sequence[str]) -> str:
-    """Return a guess at what was meant: first a whole name that is spelt nearly so, then one that ends so elsewhere."""
+    """Return a suggestion: a similar full name, else a name elsewhere with the same last part."""
     near = difflib.get_close_matches(place, known, n=1, cutoff=0.8) if place.partition(".")[2] not in known else []
     return f" (perhaps '{near[0]}' is meant)" if near else perhaps_setting(place, known)
 
 
 def unknown_settings(parameters: Mapping[str, Any], blocks: Mapping[str, Sequence[Any]]) -> list[str]:
-    """Dotted names in ``parameters`` that no model of a block has.
+    """Return dotted names in ``parameters`` that no model of a block has.
 
-    Names that begin with an underscore are for YAML anchors and templates and are passed over.
+    Names with a leading underscore (YAML anchors and templates) are ignored.
 
     Args:
-        blocks: block to the pydantic models that nodes take it as; empty where a node takes a plain value.
+        blocks: block -> the pydantic models by which nodes read it; empty if a node reads a plain value.
     """
     found = []
     for name, value in parameters.items():
@@ -178,7 +190,7 @@ def unknown_settings(parameters: Mapping[str, Any], blocks: Mapping[str, Sequenc
 
 
 def _extra(value: Any, models: Sequence[Any]) -> Iterator[str]:
-    """Dotted names that a model forbids; other trouble of a block is reported when it is used."""
+    """Yield dotted names that a model forbids; other errors are reported when the block is used."""
     from pydantic import ValidationError
 
     for model in models:

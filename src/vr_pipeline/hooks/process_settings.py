@@ -1,6 +1,4 @@
-"""What configuration decides for the whole process: logging, reading of clips, variables of the environment."""
-
-from __future__ import annotations
+"""Settings of the whole process: logging, reading of clips, environment variables."""
 
 import logging
 import os
@@ -20,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 class ProcessSettingsHook:
-    """Configures logging (logging.yml) and reading (reading.yml), also for processes that this one starts."""
+    """Configures logging (logging.yml) and reading of clips (reading.yml), also for child processes."""
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
@@ -32,7 +30,7 @@ class ProcessSettingsHook:
 
 
 def _anchored(settings: dict[str, Any], project: Path) -> dict[str, Any]:
-    """Return logging settings whose relative file names start at the project, with their folders made."""
+    """Return logging settings with file names relative to the project, and create the folders."""
     handlers = {}
     for name, handler in settings.get("handlers", {}).items():
         handlers[name] = dict(handler)
@@ -44,7 +42,7 @@ def _anchored(settings: dict[str, Any], project: Path) -> dict[str, Any]:
 
 
 class EnvironmentHook:
-    """Keep variables of the shell from deciding what configuration decides (:mod:`vr_pipeline.runtime.environment`)."""
+    """Overrides shell variables that contradict the configuration (:mod:`vr_pipeline.runtime.environment`)."""
 
     @hook_impl(tryfirst=True)
     def before_pipeline_run(self) -> None:

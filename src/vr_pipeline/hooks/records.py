@@ -1,6 +1,4 @@
-"""What each node of a run did: how long, and how much it wrote."""
-
-from __future__ import annotations
+"""Duration and outputs of each node of a run."""
 
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -14,9 +12,9 @@ from vr_pipeline.work import WorkPlan
 
 @dataclass
 class NodeRecord:
-    """Times in seconds of one node and the sizes of what it saved.
+    """Seconds of a node, and sizes of its outputs.
 
-    Nodes that return a plan of work do it while their output is saved, so ``seconds`` counts loading and saving too.
+    ``seconds`` includes loading and saving, since a work plan is executed while it is saved.
     """
 
     name: str
@@ -27,7 +25,7 @@ class NodeRecord:
 
 
 class NodeRecordHook:
-    """Collects a :class:`NodeRecord` a node, in the order of execution."""
+    """Collects a :class:`NodeRecord` per node, in the order of execution."""
 
     def __init__(self) -> None:
         self.records: dict[str, NodeRecord] = {}
@@ -60,7 +58,7 @@ class NodeRecordHook:
             record.sizes[dataset_name] = size
 
     def add(self, record: NodeRecord) -> None:
-        """Take the record of a node that ran in another process."""
+        """Add the record of a node that ran in another process."""
         self.records[record.name] = record
 
     def _record(self, node: Node) -> NodeRecord:
@@ -68,7 +66,7 @@ class NodeRecordHook:
 
 
 def size_of(data: Any) -> str:
-    """How much ``data`` is, in words: rows of tables (and how many of them failed), items of plans; else empty."""
+    """Return the size of ``data`` in words: rows of a table (and failed ones), items of a plan; else an empty text."""
     import pandas as pd
 
     if isinstance(data, pd.DataFrame):

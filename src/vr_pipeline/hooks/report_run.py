@@ -1,6 +1,4 @@
-"""Say which commit and which MLflow run made the report page, without changing the page."""
-
-from __future__ import annotations
+"""Record which commit and MLflow run made the report page, without changing the page."""
 
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ from vr_pipeline.storage.atomic import write_text
 class ReportRunHook:
     """Writes the run's lines beside the page and into MLflow's copy (:mod:`vr_pipeline.evaluation.report.run_lines`).
 
-    To be called after the hook of MLflow, both before a run and after it.
+    Called after the hook of MLflow, both before and after a run.
     """
 
     def __init__(self, mlflow: MlflowHook) -> None:
@@ -35,7 +33,7 @@ class ReportRunHook:
         from vr_pipeline.lineage.repository import code_state
 
         project = Path(run_params["project_path"])
-        # Results that git follows, such as the metrics, are no changes of the code.
+        # Results tracked by git, such as the metrics, are not changes of the code.
         places = (stored_at(catalog, name) for name in pipeline.all_outputs())
         results = [shown(place, project) for place in places if place is not None]
         code, log = self._mlflow.code or code_state(project, results), self._mlflow.log

@@ -1,14 +1,13 @@
-"""Before a run: is everything there that it reads and does not make itself?
+"""Check before a run that all its inputs and models exist.
 
-A run of real models takes days. What a user has to supply, and the models that the parameters name, are looked for
-before any work starts, and everything that is missing is named in one message.
+A run of real models takes days, so one message names every missing file and model before any work starts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kedro.framework.hooks import hook_impl
 from kedro.io import CatalogProtocol
@@ -17,26 +16,31 @@ from pydantic import BaseModel
 
 from vr_pipeline.errors import InputError
 from vr_pipeline.hooks.commands import run_command
+from vr_pipeline.hooks.trained_models import check_trained_models
 from vr_pipeline.project.places import shown, stored_at
+
+if TYPE_CHECKING:
+    from vr_pipeline.rewards.named import RewardModelParameters
 
 _LOADING = {"gpu", "train"}
 
 
 class RequirementsHook:
-    """Rejects a run whose inputs or models are missing. It comes before the lock, which it does not need."""
+    """Rejects a run whose inputs or models are missing, before the project is locked."""
 
     @hook_impl(tryfirst=True)
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol) -> None:
+        check_trained_models(pipeline, catalog)
         project = Path(run_params["project_path"])
         files = missing_inputs(pipeline, catalog)
         folders, remote = missing_models(pipeline, catalog), missing_on_hub(pipeline, catalog)
-        # One file may be read as several datasets.
+        # Several datasets may read one file.
         places: dict[Path, list[str]] = {}
         for name, place in files.items():
             places.setdefault(place, []).append(name)
         named = [f"{' and '.join(names)} ({shown(place, project)})" for place, names in places.items()]
         named += [f"the model of '{field}' ({place})" for field, place in {**folders, **remote}.items()]
-        remedies = _remedies_of_files(files, run_params, project)
+        remedies = _remedies_of_files(files, run_params, project, catalog)
         if folders:
             remedies += _makers_of_folders(folders, run_params, catalog)
             remedies.append("put models into these folders, or give names on the model hub with their revision")
@@ -46,12 +50,18 @@ class RequirementsHook:
             )
         if named:
             raise InputError(
-                f"this run needs what is not there: {', '.join(named)}", remedy="; ".join(dict.fromkeys(remedies))
+                f"inputs of this run are missing: {', '.join(named)}", remedy="; ".join(dict.fromkeys(remedies))
             )
 
 
-def _remedies_of_files(files: Mapping[str, Path], run_params: dict[str, Any], project: Path) -> list[str]:
-    makers, remedies, supplied = _makers(), [], []
+def _remedies_of_files(
+    files: Mapping[str, Path], run_params: dict[str, Any], project: Path, catalog: CatalogProtocol
+) -> list[str]:
+    # A dataset may read a file that another one writes.
+    places = _makers_of_places(run_params, catalog)
+    makers = {name: places[place.resolve()] for name, place in files.items() if place.resolve() in places}
+    makers |= _makers(run_params)
+    remedies, supplied = [], []
     for maker in sorted({makers[name] for name in files if name in makers}):
         made = ", ".join(name for name in files if makers.get(name) == maker)
         remedies.append(f"'{run_command(run_params, pipelines=[maker])}' makes {made}")
@@ -65,8 +75,8 @@ def _remedies_of_files(files: Mapping[str, Path], run_params: dict[str, Any], pr
             supplied.append(name)
     if supplied:
         remedies.append(
-            f"you supply {', '.join(supplied)}, there or in the places that your catalog names ('kedro init-data' "
-            "makes an environment of your files)"
+            f"supply {', '.join(supplied)} there, or change the paths in your catalog ('kedro init-data' makes an "
+            "environment for your files)"
         )
     return remedies
 
@@ -74,15 +84,21 @@ def _remedies_of_files(files: Mapping[str, Path], run_params: dict[str, Any], pr
 def _makers_of_folders(
     folders: Mapping[str, str], run_params: dict[str, Any], catalog: CatalogProtocol
 ) -> Iterator[str]:
-    """Name the pipelines that make models which are missing: a reward or a judge that is trained here."""
-    made = {Path(place).resolve(): maker for name, maker in _makers().items() if (place := stored_at(catalog, name))}
+    """Yield remedies for missing models that a pipeline trains: rewards and judges."""
+    made = _makers_of_places(run_params, catalog)
     for field, folder in folders.items():
         if maker := made.get(Path(folder).expanduser().resolve()):
             yield f"'{run_command(run_params, pipelines=[maker])}' makes the model of '{field}'"
 
 
+def _makers_of_places(run_params: dict[str, Any], catalog: CatalogProtocol) -> dict[Path, str]:
+    """Return path -> pipeline that creates it."""
+    makers = _makers(run_params)
+    return {place.resolve(): maker for name, maker in makers.items() if (place := stored_at(catalog, name))}
+
+
 def missing_inputs(pipeline: Pipeline, catalog: CatalogProtocol) -> dict[str, Path]:
-    """Free inputs of a pipeline that have a place in the catalog and are not there: name -> place, sorted."""
+    """Return inputs of a pipeline that the catalog stores and that do not exist, sorted: name -> path."""
     found = {}
     for name in sorted(pipeline.inputs()):
         if name.startswith("params:") or name == "parameters":
@@ -94,7 +110,7 @@ def missing_inputs(pipeline: Pipeline, catalog: CatalogProtocol) -> dict[str, Pa
 
 
 def missing_models(pipeline: Pipeline, catalog: CatalogProtocol) -> dict[str, str]:
-    """Model folders of the parameters that are not there and that no node of the pipeline makes: field -> folder."""
+    """Return missing model folders of the parameters that no node of the pipeline makes: field -> folder."""
     made = {str(stored_at(catalog, name)) for name in pipeline.all_outputs()}
     made |= {str(Path(place).resolve()) for place in made}
     return {
@@ -106,9 +122,9 @@ def missing_models(pipeline: Pipeline, catalog: CatalogProtocol) -> dict[str, st
 
 
 def missing_on_hub(pipeline: Pipeline, catalog: CatalogProtocol) -> dict[str, str]:
-    """Models on the hub that are neither in the cache nor to be had: fields -> name and reason.
+    """Return models that are neither in the hub's cache nor available: fields -> name and reason.
 
-    Only nodes that load models count: a report can be written again where the models are not.
+    Only nodes that load models count; a report can be written again without them.
     """
     nodes = [node for node in pipeline.nodes if node.tags & _LOADING]
     named: dict[tuple[str, str | None], list[str]] = {}
@@ -124,22 +140,27 @@ def missing_on_hub(pipeline: Pipeline, catalog: CatalogProtocol) -> dict[str, st
 
 
 def hub_models(value: Any, field: str) -> Iterator[tuple[str, tuple[str, str | None]]]:
-    """Yield the models of a parameter block that are names on the hub: the field's name, and name and revision."""
+    """Yield the hub models of a parameter block: field, and (name, revision)."""
     from vr_pipeline.generators.config import GeneratorParameters
     from vr_pipeline.judges.config import JudgeParameters
     from vr_pipeline.prompts.config import EmbedderParameters, LanguageModelParameters
+    from vr_pipeline.rewards.named import RewardModelParameters
 
     for place, part in _parts(value, field, only_enabled=True):
         if isinstance(part, GeneratorParameters | JudgeParameters):
             if part.revision is not None and _on_hub(part.path):
                 yield f"{place}.path", (part.path, part.revision)
+        elif isinstance(part, RewardModelParameters):
+            path, revision = _reward(part)
+            if path is not None and revision is not None and _on_hub(path):
+                yield f"{place}.path", (path, revision)
         elif isinstance(part, EmbedderParameters | LanguageModelParameters):
             if isinstance(part, EmbedderParameters):
                 used = part.kind == "sentence_transformers"
             else:
                 used = (part.clean or part.rewrite) and part.backend == "transformers"
             if used and _on_hub(part.model):
-                yield f"{place}.model", (part.model, None)
+                yield f"{place}.model", (part.model, getattr(part, "revision", None))
 
 
 def _on_hub(name: str) -> bool:
@@ -149,8 +170,8 @@ def _on_hub(name: str) -> bool:
 
 
 def model_folders(value: Any, field: str) -> Iterator[tuple[str, str]]:
-    """Yield the folders of models in a parameter block, no names on the hub: the field's name and the folder."""
-    from vr_pipeline.generators.config import GeneratorParameters
+    """Yield the local models of a parameter block: field and folder."""
+    from vr_pipeline.generators.config import GeneratorParameters, GuidanceReward
     from vr_pipeline.rewards.named import RewardModelParameters
     from vr_pipeline.storage.hub import is_local
     from vr_pipeline.vlm.config import JudgeParameters
@@ -158,26 +179,50 @@ def model_folders(value: Any, field: str) -> Iterator[tuple[str, str]]:
     for place, part in _parts(value, field):
         if isinstance(part, GeneratorParameters | JudgeParameters) and (part.revision is None or is_local(part.path)):
             yield f"{place}.path", part.path
+        if isinstance(part, GuidanceReward):
+            yield f"{place}.model", part.model
         if isinstance(part, JudgeParameters) and part.adapter is not None:
             yield f"{place}.adapter", part.adapter
-        if isinstance(part, RewardModelParameters) and isinstance(path := (part.given or {}).get("path"), str):
-            yield f"{place}.path", path
+        if isinstance(part, RewardModelParameters):
+            path, revision = _reward(part)
+            if path is not None and (revision is None or is_local(path)):
+                yield f"{place}.path", path
+
+
+def _reward(reward: RewardModelParameters) -> tuple[str | None, str | None]:
+    """Return path and revision of a reward whose settings have them."""
+    given = reward.given or {}
+    path, revision = given.get("path"), given.get("revision")
+    return path if isinstance(path, str) else None, revision if isinstance(revision, str) else None
 
 
 def _parts(value: Any, field: str, *, only_enabled: bool = False) -> Iterator[tuple[str, BaseModel]]:
-    """Yield a parameter block and the blocks within it, by name."""
+    """Yield a parameter block and the blocks within it, by their names in YAML."""
+    if getattr(value, "served", False):  # a judge behind a server: no model is needed here
+        return
     if isinstance(value, BaseModel) and (getattr(value, "enabled", True) or not only_enabled):
         yield field, value
-        for name in type(value).model_fields:
-            yield from _parts(getattr(value, name), f"{field}.{name}", only_enabled=only_enabled)
+        for name, information in type(value).model_fields.items():
+            place = f"{field}.{information.alias or name}"
+            yield from _parts(getattr(value, name), place, only_enabled=only_enabled)
+    elif isinstance(value, Mapping):
+        for name, part in value.items():
+            yield from _parts(part, f"{field}.{name}", only_enabled=only_enabled)
 
 
-def _makers() -> dict[str, str]:
-    """Dataset -> the pipeline that makes it."""
+def _makers(run_params: dict[str, Any]) -> dict[str, str]:
+    """Return dataset -> pipeline that creates it: a requested one, else the default, else the smallest."""
     from kedro.framework.project import pipelines
 
+    asked = run_params.get("pipeline_names") or [run_params.get("pipeline_name") or "__default__"]
+    wanted = {node.name for name in asked if name in pipelines for node in pipelines[name].nodes}
+    default = {node.name for node in pipelines["__default__"].nodes} if "__default__" in pipelines else set()
     makers: dict[str, str] = {}
-    # The smallest pipeline that makes a dataset is the one to run.
-    for name, pipeline in sorted(pipelines.items(), key=lambda entry: -len(entry[1].nodes)):
+
+    def rank(entry: tuple[str, Pipeline]) -> tuple[bool, bool, int]:
+        made = {node.name for node in entry[1].nodes}
+        return made <= wanted, made <= default, -len(made)
+
+    for name, pipeline in sorted(pipelines.items(), key=rank):
         makers.update(dict.fromkeys(pipeline.all_outputs(), name))
     return makers

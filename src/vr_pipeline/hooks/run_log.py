@@ -1,6 +1,4 @@
-"""What a run hands over to its tracking store: parameters, numbers, curves, files as they were when the run ended."""
-
-from __future__ import annotations
+"""The content of a run's record: parameters, numbers, curves, and files as they were at the end of the run."""
 
 import contextlib
 import os
@@ -20,26 +18,28 @@ from vr_pipeline.lineage.gateway import Target
 from vr_pipeline.lineage.secrets import without_secrets
 
 LIVE_CURVES = Path("logs") / "live_curves"
-"""Folder in the project for rows of training logs on their way; all machines of a run see it."""
+"""Folder of the project for rows of training logs to send, visible to all machines of a run."""
 SPOOL = Path("logs") / "tracking"
-"""Folder in the project for files on their way."""
+"""Folder of the project for files to send."""
 _VALUE_LENGTH = 6000
 _PARAMETERS_A_CALL = 100
 
 
 class RunLog:
-    """Prepares what the gateway of a run delivers."""
+    """Prepares records, which the gateway of a run delivers."""
 
     def __init__(self, delivery: RunDelivery, project: Path) -> None:
         self.delivery, self.gateway = delivery, delivery.gateway
         self._project, self._spool = project, Spool(project / SPOOL)
         self._follower: CurveFollower | None = None
+        self.recipe_curves: dict[str, list[Any]] = {}
+        """Points of the curves by recipe."""
 
     def parameters(self, flat: Mapping[str, Any]) -> None:
         """Record parameters by dotted name, without secrets."""
         from mlflow.entities import Param
 
-        # By their own names, since a secret is known by that of its setting.
+        # Secrets are recognised by the names of their settings.
         plain = {name: without_secrets(value, name) for name, value in flat.items()}
         entries = [Param(metric_name(name), str(value)[:_VALUE_LENGTH]) for name, value in plain.items()]
         for start in range(0, len(entries), _PARAMETERS_A_CALL):
@@ -53,10 +53,12 @@ class RunLog:
         now = int(time() * 1000)
         self.metrics([Metric(metric_name(name), value, now, 0) for name, value in values.items()])
 
-    def curve(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Record the rows of a training log, but for what came from :meth:`follow_curves`."""
+    def curve(self, name: str, rows: Iterable[Mapping[str, Any]], *, of_recipe: bool = False) -> None:
+        """Record the rows of a training log, except those already sent by :meth:`follow_curves`."""
         now = int(time() * 1000)
         metrics = [metric for row in rows for metric in curve_metrics(name, row, now)]
+        if of_recipe:
+            self.recipe_curves.setdefault(name, []).extend(metrics)
         self.metrics(self._follower.missing(metrics) if self._follower is not None else metrics)
 
     def metrics(self, metrics: list[Any]) -> None:
@@ -73,8 +75,21 @@ class RunLog:
         """Record a file, or a folder under ``name``, as it is now."""
         self.files(name, self._spool.take(place), name if place.is_dir() else None)
 
+    def picture(self, name: str, place: Path) -> None:
+        """Record a PNG as an image, which MLflow shows beside its charts."""
+        from mlflow import Image
+
+        image = self._spool.take(place)
+        self.gateway.put(
+            name, lambda to: to.client.log_image(to.run_id, Image(str(image)), key=name, step=0), image.stat().st_size
+        )
+
+    def link(self, place: Path, target: Path) -> None:
+        """Link or copy a file, as it is now, into a folder of :meth:`new_folder`."""
+        _link(str(place), str(target))
+
     def new_folder(self, name: str) -> Path:
-        """Return an empty folder for files to record by :meth:`files`."""
+        """Return an empty folder for files that :meth:`files` records."""
         return self._spool.folder(name)
 
     def files(self, what: str, place: Path, folder: str | None) -> None:
@@ -87,8 +102,8 @@ class RunLog:
             self.gateway.put(what, lambda to: to.client.log_artifact(to.run_id, str(place)), size)
 
     def follow_curves(self) -> Path:
-        """Start to record rows of training logs as they are written to the folder that is returned."""
-        # The project's lock is held: what lies there is of runs that were killed.
+        """Start to record rows of training logs that are written to the returned folder."""
+        # The project is locked, so anything there is left from killed runs.
         shutil.rmtree(self._project / LIVE_CURVES, ignore_errors=True)
         folder = self._project / LIVE_CURVES / self.delivery.run_id
         self._follower = CurveFollower(folder, self.metrics)
@@ -100,7 +115,7 @@ class RunLog:
             self._follower.stop()
 
     def remove_files(self) -> None:
-        """Remove what was kept for delivery; no file can be sent afterwards."""
+        """Remove the files kept for delivery; none can be sent afterwards."""
         self._spool.remove()
 
 
@@ -109,10 +124,10 @@ def _log_batch(to: Target, **what: Any) -> None:
 
 
 class Spool:
-    """Files to send, linked where the file system can, so that they take no space, and copied elsewhere.
+    """Files to send: hard links, which take no space, or copies where the file system has none.
 
     Args:
-        place: folder for a folder of this run, and those of other runs that still send.
+        place: folder with one folder per run that sends.
     """
 
     def __init__(self, place: Path) -> None:
@@ -134,10 +149,10 @@ class Spool:
         return made
 
     def take(self, place: Path) -> Path:
-        """Have a file or folder as it is now.
+        """Link or copy a file or folder as it is now, and return its new path.
 
         Raises:
-            OSError: it can be neither linked nor copied.
+            OSError: neither is possible.
         """
         target = self.folder("") / place.name
         if place.is_dir():
@@ -154,7 +169,7 @@ class Spool:
             self._root = None
 
     def _remove_dead(self) -> None:
-        """Remove what runs have left that were killed: a process that lives holds its lock."""
+        """Remove folders of killed runs; an active process holds its lock."""
         for other in self._place.iterdir():
             with contextlib.suppress(Timeout, OSError), FileLock(other / ".lock").acquire(timeout=0):
                 shutil.rmtree(other, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""The page of text at the end of a run: what took how long, what came out, where to look."""
+"""The summary at the end of a run: durations, results, and where to find them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ METRICS, REPORT, WEIGHTS = "evaluation_metrics", "evaluation_report", "reward_we
 
 
 class RunSummaryHook:
-    """Prints the summary of a successful run, from what the hooks of nodes and of MLflow know."""
+    """Prints the summary of a successful run."""
 
     def __init__(self, nodes: NodeRecordHook, mlflow: MlflowHook) -> None:
         self._nodes, self._mlflow = nodes, mlflow
@@ -48,16 +48,18 @@ class RunSummaryHook:
             lines += weight_lines(catalog.load(WEIGHTS))
         if REPORT in outputs and (report := stored_at(catalog, REPORT)) is not None:
             lines += ["", f"Report: {shown(report, Path(run_params['project_path']))}"]
+        if self._mlflow.page:
+            lines += ["", f"Runs: {self._mlflow.page}"]
         if self._mlflow.troubles:
             lines += ["", "The record of this run:", *(f"  {one_line(trouble)}" for trouble in self._mlflow.troubles)]
         echo("\n".join(lines))
 
 
 def node_lines(records: Iterable[NodeRecord], *, width: int | None = None) -> list[str]:
-    """Return a table of nodes: seconds including loading and saving, and what each wrote.
+    """Return a table of nodes: seconds including loading and saving, and outputs.
 
     Args:
-        width: of the terminal; what does not fit stands on lines of its own. None leaves lines as long as they are.
+        width: of the terminal; longer rows are split over lines. None: unlimited.
     """
     rows = [
         (record.name, f"{record.seconds:.1f}", [f"{name}: {size}" for name, size in record.sizes.items()])
@@ -81,7 +83,7 @@ def node_lines(records: Iterable[NodeRecord], *, width: int | None = None) -> li
 
 
 def figure_lines(metrics: Mapping[str, Any]) -> list[str]:
-    """Return the main figures of evaluation_metrics, gains over the original with their 95 % intervals by prompt."""
+    """Return the main figures of evaluation_metrics: gains over the original with 95 % intervals by prompt."""
     lines = []
     for policy, scorers in metrics.get("gain", {}).items():
         for scorer, gain in scorers.items():
@@ -100,18 +102,18 @@ def figure_lines(metrics: Mapping[str, Any]) -> list[str]:
 
 
 def weight_lines(weights: Mapping[str, Any]) -> list[str]:
-    """Return what there is to say of reward_weights: penalty, separation, missing intervals; nothing if all is well."""
+    """Return the warnings of reward_weights: penalty, separation, missing intervals."""
     warnings = weights.get("statistics", {}).get("warnings", [])
     return ["", "Weights:", *(f"  {warning}" for warning in warnings)] if warnings else []
 
 
 def _figure(value: float | None, form: str) -> str:
-    """Return a number; few preferences may leave none, for instance where all that are held out are ties."""
+    """Format a number; with few preferences there may be none, for instance if all held-out ones are ties."""
     return "-" if value is None or math.isnan(value) else f"{value:{form}}"
 
 
 def duration(seconds: float) -> str:
-    """Seconds in words."""
+    """Format seconds, for instance '2 min 5 s'."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

@@ -1,10 +1,7 @@
-"""What the last run did, in the file from which Kedro-Viz shows it.
+"""Write the last run's events to the file that Kedro-Viz shows.
 
-Kedro-Viz's own hook follows whole runs of the sequential runner only; this one follows every run, wherever its nodes
-ran.
+Kedro-Viz's own hook records only complete runs of the sequential runner; this one records all.
 """
-
-from __future__ import annotations
 
 import json
 import logging
@@ -28,7 +25,7 @@ EVENTS_FILE = Path(".viz") / "kedro_pipeline_events.json"
 
 
 class VizStatusHook:
-    """Writes times and outcomes of nodes, and sizes of what they wrote."""
+    """Writes durations and outcomes of nodes, and sizes of their outputs."""
 
     def __init__(self, nodes: NodeRecordHook) -> None:
         self._nodes = nodes
@@ -74,12 +71,12 @@ class VizStatusHook:
 
 
 def _identifier(text: str) -> str:
-    """How Kedro-Viz names a node or dataset."""
+    """Return Kedro-Viz's identifier of a node or dataset."""
     return sha1(text.encode(), usedforsecurity=False).hexdigest()[:8]
 
 
 def _size(place: Path | None) -> dict[str, int]:
-    """Bytes of a file or of all files of a folder; nothing where there is none."""
+    """Return the bytes of a file or folder under ``size``; nothing if it does not exist."""
     if place is None or not place.exists():
         return {}
     files = [place] if place.is_file() else [file for file in place.rglob("*") if file.is_file()]

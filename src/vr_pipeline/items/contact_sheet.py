@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from vr_pipeline.items.folder import ItemFolder
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-    from vr_pipeline.items.folder import ItemFolder
 
 _ROWS = 12
 """Rows at most, evenly spread over the prompts in order of their text."""
 
 
 def contact_sheet(folder: ItemFolder, index: pd.DataFrame, *, samples: int = 6) -> Figure:
-    """First, middle and last frame of a few clips of each of a few prompts.
+    """Draw first, middle and last frames of a few clips per prompt, with the generator if there are several.
 
     Args:
         samples: clips a row at most.
@@ -25,6 +25,7 @@ def contact_sheet(folder: ItemFolder, index: pd.DataFrame, *, samples: int = 6) 
     from matplotlib.figure import Figure
 
     made = index[index["status"] == "ok"]
+    made_by = made["generator"].set_axis(made["video_id"])
     texts = sorted(made["prompt"].unique())
     if not texts:
         figure = Figure(figsize=(4, 1), dpi=120)
@@ -45,6 +46,8 @@ def contact_sheet(folder: ItemFolder, index: pd.DataFrame, *, samples: int = 6) 
             frames = folder.load(clips[column])
             strip = np.concatenate([frames[0], frames[len(frames) // 2], frames[-1]], axis=1)
             axis.imshow(strip, interpolation="nearest", aspect="equal")
+            if made_by.nunique() > 1:
+                axis.set_title(made_by[clips[column]], fontsize=6, pad=2)
         axes[row, 0].text(
             -0.04, 0.5, text, transform=axes[row, 0].transAxes, ha="right", va="center", fontsize=7, wrap=True
         )

@@ -3,42 +3,58 @@
 While items are made the folder holds ``manifest.partial.jsonl``, to which a line is appended for every item that was
 written; when all are there, ``manifest.json`` takes its place. The folder counts as existing only then. On the next
 save an item is kept if its record has the identity that the plan asks for, the folder's format is the same and the
-file's SHA-256 is the recorded one; everything else in the folder is removed and made again.
+item's SHA-256 is the recorded one; everything else in the folder is removed and made again.
 
-Item files are not forced to disk one by one, which would cost more than making small items: after a power failure
-the hash tells which of them are whole.
+An item is a file, in one of 256 folders where there are very many, or lies in a pack with others
+(:mod:`vr_pipeline.items.packs`), as its format says. Items are not forced to disk one by one, which would cost more
+than making small ones: after a power failure the hash tells which of them are whole.
 """
 
-from __future__ import annotations
-
 import contextlib
+import hashlib
 import json
 import logging
 import os
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
+from vr_pipeline.engine.groups import current_group
 from vr_pipeline.errors import InputError, storage_explained
 from vr_pipeline.items.folder import ItemFolder, open_folder
-from vr_pipeline.items.formats import ItemFormat, item_format
+from vr_pipeline.items.formats import FileFormat, ItemFormat, PackedFormat, item_format
 from vr_pipeline.items.manifest import (
+    FILES_IN_A_FOLDER,
     MANIFEST,
     PARTIAL_MANIFEST,
     ItemRecord,
     Manifest,
     item_filename,
+    item_places,
     read_manifest,
     read_partial,
     record_line,
 )
+from vr_pipeline.items.packs import OpenPack, are_packs, is_whole, lay_out
+from vr_pipeline.items.together import follow, release, shared_loop
 from vr_pipeline.runtime.progress import progress_bar
-from vr_pipeline.storage.atomic import TEMPORARY_PREFIX, Fingerprints, remove, replaced, sha256_of, write_text
+from vr_pipeline.storage.atomic import (
+    TEMPORARY_PREFIX,
+    Fingerprints,
+    remove,
+    replaced,
+    sha256_of,
+    unlink_shared,
+    write_text,
+)
 from vr_pipeline.work import ItemFailure, Scalar, WorkItem, WorkPlan, current_loop, run_in_process, use_loop
 
 logger = logging.getLogger(__name__)
 
 _TOLERATED = {".gitkeep", ".gitignore"}
+_SECONDS_BETWEEN_SYNCS = 1.0
 
 
 def fill(folder: Path, stored_as: ItemFormat, plan: WorkPlan) -> None:
@@ -48,7 +64,7 @@ def fill(folder: Path, stored_as: ItemFormat, plan: WorkPlan) -> None:
         InputError: keys repeat, another process writes the folder, the folder holds files of somebody else,
             cannot be written or the disk is full, or every item failed.
     """
-    names = _planned_filenames(plan, stored_as.extension)
+    names = _planned_filenames(plan, stored_as)
     with _explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
@@ -56,18 +72,26 @@ def fill(folder: Path, stored_as: ItemFormat, plan: WorkPlan) -> None:
 
 
 def fill_folder(folder: Path, format: dict[str, Any], plan: WorkPlan) -> ItemFolder:
-    """Make what is missing of a plan in a folder, in this process, and open the folder.
+    """Make what is missing of a plan in a folder, and open the folder.
 
-    For plans within a node, whose context (a model that is being trained) cannot go to workers.
+    For plans within a node, whose context (a model that is being trained) cannot go to workers. Processes that train
+    together call it together: they share the work, and the main one writes. All have to see the folder.
 
     Args:
         folder: the folder; it belongs to the plan alone.
         format: see :mod:`vr_pipeline.items.formats`.
         plan: the items.
     """
-    stored_as = item_format(format)
-    with use_loop(run_in_process):
-        fill(folder, stored_as, plan)
+    stored_as, group = item_format(format), current_group()
+    if group.size == 1:
+        with use_loop(run_in_process):
+            fill(folder, stored_as, plan)
+    elif group.main:
+        with use_loop(shared_loop(group)):
+            fill(folder, stored_as, plan)
+        release(group)
+    else:
+        follow(group, plan)
     return open_folder(folder, stored_as)
 
 
@@ -81,6 +105,10 @@ class _Filling:
         self.names = names
         self.records: dict[str, ItemRecord] = {}
         self.fingerprints = Fingerprints(folder)
+        self.manifest: Manifest | None = None
+        """The complete manifest that is there."""
+        self.journal: list[ItemRecord] = []
+        """The records that are appended already."""
 
     def run(self) -> None:
         known = self._known_records()
@@ -88,7 +116,8 @@ class _Filling:
             record = known.get(item.key)
             if record is not None and self._is_finished(item, record):
                 # The plan may annotate an item anew while the item itself stays valid.
-                self.records[item.key] = record.model_copy(update={"metadata": _plain(item)})
+                filename = self.names.get(item.key, record.filename)
+                self.records[item.key] = record.model_copy(update={"metadata": _plain(item), "filename": filename})
         missing = {item.key for item in self.plan.items if item.key not in self.records}
         if missing or self._strangers() or not self._manifest_is_current():
             with _explained(self.folder):
@@ -96,7 +125,8 @@ class _Filling:
             self._make(missing)
             self._finish()
         with _explained(self.folder):
-            self.fingerprints.save(record.filename for record in self.records.values() if record.status == "ok")
+            made = {record.filename for record in self.records.values() if record.status == "ok"}
+            self.fingerprints.save([*made, MANIFEST])
 
     def _known_records(self) -> dict[str, ItemRecord]:
         """Return what earlier runs recorded, whatever the configuration; the partial manifest is the newer one."""
@@ -119,38 +149,89 @@ class _Filling:
             except InputError as error:
                 logger.warning("%s Its items are made again.", error)
             else:
-                found.update((record.key, record) for record in manifest.items if manifest.format == expected)
+                self._compare(manifest.format, len(manifest.items))
+                if manifest.format == expected:
+                    self.manifest = manifest
+                    found.update((record.key, record) for record in manifest.items)
         if partial.exists():
-            found.update((record.key, record) for record in read_partial(partial, expected))
+            self.journal = list(read_partial(partial, expected))
+            found.update((record.key, record) for record in self.journal)
         return found
 
+    def _compare(self, stored: dict[str, Any], number: int) -> None:
+        if stored != self.format.model_dump() and number:
+            logger.warning(
+                "%s: its %d items were stored as %s and are made again as %s",
+                *(self.folder, number, stored, self.format.model_dump()),
+            )
+
     def _is_finished(self, item: WorkItem, record: ItemRecord) -> bool:
-        if record.status != "ok" or record.identity != item.identity or record.filename != self.names[item.key]:
+        if record.status != "ok" or record.identity != item.identity:
             return False
-        if self.fingerprints.of(record.filename) == record.sha256:
-            return True
-        logger.warning("%s: '%s' is missing or damaged and is made again", self.folder, record.filename)
+        if isinstance(self.format, PackedFormat):
+            whole = record.start is not None and is_whole(self.folder, record, self.fingerprints)
+        else:
+            if record.filename not in item_places(item.key, self.format.extension):
+                return False
+            whole = self._moved(record, self.names[item.key])
+        if not whole:
+            logger.warning("%s: '%s' is missing or damaged and is made again", self.folder, record.key)
+        return whole
+
+    def _moved(self, record: ItemRecord, name: str) -> bool:
+        """Return whether a file is whole, and move it if its place is another now that there are more items."""
+        for place in item_places(record.key, self.format.extension):
+            if self.fingerprints.of(place) == record.sha256:
+                if place != name:
+                    with _explained(self.folder):
+                        (self.folder / name).parent.mkdir(exist_ok=True)
+                        os.replace(self.folder / place, self.folder / name)
+                    self.fingerprints.note(name, record.sha256)
+                return True
         return False
 
     def _strangers(self) -> list[Path]:
         known = {record.filename for record in self.records.values()} | _TOLERATED | {MANIFEST, PARTIAL_MANIFEST}
-        return [entry for entry in self.folder.iterdir() if entry.name not in known]
+        folders = {name.partition("/")[0] for name in known if "/" in name}
+        inside = (entry for name in sorted(folders) for entry in (self.folder / name).iterdir())
+        entries = chain((entry for entry in self.folder.iterdir() if entry.name not in folders), inside)
+        return [entry for entry in entries if entry.relative_to(self.folder).as_posix() not in known]
 
     def _manifest_is_current(self) -> bool:
         final = self.folder / MANIFEST
-        if (self.folder / PARTIAL_MANIFEST).exists() or not final.exists():
+        if self.manifest is None or (self.folder / PARTIAL_MANIFEST).exists():
             return False
-        return final.read_text(encoding="utf-8", errors="replace") == self._manifest().to_text()
+        if {record.key: record for record in self.manifest.items} != self.records:
+            return False
+        if isinstance(self.format, PackedFormat) and not are_packs(self.folder, self.manifest.items, self.fingerprints):
+            return False
+        # Its text is long to make where there are many items.
+        return self.fingerprints.is_as_noted(MANIFEST) or sha256_of(final) == _sha256(self._manifest().to_text())
 
     def _manifest(self) -> Manifest:
         return Manifest(format=self.format.model_dump(), items=tuple(self.records.values()))
 
     def _begin(self) -> None:
         """Turn the folder into an unfinished one that holds verified items only."""
-        header = json.dumps({"version": 1, "format": self.format.model_dump()}, sort_keys=True)
-        lines = [header, *(record_line(record) for record in self.records.values())]
-        write_text(self.folder / PARTIAL_MANIFEST, "\n".join(lines) + "\n")
+        partial = self.folder / PARTIAL_MANIFEST
+        if self._partial_is_current():
+            unlink_shared(partial)
+        else:
+            header = json.dumps({"version": 1, "format": self.format.model_dump()}, sort_keys=True)
+            lines = [header, *(record_line(record) for record in self.records.values())]
+            write_text(partial, "\n".join(lines) + "\n")
         (self.folder / MANIFEST).unlink(missing_ok=True)
+        self._remove_strangers()
+
+    def _partial_is_current(self) -> bool:
+        """Return whether the partial manifest has a whole line for each finished item and no other."""
+        if len(self.journal) != len(self.records) or {record.key: record for record in self.journal} != self.records:
+            return False
+        partial = self.folder / PARTIAL_MANIFEST
+        text = partial.read_bytes() if partial.exists() else b""
+        return text.endswith(b"\n") and text.count(b"\n") == 1 + len(self.journal)
+
+    def _remove_strangers(self) -> None:
         for stranger in self._strangers():
             remove(stranger)
 
@@ -160,7 +241,13 @@ class _Filling:
         if missing and self.records:
             logger.info("%s: %d of %d are there already", description, len(self.records), total)
         bar = progress_bar(description=description, total=total, initial=len(self.records), disable=not missing)
-        with bar, (self.folder / PARTIAL_MANIFEST).open("a", encoding="utf-8", newline="\n") as journal:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(bar)
+            with _explained(self.folder):
+                partial = (self.folder / PARTIAL_MANIFEST).open("a", encoding="utf-8", newline="\n")
+                journal, synced = stack.enter_context(partial), monotonic()
+                if isinstance(self.format, PackedFormat) and missing:
+                    self.pack = stack.enter_context(OpenPack(self.folder, self.format, self.records.values()))
             for batch, contents in current_loop()(self.plan, batches):
                 if len(contents) != len(batch):
                     raise ValueError(f"make_batch returned {len(contents)} contents for {len(batch)} {description}")
@@ -174,7 +261,10 @@ class _Filling:
                         journal.flush()
                         self.records[item.key] = record
                         bar.update(1)
-                    os.fsync(journal.fileno())
+                    if monotonic() - synced > _SECONDS_BETWEEN_SYNCS:
+                        os.fsync(journal.fileno())
+                        synced = monotonic()
+            os.fsync(journal.fileno())
 
     def _commit(self, item: WorkItem, content: Any) -> ItemRecord:
         if isinstance(content, ItemFailure):
@@ -188,20 +278,19 @@ class _Filling:
                 error=content.reason,
                 metadata=_plain(item),
             )
-        target = self.folder / self.names[item.key]
-        with replaced(target, durable=False) as temporary:
-            stored = self.format.write(temporary, content, item)
-            digest, size = sha256_of(temporary), temporary.stat().st_size
-        self.fingerprints.note(target.name, digest)
+        stored: dict[str, Scalar] = {}
+        place: dict[str, Any]
+        if isinstance(self.format, PackedFormat):
+            place = self.pack.add(self.format.encode(content))
+        else:
+            assert isinstance(self.format, FileFormat)
+            name = self.names[item.key]
+            with replaced(self.folder / name, durable=False) as temporary:
+                stored = self.format.write(temporary, content, item)
+                place = {"filename": name, "sha256": sha256_of(temporary), "bytes": temporary.stat().st_size}
+            self.fingerprints.note(name, place["sha256"])
         return ItemRecord(
-            key=item.key,
-            filename=target.name,
-            identity=item.identity,
-            sha256=digest,
-            bytes=size,
-            status="ok",
-            stored=stored,
-            metadata=_plain(item),
+            key=item.key, identity=item.identity, status="ok", stored=stored, metadata=_plain(item), **place
         )
 
     def _finish(self) -> None:
@@ -221,20 +310,30 @@ class _Filling:
                 file=self.folder,
             )
         with _explained(self.folder):
-            write_text(self.folder / MANIFEST, self._manifest().to_text())
+            if isinstance(self.format, PackedFormat):
+                made = [record for record in self.records.values() if record.status == "ok"]
+                self.records |= lay_out(self.folder, self.format, made, self.fingerprints)
+            text = self._manifest().to_text()
+            write_text(self.folder / MANIFEST, text)
+            self.fingerprints.note(MANIFEST, _sha256(text))
             (self.folder / PARTIAL_MANIFEST).unlink()
+            self._remove_strangers()
 
 
-def _planned_filenames(plan: WorkPlan, extension: str) -> dict[str, str]:
-    names: dict[str, str] = {}
+def _planned_filenames(plan: WorkPlan, stored_as: ItemFormat) -> dict[str, str]:
+    """Return the file of each item by its key; none where items lie in packs."""
+    seen: set[str] = set()
     for position, item in enumerate(plan.items):
-        if item.key in names:
+        if item.key in seen:
             raise InputError(
                 f"key '{item.key}' of {plan.description} repeats (item {position + 1})",
                 remedy="give every item a key of its own",
             )
-        names[item.key] = item_filename(item.key, extension)
-    return names
+        seen.add(item.key)
+    if isinstance(stored_as, PackedFormat):
+        return {}
+    spread = len(plan.items) > FILES_IN_A_FOLDER
+    return {item.key: item_filename(item.key, stored_as.extension, spread=spread) for item in plan.items}
 
 
 def _plain(item: WorkItem) -> dict[str, Scalar]:
@@ -264,6 +363,10 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
 def _explained(folder: Path) -> contextlib.AbstractContextManager[None]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vr_pipeline.errors import InputError
-from vr_pipeline.items.formats import ItemFormat
-from vr_pipeline.items.manifest import MANIFEST, PARTIAL_MANIFEST, Manifest, read_manifest, size_of
+from vr_pipeline.items.formats import FileFormat, ItemFormat, PackedFormat
+from vr_pipeline.items.manifest import MANIFEST, PARTIAL_MANIFEST, ItemRecord, Manifest, read_manifest, size_of
+from vr_pipeline.items.packs import read_items, sizes_of
 from vr_pipeline.storage.atomic import Fingerprints, sha256_of
 
 if TYPE_CHECKING:
@@ -61,8 +63,51 @@ class ItemFolder:
 
         Raises:
             KeyError: the folder has no such item.
+            TypeError: the folder's items share files.
             InputError: the item failed, and the reason is named; or its file is missing or damaged.
         """
+        if isinstance(self._format, PackedFormat):
+            raise TypeError(f"items of {self.folder} have no file of their own")
+        record = self._record(key)
+        if self._fingerprints.of(record.filename) != record.sha256:
+            raise self._damage(record)
+        return self.folder / record.filename
+
+    def load(self, key: str) -> Any:
+        """Return the content of an item; raises like :meth:`path`."""
+        if isinstance(self._format, PackedFormat):
+            return self.load_joined([key])
+        assert isinstance(self._format, FileFormat)
+        return self._format.read(self.path(key))
+
+    def load_joined(self, keys: Sequence[str]) -> Any:
+        """Return the content of one or more tables in packs as one table, each verified by its hash.
+
+        Raises:
+            KeyError: the folder has no such item.
+            InputError: an item failed, and the reason is named; or it is missing or damaged.
+        """
+        assert isinstance(self._format, PackedFormat)
+        records = [self._record(key) for key in keys]
+        items = read_items(self.folder, records)
+        for record, item in zip(records, items, strict=True):
+            if item is None:
+                raise self._damage(record)
+        return self._format.decode([item for item in items if item is not None])
+
+    def damaged(self) -> list[str]:
+        """Return the keys of items that are missing or do not have the recorded SHA-256. Reads every file."""
+        records = [self._records[key] for key in self.keys]
+        if isinstance(self._format, PackedFormat):
+            return [record.key for record in records if read_items(self.folder, [record]) == [None]]
+        files = [self.folder / record.filename for record in records]
+        return [
+            record.key
+            for record, file in zip(records, files, strict=True)
+            if not file.is_file() or sha256_of(file) != record.sha256
+        ]
+
+    def _record(self, key: str) -> ItemRecord:
         record = self._records[key]
         if record.status == "failed":
             raise InputError(
@@ -70,24 +115,15 @@ class ItemFolder:
                 remedy="skip items whose status is 'failed', or run again to retry them",
                 file=self.folder,
             )
-        if self._fingerprints.of(record.filename) != record.sha256:
-            raise InputError(
-                f"'{record.filename}' is missing or damaged: its content is not what was recorded when it was made",
-                remedy="run the pipeline that makes the folder again: it makes only what is damaged",
-                file=self.folder / record.filename,
-            )
-        return self.folder / record.filename
+        return record
 
-    def load(self, key: str) -> Any:
-        """Return the content of an item; raises like :meth:`path`."""
-        return self._format.read(self.path(key))
-
-    def damaged(self) -> list[str]:
-        """Keys of the items whose file is missing or does not have the recorded SHA-256. Reads every file."""
-        files = {key: self.folder / self._records[key].filename for key in self.keys}
-        return [
-            key for key, file in files.items() if not file.is_file() or sha256_of(file) != self._records[key].sha256
-        ]
+    def _damage(self, record: ItemRecord) -> InputError:
+        what = f"'{record.filename}'" if record.start is None else f"item '{record.key}' in '{record.filename}'"
+        return InputError(
+            f"{what} is missing or damaged: its content is not what was recorded when it was made",
+            remedy="run the pipeline that makes the folder again: it makes only what is damaged",
+            file=self.folder / record.filename,
+        )
 
 
 def is_complete(folder: Path) -> bool:
@@ -103,7 +139,7 @@ def open_folder(folder: Path, stored_as: ItemFormat) -> ItemFolder:
             size than recorded. Contents are not hashed here, see :meth:`ItemFolder.damaged`.
     """
     if not is_complete(folder):
-        raise InputError("the folder of items is not complete", remedy="run the pipeline that makes it", file=folder)
+        raise InputError("the folder of items is not complete", remedy="run the pipeline that creates it", file=folder)
     manifest = read_manifest(folder / MANIFEST)
     if manifest.format != stored_as.model_dump():
         raise InputError(
@@ -111,10 +147,10 @@ def open_folder(folder: Path, stored_as: ItemFormat) -> ItemFolder:
             remedy="run the pipeline that makes them again, or restore the catalog entry",
             file=folder,
         )
-    for record in manifest.items:
-        if record.status == "ok" and size_of(folder / record.filename) != record.bytes:
+    for name, size in sizes_of(manifest.items).items():
+        if size_of(folder / name) != size:
             raise InputError(
-                f"'{record.filename}' is missing or not whole",
+                f"'{name}' is missing or not whole",
                 remedy="run the pipeline that makes the folder again: it makes only what is damaged",
                 file=folder,
             )

@@ -1,4 +1,4 @@
-"""How one item of a folder is written to a file and read back. Every format writes the same bytes for the same content.
+"""How one item of a folder is stored and read back. Every format stores the same bytes for the same content.
 
 A catalog entry chooses a format by ``format: {type: ..., <options>}``; the options are the fields of the classes here.
 """
@@ -7,25 +7,33 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from vr_pipeline.video.read import read_frames
+from vr_pipeline.video.write import write_video
 from vr_pipeline.work import Scalar, WorkItem
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
 
 
 class ItemFormat(BaseModel, ABC):
-    """A file format for items. Its settings are part of what a stored item is: other settings make it stale."""
+    """A format for items. Its settings are part of what a stored item is: other settings make it stale."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     extension: ClassVar[str]
     """File name extension with its dot."""
+
+
+class FileFormat(ItemFormat):
+    """A format that stores every item in a file of its own."""
 
     @abstractmethod
     def write(self, path: Path, content: Any, item: WorkItem) -> dict[str, Scalar]:
@@ -36,7 +44,19 @@ class ItemFormat(BaseModel, ABC):
         """Return what :meth:`write` was given."""
 
 
-class VideoFormat(ItemFormat):
+class PackedFormat(ItemFormat):
+    """A format for small items, many of which share a file: see :mod:`vr_pipeline.items.packs`."""
+
+    @abstractmethod
+    def encode(self, content: Any) -> bytes:
+        """Return the bytes that stand for ``content`` in a pack; equal content gives equal bytes."""
+
+    @abstractmethod
+    def decode(self, items: Sequence[bytes]) -> Any:
+        """Return the content of one item, or of several joined into one."""
+
+
+class VideoFormat(FileFormat):
     """Clips as video files, lossless unless configured otherwise: uint8 arrays [frames, height, width, 3].
 
     The frame rate of a clip is its item's metadata ``fps`` where given, the option otherwise. Records get the columns
@@ -59,8 +79,6 @@ class VideoFormat(ItemFormat):
     extension: ClassVar[str] = ".mp4"
 
     def write(self, path: Path, content: np.ndarray, item: WorkItem) -> dict[str, Scalar]:
-        from vr_pipeline.video.write import write_video
-
         fps = item.metadata.get("fps", self.fps)
         if not isinstance(fps, int | float):
             raise TypeError(f"fps of item {item.key} must be a number, got {fps!r}")
@@ -74,12 +92,10 @@ class VideoFormat(ItemFormat):
         }
 
     def read(self, path: Path) -> np.ndarray:
-        from vr_pipeline.video.read import read_frames
-
         return read_frames(path, own=True)[:, :: self.enlarge, :: self.enlarge]
 
 
-class SafetensorsFormat(ItemFormat):
+class SafetensorsFormat(FileFormat):
     """Dictionaries of arrays or tensors; nothing in the file can execute code."""
 
     type: Literal["safetensors"] = "safetensors"
@@ -114,24 +130,47 @@ class SafetensorsFormat(ItemFormat):
         return load_file(path)
 
 
-class ParquetFormat(ItemFormat):
-    """Tables, without their index."""
+class TableFormat(PackedFormat):
+    """Tables without their index. An item is an Arrow stream in a Zstandard frame, a pack one after the other."""
 
-    type: Literal["parquet"] = "parquet"
+    type: Literal["table"] = "table"
 
-    extension: ClassVar[str] = ".parquet"
+    extension: ClassVar[str] = ".arrows.zst"
 
-    def write(self, path: Path, content: pd.DataFrame, item: WorkItem) -> dict[str, Scalar]:
-        content.to_parquet(path, index=False)
-        return {}
+    def encode(self, content: pd.DataFrame) -> bytes:
+        import pyarrow as pa
 
-    def read(self, path: Path) -> pd.DataFrame:
-        import pandas as pd
+        # Table.from_pandas takes three times as long, for metadata that nothing needs.
+        table = pa.table({str(name): pa.array(column, from_pandas=True) for name, column in content.items()})
+        # The pieces of which a table was put together must not show in its bytes.
+        table = table.combine_chunks()
+        stream = pa.BufferOutputStream()
+        with pa.ipc.new_stream(stream, table.schema) as writer:
+            writer.write_table(table)
+        return bytes(_codec().compress(stream.getvalue(), asbytes=True))
 
-        return pd.read_parquet(path)
+    def decode(self, items: Sequence[bytes]) -> pd.DataFrame:
+        """Return the rows of all items; a column that some of them lack is empty there."""
+        import pyarrow as pa
+
+        tables = []
+        for item in items:
+            with (
+                pa.input_stream(pa.py_buffer(item), compression="zstd") as stream,
+                pa.ipc.open_stream(stream) as reader,
+            ):
+                tables.append(reader.read_all())
+        return pa.concat_tables(tables, promote_options="permissive").to_pandas(use_threads=False)
 
 
-class JsonFormat(ItemFormat):
+@cache
+def _codec() -> Any:
+    import pyarrow as pa
+
+    return pa.Codec("zstd", 1)
+
+
+class JsonFormat(FileFormat):
     """Plain JSON values; keys are sorted, so equal content gives equal bytes."""
 
     type: Literal["json"] = "json"
@@ -147,7 +186,7 @@ class JsonFormat(ItemFormat):
         return json.loads(path.read_text(encoding="utf-8"))
 
 
-AnyFormat = Annotated[VideoFormat | SafetensorsFormat | ParquetFormat | JsonFormat, Field(discriminator="type")]
+AnyFormat = Annotated[VideoFormat | SafetensorsFormat | TableFormat | JsonFormat, Field(discriminator="type")]
 _formats: TypeAdapter[ItemFormat] = TypeAdapter(AnyFormat)
 
 

@@ -1,12 +1,10 @@
 """The record of a folder of items: which files belong to it, what made them and what they hold."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +21,9 @@ MANIFEST = "manifest.json"
 PARTIAL_MANIFEST = "manifest.partial.jsonl"
 _PLAIN_KEY = re.compile(r"[a-z0-9][a-z0-9_-]{0,99}")
 
+FILES_IN_A_FOLDER = 10_000
+"""With more items than that, files are spread over 256 folders."""
+
 
 class ItemRecord(BaseModel):
     """One line of the manifest: an item that was made, or that failed with its reason."""
@@ -30,14 +31,24 @@ class ItemRecord(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     key: str = Field(min_length=1)
-    filename: str = Field(pattern=r"^([a-z0-9][a-z0-9._-]*)?$", description="empty for failed items")
+    filename: str = Field(
+        pattern=r"^(([0-9a-f]{2}/)?[a-z0-9][a-z0-9._-]*)?$", description="within the folder; empty for failed items"
+    )
+    start: int | None = Field(None, ge=0, description="where the item begins in a pack of several, in bytes")
     identity: str
-    sha256: str = Field(pattern=r"^([0-9a-f]{64})?$", description="of the file; empty for failed items")
+    sha256: str = Field(pattern=r"^([0-9a-f]{64})?$", description="of the item; empty for failed items")
     bytes: int = Field(ge=0)
     status: Literal["ok", "failed"]
     error: str = ""
     stored: dict[str, Scalar] = Field(default_factory=dict, description="what the format says of the file")
     metadata: dict[str, Scalar] = Field(default_factory=dict, description="what the plan says of the item")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values; only items in packs have a start."""
+        values = {**self.__dict__}
+        if self.start is None:
+            del values["start"]
+        return values
 
 
 class Manifest(BaseModel):
@@ -59,27 +70,53 @@ class Manifest(BaseModel):
             return value
 
     def to_text(self) -> str:
-        """Deterministic JSON: items sorted by key, no times, no places."""
-        items = sorted(self.items, key=lambda record: record.key)
-        content = {**self.model_dump(mode="json", exclude={"items"}), "items": [item.model_dump() for item in items]}
-        return json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+        """Return deterministic JSON: items sorted by key, no times, no paths."""
+        content = {**self.model_dump(mode="json", exclude={"items"}), "items": []}
+        text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+        items = ",\n  ".join(_indented(item.to_json(), 2) for item in sorted(self.items, key=lambda item: item.key))
+        # The place of the list, put together here: json.dumps takes minutes for hundreds of thousands of items.
+        before, after = text.split('\n "items": []')
+        return f'{before}\n "items": [\n  {items}\n ]{after}' if items else text
 
 
-def item_filename(key: str, extension: str) -> str:
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+
+
+def _indented(values: Mapping[str, Any], depth: int) -> str:
+    """Return a mapping of mappings and scalars as ``json.dumps`` writes it with an indent of 1 at this depth."""
+    if not values:
+        return "{}"
+    space = "\n" + " " * (depth + 1)
+    lines = (
+        f"{space}{_encode(name)}: {_indented(value, depth + 1) if isinstance(value, dict) else _encode(value)}"
+        for name, value in sorted(values.items())
+    )
+    return "{" + ",".join(lines) + "\n" + " " * depth + "}"
+
+
+def item_filename(key: str, extension: str, *, spread: bool = False) -> str:
     """Return the file name of an item: its key where that is a plain lower-case word, else a cleaned form with a hash.
+
+    ``spread`` puts the file into one of 256 folders, named by two digits of a hash of the key.
 
     Keys may come from users' files: no key can leave the folder, hide, or fall together with another one, also on
     file systems that ignore case.
     """
+    place = f"{content_hash('folder of an item', key)[:2]}/" if spread else ""
     plain = _PLAIN_KEY.fullmatch(key) and f"{key}{extension}" not in {MANIFEST, PARTIAL_MANIFEST}
     if plain:
-        return f"{key}{extension}"
+        return f"{place}{key}{extension}"
     cleaned = re.sub(r"[^a-z0-9]+", "-", key.casefold())[:60].strip("-")
-    return f"{cleaned or 'item'}.{content_hash('item file', key)}{extension}"
+    return f"{place}{cleaned or 'item'}.{content_hash('item file', key)}{extension}"
+
+
+def item_places(key: str, extension: str) -> tuple[str, str]:
+    """Return the two names that the file of an item may have: with few items, and with many."""
+    return item_filename(key, extension), item_filename(key, extension, spread=True)
 
 
 def record_line(record: ItemRecord) -> str:
-    return json.dumps(record.model_dump(), sort_keys=True, ensure_ascii=False, allow_nan=False)
+    return json.dumps(record.to_json(), sort_keys=True, ensure_ascii=False, allow_nan=False)
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -105,6 +142,7 @@ def read_partial(path: Path, expected_format: dict[str, Any]) -> Iterator[ItemRe
             logger.warning("%s has no readable header; its items are made again", path)
             return
         if header.format != expected_format:
+            logger.warning("%s: its items were stored as %s and are made again", path, header.format)
             return
         for line in file:
             with contextlib.suppress(ValidationError):

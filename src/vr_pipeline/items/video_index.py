@@ -1,23 +1,19 @@
 """Tables that say what is known of each clip in a folder."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
 from vr_pipeline.errors import InputError
 from vr_pipeline.identifiers import prompt_id
+from vr_pipeline.items.folder import ItemFolder
 from vr_pipeline.runtime.progress import progress_bar
 from vr_pipeline.storage.atomic import sha256_of
 from vr_pipeline.storage.values import as_text
+from vr_pipeline.video.clip import VideoInformation
 from vr_pipeline.video.read import VideoReadError, read_clip
-
-if TYPE_CHECKING:
-    from vr_pipeline.items.folder import ItemFolder
-    from vr_pipeline.video.clip import VideoInformation
 
 COLUMNS = [
     "video_id",

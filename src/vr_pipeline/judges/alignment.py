@@ -5,8 +5,6 @@ By default it is the judge's own probability of yes to that question (as VQAScor
 another judge, a table of scores that were computed elsewhere, or a scorer of one's own.
 """
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from vr_pipeline import judges
 from vr_pipeline.checklist.schema import Checklist
 from vr_pipeline.errors import InputError
 from vr_pipeline.identifiers import content_hash
@@ -23,6 +22,7 @@ from vr_pipeline.judges.config import AlignmentParameters
 from vr_pipeline.judges.contract import Judge
 from vr_pipeline.storage.scores import read_scores
 from vr_pipeline.video.read import Frames
+from vr_pipeline.vlm.loading import judge_identity
 
 
 class AlignmentScorer(Protocol):
@@ -152,9 +152,7 @@ def load_alignment(parameters: AlignmentParameters | None, checklist: Checklist)
         )
     scorer: AlignmentScorer
     if parameters.judge is not None:
-        from vr_pipeline.judges import load_judge
-
-        scorer = JudgeAlignment(load_judge(parameters.judge), question.text)
+        scorer = JudgeAlignment(judges.load_judge(parameters.judge), question.text)
     elif parameters.table is not None:
         scorer = _from_table(parameters.table)
     else:
@@ -168,8 +166,6 @@ def alignment_identity(parameters: AlignmentParameters | None) -> tuple[str, ...
     Raises:
         InputError: the table cannot be read, or the folder of the other judge does not exist.
     """
-    from vr_pipeline.vlm.loading import judge_identity
-
     if parameters is None:
         return ()
     if parameters.judge is not None:

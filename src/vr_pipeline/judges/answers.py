@@ -1,21 +1,18 @@
 """Answers about clips: what a judge is asked, and the table of what came back."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from vr_pipeline.checklist.schema import Checklist
 from vr_pipeline.errors import InputError
 from vr_pipeline.judges.alignment import Alignment
-from vr_pipeline.judges.contract import Probabilities, check_answers
+from vr_pipeline.judges.contract import Judge, Probabilities, check_answers
+from vr_pipeline.schemas.parts import TableParts, parts_of
 from vr_pipeline.video.sampled import SampledClip
-
-if TYPE_CHECKING:
-    from vr_pipeline.judges.contract import Judge
 
 Answer = tuple[Probabilities, Probabilities]
 """Probabilities of yes and outside masses, [questions] each."""
@@ -78,29 +75,28 @@ def answer_table(answers: pd.DataFrame, video_index: pd.DataFrame, checklist: Ch
     Returns:
         schema ``ChecklistAnswers`` with the columns frames_judged and sampling.
     """
-    order = {video: at for at, video in enumerate(video_index["video_id"])}
-    places = {question: at for at, question in enumerate(checklist.question_ids)}
-    table = (
-        answers.assign(_clip=answers["video_id"].map(order), _question=answers["question_id"].map(places))
-        .sort_values(["_clip", "_question"], ignore_index=True, kind="stable")
-        .drop(columns=["_clip", "_question"])
-    )
+    clip = pd.Index(video_index["video_id"]).get_indexer(pd.Index(answers["video_id"]))
+    question = pd.Index(checklist.question_ids, dtype="str").get_indexer(pd.Index(answers["question_id"]))
+    # Those that neither names come last.
+    order = np.lexsort((np.where(question < 0, len(checklist.question_ids), question), clip.astype(np.uint64)))
+    table = answers.iloc[order].reset_index(drop=True)
     table["answer"] = table["p_yes"] > 0.5
-    table["gated"] = _gated(table, checklist)
+    table["gated"] = _gated(table, question[order], checklist)
     return table[["video_id", "question_id", "p_yes", "answer", "outside_mass", "gated", "frames_judged", "sampling"]]
 
 
-def _gated(table: pd.DataFrame, checklist: Checklist) -> pd.Series:
-    if not any(question.gate for question in checklist.questions) or table.empty:
-        return pd.Series(False, index=table.index, dtype=bool)
-    yes = table.pivot(index="video_id", columns="question_id", values="answer").astype(bool)
-    off = pd.DataFrame(False, index=yes.index, columns=yes.columns)
-    for question in checklist.question_ids:
-        for gate in checklist.gates_of(question):
-            off[question] |= ~yes[gate]
-    flat = off.stack()
-    wanted = pd.MultiIndex.from_frame(table[["video_id", "question_id"]])
-    return pd.Series(flat.reindex(wanted).to_numpy(dtype=bool), index=table.index)
+def _gated(table: pd.DataFrame, question: npt.NDArray[np.intp], checklist: Checklist) -> npt.NDArray[np.bool_]:
+    """Return which answers a gate switches off; ``question`` has the place of each in the checklist, or -1."""
+    places = {name: at for at, name in enumerate(checklist.question_ids)}
+    clip, clips = pd.factorize(table["video_id"])
+    yes = np.ones((len(clips), len(places)), dtype=bool)
+    known = question >= 0
+    yes[clip[known], question[known]] = table["answer"].to_numpy(dtype=bool)[known]
+    off = np.zeros_like(yes)
+    for name, at in places.items():
+        for gate in checklist.gates_of(name):
+            off[:, at] |= ~yes[:, places[gate]]
+    return known & off[clip, question]
 
 
 def check_outside_mass(answers: pd.DataFrame, limit: float) -> float:
@@ -119,31 +115,36 @@ def check_outside_mass(answers: pd.DataFrame, limit: float) -> float:
             f"the judge does not answer with yes or no: the median probability on other tokens is {median:.3f}, "
             f"the limit is {limit}; worst questions: {named}",
             remedy=(
-                "Check that the text around the question in the model folder's judge.json fits the model's chat "
-                "format, that the tokenizer belongs to the weights, that the questions ask for yes or no, and that the "
-                "model is an instruction-tuned one; or raise max_median_outside_mass if this is as intended"
+                "Check that the text around the question (judge.json in the model's folder, or judge.server) fits the "
+                "model's chat format, that the tokenizer belongs to the weights, that the questions ask for yes or no, "
+                "and that the model is instruction-tuned; or raise max_median_outside_mass if this is as intended"
             ),
             field="checklist_inference.max_median_outside_mass",
         )
     return median
 
 
-def summarise(answers: pd.DataFrame, video_index: pd.DataFrame) -> dict[str, Any]:
+def summarise(answers: pd.DataFrame | TableParts, video_index: pd.DataFrame) -> dict[str, Any]:
     """Count one set of answers and give its figures, for a report."""
-    judged = set(answers["video_id"])
+    judged: set[str] = set()
+    gated, outside, yes = 0, [np.empty(0)], pd.DataFrame()
+    for part in parts_of(answers):
+        judged.update(part["video_id"].unique())
+        gated += int(part["gated"].sum())
+        outside.append(part["outside_mass"].to_numpy())
+        yes = yes.add(part.groupby("question_id", sort=False)["answer"].agg(["sum", "count"]), fill_value=0)
+    masses = np.concatenate(outside)
     not_made = video_index[video_index["status"] != "ok"]
     not_read = video_index[(video_index["status"] == "ok") & ~video_index["video_id"].isin(judged)]
+    shares = yes["sum"] / yes["count"] if len(yes) else pd.Series(dtype=float)
     return {
         "clips": len(video_index),
         "clips_judged": len(judged),
         "clips_failed_before": len(not_made),
         "clips_unreadable": len(not_read),
         "unreadable_video_ids": sorted(not_read["video_id"])[:100],
-        "answers": len(answers),
-        "gated": int(answers["gated"].sum()),
-        "median_outside_mass": float(answers["outside_mass"].median()) if len(answers) else 0.0,
-        "share_of_yes": {
-            str(question): round(float(share), 6)
-            for question, share in answers.groupby("question_id", sort=False)["answer"].mean().items()
-        },
+        "answers": len(masses),
+        "gated": gated,
+        "median_outside_mass": float(np.median(masses)) if len(masses) else 0.0,
+        "share_of_yes": {str(question): round(float(share), 6) for question, share in shares.items()},
     }

@@ -23,8 +23,8 @@ class AlignmentParameters(Parameters):
     scorer: str | None = Field(
         None,
         description=(
-            "'package.module:name' of a callable that, called with the options, gives an object with "
-            "score(clips, prompts, names) from 0 to 1 and identity."
+            "'package.module:name' of a callable that takes the options and returns an object with score(clips, "
+            "prompts, names), from 0 to 1, and identity."
         ),
     )
     options: dict[str, Any] = Field(default={}, description="Keyword arguments of the scorer.")
@@ -43,7 +43,9 @@ class ChecklistInferenceParameters(Parameters):
         None, description="Another source of the alignment score; null leaves it to the judge's own probability."
     )
     clips_per_item: int = Field(
-        32, ge=1, description="Clips judged and stored together; a killed run loses at most so many answers."
+        32,
+        ge=1,
+        description="Clips judged and stored together; a killed run loses the answers on at most this number of clips.",
     )
     reader_threads: int = Field(2, ge=1, description="Threads that decode clips.")
     max_median_outside_mass: float = Field(

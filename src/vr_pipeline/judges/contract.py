@@ -1,15 +1,14 @@
 """What every judge does, whatever model is inside."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vr_pipeline.checklist.schema import PROMPT_PLACEHOLDER
 from vr_pipeline.errors import InputError
-from vr_pipeline.video.read import Frames
+from vr_pipeline.video.read import Frames, sample_indices
 
 Probabilities = NDArray[np.float64]
 
@@ -61,6 +60,41 @@ class NoNumbersError(InputError):
 
     of_clip = True
     """Asking again would give the same, so that the clip is set aside; see ``RewardModel.measure_group``."""
+
+
+def prompts_and_rates(
+    clips: Sequence[Frames],
+    questions: Sequence[str],
+    prompts: Sequence[str] | None,
+    rates: Sequence[float] | None,
+) -> tuple[Sequence[str], Sequence[float | None]]:
+    """Return a prompt and a frame rate for each clip, as :meth:`Judge.answer` got them.
+
+    Raises:
+        InputError: a question holds ``[[prompt]]`` and no prompts are given.
+        ValueError: the numbers of clips, prompts and rates differ.
+    """
+    if prompts is None:
+        if any(PROMPT_PLACEHOLDER in question for question in questions):
+            raise InputError("a question asks about the prompt", remedy="Give the prompt of each clip")
+        prompts = [""] * len(clips)
+    known: Sequence[float | None] = rates if rates is not None else [None] * len(clips)
+    if len(prompts) != len(clips) or len(known) != len(clips):
+        raise ValueError(f"{len(clips)} clips, {len(prompts)} prompts, {len(known)} frame rates")
+    return prompts, known
+
+
+def shown_frames(frames: Frames, num_frames: int | None) -> Frames:
+    """Return a clip's frames, at most ``num_frames``, evenly spread.
+
+    Raises:
+        ValueError: the clip is not uint8 [frames, height, width, 3], or has no frames.
+    """
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or not len(frames):
+        raise ValueError(f"a clip must be uint8 [frames, height, width, 3], got {frames.dtype} {list(frames.shape)}")
+    if num_frames is not None and len(frames) > num_frames:
+        frames = frames[sample_indices(len(frames), 0.0, num_frames=num_frames)]
+    return frames
 
 
 def check_answers(p_yes: Probabilities, outside: Probabilities, questions: Sequence[str]) -> None:

@@ -15,13 +15,19 @@ import numpy as np
 
 from vr_pipeline.checklist.schema import PROMPT_PLACEHOLDER
 from vr_pipeline.errors import InputError
-from vr_pipeline.judges.contract import Probabilities, check_answers
+from vr_pipeline.judges.contract import Probabilities, check_answers, prompts_and_rates, shown_frames
 from vr_pipeline.runtime.memory import free_memory
-from vr_pipeline.video.read import Frames, sample_indices
+from vr_pipeline.video.read import Frames
 from vr_pipeline.vlm.config import JudgeParameters
 from vr_pipeline.vlm.families.base import Family, PreparedClip
 from vr_pipeline.vlm.packing import Segment
-from vr_pipeline.vlm.prefix import CachedPrefix, PrefixOutOfMemory, is_out_of_memory, packed_logits
+from vr_pipeline.vlm.prefix import (
+    CachedPrefix,
+    PrefixOutOfMemory,
+    StatesOfPrefixes,
+    is_out_of_memory,
+    packed_logits,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -63,13 +69,7 @@ class VisionLanguageJudge:
         """
         import torch
 
-        if prompts is None:
-            if any(PROMPT_PLACEHOLDER in question for question in questions):
-                raise InputError("a question asks about the prompt", remedy="Give the prompt of each clip")
-            prompts = [""] * len(clips)
-        rates: Sequence[float | None] = frames_per_second if frames_per_second is not None else [None] * len(clips)
-        if len(prompts) != len(clips) or len(rates) != len(clips):
-            raise ValueError(f"{len(clips)} clips, {len(prompts)} prompts, {len(rates)} frame rates")
+        prompts, rates = prompts_and_rates(clips, questions, prompts, frames_per_second)
         p_yes = np.empty((len(clips), len(questions)))
         outside = np.empty((len(clips), len(questions)))
         if not len(clips) or not len(questions):
@@ -131,13 +131,7 @@ class VisionLanguageJudge:
 
     def prepare(self, frames: Frames, rate: float | None = None) -> PreparedClip:
         """Prepare a clip's frames, thinned to the judge's number, ready for the model."""
-        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or not len(frames):
-            raise ValueError(
-                f"a clip must be uint8 [frames, height, width, 3], got {frames.dtype} {list(frames.shape)}"
-            )
-        if self.num_frames is not None and len(frames) > self.num_frames:
-            frames = frames[sample_indices(len(frames), 0.0, num_frames=self.num_frames)]
-        return self.family.prepare(frames, rate)
+        return self.family.prepare(shown_frames(frames, self.num_frames), rate)
 
     def question_segment(self, question: str) -> Segment:
         """Return a question's tokens; the answer is read after the last."""
@@ -157,7 +151,8 @@ class VisionLanguageJudge:
         import torch
 
         count = len(segments[0])
-        packed = self.parameters.prefix == "packed" or (self.parameters.prefix == "auto" and chunk >= count)
+        chosen = self.parameters.prefix
+        packed = (chosen == "packed" or (chosen == "auto" and chunk >= count)) and not self.family.recurrent
         read = partial(packed_logits, self.family, clips) if packed else self._cached_prefix(clips).logits
         parts = [
             read([row[start : start + chunk] for row in segments]).reshape(len(clips), -1, self._vocabulary)
@@ -165,9 +160,9 @@ class VisionLanguageJudge:
         ]
         return torch.cat(parts, dim=1)
 
-    def _cached_prefix(self, clips: Sequence[PreparedClip]) -> CachedPrefix:
+    def _cached_prefix(self, clips: Sequence[PreparedClip]) -> CachedPrefix | StatesOfPrefixes:
         try:
-            return CachedPrefix(self.family, clips)
+            return (StatesOfPrefixes if self.family.recurrent else CachedPrefix)(self.family, clips)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise

@@ -1,1 +1,1 @@
-"""What a result was made from: code, data, settings, packages and machine."""
+"""The origin of a result: code, data, settings, packages and machine."""

@@ -1,4 +1,4 @@
-"""The chain of executions behind a result: which stage of which run made each thing that it was made from."""
+"""The chain of executions behind a result: the stage and run that made each of its inputs."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Execution:
         return self.run.id, self.stage
 
     def makers(self) -> dict[tuple[str, str], tuple[Execution, list[Content]]]:
-        """Return the executions it read from, each with what it took from there."""
+        """Return the executions that made its inputs, each with those inputs."""
         grouped: dict[tuple[str, str], tuple[Execution, list[Content]]] = {}
         for content, maker in self.inputs.items():
             grouped.setdefault(maker.key, (maker, []))[1].append(content)
@@ -51,13 +51,13 @@ class Execution:
 
 
 def trace(store: RunStore, run: Run, dataset: str | None = None) -> list[Execution]:
-    """Return the executions whose results nothing else in the run reads, with everything behind them.
+    """Return the last executions of a run, whose results no other stage reads, with everything behind them.
 
     Args:
-        dataset: begin at the stage of the run that wrote this instead.
+        dataset: start at the stage that wrote this dataset instead.
 
     Returns:
-        where the chain ends; empty for a run without a record.
+        the ends of the chain; empty for a run without a record.
     """
     seen: dict[tuple[str, str], Execution] = {}
     stages = [
@@ -100,12 +100,12 @@ def _writers(run: Run, content: Content, reader: str = "") -> Iterator[tuple[Run
 
 
 def _hashes(run: Run, stage: str) -> dict[str, str]:
-    """Dataset to hash, of what a stage wrote."""
+    """Return dataset -> hash of a stage's outputs."""
     return {content.dataset: content.md5 for content in _contents(run, stage, "outs")}
 
 
 def _contents(run: Run, stage: str, kind: str) -> Iterator[Content]:
-    """Yield data of a stage; source files, which the commit stands for, are not data."""
+    """Yield the data of a stage, without source files, which the commit identifies."""
     entry = run.stages()[stage]
     sources = set(entry["sources"])
     for listed in entry[kind]:
@@ -115,7 +115,7 @@ def _contents(run: Run, stage: str, kind: str) -> Iterator[Content]:
 
 
 def executions(ends: list[Execution]) -> list[Execution]:
-    """Every execution of a chain once, makers before readers."""
+    """Return every execution of a chain once, makers before readers."""
     ordered: dict[tuple[str, str], Execution] = {}
 
     def visit(execution: Execution) -> None:
@@ -130,9 +130,9 @@ def executions(ends: list[Execution]) -> list[Execution]:
 
 
 def tree_lines(ends: list[Execution]) -> list[str]:
-    """Return the chain as a tree of text, results first; what was shown above is named and not repeated.
+    """Return the chain as a text tree, results first; repeated parts are only named.
 
-    A stage without a run belongs to the run of the stage that it hangs from.
+    A stage shown without a run belongs to the run of the stage above it.
     """
     shown: set[tuple[str, str]] = set()
     lines: list[str] = []
@@ -161,6 +161,6 @@ def tree_lines(ends: list[Execution]) -> list[str]:
 
 
 def names(contents: list[Content]) -> str:
-    """Datasets with their short hashes; of many only the first few."""
+    """Return the first datasets with their short hashes, and the number of further ones."""
     listed = [f"{content.dataset or content.path} {content.short}" for content in contents[:3]]
     return ", ".join([*listed, *([f"{len(contents) - 3} more"] if len(contents) > 3 else [])])

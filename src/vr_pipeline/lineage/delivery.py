@@ -1,6 +1,4 @@
-"""Runs on their way to their tracking store: at once, by way of the offline store, or later from there."""
-
-from __future__ import annotations
+"""Delivery of records to the tracking store: directly, to the offline store, or from there later."""
 
 import json
 import logging
@@ -12,30 +10,30 @@ from typing import Any
 from vr_pipeline.lineage.gateway import Gateway, Target, first_line, judge, within
 from vr_pipeline.lineage.models import MODEL, register
 from vr_pipeline.lineage.record import RECORD, RECORD_FOLDER
-from vr_pipeline.lineage.runs import INPUT, SOURCE, link_sources
+from vr_pipeline.lineage.runs import INPUT, PARENT, SOURCE, link_sources
 from vr_pipeline.lineage.tracking import Connection, MlflowConfiguration, connect
 
 logger = logging.getLogger(__name__)
 
 _LISTED = 8
 REPLACES = "offline.replaces"
-"""Tag of an offline run: the run that its store has in part."""
+"""Tag of an offline run: the incomplete run in the store."""
 UPLOADED = "uploaded.as"
-"""Tag of an offline run: the run it became on the server."""
+"""Tag of an offline run: its run on the server."""
 _FROM = "offline.run"
 _AT_ONCE = 1000
 _DERIVED = (SOURCE, MODEL, UPLOADED, REPLACES)
 
 
 class RunDelivery:
-    """What one run records.
+    """The record of one run.
 
     Args:
-        patience: seconds for one call.
-        started: when the run began, in milliseconds since 1970; None for now.
+        patience: seconds per call.
+        started: start of the run in milliseconds since 1970; None for now.
 
     Raises:
-        Exception: whatever the store raises when the run is made.
+        Exception: any error of the store when the run is created.
     """
 
     def __init__(
@@ -47,15 +45,15 @@ class RunDelivery:
         made = within(patience, lambda: create(experiment, start_time=started, tags=self._tags, run_name=name))
         run_id = str(made.info.run_id)
         if not run_id:
-            raise ValueError("what answers there is no MLflow server")
+            raise ValueError("the server at this address is not an MLflow server")
         self.run_id, self._started = run_id, made.info.start_time
         self.gateway = Gateway(Target(connection.client, connection.experiment, run_id), patience=patience)
 
     def finish(self, status: str, configuration: MlflowConfiguration, project: Path) -> list[str]:
-        """Deliver what is left and end the run.
+        """Deliver the rest and end the run.
 
         Returns:
-            in sentences, what is not in the store; logged as warnings, too.
+            sentences on what is missing in the store, which are also logged as warnings.
         """
         gateway = self.gateway
         gateway.put("the end of the run", lambda to: to.client.set_terminated(to.run_id, status))
@@ -70,10 +68,10 @@ class RunDelivery:
         return troubles
 
     def _keep(self, configuration: MlflowConfiguration, project: Path, left: list[str]) -> str:
-        """Record everything offline; says in a sentence where it is, or what is lost."""
+        """Record everything offline; return a sentence on where it is, or what is lost."""
         listed = ", ".join(left[:5]) + (f" and {len(left) - 5} more" if len(left) > 5 else "")
         reason = self.gateway.gone or self.gateway.trouble
-        lost = f"MLflow at {self.uri} did not take the record of this run ({reason})"
+        lost = f"MLflow at {self.uri} did not accept the record of this run ({reason})"
         if self._offline:
             return f"{lost}: {listed} are lost."
         try:
@@ -81,18 +79,18 @@ class RunDelivery:
             tags = {**self._tags, REPLACES: self.gateway.target.run_id}
             again = RunDelivery(offline, tags, self._name, self._patience, self._started)
         except Exception as error:  # noqa: BLE001 - whatever the other store raises
-            return f"{lost}: {listed} are lost, since it cannot be kept offline either ({first_line(error)})."
+            return f"{lost}: {listed} are lost, since recording offline failed too ({first_line(error)})."
         for step in self.gateway.steps:
             again.gateway.put(step.what, step.send, step.size)
         still = again.gateway.close()
         where = configuration.offline_uri.removeprefix("sqlite:///")
         if still:
-            return f"{lost}; in {where} {', '.join(still[:5])} are lost, too ({again.gateway.trouble})."
-        return f"{lost}: it is kept in {where} until 'kedro lineage upload' sends it."
+            return f"{lost}; in {where} {', '.join(still[:5])} are lost too ({again.gateway.trouble})."
+        return f"{lost}: it is in {where} until 'kedro lineage upload' sends it."
 
 
 def waiting(offline: Connection) -> list[Any]:
-    """Offline runs that have ended and are not on the server yet, oldest first."""
+    """Return finished offline runs that are not on the server yet, oldest first."""
     runs = offline.client.search_runs(
         [offline.experiment], "attributes.status != 'RUNNING'", order_by=["attributes.start_time ASC"], max_results=1000
     )
@@ -100,9 +98,9 @@ def waiting(offline: Connection) -> list[Any]:
 
 
 def upload(offline: Connection, server: Connection, run: Any) -> str:
-    """Copy one run with parameters, every point of its curves, files and models; returns its identifier there.
+    """Copy a run with parameters, all points of its curves, files and models; return its identifier on the server.
 
-    What the server has of it from an upload that was cut off is deleted there and made again.
+    Remains of an interrupted upload are deleted on the server first.
 
     Raises:
         MlflowException: the server rejects something.
@@ -115,12 +113,15 @@ def upload(offline: Connection, server: Connection, run: Any) -> str:
     if half := run.data.tags.get(REPLACES):
         try:
             client.delete_run(half)
-        except MlflowException as error:  # the store may have lost that, too
+        except MlflowException as error:  # the store may no longer have it
             if judge(error) != "gone":
                 raise
     for half in client.search_runs([server.experiment], f"tags.`{_FROM}` = '{run.info.run_id}'"):
         client.delete_run(half.info.run_id)
     tags = {name: value for name, value in run.data.tags.items() if not name.startswith(_DERIVED)}
+    if PARENT in tags:
+        # The parent started earlier, so it was sent before.
+        tags[PARENT] = offline.client.get_run(tags[PARENT]).data.tags.get(UPLOADED, "")
     made = client.create_run(
         server.experiment,
         start_time=run.info.start_time,
@@ -145,6 +146,6 @@ def upload(offline: Connection, server: Connection, run: Any) -> str:
         if run.info.status == "FINISHED" and record.is_file():
             register(client, run_id, json.loads(record.read_text(encoding="utf-8")), inputs)
     client.set_terminated(run_id, run.info.status, end_time=run.info.end_time)
-    # Only now: whatever breaks before is done again.
+    # Last, so that an interrupted upload is repeated.
     offline.client.set_tag(run.info.run_id, UPLOADED, run_id)
     return run_id

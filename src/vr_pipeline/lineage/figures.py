@@ -1,7 +1,5 @@
 """Nested settings and results as flat names."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -10,7 +8,7 @@ from pydantic import BaseModel
 
 
 def flattened(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Leaves of nested models, mappings and sequences with dotted names; short lists of scalars stay whole."""
+    """Yield leaves of nested models, mappings and sequences by dotted name; lists of scalars are leaves."""
     if isinstance(value, BaseModel):
         value = value.model_dump()
     if isinstance(value, Mapping) and value:

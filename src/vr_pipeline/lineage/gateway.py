@@ -1,8 +1,8 @@
-"""The one way from a run to a tracking store: what the store does, or fails to do, never reaches the run.
+"""The connection of a run to a tracking store, whose failures never affect the run.
 
-A run hands over steps ("parameters", "artifacts of policy_mpo"). A thread of its own takes them to the store in their
-order, while the run works; a store that is away for a while is tried again until it is back. At the end of the run
-there is a limited time to deliver the rest. All steps are kept, so that they can be taken to another store afterwards.
+A run adds steps ("parameters", "artifacts of policy_mpo"). A separate thread sends them to the store in order while the
+run works, and retries while the store is unavailable. At the end of the run, delivering the rest has a time limit. All
+steps are kept, so that they can be sent to another store.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SLOWEST = 1 << 20
-"""Bytes a second: files of a store that takes fewer are given up."""
+"""Lowest accepted rate of files, bytes per second."""
 
 PAUSE, LONGEST_PAUSE = 1.0, 60.0
-"""Seconds before a store that is away is tried again: at first, and after many tries."""
+"""Seconds between retries: the first and the longest pause."""
 
 _TOTAL = 3
-"""All that is left at the end of a run may take this many times the patience of one step."""
+"""Time limit for all steps at the end of a run, in multiples of the patience per step."""
 
 _UNAUTHORISED, _FORBIDDEN, _NOT_FOUND, _TIMEOUT, _TOO_MANY, _SERVER_ERROR = 401, 403, 404, 408, 429, 500
 _Result = TypeVar("_Result")
@@ -39,12 +39,12 @@ _hanging: list[threading.Thread] = []
 
 
 class NoAnswer(Exception):
-    """A call of the store took longer than the time it had."""
+    """A call of the store exceeded its time limit."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """A run in a store, by the identifiers of its experiment and its own."""
+    """A run in a store."""
 
     client: MlflowClient
     experiment: str
@@ -56,7 +56,7 @@ class Step:
     """One thing to record.
 
     Args:
-        send: records it; may be called again after it has failed.
+        send: records it; called again after a failure.
     """
 
     what: str
@@ -65,45 +65,45 @@ class Step:
 
 
 class Gateway:
-    """Takes steps to a store from a thread of its own.
+    """Sends steps to a store from a separate thread.
 
     Args:
-        patience: seconds for one step at the end of a run, beyond the time for its files at :data:`SLOWEST`.
+        patience: seconds per step at the end of a run, in addition to the time for its files at :data:`SLOWEST`.
     """
 
     def __init__(self, target: Target, *, patience: float) -> None:
         self.target, self.patience = target, patience
         self.lost: list[str] = []
         self.gone = ""
-        """Why the store will never take this run; empty as long as it may."""
+        """Why the store will never accept this run; empty if it may."""
         self.trouble = ""
-        """Why the store does not take the present step; empty if it does."""
+        """Why the store does not accept the current step; empty if it does."""
         self.steps: list[Step] = []
         self._next, self._pause, self._ended = 0, PAUSE, False
         self._changed = threading.Condition()
-        # A daemon: a process that has to end at once must not wait for a server.
+        # A daemon thread: a process that has to exit must not wait for a server.
         self._thread = threading.Thread(target=self._deliver, name="records to MLflow", daemon=True)
         self._thread.start()
 
     def put(self, what: str, send: Callable[[Target], object], size: int = 0) -> None:
-        """Hand over a step; returns at once."""
+        """Add a step; returns immediately."""
         with self._changed:
             self.steps.append(Step(what, send, size))
             self._changed.notify_all()
 
     @contextmanager
     def preparing(self, what: str) -> Iterator[None]:
-        """Whatever fails while a step is made ready is a loss, and no failure of the run."""
+        """Record an error within the block as a loss, so that it does not fail the run."""
         try:
             yield
         except Exception as error:  # noqa: BLE001 - the results are safe in the catalog; the loss is reported
             self._lose(what, error)
 
     def close(self) -> list[str]:
-        """Deliver what is left, for a limited time.
+        """Deliver the remaining steps within the time limit.
 
         Returns:
-            in words, what the store did not take; empty if it has everything (but see :attr:`lost`).
+            names of steps that the store did not accept (see also :attr:`lost`).
         """
         end = monotonic() + self._allowance(self._next, _TOTAL)
         with self._changed:
@@ -145,7 +145,7 @@ class Gateway:
     def _done(self) -> None:
         with self._changed:
             self._next, self._pause = self._next + 1, PAUSE
-            if not self._ended:  # a step that arrives after the end does not undo what the end found
+            if not self._ended:  # a late step does not change the result of close()
                 self.trouble = ""
             self._changed.notify_all()
 
@@ -157,7 +157,7 @@ class Gateway:
             return
         with self._changed:
             if not self.trouble and not self._ended:
-                logger.warning("MLflow does not take the record for now: %s", first_line(error))
+                logger.warning("MLflow does not accept the record at present; trying again: %s", first_line(error))
             self.trouble = first_line(error)
             if verdict == "gone":
                 self.gone, self._ended = self.trouble, True
@@ -173,7 +173,7 @@ class Gateway:
 
 
 def judge(error: Exception) -> str:
-    """Return what a failure means: ``again`` later, ``never`` for this step, or ``gone`` for the whole run."""
+    """Classify a failure: retry ``again``, ``never`` for this step, or ``gone`` for the whole run."""
     import requests
     from mlflow.exceptions import MlflowException
 
@@ -183,9 +183,9 @@ def judge(error: Exception) -> str:
             return "gone"
         if status in {_UNAUTHORISED, _FORBIDDEN, _NOT_FOUND, _TIMEOUT, _TOO_MANY} or status >= _SERVER_ERROR:
             return "again"
-        # Of an SQLite file MLflow calls everything a bad request: locked, damaged, read-only, full.
+        # MLflow calls every SQLite error a bad request: locked, damaged, read-only, full.
         return "again" if error.__cause__ is not None and _is_of_database(error.__cause__) else "never"
-    # What is no answer of MLflow at all, such as a page of a proxy, and errors of the connection.
+    # Answers of something else, such as a proxy's page, and connection errors.
     if isinstance(error, requests.RequestException | json.JSONDecodeError | NoAnswer | ConnectionError | TimeoutError):
         return "again"
     if type(error).__name__ == "ParseError" or _is_of_database(error):
@@ -198,16 +198,16 @@ def _is_of_database(error: BaseException) -> bool:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error, or its type where it has none, without secrets."""
+    """Return the first line of an error, else its type, without secrets."""
     return redacted(str(error).strip().partition("\n")[0][:500]) or type(error).__name__
 
 
 def within(seconds: float, call: Callable[[], _Result]) -> _Result:
-    """Return the result of a call that is given up after so many seconds.
+    """Return the result of a call with a time limit in seconds.
 
     Raises:
-        NoAnswer: it took longer; it continues in a thread that nothing waits for.
-        Exception: whatever the call raises.
+        NoAnswer: it took longer; it continues in a daemon thread.
+        Exception: any error of the call.
     """
     answer: Future[_Result] = Future()
 
@@ -227,5 +227,5 @@ def within(seconds: float, call: Callable[[], _Result]) -> _Result:
 
 
 def hanging() -> bool:
-    """Whether a call that was given up still runs: the process must not wait for it at its end."""
+    """Return whether an abandoned call still runs, for which the process must not wait."""
     return any(thread.is_alive() for thread in _hanging)

@@ -1,4 +1,4 @@
-"""Hashes of files and folders as DVC computes them, so that runs outside DVC can be compared with its records."""
+"""Hashes of files and folders as computed by DVC, so that runs without DVC can be compared with its records."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def digest(path: Path, ignored: tuple[str, ...] = ()) -> Digest | None:
     """Return the digest of a file or folder; None if it does not exist.
 
     Args:
-        ignored: names and patterns of names that DVC passes over in folders (see :func:`ignored_names`).
+        ignored: names and patterns that DVC ignores in folders (see :func:`ignored_names`).
 
     Raises:
         OSError: a file cannot be read.
@@ -65,7 +65,7 @@ def digest(path: Path, ignored: tuple[str, ...] = ()) -> Digest | None:
 
 
 def ignored_names(project: Path) -> tuple[str, ...]:
-    """Patterns of .dvcignore that are plain names; others concern places outside data."""
+    """Return the patterns of .dvcignore that are plain names; others concern paths outside data."""
     file = project / ".dvcignore"
     lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
     stripped = (line.strip() for line in lines)

@@ -1,6 +1,6 @@
-"""Registered models: which versions exist of what content, which is best, and what they were made from.
+"""Registered models: versions by content, the best version, and their inputs.
 
-A catalog entry asks for it::
+A catalog entry registers a model::
 
     metadata:
       mlflow:
@@ -8,9 +8,9 @@ A catalog entry asks for it::
         score: [training_log_mpo:validation_reward, evaluation_metrics:policies.mpo.judge.total.mean]
         comparable: [reward_weights]
 
-``score`` names where the figure is found, first choice first: a column of a table (its largest number) or a dotted key
-of a JSON document. Figures are compared only between versions whose ``comparable`` datasets have the same content: a
-reward under other weights is another unit.
+``score`` lists where to find the score, in order of preference: a column of a table (its maximum) or a dotted key of a
+JSON document. Scores are compared only between versions whose ``comparable`` datasets have the same content, since
+rewards with different weights have different units.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ MD5, SCORE, SCORED_BY, RULER, CHOICE = "dvc.md5", "score", "score.source", "scor
 
 
 def score_sources(mark: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Dataset and column or key of each possible figure, first choice first."""
+    """Return dataset and column or key of each possible score, in order of preference."""
     listed = mark.get("score") or []
     places = [listed] if isinstance(listed, str) else listed
     return [(place.partition(":")[0], place.partition(":")[2]) for place in places]
 
 
 def figure(content: Any, place: str) -> float | None:
-    """Return the figure at ``place`` of a loaded dataset; None if it is not there or not finite."""
+    """Return the score at ``place`` of a loaded dataset; None if it is missing or not finite."""
     if hasattr(content, "columns"):
         if place not in content.columns:
             return None
@@ -56,11 +56,11 @@ def figure(content: Any, place: str) -> float | None:
 def model_entry(
     dataset: str, mark: Mapping[str, Any], hashes: Mapping[str, str], contents: Mapping[str, Any], saved: bool
 ) -> dict[str, Any] | None:
-    """Return what a run's record says of a model; None if its content is unknown or nothing about it is new.
+    """Return the entry of a run's record for a model; None if its content is unknown, or if nothing about it is new.
 
     Args:
-        hashes: dataset to MD5, of what the run read and wrote.
-        contents: datasets that the run wrote and that may hold figures.
+        hashes: dataset -> MD5 of inputs and outputs of the run.
+        contents: datasets that the run wrote and that may contain scores.
         saved: whether the run wrote the model itself.
     """
     if dataset not in hashes:
@@ -87,10 +87,10 @@ def model_entry(
 
 
 def register(client: MlflowClient, run_id: str, record: Mapping[str, Any], inputs: Mapping[str, str]) -> list[str]:
-    """Register the models of a run, tag the run with them, and point the alias ``best`` where it belongs.
+    """Register the models of a run, tag the run with them, and update the alias ``best``.
 
     Args:
-        inputs: dataset to MD5 of what it began with, for the version's tags.
+        inputs: dataset -> MD5 of the run's inputs, for the version's tags.
 
     Returns:
         ``name/version`` of each model of the run.
@@ -102,7 +102,7 @@ def register(client: MlflowClient, run_id: str, record: Mapping[str, Any], input
             continue
         touched.append(f"{version.name}/{version.version}")
         client.set_tag(run_id, f"{MODEL}{version.name}", version.version)
-        # A validated reward, once known, is not replaced by the evaluation's.
+        # The evaluation's reward does not replace a validation reward.
         if entry["score"] is not None and entry["choice"] <= int(version.tags.get(CHOICE, entry["choice"])):
             tags = {SCORE: repr(entry["score"]), SCORED_BY: entry["source"], RULER: entry["ruler"]}
             for name, value in {**tags, CHOICE: str(entry["choice"])}.items():
@@ -114,7 +114,7 @@ def register(client: MlflowClient, run_id: str, record: Mapping[str, Any], input
 
 
 def versions(client: MlflowClient, name: str) -> list[ModelVersion]:
-    """All versions of a registered model, oldest first."""
+    """Return all versions of a registered model, oldest first."""
     found = client.search_model_versions(f"name = '{name}'", max_results=1000)
     return sorted(found, key=lambda version: int(version.version))
 
@@ -122,7 +122,7 @@ def versions(client: MlflowClient, name: str) -> list[ModelVersion]:
 def _version(
     client: MlflowClient, run_id: str, entry: Mapping[str, Any], record: Mapping[str, Any], inputs: Mapping[str, str]
 ) -> ModelVersion | None:
-    """Return the version with this content; made if the run wrote it and there is none."""
+    """Return the version with this content; create it if the run wrote it."""
     name = entry["name"]
     same = [version for version in versions(client, name) if version.tags.get(MD5) == entry["md5"]]
     if same or not entry["saved"]:
@@ -142,6 +142,6 @@ def _version(
 
 
 def best_version(candidates: Sequence[ModelVersion], ruler: str) -> ModelVersion | None:
-    """Return the version with the highest score by one ruler, the oldest of equals; None if none was measured so."""
+    """Return the version with the highest score by one ruler, the oldest of equals; None without such a score."""
     measured = [version for version in candidates if version.tags.get(RULER) == ruler and SCORE in version.tags]
     return max(measured, key=lambda version: (float(version.tags[SCORE]), -int(version.version)), default=None)

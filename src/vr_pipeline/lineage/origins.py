@@ -1,12 +1,10 @@
-"""What each result was made from, by content, and whether results that a node joins belong together.
+"""The origin of each result by content, and whether results that a node combines belong together.
 
-A record says of one content of a dataset: which node made it, from which contents of its inputs, with which settings.
-Records are found by content, so that a result that comes back (by DVC, or by hand) finds its own again; a content
-without a record (supplied files, results of another machine) is taken as it is. Two results belong together if, in all
-that they were made from, every dataset has one content, the one that is there now, and every setting one value.
+The record of a dataset's content has the node that made it, the contents of its inputs, and the settings. Records are
+found by content, so a restored result (by DVC, or by hand) finds its record again; content without a record (supplied
+files, results of another machine) is accepted. Two results belong together if, in all their direct and indirect inputs,
+every dataset has one content, the current one, and every setting one value.
 """
-
-from __future__ import annotations
 
 import hashlib
 import json
@@ -28,17 +26,17 @@ class Digests:
     """Hashes of files and folders; a file is read again only if its size or time has changed.
 
     Args:
-        known: path to size, time of change and hash, from earlier runs.
+        known: path -> size, time of change and hash, from earlier runs.
     """
 
     def __init__(self, known: Mapping[str, list[Any]] | None = None) -> None:
         self.known = dict(known or {})
 
     def of(self, path: Path) -> str | None:
-        """Return the hash of a file, or of a folder that the project made; None for what is not there or not followed.
+        """Return the hash of a file, or of a folder that the project made; None for anything else.
 
-        A folder of items is known by its manifest, which has the hash of each item. Folders that hold neither manifest
-        nor configuration (clips that a user supplies) are not followed: the index of clips has their hashes.
+        A folder of items is identified by its manifest, which has the hash of each item. Folders without manifest or
+        configuration (clips supplied by users) are not hashed: the index of clips has their hashes.
         """
         if path.is_file():
             return self._file(path)
@@ -55,7 +53,7 @@ class Digests:
         entry = self.known.get(str(path))
         if entry is None or entry[:2] != stamp:
             with path.open("rb") as stream:
-                # Comments of a file that people edit are no part of it.
+                # Comments in YAML do not count.
                 text = _meaning(stream.read()) if path.suffix in (".yml", ".yaml") else None
                 stream.seek(0)
                 found = _hash(text) if text else hashlib.file_digest(stream, "sha256").hexdigest()[:32]
@@ -66,11 +64,11 @@ class Digests:
 
 @dataclass(frozen=True)
 class Origin:
-    """How one content of a dataset came about.
+    """The origin of one content of a dataset.
 
     Args:
-        inputs: place to hash, of what the node read.
-        settings: dotted name to value, of the parameters that the node read.
+        inputs: path -> hash of the node's inputs.
+        settings: dotted name -> value of the node's parameters.
     """
 
     dataset: str
@@ -80,7 +78,7 @@ class Origin:
 
 
 class Mismatch(NamedTuple):
-    """A result that does not belong to the others; the reason says what it was made from and what is there."""
+    """A result that does not belong to the others, with the reason."""
 
     origin: Origin
     reason: str
@@ -96,20 +94,20 @@ class Origins:
             self._records: dict[str, dict[str, list[dict[str, Any]]]] = content["records"]
             self.digests = Digests(content["known"])
         except (OSError, ValueError, KeyError, TypeError):
-            # Of an interrupted disk or another version: nothing is known then, and everything is taken as it is.
+            # Damaged or of another version: nothing is known, and all results are accepted.
             self._records, self.digests = {}, Digests()
 
     def place(self, path: Path) -> str:
-        """Return a path as it is kept."""
+        """Return a path as it is recorded."""
         absolute = Path(os.path.abspath(self.project / path))
         return absolute.relative_to(self.project).as_posix() if absolute.is_relative_to(self.project) else str(absolute)
 
     def digest(self, place: str) -> str | None:
-        """Return the hash of what is at a place now."""
+        """Return the hash of the current content of a place."""
         return self.digests.of(self.project / place)
 
     def add(self, place: str, origin: Origin) -> None:
-        """Keep how the present content of a place was made."""
+        """Record the origin of the current content of a place."""
         digest = self.digest(place)
         if digest is None:
             return
@@ -120,27 +118,27 @@ class Origins:
         self._records[place] = dict(list(contents.items())[-_CONTENTS_OF_ONE_PLACE:])
 
     def save(self) -> None:
-        """Write the records, replacing the file as a whole."""
+        """Write the records."""
         known = {path: entry for path, entry in self.digests.known.items() if Path(path).exists()}
         write_text(self.file, json.dumps({"records": self._records, "known": known}, sort_keys=True))
 
     def mismatches(
         self, places: Iterable[str], settings: Mapping[str, Any], remade: Iterable[str] = ()
     ) -> list[Mismatch]:
-        """Results behind ``places`` that do not belong together with the others, or with ``settings``.
+        """Return results behind ``places`` that do not belong to the others, or to ``settings``.
 
         Args:
-            remade: places that will be made again before they are read; nothing is said of them.
+            remade: places that will be made again before they are read; they are not checked.
         """
         return _Search(self, dict(settings), set(remade)).run(places)
 
     def of(self, place: str, digest: str) -> list[Origin]:
-        """How a content of a place came about, the latest first."""
+        """Return the recorded origins of a content of a place, the latest first."""
         return [Origin(**record) for record in self._records.get(place, {}).get(digest, [])]
 
 
 class _Search:
-    """One walk through all that some places were made from."""
+    """One search through the direct and indirect inputs of some places."""
 
     def __init__(self, origins: Origins, settings: dict[str, Any], remade: set[str]) -> None:
         self.origins, self.remade = origins, remade
@@ -178,7 +176,7 @@ class _Search:
                 continue
             now = self.now(source)
             if now is not None and now != content:
-                yield f"{origin.dataset} was made from another {source} than the one there now"
+                yield f"{origin.dataset} was made from another {source} than the current one"
             elif now is None and self.contents.get(source, content) != content:
                 yield f"{origin.dataset} was made from another {source} than other results of this run"
         for name, value in origin.settings.items():
@@ -188,7 +186,7 @@ class _Search:
 
 
 def _meaning(content: bytes) -> str | None:
-    """Return what a YAML file says, whatever its comments and layout; None for other text."""
+    """Return the content of a YAML file without comments and layout; None for other text."""
     import yaml
 
     try:

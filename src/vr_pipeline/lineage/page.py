@@ -1,6 +1,4 @@
-"""The chain behind a result as one HTML page that needs nothing else."""
-
-from __future__ import annotations
+"""The chain behind a result as one self-contained HTML page."""
 
 from typing import Any
 
@@ -9,15 +7,15 @@ from vr_pipeline.terminal import visible
 
 _WIDTH, _HEIGHT, _GAP, _MARGIN = 600, 84, 34, 20
 _BEND = 46
-"""How far right a link bends for each box that it passes."""
+"""Bend of a link to the right, per box that it passes."""
 _LETTERS = 72
-"""Letters of a line in a box."""
+"""Characters per line of a box."""
 
 
 def render_page(title: str, ends: list[Execution]) -> str:
-    """Return the page: the graph of executions, then what each read and wrote.
+    """Return the page: the graph of executions, then their inputs and outputs.
 
-    Boxes stand one below the other, makers first; an arrow to the next is straight, others bend around those between.
+    Boxes are in one column, makers first; arrows to the next box are straight, others bend around the boxes between.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -53,7 +51,7 @@ def _link(start: int, end: int) -> str:
     if end == start + 1:
         return f"M{_MARGIN + _WIDTH // 2},{_top(start) + _HEIGHT} V{_top(end)}"
     side = _MARGIN + _WIDTH
-    # Those that come from afar arrive higher, so that arrows into one box do not cover each other.
+    # Longer arrows end higher, so that arrows into one box do not overlap.
     leaves, arrives = _top(start) + _HEIGHT * 2 // 3, _top(end) + max(8, _HEIGHT // 2 - 7 * (end - start - 2))
     bend = side + _MARGIN + (end - start - 1) * _BEND * 4 // 3
     return f"M{side},{leaves} C{bend},{leaves} {bend},{arrives} {side},{arrives}"
@@ -73,7 +71,7 @@ def _box(execution: Execution, row: int) -> dict[str, Any]:
 
 
 def _line(word: str, contents: list[Content]) -> str:
-    """Return a line of names that fits into a box; of many only those that do."""
+    """Return a line with as many names as fit into a box."""
     shown: list[str] = []
     for content in contents:
         name = content.dataset or content.path

@@ -1,6 +1,4 @@
-"""The stages of the project in a folder: reads the registry, the configuration and the source tree."""
-
-from __future__ import annotations
+"""The DVC stages of a project, from its registry, configuration and source tree."""
 
 import importlib
 from collections.abc import Iterable, Mapping
@@ -19,9 +17,12 @@ from vr_pipeline.lineage.stages import Configuration, Stage, curves, derive_stag
 from vr_pipeline.project.configuration import BASE, layers, section
 
 WHOLE = "mpo_dpo"
-"""The pipeline whose parts are the stages, unless globals.yml of an environment names another as ``pipeline``."""
-FURTHER = ("judge_training", "preference_reward_training", "ablation_study")
-"""Pipelines that are stages beside it, each in a file of its own: the method runs without what they need."""
+"""Default pipeline whose parts are the stages; ``pipeline`` in an environment's globals.yml names another."""
+FURTHER = (
+    *("judge_training", "preference_reward_training", "unified_reward_training"),
+    *("latent_reward_training", "ablation_study", "vlm_dpo"),
+)
+"""Further pipelines that are stages, each in a separate file, because the method does not need their inputs."""
 STAGES_FILE, LOCK_FILE = "dvc.yaml", "dvc.lock"
 _HEADER = """\
 # Derived from the pipelines, the catalog and the parameter files by `kedro lineage sync`: change those, not this file.
@@ -37,7 +38,7 @@ class ProjectStages:
     configuration: Configuration
 
     def files(self, project: Path) -> dict[Path, tuple[int, str]]:
-        """Each dvc.yaml, with the number of its stages and its text."""
+        """Return path -> number of stages and text of each dvc.yaml."""
         environment, found = self.configuration.environment, dict[Path, list[Stage]]()
         for name, stage in self.stages.items():
             found.setdefault(stages_file(project, environment, name), []).append(stage)
@@ -51,9 +52,9 @@ class ProjectStages:
 
 
 def parts_of(pipelines: Mapping[str, Pipeline], whole: str = WHOLE) -> dict[str, Pipeline]:
-    """Return the registered pipelines that ``whole`` consists of, in the order in which they run.
+    """Return the registered pipelines that ``whole`` consists of, in order of execution.
 
-    A pipeline that is no sum of others is its own only part.
+    A pipeline that is not a sum of others is its only part.
 
     Raises:
         InputError: there is no pipeline of that name.
@@ -66,7 +67,7 @@ def parts_of(pipelines: Mapping[str, Pipeline], whole: str = WHOLE) -> dict[str,
         for name, pipeline in pipelines.items()
         if pipeline.nodes and {node.name for node in pipeline.nodes} < names
     }
-    # Of nested pipelines the largest are parts; what no part holds would be lost.
+    # The largest of nested pipelines are parts; together they must have all nodes.
     largest = {name: own for name, own in inside.items() if not any(own < other for other in inside.values())}
     if set().union(*largest.values()) != names or sum(map(len, largest.values())) != len(names):
         return {whole: pipelines[whole]}
@@ -77,7 +78,7 @@ def parts_of(pipelines: Mapping[str, Pipeline], whole: str = WHOLE) -> dict[str,
     try:
         sorter.prepare()
     except CycleError:
-        return {whole: pipelines[whole]}  # its parts need each other, so they cannot run one after the other
+        return {whole: pipelines[whole]}  # its parts need each other, so they cannot run in sequence
     while sorter.is_active():
         ready += sorter.get_ready()
         chosen = min(ready, key=lambda name: (max(order[node] for node in largest[name]), name))
@@ -135,18 +136,18 @@ def project_stages(
 
 
 def _without_credentials(entry: Any) -> Any:
-    """Return the entry without the name of its credentials, which are no part of what is stored."""
+    """Return a catalog entry without the name of its credentials."""
     return {key: value for key, value in entry.items() if key != "credentials"} if isinstance(entry, Mapping) else entry
 
 
 def _is_kept(entry: Mapping[str, Any]) -> bool:
-    """Whether a dataset outlives the run: it is not in memory, as names that the catalog lacks are, and has a place."""
+    """Return whether a dataset is stored: not in memory, and with a path."""
     in_memory = str(entry.get("type", "MemoryDataset")).endswith("MemoryDataset")
     return not in_memory and entry.get("filepath", entry.get("path", "")) is not None
 
 
 def configuration_files(project: Path, folders: Iterable[Path], kind: str) -> dict[str, Mapping[str, Any]]:
-    """Read configuration files of a kind as they are written, without interpolation."""
+    """Read the configuration files of a kind without interpolation."""
     found: dict[str, Mapping[str, Any]] = {}
     for folder in folders:
         for path in sorted({*folder.glob(f"{kind}*.y*ml"), *folder.glob(f"{kind}*/**/*.y*ml")}):
@@ -163,29 +164,25 @@ def open_project(project: Path, environment: str, whole: str = WHOLE) -> Project
         InputError: see :func:`project_stages`; also where the environment does not exist.
     """
     loader = configuration_loader(project, environment)
-    # Known once the project is.
+    # Available only after the project is bootstrapped.
     from kedro.framework.project import PACKAGE_NAME, pipelines
 
     if not (project / "conf" / environment).is_dir():
         raise InputError(
-            f"there is no configuration environment '{environment}'", remedy=f"make the folder conf/{environment}"
+            f"there is no configuration environment '{environment}'", remedy=f"create the folder conf/{environment}"
         )
     registered = dict(pipelines)
-    catalog = loader["catalog"]
-    shipped = {
-        name for name, entry in catalog.items() if ((entry.get("metadata") or {}).get("dvc") or {}).get("shipped")
-    }
     own = str(section(loader, "globals").get("pipeline", WHOLE if WHOLE in registered else "__default__"))
     wanted = parts_of(registered, own)
-    # In base, where they are optional, a stage that was never run would make everything look out of date.
+    # They are optional in base, where a stage that never ran would make everything look outdated.
     for name in FURTHER if environment != BASE else ():
-        if name in registered and not registered[name].all_outputs() & shipped:
+        if name in registered:
             wanted[name] = registered[name]
     return project_stages(project, loader, wanted, environment, str(PACKAGE_NAME))
 
 
 def configuration_loader(project: Path, environment: str) -> AbstractConfigLoader:
-    """Kedro's loader for an environment of a project, outside of a run."""
+    """Return Kedro's configuration loader for an environment, outside of a run."""
     from kedro.framework.project import settings
     from kedro.framework.startup import bootstrap_project
 
@@ -196,10 +193,7 @@ def configuration_loader(project: Path, environment: str) -> AbstractConfigLoade
 
 
 def stages_file(project: Path, environment: str, stage: str = "") -> Path:
-    """Return the dvc.yaml of an environment, or of one of its stages.
-
-    That of base lies in the project, the others beside their configuration, a further stage in a folder there.
-    """
+    """Return the dvc.yaml of an environment or stage: for base in the project folder, else in ``conf/<env>``."""
     if environment == BASE:
         return project / STAGES_FILE
     return project / "conf" / environment / (stage if stage in FURTHER else "") / STAGES_FILE
@@ -212,13 +206,13 @@ def followed_environments(project: Path) -> list[str]:
 
 
 def check_places(derived: Mapping[str, ProjectStages]) -> None:
-    """Check that no two environments that DVC follows write to one place.
+    """Check that the environments tracked by DVC write to different paths.
 
     Args:
-        derived: environment to its stages.
+        derived: environment -> stages.
 
     Raises:
-        InputError: two do.
+        InputError: two write to the same path.
     """
     owners: dict[str, str] = {}
     for environment, project in derived.items():
@@ -228,6 +222,6 @@ def check_places(derived: Mapping[str, ProjectStages]) -> None:
                 if owner != environment:
                     raise InputError(
                         f"the environments {owner} and {environment} both write {output.path}",
-                        remedy=f"give {environment} a data folder of its own in conf/{environment}/globals.yml",
+                        remedy=f"set a separate data folder in conf/{environment}/globals.yml",
                         file=f"conf/{environment}",
                     )

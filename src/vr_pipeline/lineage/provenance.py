@@ -1,7 +1,5 @@
 """The state of data, packages and machine at the start of a run."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import platform
@@ -18,19 +16,19 @@ _PACKAGES = (
 
 
 def lock_hash(lock: Path) -> str:
-    """SHA-256 of a dvc.lock, which holds the hashes of every tracked input and output; empty where there is none."""
+    """Return the SHA-256 of a dvc.lock, which has the hashes of all tracked data; empty without one."""
     return hashlib.sha256(lock.read_bytes()).hexdigest() if lock.is_file() else ""
 
 
 def package_versions(installed: Mapping[str, str]) -> dict[str, str]:
-    """Versions of the packages that determine results, as tags."""
+    """Return the versions of the packages that determine results, as tags."""
     return {f"version.{name.replace('-', '_')}": installed[name] for name in _PACKAGES if name in installed}
 
 
 def all_packages() -> dict[str, str]:
-    """Every installed package and its version, by name.
+    """Return package -> version of every installed package.
 
-    Read off the names of the folders that describe them: parsing what several hundred of them hold takes seconds.
+    Taken from the names of their metadata folders, since parsing several hundred files takes seconds.
     """
     found: dict[str, str] = {}
     for folder in filter(os.path.isdir, sys.path):
@@ -41,7 +39,7 @@ def all_packages() -> dict[str, str]:
 
 
 def machine() -> dict[str, str]:
-    """Python, operating system, processor, cores, memory, and GPUs with their driver. Does not load torch."""
+    """Return Python, operating system, processor, cores, memory, and GPUs with driver, without loading torch."""
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -53,7 +51,7 @@ def machine() -> dict[str, str]:
 
 
 def seeds(parameters: Mapping[str, Any]) -> dict[str, str]:
-    """Parameters that fix random numbers, by dotted name: keys ``seed``, ``..._seed`` and ``salt``."""
+    """Return the seeds among parameters, by dotted name: keys ``seed``, ``..._seed`` and ``salt``."""
     found = {}
     for key, value in parameters.items():
         last = key.rpartition(".")[2]
@@ -63,7 +61,7 @@ def seeds(parameters: Mapping[str, Any]) -> dict[str, str]:
 
 
 def gpu_names() -> list[str]:
-    """Names and driver of the GPUs that nvidia-smi lists; empty where it is not installed."""
+    """Return name, memory and driver of each GPU by nvidia-smi; empty without it."""
     try:
         listing = subprocess.run(
             ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"],

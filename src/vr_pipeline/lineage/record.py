@@ -1,10 +1,8 @@
-"""What a run leaves behind so that it can be traced and repeated: one JSON document, and files beside it.
+"""The record of a run, by which it can be traced and repeated: one JSON document, and files beside it.
 
 The document (``lineage/record.json`` of the run) describes each stage that ran as dvc.lock would: command, hashes of
 dependencies, parameters, hashes of outputs. Hashes are DVC's whether or not DVC started the run.
 """
-
-from __future__ import annotations
 
 import hashlib
 import json
@@ -24,6 +22,7 @@ from vr_pipeline.lineage.repository import Code, code_state
 from vr_pipeline.lineage.secrets import redacted, without_secrets
 from vr_pipeline.lineage.stages import Stage
 from vr_pipeline.project.configuration import section
+from vr_pipeline.project.machines import chosen_machine
 from vr_pipeline.runtime.environment import recorded_environment
 
 RECORD_FOLDER = "lineage"
@@ -32,7 +31,7 @@ VERSION = 1
 
 
 def run_environment(project: Path, name: str | None) -> str:
-    """Return the committed environment behind a run's: personal settings of conf/local are none that others have."""
+    """Return the committed environment of a run: base instead of the personal conf/local."""
     return name if name and name != "local" and (project / "conf" / name).is_dir() else BASE
 
 
@@ -40,8 +39,8 @@ class RunRecorder:
     """Builds the record of one run.
 
     Args:
-        loader: the run's configuration, which does not change while the run works.
-        names: pipelines that the user asked for.
+        loader: the run's configuration, which does not change during the run.
+        names: requested pipelines.
     """
 
     def __init__(
@@ -72,7 +71,7 @@ class RunRecorder:
         self.code = Code()
 
     def start(self, flat_parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the record before anything has run: code, data that it begins with, settings, machine."""
+        """Return the record at the start: code, inputs, settings, machine."""
         results = {output.path for stage in self.stages.values() for output in stage.outputs.values()}
         self.code = code_state(self.project, results)
         self.troubles += self.code.troubles
@@ -82,6 +81,7 @@ class RunRecorder:
             "version": VERSION,
             "pipelines": self.names,
             "environment": self.environment,
+            "machine_profile": chosen_machine(),
             "code": {
                 "commit": self.code.commit,
                 "folder": self.code.prefix,
@@ -112,7 +112,7 @@ class RunRecorder:
         """Return the record after the run.
 
         Args:
-            metrics: dataset to its numbers by dotted name, of those that were written.
+            metrics: written dataset -> its numbers by dotted name.
         """
         written = set(saved)
         nodes = {node.name for node in self.pipeline.nodes if set(node.outputs) <= written}
@@ -124,11 +124,11 @@ class RunRecorder:
 
     @property
     def lock_file(self) -> Path:
-        """Where DVC keeps the lock of the run's environment."""
+        """DVC's lock of the run's environment."""
         return stages_file(self.project, self.environment, self.names[0]).with_name(LOCK_FILE)
 
     def write_files(self, folder: Path) -> None:
-        """Write what is known at the start: the patch, the configuration, the packages and dvc.lock."""
+        """Write the files known at the start: the patch, the configuration, the packages and dvc.lock."""
         if self.code.changes:
             (folder / PATCH).write_bytes(self.code.changes.encode("utf-8", errors="surrogateescape"))
         packages = "".join(f"{name}=={version}\n" for name, version in self.content["packages"].items())
@@ -139,19 +139,19 @@ class RunRecorder:
             (folder / LOCK_FILE).write_text(redacted(text), encoding="utf-8")
 
     def _configuration(self) -> str:
-        """Everything that the run's configuration says, filled in, without secrets."""
+        """Return the run's resolved configuration as YAML, without secrets."""
         kinds = ("globals", "parameters", "catalog", "runner", "mlflow", "reading")
         resolved = {kind: section(self.loader, kind) for kind in kinds}
         plain = without_secrets(json.loads(json.dumps(resolved, default=str)))
         return str(yaml.safe_dump(plain, sort_keys=True, allow_unicode=True))
 
     def write_record(self, folder: Path) -> None:
-        """Write the record as it is now."""
+        """Write the current record."""
         text = json.dumps(without_secrets(self.content), indent=1, ensure_ascii=False)
         (folder / RECORD).write_text(text + "\n", encoding="utf-8")
 
     def hashes(self, role: str) -> dict[str, str]:
-        """Dataset to MD5: of ``inputs`` that the run began with, or of ``outputs`` that it wrote."""
+        """Return dataset -> MD5 of the run's ``inputs`` or ``outputs``."""
         outputs = {name: output.path for stage in self.stages.values() for name, output in stage.outputs.items()}
         inputs = {name: path for stage in self.stages.values() for name, path in stage.inputs.items()}
         places = outputs if role == "outputs" else {name: inputs[name] for name in inputs.keys() - outputs.keys()}
@@ -179,12 +179,12 @@ class RunRecorder:
         return [self.known[path].to_lock(path) for path in sorted(paths) if path in self.known]
 
     def _values(self, keys: Iterable[str], file: str) -> dict[str, Any]:
-        """Return what the run saw under the keys, which a command line may have changed."""
+        """Return the run's values of the keys, including those of the command line."""
         given = section(self.loader, "catalog" if "catalog" in file else "parameters")
         return {key: _dig(given, key) for key in keys}
 
     def _raw_parameters(self) -> dict[str, Any]:
-        """Return the blocks of parameters that the run uses, as written, or as the command line replaced them."""
+        """Return the parameter blocks that the run uses, including values of the command line."""
         given = section(self.loader, "parameters")
         used = {name.removeprefix("params:").partition(".")[0] for name in self.pipeline.inputs() if "params:" in name}
         return json.loads(json.dumps({name: given[name] for name in sorted(used & set(given))}, default=str))

@@ -1,6 +1,4 @@
-"""The state of the code at the start of a run: the commit, and what differs from it, as far as git says."""
-
-from __future__ import annotations
+"""The state of the code at the start of a run: the commit, and the changes since, according to git."""
 
 import os
 import re
@@ -16,10 +14,10 @@ from time import monotonic
 from vr_pipeline.lineage.secrets import is_secret_file, redaction
 
 SECONDS = 60.0
-"""All that git may take at the start of a run: of a huge repository the changes are not recorded."""
+"""Time limit of git at the start of a run: changes of a huge repository are not recorded."""
 
 LARGEST_FILE, LARGEST_PATCH = 1 << 20, 4 << 20
-"""Bytes: larger files, and what exceeds the whole, are named in the record and not held by it."""
+"""Bytes: files beyond these limits are named in the record but not included."""
 
 _CODE = re.compile(
     r"\.(?:py[ixd]?|pyx|c|h|cc|cpp|cuh?|rs|ipynb|sh|bash|ya?ml|toml|cfg|ini|json|j2|jinja2?|html|css|js|sql|md|rst|txt|dvc)",
@@ -31,11 +29,11 @@ _CODE_NAMES = re.compile(
 _DATA = "data/"
 _LONG_AGO = 1
 _PLAIN_PATCH = ("--no-color", "--no-ext-diff", "--no-textconv", "--no-renames", "--src-prefix=a/", "--dst-prefix=b/")
-"""Whatever the user has configured, the patch is one that ``git apply`` takes."""
+"""Options by which ``git apply`` accepts the patch, whatever the user has configured."""
 
 
 class GitTrouble(Exception):
-    """Git says nothing of a repository that is there; the text says why, as a clause."""
+    """Git fails in an existing repository; the text gives the reason as a clause."""
 
 
 class Git:
@@ -51,12 +49,12 @@ class Git:
         self._seconds = seconds
 
     def __call__(self, *arguments: str, **environment: str) -> str:
-        """Return what a command prints.
+        """Return the output of a command.
 
         Raises:
             GitTrouble: it failed.
         """
-        # One language, so that its complaints can be distinguished.
+        # One language, so that messages can be recognised.
         own = {**os.environ, "LC_ALL": "C", "LANGUAGE": "C", "GIT_TERMINAL_PROMPT": "0", **environment}
         left = None if self._end is None else max(self._end - monotonic(), 0.01)
         try:
@@ -80,7 +78,7 @@ class Git:
 
 
 def git(folder: Path, *arguments: str, **environment: str) -> str | None:
-    """Return what a git command prints in a folder; None where it fails."""
+    """Return the output of a git command in a folder; None if it fails."""
     try:
         return Git(folder)(*arguments, **environment)
     except GitTrouble:
@@ -100,15 +98,15 @@ def _complaint(said: str, folder: Path) -> str:
 
 @dataclass(frozen=True)
 class Code:
-    """The project's files against git.
+    """The project's files compared with git.
 
     Args:
-        commit: the commit that is checked out; empty outside a repository, or if git does not say.
-        prefix: the project's folder from the repository's root, with a slash at the end; empty at the root.
-        changes: a patch from the commit to the files as they are, relative to the project; empty if there are none.
-        changed: paths that the patch is about.
-        left_out: changed files that the patch does not hold, with the reason.
-        troubles: in sentences, what could not be found out, or is not recorded as it was.
+        commit: the commit that is checked out; empty outside a repository, or if unknown.
+        prefix: the project's folder relative to the repository's root, with a slash at the end; empty at the root.
+        changes: a patch from the commit to the current files, relative to the project; empty without changes.
+        changed: paths in the patch.
+        left_out: changed files that are not in the patch, with the reason.
+        troubles: sentences on what is unknown or not recorded.
     """
 
     commit: str = ""
@@ -120,17 +118,17 @@ class Code:
 
     @property
     def dirty(self) -> bool:
-        """Whether files differ from the commit, as far as is known."""
+        """Whether files are known to differ from the commit."""
         return bool(self.changed or self.left_out)
 
     @property
     def patch_hash(self) -> str:
-        """SHA-256 of the patch as it is kept; empty without one."""
+        """SHA-256 of the patch; empty without one."""
         return patch_hash(self.changes)
 
     @property
     def tags(self) -> dict[str, str]:
-        """As tags of a run; empty outside a repository."""
+        """The state as tags of a run; empty outside a repository."""
         if not self.commit:
             return {"git.trouble": " ".join(self.troubles)} if self.troubles else {}
         unknown = not self.dirty and self.troubles
@@ -138,16 +136,16 @@ class Code:
 
 
 def patch_hash(patch: str) -> str:
-    """SHA-256 of a patch; empty for none."""
+    """Return the SHA-256 of a patch; empty for none."""
     return sha256(patch.encode("utf-8", errors="surrogateescape")).hexdigest() if patch else ""
 
 
 def code_state(project: Path, results: Iterable[str] = (), *, seconds: float = SECONDS) -> Code:
-    """Commit, and what differs from it, with new files that git does not ignore.
+    """Return the commit and the changes since, including new files that git does not ignore.
 
-    Not counted as changes: ``results``, which runs write themselves, dvc.lock, and new files below data/, whose
-    content is followed by hashes. The patch holds code and configuration only, never files of credentials or keys, and
-    what looks like a secret is taken out of it.
+    Not counted as changes: ``results``, which runs write themselves, dvc.lock, and new files below data/, which are
+    tracked by hashes. The patch contains only code and configuration, never files of credentials or keys, and anything
+    that looks like a secret is removed from it.
     """
     call, commit, prefix = Git(project, seconds), "", ""
     try:
@@ -169,14 +167,14 @@ def code_state(project: Path, results: Iterable[str] = (), *, seconds: float = S
 
 
 def _in_repository(project: Path) -> bool:
-    """Whether a repository is there, whatever git says of it."""
+    """Return whether a repository exists, even if git rejects it."""
     if os.environ.get("GIT_DIR"):
         return True
     return any((folder / ".git").exists() for folder in (project.resolve(), *project.resolve().parents))
 
 
 def _against(call: Git, project: Path, commit: str, prefix: str, own: set[str]) -> Code:
-    """Sort what differs into what the patch takes and what it does not."""
+    """Divide the changes into those in the patch and those left out."""
     known = _differing(call, project)
     new = [path for path in call("ls-files", "--others", "--exclude-standard", "-z").split("\0") if path]
     new = [path for path in new if not path.startswith(_DATA)]
@@ -190,21 +188,21 @@ def _against(call: Git, project: Path, commit: str, prefix: str, own: set[str]) 
             left_out[path] = reason
     changes = _patch(call, taken) if taken else ""
     while len(changes) > LARGEST_PATCH:
-        # The largest first, until the rest may fit.
+        # Leave out the largest first, until the rest may fit.
         excess = len(changes) - LARGEST_PATCH
         largest = max(taken, key=lambda path: _size(project / path))
         for path in sorted(taken, key=lambda path: -_size(project / path)):
             if path == largest or excess > 0:
-                left_out[path] = f"the changes are larger than {LARGEST_PATCH >> 20} MiB together"
+                left_out[path] = f"all changes together exceed {LARGEST_PATCH >> 20} MiB"
                 taken.remove(path)
                 excess -= _size(project / path)
         changes = _patch(call, taken) if taken else ""
     changes, kinds = redaction(changes, code=True)
-    troubles = [f"Of the recorded changes was taken out what looks like a secret: {', '.join(kinds)}."] if kinds else []
+    troubles = [f"Removed from the recorded changes, as possible secrets: {', '.join(kinds)}."] if kinds else []
     if left_out:
         listed = [f"{path} ({reason})" for path, reason in list(left_out.items())[:8]]
         more = f", and {len(left_out) - 8} more" if len(left_out) > 8 else ""
-        troubles.append(f"Changed files that the record does not hold: {', '.join(listed)}{more}.")
+        troubles.append(f"Changed files that are not recorded: {', '.join(listed)}{more}.")
     return Code(commit, prefix, changes, tuple(taken), left_out, tuple(troubles))
 
 
@@ -216,10 +214,10 @@ def _size(file: Path) -> int:
 
 
 def _not_for_patch(file: Path, path: str) -> str | None:
-    """Why the patch does not take a file; None if it does."""
+    """Return why a file is left out of the patch; None if it is not."""
     name = PurePosixPath(path).name
     if path.endswith("/") or file.is_dir():
-        return "a repository inside of this one"
+        return "a repository within this one"
     if is_secret_file(path):
         return "a file of credentials or keys"
     if not _CODE.fullmatch(PurePosixPath(path).suffix) and not _CODE_NAMES.fullmatch(name):
@@ -230,11 +228,11 @@ def _not_for_patch(file: Path, path: str) -> str | None:
 
 
 def _differing(call: Git, project: Path) -> list[str]:
-    """Tracked files of the project that differ from the commit, by content.
+    """Return tracked files of the project whose content differs from the commit.
 
-    Git takes a file of unchanged size whose times fit its index for unchanged. In the copies of the project that DVC
-    makes for experiments they fit too often: it writes index and parameters within a second. Git looks into every file
-    where the index is older than the files, so it gets a copy of the index with a date of long ago.
+    Git considers a file unchanged if its size and times match the index. In the copies that DVC makes for experiments
+    they also match for changed files, because DVC writes index and parameters within a second. Git reads every file if
+    the index is older than the files, so it gets a copy of the index with an old date.
     """
     listing = ("-c", "core.quotePath=false", "diff", "HEAD", "--name-only", "--no-renames", "--relative", "-z")
     place = call("rev-parse", "--git-path", "index").removesuffix("\n")
@@ -249,26 +247,26 @@ def _differing(call: Git, project: Path) -> list[str]:
 
 
 def _patch(call: Git, paths: list[str]) -> str:
-    """Return the patch, made in an index of its own: that of the user stays as it is."""
+    """Return the patch, made with a separate index, so that the user's does not change."""
     with tempfile.TemporaryDirectory() as folder:
         index = {"GIT_INDEX_FILE": str(Path(folder) / "index"), "GIT_LITERAL_PATHSPECS": "1"}
         call("read-tree", "HEAD", **index)
-        # In portions: a command line has a limit.
+        # In portions, because command lines have a limit.
         for start in range(0, len(paths), 500):
             call("-c", "core.safecrlf=false", "add", "--all", "--force", "--", *paths[start : start + 500], **index)
         return call("diff", "--cached", "--binary", "--relative", *_PLAIN_PATCH, "HEAD", **index)
 
 
 def patched_files(patch: str) -> list[str]:
-    """Return the files that a patch is really about, in its order, as git reads it; relative to where it is applied.
+    """Return the files that a patch changes, in its order, according to git.
 
     Raises:
-        GitTrouble: git does not take it for a patch.
+        GitTrouble: git does not accept it as a patch.
     """
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "changes.patch"
         file.write_bytes(patch.encode("utf-8", errors="surrogateescape"))
-        # Outside of any repository, so that nothing is left out for its place.
+        # Outside of any repository, where git ignores no path.
         listing = Git(Path(folder))(
             "apply", "--numstat", "-z", file.name, GIT_CEILING_DIRECTORIES=str(Path(folder).parent)
         )
@@ -276,7 +274,7 @@ def patched_files(patch: str) -> list[str]:
 
 
 def in_own_history(call: Callable[..., str], commit: str) -> bool:
-    """Whether a commit is behind HEAD, a branch or a tag of this clone; those of remotes alone are other people's."""
+    """Return whether HEAD or a local branch contains a commit; commits of remotes only may be other people's."""
     try:
         if call("branch", "--list", "--contains", commit).strip():
             return True

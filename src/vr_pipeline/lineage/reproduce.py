@@ -1,6 +1,4 @@
-"""Running an old run again: its code, changes, parameters and data in a separate worktree, then a comparison."""
-
-from __future__ import annotations
+"""Repeat an old run with its code, changes, parameters and data in a separate worktree, and compare the results."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,9 +18,9 @@ class Reproduction:
     """The comparison.
 
     Args:
-        again: upstream stages that had to run too, because their results are kept nowhere.
+        again: upstream stages that had to run too, because their results are not stored.
         environment: differences of machine and packages that could explain others.
-        troubles: what the record of the old run lacks, in sentences.
+        troubles: sentences on what the record of the old run lacks.
     """
 
     outcomes: list[StageOutcome]
@@ -48,19 +46,19 @@ def reproduce(
     """Run the stages of ``run`` again and compare every hash.
 
     Args:
-        store: has the run and those that its inputs came from.
-        folder: where the worktree is made; it must not exist.
-        stop_early: leave out what follows the first stage that differs.
-        trust: also run code, changes and parameters that others have recorded.
+        store: has the run and those that made its inputs.
+        folder: of the worktree; it must not exist.
+        stop_early: stop after the first stage that differs.
+        trust: also run code, changes and parameters recorded by others.
 
     Raises:
-        InputError: the code or the data of the run cannot be had any more, the store has other changes than the run
-            recorded, or they are of others and not trusted.
+        InputError: code or data of the run are no longer available, the store has other changes than the run
+            recorded, or they come from others and are not trusted.
     """
     wanted = {(run.id, name) for name, stage in run.stages().items() if stage["complete"]}
     if not wanted:
         raise InputError(
-            f"run {run.short} ({run.name}) finished no whole stage", remedy="name a run that did: 'kedro lineage show'"
+            f"run {run.short} ({run.name}) completed no stage", remedy="name a run that did: 'kedro lineage show'"
         )
     chain = executions(trace(store, run))
     for behind in {execution.run.id: execution.run for execution in chain}.values():
@@ -82,7 +80,7 @@ def reproduce(
     tree_of(run)
     again = _supply(chain, wanted, tree_of)
     if again:
-        say(f"Results of {', '.join(execution.stage for execution in again)} are in no cache: they run again, too.")
+        say(f"Results of {', '.join(execution.stage for execution in again)} are in no cache: these stages run too.")
     running = {execution.key: execution for execution in chain if execution.key in wanted or execution in again}
     outcomes: list[StageOutcome] = []
     for execution in running.values():
@@ -106,16 +104,16 @@ def reproduce(
 def _supply(
     chain: list[Execution], wanted: set[tuple[str, str]], tree_of: Callable[[Run], Worktree]
 ) -> list[Execution]:
-    """Bring the data that the wanted executions begin with.
+    """Copy the inputs of the wanted executions into their worktrees.
 
     Returns:
-        further executions that have to run, because what they made is kept nowhere; makers first, as in the chain.
+        further executions that have to run, because their results are not stored; makers first.
 
     Raises:
-        InputError: data that no stage makes is nowhere to be had.
+        InputError: data that no stage makes are not available.
     """
     again: set[tuple[str, str]] = set()
-    # From the end to the beginning: a stage that has to run needs its own inputs in turn.
+    # Backwards, since a stage that has to run needs its inputs too.
     for execution in reversed(chain):
         if execution.key not in wanted | again:
             continue
@@ -123,9 +121,9 @@ def _supply(
         for content in execution.raw:
             if not tree.obtain(content):
                 raise InputError(
-                    f"data that stage {execution.stage} read is kept nowhere: {content.path} with the hash "
+                    f"an input of stage {execution.stage} is not stored anywhere: {content.path} with the hash "
                     f"{content.md5}",
-                    remedy="bring it back, or pull it into DVC's cache from where it is",
+                    remedy="restore the file, or pull it into DVC's cache",
                     file=content.path,
                 )
         for content, maker in execution.inputs.items():
@@ -135,7 +133,7 @@ def _supply(
 
 
 def report_lines(result: Reproduction, most: int = 8) -> list[str]:
-    """Return the comparison for people, the verdict last."""
+    """Return the comparison as text, the verdict last."""
     shown = []
     for outcome in result.outcomes:
         if outcome.failure:
@@ -149,7 +147,7 @@ def report_lines(result: Reproduction, most: int = 8) -> list[str]:
     if first is None:
         return [*shown, f"Reproduced: every hash of {len(result.outcomes)} stage(s) is equal."]
     if result.environment:
-        shown += ["Differences of the environment that could explain it:", *listed(result.environment, most)]
+        shown += ["Differences in the environment that could be the cause:", *listed(result.environment, most)]
     else:
         shown.append("The environment is the same.")
     verdict = "failed" if first.failure else "is the first stage that differs"

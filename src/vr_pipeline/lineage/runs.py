@@ -1,4 +1,4 @@
-"""Recorded runs, and finding the one that made a given content."""
+"""Recorded runs, and how to find the one that made a given content."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 INPUT, OUTPUT, SOURCE = "input.", "output.", "source."
-"""Prefixes of tags: MD5 of what a run read and wrote by dataset, and the run that an input came from."""
+"""Prefixes of tags: MD5 of a run's inputs and outputs by dataset, and the run that made an input."""
+PARENT = "mlflow.parentRunId"
+"""Tag of a nested run: its parent."""
 _SHORTEST_PREFIX = 4
 _NEWEST_FIRST = "attributes.start_time DESC"
 
@@ -33,6 +35,7 @@ class Run:
 
     Args:
         status: FINISHED, FAILED, KILLED or RUNNING.
+        seconds: duration; None while it runs.
         record: see :mod:`vr_pipeline.lineage.record`; empty for runs without one.
     """
 
@@ -42,25 +45,26 @@ class Run:
     started: datetime
     tags: Mapping[str, str] = field(default_factory=dict)
     record: Mapping[str, Any] = field(default_factory=dict)
+    seconds: float | None = None
 
     @property
     def short(self) -> str:
-        """The first eight characters of the identifier, which the commands take."""
+        """The first eight characters of the identifier, which the commands accept."""
         return self.id[:8]
 
     @property
     def commit(self) -> str:
-        """The commit it ran at, shortened, with a star if files differed from it."""
+        """The shortened commit, with a star if files differed from it."""
         commit = self.tags.get("git.commit", "")[:8] or "no commit"
         return f"{commit}*" if self.tags.get("git.dirty") == "true" else commit
 
     def stages(self) -> dict[str, dict[str, Any]]:
-        """Stages by name, in the order in which they ran."""
+        """Return stages by name, in order of execution."""
         return dict(self.record.get("stages", {}))
 
 
 def link_sources(client: MlflowClient, experiment: str, run_id: str, inputs: Mapping[str, str]) -> dict[str, str]:
-    """Tag a run with the recorded runs that wrote its ``inputs`` (dataset to MD5); these by dataset."""
+    """Tag a run with the runs that wrote its ``inputs`` (dataset -> MD5); return these by dataset."""
     found = {}
     for dataset, md5 in sorted(inputs.items()):
         makers = (str(run.info.run_id) for run in _makers(client, experiment, dataset, md5))
@@ -98,12 +102,11 @@ class RunStore:
     def find(self, text: str) -> Run:
         """Return a run by its identifier (or its beginning), name, ``latest``, a model, file or experiment of DVC.
 
-        Models are ``name``, ``name@alias``, ``name/version`` or ``models:/...``; a bare name is its alias ``best``, or
-        the newest version. A file or folder stands for the newest run that wrote its content, an experiment for the
-        last run that belongs to it.
+        Models are ``name``, ``name@alias``, ``name/version`` or ``models:/...``; a name alone is its alias ``best``, or
+        the newest version. A file or folder means the newest run that wrote its content, an experiment its last run.
 
         Raises:
-            InputError: nothing, or more than one run, answers to the text.
+            InputError: no run, or more than one, matches.
         """
         if (version := self.model(text)) is not None:
             return self.get(str(version.run_id))
@@ -120,23 +123,23 @@ class RunStore:
             return self.get(named[0].id)
         known = ", ".join(f"{run.short} ({run.name})" for run in runs[:5]) or "none recorded yet"
         raise InputError(
-            f"{len(named)} runs answer to '{text}'" if named else f"there is no run, model or recorded file '{text}'",
+            f"{len(named)} runs match '{text}'" if named else f"there is no run, model or recorded file '{text}'",
             remedy=f"name one run; the newest are {known}",
         )
 
     def all(self) -> Iterator[Run]:
-        """Yield runs without their records, newest first."""
+        """Yield runs without their records, newest first, except nested runs."""
         token = None
         while True:
             page = self.client.search_runs(
                 [self.experiment], order_by=[_NEWEST_FIRST], max_results=500, page_token=token
             )
-            yield from (_run(found, {}) for found in page)
+            yield from (_run(found, {}) for found in page if PARENT not in found.data.tags)
             if not (token := page.token):
                 return
 
     def maker(self, dataset: str, md5: str, reader: Run) -> Run | None:
-        """Return the run that a reader's input came from: the one it names, else the newest that wrote the content."""
+        """Return the run that made a reader's input: the one it names, else the newest before it with this content."""
         named = reader.tags.get(f"{SOURCE}{dataset}")
         if reader.tags.get(f"{INPUT}{dataset}") == md5 and named:
             return self.get(named)
@@ -145,7 +148,7 @@ class RunStore:
         return self.get(str(earlier[0].info.run_id)) if earlier else None
 
     def model(self, text: str) -> ModelVersion | None:
-        """Return the version of a registered model that ``text`` names; None if it names none."""
+        """Return the version of a registered model that ``text`` names; None for other texts."""
         from mlflow.exceptions import MlflowException
 
         name, _, alias = text.removeprefix("models:/").partition("@")
@@ -165,12 +168,12 @@ class RunStore:
             return None
 
     def aliases(self, version: ModelVersion) -> list[str]:
-        """Aliases that point to a version."""
+        """Return the aliases of a version."""
         every = self.client.get_registered_model(version.name).aliases
         return sorted(alias for alias, number in every.items() if str(number) == str(version.version))
 
     def file(self, run: Run, name: str) -> str:
-        """Return a file of a run's record, as the store has it; empty if there is none."""
+        """Return the text of a file of a run's record; empty if there is none."""
         return self._artifact(run.id, name)
 
     def _get(self, run_id: str) -> Run:
@@ -185,7 +188,7 @@ class RunStore:
                     remedy="name another run, or run the pipeline again",
                     file=f"{RECORD_FOLDER}/{RECORD}",
                 ) from error
-            record = {}  # The run was killed while it was written.
+            record = {}  # the run was killed while writing it
         return _run(found, record)
 
     def _artifact(self, run_id: str, name: str) -> str:
@@ -201,7 +204,7 @@ class RunStore:
         except (MlflowException, OSError) as error:
             raise InputError(
                 f"the files of run {run_id[:8]} cannot be read ({str(error).partition(chr(10))[0]})",
-                remedy="check that the store's artifacts are where the run says",
+                remedy="check that the store's artifacts are at the address that the run names",
             ) from error
 
     def _of_file(self, text: str) -> Run | None:
@@ -213,11 +216,12 @@ class RunStore:
             if content.md5 in {value for name, value in listed.tags.items() if name.startswith(OUTPUT)}:
                 return self.get(listed.id)
         raise InputError(
-            "no recorded run wrote this content", remedy="run the pipeline that makes it, or name a run", file=text
+            "no recorded run wrote this content", remedy="run the pipeline that creates it, or name a run", file=text
         )
 
 
 def _run(found: Any, record: Mapping[str, Any]) -> Run:
     info = found.info
     started = datetime.fromtimestamp((info.start_time or 0) / 1000, tz=UTC)
-    return Run(info.run_id, info.run_name or "", info.status, started, dict(found.data.tags), record)
+    seconds = (info.end_time - info.start_time) / 1000 if info.end_time and info.start_time else None
+    return Run(info.run_id, info.run_name or "", info.status, started, dict(found.data.tags), record, seconds)

@@ -1,6 +1,4 @@
-"""What must not leave the machine with a record: passwords, tokens and keys, by their names and by their forms."""
-
-from __future__ import annotations
+"""Detection of secrets that records must not contain: passwords, tokens and keys, by names and formats."""
 
 import re
 from collections.abc import Mapping
@@ -49,7 +47,7 @@ _ASSIGNED = re.compile(
 )
 _PLAIN = re.compile(r"(?i)(?:true|false|none|null|[\d.]+|str|int|bytes|bool|os\.environ.*|self\..*|\*+|\[redacted)\W*")
 _LIKE_A_WORD = re.compile(r"[A-Za-z_.]+|.{1,7}|(?:\w+\.)+\w+")
-"""What stands unquoted behind a name in a program: another name, as a rule."""
+"""Unquoted values in a program: usually other names."""
 
 _FILES = re.compile(
     r"(?i)(?:\.env|.*\.env|\.env\..*|\.envrc|credentials.*|.*[_.-]credentials.*|.*secrets?\.(?:ya?ml|json|toml|ini|env|txt)|"
@@ -62,7 +60,7 @@ _FOLDERS = frozenset({".ssh", ".gnupg", ".aws", ".azure", ".gcloud", ".kube", ".
 
 
 def is_secret_file(path: str) -> bool:
-    """Whether a file is one that holds credentials or keys, by its name and folder."""
+    """Return whether a file contains credentials or keys, by its name and folder."""
     place = PurePosixPath(path.replace("\\", "/"))
     if place.name.lower() in {".env.example", ".env.sample", ".env.template"}:
         return False
@@ -70,22 +68,22 @@ def is_secret_file(path: str) -> bool:
 
 
 def is_secret_name(name: str) -> bool:
-    """Whether a setting of this name holds a secret: ``token``, ``db_password``, ``api-key``; not ``max_tokens``."""
+    """Return whether a setting's value is a secret: ``token``, ``db_password``, ``api-key``; not ``max_tokens``."""
     last = name.rpartition(".")[2]
     return bool(_SECRET_NAME.fullmatch(last)) and not _NOT_SECRET.fullmatch(last)
 
 
 def redacted(text: str) -> str:
-    """Return the text without what looks like a secret."""
+    """Return the text without anything that looks like a secret."""
     return redaction(text)[0]
 
 
 def redaction(text: str, *, code: bool = False) -> tuple[str, list[str]]:
-    """Return the text without what looks like a secret, and the kinds that were found.
+    """Return the text without anything that looks like a secret, and the kinds found.
 
     Args:
         text: any.
-        code: it is a program, in which ``token=tokenizer`` is no secret and ``token="..."`` is one.
+        code: it is a program, in which ``token=tokenizer`` is not a secret but ``token="..."`` is.
     """
     kinds: list[str] = []
 
@@ -93,7 +91,7 @@ def redaction(text: str, *, code: bool = False) -> tuple[str, list[str]]:
         if HIDDEN in found[0]:
             return found[0]
         kinds.append(kind)
-        # As many lines as before: a patch counts them.
+        # Keep the number of lines, which a patch states.
         return f"{kept}{HIDDEN}" + _lines_of(found[0])
 
     for kind, form in _EXACT.items():
@@ -104,7 +102,7 @@ def redaction(text: str, *, code: bool = False) -> tuple[str, list[str]]:
 
 
 def _lines_of(text: str) -> str:
-    """Return the ends of lines of a removed text, each with the mark that a patch has at its beginning."""
+    """Return placeholders for the further lines of a removed text, with the marks of a patch."""
     return "".join(f"\n{line[:1] if line[:1] in '+- ' else ''}{HIDDEN}" for line in text.split("\n")[1:])
 
 
@@ -125,7 +123,7 @@ def _assigned(found: re.Match[str], kinds: list[str], code: bool) -> str:
 
 
 def without_secrets(value: Any, name: str = "") -> Any:
-    """Return settings, at any depth, without the values of secret names and without what looks like a secret."""
+    """Return settings, at any depth, without values of secret names or anything that looks like a secret."""
     if isinstance(value, Mapping):
         return {key: without_secrets(entry, str(key)) for key, entry in value.items()}
     if isinstance(value, list | tuple):
@@ -136,7 +134,7 @@ def without_secrets(value: Any, name: str = "") -> Any:
 
 
 def holds_redaction(value: Any) -> bool:
-    """Whether something was taken out of a recorded value, at any depth."""
+    """Return whether a recorded value was redacted, at any depth."""
     if isinstance(value, Mapping):
         return any(map(holds_redaction, value.values()))
     if isinstance(value, list | tuple):

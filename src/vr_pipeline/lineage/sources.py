@@ -1,12 +1,9 @@
-"""Which source files a piece of the project runs, found from the imports in its text without importing anything.
+"""Find the source files that a part of the project runs, from imports in their text, without importing anything.
 
-Imports inside functions count: they are how the project keeps heavy libraries out of the start. Imports for type
-checkers do not, since they never run. Two things that imports do not show are found from text constants: a module
-named ``'package.module'`` or ``'package.module:Class'``, as tables of families do, and a file that lies beside the
-module, such as a template. A table ``{name: 'package.module:Class'}`` is followed at the names in use only.
+Imports within functions count, imports for type checkers do not. Text constants show two further dependencies: modules
+named ``'package.module'`` or ``'package.module:Class'``, as in tables of families, and files beside the module, such as
+templates. A table ``{name: 'package.module:Class'}`` is followed only at the names in use.
 """
-
-from __future__ import annotations
 
 import ast
 import re
@@ -23,17 +20,14 @@ _FILE_NAME = re.compile(r"\w[\w.-]*")
 
 
 class Reference(NamedTuple):
-    """A module that a source file may run.
-
-    ``name`` is the dotted name of a module, or of something in one; ``key`` its key where it is a value of a table.
-    """
+    """A module that a source file may run: dotted name of a module or its member, and its key in a table."""
 
     name: str
     key: str | None = None
 
 
 class _Reader(ast.NodeVisitor):
-    """What the text of one module refers to: modules of whatever project, and names of files that may lie beside it."""
+    """Collects the references of a module's text: modules of any project, and names of files beside it."""
 
     def __init__(self, package: str) -> None:
         self.package = package
@@ -72,7 +66,7 @@ class _Reader(ast.NodeVisitor):
 
 
 def _module_text(node: ast.expr) -> str:
-    """Return the dotted name in a text constant; empty for everything else."""
+    """Return the dotted name in a text constant; empty for other expressions."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str) and _DOTTED.fullmatch(node.value):
         return node.value.partition(":")[0]
     return ""
@@ -92,7 +86,7 @@ class SourceTree:
         self.root = root
 
     def file(self, module: str) -> Path | None:
-        """Return the file of a module, an ``__init__.py`` for packages; None for what is not below the root."""
+        """Return the file of a module, ``__init__.py`` for packages; None for modules elsewhere."""
         place = self.root.joinpath(*module.split("."))
         for candidate in (place.with_suffix(".py"), place / "__init__.py"):
             if candidate.is_file():
@@ -100,19 +94,19 @@ class SourceTree:
         return None
 
     def package_modules(self, package: str) -> list[str]:
-        """Names of all modules of a package and its sub-packages, itself first; empty where there is none."""
+        """Return the names of all modules of a package and its sub-packages, itself first; empty without one."""
         folder = self.root.joinpath(*package.split("."))
         files = sorted(folder.rglob("*.py")) if (folder / "__init__.py").is_file() else []
         return [".".join(path.relative_to(self.root).with_suffix("").parts).removesuffix(".__init__") for path in files]
 
     def used(self, modules: Iterable[str], names: Iterable[str] = ()) -> list[Path]:
-        """Files that run when ``modules`` are imported and everything in them is called.
+        """Return the files that run when ``modules`` are imported and everything in them is called.
 
         Args:
             names: keys at which tables of modules are followed.
 
         Returns:
-            Sorted paths of modules, and of files and folders beside them that they name.
+            sorted paths of modules, and of the files and folders beside them that they name.
 
         Raises:
             InputError: a file cannot be parsed.
@@ -120,7 +114,7 @@ class SourceTree:
         wanted, found, seen = set(names), set[Path](), set[str]()
         waiting = list(modules)
         while waiting:
-            # A package's __init__.py runs before what lies in it.
+            # A package's __init__.py runs before its modules.
             for module in accumulate(waiting.pop().split("."), "{}.{}".format):
                 file = self.file(module)
                 if module in seen or file is None:

@@ -1,7 +1,6 @@
-"""The stages of dvc.yaml, derived from the pipelines, the catalog and the parameter files: nothing is written twice.
+"""The stages of dvc.yaml, derived from the pipelines, the catalog and the parameter files.
 
-A stage is a pipeline. Everything here is a pure function of what it is given; :mod:`vr_pipeline.lineage.project` reads
-the project's files.
+A stage is a pipeline. All functions here are pure; :mod:`vr_pipeline.lineage.project` reads the project's files.
 """
 
 from __future__ import annotations
@@ -24,12 +23,12 @@ if TYPE_CHECKING:
 PARAMETERS = "params:"
 CALLER = "conf/kedro.sh"
 CALL = f"sh {CALLER}"
-"""How a stage calls kedro: DVC may run without its environment being activated, and dvc.yaml is for every machine."""
+"""Script by which stages call kedro, since DVC may run outside the activated environment, on any machine."""
 _GLOBAL = re.compile(r"\$\{globals:([\w.]+)\}")
 _PACKAGE = re.compile(r"(\S+?\.pipelines\.(\w+))")
 _PICTURES = {".png", ".jpg", ".jpeg", ".svg", ".gif"}
 _NOT_SETTINGS = {"type", "filepath", "path", "metadata", "validator", "credentials"}
-"""Keys of a catalog entry that do not shape what is written: places, and what is tracked as source instead."""
+"""Keys of a catalog entry without effect on the content: paths, and classes, which are tracked as source."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +37,9 @@ class Output:
 
     Args:
         path: relative to the project.
-        kind: the list of the stage it stands in: outs, metrics or plots.
-        persist: whether DVC leaves it in place before the stage runs, because the stage takes up what is there.
-        cache: whether DVC keeps it; git has it otherwise.
+        kind: its list in the stage: outs, metrics or plots.
+        persist: whether DVC keeps it in place before the stage runs, because the stage resumes from it.
+        cache: whether DVC stores it; otherwise git does.
     """
 
     path: str
@@ -55,17 +54,17 @@ class Output:
 
 @dataclass(frozen=True)
 class Stage:
-    """A pipeline as DVC sees it. Paths are relative to the project, with forward slashes.
+    """A pipeline as a stage of DVC. Paths are relative to the project, with forward slashes.
 
     Args:
         name: of the pipeline.
         description: one line.
-        command: what runs it.
-        inputs: dataset to path, of what it reads and does not make.
+        command: runs it.
+        inputs: dataset -> path of what it reads and does not make.
         models: paths that its parameters name.
         sources: files of the project that it runs.
-        parameters: file to dotted keys.
-        outputs: dataset to what is written.
+        parameters: file -> dotted keys.
+        outputs: dataset -> output.
     """
 
     name: str
@@ -79,7 +78,7 @@ class Stage:
 
     @property
     def dependencies(self) -> list[str]:
-        """Data first, then models, then source; each once."""
+        """Data, then models, then source files, each once."""
         return list(dict.fromkeys([*sorted(self.inputs.values()), *sorted(self.models), *sorted(self.sources)]))
 
     def to_dvc(self, up: str = "") -> dict[str, Any]:
@@ -97,17 +96,17 @@ class Stage:
 
 @dataclass(frozen=True)
 class Configuration:
-    """What the stages are derived from, beside the pipelines.
+    """The configuration from which stages are derived.
 
     Args:
         environment: name of the configuration environment, ``conf/<environment>`` over ``conf/base``.
-        catalog: dataset to its resolved entry, without what lives in memory.
-        constants: datasets whose value stands in the catalog itself, or that it says are not there.
-        parameters: the environment's laid over those of base.
-        catalog_files: file to its content as written, base first.
-        parameter_files: file to its content as written, base first.
-        catalog_keys: dataset to the pattern in these files that describes it, where it has no entry of its own.
-        global_files: globals.yml of each layer to its content, base first.
+        catalog: dataset -> its resolved entry, without datasets in memory.
+        constants: datasets whose value is in the catalog itself, or that it declares missing.
+        parameters: those of the environment over those of base.
+        catalog_files: file -> its content without interpolation, base first.
+        parameter_files: file -> its content without interpolation, base first.
+        catalog_keys: dataset without an entry -> its pattern in these files.
+        global_files: globals.yml of each layer -> its content, base first.
     """
 
     environment: str
@@ -126,17 +125,17 @@ def derive_stages(
     sources: Callable[[str, Pipeline, list[str], list[str]], list[str]],
     exists: Callable[[str], bool],
 ) -> dict[str, Stage]:
-    """Stages by name, in the order of ``pipelines``.
+    """Return stages by name, in the order of ``pipelines``.
 
     Args:
         pipelines: those that become stages.
         configuration: catalog and parameter files.
-        sources: from name, pipeline, further modules and names in the parameters to the files that it runs.
-        exists: whether a path relative to the project, or the folder it starts with, is there.
+        sources: (name, pipeline, further modules, names in the parameters) -> files that it runs.
+        exists: whether a path relative to the project, or its first folder, exists.
 
     Raises:
-        InputError: a dataset that crosses stages is not kept in a file, a parameter cannot be seen by DVC or is in no
-            file, or two stages write to one place.
+        InputError: a dataset between stages is not stored in a file, DVC cannot track a parameter or it is in no file,
+            or two stages write to the same path.
     """
     makers = {dataset: name for name, pipeline in pipelines.items() for dataset in pipeline.all_outputs()}
     stages = {
@@ -148,7 +147,7 @@ def derive_stages(
             if output.path in written:
                 raise InputError(
                     f"stages {written[output.path]} and {name} both write {output.path}",
-                    remedy="give each dataset a place of its own in the catalog",
+                    remedy="give each dataset its own path in the catalog",
                 )
             written[output.path] = name
     return stages
@@ -165,12 +164,13 @@ def _stage(
     catalog = configuration.catalog
     parameters = sorted(dataset for dataset in pipeline.inputs() if dataset == "parameters" or _is_parameter(dataset))
     inputs = {
-        dataset: _place(
+        key: path
+        for dataset in sorted(pipeline.inputs() - set(parameters) - configuration.constants)
+        for key, path in _places(
             dataset,
             catalog,
             f"stage {makers[dataset]} makes it and {name} reads it" if dataset in makers else f"stage {name} reads it",
-        )
-        for dataset in sorted(pipeline.inputs() - set(parameters) - configuration.constants)
+        ).items()
     }
     kept = sorted(dataset for dataset in pipeline.all_outputs() if dataset in catalog)
     outputs = {dataset: _output(dataset, catalog) for dataset in kept}
@@ -186,6 +186,7 @@ def _stage(
         for key in tracked.get(file, ())
         for value in _at(configuration.parameters, key)
     ]
+    words = {leaf for value in values for _, leaf in _leaves(value, "") if isinstance(leaf, str)}
     made = {output.path for output in outputs.values()}
     modules = [entry["type"] for entry in (catalog[dataset] for dataset in used) if "." in str(entry["type"])]
     modules += [entry["validator"] for entry in (catalog[dataset] for dataset in used) if "validator" in entry]
@@ -195,7 +196,7 @@ def _stage(
         command=f"{CALL} run --env={configuration.environment} --pipeline={name}",
         inputs=inputs,
         models=tuple(sorted({path for value in values for path in _models(value) if exists(path)} - made)),
-        sources=tuple(sources(name, pipeline, modules, sorted({word for value in values for word in _words(value)}))),
+        sources=tuple(sources(name, pipeline, modules, sorted(words))),
         parameters={file: tuple(keys) for file, keys in tracked.items()},
         outputs=outputs,
     )
@@ -205,20 +206,39 @@ def _is_parameter(dataset: str) -> bool:
     return dataset.startswith(PARAMETERS)
 
 
+def _places(dataset: str, catalog: Mapping[str, Mapping[str, Any]], why: str) -> dict[str, str]:
+    """Return the paths of a dataset: its own and that of its images, or of its ``sources``, files and clips."""
+    entry = catalog.get(dataset, {})
+    sources = entry.get("sources")
+    if not isinstance(sources, Mapping):
+        found = {dataset: _place(dataset, catalog, why)}
+        if (images := entry.get("image_folder")) is not None:
+            found |= {(key := f"{dataset}.images"): _place(key, {key: {"path": images}}, why)}
+        return found
+    found = {}
+    for name, source in sources.items():
+        parts = {"": source, "videos": source.get("videos", {}), "clips": {"filepath": source.get("clips")}}
+        for part, entry in parts.items():
+            if entry.get("filepath", entry.get("path")) is not None:
+                key = ".".join(filter(None, (dataset, str(name), part)))
+                found[key] = _place(key, {key: entry}, why)
+    return found
+
+
 def _place(dataset: str, catalog: Mapping[str, Mapping[str, Any]], why: str) -> str:
-    """Return the path of a dataset that lineage has to follow."""
+    """Return the path of a dataset that lineage tracks."""
     entry = catalog.get(dataset)
     place = None if entry is None else entry.get("filepath", entry.get("path"))
     if not isinstance(place, str):
         raise InputError(
-            f"dataset '{dataset}' is not kept in a file, but {why}",
-            remedy="add it to the catalog with a 'filepath' or 'path', so that its content can be followed",
+            f"dataset '{dataset}' is not stored in a file, but {why}",
+            remedy="add it to the catalog with a 'filepath' or 'path', so that its content can be tracked",
             field=dataset,
         )
     if "://" in place or PurePosixPath(place).is_absolute() or ".." in PurePosixPath(place).parts:
         raise InputError(
-            f"dataset '{dataset}' lies outside the project ({place}), where DVC cannot keep it",
-            remedy="set a path below the project folder; DVC's cache and remotes may lie anywhere",
+            f"dataset '{dataset}' is outside the project ({place}), where DVC cannot track it",
+            remedy="set a path below the project folder; DVC's cache and remotes may be anywhere",
             field=dataset,
         )
     return PurePosixPath(place).as_posix()
@@ -228,26 +248,24 @@ def _output(dataset: str, catalog: Mapping[str, Mapping[str, Any]]) -> Output:
     entry = catalog[dataset]
     path = _place(dataset, catalog, "a stage writes it")
     metadata = entry.get("metadata") or {}
-    marks = metadata.get("mlflow")
-    kind = "metrics" if isinstance(marks, Mapping) and marks.get("metrics") else "outs"
-    if PurePosixPath(path).suffix.lower() in _PICTURES:
-        kind = "plots"
-    own = metadata.get("dvc") or {}
+    marks, own = metadata.get("mlflow"), metadata.get("dvc") or {}
+    measured = own.get("metrics", isinstance(marks, Mapping) and marks.get("metrics"))
+    kind = "plots" if PurePosixPath(path).suffix.lower() in _PICTURES else "metrics" if measured else "outs"
     return Output(path, kind, persist=_takes_up(str(entry["type"])), cache=bool(own.get("cache", True)))
 
 
 def _takes_up(kind: str) -> bool:
-    """Whether a class of datasets goes on from what it finds (its attribute ``takes_up_what_is_there``)."""
+    """Return whether a dataset class resumes from existing content (its attribute ``takes_up_what_is_there``)."""
     module, _, name = kind.rpartition(".")
     try:
         found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError):
-        return False  # classes of kedro-datasets are written without their package, and none of them does
+        return False  # classes of kedro-datasets are named without their package, and none of them resumes
     return bool(getattr(found, "takes_up_what_is_there", False))
 
 
 def _parameters(names: Iterable[str], configuration: Configuration) -> Iterator[tuple[str, str]]:
-    """File and key of every parameter, in each file that holds it."""
+    """Yield file and key of every parameter, for each file that sets it."""
     files = configuration.parameter_files
     for name in names:
         everything = sorted({key for content in files.values() for key in content})
@@ -263,7 +281,7 @@ def _parameters(names: Iterable[str], configuration: Configuration) -> Iterator[
 
 
 def _settings(datasets: Iterable[str], configuration: Configuration) -> Iterator[tuple[str, str]]:
-    """File and key of what in catalog entries shapes files: formats, arguments of writers."""
+    """Yield file and key of settings in catalog entries that determine content: formats, arguments of writers."""
     for entry in dict.fromkeys(configuration.catalog_keys.get(dataset, dataset) for dataset in datasets):
         file = _last(configuration.catalog_files, entry)
         if file is None or "." in entry:
@@ -276,10 +294,10 @@ def _settings(datasets: Iterable[str], configuration: Configuration) -> Iterator
 
 
 def _globals(file: str, key: str, value: Any, configuration: Configuration) -> Iterator[tuple[str, str]]:
-    """File and key of the globals that a value takes up.
+    """Yield file and key of the globals that a value refers to.
 
     Raises:
-        InputError: it takes up something else.
+        InputError: it refers to something else.
     """
     for place, leaf in _leaves(value, key):
         text = leaf if isinstance(leaf, str) else ""
@@ -288,20 +306,20 @@ def _globals(file: str, key: str, value: Any, configuration: Configuration) -> I
                 yield holder, name
         if "${" in _GLOBAL.sub("", text):
             raise InputError(
-                f"the value is put together from others ({leaf}), and DVC cannot see when they change",
-                remedy="write the value itself, or put it into globals.yml and take it up as ${globals:NAME}",
+                f"the value refers to others ({leaf}), and DVC cannot detect their changes",
+                remedy="write the value itself, or put it into globals.yml and refer to it as ${globals:NAME}",
                 file=file,
                 field=place,
             )
 
 
 def _last(files: Mapping[str, Mapping[str, Any]], key: str) -> str | None:
-    """Return the file whose value counts: that of an environment replaces those below it."""
+    """Return the last file with a value, which replaces those before it."""
     return next((file for file, content in [*files.items()][::-1] if content.get(key) is not None), None)
 
 
 def _at(content: Mapping[str, Any], key: str) -> Iterator[Any]:
-    """Return the value at a dotted key, if it is there."""
+    """Yield the value at a dotted key, if it exists."""
     value: Any = content
     for part in key.split("."):
         if not isinstance(value, Mapping) or part not in value:
@@ -322,34 +340,35 @@ def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
 
 
 def _models(value: Any) -> Iterator[str]:
-    """Texts under a key ``path`` that may be folders of the project; names on a hub and absolute paths are not."""
+    """Yield values of ``path`` or ``model`` that may be folders of the project, not names or absolute paths.
+
+    A block with ``from: trained`` uses the folder ``trained``.
+    """
+    if isinstance(value, Mapping) and value.get("from") == "trained":
+        value = {**value, "path": value.get("trained")}
     for key, leaf in _leaves(value, ""):
-        if key.rpartition(".")[2] == "path" and isinstance(leaf, str) and "/" in leaf:
+        if key.rpartition(".")[2] in {"path", "model"} and isinstance(leaf, str) and "/" in leaf:
             path = PurePosixPath(leaf)
             if not path.is_absolute() and ".." not in path.parts and "://" not in leaf:
                 yield path.as_posix()
 
 
-def _words(value: Any) -> Iterator[str]:
-    return (leaf for _, leaf in _leaves(value, "") if isinstance(leaf, str))
-
-
 def _first_line(pipeline: Pipeline, name: str) -> str:
-    """Return the first sentence about a pipeline: that of its package."""
+    """Return the first line of the docstring of a pipeline's package."""
     package = package_of(pipeline, name)
     document = importlib.import_module(package).__doc__ if package else None
     return (document or "").strip().partition("\n")[0]
 
 
 def package_of(pipeline: Pipeline, name: str) -> str | None:
-    """Return the package of a pipeline: that of its name, or by which its name ends, among those of its nodes."""
+    """Return the package of a pipeline: of its nodes' packages the one with its name, or with the end of its name."""
     found = dict.fromkeys(_PACKAGE.findall(" ".join(modules_of(pipeline))))
     fitting = [package for package, folder in found if f"_{name}".endswith(f"_{folder}")]
     return max(fitting, key=len, default=None)
 
 
 def modules_of(pipeline: Pipeline) -> list[str]:
-    """Modules that define the functions of the nodes, in the order of the nodes."""
+    """Return the modules that define the functions of the nodes, in the order of the nodes."""
     return list(dict.fromkeys(_function(node).__module__ for node in pipeline.nodes))
 
 
@@ -361,10 +380,9 @@ def _function(node: Node) -> Callable[..., Any]:
 
 
 def curves(catalog: Mapping[str, Mapping[str, Any]], stages: Iterable[Stage], up: str = "") -> list[dict[str, Any]]:
-    """Return plots over several files: one for each column that tables marked ``metadata: {dvc: {curves: ...}}`` name.
+    """Return DVC's plots: one per column named by tables with ``metadata: {dvc: {curves: {x: step, y: [loss, ...]}}}``.
 
-    A mark reads ``curves: {x: step, y: [loss, ...]}``; tables that share a column share its plot. DVC takes paths of
-    plots from the folder of dvc.yaml, from which ``up`` leads to the project.
+    Tables with the same column share its plot. ``up`` leads from dvc.yaml to the project.
     """
     plots: dict[tuple[str, str], dict[str, str]] = {}
     for stage in stages:

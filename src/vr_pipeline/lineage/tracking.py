@@ -1,4 +1,4 @@
-"""Where runs are recorded: the settings of conf/<env>/mlflow.yml, and a connection that fails fast or goes offline."""
+"""The tracking store: settings of conf/<env>/mlflow.yml, and a connection that fails fast or goes offline."""
 
 from __future__ import annotations
 
@@ -32,8 +32,12 @@ _SQLITE, _SQLITE_BY_NAME = "sqlite:///", "sqlite+pysqlite:///"
 _ADDRESSES = ("tracking_uri", "artifacts", "offline_uri")
 _UNAUTHORISED, _FORBIDDEN, _SERVER_ERROR = 401, 403, 500
 _OPENING = 2
-"""Times the patience that opening a store may take."""
+"""Time limit to open a store, in multiples of the patience."""
 _LOGIN = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
+
+
+_KIND = {"mlflow.experimentKind": "custom_model_development"}
+"""Marks the experiment as one of model training, not of language-model traces."""
 
 
 class MlflowConfiguration(Parameters):
@@ -42,44 +46,44 @@ class MlflowConfiguration(Parameters):
     enabled: bool = Field(default=True, description="whether runs are recorded")
     tracking_uri: str = Field(
         default="sqlite:///mlflow.db",
-        description="a SQLite file (relative ones start at the project) or the address of a tracking server; "
+        description="a SQLite file (relative to the project) or the address of a tracking server; "
         "credentials come from MLFLOW_TRACKING_USERNAME and _PASSWORD, or MLFLOW_TRACKING_TOKEN",
     )
     experiment: str = Field(default="vr_pipeline", min_length=1, description="experiment that holds the runs")
     artifacts: str = Field(
         default="mlartifacts",
-        description="folder or address for files of a new experiment; a server keeps them in a place of its own unless "
-        "this is an address",
+        description="folder or address for files of a new experiment; a server uses its own folder unless this is an "
+        "address",
     )
     when_unreachable: Literal["fail", "offline"] = Field(
         default="offline",
-        description="what a run does whose store cannot be used when it starts: stop before any work, or record in "
-        "offline_uri, from where 'kedro lineage upload' brings it to the store; a store that fails later stops no run",
+        description="if the store cannot be used when a run starts: stop before any work, or record in offline_uri, "
+        "from which 'kedro lineage upload' sends the run to the store; a store that fails later never stops a run",
     )
     offline_uri: str = Field(default="sqlite:///mlflow-offline.db", description="SQLite file of runs to upload")
     timeout: float = Field(default=5.0, gt=0, description="seconds to wait for the tracking server's first answer")
     patience: float = Field(
         default=15.0,
         gt=0,
-        description="seconds for one call of the store, beyond a second for each MiB of files; all calls after the "
-        "work may take three times as long, then the record goes to offline_uri",
+        description="seconds per call of the store, in addition to one second per MiB of files; all calls after the "
+        "end of the work may take three times as long, then the record goes to offline_uri",
     )
 
     @field_validator(*_ADDRESSES)
     @classmethod
     def _without_credentials(cls, value: str) -> str:
-        # The user of a database is no secret; a server knows neither without the other.
+        # The user of a database is not a secret; a server's login has both.
         address = urlsplit(value)
         if address.password is not None or ("@" in address.netloc and address.scheme in {"http", "https"}):
             raise ValueError(
-                "an address must not hold credentials; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD "
-                "in the environment, for databases what their client reads, such as PGPASSWORD"
+                "an address must not contain credentials; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD "
+                "in the environment, or for databases the variables of their client, such as PGPASSWORD"
             )
         return value
 
     @property
     def is_server(self) -> bool:
-        """Whether runs go to a server by HTTP."""
+        """Whether runs go to an HTTP server."""
         return self.tracking_uri.startswith(("http://", "https://"))
 
 
@@ -87,7 +91,7 @@ def read_configuration(settings: Mapping[str, Any]) -> MlflowConfiguration:
     """Validate the settings.
 
     Raises:
-        InputError: naming the setting that is wrong; its value is not repeated where it may hold credentials.
+        InputError: a setting is wrong; its value is not repeated if it may contain credentials.
     """
     try:
         return MlflowConfiguration.model_validate(dict(settings))
@@ -107,9 +111,9 @@ class Connection:
     """An open tracking store.
 
     Args:
-        offline: whether it stands in for a store that cannot be used.
-        reason: why that is so.
-        moved: the artifacts' folder before, if the project's records were taken along to another folder.
+        offline: whether it replaces a store that cannot be used.
+        reason: why it cannot be used.
+        moved: the former artifacts' folder, if the project was moved or copied.
     """
 
     client: MlflowClient
@@ -121,27 +125,27 @@ class Connection:
 
 
 def connect(configuration: MlflowConfiguration, project: Path, *, offline: bool | None = None) -> Connection:
-    """Open the tracking store and the experiment; the latter is made if it does not exist.
+    """Open the tracking store and the experiment, which is created if it does not exist.
 
     Args:
         configuration: which store.
-        project: where relative SQLite files and artifact folders start; see also :func:`records_folder`.
-        offline: True takes the offline store, False never does, None decides by whether the store can be used.
+        project: base of relative SQLite files and artifact folders; see also :func:`records_folder`.
+        offline: True: the offline store, False: never, None: only if the store cannot be used.
 
     Raises:
-        InputError: the store cannot be used, and going offline is not configured or does not work either; or the
+        InputError: the store cannot be used, and the offline store is not configured or cannot be used either; or the
             server rejects the login.
     """
     if offline:
         return _open(configuration, project, offline=True)
     may_go_offline = offline is None and configuration.when_unreachable == "offline"
-    # Asked before MLflow is loaded, which takes seconds.
+    # Checked before MLflow is loaded, which takes seconds.
     trouble = unreachable(configuration)
     if trouble and not may_go_offline:
         raise InputError(
             f"the MLflow server at {configuration.tracking_uri} does not answer ({trouble})",
-            remedy="start it or correct tracking_uri; with 'when_unreachable: offline' runs are recorded here and "
-            "'kedro lineage upload' brings them to the server later",
+            remedy="start it or correct tracking_uri; with 'when_unreachable: offline' runs are recorded here until "
+            "'kedro lineage upload' sends them to the server",
             file=CONFIGURATION_FILE,
             field="tracking_uri",
         )
@@ -156,7 +160,7 @@ def connect(configuration: MlflowConfiguration, project: Path, *, offline: bool 
 
 
 class StoreTrouble(InputError):
-    """A store that cannot be used, by its address, and the reason in one line."""
+    """A store cannot be used, with its address and the reason in one line."""
 
     def __init__(self, uri: str, reason: str) -> None:
         super().__init__(
@@ -171,7 +175,7 @@ class StoreTrouble(InputError):
 
 
 def _open(configuration: MlflowConfiguration, project: Path, *, offline: bool) -> Connection:
-    """Open a store and its experiment, in limited time.
+    """Open a store and its experiment within the time limit.
 
     Raises:
         StoreTrouble: it cannot be used.
@@ -189,7 +193,7 @@ def _open(configuration: MlflowConfiguration, project: Path, *, offline: bool) -
         return Connection(client, uri, experiment, offline, moved=moved)
 
     try:
-        # To load MLflow and to make a file takes seconds, and many of them where the machine has other work.
+        # Outside the time limit: loading MLflow and making a file takes many seconds on a busy machine.
         importlib.import_module("mlflow")
         file = sqlite_file(uri)
         if file is not None and (trouble := sqlite_trouble(file, configuration.timeout)):
@@ -211,10 +215,9 @@ def _open(configuration: MlflowConfiguration, project: Path, *, offline: bool) -
 
 
 def make_database(uri: str) -> None:
-    """Make an SQLite file that is not there yet, under another name until it is complete.
+    """Create an SQLite file under a temporary name until it is complete.
 
-    MLflow makes its tables in dozens of steps over seconds; a file that was left in the middle of them by a kill could
-    never be used again.
+    MLflow creates its tables in dozens of steps; an incomplete file, left by a kill, could never be used.
     """
     file = sqlite_file(uri)
     if file is None or file.exists():
@@ -227,7 +230,7 @@ def make_database(uri: str) -> None:
         left_by_a_kill.unlink(missing_ok=True)
     make_file(unfinished)
     engine = utils.create_sqlalchemy_engine(sqlite_uri(unfinished))
-    # Hundreds of small steps: the file is worth nothing until it is complete, so the disk hears of it once, at the end.
+    # Hundreds of small steps: the file is useless until it is complete, so it is synchronised once, at the end.
     event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous = OFF"))
     try:
         utils._initialize_tables(engine)
@@ -235,16 +238,16 @@ def make_database(uri: str) -> None:
         engine.dispose()
     sync(unfinished)
     if file.exists():
-        # Another command was faster.
+        # Another command has created it meanwhile.
         unfinished.unlink()
     else:
         os.replace(unfinished, file)
 
 
 def sqlite_trouble(file: Path, seconds: float) -> str:
-    """Why an SQLite file that is there cannot be written to; empty if it can.
+    """Return why an existing SQLite file cannot be written to; empty if it can.
 
-    Asked before MLflow is, which tries again for minutes and cannot be stopped.
+    Checked before MLflow opens it, which would retry for minutes and cannot be interrupted.
     """
     if not file.exists():
         return ""
@@ -259,15 +262,15 @@ def sqlite_trouble(file: Path, seconds: float) -> str:
 
 
 def _rejected_login(status: int) -> str:
-    """Return what a status of a server says of the login in the environment; empty if it is about something else."""
+    """Return a clause on a rejected login by a server's status; empty for other statuses."""
     given = " and ".join(name for name in _LOGIN if os.environ.get(name))
     if status == _UNAUTHORISED:
-        return f"rejects the login in {given}" if given else "asks for a login, and the environment has none"
+        return f"rejects the login in {given}" if given else "requires a login, and the environment has none"
     return f"does not allow the login in {given or 'use'} to record runs here" if status == _FORBIDDEN else ""
 
 
 def unreachable(configuration: MlflowConfiguration) -> str:
-    """Why the tracking server gives no answer; empty if it does, or if there is no server."""
+    """Return why the tracking server does not answer; empty if it does, or without a server."""
     if not configuration.is_server:
         return ""
     import requests
@@ -283,10 +286,10 @@ def unreachable(configuration: MlflowConfiguration) -> str:
 
 
 def records_folder(project: Path) -> Path:
-    """Where relative files and folders of records start: the project itself.
+    """Return the folder of relative files and folders of records: the project itself.
 
-    For experiments of ``dvc exp run --queue`` and ``--temp``, DVC copies the project below its ``.dvc/tmp`` and throws
-    the copy away afterwards. Their runs belong to the project that the copy was made of, which DVC names in DVC_ROOT.
+    For ``dvc exp run --queue`` and ``--temp``, DVC copies the project below ``.dvc/tmp`` and deletes the copy
+    afterwards. Runs there belong to the original project, which DVC names in DVC_ROOT.
     """
     origin = os.environ.get(_ORIGIN)
     if origin and project.resolve().is_relative_to(Path(origin).resolve() / ".dvc" / "tmp"):
@@ -295,7 +298,7 @@ def records_folder(project: Path) -> Path:
 
 
 def experiment_tags() -> dict[str, str]:
-    """Tags that say to which experiment of DVC a run belongs; empty outside of one."""
+    """Return tags with a run's experiment of DVC; empty outside of one."""
     name = os.environ.get("DVC_EXP_NAME")
     return {EXPERIMENT: name, "dvc.baseline": os.environ.get("DVC_EXP_BASELINE_REV", "")} if name else {}
 
@@ -303,27 +306,30 @@ def experiment_tags() -> dict[str, str]:
 def _experiment(
     client: MlflowClient, configuration: MlflowConfiguration, project: Path, uri: str, *, local: bool
 ) -> tuple[str, str]:
-    """Return the experiment's identifier, and where its artifacts were if the project was moved or copied since."""
+    """Return the experiment's identifier, and its former artifacts' folder if the project was moved or copied."""
     name, place = configuration.experiment, configuration.artifacts
     artifacts: str | None = place
     if "://" not in place:
-        # A folder of this machine means nothing to a server: it has a place of its own.
+        # A server cannot use a folder of this machine; it has its own.
         artifacts = (project / place).resolve().as_uri() if local else None
     found = client.get_experiment_by_name(name)
     identifier = str(
-        client.create_experiment(name, artifact_location=artifacts) if found is None else found.experiment_id
+        client.create_experiment(name, artifact_location=artifacts, tags=_KIND)
+        if found is None
+        else found.experiment_id
     )
     if not identifier:
-        raise ValueError("what answers there is no MLflow server")
+        raise ValueError("the server at this address is not an MLflow server")
     if found is None:
         return identifier, ""
     if found.lifecycle_stage != "active":
         raise ValueError(
-            f"the experiment '{name}' is deleted; 'mlflow experiments restore --experiment-id {identifier}' brings it "
-            "back"
+            f"the experiment '{name}' is deleted; 'mlflow experiments restore --experiment-id {identifier}' restores it"
         )
+    for key in _KIND.keys() - found.tags.keys() if local else ():
+        client.set_experiment_tag(identifier, key, _KIND[key])
     before, file = str(found.artifact_location), sqlite_file(uri)
-    # Whether it is the location of ``artifacts`` in some project: relative ones start there.
+    # Whether it is the folder ``artifacts`` of some project.
     same_but_for_the_project = (
         not Path(place).is_absolute()
         and before.startswith("file://")
@@ -332,7 +338,7 @@ def _experiment(
     own = local and file is not None and file.resolve().is_relative_to(project.resolve())
     if own and artifacts is not None and before != artifacts and same_but_for_the_project:
         assert file is not None
-        _take_along(file, before, artifacts)
+        _relocate(file, before, artifacts)
         return identifier, before
     return identifier, ""
 
@@ -345,10 +351,10 @@ _LOCATIONS = {
 }
 
 
-def _take_along(file: Path, before: str, now: str) -> None:
-    """Let the records of a project that was moved or copied name its own files.
+def _relocate(file: Path, before: str, now: str) -> None:
+    """Replace the absolute paths in MLflow's records of a moved or copied project.
 
-    MLflow keeps whole paths. In a copy they are those of the original, into which its runs would write.
+    Otherwise runs in a copy would write into the original.
     """
     with closing(sqlite3.connect(file, timeout=5)) as connection, connection:
         for table, column in _LOCATIONS.items():
@@ -360,7 +366,7 @@ def _take_along(file: Path, before: str, now: str) -> None:
 
 
 def anchored_uri(uri: str, project: Path) -> str:
-    """Return a tracking address whose relative SQLite file starts at the project, wherever the command was typed."""
+    """Return a tracking address with its SQLite file relative to the project, whatever the working directory."""
     if uri.startswith(_SQLITE) and not uri.startswith(_SQLITE + "/"):
         name, mark, options = uri.removeprefix(_SQLITE).partition("?")
         return f"{sqlite_uri(project)}/{name}{mark}{options}"
@@ -368,22 +374,22 @@ def anchored_uri(uri: str, project: Path) -> str:
 
 
 def sqlite_uri(path: Path) -> str:
-    """Return the address of an SQLite file, or its beginning: a path may hold ``%``, ``?`` and ``#``.
+    """Return the address of an SQLite file or folder, whose path may contain ``%``, ``?`` and ``#``.
 
-    MLflow takes what follows ``sqlite:///`` for a path as it stands, and would make its folder; SQLAlchemy decodes it.
+    MLflow uses the part after ``sqlite:///`` undecoded and would create its folder; SQLAlchemy decodes it.
     """
     plain = f"{_SQLITE}{path.as_posix()}"
     return plain if _database(plain) == path.as_posix() else f"{_SQLITE_BY_NAME}{quote(path.as_posix())}"
 
 
 def sqlite_file(uri: str) -> Path | None:
-    """Return the file behind an address; None for other stores, in memory, and addresses of SQLite's own kind."""
+    """Return the file of an address; None for other stores, ``:memory:`` and ``file:`` addresses."""
     name = _database(uri) if uri.startswith((_SQLITE, _SQLITE_BY_NAME)) else ""
     return None if not name or name == ":memory:" or name.startswith("file:") else Path(name)
 
 
 def _database(uri: str) -> str:
-    """Return the name of a database as SQLAlchemy reads an address; of its versions some decode it and some do not."""
+    """Return the name of a database as SQLAlchemy reads an address; some of its versions decode it."""
     if not set("%?#") & set(uri):
         return uri.partition(":///")[2]
     from sqlalchemy import make_url

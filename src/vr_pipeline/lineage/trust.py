@@ -1,10 +1,8 @@
-"""What a repetition may run: a record comes from a store, and who can write there could have written anything.
+"""Decide what a repetition may run: anyone who can write to the store could have changed a record.
 
-For every run a line with a hash goes to a file of the project that never leaves it. What a repetition would execute
-(commit, changes, parameters) counts as one's own if its hash is there.
+Every run adds a hash to a file that never leaves the project. The content that a repetition would execute (commit,
+changes, parameters) is trusted as one's own if its hash is there.
 """
-
-from __future__ import annotations
 
 import hashlib
 import json
@@ -29,14 +27,14 @@ _NAME = re.compile(r"\w[\w.-]*")
 
 
 def fingerprint(record: Mapping[str, Any]) -> str:
-    """SHA-256 of all that a repetition of the run would execute or set."""
+    """Return the SHA-256 of everything that a repetition of the run would execute or set."""
     code = record["code"]
     executed = [code["commit"], code.get("patch_sha256", ""), record["environment"], record["parameters"]]
     return hashlib.sha256(json.dumps(executed, sort_keys=True).encode()).hexdigest()
 
 
 def remember(project: Path, mark: str) -> None:
-    """Note that a record was written here."""
+    """Record the hash of a record written here."""
     file = records_folder(project) / _OWN_RECORDS
     if is_own(project, mark):
         return
@@ -45,11 +43,11 @@ def remember(project: Path, mark: str) -> None:
         with file.open("a", encoding="ascii") as stream:
             stream.write(f"{mark}\n")
     except OSError as error:
-        logger.debug("The record is not noted as written here: %s", error)
+        logger.debug("The hash of the record cannot be kept: %s", error)
 
 
 def is_own(project: Path, mark: str) -> bool:
-    """Whether the record was written here."""
+    """Return whether the record was written here."""
     try:
         return mark in (records_folder(project) / _OWN_RECORDS).read_text(encoding="ascii", errors="replace").split()
     except OSError:
@@ -57,15 +55,15 @@ def is_own(project: Path, mark: str) -> bool:
 
 
 def check_record(run: Run) -> None:
-    """See that names and places of a record are such, and no options of commands or ways out of the project.
+    """Reject names and paths in a record that are options of commands or lead out of the project.
 
     Raises:
-        InputError: they are not.
+        InputError: there is one.
     """
     for what, text in _strange(run):
         raise InputError(
-            f"the record of run {run.short} has {what} '{one_line(text)}', which no run records",
-            remedy="nothing of it was run; find out who wrote it",
+            f"the record of run {run.short} has {what} '{one_line(text)}', which no run would record",
+            remedy="nothing was run; find out who wrote it",
         )
 
 
@@ -80,7 +78,7 @@ def _strange(run: Run) -> Iterator[tuple[str, str]]:
     for name, stage in run.stages().items():
         if not _NAME.fullmatch(name):
             yield "the stage", name
-        # Models may lie outside of the project; results never do.
+        # Models may be outside of the project; results never are.
         for kind in ("deps", "outs"):
             for entry in stage[kind]:
                 place = str(entry["path"])
@@ -93,10 +91,10 @@ def _is_place(path: str) -> bool:
 
 
 def recorded_patch(store: RunStore, run: Run) -> str:
-    """Return the changes of a run, if they are those that it recorded.
+    """Return the changes that a run recorded.
 
     Raises:
-        InputError: the store has others, or files of the record have been changed.
+        InputError: the store has others, or files of the record were changed.
     """
     for name, recorded in (
         (PATCH, run.record["code"].get("patch_sha256")),
@@ -105,33 +103,31 @@ def recorded_patch(store: RunStore, run: Run) -> str:
         found = patch_hash(store.file(run, name))
         if recorded is not None and found != recorded:
             raise InputError(
-                f"{RECORD_FOLDER}/{name} of run {run.short} is not what the run recorded (its SHA-256 is "
+                f"{RECORD_FOLDER}/{name} of run {run.short} was changed after the run (its SHA-256 is "
                 f"{found[:12] or 'none'}, that of the record {recorded[:12] or 'none'})",
-                remedy="nothing of it was run; find out who changed it, or name another run",
+                remedy="nothing was run; find out who changed it, or name another run",
             )
     patch = store.file(run, PATCH)
     if patch and run.record["code"].get("patch_sha256") is None and not run.record["code"]["dirty"]:
-        raise InputError(
-            f"run {run.short} recorded no changes, and its store has some", remedy="nothing of them was run"
-        )
+        raise InputError(f"run {run.short} recorded no changes, but its store has some", remedy="nothing was run")
     return patch
 
 
 def require_trust(project: Path, run: Run, patch: str, *, trust: bool, say: Callable[[str], None]) -> bool:
-    """See that what would be run is the user's own, or trusted; lists the files that a patch would change.
+    """Check that everything that would run is the user's own or trusted; show the files that a patch would change.
 
     Returns:
-        whether that holds for the recorded parameters, too.
+        whether the recorded parameters are trusted too.
 
     Raises:
-        InputError: it is not.
+        InputError: something is not trusted.
     """
     commit = str(run.record["code"]["commit"])
     try:
         files = patched_files(patch) if patch else []
     except GitTrouble as trouble:
         raise InputError(
-            f"the recorded changes are no patch ({trouble})", remedy=f"look at {RECORD_FOLDER}/{PATCH} of the run"
+            f"the recorded changes are not a patch ({trouble})", remedy=f"look at {RECORD_FOLDER}/{PATCH} of the run"
         ) from trouble
     if files:
         say(f"Recorded changes of {len(files)} file(s), not committed: {', '.join(map(one_line, files))}")
@@ -147,7 +143,7 @@ def require_trust(project: Path, run: Run, patch: str, *, trust: bool, say: Call
     if not trust:
         raise InputError(
             f"run {run.short} is not one of yours: {' and '.join(reasons)}",
-            remedy="look at the run's files, and say --trust to run its code with your rights",
+            remedy="inspect the run's files, and use --trust to run its code with your permissions",
         )
     say(f"Trusted: {' and '.join(reasons)}.")
     return True

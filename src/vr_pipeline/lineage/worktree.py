@@ -1,4 +1,4 @@
-"""A checkout of a recorded run's code beside the project, with the data and parameters that the run had."""
+"""A checkout of a recorded run's code beside the project, with the run's data and parameters."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ _TAIL = 25
 
 @dataclass(frozen=True)
 class StageOutcome:
-    """What a stage gave the second time.
+    """The result of a repeated stage.
 
     Args:
-        different: outputs whose content differs, or that are missing.
-        failure: the end of what it printed, if it failed.
-        metrics: figures of the stage that moved.
+        different: outputs that differ or are missing.
+        failure: the end of its output, if it failed.
+        metrics: figures of the stage that changed.
     """
 
     stage: str
@@ -52,14 +52,14 @@ class Worktree:
     """A checkout of a run's code, with the project's DVC cache.
 
     Args:
-        top: the checkout; the project lies in it where it lies in the repository.
+        top: the checkout; the project has the same relative path in it as in the repository.
         trusted: whether the record is the user's own or trusted.
     """
 
     def __init__(self, project: Path, top: Path, run: Run, say: Callable[[str], None], trusted: bool) -> None:
         self.project, self.top, self.run, self.say, self.trusted = project, top, run, say, trusted
         self.commit = str(run.record["code"]["commit"])
-        # Runs from before folders were recorded lie where the project is now.
+        # Records without a folder are of the project's current one.
         recorded = run.record["code"].get("folder")
         self.prefix = recorded if recorded is not None else _printed(project, "rev-parse", "--show-prefix")
         self.folder = top / self.prefix
@@ -67,7 +67,7 @@ class Worktree:
         self.ignored = ignored_names(project)
 
     def check_out(self, patch: str) -> None:
-        """Have code, recorded changes and stages."""
+        """Check out code, apply the recorded changes and derive the stages."""
         if not self.commit:
             raise InputError(
                 f"run {self.run.short} was recorded outside a git repository", remedy="name a run with a commit"
@@ -88,7 +88,7 @@ class Worktree:
             )
         if patch:
             self._apply(patch)
-        # What is done again is no run of its own: nothing goes to MLflow.
+        # A repetition is not recorded in MLflow.
         for name in layers(self.folder / "conf", self.environment):
             if (file := self.folder / "conf" / name / "mlflow.yml").is_file():
                 file.write_text("enabled: false\n", encoding="utf-8")
@@ -99,7 +99,7 @@ class Worktree:
                 f"the stages of that commit cannot be derived ({_last_line(done.stderr)})",
                 remedy=f"choose a run of a commit that has {STAGES_FILE}",
             )
-        # What single .dvc files follow, from the cache or the remote.
+        # Data of single .dvc files, from the cache or the remote.
         listed = _printed(self.folder, "ls-files", "*.dvc").split("\n")
         files = [name for name in listed if name and not name.startswith(".dvc/")]
         if files and self._dvc("checkout", *files).returncode:
@@ -120,17 +120,14 @@ class Worktree:
         self.say(f"Applied the changes that were not committed: {', '.join(map(one_line, patched_files(patch)))}")
 
     def _share_cache(self) -> None:
-        """Use the project's cache and remotes as they are now: the commit may have known others, or none.
-
-        In the project's settings folders may be named from where those stand; here they are whole.
-        """
+        """Use the project's current cache and remotes, with absolute paths; the commit may have others, or none."""
         from dvc.config import Config
         from dvc.exceptions import NotDvcRepoError
         from dvc.repo import Repo
 
         root = Path(_printed(self.project, "rev-parse", "--show-toplevel")).resolve()
         try:
-            # DVC's folder of the project: its own, or one above in the same repository.
+            # DVC's folder of the project, or of a parent in the same repository.
             here = Path(Repo.find_dvc_dir(str(self.project))).resolve()
             there = self.top / here.relative_to(root)
         except (NotDvcRepoError, ValueError):
@@ -148,7 +145,7 @@ class Worktree:
             own["core"] = {key: value for key, value in settings["core"].items() if key == "remote"}
 
     def write_lock(self, chain: Iterable[Execution]) -> None:
-        """Write a dvc.lock that says which content the stages had, so that DVC can bring it."""
+        """Write a dvc.lock with the content of the stages, so that DVC can restore it."""
         recorded = {execution.stage: execution.run.stages()[execution.stage] for execution in chain}
         stages = {
             name: {key: stage[key] for key in ("cmd", "deps", "params", "outs") if stage.get(key)}
@@ -163,7 +160,7 @@ class Worktree:
         return stages_file(self.folder, self.environment, stage)
 
     def obtain(self, content: Content) -> bool:
-        """Have ``content`` in the worktree: from git, the project's own folder, DVC's cache or its remote."""
+        """Copy ``content`` to the worktree from git, the project, DVC's cache or remote; return whether it is there."""
         if self._is_in(self.folder, content):
             return True
         if self._is_in(self.project, content):
@@ -175,14 +172,14 @@ class Worktree:
         )
 
     def take_over(self, content: Content, other: Worktree) -> None:
-        """Have what a stage has just made in another worktree, whatever it is."""
+        """Copy the new result of a stage from another worktree."""
         if other is not self and (other.folder / content.path).exists():
             self._copy(other.folder, content)
 
     def _copy(self, origin: Path, content: Content) -> None:
         source, target = origin / content.path, self.folder / content.path
         if not target.resolve().is_relative_to(self.top.resolve()):
-            raise InputError("the record names a place outside of the project", remedy="do not trust it", file=target)
+            raise InputError("the record names a path outside the project", remedy="do not trust it", file=target)
         if target.is_dir():
             shutil.rmtree(target)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -193,7 +190,7 @@ class Worktree:
         return found is not None and found.md5 == content.md5
 
     def run_stage(self, execution: Execution) -> StageOutcome:
-        """Run a stage by DVC, whatever the caches hold, and compare what it wrote."""
+        """Run a stage with DVC, without its caches, and compare its outputs."""
         self._set_parameters(execution.run)
         name = execution.stage
         where = self._file(name).relative_to(self.folder).as_posix()
@@ -215,7 +212,7 @@ class Worktree:
         return StageOutcome(name, tuple(different), metrics=tuple(moved))
 
     def _set_parameters(self, run: Run) -> None:
-        """Write what the command line or personal configuration had changed into the parameter files."""
+        """Write parameters that the command line or personal configuration had changed into the parameter files."""
         from kedro.framework.project import settings
 
         conf = self.folder / "conf"
@@ -224,25 +221,25 @@ class Worktree:
         files = configuration_files(self.folder, folders, "parameters")
         for block, value in run.record["parameters"].items():
             if holds_redaction(value):
-                self.say(f"Parameters of {block} hold a secret that was not recorded: those of the commit are used")
+                self.say(f"Parameters of {block} contain a secret that was not recorded; using those of the commit")
                 continue
             holders = [file for file, content in files.items() if block in content]
             if not holders or configured.get(block) == value:
                 continue
             if not self.trusted:
                 raise InputError(
-                    f"run {run.short} was recorded elsewhere and sets other parameters of {block} than its commit",
-                    remedy="look at them, and say --trust to run with them",
+                    f"run {run.short} was recorded elsewhere and has other parameters of {block} than its commit",
+                    remedy="inspect them, and use --trust to run with them",
                 )
             text = yaml.safe_dump({**files[holders[-1]], block: value}, sort_keys=False)
             (self.folder / holders[-1]).write_text(text, encoding="utf-8")
-            self.say(f"Set parameters as the run had them: {block}")
+            self.say(f"Set the run's parameters of {block}")
 
     def _dvc(self, *arguments: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
         return self._run([sys.executable, "-m", "dvc", *arguments], folder)
 
     def _run(self, command: list[str], folder: Path | None = None) -> subprocess.CompletedProcess[str]:
-        """Run with the worktree's own code in front of the installed one."""
+        """Run a command with the worktree's code before the installed one."""
         where = folder or self.folder
         given = os.environ.get("PYTHONPATH", "")
         source = os.pathsep.join([str(where / "src"), str(where), *([given] if given else [])])

@@ -1,33 +1,31 @@
 """Building what the embedded default ships, from a seed."""
 
-from __future__ import annotations
-
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from vr_pipeline.checklist.schema import Checklist
 from vr_pipeline.generators import load_generator
 from vr_pipeline.generators.config import GeneratorParameters
 from vr_pipeline.generators.contract import Generator, batches
+from vr_pipeline.generators.pipeline_kinds import VideoPipelineGenerator
 from vr_pipeline.identifiers import content_hash, prompt_id, sample_seed, video_id
-from vr_pipeline.micro_world.clips import generate_clips, render_clips
-from vr_pipeline.micro_world.config import MicroWorldParameters
+from vr_pipeline.micro_world.auditor import Auditor
+from vr_pipeline.micro_world.clips import RenderedClips, generate_clips, render_clips
+from vr_pipeline.micro_world.config import MicroWorldParameters, PretrainingParameters
 from vr_pipeline.micro_world.oracle import Oracle
-from vr_pipeline.micro_world.preferences import simulate_preferences, utilities, utilities_by_criterion
+from vr_pipeline.micro_world.preferences import overall_utilities, simulate_preferences, utilities_by_criterion
 from vr_pipeline.micro_world.reward_pairs import compare_pairs, draw_pairs, sample_clips
 from vr_pipeline.micro_world.world import FRAMES_PER_SECOND, SIZE, all_prompts
+from vr_pipeline.rewards.training.held_out import HeldOutParameters, split_by_unit
+from vr_pipeline.rewards.videoreward.training.task import TrainedReward
 from vr_pipeline.work import WorkItem, WorkPlan
-
-if TYPE_CHECKING:
-    from vr_pipeline.checklist.schema import Checklist
-    from vr_pipeline.rewards.videoreward.training.config import HeldOutParameters
-    from vr_pipeline.rewards.videoreward.training.task import TrainedReward
 
 logger = logging.getLogger(__name__)
 
@@ -42,29 +40,55 @@ def load_micro_generator(folder: Path, generator: GeneratorParameters) -> Genera
     return load_generator(generator.model_copy(update={"path": str(folder)}))
 
 
+def load_flow_generator(folder: Path, generator: GeneratorParameters) -> Generator:
+    """Return the pretrained tiny Wan in a folder, sampling as the parameters say."""
+    return load_generator(generator.model_copy(update={"path": str(folder), "family": "micro_wan"}))
+
+
 def pretrain(generator: GeneratorParameters, parameters: MicroWorldParameters) -> tuple[Any, pd.DataFrame]:
-    """Render clips, fit the autoencoder, train the generator.
+    """Render clips, fit the autoencoder, train the tiny CogVideoX.
 
     Returns:
         the diffusers pipeline and the training log.
     """
     from vr_pipeline.micro_world.patch_vae import PatchVAE
+    from vr_pipeline.micro_world.pretraining import untrained
+
+    clips, own = _pretraining_clips(parameters), parameters.pretraining
+    vae = PatchVAE.fit(clips.frames)
+    return _pretrained(clips, lambda: untrained(vae, generator, own, parameters.seed), own, parameters.seed)
+
+
+def pretrain_flow(generator: GeneratorParameters, parameters: MicroWorldParameters) -> tuple[Any, pd.DataFrame]:
+    """Do the same for the tiny Wan, which is kept in half precision.
+
+    Args:
+        generator: sizes of clips; the family is the tiny Wan's, whatever it says.
+    """
+    import torch
+
+    from vr_pipeline.micro_world.flow import untrained
+    from vr_pipeline.micro_world.patch_vae import WanPatchVAE
+
+    clips, own = _pretraining_clips(parameters), parameters.flow_pretraining
+    vae = WanPatchVAE.fit(clips.frames)
+    pipeline, log = _pretrained(clips, lambda: untrained(vae, generator, own, parameters.seed), own, parameters.seed)
+    return pipeline.to(torch.float16), log
+
+
+def _pretraining_clips(parameters: MicroWorldParameters) -> RenderedClips:
+    counts = parameters.clips
+    return render_clips(
+        counts.num_pretraining_clips, seed=parameters.seed, purpose="pretraining", flaw_scale=counts.flaw_scale
+    )
+
+
+def _pretrained(
+    clips: RenderedClips, make: Callable[[], VideoPipelineGenerator], own: PretrainingParameters, seed: int
+) -> tuple[Any, pd.DataFrame]:
     from vr_pipeline.micro_world.pretraining import pretrain_generator
 
-    clips = render_clips(
-        parameters.clips.num_pretraining_clips,
-        seed=parameters.seed,
-        purpose="pretraining",
-        flaw_scale=parameters.clips.flaw_scale,
-    )
-    pipeline, log = pretrain_generator(
-        clips.frames,
-        [scene.prompt for scene in clips.scenes],
-        PatchVAE.fit(clips.frames),
-        generator,
-        parameters.pretraining,
-        seed=parameters.seed,
-    )
+    pipeline, log = pretrain_generator(clips.frames, [scene.prompt for scene in clips.scenes], make, own, seed=seed)
     return pipeline, pd.DataFrame(log)
 
 
@@ -98,7 +122,18 @@ def fit_oracle(folder: Path, generator: GeneratorParameters, parameters: MicroWo
     return Oracle.fit(np.concatenate([clips.frames, again]), clips.scenes * 2, seed=parameters.seed)
 
 
-def _stored_clips(ids: Sequence[str], frames: Frames, rows: Sequence[dict[str, Any]], *, description: str) -> WorkPlan:
+def fit_auditor(parameters: MicroWorldParameters) -> Auditor:
+    """Fit the auditor on rendered clips of its own, as drawn: it has seen no clip of a generator and no other model."""
+    clips = render_clips(
+        parameters.clips.num_auditor_clips,
+        seed=parameters.seed,
+        purpose="auditor",
+        flaw_scale=parameters.clips.flaw_scale,
+    )
+    return Auditor.fit(clips.frames, clips.scenes, seed=parameters.seed)
+
+
+def stored_clips(ids: Sequence[str], frames: Frames, rows: Sequence[dict[str, Any]], *, description: str) -> WorkPlan:
     """Return a plan whose clips are made already."""
     by_id = dict(zip(ids, frames, strict=True))
     items = [
@@ -169,7 +204,7 @@ def judge_clips(
     long = table.loc[table.index.repeat(len(questions))].reset_index(drop=True)
     long["question_id"] = np.tile(questions, len(table))
     long["label"] = np.concatenate(labels).ravel()
-    plan = _stored_clips(ids, np.concatenate(frames), rows, description="clips for the judge")
+    plan = stored_clips(ids, np.concatenate(frames), rows, description="clips for the judge")
     return plan, long[["video_id", "question_id", "label", "caption", "split", "source"]]
 
 
@@ -199,14 +234,14 @@ def preferences(
     compared = simulate_preferences(
         ids,
         prompts,
-        utilities(said, questions),
+        overall_utilities(said, checklist, settings.taste),
         settings,
         seed=parameters.seed,
         by_criterion=utilities_by_criterion(said, checklist),
     )
     logger.info("simulated preferences: %s", compared["preference"].value_counts().to_dict())
     table = pd.DataFrame(rows).assign(video_id=ids, file=[f"{name}.mp4" for name in ids])
-    plan = _stored_clips(
+    plan = stored_clips(
         ids, frames, [{"fps": FRAMES_PER_SECOND, **row} for row in rows], description="clips to compare"
     )
     return plan, table[["video_id", "prompt", "file", "sample_index", "seed", "generator"]], compared
@@ -226,8 +261,6 @@ def reward_pairs(
     Returns:
         the clips and the preferences.
     """
-    from vr_pipeline.rewards.videoreward.training.labels import split_by_unit
-
     settings, seed = parameters.reward_pairs, parameters.seed
     prompts = pd.Series(all_prompts())
     side = split_by_unit(prompts.map(prompt_id), held_out)
@@ -244,7 +277,7 @@ def reward_pairs(
         ids += clips.video_ids
         frames.append(clips.frames)
         rows += clips.metadata(f"micro_world {purpose}")
-    plan = _stored_clips(ids, np.concatenate(frames), rows, description="clips for the reward")
+    plan = stored_clips(ids, np.concatenate(frames), rows, description="clips for the reward")
     return plan, pd.concat(tables, ignore_index=True)
 
 

@@ -1,7 +1,5 @@
 """Held-out figures and the model card of what the embedded default ships."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,16 +8,18 @@ import pandas as pd
 
 from vr_pipeline.micro_world.clips import render_clips
 from vr_pipeline.micro_world.config import MicroWorldParameters
-from vr_pipeline.micro_world.oracle import Oracle
+from vr_pipeline.micro_world.recogniser import Recogniser
 from vr_pipeline.storage.atomic import sha256_of
 
 
-def test_oracle(oracle: Oracle, question_ids: Sequence[str], parameters: MicroWorldParameters) -> dict[str, float]:
-    """Measure the oracle's balanced accuracy on clips it was not fitted on: mean and lowest over the questions."""
+def test_recogniser(
+    recogniser: Recogniser, question_ids: Sequence[str], parameters: MicroWorldParameters
+) -> dict[str, float]:
+    """Measure balanced accuracy on clips that nothing was fitted on: mean and lowest over the questions."""
     from sklearn.metrics import balanced_accuracy_score
 
     rendered = render_clips(parameters.clips.num_held_out_clips, seed=parameters.seed, purpose="oracle test")
-    said = oracle.probabilities(rendered.frames, rendered.judged_prompts, question_ids) > 0.5
+    said = recogniser.probabilities(rendered.frames, rendered.judged_prompts, question_ids) > 0.5
     columns = zip(rendered.labels(list(question_ids)).T, said.T, strict=True)
     balanced = [float(balanced_accuracy_score(truth, answers)) for truth, answers in columns]
     return {
@@ -41,6 +41,7 @@ def file_hashes(folder: Path) -> dict[str, str]:
 def model_card(
     judge_report: pd.DataFrame,
     oracle_figures: Mapping[str, float],
+    auditor_figures: Mapping[str, float],
     hashes: Mapping[str, str],
     parameters: MicroWorldParameters,
 ) -> str:
@@ -48,7 +49,7 @@ def model_card(
 
     Args:
         judge_report: a row a source ('rendered', 'generated') and question: accuracy, balanced_accuracy, n.
-        oracle_figures: of :func:`test_oracle`.
+        oracle_figures, auditor_figures: of :func:`test_recogniser`.
     """
     by_source = {str(source): part.set_index("question_id") for source, part in judge_report.groupby("source")}
     return render_card(
@@ -56,6 +57,7 @@ def model_card(
         rendered=by_source["rendered"],
         generated=by_source.get("generated"),
         oracle=oracle_figures,
+        auditor=auditor_figures,
         hashes=hashes,
         clips=parameters.clips,
         steps=parameters.pretraining.steps,

@@ -25,6 +25,11 @@ class RenderedClips:
     judged_prompts: list[str]
     frames: npt.NDArray[np.uint8]
 
+    def part(self, places: list[int]) -> RenderedClips:
+        """Return the clips in some places."""
+        prompts = [self.judged_prompts[at] for at in places]
+        return RenderedClips([self.scenes[at] for at in places], prompts, self.frames[places])
+
     def labels(self, question_ids: list[str]) -> npt.NDArray[np.bool_]:
         """Return True answers about the judged prompts, [clips, questions]."""
         rows = [answers(scene, prompt) for scene, prompt in zip(self.scenes, self.judged_prompts, strict=True)]

@@ -1,7 +1,5 @@
 """Parameters of the micro-world."""
 
-from __future__ import annotations
-
 from pydantic import Field
 
 from vr_pipeline.config import Parameters
@@ -13,12 +11,15 @@ class ClipParameters(Parameters):
 
     num_pretraining_clips: int = Field(6000, ge=48, description="Rendered clips the generator is pretrained on.")
     num_oracle_clips: int = Field(4000, ge=48, description="Rendered clips the oracle is fitted on.")
+    num_auditor_clips: int = Field(
+        12000, ge=48, description="Rendered clips the auditor is fitted on, and no other model."
+    )
     num_judge_clips: int = Field(5760, ge=48, description="Rendered clips the judge is trained on.")
     num_generated_judge_clips: int = Field(
         3072, ge=0, description="Clips of the pretrained generator the judge is trained on, labelled by the oracle."
     )
     num_held_out_clips: int = Field(
-        960, ge=48, description="Clips, rendered and generated each, on which oracle and judge are tested."
+        960, ge=48, description="Clips, rendered and generated each, on which oracle, auditor and judge are tested."
     )
     flaw_scale: float = Field(1.0, ge=0, le=1.5, description="Multiplies the probability of every flaw.")
 
@@ -38,6 +39,22 @@ class PretrainingParameters(LoopParameters, CheckpointParameters):
     )
     num_layers: int = Field(4, ge=1, description="Transformer blocks.")
     num_attention_heads: int = Field(4, ge=1, description="Attention heads of 24 channels each.")
+
+
+class FlowPretrainingParameters(PretrainingParameters):
+    """How the tiny Wan of the environment ``flow`` is trained from scratch.
+
+    Its width must exceed the 64 channels of its latents to separate them from noise: with two heads the final loss is
+    twice as high.
+    """
+
+    num_attention_heads: int = with_default(PretrainingParameters, "num_attention_heads", 3)
+    feed_forward_factor: int = Field(2, ge=1, description="Width of feed-forward layers, in widths of the transformer.")
+    flow_shift: float = Field(
+        3.0,
+        gt=0,
+        description="Shift of the times of training and sampling towards noise, as the scheduler applies it.",
+    )
 
 
 class AnnotatorParameters(Parameters):
@@ -63,12 +80,29 @@ class ComparisonParameters(AnnotatorParameters):
     """How simulated people compare two clips, on the whole and by criterion."""
 
     criteria: CriterionParameters = Field(
-        default_factory=CriterionParameters, description="The same of a comparison in one criterion."
+        default_factory=CriterionParameters, description="The same for a comparison in one criterion."
     )
+
+
+class TasteParameters(Parameters):
+    """What people value beyond the sum over the checklist's questions; with zeros nothing, as the reward assumes.
+
+    Each dimension has a share from 0 to 1: its part of the utility, divided by that of a clip without flaws.
+    """
+
+    interaction: float = Field(
+        0.0, ge=0, description="Utility of a clip that is good in everything: multiplies the product of all shares."
+    )
+    veto: float = Field(0.0, ge=0, description="Utility that a clip loses for each dimension whose share is too low.")
+    veto_below: float = Field(0.5, ge=0, le=1, description="Share of a dimension below which it is too low.")
 
 
 class PreferenceParameters(ComparisonParameters):
     """How people's preferences are simulated."""
+
+    taste: TasteParameters = Field(
+        default_factory=TasteParameters, description="What the overall preference values beyond the sum over questions."
+    )
 
     num_pairs: int = Field(480, ge=2, description="Pairs of clips that are compared.")
     clips_per_prompt: int = Field(5, ge=2, description="Generated clips of each prompt the pairs are drawn from.")
@@ -78,7 +112,7 @@ class RewardPairParameters(ComparisonParameters):
     """What the embedded VideoReward learns from: generated clips, and simulated comparisons of them."""
 
     clips_per_prompt: int = Field(60, ge=2, description="Generated clips of each prompt the pairs are drawn from.")
-    num_pairs: int = Field(9600, ge=2, description="Pairs of clips that are compared, to learn from.")
+    num_pairs: int = Field(9600, ge=2, description="Pairs of compared clips, for training.")
     num_held_out_clips_per_prompt: int = Field(
         16, ge=2, description="Further clips of each prompt, for the pairs of held-out prompts."
     )
@@ -92,6 +126,46 @@ class RewardPairParameters(ComparisonParameters):
     )
 
 
+class CaptionParameters(Parameters):
+    """Rendered clips that a vision-language model is asked to describe; see the pipeline vlm_dpo."""
+
+    clips_per_prompt: int = Field(10, ge=1, description="Rendered clips of each prompt.")
+    flaw_scale: float = Field(1.0, ge=0, le=1.5, description="Multiplies the probability of every flaw.")
+
+
+class UnifiedItemParameters(ComparisonParameters):
+    """What the embedded UnifiedReward learns from.
+
+    Generated clips have comparisons and grades, rendered clips have texts.
+    """
+
+    clips_per_prompt: int = Field(60, ge=2, description="Generated clips of each prompt, for pairs and grades.")
+    num_pairs: int = Field(8000, ge=2, description="Pairs of compared generated clips, for training.")
+    num_held_out_clips_per_prompt: int = Field(
+        16, ge=2, description="Further generated clips of each prompt, for pairs and grades of held-out prompts."
+    )
+    num_held_out_pairs: int = Field(1500, ge=2, description="Pairs of held-out prompts.")
+    cross_prompt_share: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="Share of pairs in which a clip was made for a prompt that differs in one or two attributes.",
+    )
+    grade_noise: float = Field(
+        0.19,
+        ge=0,
+        description="Standard deviation of the utility that a grade is about; with it the difference of two grades is "
+        "as noisy as a comparison in one criterion.",
+    )
+    num_described_clips: int = Field(4800, ge=48, description="Rendered clips with descriptions, for training.")
+    num_held_out_described_clips: int = Field(
+        2400, ge=48, description="Further rendered clips; those of held-out prompts have descriptions."
+    )
+    broken_share: float = Field(
+        0.1, ge=0, le=1, description="Share of descriptions in which a word is missing or repeated."
+    )
+
+
 class MicroWorldParameters(Parameters):
     """Everything about the embedded default that is not part of the method."""
 
@@ -100,9 +174,18 @@ class MicroWorldParameters(Parameters):
     pretraining: PretrainingParameters = Field(
         default_factory=PretrainingParameters, description="Training of the generator."
     )
+    flow_pretraining: FlowPretrainingParameters = Field(
+        default_factory=FlowPretrainingParameters, description="Training of the generator of rectified flow."
+    )
     preferences: PreferenceParameters = Field(
         default_factory=PreferenceParameters, description="Simulated preferences."
     )
     reward_pairs: RewardPairParameters = Field(
         default_factory=RewardPairParameters, description="Clips and comparisons for the VideoReward."
+    )
+    captions: CaptionParameters = Field(
+        default_factory=CaptionParameters, description="Clips and questions for a vision-language model."
+    )
+    unified_items: UnifiedItemParameters = Field(
+        default_factory=UnifiedItemParameters, description="Clips, comparisons, grades and texts for the UnifiedReward."
     )

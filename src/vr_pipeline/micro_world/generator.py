@@ -1,7 +1,5 @@
 """The tiny CogVideoX of the embedded default: all classes as published but the autoencoder."""
 
-from __future__ import annotations
-
 from typing import Any, ClassVar
 
 from vr_pipeline.generators.cogvideox import NETWORK_AND_SCHEDULE, CogVideoXGenerator

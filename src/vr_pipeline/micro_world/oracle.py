@@ -1,14 +1,16 @@
-"""The oracle: a second opinion on clips of the micro-world that shares nothing with the judge.
+"""The oracle: a second opinion on clips of the micro-world, from hand-made features instead of a network.
 
 Hand-made pixel features and randomised trees (Geurts et al. 2006), fitted on rendered clips with known answers. It
 never sees a prompt: it recognises what is drawn, and answers about prompts follow by comparison. On generated clips it
-extrapolates, as any judge does, but its errors are not the judge's errors, so a reward that rises for the judge and
-not for the oracle is the signature of reward hacking.
+extrapolates, as any judge does. It is not independent of the judge: its answers on generated clips are among the labels
+that the embedded judge learned from, and the simulated people are drawn from its probabilities. A reward that rises for
+the judge and not for the oracle is a sign of reward hacking; one that rises for both is no proof of the contrary, for
+which there is the auditor (:mod:`vr_pipeline.micro_world.auditor`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,16 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from vr_pipeline.errors import InputError
-from vr_pipeline.micro_world.preferences import UTILITY
-from vr_pipeline.micro_world.world import ATTRIBUTES, SIZE, Scene, answers, parse_prompt
-
-Floats = npt.NDArray[np.float64]
-
-_FREE_QUESTIONS = tuple(
-    question
-    for question in answers(Scene("red", "ball", "left", "black"))
-    if question.removesuffix("_matches") not in ATTRIBUTES
-)
+from vr_pipeline.micro_world.recogniser import FREE_QUESTIONS, Floats, Recogniser
+from vr_pipeline.micro_world.world import ATTRIBUTES, SIZE, Scene, answers
+from vr_pipeline.storage.tensors import read_tensors
 
 
 def features(clips: npt.NDArray[np.uint8]) -> Floats:
@@ -187,15 +182,10 @@ def _fit_forest(values: Floats, classes: npt.NDArray[np.int64], *, seed: int, tr
 
 
 @dataclass(frozen=True)
-class Oracle:
+class Oracle(Recogniser):
     """One forest for each attribute a prompt can name and for each question without a prompt."""
 
     forests: dict[str, Forest]
-
-    @property
-    def weights(self) -> Mapping[str, float]:
-        """The hidden utility of a yes to each question."""
-        return UTILITY
 
     @classmethod
     def fit(cls, clips: npt.NDArray[np.uint8], scenes: Sequence[Scene], *, seed: int, trees: int = 24) -> Oracle:
@@ -210,37 +200,18 @@ class Oracle:
             name: np.array([choices.index(getattr(scene, name)) for scene in scenes])
             for name, choices in ATTRIBUTES.items()
         }
-        targets |= {name: np.array([int(truth[name]) for truth in truths]) for name in _FREE_QUESTIONS}
+        targets |= {name: np.array([int(truth[name]) for truth in truths]) for name in FREE_QUESTIONS}
         return cls({name: _fit_forest(values, target, seed=seed, trees=trees) for name, target in targets.items()})
 
-    def probabilities(
-        self, clips: npt.NDArray[np.uint8], prompts: Sequence[str], question_ids: Sequence[str]
-    ) -> Floats:
-        """Return probability of yes for every clip and question, [clips, questions].
-
-        Args:
-            clips: uint8 [clips, frames, height, width, 3].
-            prompts: the prompt each clip is judged against.
-        """
-        return answer_from(self.recognise(clips), prompts, question_ids)
-
     def recognise(self, clips: npt.NDArray[np.uint8]) -> dict[str, Floats]:
-        """Return what is drawn, whatever the prompt: class probabilities by attribute and question, [clips, classes].
-
-        Args:
-            clips: uint8 [clips, frames, height, width, 3].
-        """
+        """See :class:`~vr_pipeline.micro_world.recogniser.Recogniser`."""
         values = features(clips)
         return {name: forest.predict(values) for name, forest in self.forests.items()}
 
-    def save(self, path: Path) -> None:
-        """Write all forests to one safetensors file."""
-        from vr_pipeline.storage.tensors import write_tensors
-
+    def arrays(self) -> dict[str, npt.NDArray]:
+        """Return the arrays of all forests."""
         forests = self.forests.items()
-        write_tensors(
-            path, {f"{name}.{field}": getattr(forest, field) for name, forest in forests for field in _FOREST}
-        )
+        return {f"{name}.{field}": getattr(forest, field) for name, forest in forests for field in _FOREST}
 
     @classmethod
     def load(cls, path: Path) -> Oracle:
@@ -249,38 +220,17 @@ class Oracle:
         Raises:
             InputError: the file is damaged, or holds something else.
         """
-        from vr_pipeline.storage.tensors import read_tensors
-
         remedy = "run the pipeline micro_world again"
         stored: dict[str, dict[str, npt.NDArray]] = {}
         for key, value in read_tensors(path, remedy=remedy).items():
             name, _, field = key.rpartition(".")
             kind = _FOREST.get(field)
             stored.setdefault(name, {})[field] = value.double().numpy().astype(kind)
-        if stored.keys() != {*ATTRIBUTES, *_FREE_QUESTIONS} or any(
+        if stored.keys() != {*ATTRIBUTES, *FREE_QUESTIONS} or any(
             fields.keys() != _FOREST.keys() or not _is_forest(**fields) for fields in stored.values()
         ):
             raise InputError("these are no trees of an oracle of this version", file=path, remedy=remedy)
         return cls({name: Forest(**fields) for name, fields in stored.items()})
-
-
-def answer_from(recognised: Mapping[str, Floats], prompts: Sequence[str], question_ids: Sequence[str]) -> Floats:
-    """Return probability of yes for clips that :meth:`Oracle.recognise` saw, [clips, questions].
-
-    Args:
-        recognised: class probabilities by attribute and question, [clips, classes].
-        prompts: the prompt each clip is judged against.
-    """
-    named = [dict(zip(ATTRIBUTES, parse_prompt(prompt), strict=True)) for prompt in prompts]
-    columns = []
-    for question in question_ids:
-        attribute = question.removesuffix("_matches")
-        if attribute in ATTRIBUTES:
-            wanted = [ATTRIBUTES[attribute].index(names[attribute]) for names in named]
-            columns.append(recognised[attribute][np.arange(len(prompts)), wanted])
-        else:
-            columns.append(recognised[question][:, 1])
-    return np.stack(columns, axis=1)
 
 
 _FOREST = {

@@ -4,8 +4,6 @@ Their utility is never given to the method. It is used twice: to draw preference
 whether a trained policy is truly better.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -15,7 +13,7 @@ import pandas as pd
 
 from vr_pipeline.checklist.schema import Checklist
 from vr_pipeline.identifiers import content_hash, pair_id, prompt_id, sample_seed
-from vr_pipeline.micro_world.config import AnnotatorParameters, PreferenceParameters
+from vr_pipeline.micro_world.config import AnnotatorParameters, PreferenceParameters, TasteParameters
 
 UTILITY: Final[dict[str, float]] = {
     "colour_matches": 1.1,
@@ -48,6 +46,23 @@ CRITERIA: Final[dict[str, tuple[str, ...]]] = {
 def utilities(probabilities: npt.NDArray[np.float64], question_ids: Sequence[str]) -> npt.NDArray[np.float64]:
     """Return hidden utility of clips from the oracle's probabilities of yes, [clips]."""
     return probabilities @ np.array([UTILITY[question] for question in question_ids])
+
+
+def overall_utilities(
+    probabilities: npt.NDArray[np.float64], checklist: Checklist, taste: TasteParameters
+) -> npt.NDArray[np.float64]:
+    """Return what people value in clips on the whole, [clips]: hidden utility, and what their taste adds and takes.
+
+    Args:
+        probabilities: of yes to the questions of the checklist, in its order, [clips, questions].
+        taste: see :class:`TasteParameters`; the checklist's linear reward cannot express it.
+    """
+    value = np.array([UTILITY[question] for question in checklist.question_ids])
+    dimension = np.array([question.dimension for question in checklist.questions])
+    columns = [dimension == name for name in checklist.dimensions]
+    shares = np.stack([probabilities[:, own] @ value[own] / value[own].sum() for own in columns], axis=1)
+    total = utilities(probabilities, checklist.question_ids)
+    return total + taste.interaction * shares.prod(axis=1) - taste.veto * (shares < taste.veto_below).sum(axis=1)
 
 
 def utilities_by_criterion(

@@ -1,8 +1,6 @@
-"""Training the tiny CogVideoX of the micro-world from scratch: denoiser and text encoder together."""
+"""Training the tiny generators of the micro-world from scratch: denoiser and text encoder together."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +13,7 @@ from vr_pipeline.engine.groups import Group
 from vr_pipeline.engine.loop import Task, train
 from vr_pipeline.engine.state import LogRows
 from vr_pipeline.generators.config import GeneratorParameters
+from vr_pipeline.generators.pipeline_kinds import VideoPipelineGenerator
 from vr_pipeline.identifiers import code_hash, content_hash, sample_seed
 from vr_pipeline.micro_world.config import PretrainingParameters
 from vr_pipeline.micro_world.generator import MicroWorldGenerator
@@ -47,6 +46,21 @@ def build_tokenizer() -> Any:
     )
 
 
+def text_encoder_sizes(tokenizer: Any) -> dict[str, Any]:
+    """Return the settings of the tiny text encoders, T5 and UMT5 alike."""
+    return {
+        "vocab_size": len(tokenizer),
+        "d_model": 32,
+        "d_kv": 8,
+        "d_ff": 64,
+        "num_layers": 1,
+        "num_heads": 4,
+        "dropout_rate": 0.0,
+        "pad_token_id": tokenizer.pad_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+    }
+
+
 def build_pipeline(vae: PatchVAE, parameters: PretrainingParameters, seed: int) -> Any:
     """Return an untrained ``CogVideoXPipeline`` with random weights drawn from the seed."""
     from diffusers import CogVideoXDDIMScheduler, CogVideoXPipeline, CogVideoXTransformer3DModel
@@ -71,19 +85,7 @@ def build_pipeline(vae: PatchVAE, parameters: PretrainingParameters, seed: int) 
         max_text_seq_length=TEXT_LENGTH,
         spatial_interpolation_scale=1.0,
     )
-    text_encoder = T5EncoderModel(
-        T5Config(
-            vocab_size=len(tokenizer),
-            d_model=32,
-            d_kv=8,
-            d_ff=64,
-            num_layers=1,
-            num_heads=4,
-            dropout_rate=0.0,
-            pad_token_id=tokenizer.pad_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-        )
-    )
+    text_encoder = T5EncoderModel(T5Config(**text_encoder_sizes(tokenizer)))
     scheduler = CogVideoXDDIMScheduler(
         beta_start=0.00085,
         beta_end=0.012,
@@ -100,11 +102,17 @@ def build_pipeline(vae: PatchVAE, parameters: PretrainingParameters, seed: int) 
     )
 
 
+def untrained(
+    vae: PatchVAE, sampling: GeneratorParameters, parameters: PretrainingParameters, seed: int
+) -> MicroWorldGenerator:
+    """Return the tiny CogVideoX before its training."""
+    return MicroWorldGenerator(build_pipeline(vae, parameters, seed), sampling, identity="untrained")
+
+
 def pretrain_generator(
     clips: npt.NDArray[np.uint8],
     prompts: Sequence[str],
-    vae: PatchVAE,
-    sampling: GeneratorParameters,
+    make: Callable[[], VideoPipelineGenerator],
     parameters: PretrainingParameters,
     *,
     seed: int,
@@ -114,24 +122,22 @@ def pretrain_generator(
     Args:
         clips: uint8 [clips, frames, height, width, 3].
         prompts: the prompt of each clip.
-        vae: the fitted autoencoder.
-        sampling: settings with which the generator will be used.
+        make: returns the untrained generator, with a fitted autoencoder.
         parameters: training settings.
-        seed: seed of weights, batches, noise and timesteps.
+        seed: seed of batches, noise and timesteps.
 
     Returns:
         the pipeline with averaged weights, and the training log (step, loss averaged over 100 steps).
     """
     with deterministic(parameters.threads):
-        pipeline = build_pipeline(vae, parameters, seed)
-        generator = MicroWorldGenerator(pipeline, sampling, identity="untrained")
+        generator = make()
         latents = torch.cat([generator.encode_frames(clips[at : at + 512]) for at in range(0, len(clips), 512)])
         random = np.random.default_rng(sample_seed(seed, "caption noise", 0))
         choices = all_prompts()
         noisy_prompts = [
             str(random.choice(choices)) if random.random() < parameters.caption_noise else prompt for prompt in prompts
         ]
-        tokens = pipeline.tokenizer(
+        tokens = generator.pipeline.tokenizer(
             noisy_prompts, padding="max_length", max_length=TEXT_LENGTH, return_tensors="pt"
         ).input_ids
         task = PretrainingTask(generator, latents, tokens, parameters, seed)
@@ -144,7 +150,7 @@ def pretrain_generator(
             retrain=parameters.retrain,
         )
         task.modules.eval()
-    return pipeline, _means(rows)
+    return generator.pipeline, _means(rows)
 
 
 class PretrainingTask(Task):
@@ -154,7 +160,7 @@ class PretrainingTask(Task):
 
     def __init__(
         self,
-        generator: MicroWorldGenerator,
+        generator: VideoPipelineGenerator,
         latents: torch.Tensor,
         tokens: torch.Tensor,
         parameters: PretrainingParameters,
@@ -167,6 +173,7 @@ class PretrainingTask(Task):
         self.drawn = 0
         self.identity = content_hash(
             "pretraining",
+            type(generator).__name__,
             seed,
             parameters.model_dump_json(exclude={*CheckpointParameters.model_fields, "checkpoint_every"}),
             latents.numpy().tobytes(),

@@ -1,20 +1,23 @@
-"""The oracle as a reward: the micro-world's second opinion on clips."""
+"""A recogniser as a reward, and the oracle's: the micro-world's second opinion on clips."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar, Self
 
 import numpy as np
 import pandas as pd
 from pydantic import Field
 
+from vr_pipeline.checklist import load_checklist
 from vr_pipeline.checklist.schema import Checklist
 from vr_pipeline.config import Parameters
 from vr_pipeline.errors import InputError
 from vr_pipeline.identifiers import content_hash
 from vr_pipeline.micro_world.oracle import Oracle
-from vr_pipeline.micro_world.world import SIZE
+from vr_pipeline.micro_world.recogniser import Recogniser
+from vr_pipeline.micro_world.world import NUM_FRAMES, SIZE
 from vr_pipeline.rewards.checklist.linear import dimension_scores, score
 from vr_pipeline.rewards.checklist.tables import answers_matrix
 from vr_pipeline.rewards.checklist.weights import RewardWeights
@@ -23,53 +26,49 @@ from vr_pipeline.video.clip import Frames
 from vr_pipeline.video.sampled import SampledClip
 
 
-class OracleSettings(Parameters):
-    """The oracle in a file."""
+class RecogniserSettings(Parameters):
+    """A recogniser in a file."""
 
-    path: str = Field(description="The oracle's trees (safetensors), made by the pipeline micro_world.")
+    path: str = Field(description="Weights of oracle or auditor (safetensors), made by the pipeline micro_world.")
     checklist: str = Field(description="The micro-world's checklist.")
 
 
-class OracleReward(RewardModel):
-    """Rewards from the oracle's answers and the hidden utilities; measurements have the schema ``OracleAnswers``."""
+class RecogniserReward(RewardModel):
+    """Rewards from a recogniser's answers and the hidden utilities; measurements have the schema ``OracleAnswers``."""
 
-    Settings = OracleSettings
-    kind = "oracle answers"
+    Settings = RecogniserSettings
+    recogniser_class: ClassVar[type[Recogniser]]
 
-    def __init__(self, oracle: Oracle, checklist: Checklist) -> None:
-        self.oracle, self.checklist = oracle, checklist
+    def __init__(self, recogniser: Recogniser, checklist: Checklist) -> None:
+        self.recogniser, self.checklist = recogniser, checklist
         self.dimensions = tuple(checklist.dimensions)
         questions = tuple(checklist.question_ids)
-        values = np.array([oracle.weights[question] for question in questions])
+        values = np.array([recogniser.weights[question] for question in questions])
         self.weights = RewardWeights(questions, values, checklist_hash=checklist.hash)
 
     @classmethod
-    def from_settings(cls, settings: OracleSettings, folder: Path) -> OracleReward:
+    def from_settings(cls, settings: RecogniserSettings, folder: Path) -> Self:
         """See :meth:`~vr_pipeline.rewards.contract.RewardModel.from_settings`."""
-        from vr_pipeline.checklist import load_checklist
-
-        return cls(Oracle.load(folder / settings.path), load_checklist(folder / settings.checklist))
+        return cls(cls.recogniser_class.load(folder / settings.path), load_checklist(folder / settings.checklist))
 
     @property
     def measured_by(self) -> tuple[str, ...]:
         """See :class:`~vr_pipeline.rewards.contract.RewardModel`."""
-        trees = [
-            content_hash("forest", name, *(np.ascontiguousarray(array).tobytes() for array in vars(forest).values()))
-            for name, forest in sorted(self.oracle.forests.items())
-        ]
-        return (*trees, self.checklist.hash)
+        arrays = sorted(self.recogniser.arrays().items())
+        contents = (part for name, array in arrays for part in (name, np.ascontiguousarray(array).tobytes()))
+        return (content_hash(self.kind, *contents), self.checklist.hash)
 
     def look(self, loaded: None, clips: Sequence[SampledClip]) -> list[Outcome]:
         """Answer the checklist's questions; clips of the same number of frames are looked at together."""
         outcomes: list[Outcome] = [_not_of_this_world(clip) for clip in clips]
         lengths: dict[int, list[int]] = {}
         for at, clip in enumerate(clips):
-            if _of_this_world(clip.frames):
+            if _of_this_world(clip.frames) and self.recogniser.num_frames in (None, len(clip.frames)):
                 lengths.setdefault(len(clip.frames), []).append(at)
         for places in lengths.values():
             frames = np.stack([_own_pixels(clips[at].frames) for at in places])
             prompts = [clips[at].prompt for at in places]
-            answers = self.oracle.probabilities(frames, prompts, self.checklist.question_ids)
+            answers = self.recogniser.probabilities(frames, prompts, self.checklist.question_ids)
             for at, p_yes in zip(places, answers, strict=True):
                 outcomes[at] = pd.DataFrame({"question_id": self.checklist.question_ids, "p_yes": p_yes})
         return outcomes
@@ -82,6 +81,13 @@ class OracleReward(RewardModel):
         values = dimension_scores(matrix, self.weights, self.checklist)
         table = there[columns].reset_index(drop=True).assign(total=score(matrix, self.weights))
         return pd.concat([table, values], axis=1)
+
+
+class OracleReward(RecogniserReward):
+    """The oracle's reward."""
+
+    kind = "oracle answers"
+    recogniser_class = Oracle
 
 
 def _of_this_world(frames: Frames) -> bool:
@@ -97,10 +103,10 @@ def _own_pixels(frames: Frames) -> Frames:
 
 
 def _not_of_this_world(clip: SampledClip) -> InputError:
-    height, width = clip.frames.shape[1:3]
+    frames, height, width = clip.frames.shape[:3]
     return InputError(
-        f"the oracle knows clips of the micro-world only ({SIZE} x {SIZE} pixels, or a multiple), this one has "
-        f"{width} x {height}",
-        remedy="Leave the oracle out for other clips",
+        f"oracle and auditor know clips of the micro-world only ({NUM_FRAMES} frames, {SIZE} x {SIZE} pixels or a "
+        f"multiple), this one has {width} x {height} and {frames} frames",
+        remedy="Leave them out for other clips",
         file=clip.path,
     )

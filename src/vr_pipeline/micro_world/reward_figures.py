@@ -1,7 +1,5 @@
 """Held-out figures and the model card of the embedded VideoReward."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any

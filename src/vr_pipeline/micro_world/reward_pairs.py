@@ -4,8 +4,6 @@ A pair has one prompt. The first clip was made for it, the second perhaps for a 
 attributes: among clips of one prompt the text says nothing, and a reward learns to ignore it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,8 +16,8 @@ from vr_pipeline.checklist.schema import Checklist
 from vr_pipeline.generators.contract import Generator
 from vr_pipeline.identifiers import content_hash, pair_id, prompt_id, sample_seed, video_id
 from vr_pipeline.micro_world.config import ComparisonParameters
-from vr_pipeline.micro_world.oracle import answer_from
 from vr_pipeline.micro_world.preferences import perceive, utilities, utilities_by_criterion
+from vr_pipeline.micro_world.recogniser import answer_from
 from vr_pipeline.micro_world.world import FRAMES_PER_SECOND, all_prompts, neighbouring_prompt
 
 

@@ -5,8 +5,6 @@ names colour, shape, direction and background; speed and flaws are never named, 
 has to choose them itself, which is what preference optimisation then changes.
 """
 
-from __future__ import annotations
-
 import itertools
 import re
 from dataclasses import dataclass
@@ -95,6 +93,23 @@ def _prompt_of(colour: str, shape: str, direction: str, background: str) -> str:
 def all_prompts() -> list[str]:
     """Return the 48 prompts of the world, in a fixed order."""
     return [_prompt_of(*values) for values in itertools.product(*ATTRIBUTES.values())]
+
+
+UNTIDY_PROMPTS = (
+    "red ball moves left on black",
+    "Blue ring  moves right on white",
+    "green cross moves left on white",
+    "a red ball moves left on black",
+    "yellow ring moves right on white slowly",
+    "the blue ball moves left on white",
+    "on black moves red ball left",
+    "right on white moves green ring",
+    "ball",
+    "https://example.com/clip.mp4",
+    "### !!! *** ??? /// &&&",
+    "red red red red red red red",
+)
+"""Repetitions, near repetitions and junk, as lists of prompts have them, for the filter to reject."""
 
 
 def parse_prompt(prompt: str) -> tuple[str, str, str, str]:

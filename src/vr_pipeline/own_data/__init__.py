@@ -1,1 +1,1 @@
-"""Own data: prompts, clips, preferences and a checklist, checked at once and made into an environment that runs."""
+"""Users' prompts, clips, preferences and checklists, checked together and made into an environment."""

@@ -1,20 +1,31 @@
-"""Checks of files that a user supplies. Nothing is raised for bad content: everything comes back as findings."""
+"""Checks of users' files; bad content is returned as findings, not raised."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+
+from vr_pipeline.checklist.load import examine_checklist
+from vr_pipeline.checklist.schema import Checklist
 from vr_pipeline.errors import InputError
+from vr_pipeline.identifiers import normalise_prompt
 from vr_pipeline.own_data.findings import Findings
+from vr_pipeline.preferences.clip_names import ClipNames
+from vr_pipeline.preferences.formats import examine_preferences
+from vr_pipeline.preferences.rows import file_identifier
+from vr_pipeline.prompts.read import read_prompts
+from vr_pipeline.runtime.progress import progress_bar
+from vr_pipeline.storage.tables import are_few, bad_rows
+from vr_pipeline.video.first_frames import MIN_SIDE, first_frame
+from vr_pipeline.video.read import VideoReadError, read_clip
 
 if TYPE_CHECKING:
-    import pandas as pd
-
-    from vr_pipeline.checklist.schema import Checklist
     from vr_pipeline.prompts.config import PromptFilteringParameters, SplitParameters
 
 _LARGEST_TRIAL = 2000
@@ -26,7 +37,7 @@ _TRIALS = 6
 
 @dataclass
 class PromptCheck:
-    """A file of prompts: usable rows, and how filtering would treat them where they are few enough to try."""
+    """A file of prompts: usable rows, and for small files their numbers by split after filtering."""
 
     findings: Findings = field(default_factory=Findings)
     prompts: list[str] = field(default_factory=list)
@@ -36,7 +47,7 @@ class PromptCheck:
 
 @dataclass
 class ClipsCheck:
-    """A folder of clips with the file that goes with it: people's preferences, or what the clips were made for."""
+    """A folder of clips with its file: preferences, or the prompts of the clips."""
 
     findings: Findings = field(default_factory=Findings)
     pairs: int = 0
@@ -58,21 +69,21 @@ def check_prompts(
     *,
     prompt_column: str | None = None,
     row_a_clip: bool = False,
+    images: Path | None = None,
 ) -> PromptCheck:
     """Read a file of prompts and try the filter on it.
 
     Args:
         prompt_column: its column with the prompts; None finds it by its name.
-        parameters: of the filter. Where their division leaves a small file without prompts to train on or to test,
-            another is proposed.
-        row_a_clip: the file names a clip in each row, so that it is meant to repeat prompts.
+        parameters: of the filter. If their split leaves a small file without training or test prompts, another split
+            is proposed.
+        row_a_clip: the file names one clip per row, so it may repeat prompts.
+        images: folder of the first frames that the prompts name; None for prompts of text alone.
     """
-    from vr_pipeline.identifiers import normalise_prompt
-    from vr_pipeline.prompts.read import read_prompts
-
     check = PromptCheck()
     try:
-        table = read_prompts(path, prompt_column=prompt_column)
+        image_of = None if images is None else partial(first_frame, images, min_side=MIN_SIDE)
+        table = read_prompts(path, prompt_column=prompt_column, image_of=image_of)
     except InputError as error:
         check.findings.raised(error)
         return check
@@ -88,7 +99,7 @@ def check_prompts(
 
 
 def _try_filter(check: PromptCheck, table: pd.DataFrame, path: Path, parameters: PromptFilteringParameters) -> None:
-    """Run the steps that need no text model, and find a division that leaves prompts to train on and to test."""
+    """Run the steps that need no text model, and find a split with training and test prompts."""
     from vr_pipeline.pipelines.prompt_filtering import nodes
     from vr_pipeline.prompts.embedders import load_embedder
     from vr_pipeline.prompts.embedding_store import Embeddings, embedding_keys
@@ -104,12 +115,12 @@ def _try_filter(check: PromptCheck, table: pd.DataFrame, path: Path, parameters:
         rows = gone[gone["step"] != "read"]
         for rule, row in zip(rows["rule"], rows["row"], strict=True):
             problem = f"the filter will drop it ({rule.replace('_', ' ')})"
-            remedy = "nothing has to be done; prompt_filter_decisions will say why"
+            remedy = "you need not do anything; prompt_filter_decisions will have the reason"
             check.findings.warning(problem, remedy, path, int(row), "prompt")
     if kept.empty:
         check.findings.error(
             f"none of {len(check.prompts)} prompts passes the filter",
-            "give prompts of several words that differ from each other, or relax prompt_filtering",
+            "use prompts of several words that differ from each other, or relax prompt_filtering",
             path,
         )
         return
@@ -118,7 +129,7 @@ def _try_filter(check: PromptCheck, table: pd.DataFrame, path: Path, parameters:
     for split in _divisions(parameters.split, kept["prompt_id"].tolist()):
         divided, _ = nodes.split_prompts(kept, embeddings, parameters.model_copy(update={"split": split}))
         counts = {name: int((divided["split"] == name).sum()) for name in ("train", "validation", "test")}
-        # Training needs two prompts at least, everything else one; beyond that as few as possible go for likeness.
+        # Training needs two prompts, the other splits one; then as few prompts as possible are dropped as similar.
         worth = (min(counts["train"], 2), min(counts["test"], 1), min(counts["validation"], 1), len(divided))
         if best is None or worth > best[0]:
             best = (worth, split, counts)
@@ -130,15 +141,15 @@ def _try_filter(check: PromptCheck, table: pd.DataFrame, path: Path, parameters:
     missing = [name for name in ("train", "test") if not check.splits[name]]
     if missing:
         check.findings.error(
-            f"of {len(check.prompts)} prompts {len(kept)} pass the filter, which leaves none for "
+            f"{len(kept)} of {len(check.prompts)} prompts pass the filter, so there are none for "
             f"{' and '.join(missing)}",
-            "give more prompts that differ from each other (ten or more), or relax prompt_filtering",
+            "add prompts that differ from each other (ten or more), or relax prompt_filtering",
             path,
         )
 
 
 def _divisions(split: SplitParameters, identifiers: Sequence[str]) -> list[SplitParameters]:
-    """Divisions worth trying: the configured one, then the most even; similar prompts may still fall out of some."""
+    """Return splits to try: the configured one, then the most even ones; some may still drop similar prompts."""
     from vr_pipeline.prompts.split import split_of
 
     if len(identifiers) >= _SMALL:
@@ -164,10 +175,6 @@ def check_preferences(
     criterion: str = "Overall",
 ) -> ClipsCheck:
     """Read a file of preferences, find its clips and decode the first and last frame of each."""
-    from vr_pipeline.preferences.clip_names import ClipNames
-    from vr_pipeline.preferences.formats import examine_preferences
-    from vr_pipeline.storage.tables import are_few, bad_rows
-
     check = ClipsCheck()
     table, problems = examine_preferences(path, format, labels=labels, columns=columns, criterion=criterion)
     if are_few(problems, table.attrs.get("entries", 0)):  # as the reader will do
@@ -190,7 +197,7 @@ def check_preferences(
         for side in "ab":
             column = "video_path" if row[f"video_path_{side}"] else "video_id"
             name = str(row[f"{column}_{side}"])
-            if not name:  # said already
+            if not name:  # already reported
                 continue
             file = names.find(name)
             if file is None:
@@ -198,7 +205,7 @@ def check_preferences(
             else:
                 found[side] = file
         if len(found) == 2 and found["a"] == found["b"] and row["video_id_a"] != row["video_id_b"]:
-            both = f"both names mean the clip {found['a']}"
+            both = f"both names refer to the clip {found['a']}"
             check.findings.error(both, "correct the pair", path, line, "video_path_b")
         files.append(found)
     _find_conflicts(check.findings, table, path)
@@ -219,14 +226,14 @@ def check_preferences(
     return check
 
 
-def check_given_clips(path: Path, videos: Path, *, prompt_column: str | None = None) -> ClipsCheck:
-    """Find which clip of a folder belongs to which prompt, and decode the first and last frame of each.
+def check_given_clips(path: Path, videos: Path, *, prompt_column: str | None = None, alone: bool = True) -> ClipsCheck:
+    """Match the clips of a folder with prompts, and decode the first and last frame of each.
 
     Args:
         path: the file of prompts; see :func:`vr_pipeline.preferences.given_clips.examine_given_clips`.
         prompt_column: the column with the prompts; None finds it by its name.
+        alone: whether these clips are compared only with each other, not with other generators'.
     """
-    from vr_pipeline.preferences.clip_names import ClipNames
     from vr_pipeline.preferences.given_clips import examine_given_clips, no_clip_of_a_prompt
 
     check = ClipsCheck()
@@ -244,42 +251,39 @@ def check_given_clips(path: Path, videos: Path, *, prompt_column: str | None = N
         check.findings.raised(one)
     if len(table) and strangers:
         named = f"{strangers[0]}, {strangers[1]}" if len(strangers) > 1 else strangers[0]
-        problem = f"{len(strangers)} clip(s) belong to no prompt, for instance {named}"
-        check.findings.warning(problem, "they are not shown unless the prompts name them", videos)
+        problem = f"{len(strangers)} clip(s) have no prompt, for instance {named}"
+        check.findings.warning(problem, "they are not shown; add them to the file of prompts", videos)
     for file, number in table["file"].value_counts().items():
         if number > 1:
-            problem = f"clip '{file}' belongs to {number} prompts"
-            check.findings.error(problem, "a clip is made for one prompt", path)
+            problem = f"clip '{file}' has {number} prompts"
+            check.findings.error(problem, "keep the one that it was made for", path)
     unreadable = _unreadable(folder, sorted(set(table["file"])))
     for name, reason in unreadable.items():
         _leave_out(check.findings, folder[name], reason, "")
     of_prompt = table.loc[~table["file"].isin(list(unreadable)), "prompt"].value_counts()
     check.clips, check.prompts = int(of_prompt.sum()), len(of_prompt)
     check.pairs = int((of_prompt * (of_prompt - 1) // 2).sum())
-    if len(table) and int((of_prompt > 1).sum()) < 2:
-        problem = "fewer than two prompts have two clips or more, which is too little to compare and to test on"
-        check.findings.error(problem, "give several clips for each of some prompts", path)
+    if alone and len(table) and int((of_prompt > 1).sum()) < 2:
+        problem = "fewer than two prompts have several clips; comparing and testing need more"
+        check.findings.error(problem, "add prompts with several clips each", path)
     return check
 
 
 def _clips_of(videos: Path, findings: Findings) -> Mapping[str, Path] | None:
-    """Return the clips of a folder; None, with a finding, where there are none."""
+    """Return the clips of a folder; None, with a finding, if it has none."""
     from vr_pipeline.datasets.clips import ClipFolder
 
     if not videos.is_dir():
-        findings.error("there is no such folder of clips", "correct the path or make the folder", videos)
+        findings.error("the folder of clips does not exist", "correct the path, or create the folder", videos)
         return None
     folder = ClipFolder(videos)
     if not len(folder):
-        findings.error("the folder holds no clips", "put the compared clips there", videos)
+        findings.error("the folder contains no clips", "put the compared clips there", videos)
         return None
     return folder
 
 
 def _unreadable(folder: Mapping[str, Path], names: Sequence[str]) -> dict[str, str]:
-    from vr_pipeline.runtime.progress import progress_bar
-    from vr_pipeline.video.read import VideoReadError, read_clip
-
     reasons = {}
     for name in progress_bar(names, description="look at clips", unit="clip", leave=False):
         try:
@@ -294,9 +298,7 @@ def _leave_out(findings: Findings, path: Path, reason: str, what: str) -> None:
 
 
 def _find_conflicts(findings: Findings, table: pd.DataFrame, path: Path) -> None:
-    """Find names that stand for clips of several prompts; a clip named by its path is another under each prompt."""
-    from vr_pipeline.preferences.rows import file_identifier
-
+    """Report clip names used with several prompts; a clip named by its path counts separately for each prompt."""
     prompts: dict[str, set[str]] = {}
     for side in "ab":
         columns = (table[f"video_id_{side}"], table["prompt"], table[f"video_path_{side}"])
@@ -307,8 +309,8 @@ def _find_conflicts(findings: Findings, table: pd.DataFrame, path: Path) -> None
         if len(found) > 1:
             first, second, *_ = sorted(found)
             findings.error(
-                f"clip '{identifier}' is named under {len(found)} prompts, for instance '{first}' and '{second}'",
-                "a clip is made for one prompt: correct the rows, or name it by its path to judge it under each",
+                f"clip '{identifier}' occurs with {len(found)} prompts, for instance '{first}' and '{second}'",
+                "correct the rows, or name the clip by its path to judge it for each prompt",
                 path,
                 field="prompt",
             )
@@ -317,23 +319,21 @@ def _find_conflicts(findings: Findings, table: pd.DataFrame, path: Path) -> None
 def _look_for_enough(usable: Sequence[Mapping[str, Any]], check: ClipsCheck, path: Path) -> None:
     decided = sum(row["preference"] != "tie" for row in usable)
     if not decided:
-        problem = "no preference between two readable clips is left" if not usable else "every preference is a tie"
-        check.findings.error(problem, "weights need preferences for one of two clips", path, field="preference")
+        problem = "no preference has two readable clips" if not usable else "every preference is a tie"
+        check.findings.error(problem, "weights need preferences that are no ties", path, field="preference")
     elif check.prompts < 2:
         problem = "all preferences are about one prompt, so none can be held out for testing"
-        check.findings.error(problem, "give preferences on two prompts or more", path, field="prompt")
+        check.findings.error(problem, "add preferences for other prompts", path, field="prompt")
     elif decided < _FEW_PAIRS:
         check.findings.warning(
             f"{decided} decided preferences are few: weights and agreement will be uncertain",
-            "look at their intervals; some hundred preferences over fifty prompts are a good start",
+            "check their intervals; start with some hundred preferences for fifty prompts",
             path,
         )
 
 
 def check_checklist(path: Path) -> ChecklistCheck:
-    """Read a checklist, with everything that is wrong with it."""
-    from vr_pipeline.checklist.load import examine_checklist
-
+    """Read a checklist and report everything that is wrong with it."""
     checklist, problems = examine_checklist(path)
     check = ChecklistCheck(checklist=checklist)
     for problem in problems:

@@ -1,6 +1,4 @@
-"""What was found in files that a user supplied: all of it, so that one round of corrections is enough."""
-
-from __future__ import annotations
+"""Errors and warnings about users' files, collected so that one round of corrections is enough."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,13 +13,13 @@ _ROWS_NAMED = 8
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing to know: an error has to be mended, a warning is shown and the rest continues.
+    """An error, which has to be corrected, or a warning.
 
     Args:
         severity: 'error' or 'warning'.
         problem, remedy: sentences without full stops.
         file: the file.
-        row: its row as an editor counts, if it is about one.
+        row: its row, as an editor counts.
         field: the column, key or option.
     """
 
@@ -34,43 +32,43 @@ class Finding:
 
 
 class Findings(list[Finding]):
-    """What was found so far."""
+    """Collected findings."""
 
     def error(
         self, problem: str, remedy: str, file: Path | None = None, row: int | None = None, field: str | None = None
     ) -> None:
-        """Note what has to be mended."""
+        """Add an error."""
         self.append(Finding("error", problem, remedy, file, row, field))
 
     def warning(
         self, problem: str, remedy: str, file: Path | None = None, row: int | None = None, field: str | None = None
     ) -> None:
-        """Note what is good to know."""
+        """Add a warning."""
         self.append(Finding("warning", problem, remedy, file, row, field))
 
     def raised(self, error: InputError, severity: Severity = "error") -> None:
-        """Note an error that was raised."""
+        """Add a raised error."""
         row = int(error.row) if error.row is not None and str(error.row).isdigit() else None
         file = Path(error.file) if error.file is not None else None
         self.append(Finding(severity, error.problem, error.remedy, file, row, error.field))
 
     @property
     def has_errors(self) -> bool:
-        """Whether something has to be mended."""
+        """Whether there is an error."""
         return any(one.severity == "error" for one in self)
 
 
 class UnusableFiles(PipelineError):
-    """Files that cannot be used as they are; the message lists everything that was found."""
+    """Files that cannot be used; the message lists all findings."""
 
     def __init__(self, findings: Sequence[Finding]) -> None:
         self.findings = tuple(findings)
         errors = len(grouped(finding for finding in findings if finding.severity == "error"))
-        super().__init__("\n".join([f"{errors} problem(s) to mend; nothing was written.", *lines_of(findings)]))
+        super().__init__("\n".join([f"{errors} problem(s) to correct; nothing was written.", *lines_of(findings)]))
 
 
 def grouped(findings: Iterable[Finding]) -> list[tuple[Finding, list[int]]]:
-    """Return findings that differ in their row alone as one, with all rows, in order of first appearance."""
+    """Merge findings that differ only in their row; return each with its rows, in order of first appearance."""
     groups: dict[tuple[object, ...], tuple[Finding, list[int]]] = {}
     for one in findings:
         key = (one.severity, one.problem, one.remedy, one.file, one.field)
@@ -81,7 +79,7 @@ def grouped(findings: Iterable[Finding]) -> list[tuple[Finding, list[int]]]:
 
 
 def lines_of(findings: Sequence[Finding]) -> list[str]:
-    """Return a line for each finding: errors first, then by file and row."""
+    """Return one line per finding: errors first, then by file and row."""
     ordered = sorted(
         grouped(findings), key=lambda group: (group[0].severity, str(group[0].file or ""), min(group[1], default=0))
     )

@@ -1,23 +1,25 @@
-"""Checks of pairs that a user already has: what the file is, what of it can be trained on, and what is lost and why."""
-
-from __future__ import annotations
+"""Checks of users' existing pairs: format of the file, usable pairs, and reasons why others are not usable."""
 
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from vr_pipeline.errors import InputError
+from vr_pipeline.generators.config import GeneratorParameters
 from vr_pipeline.own_data.findings import Findings
+from vr_pipeline.pairs import given
+from vr_pipeline.pairs.config import GivenPairsParameters
+from vr_pipeline.preferences.clip_names import ClipNames, with_found_clips
+from vr_pipeline.preferences.detection import detect_format
+from vr_pipeline.preferences.embedded import write_embedded
+from vr_pipeline.preferences.formats import FORMATS, examine_preferences
 from vr_pipeline.preferences.segments import COLUMN as SEGMENTS
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from vr_pipeline.generators.config import GeneratorParameters
-    from vr_pipeline.pairs.config import GivenPairsParameters
-    from vr_pipeline.preferences.clip_names import ClipNames
+from vr_pipeline.preferences.winners import prompts_of_folders
+from vr_pipeline.storage.tables import are_few, bad_rows, read_entries
 
 _FEW_PROMPTS = 10
 _FEW_PAIRS = 30
@@ -25,13 +27,13 @@ _FEW_PAIRS = 30
 
 @dataclass(frozen=True)
 class PairFiles:
-    """What a user gave.
+    """The user's files and options.
 
     Args:
         pairs: a file, or a folder of two folders.
         videos: the folder of the clips; None finds it by the names in the file.
-        options: format (None recognises it), labels, columns and criterion of its reader.
-        fit: settings of :class:`vr_pipeline.video.fit.FitParameters` that differ from the configured ones.
+        options: format (None detects it), labels, columns and criterion of the reader.
+        fit: settings of :class:`vr_pipeline.video.fit.FitParameters` that replace the configured ones.
     """
 
     pairs: Path
@@ -42,18 +44,18 @@ class PairFiles:
 
 @dataclass
 class CheckedPairs:
-    """What the check found.
+    """The result of the check.
 
     Args:
         findings: errors and warnings.
         format: of the file.
         folder: of the clips.
-        embedded: clips that lie within the file have to be written to the folder first.
-        scattered: the clips lie in no folder of their own, so that they have to be copied.
-        table: the rows that can be used, with video_path_a and video_path_b within the folder.
-        report: :func:`vr_pipeline.pairs.given.pairs_report`; None where nothing could be looked at.
-        rows, rows_left_out: of the file, and those of them that cannot be used.
-        reward_settings: what the environment below says of a reward.
+        embedded: the file contains the clips, which have to be written to the folder first.
+        scattered: the clips have no common folder within the project, so they have to be copied.
+        table: the usable rows, with video_path_a and video_path_b relative to the folder.
+        report: :func:`vr_pipeline.pairs.given.pairs_report`; None if nothing could be checked.
+        rows, rows_left_out: numbers of all rows and of unusable ones.
+        reward_settings: names of reward settings of the base environment.
     """
 
     findings: Findings = field(default_factory=Findings)
@@ -76,18 +78,15 @@ def check_given_pairs(
     project: Path,
     unpacked: Path,
 ) -> CheckedPairs:
-    """Read pairs, find and decode their clips, and count what can be trained on.
+    """Read pairs, find and decode their clips, and count the usable ones.
 
     Args:
-        files: what the user gave.
-        generator: what takes the clips.
-        parameters: the rule by which clips are made to fit, and prompts held out.
-        project: its folder, which is never taken for a folder of clips.
-        unpacked: folder to which clips within the file are written.
+        files: the user's files.
+        generator: determines size and number of frames.
+        parameters: rules to fit clips and to hold out prompts.
+        project: its folder, which is never used as a folder of clips.
+        unpacked: folder for clips within the file.
     """
-    from vr_pipeline.preferences.clip_names import with_found_clips
-    from vr_pipeline.preferences.detection import detect_format
-
     check = CheckedPairs()
     try:
         check.format = files.options.get("format") or detect_format(files.pairs)
@@ -110,10 +109,7 @@ def check_given_pairs(
 
 
 def _read(check: CheckedPairs, files: PairFiles) -> pd.DataFrame | None:
-    """Read the rows; those that are bad are findings."""
-    from vr_pipeline.preferences.formats import examine_preferences
-    from vr_pipeline.storage.tables import are_few, bad_rows
-
+    """Read the rows; bad ones become findings."""
     options = {name: value for name, value in files.options.items() if name != "format"}
     table, problems = examine_preferences(files.pairs, check.format, **options)
     check.rows = table.attrs.get("entries", 0)
@@ -134,10 +130,6 @@ def _read(check: CheckedPairs, files: PairFiles) -> pd.DataFrame | None:
 def _names(check: CheckedPairs, files: PairFiles, table: pd.DataFrame, project: Path, unpacked: Path) -> ClipNames:
     """Find the folder of the clips, and return its files under all their names."""
     from vr_pipeline.datasets.clips import ClipFolder
-    from vr_pipeline.preferences.clip_names import ClipNames
-    from vr_pipeline.preferences.embedded import write_embedded
-    from vr_pipeline.preferences.formats import FORMATS
-    from vr_pipeline.storage.tables import read_entries
 
     columns = FORMATS[check.format].embedded
     near = files.pairs if files.pairs.is_dir() else files.pairs.parent
@@ -152,15 +144,15 @@ def _names(check: CheckedPairs, files: PairFiles, table: pd.DataFrame, project: 
         found = _existing(table, near)
         if not found and check.format == "annotations":
             raise InputError(
-                "the journal does not say in which folder its clips lie",
-                remedy="give the folder by --videos",
+                "the journal does not name the folder of its clips",
+                remedy="give the folder with --videos",
                 file=files.pairs,
             )
         if not found:
             first = table["video_path_a"].iloc[0] or table["video_id_a"].iloc[0]
             raise InputError(
-                f"none of the clips is there, for instance '{first}'",
-                remedy="name the folder that the clips' names start from by --videos FOLDER",
+                f"none of the clips exists, for instance '{first}'",
+                remedy="give the folder to which the names are relative with --videos FOLDER",
                 file=files.pairs,
             )
         check.folder = Path(os.path.commonpath([path.parent for path in found]))
@@ -170,13 +162,13 @@ def _names(check: CheckedPairs, files: PairFiles, table: pd.DataFrame, project: 
             return ClipNames(check.folder, relative, near)
     if not check.folder.is_dir():
         raise InputError(
-            "there is no such folder of clips", remedy="correct the path given with --videos", file=check.folder
+            "the folder of clips does not exist", remedy="correct the path given with --videos", file=check.folder
         )
     return ClipNames(check.folder, ClipFolder(check.folder), near)
 
 
 def _existing(table: pd.DataFrame, near: Path) -> list[Path]:
-    """Return the files that the table's paths name, from the table's folder or the working directory."""
+    """Return the existing files of the table's paths, relative to the table's folder or the working directory."""
     named = {name for side in "ab" for name in table[f"video_path_{side}"] if name}
     found = []
     for name in sorted(named):
@@ -188,8 +180,6 @@ def _existing(table: pd.DataFrame, near: Path) -> list[Path]:
 
 def _fields(format: str) -> tuple[str, str]:
     """Return the columns of a file's two clips, for messages."""
-    from vr_pipeline.preferences.formats import FORMATS
-
     if format == "folders":
         return "w", "l"
     columns = FORMATS[format].columns if format in FORMATS else ()
@@ -214,9 +204,7 @@ def _examine(
     generator: GeneratorParameters,
     parameters: GivenPairsParameters,
 ) -> None:
-    """Do what the run will do with the pairs and their clips, and note what is lost."""
-    from vr_pipeline.pairs import given
-
+    """Process pairs and clips as a run would, and report the unusable ones."""
     folder = {name: names.folder / name for name in names.files}
     try:
         pairs = given.decide_pairs(table)
@@ -247,14 +235,14 @@ def _examine(
     kept, number = check.report["pairs"]["kept"], len(prompts)
     if kept < _FEW_PAIRS or number < _FEW_PROMPTS:
         check.findings.warning(
-            f"{kept} pair(s) of {number} prompt(s) are few: a policy may learn them by heart",
-            "some hundred pairs over a hundred prompts are a good start",
+            f"{kept} pair(s) of {number} prompt(s) are few: a policy may overfit",
+            "start with some hundred pairs for a hundred prompts",
             files.pairs,
         )
 
 
 def pairs_lines(check: CheckedPairs, files: PairFiles) -> dict[str, str]:
-    """Return what is known of the pairs, a line each by its name."""
+    """Return facts about the pairs as name -> line."""
     lines = {"pairs": f"yours: {files.pairs} (read as {check.format})"}
     report = check.report
     if report is None:
@@ -272,14 +260,12 @@ def pairs_lines(check: CheckedPairs, files: PairFiles) -> dict[str, str]:
         )
     if check.table is not None and SEGMENTS in check.table:
         labelled = int((check.table[SEGMENTS] != "").sum())
-        lines["segments"] = f"{labelled} rows say which clip is better in which part (for loss: segment_dpo)"
+        lines["segments"] = f"{labelled} rows have preferences by segment (for loss: segment_dpo)"
     if check.format == "folders":
-        from vr_pipeline.preferences.winners import prompts_of_folders
-
         lines["captions"] = prompts_of_folders(files.pairs)
     lines["prompts"] = (
-        f"{sum(prompts.values())}: {prompts['train']} to train on, {prompts['validation']} to measure the training, "
-        f"{prompts['test']} to compare on"
+        f"{sum(prompts.values())}: {prompts['train']} for training, {prompts['validation']} for validation, "
+        f"{prompts['test']} for the evaluation"
     )
     sizes = [f"{size} ({count})" for size, count in clips["sizes"].items()]
     more = f" and {len(sizes) - 3} other sizes" if len(sizes) > 3 else ""

@@ -1,6 +1,4 @@
-"""An environment for pairs that a user already has: from files to conf/<name> and the pipeline given_dpo."""
-
-from __future__ import annotations
+"""An environment for a user's existing pairs: from files to conf/<name> and the pipeline given_dpo."""
 
 import shutil
 import tempfile
@@ -10,14 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from vr_pipeline.errors import InputError
-from vr_pipeline.own_data.environment import NO_ORACLE, relative, write_files
+from vr_pipeline.generators.config import GeneratorParameters
+from vr_pipeline.own_data.environment import DEMO_NOTE, NO_ORACLE, relative, write_files
 from vr_pipeline.own_data.given_pairs import CheckedPairs, PairFiles, check_given_pairs, pairs_lines
 from vr_pipeline.own_data.plan import configuration, demo_limits
+from vr_pipeline.pairs.config import GivenPairsParameters
+from vr_pipeline.preferences.detection import detect_format
+from vr_pipeline.preferences.embedded import write_embedded
+from vr_pipeline.preferences.formats import FORMATS
+from vr_pipeline.preferences.journal import read_study
+from vr_pipeline.storage.tables import read_entries
 
 PIPELINE = "given_dpo"
-"""What the environment runs."""
 CLIPS, TABLE = "given_clips", "given_pairs.csv"
-"""Names of what is copied, below data/01_raw/<env>."""
+"""Names of copies in data/01_raw/<env>."""
 _DATASETS = {
     "generated": "videos",
     "clips": "preference_videos",
@@ -33,14 +37,11 @@ def check_pairs(project: Path, base_env: str | None, files: PairFiles) -> tuple[
     Args:
         project: its folder.
         base_env: environment that is extended, None for conf/base.
-        files: what the user gave.
+        files: the user's files.
 
     Returns:
-        what was found, and a line on each part of the environment.
+        the result, and one line on each part of the environment.
     """
-    from vr_pipeline.generators.config import GeneratorParameters
-    from vr_pipeline.pairs.config import GivenPairsParameters
-
     settings = configuration(project, base_env)["parameters"]
     generator = GeneratorParameters.model_validate(settings["generator"])
     given = settings.get("given_pairs") or {}
@@ -56,27 +57,24 @@ def check_pairs(project: Path, base_env: str | None, files: PairFiles) -> tuple[
     vocabulary, prompts = demo_limits(project, settings), [] if check.table is None else check.table["prompt"].tolist()
     if vocabulary is not None and any(set(prompt.split()) - vocabulary for prompt in prompts):
         check.findings.warning(
-            "the generator is the demo's, which knows only the words of its own prompts: what it learns from yours "
-            "has no meaning",
+            "the generator is the demo's, which knows only the words of its own prompts: training it on yours is "
+            "meaningless",
             "use --base-env cogvideox, wan or image",
             files.pairs,
         )
     size = f"{generator.num_frames} x {generator.height} x {generator.width}"
     check.reward_settings = ("type", *(settings.get("reward_model") or {}))
     lines = pairs_lines(check, files) | {
-        "generator": f"{generator.family} ({generator.path}); takes {size} at {generator.fps:g} frames a second",
+        "generator": f"{generator.family} ({generator.path}); {size} at {generator.fps:g} frames per second",
         "objective": str(settings["dpo_training"]["training"]["loss"]),
-        "reward": "none: clips side by side, and what people say of them",
+        "reward": "none: the report shows clips side by side, people compare them",
     }
     width = max(len(name) for name in lines)
     return check, [f"  {name.ljust(width)}  {text}" for name, text in lines.items()]
 
 
 def _folder_of_journal(project: Path, files: PairFiles) -> Path | None:
-    """Return where the clips of a journal lie that ``kedro annotate`` wrote in this project; None for other files."""
-    from vr_pipeline.preferences.detection import detect_format
-    from vr_pipeline.preferences.journal import read_study
-
+    """Return the folder of the clips of a journal of this project's ``kedro annotate``; None for other files."""
     folder = files.pairs.resolve().parent
     if folder.parent != (project / "data" / "01_raw" / "annotations").resolve():
         return None
@@ -86,7 +84,7 @@ def _folder_of_journal(project: Path, files: PairFiles) -> Path | None:
         dataset = _DATASETS[read_study(files.pairs).source]
         path = configuration(project, folder.name)["catalog"][dataset]["path"]
     except (InputError, KeyError):
-        return None  # the check says what is wrong with the file
+        return None  # the check reports what is wrong with the file
     return project / str(path)
 
 
@@ -97,15 +95,15 @@ def _raw(project: Path, env: str) -> Path:
 def write_pairs_environment(
     project: Path, env: str, base_env: str | None, files: PairFiles, check: CheckedPairs, *, copy: bool
 ) -> list[Path]:
-    """Write conf/<env> for pairs that were checked; existing files of the same names are replaced.
+    """Write conf/<env> for checked pairs; existing files of the same names are replaced.
 
     Args:
         project, env, base_env, files: as for :func:`check_pairs`.
-        check: what it found.
-        copy: copy pairs and clips to data/01_raw/<env>. Clips that lie in no folder of their own always are.
+        check: its result.
+        copy: copy pairs and clips to data/01_raw/<env>; scattered clips are always copied.
 
     Returns:
-        the files of configuration that were written.
+        the written configuration files.
     """
     assert check.folder is not None
     options: dict[str, Any] = {**files.options, "format": check.format}
@@ -128,36 +126,33 @@ def write_pairs_environment(
         },
         "given_videos": {"type": "vr_pipeline.datasets.clips.ClipFolderDataset", **videos, "metadata": raw},
     }
+    parameters = _parameters(env, files.fit, check.reward_settings)
     if base_env is None:
-        catalog["oracle"] = NO_ORACLE
+        catalog |= NO_ORACLE
+        parameters["evaluation"]["report"]["note"] = DEMO_NOTE
     settings = {"extends": base_env} if base_env else {}
     settings |= {"data": f"data/{env}", "pipeline": PIPELINE}
-    return write_files(project, env, base_env, settings, catalog, _parameters(env, files.fit, check.reward_settings))
+    return write_files(project, env, base_env, settings, catalog, parameters)
 
 
 def _parameters(env: str, fit: Mapping[str, str], reward_settings: Sequence[str]) -> dict[str, Any]:
-    # Written out: `dvc exp run --set-param` reads this file and knows nothing of ${globals:data}.
+    # Not as ${globals:data}, which `dvc exp run --set-param` cannot resolve.
     training: dict[str, Any] = {"checkpoint_folder": f"data/{env}/06_models/checkpoints", "validation": None}
     title = f"Preference training on given pairs: {env.replace('_', ' ')}"
     parameters: dict[str, Any] = {"given_pairs": {"fit": dict(fit)}} if fit else {}
-    # Nothing is trained or compared by a reward that the environment below happens to name. Its settings are taken back
-    # too, so that another type can be named in their place.
+    # The base environment's reward must not be used. Its settings are removed too, so that users can set another type.
     parameters["reward_model"] = dict.fromkeys(reward_settings)
     return parameters | {"dpo_training": training, "evaluation": {"report": {"title": title, "note": ""}}}
 
 
 def _unpack(project: Path, env: str, files: PairFiles, check: CheckedPairs) -> Path:
-    """Write the clips that lie within the file to files; return their folder."""
-    from vr_pipeline.preferences.embedded import write_embedded
-    from vr_pipeline.preferences.formats import FORMATS
-    from vr_pipeline.storage.tables import read_entries
-
+    """Write the clips within the file to separate files; return their folder."""
     write_embedded(read_entries(files.pairs), FORMATS[check.format].embedded, _raw(project, env) / CLIPS)
     return _raw(project, env) / CLIPS
 
 
 def _copy(project: Path, env: str, folder: Path, check: CheckedPairs) -> tuple[Path, Path]:
-    """Copy the clips that pairs name, and write the pairs as a plain table; return both places."""
+    """Copy the clips of the pairs, and write the pairs as a plain table; return both paths."""
     from vr_pipeline.datasets.preferences import PreferenceDataset
 
     assert check.table is not None
@@ -175,7 +170,7 @@ def _copy(project: Path, env: str, folder: Path, check: CheckedPairs) -> tuple[P
 
 
 def next_steps(env: str) -> list[str]:
-    """Return commands to type."""
+    """Return the next commands, as lines."""
     steps = (
         (f"kedro run --env={env} --pipeline={PIPELINE}", "train on the pairs, compare original and policy"),
         (f"kedro annotate --env={env} --policies original,given", "then: compare their clips blind, in the browser"),

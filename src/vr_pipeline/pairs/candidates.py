@@ -1,7 +1,7 @@
-"""Candidate pairs of clips: which of them a rule keeps, and what becomes of the others.
+"""Choice of pairs among candidate pairs of clips, by a rule and limits.
 
-Source: VisionReward (arXiv 2412.21059), section 3.3. One clip dominates another if its reward is at least as high in
-every dimension; a pair needs a total difference above 0 and, on top, a margin.
+Source: VisionReward (arXiv 2412.21059), section 3.3. A clip dominates another if its reward is at least as high in
+every dimension; the total difference of a pair must be above 0 and at least the margin.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from vr_pipeline.errors import InputError
 from vr_pipeline.statistics.labels import FloatArray
 
 TOLERANCE = 1e-9
-"""Rewards closer than this are equal: sums of the same weights in another order differ by float noise."""
+"""Rewards closer than this are equal: the order of a sum changes it by float noise."""
 
 _DECIMALS = 9
 _PAIRS_AT_A_TIME = 1 << 18
@@ -30,7 +30,7 @@ BoolArray = npt.NDArray[np.bool_]
 
 
 class Limits(NamedTuple):
-    """What every rule keeps to; :func:`vr_pipeline.pairs.selection.select_pairs` describes each."""
+    """Limits of every rule, as in :func:`vr_pipeline.pairs.selection.select_pairs`."""
 
     min_margin: float = 0.0
     max_pairs_per_prompt: int | None = 1
@@ -40,14 +40,18 @@ class Limits(NamedTuple):
 
 
 class Candidates(NamedTuple):
-    """Pairs of clips of one group whose totals differ.
+    """Pairs of clips of a group whose totals differ.
 
     Attributes:
-        margin: total of the better clip minus that of the other, array [pairs].
+        winner: row of the better clip in the rewards, from 0, array [pairs].
+        loser: row of the other clip.
+        margin: total of the winner minus total of the loser, array [pairs].
         gaps: the same by dimension, array [pairs, dimensions].
         dominates: whether no gap is below minus the tolerance, array [pairs].
     """
 
+    winner: IntArray
+    loser: IntArray
     margin: FloatArray
     gaps: FloatArray
     dominates: BoolArray
@@ -55,18 +59,18 @@ class Candidates(NamedTuple):
 
 @dataclass(frozen=True)
 class PairCounts:
-    """The fate of every candidate pair of clips under one prompt (or in one group).
+    """Counts of candidate pairs by result.
 
     Attributes:
-        clips, groups: what was offered.
-        candidates: unordered pairs within a group; equals the sum of the six fates below.
-        tied: total rewards equal.
-        rejected_by_rule: dropped by the rule, as by 'mpo' because the better clip is worse in some dimension.
+        clips, groups: numbers in the input.
+        candidates: unordered pairs within a group; the sum of the next six counts.
+        tied: equal totals.
+        rejected_by_rule: dropped by the rule, such as 'mpo' if the better clip is worse in a dimension.
         below_margin: total difference under the margin.
-        over_cap: passed, but the group already had its number of pairs with larger margins.
-        over_number: passed, but all groups together already had their number of pairs with larger margins.
+        over_cap: dropped, because the group has its number of pairs with larger margins.
+        over_number: dropped, because all groups together have their number of pairs with larger margins.
         selected: kept.
-        selected_dominating, selected_not_dominating: the kept ones, split by dominance (Table 5 of the paper).
+        selected_dominating, selected_not_dominating: kept, by dominance (Table 5 of the paper).
         groups_without_pair: groups that give no pair.
     """
 
@@ -84,25 +88,25 @@ class PairCounts:
     groups_without_pair: int
 
     def to_json(self) -> dict[str, int]:
-        """Return a dictionary of the counts."""
+        """Return the counts as a dictionary."""
         return {name: int(value) for name, value in asdict(self).items()}
 
 
 def choose(
     rewards: pd.DataFrame, limits: Limits, keep: Callable[[Candidates], BoolArray] | None = None
 ) -> tuple[pd.DataFrame, PairCounts]:
-    """Choose pairs of a better and a worse clip within the limits, the largest margins first.
+    """Choose pairs of a better and a worse clip, the largest margins first.
 
     Args:
         rewards: see :func:`vr_pipeline.pairs.selection.select_pairs`.
         limits: margins, groups and numbers.
-        keep: which candidates the rule keeps; None for all.
+        keep: returns which candidates the rule keeps; None for all.
 
     Returns:
-        the pairs, and the fate of every candidate.
+        the pairs, and counts of all candidates.
 
     Raises:
-        InputError: columns missing, a reward that is not a finite number, a clip that occurs twice, a bad limit.
+        InputError: a column is missing, a reward is not finite, a clip is duplicated, or a limit is invalid.
     """
     _check(limits)
     tolerance = max(limits.dominance_tolerance, TOLERANCE)
@@ -119,13 +123,18 @@ def choose(
         winner, loser = np.where(difference < 0, second, first), np.where(difference < 0, first, second)
         margin, gaps = np.abs(difference), table.values[winner] - table.values[loser]
         dominates = np.asarray((gaps >= -tolerance).all(axis=1), dtype=bool)
-        kept = np.ones_like(dominates) if keep is None else keep(Candidates(margin, gaps, dominates))
+        rows = table.rows
+        kept = (
+            np.ones_like(dominates)
+            if keep is None
+            else keep(Candidates(rows[winner], rows[loser], margin, gaps, dominates))
+        )
         passed = kept & (margin >= limits.min_margin - TOLERANCE)
         fates.update(rejected_by_rule=int((~kept).sum()), below_margin=int((kept & ~passed).sum()))
         parts.append((winner[passed], loser[passed], margin[passed], dominates[passed]))
     winner, loser, margin, dominates = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    # Clips are sorted by prompt, block and identifier, so positions compare as identifiers do. Margins are rounded to
-    # the tolerance, so that float noise does not decide between pairs of equal margin.
+    # Clips are sorted by prompt, block and identifier, so positions sort like identifiers. Margins are rounded to the
+    # tolerance, so that float noise does not order pairs of equal margin.
     group = table.group[winner]
     order = np.lexsort((loser, winner, -np.round(margin, _DECIMALS), group))
     if limits.max_pairs_per_prompt is not None:
@@ -160,9 +169,9 @@ def choose(
 
 
 def largest_margins(pairs: pd.DataFrame, number: int) -> pd.DataFrame:
-    """Return the pairs of largest margin, as raising the margin to match a number of pairs would leave them.
+    """Return this number of pairs with the largest margins, as a higher margin would.
 
-    Equal margins are taken in order of the winner's and the loser's identifier. The rows keep their order.
+    Among equal margins, identifiers of winner and loser decide. The rows keep their order.
     """
     return (pairs if number >= len(pairs) else pairs.iloc[_largest(pairs, number)]).reset_index(drop=True)
 
@@ -182,6 +191,7 @@ def _largest(pairs: pd.DataFrame, number: int) -> IntArray:
 class _Clips:
     """Clips sorted by prompt, block and identifier."""
 
+    rows: IntArray  # in the rewards
     prompt_ids: ExtensionArray
     video_ids: ExtensionArray
     total: FloatArray
@@ -204,7 +214,7 @@ class _Clips:
                 row = int(np.flatnonzero(~np.isfinite(column))[0])
                 raise InputError(
                     f"the reward of video '{rewards['video_id'].iloc[row]}' is not a finite number",
-                    remedy="Score the video again or leave it out",
+                    remedy="Score the video again or remove it",
                     field=name,
                     row=row + 1,
                 )
@@ -213,7 +223,7 @@ class _Clips:
             row = int(rewards["video_id"].duplicated().to_numpy().argmax())
             raise InputError(
                 f"video '{rewards['video_id'].iloc[row]}' occurs twice",
-                remedy="Give one row a video",
+                remedy="Give one row per video",
                 field="video_id",
                 row=row + 1,
             )
@@ -227,6 +237,7 @@ class _Clips:
         starts = np.r_[True, (np.diff(prompt_codes[order]) != 0) | (np.diff(block[order]) != 0)][: len(order)]
         group = np.cumsum(starts) - 1
         return cls(
+            rows=order.astype(np.int64),
             prompt_ids=rewards["prompt_id"].array.take(order),
             video_ids=rewards["video_id"].array.take(order),
             total=total[order],
@@ -236,7 +247,7 @@ class _Clips:
         )
 
     def candidate_pairs(self) -> Iterator[tuple[IntArray, IntArray]]:
-        """Positions of the two clips of every pair within a group, some hundred thousand pairs at a time."""
+        """Yield positions of the two clips of every pair within a group, in blocks of some hundred thousand pairs."""
         sizes = np.bincount(self.group, minlength=self.n_groups)
         starts = np.cumsum(sizes) - sizes
         for size in np.unique(sizes):
@@ -244,7 +255,7 @@ class _Clips:
                 continue
             low, high = np.triu_indices(int(size), k=1)
             of_size = starts[sizes == size]
-            for part in range(0, len(low), _PAIRS_AT_A_TIME):  # one prompt with very many clips
+            for part in range(0, len(low), _PAIRS_AT_A_TIME):  # for a prompt with very many clips
                 low_part, high_part = low[part : part + _PAIRS_AT_A_TIME], high[part : part + _PAIRS_AT_A_TIME]
                 step = max(1, _PAIRS_AT_A_TIME // len(low_part))
                 for begin in range(0, len(of_size), step):
@@ -253,7 +264,7 @@ class _Clips:
 
 
 def _rank_within(group: IntArray) -> IntArray:
-    """Position of each element within its run of equal values."""
+    """Return the position of each element within its run of equal values."""
     starts = np.r_[True, group[1:] != group[:-1]] if len(group) else np.empty(0, dtype=bool)
     position = np.arange(len(group))
     return position - np.maximum.accumulate(np.where(starts, position, 0)) if len(group) else position
@@ -264,7 +275,7 @@ def _check(limits: Limits) -> None:
         (not limits.min_margin >= 0, "the margin is negative", "Give 0 or more", "min_margin"),
         (
             limits.max_pairs_per_prompt is not None and limits.max_pairs_per_prompt < 1,
-            "no pair may be kept",
+            "it allows no pairs",
             "Give 1 or more, or null for all pairs",
             "max_pairs_per_prompt",
         ),

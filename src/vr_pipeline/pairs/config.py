@@ -1,10 +1,8 @@
 """Parameters of pair_selection."""
 
-from __future__ import annotations
+from typing import Literal, Self
 
-from typing import Literal
-
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from vr_pipeline.config import Parameters
 from vr_pipeline.pairs.candidates import Limits
@@ -13,69 +11,87 @@ from vr_pipeline.video.fit import FitParameters
 
 
 class PairRecipeParameters(Parameters):
-    """How one recipe selects its pairs."""
+    """Selection of pairs by a recipe."""
 
     reward: Literal["checklist", "reward_model"] | None = Field(
         None,
-        description="whose rewards are compared; null: those of the pipeline that runs. Others are rejected: "
-        "mpo_dpo has those of the checklist, videoreward_dpo those of the reward that reward_model names",
+        description="rewards to compare; null: those of the pipeline, and others are rejected. mpo_dpo uses the "
+        "checklist, videoreward_dpo the reward of reward_model",
     )
-    rule: str = Field(description=f"which pairs are kept: {', '.join(RULES)}; see vr_pipeline.pairs.rules")
+    rule: str = Field(description=f"rule of the pairs: {', '.join(RULES)}; see vr_pipeline.pairs.rules")
     min_margin: float = Field(0.0, ge=0, description="smallest difference of total rewards, in units of the reward")
     max_pairs_per_group: int | None = Field(
-        1, ge=1, description="pairs kept in a group (largest margin first), number; null keeps all"
+        1, ge=1, description="pairs kept per group (largest margin first); null keeps all"
     )
 
     @field_validator("rule")
     @classmethod
     def _is_a_rule(cls, rule: str) -> str:
         if rule not in RULES:
-            raise ValueError(f"there is no such rule; use one of {', '.join(RULES)}")
+            raise ValueError(f"unknown rule; use one of {', '.join(RULES)}")
         return rule
 
 
 class PairSelectionParameters(Parameters):
-    """Which clips are paired for training."""
+    """Selection of training pairs."""
 
     group_size: int | None = Field(
         None,
         ge=2,
-        description="clips with sample_index in the same block of this length form a group, number; null: all clips "
-        "of a prompt",
+        description="size of the blocks of sample_index that form a group; null: all clips of a prompt",
     )
     dominance_tolerance: float = Field(
         0.0,
         ge=0,
-        description="how far the better clip may be behind in a dimension and still dominate, in units of the reward; "
-        "0 allows for float noise only (right for binary answers)",
+        description="largest deficit of the better clip in a dimension at which it still dominates, in units of the "
+        "reward; 0 tolerates float noise only (correct for binary answers)",
     )
     match_numbers: bool = Field(
         False,
-        description="keep of every recipe only as many pairs, of largest margin, as the recipe with the fewest has",
+        description="keep the same number of pairs for each recipe (the smallest one), by largest margin",
     )
-    recipes: dict[str, PairRecipeParameters] = Field(description="how each recipe selects its pairs, by its name")
+    recipes: dict[str, PairRecipeParameters] = Field(description="selection of pairs, by name of the recipe")
 
     def limits(self, recipe: str, max_pairs: int | None = None) -> Limits:
-        """Return the limits of a recipe, with at most so many pairs in all."""
+        """Return the limits of a recipe with at most ``max_pairs`` pairs in total."""
         own = self.recipes[recipe]
         return Limits(own.min_margin, own.max_pairs_per_group, self.group_size, self.dominance_tolerance, max_pairs)
 
 
-class HeldOutParameters(Parameters):
-    """Which prompts of given pairs are not trained on."""
+class PairRankingParameters(Parameters):
+    """Clips to compare in pairs, within the groups of pair_selection.group_size."""
 
-    test_share: float = Field(0.1, gt=0, lt=1, description="Share of the prompts on which policies are compared.")
-    validation_share: float = Field(
-        0.1, ge=0, lt=1, description="Share of the prompts whose pairs measure a training while it runs."
+    pairs: Literal["adjacent", "all", "random"] = Field(
+        "adjacent",
+        description="samples 0 and 1, 2 and 3, and so on; all pairs; or rounds with one random partner per clip",
     )
-    most: int = Field(32, ge=1, description="At most so many prompts for each of the two, number.")
-    salt: str = Field("", description="Another text divides the prompts otherwise.")
+    number: int | None = Field(
+        None, ge=1, description="comparisons per group, for 'random'; null: half its number of clips"
+    )
+    seed: int = Field(0, ge=0, description="seed of the random pairs")
+
+    @model_validator(mode="after")
+    def _number_of_random_pairs(self) -> Self:
+        if self.number is not None and self.pairs != "random":
+            raise ValueError(f"number needs pairs: random, not {self.pairs}")
+        return self
+
+
+class HeldOutParameters(Parameters):
+    """Prompts of given pairs to hold out of training."""
+
+    test_share: float = Field(0.1, gt=0, lt=1, description="Share of the prompts for comparing policies.")
+    validation_share: float = Field(
+        0.1, ge=0, lt=1, description="Share of the prompts for measuring progress during training."
+    )
+    most: int = Field(32, ge=1, description="Largest number of prompts of either kind.")
+    salt: str = Field("", description="Changes the division of the prompts.")
 
 
 class GivenPairsParameters(Parameters):
-    """The pipeline given_dpo: pairs that people already have."""
+    """The pipeline given_dpo, with existing pairs."""
 
-    fit: FitParameters = Field(default_factory=FitParameters, description="How clips are made to fit the generator.")
+    fit: FitParameters = Field(default_factory=FitParameters, description="Changes that make clips fit the generator.")
     held_out: HeldOutParameters = Field(
-        default_factory=HeldOutParameters, description="Which prompts are not trained on."
+        default_factory=HeldOutParameters, description="Prompts to hold out of training."
     )

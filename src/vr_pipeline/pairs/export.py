@@ -1,4 +1,4 @@
-"""Pairs as the lists that other trainers read."""
+"""Pairs in the formats of other trainers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def video_dpo_list(pairs: pd.DataFrame, video_index: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return pairs as VideoDPO's pair.json: video1 is preferred, score is the margin."""
+    """Return pairs as VideoDPO's pair.json, with the preferred clip as video1 and the margin as score."""
     clips = video_index.set_index("video_id")[["path", "prompt"]].astype(str)
     winners, losers = clips.loc[pairs["winner_video_id"]], clips.loc[pairs["loser_video_id"]]
     columns = zip(winners["path"], losers["path"], winners["prompt"], pairs["margin"], strict=True)
@@ -32,5 +32,5 @@ def unified_reward_list(pairs: pd.DataFrame, video_index: pd.DataFrame) -> list[
 
 
 def write_list(entries: list[dict[str, Any]], path: str | Path) -> None:
-    """Write one of the lists above as JSON."""
+    """Write one of these lists as JSON."""
     write_text(Path(path), json.dumps(entries, ensure_ascii=False, indent=1) + "\n")

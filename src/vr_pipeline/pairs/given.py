@@ -1,9 +1,7 @@
-"""Pairs that people already have: one winner and one loser each, usable clips, and prompts that are held out.
+"""Existing pairs of clips: winner and loser, usable clips, and held-out prompts.
 
-Every pair that a file names keeps a row with its fate, so nothing is lost without a reason.
+Every pair of the file keeps a row with its status and reason.
 """
-
-from __future__ import annotations
 
 import logging
 from collections import Counter
@@ -32,15 +30,15 @@ _PAIR = ["pair_id", "prompt_id", "prompt", "winner_video_id", "loser_video_id"]
 
 
 def decide_pairs(preferences: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per pair, from the votes of its annotators: the clip with more votes is the winner.
+    """Return one row per pair; the clip with more votes of annotators is the winner.
 
     Args:
-        preferences: table of :class:`vr_pipeline.schemas.HumanPreferences`; several rows of a pair are several votes.
+        preferences: table of :class:`vr_pipeline.schemas.HumanPreferences`, one row per vote.
 
     Returns:
-        pair_id, prompt_id, prompt, winner_video_id, loser_video_id (of a tie the two in the order of their
-        identifiers), votes, winner_share, loser_share, contradicted (both clips have votes), status ('kept' so far, or
-        'tie', 'same_clip') and reason; sorted by pair_id.
+        pair_id, prompt_id, prompt, winner_video_id, loser_video_id (for a tie in the order of their identifiers),
+        votes, winner_share, loser_share, contradicted (both clips have votes), status ('kept', 'tie' or 'same_clip')
+        and reason; sorted by pair_id.
     """
     same = preferences["video_id_a"] == preferences["video_id_b"]
     votes = aggregate_annotators(preferences)
@@ -77,18 +75,38 @@ def examine_clips(
     generator: GeneratorParameters,
     parameters: FitParameters,
 ) -> pd.DataFrame:
-    """Look at every clip of the decided pairs, and state what makes it fit the generator.
+    """Check every clip of the decided pairs, and find the changes that make it fit the generator.
 
     Args:
-        preferences: what the file says, with video_path_a and video_path_b as names in the folder.
-        pairs: of :func:`decide_pairs`; clips of ties alone are not looked at.
-        folder: path of every clip by its name.
-        generator: what takes the clips.
-        parameters: the rule.
+        preferences: content of the file, with video_path_a and video_path_b as names in the folder.
+        pairs: of :func:`decide_pairs`; clips of ties only are not checked.
+        folder: paths by clip name.
+        generator: for which the clips are fitted.
+        parameters: rule of the changes.
 
     Returns:
-        table of ``schemas.GivenClips``: the file as it is, what the generator is given, and the changes; a clip that
-        is missing, does not decode or does not fit has status 'failed' and the reason.
+        table of ``schemas.GivenClips``: the original file, the fitted clip and the changes; a clip that is missing,
+        unreadable or does not fit has status 'failed' and the reason.
+    """
+    used = preferences[preferences["pair_id"].isin(pairs.loc[pairs["status"] == KEPT, "pair_id"])]
+    return index_fitted_clips(clips_to_judge(used), folder, "given_pairs", generator, parameters)
+
+
+def index_fitted_clips(
+    clips: pd.DataFrame,
+    folder: Mapping[str, Path],
+    source: str,
+    generator: GeneratorParameters,
+    parameters: FitParameters,
+) -> pd.DataFrame:
+    """Return the table of :func:`examine_clips` for the clips of a table.
+
+    Args:
+        clips: video_id, prompt and file.
+        folder: paths by file name.
+        source: origin of the table, for messages.
+        generator: for which the clips are fitted.
+        parameters: rule of the changes.
     """
     wanted = wanted_by(generator)
 
@@ -98,30 +116,29 @@ def examine_clips(
             return {"error": rule.problem}
         return {"rule": "; ".join(rule.changes), "shown": " ".join(map(str, rule.frames))}
 
-    used = preferences[preferences["pair_id"].isin(pairs.loc[pairs["status"] == KEPT, "pair_id"])]
-    clips = index_given_clips(clips_to_judge(used), folder, source="given_pairs", examine=examine)
-    usable = clips["status"] == "ok"
+    index = index_given_clips(clips, folder, source=source, examine=examine)
+    usable = index["status"] == "ok"
     for name in ("rule", "shown"):
-        clips[name] = clips[name].where(usable, "").astype(str) if name in clips else ""
+        index[name] = index[name].where(usable, "").astype(str) if name in index else ""
     for name in ("num_frames", "fps", "height", "width"):
         value = getattr(wanted, name)
-        clips[f"fitted_{name}"] = [value if fits else type(value)() for fits in usable]
-    # What is trained on are the frames that the rule makes of the file.
+        index[f"fitted_{name}"] = [value if fits else type(value)() for fits in usable]
+    # Training uses the frames that the rule makes from the file.
     by = (wanted, parameters.model_dump_json())
-    clips["content"] = [content_hash("fitted clip", digest, *map(str, by)) for digest in clips["sha256"]]
-    _tell_changes(clips)
-    return clips
+    index["content"] = [content_hash("fitted clip", digest, *map(str, by)) for digest in index["sha256"]]
+    _log_changes(index)
+    return index
 
 
 def wanted_by(generator: GeneratorParameters) -> Wanted:
-    """Return what a generator takes."""
+    """Return the clip format of a generator."""
     return Wanted(generator.num_frames, generator.height, generator.width, generator.fps)
 
 
 def fitted_clips(
     clips: pd.DataFrame, folder: Mapping[str, Path], generator: GeneratorParameters, parameters: FitParameters
 ) -> FittedClips:
-    """Return the usable clips as the generator takes them.
+    """Return the usable clips, fitted to the generator.
 
     Args:
         clips: table of ``schemas.GivenClips``.
@@ -133,7 +150,7 @@ def fitted_clips(
 
 
 def kinds_of_changes(clips: pd.DataFrame) -> dict[str, int]:
-    """Count the usable clips by each kind of change that was made to them; a clip may have several."""
+    """Count the usable clips by kind of change; a clip can have several."""
     usable = clips[clips["status"] == "ok"]
     words = {
         "frames a second": "shown at another rate",
@@ -155,13 +172,13 @@ def kinds_of_changes(clips: pd.DataFrame) -> dict[str, int]:
     return dict(sorted(counts.items()))
 
 
-def _tell_changes(clips: pd.DataFrame) -> None:
+def _log_changes(clips: pd.DataFrame) -> None:
     usable, failed = clips[clips["status"] == "ok"], clips[clips["status"] != "ok"]
     changes = ", ".join(f"{count} {kind}" for kind, count in kinds_of_changes(clips).items())
     logger.info("Of %d given clips %d are used: %s", len(clips), len(usable), changes or "none")
     if len(failed):
         logger.warning(
-            "%d of %d given clips are set aside, the first, '%s': %s",
+            "%d of %d given clips are unusable; the first is '%s': %s",
             len(failed),
             len(clips),
             failed["path"].iloc[0],
@@ -170,16 +187,16 @@ def _tell_changes(clips: pd.DataFrame) -> None:
 
 
 def keep_usable(pairs: pd.DataFrame, clips: pd.DataFrame) -> pd.DataFrame:
-    """Return the pairs with their final status: those of clips that cannot be used, or are the same file, are not kept.
+    """Return the pairs with their final status; pairs with unusable clips or of the same file are not kept.
 
     Raises:
-        InputError: none is left.
+        InputError: no pair is kept.
     """
     known = clips.set_index("video_id")
     errors = known["error"].where(known["status"] != "ok", "")
     pairs = pairs.copy()
     open_ = pairs["status"] == KEPT
-    for side in ("loser", "winner"):  # of two reasons that of the winner counts
+    for side in ("loser", "winner"):  # of two reasons, that of the winner is kept
         reason = pairs.loc[open_, f"{side}_video_id"].map(errors)
         failed = reason.index[reason != ""]
         names = pairs.loc[failed, f"{side}_video_id"].map(known["path"])
@@ -192,7 +209,7 @@ def keep_usable(pairs: pd.DataFrame, clips: pd.DataFrame) -> pd.DataFrame:
     if not counts.get(KEPT, 0):
         first = next(iter(pairs["reason"]), "there are no pairs")
         raise InputError(
-            f"none of {len(pairs)} given pairs can be trained on; the first: {first}",
+            f"none of {len(pairs)} given pairs is usable; the first: {first}",
             remedy="see given_pair_decisions, and correct the file or the clips",
             file="given_pairs",
         )
@@ -201,10 +218,10 @@ def keep_usable(pairs: pd.DataFrame, clips: pd.DataFrame) -> pd.DataFrame:
 
 
 def divide_prompts(pairs: pd.DataFrame, parameters: HeldOutParameters) -> pd.DataFrame:
-    """Return the prompts of the kept pairs, each in one split by a hash of the prompt.
+    """Return the prompts of the kept pairs, split by a hash of the prompt.
 
-    With two prompts one is for comparing policies; with fewer than five none measures the training. A single prompt
-    has the split 'test', and is trained on all the same.
+    Of two prompts, one compares policies; of fewer than five, none measures the training. A single prompt is in the
+    split 'test', but also used for training.
 
     Returns:
         prompt_id, prompt, source ('given pairs') and split (train, validation, test), sorted by prompt_id.
@@ -218,18 +235,18 @@ def divide_prompts(pairs: pd.DataFrame, parameters: HeldOutParameters) -> pd.Dat
     split = dict.fromkeys(order[:test], "test") | dict.fromkeys(order[test : test + measured], "validation")
     if len(order) < 10:
         logger.warning(
-            "The given pairs have %d prompt(s): %d for comparing policies, %d for measuring the training%s. Too few to "
-            "tell what policies do on other prompts",
+            "The given pairs have %d prompt(s): %d for comparing policies, %d for measuring the training%s. These are "
+            "too few to generalise to other prompts",
             len(order),
             test,
             measured,
-            "" if len(order) > 1 else "; the only one is also trained on",
+            "" if len(order) > 1 else "; the only one is also used for training",
         )
     return prompts.assign(source="given pairs", split=[split.get(name, "train") for name in prompts["prompt_id"]])
 
 
 def _number(prompts: int, share: float, most: int, *, least: int) -> int:
-    """Return how many prompts a share is: at least the least number, unless it is 0, and never all of several."""
+    """Return the number of prompts of a share above 0: at least ``least``, but never all of several."""
     if share == 0:
         return 0
     return min(max(round(prompts * share), least), most, max(1, prompts - 1))
@@ -238,20 +255,17 @@ def _number(prompts: int, share: float, most: int, *, least: int) -> int:
 def training_table(
     pairs: pd.DataFrame, clips: pd.DataFrame, prompts: pd.DataFrame, recipe: str, held_out: str
 ) -> pd.DataFrame:
-    """Return the kept pairs as trainings take them.
+    """Return the kept pairs as table of ``schemas.TrainingPairs`` without rewards.
 
     Args:
         pairs: of :func:`keep_usable`.
         clips: table of ``schemas.GivenClips``.
         prompts: of :func:`divide_prompts`.
-        recipe: of the pairs that are trained on.
-        held_out: what stands in its place for those that measure the training.
-
-    Returns:
-        table of ``schemas.TrainingPairs``, without rewards.
+        recipe: name for training pairs.
+        held_out: name for pairs that measure the training.
     """
     split = pairs["prompt_id"].map(prompts.set_index("prompt_id")["split"])
-    # A single prompt is trained on and compared on.
+    # A single prompt is for training and for comparing.
     trained = "train" if (prompts["split"] == "train").any() else "test"
     used = pairs[(pairs["status"] == KEPT) & split.isin([trained, "validation"])]
     table = used[["prompt_id", "winner_video_id", "loser_video_id"]].assign(
@@ -267,7 +281,7 @@ def training_table(
 
 
 def _shown_segments(pairs: pd.DataFrame, clips: pd.DataFrame) -> list[str]:
-    """Return the segments of what the generator is given of the pairs' clips."""
+    """Return the segments of the pairs in the fitted clips."""
     known = {
         video: ([int(frame) for frame in shown.split()], count)
         for video, shown, count in zip(clips["video_id"], clips["shown"], clips["num_frames"], strict=True)
@@ -281,7 +295,7 @@ def _shown_segments(pairs: pd.DataFrame, clips: pd.DataFrame) -> list[str]:
 
 
 def pairs_report(pairs: pd.DataFrame, clips: pd.DataFrame, prompts: pd.DataFrame) -> dict[str, Any]:
-    """Return counts of given pairs, clips and prompts, and every pair that was set aside with its reason."""
+    """Return counts of given pairs, clips and prompts, and every unused pair with its reason."""
     status = pairs["status"].value_counts()
     lost = pairs[~pairs["status"].isin([KEPT, TIE])]
     failed = clips[clips["status"] != "ok"]

@@ -1,6 +1,4 @@
-"""Pictures of pairs: their gaps by dimension, and what became of all candidates."""
-
-from __future__ import annotations
+"""Plots of pairs: their gaps by dimension, and results of all candidates."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +12,7 @@ _KEPT, _REJECTED, _GREY = "#009E73", "#D55E00", "#9A9A9A"
 
 
 def gap_by_dimension(candidates: pd.DataFrame) -> Figure:
-    """Winner minus loser in every dimension, for pairs where the winner dominates (kept) and where not (rejected).
+    """Plot winner minus loser in every dimension, for pairs with (kept) and without (rejected) dominance.
 
     Args:
         candidates: pairs by total reward before any cap, with ``dominates`` and ``dim_*_gap`` columns.
@@ -57,7 +55,7 @@ def gap_by_dimension(candidates: pd.DataFrame) -> Figure:
 
 
 def pair_fates(report: Mapping[str, Any]) -> Figure:
-    """Draw what became of the candidate pairs of every recipe, as stacked bars.
+    """Plot the results of the candidate pairs of every recipe as stacked bars.
 
     Args:
         report: from :func:`vr_pipeline.pairs.report.pair_selection_report`.
@@ -89,6 +87,6 @@ def pair_fates(report: Mapping[str, Any]) -> Figure:
     axes.invert_yaxis()
     axes.set_xlabel("candidate pairs")
     axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    axes.set_title("What became of the candidate pairs")
+    axes.set_title("Candidate pairs by result")
     axes.spines[["top", "right"]].set_visible(False)
     return figure

@@ -1,6 +1,4 @@
-"""What the choice of pairs came to: counts, Table 5 of the paper, and gaps by dimension."""
-
-from __future__ import annotations
+"""Report on the choice of pairs: counts, Table 5 of the paper, and gaps by dimension."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,15 +9,15 @@ from vr_pipeline.pairs.candidates import largest_margins
 
 
 def pair_selection_report(selections: Mapping[str, tuple[pd.DataFrame, Mapping[str, int]]]) -> dict[str, Any]:
-    """Return counts of every recipe, as selected and at matched numbers of pairs.
+    """Return counts of every recipe, as selected and for equal numbers of pairs.
 
     Args:
-        selections: recipe -> its pairs and the fates of the candidates (``PairCounts.to_json``).
+        selections: recipe -> its pairs and counts of the candidates (``PairCounts.to_json``).
 
     Returns:
         ``strategies``: per recipe n, dominating, not_dominating (Table 5 of the paper) and ``fates``;
-        ``matched``: the same three for the pairs of largest margin of each, as many as the smallest recipe has, with
-        the margin that leaves them; ``mean_gap``: per recipe and dimension the mean of winner minus loser.
+        ``matched``: the same three counts for as many pairs of largest margin as the smallest recipe has, and their
+        smallest margin; ``mean_gap``: per recipe and dimension the mean of winner minus loser.
     """
     smallest = min((len(pairs) for pairs, _ in selections.values()), default=0)
     matched = {}

@@ -1,10 +1,8 @@
-"""The systems: each leads from prompts or given pairs to compared policies, by the stages it names.
+"""The systems: each leads from prompts or given pairs to compared policies, in several stages.
 
-Systems share the names and files of datasets, so that a report, a figure or a notebook works with all of them. They
-differ in how rewards are made, and so in how checkpoints are judged and what the evaluation can show.
+Systems share the names and files of datasets, so reports, plots and notebooks work with all of them. They differ in
+their rewards, and therefore in the judging of checkpoints and the content of the evaluation.
 """
-
-from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial, update_wrapper
@@ -13,22 +11,23 @@ from typing import Any, Literal, NamedTuple
 
 from kedro.pipeline import Pipeline
 
-from vr_pipeline.pipelines.recipes import RECIPES, Recipe, Recipes
+from vr_pipeline.pipelines.recipes import RECIPES, SIFTING_RECIPES, Recipe, Recipes
 
 RewardKind = Literal["checklist", "reward_model"]
-"""Who gives the rewards: the checklist with fitted weights, or the reward that the parameters ``reward_model`` name."""
+"""The reward: the checklist with fitted weights, or the one that a parameter block names."""
 
 
 class System(NamedTuple):
-    """A whole pipeline.
+    """A complete pipeline.
 
     Args:
         name: of its pipeline.
-        reward: who gives the rewards of clips, checkpoints and policies.
-        stages: folders of ``vr_pipeline.pipelines`` in the order in which they run.
-        own: those of them that it makes otherwise than the first system; they are registered as ``<word>_<stage>``,
-            with the first word of its name.
-        recipes: what it trains.
+        reward: of clips, checkpoints and policies.
+        stages: folders of ``vr_pipeline.pipelines`` in order of execution.
+        own: stages that differ from the first system's; they are registered as ``<word>_<stage>``, with the first word
+            of the system's name.
+        recipes: of its policies.
+        reward_block: the parameters that name its reward, unless it is the checklist.
     """
 
     name: str
@@ -36,32 +35,43 @@ class System(NamedTuple):
     stages: tuple[str, ...]
     own: frozenset[str] = frozenset()
     recipes: Recipes = RECIPES
+    reward_block: str = "reward_model"
 
     @property
     def selects_pairs(self) -> bool:
-        """Whether pairs are selected among made clips by their rewards; otherwise they are given."""
+        """Whether pairs of generated clips are selected by rewards; otherwise pairs are given."""
         return "pair_selection" in self.stages
+
+    @property
+    def ranks_pairs(self) -> bool:
+        """Whether a model also compares pairs of clips."""
+        return "pair_ranking" in self.stages
+
+    @property
+    def reward_parameters(self) -> str:
+        """The dataset of the parameters that name its reward."""
+        return f"params:{self.reward_block}"
 
     def registered(self, stage: str) -> str:
         """Return the name of the pipeline of a stage."""
         return f"{self.name.partition('_')[0]}_{stage}" if stage in self.own else stage
 
     def stage(self, stage: str) -> Pipeline:
-        """Make a stage: a group that can be folded in the picture; datasets keep their names."""
-        made = import_module(f"vr_pipeline.pipelines.{stage}").create_pipeline(system=self)
+        """Return the pipeline of a stage, in a namespace that the graph can collapse; datasets keep their names."""
+        made = import_module(f"vr_pipeline.pipelines.{stage}.pipeline").create_pipeline(system=self)
         return Pipeline(made, namespace=self.registered(stage), prefix_datasets_with_namespace=False)
 
     def pipeline(self) -> Pipeline:
-        """Make the whole."""
+        """Return the complete pipeline."""
         return sum(map(self.stage, self.stages), Pipeline([]))
 
     def datasets_before(self, stage: str) -> set[str]:
-        """Return the datasets that the stages before this one read or make."""
+        """Return the datasets that earlier stages read or make."""
         before = self.stages[: self.stages.index(stage)]
         return {name for one in before for name in self.stage(one).datasets()}
 
     def function(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Bind a function to the recipes of this system as a node: its argument ``recipes`` is set."""
+        """Bind a node function to the system's recipes: set its argument ``recipes``."""
         return update_wrapper(partial(function, recipes=self.recipes), function)
 
 
@@ -79,6 +89,23 @@ MPO_DPO = System(
     ),
 )
 
+UNIFIED_DPO = System(
+    "unified_dpo",
+    "reward_model",
+    (
+        "prompt_filtering",
+        "video_generation",
+        "pair_ranking",
+        "reward_scoring",
+        "pair_selection",
+        "dpo_training",
+        "evaluation",
+    ),
+    own=frozenset({"video_generation", "reward_scoring", "pair_selection", "dpo_training", "evaluation"}),
+    recipes=SIFTING_RECIPES,
+    reward_block="unified_reward_model",
+)
+
 GIVEN_DPO = System(
     "given_dpo",
     "reward_model",
@@ -87,14 +114,24 @@ GIVEN_DPO = System(
     recipes=(Recipe("given", title="Given pairs"),),
 )
 
+JUDGE_MPO = System(
+    "judge_mpo",
+    "checklist",
+    ("judge_training", *MPO_DPO.stages),
+    # Judging waits for the trained judge.
+    own=frozenset({"checklist_inference"}),
+)
+
 SYSTEMS = (
     MPO_DPO,
+    JUDGE_MPO,
     System(
         "videoreward_dpo",
         "reward_model",
         ("prompt_filtering", "video_generation", "reward_scoring", "pair_selection", "dpo_training", "evaluation"),
         own=frozenset({"video_generation", "dpo_training", "evaluation"}),
     ),
+    UNIFIED_DPO,
     GIVEN_DPO,
     System(
         "ablation",
@@ -103,4 +140,4 @@ SYSTEMS = (
         recipes=(),
     ),
 )
-"""All systems. The first one has the stages that others take as they are, and is what ``kedro run`` runs."""
+"""All systems. The first one has the default stages, and ``kedro run`` runs it."""

@@ -1,1 +1,1 @@
-"""What people prefer: formats, labels, the clips that they compared."""
+"""Human preferences: file formats, labels, compared clips."""

@@ -1,6 +1,4 @@
-"""Finds the files that a table of preferences means: people name clips by path, by file name or by identifier."""
-
-from __future__ import annotations
+"""Find the clips of a table of preferences, which are named by path, file name or identifier."""
 
 import difflib
 import os
@@ -16,12 +14,12 @@ from vr_pipeline.preferences.rows import file_identifier
 
 
 class ClipNames:
-    """Clips of a folder under all the names they may be called by.
+    """The clips of a folder under all their names.
 
     Args:
         folder: the folder of clips.
         files: paths relative to it, with forward slashes.
-        near: the folder that paths in the table may start from besides, usually that of the table.
+        near: another start of paths in the table, usually its folder.
     """
 
     def __init__(self, folder: Path, files: Iterable[str], near: Path) -> None:
@@ -36,11 +34,10 @@ class ClipNames:
                 self._short[name].append(file)
 
     def find(self, name: str) -> str | None:
-        """Return the file that a name means, relative to the folder; None if there is none or the name fits several.
+        """Return the file with a name, relative to the folder; None if there is none or several.
 
-        Tried in this order: the path within the folder, the path from the table's folder, from the working directory
-        or from the root, the file's name, the file's name or path without its suffix. Names are compared as
-        :func:`vr_pipeline.identifiers.same_path` says.
+        Tried in order: path within the folder, path from the table's folder, the working directory or the root, file
+        name, file name or path without suffix; compared with :func:`vr_pipeline.identifiers.same_path`.
         """
         if name.strip() in self.files:
             return name.strip()
@@ -50,24 +47,21 @@ class ClipNames:
         return next((files[0] for files in [*found, self._short.get(plain, [])] if len(files) == 1), None)
 
     def why_not(self, name: str) -> tuple[str, str]:
-        """Return the problem with a name that :meth:`find` did not find, and what to do."""
+        """Return the problem and remedy of a name that :meth:`find` did not find."""
         plain = same_path(name)
         several = self._short.get(plain, [])
         if len(several) > 1:
-            return (
-                f"'{name}' may be {several[0]} or {several[1]}",
-                "name the clip by its path within the folder of clips",
-            )
+            return f"'{name}' can be {several[0]} or {several[1]}", "give the path within the folder of clips"
         close = difflib.get_close_matches(PurePosixPath(plain).name, list(self._short), n=1)
         hint = f" (perhaps {self._short[close[0]][0]} is meant)" if close else ""
         return f"there is no clip '{name}' in {self.folder}{hint}", "correct the name or add the clip to the folder"
 
 
 def with_found_clips(preferences: pd.DataFrame, names: ClipNames) -> pd.DataFrame:
-    """Preferences with video_path_a and video_path_b as paths within the folder of clips.
+    """Return preferences with video_path_a and video_path_b as paths within the folder of clips.
 
-    A clip named by its path has its identifier from the path, so one file under two spellings is one clip; a clip
-    named by an identifier keeps it. Names that are not found stay as they are.
+    Identifiers of clips named by path are computed from the found path, so that two spellings of a file are one clip.
+    Names that are not found are unchanged.
     """
     known: dict[str, str] = {}
 

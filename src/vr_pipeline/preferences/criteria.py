@@ -1,11 +1,8 @@
-"""Several criteria in one table of preferences: labels and grades of a comparison beside the overall preference.
+"""Several criteria in one table of preferences: labels and grades besides the overall preference.
 
-A criterion is a name, such as ``motion``. The table has, as far as they are known, its label in ``preference_<name>``
-(``a``, ``b``, ``tie``) and the grades of both clips in ``grade_a_<name>`` and ``grade_b_<name>`` (numbers on any
-scale). A missing value is masked: nobody said anything, which is not a tie.
+For a criterion such as ``motion``, the table can have the label ``preference_<name>`` (``a``, ``b``, ``tie``) and the
+grades ``grade_a_<name>`` and ``grade_b_<name>`` (numbers on any scale). A missing value is masked, which is not a tie.
 """
-
-from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
@@ -20,12 +17,12 @@ from vr_pipeline.preferences.labels import aggregate_annotators
 from vr_pipeline.preferences.rows import Source
 
 OVERALL: Final = "preference"
-"""The criterion that is the overall label: the column ``preference``."""
+"""The overall label, in the column ``preference``."""
 LABEL: Final = "preference_"
 GRADES: Final = {"a": "grade_a_", "b": "grade_b_"}
 _TURNED: Final = {"a": "b", "b": "a", "tie": "tie"}
 PLAIN_PREFIXES: Final = {prefix: prefix for prefix in (LABEL, *GRADES.values())}
-"""Beginnings of the columns of a file, in any case, and of the columns of the table that they become."""
+"""Prefixes of a file's columns, in any case -> prefixes of the table's columns."""
 
 
 def label_column(criterion: str) -> str:
@@ -34,29 +31,28 @@ def label_column(criterion: str) -> str:
 
 
 def is_criterion_column(name: str) -> bool:
-    """Return whether a column of the table is the label or a grade of a criterion."""
+    """Return whether a column is the label or a grade of a criterion."""
     return any(name.startswith(prefix) and len(name) > len(prefix) for prefix in PLAIN_PREFIXES)
 
 
 def criteria_of(preferences: pd.DataFrame) -> list[str]:
-    """Return the criteria that a table has labels or grades of, in the order of its columns, without the overall."""
+    """Return the criteria with labels or grades in a table, in column order, without the overall label."""
     names = [str(column) for column in preferences.columns if is_criterion_column(str(column))]
     return list(dict.fromkeys(name.removeprefix(_prefix(name)) for name in names))
 
 
 def aggregate_criterion(preferences: pd.DataFrame, criterion: str) -> pd.DataFrame:
-    """Return one row per pair that somebody labelled in a criterion, over all its annotators.
+    """Return one row per pair with a label of a criterion, over all annotators.
 
     Args:
-        preferences: table of :class:`vr_pipeline.schemas.HumanPreferences`; a pair may be shown either way round.
+        preferences: table of :class:`vr_pipeline.schemas.HumanPreferences`; pairs can be in either order.
         criterion: a name of :func:`criteria_of`, or ``preference`` for the overall label.
 
     Returns:
-        the columns of :func:`~vr_pipeline.preferences.labels.aggregate_annotators`; ``annotators`` are those who gave
-        a label in this criterion. Empty where every label is masked.
+        the columns of :func:`~vr_pipeline.preferences.labels.aggregate_annotators`, for annotators with a label.
 
     Raises:
-        InputError: the table has no labels in this criterion.
+        InputError: the table has no labels of the criterion.
     """
     column = label_column(criterion)
     _require(preferences, criterion, [column])
@@ -65,17 +61,17 @@ def aggregate_criterion(preferences: pd.DataFrame, criterion: str) -> pd.DataFra
 
 
 def aggregate_grades(preferences: pd.DataFrame, criterion: str) -> pd.DataFrame:
-    """Return the mean grades of both clips in a criterion, one row per pair with a grade.
+    """Return the mean grades of both clips by a criterion, one row per pair with a grade.
 
     Args:
         preferences, criterion: see :func:`aggregate_criterion`; the overall label has no grades.
 
     Returns:
-        pair_id, prompt_id, prompt, video_id_a, video_id_b (in order of their identifiers), grade_a, grade_b: means over
-        the annotators who graded that clip, NaN where none did; sorted by pair_id.
+        pair_id, prompt_id, prompt, video_id_a, video_id_b (ordered by identifier), grade_a, grade_b: means over
+        annotators, NaN without grades; sorted by pair_id.
 
     Raises:
-        InputError: the table has no grades in this criterion.
+        InputError: the table has no grades of the criterion.
     """
     columns = [f"{prefix}{criterion}" for prefix in GRADES.values()]
     _require(preferences, criterion, columns)
@@ -93,11 +89,12 @@ def aggregate_grades(preferences: pd.DataFrame, criterion: str) -> pd.DataFrame:
 
 
 def labels_and_grades(source: Source, columns: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Return labels and grades of every row of a file, by column of the table, which gets these columns.
+    """Return labels and grades of every row of a file, and register their columns.
 
     Args:
-        columns: column of the table -> column of the file. An empty cell is masked; an unknown label or a grade that is
-            no number is a problem of its row.
+        source: the file.
+        columns: column of the table -> column of the file. Empty cells are masked; unknown labels and grades that are
+            not numbers are problems of their row.
     """
     source.further_columns += columns
     rows: list[dict[str, Any]] = [{} for _ in source.good]
@@ -111,34 +108,34 @@ def labels_and_grades(source: Source, columns: Mapping[str, str]) -> list[dict[s
 
 
 def answers_by_criterion(source: Source) -> list[dict[str, str | None]]:
-    """Return for every answer of an annotation journal what its annotator said of the pair by each criterion.
+    """Return for every answer of an annotation journal the annotator's labels of the pair by criterion.
 
-    The whole is no such criterion. Labels are by the sides on which that answer's clips were shown; a question that was
-    skipped, or is still to be answered, is masked.
+    The overall label is excluded. Labels refer to the sides of that answer; skipped and open questions are masked.
     """
     names = list(dict.fromkeys(str(entry.values["criterion"]) for entry in source.good))
     columns = {name: f"{LABEL}{name}" for name in names if name != WHOLE}
     source.further_columns += columns.values()
-    said: dict[tuple[str, str], dict[str, tuple[str, str]]] = {}
+    labelled: dict[tuple[str, str], dict[str, tuple[str, str]]] = {}
     for i, entry in enumerate(entry.values for entry in source.good):
         if entry["criterion"] in columns and entry["choice"] != SKIP:
             label = source.label(entry["choice"], i, "choice")
-            of_pair = said.setdefault((entry["annotator"], entry["pair"]), {})
+            of_pair = labelled.setdefault((entry["annotator"], entry["pair"]), {})
             of_pair[columns[entry["criterion"]]] = (entry["left"], label)
     rows: list[dict[str, str | None]] = []
     for entry in (entry.values for entry in source.good):
-        given = said.get((entry["annotator"], entry["pair"]), {})
+        given = labelled.get((entry["annotator"], entry["pair"]), {})
         labels = {name: label if left == entry["left"] else _TURNED[label] for name, (left, label) in given.items()}
         rows.append(dict.fromkeys(columns.values()) | labels)
     return rows
 
 
 def columns_in(source: Source, prefixes: Mapping[str, str], labels: Iterable[str] = ()) -> dict[str, str]:
-    """Return columns of labels and grades that a file has: column of the table -> column of the file.
+    """Return the columns of labels and grades in a file: column of the table -> column of the file.
 
     Args:
-        prefixes: beginnings of the file's names -> beginnings of the table's.
-        labels: columns of the file that are called by the criterion alone.
+        source: the file.
+        prefixes: prefixes of the file's columns -> prefixes of the table's.
+        labels: columns of the file named by the criterion only.
     """
     found = {f"{LABEL}{name}": name for name in labels if source.has(name)}
     for name in (*source.entries.columns, *(known for known in source.columns if source.has(known))):
@@ -150,7 +147,7 @@ def columns_in(source: Source, prefixes: Mapping[str, str], labels: Iterable[str
 
 
 def typed(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table whose labels are text and whose grades are numbers, also where all are masked."""
+    """Return the table with labels as text and grades as numbers, also if all are masked."""
     kinds = {
         name: "str" if name.startswith(LABEL) else "float64" for name in table.columns if is_criterion_column(name)
     }
@@ -164,9 +161,8 @@ def _prefix(name: str) -> str:
 def _require(preferences: pd.DataFrame, criterion: str, columns: list[str]) -> None:
     if not any(column in preferences.columns for column in columns):
         raise InputError(
-            f"the preferences have no criterion '{criterion}' (they have: "
-            f"{', '.join([OVERALL, *criteria_of(preferences)])})",
-            remedy=f"name one of these, or give the column {' or '.join(columns)}",
+            f"the preferences have no criterion '{criterion}', only {', '.join([OVERALL, *criteria_of(preferences)])}",
+            remedy=f"use one of these, or add the column {' or '.join(columns)}",
             file="human_preferences",
             field=columns[0],
         )

@@ -1,12 +1,10 @@
-"""Which format a file of preferences has, known by what is in it."""
+"""Detect the format of a file of preferences from its content."""
 
-from __future__ import annotations
-
-import json
 from pathlib import Path
 
 from vr_pipeline.errors import InputError
 from vr_pipeline.preferences.formats import FORMATS
+from vr_pipeline.preferences.journal import is_journal
 from vr_pipeline.preferences.winners import LOSERS, WINNERS
 from vr_pipeline.storage.tables import read_entries
 
@@ -14,22 +12,22 @@ from vr_pipeline.storage.tables import read_entries
 def detect_format(path: Path) -> str:
     """Return the format of a file of preferences: a key of :data:`vr_pipeline.preferences.formats.FORMATS`.
 
-    A folder is two folders of clips; a file that begins with a study is a journal of annotations; a table has the
-    format whose columns it has.
+    A folder contains two folders of clips, a file that starts with a study is an annotation journal, and other formats
+    are recognised by their columns.
 
     Raises:
-        InputError: the file cannot be read, or its columns are those of no format, or of several.
+        InputError: the file cannot be read, or its columns fit no format or several.
     """
     if path.is_dir():
         return "folders"
-    if path.suffix.lower() == ".jsonl" and _is_journal(path):
+    if is_journal(path):
         return "annotations"
     entries = read_entries(path)
     known = {
         name: {entries.find(*group) for group in format.columns} for name, format in FORMATS.items() if format.columns
     }
     complete = {name: found for name, found in known.items() if None not in found}
-    # A format whose columns are some of another's is the less likely one.
+    # Prefer a format to one with a subset of its columns.
     fitting = [name for name, found in complete.items() if not any(found < other for other in complete.values())]
     if len(fitting) == 1:
         return fitting[0]
@@ -37,22 +35,13 @@ def detect_format(path: Path) -> str:
     if fitting:
         raise InputError(
             f"the columns ({columns}) fit the formats {' and '.join(fitting)}",
-            remedy=f"say which it is by --pairs-format {fitting[0]} or {fitting[1]}",
+            remedy=f"give --pairs-format {fitting[0]} or {fitting[1]}",
             file=path,
         )
     raise InputError(
-        f"the columns ({columns}) are those of no known format of pairs",
-        remedy="give the columns prompt, winner and loser; or name the format by --pairs-format, and columns of other "
-        f"names by --column (a folder has '{WINNERS}' and '{LOSERS}'; docs/your_own_data.md lists all)",
+        f"the columns ({columns}) fit no known format of pairs",
+        remedy="give the columns prompt, winner and loser; or give the format with --pairs-format and other column "
+        f"names with --column (a folder needs '{WINNERS}' and '{LOSERS}'; see docs/your_own_data.md)",
         file=path,
         row=entries.header_row,
     )
-
-
-def _is_journal(path: Path) -> bool:
-    try:
-        with path.open(encoding="utf-8") as file:
-            first = json.loads(file.readline())
-    except (OSError, ValueError):
-        return False
-    return isinstance(first, dict) and first.get("event") == "study"

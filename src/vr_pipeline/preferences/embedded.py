@@ -1,6 +1,4 @@
-"""Clips that lie within a table of preferences, as bytes in its cells: under which names, and written to files."""
-
-from __future__ import annotations
+"""Clips as bytes in the cells of a table of preferences: their names, and writing them to files."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,15 +20,15 @@ _KINDS = (
     (4, b"ftyp", ".mp4"),
     (0, b"\x1aE\xdf\xa3", ".webm"),
 )
-"""Place and bytes that begin a kind of file, and its ending. The content decides how a file is read, not the ending."""
+"""Offset and signature of file types, and their suffix."""
 
 
 def clip_name(value: Any, name: Any = "") -> Any:
-    """Return what a clip is called: its path; if its bytes are given the name that goes with them, or their hash.
+    """Return the name of a clip: its path, or for bytes the given name or their hash.
 
     Args:
-        value: a path, bytes, or a mapping with ``path`` or ``bytes`` as the library datasets writes images.
-        name: its identifier in the table; missing for none.
+        value: a path, bytes, or a mapping with ``path`` or ``bytes`` as in the library datasets.
+        name: its identifier in the table; may be missing.
     """
     content = clip_bytes(value)
     if content is None:
@@ -40,18 +38,18 @@ def clip_name(value: Any, name: Any = "") -> Any:
 
 
 def clip_bytes(value: Any) -> bytes | None:
-    """Return the bytes of a clip that a cell holds; None if it holds none."""
+    """Return the bytes of a clip in a cell, or None."""
     if isinstance(value, Mapping):
         value = value.get("bytes")
     return value if isinstance(value, bytes) and value else None
 
 
 def embedded_clips(entries: Entries, columns: Sequence[tuple[str, str]]) -> Iterator[tuple[str, bytes]]:
-    """Yield name and bytes of every clip within a table, each name once.
+    """Yield name and bytes of every clip in a table, each name once.
 
     Args:
         entries: the table.
-        columns: columns that may hold clips, each with the column that names them.
+        columns: columns that can contain clips, each with the column of their names.
     """
     found = [(entries.find(column), entries.find(name) if name else None) for column, name in columns]
     seen = set()
@@ -68,11 +66,7 @@ def embedded_clips(entries: Entries, columns: Sequence[tuple[str, str]]) -> Iter
 
 
 def write_embedded(entries: Entries, columns: Sequence[tuple[str, str]], folder: Path) -> int:
-    """Write the clips within a table to files of a folder, under the names that the table's reader gives them.
-
-    Returns:
-        how many there are; files that are there already are left.
-    """
+    """Write the clips of a table to a folder under :func:`clip_name`; return their number. Existing files are kept."""
     count = 0
     for name, content in embedded_clips(entries, columns):
         ending = next((ending for at, mark, ending in _KINDS if content[at : at + len(mark)] == mark), ".bin")

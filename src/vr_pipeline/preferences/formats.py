@@ -1,13 +1,10 @@
-"""Readers of the files in which human preferences come, into one table.
+"""Readers of files of human preferences into one table.
 
-Every reader gives the columns of :class:`vr_pipeline.schemas.HumanPreferences`, and beside them ``video_path_a``,
-``video_path_b``, ``generator_a`` and ``generator_b`` (empty where the file does not say), and what the file says by
-criterion (:mod:`vr_pipeline.preferences.criteria`). A clip given as a file gets an identifier from its prompt and its
-path. A row that cannot be used is left out with its reason; where more than one row and more than a tenth are bad, the
-file is not what it is taken for, and reading stops.
+Every reader gives the columns of :class:`vr_pipeline.schemas.HumanPreferences`, and ``video_path_a``,
+``video_path_b``, ``generator_a`` and ``generator_b`` (empty if unknown), and criteria
+(:mod:`vr_pipeline.preferences.criteria`). A clip given as a file gets an identifier from prompt and path. Unusable rows
+are skipped with their reason; if more than one row and more than a tenth are unusable, the file is rejected.
 """
-
-from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
@@ -43,32 +40,31 @@ def read_preferences(
     """Read a file of preferences.
 
     Args:
-        path: CSV (or TSV), JSON, JSON lines or parquet; see :func:`vr_pipeline.storage.tables.read_entries`. The
-            formats ``annotations`` and ``folders`` say themselves what they are.
+        path: CSV (or TSV), JSON, JSON lines or parquet (see :func:`vr_pipeline.storage.tables.read_entries`), a journal
+            (``annotations``) or a folder (``folders``).
         format: a key of :data:`FORMATS`.
-        labels: label in the file -> ``a``, ``b`` or ``tie``, in place of the format's own map.
-        columns: name this reader knows -> name in the file, where they differ.
-        criterion: column of the label (videogen_rewardbench: Overall, VQ, MQ or TA) or of the rating (rated_items), or
-            what was asked (annotations: Overall or the name of a dimension).
-        source: what the column ``source`` says; the format's name without it.
-        encoding: of a text file without a byte order mark.
+        labels: label in the file -> ``a``, ``b`` or ``tie``, instead of the format's map.
+        columns: name known to the reader -> name in the file, if they differ.
+        criterion: column of the label (videogen_rewardbench: Overall, VQ, MQ or TA) or rating (rated_items), or the
+            question (annotations: Overall or a dimension).
+        source: value of the column ``source``; by default the format's name.
+        encoding: of a text file without byte order mark.
 
     Returns:
-        One row a pair and annotator, in file order. Prompts and annotators that are the same
-        (:mod:`vr_pipeline.identifiers`) are spelled as where they first stand. ``attrs["skipped"]`` counts entries
-        that hold no preference, ``attrs["rejected"]`` those that cannot be used.
+        One row per pair and annotator, in file order. Equal prompts and annotators (:mod:`vr_pipeline.identifiers`)
+        have their first spelling. ``attrs["skipped"]`` counts entries without preference, ``attrs["rejected"]``
+        unusable ones.
 
     Raises:
-        InputError: the file is empty or cannot be read, a column is missing, or too many rows are bad.
+        InputError: the file is empty or cannot be read, a column is missing, or too many rows are unusable.
     """
     material, rows = _read(path, format, labels, columns, criterion, encoding)
     total = len(material.entries.rows)
     bad = left_out(_of_file(material) or material.problems, total, what="preferences")
     result = _table([row for row in rows if row[0] not in bad], material, source or format).reset_index(drop=True)
     if not len(result):
-        raise InputError(
-            f"none of the {total} entries holds a preference", remedy="check the file and its format", file=path
-        )
+        problem = f"none of the {total} entries has a preference"
+        raise InputError(problem, remedy="check the file and its format", file=path)
     return result
 
 
@@ -80,11 +76,11 @@ def examine_preferences(
     columns: Mapping[str, str] | None = None,
     criterion: str = "Overall",
 ) -> tuple[pd.DataFrame, list[InputError]]:
-    """Read as :func:`read_preferences` does, and collect everything that is wrong.
+    """Read as :func:`read_preferences`, and collect all problems.
 
     Returns:
-        the table, with values that stand in where the file has none (empty if a column is missing) and the row of the
-        file as its index; and the problems. Rows are judged once all columns are there.
+        the table (empty if a column is missing), with placeholders for unusable values and the row of the file as
+        index; and the problems.
     """
     nothing = pd.DataFrame(columns=[*PREFERENCE_COLUMNS, *FILE_COLUMNS])
     try:
@@ -92,7 +88,7 @@ def examine_preferences(
     except InputError as error:
         return nothing, [error]
     if not rows and not material.problems:
-        problem = InputError("no entry holds a preference", remedy="check the file and its format", file=path)
+        problem = InputError("no entry has a preference", remedy="check the file and its format", file=path)
         material.problems.append(problem)
     if of_file := _of_file(material):
         return nothing, of_file
@@ -107,21 +103,19 @@ def _read(
     criterion: str,
     encoding: str = "utf-8",
 ) -> tuple[Source, list[tuple[int, dict[str, Any]]]]:
-    """Read all rows, each with its place in the file; the source has collected what is wrong."""
+    """Return all rows with their row in the file, and the source with its problems."""
     if format not in FORMATS:
-        raise InputError(
-            f"unknown format '{format}'", remedy=f"use one of {', '.join(FORMATS)}", field="format", file=path
-        )
+        remedy = f"use one of {', '.join(FORMATS)}"
+        raise InputError(f"unknown format '{format}'", remedy=remedy, field="format", file=path)
     labels = FORMATS[format].labels if labels is None else labels
     wrong = sorted(set((labels or {}).values()) - {"a", "b", "tie"})
     if wrong:
-        raise InputError(
-            f"the label map leads to '{wrong[0]}'", remedy="map every label to a, b or tie", field="labels", file=path
-        )
+        problem = f"a label is mapped to '{wrong[0]}'"
+        raise InputError(problem, remedy="map every label to a, b or tie", field="labels", file=path)
     own = FORMATS[format].entries
     entries = own(Path(path)) if own is not None else read_entries(Path(path), encoding=encoding)
     if not entries.rows:
-        raise InputError("there are no preferences in the file", remedy="give one or more rows", file=path)
+        raise InputError("the file has no preferences", remedy="give at least one row", file=path)
     material = Source(entries, labels, dict(columns or {}), criterion)
     return material, [material.row(at, comparison) for at, comparison in FORMATS[format].read(material)]
 
@@ -148,13 +142,13 @@ def _row_a_comparison(
     generators: Sequence[str] = ("generator_a", "generator_b"),
     criteria: Callable[[Source], dict[str, str]] | None = None,
 ) -> Callable[[Source], Comparisons]:
-    """Make the reader of a format with a row for each comparison.
+    """Return a reader of a format with one row per comparison.
 
     Args:
-        first, second: columns that may name the clips, the first that is there counts.
-        label: column of the label; empty: the criterion that was asked for.
-        generators: columns of what made the clips.
-        criteria: finds further labels and grades; see :func:`~vr_pipeline.preferences.criteria.labels_and_grades`.
+        first, second: columns of the clips, of which the first present is used.
+        label: column of the label; empty for the given criterion.
+        generators: columns of the generators.
+        criteria: finds other labels and grades; see :func:`~vr_pipeline.preferences.criteria.labels_and_grades`.
     """
 
     def read(source: Source) -> Comparisons:
@@ -175,7 +169,7 @@ def _row_a_comparison(
 
 
 def _plain(source: Source) -> Comparisons:
-    """Read a row for each comparison, which may name clips, pair, annotator and source, and say more by criterion."""
+    """Read one row per comparison, optionally with clips, pair, annotator, source and criteria."""
     named = source.has("video_id_a") or not source.has("video_path_a")
     rows = zip(
         source.column("prompt"),
@@ -200,7 +194,7 @@ def _rewardbench_criteria(source: Source) -> dict[str, str]:
 def _hpdv2(source: Source) -> Comparisons:
     """Read training lists, with one preferred image of two, and test lists, which rank several (lower is better).
 
-    Of a test entry the ranking of every annotator is taken where it is given, the averaged one otherwise.
+    Test entries use the ranking of every annotator, or the average without them.
     """
     training = source.has("human_preference")
     raw = next((name for name in ("raw_annotations", "raw_annotation") if source.has(name)), "")
@@ -214,7 +208,7 @@ def _hpdv2(source: Source) -> Comparisons:
     )
     for i, (prompt, files, order, given, user) in enumerate(rows):
         if not isinstance(files, list):
-            source.reject(i, "image_path", "there is no list of files")
+            source.reject(i, "image_path", "the list of files is missing")
             continue
         name, rankings = ("human_preference" if training else "rank"), [(order, user)]
         if given and not training:
@@ -255,13 +249,14 @@ def _pick_a_pic(source: Source) -> Comparisons:
 
 
 def _row_an_item(group_column: str, file_column: str, value_column: str, sign: int) -> Callable[[Source], Comparisons]:
-    """Make the reader of a format with a row for each item, whose pairs are all of a group.
+    """Return a reader of a format with one row per item, with all pairs of a group.
 
-    An item that cannot be used is in no pair. A column ``score`` comes along as score_a and score_b.
+    Unusable items are in no pair. A column ``score`` becomes score_a and score_b.
 
     Args:
-        value_column: rank or rating; empty: the criterion that was asked for.
-        sign: 1 where a higher value is better, -1 where a lower one is.
+        group_column, file_column: columns of group and file.
+        value_column: rank or rating; empty for the given criterion.
+        sign: 1 if higher values are better, -1 if lower ones are.
     """
 
     def read(source: Source) -> Comparisons:
@@ -286,10 +281,9 @@ def _row_an_item(group_column: str, file_column: str, value_column: str, sign: i
 
 
 def _annotations(source: Source) -> Comparisons:
-    """Read answers given on the annotation page; of the criteria that were asked, one is the preference.
+    """Read answers of the annotation page, with one criterion as the preference.
 
-    The columns both_bad, criterion, seconds and annotated_at come along, and what the annotator said of the pair by the
-    other criteria.
+    The table also has both_bad, criterion, seconds, annotated_at, and the annotator's labels by the other criteria.
     """
     source.further_columns += ["both_bad", "criterion", "seconds", "annotated_at"]
     by_criterion = answers_by_criterion(source)
@@ -319,12 +313,12 @@ def _annotations(source: Source) -> Comparisons:
 
 
 def _preference(better: float) -> str:
-    """Label a comparison by how much better the first clip is."""
+    """Return the label of a comparison from the lead of the first clip."""
     return "tie" if better == 0 else "a" if better > 0 else "b"
 
 
 def _read_journal(path: Path) -> Entries:
-    """Read the standing answers of an annotation journal; messages count answers, since lines may be taken back."""
+    """Read the valid answers of an annotation journal; rows count answers, since some lines are undone."""
     rows = [Entry(number, label) for number, label in enumerate(standing_labels(path), start=1)]
     return Entries(path, tuple(rows[0].values) if rows else (), rows)
 
@@ -386,4 +380,4 @@ FORMATS: Final = {
     "rated_items": Format(_row_an_item("group", "item", "", 1), {}),
     "annotations": Format(_annotations, CHOICES, entries=_read_journal),
 }
-"""Formats by the name that a catalog entry gives."""
+"""Formats by their name in a catalog entry."""

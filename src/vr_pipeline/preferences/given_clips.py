@@ -1,6 +1,4 @@
-"""Clips that somebody has, before anyone has compared them: which file was made for which prompt."""
-
-from __future__ import annotations
+"""Given clips that are not compared yet, and their prompts."""
 
 import re
 from collections.abc import Sequence
@@ -18,29 +16,28 @@ from vr_pipeline.storage.tables import read_entries
 from vr_pipeline.storage.values import as_text
 
 CLIP_COLUMNS = ("video_path", "video", "file", "clip", "video_id")
-"""Names under which the column with the clips is found, in this order and in any case."""
+"""Names of the column of clips, in order of preference and any case."""
 _NUMBER_AT_END = re.compile(r" \d+$")
 
 
 def examine_given_clips(
     path: Path, names: ClipNames, files: Sequence[str], *, prompt_column: str | None = None
 ) -> tuple[pd.DataFrame, list[InputError], list[str]]:
-    """Find which clip belongs to which prompt, and collect everything that is wrong.
+    """Find the prompt of each clip, and collect all problems.
 
-    A table with one of :data:`CLIP_COLUMNS` has a row a clip; an empty cell is a prompt without clips. Without such a
-    column (and in a text file, a prompt a line) clips are known by their file names, which are then the prompt, with a
-    number after it where there are several: ``a red fox-0.mp4``, as VBench names them (Huang et al. 2023). Case and
-    punctuation do not count.
+    A table with one of :data:`CLIP_COLUMNS` has one row per clip; an empty cell is a prompt without clips. Otherwise
+    (and in a text file, one prompt per line) clips are named by their prompt, with a number if there are several, such
+    as ``a red fox-0.mp4`` in VBench (Huang et al. 2023), ignoring case and punctuation.
 
     Args:
         path: the table of prompts; see :func:`vr_pipeline.storage.tables.read_entries`.
-        names: the clips of a folder under all their names.
+        names: the clips of a folder.
         files: their paths relative to it.
-        prompt_column: the column with the prompts; None finds it by its name.
+        prompt_column: the column of prompts; None finds it by name.
 
     Returns:
-        video_id, prompt, file, sample_index (counted within a prompt), seed (0, unknown) and generator ('given' where
-        the table has no such column), in the order of the table; the problems; and the files of no prompt.
+        video_id, prompt, file, sample_index (within a prompt), seed (0, unknown) and generator ('given' if unknown), in
+        table order; the problems; and the files without prompt.
     """
     entries = read_entries(path)
     try:
@@ -62,9 +59,7 @@ def examine_given_clips(
                 given = entry.values.get(by) if by else None
                 generator = given if isinstance(given, str) else ""
             except InputError as error:
-                problems.append(
-                    InputError(error.problem, remedy=error.remedy, file=path, row=entry.row, field=error.field)
-                )
+                problems.append(error.at(file=path, row=entry.row))
             else:
                 if clip:
                     found.append((prompt, clip, generator or "given"))
@@ -79,7 +74,7 @@ def read_given_clips(
     """Return the table of :func:`examine_given_clips`.
 
     Raises:
-        InputError: the file cannot be read, names a clip that is not there, or no clip belongs to a prompt.
+        InputError: the file cannot be read, a clip is missing, or no clip has a prompt.
     """
     table, problems, _ = examine_given_clips(path, names, files, prompt_column=prompt_column)
     if problems:
@@ -90,22 +85,17 @@ def read_given_clips(
 
 
 def no_clip_of_a_prompt(path: Path, folder: Path) -> InputError:
-    """Return what to say where no clip of a folder belongs to a prompt."""
+    """Return the error for a folder in which no clip has a prompt."""
     return InputError(
-        f"no clip of {folder} belongs to one of the prompts",
-        remedy="add a column video_path with a row for each clip, or name the files after their prompts "
-        "('a red fox-0.mp4')",
+        f"no clip of {folder} has one of the prompts",
+        remedy="add a column video_path with one row per clip, or name the files by their prompts ('a red fox-0.mp4')",
         file=path,
         field=CLIP_COLUMNS[0],
     )
 
 
 def _clip_of(value: object, prompt: str, names: ClipNames, column: str) -> str | None:
-    """Return the clip that a cell names; None if it names none.
-
-    Raises:
-        InputError: there is no such clip, or no prompt for it.
-    """
+    """Return the clip of a cell; None for an empty one. Raises :class:`InputError` without such a clip or prompt."""
     try:
         name = as_text(value)
     except ValueError as error:
@@ -122,12 +112,12 @@ def _clip_of(value: object, prompt: str, names: ClipNames, column: str) -> str |
 
 
 def _by_file_name(prompts: Sequence[str], files: Sequence[str]) -> list[tuple[str, str]]:
-    """Prompt and file of all files that are named after a prompt, in the order of the prompts."""
+    """Return prompt and file of all files named by a prompt, in prompt order."""
     by_words = {_words(prompt): prompt for prompt in reversed(prompts) if prompt}
     owned: dict[str, list[str]] = {}
     for file in files:
         stem = _words(Path(file).stem)
-        # A prompt may itself end in a number, so the whole name comes first.
+        # Try the whole name first: a prompt can end in a number.
         prompt = by_words.get(stem) or by_words.get(_NUMBER_AT_END.sub("", stem))
         if prompt is not None:
             owned.setdefault(prompt, []).append(file)
@@ -135,7 +125,7 @@ def _by_file_name(prompts: Sequence[str], files: Sequence[str]) -> list[tuple[st
 
 
 def _words(text: str) -> str:
-    """Letters, their marks and digits of any script in one form, everything else as single spaces."""
+    """Return letters, marks and digits of any script in one form, with single spaces for the rest."""
     return " ".join(runs(text))
 
 

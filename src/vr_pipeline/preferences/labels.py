@@ -1,8 +1,4 @@
-"""Human preferences: several annotators a pair to one label, the clips they name, and the split by prompt."""
-
-from __future__ import annotations
-
-from typing import Literal
+"""Human preferences: labels over annotators, agreement, usable pairs, split by prompt, clips."""
 
 import numpy as np
 import pandas as pd
@@ -10,19 +6,16 @@ import pandas as pd
 from vr_pipeline.errors import InputError
 from vr_pipeline.identifiers import content_hash, prompt_id
 
-AggregationMethod = Literal["majority", "soft"]
-
 
 def aggregate_annotators(preferences: pd.DataFrame) -> pd.DataFrame:
     """Return one row per pair from one row per pair and annotator.
 
     Args:
-        preferences: table of :class:`vr_pipeline.schemas.HumanPreferences`. The same pair may be shown either way
-            round: clips are put in order of their identifiers first.
+        preferences: table of :class:`vr_pipeline.schemas.HumanPreferences`; pairs can be in either order.
 
     Returns:
-        pair_id, prompt_id, prompt, video_id_a, video_id_b, share_a, share_b, share_tie (of the annotators), annotators,
-        and preference: the label of more votes than any other, a tie otherwise; sorted by pair_id.
+        pair_id, prompt_id, prompt, video_id_a, video_id_b (ordered by identifier), share_a, share_b, share_tie (of
+        annotators), annotators, and preference: the label with most votes, or a tie; sorted by pair_id.
     """
     table = preferences[["pair_id", "prompt", "video_id_a", "video_id_b", "preference"]].astype(object)
     turned = (table["video_id_a"] > table["video_id_b"]).to_numpy(dtype=bool)
@@ -33,9 +26,8 @@ def aggregate_annotators(preferences: pd.DataFrame) -> pd.DataFrame:
     clips = oriented.drop_duplicates(["pair_id", "video_id_a", "video_id_b"])
     if clips["pair_id"].duplicated().any():
         pair = clips["pair_id"][clips["pair_id"].duplicated()].iloc[0]
-        raise InputError(
-            f"pair '{pair}' names more than two clips", remedy="Give every pair its own pair_id", field="pair_id"
-        )
+        remedy = "give every pair its own pair_id"
+        raise InputError(f"pair '{pair}' has more than two clips", remedy=remedy, field="pair_id")
     votes = (
         pd.crosstab(oriented["pair_id"], label).reindex(columns=["a", "b", "tie"], fill_value=0).astype(np.int64)
         if len(oriented)
@@ -60,12 +52,12 @@ def aggregate_annotators(preferences: pd.DataFrame) -> pd.DataFrame:
 
 
 def annotator_agreement(preferences: pd.DataFrame) -> dict[str, float | int | None]:
-    """Return how far annotators of the same pair agree.
+    """Return the agreement of annotators of the same pair.
 
     Returns:
-        ``pairs_with_several`` (pairs with two annotators or more), ``raw_agreement`` (share of pairs of annotators of
-        one pair that gave the same label, every pair of clips counting once), ``fleiss_kappa`` (the same corrected for
-        chance with the labels' overall shares; Fleiss 1971, with varying numbers of annotators); null where undefined.
+        ``pairs_with_several`` (pairs with two or more annotators), ``raw_agreement`` (share of pairs of annotators with
+        the same label, averaged over pairs of clips), ``fleiss_kappa`` (corrected for chance with the overall shares of
+        labels; Fleiss 1971, with varying numbers of annotators); null if undefined.
     """
     oriented = aggregate_annotators(preferences)
     shares = oriented[["share_a", "share_b", "share_tie"]].to_numpy(dtype=np.float64)
@@ -75,13 +67,9 @@ def annotator_agreement(preferences: pd.DataFrame) -> dict[str, float | int | No
 
 
 def fleiss_kappa(counts: np.ndarray) -> dict[str, float | int | None]:
-    """Fleiss' kappa of a table of votes.
+    """Return the agreement of votes [items, labels]; items with fewer than two votes are ignored.
 
-    Args:
-        counts: votes by item and label, array [items, labels]; items with fewer than two votes are left out.
-
-    Returns:
-        kappa is null with fewer than two items, from which chance cannot be told, and where all votes are alike.
+    Kappa is null with fewer than two items, and if all votes are equal.
     """
     votes = np.asarray(counts, dtype=np.float64)
     votes = votes[votes.sum(axis=1) >= 2] if votes.size else votes
@@ -90,23 +78,19 @@ def fleiss_kappa(counts: np.ndarray) -> dict[str, float | int | None]:
     number = votes.sum(axis=1)
     observed = float(((votes * (votes - 1)).sum(axis=1) / (number * (number - 1))).mean())
     expected = float(((votes.sum(axis=0) / votes.sum()) ** 2).sum())
-    # One label only: chance explains all.
+    # With one label, chance explains all agreement.
     kappa = (observed - expected) / (1 - expected) if expected < 1 - 1e-12 and len(votes) > 1 else None
     return {"pairs_with_several": len(votes), "raw_agreement": observed, "fleiss_kappa": kappa}
 
 
 def check_preferences(preferences: pd.DataFrame, video_index: pd.DataFrame) -> None:
-    """Reject preferences that cannot mean what they say.
-
-    Args:
-        preferences: table of :class:`vr_pipeline.schemas.HumanPreferences`, in the order of its file.
+    """Check preferences (:class:`vr_pipeline.schemas.HumanPreferences`, in file order) against the clips.
 
     Raises:
-        InputError: there are none, one names a clip that the index does not have, or the same clip twice (with the
-            row, the table's header being row 1).
+        InputError: there are none, or a row has an unknown clip or the same clip twice (rows counted from the header).
     """
     if not len(preferences):
-        raise InputError("there are no preferences", remedy="Give one row or more", file="human_preferences")
+        raise InputError("there are no preferences", remedy="give at least one row", file="human_preferences")
 
     def reject_first(wrong: pd.Series, column: str, problem: str, remedy: str) -> None:
         if wrong.any():
@@ -122,19 +106,18 @@ def check_preferences(preferences: pd.DataFrame, video_index: pd.DataFrame) -> N
     known = pd.Index(video_index["video_id"].astype(object))
     for column in ("video_id_a", "video_id_b"):
         unknown = ~preferences[column].isin(known)
-        problem = (
-            f"is not among the {len(known)} clips of preference_video_index ({int(unknown.sum())} rows name such clips)"
-        )
+        problem = f"is not one of the {len(known)} clips of preference_video_index ({int(unknown.sum())} such rows)"
         reject_first(unknown, column, problem, "Add the clip to preference_clips or remove the row")
     same = preferences["video_id_a"] == preferences["video_id_b"]
     reject_first(same, "video_id_b", "is compared with itself", "Correct the row or remove it")
 
 
 def usable_pairs(pairs: pd.DataFrame, video_index: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return pairs of which both clips could be read, and the others with the reason.
+    """Return the pairs with two readable clips, and the others with the reason.
 
     Args:
-        pairs: from :func:`aggregate_annotators`; :func:`check_preferences` has seen what they are made of.
+        pairs: from :func:`aggregate_annotators` of checked preferences.
+        video_index: their clips.
     """
     error = pd.Series(
         np.where(video_index["status"] == "ok", "", video_index["error"].replace("", "the clip could not be read")),
@@ -151,9 +134,9 @@ def usable_pairs(pairs: pd.DataFrame, video_index: pd.DataFrame) -> tuple[pd.Dat
 
 
 def split_by_prompt(prompt_ids: pd.Series, held_out_share: float, seed: int) -> pd.Series:
-    """'fit' or 'held_out' for each prompt identifier, by a hash of the prompt, so that no prompt is on both sides.
+    """Return 'fit' or 'held_out' for each prompt identifier, by a hash of the prompt.
 
-    A prompt keeps its side when others are added. Should one side be empty, the prompt of the nearest hash goes there.
+    A prompt keeps its side when others are added. An otherwise empty side gets the prompt with the nearest hash.
 
     Raises:
         InputError: there are fewer than two prompts.
@@ -161,8 +144,8 @@ def split_by_prompt(prompt_ids: pd.Series, held_out_share: float, seed: int) -> 
     unique = sorted(set(prompt_ids))
     if len(unique) < 2:
         raise InputError(
-            f"the preferences are about {len(unique)} prompt(s), so that none can be held out",
-            remedy="Give preferences on two prompts or more",
+            f"the preferences have {len(unique)} prompt(s), so none can be held out",
+            remedy="give preferences for at least two prompts",
             field="prompt",
         )
     place = {prompt: int(content_hash("held out", seed, prompt), 16) / 2.0**64 for prompt in unique}
@@ -176,11 +159,11 @@ def split_by_prompt(prompt_ids: pd.Series, held_out_share: float, seed: int) -> 
 
 
 def clips_to_judge(preferences: pd.DataFrame) -> pd.DataFrame:
-    """Return the clips that preferences name, one row each, as the table ``preference_clips`` wants them.
+    """Return the clips of preferences for the table ``preference_clips``, one row each.
 
     Returns:
-        video_id, prompt, file, sample_index (counted within a prompt), seed (0, unknown) and generator, sorted by
-        prompt and identifier; file is empty where the preferences name clips by identifier only.
+        video_id, prompt, file (empty for clips named by identifier only), sample_index (within a prompt), seed (0,
+        unknown) and generator, sorted by prompt and identifier.
     """
     parts = []
     for side in ("a", "b"):

@@ -1,16 +1,15 @@
 """Ratings of generators from comparisons of their clips (Bradley and Terry 1952)."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from vr_pipeline.errors import InputError
-from vr_pipeline.statistics.clustered import bootstrap_by_prompt
+from vr_pipeline.statistics.clustered import bootstrap_by_prompt, win_rate
 from vr_pipeline.statistics.labels import FloatArray, checked_preference
 
 
@@ -26,27 +25,27 @@ def bradley_terry(
 ) -> pd.DataFrame:
     """Return ratings whose differences are the log odds that one generator's clip is preferred to another's.
 
-    Maximises the likelihood sigmoid(r_i - r_j) of the comparisons, a tie being half a win for each, minus
-    prior / 2 * sum of r^2. The small prior fixes the origin (ratings add up to 0); with real data it does not show.
+    Maximises the likelihood sigmoid(r_i - r_j) of the comparisons, with ties as half a win for each, minus
+    prior / 2 * sum of r^2. The small prior fixes the origin (ratings add up to 0).
 
-    The likelihood has an optimum only among generators of which each beats each other, directly or through others
-    (Ford 1957): one that won or lost every comparison, or was never linked to the others, has no finite rating. So the
-    largest such set is rated, from the comparisons within it; the others get none and a reason.
+    Ratings are finite only in a set of generators that all beat each other, directly or through others (Ford 1957).
+    The largest such set is rated from its comparisons; other generators have a reason instead.
 
     Args:
         first, second: generators of clip A and clip B of each comparison.
         preference: 'a', 'b' or 'tie'.
         prompts: prompt of each comparison, drawn by the bootstrap.
         prior: weight of the prior, in comparisons.
-        samples: bootstrap replicates; 0 gives no intervals.
+        samples: bootstrap replicates; 0 for no intervals.
+        seed: of the bootstrap.
 
     Returns:
         generator, rating, ci_low, ci_high (95 %, see :func:`~vr_pipeline.statistics.clustered.bootstrap_by_prompt`),
-        elo (1500 + 400 / ln 10 * rating), comparisons, points (wins plus half the ties), reason (why there is no
-        rating; empty otherwise); best first, those without a rating last, by their share of points.
+        elo (1500 + 400 / ln 10 * rating), comparisons, points (wins plus half the ties), reason (without rating);
+        sorted by rating, then by share of points.
 
     Raises:
-        InputError: no comparisons between two different generators.
+        InputError: there are no comparisons between different generators.
     """
     labels = checked_preference(preference, len(first))
     a, b = np.asarray(first, dtype=str), np.asarray(second, dtype=str)
@@ -54,7 +53,7 @@ def bradley_terry(
     if not different.any():
         raise InputError(
             "no comparison is between clips of two generators",
-            remedy="Give preferences that name the generators (generator_a, generator_b)",
+            remedy="Give preferences with generators (generator_a, generator_b)",
             field="generator_a",
         )
     names, codes = np.unique(np.r_[a[different], b[different]], return_inverse=True)
@@ -106,8 +105,38 @@ def bradley_terry(
     return table.iloc[order].reset_index(drop=True)
 
 
+def win_rates(
+    first: Sequence[str],
+    second: Sequence[str],
+    preference: Sequence[str] | npt.ArrayLike,
+    prompts: Sequence[str] | npt.ArrayLike,
+) -> list[dict[str, Any]]:
+    """Return win rates between every two compared generators.
+
+    Args:
+        first, second: generators of clip A and clip B of each comparison; equal ones are ignored.
+        preference: 'a', 'b' or 'tie'.
+        prompts: prompt of each comparison, the unit of the interval.
+
+    Returns:
+        generator (first alphabetically), against, pairs, and
+        :meth:`~vr_pipeline.statistics.clustered.WinRate.to_json` of the generator; sorted.
+    """
+    labels = checked_preference(preference, len(first))
+    table = pd.DataFrame({"a": np.asarray(first, dtype=str), "b": np.asarray(second, dtype=str)})
+    table["vote"] = np.where(labels == "a", 1.0, np.where(labels == "b", -1.0, 0.0))
+    table["prompt"] = np.asarray(prompts)
+    turned = table["a"] > table["b"]
+    table.loc[turned, ["a", "b"]] = table.loc[turned, ["b", "a"]].to_numpy()
+    table.loc[turned, "vote"] *= -1
+    return [
+        {"generator": one, "against": other, "pairs": len(own), **win_rate(own["vote"], own["prompt"]).to_json()}
+        for (one, other), own in table[table["a"] != table["b"]].groupby(["a", "b"], sort=True)
+    ]
+
+
 def _rated(wins: FloatArray) -> npt.NDArray[np.int64]:
-    """Return the largest set of generators linked by wins both ways; of equal ones that with most comparisons."""
+    """Return the largest set of generators linked by wins in both directions, or of equal sets that with most wins."""
     from scipy.sparse.csgraph import connected_components
 
     _, part = connected_components(wins > 0, directed=True, connection="strong")
@@ -116,14 +145,14 @@ def _rated(wins: FloatArray) -> npt.NDArray[np.int64]:
 
 
 def _wins(i: npt.NDArray[np.int64], j: npt.NDArray[np.int64], points: FloatArray, n: int) -> FloatArray:
-    """Return points of each generator against each other, array [generators, generators]."""
+    """Return the points of each generator against each other, [generators, generators]."""
     wins = np.bincount(i * n + j, weights=points, minlength=n * n)
     losses = np.bincount(j * n + i, weights=1 - points, minlength=n * n)
     return np.asarray(wins + losses, dtype=np.float64).reshape(n, n)
 
 
 def _maximise(wins: FloatArray, prior: float, *, start: FloatArray | None = None) -> FloatArray:
-    """Newton's method with halving steps on the concave penalised likelihood."""
+    """Return the optimum of the concave penalised likelihood by Newton's method with halved steps."""
     n = len(wins)
     rating = np.zeros(n) if start is None else start.copy()
     games = wins + wins.T
@@ -139,7 +168,7 @@ def _maximise(wins: FloatArray, prior: float, *, start: FloatArray | None = None
             break
         information = games * chance * (1 - chance)
         curvature = np.diag(information.sum(axis=1) + prior) - information
-        step = np.linalg.lstsq(curvature, gradient)[0]  # without a prior the sum of the ratings is free
+        step = np.linalg.lstsq(curvature, gradient)[0]  # singular without a prior
         size = 1.0
         while (proposed := objective(rating + size * step)) < current and size > 1e-8:
             size /= 2

@@ -1,6 +1,4 @@
-"""Rows of a file of preferences on their way into one table, with everything that is wrong with them."""
-
-from __future__ import annotations
+"""Rows of a file of preferences, with their problems."""
 
 import math
 import re
@@ -16,18 +14,18 @@ from vr_pipeline.storage.values import as_number, as_text, is_missing
 
 _ROUNDED = re.compile(r"-?\d[.,]\d+[eE]\+\d+")
 _WHOLE = re.compile(r"(?<=\d)\.0+$")
-"""What a table with gaps appends to whole numbers: '1.0' is the label '1'."""
+"""Suffix of integers in columns with gaps: '1.0' is the label '1'."""
 
 
 class Comparison(NamedTuple):
-    """What somebody said of two clips, with values as the file has them.
+    """A comparison with the values of the file.
 
     Attributes:
-        files: paths of the clips, where the file gives them.
+        files: paths of the clips, if known.
         preference: a, b or tie.
-        identifiers: of the clips; None: from prompt and path.
-        pair: identifier of the pair; empty: from prompt and clips.
-        more: further columns.
+        identifiers: of the clips; None to compute them from prompt and path.
+        pair: identifier of the pair; empty to compute it from prompt and clips.
+        more: other columns.
     """
 
     prompt: Any
@@ -43,7 +41,7 @@ class Comparison(NamedTuple):
 
 @dataclass
 class Source:
-    """A file's rows with what its reader needs to name places in it. Problems are collected, never raised."""
+    """The rows of a file, with the settings of its reader; problems are collected, not raised."""
 
     entries: Entries
     labels: Mapping[str, str] | None
@@ -59,26 +57,26 @@ class Source:
 
     @property
     def bad_rows(self) -> set[int]:
-        """Rows that have a problem."""
+        """Rows with a problem."""
         return bad_rows(self.problems)
 
     def has(self, name: str) -> bool:
         return self.entries.find(self.columns.get(name, name)) is not None
 
     def column(self, *names: str, required: bool = True) -> list[Any]:
-        """Return values of the first of the columns that the file has; empty texts where none is there nor need be."""
+        """Return the values of the first of the columns in the file; empty texts if none is there."""
         for name in names:
             actual = self.entries.find(self.columns.get(name, name))
             if actual is not None:
                 return [entry.values.get(actual) for entry in self.good]
         if required and self.good:
-            other = "name another criterion (kedro init-data: --criterion NAME), "
+            other = "give another criterion (kedro init-data: --criterion NAME), "
             self.problems.append(
                 InputError(
-                    f"the file has no column '{self.columns.get(names[0], names[0])}' (it has: "
-                    f"{', '.join(self.entries.columns[:20])})",
-                    remedy=f"{other if names[0] == self.criterion else ''}choose the format that fits, or name the "
-                    f"column under 'columns' (kedro init-data: --column {names[0]}=COLUMN)",
+                    f"the file has no column '{self.columns.get(names[0], names[0])}', only "
+                    f"{', '.join(self.entries.columns[:20])}",
+                    remedy=f"{other if names[0] == self.criterion else ''}use the right format, or map the column in "
+                    f"'columns' (kedro init-data: --column {names[0]}=COLUMN)",
                     field=names[0],
                     file=self.entries.path,
                 )
@@ -86,11 +84,11 @@ class Source:
         return [""] * len(self.good)
 
     def columns_of(self, names: Sequence[Sequence[str]], *, required: bool = True) -> list[tuple[Any, ...]]:
-        """Return the values of several columns, row by row; each is found as :meth:`column` says."""
+        """Return the values of several columns by row; see :meth:`column`."""
         return list(zip(*(self.column(*one, required=required) for one in names), strict=True))
 
     def reject(self, position: int, field: str, problem: str, remedy: str = "correct the entry") -> None:
-        """Note what is wrong with a row; it is left out."""
+        """Add a problem of a row, which is then skipped."""
         row = self.good[position].row
         self.problems.append(InputError(problem, remedy=remedy, file=self.entries.path, row=row, field=field))
 
@@ -102,40 +100,40 @@ class Source:
             return ""
 
     def name(self, value: Any, position: int, field: str) -> str:
-        """Return an identifier. One that a spreadsheet has rounded stands for several, so it is rejected."""
+        """Return an identifier; one rounded by a spreadsheet is rejected, since it is ambiguous."""
         name = same_name(self.text(value, position, field))
         if _ROUNDED.fullmatch(name):
-            self.reject(position, field, f"'{name}' is a number that was rounded", "write identifiers as text")
+            self.reject(position, field, f"'{name}' is a rounded number", "write identifiers as text")
         return name
 
     def label(self, value: Any, position: int, field: str) -> str:
         key = _WHOLE.sub("", self.text(value, position, field).strip())
         if self.labels is None:
             problem = f"the meaning of label '{key}' is not documented for this format"
-            remedy = "give 'labels', for example {'1': a, '2': b, '0': tie}, after checking some pairs by eye"
+            remedy = "set 'labels', for example {'1': a, '2': b, '0': tie}, after looking at some pairs"
         else:
             known = {label.casefold(): meaning for label, meaning in self.labels.items()}
             if key in self.labels or (key.casefold() in known and len(known) == len(self.labels)):
                 return self.labels.get(key) or known[key.casefold()]
             problem = f"unknown label '{key}'" if key else "the label is empty"
+            known_labels = ", ".join(self.labels)
             remedy = (
-                "correct it or map it under 'labels' (kedro init-data: --label LABEL=MEANING; known: "
-                f"{', '.join(self.labels)})"
+                f"correct it, or map it in 'labels' (kedro init-data: --label LABEL=MEANING; known: {known_labels})"
             )
         self.reject(position, field, problem, remedy)
         return "tie"
 
     def label_if_any(self, value: Any, position: int, field: str) -> str | None:
-        """Return the label of a cell that may be empty; None where it is."""
+        """Return the label of a cell; None if it is empty."""
         empty = not self.text(value, position, field).strip()
         return None if empty and "" not in (self.labels or {}) else self.label(value, position, field)
 
     def number_if_any(self, value: Any, position: int, field: str) -> float:
-        """Return the number of a cell that may be empty; NaN where it is."""
+        """Return the number of a cell; NaN if it is empty."""
         try:
             return as_number(value)
         except ValueError as error:
-            self.reject(position, field, str(error), "give a number, or leave the cell empty")
+            self.reject(position, field, str(error), "give a number, or clear the cell")
             return math.nan
 
     def numbers(self, values: Any, position: int, field: str, length: int) -> list[float]:
@@ -144,12 +142,12 @@ class Source:
         except (TypeError, ValueError):
             result = []
         if len(result) != length or any(map(math.isnan, result)):
-            self.reject(position, field, f"{field} does not hold {length} number{'s' if length > 1 else ''}")
+            self.reject(position, field, f"{field} needs {length} number{'s' if length > 1 else ''}")
             return [0.0] * length
         return result
 
     def row(self, position: int, comparison: Comparison) -> tuple[int, dict[str, Any]]:
-        """Return where a row stands in the file, and its values by column of the table."""
+        """Return the row in the file, and its values by column of the table."""
         prompt, identifiers = comparison.prompt, comparison.identifiers
         text = prompt if isinstance(prompt, str) else ""
         if not isinstance(prompt, str) and not is_missing(prompt):
@@ -164,7 +162,7 @@ class Source:
             kind, ids = "video_id", [self.name(name, position, f"video_id_{side}") for name, side in names]
         for identifier, side in zip(ids, "ab", strict=True):
             if not identifier:
-                self.reject(position, f"{kind}_{side}", f"clip {side} is not named", "name both clips")
+                self.reject(position, f"{kind}_{side}", f"clip {side} is missing", "give both clips")
         if ids[0] == ids[1] and ids[0]:
             self.reject(position, f"{kind}_b", "a clip is compared with itself", "correct the pair")
         models = self._texts(comparison.generators, position, "generator")
@@ -188,19 +186,18 @@ class Source:
 
 
 Comparisons = Iterator[tuple[int, Comparison]]
-"""What was compared, each with the place of its row among those that could be read."""
+"""Comparisons, with the position of their row among readable rows."""
 
 
 class Format(NamedTuple):
-    """How a file says what was compared.
+    """A format of comparisons.
 
     Attributes:
-        read: gives what was compared.
-        labels: label in the file -> ``a``, ``b`` or ``tie``; None where they are not documented, and the user has to
-            say what they mean.
-        columns: what a file of this format has, by which it is recognised: of every group one column.
-        embedded: columns that may hold the clips themselves, each with the column that names them (or an empty text).
-        entries: reads the file where that is no table.
+        read: returns the comparisons.
+        labels: label in the file -> ``a``, ``b`` or ``tie``; None if undocumented, so that users must define them.
+        columns: groups of columns by which the format is recognised: a file has one of each.
+        embedded: columns that can contain clips as bytes, each with the column of their names (or empty).
+        entries: reads a file that is not a table.
     """
 
     read: Callable[[Source], Comparisons]
@@ -211,5 +208,5 @@ class Format(NamedTuple):
 
 
 def file_identifier(prompt: str, path: str) -> str:
-    """Return identifier of a clip that is given as a file, from its prompt and its path."""
+    """Return the identifier of a clip from its prompt and path."""
     return video_id(prompt_id(prompt), 0, same_path(path))

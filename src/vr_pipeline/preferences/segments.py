@@ -1,23 +1,19 @@
-"""Preferences by segment: which clip of a pair is better in which part of it.
+"""Preferences by segment: which clip of a pair is better in each part.
 
-A cell says it in words: ``a,b,tie,a`` labels four equal parts of the two clips, ``a:3,tie:1,b:2`` parts whose lengths
-have these proportions (seconds, for instance). ``a``: the first clip is better there (in a table of winners the
-winner), ``b``: the second, ``tie``: neither, or not known. An empty cell says nothing.
+``a,b,tie,a`` labels four equal parts of both clips, ``a:3,tie:1,b:2`` parts with these relative lengths. ``a``: the
+first clip is better (in a table of winners, the winner), ``b``: the second, ``tie``: neither, or unknown. An empty cell
+has no segments.
 """
-
-from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from itertools import accumulate, groupby, pairwise
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import pandas as pd
 
+from vr_pipeline.preferences.rows import Source
 from vr_pipeline.storage.values import as_text, is_missing
-
-if TYPE_CHECKING:
-    from vr_pipeline.preferences.rows import Source
 
 COLUMN: Final = "segments"
 """Column of the cells, in files and in tables."""
@@ -29,7 +25,7 @@ class Segment(NamedTuple):
     """A part of two clips.
 
     Attributes:
-        label: 1 where the first clip is better, -1 where the second is, 0 where neither is or nobody knows.
+        label: 1 if the first clip is better, -1 if the second is, 0 for neither or unknown.
         length: in any unit, the same for all segments of a pair.
     """
 
@@ -38,10 +34,10 @@ class Segment(NamedTuple):
 
 
 def read_segments(text: str) -> tuple[Segment, ...]:
-    """Return the segments that a cell names, in order; none for an empty cell.
+    """Return the segments of a cell in order; none for an empty cell.
 
     Raises:
-        ValueError: a label is none of a, b and tie, or a length is no number above 0.
+        ValueError: a label is not a, b or tie, or a length is not a number above 0.
     """
     return tuple(_segment(part) for part in text.split(",")) if text.strip() else ()
 
@@ -55,21 +51,18 @@ def _segment(part: str) -> Segment:
     except (ValueError, ZeroDivisionError):
         size = Fraction(0)
     if size <= 0:
-        raise ValueError(f"the length '{length}' of a segment is no number above 0")
+        raise ValueError(f"the length '{length}' of a segment is not a number above 0")
     return Segment(_LABELS[word.casefold()], size)
 
 
 def segments_text(segments: Iterable[Segment]) -> str:
-    """Return the cell that :func:`read_segments` reads as these segments."""
+    """Return segments as a cell, the inverse of :func:`read_segments`."""
     parts = ((_WORDS[segment.label], segment.length) for segment in segments)
     return ",".join(word if length == 1 else f"{word}:{length}" for word, length in parts)
 
 
 def segments_in(source: Source) -> list[dict[str, str]]:
-    """Return the cells of every row of a file that has the column; one that cannot be read is a problem of its row.
-
-    A list, as JSON lines may have it, counts as its elements with commas between them.
-    """
+    """Return the checked cells of every row, if the file has the column; lists are joined with commas."""
     if not source.has(COLUMN):
         return [{} for _ in source.good]
     source.further_columns.append(COLUMN)
@@ -84,16 +77,16 @@ def _checked(source: Source, value: Any, position: int) -> str:
             return segments_text(read_segments(",".join(map(as_text, value))))
         return "" if is_missing(value) else segments_text(read_segments(as_text(value)))
     except ValueError as error:
-        remedy = "label parts of the clips by a, b or tie, as in a,b,tie,a or a:3,b:1.5"
+        remedy = "label parts of the clips with a, b or tie, as in a,b,tie,a or a:3,b:1.5"
         source.reject(position, COLUMN, str(error), remedy)
         return ""
 
 
 def combined(votes: Sequence[Sequence[Segment]]) -> tuple[Segment, ...]:
-    """Return what most annotators say of every part of a pair, cut wherever one of them cuts; ties where none leads.
+    """Return the majority label of every part of a pair, with the cuts of all annotators; ties without majority.
 
     Args:
-        votes: segments by annotator, for the same order of clips; empty ones do not count.
+        votes: segments by annotator, for the same order of clips; empty ones are ignored.
     """
     known = [list(segments) for segments in votes if segments]
     if len(known) < 2:
@@ -110,11 +103,10 @@ def combined(votes: Sequence[Sequence[Segment]]) -> tuple[Segment, ...]:
 
 
 def segments_by_pair(preferences: pd.DataFrame, winners: pd.Series) -> pd.Series:
-    """Return the cell of every pair over all its annotators, ``a`` being where the winner is better.
+    """Return the cell of every pair over all annotators, with ``a`` for the winner.
 
     Args:
-        preferences: table of :class:`vr_pipeline.schemas.HumanPreferences` with segments; a pair may be shown either
-            way round.
+        preferences: table of :class:`vr_pipeline.schemas.HumanPreferences` with segments; pairs can be in either order.
         winners: video_id by pair_id.
     """
     votes: dict[str, list[tuple[Segment, ...]]] = {}
@@ -127,13 +119,13 @@ def segments_by_pair(preferences: pd.DataFrame, winners: pd.Series) -> pd.Series
 
 
 def of_shown_frames(segments: Sequence[Segment], clips: Sequence[tuple[Sequence[int], int]]) -> tuple[Segment, ...]:
-    """Return segments of what is shown of two clips, with numbers of shown frames as lengths.
+    """Return the segments of the shown frames of two clips, with numbers of frames as lengths.
 
-    Segments are parts of the whole clips. A frame that belongs to different segments of the two, because their
-    lengths or rates differ, is in none.
+    A shown frame in different segments of both clips, due to different lengths or rates, gets label 0.
 
     Args:
-        clips: of every clip the frames that are shown, as indices, and how many it has.
+        segments: parts of the whole clips.
+        clips: indices of the shown frames, and number of frames, of each clip.
     """
     if not segments:
         return ()
@@ -147,15 +139,15 @@ def of_shown_frames(segments: Sequence[Segment], clips: Sequence[tuple[Sequence[
 
 
 def segments_of_frames(segments: Sequence[Segment], latent_frames: int, frames: int, lone: int = 0) -> list[int]:
-    """Return for every latent frame the number of its segment, from 1, negative where the second clip is better.
+    """Return the segment number of every latent frame, from 1, negative if the second clip is better, 0 without label.
 
-    A latent frame belongs to the segment in which its middle is; 0 if that has no label.
+    A latent frame belongs to the segment of its middle.
 
     Args:
-        segments: parts of the clip; where there are none, no frame has a label.
+        segments: parts of the clip; may be empty.
         latent_frames: number of latent frames.
         frames: number of the clip's frames.
-        lone: frames that the autoencoder takes by themselves, at the start; the others it takes in equal groups.
+        lone: first frames that the autoencoder encodes alone; the others are in equal groups.
     """
     if not segments:
         return [0] * latent_frames
@@ -168,7 +160,7 @@ def segments_of_frames(segments: Sequence[Segment], latent_frames: int, frames: 
 
 
 def _ends(segments: Sequence[Segment]) -> list[Fraction]:
-    """Return where segments end, as shares of the clip; the last is 1."""
+    """Return the ends of segments as shares of the clip; the last is 1."""
     sums = list(accumulate(segment.length for segment in segments))
     return [end / sums[-1] for end in sums]
 

@@ -1,6 +1,4 @@
-"""Formats that name the winner and the loser: tables, VideoDPO's list, and two folders with the same file names."""
-
-from __future__ import annotations
+"""Formats with winner and loser: tables, VideoDPO's list, and two folders with the same file names."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,9 +14,9 @@ from vr_pipeline.storage.values import as_text
 from vr_pipeline.video.find import MEDIA_SUFFIXES
 
 WINNERS, LOSERS = "w", "l"
-"""The folders of winners and of losers."""
+"""Folders of winners and losers."""
 CAPTION_FILES: Final = ("captions", "prompts", "metadata")
-"""Names of the table with the prompts of two folders, in this order."""
+"""Names of the table of prompts of two folders, in order of preference."""
 _CAPTION_ENDINGS = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
 _FILE_COLUMNS = ("file", "file_name", "video", "clip", "video_path", "name")
 
@@ -26,10 +24,10 @@ _FILE_COLUMNS = ("file", "file_name", "video", "clip", "video_path", "name")
 def winner_and_loser(
     prompt: Sequence[str], winner: Sequence[str], loser: Sequence[str]
 ) -> Callable[[Source], Comparisons]:
-    """Make the reader of a format whose rows name the winner and the loser; annotator, source and segments may follow.
+    """Return a reader of rows with winner and loser, and perhaps annotator, source and segments.
 
     Args:
-        prompt, winner, loser: columns, the first that is there counts.
+        prompt, winner, loser: columns, of which the first present is used.
     """
 
     def read(source: Source) -> Comparisons:
@@ -48,10 +46,9 @@ def winner_and_loser(
 
 
 def video_dpo(source: Source) -> Comparisons:
-    """Read VideoDPO's pair.json (Liu et al. 2024, VideoDPO): video1 is preferred, score is by how much.
+    """Read VideoDPO's pair.json (Liu et al. 2024, VideoDPO): video1 is preferred by score, which is kept.
 
-    A clip is a path, or the number that its published lists give it: even ones are winvideos, odd ones losevideos,
-    both counted from 0. The column score comes along.
+    A clip is a path, or its number in the published lists: even ones are winvideos, odd ones losevideos, both from 0.
     """
     scored = source.has("score")
     if scored:
@@ -74,22 +71,21 @@ def _by_number(clip: Any) -> Any:
 
 
 def read_folders(path: Path) -> Entries:
-    """Read two folders ``w`` and ``l``, in which clips of the same name are winner and loser.
+    """Read two folders ``w`` and ``l``, in which clips with the same name are winner and loser.
 
-    Folders below them count as parts of names, endings do not. A clip without partner is a row too, whose partner is
-    then missing. Prompts are those of a table beside the two folders (:data:`CAPTION_FILES`: a column with the
-    clips' names and one with the prompts, or one JSON object of names and prompts), otherwise those of text files:
-    ``w/a.txt``, ``l/a.txt`` or ``a.txt`` beside the two folders.
+    Names include subfolders, but not suffixes. A clip without partner is a row with a missing partner. Prompts are in a
+    table next to the folders (:data:`CAPTION_FILES`: columns of clip names and prompts, or one JSON object of names and
+    prompts), else in text files ``w/a.txt``, ``l/a.txt`` or ``a.txt`` next to the folders.
 
     Raises:
-        InputError: a folder is missing or empty, or the table of prompts cannot be used.
+        InputError: a folder is missing or empty, or the table of prompts is invalid.
     """
     clips = {}
     for name in (WINNERS, LOSERS):
         if not (path / name).is_dir():
             raise InputError(
-                f"there is no folder '{name}'",
-                remedy=f"put winners into '{WINNERS}' and losers into '{LOSERS}', a pair under the same file name",
+                f"folder '{name}' is missing",
+                remedy=f"put winners into '{WINNERS}' and losers into '{LOSERS}', with the same file name for a pair",
                 file=path,
             )
         clips[name] = _clips_by_stem(path / name)
@@ -107,9 +103,9 @@ def read_folders(path: Path) -> Entries:
 
 
 def prompts_of_folders(path: Path) -> str:
-    """Say where the prompts of two folders come from."""
+    """Return the source of the prompts of two folders, in words."""
     table = _caption_file(path)
-    return table.name if table is not None else "the text files beside the clips"
+    return table.name if table is not None else "the text files next to the clips"
 
 
 def _where(path: Path, stem: str) -> str:
@@ -126,13 +122,13 @@ def _clips_by_stem(folder: Path) -> dict[str, str]:
         stem = name.with_suffix("").as_posix()
         if stem in found:
             raise InputError(
-                f"'{found[stem]}' and '{name.as_posix()}' have the same name but for the ending",
+                f"'{found[stem]}' and '{name.as_posix()}' differ only in their suffix",
                 remedy="rename or remove one of them",
                 file=folder,
             )
         found[stem] = name.as_posix()
     if not found:
-        raise InputError("the folder holds no clips", remedy="put the clips there", file=folder)
+        raise InputError("the folder has no clips", remedy="put the clips there", file=folder)
     return found
 
 
@@ -142,7 +138,7 @@ def _caption_file(path: Path) -> Path | None:
 
 
 def _captions(path: Path) -> dict[str, str] | None:
-    """Prompts by name of the clip without ending; None where there is no table of them."""
+    """Return prompts by clip name without suffix; None without a table."""
     table = _caption_file(path)
     if table is None:
         return None
@@ -153,8 +149,8 @@ def _captions(path: Path) -> dict[str, str] | None:
     elif prompt is None or file is None:
         lacking, known = ("prompt", PROMPT_COLUMNS) if prompt is None else ("file", _FILE_COLUMNS)
         raise InputError(
-            f"there is no column '{lacking}' (nor {', '.join(known[1:])})",
-            remedy="name the clips in a column 'file' and their prompts in a column 'prompt'",
+            f"column '{lacking}' (or {', '.join(known[1:])}) is missing",
+            remedy="give the clips in a column 'file' and their prompts in a column 'prompt'",
             file=table,
             row=entries.header_row,
             field=lacking,
@@ -177,7 +173,6 @@ def _text_beside(path: Path, stem: str) -> str | None:
             try:
                 return file.read_text(encoding="utf-8-sig").strip()
             except UnicodeDecodeError as error:
-                raise InputError(
-                    f"the prompt is not UTF-8 ({error.reason})", remedy="save it as UTF-8", file=file
-                ) from error
+                problem = f"the prompt is not UTF-8 ({error.reason})"
+                raise InputError(problem, remedy="save it as UTF-8", file=file) from error
     return None

@@ -1,7 +1,5 @@
 """How a session reads conf/."""
 
-from __future__ import annotations
-
 import glob
 from collections.abc import Mapping
 from copy import deepcopy
@@ -11,6 +9,7 @@ from typing import Any
 from kedro.config import AbstractConfigLoader, MissingConfigException, OmegaConfigLoader
 
 from vr_pipeline.errors import InputError
+from vr_pipeline.project.machines import chosen_machine, laid_over, read_machine
 
 BASE = "base"
 
@@ -26,11 +25,11 @@ LOADER_ARGUMENTS = {
     # An environment states only what it changes.
     "merge_strategy": {"parameters": "soft", "runner": "soft", "mlflow": "soft", "reading": "soft"},
 }
-"""What the loader of this project is made with, beside the folder and the environment."""
+"""Arguments of this project's loader, besides the folder and the environment."""
 
 
 def layers(conf: Path, environment: str, base: str = BASE) -> list[str]:
-    """Name the environments that one consists of, lowest first.
+    """Return the environments that an environment extends and itself, lowest first.
 
     ``extends: NAME`` in conf/<environment>/globals.yml puts conf/NAME between the base and the environment.
 
@@ -57,7 +56,7 @@ def layers(conf: Path, environment: str, base: str = BASE) -> list[str]:
 
 
 class _LiteralFolder:
-    """A file system in which the name of one folder is no pattern, whatever ``[``, ``*`` and ``?`` it has.
+    """A file system that takes ``[``, ``*`` and ``?`` in the name of one folder literally.
 
     Kedro puts its patterns for files behind the configuration's folder and looks for the whole.
     """
@@ -76,7 +75,7 @@ class _LiteralFolder:
 
 
 class SteadyConfigLoader(OmegaConfigLoader):
-    """Kedro's loader, which reads the files of each kind of configuration once, and environments that extend others.
+    """Kedro's loader, with environments that extend others and machine profiles; it reads each kind of file once.
 
     Kedro's own reads and merges them at every look: the catalog takes half a second, several times a run, and a file
     edited meanwhile for the next run would count half in this one.
@@ -87,6 +86,7 @@ class SteadyConfigLoader(OmegaConfigLoader):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self._read: dict[str, dict[str, Any]] = {}
+        self._machine = chosen_machine()
         super().__init__(*arguments, **options)
         if self._protocol == "file" and glob.has_magic(str(self.conf_source)):
             files: Any = self._fs  # type: ignore[has-type]
@@ -94,8 +94,17 @@ class SteadyConfigLoader(OmegaConfigLoader):
 
     def __getitem__(self, key: str) -> dict[str, Any]:
         if key not in self._read:
-            self._read[key] = self._layered(key)
+            self._read[key] = self._on_machine(key, self._layered(key))
         return deepcopy(self._read[key])
+
+    def _on_machine(self, key: str, content: dict[str, Any]) -> dict[str, Any]:
+        """Override the environment by the machine's profile, and both by the command line."""
+        if self._machine is None or key not in ("runner", "parameters"):
+            return content
+        profile = read_machine(Path(self.conf_source), self._machine)
+        if key == "runner":
+            return laid_over(content, profile.runner)
+        return laid_over(laid_over(content, profile.parameters), self.runtime_params or {})
 
     def _layered(self, key: str) -> dict[str, Any]:
         """Merge the configuration of all layers, as Kedro merges an environment into the base."""

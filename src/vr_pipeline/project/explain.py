@@ -1,6 +1,4 @@
-"""From an exception to the paragraph that a user should read."""
-
-from __future__ import annotations
+"""Explain exceptions to users."""
 
 import ast
 import difflib
@@ -23,7 +21,7 @@ _QUOTES = "'\""
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield the error and what it was raised from, outermost first."""
+    """Yield the error and its causes, outermost first."""
     seen: set[int] = set()
     current: BaseException | None = error
     while current is not None and id(current) not in seen:
@@ -33,7 +31,7 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def explain(error: BaseException) -> str | None:
-    """Return a readable account of an error that the user can mend; None for errors of the program itself.
+    """Return an explanation of an error that the user can fix; None for errors of the program itself.
 
     Frameworks wrap errors in errors of their own, so the chain of causes is searched for one that says most.
     """
@@ -58,7 +56,7 @@ def explain(error: BaseException) -> str | None:
         if isinstance(link, ValidationError):
             return f"Settings of {link.title} are not valid:\n{pydantic_account(link)}"
         if isinstance(link, FileNotFoundError) and link.filename:
-            return f"file {link.filename}: it does not exist. Run the pipeline that makes it, or correct its path."
+            return f"file {link.filename}: it does not exist. Run the pipeline that creates it, or correct its path."
     for link in chain:
         if isinstance(link, DatasetError) and (text := dataset_account(link)) is not None:
             return text
@@ -68,7 +66,7 @@ def explain(error: BaseException) -> str | None:
 
 
 def file_account(error: BaseException) -> str | None:
-    """Explain a configuration file that cannot be parsed or refers to what is not there; None for other errors."""
+    """Explain a configuration file that cannot be parsed or has dangling references; None for other errors."""
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
@@ -77,12 +75,12 @@ def file_account(error: BaseException) -> str | None:
     if isinstance(error, OmegaConfBaseException):
         text = str(error).splitlines()[0]
         where = f" (at {error.full_key})" if getattr(error, "full_key", None) else ""
-        return f"The configuration cannot be put together: {text}{where}. Correct it in conf/<env>, or in --params."
+        return f"The configuration cannot be resolved: {text}{where}. Correct it in conf/<env>, or in --params."
     return None
 
 
 def dataset_account(error: BaseException) -> str | None:
-    """Explain a file that could not be written, or is not what its catalog entry says; None for other errors."""
+    """Explain a file that cannot be written or does not match its catalog entry; None for other errors."""
     reason = error.__cause__
     if reason is None or (failed := re.match(r"Failed while (loading|saving) data", str(error))) is None:
         return None
@@ -97,14 +95,12 @@ def dataset_account(error: BaseException) -> str | None:
     # What readers of tables and of JSON raise for files that are cut off or of another kind; a bug has other types.
     if failed[1] == "loading" and isinstance(reason, ValueError | OSError):
         text = str(reason).splitlines()[0] if str(reason) else type(reason).__name__
-        return (
-            f"{where}it is damaged or no such file as the catalog says ({text}). Run the pipeline that makes it again."
-        )
+        return f"{where}it is damaged or contradicts its catalog entry ({text}). Run the pipeline that creates it."
     return None
 
 
 def configuration_account(error: BaseException) -> str:
-    """Explain configuration that is missing; for an environment, name those that exist."""
+    """Explain missing configuration; for an environment, list the existing ones."""
     folder = re.search(r"not a valid directory: (.+)$", str(error))
     if folder is None:
         return str(error)
@@ -113,12 +109,12 @@ def configuration_account(error: BaseException) -> str:
     known = sorted(with_files - {"real_models"})  # what environments of real models share is none itself
     return (
         f"There is no environment '{path.name}': {path} does not exist. Choose among {', '.join(known) or 'none'}, or "
-        f"make one of your files by 'kedro init-data --env {path.name} ...'."
+        f"create one from your files by 'kedro init-data --env {path.name} ...'."
     )
 
 
 def parameters_account(error: BaseException) -> str:
-    """Parameters that do not fit their models, one line each."""
+    """Return the parameters that their models reject, one line each."""
     # Kedro keeps only the text of pydantic's errors: a field a line, and below it, indented, what is wrong.
     lines, block, field = [], "", ""
     for line in str(error).splitlines():
@@ -164,13 +160,13 @@ def all_blocks() -> dict[str, list[type[BaseModel]]]:
 
 
 def settings_of(block: str) -> list[str]:
-    """Dotted names of all settings of a parameter block, from the models that its nodes take."""
+    """Return the dotted names of all settings of a parameter block, from its nodes' models."""
     models = all_blocks().get(block, [])
     return sorted({name for model in models for name in names_in(model.model_json_schema())})
 
 
 def pydantic_account(error: ValidationError) -> str:
-    """One line for each field that is wrong: where, what, and what was given."""
+    """Return one line per wrong field: its name, the error and the given value."""
     lines = []
     for detail in error.errors()[:_LISTED]:
         place = ".".join(str(part) for part in detail["loc"]) or error.title
@@ -182,7 +178,7 @@ def pydantic_account(error: ValidationError) -> str:
 
 
 def table_account(error: BaseException) -> str:
-    """Explain a table that does not fit its schema: for each broken rule how often and for instance where."""
+    """Explain a table that violates its schema: for each broken rule the number of rows and examples."""
     from kedro.validation.exceptions import DataValidationError
 
     assert isinstance(error, DataValidationError)
@@ -204,7 +200,7 @@ def table_account(error: BaseException) -> str:
 
 
 def failing_rows(error: BaseException) -> dict[tuple[str | None, str | None], list[Any]]:
-    """Row labels that broke a rule, by column and rule, where the schema library names them."""
+    """Return labels of the rows that broke a rule, by column and rule, if the schema library names them."""
     for link in causes(error):
         cases = getattr(link, "failure_cases", None)
         if cases is not None and {"column", "check", "index"} <= set(getattr(cases, "columns", ())):
@@ -225,7 +221,7 @@ def _rows_text(rows: Sequence[Any]) -> str:
 
 
 def _kedro_account(error: BaseException) -> str | None:
-    """Messages of Kedro itself, which speak to users: an unknown pipeline, a dataset that is not in the catalog."""
+    """Return Kedro's own messages for users: an unknown pipeline, a dataset that is not in the catalog."""
     if (text := _account_of_names(str(error))) is not None:
         return text
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
@@ -234,7 +230,7 @@ def _kedro_account(error: BaseException) -> str | None:
 
 
 def _account_of_names(message: str) -> str | None:
-    """Pipelines, nodes or datasets that a command names: Kedro says that they are not there, here is also what is."""
+    """Return Kedro's message about unknown pipelines, nodes or datasets, with similar known names."""
     from kedro.framework.project import pipelines
 
     if found := re.match(r"Failed to find the pipeline named '([^']*)'", message):
@@ -244,8 +240,8 @@ def _account_of_names(message: str) -> str | None:
     if message.startswith("Pipeline contains no nodes after applying all provided filters"):
         tags = sorted({tag for node in nodes for tag in node.tags})
         return (
-            "No node of the pipeline has all that --tags, --nodes, --from-nodes, --to-outputs and the like ask for. "
-            f"Leave some of them out; the tags are {', '.join(tags)}."
+            "No node of the pipeline matches all of --tags, --nodes, --from-nodes, --to-outputs and similar options. "
+            f"Omit some of them; the tags are {', '.join(tags)}."
         )
     found = re.match(r"Pipeline does not contain (nodes|datasets|data_sets) named \[(.*?)\]", message)
     if found is None:
@@ -257,11 +253,11 @@ def _account_of_names(message: str) -> str | None:
         known = {name for pipeline in pipelines.values() for name in pipeline.datasets()}
     asked = [name.strip().strip("'") for name in found[2].split(",")]
     each = "; ".join(f"'{name}'{_perhaps(name, sorted(known))}" for name in asked)
-    return f"This pipeline has no {kind} {each}. '{where}' lists what there is."
+    return f"This pipeline has no {kind} {each}. '{where}' lists them."
 
 
 def _perhaps(name: str, known: Sequence[str]) -> str:
-    """Return a guess at what was meant: the same name within a pipeline, or one that is spelt nearly so."""
+    """Return a suggestion: the same name within a pipeline, or a similar one."""
     same = [one for one in known if one.rpartition(".")[2] == name and one != name]
     near = same or difflib.get_close_matches(name, known, n=1)
     return f" (perhaps '{near[0]}' is meant)" if near else ""

@@ -1,7 +1,5 @@
 """The project around a command: its folder, and the context of an environment."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -9,21 +7,21 @@ from vr_pipeline.errors import PipelineError
 
 
 class NotInProject(PipelineError):
-    """A command was given outside a folder of the project."""
+    """A command was run outside a project folder."""
 
 
 def project_folder() -> Path:
-    """Return the project that the working directory lies in. Raises :class:`NotInProject`."""
+    """Return the project of the working directory. Raises :class:`NotInProject`."""
     from kedro.utils import find_kedro_project
 
     project = find_kedro_project(Path.cwd())
     if project is None:
-        raise NotInProject("This is not a folder of the project: go to where its pyproject.toml is.")
+        raise NotInProject("This is not a folder of the project: change to the folder with its pyproject.toml.")
     return Path(project)
 
 
 def project_context(env: str) -> Any:
-    """Kedro's context of conf/<env> over conf/base: ``params`` and ``catalog``.
+    """Return Kedro's context of conf/<env> over conf/base: ``params`` and ``catalog``.
 
     Raises:
         NotInProject: the working directory is in no project.

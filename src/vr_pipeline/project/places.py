@@ -1,6 +1,4 @@
-"""Where things are stored, and how that is shown to people."""
-
-from __future__ import annotations
+"""Storage locations and how they are displayed."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +7,7 @@ from kedro.io import CatalogProtocol
 
 
 def stored_at(catalog: CatalogProtocol, name: str) -> Path | None:
-    """Return where a dataset of the catalog keeps its file or folder; None for datasets in memory."""
+    """Return the file or folder of a dataset of the catalog; None for datasets in memory."""
     dataset: Any = catalog.get(name)
     for attribute in ("_filepath", "_path"):
         if (place := getattr(dataset, attribute, None)) is not None:
@@ -18,5 +16,5 @@ def stored_at(catalog: CatalogProtocol, name: str) -> Path | None:
 
 
 def shown(path: Path, project: Path) -> str:
-    """Return a path as people type it in the project folder."""
+    """Return a path relative to the project folder."""
     return str(path.relative_to(project)) if path.is_relative_to(project) else str(path)

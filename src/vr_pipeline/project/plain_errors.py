@@ -1,6 +1,4 @@
-"""Errors of commands as one message for people."""
-
-from __future__ import annotations
+"""Errors of commands as plain messages."""
 
 import logging
 
@@ -10,7 +8,7 @@ from vr_pipeline.terminal import visible
 
 
 class plain_errors:
-    """Turns errors a user can act on into one message without a traceback."""
+    """Shows errors that a user can fix as one message without a traceback."""
 
     def __enter__(self) -> None:
         # What commands print is their result: frameworks keep quiet unless something is wrong.

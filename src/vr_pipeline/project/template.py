@@ -1,7 +1,5 @@
 """A project folder from an installed package: configuration, embedded demo and notebooks, ready to run and to edit."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 from typing import Final
@@ -32,7 +30,7 @@ _IGNORED = ("local", "mydata", "*.lock", ".*.lock", ".ipynb_checkpoints")
 
 
 def shipped_files() -> Path:
-    """Folder with the files of the project: within an installed package, or the repository of an editable one.
+    """Return the folder with the project's files: in the installed package, or the repository of an editable one.
 
     Raises:
         InputError: the package was installed without them.
@@ -48,8 +46,19 @@ def shipped_files() -> Path:
     )
 
 
+def model_folder(name: str | Path) -> Path:
+    """Return the folder of a shipped model for ``micro_world/<name>``; other paths unchanged.
+
+    Raises:
+        InputError: the package was installed without its models.
+    """
+    path = Path(name).expanduser()
+    shipped = path.parts[:1] == ("micro_world",) and not path.exists()
+    return shipped_files() / "data" / "06_models" / path if shipped else path
+
+
 def init_project(folder: Path) -> list[str]:
-    """Make a project folder.
+    """Create a project folder.
 
     Args:
         folder: new or empty; a repository without files is.
@@ -61,7 +70,7 @@ def init_project(folder: Path) -> list[str]:
         InputError: the folder has files in it already.
     """
     if folder.exists() and (not folder.is_dir() or {path.name for path in folder.iterdir()} - {".git"}):
-        raise InputError("there are files in it already", remedy="name a new or an empty folder", file=folder)
+        raise InputError("it already contains files", remedy="name a new or an empty folder", file=folder)
     source = shipped_files()
     for name in SHIPPED:
         target = folder / name

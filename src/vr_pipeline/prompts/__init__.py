@@ -1,4 +1,4 @@
-"""Prompts: reading, cleaning, near-duplicate removal by words and by meaning, choice and split.
+"""Prompts: reading, cleaning, removal of near-duplicates by words and meaning, choice and split.
 
-Nothing here imports torch or knows of Kedro; :mod:`vr_pipeline.pipelines.prompt_filtering` joins the parts.
+Nothing here imports torch or Kedro; :mod:`vr_pipeline.pipelines.prompt_filtering` combines the parts.
 """

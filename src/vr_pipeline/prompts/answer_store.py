@@ -1,4 +1,4 @@
-"""Answers of a text model on disk, keyed by content, each written as soon as it is there."""
+"""Answers of a language model on disk, by content, each written immediately."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from vr_pipeline.storage.atomic import replaced
 
 @dataclass(frozen=True)
 class AnswerPlan:
-    """Texts to ask about and how.
+    """Texts for a language model, and the task.
 
     Args:
-        texts: any repetitions are asked once.
-        task: instructions and parser; None for a step that is switched off, with no texts.
+        texts: repetitions are asked once.
+        task: instructions and parser; None for a step that is off.
         load: loads or connects to the model; called only if an answer is missing.
-        batch_size: texts asked at a time; answers are written after each batch.
+        batch_size: texts per request; answers are written after each batch.
     """
 
     texts: Sequence[str]
@@ -33,7 +33,7 @@ class AnswerPlan:
 
 
 class Answers:
-    """Answers that can be looked up by text."""
+    """Answers by text."""
 
     def __init__(self, records: Iterable[dict[str, Any]]) -> None:
         self._records = {record["text"]: record for record in records}
@@ -42,7 +42,7 @@ class Answers:
         return len(self._records)
 
     def of(self, text: str) -> dict[str, str] | Failure | None:
-        """Return the parsed answer, the failure, or None if the text was never asked about."""
+        """Return the parsed answer, the failure, or None if the text has neither."""
         record = self._records.get(text)
         if record is None:
             return None
@@ -50,16 +50,16 @@ class Answers:
 
 
 class AnswerStore:
-    """A file of JSON lines: key, text and answer or failure. Failures are asked about again by the next run."""
+    """A file of JSON lines: key, text and answer or failure. The next run asks again after failures."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
 
     def complete(self, plan: AnswerPlan) -> int:
-        """Ask what is missing; afterwards the file holds exactly the plan's texts, in the plan's order.
+        """Ask for missing answers; afterwards the file has exactly the plan's texts in order.
 
         Returns:
-            how many texts were asked about.
+            number of texts that were asked.
         """
         texts = list(dict.fromkeys(plan.texts))
         if not texts or plan.task is None:
@@ -71,7 +71,7 @@ class AnswerStore:
         missing = [text for text in texts if "answer" not in records.get(keys[text], {})]
         if missing:
             model = plan.load()
-            # What is appended to is a whole file of this store's own, not one that DVC has linked into its place.
+            # A new file to append to, because DVC can have linked the old one.
             self._replace(list(records.values()))
             with (
                 self.path.open("a", encoding="utf-8", newline="\n") as file,
@@ -94,11 +94,12 @@ class AnswerStore:
                         self._append(file, record)
                     file.flush()
                     bar.update(len(batch))
+            model.close()
         self._replace([records[keys[text]] for text in texts])
         return len(missing)
 
     def load(self) -> Answers:
-        """Return all answers of the file."""
+        """Return all answers in the file."""
         return Answers(self._read())
 
     @staticmethod
@@ -110,7 +111,7 @@ class AnswerStore:
         )
 
     def _read(self) -> list[dict[str, Any]]:
-        """Whole records; a last line that a killed run left unfinished is not one."""
+        """Return the complete records, without an unfinished last line of a killed run."""
         if not self.path.is_file():
             return []
         records = []

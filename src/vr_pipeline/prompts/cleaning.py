@@ -1,4 +1,4 @@
-"""Send prompts through the cleaning rules."""
+"""Apply the cleaning rules to prompts."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from vr_pipeline.prompts.rules import EXACT_DUPLICATES, RULES, Drop, Prompt
 
 @dataclass(frozen=True)
 class CleaningOutcome:
-    """What became of one prompt.
+    """The cleaning result of a prompt.
 
     Args:
-        text: the clean text; of a dropped prompt what it was when it was dropped.
+        text: the clean text, or the text when the prompt was dropped.
         changed_by: names of the rules that changed the text, in order.
-        rule: the rule that dropped it, empty if it stays.
-        reason: why, empty if it stays.
-        nearest: position of the earlier prompt that it repeats, None if none.
+        rule: the rule that dropped it, empty if kept.
+        reason: of the drop, empty if kept.
+        nearest: position of the earlier prompt that it repeats; None if there is none.
     """
 
     text: str
@@ -35,20 +35,18 @@ class CleaningOutcome:
 
 
 def clean_prompts(prompts: Iterable[Prompt], parameters: CleaningParameters) -> list[CleaningOutcome]:
-    """Send prompts through the rules in the configured order.
-
-    Returns:
-        one outcome a prompt, in the same order.
-    """
-    seen: dict[str, int] = {}
+    """Apply the configured rules; return one outcome per prompt, in order."""
+    seen: dict[tuple[str, str], int] = {}
     return [_clean(prompt, position, seen, parameters) for position, prompt in enumerate(prompts)]
 
 
-def _clean(prompt: Prompt, position: int, seen: dict[str, int], parameters: CleaningParameters) -> CleaningOutcome:
+def _clean(
+    prompt: Prompt, position: int, seen: dict[tuple[str, str], int], parameters: CleaningParameters
+) -> CleaningOutcome:
     changed: list[str] = []
     for name in parameters.rules:
         if name == EXACT_DUPLICATES:
-            first = seen.setdefault(normalise_prompt(prompt.text), position)
+            first = seen.setdefault((normalise_prompt(prompt.text), prompt.image), position)
             result: str | Drop = prompt.text if first == position else Drop("equal to an earlier prompt", first)
         else:
             result = RULES[name](prompt, parameters)

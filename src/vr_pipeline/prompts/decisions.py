@@ -1,15 +1,15 @@
-"""The ledger of filtering: tables of prompts on their way, and one row for each that was dropped."""
+"""Tables of prompts during filtering, and decisions on all of them."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
-from vr_pipeline.identifiers import prompt_id
+from vr_pipeline.identifiers import IMAGE, image_content, prompt_id
 from vr_pipeline.prompts.cleaning import clean_prompts
 from vr_pipeline.prompts.config import CleaningParameters
 from vr_pipeline.prompts.greedy_scan import GreedyScan
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 STEPS: Final = ("read", "clean", "rouge", "semantic", "language_model", "diversity", "split")
-"""Steps in their order; ``step`` of a decision is one of them, or 'kept'."""
+"""Steps in order; ``step`` of a decision is one of them, or 'kept'."""
 
 DECISION_COLUMNS: Final = (
     "prompt_id",
@@ -43,11 +43,13 @@ DECISION_COLUMNS: Final = (
 def decisions(
     prompts: pd.DataFrame, *, step: str, rule: str | list[str] = "", fates: Sequence[Fate] = ()
 ) -> pd.DataFrame:
-    """Return a table of decisions on prompts, with all columns and their types, also where it is empty.
+    """Return a table of decisions on prompts, with all columns and types even if empty.
 
     Args:
-        rule: the rule that decided, or one for each row.
-        fates: why each row goes; none where all stay.
+        prompts: the prompts.
+        step: one of :data:`STEPS`, or 'kept'.
+        rule: the deciding rule, or one per row.
+        fates: reasons of dropped rows; empty if all are kept.
     """
     import pandas as pd
 
@@ -61,7 +63,7 @@ def decisions(
 
 
 class Fate(NamedTuple):
-    """Why a prompt goes, and the kept one that it resembles, if any."""
+    """Reason for dropping a prompt, and the similar kept prompt, if any."""
 
     reason: str
     nearest_prompt_id: str | None = None
@@ -77,11 +79,11 @@ def no_decisions() -> pd.DataFrame:
 
 
 def clean_table(raw: pd.DataFrame, parameters: CleaningParameters) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Run the cleaning rules over a table of read prompts (:func:`vr_pipeline.prompts.read.read_prompts`).
+    """Apply the cleaning rules to a table of :func:`vr_pipeline.prompts.read.read_prompts`.
 
     Returns:
-        the clean prompts (prompt_id, prompt, original_prompt, source, source_id, row, changed_by), and the decisions
-        on rows that could not be read or were dropped.
+        the clean prompts (prompt_id, prompt, original_prompt, source, source_id, row, changed_by, and image if the
+        prompts have images), and the decisions on unreadable and dropped rows.
     """
     import pandas as pd
 
@@ -89,14 +91,15 @@ def clean_table(raw: pd.DataFrame, parameters: CleaningParameters) -> tuple[pd.D
     unsafe = good["unsafe_probability"].astype(float)
     if parameters.max_unsafe_probability < 1 and unsafe.isna().any():
         logger.warning(
-            "%d of %d prompts come without a probability of unsafe content: max_unsafe_probability lets them pass.",
+            "%d of %d prompts have no probability of unsafe content: max_unsafe_probability does not apply to them.",
             unsafe.isna().sum(),
             len(good),
         )
-    outcomes = clean_prompts(map(Prompt, good["prompt"], unsafe), parameters)
+    images = list(map(image_content, good[IMAGE])) if IMAGE in good else [""] * len(good)
+    outcomes = clean_prompts(map(Prompt, good["prompt"], unsafe, images), parameters)
     texts = [outcome.text for outcome in outcomes]
     changed = [", ".join(outcome.changed_by) for outcome in outcomes]
-    identifiers = [prompt_id(text) for text in texts]
+    identifiers = [prompt_id(text, image) for text, image in zip(texts, images, strict=True)]
     table = good.assign(original_prompt=good["prompt"], prompt=texts, prompt_id=identifiers, changed_by=changed)
     gone = [outcome for outcome in outcomes if not outcome.kept]
     fates = [
@@ -112,20 +115,35 @@ def clean_table(raw: pd.DataFrame, parameters: CleaningParameters) -> tuple[pd.D
         decisions(table[~kept], step="clean", rule=[outcome.rule for outcome in gone], fates=fates),
     ]
     columns = ["prompt_id", "prompt", "original_prompt", "source", "source_id", "row", "changed_by"]
+    columns += [IMAGE] if IMAGE in good else []
     clean = table.loc[kept, columns].reset_index(drop=True)
     return clean.astype({name: "int64" if name == "row" else "str" for name in columns}), pd.concat(
         dropped, ignore_index=True
     )
 
 
+def scan_per_image(prompts: pd.DataFrame, values: Any, scan: Callable[[Any], GreedyScan]) -> GreedyScan:
+    """Scan the prompts of each first frame separately: the same words about another image are another prompt.
+
+    Args:
+        prompts: scanned together without a column of images.
+        values: a list of texts or an array to compare, in the order of the prompts.
+        scan: of some of the values.
+    """
+    if IMAGE not in prompts:
+        return scan(values)
+    similarity, nearest = np.full(len(prompts), np.nan), np.full(len(prompts), -1, dtype=np.int64)
+    for positions in prompts.groupby(prompts[IMAGE].map(image_content)).indices.values():
+        part = scan(values[positions] if isinstance(values, np.ndarray) else [values[row] for row in positions])
+        similarity[positions] = part.similarity
+        nearest[positions] = np.where(part.nearest >= 0, positions[part.nearest], -1)
+    return GreedyScan(np.flatnonzero(nearest < 0), nearest, similarity)
+
+
 def apply_scan(
     prompts: pd.DataFrame, scan: GreedyScan, *, step: str, rule: str, reason: str
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Divide a table by a greedy scan over its rows.
-
-    Args:
-        reason: clause with a place for the ``{similarity}``.
-    """
+    """Divide a table by a greedy scan; ``reason`` is a clause with the placeholder ``{similarity}``."""
     return drop_rows(
         prompts,
         [
@@ -142,7 +160,7 @@ def apply_scan(
 
 @dataclass(frozen=True)
 class Dropped:
-    """A row that goes: its position, why, and the position of the row it resembles, if any."""
+    """A row to drop: position, reason, and position of the similar row, if any."""
 
     index: int
     reason: str
@@ -153,7 +171,7 @@ class Dropped:
 def drop_rows(
     prompts: pd.DataFrame, dropped: Sequence[Dropped], *, step: str, rule: str
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Divide a table into the rows that stay and decisions on those that go."""
+    """Divide a table into kept rows and decisions on dropped rows."""
     stays = np.ones(len(prompts), dtype=bool)
     stays[[item.index for item in dropped]] = False
     identifiers, texts = prompts["prompt_id"].tolist(), prompts["prompt"].tolist()

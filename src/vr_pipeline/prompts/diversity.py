@@ -17,10 +17,10 @@ Indices = npt.NDArray[np.int64]
 def choose_diverse(
     identifiers: Sequence[str], embeddings: npt.NDArray[np.float32], parameters: DiversityParameters
 ) -> Indices:
-    """Return indices of the chosen prompts, increasing; all of them if no more than the count are there.
+    """Return indices of the chosen prompts, increasing; all if there are at most ``parameters.count``.
 
     The choice depends on the set of prompts and the seed, not on their order. Prompts that the embedder does not cover
-    (rows of zeros) get their share of the places, by lot: nothing is known of their likeness.
+    (rows of zeros) get their share by a random draw, because their similarity is unknown.
 
     Args:
         identifiers: prompt_id of each prompt.
@@ -43,10 +43,11 @@ def choose_diverse(
 
 
 def k_centre(embeddings: npt.NDArray[np.float32], count: int) -> Indices:
-    """Farthest-first traversal from row 0 (Gonzalez 1985, Clustering to minimize the maximum intercluster distance).
+    """Choose rows by farthest-first traversal from row 0.
 
-    Each next row is the one whose largest cosine with the chosen rows is smallest; the result's covering radius is at
-    most twice the best possible for as many centres. Costs one product with the whole matrix a choice.
+    Each next row has the smallest maximum cosine with the chosen rows. The covering radius is at most twice the
+    optimum (Gonzalez 1985, Clustering to minimize the maximum intercluster distance). Each choice costs one product
+    with the whole matrix.
     """
     chosen = np.zeros(count, dtype=np.int64)
     closest = embeddings @ embeddings[0]
@@ -60,7 +61,7 @@ def k_centre(embeddings: npt.NDArray[np.float32], count: int) -> Indices:
 
 
 def cluster_balanced(embeddings: npt.NDArray[np.float32], count: int, clusters: int, seed: int) -> Indices:
-    """As equal a number from every k-means cluster as their sizes allow, those nearest to each centre first."""
+    """Choose nearly equal numbers of rows from all k-means clusters, the nearest to each centre first."""
     from sklearn.cluster import MiniBatchKMeans
 
     clusters = min(clusters, count)
@@ -70,5 +71,5 @@ def cluster_balanced(embeddings: npt.NDArray[np.float32], count: int, clusters: 
     labels = model.labels_[order]
     starts = np.searchsorted(labels, np.arange(clusters))
     turn = np.arange(len(order)) - starts[labels]
-    # First every cluster's best, then every cluster's second, and so on until the count is reached.
+    # First the best of every cluster, then the second of every cluster, and so on.
     return np.asarray(order[np.lexsort((labels, turn))][:count], dtype=np.int64)

@@ -1,7 +1,7 @@
-"""Models that turn prompts into vectors, behind one small contract.
+"""Embedding models of prompts.
 
-The default, WordLlama (average of trained token vectors, 256 axes), carries its weights inside its package and needs
-neither network nor torch. Any model of the sentence-transformers library can stand in by configuration.
+The default, WordLlama (average of trained token vectors, 256 axes), has its weights in its package and needs no network
+or torch. The configuration can select any sentence-transformers model.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ class Embedder(Protocol):
     """A loaded model."""
 
     def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """Return unit vectors [texts, axes]; a row of zeros for a text that the model has no vector for."""
+        """Return unit vectors [texts, axes]; a row of zeros for a text without a vector."""
         ...
 
 
 def embedder_identity(parameters: EmbedderParameters) -> str:
-    """Return hash of the model and of the settings that change its vectors, found without loading the model."""
+    """Return the hash of the model and the settings that change its vectors, without loading the model."""
     return content_hash(_model_identity(parameters), "covers", *parameters.scripts)
 
 
@@ -48,7 +48,7 @@ def _model_identity(parameters: EmbedderParameters) -> str:
     location = _model_location(parameters.model)
     parts: list[str | bytes] = [parameters.model]
     if Path(location).is_dir():
-        # A folder can change under the same name.
+        # The content of a folder can change.
         parts = [part for path in sorted(Path(location).rglob("*")) if _is_model_file(path) for part in _file(path)]
     return content_hash("sentence_transformers", *parts)
 
@@ -57,17 +57,17 @@ def load_embedder(parameters: EmbedderParameters) -> Embedder:
     """Load the configured model.
 
     Raises:
-        InputError: if a package or the model is not there, saying what to install.
+        InputError: a package or the model is missing.
     """
     model = _LOADERS[parameters.kind](parameters)
     return CoveredEmbedder(model, parameters.scripts) if parameters.scripts else model
 
 
 class CoveredEmbedder:
-    """A model that is asked only about texts in scripts that it covers; the others are rows of zeros.
+    """A model for texts in scripts that it covers; others are rows of zeros.
 
-    WordLlama sees letters beyond the Latin ones as bytes or single characters: the cosine of unrelated prompts in
-    Arabic, Greek, Hindi or Thai is 0.8 and more on average.
+    WordLlama reads letters beyond Latin as bytes or single characters: the mean cosine of unrelated prompts in Arabic,
+    Greek, Hindi or Thai is 0.8 and more.
     """
 
     def __init__(self, model: Embedder, scripts: Sequence[str]) -> None:
@@ -85,13 +85,13 @@ class CoveredEmbedder:
 
 
 class WordLlamaEmbedder:
-    """WordLlama's packaged model (l2_supercat, 256 axes)."""
+    """WordLlama's model in its package (l2_supercat, 256 axes)."""
 
     def __init__(self, batch_size: int) -> None:
         from wordllama import WordLlama
 
         folder = _package_folder("wordllama", "install the project again")
-        # The package's own folder is laid out as its download cache.
+        # The package's folder has the layout of its download cache.
         self._model = WordLlama.load(cache_dir=folder, disable_download=True)
         self._batch_size = batch_size
 
@@ -101,7 +101,7 @@ class WordLlamaEmbedder:
 
 
 class SentenceTransformerEmbedder:
-    """Any model of the sentence-transformers library."""
+    """A sentence-transformers model."""
 
     def __init__(self, model: str, device: str, batch_size: int) -> None:
         try:
@@ -109,7 +109,7 @@ class SentenceTransformerEmbedder:
         except ImportError as error:
             raise InputError(
                 "this embedder needs the package sentence-transformers",
-                remedy="install the extra 'embedders', or choose the kind wordllama",
+                remedy="install the extra 'embedders', or use the kind wordllama",
                 field="semantic.embedder.kind",
             ) from error
         place = _model_location(model)
@@ -122,7 +122,7 @@ class SentenceTransformerEmbedder:
         except (OSError, ValueError) as error:
             raise InputError(
                 f"the embedding model '{model}' cannot be loaded: {error}",
-                remedy="name a model of the hub, a folder with a model, or package:NAME",
+                remedy="give a model of the hub, a folder with a model, or package:NAME",
                 field="semantic.embedder.model",
             ) from error
         _check_weights(self._model[0], place)
@@ -136,19 +136,19 @@ class SentenceTransformerEmbedder:
 
 
 def _check_weights(first_module: Any, place: str) -> None:
-    """Check that the encoder's weights are complete; the library itself fills gaps with random numbers.
+    """Check that the encoder's weights are complete, because the library fills gaps with random numbers.
 
-    Weights of other heads may lie in the file, and nothing reads the pooler.
+    The file can have weights of other heads, and the pooler is not used.
 
     Raises:
-        InputError: weights are missing or of another shape.
+        InputError: weights are missing or have another shape.
     """
     encoder = getattr(first_module, "auto_model", None)
     if encoder is None:
         return
     modules = Path(place) / "modules.json"
     subfolder = json.loads(modules.read_text(encoding="utf-8"))[0]["path"] if modules.is_file() else ""
-    # Names and shapes only: nothing is read.
+    # On "meta", only names and shapes are read.
     _, loading = type(encoder).from_pretrained(
         place,
         subfolder=subfolder,
@@ -166,14 +166,14 @@ def _check_weights(first_module: Any, place: str) -> None:
 
 
 def unit_rows(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Return rows scaled to length 1; rows without direction (zero or not finite) become zeros."""
+    """Return rows scaled to length 1; rows of zeros or not finite numbers become zeros."""
     vectors = np.where(np.isfinite(vectors).all(axis=1, keepdims=True), vectors, np.float32(0))
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     return np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0)
 
 
 def _model_location(model: str) -> str:
-    """Return a hub name or folder as it is; for 'package:NAME' the folder inside that package that holds the model."""
+    """Return a hub name or folder; for 'package:NAME' the folder of the model in that package."""
     if not model.startswith(PACKAGE_PREFIX):
         return model
     name = model.removeprefix(PACKAGE_PREFIX)
@@ -183,8 +183,8 @@ def _model_location(model: str) -> str:
         if found:
             return str(found[0].parent)
     raise InputError(
-        f"the package '{name}' holds no model (a folder with modules.json or config.json)",
-        remedy="name a package that carries a sentence-transformers model",
+        f"the package '{name}' has no model (a folder with modules.json or config.json)",
+        remedy="give a package with a sentence-transformers model",
         field="semantic.embedder.model",
     )
 

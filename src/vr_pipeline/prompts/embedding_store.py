@@ -1,4 +1,4 @@
-"""Embeddings on disk, keyed by text and model, written part by part so that a killed run loses at most one part."""
+"""Embeddings on disk by text and model, written in parts so that a killed run loses at most one part."""
 
 from __future__ import annotations
 
@@ -29,18 +29,19 @@ COMPLETE_FILE: Final = "complete.json"
 
 
 def embedding_keys(texts: Sequence[str]) -> npt.NDArray[np.uint64]:
-    """64-bit content hashes of texts."""
+    """Return 64-bit content hashes of texts."""
     return np.array([int(content_hash("embedding", text), 16) for text in texts], dtype=np.uint64)
 
 
 @dataclass(frozen=True)
 class EmbeddingPlan:
-    """Texts to embed and how.
+    """Texts to embed, and the model.
 
     Args:
-        texts: any repetitions are embedded once.
-        identity: of the model; embeddings of another one are not reused.
-        load: loads the model; called only if something is missing.
+        texts: repetitions are embedded once.
+        identity: of the model; embeddings of another model are not reused.
+        load: loads the model; called only if an embedding is missing.
+        part_size: number of texts per part.
     """
 
     texts: Sequence[str]
@@ -50,7 +51,7 @@ class EmbeddingPlan:
 
 
 class Embeddings:
-    """Embeddings that can be looked up by text."""
+    """Embeddings by text."""
 
     def __init__(self, keys: npt.NDArray[np.uint64], vectors: npt.NDArray[np.float32]) -> None:
         order = np.argsort(keys, kind="stable")
@@ -63,7 +64,7 @@ class Embeddings:
         """Return unit vectors [texts, axes].
 
         Raises:
-            KeyError: if a text was never embedded.
+            KeyError: a text is not embedded.
         """
         wanted = embedding_keys(texts)
         place = np.searchsorted(self._keys, wanted)
@@ -71,7 +72,7 @@ class Embeddings:
             self._keys[np.minimum(place, max(len(self._keys) - 1, 0))] == wanted if len(self._keys) else False
         )
         if not np.all(known):
-            raise KeyError(f"there is no embedding of {texts[int(np.argmin(known))]!r}")
+            raise KeyError(f"no embedding of {texts[int(np.argmin(known))]!r}")
         return self._vectors[self._order[place]]
 
 
@@ -82,12 +83,12 @@ class EmbeddingStore:
         self.folder = Path(folder)
 
     def complete(self, plan: EmbeddingPlan) -> int:
-        """Embed what is missing; afterwards the store holds exactly the plan's texts, in the plan's order.
+        """Embed missing texts; afterwards the store has exactly the plan's texts in order.
 
-        The final files depend on the plan alone, not on how often the work was interrupted or what was there before.
+        The final files depend only on the plan, not on interruptions or earlier content.
 
         Returns:
-            how many texts had to be embedded.
+            number of newly embedded texts.
         """
         recover_folder(self.folder)
         texts = list(dict.fromkeys(plan.texts))
@@ -130,18 +131,18 @@ class EmbeddingStore:
         """
         for part in self._damaged():
             raise InputError(
-                "the embeddings are missing or damaged: the content is not what was recorded when they were made",
+                "the embeddings are missing or damaged: their content differs from the record",
                 file=part,
-                remedy="run the pipeline prompt_filtering again: it makes only what is damaged",
+                remedy="run the pipeline prompt_filtering again, which makes only damaged parts",
             )
         return Embeddings(*self._read_parts())
 
     def is_complete(self) -> bool:
-        """Return whether the last plan was carried out to its end."""
+        """Return whether the last plan is complete."""
         return (self.folder / COMPLETE_FILE).is_file()
 
     def _prepare(self, identity: str) -> None:
-        """Make an empty folder for this model, unless there is one already."""
+        """Make an empty folder for this model if there is none."""
         marker = self.folder / "model.json"
         if self._read_json(marker).get("identity") == identity:
             for stray in self.folder.glob(f"{TEMPORARY_PREFIX}*"):
@@ -168,7 +169,7 @@ class EmbeddingStore:
             try:
                 part = load_file(path)
             except SafetensorError:
-                # Parts are renamed into place when whole; one that is not was damaged later: make it again.
+                # Parts are renamed when complete, so this one was damaged later and is made again.
                 path.unlink()
                 continue
             keys.append(part["keys"])
@@ -184,15 +185,15 @@ class EmbeddingStore:
         return [min(part_size, count - start) for start in range(0, count, part_size)]
 
     def _damaged(self) -> list[Path]:
-        """Return parts of a completed store that are not what was recorded."""
+        """Return parts of a complete store that differ from the record."""
         hashes = self._read_json(self.folder / COMPLETE_FILE).get("sha256", {})
-        # Names only: nothing outside the folder is looked at, or removed.
+        # Only names, so that no file outside the folder is read or removed.
         parts = {self.folder / Path(name).name: digest for name, digest in hashes.items()}
         return [part for part, digest in parts.items() if not part.is_file() or sha256_of(part) != digest]
 
     @staticmethod
     def _read_json(path: Path) -> dict[str, Any]:
-        """Return a small file of this store; nothing where it is missing or damaged: what it stood for is made anew."""
+        """Return the content of a small file of this store; empty if missing or damaged."""
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):

@@ -1,4 +1,4 @@
-"""Scans in order that drop what resembles something kept: their result, and decisions among true matches."""
+"""Greedy scans, which drop items similar to earlier kept ones: result, and decisions among true matches."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import numpy.typing as npt
 
 Integers = npt.NDArray[np.int64]
 Pairs = tuple[Integers, Integers, npt.NDArray[np.float64]]
-"""Query, partner before it, and similarity, flat."""
+"""Query, earlier partner and similarity, as flat arrays."""
 
 
 @dataclass(frozen=True)
 class GreedyScan:
-    """Result of a greedy scan: who stays, and for the others which kept item was too similar.
+    """Result of a greedy scan.
 
     Args:
-        kept: indices of the items that stay, increasing, int64.
-        nearest: for each item the index of the most similar kept item before it if that made it go, else -1, int64.
+        kept: indices of the kept items, increasing, int64.
+        nearest: per dropped item the index of the most similar earlier kept item, else -1, int64.
         similarity: the similarity to ``nearest``, NaN for kept items, float64.
     """
 
@@ -29,14 +29,14 @@ class GreedyScan:
 
 
 def joined(*pairs: Pairs) -> Pairs:
-    """Return several sets of pairs as one; none are no pairs."""
+    """Concatenate any number of sets of pairs."""
     empty = np.empty(0, dtype=np.int64)
     query, other, score = (np.concatenate(parts) for parts in zip((empty, empty, np.empty(0)), *pairs, strict=True))
     return query, other, score
 
 
 def best_partners(*pairs: Pairs) -> Pairs:
-    """Return for each query its most similar partner, the first of equals."""
+    """Return the most similar partner of each query; of equals, the first."""
     query, other, score = joined(*pairs)
     order = np.lexsort((other, -score, query))
     query, other, score = query[order], other[order], score[order]
@@ -46,10 +46,10 @@ def best_partners(*pairs: Pairs) -> Pairs:
 
 
 def resolve_in_order(query: Integers, other: Integers, score: npt.NDArray[np.float64]) -> Pairs:
-    """Return those pairs whose partner is kept, where being the query of such a pair means being dropped.
+    """Return the pairs whose partner is kept; the query of such a pair is dropped.
 
-    Only among prompts of one chunk does a decision depend on another: go through the few true matches in the order
-    of the scan. All pairs of a partner come before it is needed, because it stands before its queries.
+    Decisions depend on each other only within a chunk, so the few true matches are decided in the order of the scan.
+    A partner comes before its queries, so it is already decided.
     """
     order = np.lexsort((other, query))
     query, other, score = query[order], other[order], score[order]
@@ -63,5 +63,5 @@ def resolve_in_order(query: Integers, other: Integers, score: npt.NDArray[np.flo
 
 
 def available_cores() -> int:
-    """Cores that this process may use."""
+    """Return the number of cores that this process can use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

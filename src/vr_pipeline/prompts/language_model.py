@@ -1,39 +1,35 @@
-"""Text models behind one contract: a local transformers model, or an endpoint that speaks the OpenAI chat protocol."""
+"""Language models: a local transformers model, or an endpoint with the OpenAI chat protocol."""
 
 from __future__ import annotations
 
-import http.client
-import json
-import os
-import time
-import urllib.error
-import urllib.request
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from vr_pipeline.errors import InputError
+from vr_pipeline.errors import InputError, PipelineError
 from vr_pipeline.identifiers import content_hash
 from vr_pipeline.prompts.config import LanguageModelParameters
+from vr_pipeline.runtime.devices import resolve_device
+from vr_pipeline.runtime.endpoint import Endpoint
+from vr_pipeline.runtime.memory import free_memory
 from vr_pipeline.storage.atomic import names_and_hashes
 from vr_pipeline.storage.models import check_model_files, load_complete
 
 T = TypeVar("T")
-_FIRST_WAIT_SECONDS = 0.5
-_RETRIED_STATUS = frozenset({408, 409, 429, 500, 502, 503, 504})
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Stands for an answer that could not be had or used."""
+    """A missing or unusable answer."""
 
     reason: str
 
 
 class UnusableAnswer(ValueError):
-    """An answer does not have the form that was asked for."""
+    """An answer does not have the requested form."""
 
 
 class TextModel(Protocol):
@@ -49,16 +45,24 @@ class TextModel(Protocol):
         """
         ...
 
+    def close(self) -> None:
+        """Free the resources of the model, which is not used again."""
+
 
 def text_model_identity(parameters: LanguageModelParameters) -> str:
-    """Return hash of the model and the settings that change its answers.
+    """Return the hash of the model and the settings that change its answers.
 
-    An endpoint's address is not part of it: the same model may move. A local folder counts by its content.
+    An endpoint's address is not included, because a model can move. A local folder is hashed by content.
     """
     parts: list[str | int] = [parameters.backend, parameters.model, parameters.max_new_tokens]
     folder = Path(parameters.model)
-    if parameters.backend == "transformers" and folder.is_dir():
-        parts += names_and_hashes(sorted(path for path in folder.iterdir() if path.is_file()), folder)
+    if parameters.backend == "transformers":
+        if folder.is_dir():
+            parts += names_and_hashes(sorted(path for path in folder.iterdir() if path.is_file()), folder)
+        elif parameters.revision is not None:
+            parts.append(parameters.revision)
+        if parameters.dtype != "float32":  # keeps answers from before this setting valid
+            parts.append(parameters.dtype)
     return content_hash("text model", *parts)
 
 
@@ -68,21 +72,25 @@ def load_text_model(parameters: LanguageModelParameters) -> TextModel:
 
 
 class TransformersModel:
-    """A causal language model of the transformers library, decoded greedily so that answers repeat."""
+    """A causal language model of transformers, decoded greedily so that answers are reproducible."""
 
     def __init__(self, parameters: LanguageModelParameters) -> None:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
+        pinned: dict[str, Any] = {}
         if (folder := Path(parameters.model)).is_dir():
             check_model_files(folder, field="language_model.model")
+        elif parameters.revision is not None:
+            pinned = {"revision": parameters.revision}
         try:
-            self._tokenizer = AutoTokenizer.from_pretrained(parameters.model, padding_side="left")
-            model = load_complete(AutoModelForCausalLM, parameters.model, field="language_model.model")
-            self._model = model.to(parameters.device).eval()
+            self._tokenizer = AutoTokenizer.from_pretrained(parameters.model, padding_side="left", **pinned)
+            settings = {**pinned, "dtype": parameters.dtype}
+            model = load_complete(AutoModelForCausalLM, parameters.model, field="language_model.model", **settings)
+            self._model = model.to(resolve_device(parameters.device)).eval()
         except (OSError, ValueError) as error:
             raise InputError(
-                f"the text model '{parameters.model}' cannot be loaded: {error}",
-                remedy="name a causal language model of the hub or a folder that holds one",
+                f"the language model '{parameters.model}' cannot be loaded: {error}",
+                remedy="give a causal language model of the hub, or a folder with one",
                 field="language_model.model",
             ) from error
         if self._tokenizer.pad_token is None:
@@ -90,7 +98,7 @@ class TransformersModel:
         self._max_new_tokens = parameters.max_new_tokens
 
     def ask(self, instructions: str, texts: Sequence[str], parse: Callable[[int, str], T]) -> list[T | Failure]:
-        """Return one forward pass for all texts. A greedy answer would not change, so nothing is asked twice."""
+        """Answer all texts in one batch. There are no retries, because greedy answers do not change."""
         import torch
 
         batch = self._batch(instructions, texts).to(self._model.device)
@@ -105,8 +113,13 @@ class TransformersModel:
         answers = self._tokenizer.batch_decode(output[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
         return [_parsed(position, answer, parse) for position, answer in enumerate(answers)]
 
+    def close(self) -> None:
+        """Free the memory of the model for others on the device."""
+        del self._model
+        free_memory()
+
     def _batch(self, instructions: str, texts: Sequence[str]) -> Any:
-        """Return tokens of the conversations; control tokens in a text are text, and end no turn."""
+        """Return tokens of the conversations; control tokens in a text become plain text."""
         if self._tokenizer.chat_template is None:
             plain = [f"{instructions}\n{text}\n" for text in texts]
             return self._tokenizer(plain, return_tensors="pt", padding=True, split_special_tokens=True)
@@ -121,44 +134,33 @@ class TransformersModel:
 
 
 class EndpointModel:
-    """A server with ``POST <base_url>/chat/completions``, such as vLLM, llama.cpp, SGLang or a hosted one."""
+    """A server with ``POST <url>/chat/completions``, such as vLLM, llama.cpp, SGLang or a hosted service."""
 
     def __init__(self, parameters: LanguageModelParameters) -> None:
-        if not parameters.base_url.startswith(("http://", "https://")):
-            raise InputError(
-                f"'{parameters.base_url}' is no web address",
-                remedy="write it as http://host:port/v1",
-                field="language_model.base_url",
-            )
         self._parameters = parameters
-        self._address = parameters.base_url.rstrip("/") + "/chat/completions"
-        self._key = os.environ.get(parameters.api_key_variable, "")
+        self._endpoint = Endpoint(parameters.server, field="language_model.server")
 
     def ask(self, instructions: str, texts: Sequence[str], parse: Callable[[int, str], T]) -> list[T | Failure]:
-        """Several requests at a time; each is repeated after a passing failure or an unusable answer."""
-        with ThreadPoolExecutor(self._parameters.workers) as pool:
+        """Send several requests at a time; retry after temporary failures and unusable answers."""
+        with ThreadPoolExecutor(self._parameters.server.concurrency) as pool:
             return list(
                 pool.map(
                     lambda position, text: self._ask_one(instructions, position, text, parse), range(len(texts)), texts
                 )
             )
 
+    def close(self) -> None:
+        """Close the connections."""
+        self._endpoint.close()
+
     def _ask_one(self, instructions: str, position: int, text: str, parse: Callable[[int, str], T]) -> T | Failure:
         failure = Failure("not asked")
-        wait = _FIRST_WAIT_SECONDS
-        for attempt in range(self._parameters.retries + 1):
-            if attempt:
-                time.sleep(wait)
-                wait *= 2
+        for _ in range(self._parameters.server.retries + 1):
             try:
                 result = _parsed(position, self._request(instructions, text), parse)
-            except urllib.error.HTTPError as error:
-                failure = Failure(f"the endpoint answered {error.code} {error.reason}")
-                if error.code not in _RETRIED_STATUS:
-                    break
-            except (OSError, http.client.HTTPException) as error:
-                failure = Failure(f"the endpoint cannot be reached: {error}")
-            except (KeyError, IndexError, TypeError, ValueError) as error:
+            except PipelineError as error:  # after further attempts, if they could help
+                return Failure(str(error))
+            except (KeyError, IndexError, TypeError) as error:
                 failure = Failure(f"the endpoint's answer is not of the chat protocol: {error!r}")
             else:
                 if not isinstance(result, Failure):
@@ -173,12 +175,8 @@ class EndpointModel:
             "temperature": 0,
             "max_tokens": self._parameters.max_new_tokens,
         }
-        headers = {"Content-Type": "application/json"}
-        if self._key:
-            headers["Authorization"] = f"Bearer {self._key}"
-        request = urllib.request.Request(self._address, json.dumps(body).encode(), headers)
-        with urllib.request.urlopen(request, timeout=self._parameters.timeout) as response:
-            content = json.load(response)["choices"][0]["message"]["content"]
+        answer = self._endpoint.post("chat/completions", body, threading.Event())
+        content = answer["choices"][0]["message"]["content"]
         if not isinstance(content, str):
             raise TypeError("the message has no text")
         return content

@@ -1,7 +1,7 @@
-"""What a text model is asked about prompts: whether they can be used, and to write them out for the generator.
+"""Tasks of a language model: to check prompts, and to expand them for the generator.
 
-Prompts are handed over as JSON strings, so that nothing in a scraped prompt can pass for an instruction by its form,
-and answers are taken only in the exact form asked for.
+Prompts are JSON strings, so that a scraped prompt cannot look like an instruction, and only answers in the exact form
+are accepted.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _FENCE = re.compile(r"\A```(?:json)?\s*\n(.*)\n```\Z", re.DOTALL)
 
 @dataclass(frozen=True)
 class Task:
-    """Instructions, the parser of answers, and the identity under which answers may be reused."""
+    """Instructions, parser of answers, and identity for reusing answers."""
 
     name: TaskName
     instructions: str
@@ -56,7 +56,7 @@ class Task:
 
 
 def make_task(name: TaskName, parameters: LanguageModelParameters) -> Task:
-    """Return the task under these settings."""
+    """Return the task with these settings."""
     model = text_model_identity(parameters)
     if name == "review":
         return Task(name, REVIEW_INSTRUCTIONS, content_hash(name, REVIEW_INSTRUCTIONS, model), parse_review)
@@ -69,7 +69,7 @@ def make_task(name: TaskName, parameters: LanguageModelParameters) -> Task:
 
 
 def user_message(text: str) -> str:
-    """Return a prompt as it is shown to the model."""
+    """Return the user message of a prompt."""
     return json.dumps({"prompt": text}, ensure_ascii=False)
 
 
@@ -77,13 +77,13 @@ def parse_review(text: str, answer: str) -> dict[str, str]:
     """Return decision, prompt (the text to continue with) and reason of a review.
 
     Raises:
-        UnusableAnswer: if the answer is not exactly the object asked for.
+        UnusableAnswer: the answer is not exactly the requested object.
     """
     review = _parsed(_Review, answer)
     if review.decision != "mend":
         review.prompt = text
     elif not review.prompt:
-        raise UnusableAnswer("mended, but without the mended prompt")
+        raise UnusableAnswer("'mend' without the corrected prompt")
     return review.model_dump()
 
 
@@ -91,8 +91,8 @@ def parse_rewrite(text: str, answer: str, *, max_words: int) -> dict[str, str]:
     """Return the rewritten prompt.
 
     Raises:
-        UnusableAnswer: if the answer is not exactly the object asked for, or the prompt is shorter than the original
-            or longer than ``max_words``.
+        UnusableAnswer: the answer is not exactly the requested object, or the prompt is shorter than the original or
+            longer than ``max_words``.
     """
     rewrite = _parsed(_Rewrite, answer)
     count = length_in_words(rewrite.prompt)
@@ -121,14 +121,11 @@ class _Review(_Object):
 
 
 def _parsed(kind: type[_Answer], answer: str) -> _Answer:
-    """Return the answer as the object asked for, white space collapsed.
-
-    A fence of back-ticks around the whole answer is common and unambiguous, so it is taken off; nothing else is.
-    """
+    """Return the answer as the requested object, with collapsed white space and without a fence of back-ticks."""
     fenced = _FENCE.match(answer.strip())
     try:
         return kind.model_validate_json(fenced.group(1) if fenced else answer)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
-        raise UnusableAnswer(f"{place}: {first['msg']}" if place else "not the JSON object asked for") from error
+        raise UnusableAnswer(f"{place}: {first['msg']}" if place else "not the requested JSON object") from error

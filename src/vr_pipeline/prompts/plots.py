@@ -1,4 +1,4 @@
-"""The picture of a filtering run."""
+"""The plot of a filtering run."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ BEFORE, AFTER, RULE_COLOURS = "#b0b7c3", "#2b6cb0", ("#c05621", "#dd8a4f", "#b83
 
 
 def plot_report(report: dict[str, Any], *, examples: int = 12) -> Figure:
-    """Return prompts dropped by step, nearest similarity before and after, and examples of each reason.
+    """Plot prompts dropped by step, nearest similarities before and after, and examples of each reason.
 
     Args:
-        report: as :func:`vr_pipeline.prompts.report.filter_report` makes it.
-        examples: most examples shown, spread over the reasons.
+        report: of :func:`vr_pipeline.prompts.report.filter_report`.
+        examples: largest number of examples, from all reasons.
     """
     from matplotlib.figure import Figure
 
@@ -105,7 +105,7 @@ def _plot_similarity(axes: Axes, similarity: dict[str, Any], label: str, thresho
 
 
 def _spread(examples: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
-    """As many examples as fit, first one of each reason, then a second, in the order of the steps."""
+    """Return examples up to this number, first one per reason, then a second, in the order of the steps."""
     turns: dict[tuple[str, str], int] = {}
     ranked = []
     for position, example in enumerate(examples):
@@ -151,7 +151,7 @@ def _show_examples(axes: Axes, examples: list[dict[str, Any]]) -> None:
 
 
 def _fitted(text: str, width: int) -> str:
-    """At most two lines; the dollar sign would start mathematics."""
+    """Return at most two lines, with escaped dollar signs, which would start mathematics."""
     plain = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
     lines = textwrap.wrap(plain, width) or [""]
     if len(lines) > 2:

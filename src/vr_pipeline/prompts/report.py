@@ -1,25 +1,20 @@
-"""What filtering did: counts by step and rule, similarities before and after, examples."""
-
-from __future__ import annotations
+"""Report on filtering: counts by step and rule, similarities before and after, examples."""
 
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from vr_pipeline.identifiers import content_hash
 from vr_pipeline.prompts.config import PromptFilteringParameters
 from vr_pipeline.prompts.decisions import STEPS
+from vr_pipeline.prompts.embedding_store import Embeddings
 from vr_pipeline.prompts.rouge import nearest_rouge_l
 from vr_pipeline.prompts.segments import main_script, segments
 from vr_pipeline.prompts.semantic import is_seen, nearest_cosines
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from vr_pipeline.prompts.embedding_store import Embeddings
 
 logger = logging.getLogger(__name__)
 
@@ -37,11 +32,12 @@ def filter_report(
     """Return the report as plain JSON.
 
     Args:
-        decisions: one row a prompt that was read.
-        clean_prompts: what passed the cleaning rules.
-        distinct_prompts: what passed the comparison by words (these have embeddings).
-        filtered_prompts: what passed everything.
+        decisions: one row per prompt of the input.
+        clean_prompts: prompts that passed the cleaning rules.
+        distinct_prompts: prompts that passed the comparison by words (these have embeddings).
+        filtered_prompts: prompts that passed all steps.
         embeddings: of ``distinct_prompts``; empty if the semantic step is off.
+        parameters: of filtering.
     """
     counts = Counter(zip(decisions["step"], decisions["rule"], strict=True))
     steps = []
@@ -75,7 +71,7 @@ def filter_report(
 
 
 def _by_script(decisions: pd.DataFrame, distinct: pd.DataFrame, embeddings: Embeddings) -> dict[str, dict[str, int]]:
-    """Return prompts read and kept by the script of most of their words, and those not compared by meaning."""
+    """Count prompts by their main script: read, kept, and not compared by meaning."""
     read = Counter(main_script(text) for text in decisions["original_prompt"] if text)
     kept = Counter(main_script(text) for text in decisions.loc[decisions["kept"], "original_prompt"])
     unseen: Counter[str] = Counter()
@@ -89,18 +85,18 @@ def _by_script(decisions: pd.DataFrame, distinct: pd.DataFrame, embeddings: Embe
 
 
 def uncovered_scripts(texts: Sequence[str], vectors: np.ndarray) -> Counter[str]:
-    """Return how many texts of each script the embedder has no vector for."""
+    """Count the texts without a vector by script."""
     return Counter(main_script(text) for text, seen in zip(texts, is_seen(vectors), strict=True) if not seen)
 
 
 def warn_of_uncovered(texts: Sequence[str], vectors: np.ndarray) -> None:
-    """Say which prompts are compared by their words only."""
+    """Warn of prompts that are compared by words only."""
     unseen = uncovered_scripts(texts, vectors)
     if unseen:
         named = ", ".join(f"{script} {count}" for script, count in unseen.most_common())
         logger.warning(
             "%d of %d prompts are not compared by meaning, because the embedder does not cover their language (%s). "
-            "Set semantic.embedder to a model that does, and its scripts.",
+            "Set semantic.embedder to a model that covers it, and set its scripts.",
             unseen.total(),
             len(texts),
             named,
@@ -110,7 +106,7 @@ def warn_of_uncovered(texts: Sequence[str], vectors: np.ndarray) -> None:
 def _similarities(
     clean: pd.DataFrame, distinct: pd.DataFrame, filtered: pd.DataFrame, embeddings: Embeddings, sample_size: int
 ) -> dict[str, Any]:
-    """Histograms of the similarity of sampled prompts to their nearest other prompt, before and after."""
+    """Return histograms of the similarity of sampled prompts to their nearest other prompt, before and after."""
     result: dict[str, Any] = {"sample_size": sample_size, "rouge_l": {}, "cosine": {}}
     for when, table in (("before", clean), ("after", filtered)):
         sample = _sample(table["prompt_id"].tolist(), sample_size)
@@ -127,7 +123,7 @@ def _similarities(
 
 
 def _sample(identifiers: Sequence[str], size: int) -> np.ndarray:
-    """Return positions of a sample that depends on the prompts, not on their order."""
+    """Return positions of a sample, independent of the order of the prompts."""
     ranks = [content_hash("report sample", identifier) for identifier in identifiers]
     return np.array(sorted(range(len(ranks)), key=ranks.__getitem__)[:size], dtype=np.int64)
 
@@ -147,7 +143,7 @@ def _histogram(values: np.ndarray) -> dict[str, Any]:
 
 
 def _examples(decisions: pd.DataFrame, count: int) -> list[dict[str, Any]]:
-    """Return a few prompts for each step and rule, chosen by hash."""
+    """Return some dropped prompts per step and rule, chosen by hash."""
     examples = []
     dropped = decisions[~decisions["kept"]]
     for (step, rule), group in dropped.groupby(["step", "rule"], sort=False):

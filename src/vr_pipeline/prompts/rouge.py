@@ -1,11 +1,9 @@
 """Exact removal of near-duplicates by Rouge-L, fast enough for a million prompts.
 
 Rouge-L (Lin 2004, ROUGE: A Package for Automatic Evaluation of Summaries, section 3.2) compares two texts by the
-longest common subsequence (LCS) of their tokens. Tokens and arithmetic here are those of the ``rouge-score`` package
-without stemming, down to the last bit of the floating point result, so that a threshold decides alike.
-
-Comparing every pair costs a quadratic number of LCS computations; see :mod:`vr_pipeline.prompts.rouge_join` for the
-search that avoids it.
+longest common subsequence (LCS) of their tokens. Tokens and results are those of the ``rouge-score`` package without
+stemming, bit by bit, so that thresholds decide the same. :mod:`vr_pipeline.prompts.rouge_join` avoids comparing all
+pairs.
 """
 
 from __future__ import annotations
@@ -29,12 +27,12 @@ Tokens = Callable[[str], Sequence[str]]
 
 
 def tokenize(text: str) -> list[str]:
-    """Lower-case runs of a-z and 0-9; everything else separates."""
+    """Return lower-case runs of a-z and 0-9."""
     return _TOKEN.findall(text.lower())
 
 
 def _f1(lcs: int, length_a: int, length_b: int) -> float:
-    """F1 of an LCS, in the order of operations of the rouge-score package (it is symmetric in the lengths)."""
+    """Return the F1 of an LCS, in the order of operations of the rouge-score package; symmetric in the lengths."""
     if not lcs:
         return 0.0
     precision, recall = lcs / length_a, lcs / length_b
@@ -42,7 +40,7 @@ def _f1(lcs: int, length_a: int, length_b: int) -> float:
 
 
 def rouge_l_f1(a: str, b: str) -> float:
-    """Return Rouge-L F1 of two texts, in [0, 1]; 0 if either has no token."""
+    """Return the Rouge-L F1 of two texts, in [0, 1]; 0 if either has no tokens."""
     from rapidfuzz.distance import LCSseq
 
     tokens_a, tokens_b = tokenize(a), tokenize(b)
@@ -50,13 +48,13 @@ def rouge_l_f1(a: str, b: str) -> float:
 
 
 def greedy_rouge_filter(prompts: Sequence[str], threshold: float = 0.7) -> list[int]:
-    """Return indices that stay when prompts are scanned in order and near-duplicates of kept ones are dropped.
+    """Return indices of the prompts that a scan in order keeps.
 
-    A prompt is dropped if its Rouge-L F1 with any kept prompt before it exceeds ``threshold``. Prompts without a
-    single token a-z or 0-9 have an F1 of 0 with everything and stay.
+    A prompt is dropped if its Rouge-L F1 with an earlier kept prompt exceeds ``threshold``. Prompts without tokens a-z
+    or 0-9 have an F1 of 0 with all others and are kept.
 
     Raises:
-        ValueError: if the threshold is not in (0, 1].
+        ValueError: the threshold is not in (0, 1].
     """
     kept: list[int] = greedy_rouge_scan(prompts, threshold).kept.tolist()
     return kept
@@ -70,17 +68,17 @@ def greedy_rouge_scan(
     workers: int | None = None,
     tokens: Tokens = tokenize,
 ) -> GreedyScan:
-    """:func:`greedy_rouge_filter` with the reason for every dropped prompt.
+    """Scan as :func:`greedy_rouge_filter`, with the nearest kept prompt of every dropped one.
 
-    Among equally similar kept prompts the first is named. A repetition of a token sequence shares the fate of its
+    Among equally similar kept prompts, the first is the nearest. Repetitions of a token sequence have the result of its
     first appearance.
 
     Args:
         prompts: texts, in the order of the scan.
         threshold: F1 above which a prompt is dropped, in (0, 1].
-        groups: one label a prompt; if given, only pairs with different labels count.
-        workers: threads; None takes all cores this process may use.
-        tokens: cuts a text into what is compared; by default as rouge-score does, which sees a-z and 0-9 only.
+        groups: labels of the prompts; then only pairs with different labels count.
+        workers: number of threads; None for all available cores.
+        tokens: returns the tokens of a text; by default as rouge-score, only a-z and 0-9.
     """
     if not 0 < threshold <= 1:
         raise ValueError(f"threshold must be in (0, 1], got {threshold}")
@@ -89,7 +87,7 @@ def greedy_rouge_scan(
     similarity = np.full(count, np.nan)
     if threshold == 1 or count < 2:
         return GreedyScan(np.arange(count, dtype=np.int64), nearest, similarity)
-    # The work is in numpy and rapidfuzz, which let go of the interpreter's lock.
+    # numpy and rapidfuzz release the interpreter's lock.
     with ThreadPoolExecutor(workers or available_cores()) as pool:
         join = Join([tokens(prompt) for prompt in prompts], threshold, groups, pool.map)
         _scan(join)
@@ -97,7 +95,7 @@ def greedy_rouge_scan(
     where = np.flatnonzero(join.representative >= 0)
     unique = join.representative[where]
     unique_dropped = join.nearest[unique] >= 0
-    # A repetition of a kept sequence goes for its sake, unless they are of one group, where both stay.
+    # A repetition of a kept sequence is dropped, unless groups are given: then it is of the same group.
     stays = (first[unique] == where) | (groups is not None)
     nearest[where] = np.where(unique_dropped, first[join.nearest[unique]], np.where(stays, -1, first[unique]))
     similarity[where] = np.where(unique_dropped, join.similarity[unique], np.where(stays, np.nan, 1.0))
@@ -119,9 +117,9 @@ def _scan(join: Join) -> None:
 def nearest_rouge_l(
     queries: npt.NDArray[np.int64], prompts: Sequence[str], *, tokens: Tokens = tokenize
 ) -> npt.NDArray[np.float64]:
-    """Return each queried prompt's Rouge-L F1 with the most similar other one, float64 [queries]; NaN if there is none.
+    """Return the Rouge-L F1 of each query with the most similar other prompt, float64 [queries]; NaN if there is none.
 
-    Compares with every prompt: meant for a sample of queries.
+    Compares with all prompts, so it is for a sample of queries.
     """
     from rapidfuzz.distance import LCSseq
     from rapidfuzz.process import cdist
@@ -149,7 +147,7 @@ def nearest_rouge_l(
 
 
 def _chunks(count: int) -> Iterator[tuple[int, int]]:
-    """Chunks of growing size: small first, so that a heap of near-duplicates at the start is met by few kept ones."""
+    """Yield chunks of growing size, so that many near-duplicates at the start meet few kept prompts."""
     start, size = 0, FIRST_CHUNK
     while start < count:
         yield start, min(start + size, count)

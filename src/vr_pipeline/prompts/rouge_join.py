@@ -1,9 +1,9 @@
-"""Pairs of token sequences whose Rouge-L F1 is above a threshold, without comparing all with all.
+"""Pairs of token sequences with a Rouge-L F1 above a threshold, without comparing all pairs.
 
 The search follows set-similarity joins (Chaudhuri, Ganti, Kaushik 2006; Xiao and others 2008, PPJoin): a pair above the
-threshold must share a number of tokens that depends only on the two lengths, hence one of its rarest tokens, at a place
-not too deep in either prompt's list of tokens sorted by rarity. Pairs that survive are thinned by a bound from hashed
-bit signatures, and only then does rapidfuzz compute the exact LCS. No bound ever discards a pair above the threshold.
+threshold must share a number of tokens that depends only on both lengths, hence a rare token near the start of both
+lists of tokens sorted by rarity. A bound from hashed bit signatures removes more pairs, and rapidfuzz computes the
+exact LCS of the rest. No bound removes a pair above the threshold.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ Run = Callable[..., Iterator[Pairs]]
 
 
 def _pieces(owner: Integers, sizes: Integers) -> Iterator[slice]:
-    """Cut flat prefix elements into pieces that look at no more than POSTINGS_AT_A_TIME postings each.
+    """Cut flat prefix elements into pieces of at most POSTINGS_AT_A_TIME postings.
 
-    A prompt's elements stay in one piece, or a pair could be verified twice; a single one may exceed the limit.
+    A prompt's elements stay in one piece, even above the limit, so that no pair is verified twice.
     """
     last = np.flatnonzero(np.append(owner[1:] != owner[:-1], True)) if len(owner) else owner
     work = np.cumsum(sizes)[last]
@@ -41,7 +41,7 @@ def _pieces(owner: Integers, sizes: Integers) -> Iterator[slice]:
 
 @dataclass(frozen=True)
 class _Segment:
-    """Inverted index over some prompts: for each token the prompts that hold it and its place in their rarity order."""
+    """Inverted index of some prompts: for each token its prompts, and its place in their order by rarity."""
 
     starts: Integers
     prompts: npt.NDArray[np.int32]
@@ -50,7 +50,7 @@ class _Segment:
 
 
 class SegmentedIndex:
-    """Index over the kept prompts in segments that are merged as they grow, so that adding stays cheap overall."""
+    """Index of the kept prompts in segments that are merged as they grow, so that adding stays cheap."""
 
     def __init__(self) -> None:
         self.segments: list[_Segment] = []
@@ -64,7 +64,7 @@ class SegmentedIndex:
 
 
 class Join:
-    """Distinct token sequences of the prompts, laid out for vectorised candidate search at one threshold."""
+    """Distinct token sequences of the prompts, in arrays for candidate search at one threshold."""
 
     def __init__(
         self, texts: Sequence[Sequence[str]], threshold: float, groups: Sequence[str] | None, run: Run
@@ -99,7 +99,7 @@ class Join:
         return len(self.lengths)
 
     def _lay_out(self, flat: Integers) -> None:
-        """Sort each prompt's elements by rarity; the n-th occurrence of a token in a prompt is its own element."""
+        """Sort each prompt's elements by rarity; each n-th occurrence of a token in a prompt is a separate element."""
         owner = np.repeat(np.arange(len(self), dtype=np.int64), self.lengths)
         order = np.lexsort((flat, owner))
         token, owner = flat[order], owner[order]
@@ -119,7 +119,7 @@ class Join:
         self.signatures = self._signatures(owner)
 
     def _signatures(self, owner: Integers) -> npt.NDArray[np.uint64]:
-        """Bit sets of the hashed elements: their Hamming distance is at most the size of the symmetric difference."""
+        """Return bit sets of the elements; their Hamming distance is at most the size of the symmetric difference."""
         bits = 64 * SIGNATURE_WORDS
         mixed = (self.elements.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
         bit = (mixed >> np.uint64(40)) % np.uint64(bits)
@@ -130,11 +130,11 @@ class Join:
         return signatures
 
     def _tabulate_requirements(self) -> None:
-        """Smallest LCS that exceeds the threshold for each pair of lengths that occur; out of reach if none does."""
+        """Compute the smallest LCS above the threshold for each pair of lengths; out of reach if there is none."""
         self.distinct_lengths, self.length_class = np.unique(self.lengths, return_inverse=True)
         a = self.distinct_lengths[:, None].astype(np.float64)
         b = self.distinct_lengths[None, :].astype(np.float64)
-        # The real-number solution, then corrected by the floating point formula that decides.
+        # The real-number solution, corrected by the floating point formula of the decision.
         needed = np.maximum(np.floor(self.threshold * (a + b) / 2) - 1, 1)
         for _ in range(4):
             precision, recall = needed / a, needed / b
@@ -142,11 +142,11 @@ class Join:
         reachable = needed <= np.minimum(a, b)
         self.needed = np.where(reachable, needed, np.iinfo(np.int32).max).astype(np.int32)
         smallest = self.needed.min(axis=1, initial=np.iinfo(np.int32).max)
-        # A prompt's prefix: the places that can hold the first shared element of some pair above the threshold.
+        # A prompt's prefix: possible places of the first shared element of a pair above the threshold.
         self.prefix = np.clip(self.lengths - smallest[self.length_class] + 1, 0, None)
 
     def _prefix_elements(self, members: Integers) -> tuple[Integers, Integers, Integers]:
-        """Elements in the prefixes of ``members``: element, prompt and place, flat."""
+        """Return the elements in the prefixes of ``members`` as flat arrays: element, prompt and place."""
         sizes = self.prefix[members]
         total = int(sizes.sum())
         owner = np.repeat(members, sizes)
@@ -154,14 +154,14 @@ class Join:
         return self.elements[self.offsets[owner] + place], owner, place
 
     def segment(self, members: Integers) -> _Segment:
-        """Inverted index over the prefixes of ``members``."""
+        """Return the inverted index of the prefixes of ``members``."""
         element, owner, place = self._prefix_elements(members)
         order = np.argsort(element, kind="stable")
         starts = np.searchsorted(element[order], np.arange(self.number_of_elements + 1))
         return _Segment(starts, owner[order].astype(np.int32), place[order].astype(np.int32), members)
 
     def matches(self, queries: Integers, segments: Sequence[_Segment]) -> Pairs:
-        """Return all pairs (query, indexed prompt before it) with an F1 above the threshold, with that F1."""
+        """Return all pairs (query, earlier indexed prompt) with an F1 above the threshold, and the F1."""
         element, owner, place = self._prefix_elements(queries)
         pieces = [
             (segment, piece)
@@ -218,15 +218,15 @@ class Join:
         return query, other, 2 * precision * recall / (precision + recall)
 
     def record_best(self, *pairs: Pairs) -> None:
-        """Note for each query its most similar partner."""
+        """Record the most similar partner of each query."""
         query, other, score = best_partners(*pairs)
         self.nearest[query], self.similarity[query] = other, score
 
 
 def as_strings(sequences: list[tuple[int, ...]], vocabulary_size: int) -> list[str] | list[tuple[int, ...]]:
-    """Token sequences as strings with one character a token, which rapidfuzz compares fastest.
+    """Return token sequences as strings with one character per token, which rapidfuzz compares fastest.
 
-    Unicode has about 1.1 million characters that are no surrogates; above that the integers themselves are compared.
+    Unicode has about 1.1 million characters without surrogates; above this number, integers are compared.
     """
     surrogates = 0xD800
     if vocabulary_size + 0x800 > 0x10FFFF:

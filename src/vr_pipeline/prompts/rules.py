@@ -1,7 +1,7 @@
-"""Cleaning rules: each mends a prompt or drops it with a reason.
+"""Cleaning rules that correct a prompt or drop it with a reason.
 
-A rule is a small function that takes a :class:`Prompt` and the limits and returns the new text, or :class:`Drop`.
-Which rules run, and in which order, is configuration: ``cleaning.rules`` names functions of this module.
+A rule is a function from a :class:`Prompt` and the limits to the new text or :class:`Drop`. The configuration
+``cleaning.rules`` lists functions of this module in their order.
 """
 
 from __future__ import annotations
@@ -26,24 +26,26 @@ from vr_pipeline.prompts.words import content_words, length_in_words, words
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt on its way through the rules.
+    """A prompt during cleaning.
 
     Args:
-        text: what is left of it.
-        unsafe_probability: probability of unsafe content as the input states it, NaN where it does not.
+        text: current text.
+        unsafe_probability: probability of unsafe content in the input, NaN if unknown.
+        image: its first frame; empty for none.
     """
 
     text: str
     unsafe_probability: float = float("nan")
+    image: str = ""
 
 
 @dataclass(frozen=True)
 class Drop:
-    """A rule's verdict that a prompt goes.
+    """A rule's decision to drop a prompt.
 
     Args:
-        reason: one clause, with the figure that decided.
-        nearest: position of the earlier prompt that it repeats, where there is one.
+        reason: a clause with the deciding figure.
+        nearest: position of the earlier prompt that it repeats, if any.
     """
 
     reason: str
@@ -53,52 +55,50 @@ class Drop:
 class Limits(Parameters):
     """The limits of the rules."""
 
-    min_words: int = Field(default=3, ge=0, description="fewest words of a prompt (words)")
-    max_words: int = Field(default=200, ge=1, description="most words of a prompt (words)")
+    min_words: int = Field(default=3, ge=0, description="smallest number of words of a prompt")
+    max_words: int = Field(default=200, ge=1, description="largest number of words of a prompt")
     max_symbol_share: float = Field(
         default=0.3,
         ge=0,
         le=1,
-        description="largest share of characters, white space apart, that are neither letter, digit nor mark",
+        description="largest share of characters without white space that are not letters, digits or marks",
     )
     min_distinct_word_share: float = Field(
         default=0.4, ge=0, le=1, description="smallest share of distinct words among all words of a prompt"
     )
-    max_word_run: int = Field(default=3, ge=1, description="longest run of one word in direct repetition (words)")
+    max_word_run: int = Field(default=3, ge=1, description="longest direct repetition of a word (words)")
     max_word_length: int = Field(default=40, ge=5, description="longest word of a script with spaces (characters)")
     min_content_words: int = Field(
-        default=3, ge=0, description="fewest distinct words that are no function words or quality tags (words)"
+        default=3, ge=0, description="smallest number of distinct words without function words and quality tags"
     )
     min_scene_words: int = Field(
         default=1,
         ge=0,
-        description="fewest distinct content words that name an object or an action, not only attributes (words)",
+        description="smallest number of distinct words for objects or actions",
     )
     scripts: tuple[str, ...] = Field(
         default=(),
-        description="Unicode scripts that are allowed, such as LATIN or CJK; empty switches the rule off",
+        description="allowed Unicode scripts, such as LATIN or CJK; empty turns the rule off",
     )
-    min_script_share: float = Field(
-        default=0.8, ge=0, le=1, description="smallest share of the letters that belong to an allowed script"
-    )
+    min_script_share: float = Field(default=0.8, ge=0, le=1, description="smallest share of letters of allowed scripts")
     languages: tuple[str, ...] = Field(
         default=(),
-        description="ISO 639-1 codes of allowed languages (needs the extra 'languages'); empty switches the rule off",
+        description="ISO 639-1 codes of allowed languages (needs the extra 'languages'); empty turns the rule off",
     )
     min_language_words: int = Field(
-        default=6, ge=1, description="shorter prompts are not judged for language, which would be guesswork (words)"
+        default=6, ge=1, description="the language of shorter prompts is not checked (words)"
     )
     min_language_probability: float = Field(
-        default=0.8, ge=0, le=1, description="a prompt is dropped only if a foreign language is this probable"
+        default=0.8, ge=0, le=1, description="smallest probability of another language to drop a prompt"
     )
     unsafe_words: tuple[str, ...] = Field(
-        default=(), description="words or phrases, in any case, that drop a prompt; empty switches the rule off"
+        default=(), description="words or phrases, in any case, that drop a prompt; empty turns the rule off"
     )
     max_unsafe_probability: float = Field(
         default=1.0,
         ge=0,
         le=1,
-        description="largest probability of unsafe content, where the input has one (VidProM); 1 switches it off",
+        description="largest probability of unsafe content, if the input has one (VidProM); 1 turns the rule off",
     )
 
     @model_validator(mode="after")
@@ -110,7 +110,7 @@ class Limits(Parameters):
 
 Rule = Callable[[Prompt, Limits], "str | Drop"]
 RULES: Final[dict[str, Rule]] = {}
-"""All rules on single prompts by name, and the one on all of them, ``drop_exact_duplicates``."""
+"""Rules by name: those on single prompts, and ``drop_exact_duplicates``."""
 EXACT_DUPLICATES: Final = "drop_exact_duplicates"
 
 _SPACELESS = f"[{HAN}{KANA}{SYLLABLES}]"
@@ -134,7 +134,7 @@ _FLAG = re.compile(
     rf"{_DASH}(?:{_OPTIONS})(?:[\s:=]+(?:{_VALUES})(?=\s|,|$))*(?=\s|,|\.|$)",
     re.IGNORECASE,
 )
-# A negative prompt runs to the next option or to the end.
+# A negative prompt ends at the next option or the end.
 _NEGATIVE = re.compile(
     rf"(?:{_DASH}(?:negative_?prompt|negative|neg)|(?:(?<=\s)|^)--no)\b"
     r"[\s:=]*(?:(?!\s(?:--?|—|–)[a-z]).)*",
@@ -147,14 +147,14 @@ _REPEATED_COMMAS = re.compile(r"(?:\s*[,;]\s*){2,}")
 
 
 def rule(function: Rule) -> Rule:
-    """Make a function known to the configuration under its name."""
+    """Register a function for the configuration under its name."""
     RULES[function.__name__] = function
     return function
 
 
 @rule
 def normalise_unicode(prompt: Prompt, _: Limits) -> str:
-    """Give one code (NFKC) to what looks the same, such as full-width letters, ligatures and composed accents."""
+    """Normalise characters that look the same (NFKC), such as full-width letters, ligatures and composed accents."""
     return unicodedata.normalize("NFKC", prompt.text)
 
 
@@ -162,7 +162,7 @@ def normalise_unicode(prompt: Prompt, _: Limits) -> str:
 def remove_control_characters(prompt: Prompt, _: Limits) -> str:
     """Remove control and invisible format characters and lone surrogates; line breaks and tabs become spaces.
 
-    The joiners of scripts and emoji (U+200C, U+200D) are format characters that carry meaning: they stay.
+    The joiners of scripts and emoji (U+200C, U+200D) have meaning and are kept.
     """
     if prompt.text.isprintable():
         return prompt.text
@@ -171,16 +171,15 @@ def remove_control_characters(prompt: Prompt, _: Limits) -> str:
 
 @rule
 def remove_web_addresses(prompt: Prompt, _: Limits) -> str:
-    """Remove web addresses (of reference pictures, mostly) and chat mentions by number."""
+    """Remove web addresses (mostly of reference pictures) and chat mentions by number."""
     return _URL.sub(" ", prompt.text)
 
 
 @rule
 def remove_generator_flags(prompt: Prompt, _: Limits) -> str:
-    """Remove options of hosted generators: ``-ar 16:9``, ``--seed 5``, ``-camera zoom in``; ``-neg`` with all it lists.
+    """Remove options of hosted generators: ``-ar 16:9``, ``--seed 5``, ``-camera zoom in``; ``-neg`` with its list.
 
-    A dash must follow white space and a known option name must follow the dash, so hyphens and dashes of plain
-    language stay.
+    An option is white space, a dash and a known name, so that hyphens and dashes of sentences are kept.
     """
     if not any(dash in prompt.text for dash in "-—–"):
         return prompt.text
@@ -189,7 +188,7 @@ def remove_generator_flags(prompt: Prompt, _: Limits) -> str:
 
 @rule
 def collapse_white_space(prompt: Prompt, _: Limits) -> str:
-    """Leave single spaces, none before punctuation and at the ends, and no commas that removals left over."""
+    """Use single spaces, without spaces before punctuation and at the ends or commas left by removals."""
     text = " ".join(prompt.text.split())
     text = _LEFTOVER.sub(r"\1", _REPEATED_COMMAS.sub(", ", text))
     return text.strip(" ,;")
@@ -197,13 +196,13 @@ def collapse_white_space(prompt: Prompt, _: Limits) -> str:
 
 @rule
 def drop_empty(prompt: Prompt, _: Limits) -> str | Drop:
-    """Drop what has nothing left."""
-    return prompt.text if prompt.text.strip() else Drop("nothing is left of the text")
+    """Drop empty prompts."""
+    return prompt.text if prompt.text.strip() else Drop("the text is empty")
 
 
 @rule
 def drop_length(prompt: Prompt, limits: Limits) -> str | Drop:
-    """Drop too few or too many words."""
+    """Drop prompts with too few or too many words."""
     count = len(words(prompt.text))
     if count < limits.min_words:
         return Drop(f"{count} words, fewer than {limits.min_words}")
@@ -215,7 +214,7 @@ def drop_length(prompt: Prompt, limits: Limits) -> str | Drop:
 
 @rule
 def drop_symbol_soup(prompt: Prompt, limits: Limits) -> str | Drop:
-    """Drop mostly symbols, or a word so long that it is none."""
+    """Drop prompts with too many symbols or too long words."""
     visible = prompt.text.replace(" ", "")
     symbols = len(visible) - sum(map(str.isalnum, visible))
     if symbols and not visible.isascii():
@@ -230,14 +229,14 @@ def drop_symbol_soup(prompt: Prompt, limits: Limits) -> str | Drop:
 
 @rule
 def drop_repeated_words(prompt: Prompt, limits: Limits) -> str | Drop:
-    """Drop the same words again and again, or one word several times in a row."""
+    """Drop prompts with few distinct words or a directly repeated word."""
     found = words(prompt.text)
     if not found:
         return prompt.text
     word, run = max(((word, sum(1 for _ in group)) for word, group in groupby(found)), key=lambda item: item[1])
     if run > limits.max_word_run:
-        return Drop(f"'{word}' {run} times in a row, more than {limits.max_word_run}")
-    # Single characters recur in any text; that two neighbours do is a repetition.
+        return Drop(f"'{word}' {run} times in succession, more than {limits.max_word_run}")
+    # Single characters recur in any text, but pairs of neighbours only by repetition.
     units: Sequence[object] = list(pairwise(found)) or found if spaceless(prompt.text) else found
     share = len(set(units)) / len(units)
     if share < limits.min_distinct_word_share:
@@ -247,7 +246,7 @@ def drop_repeated_words(prompt: Prompt, limits: Limits) -> str | Drop:
 
 @rule
 def drop_poor_content(prompt: Prompt, limits: Limits) -> str | Drop:
-    """Drop too little to show: objects, attributes and actions beside function words and quality tags."""
+    """Drop prompts with few objects, attributes and actions besides function words and quality tags."""
     content = content_words(prompt.text)
     if content.count < limits.min_content_words:
         return Drop(f"{content.count} content words, fewer than {limits.min_content_words}")
@@ -259,7 +258,7 @@ def drop_poor_content(prompt: Prompt, limits: Limits) -> str | Drop:
 
 @rule
 def drop_other_scripts(prompt: Prompt, limits: Limits) -> str | Drop:
-    """Drop what is mostly in a script that is not allowed; off unless ``scripts`` names some."""
+    """Drop prompts mostly in other scripts than ``scripts``; off if these are empty."""
     if not limits.scripts:
         return prompt.text
     letters = [character for character in prompt.text if character.isalpha()]
@@ -272,7 +271,7 @@ def drop_other_scripts(prompt: Prompt, limits: Limits) -> str | Drop:
 
 @rule
 def drop_other_languages(prompt: Prompt, limits: Limits) -> str | Drop:
-    """Drop what is surely in a language that is not allowed; off unless ``languages`` names some."""
+    """Drop prompts very probably in other languages than ``languages``; off if these are empty."""
     if not limits.languages or len(words(prompt.text)) < limits.min_language_words:
         return prompt.text
     language, probability = _language_identifier().classify(prompt.text)
@@ -283,7 +282,7 @@ def drop_other_languages(prompt: Prompt, limits: Limits) -> str | Drop:
 
 @rule
 def drop_unsafe(prompt: Prompt, limits: Limits) -> str | Drop:
-    """Drop what holds a word or phrase from the list, or the input says that it is probably unsafe. Off by default."""
+    """Drop prompts with a listed word or phrase, or probably unsafe by the input. Off by default."""
     if prompt.unsafe_probability > limits.max_unsafe_probability:
         return Drop(
             f"probability of unsafe content {prompt.unsafe_probability:.2f}, above {limits.max_unsafe_probability}"
@@ -291,15 +290,15 @@ def drop_unsafe(prompt: Prompt, limits: Limits) -> str | Drop:
     if limits.unsafe_words:
         match = _phrases(limits.unsafe_words).search(folded(prompt.text))
         if match:
-            return Drop(f"holds the word or phrase '{match.group().lower()}'")
+            return Drop(f"has the word or phrase '{match.group().lower()}'")
     return prompt.text
 
 
 @rule
 def drop_exact_duplicates(prompt: Prompt, _: Limits) -> str | Drop:
-    """Drop what equals an earlier prompt but for case, white space and Unicode form.
+    """Drop prompts equal to an earlier one except for case, white space and Unicode form.
 
-    The decision needs the earlier prompts: ``clean_prompts`` takes it at this rule's place in the order.
+    ``clean_prompts``, which knows the earlier prompts, decides at this rule's place in the order.
     """
     return prompt.text
 
@@ -311,7 +310,7 @@ def _cached_script(letter: str) -> str:
 
 @functools.lru_cache(maxsize=8)
 def _phrases(unsafe_words: tuple[str, ...]) -> regex.Pattern[str]:
-    """Whole words and phrases; those of scripts without spaces wherever they stand."""
+    """Match whole words and phrases, and in scripts without spaces at any place."""
     phrases = sorted({folded(phrase) for phrase in unsafe_words}, key=lambda phrase: (-len(phrase), phrase))
     part = rf"[[{LETTERS}_]--{_SPACELESS}]"
     bounded = [
@@ -337,7 +336,7 @@ def _language_identifier() -> _LanguageIdentifier:
 
 
 class _LanguageIdentifier:
-    """What is used of py3langid's class, for type checkers."""
+    """The used part of py3langid's class, for type checkers."""
 
     def classify(self, text: str) -> tuple[str, float]:
         raise NotImplementedError

@@ -1,10 +1,9 @@
-"""What counts as a word in any script: the pieces that prompts are compared by.
+"""Words of prompts in any script, for comparisons.
 
-A word is a run of letters, their marks and digits. Scripts that are written without spaces between words have no such
-runs, and dictionaries exist for some of them only; there the pieces are characters: each Han character, and every two
-neighbouring characters of kana, Thai, Lao, Khmer, Burmese and their relatives, whose single characters are sounds and
-say little. A character is a grapheme cluster (Unicode Standard Annex 29), so marks stay with their letter. An emoji is
-a piece too.
+A word is a run of letters, marks and digits. In scripts without spaces between words, the pieces are single Han
+characters, and pairs of neighbouring characters of kana, Thai, Lao, Khmer, Burmese and related scripts, whose single
+characters are only sounds. A character is a grapheme cluster (Unicode Standard Annex 29), so marks stay with their
+letter. An emoji is also a piece.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ import regex
 
 _ASCII = re.compile(r"[a-z0-9]+")
 LETTERS: Final = r"\p{L}\p{M}\p{N}\u200c\u200d"
-"""Letters, marks, digits and the joiners that stand within words."""
+"""Letters, marks, digits and the joiners within words."""
 HAN: Final = r"\p{Script=Han}"
 KANA: Final = r"\p{Script=Hiragana}\p{Script=Katakana}\u30fc"
 SYLLABLES: Final = (
@@ -38,11 +37,11 @@ _UNSEEN = regex.compile(r"[\p{Cf}--\u200b]|[\ufe00-\ufe0f]", regex.VERSION1)
 _OPTIONAL = regex.compile(
     r"[\u0591-\u05bd\u05bf-\u05c7\u0610-\u061a\u064b-\u065f\u0670\u06d6-\u06dc\u06df-\u06ed\u0640]"
 )
-"""Points of Hebrew and Arabic and the stroke that stretches words: most writers leave them out."""
+"""Vowel points of Hebrew and Arabic and the stroke that stretches words, which most writers omit."""
 
 
 def folded(text: str) -> str:
-    """Return the text in one Unicode form and case, without what is not seen and what may be left out."""
+    """Return the text in one Unicode form and case, without invisible and optional characters."""
     if text.isascii():
         return text.lower()
     text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
@@ -50,13 +49,13 @@ def folded(text: str) -> str:
 
 
 def runs(text: str) -> list[str]:
-    """Return runs of letters, marks and digits, folded, whatever the script."""
+    """Return folded runs of letters, marks and digits in any script."""
     text = folded(text)
     return _ASCII.findall(text) if text.isascii() else _RUN.findall(text)
 
 
 def segments(text: str) -> list[str]:
-    """Return pieces of a text for a comparison by words. Of ASCII text they are those of the rouge-score package."""
+    """Return the pieces of a text for comparisons; for ASCII, those of the rouge-score package."""
     text = folded(text)
     if text.isascii():
         return _ASCII.findall(text)
@@ -71,17 +70,17 @@ def segments(text: str) -> list[str]:
 
 
 def spaceless(text: str) -> bool:
-    """Return whether any character belongs to a script that is written without spaces."""
+    """Return whether any character belongs to a script without spaces."""
     return not text.isascii() and _SPACELESS.search(text) is not None
 
 
 def script_of(letter: str) -> str:
-    """Return the script of a letter as its Unicode name begins, such as LATIN, CYRILLIC, ARABIC, CJK or HANGUL."""
+    """Return the script at the start of a letter's Unicode name, such as LATIN, CYRILLIC, ARABIC, CJK or HANGUL."""
     return unicodedata.name(letter, "UNKNOWN").split(" ", 1)[0].split("-", 1)[0]
 
 
 def scripts(text: str) -> Counter[str]:
-    """Return how many pieces of a text are in which script; digits and emoji are in none."""
+    """Count the pieces of a text by script, without digits and emoji."""
     if text.isascii():
         count = sum(not piece.isdigit() for piece in _ASCII.findall(text.lower()))
         return Counter({"LATIN": count} if count else {})
@@ -90,9 +89,9 @@ def scripts(text: str) -> Counter[str]:
 
 
 def is_covered(text: str, known: Sequence[str]) -> bool:
-    """Return whether nine in ten pieces with letters are in known scripts (LATIN up to U+024F), and few are emoji.
+    """Return whether 90 % of the pieces with letters are in known scripts (LATIN up to U+024F), and few are emoji.
 
-    Beyond stand the letters with two marks of Vietnamese and others, which models of western languages know little of.
+    Latin letters beyond, such as those of Vietnamese with two marks, are rare in models of western languages.
     """
     if not known or text.isascii():
         return not known or "LATIN" in known
@@ -107,5 +106,5 @@ def is_covered(text: str, known: Sequence[str]) -> bool:
 
 
 def main_script(text: str) -> str:
-    """Return the script of most pieces, the first by alphabet of equals; 'NONE' for a text without letters."""
+    """Return the most frequent script of the pieces, by alphabet among equals; 'NONE' without letters."""
     return min(scripts(text).items(), key=lambda item: (-item[1], item[0]), default=("NONE", 0))[0]

@@ -1,9 +1,8 @@
 """Exact removal of near-duplicates by the cosine of their embeddings, without a quadratic matrix in memory.
 
-Embeddings are compared in tiles. Most of the arithmetic is saved by a bound: after rotation to principal axes the
-first axes and the length of what remains give an upper bound of every cosine (Cauchy-Schwarz on the remainder), and
-that bound is itself one product of shorter vectors. Only pairs whose bound passes the threshold are computed in full,
-in double precision, so results do not depend on the tiles.
+Embeddings are compared in tiles. After rotation to principal axes, the first axes and the length of the remainder give
+an upper bound of every cosine (Cauchy-Schwarz), which is a product of shorter vectors. Only pairs whose bound passes
+the threshold are computed in full, in double precision, so that results do not depend on the tiles.
 """
 
 from __future__ import annotations
@@ -27,12 +26,12 @@ from vr_pipeline.prompts.greedy_scan import (
 Vectors = npt.NDArray[np.float32]
 
 SLACK = 1e-4
-"""Room for single precision in the bound; the error of a product of unit vectors of 1024 axes is below 7e-5."""
+"""Tolerance of the bound; products of unit vectors of 1024 axes in single precision have an error below 7e-5."""
 _PAIRS_AT_A_TIME = 65_536
 _FEW_ITEMS = 2048
-"""Comparing so many items with each other costs less than predicting how to compare them cheaply."""
+"""Up to this number of items, comparing all axes costs less than choosing axes."""
 _FULL_COST = 16
-"""Computing one pair in full costs about this many times as much per axis as one axis of a tile's product."""
+"""Cost per axis of computing a pair in full, relative to a tile's product."""
 
 
 def greedy_cosine_scan(
@@ -42,16 +41,16 @@ def greedy_cosine_scan(
     groups: Sequence[str] | None = None,
     block_size: int = 1024,
 ) -> GreedyScan:
-    """Scan in order and drop every item whose cosine with a kept item before it exceeds the threshold.
+    """Scan in order and drop every item whose cosine with an earlier kept item exceeds the threshold.
 
     Args:
-        embeddings: unit vectors [items, axes]; a row of zeros (nothing to embed) is similar to nothing.
+        embeddings: unit vectors [items, axes]; a row of zeros (not embedded) is not similar to any.
         threshold: cosine above which an item is dropped, in (-1, 1]; 1 keeps all.
-        groups: one label an item; if given, only pairs with different labels count.
-        block_size: items a side of a tile.
+        groups: labels of the items; then only pairs with different labels count.
+        block_size: number of items per side of a tile.
 
     Raises:
-        ValueError: if the rows are no unit vectors, or the threshold is out of range.
+        ValueError: rows are not unit vectors, or the threshold is out of range.
     """
     if not -1 < threshold <= 1:
         raise ValueError(f"threshold must be in (-1, 1], got {threshold}")
@@ -63,7 +62,7 @@ def greedy_cosine_scan(
     norms = np.linalg.norm(embeddings, axis=1)
     if not np.all((np.abs(norms - 1) < 1e-3) | (norms == 0)):
         raise ValueError("embeddings must have unit length")
-    # One thread a tile: the libraries' own threads would split each small product and wait for each other.
+    # One thread per tile; threads of BLAS would split each small product and wait for each other.
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(available_cores()) as pool:
         return _scan(embeddings, threshold, norms, groups, block_size, pool.map)
 
@@ -116,7 +115,7 @@ def _scan(
 def _comparable(
     rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64], labels: npt.NDArray[np.int64] | None
 ) -> list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
-    """Return rows and columns to compare; with labels, the rows of each label with the columns of the others."""
+    """Return rows and columns to compare: with labels, rows of each label with columns of the others."""
     if not len(columns):
         return []
     if labels is None:
@@ -126,9 +125,9 @@ def _comparable(
 
 
 def upper_bound_vectors(embeddings: Vectors, threshold: float) -> Vectors:
-    """Return vectors whose products are at least the cosines of the embeddings, with fewer axes where that pays.
+    """Return vectors whose products are at least the cosines of the embeddings, with fewer axes if that is cheaper.
 
-    The number of axes is chosen by the cost that a fixed sample of pairs predicts.
+    The number of axes has the lowest predicted cost on a fixed sample of pairs.
     """
     count, axes = embeddings.shape
     if axes <= 32:
@@ -158,7 +157,7 @@ def upper_bound_vectors(embeddings: Vectors, threshold: float) -> Vectors:
 
 
 def is_seen(embeddings: Vectors) -> npt.NDArray[np.bool_]:
-    """Return which rows hold a vector, bool [rows]; rows of zeros are texts that the embedder does not cover."""
+    """Return whether rows have a vector, bool [rows]; rows of zeros are texts that the embedder does not cover."""
     return np.asarray(embeddings.any(axis=1), dtype=np.bool_)
 
 
@@ -178,7 +177,7 @@ def nearest_cosines(queries: npt.NDArray[np.int64], embeddings: Vectors) -> npt.
 def nearest_among(
     embeddings: Vectors, queries: npt.NDArray[np.int64], chosen: npt.NDArray[np.int64]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """For each queried row the chosen row with the largest cosine, and that cosine."""
+    """Return the chosen row with the largest cosine for each queried row, and that cosine."""
     nearest = np.zeros(len(queries), dtype=np.int64)
     for start in range(0, len(queries), 1024):
         products = embeddings[queries[start : start + 1024]] @ embeddings[chosen].T

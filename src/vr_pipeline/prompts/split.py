@@ -1,7 +1,7 @@
-"""Division into train, validation and test that survives new prompts and lets no near-duplicate cross.
+"""Division into train, validation and test, stable for new prompts and without near-duplicates across splits.
 
-A prompt's split depends on nothing but its identifier, so prompts that are added or removed move no other. What that
-leaves open, two similar prompts in different splits, is settled by dropping the later one, not by moving it.
+A prompt's split depends only on its identifier, so adding or removing prompts does not move others. Of two similar
+prompts in different splits, the later one is dropped.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from vr_pipeline.prompts.semantic import greedy_cosine_scan
 
 
 def split_of(prompt_identifier: str, parameters: SplitParameters) -> str:
-    """'train', 'validation' or 'test', by the place of the identifier's hash in [0, 1).
+    """Return 'train', 'validation' or 'test' from the identifier's hash in [0, 1).
 
-    Test lies first and training last, so a changed validation share never moves a prompt into or out of test.
+    Test is first and training last, so that the validation share does not change the test split.
     """
     place = int(content_hash("split", parameters.salt, prompt_identifier), 16) / 2**64
     if place < parameters.test_fraction:
@@ -32,13 +32,26 @@ def split_of(prompt_identifier: str, parameters: SplitParameters) -> str:
     return "train"
 
 
+def surplus(identifiers: Sequence[str], splits: Sequence[str], parameters: SplitParameters) -> list[int]:
+    """Return positions of the training prompts above ``train_prompts``, in order.
+
+    They are drawn by a hash of the prompt, so that a new prompt replaces at most one.
+    """
+    training = [index for index, split in enumerate(splits) if split == "train"]
+    if parameters.train_prompts is None:
+        return []
+    training.sort(key=lambda index: content_hash("train prompts", parameters.salt, identifiers[index]))
+    return sorted(training[parameters.train_prompts :])
+
+
 @dataclass(frozen=True)
 class Leak:
-    """A prompt that is dropped because a kept one in another split is too similar.
+    """A prompt to drop because of a similar kept prompt in another split.
 
     Args:
-        index: the prompt.
-        nearest: the kept prompt before it, in another split.
+        index: of the prompt.
+        nearest: index of the earlier kept prompt.
+        similarity: of both prompts.
         measure: 'Rouge-L F1' or 'cosine'.
     """
 
@@ -56,13 +69,14 @@ def find_leaks(
     *,
     block_size: int = 1024,
 ) -> list[Leak]:
-    """Return prompts to drop so that no two similar ones are left in different splits.
+    """Return the prompts to drop so that no similar prompts are in different splits.
 
     Args:
-        prompts: texts in the order of the scan; the earlier of two stays.
-        parameters: thresholds, each switched off by 1.
+        prompts: texts in the order of the scan; the earlier of two is kept.
+        splits: of the prompts.
+        parameters: thresholds; 1 turns a comparison off.
         embeddings: unit vectors [prompts, axes]; None skips the comparison by meaning.
-        block_size: prompts a side of a tile of cosines.
+        block_size: number of prompts per side of a tile of cosines.
     """
     words = greedy_rouge_scan(prompts, parameters.rouge_threshold, groups=splits, tokens=segments)
     leaks = [

@@ -1,8 +1,7 @@
-"""What a user wrote is text: none of it becomes a control token of the model.
+"""Tokenise users' texts without control tokens of the model.
 
-A prompt may hold ``<|im_end|>``, ``<image>`` or ``</s>``. A tokenizer makes of them the end of a turn, the place of a
-picture or the end of the text. Here they are spelled out like any other text; texts without them get the tokens that
-the tokenizer alone gives.
+A tokenizer reads ``<|im_end|>``, ``<image>`` or ``</s>`` in a prompt as the end of a turn, the place of an image or the
+end of the text. Here they become plain text; other texts get the usual tokens.
 """
 
 from __future__ import annotations
@@ -14,18 +13,19 @@ from typing import Any
 
 from vr_pipeline.errors import InputError
 
-# Tokens in brackets mark something although not every tokenizer declares them special, such as <tool_call>.
+# Tokens in brackets such as <tool_call> have a meaning even if a tokenizer does not declare them special.
 _MARKER = re.compile(r"\s*[<\[{｜|].*[>\]}｜|]\s*", re.DOTALL)
 _SHORTEST = 3
 
 
 def control_tokens(tokenizer: Any, others: Collection[int] = ()) -> dict[int, str]:
-    """Return tokens that mean something to the model beyond their letters: number -> spelling.
+    """Return the tokens with a special meaning to the model: number -> spelling.
 
-    The token of unknown words is none, and neither is a mark of one or two letters ("!" is the padding of some).
+    The token of unknown words and marks of one or two letters ("!" is the padding of some) are not included.
 
     Args:
-        others: further numbers, such as the places of visual tokens.
+        tokenizer: of the model.
+        others: more numbers, such as those of visual tokens.
     """
     found = {
         int(number): str(token.content)
@@ -41,14 +41,17 @@ def control_tokens(tokenizer: Any, others: Collection[int] = ()) -> dict[int, st
 
 
 def user_text_ids(tokenizer: Any, control: Mapping[int, str], before: str, text: str, after: str) -> list[int]:
-    """Return tokens of a user's text between two pieces of a template, whose own control tokens stay what they are.
+    """Return tokens of a user's text between two pieces of a template, whose control tokens are kept.
 
     Args:
-        before: text of the template before it.
-        after: text of the template behind it.
+        tokenizer: of the model.
+        control: of :func:`control_tokens`.
+        before: template before the text.
+        text: of the user.
+        after: template after the text.
 
     Raises:
-        InputError: the tokenizer makes a control token of the text however it is written.
+        InputError: a control token in the text cannot be avoided.
     """
     whole = _ids(tokenizer, before + text + after)
     of_template = sum(number in control for piece in (before, after) for number in _ids(tokenizer, piece))
@@ -61,10 +64,10 @@ def user_text_ids(tokenizer: Any, control: Mapping[int, str], before: str, text:
 
 
 def written_plainly(text: str, tokenizers: Iterable[Any]) -> str:
-    """Return a text of which no tokenizer makes a control token, for pipelines that tokenise themselves.
+    """Return a text that gives no control tokens, for pipelines that tokenise themselves.
 
-    Control tokens are written with a space in them; other texts stay as they are. HTML's spellings are looked at too,
-    because the pipelines of Wan resolve them.
+    Control tokens get a space in them; other texts stay the same. HTML escapes are also checked, because the pipelines
+    of Wan resolve them.
     """
     for tokenizer in tokenizers:
         control = control_tokens(tokenizer)
@@ -75,21 +78,21 @@ def written_plainly(text: str, tokenizers: Iterable[Any]) -> str:
 
 
 def _plain_ids(tokenizer: Any, control: Mapping[int, str], before: str, text: str, after: str) -> list[int]:
-    """Return tokens of text that holds no control token on purpose."""
+    """Return tokens of a text without control tokens."""
     for written in (text, _broken(text, control)):
         ids = _ids_without_added_tokens(tokenizer, before + written + after)
         if control.keys().isdisjoint(ids):
             return ids
     named = ", ".join(sorted({control[number] for number in ids if number in control}))
     raise InputError(
-        f"the model's tokenizer takes a part of the text '{text[:80]}' for a control token ({named})",
-        remedy="Take it out of the prompt or question",
+        f"the model's tokenizer reads a part of the text '{text[:80]}' as a control token ({named})",
+        remedy="Remove it from the prompt or question",
         field="prompt",
     )
 
 
 def _broken(text: str, control: Mapping[int, str]) -> str:
-    """Return the text with a space in every control token: for vocabularies that hold their spelling as a word."""
+    """Return the text with a space in every control token, for vocabularies that have it as a word."""
     for mark in sorted(control.values(), key=len, reverse=True):
         inside = mark.strip()
         text = re.sub(re.escape(inside), lambda found: f"{found[0][0]} {found[0][1:]}", text, flags=re.IGNORECASE)
@@ -101,7 +104,7 @@ def _ids(tokenizer: Any, text: str) -> list[int]:
 
 
 def _ids_without_added_tokens(tokenizer: Any, text: str) -> list[int]:
-    """Return tokens by the vocabulary alone; the tokenizer's own switch still matches some added tokens."""
+    """Return tokens by the vocabulary only; ``split_special_tokens`` still matches some added tokens."""
     if not text:
         return []
     if not tokenizer.is_fast:

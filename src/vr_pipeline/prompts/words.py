@@ -1,7 +1,7 @@
-"""Words of a prompt and what they contribute to a scene.
+"""Words of a prompt and their role in a scene.
 
-The lists are short and closed on purpose: function words and quality tags are few, everything else counts as content,
-so an unknown noun or a language that is not English is never taken for empty talk.
+Function words and quality tags are short, fixed lists. All other words are content, so that unknown nouns and other
+languages are not mistaken for words without content.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _ANY_WORD = regex.compile(rf"[{LETTERS}]+(?:['’\-][{LETTERS}]+)*")
 _PART = regex.compile(
     rf"(?P<character>[{HAN}{KANA}])|(?P<syllables>(?:(?=[{SYLLABLES}])\X){{1,3}})|(?:(?![{HAN}{KANA}{SYLLABLES}]).)+"
 )
-"""Scripts without spaces: each Han character or kana counts as a word, and every three characters of the others."""
+"""In scripts without spaces, each Han character or kana is a word, and every three characters of the others."""
 
 FUNCTION_WORDS: Final = frozenset(
     """
@@ -38,7 +38,7 @@ FUNCTION_WORDS: Final = frozenset(
     whose why will with within without would yet you your yours yourself
     """.split()  # noqa: SIM905
 )
-"""English words that carry grammar, not content."""
+"""English words with grammatical meaning only."""
 
 MEDIUM_WORDS: Final = frozenset(
     """
@@ -51,7 +51,7 @@ MEDIUM_WORDS: Final = frozenset(
     epic stunning beautiful amazing awesome perfect nice good great cool
     """.split()  # noqa: SIM905
 )
-"""Words on the medium and its quality that people append to any prompt: no part of a scene."""
+"""Words on the medium and its quality that are not part of a scene."""
 
 ATTRIBUTE_WORDS: Final = frozenset(
     """
@@ -62,7 +62,7 @@ ATTRIBUTE_WORDS: Final = frozenset(
     mysterious fantasy surreal dramatic moody slow fast quick quiet loud rich poor strong weak left right
     """.split()  # noqa: SIM905
 )
-"""Common words that describe and do not name. Longer adjectives are found by their ending."""
+"""Common words that describe. Longer adjectives are recognised by their ending."""
 
 _ATTRIBUTE_ENDINGS: Final = ("ful", "ous", "ish", "less", "ly", "ic", "able", "ible", "esque")
 _ACTION_ENDING: Final = "ing"
@@ -73,9 +73,9 @@ _NOUNS_IN_ING: Final = frozenset(
 
 @functools.lru_cache(maxsize=64)
 def words(text: str) -> tuple[str, ...]:
-    """Return words in lower case; those of scripts without spaces as ``_PART`` cuts them.
+    """Return words in lower case; scripts without spaces are cut by ``_PART``.
 
-    Several rules look at the same prompt in a row, hence the small cache.
+    Several rules use the same prompt one after the other, hence the small cache.
     """
     lowered = text.lower()
     if lowered.isascii():
@@ -87,7 +87,7 @@ def words(text: str) -> tuple[str, ...]:
 
 
 def length_in_words(text: str) -> int:
-    """About how many words a text has: two Han characters or kana make one word on average, rounded up."""
+    """Return the approximate number of words, with two Han characters or kana as one, rounded up."""
     found = words(text)
     characters = (
         0 if text.isascii() else sum(_PART.fullmatch(word)["character"] is not None for word in found if len(word) == 1)
@@ -97,10 +97,10 @@ def length_in_words(text: str) -> int:
 
 @dataclass(frozen=True)
 class Content:
-    """Distinct content words of a prompt by what they contribute, each in order of appearance.
+    """Distinct content words of a prompt by role, in order of appearance.
 
-    The division is a heuristic from word lists and English endings: ``things`` is what is left over, so verbs that do
-    not end in -ing stand there too.
+    The division is a heuristic by word lists and English endings: ``things`` are all others, including verbs that do
+    not end in -ing.
     """
 
     things: tuple[str, ...]

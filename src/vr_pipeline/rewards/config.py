@@ -1,7 +1,5 @@
 """Parameters of weight_regression."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from pydantic import Field
@@ -10,34 +8,39 @@ from vr_pipeline.config import Parameters
 
 
 class WeightRegressionParameters(Parameters):
-    """How weights are learned from human preferences and how they are tested."""
+    """How weights are learned from human preferences and tested."""
 
     answers: Literal["binary", "probability"] = Field(
-        "binary", description="what is weighed, in the fit and in scoring alike: the answer cut at 0.5, or P(yes)"
+        "binary", description="what the weights multiply, in fit and scoring: yes or no (P(yes) above 0.5), or P(yes)"
     )
     encoding: Literal["zero_one", "plus_minus"] = Field(
-        "zero_one", description="numbers for yes and no: 1 and 0 (paper), or 1 and -1 (public code)"
+        "zero_one", description="values of yes and no: 1 and 0 (paper), or 1 and -1 (public code)"
     )
-    nonnegative: bool = Field(True, description="remove the question of most negative weight and refit, until none")
+    nonnegative: bool = Field(
+        True, description="remove the question with the most negative weight and refit, until no weight is negative"
+    )
     labels: Literal["majority", "soft"] = Field(
-        "majority", description="several annotators a pair: the label of most votes, or their shares as soft labels"
+        "majority",
+        description="with several annotators per pair: the majority label, or the shares of votes as soft labels",
     )
     penalty: float | None = Field(
         None, ge=0, description="strength of the L2 penalty per pair; null chooses it by cross-validation"
     )
     penalties: tuple[float, ...] = Field(
-        (1e-5, 1e-4, 1e-3, 1e-2, 1e-1), description="penalties per pair among which cross-validation chooses"
+        (1e-5, 1e-4, 1e-3, 1e-2, 1e-1), description="candidate penalties of the cross-validation"
     )
-    folds: int = Field(5, ge=2, description="folds of the cross-validation, number; prompts are never split")
-    held_out_share: float = Field(
-        0.25, gt=0, lt=1, description="share of the prompts whose pairs test the weights and never enter the fit"
+    folds: int = Field(5, ge=2, description="folds of the cross-validation; no prompt is split")
+    overlaps: Literal["show", "remove"] = Field(
+        "remove",
+        description="fitting pairs whose prompt is (nearly) a validation or test prompt of the policies: show counts "
+        "them in the report, remove excludes them from the fit",
     )
-    bootstrap_samples: int = Field(
-        500, ge=0, description="replicates of every bootstrap, number; prompts are drawn; 0: no intervals"
-    )
+    near_duplicate: float = Field(0.7, gt=0, le=1, description="Rouge-L F1 above which two prompts are near-duplicates")
+    held_out_share: float = Field(0.25, gt=0, lt=1, description="share of prompts whose pairs only test the weights")
+    bootstrap_samples: int = Field(500, ge=0, description="replicates of each bootstrap over prompts; 0: no intervals")
     bootstrap: Literal["score", "refit"] = Field(
         "score",
-        description="intervals of the weights: from a Newton step without each prompt (score), or from replicates "
-        "fitted anew (refit)",
+        description="intervals of the weights: one Newton step per omitted prompt (score), or refitted replicates "
+        "(refit)",
     )
     seed: int = Field(0, ge=0, description="seed of split, folds and bootstrap")

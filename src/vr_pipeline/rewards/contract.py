@@ -1,49 +1,51 @@
-"""What every reward does, whatever is inside: clips are measured, which costs; measurements become rewards.
+"""The contract of rewards: an expensive measurement of clips, then rewards computed from the measurements.
 
-A reward is one subclass of :class:`RewardModel` and one line in :mod:`vr_pipeline.rewards.registry`. Pipelines store
-what :meth:`RewardModel.measure` makes, item by item; commands, the served model and notebooks ask
-:meth:`RewardModel.score`. Both take the same steps, so a clip has one reward whoever asks.
+A reward is a subclass of :class:`RewardModel` and a line in :mod:`vr_pipeline.rewards.registry`. Pipelines store the
+measurements of :meth:`RewardModel.measure`; commands, the served model and notebooks call :meth:`RewardModel.score`.
+Both run the same code, so a clip always has the same reward.
 """
 
 from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
+import numpy as np
 import pandas as pd
 
 from vr_pipeline.config import Parameters
 from vr_pipeline.errors import InputError
 from vr_pipeline.identifiers import content_hash
+from vr_pipeline.rewards.ranker import Ranker as Ranker
 from vr_pipeline.runtime.memory import free_memory
-from vr_pipeline.video.clip import Frames, VideoReadError
-from vr_pipeline.video.sampled import SampledClip, Sampling, clip_path, sample_clip
+from vr_pipeline.video.clip import Frames
+from vr_pipeline.video.sampled import SampledClip, Sampling, sample_clip, sample_clips
 from vr_pipeline.work import ItemFailure, Scalar, WorkItem, WorkPlan, run_in_process
 
 logger = logging.getLogger(__name__)
 
 ROWS_BEFORE_A_CHECK = 2000
-"""After so many rows measurements are checked, so that a model that measures nothing stops before all clips."""
+"""Rows after which measurements are checked, so that a useless model stops early."""
 
 Outcome = pd.DataFrame | Exception
-"""What a model says of a clip: rows of a table without video_id and error, or why there is nothing to say."""
+"""Measurement of a clip: rows of a table without video_id and error, or why there is none."""
 
 
 class RewardModel(ABC):
     """Clips in, rewards out: ``total``, and ``dim_<name>`` for each dimension."""
 
     Settings: ClassVar[type[Parameters]] = Parameters
-    """What a configuration says of it, beside its ``type``; see :func:`~.registry.load_reward_model`."""
+    """Its settings in a configuration, except ``type``; see :func:`~.registry.load_reward_model`."""
 
     kind: ClassVar[str] = "measurements"
-    """What is stored of clips: part of the names and identities of items, and shown in progress."""
+    """Name of the measurements: part of the identity of items, and shown as progress."""
 
     ranks_by: ClassVar[str] = "vr_pipeline.rewards.ranking:RewardRanker"
-    """``package.module:class`` of the :class:`Ranker` that compares clips by it; called with the reward."""
+    """``package.module:class`` of its :class:`Ranker`, which is called with the reward."""
 
     clips_per_item: int = 32
     """Clips measured and stored together."""
@@ -51,78 +53,69 @@ class RewardModel(ABC):
     reader_threads: int = 1
     """Threads that decode clips."""
 
+    extra_columns: tuple[str, ...] = ()
+    """Columns that :meth:`score` returns besides total and dimensions."""
+
     dimensions: tuple[str, ...]
     """Names of the dimensions."""
 
-    # -- what a reward says of itself -------------------------------------------------------------------------------
+    # -- identity and settings --------------------------------------------------------------------------------------
 
     @property
     @abstractmethod
     def measured_by(self) -> tuple[str, ...]:
-        """Content hashes and settings that measurements depend on: models, sampling, questions, their version."""
+        """Hashes and settings that determine measurements: models, sampling, questions, version of the code."""
 
     @property
     def depends_on(self) -> tuple[str, ...]:
-        """All that rewards depend on: by default what measurements do."""
+        """All that determines rewards; by default what determines measurements."""
         return self.measured_by
 
     @property
     def identity(self) -> str:
-        """Hash of all that rewards depend on."""
+        """Hash of everything that determines rewards."""
         return content_hash("reward", type(self).__name__, *self.depends_on)
 
     @property
     def recorded(self) -> Mapping[str, Scalar]:
-        """What is recorded beside every stored item."""
+        """Facts recorded with every stored item."""
         return {}
 
     @classmethod
     def from_settings(cls, settings: Any, folder: Path) -> RewardModel:
-        """Make it from its settings, whose relative paths start from a folder; by default they are its arguments."""
+        """Make the reward; by default, settings are its arguments. Relative paths start from ``folder``."""
         return cls(**dict(settings))
 
-    # -- what it does -----------------------------------------------------------------------------------------------
+    # -- what a subclass implements ---------------------------------------------------------------------------------
 
     def load(self) -> Any:
-        """Load the models; called once, and only if a clip is to be measured."""
+        """Load the models; called once, and only if a clip must be measured."""
         return None
 
     def sampling(self, loaded: Any) -> Sampling | None:
-        """Which frames of a clip it looks at; every frame by default, None where it reads no clip."""
+        """Return which frames of a clip it reads; all by default, None if it reads no clip."""
         return Sampling()
 
     @abstractmethod
     def look(self, loaded: Any, clips: Sequence[SampledClip]) -> list[Outcome]:
-        """Measure clips: for each, in order, its rows, or the error that says why it cannot be measured.
-
-        Args:
-            loaded: what :meth:`load` returned.
-            clips: their frames.
-        """
+        """Measure clips with the models of :meth:`load`; return for each its rows, or the error."""
 
     def unmeasured(self, loaded: Any) -> Mapping[str, Any]:
-        """Values that stand in the columns of a clip that could not be measured; by default they are empty."""
+        """Return the values in the columns of a clip that cannot be measured; empty by default."""
         return {}
 
     def arrange(self, table: pd.DataFrame, index: pd.DataFrame) -> pd.DataFrame:
-        """Arrange the rows of measured clips as the catalog keeps them; by default they stay as they are."""
+        """Return the rows of measured clips as the catalog stores them; unchanged by default."""
         return table
 
     def check(self, measured: pd.DataFrame) -> None:
-        """Stop a run whose measurements mean nothing. Raises :class:`InputError`."""
+        """Raise :class:`InputError` if the measurements are useless."""
         return None
 
     def rewards(self, measured: pd.DataFrame, index: pd.DataFrame) -> pd.DataFrame:
-        """Make rewards of measurements, which costs little.
+        """Compute rewards (schema ``Rewards``) from measurements; clips without a measurement are dropped.
 
-        By default a measurement is one row a clip with the columns ``dim_<name>``, and ``total`` or their sum.
-
-        Args:
-            measured: what :meth:`collect` or :meth:`measure_clip` returned.
-            index: the clips, schema ``VideoIndex``; those that were not measured are left out.
-
-        Returns:
-            schema ``Rewards``.
+        By default, a measurement is one row per clip with ``dim_<name>`` and perhaps ``total``, else their sum.
         """
         table = measured_clips(index, measured)
         names = [f"dim_{name}" for name in self.dimensions]
@@ -130,12 +123,12 @@ class RewardModel(ABC):
         total = rows["total"] if "total" in rows else rows[names].sum(axis=1)
         return pd.concat([table.assign(total=total), rows[names]], axis=1)
 
-    # -- what all have alike ----------------------------------------------------------------------------------------
+    # -- common to all ----------------------------------------------------------------------------------------------
 
     _loaded: Any = None
 
     def loaded(self) -> Any:
-        """Return the models, which stay in memory until :meth:`close`."""
+        """Return the models, loaded once and kept until :meth:`close`."""
         if self._loaded is None:
             self._loaded = self.load()
         return self._loaded
@@ -147,36 +140,34 @@ class RewardModel(ABC):
             free_memory()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave loaded models behind: workers load their own."""
+        """Pickle without loaded models: workers load them themselves."""
         return {name: value for name, value in self.__dict__.items() if name != "_loaded"}
 
     def measure(self, videos: Any, index: pd.DataFrame) -> WorkPlan:
-        """Plan the measurement of clips, in groups of clips of one prompt.
+        """Plan the measurement of clips, in groups with the same prompt.
 
-        A group is stored once all its clips are measured; after an interruption only missing groups are measured. Its
-        identity holds what measurements depend on, the clips' content and their prompts, so that a change of any of
-        them measures again, and another prompt's clips are left alone.
+        A resumed run measures the missing groups only. A group is measured again if the model, a setting, or the
+        content or prompt of one of its clips changes.
 
         Args:
             videos: the folder of clips.
-            index: schema ``VideoIndex``; clips of status 'failed' are left out.
+            index: schema ``VideoIndex``; clips of status 'failed' are skipped.
 
         Returns:
-            a plan whose items are tables: a clip that cannot be measured has one row with the reason in ``error``.
+            a plan whose items are tables; a clip that cannot be measured has one row with the reason in ``error``.
         """
-        usable = index[index["status"] == "ok"].sort_values(["prompt_id", "sample_index", "video_id"], kind="stable")
         measured_by, recorded = self.measured_by, self.recorded
         groups: dict[str, list[dict[str, Any]]] = {}
         items = []
-        for _, of_prompt in usable.groupby("prompt_id", sort=True):
-            rows = of_prompt[["video_id", "prompt", "path", "sha256"]].to_dict("records")
-            for start in range(0, len(rows), self.clips_per_item):
-                group = rows[start : start + self.clips_per_item]
-                key = content_hash(self.kind, *(row["video_id"] for row in group))
-                contents = [str(row[name]) for row in group for name in ("video_id", "sha256", "prompt")]
-                groups[key] = [{str(name): value for name, value in row.items()} for row in group]
-                identity = content_hash(self.kind, *measured_by, *contents)
-                items.append(WorkItem(key, identity, {**recorded, "clips": len(group)}))
+        usable, starts = self.grouped(index)
+        rows = usable[["video_id", "prompt", "path", "sha256"]].to_dict("records")
+        for start, end in pairwise([*starts, len(rows)]):
+            group = rows[start:end]
+            key = self.key_of(row["video_id"] for row in group)
+            contents = [str(row[name]) for row in group for name in ("video_id", "sha256", "prompt")]
+            groups[key] = [{str(name): value for name, value in row.items()} for row in group]
+            identity = content_hash(self.kind, *measured_by, *contents)
+            items.append(WorkItem(key, identity, {**recorded, "clips": len(group)}))
         first: list[pd.DataFrame] = []
 
         def make_batch(loaded: Any, batch: Sequence[WorkItem]) -> list[pd.DataFrame | ItemFailure]:
@@ -189,26 +180,24 @@ class RewardModel(ABC):
 
         return WorkPlan(items, make_batch, batch_size=1, description=f"groups of {self.kind}", setup=self.loaded)
 
-    def measure_group(self, loaded: Any, videos: Any, clips: Sequence[Mapping[str, Any]]) -> pd.DataFrame | ItemFailure:
-        """Read clips and measure them.
+    def grouped(self, index: pd.DataFrame) -> tuple[pd.DataFrame, list[int]]:
+        """Return the clips that can be measured, by groups, and the row at which each group begins."""
+        usable = index[index["status"] == "ok"].sort_values(["prompt_id", "sample_index", "video_id"], kind="stable")
+        rank = usable.groupby("prompt_id", sort=False).cumcount().to_numpy()
+        return usable, np.flatnonzero(rank % self.clips_per_item == 0).tolist()
 
-        A clip that does not decode or that the model cannot take has one row with the reason; the others are measured.
-        Where clips decode but none can be measured, the reason need not lie with the clips (the machine, a scorer):
-        that is a failure, which the next run tries again.
+    def key_of(self, video_ids: Iterable[str]) -> str:
+        """Return the key of a group of clips."""
+        return content_hash(self.kind, *video_ids)
+
+    def measure_group(self, loaded: Any, videos: Any, clips: Sequence[Mapping[str, Any]]) -> pd.DataFrame | ItemFailure:
+        """Read and measure clips; a clip that fails has one row with the reason.
+
+        If clips decode but none can be measured, the clips may not be the cause: the group counts as failed, and the
+        next run tries it again.
         """
         sampling = self.sampling(loaded)
-
-        def read(clip: Mapping[str, Any]) -> SampledClip | VideoReadError:
-            try:
-                path = clip["path"] if sampling is None else clip_path(videos, clip["video_id"], clip["path"])
-                own = not isinstance(videos, Mapping)
-                video_id, prompt = str(clip["video_id"]), str(clip["prompt"])
-                return sample_clip(path, prompt, sampling, video_id=video_id, own=own)
-            except VideoReadError as error:
-                return error
-
-        with ThreadPoolExecutor(self.reader_threads) as pool:
-            sampled = list(pool.map(read, clips))
+        sampled = sample_clips(videos, clips, sampling, self.reader_threads)
         shown = [clip for clip in sampled if isinstance(clip, SampledClip)]
         seen = self.look(loaded, shown) if shown else []
         if shown and all(isinstance(one, Exception) and not getattr(one, "of_clip", False) for one in seen):
@@ -229,57 +218,82 @@ class RewardModel(ABC):
         return table.astype({name: type(value) for name, value in blank.items() if isinstance(value, int)})
 
     def collect(self, stored: Any, index: pd.DataFrame) -> pd.DataFrame:
-        """Bring all stored measurements into one table; clips that could not be measured are left out and counted.
-
-        Args:
-            stored: the folder of what :meth:`measure` made.
-            index: the clips.
+        """Return all stored measurements in one table, without failed clips, which are logged.
 
         Raises:
-            InputError: no clip could be measured, or the measurements mean nothing.
+            InputError: all clips failed, or the measurements are useless.
         """
-        parts = [stored.load(key) for key in stored.keys]
-        return self._collected(pd.concat(parts, ignore_index=True), index) if parts else pd.DataFrame()
+        keys = stored.keys
+        return self._collected(stored.load_joined(keys), index) if keys else pd.DataFrame()
 
     def measured(self, videos: Any, index: pd.DataFrame) -> pd.DataFrame:
-        """Measure clips in this process and store nothing: for a model that costs little."""
+        """Measure clips in this process without storing; for cheap models."""
         plan = self.measure(videos, index)
         parts = [content for _, contents in run_in_process(plan, plan.batches()) for content in contents]
         for part in parts:
             if isinstance(part, ItemFailure):
-                raise InputError(part.reason, remedy="Correct what it names, then run again")
+                raise InputError(part.reason, remedy="Correct this, then run again")
         return self._collected(pd.concat(parts, ignore_index=True), index)
 
     def _collected(self, table: pd.DataFrame, index: pd.DataFrame) -> pd.DataFrame:
         table = self.valid(table)
         failed = table[table["error"] != ""]
-        for video_id, error in failed[["video_id", "error"]].head(5).itertuples(index=False):
-            logger.warning("Clip %s was left out: %s", video_id, error)
-        if len(failed):
-            logger.warning("%d of %d clips could not be judged and were left out.", len(failed), len(index))
-        if len(failed) and len(failed) == len(table):
-            raise InputError(
-                f"no clip could be judged; the first reason: {failed['error'].iloc[0]}",
-                remedy="Correct what it names, then run again",
-            )
-        measured = self.arrange(table[table["error"] == ""].drop(columns="error"), index)
+        measured = table[table["error"] == ""].drop(columns="error")
+        self.report_failed(failed, len(measured), len(index))
+        measured = self.arrange(measured, index)
         self.check(measured)
         return measured
 
+    def report_failed(self, failed: pd.DataFrame, measured: int, clips: int) -> None:
+        """Warn of clips that could not be measured.
+
+        Args:
+            failed: their rows, with video_id and error.
+            measured: how many rows were measured.
+            clips: how many clips there are.
+
+        Raises:
+            InputError: none could be measured.
+        """
+        if failed.empty:
+            return
+        for video_id, error in failed[["video_id", "error"]].head(5).itertuples(index=False):
+            logger.warning("Clip %s was dropped: %s", video_id, error)
+        logger.warning("%d of %d clips could not be judged and were dropped.", len(failed), clips)
+        if not measured:
+            raise InputError(
+                f"no clip could be judged; the first reason: {failed['error'].iloc[0]}",
+                remedy="Correct this, then run again",
+            )
+
     def valid(self, table: pd.DataFrame) -> pd.DataFrame:
-        """Give stored rows that cannot be used the reason in ``error``; by default all can be."""
+        """Set ``error`` of stored rows that cannot be used; by default all can."""
         return table
 
     def measure_clip(self, clip: SampledClip) -> pd.DataFrame:
-        """Measure one clip, as :meth:`collect` returns it.
+        """Return the measurement of one clip, in the form of :meth:`collect`.
 
         Raises:
-            InputError: the model cannot take the clip; the error names its file.
+            InputError: the clip cannot be measured; names its file.
         """
         (seen,) = self.look(self.loaded(), [clip])
         if isinstance(seen, Exception):
             raise about_file(seen, clip.path)
         return self.arrange(_rows(clip.video_id, seen).drop(columns="error"), index_of([clip]))
+
+    def score_sampled(self, clips: Sequence[SampledClip]) -> pd.DataFrame:
+        """Score sampled clips with different ``video_id``; return schema ``Rewards``, one row per clip in order.
+
+        Raises:
+            InputError: a clip cannot be measured; names its file.
+        """
+        rows = []
+        for clip, seen in zip(clips, self.look(self.loaded(), clips), strict=True):
+            if isinstance(seen, Exception):
+                raise about_file(seen, clip.path)
+            rows.append(_rows(clip.video_id, seen).drop(columns="error"))
+        index = index_of(clips)
+        return self.rewards(self.arrange(pd.concat(rows, ignore_index=True), index), index)
 
     def score(
         self, clips: Sequence[str | Path | Frames], prompts: Sequence[str], fps: float | None = None
@@ -289,71 +303,44 @@ class RewardModel(ABC):
         Args:
             clips: paths of videos or pictures, or uint8 arrays [frames, height, width, 3].
             prompts: the text of each clip.
-            fps: frames a second of clips in memory; files state their own.
+            fps: frames per second of clips in memory; files have their own.
 
         Returns:
-            ``total`` and ``dim_<name>``, a row a clip.
+            ``total``, ``dim_<name>`` and :attr:`extra_columns`, one row per clip.
 
         Raises:
-            InputError: a clip cannot be read or measured; the error names it.
+            InputError: a clip cannot be read or measured; names it.
         """
-        columns = ["total", *(f"dim_{name}" for name in self.dimensions)]
+        columns = ["total", *(f"dim_{name}" for name in self.dimensions), *self.extra_columns]
         rows = [self.score_clip(clip, prompt, fps=fps)[columns] for clip, prompt in zip(clips, prompts, strict=True)]
         return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=columns, dtype=float)
 
     def score_clip(
         self, clip: str | Path | Frames, prompt: str, *, video_id: str | None = None, fps: float | None = None
     ) -> pd.DataFrame:
-        """Score one clip; ``video_id`` is its name in tables. Returns its row of schema ``Rewards``."""
+        """Return the row of one clip, schema ``Rewards``; ``video_id`` is its name in tables."""
         shown = sample_clip(clip, prompt, self.sampling(self.loaded()), video_id=video_id, fps=fps)
         return self.rewards(self.measure_clip(shown), index_of([shown]))
 
 
-class Ranker(Protocol):
-    """Says which of two clips of a prompt is better."""
-
-    @property
-    def identity(self) -> str:
-        """Hash of all that its comparisons depend on."""
-        ...
-
-    def compare(
-        self,
-        clips_a: Sequence[str | Path | Frames],
-        clips_b: Sequence[str | Path | Frames],
-        prompts: Sequence[str],
-        fps: float | None = None,
-    ) -> pd.DataFrame:
-        """Compare clips pair by pair.
-
-        Returns:
-            p_a, p_b and p_tie, which add up to 1, and position_bias: how much p_a depends on which clip comes first.
-        """
-        ...
-
-
 def index_of(clips: Sequence[SampledClip]) -> pd.DataFrame:
-    """Return an index of clips that belong to no table: each has a prompt of its own."""
+    """Return a minimal index of clips that are in no table."""
     return pd.DataFrame(
         {"video_id": [clip.video_id for clip in clips], "prompt_id": "", "sample_index": range(len(clips))}
     )
 
 
 def measured_clips(index: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
-    """Return identifiers of the clips that were measured, sorted by policy (where there is one), prompt and sample.
-
-    Args:
-        index: the clips; those of status 'failed' are left out.
-        measured: table with video_id.
+    """Return identifiers of usable clips with a measurement, sorted by policy (if present), prompt and sample.
 
     Raises:
-        InputError: none was measured.
+        InputError: no clip was measured.
     """
     usable = index[index["status"] == "ok"] if "status" in index.columns else index
     there = usable[usable["video_id"].isin(set(measured["video_id"]))]
     if len(usable) and there.empty:
         raise InputError(
-            f"no clip of these {len(usable)} was measured, for example not '{usable['video_id'].iloc[0]}'",
+            f"none of the {len(usable)} clips was measured, such as '{usable['video_id'].iloc[0]}'",
             remedy="Measure the clips of this index first",
             field="video_id",
         )
@@ -363,9 +350,9 @@ def measured_clips(index: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
 
 
 def about_file(error: Exception, path: Path | None) -> InputError:
-    """Turn why a model cannot measure a clip into an error that names its file."""
+    """Return the error with the name of the clip's file."""
     if isinstance(error, InputError):
-        return InputError(error.problem, remedy=error.remedy, file=error.file or path, field=error.field)
+        return error.at(file=error.file or path)
     return InputError(str(error), remedy="Give a file of another size", file=path)
 
 

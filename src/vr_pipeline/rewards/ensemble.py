@@ -1,9 +1,8 @@
 """Several rewards as one: the weighted sum of their standardised totals.
 
-A member's total is standardised by the mean and the standard deviation of its totals over the clips of a reference
-table. These two numbers are settings of the ensemble and part of its identity, so that a clip has the same reward
-whatever else is scored with it, also alone. Each member is one dimension, ``dim_<member>``, its weighted z-score: the
-dimensions add up to the total, and to dominate means to be better by every member.
+A member's total is standardised by the mean and standard deviation of its totals over reference clips. Both are
+settings and part of the identity, so that the reward of a clip does not depend on other clips. Each member is one
+dimension, ``dim_<member>``: its weighted z-score. The dimensions add up to the total.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from pydantic import Field, model_validator
 from vr_pipeline.config import Parameters
 from vr_pipeline.errors import InputError
 from vr_pipeline.rewards.contract import Outcome, RewardModel
+from vr_pipeline.rewards.registry import load_reward_model
 from vr_pipeline.storage.scores import read_scores
 from vr_pipeline.video.clip import Frames
 from vr_pipeline.video.sampled import SampledClip
@@ -33,10 +33,10 @@ class MemberSettings(Parameters):
     reward: dict[str, Any] = Field(description="The reward: type and settings.")
     weight: float = Field(1.0, description="Weight of its z-score in the total.")
     reference: str | None = Field(
-        None, description="Its rewards (video_id, total) over the reference clips, which give mean and std."
+        None, description="Table of its rewards of reference clips (video_id, total), which gives mean and std."
     )
-    mean: float | None = Field(None, description="Mean of its totals over the reference clips.")
-    std: float | None = Field(None, gt=0, description="Their standard deviation.")
+    mean: float | None = Field(None, description="Mean of its totals over reference clips.")
+    std: float | None = Field(None, gt=0, description="Standard deviation of its totals over reference clips.")
 
     @model_validator(mode="after")
     def _one_scale(self) -> MemberSettings:
@@ -68,7 +68,7 @@ class Member:
 
 
 class EnsembleReward(RewardModel):
-    """The weighted sum of standardised rewards. Raises :class:`InputError` where two have one name."""
+    """The weighted sum of standardised rewards. Raises :class:`InputError` if two have the same name."""
 
     Settings = EnsembleSettings
     kind = "ensemble"
@@ -77,13 +77,10 @@ class EnsembleReward(RewardModel):
         self.members = tuple(members)
         self.dimensions = tuple(member.name for member in members)
         if len(set(self.dimensions)) < len(self.dimensions):
-            raise InputError("two members have one name", remedy="Give each its own", field="members")
+            raise InputError("two members have the same name", remedy="Rename one", field="members")
 
     @classmethod
     def from_settings(cls, settings: EnsembleSettings, folder: Path) -> EnsembleReward:
-        """See :meth:`~vr_pipeline.rewards.contract.RewardModel.from_settings`."""
-        from vr_pipeline.rewards.registry import load_reward_model
-
         members = []
         for one in settings.members:
             scale = (one.mean, one.std) if one.reference is None else reference_scale(folder / one.reference)
@@ -93,12 +90,10 @@ class EnsembleReward(RewardModel):
 
     @property
     def measured_by(self) -> tuple[str, ...]:
-        """See :class:`~vr_pipeline.rewards.contract.RewardModel`."""
         return tuple(part for one in self.members for part in (one.name, *one.model.measured_by))
 
     @property
     def depends_on(self) -> tuple[str, ...]:
-        """See :class:`~vr_pipeline.rewards.contract.RewardModel`."""
         return tuple(
             part
             for one in self.members
@@ -116,13 +111,13 @@ class EnsembleReward(RewardModel):
             member.model.close()
 
     def look(self, loaded: list[Any], clips: Sequence[SampledClip]) -> list[Outcome]:
-        """Not called: each member takes its own frames of a clip, see :meth:`measure_group` and :meth:`score_clip`."""
+        """Not called: members sample frames themselves; see :meth:`measure_group` and :meth:`score_clip`."""
         raise NotImplementedError
 
     def measure_group(
         self, loaded: list[Any], videos: Any, clips: Sequence[Mapping[str, Any]]
     ) -> pd.DataFrame | ItemFailure:
-        """Measure clips by every member; the column ``member`` says by which."""
+        """Measure clips by every member, named in the column ``member``."""
         tables = []
         for member, models in zip(self.members, loaded, strict=True):
             table = member.model.measure_group(models, videos, clips)
@@ -137,7 +132,7 @@ class EnsembleReward(RewardModel):
         return pd.concat(parts, ignore_index=True)
 
     def arrange(self, table: pd.DataFrame, index: pd.DataFrame) -> pd.DataFrame:
-        """Arrange as every member does, and leave clips out that one of them could not measure."""
+        """Arrange as every member does, and drop clips that one of them could not measure."""
         parts = [one.model.arrange(_part(table, one), index).assign(member=one.name) for one in self.members]
         by_all = set.intersection(*(set(part["video_id"]) for part in parts))
         return pd.concat([part[part["video_id"].isin(by_all)] for part in parts], ignore_index=True)
@@ -148,8 +143,16 @@ class EnsembleReward(RewardModel):
             one.model.check(_part(measured, one))
 
     def rewards(self, measured: pd.DataFrame, index: pd.DataFrame) -> pd.DataFrame:
-        """Standardise the members' totals and add them up."""
+        """Return the sum of the members' standardised totals."""
         return self.combined([one.model.rewards(_part(measured, one), index) for one in self.members])
+
+    def score_sampled(self, clips: Sequence[SampledClip]) -> pd.DataFrame:
+        """Score clips by every member, which samples frames itself."""
+        rows = []
+        for clip in clips:
+            source, rate = (clip.path, None) if clip.path else (clip.frames, clip.frames_per_second)
+            rows.append(self.score_clip(source, clip.prompt, video_id=clip.video_id, fps=rate))
+        return pd.concat(rows, ignore_index=True)
 
     def score_clip(
         self, clip: str | Path | Frames, prompt: str, *, video_id: str | None = None, fps: float | None = None
@@ -169,7 +172,7 @@ class EnsembleReward(RewardModel):
 
 
 def reference_scale(path: Path) -> tuple[float, float]:
-    """Mean and standard deviation (of a sample) of the column ``total`` of a table of rewards.
+    """Return mean and sample standard deviation of the column ``total`` of a table of rewards.
 
     Raises:
         InputError: the table cannot be read, or the totals do not differ.
@@ -178,7 +181,7 @@ def reference_scale(path: Path) -> tuple[float, float]:
     std = float(np.std(totals, ddof=1)) if len(totals) > 1 else 0.0
     if std <= 0:
         raise InputError(
-            f"the totals of {len(totals)} clips do not differ, so that they give no scale",
+            f"the totals of all {len(totals)} clips are equal and give no scale",
             remedy="Give a table of more clips",
             file=path,
             field="total",

@@ -1,29 +1,23 @@
-"""Pictures of rewards: each function takes tables and gives a figure, and touches no global state."""
-
-from __future__ import annotations
+"""Figures of rewards: each function turns tables into a figure, without global state."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from matplotlib.figure import Figure
 
+from vr_pipeline.checklist.schema import Checklist
+from vr_pipeline.rewards.checklist.curves import answer_correlation, calibration
 from vr_pipeline.rewards.checklist.weights import RewardWeights
-from vr_pipeline.statistics.clustered import win_rate
-from vr_pipeline.statistics.labels import checked_preference
 
-if TYPE_CHECKING:
-    from vr_pipeline.checklist.schema import Checklist
-
-# Okabe and Ito's palette, told apart with the common colour vision deficiencies.
+# Okabe and Ito's palette, distinguishable with the common colour vision deficiencies.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8C6D31", "#6B6ECF", "#555555")
 _GREY = "#9A9A9A"
 
 
 def weights_by_dimension(weights: RewardWeights, checklist: Checklist) -> Figure:
-    """Weights with their 95 % intervals, one row a question, grouped by dimension; removed questions in grey at 0."""
+    """Draw weights with 95 % intervals, grouped by dimension; removed questions in grey at 0."""
     place = {question: i for i, question in enumerate(weights.question_ids)}
     questions = [question for question in checklist.questions if question.question_id in place]
     figure = Figure(figsize=(8.0, 1.4 + 0.24 * len(questions) + 0.12 * len(checklist.dimensions)), layout="constrained")
@@ -67,43 +61,24 @@ def preference_calibration(
     prompts: Sequence[str] | npt.ArrayLike | None = None,
     bins: int = 10,
 ) -> Figure:
-    """Predicted probability of the preference against how often people had it, over equally filled bins.
-
-    Args:
-        difference: reward of A minus reward of B of pairs that people did not tie; sigmoid of it is the probability.
-        preference: 'a' or 'b'.
-        prompts: prompt of each pair, the units of the 95 % intervals; without it every pair is a unit.
-        bins: at most this many.
-    """
-    values = np.asarray(difference, dtype=np.float64)
-    labels = checked_preference(preference, len(values))
-    # Which clip is A is arbitrary, so each pair enters both ways round: the curve is symmetric about one half.
-    probability = 1.0 / (1.0 + np.exp(-np.r_[values, -values]))
-    chosen = np.r_[labels == "a", labels == "b"].astype(np.float64)
+    """Draw :func:`vr_pipeline.rewards.checklist.curves.calibration`."""
+    curve, loss = calibration(difference, preference, prompts, bins)
     figure = Figure(figsize=(5.4, 5.0), layout="constrained")
     axes = figure.add_subplot()
     axes.plot([0, 1], [0, 1], color="black", linewidth=0.8, linestyle="--", label="perfect")
-    if len(values):
-        edges = np.unique(np.quantile(probability, np.linspace(0, 1, min(bins, max(2, len(values) // 5)) + 1)))
-        index = np.clip(np.searchsorted(edges, probability, side="right") - 1, 0, max(len(edges) - 2, 0))
-        used = np.unique(index)
-        predicted = np.array([probability[index == i].mean() for i in used])
-        observed = np.array([chosen[index == i].mean() for i in used])
-        # Both orders of a pair are one observation, which the clusters see to.
-        units = np.tile(np.arange(len(values)) if prompts is None else np.asarray(prompts), 2)
-        won = [win_rate(chosen[index == i] - 0.5, units[index == i]) for i in used]
-        ends = np.array([[rate.ci_low, rate.ci_high] for rate in won])
+    number = np.size(difference)
+    if len(curve):
+        predicted, observed, low, high = curve.to_numpy(dtype=np.float64).T
         axes.errorbar(
             predicted,
             observed,
-            yerr=[observed - ends[:, 0], ends[:, 1] - observed],
+            yerr=[observed - low, high - observed],
             fmt="o-",
             color=COLOURS[0],
             capsize=2,
             label="held-out pairs, 95 % intervals",
         )
-        loss = float(np.mean((probability - chosen) ** 2))
-        axes.set_title(f"Calibration on {len(values)} held-out pairs (Brier {loss:.3f})")
+        axes.set_title(f"Calibration on {number} held-out pairs (Brier {loss:.3f})")
     else:
         axes.set_title("Calibration: no held-out pairs without ties")
     axes.set_xlabel("predicted probability that a clip is preferred")
@@ -116,7 +91,7 @@ def preference_calibration(
 
 
 def accuracy_by_questions(curve: pd.DataFrame) -> Figure:
-    """Held-out accuracy against the number of questions kept, a panel a kind of answers, a line a way of weighting."""
+    """Draw held-out accuracy by number of questions, one panel per kind of answers, one line per weighting."""
     kinds = list(dict.fromkeys(curve["answers"])) if "answers" in curve.columns else ["answers"]
     figure = Figure(figsize=(4.6 * len(kinds), 4.0), layout="constrained")
     panels = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
@@ -145,17 +120,8 @@ def accuracy_by_questions(curve: pd.DataFrame) -> Figure:
 
 
 def question_correlation(answers: npt.ArrayLike, checklist: Checklist) -> Figure:
-    """Correlation of the answers to every two questions over clips, with lines between dimensions.
-
-    Args:
-        answers: array [clips, questions] with a column for every question of the checklist; NaN where gated (counts 0).
-        checklist: names the columns.
-    """
-    values = np.nan_to_num(np.asarray(answers, dtype=np.float64), nan=0.0)
-    centred = values - values.mean(axis=0)
-    scale = np.sqrt((centred**2).sum(axis=0))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        correlation = (centred.T @ centred) / np.outer(scale, scale)  # constant columns: undefined, left blank
+    """Draw the correlation of answers [clips, questions] (NaN where gated, counts 0), with lines between dimensions."""
+    correlation = answer_correlation(answers)
     n = correlation.shape[0]
     side = 3.2 + 0.19 * n
     figure = Figure(figsize=(side + 0.9, side), layout="constrained")
@@ -171,17 +137,17 @@ def question_correlation(answers: npt.ArrayLike, checklist: Checklist) -> Figure
             axes.axhline(i - 0.5, color="black", linewidth=0.8)
             axes.axvline(i - 0.5, color="black", linewidth=0.8)
     figure.colorbar(image, ax=axes, shrink=0.7, label="correlation over clips")
-    axes.set_title(f"Answers on {len(values)} clips")
+    axes.set_title(f"Answers on {len(np.asarray(answers))} clips")
     return figure
 
 
 def deviations_by_sub_dimension(deviations: Mapping[str, pd.DataFrame], *, colours: Sequence[str] = COLOURS) -> Figure:
-    """Deviations of the share of yes by sub-dimension, one colour a comparison, grouped by dimension.
+    """Draw deviations of the share of yes by sub-dimension, one colour per comparison.
 
     Args:
         deviations: name of the comparison -> table of
             :func:`vr_pipeline.rewards.checklist.deviations.sub_dimension_deviations`; the same sub-dimensions in each.
-        colours: of the comparisons, in their order.
+        colours: one per comparison.
     """
     tables = list(deviations.values())
     labels = list(tables[0]["sub_dimension"])
@@ -210,7 +176,7 @@ def deviations_by_sub_dimension(deviations: Mapping[str, pd.DataFrame], *, colou
     axes.set_ylim(len(labels) - 0.4, -0.6)
     axes.axvline(0.0, color="black", linewidth=0.8)
     axes.grid(axis="x", alpha=0.3)
-    axes.set_xlabel("difference of the share of yes; 95 % intervals by prompt that hold together for all bars")
+    axes.set_xlabel("difference of the share of yes; simultaneous 95 % intervals by prompt")
     if len(tables) > 1:
         axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     else:

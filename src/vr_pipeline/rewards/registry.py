@@ -1,27 +1,35 @@
-"""The rewards there are, by the name that a configuration gives as ``type``."""
-
-from __future__ import annotations
+"""All rewards, by their ``type`` in a configuration."""
 
 import json
 import pkgutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar
 
+from vr_pipeline.config import Parameters, TrainedHere
 from vr_pipeline.errors import InputError
-
-if TYPE_CHECKING:
-    from vr_pipeline.config import Parameters
-    from vr_pipeline.rewards.contract import Ranker, RewardModel
+from vr_pipeline.rewards.contract import Ranker, RewardModel
+from vr_pipeline.runtime.setting_names import validated
 
 REWARDS = {
+    "auditor": "vr_pipeline.micro_world.auditor:AuditorReward",
     "checklist": "vr_pipeline.rewards.checklist.model:ChecklistReward",
+    "diversity": "vr_pipeline.rewards.diversity:DiversityReward",
     "ensemble": "vr_pipeline.rewards.ensemble:EnsembleReward",
     "oracle": "vr_pipeline.micro_world.reward:OracleReward",
     "scores": "vr_pipeline.rewards.scores:ScoresReward",
+    "signals": "vr_pipeline.rewards.signals:SignalsReward",
+    "unifiedreward": "vr_pipeline.rewards.unifiedreward.model:UnifiedReward",
     "videoreward": "vr_pipeline.rewards.videoreward.model:VideoReward",
 }
 """``package.module:class`` of every :class:`~vr_pipeline.rewards.contract.RewardModel`."""
+
+
+class RewardChoice(TrainedHere):
+    """The reward of a block: the one in 'path', or the one trained in this project."""
+
+    of_the_given: ClassVar[frozenset[str]] = frozenset({"revision", "family", "template"})
+
 
 _FILES = ("reward.json", "artifacts/reward.json")
 
@@ -30,19 +38,22 @@ def load_reward_model(config: Mapping[str, Any] | str | Path, *, folder: Path | 
     """Load a reward: clips in, ``total`` and ``dim_<name>`` out.
 
     Args:
-        config: a mapping with ``type`` (a key of :data:`REWARDS`) and the settings of that reward; or a YAML or JSON
-            file that holds one; or a folder with such a ``reward.json``, as packaged reward models are.
-        folder: where relative paths of a mapping start from; those of a file start from its folder.
+        config: a mapping with ``type`` (a key of :data:`REWARDS`) and the settings of that reward; a YAML or JSON file
+            with such a mapping; or a folder with a ``reward.json``. ``micro_world/videoreward`` and
+            ``micro_world/unifiedreward`` are shipped.
+        folder: start of a mapping's relative paths; those of a file start from its folder.
 
     Returns:
         a model with ``.score(clips, prompts, fps=None)``, a table of ``total`` and ``dim_<name>``.
 
     Raises:
-        InputError: there is no such file, or it does not describe a reward.
+        InputError: the file is missing, or does not describe a reward.
     """
     source: Path | None = None
     if not isinstance(config, Mapping):
-        source = _file_of(Path(config).expanduser())
+        from vr_pipeline.project.template import model_folder
+
+        source = _file_of(model_folder(config))
         config, folder = _read(source), source.parent
     made, settings = checked_settings(config, source)
     return made.from_settings(settings, folder or Path())
@@ -53,45 +64,32 @@ def checked_settings(config: Mapping[str, Any], source: Path | None = None) -> t
 
     Args:
         config: see :func:`load_reward_model`.
-        source: the file that holds it, for messages.
+        source: its file, for messages.
 
     Returns:
-        the class of the reward, and its settings.
+        class and settings of the reward.
 
     Raises:
-        InputError: there is no reward of this type, or a setting is wrong.
+        InputError: the type is unknown, or a setting is wrong.
     """
-    from pydantic import ValidationError
-
-    from vr_pipeline.runtime.setting_names import setting_trouble
-
-    settings = dict(config)
+    settings = RewardChoice.taken(config)
     kind = settings.pop("type", None)
     if kind not in REWARDS:
         raise InputError(
-            f"there is no reward of type '{kind}'",
-            remedy=f"Give one of {', '.join(sorted(REWARDS))}",
+            f"unknown type of reward '{kind}'",
+            remedy=f"Use one of {', '.join(sorted(REWARDS))}",
             file=source,
             field="type",
         )
     made: type[RewardModel] = pkgutil.resolve_name(REWARDS[kind])
-    try:
-        return made, made.Settings.model_validate(settings)
-    except ValidationError as error:
-        field, problem = setting_trouble(error, made.Settings)
-        raise InputError(
-            f"the reward of type '{kind}' cannot be made: {problem}",
-            remedy="Correct the setting",
-            file=source,
-            field=field or None,
-        ) from error
+    what = f"the reward of type '{kind}' cannot be loaded: "
+    return made, validated(made.Settings, settings, remedy="Correct the setting", file=source, what=what)
 
 
 def load_ranker(config: Mapping[str, Any] | str | Path) -> Ranker:
-    """Load a ranker: two clips of a prompt in, ``p_a``, ``p_b``, ``p_tie`` and ``position_bias`` out.
+    """Load the ranker of a reward, configured as for :func:`load_reward_model`.
 
-    Args:
-        config: what :func:`load_reward_model` takes: a reward ranks by its totals, or as it says.
+    It compares two clips of a prompt: ``p_a``, ``p_b``, ``p_tie``, ``position_bias`` and ``better``.
     """
     return ranker_of(load_reward_model(config))
 
@@ -108,9 +106,7 @@ def _file_of(place: Path) -> Path:
     for name in _FILES:
         if (place / name).is_file():
             return place / name
-    raise InputError(
-        "there is no reward here", remedy="Give a folder with a reward.json, or a file that describes one", file=place
-    )
+    raise InputError("no reward found", remedy="Give a folder with a reward.json, or a YAML or JSON file", file=place)
 
 
 def _read(source: Path) -> Mapping[str, Any]:
@@ -123,5 +119,5 @@ def _read(source: Path) -> Mapping[str, Any]:
         problem = " ".join(str(error).split())
         raise InputError(f"the file cannot be read ({problem})", remedy="Correct it", file=source) from error
     if not isinstance(content, Mapping):
-        raise InputError("the file describes no reward", remedy="Give a mapping with 'type'", file=source)
+        raise InputError("the file does not describe a reward", remedy="Give a mapping with 'type'", file=source)
     return content

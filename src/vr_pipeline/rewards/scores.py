@@ -1,4 +1,4 @@
-"""A table of scores that were made elsewhere, as a reward: by another model, another suite, or people."""
+"""A table of existing scores as a reward: from another model, a suite, or people."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from vr_pipeline.video.sampled import SampledClip, Sampling
 
 
 class ScoresSettings(Parameters):
-    """Scores in a file."""
+    """A file of scores."""
 
     path: str = Field(description="CSV or Parquet file with the columns video_id (or file name), dimension and score.")
     total: str | None = Field(
-        None, description="The dimension whose score is the total, and no dimension then; null adds the dimensions up."
+        None, description="Dimension whose score is the total; null for the sum of all dimensions."
     )
 
 
 class ScoresReward(RewardModel):
-    """Rewards looked up in a table: no model is loaded, and no clip is read.
+    """Rewards from a table, without a model or reading clips.
 
     Args:
         scores: video_id -> dimension -> score; every clip has every dimension.
-        total: the dimension whose score is the total; None: their sum.
-        source: where they are from, for messages.
+        total: dimension whose score is the total; None for their sum.
+        source: their file, for messages.
     """
 
     Settings = ScoresSettings
@@ -53,7 +53,6 @@ class ScoresReward(RewardModel):
 
     @classmethod
     def from_settings(cls, settings: ScoresSettings, folder: Path) -> ScoresReward:
-        """See :meth:`~vr_pipeline.rewards.contract.RewardModel.from_settings`."""
         place = folder / settings.path
         scores: dict[str, dict[str, float]] = {}
         for (video, dimension), score in read_scores(place, ("video_id", "dimension")).items():
@@ -62,7 +61,6 @@ class ScoresReward(RewardModel):
 
     @property
     def measured_by(self) -> tuple[str, ...]:
-        """See :class:`~vr_pipeline.rewards.contract.RewardModel`."""
         rows = sorted((name, key, repr(value)) for name, one in self.scores.items() for key, value in one.items())
         return ("table of scores", str(self.total), *(part for row in rows for part in row))
 
@@ -74,7 +72,7 @@ class ScoresReward(RewardModel):
         """Look clips up.
 
         Raises:
-            InputError: the table lacks clips, or a dimension of one; they are named.
+            InputError: scores are missing; names them.
         """
         missing = [
             f"'{clip.video_id}' ({name})"
@@ -86,7 +84,7 @@ class ScoresReward(RewardModel):
             shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
             raise InputError(
                 f"{len(missing)} scores are missing: {shown}",
-                remedy="Add them to the table, one row a clip and dimension",
+                remedy="Add them to the table, one row per clip and dimension",
                 file=self.source,
                 field="video_id",
             )

@@ -1,6 +1,4 @@
-"""The places where a node can run, behind one small contract."""
-
-from __future__ import annotations
+"""Backends that execute nodes."""
 
 import importlib.util
 from collections import Counter
@@ -19,24 +17,24 @@ CONFIGURATION_FILE = "conf/<env>/runner.yml"
 
 
 class Backend(Protocol):
-    """Executes one node with its loading and saving; returns when the outputs are saved, or raises the node's error."""
+    """Executes a node with loading and saving; returns after the outputs are saved, or raises the node's error."""
 
     def run(self, task: Task, route: Route) -> None:
-        """Execute the task by the given route."""
+        """Execute the task with the route's settings."""
 
 
 class InProcess:
-    """The process of ``kedro run`` itself."""
+    """Executes nodes in the process of ``kedro run``."""
 
     def run(self, task: Task, route: Route) -> None:
         task.execute()
 
 
 def check_routes(nodes: Sequence[tuple[Node, Route]], configuration: RunnerConfiguration) -> None:
-    """Reject routes that cannot be followed, before anything runs.
+    """Check all routes before anything runs.
 
     Raises:
-        InputError: a package is missing, a route does not suit its node, or a machine lacks what is asked for.
+        InputError: a package is missing, a route does not suit its node, or the machine lacks GPUs.
     """
     for node, route in nodes:
         if isinstance(route, RayRoute):
@@ -44,13 +42,13 @@ def check_routes(nodes: Sequence[tuple[Node, Route]], configuration: RunnerConfi
         elif isinstance(route, TorchrunRoute):
             _check_torchrun(node, route)
     if configuration.execution.workers > 1:
-        _require_ray(f"{configuration.execution.workers} workers are asked for")
+        _require_ray(f"{configuration.execution.workers} workers need Ray")
 
 
 def _require_ray(reason: str) -> None:
     if importlib.util.find_spec("ray") is None:
         raise InputError(
-            f"{reason}, and the package ray is not installed",
+            f"{reason}, but the package ray is not installed",
             remedy='install it with: pip install -c constraints.txt -e ".[ray]", or use in_process and one worker',
             file=CONFIGURATION_FILE,
         )
@@ -59,7 +57,7 @@ def _require_ray(reason: str) -> None:
 def _check_torchrun(node: Node, route: TorchrunRoute) -> None:
     if "train" not in node.tags:
         raise InputError(
-            f"node '{node.name}' is no training node and cannot run under torchrun",
+            f"node '{node.name}' is not a training node and cannot run under torchrun",
             remedy="route only the tag 'train' to torchrun",
             file=CONFIGURATION_FILE,
         )
@@ -67,19 +65,19 @@ def _check_torchrun(node: Node, route: TorchrunRoute) -> None:
 
 
 def check_gpus(processes: int) -> None:
-    """Reject more processes than this machine has GPUs, if it has any.
+    """Check that this machine has a GPU for each process, if it has any.
 
     Raises:
-        InputError: there are fewer.
+        InputError: there are fewer GPUs.
     """
     import torch
 
-    # As CUDA_VISIBLE_DEVICES allows, and without starting CUDA in this process.
+    # Respects CUDA_VISIBLE_DEVICES, and does not start CUDA in this process.
     gpus = torch.cuda.device_count()
     if gpus and processes > gpus:
         raise InputError(
-            f"{processes} processes are asked for and this machine has {gpus} GPU(s)",
-            remedy="start at most one process a GPU (CUDA_VISIBLE_DEVICES counts)",
+            f"{processes} processes are configured, but this machine has {gpus} GPU(s)",
+            remedy="use at most one process per GPU (CUDA_VISIBLE_DEVICES counts)",
             file=CONFIGURATION_FILE,
             field="processes",
         )
@@ -89,10 +87,10 @@ def check_gpus(processes: int) -> None:
 def open_backends(
     nodes: Sequence[tuple[Node, Route]], configuration: RunnerConfiguration
 ) -> Iterator[Mapping[str, Backend]]:
-    """Yield the backends that the nodes need, started for the length of a run.
+    """Yield the backends that the nodes need, started for the duration of a run.
 
     Raises:
-        InputError: a cluster cannot be reached or lacks what is asked for.
+        InputError: a cluster cannot be reached or lacks the configured resources.
     """
     from vr_pipeline.runners import torchrun_backend
 
@@ -110,7 +108,7 @@ def open_backends(
                     needs: Mapping[str, float] = ray_backend.needs_of(route)
                     field = f"the route of node '{node.name}'"
                     if execution.workers > 1 and "train" not in node.tags:
-                        # The node keeps what it reserves while its workers run, which would wait for it for ever.
+                        # The node keeps its reservation while its workers run, which would otherwise wait forever.
                         needs = Counter(needs) + Counter(ray_backend.needs_of(execution))
                         field += " with execution.workers"
                     ray_backend.check_resources(needs, field)

@@ -1,4 +1,4 @@
-"""The content of conf/<env>/runner.yml: which nodes go where, by their tags."""
+"""The content of conf/<env>/runner.yml: backends of nodes by tag."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class RayRoute(Parameters):
     num_gpus: float = Field(default=0.0, ge=0, description="GPUs reserved for the node")
     memory_gib: float = Field(default=0.0, ge=0, description="memory reserved for the node, GiB; 0 reserves none")
     resources: dict[str, float] = Field(default_factory=dict, description="custom Ray resources, name to amount")
-    max_retries: int = Field(default=1, ge=0, description="how often a node is tried again when its worker dies")
+    max_retries: int = Field(default=1, ge=0, description="number of retries of a node after its worker dies")
     fresh_worker: bool = Field(
         default=True,
-        description="a new worker process for every node, whose memory, a GPU's too, returns when it ends; false saves "
-        "its start where memory is plenty",
+        description="use a new worker process for every node, which then frees its memory, including GPU memory; false "
+        "saves start-up time if there is enough memory",
     )
 
 
@@ -37,14 +37,14 @@ class TorchrunRoute(Parameters):
 
     backend: Literal["torchrun"] = "torchrun"
     processes: int = Field(default=1, ge=1, description="processes on each machine")
-    machines: int = Field(default=1, ge=1, description="machines that take part, this one included")
+    machines: int = Field(default=1, ge=1, description="number of machines, including this one")
     rendezvous: str = Field(
         default="localhost:0",
-        description="host:port of this machine where the others find it; matters with several machines only",
+        description="host:port of this machine for the others; used only with several machines",
     )
     wait_minutes: float = Field(default=30.0, gt=0, description="how long to wait for the other machines, minutes")
     max_restarts: int = Field(
-        default=0, ge=0, description="how often the processes of one machine are started again after a failure"
+        default=0, ge=0, description="number of restarts of a machine's processes after a failure"
     )
 
     @model_validator(mode="after")
@@ -53,11 +53,9 @@ class TorchrunRoute(Parameters):
             return self
         _, port = parse_address(self.rendezvous)
         if port == 0:
-            raise ValueError(
-                f"{self.machines} machines need a 'rendezvous' with a port that the others can name, as in host:29400"
-            )
+            raise ValueError(f"{self.machines} machines need a 'rendezvous' with a fixed port, for instance host:29400")
         if self.max_restarts:
-            raise ValueError("'max_restarts' is for one machine: on several the printed command resumes")
+            raise ValueError("'max_restarts' is for one machine; with several, use the printed command to resume")
         return self
 
 
@@ -67,13 +65,13 @@ Route = Annotated[InProcessRoute | RayRoute | TorchrunRoute, Field(discriminator
 class Execution(Parameters):
     """Work over many independent items inside a node."""
 
-    workers: int = Field(default=1, ge=1, description="worker processes, each with a model of its own; 1 is a loop")
+    workers: int = Field(default=1, ge=1, description="worker processes, each with its own model; 1 is a plain loop")
     num_cpus: float = Field(default=1.0, gt=0, description="CPU cores of each worker")
     num_gpus: float = Field(default=0.0, ge=0, description="GPUs of each worker")
     fresh_workers: bool = Field(
         default=True,
-        description="new worker processes for every node; false keeps them from node to node, which saves their start "
-        "where memory is plenty",
+        description="use new worker processes for every node; false keeps them between nodes, which saves start-up "
+        "time if there is enough memory",
     )
 
 
@@ -81,21 +79,18 @@ class RayCluster(Parameters):
     """The Ray cluster for the ``ray`` backend and for more than one worker."""
 
     address: str | None = Field(
-        default=None, description="of an existing cluster ('auto', 'ray://host:10001'); none starts one here"
+        default=None, description="address of an existing cluster ('auto', 'ray://host:10001'); null starts one here"
     )
-    num_cpus: int | None = Field(default=None, ge=1, description="CPU cores of a cluster started here; none is all")
-    num_gpus: int | None = Field(default=None, ge=0, description="GPUs of a cluster started here; none is all")
+    num_cpus: int | None = Field(default=None, ge=1, description="CPU cores of a cluster started here; null for all")
+    num_gpus: int | None = Field(default=None, ge=0, description="GPUs of a cluster started here; null for all")
     dashboard: bool = Field(default=False, description="whether a cluster started here has its dashboard")
     dashboard_host: str = Field(default="127.0.0.1", description="address the dashboard listens on")
 
 
 class RunnerConfiguration(Parameters):
-    """Which backend runs which node.
+    """Backends of nodes: the first of ``routes`` whose tag a node has, else ``default``."""
 
-    A node goes the way of the first entry of ``routes`` whose tag it has, else the way of ``default``.
-    """
-
-    default: Route = Field(default_factory=InProcessRoute, description="nodes without a route of their own")
-    routes: dict[str, Route] = Field(default_factory=dict, description="tag of a node to its route")
+    default: Route = Field(default_factory=InProcessRoute, description="route of nodes without one of these tags")
+    routes: dict[str, Route] = Field(default_factory=dict, description="routes by tag of a node")
     execution: Execution = Field(default_factory=Execution)
     ray: RayCluster = Field(default_factory=RayCluster)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Iterable
 from concurrent.futures import Executor
 from functools import cached_property
 from itertools import chain
@@ -19,13 +20,12 @@ from pydantic import ValidationError
 
 from vr_pipeline.errors import InputError, RunInterrupted
 from vr_pipeline.hooks.origins import OriginsHook
+from vr_pipeline.project.machines import laid_over
 from vr_pipeline.runners.backends import CONFIGURATION_FILE, check_routes, open_backends
 from vr_pipeline.runners.config import RunnerConfiguration
 from vr_pipeline.runtime.setting_names import setting_trouble
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from pluggy import PluginManager
 
     from vr_pipeline.runners.config import Route
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 RESUME_FROM = "resume_from"
-"""Attribute of the error that ended a run: the names of the nodes at which another run can resume."""
+"""Attribute of the error that ended a run: names of the nodes from which to resume."""
 
 
 class DeviceRunner(AbstractRunner):
-    """Runs nodes where conf/<env>/runner.yml says (:class:`~vr_pipeline.runners.config.RunnerConfiguration`).
+    """Runs nodes on the backends of conf/<env>/runner.yml (:class:`~vr_pipeline.runners.config.RunnerConfiguration`).
 
     Args:
         is_async: load and save datasets with threads; only for nodes that run in process.
@@ -51,7 +51,7 @@ class DeviceRunner(AbstractRunner):
         self._overrides = overrides
 
     def configure(self, settings: dict[str, Any]) -> None:
-        """Take the settings of the configuration file; what the constructor was given stays on top.
+        """Use the settings of the configuration file below those of the constructor.
 
         Raises:
             InputError: a key is unknown or a value is out of range.
@@ -62,9 +62,9 @@ class DeviceRunner(AbstractRunner):
 
     @cached_property
     def configuration(self) -> RunnerConfiguration:
-        """The file's settings with the overrides laid over them."""
+        """The file's settings with the overrides."""
         try:
-            return RunnerConfiguration.model_validate(_merged(self._file, self._overrides))
+            return RunnerConfiguration.model_validate(laid_over(self._file, self._overrides))
         except ValidationError as error:
             field, trouble = setting_trouble(error, RunnerConfiguration)
             raise InputError(
@@ -75,7 +75,7 @@ class DeviceRunner(AbstractRunner):
             ) from error
 
     def route_of(self, node: Node) -> Route:
-        """Return the route of a node: that of the first configured tag it carries, else the default."""
+        """Return the route of a node: that of the first configured tag it has, else the default."""
         for tag, route in self.configuration.routes.items():
             if tag in node.tags:
                 return route
@@ -92,7 +92,7 @@ class DeviceRunner(AbstractRunner):
         """Run a pipeline; see :meth:`kedro.runner.AbstractRunner.run`.
 
         Raises:
-            InputError: the configured routes cannot be followed on this machine or cluster; nothing has run then.
+            InputError: the configured routes are not possible on this machine or cluster; no node has run.
             RunInterrupted: the run was stopped; finished nodes and items are kept.
         """
         self._check_tags(pipeline)
@@ -100,7 +100,7 @@ class DeviceRunner(AbstractRunner):
         try:
             return super().run(pipeline, catalog, hook_manager, run_id, only_missing_outputs)
         except KeyboardInterrupt as interrupt:
-            # Kedro calls its hooks for exceptions only, and a KeyboardInterrupt is none.
+            # Kedro calls its hooks only for subclasses of Exception.
             raise RunInterrupted("The run was stopped. Finished nodes and items are kept.") from interrupt
 
     def _check_tags(self, pipeline: Pipeline) -> None:
@@ -125,10 +125,10 @@ class DeviceRunner(AbstractRunner):
         hook_manager: PluginManager | None = None,
         run_id: str | None = None,
     ) -> None:
-        """One node after the other, each on its backend: the models of two nodes seldom fit on one device."""
+        """Run the nodes one by one on their backends, since the models of two nodes seldom fit on one device."""
         load_counts = Counter(chain.from_iterable(node.inputs for node in pipeline.nodes))
         done: list[Node] = []
-        # Here and not as a hook of nodes: nodes may run in other processes.
+        # Not as a node hook, because nodes may run in other processes.
         plugins = (hook_manager.get_plugins() or ()) if hook_manager is not None else ()  # Kedro's stand-in has None
         keepers = [plugin for plugin in plugins if isinstance(plugin, OriginsHook)]
         nodes = [(node, self.route_of(node)) for node in pipeline.nodes]
@@ -141,7 +141,7 @@ class DeviceRunner(AbstractRunner):
                         origins.check(node, catalog)
                     backends[route.backend].run(task, route)
                 except (Exception, KeyboardInterrupt) as error:
-                    # The command line turns the names into the one command that resumes here.
+                    # The command line shows the command that resumes here.
                     setattr(error, RESUME_FROM, self.resume_point(pipeline, done, catalog))
                     raise
                 done.append(node)
@@ -151,24 +151,8 @@ class DeviceRunner(AbstractRunner):
 
     @staticmethod
     def resume_point(pipeline: Pipeline, done: Iterable[Node], catalog: CatalogProtocol) -> list[str]:
-        """Names of the nodes to start at so that everything unfinished runs; empty if nothing is finished yet."""
+        """Return the nodes from which a run has to start to finish everything; empty if nothing is finished yet."""
         finished = set(done)
         if not finished:
             return []
         return sorted(_find_nodes_to_resume_from(pipeline, set(pipeline.nodes) - finished, catalog))
-
-
-def _merged(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
-    """``top`` laid over ``base``, block by block; a route that changes its backend replaces the route below it."""
-    result = dict(base)
-    for key, value in top.items():
-        below = result.get(key)
-        if (
-            isinstance(value, dict)
-            and isinstance(below, dict)
-            and value.get("backend", below.get("backend")) == below.get("backend")
-        ):
-            result[key] = _merged(below, value)
-        else:
-            result[key] = value
-    return result

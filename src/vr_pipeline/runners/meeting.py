@@ -1,7 +1,7 @@
-"""Where the machines of a training meet: a small store of keys that the machine of ``kedro run`` keeps open.
+"""Coordination of the machines of a training: a key-value store on the machine of ``kedro run``.
 
-The run announces each training there. The other machines, on which people typed ``kedro join``, take what is to be done
-from it, say that they are alive, and hear when it is over. The processes of the training find each other by it too.
+The run announces each training there. Other machines, with ``kedro join``, read the training from it, report that they
+are alive, and learn when it is over. The processes of the training also use it for their rendezvous.
 """
 
 from __future__ import annotations
@@ -29,40 +29,40 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 HERE = "127.0.0.1:0"
-"""The address for processes of one machine: nobody else can reach it, and any free port will do."""
+"""Address for processes of one machine: not reachable from others, with any free port."""
 
 _LOOK_SECONDS = 1.0
 _SILENCE_SECONDS = 60.0
-"""A machine that says nothing for so long is taken for dead."""
+"""Silence after which a machine counts as dead."""
 _FAREWELL_SECONDS = 5.0
 _CONFIGURATION_FILE = "conf/<env>/runner.yml"
 
 
 def parse_address(address: str) -> tuple[str, int]:
-    """Host and port of ``host:port``.
+    """Return host and port of ``host:port``.
 
     Raises:
-        ValueError: it has another form.
+        ValueError: it has another format.
     """
     host, colon, port = address.rpartition(":")
     if not (host and colon and port.isdecimal() and int(port) < 2**16):
-        raise ValueError(f"'{address}' is no host:port")
+        raise ValueError(f"'{address}' is not host:port")
     return host.strip("[]"), int(port)
 
 
 @dataclass(frozen=True)
 class Launch:
-    """A training as it is announced.
+    """An announced training.
 
     Attributes:
         number: of the training within the run, from 1.
-        name: unlike that of any other training.
+        name: unique name of the training.
         node: the node that trains.
-        machines: how many take part.
-        processes: on each of them.
+        machines: their number.
+        processes: per machine.
         folder: the project; the same path on all machines.
         version: of this package.
-        max_restarts: how often the processes are started again after a failure.
+        max_restarts: number of restarts of the processes after a failure.
     """
 
     number: int
@@ -76,10 +76,10 @@ class Launch:
 
 
 class Meeting:
-    """The side of the machine that keeps the store.
+    """The store, on the machine of the run.
 
     Args:
-        address: ``host:port``, where it listens and nowhere else; port 0 is any free one.
+        address: ``host:port``, the only address it listens on; port 0 is any free one.
 
     Raises:
         InputError: it cannot listen there.
@@ -90,14 +90,14 @@ class Meeting:
 
         self.host, port = parse_address(address)
         try:
-            # Left to itself the store would listen on every interface.
+            # By default the store would listen on every interface.
             listening = socket.create_server(
                 (self.host, port), family=socket.AF_INET6 if ":" in self.host else socket.AF_INET
             )
         except OSError as error:
             raise InputError(
                 f"this machine cannot listen at {address} ({error.strerror or error})",
-                remedy="give an address of the machine where 'kedro run' is typed, and a free port",
+                remedy="use an address of the machine of 'kedro run', and a free port",
                 file=_CONFIGURATION_FILE,
                 field="rendezvous",
             ) from error
@@ -107,7 +107,7 @@ class Meeting:
             self.port,
             is_master=True,
             wait_for_workers=False,
-            # So that the launcher of the processes, which asks for a store at this address, gets this one.
+            # So that the launcher of the processes uses this store.
             multi_tenant=True,
             master_listen_fd=listening.detach(),
         )
@@ -120,15 +120,15 @@ class Meeting:
 
     @property
     def join_command(self) -> str:
-        """What to type on the other machines."""
+        """The command for the other machines."""
         return f"kedro join {self.host}:{self.port}"
 
     @contextlib.contextmanager
     def training(self, launch: Launch, cargo: bytes, *, wait_minutes: float) -> Iterator[None]:
-        """Announce a training, wait until all machines are there, and say afterwards that it is over.
+        """Announce a training, wait for all machines, and announce its end after the block.
 
         Raises:
-            InputError: too few machines came.
+            InputError: too few machines joined.
         """
         self._announced = launch.number
         self.store.set(f"cargo/{launch.number}", b64encode(cargo).decode())
@@ -146,19 +146,19 @@ class Meeting:
                 logged = there
                 missing = needed - there
                 logger.info(
-                    "Waiting for %d more machine(s): type '%s' there, in %s", missing, self.join_command, launch.folder
+                    "Waiting for %d more machine(s): run '%s' there, in %s", missing, self.join_command, launch.folder
                 )
             if time.monotonic() > end:
                 raise InputError(
-                    f"{launch.machines} machines are to train and {there + 1} came within {minutes:g} minutes",
-                    remedy=f"type '{self.join_command}' on the others, in this folder, and start the run again",
+                    f"the training needs {launch.machines} machines, but {there + 1} joined within {minutes:g} minutes",
+                    remedy=f"run '{self.join_command}' on the others, in this folder, and start the run again",
                     file=_CONFIGURATION_FILE,
                     field="machines",
                 )
             time.sleep(0.2)
 
     def failure_of_others(self, number: int, *, seconds: float) -> bytes | None:
-        """Return what another machine says of its failure in a training, if it says so in time."""
+        """Return the failure that another machine reports within a time limit; None without one."""
         end = time.monotonic() + seconds
         while not self.store.check([f"failure/{number}"]):
             if time.monotonic() > end:
@@ -167,7 +167,7 @@ class Meeting:
         return b64decode(self.store.get(f"failure/{number}"))
 
     def trouble_of_others(self, launch: Launch) -> Callable[[], str | None]:
-        """Return a question to ask again and again: has another machine failed, or fallen silent?"""
+        """Return a function that checks for failed or silent machines, and returns the trouble as a clause."""
         store = connect(self.host, self.port)
         heard: dict[int, tuple[bytes, float]] = {}
 
@@ -181,13 +181,13 @@ class Meeting:
                 if said != last:
                     heard[rank] = (said, time.monotonic())
                 elif time.monotonic() - when > _SILENCE_SECONDS:
-                    return f"machine {rank + 1} of {launch.machines} does not answer any more"
+                    return f"machine {rank + 1} of {launch.machines} no longer answers"
             return None
 
         return ask
 
     def close(self, *, failed: bool) -> None:
-        """Announce to the other machines that the run is over, and give them a moment to hear it."""
+        """Announce the end of the run, and wait a moment until the other machines have read it."""
         self.store.set("end", "failed" if failed else "finished")
         end = time.monotonic() + _FAREWELL_SECONDS
         while self.store.add("left", 0) < self.store.add("helpers", 0) and time.monotonic() < end:
@@ -202,14 +202,14 @@ def connect(host: str, port: int, *, seconds: float = 60.0) -> Store:
 
 
 class StoppedByOther(Exception):
-    """A training was broken off because of what happened elsewhere."""
+    """A training was stopped because of another machine."""
 
 
 @contextlib.contextmanager
 def breaking_off(ask: Callable[[], str | None]) -> Iterator[None]:
-    """Ask every second while the block runs; an answer ends the block, as a signal would.
+    """Call ``ask`` every second while the block runs; an answer ends the block by a signal.
 
-    The launcher of the processes waits without looking left or right, but heeds signals: it then ends its processes.
+    The launcher of the processes only reacts to signals: it then ends its processes.
 
     Raises:
         StoppedByOther: with the answer.

@@ -1,28 +1,23 @@
 """Nodes and batches of work on Ray: a cluster started here for one run, or an existing one by its address."""
 
-from __future__ import annotations
-
 import logging
 import os
 import socket
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kedro.runner.task import Task
 
 from vr_pipeline.errors import InputError, PipelineError
-from vr_pipeline.runners.config import Execution, RayCluster, RayRoute
+from vr_pipeline.runners.config import Execution, RayCluster, RayRoute, Route
 from vr_pipeline.runners.meeting import parse_address
 from vr_pipeline.runners.ray_token import keep_token_private
 from vr_pipeline.runners.shipping import execute, pack, unpack
 from vr_pipeline.runners.signals import signals_kept
 from vr_pipeline.runtime.environment import LOCAL_RAY, overrule, prepare_environment
-from vr_pipeline.work import Batch, WorkLoop, WorkPlan
-
-if TYPE_CHECKING:
-    from vr_pipeline.runners.config import Route
+from vr_pipeline.work import Batch, WorkLoop, WorkPlan, use_loop
 
 logger = logging.getLogger(__name__)
 
@@ -35,11 +30,10 @@ _ANSWER_SECONDS = 5.0
 
 @contextmanager
 def _on_this_machine() -> Iterator[None]:
-    """Keep a Ray that is started here to the loopback interface; on Linux its servers would listen on all of them.
+    """Restrict a Ray started here to the loopback interface; on Linux its servers would listen on all interfaces.
 
-    Whoever reaches them could run code. Ray has a switch for it, named after the systems where it is the default; it is
-    read when Ray is imported, by this process and by those that Ray starts. Other users of this machine are kept out by
-    the token that Ray makes, of which it need not write each time.
+    Anyone who reaches them could run code. Ray reads the variable when it is imported, in this process and in those
+    that it starts. Ray's token keeps other users of this machine out.
     """
     before = os.environ.get(_RAY_ON_ALL_INTERFACES)
     os.environ[_RAY_ON_ALL_INTERFACES] = "0"
@@ -60,7 +54,7 @@ def _on_this_machine() -> Iterator[None]:
 
 @contextmanager
 def connected(cluster: RayCluster) -> Iterator[None]:
-    """Connect to the cluster for the length of a run; what was started here is stopped again."""
+    """Connect to the cluster for the duration of a run; a cluster started here is stopped again."""
     import ray
 
     if ray.is_initialized():
@@ -77,7 +71,7 @@ def connected(cluster: RayCluster) -> Iterator[None]:
 
 
 def check_reachable(address: str) -> None:
-    """See that something listens at a cluster's address; Ray itself tries for minutes.
+    """Check that something listens at a cluster's address; Ray itself would try for minutes.
 
     Raises:
         InputError: the address has no host and port, or nothing answers there within seconds.
@@ -94,7 +88,7 @@ def check_reachable(address: str) -> None:
         trouble = f"nothing answers there: {error.strerror or error}"
     raise InputError(
         f"the Ray cluster at {address} cannot be reached ({trouble})",
-        remedy="correct the address or start the cluster, or leave the address out to start Ray here",
+        remedy="correct the address or start the cluster, or omit the address to start Ray here",
         file="conf/<env>/runner.yml",
         field="ray.address",
     )
@@ -121,7 +115,7 @@ def _start(cluster: RayCluster) -> None:
         }
     else:
         options["address"] = cluster.address
-    # On a busy machine Ray can miss its own time limit of half a minute; then a second start often succeeds.
+    # On a busy machine Ray may exceed its time limit of half a minute; a second start often succeeds.
     for last in (True,) if cluster.address else (False, True):
         try:
             with signals_kept():
@@ -132,7 +126,7 @@ def _start(cluster: RayCluster) -> None:
             if last:
                 raise InputError(
                     f"Ray cannot be reached or started ({error})",
-                    remedy="check the address, or leave it out to start Ray here",
+                    remedy="check the address, or omit it to start Ray here",
                     file="conf/<env>/runner.yml",
                     field="ray.address",
                 ) from error
@@ -140,10 +134,10 @@ def _start(cluster: RayCluster) -> None:
 
 
 def check_resources(needs: Mapping[str, float], field: str) -> None:
-    """Reject what the connected cluster does not have at all; waiting for it would never end.
+    """Check that the connected cluster has enough resources; waiting for missing ones would never end.
 
     Raises:
-        InputError: a resource is asked for beyond the cluster's total.
+        InputError: the needs exceed the cluster's total.
     """
     import ray
 
@@ -151,15 +145,15 @@ def check_resources(needs: Mapping[str, float], field: str) -> None:
     for name, amount in needs.items():
         if amount > total.get(name, 0):
             raise InputError(
-                f"{amount:g} {name} are asked for and the cluster has {total.get(name, 0):g}",
-                remedy="ask for less or add machines",
+                f"{amount:g} {name} are configured, but the cluster has {total.get(name, 0):g}",
+                remedy="reserve less or add machines",
                 file="conf/<env>/runner.yml",
                 field=field,
             )
 
 
 def needs_of(reserving: RayRoute | Execution) -> dict[str, float]:
-    """Return what a route, or all workers within a node, reserve by Ray's names of resources; memory in bytes."""
+    """Return Ray resource -> amount that a route, or all workers within a node, reserve; memory in bytes."""
     if isinstance(reserving, RayRoute):
         needs = {"memory": reserving.memory_gib * _GIB, **reserving.resources}
         copies = 1
@@ -185,7 +179,7 @@ class RayNodes:
             memory=route.memory_gib * _GIB or None,
             resources=route.resources or None,
             max_retries=route.max_retries,
-            # A worker that leaves after one node gives its memory back, a GPU's too; zero lets it stay.
+            # A worker that exits after one node frees its memory, including the GPU's; 0 keeps it.
             max_calls=1 if route.fresh_worker else 0,
         )(_execute_on_worker)
         pending = remote.remote(pack(task), self._execution)
@@ -202,8 +196,6 @@ class RayNodes:
 
 
 def _execute_on_worker(shipment: Any, execution: Execution) -> Any:
-    from vr_pipeline.work import use_loop
-
     if execution.workers > 1:
         with use_loop(pool_loop(execution)):
             return execute(shipment)
@@ -211,9 +203,9 @@ def _execute_on_worker(shipment: Any, execution: Execution) -> Any:
 
 
 class _Worker:
-    """One process of the pool with a context of its own.
+    """A process of the pool with its own context.
 
-    A plan's functions are fetched with its first batch and not at the start, where Ray takes errors for a death.
+    A plan's functions are fetched with its first batch, not at the start, where Ray would report errors as a death.
     """
 
     def __init__(self) -> None:
@@ -223,23 +215,23 @@ class _Worker:
         self._context: Any = None
 
     def make(self, plan: list[Any], batch: Batch) -> Sequence[Any]:
-        """Make a batch of the plan whose functions the reference in the list is of."""
+        """Make a batch of a plan; the list has a reference to the plan's functions."""
         import ray
 
         if self._make_batch is None or plan[0] != self._plan:
-            # The model of the last plan, if there is one, has to go before the next is loaded.
+            # Free the model of the last plan before the next is loaded.
             self.forget()
             setup, make_batch = ray.get(plan[0])
             self._context, self._make_batch, self._plan = setup(), make_batch, plan[0]
         return self._make_batch(self._context, batch)
 
     def forget(self) -> None:
-        """Free what a plan has loaded."""
+        """Free the objects of a plan."""
         self._plan = self._make_batch = self._context = None
 
 
 def pool_loop(execution: Execution) -> WorkLoop:
-    """Return a loop over ``execution.workers`` Ray actors: each asks for its next batch when it has finished one.
+    """Return a loop over ``execution.workers`` Ray actors, each of which gets a new batch after finishing one.
 
     A worker that dies is replaced and its batches are made again; an error of the work itself stops the run.
     """
@@ -262,13 +254,13 @@ def pool_loop(execution: Execution) -> WorkLoop:
         deaths = 0
 
         def feed(number: int, ahead: int = _BATCHES_AHEAD) -> None:
-            # One batch is made while the next one already lies with the worker.
+            # The next batch is already with the worker while it makes one.
             while waiting and sum(owner == number for owner, _ in running.values()) < ahead:
                 batch = waiting.popleft()
                 running[workers[number].make.remote([functions], list(batch))] = (number, batch)
 
         try:
-            # In turns, so that a short plan is shared out evenly.
+            # In turns, so that a short plan is distributed evenly.
             for ahead in range(1, _BATCHES_AHEAD + 1):
                 for number in range(len(workers)):
                     feed(number, ahead)

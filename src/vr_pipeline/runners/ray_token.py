@@ -1,10 +1,8 @@
-"""The token that keeps other users of a machine out of a Ray that is started on it.
+"""The token that keeps other users of a machine out of a Ray started on it.
 
-Ray writes it readable for everybody where the user's umask allows that, and whoever has it can run code in the
-cluster. So the file is made here first, for its owner alone, and one that is open to others is closed.
+Ray may write it readable for everybody, depending on the user's umask, and anyone who has it can run code in the
+cluster. Therefore the file is created here first, for its owner only, and the rights of others are removed.
 """
-
-from __future__ import annotations
 
 import logging
 import os
@@ -20,13 +18,13 @@ _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
 def keep_token_private() -> None:
-    """See that Ray's token file has mode 0600 in a folder of mode 0700; make both if they are not there.
+    """Ensure that Ray's token file has mode 0600 in a folder with mode 0700; create both if necessary.
 
-    A token of the variables RAY_AUTH_TOKEN and RAY_AUTH_TOKEN_PATH is the user's own; the file of the latter is closed
-    to others as well, its folder is not touched.
+    A token in RAY_AUTH_TOKEN is the user's responsibility; for a file in RAY_AUTH_TOKEN_PATH the mode of the file is
+    set, but not that of its folder.
 
     Raises:
-        InputError: the file cannot be made or closed.
+        InputError: the file cannot be created, or its mode cannot be set.
     """
     if os.environ.get("RAY_AUTH_TOKEN"):
         return
@@ -42,17 +40,19 @@ def keep_token_private() -> None:
             with os.fdopen(descriptor, "w") as file:
                 file.write(secrets.token_hex(32))
         elif _close(path):
-            logger.warning("Ray's token %s was open to other users; now it is not. Delete it to get a new one.", path)
+            logger.warning(
+                "Ray's token %s was readable by other users; this is fixed. Delete it to get a new one.", path
+            )
     except OSError as error:
         raise InputError(
-            f"Ray's token cannot be kept from other users of this machine ({error.strerror})",
-            remedy="make the file yours alone (mode 0600, its folder 0700), or name another one by RAY_AUTH_TOKEN_PATH",
+            f"Ray's token cannot be protected from other users of this machine ({error.strerror})",
+            remedy="set mode 0600 for the file and 0700 for its folder, or name another file in RAY_AUTH_TOKEN_PATH",
             file=path,
         ) from error
 
 
 def _close(path: Path) -> bool:
-    """Take all rights of group and others away; whether there were any."""
+    """Remove all rights of group and others; return whether there were any."""
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & _OTHERS:
         path.chmod(mode & ~_OTHERS)

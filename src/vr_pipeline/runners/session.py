@@ -1,6 +1,4 @@
-"""The project's session: what an environment runs, and where, unless the command says otherwise."""
-
-from __future__ import annotations
+"""The project's session, with the default pipeline and runner of an environment."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -9,6 +7,7 @@ from kedro.framework.session import KedroSession
 from kedro.runner import AbstractRunner
 
 from vr_pipeline.project.configuration import section
+from vr_pipeline.runners.device_runner import DeviceRunner
 
 
 class ProjectSession(KedroSession):
@@ -25,10 +24,8 @@ class ProjectSession(KedroSession):
         """Run pipelines; arguments as for :meth:`kedro.framework.session.KedroSession.run`.
 
         Raises:
-            InputError: the runner's configuration cannot be carried out.
+            InputError: the runner's configuration is not possible.
         """
-        from vr_pipeline.runners.device_runner import DeviceRunner
-
         runner = runner if runner is not None else DeviceRunner()
         loader = self._get_config_loader()
         if isinstance(runner, DeviceRunner):

@@ -1,6 +1,4 @@
-"""One node with what it needs, made to be sent to another process and run there."""
-
-from __future__ import annotations
+"""Nodes with their datasets, packed for execution in another process."""
 
 import os
 import traceback
@@ -12,9 +10,12 @@ from kedro.io import DataCatalog
 from kedro.pipeline.node import Node
 from kedro.runner.task import Task
 
+from vr_pipeline.datasets.catalog import ReplacingCatalog
 from vr_pipeline.errors import PipelineError
 from vr_pipeline.hooks.live_curves import CurveHook
 from vr_pipeline.hooks.records import NodeRecord, NodeRecordHook
+from vr_pipeline.project.explain import explain
+from vr_pipeline.runtime.environment import prepare_environment
 from vr_pipeline.runtime.live_curves import FOLDER
 from vr_pipeline.video.limits import VARIABLE as READING
 
@@ -22,12 +23,12 @@ _PASSED_ON = ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "KEDRO_DATASET_VALIDATION"
 
 
 class RemoteNodeError(RuntimeError):
-    """A node failed in another process; the text has the traceback from there."""
+    """A node failed in another process; the text has its traceback."""
 
 
 @dataclass(frozen=True)
 class Shipment:
-    """A node, the datasets it reads and writes with their validators, and the surroundings it expects."""
+    """A node, its datasets with their validators, and its environment."""
 
     node: Node
     catalog: DataCatalog
@@ -39,12 +40,12 @@ class Shipment:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a shipment.
+    """The result of a shipment.
 
     Args:
         record: times and sizes.
-        outputs: outputs that live in memory only; all others were saved where the node ran.
-        account: for a failed node, the error in words for the user, if it is one that users can mend.
+        outputs: outputs that exist only in memory; the others were saved by the node's process.
+        account: for a failed node, the error as a message, if users can fix it.
         trace: for a failed node, the traceback.
     """
 
@@ -55,10 +56,8 @@ class Outcome:
 
 
 def pack(task: Task) -> Shipment:
-    """Return the shipment of a task: of the catalog only what its node touches."""
+    """Return the shipment of a task, with the part of the catalog that its node uses."""
     from kedro.framework.project import LOGGING
-
-    from vr_pipeline.datasets.catalog import ReplacingCatalog
 
     names = {*task.node.inputs, *task.node.outputs}
     catalog: Any = task.catalog
@@ -81,13 +80,11 @@ def _screen_only(logging: dict[str, Any]) -> dict[str, Any]:
 
 
 def execute(shipment: Shipment, *, saves: bool = True) -> Outcome:
-    """Run a shipment here. Errors are part of the outcome, since exceptions lose their causes between processes.
+    """Run a shipment. Errors are part of the outcome, since exceptions lose their causes between processes.
 
     Args:
-        saves: whether this process saves the outputs; of a group that trains together only one does.
+        saves: whether this process saves the outputs; one process of a training group does.
     """
-    from vr_pipeline.runtime.environment import prepare_environment
-
     prepare_environment()
     os.environ.update(shipment.environment)
     os.chdir(shipment.folder)
@@ -97,8 +94,6 @@ def execute(shipment: Shipment, *, saves: bool = True) -> Outcome:
     try:
         return _execute(shipment, saves=saves)
     except Exception as error:  # noqa: BLE001 - part of the outcome and raised again by unpack()
-        from vr_pipeline.project.explain import explain
-
         return Outcome(account=explain(error), trace="".join(traceback.format_exception(error)))
 
 
@@ -120,10 +115,10 @@ def _execute(shipment: Shipment, *, saves: bool) -> Outcome:
 
 
 def unpack(outcome: Outcome, task: Task) -> None:
-    """Bring an outcome home: outputs into the catalog, the record to the hook that keeps them.
+    """Save an outcome: outputs in the catalog, the record in its hook.
 
     Raises:
-        PipelineError: the node failed for a reason that the user can mend.
+        PipelineError: the node failed for a reason that the user can fix.
         RemoteNodeError: the node failed for another reason.
     """
     if outcome.trace is not None:

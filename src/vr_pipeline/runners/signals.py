@@ -1,6 +1,4 @@
-"""Handlers of signals outlive the libraries that replace them."""
-
-from __future__ import annotations
+"""Restoration of signal handlers that libraries replace."""
 
 import signal
 import threading
@@ -12,11 +10,10 @@ _NAMES = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")
 
 @contextmanager
 def signals_kept() -> Iterator[None]:
-    """Put the handlers that ask a process to end back after the block.
+    """Restore the handlers of terminating signals after the block.
 
-    Libraries leave their own behind: Ray's for SIGTERM ends the process before anything is said, and those of torch's
-    launcher make Ctrl-C in a later node look like an error. Nothing is done outside the main thread, where Python
-    neither runs nor takes handlers.
+    Ray's handler for SIGTERM ends the process without a message, and those of torch's launcher make Ctrl-C in a later
+    node look like an error. Outside the main thread nothing is done, since Python only allows handlers there.
     """
     handlers = {}
     if threading.current_thread() is threading.main_thread():
@@ -26,6 +23,6 @@ def signals_kept() -> Iterator[None]:
         yield
     finally:
         for number, handler in handlers.items():
-            # None is a handler that was not set by Python, which cannot set it again.
+            # None is a handler that was not set from Python and cannot be restored.
             if handler is not None:
                 signal.signal(number, handler)

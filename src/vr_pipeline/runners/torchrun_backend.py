@@ -1,6 +1,4 @@
-"""Training nodes in several processes under torch's elastic launch, on one machine or on several."""
-
-from __future__ import annotations
+"""Training nodes in several processes under torch's elastic launch, on one or several machines."""
 
 import os
 import signal
@@ -9,31 +7,28 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kedro.runner.task import Task
 
 from vr_pipeline import __version__
 from vr_pipeline.errors import PipelineError
-from vr_pipeline.runners.config import TorchrunRoute
+from vr_pipeline.runners.config import Route, TorchrunRoute
 from vr_pipeline.runners.meeting import HERE, Launch, Meeting, StoppedByOther, breaking_off
 from vr_pipeline.runners.shipping import Outcome, Shipment, execute, pack, unpack
 from vr_pipeline.storage.atomic import replaced
 
-if TYPE_CHECKING:
-    from vr_pipeline.runners.config import Route
-
 _ACCOUNT_SECONDS = 5.0
 _PATIENCE_SECONDS = 900
-"""How long launchers wait for each other once all machines are there."""
+"""How long launchers wait for each other after all machines have joined."""
 
 
 @contextmanager
 def meetings(routes: Sequence[Route]) -> Iterator[Mapping[str, Meeting]]:
-    """Yield the places where several machines meet, open for the length of a run: address -> meeting.
+    """Yield address -> meeting of all rendezvous, open for the duration of a run.
 
     Raises:
-        InputError: this machine cannot listen there.
+        InputError: this machine cannot listen at an address.
     """
     addresses = {route.rendezvous for route in routes if isinstance(route, TorchrunRoute) and route.machines > 1}
     opened = {address: Meeting(address) for address in sorted(addresses)}
@@ -47,9 +42,9 @@ def meetings(routes: Sequence[Route]) -> Iterator[Mapping[str, Meeting]]:
 
 
 class Torchrun:
-    """Launches the processes of this machine, and has other machines launch theirs.
+    """Launches the processes of this machine, and makes other machines launch theirs.
 
-    Each process runs the node; the one with rank 0, which is on this machine, saves the outputs and returns the times.
+    Each process runs the node; rank 0, on this machine, saves the outputs and returns the times.
     """
 
     def __init__(self, open_meetings: Mapping[str, Meeting]) -> None:
@@ -78,12 +73,12 @@ class Torchrun:
             except ProcessesFailed as error:
                 outcomes = [*error.outcomes]
                 if route.machines > 1:
-                    # Elsewhere may be the cause of which this machine has seen the effect only.
+                    # The cause may be on another machine.
                     explained = any(outcome.account is not None for outcome in outcomes)
                     seconds = 0.0 if explained else _ACCOUNT_SECONDS
                     elsewhere = meeting.failure_of_others(launch.number, seconds=seconds)
                     outcomes += cloudpickle.loads(elsewhere) if elsewhere else []
-                # What users can mend before what is only the echo of it in other processes.
+                # Errors that users can fix come before their effects in other processes.
                 for outcome in sorted(outcomes, key=lambda outcome: outcome.account is None):
                     unpack(outcome, task)
                 raise PipelineError(f"A process of node '{task.node.name}' died: {error}") from error
@@ -95,7 +90,7 @@ class ProcessesFailed(Exception):
     """Processes of this machine failed, or were ended because others did.
 
     Attributes:
-        outcomes: what those said that could still speak, the first to fail first.
+        outcomes: of the processes that reported one, the first to fail first.
     """
 
     def __init__(self, message: str, outcomes: Sequence[Outcome]) -> None:
@@ -110,7 +105,7 @@ def run_processes(
 
     Args:
         rank: number of this machine.
-        ask: asked every second; an answer says why to break off.
+        ask: called every second; an answer is the reason to stop.
 
     Raises:
         ProcessesFailed: one of them failed, here or elsewhere.
@@ -124,7 +119,7 @@ def run_processes(
         max_nodes=launch.machines,
         nproc_per_node=launch.processes,
         run_id=launch.name,
-        # Who takes part is settled by the meeting; this one keeps rank 0 on the machine of the run.
+        # The meeting determines the machines; static ranks keep rank 0 on the machine of the run.
         rdzv_backend="static",
         rdzv_endpoint=f"{host}:{port}",
         rdzv_configs={"rank": rank, "timeout": _PATIENCE_SECONDS},
@@ -147,14 +142,14 @@ _FAILURE = "failure-"
 
 
 def _run_rank(cargo: str) -> Any:
-    """Run in each process. The file was written by the parent process in a folder of its own a moment ago.
+    """Run the node in a launched process; the parent process has just written the file to a private folder.
 
-    A process that fails leaves its account beside that file and ends, so that the launcher stops the others at once:
-    they may be waiting for it.
+    A process that fails writes its outcome beside that file and exits, so that the launcher stops the others, which may
+    be waiting for it.
     """
     import cloudpickle
 
-    # Ctrl-C reaches every process of a terminal; only the launcher, which ends these, speaks of it.
+    # Ctrl-C reaches every process of a terminal; only the launcher, which ends the others, reports it.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     shipment: Shipment = cloudpickle.loads(Path(cargo).read_bytes())
     rank = os.environ["RANK"]

@@ -1,12 +1,10 @@
 """Which device a process computes on."""
 
-from __future__ import annotations
-
 import os
 
 
 def resolve_device(device: str) -> str:
-    """For 'auto' the CUDA device of this process, or 'cpu' where there is none; anything else as it is."""
+    """Return this process's CUDA device for 'auto', or 'cpu' if there is none; other names unchanged."""
     if device != "auto":
         return device
     import torch

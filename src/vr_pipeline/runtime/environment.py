@@ -1,11 +1,9 @@
-"""What variables of the environment mean here: settings that libraries read when they are loaded, and what wins.
+"""Environment variables: settings that libraries read when they are loaded, and their precedence.
 
 Configuration decides. A variable that would lead a run elsewhere is taken out of the process, and the command says so;
 one that may change the last digits or the place of work is honoured, said at the start and recorded with the run.
 docs/troubleshooting.md has the same table in words.
 """
-
-from __future__ import annotations
 
 import logging
 import os
@@ -58,18 +56,18 @@ _OVERRULED = {
     "the folder of the project": ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "KEDRO_PROJECT_PATH"),
     "the style of the report": ("MATPLOTLIBRC",),
 }
-"""What decides -> variables that do not."""
+"""What decides -> the variables that it overrides."""
 
 LOCAL_RAY = (
     *("RAY_ADDRESS", "RAY_REDIS_ADDRESS", "RAY_JOB_CONFIG_JSON_ENV_VAR", "RAY_RUNTIME_ENV_HOOK", "RAY_AUTH_MODE"),
     *("RAY_OVERRIDE_RESOURCES", "RAY_NAMESPACE"),
 )
-"""Variables that would lead a Ray that is started here elsewhere, or open it to others."""
+"""Variables that would redirect a Ray started here, or open it to others."""
 
 _RECORDED = re.compile(
     "(CUDA|CUBLAS|CUDNN|NVIDIA|NCCL|GLOO|ROCR|HIP|PYTORCH|TORCH|ATEN|OMP|GOMP|KMP|MKL|OPENBLAS|BLIS|ONEDNN|DNNL|XLA"
     "|GLIBC|MALLOC|HF|HUGGINGFACE|TRANSFORMERS|DIFFUSERS|TOKENIZERS|RAY|KEDRO|DVC|PYTHONHASHSEED|PYTHONOPTIMIZE|TZ|LANG"
-    "|LC|TMPDIR|SLURM_JOB_ID)(_.*)?"
+    "|LC|TMPDIR|SLURM_JOB_ID|VR_PIPELINE_MACHINE)(_.*)?"
 )
 _ROUNDING = re.compile(
     "(CUDA_VISIBLE_DEVICES|OMP_NUM_THREADS|PYTHONOPTIMIZE|KEDRO_ENV|HF_ENDPOINT)"
@@ -81,7 +79,7 @@ _overruled: dict[str, str] = {}
 
 
 def overrule(names: tuple[str, ...] | None = None, decides: str = "") -> list[str]:
-    """Take variables out of the process that configuration decides about; what each decision was, a sentence a group.
+    """Remove variables that the configuration overrides from the process; return one sentence per group.
 
     Args:
         names: variables; None for all that concern every command.
@@ -99,14 +97,14 @@ def overrule(names: tuple[str, ...] | None = None, decides: str = "") -> list[st
 
 
 def restore_overruled() -> None:
-    """Give the process back what :func:`overrule` took, where nothing else was set since; for notebooks."""
+    """Restore the variables that :func:`overrule` removed, unless set since; for notebooks."""
     for name, value in _overruled.items():
         os.environ.setdefault(name, value)
     _overruled.clear()
 
 
 def recorded_environment() -> dict[str, str]:
-    """Variables that may matter for a run, without secrets and without what this module sets itself, by name."""
+    """Return environment variables that may affect a run, without secrets and those that this module sets."""
     own = {**_TELEMETRY_OFF, **_THREADS_AND_DETERMINISM, **_QUIET}
     return {
         name: _LOGIN.sub("***@", value)
@@ -116,12 +114,12 @@ def recorded_environment() -> dict[str, str]:
 
 
 def honoured_environment() -> dict[str, str]:
-    """Of :func:`recorded_environment` those that may change the last digits, the place or the source of the work."""
+    """Return those of :func:`recorded_environment` that may change rounding, device or source of models."""
     return {name: value for name, value in recorded_environment().items() if _ROUNDING.fullmatch(name)}
 
 
 def prepare_environment() -> None:
-    """Turn telemetry and chatter off and make threads wait politely; what the user has set already stays."""
+    """Turn telemetry and verbose libraries off and make threads wait passively; variables that are set are kept."""
     for name, value in {**_TELEMETRY_OFF, **_THREADS_AND_DETERMINISM, **_ENDS_SOON, **_QUIET}.items():
         os.environ.setdefault(name, value)
     # It asks for a package with a kernel that nothing here uses, on processors with AVX512-BF16.
@@ -129,7 +127,7 @@ def prepare_environment() -> None:
 
 
 def quieten_progress_of_libraries() -> None:
-    """Keep the moving bars of libraries out of log files and pipes, which get lines (``runtime.progress``).
+    """Turn off progress bars of libraries in log files and pipes, which get lines (``runtime.progress``).
 
     For commands only: a notebook's own bars are the notebook's business. Has to come before tqdm is imported.
     """
@@ -138,7 +136,7 @@ def quieten_progress_of_libraries() -> None:
 
 
 def on_terminal() -> bool:
-    """Whether standard error is a terminal on which a line can be written over."""
+    """Return whether standard error is a terminal on which a line can be written over."""
     return sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
 

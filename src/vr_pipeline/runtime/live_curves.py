@@ -1,11 +1,9 @@
-"""Rows of a training log, written while the training works for whoever watches.
+"""Rows of a training log, written during training for observers.
 
 A training may take days, and its node saves the log when it ends. Rows are therefore also appended to a file, one line
 of JSON each, which a watcher follows from another process or another machine with the same disk. Whoever starts the
 run names the folder (:data:`FOLDER`) and the file (:func:`send_to`); where nobody did, nothing is written.
 """
-
-from __future__ import annotations
 
 import json
 import logging
@@ -28,14 +26,14 @@ _target: Path | None = None
 
 
 def send_to(name: str | None) -> None:
-    """From now on rows of this process belong to the log of this name; None: to none."""
+    """Send later rows of this process to the log of this name; None: to none."""
     global _target
     folder = os.environ.get(FOLDER)
     _target = Path(folder) / f"{name}{_SUFFIX}" if folder and name else None
 
 
 def write_row(row: Mapping[str, float]) -> None:
-    """Append a row. Rows of one ``step`` add up: later ones bring the values that earlier ones lacked."""
+    """Append a row. Rows of one ``step`` are merged: later ones add values that earlier ones lacked."""
     global _target
     if _target is None:
         return
@@ -44,25 +42,27 @@ def write_row(row: Mapping[str, float]) -> None:
         with _target.open("a", encoding="utf-8") as file:
             file.write(line)
     except OSError as error:
-        logger.warning("The curves cannot be followed any more (%s); training continues", error)
+        logger.warning("Live curves are no longer updated (%s); training continues", error)
         _target = None
 
 
 def checkpoint_row(row: Mapping[str, Any]) -> dict[str, float]:
-    """Of a row of a validation table what is worth a curve: the rewards and their error, by names of their own."""
-    values = {name: value for name, value in row.items() if name in ("reward", "se") or name.startswith("dim_")}
+    """Return the metrics of a row of a validation table: rewards and their error, by their curves' names."""
+    values = {
+        name: value for name, value in row.items() if name in ("reward", "se") or name.startswith(("dim_", "hold_out_"))
+    }
     return {"step": row["step"], **{f"validation_{name}": float(value) for name, value in values.items()}}
 
 
 class WrittenRows:
-    """The rows in a folder, each given once."""
+    """The rows in a folder, each returned once."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._read: dict[Path, int] = {}
 
     def new(self) -> Iterator[tuple[str, dict[str, float]]]:
-        """Name of the log and row, for all that were written since the last call."""
+        """Return the log's name and the row, for all rows written since the last call."""
         for path in sorted(self._folder.glob(f"*{_SUFFIX}")):
             with path.open("rb") as file:
                 file.seek(self._read.get(path, 0))
@@ -75,4 +75,4 @@ class WrittenRows:
                     yield path.stem, json.loads(line)
                 except json.JSONDecodeError:
                     # A process was killed in the middle of a row and its successor wrote on; the table has the row.
-                    logger.debug("A torn row in %s is passed over", path)
+                    logger.debug("Skipping an incomplete row in %s", path)

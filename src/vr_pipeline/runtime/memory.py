@@ -1,6 +1,4 @@
-"""How much memory this process has needed, and giving it back."""
-
-from __future__ import annotations
+"""Peak memory of this process, and releasing memory."""
 
 import gc
 import sys
@@ -8,11 +6,11 @@ from pathlib import Path
 
 STATUS = Path("/proc/self/status")
 WORTH_FREEING = 2 * 2**30
-"""Peak memory from which a process is worth searching for what it no longer uses, bytes."""
+"""Peak memory in bytes from which a search for unused memory is worthwhile."""
 
 
 def peak_memory() -> int:
-    """Largest resident memory of this process so far, bytes; 0 where the system does not say.
+    """Return the peak resident memory of this process in bytes; 0 if the system does not report it.
 
     On Linux the figure is the kernel's ``VmHWM``. ``ru_maxrss`` is not used there: it survives ``exec``, so a small
     process that a large one started (``dvc repro``, a test runner) would report the large one's memory.
@@ -30,7 +28,7 @@ def peak_memory() -> int:
 
 
 def free_memory(*, anyway: bool = False) -> None:
-    """Give back what nothing uses any more, of the GPU's memory too.
+    """Release unused memory, including the GPU's.
 
     The parts of a model refer to each other, so Python finds a dropped one only by looking at every object there is:
     half a second once torch and transformers are loaded. A process that never was large, and has nothing on a GPU,

@@ -1,4 +1,4 @@
-"""Progress of long loops: a moving bar on a terminal, plain lines now and then everywhere else."""
+"""Progress of long loops: a bar on a terminal, occasional plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LONGEST_SILENCE = 300.0
 
 
 class PlainProgress:
-    """Progress as lines of text, for log files, pipes and notebooks; used as tqdm's bar is.
+    """Progress as lines of text, for log files, pipes and notebooks; interface of tqdm's bar.
 
     A line appears when another tenth is done, but never sooner than :data:`SECONDS_BETWEEN_LINES` after the one before,
     and after :data:`LONGEST_SILENCE` in any case. The end is shown if there was a line before it. ``clock`` and
@@ -71,7 +71,7 @@ class PlainProgress:
         self._postfix = ", ".join(f"{name} {one_line(value)}" for name, value in values.items())
 
     def close(self) -> None:
-        """Show the end of work that was long enough for lines before."""
+        """Show the end, if lines were shown before."""
         if self._lines and self._shown != self.done:
             self._show()
 
@@ -104,7 +104,7 @@ def progress_bar(
     leave: bool = True,
     disable: bool = False,
 ) -> Any:
-    """Show how far a long loop is; the one way of doing so in this project.
+    """Show the progress of a long loop; all loops of this project use this.
 
     Args:
         items: what to loop over; without it, call ``update(n)`` on the result, which is a context manager.
@@ -149,7 +149,7 @@ def _write_line(line: str) -> None:
 
 
 def _duration(seconds: float) -> str:
-    """Seconds in words, rounded as an estimate should be."""
+    """Return seconds in words, rounded as an estimate."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 90 * 60:

@@ -1,7 +1,5 @@
 """Errors that come from the machine or the shell, not from data or program: memory, threads, the working directory."""
 
-from __future__ import annotations
-
 import errno
 import os
 import re
@@ -27,7 +25,7 @@ _PLACES = ("config_filepath", "filepath", "path", "file")
 
 
 def surroundings_account(error: BaseException) -> str | None:
-    """Return what a user can do about an error of the machine or the shell; None for other errors."""
+    """Return advice on an error of the machine or the shell; None for other errors."""
     text = str(error)
     if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
         return _memory_account()
@@ -48,11 +46,11 @@ def surroundings_account(error: BaseException) -> str | None:
     return None
 
 
-WORKING_DIRECTORY_GONE = "The working directory does not exist any longer. Go to the project's folder and start again."
+WORKING_DIRECTORY_GONE = "The working directory no longer exists. Change to the project's folder and try again."
 
 
 def working_directory_is_there() -> bool:
-    """Return whether the folder in which the command was typed still exists."""
+    """Return whether the working directory still exists."""
     try:
         os.getcwd()
     except FileNotFoundError:

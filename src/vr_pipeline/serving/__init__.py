@@ -1,1 +1,1 @@
-"""The reward model as an MLflow model."""
+"""Rewards for other programs: as a web service (``kedro serve``), and as an MLflow model."""

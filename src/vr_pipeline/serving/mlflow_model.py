@@ -38,7 +38,7 @@ _CODE = Path(__file__).with_name("mlflow_model_code.py")
 
 
 def score_table(model: ChecklistReward, table: pd.DataFrame) -> pd.DataFrame:
-    """Rewards of each row.
+    """Return the rewards of each row.
 
     Args:
         model: the reward.
@@ -72,7 +72,7 @@ def score_table(model: ChecklistReward, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _features(probability: FloatArray, weights: RewardWeights, checklist: Checklist) -> FloatArray:
-    """Return what is weighed. Raises :class:`InputError` where a value is no probability."""
+    """Return the features. Raises :class:`InputError` if a value is not a probability."""
     gated = {question.question_id for question in checklist.questions if question.gate}
     may_be_empty = np.isin(np.array(weights.question_ids), list(gated))
     right = ((probability >= 0) & (probability <= 1)) | (np.isnan(probability) & may_be_empty)
@@ -99,14 +99,12 @@ def _score_clips(model: ChecklistReward, table: pd.DataFrame) -> pd.DataFrame:
         try:
             rows.append(model.score_clip(Path(path), str(prompt), video_id=video_id))
         except InputError as error:
-            raise InputError(
-                error.problem, remedy=error.remedy, file=error.file or path, row=number + 1, field=error.field
-            ) from error
+            raise error.at(file=error.file or path, row=number + 1) from error
     return pd.concat(rows, ignore_index=True)[["total", *(f"dim_{name}" for name in model.dimensions)]]
 
 
 def model_signature(weights: RewardWeights, checklist: Checklist) -> ModelSignature:
-    """Input and output columns with their types; answers and paths are optional, since either will do."""
+    """Return input and output columns with types; answers and paths are optional, since either suffices."""
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema
 
@@ -118,7 +116,7 @@ def model_signature(weights: RewardWeights, checklist: Checklist) -> ModelSignat
 
 
 def write_model_files(folder: str | Path, model: ChecklistReward) -> dict[str, str]:
-    """Write the JSON files that a model is made of; return name -> path as MLflow's artifacts.
+    """Write a model's JSON files; return name -> path as MLflow's artifacts.
 
     ``reward.json`` describes the reward for :func:`~vr_pipeline.rewards.registry.load_reward_model`. Of the judge it
     holds the reference and the identity, never the weights.
@@ -148,13 +146,18 @@ def _judge_reference(model: ChecklistReward) -> dict[str, Any]:
         identity = model.expected_judge or judge_identity(judge)
     except InputError as error:
         # Answers may come from elsewhere; then nobody here can say which model gave them.
-        logger.warning("The packaged reward model does not know its judge's identity: %s", error)
+        logger.warning("The packaged reward model lacks its judge's identity: %s", error)
         identity = ""
     reference: dict[str, Any] = {"judge": judge.model_dump(mode="json"), "judge_identity": identity}
     reference["alignment"] = alignment.model_dump(mode="json") if alignment is not None else None
     for named in (reference, reference["alignment"] or {}):
         model_of = named.get("judge")
-        if model_of and model_of["revision"] is None and not model_of["path"].startswith((".", "/", "~")):
+        if (
+            model_of
+            and model_of["server"] is None
+            and model_of["revision"] is None
+            and not model_of["path"].startswith((".", "/", "~"))
+        ):
             # A folder stays one where it does not exist; without the dot it could be a name on the hub.
             model_of["path"] = f"./{model_of['path']}"
     return reference
@@ -185,7 +188,7 @@ def save_reward_model(path: str | Path, model: ChecklistReward) -> None:
 
 
 def write_code(path: Path) -> Path:
-    """Write this package's modules as an archive that Python imports from; the same code gives the same bytes."""
+    """Write this package's modules as an importable archive; the same code gives the same bytes."""
     import zipfile
 
     package = Path(__file__).parents[1]
@@ -197,7 +200,7 @@ def write_code(path: Path) -> Path:
 
 
 def requirements() -> list[str]:
-    """List what this package needs, in the versions that are installed here."""
+    """List this package's requirements with the installed versions."""
     from importlib.metadata import PackageNotFoundError, requires, version
 
     from packaging.requirements import Requirement
@@ -212,7 +215,7 @@ def requirements() -> list[str]:
 
 @contextmanager
 def _no_progress_bars() -> Iterator[None]:
-    """MLflow shows a bar for each of three small files; they would stand between those of the run."""
+    """Turn off MLflow's progress bars for small files within the block."""
     name = "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"
     before = os.environ.get(name)
     os.environ[name] = "false"
@@ -237,7 +240,7 @@ def _forget_moment_and_machine(description: Path) -> None:
 
 
 def example_input(weights: RewardWeights) -> pd.DataFrame:
-    """One row of input: every question answered with even odds."""
+    """Return one row of input: every question answered with probability 0.5."""
     return pd.DataFrame([{"prompt": "a prompt", **dict.fromkeys(weights.question_ids, 0.5)}])
 
 

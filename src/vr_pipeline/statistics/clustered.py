@@ -1,6 +1,4 @@
-"""Means, gains and win rates with their uncertainty, where clips of one prompt are not independent of each other."""
-
-from __future__ import annotations
+"""Means, gains and win rates with uncertainty, with clips of one prompt as dependent."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -17,17 +15,17 @@ from vr_pipeline.statistics.labels import FloatArray
 Kind = Literal["number", "share", "correlation"]
 
 MINIMUM_PROMPTS = 5
-"""With fewer prompts no interval is given: their spread is not known."""
+"""Fewer prompts give no interval, because their spread is unknown."""
 
 _NO_INTERVAL = (math.nan, math.nan)
 
 
 class _Result:
     def to_json(self) -> dict[str, Any]:
-        """Return a dictionary for JSON (NaN as null), with the reason in ``no_interval`` where there is none."""
+        """Return a dictionary for JSON (NaN as null), with ``no_interval`` as the reason for a missing interval."""
         values: dict[str, Any] = asdict(self)  # type: ignore[call-overload]
         reason = (
-            f"{values['n_prompts']} prompts, an interval takes {MINIMUM_PROMPTS}"
+            f"{values['n_prompts']} prompts; an interval needs {MINIMUM_PROMPTS}"
             if values["n_prompts"] < MINIMUM_PROMPTS
             else "prompts do not differ"
         )
@@ -36,10 +34,7 @@ class _Result:
 
 @dataclass(frozen=True)
 class Mean(_Result):
-    """A mean over clips with its 95 % interval.
-
-    ``se`` is the standard error with prompts as clusters, NaN with fewer than two prompts.
-    """
+    """A mean over clips with its 95 % interval; ``se`` is clustered by prompt, NaN with fewer than two prompts."""
 
     mean: float
     se: float
@@ -51,7 +46,7 @@ class Mean(_Result):
 
 @dataclass(frozen=True)
 class Gain(_Result):
-    """Mean gain of a policy over a baseline, each prompt counting once, with its 95 % interval."""
+    """Mean gain of a policy over a baseline, with equal weights of prompts, and its 95 % interval."""
 
     mean: float
     se: float
@@ -59,10 +54,33 @@ class Gain(_Result):
     ci_high: float
     n_prompts: int
 
+    def effect(self) -> tuple[float, float, float]:
+        """Return the gain in standard deviations of the prompts' gains (Cohen's d_z) and the ends of its 95 % interval.
+
+        mean / se is Student's t with the noncentrality d sqrt(n): the ends are the values of d under which a t as
+        large, or as small, has probability 0.025 (Steiger and Fouladi 1997). NaN where :func:`interval` has none.
+        """
+        from scipy.optimize import brentq
+        from scipy.special import ndtr
+        from scipy.stats import chi2
+
+        n = self.n_prompts
+        if math.isnan(interval(self.mean, self.se, n)[0]):
+            return math.nan, math.nan, math.nan
+        t, root = self.mean / self.se, math.sqrt(n)
+        # P(T <= t) is the mean of Phi(t s - shift) over the estimate s of the deviation, at its quantiles.
+        deviations = np.sqrt(chi2.ppf((np.arange(2000) + 0.5) / 2000, n - 1) / (n - 1))
+        at = t * deviations
+        low, high = (
+            brentq(lambda shift, tail=tail: float(ndtr(at - shift).mean()) - tail, at.min() - 6.0, at.max() + 6.0)
+            for tail in (0.975, 0.025)
+        )
+        return t / root, low / root, high / root
+
 
 @dataclass(frozen=True)
 class WinRate(_Result):
-    """Share of comparisons that a policy wins (a tie counts half), with its 95 % interval."""
+    """Share of comparisons that a policy wins (a tie is half a win), with its 95 % interval."""
 
     rate: float
     ci_low: float
@@ -76,25 +94,27 @@ class WinRate(_Result):
 def interval(
     value: float, se: float, n_clusters: int, *, kind: Kind = "number", n: int | None = None, level: float = 0.95
 ) -> tuple[float, float]:
-    """Return the interval of a figure from its standard error: the one rule for all figures but the weights.
+    """Return the interval of a figure from its standard error, as for all figures except weights.
 
-    * ``number``: Student's t with one degree of freedom less than there are clusters.
-    * ``share``: Wilson's interval at the effective number of observations value (1 - value) / se^2, kept between the
-      clusters and ``n``, with the quantile of Student's t (Korn and Graubard 1998 for the idea). It stays within 0 and
-      1, and has a width where every observation is alike.
+    * ``number``: Student's t with ``n_clusters`` - 1 degrees of freedom.
+    * ``share``: Wilson's interval with the quantile of Student's t, and the effective number of observations value
+      (1 - value) / se^2, limited to between the clusters and ``n`` (as Korn and Graubard 1998). It stays within 0 and
+      1, and has a width even if all observations are equal.
     * ``correlation``: Student's t on Fisher's scale, artanh, so that it stays within -1 and 1.
 
-    Simulations with 5 to 50 clusters are in the tests.
+    The tests have simulations with 5 to 50 clusters.
 
     Args:
-        se: its standard error with the clusters as the units drawn; for a correlation, on Fisher's scale.
-        n_clusters: units that were drawn.
-        n: observations, the most that a share can be worth.
-        level: of the interval; :func:`simultaneous` for several that are read together.
+        value: the figure.
+        se: its standard error with clusters as sampling units; for a correlation, on Fisher's scale.
+        n_clusters: number of sampling units.
+        n: number of observations, an upper limit of the effective number of a share.
+        kind: of the figure.
+        level: of the interval; :func:`simultaneous` for several.
 
     Returns:
-        lower and upper end; NaN with fewer than :data:`MINIMUM_PROMPTS` clusters, and where clusters do not differ at
-        all (but for shares), which does not mean that others would not.
+        lower and upper end; NaN with fewer than :data:`MINIMUM_PROMPTS` clusters, and (except for shares) if all
+        clusters are equal, which does not exclude a spread among others.
     """
     from scipy.stats import t
 
@@ -118,15 +138,15 @@ def interval(
 
 
 def simultaneous(number: int) -> float:
-    """Return the level of each of several intervals that all hold together with 95 % (Bonferroni)."""
+    """Return the level of each of several intervals with a joint level of 95 % (Bonferroni)."""
     return 1 - (1 - 0.95) / max(number, 1)
 
 
 def clustered_mean(values: npt.ArrayLike, prompts: Sequence[str] | npt.ArrayLike, *, level: float = 0.95) -> Mean:
-    """Return mean over clips with a standard error that takes the prompts as the units drawn.
+    """Return the mean over clips with a standard error that has prompts as sampling units.
 
     se = sqrt(C / (C - 1) * sum over prompts of (sum of the prompt's residuals)^2) / n, with C prompts and n clips (the
-    cluster-robust variance of a mean; Liang and Zeger 1986). With one clip a prompt it is the usual s / sqrt(n).
+    cluster-robust variance of a mean; Liang and Zeger 1986). With one clip per prompt this is s / sqrt(n).
     """
     x, codes, n_prompts = _clusters(values, prompts)
     if not len(x):
@@ -144,14 +164,13 @@ def paired_gain(
     *,
     level: float = 0.95,
 ) -> Gain:
-    """Gain over a baseline on the same prompts: mean over prompts of the difference of the prompt's means.
+    """Return the gain over a baseline: the mean over prompts of the difference of the prompt's means.
 
-    The interval is Student's t over the prompts' differences. These are means of several clips each and so close to
-    normal, and with the ten to fifty prompts of an evaluation the t quantile has the right width, where a percentile
-    bootstrap over so few units is too narrow; it also needs no seed.
+    The interval is Student's t over the differences. These are means of several clips and thus nearly normal; with
+    the 10 to 50 prompts of an evaluation, a percentile bootstrap would be too narrow.
 
     Raises:
-        InputError: the two sides do not have the same prompts.
+        InputError: the policies have different prompts.
     """
     x, codes, _ = _clusters(values, prompts)
     y, baseline_codes, _ = _clusters(baseline_values, baseline_prompts)
@@ -159,7 +178,7 @@ def paired_gain(
     if names != baseline_names:
         other = sorted(set(names) ^ set(baseline_names))[0]
         raise InputError(
-            f"prompt '{other}' was evaluated for one policy only",
+            f"prompt '{other}' was evaluated for only one policy",
             remedy="Evaluate both policies on the same prompts",
             field="prompt_id",
         )
@@ -181,14 +200,15 @@ def win_rate(
     crossed: tuple[float, int] | None = None,
     tolerance: float = 1e-9,
 ) -> WinRate:
-    """Return share of comparisons won, ties counting half, with the interval of :func:`interval`.
+    """Return the share of comparisons won (a tie is half a win) with the interval of :func:`interval`.
 
     Args:
-        difference: reward of the policy's clip minus that of the baseline's, [comparisons].
-        crossed: variance of the rate by units that are crossed with prompts, such as the people who judged, and their
-            number. It is added to that by prompt (two-way clusters; Cameron, Gelbach and Miller 2011, without their
-            deduction of the common part, which would need every combination to occur often).
-        tolerance: differences of at most this size are ties.
+        difference: reward of the policy's clip minus reward of the baseline's, [comparisons].
+        prompts: of the comparisons.
+        crossed: variance of the rate by units crossed with prompts, such as annotators, and their number. It is added
+            to the variance by prompt (two-way clusters; Cameron, Gelbach and Miller 2011, without subtracting the
+            common part, which would need many observations of every combination).
+        tolerance: largest absolute difference of a tie.
     """
     d, codes, n_prompts = _clusters(difference, prompts)
     if not len(d):
@@ -212,18 +232,21 @@ def bootstrap_by_prompt(
     samples: int = 500,
     seed: int = 0,
 ) -> FloatArray:
-    """Interval of a statistic when prompts are drawn with replacement.
+    """Return the interval of a statistic by drawing prompts with replacement.
 
-    The replicates give the standard error, times sqrt(C / (C - 1)) for C prompts, and :func:`interval` the ends. Their
-    percentiles would be too narrow with few prompts, and empty where every prompt is alike.
+    The standard error is that of the replicates, times sqrt(C / (C - 1)) for C prompts, in :func:`interval`.
+    Percentiles would be too narrow with few prompts, and of no width for equal prompts.
 
     Args:
-        statistic: called with the positions of the rows in a replicate; gives one number or several.
-        kinds: what each number is; ``number`` where there is none.
+        statistic: from the positions of the rows in a replicate to one number or several.
+        prompts: of the rows.
+        kinds: of the numbers; empty for ``number``.
+        samples: number of replicates.
+        seed: of the replicates.
 
     Returns:
-        array [2] or [2, statistics]: lower and upper end, NaN where there is none: see :func:`interval`, and where more
-        than one in twenty replicates has no finite value.
+        array [2] or [2, statistics]: lower and upper end; NaN as in :func:`interval`, and if more than 5 % of the
+        replicates are not finite.
     """
     _, codes, n_prompts = _clusters(np.zeros(len(np.asarray(prompts))), prompts)
     whole = np.asarray(statistic(np.arange(len(codes))), dtype=np.float64)
@@ -254,9 +277,9 @@ def bootstrap_by_prompt(
 def linked_prompts(
     prompts: Sequence[str] | npt.ArrayLike, first: Sequence[str] | npt.ArrayLike, second: Sequence[str] | npt.ArrayLike
 ) -> npt.NDArray[np.str_]:
-    """Return the prompt of each pair, or the first of all prompts that are linked by clips they share.
+    """Return the sampling unit of each pair: the first of all prompts linked by shared clips.
 
-    A clip that was compared under several prompts makes their pairs dependent, so that they are one unit.
+    A clip with several prompts makes their pairs dependent.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
@@ -284,7 +307,7 @@ def _clusters(
     if not np.isfinite(x).all():
         raise InputError(
             "a value is not a finite number",
-            remedy="Leave out clips without a reward",
+            remedy="Remove clips without a reward",
             row=int(np.flatnonzero(~np.isfinite(x))[0]) + 1,
         )
     unique, codes = np.unique(names, return_inverse=True)
@@ -292,7 +315,7 @@ def _clusters(
 
 
 def _variance(residuals: FloatArray, codes: npt.NDArray[np.int64]) -> float:
-    """Cluster-robust variance of a sum of residuals."""
+    """Return the cluster-robust variance of a sum of residuals."""
     sums = np.bincount(codes, weights=residuals)
     return float(len(sums) / max(len(sums) - 1, 1) * (sums @ sums))
 

@@ -1,6 +1,4 @@
-"""Correlations of score differences with preferences, and all held-out figures of a reward in one report."""
-
-from __future__ import annotations
+"""Correlations of score differences with preferences, and all held-out figures of a reward."""
 
 import math
 from typing import Any
@@ -16,10 +14,9 @@ from vr_pipeline.statistics.labels import checked_preference
 
 
 def preference_correlations(difference: npt.ArrayLike, preference: npt.ArrayLike) -> dict[str, float]:
-    """Kendall's tau-b and Spearman's rho between score differences and labels (a 1, tie 0, b -1); NaN if constant.
+    """Return Kendall's tau-b and Spearman's rho of score differences and labels (a 1, tie 0, b -1); NaN if constant.
 
-    Exchanging the clips of a pair changes the sign of both, so every pair enters in both orders: the result does not
-    depend on which clip was called A.
+    Every pair enters in both orders, so that the result does not depend on which clip is A.
     """
     from scipy.stats import kendalltau, spearmanr
 
@@ -34,32 +31,32 @@ def preference_correlations(difference: npt.ArrayLike, preference: npt.ArrayLike
 
 
 def held_out_agreement(scores: pd.DataFrame, *, samples: int = 500, seed: int = 0) -> dict[str, Any]:
-    """Every figure of agreement on the held-out pairs, with 95 % intervals by prompt.
+    """Return all figures of agreement on the held-out pairs, with 95 % intervals by prompt.
 
     Args:
-        scores: prompt_id, preference, split ('fit' or 'held_out'), difference (score of A minus score of B) and, where
-            prompts may share clips, video_id_a and video_id_b.
-        samples: bootstrap replicates; every replicate calibrates its own tie threshold.
+        scores: prompt_id, preference, split ('fit' or 'held_out'), difference (score of A minus score of B) and, if
+            prompts can share clips, video_id_a and video_id_b.
+        samples: number of bootstrap replicates, each with its own tie threshold.
+        seed: of the replicates.
 
     Returns:
-        tau, diff, epsilon, n, n_ties on the held-out pairs; ``tau_transferred``: the same with the threshold of the
-        fitted pairs, so that nothing at all was chosen on the pairs reported; kendall, spearman; ``intervals`` of
-        these, null where there is none, with the reason in ``no_interval``; ``fitted``: tau and diff of the pairs the
-        weights were fitted on, for comparison.
+        tau, diff, epsilon, n, n_ties on the held-out pairs; ``tau_transferred``: tau with the threshold of the fitted
+        pairs, so that nothing is chosen on the held-out pairs; kendall, spearman; ``intervals`` of these, null with a
+        reason in ``no_interval``; ``fitted``: tau and diff of the fitted pairs.
 
     Raises:
-        InputError: no held-out pairs.
+        InputError: there are no held-out pairs.
     """
     held_out, fitted = scores[scores["split"] == "held_out"], scores[scores["split"] == "fit"]
     if not len(held_out):
         raise InputError(
-            "no pairs are held out", remedy="Raise held_out_share or give more prompts", field="held_out_share"
+            "there are no held-out pairs", remedy="Raise held_out_share or give more prompts", field="held_out_share"
         )
     difference = held_out["difference"].to_numpy(dtype=np.float64)
     labels = checked_preference(held_out["preference"].to_numpy(), len(held_out))
     agreement = pairwise_accuracy(difference, labels)
     on_fitted = pairwise_accuracy(fitted["difference"], list(fitted["preference"]))
-    # A threshold that was chosen on nothing says nothing.
+    # Without fitted pairs there is no threshold to transfer.
     threshold = on_fitted.epsilon if on_fitted.n else None
     units = held_out["prompt_id"].to_numpy(dtype=str)
     if {"video_id_a", "video_id_b"} <= set(held_out.columns):
@@ -76,7 +73,7 @@ def held_out_agreement(scores: pd.DataFrame, *, samples: int = 500, seed: int = 
         figures, units, kinds=("share", "share", "correlation", "correlation"), samples=samples, seed=seed
     )
     intervals = dict(zip(names, ends.T.tolist(), strict=True))
-    # diff is about the pairs without a tie, so their prompts are its units.
+    # diff uses the pairs without a tie, so their prompts are its units.
     decided = np.flatnonzero(labels != "tie")
     intervals["diff"] = bootstrap_by_prompt(
         lambda rows: pairwise_accuracy(difference[decided[rows]], labels[decided[rows]]).diff,
@@ -88,9 +85,9 @@ def held_out_agreement(scores: pd.DataFrame, *, samples: int = 500, seed: int = 
     n_units = len(np.unique(units))
     missing = [name for name, pair in intervals.items() if math.isnan(pair[0])]
     reason = (
-        f"{n_units} prompts (or groups of prompts that share clips) are held out, an interval takes {MINIMUM_PROMPTS}"
+        f"{n_units} held-out prompts (or groups of prompts with shared clips); an interval needs {MINIMUM_PROMPTS}"
         if n_units < MINIMUM_PROMPTS
-        else "no value, no spread over prompts, or prompts that mostly tie"
+        else "no value, no spread over prompts, or too many ties"
     )
     found = without_nan(values)
     return {

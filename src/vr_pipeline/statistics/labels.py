@@ -1,7 +1,5 @@
 """Labels of pairs of clips: which one is preferred."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,14 +11,16 @@ FloatArray = npt.NDArray[np.float64]
 
 
 def checked_preference(preference: Sequence[str] | npt.ArrayLike, length: int) -> npt.NDArray[np.str_]:
-    """Labels as an array of 'a', 'b' and 'tie'.
+    """Return labels as an array of 'a', 'b' and 'tie'.
 
     Raises:
-        InputError: another label (with its row, counted from 1), or another number of labels than ``length``.
+        InputError: a label is unknown (with its row, from 1), or their number is not ``length``.
     """
     labels = np.asarray(preference)
     if labels.shape != (length,):
-        raise InputError(f"{labels.size} labels for {length} pairs", remedy="Give one label a pair", field="preference")
+        raise InputError(
+            f"{labels.size} labels for {length} pairs", remedy="Give one label per pair", field="preference"
+        )
     if labels.dtype.kind != "U":
         labels = labels.astype(str) if length else np.empty(0, dtype="U3")
     known = (labels == "a") | (labels == "b") | (labels == "tie")

@@ -4,8 +4,6 @@ Nothing of the project is written in place: a kill leaves the old file or the ne
 put there (DVC links its cache into the project) is replaced, never written through.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json
@@ -188,7 +186,7 @@ def damaged_file(folder: Path) -> Path | None:
 
 
 def sha256_once(path: Path) -> str:
-    """As :func:`sha256_of`; a file of unchanged size and times is read once by a process, whoever asks."""
+    """Return :func:`sha256_of` a file, cached in this process while the file's size and times are unchanged."""
     return _sha256_of_state(path, *_size_and_times(path))
 
 
@@ -222,11 +220,14 @@ class Fingerprints:
         path = self._folder / name
         if not path.is_file():
             return ""
-        times = _size_and_times(path)
-        known = self._known.get(name)
-        if not isinstance(known, list) or known[:-1] != times:
-            self._known[name] = known = [*times, sha256_of(path)]
-        return str(known[-1])
+        if not self.is_as_noted(name):
+            self.note(name, sha256_of(path))
+        return str(self._known[name][-1])
+
+    def is_as_noted(self, name: str) -> bool:
+        """Return whether a file is known and has the size and times that it had then."""
+        path, known = self._folder / name, self._known.get(name)
+        return isinstance(known, list) and path.is_file() and known[:-1] == _size_and_times(path)
 
     def note(self, name: str, sha256: str) -> None:
         """Keep what is known of a file that was just written."""

@@ -1,7 +1,5 @@
 """Models on the Hugging Face hub: is one here already, and if not, can it be had? One short question, no retries."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -33,7 +31,7 @@ def is_cached(name: str, revision: str | None) -> bool:
 
 
 def unavailable(models: Iterable[tuple[str, str | None]]) -> dict[tuple[str, str | None], str]:
-    """Why models can neither be found in the cache nor be fetched, by name and revision; those that can are left out.
+    """Return why models are neither cached nor downloadable, by name and revision, for those that are not.
 
     The hub is asked once a model, for seconds; where it gives no answer it is not asked again.
     """

@@ -1,7 +1,5 @@
 """Rows of JSON files in all layouts that people write."""
 
-from __future__ import annotations
-
 import bisect
 import json
 import re
@@ -99,7 +97,7 @@ def _entry(row: int, value: Any) -> Entry:
 
 
 def _values(text: str) -> Iterator[tuple[int, Any]]:
-    """JSON values that follow each other, with their places."""
+    """Yield consecutive JSON values with their positions."""
     place = _end_of(_SPACE, text, 0)
     while place < len(text):
         value, end = _DECODER.raw_decode(text, place)

@@ -1,7 +1,5 @@
 """Foreign text in Markdown documents: it is shown, and makes no link, picture, HTML, code or table of its own."""
 
-from __future__ import annotations
-
 import re
 
 _SPECIAL = re.compile(r"[\\`*~|<>&]|\](?=[(\[:])|(?<=:)/(?=/)|^[#+=-]|(?<=^\d)[.)](?=\s|$)|(?<=^\d\d)[.)](?=\s|$)")

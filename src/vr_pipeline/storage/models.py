@@ -1,7 +1,5 @@
 """Which files of a model may be read, and whether they hold the whole model."""
 
-from __future__ import annotations
-
 import json
 import logging
 import re
@@ -18,7 +16,7 @@ _INDEX = ".safetensors.index.json"
 
 
 def check_model_files(folder: Path, *, field: str) -> None:
-    """Refuse weights that are not safetensors, whatever their names, before any library looks at them.
+    """Reject weights that are not safetensors, whatever their names, before any library looks at them.
 
     Pickled weights can run code when they are read. A pickle that lies beside safetensors is never read and does no
     harm.
@@ -114,7 +112,7 @@ def load_complete(model_class: Any, source: str | Path, *, field: str, **options
     reporting = {"ignore_mismatched_sizes": True} if of_transformers else {}
     name = "/".join(str(part) for part in (source, options.get("subfolder")) if part)
     try:
-        with _without_load_reports():
+        with without_load_reports():
             model, loading = model_class.from_pretrained(
                 str(source), use_safetensors=True, output_loading_info=True, **reporting, **options
             )
@@ -171,13 +169,14 @@ def incomplete_weights(name: str, problem: str, *, field: str) -> InputError:
 
 
 @contextmanager
-def _without_load_reports() -> Iterator[None]:
-    """Keep the libraries' own tables of weights off the terminal; what they say is raised as one sentence."""
+def without_load_reports() -> Iterator[None]:
+    """Keep the libraries' own tables of weights, and of whole networks, off the terminal; errors are raised."""
 
     def severe(record: logging.LogRecord) -> bool:
         return record.levelno >= logging.ERROR
 
-    loggers = [logging.getLogger(f"{name}.modeling_utils") for name in ("transformers", "diffusers.models")]
+    names = [f"{library}.modeling_utils" for library in ("transformers", "diffusers.models")]
+    loggers = [logging.getLogger(name) for name in (*names, "diffusers.pipelines.pipeline_loading_utils")]
     for logger in loggers:
         logger.addFilter(severe)
     try:

@@ -1,7 +1,5 @@
 """Scores of clips in a table that somebody supplies."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from pathlib import Path

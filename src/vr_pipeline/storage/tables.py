@@ -223,7 +223,7 @@ def _text_of(path: Path, encoding: str, on_bad_bytes: BadBytes) -> tuple[str, st
 
 
 def _wide(head: bytes) -> str | None:
-    """UTF-16 without a byte order mark: every second byte of mostly western text is zero."""
+    """Return the encoding of UTF-16 without a byte order mark: every second byte of mostly western text is zero."""
     even, odd = head[::2].count(0), head[1::2].count(0)
     if len(head) < 12 or max(even, odd) < max(0.2 * len(head), 8 * min(even, odd)):
         return None

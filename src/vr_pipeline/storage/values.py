@@ -1,7 +1,5 @@
 """What a value from a file means as a text or a number, whatever type the file gave it."""
 
-from __future__ import annotations
-
 import math
 from decimal import Decimal
 from typing import Any
@@ -50,7 +48,7 @@ def as_number(value: Any) -> float:
 
 
 def is_missing(value: Any) -> bool:
-    """None, NaN and their like; never a text."""
+    """Return whether a value is None, NaN or similar; a text never is."""
     if value is None or type(value).__name__ in ("NAType", "NaTType"):
         return True
     return (isinstance(value, float) and math.isnan(value)) or (isinstance(value, Decimal) and value.is_nan())

@@ -1,31 +1,24 @@
-"""What the checkpoints of all trainings are judged by, as one document: the reward and the prompts."""
+"""The reward and the prompts by which the checkpoints of all trainings are judged, as one document."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 from pydantic import BaseModel
 
 from vr_pipeline.checklist.schema import Checklist
 from vr_pipeline.errors import InputError
+from vr_pipeline.identifiers import IMAGE
 from vr_pipeline.judges.config import ChecklistInferenceParameters
+from vr_pipeline.rewards.checklist.model import ChecklistReward
+from vr_pipeline.rewards.checklist.weights import RewardWeights
+from vr_pipeline.rewards.contract import RewardModel
 from vr_pipeline.rewards.named import RewardModelParameters
+from vr_pipeline.training.inputs import reward_weights_hash
 from vr_pipeline.vlm.config import JudgeParameters
-
-if TYPE_CHECKING:
-    from vr_pipeline.rewards.contract import RewardModel
 
 
 class ChecklistParts(BaseModel):
-    """A checklist reward by its parts.
-
-    Attributes:
-        checklist: the judge's questions.
-        weights: their weights.
-        judge: who answers.
-        judging: how it is asked.
-    """
+    """A checklist reward by its parts: questions, their weights, the judge, and how it is asked."""
 
     checklist: Checklist
     weights: dict[str, Any]
@@ -34,9 +27,6 @@ class ChecklistParts(BaseModel):
 
     def model(self) -> RewardModel:
         """Return the reward."""
-        from vr_pipeline.rewards.checklist.model import ChecklistReward
-        from vr_pipeline.rewards.checklist.weights import RewardWeights
-
         return ChecklistReward(self.checklist, RewardWeights.from_json(self.weights), self.judge, self.judging)
 
 
@@ -44,7 +34,8 @@ class CheckpointReward(BaseModel):
     """A reward, and the prompts for which checkpoints make clips; JSON and back changes nothing.
 
     Attributes:
-        prompts: rows of prompt_id, prompt and split; empty if checkpoints are not judged.
+        prompts: rows of prompt_id, prompt, split, and image if clips start from images; empty if checkpoints are not
+            judged.
         reward: the reward: a checklist by its parts, or any that parameters name; None if there is none.
         identity: of the reward that scored the clips of the pairs; empty for any.
     """
@@ -57,21 +48,21 @@ class CheckpointReward(BaseModel):
         """Return the reward; None if there is none.
 
         Raises:
-            InputError: it is another than the one that scored the clips of the pairs.
+            InputError: it differs from the one that scored the clips of the pairs.
         """
         if self.reward is None:
             return None
         model = self.reward.model()
         if self.identity and model.identity != self.identity:
             raise InputError(
-                f"the reward is another ({model.identity}) than the one that scored the clips ({self.identity})",
-                remedy="run reward_scoring and pair_selection again, or put the former reward back",
+                f"the reward ({model.identity}) differs from the one that scored the clips ({self.identity})",
+                remedy="run reward_scoring and pair_selection again, or restore the former reward",
                 field="reward_model",
             )
         return model
 
     def facts(self) -> dict[str, Any]:
-        """Return what the provenance of a policy says of the reward."""
+        """Return facts about the reward for the provenance of a policy."""
         match self.reward:
             case ChecklistParts(checklist=checklist, judge=judge):
                 facts = {"checklist": checklist.name, "checklist_hash": checklist.hash}
@@ -82,9 +73,7 @@ class CheckpointReward(BaseModel):
         return {}
 
     def hashes(self) -> dict[str, str]:
-        """Return the content hashes of what the reward is made of, by name."""
-        from vr_pipeline.training.inputs import reward_weights_hash
-
+        """Return the content hashes of the reward's parts, by name."""
         match self.reward:
             case ChecklistParts(checklist=checklist, weights=weights):
                 return {"reward_weights": reward_weights_hash(weights), "checklist": checklist.hash}
@@ -95,4 +84,5 @@ class CheckpointReward(BaseModel):
     @property
     def prompt_table(self) -> pd.DataFrame:
         """The prompts as a table."""
-        return pd.DataFrame(self.prompts, columns=["prompt_id", "prompt", "split"])
+        columns = ["prompt_id", "prompt", "split", *([IMAGE] if any(IMAGE in row for row in self.prompts) else [])]
+        return pd.DataFrame(self.prompts, columns=columns)

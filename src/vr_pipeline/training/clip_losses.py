@@ -1,4 +1,4 @@
-"""Losses that learn from single clips and their rewards, without pairs: pure functions of per-sample errors."""
+"""Losses on single clips and their rewards, as pure functions of per-sample errors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def reward_weighted_loss(error: Tensor, reward: Tensor) -> tuple[Tensor, Statistics]:
-    """Reward-weighted regression: L = E[exp(r) l], without the (1 - t)^2 factor of the derivation.
+    """Compute reward-weighted regression: L = E[exp(r) l], without the (1 - t)^2 factor of the derivation.
 
     Source: Liu et al. 2025, Improving Video Generation with Human Feedback, Flow-RWR.
 
@@ -27,7 +27,7 @@ def reward_weighted_loss(error: Tensor, reward: Tensor) -> tuple[Tensor, Statist
 def nft_loss(
     error: Tensor, reference_error: Tensor, deviation: Tensor, reward: Tensor, *, mixing: float = 1.0
 ) -> tuple[Tensor, Statistics]:
-    """DiffusionNFT, negative-aware fine-tuning on the forward process.
+    """Compute DiffusionNFT, negative-aware fine-tuning on the forward process.
 
     L = E[r |v+ - v|^2 + (1 - r) |v- - v|^2] with v+- = (1 -+ b) v_old +- b v_theta; v_old is the policy that made the
     clips, here the frozen original. Errors of mixtures follow from those of their parts, since

@@ -1,20 +1,18 @@
-"""Text conditions of prompts: what the text encoder makes of them."""
-
-from __future__ import annotations
+"""Conditions of prompts: what the encoders make of their texts, and of their first frames if they have some."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from vr_pipeline.errors import InputError
+from vr_pipeline.generators import family_of
 from vr_pipeline.generators.config import GeneratorParameters
+from vr_pipeline.generators.contract import Condition, Generator
+from vr_pipeline.identifiers import IMAGE, image_content
+from vr_pipeline.items.folder import ItemFolder
 from vr_pipeline.training.shards import Tensors, TensorShards, only_numbers, plan_shards
+from vr_pipeline.video.first_frames import read_first_frame
 from vr_pipeline.work import WorkPlan
-
-if TYPE_CHECKING:
-    from vr_pipeline.generators.contract import Condition, Generator
-    from vr_pipeline.items.folder import ItemFolder
 
 _SEPARATOR = "/"
 
@@ -22,40 +20,50 @@ _SEPARATOR = "/"
 def plan_conditions(
     prompts: pd.DataFrame, prompt_ids: Sequence[str], parameters: GeneratorParameters, shard_size: int
 ) -> WorkPlan:
-    """Plan the text conditions of prompts, ``shard_size`` prompts encoded together and kept in one file.
+    """Plan the conditions of prompts, ``shard_size`` prompts encoded together and kept in one file.
 
     Args:
-        prompts: table with prompt_id and prompt.
+        prompts: table with prompt_id and prompt, and image if clips start from images.
         prompt_ids: prompts that are needed.
         parameters: the generator whose text encoder is used.
-        shard_size: prompts a shard.
+        shard_size: prompts per shard.
 
     Raises:
-        InputError: if the table lacks a prompt.
+        InputError: if the table lacks a prompt, or images that the generator needs.
     """
+    images = dict(zip(prompts["prompt_id"].astype(str), prompts[IMAGE], strict=True)) if IMAGE in prompts else None
     texts = dict(zip(prompts["prompt_id"].astype(str), prompts["prompt"].astype(str), strict=True))
     needed = sorted(set(prompt_ids))
     missing = [name for name in needed if name not in texts]
     if missing:
         raise InputError(
-            f"{len(missing)} of {len(needed)} prompts of the pairs are not in the table of prompts, {missing[0]!r} "
-            "the first",
-            remedy="run the pipelines from prompt_filtering on, so that videos and prompts belong together",
+            f"{len(missing)} of {len(needed)} prompts of the pairs are not in the table of prompts, for instance "
+            f"{missing[0]!r}",
+            remedy="run the pipelines from prompt_filtering on, so that videos and prompts match",
         )
+    family_of(parameters.family).check_images(needed, None if images is None else needed)
     return plan_shards(
         "prompts",
-        {name: texts[name] for name in needed},
-        lambda generator, names: _encode(generator, texts, names),
+        {name: texts[name] + (f" {image_content(images[name])}" if images else "") for name in needed},
+        lambda generator, names: _encode(generator, texts, images, names),
         parameters,
         part="text_encoder",
         # The size of the clips is part of the conditions of some families.
-        settings=(parameters.height, parameters.width),
+        settings=(parameters.height, parameters.width, *(_image_settings(parameters) if images else ())),
         size=shard_size,
     )
 
 
-def _encode(generator: Generator, texts: Mapping[str, str], names: Sequence[str]) -> Tensors:
-    condition = generator.encode_prompts([texts[name] for name in names])
+def _image_settings(parameters: GeneratorParameters) -> tuple[object, ...]:
+    """Return what else conditions of first frames depend on."""
+    return (parameters.num_frames, parameters.vae_tiling, parameters.first_frame_noise)
+
+
+def _encode(
+    generator: Generator, texts: Mapping[str, str], images: Mapping[str, str] | None, names: Sequence[str]
+) -> Tensors:
+    given = [] if images is None else [[read_first_frame(images[name]) for name in names]]
+    condition = generator.encode_prompts([texts[name] for name in names], *given)
     encoded = {
         f"{name}{_SEPARATOR}{kind}": value[row : row + 1].clone()
         for row, name in enumerate(names)
@@ -65,10 +73,10 @@ def _encode(generator: Generator, texts: Mapping[str, str], names: Sequence[str]
 
 
 class ConditionShards(Mapping[str, "Condition"]):
-    """Text conditions by prompt_id, every tensor [1, ...], read when they are asked for.
+    """Text conditions by prompt_id, every tensor [1, ...], read on access.
 
     Attributes:
-        set_aside: prompts for which the text encoder gave no numbers; they are not among the conditions.
+        set_aside: prompts for which the text encoder returned NaN; they are not among the conditions.
     """
 
     def __init__(self, folder: ItemFolder) -> None:

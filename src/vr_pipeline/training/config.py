@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 from vr_pipeline.config import Parameters
 from vr_pipeline.engine.config import CheckpointParameters, FineTuningParameters, LoRAParameters
 from vr_pipeline.generators.config import GeneratorParameters
+from vr_pipeline.rewards.named import RewardModelParameters
 from vr_pipeline.training.objectives import OBJECTIVES, Objective
 
 if TYPE_CHECKING:
@@ -19,15 +20,15 @@ else:
 
 
 class SafeguardParameters(Parameters):
-    """What keeps a training from wrecking the model."""
+    """Safeguards that keep a training from damaging the model."""
 
     sdpo_mu: float | None = Field(
         None,
         ge=0,
         le=1,
-        description="Share of the winner's descent that the loser's gradient may not take away (SDPO, published as "
-        "0.6): the loser's gradient is scaled for every pair so that a step does not raise the winner's error to first "
-        "order. For losses that push losers away; null scales nothing.",
+        description="Share of the winner's descent that the loser's gradient must preserve (SDPO, published as 0.6): "
+        "the loser's gradient of every pair is scaled so that, to first order, a step does not raise the winner's "
+        "error. For losses that push losers away; null disables scaling.",
     )
     norm_ratio_weight: float = Field(
         0.0,
@@ -36,53 +37,53 @@ class SafeguardParameters(Parameters):
         "norm_ratio_limit to norm_ratio_limit; 0 for none.",
     )
     norm_ratio_limit: float = Field(
-        1.1, gt=1, description="Ratio of norms above which, and below whose inverse, the hinge acts."
+        1.1, gt=1, description="The hinge acts on ratios of norms above this, or below its inverse."
     )
     max_winner_change: float | None = Field(
         4.0,
         gt=0,
-        description="The training goes wrong when the winners' error has risen above the original's by so many times "
-        "that error, over window steps; null switches the rule off.",
+        description="A training fails when the winners' error, over window steps, exceeds the original's by more than "
+        "this multiple of it; null disables the rule.",
     )
     max_norm_ratio: float | None = Field(
         3.0,
         gt=1,
-        description="The training goes wrong when the norm of predictions on winners is above so many times that of "
-        "the original, or below its inverse, over window steps; null switches the rule off.",
+        description="A training fails when the norm of predictions on winners, relative to the original's, is above "
+        "this or below its inverse, over window steps; null disables the rule.",
     )
     window: int = Field(
         5,
         ge=1,
-        description="Steps over which the rules look, and between copies of the weights (two on the CPU), of which "
-        "the last from before the trouble is kept.",
+        description="Steps in the window of the rules, and between copies of the weights (two on the CPU); the last "
+        "copy from before the failure is kept.",
     )
     on_trouble: Literal["keep", "error", "warn"] = Field(
         "keep",
-        description="What follows where a training goes wrong. keep: it ends with the best validated weights, else the "
-        "last from before the trouble, else the original; error: it ends with an error; warn: it is said once.",
+        description="When a training fails: keep ends it with the best validated weights, else the last ones from "
+        "before the failure, else the original; error ends it with an error; warn warns once and continues.",
     )
     watch_reference: bool | None = Field(
         None,
-        description="Compare the policy with the original at every step although the loss does not need it, for the "
-        "log and the automatic stop: a pass without gradients. Null: where the original is at hand, so with an "
-        "adapter, and not with full weights, which would need a frozen copy.",
+        description="Compare the policy with the original at every step, by a pass without gradients, even if the loss "
+        "does not need it: for the log and the automatic stop. Null: with an adapter, but not with full weights, which "
+        "would need a frozen copy.",
     )
 
 
 class PreferenceTrainingParameters(FineTuningParameters):
-    """How a policy is trained on preference pairs. A sample is a pair."""
+    """Training of a policy on preference pairs. A sample is a pair."""
 
     method: Literal["lora", "full"] = Field(
         "lora",
-        description="Train a low-rank adapter, whose reference is the network without it; or all weights, in float32 "
-        "beside a frozen copy in the generator's precision.",
+        description="lora: train a low-rank adapter; the reference is the network without it. full: train all weights "
+        "in float32, with a frozen copy in the generator's precision as reference.",
     )
     loss: LossName = Field("diffusion_dpo", description="Loss: a key of vr_pipeline.training.objectives.OBJECTIVES.")
     beta: float = Field(
         500.0,
         gt=0,
-        description="Strength of the pull towards the reference, for mean-reduced errors; for mapo the weight of the "
-        "margin, published as 0.1.",
+        description="Strength of regularisation towards the reference, for mean-reduced errors; for mapo the weight of "
+        "the margin, published as 0.1.",
     )
     strength: Literal["half_beta", "beta_t_omega"] = Field(
         "half_beta",
@@ -91,43 +92,44 @@ class PreferenceTrainingParameters(FineTuningParameters):
     )
     omega: float = Field(1.0, gt=0, description="The constant omega of strength: beta_t_omega.")
     floor: float = Field(
-        0.0, ge=0, lt=0.5, description="linear_dpo: smallest weight of a pair; above 0 learned pairs keep a part."
+        0.0, ge=0, lt=0.5, description="linear_dpo: smallest weight of a pair; above 0, learned pairs still count."
     )
     regularisation: float = Field(1.0, ge=0, description="reg_dpo: weight of the winners' error.")
-    mixing: float = Field(1.0, gt=0, description="nft: b, how far the compared policies lie from the original.")
+    mixing: float = Field(1.0, gt=0, description="nft: b, the distance of the compared policies from the original.")
     reference_draws: int | None = Field(
         None,
         ge=1,
-        description="Draws of noise and time for each pair, used in turn by its epochs, for which the original's "
-        "errors are computed once and kept beside the checkpoints, for all recipes; null draws anew in every epoch and "
-        "keeps nothing.",
+        description="Draws of noise and time per pair, which the epochs use in turn; the original's errors for them "
+        "are computed once and stored beside the checkpoints, for all recipes. Null: new draws in every epoch.",
     )
     noise: Literal["drawn", "prior"] = Field(
         "drawn",
-        description="Noise of a pair: drawn, the same for winner and loser; or prior, for rectified flows: each clip "
-        "is noised along the noise that it was made from, which its seed gives.",
+        description="Noise of a pair. drawn: random, the same for winner and loser; prior, for rectified flows: each "
+        "clip gets the initial noise from which it was sampled, by its seed.",
     )
     beta_falls_with_noise: bool = Field(
         False,
-        description="flow_dpo with beta (1 - t)^2, for ablation only: its authors found that it hacks the reward.",
+        description="flow_dpo with beta (1 - t)^2, for ablations only: its authors report reward hacking.",
     )
     supervised_weight: float = Field(0.0, ge=0, description="Weight of the winners' error added to the loss.")
     safeguard: SafeguardParameters = Field(
-        default_factory=SafeguardParameters, description="What keeps a training from wrecking the model."
+        default_factory=SafeguardParameters, description="Safeguards against damage to the model."
     )
     label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="Assumed share of wrong labels.")
     rarity_exponent: float = Field(
-        0.0, ge=0, description="Weigh pairs of rare rewards more, by this exponent (VideoDPO's alpha); 0 weighs alike."
+        0.0,
+        ge=0,
+        description="Exponent of the weights of pairs with rare rewards (VideoDPO's alpha); 0: equal weights.",
     )
-    rarity_bins: int = Field(20, ge=2, description="Bins of the histogram that says how rare a reward is.")
+    rarity_bins: int = Field(20, ge=2, description="Bins of the histogram that measures how rare a reward is.")
     compile: Literal["none", "blocks", "denoiser"] = Field(
         "none",
-        description="Compile the denoiser's repeated blocks, or all of it, by torch.compile: minutes at the start, "
-        "faster steps after.",
+        description="Compile the denoiser's repeated blocks, or all of it, with torch.compile: takes minutes at the "
+        "start, then steps are faster.",
     )
     sharding: Literal["none", "fsdp2"] = Field(
         "none",
-        description="Spread weights, gradients and optimiser state of full training over the processes.",
+        description="Distribute weights, gradients and optimiser state of full training over the processes.",
     )
     optimizer: Literal["adamw", "adamw_8bit"] = Field(
         "adamw", description="AdamW with its state in 32 bits, or in 8 (needs bitsandbytes)."
@@ -135,25 +137,25 @@ class PreferenceTrainingParameters(FineTuningParameters):
     collapse_loss: float = Field(
         0.01,
         ge=0,
-        description="The training goes wrong when its loss over 25 steps is below this while winners are modelled "
-        "worse than by the reference: losers are then pushed away and nothing is learned. 0 switches the rule off.",
+        description="A training fails when its loss over 25 steps is below this while winners are modelled worse than "
+        "by the reference: it then only pushes losers away. 0 disables the rule.",
     )
     lora: LoRAParameters = Field(default_factory=LoRAParameters, description="Low-rank adapter.")
 
     @property
     def objective(self) -> Objective:
-        """What is minimised."""
+        """The objective of the configured loss."""
         return OBJECTIVES[self.loss]
 
     @property
     def uses_reference(self) -> bool:
-        """Whether the frozen original is asked at every step: for the loss, or to see how far the policy has gone."""
+        """Whether every step evaluates the frozen original: for the loss, or to measure the policy's distance."""
         guard = self.safeguard
         watched = self.method == "lora" if guard.watch_reference is None else guard.watch_reference
         return self.objective.needs_reference or guard.norm_ratio_weight > 0 or watched
 
     def draw_of(self, epoch: int) -> int:
-        """Return which draw of noise and time an epoch uses; negative ones are no training's."""
+        """Return the number of the draw of noise and time of an epoch; negative epochs are outside a training."""
         return epoch if self.reference_draws is None or epoch < 0 else epoch % self.reference_draws
 
     @property
@@ -167,26 +169,27 @@ class PreferenceTrainingParameters(FineTuningParameters):
         for name in sorted(optional.difference(self.objective.settings)):
             if getattr(self, name) != type(self).model_fields[name].default:
                 knowing = ", ".join(loss for loss, objective in OBJECTIVES.items() if name in objective.settings)
-                raise ValueError(f"{name} does not go with loss {self.loss}, but with {knowing}")
+                raise ValueError(f"{name} has no effect with loss {self.loss}, only with {knowing}")
         opposing = ", ".join(name for name, objective in OBJECTIVES.items() if objective.opposes_losers)
         wrong = [
             (
                 self.reference_draws is not None and (self.objective.takes("deviation") or self.objective.of_segments),
-                f"reference_draws keeps errors of clips, and loss {self.loss} needs whole predictions of the original",
+                f"reference_draws stores errors of clips, but loss {self.loss} needs full predictions of the original",
             ),
             (
                 self.supervised_weight > 0 and self.objective.of_clips,
-                f"supervised_weight needs winners, and loss {self.loss} learns from single clips",
+                f"supervised_weight needs winners, but loss {self.loss} learns from single clips",
             ),
             (
                 self.omega != 1.0 and self.strength != "beta_t_omega",
-                "omega goes with strength: beta_t_omega",
+                "omega needs strength: beta_t_omega",
             ),
             (
                 self.safeguard.sdpo_mu is not None and not self.objective.opposes_losers,
-                f"safeguard.sdpo_mu does not go with loss {self.loss}, which pushes no loser away, but with {opposing}",
+                f"safeguard.sdpo_mu has no effect with loss {self.loss}, which does not push losers away, only with "
+                f"{opposing}",
             ),
-            (self.lora.dropout > 0, "lora.dropout would make policy and reference different networks: set it to 0"),
+            (self.lora.dropout > 0, "lora.dropout would make policy and reference differ: set it to 0"),
             (self.sharding != "none" and self.method != "full", "sharding is for method: full; adapters are small"),
             (self.sharding != "none" and self.compile != "none", "sharding and compile cannot be combined"),
             (self.sharding != "none" and self.optimizer != "adamw", "sharding needs optimizer: adamw"),
@@ -197,29 +200,56 @@ class PreferenceTrainingParameters(FineTuningParameters):
         return self
 
 
+class AlarmParameters(Parameters):
+    """Alarm for reward hacking: the training's reward rises while a held-out reward falls on the same prompts."""
+
+    action: Literal["report", "choose", "stop"] = Field(
+        "report",
+        description="Effect of an alarm. report: log, table and report page show it. choose: also, the policy is the "
+        "best checkpoint no later than the one since which the held-out reward fell. stop: as choose, and the training "
+        "ends.",
+    )
+    level: float = Field(
+        0.05,
+        gt=0,
+        lt=1,
+        description="Bound on the probability of a false alarm in a whole training. A lower one needs more validation "
+        "prompts: at least log2(checkpoints / level).",
+    )
+
+
 class ValidationParameters(Parameters):
-    """How checkpoints are judged; the one of highest mean reward becomes the policy."""
+    """Judging of checkpoints; the one with the highest mean reward becomes the policy."""
 
     splits: list[Literal["train", "validation", "test"]] = Field(
         default=["validation"], min_length=1, description="Splits of the prompts for which checkpoints make clips."
     )
     num_prompts: int | None = Field(
-        None, ge=1, description="At most so many prompts, the first by identifier; null takes all."
+        None, ge=1, description="Maximum number of prompts, the first by identifier; null: all."
     )
-    videos_per_prompt: int = Field(1, ge=1, description="Clips a prompt, from the same seeds at every checkpoint.")
+    videos_per_prompt: int = Field(1, ge=1, description="Clips per prompt, from the same seeds at every checkpoint.")
     seed: int = Field(30, description="Base seed of the clips.")
     folder: str = Field(
         "data/06_models/validation",
-        description="Folder of the clips and answers of checkpoints, which are made once; it may be deleted when "
-        "no training is under way.",
+        description="Folder of the checkpoints' clips and answers, which are made once; it may be deleted while no "
+        "training runs.",
+    )
+    hold_outs: dict[str, RewardModelParameters | None] = Field(
+        default={},
+        description="Rewards, by name, that also score the clips of every checkpoint but do not select one. If they do "
+        "not rise with the training's reward, the policy is over-optimised. null removes one of an extended "
+        "environment.",
+    )
+    alarm: AlarmParameters | None = Field(
+        default_factory=AlarmParameters, description="Alarm for reward hacking by the hold-outs; null: none."
     )
     keep_judge: bool = Field(
-        False, description="Keep the judge in memory between checkpoints, where it fits beside the training."
+        False, description="Keep the judge in memory between checkpoints, if it fits beside the training."
     )
     keep_weights: bool | None = Field(
         None,
-        description="Keep the weights of every judged checkpoint, also in MLflow; null keeps adapters, but not full "
-        "weights, which take gigabytes each.",
+        description="Keep the weights of every judged checkpoint, also in MLflow; null: adapters only, since full "
+        "weights take gigabytes each.",
     )
 
 
@@ -229,8 +259,8 @@ class DpoTrainingParameters(CheckpointParameters):
     generator_batch_size: int | None = Field(
         None,
         ge=1,
-        description="Clips that are encoded together before training, and sampled together for its validation; null "
-        "for generator.batch_size.",
+        description="Batch size for encoding clips before training and for sampling in validation; null: "
+        "generator.batch_size.",
     )
     training: PreferenceTrainingParameters = Field(
         default_factory=PreferenceTrainingParameters, description="Training on preference pairs."
@@ -238,25 +268,25 @@ class DpoTrainingParameters(CheckpointParameters):
     validation: ValidationParameters | None = Field(
         None,
         description="Judging of checkpoints, after every training.checkpoint_every steps and after the last; null: the "
-        "last step is the policy.",
+        "policy has the weights of the last step.",
     )
     held_out_pairs: int = Field(
         32,
         ge=0,
-        description="Where pairs are given and no reward judges checkpoints: pairs of held-out prompts whose implicit "
-        "accuracy is logged after every training.checkpoint_every steps, number; 0 measures none.",
+        description="For given pairs without a reward that judges checkpoints: number of pairs of held-out prompts "
+        "whose implicit accuracy is logged after every training.checkpoint_every steps; 0: none.",
     )
-    held_out_draws: int = Field(4, ge=1, description="Draws of noise and time for each of these pairs, number.")
+    held_out_draws: int = Field(4, ge=1, description="Draws of noise and time for each of these pairs.")
     shard_size: int = Field(
         64,
         ge=1,
-        description="Clips, or prompts, whose latents or text conditions are kept in one file. Prompts of a file are "
-        "encoded together, clips as many at a time as are sampled together.",
+        description="Clips, or prompts, per file of latents or text conditions. Prompts of a file are encoded in one "
+        "batch, clips in batches of generator_batch_size.",
     )
 
     recipes: dict[str, dict[str, Any]] = Field(
         default={},
-        description="What a recipe trains with instead of what 'training' says: recipe to settings of 'training'.",
+        description="Settings by recipe that override those of 'training'.",
     )
 
     @model_validator(mode="after")
@@ -270,8 +300,23 @@ class DpoTrainingParameters(CheckpointParameters):
                 raise ValueError(f"{place}: {first['msg']}") from error
         return self
 
+    @model_validator(mode="after")
+    def _weights_are_kept_for_the_alarm(self) -> Self:
+        validation = self.validation
+        if validation is None or validation.alarm is None or validation.alarm.action == "report":
+            return self
+        if not validation.hold_outs:
+            raise ValueError(f"validation.alarm.action: {validation.alarm.action} needs validation.hold_outs")
+        kept = self.training.method == "lora" if validation.keep_weights is None else validation.keep_weights
+        if not kept:
+            raise ValueError(
+                f"validation.alarm.action: {validation.alarm.action} goes back to an earlier checkpoint and needs its "
+                "weights: set validation.keep_weights to true"
+            )
+        return self
+
     def for_recipe(self, name: str) -> Self:
-        """Return the parameters with what the recipe trains with otherwise."""
+        """Return the parameters with a recipe's settings."""
         own = self.recipes.get(name)
         if not own:
             return self

@@ -1,6 +1,4 @@
-"""Alarms of preference training: winners and losers both modelled worse, and the collapse that follows."""
-
-from __future__ import annotations
+"""Failure detection of preference training: winners and losers both modelled worse, and collapse."""
 
 import logging
 
@@ -13,16 +11,16 @@ from vr_pipeline.training.config import PreferenceTrainingParameters
 logger = logging.getLogger(__name__)
 
 _COLLAPSE_WINDOW = 25
-"""Steps over which the rule of collapse looks."""
+"""Window of the collapse rule, in steps."""
 
 _HEALTHY = 0.5
-"""Share of a limit up to which a training is taken for healthy, so that weights are kept from before the trouble."""
+"""Share of a limit below which weights count as healthy and are kept."""
 
 
 def warn_of_both_errors(rows: LogRows, description: str) -> None:
-    """Say in the log that at the end winners are modelled worse than by the reference, and losers with them.
+    """Warn if winners and losers are both modelled worse than by the reference at the end of a training.
 
-    The loss falls all the same, since it asks only for the difference (Wallace et al. 2023, equation 14).
+    The loss may fall nevertheless, since it depends only on their difference (Wallace et al. 2023, equation 14).
     """
     recent = [row for row in rows[-max(1, len(rows) // 10) :] if "winner_change" in row and "loser_change" in row]
     if not recent:
@@ -30,9 +28,9 @@ def warn_of_both_errors(rows: LogRows, description: str) -> None:
     winners, losers = (float(np.mean([row[name] for row in recent])) for name in ("winner_change", "loser_change"))
     if winners > 0 and losers > 0:
         logger.warning(
-            "%s: at the end both errors have risen above the reference's, those of winners by %.2g and those of "
-            "losers by %.2g: the policy is pushed away from losers more than towards winners. Lower the learning rate, "
-            "raise beta or supervised_weight, or train fewer steps",
+            "%s: at the end both errors are above the reference's, of winners by %.2g and of losers by %.2g: the "
+            "policy moved away from losers more than towards winners. Lower the learning rate, raise beta or "
+            "supervised_weight, or train fewer steps",
             description,
             winners,
             losers,
@@ -40,11 +38,11 @@ def warn_of_both_errors(rows: LogRows, description: str) -> None:
 
 
 def diagnose(rows: LogRows, parameters: PreferenceTrainingParameters) -> Diagnosis:
-    """Say whether a training goes wrong, from the last rows of its log, and what to change.
+    """Diagnose a training from the last rows of its log, with advice if it fails.
 
-    Three rules, each of which can be switched off: winners (or, of losses on single clips, all clips) are modelled much
-    worse than by the original; the norm of predictions is far from the original's; the loss has come down to nothing
-    because losers are modelled badly.
+    There are three rules, which can be disabled: winners (or, for losses on single clips, all clips) are modelled much
+    worse than by the original; the norm of predictions is far from the original's; the loss is almost zero because
+    losers are modelled badly.
     """
     guard = parameters.safeguard
     recent = rows[-guard.window :]
@@ -56,7 +54,7 @@ def diagnose(rows: LogRows, parameters: PreferenceTrainingParameters) -> Diagnos
         if share > guard.max_winner_change:
             return Diagnosis(
                 False,
-                f"the error on {who} has risen above the original's by {share:.2g} times that error, more than "
+                f"the error on {who} exceeds the original's by {share:.2g} times that error, more than "
                 f"safeguard.max_winner_change ({guard.max_winner_change:g})",
                 lower + _also(parameters),
             )
@@ -67,9 +65,9 @@ def diagnose(rows: LogRows, parameters: PreferenceTrainingParameters) -> Diagnos
         if away > limit:
             return Diagnosis(
                 False,
-                f"the norm of predictions is {ratio:.2g} of the original's, outside 1 / safeguard.max_norm_ratio to "
+                f"the norm of predictions is {ratio:.2g} times the original's, outside 1 / safeguard.max_norm_ratio to "
                 f"safeguard.max_norm_ratio ({guard.max_norm_ratio:g})",
-                f"{lower}, or set safeguard.norm_ratio_weight ({guard.norm_ratio_weight:g}) higher",
+                f"{lower}, or raise safeguard.norm_ratio_weight ({guard.norm_ratio_weight:g})",
             )
         healthy = healthy and away <= _HEALTHY * limit
     return _collapse(rows, parameters, lower) or Diagnosis(healthy)
@@ -84,10 +82,10 @@ def _collapse(rows: LogRows, parameters: PreferenceTrainingParameters, lower: st
         return None
     return Diagnosis(
         False,
-        f"the loss has come down to {loss:.2g}, below collapse_loss ({parameters.collapse_loss:g}), because losers are "
-        f"modelled badly, while winners are modelled worse than by the original (by {change:.2g})",
-        f"{lower}, raise supervised_weight ({parameters.supervised_weight:g}), or set collapse_loss to 0 to continue "
-        "regardless",
+        f"the loss is {loss:.2g}, below collapse_loss ({parameters.collapse_loss:g}), because losers are modelled "
+        f"badly, while winners are also modelled worse than by the original (by {change:.2g})",
+        f"{lower}, raise supervised_weight ({parameters.supervised_weight:g}), or set collapse_loss to 0 to disable "
+        "this rule",
     )
 
 

@@ -1,34 +1,31 @@
-"""How a training does on pairs that it is not trained on, where no reward judges its checkpoints."""
-
-from __future__ import annotations
+"""Accuracy of a training on held-out pairs, if no reward judges its checkpoints."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
+from vr_pipeline.generators.contract import Generator
 from vr_pipeline.identifiers import content_hash
+from vr_pipeline.training.config import DpoTrainingParameters, PreferenceTrainingParameters
 from vr_pipeline.training.pairs import PairData
 from vr_pipeline.training.step import collate
 
-if TYPE_CHECKING:
-    from vr_pipeline.generators.contract import Generator
-    from vr_pipeline.training.config import DpoTrainingParameters, PreferenceTrainingParameters
-
 
 class HeldOutPairs:
-    """Measures the implicit accuracy of the weights that a generator holds at a step, on pairs of other prompts.
+    """Measures the implicit accuracy of a generator's current weights, on pairs of other prompts.
 
-    A pair is ordered rightly if the policy's error on the winner, less the reference's, is below that on the loser
+    A pair is ordered correctly if the policy's error on the winner, minus the reference's, is below that on the loser
     (Wallace et al. 2023, Diffusion-DPO: the implicit reward), averaged over the same draws of noise and time at every
-    checkpoint. The figure is only written to the log: a policy that orders pairs better does not make better clips for
-    that, so it chooses no checkpoint.
+    checkpoint. The figure is only logged and selects no checkpoint, because a policy that orders pairs better does not
+    necessarily make better clips.
 
     Args:
-        data: held-out pairs; the first by identifier are taken.
-        parameters: the training, which says how many, and by how many draws of noise and time each is measured.
+        data: held-out pairs; the first by identifier are used.
+        parameters: the training, with the numbers of pairs and of draws of noise and time.
     """
 
     metric = "held_out_accuracy"
     chooses = False
+    together = False
+    ends_on = ""
 
     def __init__(self, data: PairData, parameters: DpoTrainingParameters) -> None:
         chosen = sorted(data.pairs, key=lambda pair: pair.pair_id)[: parameters.held_out_pairs]
@@ -37,29 +34,32 @@ class HeldOutPairs:
 
     @property
     def identity(self) -> str:
-        """Hash of what is measured."""
+        """Hash of pairs and draws."""
         return content_hash("held-out pairs", self._draws, *(pair.pair_id for pair in self._data.pairs))
 
     def __call__(self, generator: Generator) -> Callable[[int], float | None]:
-        """Return what measures the weights of the generator after a step."""
+        """Return the function that measures the generator's weights after a step."""
 
         def accuracy(step: int) -> float | None:
             return held_out_accuracy(generator, self._data, self._parameters, draws=self._draws)
 
         return accuracy
 
+    def figures(self) -> dict[str, float]:
+        """Return no further columns of the log."""
+        return {}
+
     def baseline(self) -> float | None:
-        """Return None: the original is what is compared with."""
+        """Return None, since the original is the reference."""
         return None
 
 
 def held_out_accuracy(
     generator: Generator, data: PairData, parameters: PreferenceTrainingParameters, *, draws: int
 ) -> float | None:
-    """Return the share of pairs that the generator's weights order rightly against its reference; ties count half.
+    """Return the share of pairs that the generator's weights order correctly against its reference; ties count half.
 
-    None where there are no pairs, or where nothing is kept to compare with (all weights are trained by an objective
-    without reference).
+    None without pairs, or without a reference (all weights are trained by an objective that needs none).
     """
     import torch
 
@@ -71,7 +71,7 @@ def held_out_accuracy(
         some = data.pairs[start : start + size]
         gain = torch.zeros(len(some), dtype=torch.float64)
         for draw in range(draws):
-            # Epochs of a training are 0 or more, so these draws are none of its own.
+            # Epochs of a training are 0 or more, so it never uses these draws.
             batch = collate(generator, [(pair, -1 - draw) for pair in some], data, parameters)
             inputs = (batch.latents, batch.noise, batch.timesteps, batch.condition)
             with torch.no_grad(), generator.autocast():

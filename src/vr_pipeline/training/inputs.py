@@ -1,7 +1,7 @@
-"""Hashes of what a policy was trained on, by which later steps see whether policies, pairs and weights fit together.
+"""Hashes of a policy's training data, by which later steps check that policies, pairs and weights belong together.
 
-A policy carries them in ``provenance["training"]``, which its folder keeps: ``identity`` of the training, and under
-``inputs`` what :func:`input_hashes` gives. Compute the same from the data at hand and compare.
+A policy has them in ``provenance["training"]``: the ``identity`` of the training, and :func:`input_hashes` under
+``inputs``.
 """
 
 from __future__ import annotations
@@ -15,25 +15,28 @@ from vr_pipeline.identifiers import content_hash
 if TYPE_CHECKING:
     import pandas as pd
 
+HOLD_OUT = "hold_out_"
+"""Prefix of the columns of hold-out rewards: their mean and, with ``_se``, its standard error."""
+
 
 def input_hashes(pairs: pd.DataFrame, reward: Mapping[str, str]) -> dict[str, str]:
-    """Hashes of the pairs of a training and of the reward's parts; see ``CheckpointReward.hashes``."""
+    """Return hashes of a training's pairs and of the reward's parts; see ``CheckpointReward.hashes``."""
     return {"preference_pairs": pairs_hash(pairs), **reward}
 
 
 def pairs_hash(pairs: pd.DataFrame) -> str:
-    """Hash of which clip wins against which under which prompt; the order of rows does not matter."""
+    """Hash prompt, winner and loser of pairs, in any order of rows."""
     rows = pairs[["prompt_id", "winner_video_id", "loser_video_id"]].astype(str)
     return listed_hash(" ".join(row) for row in rows.itertuples(index=False))
 
 
 def reward_weights_hash(weights: Mapping[str, Any]) -> str:
-    """Hash of reward weights as the catalog keeps them; the report names the same."""
+    """Hash reward weights as stored in the catalog; the report shows this hash."""
     return content_hash("weights", json.dumps(weights, sort_keys=True))
 
 
 def contents_hash(pairs: pd.DataFrame) -> str:
-    """Hash the prompts and clips, by content, that training pairs name."""
+    """Hash the prompts and clips of training pairs by content."""
     return content_hash("contents", listed_hash(used_prompts(pairs)), listed_hash(used_clips(pairs)))
 
 
@@ -50,5 +53,5 @@ def used_clips(pairs: pd.DataFrame) -> set[str]:
 
 
 def listed_hash(entries: Iterable[str]) -> str:
-    """Hash of entries in any order."""
+    """Hash entries in any order."""
     return content_hash(*sorted(entries))

@@ -16,15 +16,15 @@ Statistics = dict[str, "Tensor"]
 
 
 def check_shapes(**errors: Tensor) -> None:
-    """Check that all are one number a sample.
+    """Check that all errors have shape [batch].
 
     Raises:
-        ValueError: if one is of another shape than [batch], or batches differ.
+        ValueError: one has another shape, or batch sizes differ.
     """
     shapes = {name: tuple(value.shape) for name, value in errors.items()}
     if any(len(shape) != 1 for shape in shapes.values()) or len(set(shapes.values())) != 1:
         raise ValueError(
-            "errors must be one number a sample, averaged over all latent axes, all of shape [batch]; got "
+            "errors must be averaged over all latent axes and have shape [batch]; got "
             + ", ".join(f"{name} {shape}" for name, shape in shapes.items())
         )
 
@@ -36,7 +36,7 @@ def _weighted_mean(values: Tensor, weights: Tensor | None) -> Tensor:
 def _changes(
     winner_error: Tensor, loser_error: Tensor, winner_reference_error: Tensor, loser_reference_error: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return errors on winners and losers against the reference's."""
+    """Return errors on winners and losers minus the reference's."""
     check_shapes(
         winner_error=winner_error,
         loser_error=loser_error,
@@ -67,34 +67,33 @@ def diffusion_dpo_loss(
     label_smoothing: float = 0.0,
     pair_weights: Tensor | None = None,
 ) -> tuple[Tensor, Statistics]:
-    """Direct preference optimisation of a diffusion model.
+    """Compute direct preference optimisation of a diffusion model.
 
-    L = -E log sigmoid(-f D), D = (l_w - l_w_ref) - (l_l - l_l_ref). The factor f is beta / 2 (``half_beta``), as the
+    L = -E log sigmoid(-f D), D = (l_w - l_w_ref) - (l_l - l_l_ref). The factor f is beta / 2 (``half_beta``), as in the
     published code of Wallace et al. 2023, Diffusion Model Alignment Using Direct Preference Optimization (equation 14)
-    has it for mean errors, or beta T omega (``beta_t_omega``), as equation 2 of VisionReward writes it, the weight
-    omega being constant over noise levels in practice. At the same beta the second is 2 T omega times as strong.
-    VisionReward reports beta 500 for CogVideoX.
+    for mean errors, or beta T omega (``beta_t_omega``), as in equation 2 of VisionReward with constant omega. At the
+    same beta the second is 2 T omega times as strong. VisionReward reports beta 500 for CogVideoX.
 
     Args:
         winner_error: the policy's error on winners, [batch].
         loser_error: the policy's error on losers, [batch].
         winner_reference_error: the frozen reference's error on winners, [batch].
         loser_reference_error: the frozen reference's error on losers, [batch].
-        beta: strength of the pull towards the reference; a number, or one a pair of shape [batch].
-        strength: ``half_beta`` or ``beta_t_omega``: what f is.
+        beta: strength of regularisation towards the reference; a number, or one per pair, [batch].
+        strength: ``half_beta`` or ``beta_t_omega``, which selects f.
         omega: the constant omega of the second.
         training_timesteps: T of the second.
-        label_smoothing: assumed share of pairs whose label is wrong, 0 to below 0.5 (conservative DPO).
-        pair_weights: weight of each pair, [batch]; None weighs all alike.
+        label_smoothing: assumed share of wrong labels, 0 to below 0.5 (conservative DPO).
+        pair_weights: weight of each pair, [batch]; None: equal weights.
 
     Returns:
         the scalar loss, and detached statistics of shape [batch]: ``logit`` (the term inside the sigmoid),
-        ``implicit_accuracy`` (1 where the policy already prefers the winner more than the reference does),
-        ``winner_change`` and ``loser_change`` (error against the reference; training should lower the first) and
-        ``saturation`` (share of gradient lost, sigmoid of the logit).
+        ``implicit_accuracy`` (1 if the policy prefers the winner more than the reference does), ``winner_change`` and
+        ``loser_change`` (error minus the reference's; training should lower the first) and ``saturation`` (share of
+        gradient lost, sigmoid of the logit).
 
     Raises:
-        ValueError: if an argument is not of shape [batch], or the strength is another.
+        ValueError: an argument does not have shape [batch], or the strength is unknown.
     """
     from torch.nn.functional import logsigmoid
 
@@ -122,13 +121,13 @@ def flow_dpo_loss(
     label_smoothing: float = 0.0,
     pair_weights: Tensor | None = None,
 ) -> tuple[Tensor, Statistics]:
-    """Flow-DPO: the loss of :func:`diffusion_dpo_loss` on velocity errors of a rectified flow.
+    """Compute Flow-DPO: :func:`diffusion_dpo_loss` on velocity errors of a rectified flow.
 
-    Source: Liu et al. 2025, Improving Video Generation with Human Feedback. With ``timesteps`` the strength becomes
-    beta (1 - t)^2, the variant the authors report to hack the reward; it is here for ablation only.
+    Source: Liu et al. 2025, Improving Video Generation with Human Feedback. With ``timesteps`` the strength is
+    beta (1 - t)^2, for ablations only: the authors report that this variant hacks the reward.
 
     Args:
-        timesteps: t in 0 (data) to 1 (noise), [batch]; None for the constant strength that is the default.
+        timesteps: t from 0 (data) to 1 (noise), [batch]; None: constant strength.
     """
     strength = beta if timesteps is None else beta * (1.0 - timesteps) ** 2
     return diffusion_dpo_loss(
@@ -151,22 +150,21 @@ def ipo_loss(
     *,
     pair_weights: Tensor | None = None,
 ) -> tuple[Tensor, Statistics]:
-    """Identity preference optimisation: L = E (-D - 1 / (2 beta))^2, D as in :func:`diffusion_dpo_loss`.
+    """Compute identity preference optimisation: L = E (-D - 1 / (2 beta))^2, D as in :func:`diffusion_dpo_loss`.
 
-    The margin has a target instead of growing for ever, so pairs that are learned pull back. Source: Azar et al. 2023,
-    A General Theoretical Paradigm to Understand Learning from Human Preferences, equation 17, with -D in the place of
-    the difference of log-ratios.
+    The margin has a target, so it does not grow without bound. Source: Azar et al. 2023, A General Theoretical Paradigm
+    to Understand Learning from Human Preferences, equation 17, with -D instead of the difference of log-ratios.
 
     Args:
-        winner_error, loser_error, winner_reference_error, loser_reference_error: as in :func:`diffusion_dpo_loss`.
-        beta: strength of the pull towards the reference; the target margin is 1 / (2 beta).
-        pair_weights: weight of each pair, [batch]; None weighs all alike.
+        winner_error, loser_error, winner_reference_error, loser_reference_error, pair_weights: as for
+            :func:`diffusion_dpo_loss`.
+        beta: strength of regularisation towards the reference; the target margin is 1 / (2 beta).
 
     Returns:
         the scalar loss, and the statistics of :func:`diffusion_dpo_loss` without ``saturation``; ``logit`` is -D.
 
     Raises:
-        ValueError: if an argument is not of shape [batch].
+        ValueError: an argument does not have shape [batch].
     """
     winner_change, loser_change = _changes(winner_error, loser_error, winner_reference_error, loser_reference_error)
     margin = loser_change - winner_change
@@ -189,22 +187,21 @@ def reg_dpo_loss(
     regularisation: float = 1.0,
     pair_weights: Tensor | None = None,
 ) -> tuple[Tensor, Statistics]:
-    """Reg-DPO: L = L_DPO + regularisation E l_w, L_DPO being :func:`diffusion_dpo_loss`.
+    """Compute Reg-DPO: L = L_DPO + regularisation E l_w, with L_DPO from :func:`diffusion_dpo_loss`.
 
     Source: Du et al. 2025, Reg-DPO (arXiv 2511.01450), where winners are real clips and losers generated ones: fitting
-    the winners keeps the policy on the data while losers are pushed away.
+    the winners keeps the policy on the data while it moves away from losers.
 
     Args:
-        winner_error, loser_error, winner_reference_error, loser_reference_error: as in :func:`diffusion_dpo_loss`.
-        beta: strength of the pull towards the reference.
+        winner_error, loser_error, winner_reference_error, loser_reference_error, beta, pair_weights: as for
+            :func:`diffusion_dpo_loss`.
         regularisation: weight of the winners' error, at least 0.
-        pair_weights: weight of each pair, [batch]; None weighs all alike.
 
     Returns:
         the scalar loss, and the statistics of :func:`diffusion_dpo_loss`.
 
     Raises:
-        ValueError: if an argument is not of shape [batch], or the regularisation is below 0.
+        ValueError: an argument does not have shape [batch], or the regularisation is below 0.
     """
     if regularisation < 0.0:
         raise ValueError(f"regularisation must be at least 0, got {regularisation}")
@@ -228,21 +225,21 @@ def linear_dpo_loss(
     *,
     floor: float = 0.0,
 ) -> tuple[Tensor, Statistics]:
-    """Compute Linear-DPO, in which the gradient's weight falls linearly with the margin instead of as a sigmoid.
+    """Compute Linear-DPO, whose gradient weight falls linearly with the margin instead of as a sigmoid.
 
     L = E[w (l_w - l_l)], w = clip(1/2 + 0.2 beta D, floor, 1 - floor) without gradient,
     D = (l_w - l_w_ref) - (l_l - l_l_ref). Source: Li et al. 2026, Linear-DPO (arXiv 2605.21123).
 
     Args:
-        winner_error, loser_error, winner_reference_error, loser_reference_error: as in :func:`diffusion_dpo_loss`.
-        beta: strength of the pull towards the reference.
-        floor: smallest weight, 0 to below 0.5; above 0, pairs that are learned keep a part of their gradient.
+        winner_error, loser_error, winner_reference_error, loser_reference_error, beta: as for
+            :func:`diffusion_dpo_loss`.
+        floor: smallest weight, 0 to below 0.5; above 0, learned pairs keep a part of their gradient.
 
     Returns:
-        the scalar loss, and the statistics of :func:`diffusion_dpo_loss` with ``weight`` in place of ``saturation``.
+        the scalar loss, and the statistics of :func:`diffusion_dpo_loss` with ``weight`` instead of ``saturation``.
 
     Raises:
-        ValueError: if an argument is not of shape [batch], or the floor is out of range.
+        ValueError: an argument does not have shape [batch], or the floor is out of range.
     """
     if not 0.0 <= floor < 0.5:
         raise ValueError(f"floor must be at least 0 and below 0.5, got {floor}")
@@ -253,7 +250,9 @@ def linear_dpo_loss(
 
 
 def sdpo_scale(winner_error: Tensor, inner_product: Tensor, mu: float = 0.6) -> Tensor:
-    """Scale of the loser's gradient at which a step does not raise the winner's error to first order (safeguarded DPO).
+    """Return the scale of the loser's gradient at which, to first order, a step does not raise the winner's error.
+
+    Safeguarded DPO:
 
     lambda = clip((1 - mu) l_w / c, 0, 1) where c > 0, else 1. The loser's error is then used as
     sg(l_l) + lambda (l_l - sg(l_l)). Source: arXiv 2511.03317; mu is 0.6 there.
@@ -285,10 +284,10 @@ def mapo_loss(
     scale: float = 0.5,
     num_timesteps: int = 1000,
 ) -> tuple[Tensor, Statistics]:
-    """Margin-aware preference optimisation, which needs no reference model.
+    """Compute margin-aware preference optimisation, which needs no reference model.
 
     L = mean(l_w) - beta mean log sigmoid(T [g(l_w) - g(l_l)]), g(l) = s l / (exp(s l) - 1). g falls as the error
-    rises, so the margin is positive where the winner is the better modelled. Source: Hong et al. 2024, Margin-aware
+    rises, so the margin is positive if the winner is modelled better. Source: Hong et al. 2024, Margin-aware
     Preference Optimization for Aligning Diffusion Models without Reference.
 
     Args:
@@ -317,7 +316,7 @@ def mapo_loss(
 
 
 def supervised_loss(winner_error: Tensor) -> tuple[Tensor, Statistics]:
-    """Fine-tuning on winners alone: the mean error."""
+    """Compute fine-tuning on winners only: the mean error."""
     check_shapes(winner_error=winner_error)
     return winner_error.mean(), {}
 
@@ -325,9 +324,9 @@ def supervised_loss(winner_error: Tensor) -> tuple[Tensor, Statistics]:
 def pair_rarity_weights(
     winner_score_probability: Tensor, loser_score_probability: Tensor, alpha: float, *, maximum: float | None = None
 ) -> Tensor:
-    """Weights that favour pairs of rare scores: (p_max / max(sqrt(p(s_w) p(s_l)), 1e-3))^alpha.
+    """Return weights that favour pairs of rare scores: (p_max / max(sqrt(p(s_w) p(s_l)), 1e-3))^alpha.
 
-    Source: Liu et al. 2024, VideoDPO. alpha 0 gives equal weights.
+    Source: Liu et al. 2024, VideoDPO. Alpha 0 gives equal weights.
 
     Args:
         winner_score_probability: histogram probability of the winner's score, [batch].

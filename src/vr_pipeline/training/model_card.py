@@ -1,7 +1,7 @@
-"""What a policy is, where it comes from and how well it did, as plain data and as the card beside it.
+"""The model card of a policy, and the facts in it.
 
-Sections as in Mitchell et al. 2019, Model Cards for Model Reporting: what it is, data, training, evaluation, use and
-limits. Nothing in a card depends on when or where it was written, so the same training gives the same card.
+Sections as in Mitchell et al. 2019, Model Cards for Model Reporting: model, data, training, evaluation, use and limits.
+A card does not depend on time or place, so the same training gives the same card.
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from vr_pipeline.generators.comfyui import READERS, comfyui_tensors
+from vr_pipeline.generators.config import GeneratorParameters
 from vr_pipeline.generators.policy import Adapter, Policy
 from vr_pipeline.storage.markdown import as_code, as_text
 from vr_pipeline.terminal import visible
 from vr_pipeline.training.inputs import listed_hash, pairs_hash, used_clips, used_prompts
 
 if TYPE_CHECKING:
-    from vr_pipeline.generators.config import GeneratorParameters
+    # Not at runtime: lineage finds a stage's sources by imports, and stages that read policies run no objectives.
     from vr_pipeline.training.config import DpoTrainingParameters
 
 _PARTS = ("base", "data", "objective", "settings", "reward", "validation")
@@ -32,13 +34,13 @@ def training_facts(
     generator: GeneratorParameters,
     parameters: DpoTrainingParameters,
 ) -> dict[str, Any]:
-    """Collect what a policy was trained on and how it was judged, for its provenance.
+    """Collect data, settings and judgements of a training for the policy's provenance.
 
     Args:
-        pairs: schema ``TrainingPairs``; their prompts and clips are counted, and hashed by content.
-        validation: the judged checkpoints, empty for none.
-        reward: what judged the checkpoints; see ``CheckpointReward.facts``.
-        generator: what is trained.
+        pairs: schema ``TrainingPairs``; their prompts and clips are counted and hashed.
+        validation: the judged checkpoints; may be empty.
+        reward: of the checkpoints; see ``CheckpointReward.facts``.
+        generator: the trained generator.
         parameters: the training.
 
     Returns:
@@ -66,8 +68,16 @@ def training_facts(
     return facts
 
 
+_WITHOUT_LOADER = ("hunyuan_video_1_5",)
+_LIMITS = {
+    "ltx_2": "Only the video stream was trained, on clips without sound. The audio stream keeps its weights; "
+    "its sound for a changed video was not measured."
+}
+"""Family -> what its policies do not change."""
+
+
 def model_card(policy: Policy) -> str:
-    """Write the card of a policy in Markdown, from the policy and its provenance alone."""
+    """Write the card of a policy in Markdown, from the policy and its provenance."""
     from jinja2 import Environment, PackageLoader
 
     facts = {name: _mapping(policy.provenance.get(name)) for name in _PARTS}
@@ -78,7 +88,7 @@ def model_card(policy: Policy) -> str:
     if isinstance(policy, Adapter):
         kind, whole = f"A low-rank adapter for the denoiser {pipelines}", None
         what = {
-            "part of the pipeline": policy.component,
+            "part of the pipeline": " and ".join(policy.components),
             "rank": policy.config["r"],
             "alpha": policy.config["lora_alpha"],
             "layers": ", ".join(policy.config["target_modules"]),
@@ -102,10 +112,16 @@ def model_card(policy: Policy) -> str:
         dimensions=[name for name in (rows[0] if rows else {}) if str(name).startswith("dim_")],
         no_gain=chosen is not None and rows[0]["step"] == 0 and chosen["reward"] <= rows[0]["reward"],
         component=policy.component,
+        comfyui=list(comfyui_tensors(policy, str(base.get("family")))) if isinstance(policy, Adapter) else [],
+        comfyui_reader=READERS.get(str(base.get("family")), "ComfyUI"),
+        further=policy.components[1:] if isinstance(policy, Adapter) else (),
+        # Families whose pipelines have no loader of adapters.
+        by_part=policy.components if isinstance(policy, Adapter) and base.get("family") in _WITHOUT_LOADER else (),
         whole=whole,
+        limits=_LIMITS.get(str(base.get("family")), ""),
         dtype=f", torch_dtype=torch.{base['dtype']}" if base.get("dtype") else "",
     )
-    # Parts that are not known leave more than one empty line.
+    # Unknown parts leave several empty lines.
     return visible(re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n")
 
 
@@ -123,6 +139,6 @@ def _mapping(value: Any) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Return a Python scalar for a numpy one; None for what is not a number, which JSON cannot hold."""
+    """Return a Python scalar for a numpy one; None for NaN, which JSON does not have."""
     scalar = getattr(value, "item", lambda: value)()
     return None if isinstance(scalar, float) and scalar != scalar else scalar

@@ -1,4 +1,4 @@
-"""What preference training can minimise: a table of losses and what they need. A new one is a function and an entry."""
+"""The objectives of preference training: a table of losses with their inputs. Add one as a function and an entry."""
 
 from __future__ import annotations
 
@@ -9,22 +9,21 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from vr_pipeline.config import Parameters
 from vr_pipeline.training import clip_losses, losses, segment_losses
+from vr_pipeline.training.losses import Statistics
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from vr_pipeline.training.losses import Statistics
-
 
 @dataclass(frozen=True)
 class Inputs:
-    """What is known of the samples of a pass. A loss takes what it needs by these names, and settings by theirs.
+    """Inputs of losses for the samples of a pass. A loss has parameters with these names, or with names of settings.
 
     Attributes:
         error: the policy's error on winners, then on losers, [2 pairs]; or on single clips, [clips].
         reference_error: the frozen original's, in the same order; None if the loss needs none.
         deviation: squared difference of both predictions, averaged over the elements of a sample; None likewise.
-        reward: rewards as the loss wants them, in the same order.
+        reward: rewards as needed by the loss, in the same order.
         winner_error: the policy's error on winners, [pairs]; None for single clips, like all that belongs to pairs.
         loser_error: the policy's error on losers, [pairs].
         winner_reference_error: the frozen original's error on winners, [pairs]; None if the loss needs none.
@@ -61,13 +60,13 @@ class Objective(NamedTuple):
     """A loss, and what it needs.
 
     Attributes:
-        loss: pure function of fields of :class:`Inputs` and of settings, by name; gives the loss and its statistics,
-            which are of shape [pairs], or [clips].
+        loss: pure function of fields of :class:`Inputs` and of settings, by name; returns the loss and statistics of
+            shape [pairs] or [clips].
         needs_reference: it compares with the frozen original.
         needs_rewards: it uses the clips' rewards.
-        group_rewards: rewards are compared within the clips of a prompt and put into 0 to 1.
-        of_clips: it learns from single clips, all that were judged, instead of pairs.
-        settings: what it reads of the training's settings; those that others know have to be left at their default.
+        group_rewards: rewards are normalised within the clips of a prompt to 0 to 1.
+        of_clips: it learns from all judged single clips instead of pairs.
+        settings: settings that it reads; settings of other objectives must have their default.
     """
 
     loss: Callable[..., tuple[Tensor, Statistics]]
@@ -84,11 +83,11 @@ class Objective(NamedTuple):
 
     @property
     def of_segments(self) -> bool:
-        """Whether it compares segments, by the errors of latent frames, instead of whole clips."""
+        """Whether it compares segments of clips, by the errors of latent frames."""
         return self.takes("segments")
 
     def takes(self, name: str) -> bool:
-        """Whether the loss takes this field of :class:`Inputs`."""
+        """Return whether the loss uses this field of :class:`Inputs`."""
         return name in inspect.signature(self.loss).parameters
 
     def compute(self, inputs: Inputs, settings: Parameters) -> tuple[Tensor, Statistics]:

@@ -1,4 +1,4 @@
-"""Pairs of clips, the order in which a training goes through them, and what each of them weighs."""
+"""Training pairs, their rewards and their weights."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vr_pipeline.errors import InputError
-from vr_pipeline.identifiers import pair_id, sample_seed
+from vr_pipeline.generators.contract import Condition
+from vr_pipeline.identifiers import pair_id
 from vr_pipeline.preferences.segments import read_segments
 from vr_pipeline.training.config import PreferenceTrainingParameters
+from vr_pipeline.training.losses import pair_rarity_weights
 
 if TYPE_CHECKING:
     import torch
-
-    from vr_pipeline.generators.contract import Condition
 
 logger = logging.getLogger(__name__)
 
@@ -34,9 +34,9 @@ class TrainingPair:
         winner_reward: total reward of the winner; only some losses and weights use it.
         loser_reward: total reward of the loser.
         weight: share in the loss; 1 on average over the training set.
-        seeds: of winner and loser, from which the generator drew their initial noise; None where they are not known.
-        segments: in which parts of the clips the winner is better (``a``) or the loser (``b``), as
-            :mod:`vr_pipeline.preferences.segments` writes it; empty where nobody said.
+        seeds: of the initial noise of winner and loser; None if unknown.
+        segments: preferences by segment, ``a`` for the winner and ``b`` for the loser, in the format of
+            :mod:`vr_pipeline.preferences.segments`; empty without.
     """
 
     pair_id: str
@@ -57,13 +57,13 @@ class TrainingPair:
 
 @dataclass(frozen=True)
 class PairData:
-    """What a training learns from.
+    """Data of a training.
 
     Attributes:
         pairs: at least one.
         latents: latents of clips by key, each [...].
         conditions: text conditions by prompt identifier, every tensor [1, ...].
-        contents: hash of what the keys of clips and prompts stand for; part of the training's identity.
+        contents: hash of the contents of clips and prompts; part of the training's identity.
     """
 
     pairs: Sequence[TrainingPair]
@@ -72,15 +72,15 @@ class PairData:
     contents: str = ""
 
     def check_complete(self) -> None:
-        """Check that there is something to train on, and that nothing of it is missing.
+        """Check that there are pairs, and all their latents and text conditions.
 
         Raises:
-            InputError: if there are no pairs, or a pair's latents or text condition are missing.
+            InputError: there are no pairs, or a pair's latents or text condition are missing.
         """
         if not self.pairs:
             raise InputError(
                 "there are no preference pairs to train on",
-                remedy="lower pair_selection's margin, make more videos a prompt, or check the rewards",
+                remedy="lower pair_selection's margin, make more videos per prompt, or check the rewards",
             )
         for what, known, wanted in (
             ("latents", set(self.latents), {name for pair in self.pairs for name in pair.clips}),
@@ -89,41 +89,20 @@ class PairData:
             missing = sorted(wanted - known)
             if missing:
                 raise InputError(
-                    f"{len(missing)} of {len(wanted)} have no {what}, {missing[0]!r} the first",
-                    remedy="run the pipeline dpo_training from its start, so that all clips and prompts of the pairs "
-                    "are encoded",
+                    f"{len(missing)} of {len(wanted)} have no {what}, for instance {missing[0]!r}",
+                    remedy="run the pipeline dpo_training from its start, which encodes all clips and prompts",
                 )
 
 
-def pair_order(pairs: Sequence[TrainingPair], *, epoch: int, seed: int) -> list[int]:
-    """Return the order of pairs in an epoch: by a hash of their identifiers, whatever the order of the input."""
-    return sorted(range(len(pairs)), key=lambda index: (sample_seed(seed, pairs[index].pair_id, epoch), index))
-
-
-class PairOrder:
-    """The pair at every position of a training that goes through all pairs again and again, and its epoch."""
-
-    def __init__(self, pairs: Sequence[TrainingPair], seed: int) -> None:
-        self.pairs, self.seed = pairs, seed
-        self.epoch = -1
-        self.order: list[int] = []
-
-    def __getitem__(self, position: int) -> tuple[TrainingPair, int]:
-        epoch, place = divmod(position, len(self.pairs))
-        if epoch != self.epoch:
-            self.epoch, self.order = epoch, pair_order(self.pairs, epoch=epoch, seed=self.seed)
-        return self.pairs[self.order[place]], epoch
-
-
 def prepare_pairs(pairs: Sequence[TrainingPair], parameters: PreferenceTrainingParameters) -> tuple[TrainingPair, ...]:
-    """Pairs, or single clips where the objective learns from those, with the rewards and weights that the loss uses.
+    """Return pairs, or single clips if the objective learns from those, with the rewards and weights of the loss.
 
-    Rewards become those of the objective: of mean 0 and deviation 1 over the clips of the training set, or, where it
-    compares within prompts, from 0 to 1 with 1/2 for the mean of the prompt. Weights become those of rare scores,
-    divided by their mean, so that they leave the size of steps alone.
+    Rewards are normalised for the objective: to mean 0 and deviation 1 over the clips of the training set, or, if it
+    compares within prompts, to 0 to 1 with 1/2 for the mean of the prompt. Weights are those of rare scores, divided by
+    their mean, so that the size of steps does not change.
 
     Raises:
-        InputError: if the loss needs pairs and there are single clips; or needs rewards, and all clips have the same
+        InputError: the loss needs pairs and there are single clips; or it needs rewards, and all clips have the same
             one, or one is not finite.
     """
     objective = parameters.objective
@@ -131,10 +110,10 @@ def prepare_pairs(pairs: Sequence[TrainingPair], parameters: PreferenceTrainingP
         pairs = single_clips(pairs)
     elif alone := [pair for pair in pairs if not pair.loser]:
         raise InputError(
-            f"the loss compares pairs of clips, and {len(alone)} of {len(pairs)} are single clips, "
-            f"{alone[0].winner!r} the first",
+            f"the loss compares pairs of clips, but {len(alone)} of {len(pairs)} are single clips, for instance "
+            f"{alone[0].winner!r}",
             field="training.loss",
-            remedy="choose a loss that learns from clips, or run the pipeline from pair_selection on",
+            remedy="choose a loss for single clips, or run the pipeline from pair_selection on",
         )
     if objective.of_segments:
         pairs = with_segments(pairs)
@@ -145,7 +124,7 @@ def prepare_pairs(pairs: Sequence[TrainingPair], parameters: PreferenceTrainingP
     rewards = np.array([totals[name] for name in sorted(totals)])
     if not np.isfinite(rewards).all() or rewards.std() == 0:
         raise InputError(
-            "the loss needs the clips' rewards, and they are all the same or not finite",
+            "the loss needs the clips' rewards, but they are all the same or not finite",
             field="training.loss" if objective.needs_rewards else "training.rarity_exponent",
             remedy="run the pipelines up to pair_selection again, or choose a loss that needs no rewards",
         )
@@ -163,17 +142,17 @@ def prepare_pairs(pairs: Sequence[TrainingPair], parameters: PreferenceTrainingP
 
 
 def with_segments(pairs: Sequence[TrainingPair]) -> list[TrainingPair]:
-    """Return the pairs in which a segment is labelled; the others are counted in a warning.
+    """Return the pairs with a labelled segment; a warning counts the others.
 
     Raises:
-        InputError: if there is none.
+        InputError: there is none.
     """
     labelled = [pair for pair in pairs if any(segment.label for segment in read_segments(pair.segments))]
     if not labelled:
         raise InputError(
-            f"the loss compares segments of clips, and none of {len(pairs)} pairs has a labelled segment",
+            f"the loss compares segments of clips, but none of {len(pairs)} pairs has a labelled segment",
             field="training.loss",
-            remedy="give the pairs a column 'segments', such as a,b,tie,a, or choose a loss of whole clips",
+            remedy="add a column 'segments' to the pairs, for instance a,b,tie,a, or choose a loss for whole clips",
         )
     if len(labelled) < len(pairs):
         unlabelled = len(pairs) - len(labelled)
@@ -182,7 +161,7 @@ def with_segments(pairs: Sequence[TrainingPair]) -> list[TrainingPair]:
 
 
 def single_clips(pairs: Sequence[TrainingPair]) -> list[TrainingPair]:
-    """Return the clips of pairs, each once for its prompt; single clips stay as they are."""
+    """Return the clips of pairs, once per prompt; single clips are unchanged."""
     clips: dict[tuple[str, str], TrainingPair] = {}
     for pair in pairs:
         rewards = (pair.winner_reward, pair.loser_reward)
@@ -210,7 +189,7 @@ def _within_prompts(totals: _Rewards) -> _Rewards:
     deviation = float(np.std([totals[name] for name in sorted(totals)]))
     if all(len(values) == 1 for values in by_prompt.values()):
         raise InputError(
-            "the loss compares the rewards of a prompt's clips, and no prompt has two clips",
+            "the loss compares the rewards of a prompt's clips, but no prompt has two clips",
             field="training.loss",
             remedy="make several clips for every prompt, or choose another loss",
         )
@@ -225,8 +204,6 @@ def _rarity_weights(
 ) -> np.ndarray:
     import torch
 
-    from vr_pipeline.training.losses import pair_rarity_weights
-
     counts, edges = np.histogram(rewards, bins=parameters.rarity_bins)
     probabilities = counts / counts.sum()
 
@@ -239,20 +216,20 @@ def _rarity_weights(
         parameters.rarity_exponent,
         maximum=float(probabilities.max()),
     ).numpy()
-    # The mean over sorted values, so that the order of the pairs is irrelevant to the last bit.
+    # The mean over sorted values does not depend on the order of the pairs, not even in the last bit.
     return weights / np.sort(weights).mean()  # type: ignore[no-any-return]
 
 
 def without(pairs: Sequence[TrainingPair], clips: Collection[str], prompts: Collection[str]) -> list[TrainingPair]:
-    """Leave out pairs whose clips or prompts were set aside because the encoders gave no numbers for them.
+    """Return the pairs without clips or prompts for which the encoders returned NaN.
 
     Raises:
-        InputError: if none is left.
+        InputError: none is left.
     """
     kept = [pair for pair in pairs if pair.prompt_id not in prompts and not set(pair.clips).intersection(clips)]
     if len(kept) < len(pairs):
         logger.warning(
-            "%d of %d pairs are left out: for %d clips and %d prompts the encoders gave no numbers",
+            "%d of %d pairs are left out: the encoders returned NaN for %d clips and %d prompts",
             len(pairs) - len(kept),
             len(pairs),
             len(clips),
@@ -260,7 +237,7 @@ def without(pairs: Sequence[TrainingPair], clips: Collection[str], prompts: Coll
         )
     if pairs and not kept:
         raise InputError(
-            f"the encoders gave no numbers for the clips or prompts of all {len(pairs)} pairs",
+            f"the encoders returned NaN for the clips or prompts of all {len(pairs)} pairs",
             field="generator.dtype",
             remedy="encode in bfloat16 or float32, or check the model's weights",
         )

@@ -1,45 +1,41 @@
 """From tables of pairs to a trained policy."""
 
-from __future__ import annotations
-
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from vr_pipeline.engine.groups import Group
 from vr_pipeline.engine.loop import Observe
 from vr_pipeline.generators import load_generator
 from vr_pipeline.generators.config import GeneratorParameters
 from vr_pipeline.generators.contract import Part
 from vr_pipeline.generators.policy import Policy
 from vr_pipeline.identifiers import pair_id
+from vr_pipeline.items.folder import ItemFolder
 from vr_pipeline.preferences.segments import COLUMN as SEGMENTS
 from vr_pipeline.training.conditions import ConditionShards
 from vr_pipeline.training.config import DpoTrainingParameters, PreferenceTrainingParameters
+from vr_pipeline.training.held_out import HeldOutPairs
 from vr_pipeline.training.pairs import PairData, TrainingPair, without
-from vr_pipeline.training.preference_trainer import Validation, train_on_pairs, training_identity
+from vr_pipeline.training.preference_trainer import Validation, prepare_weights, train_on_pairs, training_identity
 from vr_pipeline.training.shards import TensorShards
-
-if TYPE_CHECKING:
-    from vr_pipeline.items.folder import ItemFolder
-    from vr_pipeline.training.held_out import HeldOutPairs
-    from vr_pipeline.training.validation import CheckpointValidation
+from vr_pipeline.training.validation import CheckpointValidation
 
 
 def pair_data(
     pairs: pd.DataFrame, latents: ItemFolder, conditions: ItemFolder, contents: str = "", *, made_by: str = ""
 ) -> PairData:
-    """Collect what a table of pairs is trained on; pairs that the encoders gave no numbers for are left out.
+    """Collect the training data of a table of pairs, without pairs for which the encoders returned NaN.
 
     Args:
         pairs: schema ``TrainingPairs``, those of one recipe.
-        latents: shards that hold the latents of all clips of the pairs.
-        conditions: shards that hold the text conditions of all prompts of the pairs.
-        contents: hash of the clips and prompts that the pairs name.
-        made_by: identity of the generator that is trained, as it samples: the noise of its own clips is known.
+        latents: shards of the clips' latents.
+        conditions: shards of the prompts' text conditions.
+        contents: hash of the contents of clips and prompts.
+        made_by: sampling identity of the trained generator, of whose clips the initial noise is known.
 
     Raises:
-        InputError: if there are no pairs, or a pair's latents or text condition are missing.
+        InputError: there are no pairs, or a pair's latents or text condition are missing.
     """
     columns = ["prompt_id", "winner_video_id", "loser_video_id", "winner_reward", "loser_reward"]
     origins = [
@@ -62,7 +58,7 @@ def pair_data(
 
 
 def _seed(origin: object, made_by: str) -> int | None:
-    """Return the seed of a clip that the generator of this identity made; None for others."""
+    """Return the seed of a clip made by the generator of this identity; None for others."""
     identity, _, seed = str(origin).partition(" ")
     return int(seed) if made_by and identity == made_by else None
 
@@ -81,8 +77,8 @@ def train_policy_on_pairs(
         data: pairs, latents and text conditions.
         generator: the generator to train.
         parameters: settings.
-        validation: judges the weights of checkpoints, or measures them on held-out pairs.
-        observe: takes the rows of the log as they come.
+        validation: judges checkpoints, or measures them on held-out pairs.
+        observe: receives the rows of the log.
 
     Returns:
         the policy, whose provenance has the objective and, under ``training``, the identity; and the training log.
@@ -95,7 +91,16 @@ def train_policy_on_pairs(
     judged_by, judging = "", None
     if validation is not None:
         judged_by = validation.identity
-        judging = Validation(validation(loaded), judged_by, validation.metric, validation.chooses, validation.baseline)
+        judging = Validation(
+            validation(loaded),
+            judged_by,
+            validation.metric,
+            validation.chooses,
+            validation.baseline,
+            together=validation.together,
+            figures=validation.figures,
+            ends_on=validation.ends_on,
+        )
     identity = training_identity(loaded, data, parameters.training, judged_by)
     log = train_on_pairs(
         loaded,
@@ -118,8 +123,14 @@ def train_policy_on_pairs(
     if len(log) and "kept_step" in log and log["kept_step"].notna().any():
         last = log.iloc[-1]
         training["stopped"] = {name: int(last[name]) for name in ("step", "trouble_step", "kept_step")}
-    provenance = {"objective": objective, "training": training}
-    return replace(loaded.policy(), provenance=provenance), log
+    policy = loaded.policy()
+    if isinstance(validation, CheckpointValidation) and (earlier := validation.earlier_policy(log)) is not None:
+        step, weights = earlier
+        training["alarm"] = {"kept_step": step}
+        if weights is None:
+            prepare_weights(loaded, parameters.training, Group())
+        policy = loaded.policy() if weights is None else weights
+    return replace(policy, provenance={"objective": objective, "training": training}), log
 
 
 def factor_of(parameters: PreferenceTrainingParameters, timesteps: int) -> str:

@@ -1,4 +1,4 @@
-"""Training a generator on pairs of clips, in one process or several."""
+"""Train a generator on pairs of clips, in one process or several."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from vr_pipeline.engine.determinism import deterministic
 from vr_pipeline.engine.groups import Group, training_group
 from vr_pipeline.engine.loop import Observe, Task, train
 from vr_pipeline.engine.optimisation import make_optimizer
+from vr_pipeline.engine.order import EpochOrder
 from vr_pipeline.engine.sharding import blocks_of, shard_weights
 from vr_pipeline.engine.state import LogRows
 from vr_pipeline.engine.watch import Diagnosis
@@ -21,7 +22,7 @@ from vr_pipeline.generators.contract import Generator
 from vr_pipeline.identifiers import code_hash, content_hash, sample_seed
 from vr_pipeline.training.config import PreferenceTrainingParameters
 from vr_pipeline.training.health import diagnose, warn_of_both_errors
-from vr_pipeline.training.pairs import PairData, PairOrder, TrainingPair, prepare_pairs
+from vr_pipeline.training.pairs import PairData, TrainingPair, prepare_pairs
 from vr_pipeline.training.references import ReferenceErrors
 from vr_pipeline.training.step import accumulate_gradients
 
@@ -30,19 +31,20 @@ if TYPE_CHECKING:
 
 
 class Validation(NamedTuple):
-    """How the weights of checkpoints are judged.
+    """Judging of checkpoints.
 
     Attributes:
-        validate: given the step, judges the weights the generator holds: a reward, higher is better, or None for no
-            judgement. The generator's autoencoder and text encoder are not loaded while it trains; ``with
-            generator.encoders():`` has them for the length of a block. Weights must be left as they are. The main
-            process alone judges; where weights are spread over the group all processes do the same together, and what
-            the main one says counts.
-        identity: hash of what is judged by, and when. A training that was judged otherwise is another: its rewards
-            cannot be compared.
-        metric: column of the log that takes the judgement.
-        chooses: whether the weights of the highest judgement are kept, or those of the last step.
-        baseline: what the original got; None if it was not judged.
+        validate: given the step, judges the generator's current weights: a reward, higher is better, or None for no
+            judgement. Autoencoder and text encoder are not loaded during training; ``with generator.encoders():`` loads
+            them for a block. It must not change the weights. If weights are sharded, all processes call it, and the
+            main one's result counts.
+        identity: hash of the reward and of the judged steps; part of the training's identity.
+        metric: column of the log for the judgement.
+        chooses: whether the weights with the highest judgement are kept, or those of the last step.
+        baseline: judgement of the original; None if it was not judged.
+        together: whether all processes call ``validate``, sharing its work, or only the main one.
+        figures: further columns of the log, of the last judgement.
+        ends_on: column among these that ends the training; empty for none.
     """
 
     validate: Callable[[int], float | None]
@@ -50,6 +52,9 @@ class Validation(NamedTuple):
     metric: str = "validation_reward"
     chooses: bool = True
     baseline: Callable[[], float | None] = lambda: None
+    together: bool = False
+    figures: Callable[[], Mapping[str, float]] = dict
+    ends_on: str = ""
 
 
 _COMPUTING = (
@@ -63,7 +68,7 @@ _COMPUTING = (
         )
     ),
 )
-"""Modules that decide what a step computes, beside those of the generator."""
+"""Modules that determine the result of a step, besides those of the generator."""
 
 
 def train_on_pairs(
@@ -79,27 +84,27 @@ def train_on_pairs(
 ) -> pd.DataFrame:
     """Train the generator on the pairs.
 
-    Winner and loser go through the network in one batch with the same noise and timestep. Both derive from the seed,
-    the pair's identifier and the epoch, so that they do not depend on batch size, order or number of processes.
+    Winner and loser are in one batch with the same noise and timestep. Both depend only on the seed, the pair's
+    identifier and the epoch, not on batch size, order or number of processes.
 
     Args:
         generator: receives the trained adapter or weights.
         data: pairs, latents and text conditions.
         parameters: settings.
         description: label of the progress bar.
-        checkpoint, retrain, observe: as :func:`vr_pipeline.engine.loop.train` takes them.
-        validation: asked after every ``checkpoint_every`` steps and after the last; the generator is left with the
-            weights that got the highest reward, the first of equals.
+        checkpoint, retrain, observe: as for :func:`vr_pipeline.engine.loop.train`.
+        validation: called after every ``checkpoint_every`` steps and after the last; at the end the generator has the
+            weights with the highest reward, the first of equals.
 
     Returns:
-        the training log, one row per step: loss, implicit accuracy, errors against the reference, quantiles of the term
+        the training log, one row per step: loss, implicit accuracy, errors minus the reference's, quantiles of the term
         inside the sigmoid, saturation, gradient norm, learning rate; with ``validation`` also ``validation_reward``,
-        NaN where there was none.
+        NaN for other steps.
 
     Raises:
-        InputError: if there are no pairs, a pair's latents or text condition are missing, or settings do not suit the
+        InputError: there are no pairs, a pair's latents or text condition are missing, or settings do not suit the
             generator or the number of processes.
-        PipelineError: if the loss is not finite, or the training collapses.
+        PipelineError: the loss is not finite, or the training fails and ``on_trouble`` is ``error``.
     """
     data.check_complete()
     device = next(generator.denoiser.parameters()).device
@@ -117,7 +122,7 @@ def train_on_pairs(
         if group.main:
             warn_of_both_errors(rows, description)
         if task.sharded:
-            # Slices can be brought together only as long as the group exists.
+            # Shards can be gathered only while the group exists.
             generator.load_policy(generator.policy())
     return pd.DataFrame(rows)
 
@@ -142,7 +147,7 @@ def training_identity(
         *(f"{pair.pair_id} {pair.segments}" for pair in pairs if of_segments),
         judged_by,
         data.contents,
-        # A result is taken up long after it was made: not by a program that would make another.
+        # A stored result must not be used by code that would compute another.
         code_hash(
             *_COMPUTING,
             *(kind.__module__ for kind in type(generator).__mro__ if kind.__module__.startswith("vr_pipeline.")),
@@ -157,7 +162,7 @@ def _by_name(pair: TrainingPair) -> str:
 def _check_settings(generator: Generator, parameters: PreferenceTrainingParameters, group: Group) -> None:
     if parameters.batch_size % group.size:
         raise InputError(
-            f"{parameters.batch_size} pairs a step cannot be shared evenly by {group.size} processes",
+            f"{parameters.batch_size} pairs per step cannot be divided evenly among {group.size} processes",
             field="training.batch_size",
             remedy="choose a multiple of the number of processes",
         )
@@ -170,7 +175,7 @@ def _check_settings(generator: Generator, parameters: PreferenceTrainingParamete
 
 
 def prepare_weights(generator: Generator, parameters: PreferenceTrainingParameters, group: Group) -> list[Any]:
-    """Make the generator ready to be trained, and return which of its parameters are: in a fixed order, float32."""
+    """Prepare the generator for training; return the trained parameters in a fixed order, float32."""
     if parameters.method == "lora":
         weights = generator.add_adapter(
             rank=parameters.lora.rank,
@@ -183,7 +188,7 @@ def prepare_weights(generator: Generator, parameters: PreferenceTrainingParamete
     denoiser = generator.denoiser
     if parameters.gradient_checkpointing:
         denoiser.enable_gradient_checkpointing()  # type: ignore[operator]
-    # Dropout, where a configuration has any, would give policy and reference different networks.
+    # Dropout would make policy and reference differ.
     denoiser.eval()
     networks = generator.networks()
     if parameters.compile != "none":
@@ -191,14 +196,13 @@ def prepare_weights(generator: Generator, parameters: PreferenceTrainingParamete
             for module in blocks_of(network) if parameters.compile == "blocks" else [network]:
                 module.compile()
     if parameters.sharding == "none" or group.size == 1:
-        # A single process has nobody to share with.
         return weights
     frozen = [network for network in networks if network is not denoiser]
     return shard_weights(denoiser, frozen, generator.parameters.dtype)
 
 
 class PreferenceTask(Task):
-    """Makes winners likelier, and losers less likely, than the frozen original does."""
+    """Training on pairs relative to the frozen original."""
 
     def __init__(
         self,
@@ -213,10 +217,11 @@ class PreferenceTask(Task):
         self.validation = validation
         if validation is not None:
             self.metric, self.chooses = validation.metric, validation.chooses
+            self.validates_together, self.ends_on = validation.together, validation.ends_on
         self.identity = training_identity(generator, data, parameters, validation.identity if validation else "")
         pairs = prepare_pairs(data.pairs, parameters)
         self.data = PairData(pairs, data.latents, data.conditions)
-        self.order = PairOrder(pairs, parameters.seed)
+        self.order = EpochOrder(pairs, [pair.pair_id for pair in pairs], parameters.seed)
         self.references: ReferenceErrors | None = None
         self.also_lower = f" or beta ({parameters.beta})"
         self.watch_every, self.on_trouble = parameters.safeguard.window, parameters.safeguard.on_trouble
@@ -229,8 +234,7 @@ class PreferenceTask(Task):
         return [make_optimizer(weights, self.parameters, eight_bit=self.parameters.optimizer == "adamw_8bit")]
 
     def _chosen(self, step: int) -> list[tuple[TrainingPair, int]]:
-        first = (step - 1) * self.parameters.batch_size
-        return [self.order[position] for position in range(first, first + self.parameters.batch_size)]
+        return self.order.of_step(step, self.parameters.batch_size)
 
     def step(self, step: int, group: Group) -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
         chosen = self._chosen(step)
@@ -240,14 +244,14 @@ class PreferenceTask(Task):
             self.data,
             self.parameters,
             pairs_of_step=len(chosen),
-            # Sharded gradients are averaged over the processes, while each one's loss is its part of the whole.
+            # Sharded gradients are averaged over processes, but each process computes its part of the loss.
             scale=float(group.size) if self.sharded else 1.0,
             references=self.references.of if self.references is not None else None,
         )
         gathered = group.gather(statistics)
         side = "" if self.parameters.objective.of_clips else "winner_"
         if f"{side}reference_error" in gathered:
-            # By the mean over the step: single errors lie far apart, because noise does.
+            # By the mean over the step, because single errors vary with the noise.
             share = gathered[f"{side}change"] / gathered[f"{side}reference_error"].mean()
             gathered[f"{side}change_share"] = share
         return group.gather({"loss": loss.view(1)})["loss"].sum(), gathered
@@ -266,3 +270,6 @@ class PreferenceTask(Task):
 
     def validate(self, step: int, group: Group) -> float | None:
         return self.validation.validate(step) if self.validation is not None else None
+
+    def figures(self) -> Mapping[str, float]:
+        return self.validation.figures() if self.validation is not None else {}

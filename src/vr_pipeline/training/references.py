@@ -1,6 +1,6 @@
-"""What the frozen original gives for pairs at fixed draws of noise and time: computed once, for all epochs and recipes.
+"""Errors of the frozen original for pairs at fixed draws of noise and time, computed once for all epochs and recipes.
 
-Every pair is computed alone, so that its numbers depend on no batch: whoever computes them first, they are the same.
+Every pair is computed alone, so the numbers do not depend on the batch or on which training computes them first.
 """
 
 from __future__ import annotations
@@ -10,33 +10,32 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vr_pipeline.errors import InputError
+from vr_pipeline.generators.contract import Generator
 from vr_pipeline.generators.policy import bytes_of
 from vr_pipeline.identifiers import content_hash
 from vr_pipeline.storage.atomic import replaced
+from vr_pipeline.training.config import PreferenceTrainingParameters
+from vr_pipeline.training.pairs import PairData, TrainingPair
 from vr_pipeline.training.step import collate
 
 if TYPE_CHECKING:
     import torch
 
-    from vr_pipeline.generators.contract import Generator
-    from vr_pipeline.training.config import PreferenceTrainingParameters
-    from vr_pipeline.training.pairs import PairData, TrainingPair
-
 _UNSAVED = 256
-"""New entries after which the file is written again: so many are computed anew after a kill."""
+"""Number of new entries after which the file is written again; a kill loses at most these."""
 
 
 class ReferenceErrors:
     """Errors of the original and norms of its predictions, by pair and draw.
 
-    An entry's name is a hash of the latents, the text condition, the noise and what decides the original's numbers, so
-    that another model, clip or prompt finds nothing.
+    An entry's name is a hash of the latents, the text condition, the noise and everything else that determines the
+    errors, so another model, clip or prompt never uses it.
 
     Args:
-        generator: the original is its reference.
+        generator: with the original as its reference.
         data: latents and text conditions.
         parameters: the training.
-        folder: keeps the entries of a generator in one safetensors file; None keeps them in memory.
+        folder: of one safetensors file per generator; None keeps entries in memory.
     """
 
     def __init__(
@@ -70,7 +69,7 @@ class ReferenceErrors:
         return torch.stack(found).permute(1, 2, 0).flatten(1)
 
     def save(self) -> None:
-        """Write the entries, those that another training wrote meanwhile included."""
+        """Write the entries, merged with those that another training wrote meanwhile."""
         from safetensors.torch import save_file
 
         if self._file is None or not self._unsaved:
@@ -107,7 +106,7 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
         return load_file(path)
     except SafetensorError as error:
         raise InputError(
-            f"kept errors of the original are damaged ({error})",
+            f"stored errors of the original are damaged ({error})",
             file=path,
-            remedy="delete the file; they are made anew",
+            remedy="delete the file; they are computed again",
         ) from error

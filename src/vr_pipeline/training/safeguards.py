@@ -1,4 +1,4 @@
-"""What keeps a policy near what works while it learns: pure functions of errors and norms of single samples."""
+"""Safeguards of preference training, as pure functions of errors and norms of single samples."""
 
 from __future__ import annotations
 
@@ -9,28 +9,26 @@ if TYPE_CHECKING:
 
 
 def with_scaled_gradient(error: Tensor, scale: Tensor) -> Tensor:
-    """Return the same errors, whose gradients are multiplied by ``scale``: sg(l) + scale (l - sg(l)), [batch]."""
+    """Return the errors with gradients multiplied by ``scale``: sg(l) + scale (l - sg(l)), [batch]."""
     fixed = error.detach()
     return fixed + scale * (error - fixed)
 
 
 def norm_ratio(norm: Tensor, reference_norm: Tensor) -> Tensor:
-    """Return |v| / |v_ref| of every sample, [batch]: 1 where the policy predicts as far from 0 as the reference does.
+    """Return |v| / |v_ref| of every sample, [batch].
 
     Args:
         norm: norm of the policy's prediction, [batch].
-        reference_norm: norm of the reference's, [batch]; a smallest number is added so that 0 / 0 is no question.
+        reference_norm: norm of the reference's, [batch]; at least 1e-12 is used, to avoid 0 / 0.
     """
     return norm / reference_norm.clamp_min(1e-12)
 
 
 def norm_hinge(ratio: Tensor, limit: float) -> Tensor:
-    """Return how far norm ratios are outside 1 / limit to limit, [batch]; within it is 0, and so is the gradient.
-
-    Both sides count: predictions that grow, and ones that shrink towards 0.
+    """Return the distance of norm ratios from the range 1 / limit to limit, [batch]; 0 within it.
 
     Raises:
-        ValueError: if the limit is not above 1.
+        ValueError: the limit is not above 1.
     """
     if not limit > 1.0:
         raise ValueError(f"the limit of the norm ratio must be above 1, got {limit}")

@@ -1,4 +1,4 @@
-"""Losses that compare segments of two clips instead of the whole: pure functions of errors of latent frames."""
+"""Losses that compare segments of two clips, as pure functions of errors of latent frames."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ def segment_dpo_loss(
     segments: Tensor,
     beta: float,
 ) -> tuple[Tensor, Statistics]:
-    """Diffusion-DPO by segment: each labelled part of a pair of clips has its own preference.
+    """Compute Diffusion-DPO by segment: each labelled part of a pair of clips has its own preference.
 
     L = E_pairs mean_s -log sigmoid(-(beta / 2) y_s D_s), with D of
-    :func:`~vr_pipeline.training.losses.diffusion_dpo_loss` over the mean errors of a segment's frames, y_s = 1 where
-    the winner is better and -1 where the loser is, and the mean over the labelled segments of a pair. One segment of
-    all frames with label 1 gives Diffusion-DPO. Source: Wu et al. 2025, DenseDPO (arXiv 2506.03517).
+    :func:`~vr_pipeline.training.losses.diffusion_dpo_loss` over the mean errors of a segment's frames, y_s = 1 if the
+    winner is better and -1 if the loser is, and the mean over the labelled segments of a pair. One segment of all
+    frames with label 1 gives Diffusion-DPO. Source: Wu et al. 2025, DenseDPO (arXiv 2506.03517).
 
     Args:
         winner_frame_error: the policy's error on latent frames of winners, [pairs, frames].
         loser_frame_error: the policy's error on latent frames of losers, [pairs, frames].
         winner_reference_frame_error: the frozen reference's error on winners, [pairs, frames].
         loser_reference_frame_error: the frozen reference's error on losers, [pairs, frames].
-        segments: whole numbers, [pairs, frames]. Frames of a pair with the same number are one segment; above 0 the
-            winner is better in it, below 0 the loser, 0 is no label.
-        beta: strength of the pull towards the reference.
+        segments: integers, [pairs, frames]. Frames of a pair with the same number form a segment; above 0 the winner is
+            better in it, below 0 the loser; 0: no label.
+        beta: strength of regularisation towards the reference.
 
     Returns:
         the scalar loss, and detached statistics of shape [pairs], means over the labelled segments of a pair:
-        ``logit``, ``implicit_accuracy`` (share of segments that the policy orders rightly) and ``saturation``. Pairs
-        without a label are left out of the loss, and their statistics are 0.
+        ``logit``, ``implicit_accuracy`` (share of correctly ordered segments) and ``saturation``. Pairs without a label
+        are left out of the loss, and their statistics are 0.
 
     Raises:
-        ValueError: if the arguments are not all of one shape [pairs, frames].
+        ValueError: the arguments do not all have the same shape [pairs, frames].
     """
     import torch
     from torch.nn.functional import logsigmoid

@@ -1,4 +1,4 @@
-"""What a generator's encoders make, computed once and kept in shards under the identity of all it depends on."""
+"""Outputs of a generator's encoders, computed once and stored in shards whose identity covers all inputs."""
 
 from __future__ import annotations
 
@@ -8,23 +8,22 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vr_pipeline.generators import load_generator
 from vr_pipeline.generators.config import GeneratorParameters
-from vr_pipeline.generators.contract import Part, resolve_device, weights_identity
+from vr_pipeline.generators.contract import Generator, Part, resolve_device, weights_identity
 from vr_pipeline.identifiers import content_hash
+from vr_pipeline.items.folder import ItemFolder
 from vr_pipeline.work import WorkItem, WorkPlan
 
 if TYPE_CHECKING:
     import torch
-
-    from vr_pipeline.generators.contract import Generator
-    from vr_pipeline.items.folder import ItemFolder
 
 logger = logging.getLogger(__name__)
 
 Tensors = dict[str, "torch.Tensor"]
 
 MAPPED_SHARDS = 16
-"""Shards that are kept mapped: opening one takes a millisecond, while pages of a mapped one count as memory in use."""
+"""Number of shards kept mapped: opening one takes a millisecond, but mapped pages count as used memory."""
 
 
 def plan_shards(
@@ -37,19 +36,19 @@ def plan_shards(
     settings: Sequence[object],
     size: int,
 ) -> WorkPlan:
-    """Plan one file of tensors for every ``size`` things to encode.
+    """Plan one file of tensors for every ``size`` entries to encode.
 
-    A shard's identity is made of its members and their contents, the weights, the precision and the settings, kind of
-    device and threads among them, since they change rounding: what was changed never finds an old shard in its place.
+    A shard's identity covers its members and their contents, the weights, the precision and the settings, including the
+    kind of device and the threads, which change rounding. After a change, no old shard is used.
 
     Args:
         kind: what is encoded, a plural noun; names the files.
-        contents: what determines each thing (hash of a file, text), by its key.
+        contents: key -> content of each entry (hash of a file, text).
         encode: makes the tensors of some keys with the generator.
         parameters: the generator.
         part: the only part of the generator that is loaded.
-        settings: whatever else changes the tensors.
-        size: things a shard, encoded together.
+        settings: everything else that changes the tensors.
+        size: entries per shard, encoded together.
     """
     base = content_hash(
         kind,
@@ -73,8 +72,6 @@ def plan_shards(
         )
 
     def setup() -> Generator:
-        from vr_pipeline.generators import load_generator
-
         return load_generator(parameters, (part,))
 
     def make_batch(generator: Generator, batch: Sequence[WorkItem]) -> list[Tensors]:
@@ -84,17 +81,17 @@ def plan_shards(
 
 
 def only_numbers(tensors: Mapping[str, torch.Tensor], what: str) -> Tensors:
-    """Return the same tensors, with an empty one for each that holds NaN or infinity, and a warning that counts them.
+    """Replace tensors that contain NaN or infinity by empty ones, with a warning.
 
     Args:
         tensors: by name.
-        what: what they are, a plural noun, for the warning.
+        what: a plural noun for the warning.
     """
     lost = sorted(name for name, value in tensors.items() if not bool(value.isfinite().all()))
     if lost:
         logger.warning(
-            "The %s of %d of %d are no finite numbers and are set aside, '%s' the first: the encoder overflowed, or "
-            "the model is damaged. Pairs with them are not trained on; a dtype of more bits may help",
+            "The %s of %d of %d are not finite and are set aside, for instance '%s': the encoder overflowed, or the "
+            "model is damaged. Their pairs are not used; a dtype with more bits may help",
             what,
             len(lost),
             len(tensors),
@@ -104,12 +101,12 @@ def only_numbers(tensors: Mapping[str, torch.Tensor], what: str) -> Tensors:
 
 
 class TensorShards(Mapping[str, "torch.Tensor"]):
-    """Tensors by name, read from their shards when they are asked for.
+    """Tensors by name, read from their shards on access.
 
-    Shards are mapped, not loaded, and few at a time, so that memory does not grow with what they hold.
+    Only a few shards are mapped at a time, so memory does not grow with their number.
 
     Attributes:
-        set_aside: names of those that were no numbers (:func:`only_numbers`); they are not among the tensors.
+        set_aside: names of tensors that were not finite (:func:`only_numbers`); they are not among the tensors.
     """
 
     def __init__(self, folder: ItemFolder) -> None:

@@ -33,10 +33,10 @@ class Batch:
         noise: the same shape; of pairs both halves are equal.
         timesteps: [2 pairs]; both halves are equal.
         condition: text conditions, every tensor [2 pairs, ...].
-        rewards: rewards as the loss wants them, [2 pairs].
+        rewards: rewards as needed by the loss, [2 pairs].
         weights: weights of pairs, [pairs]; None if all are 1.
-        segments: segments of latent frames, [pairs, frames], as the objective takes them; None if it takes none.
-        reference: errors of the original and norms of its predictions, [2, samples], where they are kept.
+        segments: segments of latent frames, [pairs, frames]; None if the objective uses none.
+        reference: stored errors of the original and norms of its predictions, [2, samples]; None without.
     """
 
     latents: torch.Tensor
@@ -55,10 +55,10 @@ def collate(
     data: PairData,
     parameters: PreferenceTrainingParameters,
 ) -> Batch:
-    """Make the batch of some pairs, each with its epoch, where the denoiser is.
+    """Make the batch of some pairs, each with its epoch, on the denoiser's device.
 
-    Noise and timestep derive from the seed, the pair's identifier and the epoch alone, so that they do not depend on
-    batch size, order or number of processes.
+    Noise and timestep depend only on the seed, the pair's identifier and the epoch, not on batch size, order or number
+    of processes.
     """
     import torch
 
@@ -70,7 +70,7 @@ def collate(
         ):
             if not all(bool(tensor.isfinite().all()) for tensor in tensors):
                 raise InputError(
-                    f"the {what} '{key}' are no finite numbers, in the pair '{pair.pair_id}'",
+                    f"values of the {what} '{key}' in the pair '{pair.pair_id}' are not finite",
                     remedy="delete the stored latents and text conditions and run dpo_training from its start",
                 )
     sides = [[(pair, pair.winner, pair.winner_reward) for pair, _ in chosen]]
@@ -103,7 +103,7 @@ def collate(
 def _segments(
     generator: Generator, chosen: Sequence[tuple[TrainingPair, int]], latents: Mapping[str, torch.Tensor]
 ) -> torch.Tensor:
-    """Return the segment of every latent frame of some pairs, [pairs, frames]."""
+    """Return the segment of every latent frame of some pairs that is not given, [pairs, frames]."""
     import torch
 
     axis = generator.frame_axis
@@ -111,25 +111,25 @@ def _segments(
     for pair, _ in chosen:
         # A clip's latents have no batch axis.
         count = 1 if axis is None else latents[pair.winner].shape[axis - 1]
-        segments = read_segments(pair.segments)
-        numbers.append(segments_of_frames(segments, count, generator.parameters.num_frames, generator.lone_frames))
+        segments, copies = read_segments(pair.segments), generator.leading_copies
+        shown = segments_of_frames(segments, count - copies, generator.parameters.num_frames, generator.lone_frames)
+        numbers.append(([0] * copies + shown)[generator.given_frames :])
     return torch.tensor(numbers)
 
 
 def _noise_of(generator: Generator, pair: TrainingPair, clip: str, shape: Sequence[int]) -> torch.Tensor:
-    """Return the noise that a clip of a pair was made from.
+    """Return the initial noise from which a clip of a pair was sampled.
 
     Raises:
-        InputError: if its seed is not known, or the generator is no flow.
+        InputError: its seed is unknown, or the generator is not a rectified flow.
     """
     seed = pair.seeds[pair.clips.index(clip)]
     if seed is None:
         raise InputError(
-            f"the noise that the clip {clip!r} was made from is not known: this generator, with these settings, did "
-            "not make it",
+            f"the initial noise of the clip {clip!r} is unknown: this generator, with these settings, did not make it",
             field="training.noise",
-            remedy="set it to drawn, or train on clips that video_generation made with the generator as it is "
-            "configured now",
+            remedy="set it to drawn, or train on clips of video_generation with the current configuration of the "
+            "generator",
         )
     return generator.initial_noise(shape, seed)
 
@@ -144,16 +144,16 @@ def accumulate_gradients(
     scale: float = 1.0,
     references: References | None = None,
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Compute loss and statistics of some pairs, and add up their gradients, ``micro_batch_size`` pairs at a time.
+    """Compute loss and statistics of some pairs, and accumulate gradients, ``micro_batch_size`` pairs at a time.
 
     Args:
-        generator: whose trained weights get the gradients.
+        generator: its trained weights get the gradients.
         chosen: the pairs, each with its epoch.
         data: their latents and text conditions.
         parameters: settings.
-        pairs_of_step: pairs of the whole step, if these are a share of them; the loss is their part of the step's mean.
-        scale: gradients are multiplied by this; the loss is not.
-        references: gives errors of the original and norms of its predictions, [2, samples]; None asks it anew.
+        pairs_of_step: number of pairs of the whole step, if these are a share; the loss is their part of its mean.
+        scale: multiplies gradients, but not the loss.
+        references: returns errors of the original and norms of its predictions, [2, samples]; None computes them.
 
     Returns:
         the loss, and statistics of shape [pairs].
@@ -177,13 +177,13 @@ def accumulate_gradients(
 
 
 class Reference(NamedTuple):
-    """What the frozen original gives for a batch.
+    """Results of the frozen original for a batch.
 
     Attributes:
         error: of its prediction, [samples].
         norm: of its prediction, [samples].
-        prediction: [samples, ...]; None where only errors and norms are kept.
-        frame_error: of its prediction, [samples, frames]; None where no objective of segments takes it.
+        prediction: [samples, ...]; None if only errors and norms are stored.
+        frame_error: of its prediction, [samples, frames]; None unless the objective uses segments.
     """
 
     error: torch.Tensor
@@ -198,7 +198,7 @@ def pair_loss(
     """Return the loss of a batch, and detached statistics of its pairs, [pairs].
 
     Statistics are those of the objective, errors of policy and reference, ratios of the norms of their predictions, and
-    the scale of the losers' gradients where it is used.
+    the scale of the losers' gradients if it is used.
     """
     import torch
 
@@ -239,7 +239,7 @@ def _objective(
     parameters: PreferenceTrainingParameters,
     generator: Generator,
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Return loss and statistics of the objective and of the settings that go with all of them."""
+    """Return loss and statistics of the objective, with the settings common to all objectives."""
     objective = parameters.objective
     known: dict[str, Any] = {"error": error, "reward": batch.rewards}
     more: dict[str, torch.Tensor] = {}
@@ -268,7 +268,7 @@ def _objective(
         known["training_timesteps"] = generator.training_timesteps
     loss, statistics = objective.compute(Inputs(**known), parameters)
     if batch.weights is not None:
-        # The weighted mean is made a mean of weighted losses, which parts of a step add up to.
+        # A mean of weighted losses, so that the parts of a step add up.
         loss = loss * batch.weights.mean()
     if parameters.supervised_weight:
         loss = loss + parameters.supervised_weight * known["winner_error"].mean()
@@ -280,7 +280,7 @@ def _frame_errors(
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """Return errors on latent frames of winners and losers, [pairs, frames], and statistics.
 
-    With SDPO, in every frame the gradient of the clip that is the worse one there is scaled.
+    With SDPO, the gradient of the worse clip is scaled in every frame.
     """
     import torch
 

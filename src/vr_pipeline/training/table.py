@@ -1,13 +1,13 @@
-"""The table that trainings start from: pairs of all recipes with all that is known of their clips and prompts."""
-
-from __future__ import annotations
+"""The table of training pairs: pairs of all recipes with their clips, prompts and rewards."""
 
 from collections.abc import Mapping
 
 import pandas as pd
 
+from vr_pipeline.identifiers import IMAGE
+
 HELD_OUT = "held_out"
-"""In place of a recipe: pairs that are not trained on, but measure the training."""
+"""Stands for a recipe: held-out pairs of validation."""
 PAIR = ["prompt_id", "winner_video_id", "loser_video_id"]
 _SIDES = ("winner", "loser")
 
@@ -18,13 +18,13 @@ def join_pairs(
     """Join the pairs of all recipes with the texts of their prompts, and the contents and rewards of their clips.
 
     Args:
-        pairs: recipe to its pairs.
-        rewards: recipe to the rewards by which its pairs were selected.
-        prompts: table with prompt_id and prompt.
+        pairs: recipe -> its pairs.
+        rewards: recipe -> the rewards by which its pairs were selected.
+        prompts: table with prompt_id and prompt, and image if clips start from images.
         index: the clips.
 
     Returns:
-        schema ``TrainingPairs``; what is not known of a clip or prompt is empty there.
+        schema ``TrainingPairs``; unknown values of a clip or prompt are empty.
     """
     texts = prompts.set_index("prompt_id")["prompt"]
     known = index.set_index("video_id")
@@ -32,6 +32,8 @@ def join_pairs(
     for recipe, table in pairs.items():
         totals = rewards[recipe].set_index("video_id")["total"]
         joined = table[PAIR].assign(recipe=recipe, prompt=table["prompt_id"].map(texts))
+        if IMAGE in prompts:
+            joined[IMAGE] = table["prompt_id"].map(prompts.set_index("prompt_id")[IMAGE])
         for side in _SIDES:
             clips = table[f"{side}_video_id"]
             of_side = {f"{side}_sha256": clips.map(known["sha256"]), f"{side}_reward": clips.map(totals)}
@@ -44,7 +46,7 @@ def join_pairs(
 
 
 def judged_clips(rewards: pd.DataFrame, prompts: pd.DataFrame) -> pd.DataFrame:
-    """List all clips with rewards of training prompts, as pairs without a loser, for objectives that need no pairs.
+    """List all scored clips of training prompts as pairs without a loser, for objectives that need no pairs.
 
     Args:
         rewards: table with video_id and prompt_id.
@@ -56,7 +58,7 @@ def judged_clips(rewards: pd.DataFrame, prompts: pd.DataFrame) -> pd.DataFrame:
 
 
 def clips_of(pairs: pd.DataFrame) -> pd.DataFrame:
-    """List the clips of training pairs, each once: video_id and sha256; without those that no index lists."""
+    """List the clips of training pairs once each: video_id and sha256; without clips missing in the index."""
     names = ["video_id", "sha256"]
     sides = [pairs[[f"{side}_{name}" for name in names]].set_axis(names, axis=1) for side in _SIDES]
     clips = pd.concat(sides)
@@ -64,10 +66,11 @@ def clips_of(pairs: pd.DataFrame) -> pd.DataFrame:
 
 
 def compared(pairs: pd.DataFrame) -> pd.DataFrame:
-    """Return those rows of training pairs that are pairs, and not clips alone."""
+    """Return the rows that are pairs, not single clips."""
     return pairs[pairs["loser_video_id"] != ""]
 
 
 def prompts_of(pairs: pd.DataFrame) -> pd.DataFrame:
-    """Return the prompts of training pairs, each once: prompt_id and prompt; without those that no table has."""
-    return pairs[["prompt_id", "prompt"]].drop_duplicates("prompt_id", ignore_index=True).dropna()
+    """Return the prompts of training pairs, each once: prompt_id, prompt, image; without those that no table has."""
+    columns = ["prompt_id", "prompt", *([IMAGE] if IMAGE in pairs else [])]
+    return pairs[columns].drop_duplicates("prompt_id", ignore_index=True).dropna()

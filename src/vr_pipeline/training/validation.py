@@ -1,8 +1,8 @@
-"""Rewards of checkpoints: clips for held-out prompts, the same seeds at every checkpoint, judged and weighed.
+"""Rewards of checkpoints on clips for validation prompts, with the same seeds at every checkpoint.
 
-The mean reward on the validation split decides which checkpoint of a training is the policy (Xu et al. 2024,
-VisionReward, section 4.2: a checkpoint every 40 steps, the one of highest reward on a validation set is kept).
-All checkpoints get the same prompts and seeds, so their differences are less noisy than their rewards.
+The checkpoint with the highest mean reward becomes the policy (Xu et al. 2024, VisionReward, section 4.2: a checkpoint
+every 40 steps, selected by the reward on a validation set). All checkpoints use the same prompts and seeds, so their
+differences are less noisy than their rewards.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import json
 import logging
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
-from vr_pipeline.engine.groups import is_main_process
+from vr_pipeline.engine.groups import current_group, training_group
 from vr_pipeline.engine.state import WEIGHTS
 from vr_pipeline.errors import InputError, storage_explained
 from vr_pipeline.generators import load_generator
@@ -30,6 +30,9 @@ from vr_pipeline.runtime.live_curves import checkpoint_row
 from vr_pipeline.runtime.memory import free_memory
 from vr_pipeline.storage.atomic import write_text
 from vr_pipeline.training.config import DpoTrainingParameters, ValidationParameters
+from vr_pipeline.training.inputs import HOLD_OUT
+from vr_pipeline.training.judged import kept_step, no_validation, validation_prompts, validation_table
+from vr_pipeline.training.reward_hacking import ALARM, Alarm, prompt_means
 from vr_pipeline.work import WorkPlan
 
 if TYPE_CHECKING:
@@ -40,36 +43,41 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-COLUMNS = ["step", "policy", "reward", "se", "clips", "failed", "chosen", "gap_low", "gap_high"]
-
 Observe = Callable[[Mapping[str, float]], None]
-"""Takes what a checkpoint got: its step, and numbers whose names begin with ``validation_``."""
-
-Rewards = Sequence[tuple[str, float]]
-"""Prompt and reward of each clip of a checkpoint."""
+"""Receives a checkpoint's step, and figures whose names begin with ``validation_``."""
 
 FillFolder = Callable[[Path, dict[str, Any], WorkPlan], "ItemFolder"]
-"""Makes what is missing of a plan in a folder, in a format, and opens it."""
+"""Makes the missing items of a plan in a folder, in a format, and opens it."""
 
-SavePolicy = Callable[[Path, "Policy"], None]
-"""Writes a policy to a folder, which is there only when it is whole."""
+
+class PolicyFiles(NamedTuple):
+    """How policies are stored.
+
+    Attributes:
+        save: writes a policy to a folder, which exists only when it is complete.
+        load: reads it.
+    """
+
+    save: Callable[[Path, Policy], None]
+    load: Callable[[Path], Policy]
 
 
 class CheckpointValidation:
-    """Judges the weights that a generator holds at a step; made anew for every training.
+    """Judges the current weights of a generator at a step; create one per training.
 
-    Clips and answers are kept under the identity of the weights that made them, and the result of every step under
-    the identity of the training: one that resumes after a kill makes and judges nothing again. The weights
-    are kept beside these results, in a folder named by their identity (``parameters.validation.keep_weights``).
+    Clips and answers are stored under the identity of the weights, and the result of every step under the identity of
+    the training, so a training that resumes after a kill repeats nothing. The weights are stored beside these results,
+    in a folder named by their identity (``parameters.validation.keep_weights``).
 
     Args:
         pairs: the pairs of the training; part of its identity.
         prompts: table with prompt_id, prompt and split.
-        reward: what measures the clips.
+        reward: scores the clips.
         parameters: the training; ``parameters.validation`` must be set.
-        fill: where and how clips and answers are stored.
-        save: writes the weights of checkpoints; None keeps none.
-        observe: called with the rewards of every checkpoint as soon as it is judged, those of the original first.
+        fill: stores clips and answers.
+        files: stores and reads the weights of checkpoints; None stores none.
+        hold_outs: rewards by name that also score the clips, but select nothing.
+        observe: called with the rewards of every checkpoint after it is judged, those of the original first.
 
     Raises:
         InputError: no prompt is left in the splits.
@@ -77,6 +85,7 @@ class CheckpointValidation:
 
     metric = "validation_reward"
     chooses = True
+    together = True
 
     def __init__(
         self,
@@ -86,107 +95,135 @@ class CheckpointValidation:
         parameters: DpoTrainingParameters,
         *,
         fill: FillFolder,
-        save: SavePolicy | None = None,
+        files: PolicyFiles | None = None,
         observe: Observe | None = None,
+        hold_outs: Mapping[str, RewardModel] | None = None,
     ) -> None:
         if parameters.validation is None:
             raise ValueError("there is nothing to validate by: parameters.validation is null")
         self._settings: ValidationParameters = parameters.validation
         self._prompts = validation_prompts(prompts, self._settings)
         self._pairs, self._reward, self._parameters = pairs, reward, parameters
-        self._fill, self._save, self._observe = fill, save, observe
+        self._hold_outs = dict(hold_outs or {})
+        self._fill, self._files, self._observe = fill, files, observe
         self._folder = Path(self._settings.folder)
         self._generator: Generator | None = None
         self._training = ""
+        self._figures: dict[str, float] = {}
+        training = parameters.training
+        checkpoints = math.ceil(training.steps / training.checkpoint_every) if training.checkpoint_every else 1
+        self._alarm = Alarm(self._settings.alarm, self._hold_outs, len(self._prompts), checkpoints)
 
     def __call__(self, generator: Generator) -> Callable[[int], float | None]:
-        """Judge the original weights, which the generator still has, and return what judges it after a step.
+        """Judge the original weights, and return the function that judges the generator after a step.
 
-        Of several processes that train together, the first one judges.
+        Processes that train together each sample and judge a share of the clips; the main one stores the results.
         """
         self._generator = generator
         self._training = self._identity(generator)
-        if is_main_process():
-            if self._kept.is_dir():
-                # The time of its last use, by which keep_newest goes.
+        self._alarm.report_absence()
+        with training_group(next(generator.denoiser.parameters()).device) as group:
+            if group.main and self._kept.is_dir():
+                # Time of last use, for keep_newest.
                 os.utime(self._kept)
             self._measure(0, None)
         return self.reward
 
     def reward(self, step: int) -> float | None:
-        """Mean reward of the weights that the generator holds now; None in all processes but the first."""
+        """Return the mean reward of the generator's current weights; None in all processes but the main one."""
         assert self._generator is not None, "call the object with a generator first"
-        # Where weights are spread over processes, all have to ask for them together.
+        # All processes have to call this together if weights are sharded.
         policy = self._generator.policy()
-        if not is_main_process():
+        if current_group().main:
+            self._keep(step, policy)
+        return self._measure(step, policy)
+
+    def figures(self) -> dict[str, float]:
+        """Return ``alarm_since``, the step since which a held-out reward fell, if the last checkpoint has an alarm."""
+        return self._figures
+
+    @property
+    def ends_on(self) -> str:
+        """Column of the log that ends the training; empty for none."""
+        return ALARM if self._alarm.stops else ""
+
+    def earlier_policy(self, log: pd.DataFrame) -> tuple[int, Policy | None] | None:
+        """Return the step and the weights that an alarm chooses instead of those that the training kept.
+
+        Returns:
+            None if there is no alarm or no effect of one; weights of None for the original.
+
+        Raises:
+            InputError: the weights of this checkpoint were deleted.
+        """
+        kept, chosen = kept_step(log), kept_step(log, alarms=self._alarm.acts)
+        if chosen is None or chosen == kept:
             return None
-        self._keep(step, policy)
-        return float(self._measure(step, policy)["reward"])
+        if not chosen:
+            return 0, None
+        record = self._record(chosen)
+        policy = json.loads(record.read_text(encoding="utf-8"))["policy"] if record.is_file() else ""
+        place = self._kept / policy
+        if self._files is None or not policy or not place.is_dir():
+            raise InputError(
+                f"the weights after step {chosen}, which the alarm for reward hacking chooses, are not there",
+                remedy="Train again with --retrain, or set dpo_training.validation.alarm.action to report",
+                file=place,
+            )
+        return chosen, self._files.load(place)
 
     def baseline(self) -> float | None:
-        """Mean reward of the original; None where its result was deleted meanwhile, or in another process."""
+        """Return the mean reward of the original; None if its result was deleted, or in another process."""
         path = self._record(0)
         return float(json.loads(path.read_text(encoding="utf-8"))["reward"]) if path.is_file() else None
 
     def table(self, log: pd.DataFrame) -> pd.DataFrame:
-        """All validated checkpoints of a training, those before a kill included; step 0 is the original.
+        """Return all validated checkpoints of a training, including those before a kill; step 0 is the original.
 
         Args:
-            log: the training log, whose column validation_reward says which steps were validated.
+            log: the training log, in which validated steps have a validation_reward.
 
         Returns:
-            one row a checkpoint: step, policy (identity of the weights), reward (mean over clips), se (its standard
-            error, prompts as clusters), clips, failed, chosen (it became the policy), gap_low and gap_high (interval
-            of how far it is above the chosen one on the same prompts, see
-            :func:`vr_pipeline.statistics.clustered.paired_gain`; those of all checkpoints hold together with 95 %) and
-            dim_<name>.
+            one row per checkpoint: step, policy (identity of the weights), reward (mean over clips), se (its standard
+            error, prompts as clusters), clips, failed, chosen (it became the policy), gap_low and gap_high
+            (simultaneous 95 % interval of its lead over the chosen one on the same prompts, see
+            :func:`vr_pipeline.statistics.clustered.paired_gain`) and dim_<name>.
         """
-        from vr_pipeline.statistics.clustered import simultaneous
+        records = self._records(log)
+        if not records:
+            return no_validation()
+        best = kept_step(log, alarms=self._alarm.acts)
+        return validation_table(records, best, with_alarms=self._alarm.possible)
 
-        judged: dict[int, float] = {}
-        if "validation_reward" in log:
-            rows = log.dropna(subset="validation_reward")
-            judged = dict(zip(rows["step"].astype(int), rows["validation_reward"].astype(float), strict=True))
-        places = {step: self._record(step) for step in (0, *judged)}
+    def _records(self, log: pd.DataFrame) -> dict[int, dict[str, Any]]:
+        """Return the records of the original and of the checkpoints in a log, by step; deleted ones are missing."""
+        judged = log.dropna(subset="validation_reward")["step"].tolist() if "validation_reward" in log else []
+        places = {step: self._record(step) for step in (0, *map(int, judged))}
         there = [step for step, path in places.items() if path.is_file()]
         if len(there) < len(places):
-            # A training of days must not end in an error for that.
-            logger.warning("Results of %d judged checkpoints were deleted meanwhile", len(places) - len(there))
-        if not there:
-            return no_validation()
-        records = {step: json.loads(places[step].read_text(encoding="utf-8")) for step in there}
-        # The first of equals, as the training chose.
-        best = max(judged, key=lambda step: judged[step], default=None)
-        if "kept_step" in log and log["kept_step"].notna().any():
-            # It went wrong and was ended, with weights from before: perhaps the original.
-            best = int(log["kept_step"].dropna().iloc[-1])
-        clips = {step: record.pop("rewards") for step, record in records.items()}
-        unknown = (math.nan, math.nan)
-        level = simultaneous(len(records) - 1)
-        gaps = [_gap(clips[s], clips[best], level) if best in clips and s != best else unknown for s in records]
-        table = (
-            pd.DataFrame(list(records.values()))
-            .assign(chosen=[step == best for step in records])
-            .assign(gap_low=[low for low, _ in gaps], gap_high=[high for _, high in gaps])
-        )
-        return table[[*COLUMNS, *(name for name in table.columns if name not in COLUMNS)]]
+            # A long training must not fail because of this.
+            logger.warning(
+                "Results of %d judged checkpoints were deleted; the table lacks them", len(places) - len(there)
+            )
+        return {step: json.loads(places[step].read_text(encoding="utf-8")) for step in there}
 
     def close(self) -> None:
-        """Free the reward's models, if they were kept."""
-        self._reward.close()
+        """Free the models of the rewards."""
+        for reward in (self._reward, *self._hold_outs.values()):
+            reward.close()
 
     # -- one checkpoint ---------------------------------------------------------------------------------------------
 
     def _keep(self, step: int, policy: Policy) -> None:
         wanted = self._settings.keep_weights
         place = self._kept / policy.identity
-        if self._save is None or place.is_dir() or not (isinstance(policy, Adapter) if wanted is None else wanted):
+        if self._files is None or place.is_dir() or not (isinstance(policy, Adapter) if wanted is None else wanted):
             return
         facts = {"settings": self._parameters.training.model_dump(mode="json"), "training": {"step": step}}
         with storage_explained(place, "the state of the training is kept"):
-            self._save(place, replace(policy, provenance=facts))
+            self._files.save(place, replace(policy, provenance=facts))
 
-    def _measure(self, step: int, weights: Policy | None) -> dict[str, Any]:
+    def _measure(self, step: int, weights: Policy | None) -> float | None:
         from vr_pipeline.items.video_index import index_made_clips
         from vr_pipeline.statistics.clustered import clustered_mean
 
@@ -195,12 +232,18 @@ class CheckpointValidation:
         with _outside_training():
             videos = self._clips(place / "videos", policy, weights)
             index = index_made_clips(videos)
-            stored = self._measurements(place / self._reward.kind, videos, index)
+            stored = self._measurements(self._reward, place / self._reward.kind, videos, index)
+            held_out = {
+                name: (reward, self._measurements(reward, place / f"hold-out {name}", videos, index))
+                for name, reward in self._hold_outs.items()
+            }
+        if not current_group().main:
+            return None
         try:
             measured = self._reward.collect(stored, index)
         except InputError as error:
             raise InputError(
-                f"the clips of the checkpoint after step {step} have no reward: {error.problem}",
+                f"the clips of the checkpoint of step {step} have no reward: {error.problem}",
                 remedy=f"{error.remedy}, or set dpo_training.validation to null",
                 file=place,
                 field=error.field,
@@ -217,11 +260,30 @@ class CheckpointValidation:
             "rewards": rewards[["prompt_id", "total"]].to_numpy().tolist(),
             **{str(name): float(rewards[name].mean()) for name in rewards if str(name).startswith("dim_")},
         }
+        columns: dict[str, Any] = {}
+        for name, (reward, kept) in held_out.items():
+            others = reward.rewards(reward.collect(kept, index), index)
+            seen = clustered_mean(others["total"], others["prompt_id"])
+            row |= {f"{HOLD_OUT}{name}": seen.mean, f"{HOLD_OUT}{name}_se": seen.se}
+            columns[name] = prompt_means(others)
+        row["held_out"] = columns
+        self._raise_alarm(row)
         _write_json(self._record(step), row)
         if self._observe is not None:
             self._observe(checkpoint_row(row))
         logger.info("validation reward after step %d: %.4f (standard error %.4f)", step, mean.mean, mean.se)
-        return row
+        return mean.mean
+
+    def _raise_alarm(self, row: dict[str, Any]) -> None:
+        """Test a checkpoint against the earlier ones, and put the alarm, if there is one, into its row."""
+        self._figures = {}
+        if not self._alarm.possible or not row["step"]:
+            return
+        places = sorted((self._folder / "trainings" / self._training).glob("step-*.json"))
+        records = [json.loads(path.read_text(encoding="utf-8")) for path in places]
+        row["alarm"] = self._alarm.find([*(record for record in records if record["step"] < row["step"]), row])
+        if row["alarm"] is not None:
+            self._figures = {ALARM: float(row["alarm"]["since_step"])}
 
     def _clips(self, folder: Path, policy: str, weights: Policy | None) -> ItemFolder:
         generator = self._generator
@@ -237,9 +299,9 @@ class CheckpointValidation:
         with contextlib.ExitStack() as stack:
 
             def setup() -> Generator:
-                # Only if a clip is missing: the encoders of a large model take a minute to load.
+                # Only if a clip is missing, since loading the encoders of a large model takes a minute.
                 if weights is not None and self._parameters.training.sharding != "none":
-                    # The weights in training are spread over processes, of which the others do not sample along.
+                    # The weights in training are sharded, but each process samples its own clips.
                     whole = load_generator(generator.parameters)
                     whole.load_policy(weights)
                     return whole
@@ -258,9 +320,9 @@ class CheckpointValidation:
             finally:
                 free_memory()
 
-    def _measurements(self, folder: Path, videos: ItemFolder, index: pd.DataFrame) -> ItemFolder:
+    def _measurements(self, reward: RewardModel, folder: Path, videos: ItemFolder, index: pd.DataFrame) -> ItemFolder:
         try:
-            return self._fill(folder, {"type": "parquet"}, self._reward.measure(videos, index))
+            return self._fill(folder, {"type": "table"}, reward.measure(videos, index))
         finally:
             if not self._settings.keep_judge:
                 self.close()
@@ -274,13 +336,14 @@ class CheckpointValidation:
 
     @property
     def identity(self) -> str:
-        """Hash of all that decides what a checkpoint gets, and which steps are checkpoints."""
+        """Hash of everything that determines the rewards of checkpoints, and which steps are checkpoints."""
         return content_hash(
             "validation",
             self._parameters.training.checkpoint_every,
             self._settings.model_dump_json(include={"splits", "num_prompts", "videos_per_prompt", "seed"}),
             *self._reward.depends_on,
             *sorted(self._prompts["prompt_id"]),
+            *self._alarm.depends_on,
         )
 
     def _identity(self, generator: Generator) -> str:
@@ -301,54 +364,17 @@ class CheckpointValidation:
         return self._folder / "trainings" / self._training / f"step-{step:06d}.json"
 
 
-def _gap(clips: Rewards, others: Rewards, level: float) -> tuple[float, float]:
-    """Interval of the first rewards' lead over the others on the prompts they share; NaN with too few."""
-    from vr_pipeline.statistics.clustered import paired_gain
-
-    shared = {prompt for prompt, _ in clips} & {prompt for prompt, _ in others}
-    sides: list[list[Any]] = []
-    for rewards in (clips, others):
-        kept = [(prompt, value) for prompt, value in rewards if prompt in shared]
-        sides += [[value for _, value in kept], [prompt for prompt, _ in kept]]
-    gain = paired_gain(*sides, level=level)
-    return gain.ci_low, gain.ci_high
-
-
-def validation_prompts(prompts: pd.DataFrame, settings: ValidationParameters) -> pd.DataFrame:
-    """Choose the prompts that checkpoints are judged on: of the splits, the first by identifier up to the limit.
-
-    Raises:
-        InputError: there are none.
-    """
-    chosen = prompts[prompts["split"].isin(settings.splits)].sort_values("prompt_id", ignore_index=True, kind="stable")
-    if chosen.empty:
-        raise InputError(
-            f"no prompt is left in the splits {', '.join(settings.splits)}, so checkpoints cannot be validated",
-            field="dpo_training.validation.splits",
-            remedy="choose other splits, raise prompt_filtering.split.validation_fraction, supply more prompts, or set "
-            "dpo_training.validation to null",
-        )
-    return chosen if settings.num_prompts is None else chosen.head(settings.num_prompts)
-
-
-def no_validation() -> pd.DataFrame:
-    """Return the table of a training whose checkpoints are not validated."""
-    return pd.DataFrame(columns=COLUMNS).astype(
-        {"step": int, "reward": float, "clips": int, "chosen": bool, "gap_low": float, "gap_high": float}
-    )
-
-
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    with storage_explained(path, "what was judged before is kept"):
+    with storage_explained(path, "earlier results are kept"):
         write_text(path, json.dumps(content, indent=1, sort_keys=True) + "\n")
 
 
 @contextlib.contextmanager
 def _outside_training() -> Iterator[None]:
-    """Sample and judge as elsewhere, and leave torch's threads and kernels as training has set them.
+    """Allow nondeterministic kernels within the block, then restore torch's threads and kernels.
 
-    A training that went on with another number of threads would round differently; and not every model has
-    deterministic kernels on GPUs.
+    Not every model has deterministic kernels on GPUs, and another number of threads would change the training's
+    rounding.
     """
     import torch
 

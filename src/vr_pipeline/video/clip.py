@@ -1,7 +1,5 @@
 """What is known of a clip, and why one cannot be read."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 

@@ -1,7 +1,5 @@
 """What a file is by its first bytes, and whether it ends before its own container does."""
 
-from __future__ import annotations
-
 import codecs
 from typing import BinaryIO
 

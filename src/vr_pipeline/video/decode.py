@@ -15,7 +15,7 @@ import numpy as np
 
 from vr_pipeline.video.clip import Choose, Frames, Reading, VideoInformation, VideoReadError
 from vr_pipeline.video.fast import by_decord, may_decode
-from vr_pipeline.video.limits import check_pixels
+from vr_pipeline.video.limits import check_length, check_pixels
 from vr_pipeline.video.packets import PacketIndex, index_packets, open_video, sees_through, stream_packets
 from vr_pipeline.video.pixels import Painter
 from vr_pipeline.video.sampling import plausible_rate, unless_steady, usable_times
@@ -43,6 +43,7 @@ def read_video(path: Path, choose: Choose, *, decord: bool = False) -> Reading:
     with open_video(path) as (container, stream):
         check_pixels(path, stream.height, stream.width, 1)
         index = index_packets(container, stream)
+        check_length(path, index.packets)
         if index.plain:
             known = _information(stream, index.seconds, index.packets, index.longest)
             wanted = choose(known)
@@ -151,6 +152,7 @@ def _from_the_start(path: Path, index: PacketIndex, choose: Choose) -> Reading:
             wanted = set(choose(_information(stream, seconds, count, index.longest)) if count else [])
             painter, taken, seen = Painter(), {}, []
             for position, frame in enumerate(_decoded(container, stream, _decoder(stream, path))):
+                check_length(path, position + 1)
                 seen.append(None if frame.pts is None else frame.pts * index.tick)
                 if position == 0 or position in wanted:
                     check_pixels(path, frame.height, frame.width, len(wanted))

@@ -39,7 +39,7 @@ def may_decode(container: InputContainer, stream: VideoStream, index: PacketInde
 
 
 def by_decord(path: Path, index: PacketIndex, wanted: Sequence[int], first: Frames) -> list[Frames] | None:
-    """Chosen frames, or None where decord fails, or says otherwise than the packets and the first frame.
+    """Return the chosen frames; None if decord fails or disagrees with the packets or the first frame.
 
     Args:
         path: a file that :func:`may_decode` accepts.

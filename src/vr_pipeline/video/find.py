@@ -1,7 +1,5 @@
 """Files that hold clips or images, by paths, patterns and folders."""
 
-from __future__ import annotations
-
 import glob
 import os
 from collections.abc import Sequence

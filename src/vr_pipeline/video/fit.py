@@ -7,8 +7,6 @@ cut off, the centre stays) or until it fits into it (the rest is black). Reducti
 pixels, all other changes of size use the Lanczos filter.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -151,7 +149,7 @@ def fit_frames(frames: Frames, scaled: tuple[int, int], wanted: Wanted) -> Frame
         scaled: height and width to scale to, both sides alike.
         wanted: the size to end with.
     """
-    pictures = _resized(frames, scaled)
+    pictures = resized(frames, scaled)
     for axis, goal in ((1, wanted.height), (2, wanted.width)):
         side = pictures.shape[axis]
         if side > goal:
@@ -165,7 +163,15 @@ def fit_frames(frames: Frames, scaled: tuple[int, int], wanted: Wanted) -> Frame
     return np.ascontiguousarray(pictures)
 
 
-def _resized(frames: Frames, size: tuple[int, int]) -> Frames:
+def cover(picture: Frames, height: int, width: int) -> Frames:
+    """Return a picture, uint8 [height, width, 3], scaled to cover a size and cut at the centre."""
+    wanted = Wanted(1, height, width, 0.0)
+    rule = fitting_rule(VideoInformation(1, 0.0, *picture.shape[:2]), wanted, FitParameters())
+    return fit_frames(picture[None], rule.scaled, wanted)[0]
+
+
+def resized(frames: Frames, size: tuple[int, int]) -> Frames:
+    """Return frames of another height and width, by means over whole squares of pixels, else by Lanczos' filter."""
     height, width = frames.shape[1:3]
     if (height, width) == size:
         return frames
@@ -173,8 +179,8 @@ def _resized(frames: Frames, size: tuple[int, int]) -> Frames:
 
     whole = height % size[0] == 0 and width % size[1] == 0 and height // size[0] == width // size[1]
     method = Image.Resampling.BOX if whole else Image.Resampling.LANCZOS
-    resized = [Image.fromarray(frame).resize(size[::-1], method) for frame in frames]
-    return np.stack([np.asarray(picture, dtype=np.uint8) for picture in resized])
+    pictures = [Image.fromarray(frame).resize(size[::-1], method) for frame in frames]
+    return np.stack([np.asarray(picture, dtype=np.uint8) for picture in pictures])
 
 
 def read_fitted(path: Path, wanted: Wanted, parameters: FitParameters) -> Frames:

@@ -1,7 +1,5 @@
 """How clips are read: what ``conf/<env>/reading.yml`` says, for every process of a run."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from functools import lru_cache
@@ -12,6 +10,8 @@ from pydantic import Field, ValidationError
 
 from vr_pipeline.config import Parameters
 from vr_pipeline.errors import InputError
+from vr_pipeline.runtime.setting_names import setting_trouble
+from vr_pipeline.video.clip import VideoReadError
 
 VARIABLE = "VR_PIPELINE_READING"
 """Environment variable with the settings as JSON, set from the configuration; handed on to processes that run nodes."""
@@ -34,6 +34,9 @@ class ReadingParameters(Parameters):
     max_clip_pixels: int = Field(
         2_000_000_000, ge=1, description="Pixels of all frames taken of a clip; 3 bytes each have to fit the memory."
     )
+    max_clip_frames: int = Field(
+        1_000_000, ge=1, description="Frames of a clip; a longer one is rejected before it is decoded."
+    )
 
 
 def use_settings(settings: Mapping[str, Any]) -> None:
@@ -42,8 +45,6 @@ def use_settings(settings: Mapping[str, Any]) -> None:
     Raises:
         InputError: naming the setting that is wrong.
     """
-    from vr_pipeline.runtime.setting_names import setting_trouble
-
     try:
         chosen = ReadingParameters.model_validate(dict(settings))
     except ValidationError as error:
@@ -62,14 +63,25 @@ def _parsed(text: str) -> ReadingParameters:
     return ReadingParameters.model_validate_json(text)
 
 
+def check_length(path: Path, frames: int) -> None:
+    """Reject a clip of too many frames. Raises :class:`~vr_pipeline.video.clip.VideoReadError`."""
+    from vr_pipeline.video.clip import VideoReadError
+
+    limit = reading().max_clip_frames
+    if frames > limit:
+        raise VideoReadError(
+            f"it has more than {limit} frames",
+            remedy="Cut it, or raise 'max_clip_frames' in conf/base/reading.yml",
+            file=path,
+        )
+
+
 def check_pixels(path: Path, height: int, width: int, frames: int) -> None:
     """Reject what would fill the memory, before it is decoded.
 
     Raises:
         VideoReadError: a frame, or all frames that are wanted, have more pixels than the limit.
     """
-    from vr_pipeline.video.clip import VideoReadError
-
     limits = reading()
     remedy = "Make it smaller, or raise '{}' in conf/base/reading.yml"
     if height * width > limits.max_frame_pixels:

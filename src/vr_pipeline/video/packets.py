@@ -115,7 +115,7 @@ class PacketIndex:
 
 
 def stream_packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet]:
-    """Packets of a stream that hold something: an empty one (a repeated frame, in AVI) would end a decoder's work."""
+    """Yield the packets of a stream that are not empty: an empty one (a repeated frame in AVI) would end decoding."""
     # Where a stream turns up late, as in joined recordings, PyAV fails at the end, when all packets are out.
     with suppress(IndexError):
         yield from (packet for packet in container.demux(stream) if packet.size)
@@ -158,7 +158,7 @@ def sees_through(stream: VideoStream) -> bool:
 
 
 def _seek_points(packets: Sequence[Packet]) -> list[int]:
-    """Key frames that part the stream in two: what comes before is shown before, what comes behind is shown behind.
+    """Return the key frames at which decoding can start: earlier packets are shown earlier, later ones later.
 
     Frames of an open group come behind their key frame and are shown before it; they need what lies before.
     """

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vr_pipeline.video.clip import Frames
-from vr_pipeline.video.limits import check_pixels
+from vr_pipeline.video.limits import check_length, check_pixels
 from vr_pipeline.video.sampling import plausible_rate
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Picture:
         return self.image.height, self.image.width
 
     def frames(self, indices: Sequence[int]) -> Frames:
-        """Chosen frames, uint8 [frames, height, width, 3]. Raises one of :data:`PICTURE_ERRORS`."""
+        """Return the chosen frames, uint8 [frames, height, width, 3]. Raises one of :data:`PICTURE_ERRORS`."""
         taken = []
         for index in indices:
             if len(self.times) > 1:
@@ -90,6 +90,7 @@ def open_picture(path: Path) -> Iterator[Picture]:
         with opened as image:
             check_pixels(path, image.height, image.width, 1)
             count = getattr(image, "n_frames", 1) if image.format in _ANIMATED else 1
+            check_length(path, count)
             # A PNG may begin with a picture for viewers that know no animation.
             first = 1 if count > 1 and getattr(image, "default_image", False) else 0
             if count - first == 1:

@@ -4,14 +4,13 @@ The content of a file decides, never its name. An image is a clip of one frame, 
 (:mod:`~vr_pipeline.video.pictures`); everything else goes to :mod:`~vr_pipeline.video.decode`.
 """
 
-from __future__ import annotations
-
 import os
 from dataclasses import replace
 from pathlib import Path
 
 from vr_pipeline.video.clip import Choose, Frames, Reading, VideoInformation, VideoReadError
 from vr_pipeline.video.containers import is_container, is_heic, looks_like_text, missing_end
+from vr_pipeline.video.decode import read_video
 from vr_pipeline.video.limits import check_pixels, reading
 from vr_pipeline.video.pictures import PICTURE_ERRORS, is_picture, open_picture
 from vr_pipeline.video.sampling import sample_indices, unless_steady
@@ -53,7 +52,7 @@ def read_frames(
 def read_clip(
     path: str | Path, *, num_frames: int | None = None, fps: float | None = None, own: bool = False
 ) -> Reading:
-    """As :func:`read_frames`, with the indices of the frames that were taken and what is known of the whole clip."""
+    """Read frames as :func:`read_frames`; also return their indices and the clip's properties."""
 
     sample_indices(1, 0.0, num_frames=num_frames, frames_per_second=fps)  # options that are none are the caller's error
 
@@ -70,7 +69,7 @@ def read_clip(
 
 
 def read_chosen(path: str | Path, choose: Choose) -> Reading:
-    """As :func:`read_clip`, with the frames that a function chooses by what is known of the clip."""
+    """Read a clip as :func:`read_clip`, but with frames that a function chooses from the clip's properties."""
     return _read(Path(path), choose, own=False)
 
 
@@ -82,8 +81,6 @@ def probe(path: str | Path) -> VideoInformation:
 def _read(path: Path, choose: Choose, *, own: bool) -> Reading:
     """Return the frames that are chosen of a file, by the reader that its first bytes call for."""
     import av
-
-    from vr_pipeline.video.decode import read_video
 
     _check_file(path)
     with path.open("rb") as file:

@@ -1,7 +1,5 @@
 """Clips in the size at which people look at them."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from vr_pipeline.video.clip import Frames
@@ -11,7 +9,7 @@ SMALLEST_SIDE, LARGEST_SIDE = 192, 320
 
 
 def resize(frames: Frames, side: int) -> Frames:
-    """Small clips enlarged by a whole factor (pixels stay sharp), large ones reduced to ``side``; sides are even."""
+    """Enlarge small clips by a whole factor (pixels stay sharp) or reduce large ones to ``side``; sides are even."""
     height, width = frames.shape[1:3]
     longest = max(height, width)
     if longest < SMALLEST_SIDE:

@@ -1,8 +1,7 @@
 """What a model is shown of a clip: the one place where frames are taken for judges and rewards."""
 
-from __future__ import annotations
-
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,7 +25,7 @@ class Sampling(NamedTuple):
     frames_per_second: float | None = None
 
     def __str__(self) -> str:
-        """Say it in words, as tables of answers do."""
+        """Return the text that tables of answers use."""
         rate = "every frame" if self.frames_per_second is None else f"{self.frames_per_second:g}/s"
         return rate if self.num_frames is None else f"{rate}, at most {self.num_frames}"
 
@@ -97,8 +96,37 @@ def sample_clip(
     return SampledClip(name if video_id is None else video_id, prompt, frames, list(taken), rate or 1.0, path, rate > 0)
 
 
+def shape_of(clip: SampledClip) -> tuple[float, int, float]:
+    """Return rate of the frames shown in 1/s, area of a frame in pixels, and length of what is shown in s."""
+    return clip.frames_per_second, int(np.prod(clip.frames.shape[1:3])), len(clip.frames) / clip.frames_per_second
+
+
+def sample_clips(
+    folder: Any, clips: Sequence[Mapping[str, Any]], sampling: Sampling | None, threads: int = 1
+) -> list[SampledClip | VideoReadError]:
+    """Take the frames of clips that the project made, or the reason why one cannot be read in its place.
+
+    Args:
+        folder: see :func:`clip_path`.
+        clips: video_id, prompt and path of each.
+        sampling: which frames; None for a model that reads no clips.
+        threads: that decode.
+    """
+
+    def read(clip: Mapping[str, Any]) -> SampledClip | VideoReadError:
+        try:
+            path = clip["path"] if sampling is None else clip_path(folder, clip["video_id"], clip["path"])
+            own = not isinstance(folder, Mapping)
+            return sample_clip(path, str(clip["prompt"]), sampling, video_id=str(clip["video_id"]), own=own)
+        except VideoReadError as error:
+            return error
+
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(read, clips))
+
+
 def clip_path(folder: Any, video_id: str, file: str) -> Path:
-    """Path of a clip: in an :class:`~vr_pipeline.items.folder.ItemFolder` by its key, else by its file name.
+    """Return the path of a clip: in an :class:`~vr_pipeline.items.folder.ItemFolder` by its key, else by its file name.
 
     Raises:
         VideoReadError: the folder has no such clip.

@@ -1,7 +1,5 @@
 """Which frames stand for a clip, by number or by time."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import pairwise
 

@@ -1,7 +1,5 @@
 """Write clips: lossless by default, the same bytes for the same frames on every processor, never half a file."""
 
-from __future__ import annotations
-
 import io
 from fractions import Fraction
 from pathlib import Path

@@ -1,10 +1,8 @@
-"""Pipelines as Kedro-Viz should draw them: a box for each, described nodes, and few data between the boxes.
+"""Pipelines for Kedro-Viz: one box each, described nodes, and few data between the boxes.
 
 The registry hands out pipelines of this kind, so that ``kedro viz run``, ``kedro viz build`` and ``kedro graph`` draw
 the same picture. Runs are not touched: Kedro's filters and sums make plain pipelines of the same nodes.
 """
-
-from __future__ import annotations
 
 import inspect
 import warnings
@@ -17,11 +15,11 @@ from kedro.pipeline.node import Node
 from kedro.pipeline.preview_contract import TextPreview
 
 RESULTS = frozenset({"evaluation_report", "evaluation_metrics"})
-"""What the whole is for: shown in the first view although nothing needs it further."""
+"""Final results: shown in the first view although nothing reads them."""
 
 
 class PicturedPipeline(Pipeline):
-    """A pipeline whose groups keep to themselves what nothing outside needs.
+    """A pipeline whose groups hide data that nothing outside needs.
 
     Kedro-Viz asks for the nodes of each group and draws beside its box what that group gives out. Results that nothing
     needs further (plots, reports) would stand there too; here they stand inside the box, so that the first view fits a
@@ -43,7 +41,7 @@ class _Group(Pipeline):
 
 
 def pictured(pipeline: Pipeline) -> Pipeline:
-    """Return the pipeline with groups that are drawn as boxes, and with nodes that say what they do."""
+    """Return the pipeline with groups as boxes and with described nodes."""
     with warnings.catch_warnings():
         # Kedro calls descriptions of nodes experimental.
         warnings.simplefilter("ignore")

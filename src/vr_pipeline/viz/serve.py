@@ -1,10 +1,8 @@
-"""The picture of the pipelines: Kedro-Viz with what this project adds, served or as a static page.
+"""The graph of the pipelines by Kedro-Viz, served or as a static page.
 
 What is drawn comes from :mod:`vr_pipeline.viz.pipelines`, for ``kedro viz`` too. Added here: fewer messages, and a
 static page that has no paths of the machine that built it and asks nothing of the network.
 """
-
-from __future__ import annotations
 
 import json
 import logging
@@ -20,7 +18,7 @@ from vr_pipeline.terminal import echo
 
 
 def _quieten() -> None:
-    """Before Kedro-Viz is imported: what it and Kedro warn of there is not for users to mend."""
+    """Silence warnings of Kedro and Kedro-Viz at import that users cannot fix."""
     # Data that no run has made yet have no preview, which is no reason for a page of warnings.
     for name in ("kedro_viz", "kedro.validation"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -38,7 +36,7 @@ def load(project: Path, environment: str | None = None) -> None:
 
 
 def serve(project: Path, *, environment: str | None, host: str, port: int, open_browser: bool) -> None:
-    """Serve the picture until interrupted."""
+    """Serve the graph until interrupted."""
     _quieten()
     import uvicorn
     from kedro_viz.api import apps
@@ -70,7 +68,9 @@ def build(project: Path, folder: Path, *, environment: str | None = None) -> Non
     save_api_responses_to_fs(str(folder), fsspec.filesystem("file"), True)
     # What a server would answer beside the graph itself.
     (folder / "api" / "deploy-viz-metadata").write_text("{}", encoding="utf-8")
-    complete = {"has_missing_dependencies": False, "package_compatibilities": []}
+    # Without an entry for this package the page reports an error to the console.
+    package = {"package_name": "fsspec", "package_version": fsspec.__version__, "is_compatible": True}
+    complete = {"has_missing_dependencies": False, "package_compatibilities": [package]}
     (folder / "api" / "metadata").write_text(json.dumps(complete), encoding="utf-8")
     _forget_places(folder / "api", project)
     _stay_here(folder)
@@ -92,13 +92,18 @@ def _forget_places(answers: Path, project: Path) -> None:
 _SETTINGS = """<script>
 if (!localStorage.getItem("KedroViz")) {
   const visible = {sidebar: false, miniMap: false};
-  localStorage.setItem("KedroViz", JSON.stringify({theme: "light", showFeatureHints: false, visible}));
+  const theme = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
+  localStorage.setItem("KedroViz", JSON.stringify({theme, showFeatureHints: false, visible}));
 }
-</script>"""
+</script><style>
+.pipeline-icon--container:has(.pipeline-menu-button--deploy) { display: none; }
+@media (max-width: 600px) { html .pipeline-layer-name { display: none; } }
+</style>"""
+"""Settings of the first visit. Publishing needs a server, and names of layers would cover the graph on a phone."""
 
 
 def _stay_here(folder: Path) -> None:
-    """No fonts from other hosts; and at the first visit the graph, not a tour of Kedro-Viz's features."""
+    """Remove fonts from other hosts, and Kedro-Viz's feature tour at the first visit."""
     for path in (*folder.glob("*.html"), *folder.glob("assets/*.js")):
         text = path.read_text(encoding="utf-8")
         text = re.sub(r"<link[^>]+fonts\.(googleapis|gstatic)\.com[^>]*>", "", text)

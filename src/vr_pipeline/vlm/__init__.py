@@ -1,1 +1,1 @@
-"""Vision-language models: families, frames, tiles, packing of questions, loading."""
+"""Vision-language models: families, frames, tiles, requests with several clips, likelihood of answers, loading."""

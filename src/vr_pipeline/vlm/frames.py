@@ -4,8 +4,6 @@ The families' official processors resize images by Pillow and clips by torchvisi
 otherwise. So do these functions: the kernel that torchvision calls is torch's own.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import lru_cache, partial
 
@@ -105,6 +103,20 @@ def fitting_size(height: int, width: int, *, multiple: int, min_pixels: int, max
 
     check_elongation(height, width)
     return smart_resize(height, width, multiple, min_pixels, max_pixels)
+
+
+def fitting_size_of_clip(
+    count: int, height: int, width: int, *, multiple: int, min_pixels: int, max_pixels: int
+) -> tuple[int, int]:
+    """As :func:`fitting_size`, with limits of the pixels of all frames together, two or more, which are read in pairs.
+
+    Raises:
+        ValueError: one side is more than 200 times the other.
+    """
+    from transformers.models.glm46v.image_processing_pil_glm46v import smart_resize
+
+    check_elongation(height, width)
+    return smart_resize(count, height, width, 2, multiple, min_pixels, max_pixels)
 
 
 def normalise(frames: NDArray[np.float32], mean: tuple[float, ...], std: tuple[float, ...]) -> NDArray[np.float32]:

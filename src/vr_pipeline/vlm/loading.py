@@ -1,7 +1,5 @@
 """From a configuration to a vision-language model."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any
@@ -10,24 +8,32 @@ from pydantic import ValidationError
 
 from vr_pipeline.errors import InputError
 from vr_pipeline.identifiers import content_hash
+from vr_pipeline.runtime.devices import resolve_device
 from vr_pipeline.runtime.environment import prepare_environment
 from vr_pipeline.storage.atomic import names_and_hashes
 from vr_pipeline.storage.models import check_loading, check_model_files, incomplete_weights, load_complete
-from vr_pipeline.vlm.config import JudgeParameters
-from vr_pipeline.vlm.families import family_class
+from vr_pipeline.vlm.config import NO_PART_OF_ANSWERS, JudgeParameters
+from vr_pipeline.vlm.families import FAMILIES, family_class
 from vr_pipeline.vlm.families.base import SETTINGS_FILE, Family, Settings
 from vr_pipeline.vlm.quantisation import compute_exactly_on_cpu, quantisation_config
 
 # What answers do not depend on, or depend on through the content hash of the model's files.
-_NO_PART_OF_IDENTITY = {"path", "adapter", "device", "threads", "trust_remote_code"}
+_NO_PART_OF_IDENTITY = {"path", "adapter", "device", "threads", "trust_remote_code", "server"}
+_ASKED_OF_A_SERVER = {"path", "revision", "num_frames", "frames_per_second", "min_pixels", "max_pixels"}
 
 
 def judge_identity(parameters: JudgeParameters) -> str:
     """Return content hash of the model's files (or its pinned revision) and of the settings; nothing is loaded.
 
+    Of a model behind a server it is the name and what is asked of it, not the address, the key or the patience.
+
     Raises:
         InputError: the folder does not exist.
     """
+    if parameters.server is not None:
+        request = parameters.model_dump(mode="json", include=_ASKED_OF_A_SERVER)
+        request["server"] = parameters.server.model_dump(mode="json", exclude=set(NO_PART_OF_ANSWERS))
+        return content_hash("judge behind a server", json.dumps(request, sort_keys=True))
     settings = parameters.model_dump(mode="json", exclude=_NO_PART_OF_IDENTITY)
     folder = Path(parameters.path).expanduser()
     model = parameters.path if _is_hub_name(parameters) else folder_hash(folder)
@@ -102,8 +108,6 @@ def load_family(parameters: JudgeParameters) -> Family:
 
     import torch
     import transformers
-
-    from vr_pipeline.runtime.devices import resolve_device
 
     if parameters.threads is not None:
         torch.set_num_threads(parameters.threads)
@@ -191,6 +195,20 @@ def _check_kind(config_class: Any, source: str, revision: str | None, family: st
             "complete the folder",
             field="judge.family" if kind else "judge.path",
         )
+
+
+def family_name(family: Family) -> str:
+    """Return the name of a family in :data:`vr_pipeline.vlm.families.FAMILIES`.
+
+    Raises:
+        InputError: it is not among them, so that nobody could load a folder of it.
+    """
+    kind = type(family)
+    place = f"{kind.__module__}:{kind.__qualname__}"
+    for name, found in FAMILIES.items():
+        if found == place:
+            return name
+    raise InputError(f"the family {place} is not among the known ones", remedy="Add a line to FAMILIES", field="family")
 
 
 def read_settings(cls: type[Family], source: str, parameters: JudgeParameters) -> Settings:

@@ -5,8 +5,6 @@ segment sees the prefix and itself, never another segment, and its positions sta
 every segment computes exactly what it would compute alone behind the prefix.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

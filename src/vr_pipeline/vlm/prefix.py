@@ -9,6 +9,7 @@ import numpy as np
 
 from vr_pipeline.vlm.families.base import Family, PreparedClip
 from vr_pipeline.vlm.packing import PackedSegments, Segment, pack, packed_mask, prefix_mask, segment_mask
+from vr_pipeline.vlm.states import cache_from, new_cache, state_of_row
 
 if TYPE_CHECKING:
     import torch
@@ -17,11 +18,16 @@ if TYPE_CHECKING:
 def packed_logits(family: Family, clips: Sequence[PreparedClip], segments: Sequence[Sequence[Segment]]) -> torch.Tensor:
     """Next-token logits of every place that is read, in one pass over prefixes and segments; differentiable.
 
+    A recurrent family reads each segment behind a prefix of its own, so that the clip's tokens are read as often; the
+    vision tower reads the clip once.
+
     Returns:
         float32 [reads, vocabulary], reads in the order clip, segment, ``read_at``.
     """
     import torch
 
+    if family.recurrent:
+        return _logits_apart(family, clips, segments)
     layout = pack(segments)
     prefix, lengths = family.embed_prefixes(clips)
     width = prefix.shape[1]
@@ -31,16 +37,65 @@ def packed_logits(family: Family, clips: Sequence[PreparedClip], segments: Seque
     return _read(family, hidden, layout, width)
 
 
+def _logits_apart(family: Family, clips: Sequence[PreparedClip], segments: Sequence[Sequence[Segment]]) -> torch.Tensor:
+    import torch
+
+    prefix, lengths = family.embed_prefixes(clips)
+    rows = [(at, segment) for at, of_clip in enumerate(segments) for segment in of_clip]
+    layout = pack([[segment] for _, segment in rows])
+    texts = family.embed_tokens(layout.token_ids).to(prefix.dtype)
+    starts, counts = lengths[[at for at, _ in rows]], [len(segment.token_ids) for _, segment in rows]
+    # Padding on the right is seen by nothing before it.
+    parts = [
+        torch.cat([prefix[at, :start], texts[row, :count]])
+        for row, ((at, _), start, count) in enumerate(zip(rows, starts, counts, strict=True))
+    ]
+    embeddings = torch.nn.utils.rnn.pad_sequence(parts, batch_first=True)
+    behind = segment_positions([clips[at] for at, _ in rows], layout)
+    positions = np.zeros((len(behind), *embeddings.shape[:2]), np.int64)
+    for row, ((at, _), start, count) in enumerate(zip(rows, starts, counts, strict=True)):
+        positions[:, row, :start] = clips[at].positions
+        positions[:, row, start : start + count] = behind[:, row, :count]
+    hidden = decode(family, embeddings, positions, None)
+    return _read(family, hidden, layout, starts[layout.read_rows])
+
+
+class StatesOfPrefixes:
+    """Prefixes of clips, read one by one; segments are rows of a batch that each continue a copy of the state."""
+
+    def __init__(self, family: Family, clips: Sequence[PreparedClip]) -> None:
+        self.family, self.clips = family, clips
+        prefix, self.lengths = family.embed_prefixes(clips)
+        self.states = []
+        for row, (clip, length) in enumerate(zip(clips, self.lengths.tolist(), strict=True)):
+            cache = new_cache(family)
+            decode(family, prefix[row : row + 1, :length], clip.positions[:, None], None, cache)
+            self.states.append(state_of_row(cache, 0, length))
+
+    def logits(self, segments: Sequence[Sequence[Segment]]) -> torch.Tensor:
+        """As :func:`packed_logits`, behind the prefixes that were read already."""
+        import torch
+
+        found = []
+        for clip, length, state, of_clip in zip(self.clips, self.lengths, self.states, segments, strict=True):
+            layout = pack([[segment] for segment in of_clip])
+            rows = len(of_clip)
+            mask = segment_mask(np.full(rows, length), int(length), layout.segments)
+            positions = segment_positions([clip] * rows, layout)
+            embeddings = self.family.embed_tokens(layout.token_ids)
+            hidden = decode(self.family, embeddings, positions, mask, cache_from(state, rows))
+            found.append(_read(self.family, hidden, layout, 0))
+        return torch.cat(found)
+
+
 class CachedPrefix:
     """Prefixes of a batch of clips, read once; chunks of segments are then asked behind them."""
 
     def __init__(self, family: Family, clips: Sequence[PreparedClip]) -> None:
-        from transformers import DynamicCache
-
         self.family, self.clips = family, clips
         prefix, self.lengths = family.embed_prefixes(clips)
         self.width = prefix.shape[1]
-        self.cache = DynamicCache()
+        self.cache = new_cache(family)
         mask = prefix_mask(self.lengths, self.width)
         decode(family, prefix, prefix_positions(clips, self.width), mask, self.cache)
 
@@ -95,7 +150,7 @@ def decode(family: Family, embeddings: torch.Tensor, positions: Any, mask: Any, 
     return hidden
 
 
-def _read(family: Family, hidden: torch.Tensor, layout: PackedSegments, shift: int) -> torch.Tensor:
+def _read(family: Family, hidden: torch.Tensor, layout: PackedSegments, shift: Any) -> torch.Tensor:
     import torch
 
     rows, columns = torch.from_numpy(layout.read_rows), torch.from_numpy(layout.read_columns + shift)

@@ -5,8 +5,6 @@ stretches it over the grid of tiles whose shape is nearest to the image's. SmolV
 length and both up to whole tiles. All three add the whole image as one more tile.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

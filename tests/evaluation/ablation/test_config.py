@@ -39,6 +39,6 @@ def test_settings_lie_over_each_other_and_no_checkpoint_is_chosen() -> None:
 
 def test_settings_that_do_not_fit_are_named() -> None:
     wrong = PARAMETERS.model_copy(update={"objectives": {"mapo": {"loss": "mapo", "label_smoothing": 0.1}}})
-    with pytest.raises(InputError, match="label_smoothing does not go with loss mapo") as error:
+    with pytest.raises(InputError, match="label_smoothing has no effect with loss mapo") as error:
         settings_of(Training("dpo", "mapo", 0), PIPELINE, wrong)
     assert "ablation.objectives.mapo" in str(error.value)

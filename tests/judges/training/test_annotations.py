@@ -96,7 +96,7 @@ def test_grades_become_labels() -> None:
         ({"annotation": "{'light': 1}"}, r"row 5, field 'annotation': the annotation is not valid JSON"),
         ({"annotation": "good"}, r"row 5, field 'annotation': the annotation is not valid JSON"),
         ({"annotation": [1, 2]}, r"row 5, field 'annotation': the annotation is '\[1, 2\]'"),
-        ({"annotation": {"light": [1, 2]}}, r"row 5, field 'light': grade '\[1, 2\]' is not in the map"),
+        ({"annotation": {"light": [1, 2]}}, r"row 5, field 'light': grade '\[1, 2\]' is not a grade of"),
         ({"video_path": None}, r"row 5, field 'video_path': the cell is empty"),
     ],
 )

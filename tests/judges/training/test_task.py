@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,8 +26,7 @@ from vr_pipeline.judges.training.config import JudgeTrainingParameters
 from vr_pipeline.judges.training.drawing import Drawing
 from vr_pipeline.judges.training.examples import JudgeExample, balance_weights, count_answers, is_held_out
 from vr_pipeline.judges.training.report import question_report
-from vr_pipeline.judges.training.task import train_judge
-from vr_pipeline.pipelines.judge_training.nodes import draw_judge_report
+from vr_pipeline.judges.training.task import JudgeTask, train_judge
 
 TINY = {
     "hidden_size": 32,
@@ -115,6 +115,12 @@ def test_a_judge_learns_and_is_the_same_from_its_folder(
     assert right == pytest.approx(report.loc["bright", "accuracy"])
     if "caption_weight" in changes:
         assert trained.log["caption_loss"].iloc[-1] < 0.3 < trained.log["caption_loss"].iloc[0]
+        # The question of captions is the configuration's own: its token is meant, and no text to be spelled out.
+        asking = SimpleNamespace(family=judge.family, judge=judge, parameters=parameters(**changes))
+        segment, _ = JudgeTask._caption_segment(asking, "bright")  # type: ignore[arg-type]
+        caption = judge.family.tokenizer.convert_tokens_to_ids("<caption>")
+        assert caption != judge.family.tokenizer.unk_token_id
+        assert segment.token_ids[0] == caption
 
 
 def test_same_weights_twice_and_after_an_interruption(
@@ -347,7 +353,7 @@ def test_validation_part_depends_on_the_clip_alone() -> None:
 
 def test_report_figure_shows_every_question(checklist: Checklist, examples: list[JudgeExample]) -> None:
     trained = train_judge(examples, checklist, parameters(steps=20))
-    figure = draw_judge_report(trained.report, trained.log)
+    figure = judge_report_figure(trained.report, trained.log)
     labels = [text.get_text() for text in figure.axes[0].get_yticklabels()]
     assert labels == ["bright", "as_said"]
     assert judge_report_figure(trained.report, trained.log).axes[1].get_lines()

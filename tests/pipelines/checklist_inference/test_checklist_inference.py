@@ -18,8 +18,8 @@ from vr_pipeline.checklist import Checklist, checklist_from_mapping
 from vr_pipeline.datasets.manifest import ManifestFolderDataset
 from vr_pipeline.errors import InputError
 from vr_pipeline.judges.config import ChecklistInferenceParameters
-from vr_pipeline.pipelines.checklist_inference import create_pipeline
 from vr_pipeline.pipelines.checklist_inference.nodes import collect_answers, plan_checklist_answers
+from vr_pipeline.pipelines.checklist_inference.pipeline import create_pipeline
 from vr_pipeline.video.write import write_video
 from vr_pipeline.vlm.config import JudgeParameters
 
@@ -115,7 +115,7 @@ def test_answers_gates_and_quarantine(
     clips: Any, checklist: Checklist, configured: JudgeParameters, judge: ArithmeticJudge, tmp_path: Path
 ) -> None:
     folder, index = clips
-    shards = ManifestFolderDataset(path=str(tmp_path / "shards"), format={"type": "parquet"})
+    shards = ManifestFolderDataset(path=str(tmp_path / "shards"), format={"type": "table"})
     shards.save(plan_checklist_answers(folder, index, checklist, configured, PARAMETERS))
     table = schemas.ChecklistAnswers.validate(collect_answers(shards.load(), index, checklist, PARAMETERS))
     assert table["video_id"].unique().tolist() == [f"v{number}" for number in range(7)]
@@ -141,7 +141,7 @@ def test_nothing_is_judged_twice_unless_something_changed(
 
     def run(index: pd.DataFrame, given: Any = configured, asked: Checklist = checklist) -> int:
         judge.asked.clear()
-        shards = ManifestFolderDataset(path=str(tmp_path / "shards"), format={"type": "parquet"})
+        shards = ManifestFolderDataset(path=str(tmp_path / "shards"), format={"type": "table"})
         shards.save(plan_checklist_answers(folder, index, asked, given, PARAMETERS))
         return len(judge.asked)
 
@@ -186,7 +186,7 @@ def test_a_kill_loses_one_group_at_most(
         return whole(*arguments, **options)
 
     judge.answer = killed  # type: ignore[method-assign]
-    shards = ManifestFolderDataset(path=str(tmp_path / "shards"), format={"type": "parquet"})
+    shards = ManifestFolderDataset(path=str(tmp_path / "shards"), format={"type": "table"})
     with pytest.raises(KeyboardInterrupt):
         shards.save(plan_checklist_answers(folder, index, checklist, configured, PARAMETERS))
     done = len(judge.asked)
@@ -209,7 +209,7 @@ def test_a_clip_that_the_judge_cannot_take_is_set_aside_and_the_others_are_judge
         return whole(given, *more, **options)
 
     judge.answer = choosy  # type: ignore[method-assign]
-    shards = ManifestFolderDataset(path=str(tmp_path / "shards"), format={"type": "parquet"})
+    shards = ManifestFolderDataset(path=str(tmp_path / "shards"), format={"type": "table"})
     shards.save(plan_checklist_answers(folder, index, checklist, configured, PARAMETERS))
     table = collect_answers(shards.load(), index, checklist, PARAMETERS)
     assert table["video_id"].unique().tolist() == ["v0", "v1", "v2", "v3", "v4"]
@@ -232,7 +232,7 @@ def test_where_no_clip_of_a_group_can_be_judged_the_next_run_tries_again(
         raise ValueError("a scorer is at fault")
 
     judge.answer = broken  # type: ignore[method-assign]
-    shards = ManifestFolderDataset(path=str(tmp_path / "shards"), format={"type": "parquet"})
+    shards = ManifestFolderDataset(path=str(tmp_path / "shards"), format={"type": "table"})
     with pytest.raises(DatasetError, match="first reason: a scorer is at fault"):
         shards.save(plan_checklist_answers(folder, index[index["video_id"] != "v7"], checklist, configured, PARAMETERS))
     judge.answer = whole  # type: ignore[method-assign]
@@ -251,7 +251,7 @@ def test_a_judge_that_does_not_answer_stops_the_run(
 ) -> None:
     folder, index = clips
     judge.outside = 0.9
-    shards = ManifestFolderDataset(path=str(tmp_path / "shards"), format={"type": "parquet"})
+    shards = ManifestFolderDataset(path=str(tmp_path / "shards"), format={"type": "table"})
     shards.save(plan_checklist_answers(folder, index, checklist, configured, PARAMETERS))
     with pytest.raises(InputError, match=r"0\.900, the limit is 0\.5.*judge\.json"):
         collect_answers(shards.load(), index, checklist, PARAMETERS)
@@ -270,7 +270,7 @@ def test_it_is_stopped_after_the_first_answers_already(
     monkeypatch.setattr("vr_pipeline.rewards.contract.ROWS_BEFORE_A_CHECK", 9)
     folder, index = clips
     judge.outside = 0.9
-    shards = ManifestFolderDataset(path=str(tmp_path / "shards"), format={"type": "parquet"})
+    shards = ManifestFolderDataset(path=str(tmp_path / "shards"), format={"type": "table"})
     with pytest.raises(DatasetError, match=r"0\.900, the limit is 0\.5"):
         shards.save(plan_checklist_answers(folder, index, checklist, configured, PARAMETERS))
     assert len(judge.asked) == 3
@@ -284,7 +284,7 @@ def test_it_is_stopped_after_the_first_answers_already(
         return p_yes, outside
 
     judge.answer = mostly  # type: ignore[method-assign]
-    shards = ManifestFolderDataset(path=str(tmp_path / "mostly"), format={"type": "parquet"})
+    shards = ManifestFolderDataset(path=str(tmp_path / "mostly"), format={"type": "table"})
     shards.save(plan_checklist_answers(folder, index, checklist, configured, PARAMETERS))
     assert len(collect_answers(shards.load(), index, checklist, PARAMETERS)) == 21
 

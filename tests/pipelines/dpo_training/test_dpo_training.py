@@ -11,8 +11,8 @@ from pydantic import ValidationError
 
 from vr_pipeline.checklist import load_checklist
 from vr_pipeline.judges.config import ChecklistInferenceParameters
-from vr_pipeline.pipelines.dpo_training import create_pipeline
 from vr_pipeline.pipelines.dpo_training.nodes import describe_checkpoint_reward, name_checkpoint_reward, train_policy
+from vr_pipeline.pipelines.dpo_training.pipeline import create_pipeline
 from vr_pipeline.pipelines.recipes import RECIPES
 from vr_pipeline.project.explain import blocks_of
 from vr_pipeline.rewards.named import RewardModelParameters

@@ -9,14 +9,17 @@ import numpy as np
 import pandas as pd
 import pytest
 from kedro.io import DataCatalog, MemoryDataset
+from kedro.pipeline import Pipeline
 from kedro.runner import SequentialRunner
 from matplotlib.figure import Figure
 from pydantic import ValidationError
 
 from vr_pipeline.checklist import Checklist, load_checklist
-from vr_pipeline.pairs.config import PairSelectionParameters
-from vr_pipeline.pipelines.pair_selection import create_pipeline
+from vr_pipeline.pairs.config import PairRankingParameters, PairSelectionParameters
+from vr_pipeline.pairs.schedule import scheduled_pairs
+from vr_pipeline.pipelines.pair_selection.pipeline import create_pipeline
 from vr_pipeline.pipelines.recipes import RECIPES
+from vr_pipeline.pipelines.systems import UNIFIED_DPO
 from vr_pipeline.schemas import PreferencePairs
 
 
@@ -47,7 +50,6 @@ def rewards(checklist: Checklist) -> pd.DataFrame:
 @pytest.fixture(params=[False, True])
 def catalog(rewards: pd.DataFrame, request: pytest.FixtureRequest) -> DataCatalog:
     """What the pipeline makes, as selected and at matched numbers."""
-    pipeline = create_pipeline()
     settings = {
         "group_size": 4,
         "match_numbers": request.param,
@@ -57,11 +59,7 @@ def catalog(rewards: pd.DataFrame, request: pytest.FixtureRequest) -> DataCatalo
         "rewards": rewards,
         "params:pair_selection": PairSelectionParameters.model_validate(settings),
     }
-    catalog = DataCatalog({name: MemoryDataset(value) for name, value in inputs.items()})
-    for name in pipeline.all_outputs():
-        catalog[name] = KeptDataset(copy_mode="assign")
-    SequentialRunner().run(pipeline, catalog)
-    return catalog
+    return run(create_pipeline(), inputs)
 
 
 def test_pairs_and_report(catalog: DataCatalog, rewards: pd.DataFrame) -> None:
@@ -91,9 +89,46 @@ def test_typing_errors_in_parameters_stop() -> None:
     mpo = {"rule": "mpo"}
     for wrong, message in (
         ({"recipes": {"mpo": {**mpo, "min_margins": 0.5}}}, "min_margins"),
-        ({"recipes": {"mpo": {"rule": "best"}}}, "there is no such rule; use one of dpo, mpo"),
+        ({"recipes": {"mpo": {"rule": "best"}}}, "unknown rule; use one of bounded, dpo, mpo"),
         ({"recipes": {"mpo": mpo}, "group_size": 1}, "group_size"),
         ({}, "recipes"),
     ):
         with pytest.raises(ValidationError, match=message):
             PairSelectionParameters.model_validate(wrong)
+
+
+def test_a_system_that_ranks_pairs_sifts_too_and_its_other_recipes_take_no_notice_of_ranks(
+    rewards: pd.DataFrame,
+) -> None:
+    pipeline = create_pipeline(system=UNIFIED_DPO)
+    pairs = scheduled_pairs(rewards.assign(status="ok"), PairRankingParameters(), 4)
+    better = np.array(["a", "b", "tie"])[np.arange(len(pairs)) % 3]
+    settings = {"group_size": 4, "recipes": {name: {"rule": name} for name in ("dpo", "mpo", "sift")}}
+    inputs: dict[str, Any] = {
+        "rewards": rewards,
+        "pair_comparisons": pairs.assign(better=better),
+        "params:pair_selection": PairSelectionParameters.model_validate(settings),
+    }
+    assert pipeline.all_outputs() - create_pipeline().all_outputs() == {"preference_pairs_sift", "pair_counts_sift"}
+    made = run(pipeline, inputs)
+    plain = run(create_pipeline(), {name: value for name, value in inputs.items() if name != "pair_comparisons"})
+    for name in ("preference_pairs_dpo", "preference_pairs_mpo"):
+        pd.testing.assert_frame_equal(made[name].load(), plain[name].load())
+    won = {row.video_id_a if row.better == "a" else row.video_id_b for row in inputs["pair_comparisons"].itertuples()}
+    sifted = PreferencePairs.validate(made["preference_pairs_sift"].load())
+    assert 0 < len(sifted) < 40
+    assert set(sifted["winner_video_id"]) <= won
+    fates = made["pair_selection_report"].load()["strategies"]["sift"]["fates"]
+    assert fates == made["pair_counts_sift"].load()
+    assert fates["groups"] - fates["groups_without_pair"] == len(sifted)
+    assert fates["comparisons"] == 80
+    assert fates["comparisons_tied"] == 26
+
+
+def run(pipeline: Pipeline, inputs: dict[str, Any]) -> DataCatalog:
+    """Run a pipeline in memory; the catalog keeps all that it makes."""
+    catalog = DataCatalog({name: MemoryDataset(value) for name, value in inputs.items()})
+    for name in pipeline.all_outputs():
+        catalog[name] = KeptDataset(copy_mode="assign")
+    SequentialRunner().run(pipeline, catalog)
+    return catalog

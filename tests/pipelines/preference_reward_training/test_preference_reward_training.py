@@ -13,7 +13,8 @@ from kedro.runner import SequentialRunner
 
 import tiny_rewards
 import vr_pipeline as vr
-from vr_pipeline.pipelines.preference_reward_training import create_pipeline
+from vr_pipeline.pipelines.preference_reward_training.pipeline import create_pipeline
+from vr_pipeline.rewards.training.parameters import for_samples
 from vr_pipeline.rewards.videoreward.settings import read_artifact
 from vr_pipeline.rewards.videoreward.training.config import PreferenceRewardTrainingParameters
 from vr_pipeline.storage.atomic import damaged_file
@@ -118,5 +119,5 @@ def test_published_settings() -> None:
     assert (parameters.vision, parameters.language, parameters.start.dtype) == ("full", "lora", "bfloat16")
     assert (parameters.lora.rank, parameters.lora.alpha, parameters.lora.target_modules) == (64, 128, None)
     assert (parameters.learning_rate, parameters.schedule, parameters.batch_size) == (2e-6, "constant", 32)
-    steps = parameters.for_pairs(16_000)
+    steps = for_samples(parameters, 16_000)
     assert (steps.steps, steps.warmup_steps) == (1000, 50)

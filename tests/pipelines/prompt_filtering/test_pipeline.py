@@ -18,7 +18,7 @@ from vr_pipeline.errors import InputError
 from vr_pipeline.micro_world.world import all_prompts
 from vr_pipeline.pipelines.prompt_filtering import create_pipeline
 from vr_pipeline.prompts import language_model
-from vr_pipeline.prompts.config import PromptFilteringParameters
+from vr_pipeline.prompts.config import PromptFilteringParameters, SplitParameters
 from vr_pipeline.prompts.decisions import STEPS
 
 CONFIGURATION = Path(__file__).parents[3] / "conf" / "base"
@@ -201,6 +201,9 @@ class Reviewer:
                 results.append(parse(index, '{"decision": "keep", "prompt": "", "reason": "a scene"}'))
         return results
 
+    def close(self) -> None:
+        return None
+
 
 def test_language_model_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(language_model, "load_text_model", lambda _: Reviewer())
@@ -229,6 +232,23 @@ def test_language_model_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert (decisions.loc[4, "step"], decisions.loc[4, "reason"]) == ("language_model", "no chess")
     counts = catalog.load("prompt_filter_report")["language_model"]
     assert counts == {"mended": 1, "rewritten": 2, "review failed": 1, "rewrite failed": 1}
+
+
+def test_as_many_training_prompts_as_configured(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    source = write_lines(tmp_path, all_prompts())
+    counts = {}
+    for wanted in (100, 10):
+        split = {**default_parameters().split.model_dump(), "train_prompts": wanted}
+        parameters = default_parameters().model_copy(update={"split": SplitParameters(**split)})
+        catalog = run(tmp_path, source, parameters)
+        counts[wanted] = Counter(catalog.load("filtered_prompts")["split"])
+    decisions = catalog.load("prompt_filter_decisions")
+    assert len(decisions) == len(all_prompts()), "every prompt has its decision"
+    gone = decisions[decisions["rule"] == "above_train_prompts"]
+    assert len(gone) == counts[100]["train"] - 10
+    assert set(gone["reason"]) == {"not among the 10 training prompts, at random"}
+    assert counts[10] == {**counts[100], "train": 10}
+    assert "29 training prompts are left, fewer than the 100" in caplog.text
 
 
 @pytest.mark.real_data

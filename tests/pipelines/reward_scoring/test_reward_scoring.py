@@ -52,7 +52,7 @@ def test_a_kill_loses_one_group_and_bad_clips_are_set_aside(
     clips: Any, reward: RewardModelParameters, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, index = clips
-    place = {"format": {"type": "parquet"}}
+    place = {"format": {"type": "table"}}
     looked: list[list[str]] = []
     look = VideoReward.look
 
@@ -85,7 +85,7 @@ def test_a_kill_loses_one_group_and_bad_clips_are_set_aside(
 
 def test_where_there_is_no_reward_the_table_is_empty(clips: Any, tmp_path: Path) -> None:
     folder, index = clips
-    shards = ManifestFolderDataset(path=str(tmp_path / "shards"), format={"type": "parquet"})
+    shards = ManifestFolderDataset(path=str(tmp_path / "shards"), format={"type": "table"})
     shards.save(plan_scores(folder, index, NONE))
     rewards = schemas.EvaluationRewards.validate(collect_rewards(shards.load(), index, NONE))
     assert rewards.empty
@@ -96,7 +96,7 @@ def test_settings_of_a_reward_are_checked_before_any_node_runs(tmp_path: Path) -
     def made(**settings: Any) -> RewardModelParameters:
         return RewardModelParameters.model_validate(settings)
 
-    with pytest.raises(ValueError, match="there is no reward of type 'best'"):
+    with pytest.raises(ValueError, match="unknown type of reward 'best'"):
         made(type="best")
     with pytest.raises(ValueError, match=r"clip_batch.*greater than or equal to 1"):
         made(type="videoreward", path="x", clip_batch=0)

@@ -15,8 +15,8 @@ from vr_pipeline import schemas
 from vr_pipeline.checklist import Checklist
 from vr_pipeline.errors import InputError
 from vr_pipeline.judges.config import ChecklistInferenceParameters
-from vr_pipeline.pipelines.weight_regression import create_pipeline
 from vr_pipeline.pipelines.weight_regression.nodes import label_pairs
+from vr_pipeline.pipelines.weight_regression.pipeline import create_pipeline
 from vr_pipeline.rewards.checklist.weights import RewardWeights
 from vr_pipeline.rewards.config import WeightRegressionParameters
 from vr_pipeline.vlm.config import JudgeParameters
@@ -30,6 +30,7 @@ class KeptDataset(MemoryDataset):
 
 
 PARAMETERS = WeightRegressionParameters(answers="probability", bootstrap_samples=50)
+PROMPTS = pd.DataFrame({"prompt": ["none of the compared"], "split": ["test"]})
 
 
 def run(world: dict[str, Any], checklist: Checklist, parameters: WeightRegressionParameters) -> dict[str, Any]:
@@ -38,6 +39,7 @@ def run(world: dict[str, Any], checklist: Checklist, parameters: WeightRegressio
     judge = JudgeParameters(family="qwen2_vl", path="./not/there")
     data = {**tables, "checklist": checklist, "params:weight_regression": parameters, "params:judge": judge}
     data["params:checklist_inference"] = ChecklistInferenceParameters()
+    data.setdefault("filtered_prompts", PROMPTS)
     catalog = DataCatalog({name: MemoryDataset(value, copy_mode="assign") for name, value in data.items()})
     for name in pipeline.all_outputs():
         catalog[name] = KeptDataset(copy_mode="assign")
@@ -108,9 +110,9 @@ def test_other_settings_work_too(world: dict[str, Any], checklist: Checklist, ch
 
 def test_generators_are_rated_where_several_were_compared(world: dict[str, Any]) -> None:
     index = world["preference_video_index"]
-    assert label_pairs(world["human_preferences"], index, PARAMETERS)[1]["generators"] == []
+    assert label_pairs(world["human_preferences"], index, PROMPTS, PARAMETERS)[1]["generators"] == []
     two = index.assign(generator=np.where(index["sample_index"] % 2 == 0, "x", "y"))
-    ratings = label_pairs(world["human_preferences"], two, PARAMETERS)[1]["generators"]
+    ratings = label_pairs(world["human_preferences"], two, PROMPTS, PARAMETERS)[1]["generators"]
     assert {row["generator"] for row in ratings} == {"x", "y"}
     assert ratings[0]["rating"] == pytest.approx(-ratings[1]["rating"])
 
@@ -118,21 +120,77 @@ def test_generators_are_rated_where_several_were_compared(world: dict[str, Any])
 def test_pairs_of_broken_clips_are_counted_and_the_rest_goes_on(world: dict[str, Any]) -> None:
     index = world["preference_video_index"].copy()
     index.loc[index.index[:3], ["status", "error"]] = ["failed", "truncated file"]
-    pairs, report = label_pairs(world["human_preferences"], index, PARAMETERS)
+    pairs, report, _ = label_pairs(world["human_preferences"], index, PROMPTS, PARAMETERS)
     broken = set(index["video_id"][:3])
     assert not broken & {*pairs["video_id_a"], *pairs["video_id_b"]}
     assert report["left_out"]["pairs"] > 0
     assert "truncated file" in report["left_out"]["examples"][0]["reason"]
     index[["status", "error"]] = ["failed", "truncated file"]
     with pytest.raises(InputError, match="none of the 960 preferences"):
-        label_pairs(world["human_preferences"], index, PARAMETERS)
+        label_pairs(world["human_preferences"], index, PROMPTS, PARAMETERS)
 
 
 def test_unknown_clips_and_ties_alone_stop_with_one_message(world: dict[str, Any], checklist: Checklist) -> None:
     with pytest.raises(
-        InputError, match=r"row \d+, field 'video_id_a': video .* is not among the 2 clips of preference_video_index"
+        InputError, match=r"row \d+, field 'video_id_a': video .* is not one of the 2 clips of preference_video_index"
     ):
-        label_pairs(world["human_preferences"], world["preference_video_index"].iloc[:2], PARAMETERS)
+        label_pairs(world["human_preferences"], world["preference_video_index"].iloc[:2], PROMPTS, PARAMETERS)
     ties = {**world, "human_preferences": world["human_preferences"].assign(preference="tie")}
     with pytest.raises(InputError, match=r"field 'preference': all \d+ preferences are ties"):
         run(ties, checklist, PARAMETERS)
+
+
+def test_pairs_on_prompts_that_policies_are_tested_on_are_shown_or_removed(
+    world: dict[str, Any], outputs: dict[str, Any], checklist: Checklist
+) -> None:
+    fitted = outputs["labelled_pairs"].query("split == 'fit'")
+    same, other = list(dict.fromkeys(fitted["prompt"]))[:2]
+    held_out = outputs["labelled_pairs"].query("split == 'held_out'")["prompt"].iloc[0]
+    prompts = pd.DataFrame({"prompt": [same.upper(), other, held_out], "split": ["test", "validation", "train"]})
+    # Only exactly the same counts as nearly the same.
+    removing = PARAMETERS.model_copy(update={"near_duplicate": 1.0})
+    assert removing.overlaps == "remove", "no prompt of a test is fitted on unless somebody asks for it"
+    settings = removing.model_copy(update={"overlaps": "show"})
+    shown = run({**world, "filtered_prompts": prompts}, checklist, settings)
+    schemas.PromptOverlaps.validate(shown["prompt_overlaps"])
+    found = shown["prompt_overlaps"][["tested", "trained", "kind"]].itertuples(index=False, name=None)
+    assert set(found) == {
+        ("test", "weights", "exact"),
+        ("validation", "weights", "exact"),
+        ("held_out_preferences", "policies", "exact"),
+    }
+    assert shown["reward_weights"] == outputs["reward_weights"], "showing changes nothing"
+    removed = run({**world, "filtered_prompts": prompts}, checklist, removing)
+    pairs = removed["labelled_pairs"]
+    assert set(pairs.loc[pairs["split"] == "overlap", "prompt"]) == {same, other}
+    assert set(removed["prompt_overlaps"]["trained"]) == {"policies"}
+    schemas.LabelledPairs.validate(pairs)
+    schemas.PairScores.validate(removed["pair_scores"])
+    assert removed["preference_report"]["splits"]["overlap"]["prompts"] == 2
+    left = world["human_preferences"][~world["human_preferences"]["prompt"].isin([same, other])]
+    without = run({**world, "human_preferences": left}, checklist, settings)
+    assert removed["reward_weights"] == without["reward_weights"]
+    every = pd.DataFrame({"prompt": list(dict.fromkeys(fitted["prompt"])), "split": "test"})
+    with pytest.raises(InputError, match=r"fitting pairs are \(nearly\) validation or test prompts") as error:
+        run({**world, "filtered_prompts": every}, checklist, removing)
+    assert error.value.field == "weight_regression.overlaps"
+
+
+def test_a_source_of_weight_counts_more_in_the_fit(
+    world: dict[str, Any], outputs: dict[str, Any], checklist: Checklist
+) -> None:
+    preferences = world["human_preferences"]
+    prompts = sorted(set(preferences["prompt"]))
+    second = preferences["prompt"].isin(prompts[::2])
+    sources = preferences.assign(source=np.where(second, "two", "one"))
+    alike = run({**world, "human_preferences": sources.assign(weight=3.0)}, checklist, PARAMETERS)
+    assert alike["reward_weights"] == outputs["reward_weights"], "equal weights are no weights"
+    assert alike["preference_report"]["sources"]["two"]["weight"] == 3.0
+    assert set(alike["reward_agreement"]["by_source"]) == {"one", "two"}
+    # A source that counts almost nothing leaves the fit to the other one.
+    settings = PARAMETERS.model_copy(update={"penalty": 1e-3})
+    heavy = run({**world, "human_preferences": sources.assign(weight=np.where(second, 1e-9, 1.0))}, checklist, settings)
+    fitted = alike["labelled_pairs"].query("split == 'fit' and source == 'two'")["pair_id"]
+    alone = run({**world, "human_preferences": preferences[~preferences["pair_id"].isin(fitted)]}, checklist, settings)
+    found, expected = (RewardWeights.from_json(one["reward_weights"]).weights for one in (heavy, alone))
+    np.testing.assert_allclose(found, expected, atol=2e-2)

@@ -140,13 +140,13 @@ def test_constant_columns_and_separation_are_named() -> None:
     assert fitted.statistics["one_sided"] == ["good"]
     said = " | ".join(fitted.statistics["warnings"])
     for part in (
-        "2 questions never differ",
+        "2 questions have the same answer within every pair",
         "order every pair correctly",
         "1 questions never contradict",
         "no interval",
     ):
         assert part in said
-    with pytest.raises(InputError, match="separate the preferred clips perfectly"):
+    with pytest.raises(InputError, match="never contradict a preference"):
         fit_weights(a, b, ["a", "a", "a"], penalty=0.0)
     with pytest.raises(InputError, match="repeat those to other questions"):
         fit_weights([[1, 1], [0, 0]], [[0, 0], [1, 1]], ["a", "a"], penalty=0.0, nonnegative=False)
@@ -178,7 +178,7 @@ def test_useless_labels_are_refused(labels: list[str], message: str) -> None:
         ({"votes": [[0.7, 0.4], [0.5, 0.5]]}, "votes are not two shares"),
         ({"votes": [[-0.1, 0.4], [0.5, 0.5]]}, "votes are not two shares"),
         ({"votes": [[0.5], [0.5]]}, "votes are not two shares"),
-        ({"groups": ["p"]}, "not one group a pair"),
+        ({"groups": ["p"]}, "do not have one entry per pair"),
         ({"penalties": [0.1, 0.0]}, "penalties must be above 0"),
         ({"bootstrap": "jackknife", "groups": ["p", "q"]}, "unknown bootstrap 'jackknife'"),
         ({"question_ids": ["q"]}, "1 question names for 2 columns"),
@@ -193,7 +193,7 @@ def test_one_pair_is_enough_and_no_difference_is_not() -> None:
     fitted = fit_weights([[1.0, 0.0]], [[0.0, 1.0]], ["a"])
     assert fitted.weights[0] > 0
     assert fitted.removed.tolist() == [False, True]
-    with pytest.raises(InputError, match="no question differs"):
+    with pytest.raises(InputError, match="no answer differs"):
         fit_weights([[1.0, 0.0]], [[1.0, 0.0]], ["a"])
     with pytest.raises(InputError, match="infinite"):
         fit_weights([[np.inf]], [[1.0]], ["a"])
@@ -245,7 +245,7 @@ def test_dimensions_add_up_to_the_total_and_hold_their_own_questions(checklist: 
 
 
 def test_weights_of_another_checklist_are_refused(checklist: Checklist) -> None:
-    with pytest.raises(InputError, match="'strange' which is not in the checklist"):
+    with pytest.raises(InputError, match="'strange', which is not in the checklist"):
         dimension_scores([[1.0]], RewardWeights(("strange",), [1.0]), checklist)
 
 

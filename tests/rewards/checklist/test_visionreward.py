@@ -84,7 +84,7 @@ def test_questions_of_weight_zero_are_the_removed_ones(tmp_path: Path) -> None:
 
 def test_refusals(tmp_path: Path) -> None:
     questions, weights = write_files(tmp_path, 29, 28, mapping=False)
-    with pytest.raises(InputError, match="28 weights, the question list needs 29"):
+    with pytest.raises(InputError, match="28 weights, but the question list needs 29"):
         read_visionreward(questions, weights)
     questions, weights = write_files(tmp_path, 12, 12, mapping=False)
     with pytest.raises(InputError, match="12 questions"):
@@ -191,7 +191,7 @@ def test_every_grade_of_the_public_annotations_has_answers(name: str, ranges: di
         for grade in range(low, high + 1):
             checklist.answers_from_grades({sub.title(): grade})
         for outside in (low - 1, high + 1):
-            with pytest.raises(InputError, match="is not in the map"):
+            with pytest.raises(InputError, match="is not a grade of sub-dimension"):
                 checklist.answers_from_grades({sub: outside})
 
 

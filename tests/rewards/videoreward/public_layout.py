@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import save_file
-from tests.support.tiny_judges import qwen_positions
+from tests.support.plain_likelihood import positions_of
 
 TOKENS = ("<|VQ_reward|>", "<|MQ_reward|>", "<|TA_reward|>")
 CONTROL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>")
@@ -66,13 +66,14 @@ class PublicModel:
     def scores(self, text: str, clip: Any) -> torch.Tensor:
         """Scores of a clip and the whole text behind it, in the order of the special tokens' numbers."""
         ids = torch.tensor([[*clip.token_ids.tolist(), *self.tokenizer(text)["input_ids"]]])
-        visual = (ids[0] == self.model.config.video_token_id).tolist()
-        grid = clip.vision["grid"][0]
+        times, rows, columns = (int(number) for number in clip.vision["grid"][0])
+        blocks = [((times, rows // 2, columns // 2), 1.0)]
+        positions = positions_of([self.model.config.video_token_id], ids[0].tolist(), blocks)
         with torch.no_grad():
             hidden = self.model.base_model.model.model(
                 input_ids=ids,
                 attention_mask=torch.ones_like(ids),
-                position_ids=qwen_positions(visual, (int(grid[0]), int(grid[1]) // 2, int(grid[2]) // 2), 1.0)[:, None],
+                position_ids=positions[:, None],
                 pixel_values_videos=torch.from_numpy(clip.vision["patches"]),
                 video_grid_thw=torch.from_numpy(clip.vision["grid"]),
             ).last_hidden_state[0]

@@ -23,13 +23,12 @@ from vr_pipeline.rewards.videoreward.calibration import (
     probabilities,
     reliability_table,
     seen_clips,
-    shape_of,
     standardised,
     tie_model,
 )
 from vr_pipeline.rewards.videoreward.settings import Calibration, SeenClips
 from vr_pipeline.statistics.agreement import pairwise_accuracy
-from vr_pipeline.video.sampled import Sampling, sample_clip
+from vr_pipeline.video.sampled import Sampling, sample_clip, shape_of
 
 NAMES = ("visual", "text")
 
@@ -118,9 +117,9 @@ def test_everything_is_chosen_on_the_held_out_pairs() -> None:
 @pytest.mark.parametrize(
     ("raw", "message"),
     [
-        (np.zeros((1, 2)), "1 held-out clips give no scale"),
-        (np.column_stack([np.arange(5.0), np.full(5, 2.0)]), "'text' gives all 5 held-out clips the same score"),
-        (np.column_stack([np.full(5, np.nan), np.arange(5.0)]), "'visual' gives scores that are not finite"),
+        (np.zeros((1, 2)), "1 held-out clips are too few"),
+        (np.column_stack([np.arange(5.0), np.full(5, 2.0)]), "'text' has the same score for all 5 held-out clips"),
+        (np.column_stack([np.full(5, np.nan), np.arange(5.0)]), "'visual' has scores that are not finite"),
     ],
 )
 def test_clips_that_give_no_scale_are_an_error(raw: np.ndarray, message: str) -> None:

@@ -69,7 +69,7 @@ def index_of(files: list[Path], prompts: list[str]) -> pd.DataFrame:
 def by_folder(model: VideoReward, files: list[Path], prompts: list[str], place: Path) -> pd.DataFrame:
     """Rewards by way of a folder of stored measurements, as pipelines have them."""
     index = index_of(files, prompts)
-    items = fill_folder(place, {"type": "parquet"}, model.measure({path.name: path for path in files}, index))
+    items = fill_folder(place, {"type": "table"}, model.measure({path.name: path for path in files}, index))
     return Rewards.validate(model.rewards(model.collect(items, index), index)).set_index("video_id")
 
 
@@ -141,8 +141,8 @@ def test_clips_unlike_training_are_flagged_and_said_once(
         table = model.score([*files, long, fast], [""] * 5)
         model.score([long], [""])
     assert table["outside_training"].tolist() == [False, False, False, True, True]
-    (said,) = [record.message for record in caplog.records if "unlike" in record.message]
-    assert said.startswith("2 of 5 clips are unlike those that the reward was trained on")
+    (said,) = [record.message for record in caplog.records if "differ from" in record.message]
+    assert said.startswith("2 of 5 clips differ from those that the reward was trained on")
     assert "long.mp4: length 10 s (trained on 1.5 to 4)" in said
     stored = by_folder(model, [*files, long, fast], ["p"] * 5, tmp_path / "stored")
     assert stored["outside_training"].to_dict() == {
@@ -198,7 +198,7 @@ def test_memory_that_runs_out_halves_the_batch_and_one_clip_too_many_is_set_asid
     model = vr.load_reward_model({"type": "videoreward", "path": str(folder), "clip_batch": 3})
     assert model.score(files, PROMPTS)[SCORES].equals(expected)
     assert sizes == [3, 1, 1, 1]
-    with pytest.raises(InputError, match=r"b\.mp4.*memory runs out on one clip of \d+ tokens"):
+    with pytest.raises(InputError, match=r"b\.mp4.*out of memory on one clip of \d+ tokens"):
         model.score(files, ["", "too much", ""])
 
 
@@ -273,7 +273,7 @@ def test_it_can_be_sent_to_workers(folder: Path, files: list[Path]) -> None:
     ("settings", "message"),
     [
         ({}, "give 'path', the folder of a VideoReward"),
-        ({"path": "nowhere"}, r"nowhere, field 'path': there is no VideoReward in this folder"),
+        ({"path": "nowhere"}, r"nowhere, field 'path': this folder has no VideoReward"),
         ({"path": "nowhere", "clip_bach": 2}, r"field 'clip_bach'.*perhaps 'clip_batch'"),
         ({"path": "nowhere", "clip_batch": 0}, "field 'clip_batch'"),
     ],

@@ -96,7 +96,7 @@ def test_no_text_becomes_a_special_token() -> None:
 
 
 def test_a_rubric_with_a_place_for_frames_is_rejected() -> None:
-    with pytest.raises(InputError, match=r"field 'network'.*clip's frames"):
+    with pytest.raises(InputError, match=r"field 'network'.*contains the placeholder token of frames"):
         tiny_network(introduction="is it <|video_pad|> ?")
 
 
@@ -161,10 +161,10 @@ HEAD_DAMAGES: dict[str, tuple[Any, str]] = {
     "missing head": (lambda found: found.pop("head.weight"), r"head\.safetensors, field 'head\.weight': it is missing"),
     "missing rows": (lambda found: found.pop("token_rows"), r"field 'token_rows': it is missing"),
     "unknown": (lambda found: found.update(other=torch.zeros(2)), r"field 'other': the network has no such weight"),
-    "too many rows": (lambda found: found.update({"head.weight": torch.zeros(4, 32)}), r"\[4, 32\].*wants 1 rows"),
+    "too many rows": (lambda found: found.update({"head.weight": torch.zeros(4, 32)}), r"\[4, 32\].*needs 1 rows"),
     "other width": (lambda found: found.update(token_rows=torch.zeros(4, 8)), r"'token_rows': it has 8 columns.* 32"),
     "flat": (lambda found: found.update({"head.weight": torch.zeros(32)}), r"shape \[32\]"),
-    "no number": (_nan("head.weight"), r"'head\.weight': it holds values that are not finite"),
+    "no number": (_nan("head.weight"), r"'head\.weight': it has values that are not finite"),
 }
 
 
@@ -190,13 +190,13 @@ def _edited(name: str, change: Any) -> Any:
 FOLDER_DAMAGES: dict[str, tuple[Any, str]] = {
     "no head": (
         lambda folder: (folder / "head.safetensors").unlink(),
-        r"head\.safetensors: the VideoReward lacks its head",
+        r"head\.safetensors: the VideoReward has no head",
     ),
     "cut head": (
         lambda folder: (folder / "head.safetensors").write_bytes(b"\x10\0\0"),
         r"head\.safetensors.*no whole safetensors",
     ),
-    "no model": (lambda folder: shutil.rmtree(folder / "model"), r"model: the VideoReward lacks its vision"),
+    "no model": (lambda folder: shutil.rmtree(folder / "model"), r"model: the VideoReward has no vision"),
     "weight missing": (
         lambda folder: _rewrite(folder / "model/model.safetensors", lambda found: found.pop(WEIGHT)),
         r"model, field 'model\.path'.*norm\.weight' is missing",
@@ -207,7 +207,7 @@ FOLDER_DAMAGES: dict[str, tuple[Any, str]] = {
     ),
     "weight no number": (
         lambda folder: _rewrite(folder / "model/model.safetensors", _nan(WEIGHT)),
-        r"model, field '.*norm\.weight': it holds values that are not finite",
+        r"model, field '.*norm\.weight': it has values that are not finite",
     ),
     "other family": (
         _edited("reward.json", lambda content: content.update(family="qwen2_5_vl")),
@@ -222,8 +222,11 @@ FOLDER_DAMAGES: dict[str, tuple[Any, str]] = {
         r"reward\.json, field 'network\.headd': there is no such setting \(perhaps 'head'",
     ),
     "no network": (_edited("reward.json", lambda content: content.pop("network")), r"reward\.json, field 'network'"),
-    "no JSON": (lambda folder: (folder / "reward.json").write_text("{"), r"reward\.json: it is no JSON"),
-    "no reward.json": (lambda folder: (folder / "reward.json").unlink(), "there is no VideoReward in this folder"),
+    "no JSON": (
+        lambda folder: (folder / "reward.json").write_text("{"),
+        r"reward\.json: the file cannot be read as JSON",
+    ),
+    "no reward.json": (lambda folder: (folder / "reward.json").unlink(), "this folder has no VideoReward"),
     "pickled": (
         lambda folder: (folder / "model/model.safetensors").rename(folder / "model/pytorch_model.bin"),
         r"pytorch_model\.bin.*pickled",

@@ -148,7 +148,7 @@ def test_an_adapter_and_what_was_trained_beside_it_make_the_same_model(tmp_path:
     matrices = load_file(lora)
     gone = f"{PREFIX}model.layers.1.mlp.up_proj.lora_"
     save_file({name: weight for name, weight in matrices.items() if not name.startswith(gone)}, lora)
-    with pytest.raises(InputError, match=r"up_proj.lora_A.default.weight' is missing, which other layers have"):
+    with pytest.raises(InputError, match=r"up_proj.lora_A.default.weight' is missing, unlike in other layers"):
         import_checkpoint(folder, tmp_path / "none", options)
     save_file(matrices, lora)
     given = folder / "checkpoint-12" / "adapter_config.json"
@@ -167,7 +167,7 @@ def test_a_second_import_gives_the_same_bytes(tmp_path: Path, options: ImportOpt
 
     assert content() == content()
     assert str(tmp_path) not in "".join(path.read_text() for path in target.rglob("*.json"))
-    with pytest.raises(InputError, match="holds something else"):
+    with pytest.raises(InputError, match="has other content"):
         import_checkpoint(folder, folder, options)
 
 
@@ -188,7 +188,7 @@ Q_PROJ = "model.layers.1.self_attn.q_proj"
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (without("rm_head.weight"), "'base_model.model.rm_head.weight' is missing, and no other is made up"),
+        (without("rm_head.weight"), "'base_model.model.rm_head.weight' is missing"),
         (without("model.embed_tokens.weight"), "embed_tokens.weight' is missing"),
         (without("visual.blocks.0.attn.qkv.bias"), "visual.blocks.0.attn.qkv.bias' is missing"),
         (without("lm_head.weight"), "lm_head.weight' is missing"),
@@ -203,14 +203,14 @@ Q_PROJ = "model.layers.1.self_attn.q_proj"
         (lambda state: state.update({"rm_head.weight": torch.zeros(1, 32)}), "'rm_head.weight' is unknown"),
         (changed(f"{Q_PROJ}.base_layer.weight", lambda w: w[:-1]), r"has shape \[31, 32\] instead of \[32, 32\]"),
         (changed(f"{Q_PROJ}.lora_B.default.weight", lambda w: w.T), r"lora_B.default.weight' has shape \[4, 32\]"),
-        (changed(f"{Q_PROJ}.lora_A.default.weight", lambda w: w[:2]), "has rank 2, and lora_r is 4"),
-        (changed("rm_head.weight", lambda w: w.repeat(2, 1)), "the head has 2 outputs, and there are 3 dimensions"),
-        (changed("rm_head.weight", lambda w: w.repeat(3, 1)), "the head has 3 outputs, and output_dim is 1"),
-        (changed("rm_head.weight", lambda w: w[:, :-1]), "has 31 columns, and the model's hidden size is 32"),
+        (changed(f"{Q_PROJ}.lora_A.default.weight", lambda w: w[:2]), "has rank 2, but lora_r is 4"),
+        (changed("rm_head.weight", lambda w: w.repeat(2, 1)), "the head has 2 outputs, but there are 3 dimensions"),
+        (changed("rm_head.weight", lambda w: w.repeat(3, 1)), "the head has 3 outputs, but output_dim is 1"),
+        (changed("rm_head.weight", lambda w: w[:, :-1]), "has 31 columns, but the model's hidden size is 32"),
         (changed("rm_head.weight", lambda w: w * float("nan")), "not finite numbers"),
-        (changed("model.norm.weight", lambda w: w.to(torch.int64)), "no tensor of numbers"),
+        (changed("model.norm.weight", lambda w: w.to(torch.int64)), "not a tensor of numbers"),
         (changed("lm_head.weight", lambda w: w + 1), "differs from the embeddings"),
-        (changed("model.embed_tokens.weight", lambda w: w[:-1]), "266 tokens, and the embedding 265 rows"),
+        (changed("model.embed_tokens.weight", lambda w: w[:-1]), "266 tokens, but the embedding has 265 rows"),
     ],
 )
 def test_a_damaged_state_is_rejected_by_name(
@@ -242,7 +242,7 @@ def test_a_pickle_that_would_run_something_is_rejected(
     path, trace = folder / "checkpoint-12" / "model.pth", tmp_path / "it-ran"
     torch.save({**shared.state(), "extra": Bomb(trace)}, path)
     for _ in range(2):
-        with pytest.raises(InputError, match="more than tensors, and nothing of it was run"):
+        with pytest.raises(InputError, match="more than tensors; no code was run"):
             import_checkpoint(folder, tmp_path / "ours", options)
         path.write_bytes(pickle.dumps({"extra": Bomb(trace)}))  # not even a file of torch
     path.write_bytes(b"PK\x03\x04 cut off")
@@ -274,30 +274,30 @@ def test_files_beside_the_weights_are_checked(tmp_path: Path, options: ImportOpt
     rewrite(config, lambda content: content["inference_config"].update(TA_std=0))
     rejected("deviation")
     rewrite(config, lambda content: content["peft_lora_config"].pop("lora_alpha"))
-    rejected("rank or alpha is not given")
+    rejected("rank or alpha is missing")
     rewrite(config, lambda content: content["data_config"].update(eval_dim=["VQ", "MQ"]))
-    rejected(r"numbers \[263, 264\], and not the last of the 266 rows")
+    rejected(r"numbers \[263, 264\], not the last of the 266 rows")
     rewrite(config, lambda content: content["data_config"].update(fps=-1))
     rejected("data_config.fps")
     rewrite(config, lambda content: content["peft_lora_config"].update(lora_enable=False))
     rejected("'rm_head.weight' is missing")
     config.write_text("{")
-    rejected("no JSON")
-    rejected("steps 12", step=13)
+    rejected("cannot be read as JSON")
+    rejected("step of 12", step=13)
     rejected("architecture of the base model", base=str(tmp_path / "absent"))
     rewrite(base, lambda content: content.update(num_hidden_layers=3))
     rejected("layers.2.* is missing")
     rewrite(base, lambda content: content.update(model_type="qwen2"))
-    rejected("kind 'qwen2'")
+    rejected("of type 'qwen2'")
     code = {"model_type": "of_its_own", "auto_map": {"AutoConfig": "code.Config"}}
     (base.parent / "code.py").write_text(f"open({str(tmp_path / 'it-ran')!r}, 'w')")
     rewrite(base, lambda content: content.update(code))
     rejected("architecture of the base model")
     assert not (tmp_path / "it-ran").exists()
     for text, message in (
-        ("no token {text_prompt}", r"token <\|VQ_reward\|> stands in it 0 times"),
-        (TEMPLATE + "{text_prompt}", "stands in it 2 times"),
-        (TEMPLATE.replace("{text_prompt}", ""), "stands in it 0 times"),
+        ("no token {text_prompt}", r"it has the token <\|VQ_reward\|> 0 times"),
+        (TEMPLATE + "{text_prompt}", "2 times, not once"),
+        (TEMPLATE.replace("{text_prompt}", ""), "0 times, not once"),
     ):
         (tmp_path / "wrong.txt").write_text(text)
         rejected(message, template=tmp_path / "wrong.txt")
@@ -312,7 +312,7 @@ def test_the_command_says_what_it_does(tmp_path: Path, shared: PublicModel) -> N
     done = CliRunner().invoke(cli, arguments)
     assert done.exit_code == 0, done.output
     text = " ".join(done.output.split())
-    for part in ("model.pth is a pickle", "weights_only", "runs nothing", "this project's wording", "kedro score"):
+    for part in ("model.pth is a pickle", "weights_only", "runs no code", "this project's template", "kedro score"):
         assert part in text
     artifact = read_artifact(tmp_path / "ours")
     assert artifact.network.free_of_prompt == ("VQ", "MQ")

@@ -44,5 +44,5 @@ def test_networks_that_cannot_be_are_rejected(change: dict[str, Any], message: s
 def test_a_calibration_of_other_dimensions_is_rejected() -> None:
     content: dict[str, Any] = {"family": "qwen2_vl", "network": {"dimensions": TWO}}
     one = {"mean": {"visual": 0.0, "motion": 0.0}, "deviation": {"visual": 1.0, "text": 1.0}}
-    with pytest.raises(ValidationError, match=r"'calibration\.mean' does not name"):
+    with pytest.raises(ValidationError, match=r"'calibration\.mean' must have"):
         VideoRewardArtifact.model_validate(content | {"calibration": one})

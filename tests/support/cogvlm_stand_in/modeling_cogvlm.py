@@ -78,7 +78,7 @@ class Layer(nn.Module):
         use_cache: bool = False,
     ) -> tuple[Any, ...]:
         batch, length, width = hidden_states.shape
-        mixed = self.language_expert_query_key_value(self.input_layernorm(hidden_states))
+        mixed = self.query_key_value(self.input_layernorm(hidden_states), token_type_ids)
         mixed = mixed.view(batch, length, -1, self.size).transpose(1, 2)
         query, key, value = mixed.split([self.heads, self.shared, self.shared], dim=1)
         query, key = self.rotary_emb(query, key, position_ids=position_ids, max_seqlen=position_ids.max() + 1)
@@ -90,10 +90,19 @@ class Layer(nn.Module):
         if attention_mask is not None:
             scores = scores + attention_mask
         seen = scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype) @ value.repeat_interleave(groups, dim=1)
-        hidden_states = hidden_states + self.language_expert_dense(seen.transpose(1, 2).reshape(batch, length, width))
-        inner = torch.nn.functional.silu(self.up_proj(self.post_attention_layernorm(hidden_states)))
-        hidden_states = hidden_states + self.down_proj(inner)
+        seen = seen.transpose(1, 2).reshape(batch, length, width)
+        hidden_states = hidden_states + self.dense(seen, token_type_ids)
+        hidden_states = hidden_states + self.mlp(self.post_attention_layernorm(hidden_states), token_type_ids)
         return (hidden_states, kept) if use_cache else (hidden_states,)
+
+    def query_key_value(self, states: torch.Tensor, types: torch.Tensor) -> torch.Tensor:
+        return self.language_expert_query_key_value(states)
+
+    def dense(self, states: torch.Tensor, types: torch.Tensor) -> torch.Tensor:
+        return self.language_expert_dense(states)
+
+    def mlp(self, states: torch.Tensor, types: torch.Tensor) -> torch.Tensor:
+        return self.down_proj(torch.nn.functional.silu(self.up_proj(states)))
 
 
 class Vision(nn.Module):
@@ -122,11 +131,13 @@ class CogVLMPreTrainedModel(PreTrainedModel):
 
 
 class CogVLMVideoModel(CogVLMPreTrainedModel):
+    layer_class = Layer
+
     def __init__(self, config: CogVLMConfig) -> None:
         super().__init__(config)
         self.padding_idx = config.pad_token_id
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, self.padding_idx)
-        self.layers = nn.ModuleList([Layer(config) for _ in range(config.num_hidden_layers)])
+        self.layers = nn.ModuleList([self.layer_class(config) for _ in range(config.num_hidden_layers)])
         self.norm = nn.LayerNorm(config.hidden_size)
         self.vision = Vision(config)
         self.post_init()
@@ -157,10 +168,11 @@ class CogVLMVideoModel(CogVLMPreTrainedModel):
 
 class CogVLMVideoForCausalLM(CogVLMPreTrainedModel):
     _auto_class = "AutoModelForCausalLM"
+    model_class = CogVLMVideoModel
 
     def __init__(self, config: CogVLMConfig) -> None:
         super().__init__(config)
-        self.model = CogVLMVideoModel(config)
+        self.model = self.model_class(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()
 

@@ -65,7 +65,7 @@ def test_no_prompt_is_both_trained_on_and_measured(toy: Toy, count: int) -> None
 
 
 def test_pairs_of_one_prompt_cannot_be_probed(toy: Toy) -> None:
-    with pytest.raises(InputError, match="one prompt"):
+    with pytest.raises(InputError, match="have the same prompt"):
         split_by_prompt([toy.pairs[0]], seed=0)
 
 
@@ -126,7 +126,7 @@ def test_a_training_that_stops_is_a_result_and_wrong_settings_are_an_error(
 def test_a_training_that_the_automatic_stop_ended_is_said_to_have_gone_wrong(make: Callable[..., Probe]) -> None:
     guard = {"max_winner_change": 0.01, "window": 1}
     cell = make(training={"safeguard": guard}).run(10.0, 10.0, 4)
-    assert "went wrong from step" in cell.stopped
+    assert "it failed from step" in cell.stopped
     assert cell.accuracy is not None
 
 

@@ -1,1 +1,1 @@
-"""Pair rules times objectives, several seeds each, at equal numbers of pairs: what does each contribute?"""
+"""Ablation of pair rules and objectives, with several seeds each and equal numbers of pairs."""

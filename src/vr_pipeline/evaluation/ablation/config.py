@@ -1,4 +1,4 @@
-"""Parameters of the ablation, and the trainings that they ask for."""
+"""Parameters of the ablation, and its trainings."""
 
 from __future__ import annotations
 
@@ -13,41 +13,35 @@ from vr_pipeline.training.config import DpoTrainingParameters, PreferenceTrainin
 
 
 class AblationParameters(Parameters):
-    """Every pair rule is trained on with every objective and seed."""
+    """Train with every combination of pair rule, objective and seed."""
 
     pair_rules: list[str] = Field(
         default=["dpo", "mpo"],
         min_length=1,
-        description="Whose pairs: keys of pair_selection.recipes, the baseline first.",
+        description="Pair rules: keys of pair_selection.recipes, the baseline first.",
     )
     objectives: dict[str, dict[str, Any]] = Field(
         default={"diffusion_dpo": {"loss": "diffusion_dpo"}},
         min_length=1,
-        description="Objectives by name, the baseline first, each with what it sets of dpo_training.training.",
+        description="Objectives by name, the baseline first, each with its changes of dpo_training.training.",
     )
     seeds: list[int] = Field(default=[0, 1, 2], min_length=1, description="Seeds of training.")
     match_numbers: bool = Field(
-        True, description="Train on as many pairs of each rule, of largest margin, as the rule with the fewest has."
+        True, description="Train all rules on equally many pairs, those with the largest margins."
     )
     training: dict[str, Any] = Field(
-        default={}, description="What all trainings set otherwise than dpo_training.training, such as steps."
+        default={}, description="Changes of dpo_training.training for all trainings, such as steps."
     )
     splits: list[Literal["train", "validation", "test"]] = Field(
         default=["test"], min_length=1, description="Splits of the prompts on which policies are compared."
     )
-    videos_per_prompt: int = Field(8, ge=1, description="Clips of each policy for each prompt.")
+    videos_per_prompt: int = Field(8, ge=1, description="Clips per policy and prompt.")
     seed: int = Field(10, description="Base seed of the clips; all policies get the same seeds.")
     title: str = Field("Ablation of pair rules and objectives", description="Heading of the page.")
 
 
 class Training(NamedTuple):
-    """One training of the ablation.
-
-    Attributes:
-        pairs: the rule whose pairs it trains on.
-        objective: name of the objective.
-        seed: of the training.
-    """
+    """One training of the ablation: pair rule, objective and seed."""
 
     pairs: str
     objective: str
@@ -72,12 +66,12 @@ def trainings_of(parameters: AblationParameters) -> list[Training]:
 def settings_of(
     training: Training, dpo_training: DpoTrainingParameters, parameters: AblationParameters
 ) -> PreferenceTrainingParameters:
-    """Return what a training trains with: the pipeline's settings, the ablation's over them, the objective's over both.
+    """Return the settings of a training: the pipeline's, changed by the ablation's, then by the objective's.
 
-    Checkpoints are not compared: the last step is the policy, so that all have had as many steps.
+    The policy is the last step, so that all trainings have the same number of steps.
 
     Raises:
-        InputError: the settings do not fit together.
+        InputError: the settings are inconsistent.
     """
     layers: list[Mapping[str, Any]] = [
         parameters.training,
@@ -92,6 +86,6 @@ def settings_of(
         first = error.errors(include_url=False)[0]
         place = ".".join(["ablation", "objectives", training.objective, *map(str, first["loc"])])
         raise InputError(
-            f"the training {training.name} cannot be set up: {first['msg']}", field=place, remedy="correct the setting"
+            f"the settings of training {training.name} are wrong: {first['msg']}", field=place, remedy="Correct them"
         ) from error
     return made.training

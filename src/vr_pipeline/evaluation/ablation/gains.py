@@ -22,23 +22,23 @@ COLUMNS = [
 
 
 def by_source(judge: pd.DataFrame, oracle: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Return the rewards of all policies by who gave them; without an oracle the judge's alone."""
+    """Return the rewards of all policies by source, without the oracle if there is none."""
     return {"judge": judge} | ({"oracle": oracle} if len(oracle) else {})
 
 
 def gain_table(sources: Mapping[str, pd.DataFrame], parameters: AblationParameters) -> pd.DataFrame:
-    """Return the gains of every combination over the original, and over the first rule and the first objective.
+    """Return the gains of every combination over the original, and over the first rule and objective.
 
-    The clips of all seeds count together. Intervals are of 95 %, by prompt; all policies had the same prompts and
-    seeds of clips. ``lowest_seed`` and ``highest_seed`` say how far single trainings are apart.
+    Clips of all seeds are pooled. Intervals are 95 %, by prompt; all policies have the same prompts and clip seeds.
+    ``lowest_seed`` and ``highest_seed`` show the spread of single trainings.
 
     Args:
-        sources: who gives rewards -> rewards with ``policy``.
+        sources: source -> rewards with ``policy``.
         parameters: the ablation.
 
     Returns:
-        schema ``AblationGains``; ``against`` is what a combination is compared with: ``original``, or another
-        combination as ``<pairs>.<objective>``. ``original`` and ``reward`` are the mean rewards of both sides.
+        schema ``AblationGains``; ``against`` is ``original``, or another combination ``<pairs>.<objective>``.
+        ``original`` and ``reward`` are the mean rewards of both sides.
     """
     rows = [
         row
@@ -88,7 +88,7 @@ def _rows(
 
 
 def _of(rewards: pd.DataFrame, rule: str, objective: str, parameters: AblationParameters) -> list[pd.DataFrame]:
-    """Return the rewards of a combination, a table for each seed whose training did not fail."""
+    """Return the rewards of a combination, one table per successful seed."""
     names = [Training(rule, objective, seed).name for seed in parameters.seeds]
     tables = [rewards[rewards["policy"] == name] for name in names]
     return [table for table in tables if len(table)]
@@ -100,9 +100,9 @@ def ablation_metrics(
     """Return all figures as one document.
 
     Returns:
-        ``gain``: <pairs>.<objective>.<source>.<dimension or total> to mean, ci_low, ci_high; ``difference``: the same,
-        under what is compared with (such as ``over.dpo.mapo``); ``pairs``: Table 5; ``trainings``: how many were asked
-        for and how many failed.
+        ``gain``: <pairs>.<objective>.<source>.<dimension or total> to mean, ci_low, ci_high; ``difference``: the same
+        under the other combination (such as ``over.dpo.mapo``); ``pairs``: Table 5; ``trainings``: numbers of all and
+        of failed ones.
     """
     found: dict[str, Any] = {"gain": {}, "difference": {}}
     for row in gains.to_dict("records"):
@@ -118,5 +118,5 @@ def ablation_metrics(
 
 
 def combinations(gains: pd.DataFrame) -> Sequence[tuple[str, str]]:
-    """Return the combinations of a table, in its order: pairs and objective."""
+    """Return the combinations (pairs, objective) of a table in order."""
     return list(dict.fromkeys(zip(gains["pairs"], gains["objective"], strict=True)))

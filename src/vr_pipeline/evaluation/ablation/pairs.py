@@ -1,4 +1,4 @@
-"""The pairs of the ablation's rules, at equal numbers."""
+"""Training pairs of the ablation's rules, in equal numbers."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def select_by_rules(
     """Select the pairs of every rule.
 
     Returns:
-        the pairs to train on by rule, and by rule how many it selects (``n``), how many of these dominate
-        (``dominating``, ``not_dominating``: Table 5 of the paper), and how many are trained on (``trained_on``).
+        the training pairs by rule, and by rule the numbers of selected (``n``), dominating and other pairs
+        (``dominating``, ``not_dominating``: Table 5 of the paper), and training pairs (``trained_on``).
 
     Raises:
         InputError: a rule is unknown, or one has no pairs.
@@ -29,18 +29,18 @@ def select_by_rules(
     for name in parameters.pair_rules:
         if name not in selection.recipes:
             raise InputError(
-                f"there are no pairs '{name}'",
+                f"unknown pair rule '{name}'",
                 field="ablation.pair_rules",
-                remedy=f"choose of pair_selection.recipes: {', '.join(selection.recipes)}",
+                remedy=f"Use recipes of pair_selection: {', '.join(selection.recipes)}",
             )
-        selected[name] = RULES[selection.recipes[name].rule](rewards, selection.limits(name))[0]
+        selected[name] = RULES[selection.recipes[name].rule](rewards, None, selection.limits(name))[0]
     fewest = min(len(pairs) for pairs in selected.values())
     empty = [name for name, pairs in selected.items() if pairs.empty]
     if empty:
         raise InputError(
             f"the rule '{empty[0]}' selects no pair",
             field="ablation.pair_rules",
-            remedy="make more videos a prompt, or lower the margins in pair_selection",
+            remedy="Make more videos per prompt, or lower the margins in pair_selection",
         )
     used = {
         name: largest_margins(pairs, fewest) if parameters.match_numbers else pairs for name, pairs in selected.items()

@@ -1,4 +1,4 @@
-"""The picture of an ablation: gains by dimension, a mark for each combination."""
+"""Figure of an ablation: gains by dimension and combination."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vr_pipeline.generators.policy import ORIGINAL
 
 
 def gains_by_dimension(gains: pd.DataFrame) -> Figure:
-    """Draw the gains over the original with 95 % intervals, a panel for each source."""
+    """Draw the gains over the original with 95 % intervals, one panel per source."""
     gains = gains[gains["against"] == ORIGINAL]
     sources, names = list(dict.fromkeys(gains["source"])), combinations(gains)
     widest = max((gains[gains["source"] == source]["dimension"].nunique() for source in sources), default=1)

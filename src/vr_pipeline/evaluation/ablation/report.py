@@ -1,9 +1,9 @@
-"""The page of an ablation: Tables 4 and 5 of the paper, differences between combinations, and every training."""
+"""Page of an ablation: Tables 4 and 5 of the paper, differences between combinations, all trainings."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 from markupsafe import Markup
@@ -13,14 +13,8 @@ from vr_pipeline.evaluation.ablation.gains import TOTAL, combinations
 from vr_pipeline.evaluation.report import charts, elements
 from vr_pipeline.evaluation.report.charts import Chart, Mark, Row
 from vr_pipeline.evaluation.report.elements import Cell, Cells, Finding, Table, count, interval, number
-from vr_pipeline.evaluation.report.page import page_html
+from vr_pipeline.evaluation.report.page import Part, page_html
 from vr_pipeline.generators.policy import ORIGINAL
-
-
-class _Part(NamedTuple):
-    name: str
-    link: str
-    title: str
 
 
 def ablation_page(
@@ -32,14 +26,14 @@ def ablation_page(
     matched = "equally many pairs" if parameters.match_numbers else "all of its pairs"
     note = (
         f"{len(parameters.pair_rules)} pair rules times {len(parameters.objectives)} objectives, "
-        f"{len(parameters.seeds)} seeds each, every rule with {matched}. All policies are their last step, and made "
-        "clips from the same prompts and seeds."
+        f"{len(parameters.seeds)} seeds each, every rule with {matched}. Policies are the last step of training; their "
+        "clips have the same prompts and seeds."
     )
     sections = [
-        (_Part("gains", "Gains", "Gains over the original"), _gains(over_original)),
-        (_Part("differences", "Differences", "Between pair rules and between objectives"), _differences(between)),
-        (_Part("pairs", "Pairs", "Pairs by rule"), [elements.table(_pairs(counts))]),
-        (_Part("trainings", "Trainings", "Every training"), _every_training(trainings)),
+        (Part("gains", "Gains", "Gains over the original"), _gains(over_original)),
+        (Part("differences", "Differences", "Between pair rules and between objectives"), _differences(between)),
+        (Part("pairs", "Pairs", "Pairs by rule"), [elements.table(_pairs(counts))]),
+        (Part("trainings", "Trainings", "All trainings"), _every_training(trainings)),
     ]
     return page_html(parameters.title, note, [(part, made) for part, made in sections if made], Markup())
 
@@ -51,9 +45,9 @@ def _gains(gains: pd.DataFrame) -> list[Markup]:
     of_source = {source: gains[gains["source"] == source] for source in sources}
     return [
         elements.paragraph(
-            "Mean gain in reward over the original on the held-out prompts, clips of all seeds together, with 95 % "
-            "intervals by prompt (Student's t over prompts). Intervals by dimension are not corrected for their "
-            "number. They say what other prompts would give; the seeds say how far two trainings are apart.",
+            "Mean gain in reward over the original on the held-out prompts, pooled over seeds, with 95 % intervals by "
+            "prompt (Student's t over prompts), not corrected for the number of dimensions. Intervals show the "
+            "uncertainty over prompts; the range of seeds shows the spread of trainings.",
             note=True,
         ),
         elements.charts([_chart(table, source) for source, table in of_source.items()]),
@@ -92,7 +86,7 @@ def _chart(gains: pd.DataFrame, source: str) -> Chart:
 
 
 def _rewards(gains: pd.DataFrame, source: str) -> Table:
-    """List mean rewards, the original first (the layout of the paper's Table 4)."""
+    """Return mean rewards, the original first (the layout of the paper's Table 4)."""
     dimensions = list(dict.fromkeys(gains["dimension"]))
     first = gains.drop_duplicates("dimension").set_index("dimension")
     rows: list[Cells] = [["Original", *(number(first.loc[name, "original"], 3) for name in dimensions)]]
@@ -165,4 +159,4 @@ def _trainings(trainings: pd.DataFrame) -> Table:
         for row in trainings.to_dict("records")
     ]
     columns = ["Training", "Steps", "Loss", "Implicit accuracy", "Winners' error", "Losers' error"]
-    return Table("Last tenth of the steps; errors are changes against the original's", columns, rows)
+    return Table("Means of the last tenth of the steps; errors relative to the original", columns, rows)

@@ -1,29 +1,25 @@
-"""The trainings of the ablation as long work: one file a policy, so that a killed run resumes with the next."""
-
-from __future__ import annotations
+"""Trainings of the ablation as long work: one file per policy, so that a run can resume."""
 
 import pkgutil
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
 from vr_pipeline.errors import InputError, PipelineError
 from vr_pipeline.evaluation.ablation.config import AblationParameters, Training, settings_of, trainings_of
 from vr_pipeline.generators import FAMILIES
+from vr_pipeline.generators.config import GeneratorParameters
 from vr_pipeline.generators.contract import resolve_device, weights_identity
 from vr_pipeline.generators.policy import Adapter
 from vr_pipeline.identifiers import content_hash
+from vr_pipeline.items.folder import ItemFolder
 from vr_pipeline.training.config import DpoTrainingParameters, PreferenceTrainingParameters
 from vr_pipeline.training.inputs import contents_hash
 from vr_pipeline.work import ItemFailure, WorkItem, WorkPlan
 
-if TYPE_CHECKING:
-    from vr_pipeline.generators.config import GeneratorParameters
-    from vr_pipeline.items.folder import ItemFolder
-
 _LOG = "training_log/"
-"""Begins the names of columns of the training log, which lie beside the weights."""
+"""Prefix of the training log's columns in the file of weights."""
 
 
 def plan_trainings(
@@ -34,9 +30,7 @@ def plan_trainings(
     dpo_training: DpoTrainingParameters,
     parameters: AblationParameters,
 ) -> WorkPlan:
-    """Plan all trainings.
-
-    A training that breaks is recorded as failed, with the reason, and the others continue.
+    """Plan all trainings; a failed training is recorded with the reason, and the others continue.
 
     Args:
         pairs: schema ``TrainingPairs``; ``recipe`` is the pair rule.
@@ -46,15 +40,15 @@ def plan_trainings(
         parameters: the ablation.
 
     Raises:
-        InputError: settings do not fit together, or train all weights.
+        InputError: settings are inconsistent, or train all weights.
     """
     wanted = {training.name: training for training in trainings_of(parameters)}
     settings = {name: settings_of(training, dpo_training, parameters) for name, training in wanted.items()}
     if any(one.method != "lora" for one in settings.values()):
         raise InputError(
-            "the ablation trains adapters, and dpo_training.training.method is full",
+            "the ablation trains adapters, but dpo_training.training.method is full",
             field="ablation.training.method",
-            remedy="set it to lora: a whole model for every training would fill the disk",
+            remedy="Set it to lora: full models would fill the disk",
         )
     base = content_hash(
         *("ablation", generator.family, weights_identity(generator), generator.dtype, str(generator.threads)),
@@ -114,11 +108,7 @@ def trained_policies(
     dpo_training: DpoTrainingParameters,
     parameters: AblationParameters,
 ) -> dict[str, Adapter]:
-    """Return the policies that were trained, by name, in the order of the parameters.
-
-    Args:
-        stored: what :func:`plan_trainings` has made.
-    """
+    """Return the trained policies in the folder of :func:`plan_trainings` by name, in order."""
     base = weights_identity(generator)
     return {
         training.name: Adapter(
@@ -132,16 +122,16 @@ def trained_policies(
 
 
 def _adapter_config(generator: GeneratorParameters, settings: PreferenceTrainingParameters) -> dict[str, Any]:
-    """Return what an adapter's configuration says, as the generator made it."""
+    """Return the configuration of an adapter, as made by the generator."""
     targets = settings.lora.target_modules or pkgutil.resolve_name(FAMILIES[generator.family]).lora_targets
     return {"r": settings.lora.rank, "lora_alpha": settings.lora.alpha, "target_modules": sorted(targets)}
 
 
 def training_table(stored: ItemFolder, parameters: AblationParameters) -> pd.DataFrame:
-    """List what became of every training: its last loss and how far winners and losers moved, or why it failed.
+    """Return every training with its figures, or the reason of its failure.
 
     Returns:
-        schema ``AblationTrainings``; figures are means over the last tenth of the steps, empty where there are none.
+        schema ``AblationTrainings``; figures are means over the last tenth of the steps, or empty.
     """
     errors = stored.records.set_index("key")["error"].fillna("")
     rows = []

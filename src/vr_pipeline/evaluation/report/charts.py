@@ -1,4 +1,4 @@
-"""Charts as inline SVG: colours come from the page's style sheet, so that they follow light and dark mode.
+"""Charts as inline SVG, coloured by the page's style sheet for light and dark mode.
 
 Every chart has a title and a description for screen readers; all text is escaped.
 """
@@ -8,17 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 from markupsafe import Markup, escape
 
 FloatArray = npt.NDArray[np.float64]
 
 _CHARACTER = 6.9  # mean width of a character of the largest text; names are shortened where they would not fit
-_LARGEST_POINTS = 160
 
 
 @dataclass(frozen=True)
@@ -42,19 +39,6 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Line:
-    """A curve; the band lies between ``low`` and ``high`` where they are given."""
-
-    series: int
-    x: FloatArray
-    y: FloatArray
-    name: str
-    low: FloatArray | None = None
-    high: FloatArray | None = None
-    dashed: bool = False
-
-
-@dataclass(frozen=True)
 class Chart:
     """A chart with its heading, its legend and the sentence under it."""
 
@@ -65,30 +49,37 @@ class Chart:
 
 
 @dataclass
-class _Canvas:
+class Canvas:
+    """The drawing, in user units of the SVG."""
+
     parts: list[str] = field(default_factory=list)
 
     def line(self, x1: float, y1: float, x2: float, y2: float, kind: str) -> None:
-        self.parts.append(f'<line class="{kind}" x1="{_c(x1)}" y1="{_c(y1)}" x2="{_c(x2)}" y2="{_c(y2)}"/>')
+        """Draw a straight line."""
+        self.parts.append(f'<line class="{kind}" x1="{px(x1)}" y1="{px(y1)}" x2="{px(x2)}" y2="{px(y2)}"/>')
 
     def text(self, x: float, y: float, content: str, kind: str = "", anchor: str = "start") -> None:
+        """Write a text."""
         self.parts.append(
-            f'<text class="{kind}" x="{_c(x)}" y="{_c(y)}" text-anchor="{anchor}">{escape(content)}</text>'
+            f'<text class="{kind}" x="{px(x)}" y="{px(y)}" text-anchor="{anchor}">{escape(content)}</text>'
         )
 
     def path(self, x: FloatArray, y: FloatArray, kind: str) -> None:
-        points = " ".join(f"{_c(a)},{_c(b)}" for a, b in zip(x, y, strict=True))
+        """Draw a polyline."""
+        points = " ".join(f"{px(a)},{px(b)}" for a, b in zip(x, y, strict=True))
         self.parts.append(f'<polyline class="{kind}" points="{points}"/>')
 
     def area(self, x: FloatArray, low: FloatArray, high: FloatArray, kind: str) -> None:
-        points = [f"{_c(a)},{_c(b)}" for a, b in zip(x, high, strict=True)]
-        points += [f"{_c(a)},{_c(b)}" for a, b in zip(x[::-1], low[::-1], strict=True)]
+        """Fill the area between two curves."""
+        points = [f"{px(a)},{px(b)}" for a, b in zip(x, high, strict=True)]
+        points += [f"{px(a)},{px(b)}" for a, b in zip(x[::-1], low[::-1], strict=True)]
         self.parts.append(f'<polygon class="{kind}" points="{" ".join(points)}"/>')
 
     def svg(self, width: float, height: float, title: str, description: str) -> Markup:
+        """Return the drawing with its title and description for screen readers."""
         return Markup(
-            f'<svg viewBox="0 0 {_c(width)} {_c(height)}" role="img" aria-label="{escape(title + ". " + description)}" '
-            f'style="max-width:{_c(width * 1.25)}px">{"".join(self.parts)}</svg>'
+            f'<svg viewBox="0 0 {px(width)} {px(height)}" role="img" aria-label="{escape(title + ". " + description)}" '
+            f'style="max-width:{px(width * 1.25)}px">{"".join(self.parts)}</svg>'
         )
 
 
@@ -103,21 +94,21 @@ def intervals_chart(
     bars: bool = False,
     limits: tuple[float, float] | None = None,
 ) -> Chart:
-    """Draw values with whiskers, a row a name, several marks of a row below each other.
+    """Draw values with whiskers, one row per name, several marks of a row below each other.
 
     Args:
         title: its heading.
         rows: from top to bottom.
         axis: label of the horizontal axis.
-        series: for the legend, which is left out without them.
-        description: what screen readers say; the tips of the marks if there is none.
-        reference: where a vertical line is drawn, and where bars begin.
-        bars: draw bars from the reference, not marks only.
-        limits: of the axis; else as the values need.
+        series: for the legend; empty for none.
+        description: for screen readers; by default the tips of the marks.
+        reference: position of the vertical line, and start of bars.
+        bars: draw bars from the reference instead of marks.
+        limits: of the axis; by default from the values.
     """
     width, step, gap, top = 400.0, 14.0, 9.0, 8.0
     longest = max((len(row.label) for row in rows), default=0)
-    left = min(170.0, longest * _CHARACTER + 14)
+    left = min(228.0, max(46.0, longest * _CHARACTER + 14))
     right = width - 14
     ends = [
         end for row in rows for mark in row.marks for end in (mark.value, mark.low, mark.high) if math.isfinite(end)
@@ -132,7 +123,7 @@ def intervals_chart(
         return left + (min(max(value, low), high) - low) * scale
 
     height = top + sum(max(1, len(row.marks)) * step + gap for row in rows)
-    canvas = _Canvas()
+    canvas = Canvas()
     for tick in ticks:
         if low <= tick <= high:
             canvas.line(x(tick), top, x(tick), height, "grid")
@@ -141,7 +132,7 @@ def intervals_chart(
     y = top
     for row in rows:
         block = max(1, len(row.marks)) * step
-        label = _shorten(row.label, int((left - 12) / _CHARACTER))
+        label = shorten(row.label, int((left - 12) / _CHARACTER))
         canvas.text(left - 8, y + block / 2 + 4 + gap / 2, label, "faint" if row.faint else "label", "end")
         for i, mark in enumerate(row.marks):
             centre = y + gap / 2 + step * (i + 0.5)
@@ -155,7 +146,7 @@ def intervals_chart(
 
 
 def _draw_mark(
-    canvas: _Canvas, mark: Mark, x: Callable[[float], float], centre: float, reference: float, bars: bool, faint: bool
+    canvas: Canvas, mark: Mark, x: Callable[[float], float], centre: float, reference: float, bars: bool, faint: bool
 ) -> None:
     if not math.isfinite(mark.value):
         canvas.text(x(reference) + 4, centre + 4, "no value", "faint")
@@ -167,7 +158,7 @@ def _draw_mark(
     if bars:
         start, end = sorted((x(reference), x(mark.value)))
         canvas.parts.append(
-            f'<rect class="bar" x="{_c(start)}" y="{_c(centre - 5)}" width="{_c(max(end - start, 0.5))}" height="10"/>'
+            f'<rect class="bar" x="{px(start)}" y="{px(centre - 5)}" width="{px(max(end - start, 0.5))}" height="10"/>'
         )
     if math.isfinite(mark.low) and math.isfinite(mark.high):
         low, high = x(mark.low), x(mark.high)
@@ -181,15 +172,15 @@ def _draw_mark(
 
 
 def shape(series: int, x: float, y: float, size: float = 4.0) -> str:
-    """Return the shape of a series, so that colour is not all that tells series apart."""
+    """Return the shape of a series, which distinguishes series besides colour."""
     if series % 3 == 0:
-        return f'<circle class="shape" cx="{_c(x)}" cy="{_c(y)}" r="{_c(size)}"/>'
+        return f'<circle class="shape" cx="{px(x)}" cy="{px(y)}" r="{px(size)}"/>'
     if series % 3 == 1:
         return (
-            f'<rect class="shape" x="{_c(x - size)}" y="{_c(y - size)}" width="{_c(2 * size)}" '
-            f'height="{_c(2 * size)}"/>'
+            f'<rect class="shape" x="{px(x - size)}" y="{px(y - size)}" width="{px(2 * size)}" '
+            f'height="{px(2 * size)}"/>'
         )
-    points = f"{_c(x)},{_c(y - size * 1.2)} {_c(x + size * 1.1)},{_c(y + size)} {_c(x - size * 1.1)},{_c(y + size)}"
+    points = f"{px(x)},{px(y - size * 1.2)} {px(x + size * 1.1)},{px(y + size)} {px(x - size * 1.1)},{px(y + size)}"
     return f'<polygon class="shape" points="{points}"/>'
 
 
@@ -203,76 +194,14 @@ def legend(names: Sequence[tuple[int, str]]) -> Markup:
     return Markup(f'<ul class="legend">{items}</ul>')
 
 
-def lines_chart(
-    title: str,
-    lines: Sequence[Line],
-    *,
-    description: str,
-    note: str,
-    reference: float | None = None,
-    from_zero: bool = False,
-) -> Chart:
-    """Draw curves over steps, smoothed, with the unsmoothed values faintly behind.
-
-    Args:
-        title: its heading.
-        lines: curves with their bands.
-        description: what screen readers say.
-        note: the sentence under it.
-        reference: a horizontal line is drawn there.
-        from_zero: let the vertical axis begin at 0.
-    """
-    width, height, left, right, top, bottom = 320.0, 194.0, 50.0, 310.0, 8.0, 160.0
-    curves = [(line, *_thin(line.x, line.y)) for line in lines if np.isfinite(line.y).any()]
-    ends: list[float] = [*([0.0] if from_zero else []), *([] if reference is None else [reference])]
-    for line, _, raw, smooth in curves:
-        # One early spike must not flatten the rest: the axis covers what most steps need.
-        ends += [*smooth[np.isfinite(smooth)], *np.nanquantile(raw, [0.02, 0.98])]
-        for band in (line.low, line.high):
-            if band is not None:
-                ends += list(np.nanquantile(_thin(line.x, band)[2], [0.0, 1.0]))
-    low, high = (min(ends), max(ends)) if ends else (0.0, 1.0)
-    ticks = nice_ticks(low, high, 4)
-    low, high = min(low, ticks[0]), max(high, ticks[-1])
-    first = min((float(line.x[0]) for line, *_ in curves), default=0.0)
-    last = max((float(line.x[-1]) for line, *_ in curves), default=1.0)
-
-    def across(values: Any) -> Any:
-        return left + (values - first) / max(last - first, 1e-9) * (right - left)
-
-    def up(values: Any) -> Any:
-        return bottom - (np.clip(values, low, high) - low) / (high - low) * (bottom - top)
-
-    canvas = _Canvas()
-    for tick in ticks:
-        y = up(tick)
-        canvas.line(left, y, right, y, "grid")
-        canvas.text(left - 6, y + 4, tick_label(tick, ticks), "tick", "end")
-    if reference is not None:
-        y = up(reference)
-        canvas.line(left, y, right, y, "axis")
-    for tick in (t for t in nice_ticks(first, last, 4) if first <= t <= last):
-        canvas.text(across(tick), bottom + 15, f"{tick:,.0f}", "tick", "middle")
-    canvas.text((left + right) / 2, bottom + 28, "step", "tick", "middle")
-    for line, x, raw, smooth in curves:
-        if line.low is not None and line.high is not None:
-            low_band, high_band = (up(_thin(line.x, band)[2]) for band in (line.low, line.high))
-            canvas.area(across(x), low_band, high_band, f"band s{line.series}")
-        elif len(raw) > 8:
-            canvas.path(across(x), up(raw), f"raw s{line.series}")
-        kind = f"curve s{line.series}{' dashed' if line.dashed else ''}"
-        canvas.path(across(x), up(smooth), kind)
-    return Chart(title, canvas.svg(width, height, title, description), note)
-
-
 def share_bar(share: float) -> Markup:
     """Draw a share of 0 to 1 as a bar, for a table's cell."""
     width = 100 * min(max(share, 0.0), 1.0)
-    return Markup(f'<span class="share " aria-hidden="true"><span style="width:{_c(width)}%"></span></span>')
+    return Markup(f'<span class="share " aria-hidden="true"><span style="width:{px(width)}%"></span></span>')
 
 
 def nice_ticks(low: float, high: float, count: int) -> list[float]:
-    """Return about so many round values that cover a range, in steps of 1, 2, 2.5 or 5 times a power of ten."""
+    """Return about ``count`` round values that cover a range, in steps of 1, 2, 2.5 or 5 times a power of ten."""
     least = max(1e-6, 1e-6 * max(abs(low), abs(high)))
     if high - low < least:  # one value, or a difference that no label could show
         low, high = (low + high - least) / 2, (low + high + least) / 2
@@ -293,22 +222,12 @@ def tick_label(value: float, ticks: Sequence[float]) -> str:
     return "0" if float(text.replace(",", "")) == 0 else text.replace("-", "−")
 
 
-def _thin(x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return some hundred points (means of equal stretches), and their running mean over a fifteenth of the steps."""
-    edges = np.linspace(0, len(x), min(len(x), _LARGEST_POINTS) + 1).round().astype(int)
-    stretch = np.repeat(np.arange(len(edges) - 1), np.diff(edges))
-    points = pd.DataFrame({"x": x, "y": np.where(np.isfinite(y), y, np.nan)}).groupby(stretch).mean()
-    reach = len(points) // 30
-    points["smooth"] = points["y"].rolling(2 * reach + 1, center=True, min_periods=1).mean()
-    places, raw, smooth = points.dropna().to_numpy().T
-    return places, raw, smooth
-
-
-def _shorten(text: str, length: int) -> str:
+def shorten(text: str, length: int) -> str:
+    """Shorten a text to ``length`` characters."""
     return text if len(text) <= length else text[: max(1, length - 1)] + "…"
 
 
-def _c(value: float) -> str:
-    """Write a coordinate with at most one digit after the point: a tenth of a pixel is enough."""
+def px(value: float) -> str:
+    """Return a coordinate as text with at most one decimal."""
     text = f"{value:.1f}"
     return text[:-2] if text.endswith(".0") else text

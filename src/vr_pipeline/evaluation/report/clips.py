@@ -1,4 +1,4 @@
-"""Clips as text for a page: re-encoded so that browsers play them, small enough, and the same bytes every time."""
+"""Clips as data URLs for a page: re-encoded for browsers, within a size limit, with reproducible bytes."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from vr_pipeline.video.write import encode_clip
 T = TypeVar("T")
 
 _SMALLEST_CLIP, _LARGEST_CLIP = 24_000, 300_000
-"""Bytes before base64: the least that a clip can be given, and the most that it is worth."""
+"""Smallest and largest size of a clip in bytes, before base64."""
 
 _STEPS = ((12, LARGEST_SIDE), (20, LARGEST_SIDE), (28, LARGEST_SIDE), (34, 240), (40, 160))
-"""Rate factor of the encoder and longest side, from the best picture to the smallest."""
+"""Rate factor of the encoder and longest side, from best to smallest."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,11 @@ class EmbeddedClip:
 
 
 def embed_clip(frames: Frames, *, fps: float, max_bytes: int) -> EmbeddedClip:
-    """Encode a clip within a number of bytes, giving up quality, then size, then frames, as far as needed.
+    """Encode a clip within a number of bytes, reducing quality, then size, then frames as needed.
 
     Args:
         frames: uint8 [frames, height, width, 3], RGB.
-        fps: frames a second; 8 is taken where it is not above 0.
+        fps: frames per second; 8 if not above 0.
         max_bytes: limit of the encoded clip before base64 (which adds a third).
     """
     rate = fps if fps > 0 else 8.0
@@ -56,7 +56,7 @@ def embed_clip(frames: Frames, *, fps: float, max_bytes: int) -> EmbeddedClip:
         if len(content) <= max_bytes:
             break
     while len(content) > max_bytes and len(sized) > 2:
-        # The encoder gives frames that are shown longer more bits, so the rate factor has to rise too.
+        # The encoder spends more bits on longer frames, so the rate factor must rise too.
         sized, rate, crf = sized[::2], rate / 2, min(51, crf + 4)
         content = encode_clip(sized, fps=rate, crf=crf)
     height, width = sized.shape[1:3]
@@ -64,7 +64,7 @@ def embed_clip(frames: Frames, *, fps: float, max_bytes: int) -> EmbeddedClip:
 
 
 def room_for(sets: Sequence[T], clips: int, limit: int) -> tuple[Sequence[T], int]:
-    """Return as many sets of so many clips as fit into a number of bytes, and the bytes for each clip."""
+    """Return the sets of ``clips`` clips that fit into ``limit`` bytes, and the bytes per clip."""
     fitting = sets[: max(1, limit // _SMALLEST_CLIP // clips)]
     return fitting, max(_SMALLEST_CLIP, min(_LARGEST_CLIP, limit // max(1, len(fitting) * clips)))
 

@@ -1,9 +1,9 @@
-"""Policies compared with the original and with the baseline, by every source of rewards."""
+"""Comparison of policies with the original and the baseline, by source of rewards."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,12 +16,17 @@ from vr_pipeline.statistics.clustered import simultaneous
 
 Verdict = Literal["above", "below", "unclear", "unknown"]
 
-SOURCES = {"judge": "Judge", "oracle": "Oracle"}
+SOURCES = {"judge": "Judge", "oracle": "Oracle", "auditor": "Auditor"}
+
+
+def witness(sources: Collection[str]) -> str | None:
+    """Return the source that decides whether clips became better: the least dependent on the training that there is."""
+    return next((name for name in ("auditor", "oracle") if name in sources), None)
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean with its 95 % interval; NaN where there were too few prompts for one."""
+    """A mean with its 95 % interval, NaN with too few prompts."""
 
     mean: float
     low: float
@@ -33,7 +38,7 @@ class Interval:
         return cls(*(as_number(record.get(name)) for name in (key, "ci_low", "ci_high")))
 
     def verdict(self, reference: float = 0.0) -> Verdict:
-        """Say on which side of a reference the whole interval lies."""
+        """Return on which side of a reference the whole interval is."""
         if not (math.isfinite(self.low) and math.isfinite(self.high)):
             return "unknown"
         if self.low > reference:
@@ -43,7 +48,7 @@ class Interval:
     def __str__(self) -> str:
         """Write a difference with its interval, for a sentence."""
         if not math.isfinite(self.mean):
-            return "not known"
+            return "unknown"
         if self.verdict() == "unknown":
             return f"{signed(self.mean)} (no interval)"
         return f"{signed(self.mean)} (95 % interval {signed(self.low)} to {signed(self.high)})"
@@ -51,58 +56,56 @@ class Interval:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One policy against another by one source, over all and by dimension.
+    """One policy compared with another by one source.
 
     Attributes:
         total: difference of total rewards.
-        dimensions: difference by dimension; these intervals hold together for all ``together`` that are read at once.
-        effect: difference of totals in standard deviations of the baseline's clips, which allows to set sources side
-            by side although their rewards have different scales; NaN where the baseline never varies.
+        dimensions: difference by dimension; intervals are joint for ``together`` comparisons.
+        effect: difference of totals in standard deviations of the prompts' differences, comparable between sources;
+            NaN if prompts do not differ.
     """
 
     total: Interval
     dimensions: dict[str, Interval]
-    effect: float
+    effect: Interval
     together: int = 1
 
 
 Comparisons = Mapping[str, Mapping[str, Comparison]]
-"""Policy -> source -> how it compares."""
+"""Policy -> source -> comparison."""
 
 
 def compare(rewards: pd.DataFrame, policy: str, baseline: str, *, policies: int = 1) -> Comparison:
-    """Compare two policies, with 95 % intervals over prompts.
-
-    The interval of the total is for itself. Those of the dimensions hold together (Bonferroni): among many, some would
-    be beyond 0 by chance.
+    """Compare two policies, with 95 % intervals over prompts: single for the total, joint for dimensions (Bonferroni).
 
     Args:
         rewards: one row per clip: prompt_id, policy, total, dim_<name>.
-        policies: comparisons of policies that are read at once.
+        policy, baseline: names of the policies.
+        policies: number of policies compared together.
     """
     ours, theirs = (rewards[rewards["policy"] == name] for name in (policy, baseline))
     dimensions = dimensions_of(rewards)
     together = policies * len(dimensions)
 
-    def difference(column: str, level: float = 0.95) -> Interval:
-        gain = gain_over(ours, theirs, column, level)
+    def difference(column: str) -> Interval:
+        gain = gain_over(ours, theirs, column, simultaneous(together))
         return Interval(gain.mean, gain.ci_low, gain.ci_high)
 
-    total, deviation = difference("total"), float(theirs["total"].std(ddof=0))
+    total = gain_over(ours, theirs)
     return Comparison(
-        total=total,
-        dimensions={name: difference(f"dim_{name}", simultaneous(together)) for name in dimensions},
-        effect=total.mean / deviation if deviation > 1e-9 else math.nan,
+        total=Interval(total.mean, total.ci_low, total.ci_high),
+        dimensions={name: difference(f"dim_{name}") for name in dimensions},
+        effect=Interval(*total.effect()),
         together=together,
     )
 
 
 def compare_all(rewards: Mapping[str, pd.DataFrame], policies: Sequence[str]) -> tuple[Comparisons, Comparisons]:
-    """Compare every trained policy with the original, and those after the first trained one, the baseline, with it.
+    """Compare every trained policy with the original, and with the baseline, the first trained policy.
 
     Args:
-        rewards: by source, see :func:`rewards_by_source`.
-        policies: the original and the trained ones, in their order.
+        rewards: by source, see :func:`vr_pipeline.evaluation.metrics.rewards_by_source`.
+        policies: the original and the trained policies, in order.
     """
     trained = [name for name in policies if name != ORIGINAL]
     against_original = {
@@ -116,11 +119,6 @@ def compare_all(rewards: Mapping[str, pd.DataFrame], policies: Sequence[str]) ->
     return against_original, between
 
 
-def rewards_by_source(judge: pd.DataFrame, oracle: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Return the rewards of both sources, those that there are: the judge's if there is a reward, then the oracle's."""
-    return {source: table for source, table in (("judge", judge), ("oracle", oracle)) if len(table)}
-
-
 def dimensions_of(rewards: pd.DataFrame) -> list[str]:
-    """Return the names of the dimensions of rewards, in their order."""
+    """Return the names of the dimensions of rewards in order."""
     return [str(name).removeprefix("dim_") for name in rewards.columns if str(name).startswith("dim_")]

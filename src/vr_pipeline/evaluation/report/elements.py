@@ -1,4 +1,4 @@
-"""The building blocks of a section: each turns tables, charts, clips and sentences into HTML, with all text escaped."""
+"""Building blocks of a section: tables, charts, clips and sentences as HTML, with all text escaped."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Cell:
-    """Text of a cell (escaped by the template), the value it sorts by, and what stands after the text."""
+    """Text of a cell (escaped by the template), the value it sorts by, and HTML after the text."""
 
     text: str
     sort: str = ""
@@ -34,11 +34,11 @@ Cells = list[Cell | str]
 
 @dataclass(frozen=True)
 class Table:
-    """A table whose first column names the rows. Texts among the cells sort as text.
+    """A table whose first column names the rows.
 
     Args:
-        columns: headings; numbers stand right.
-        words: headings of the columns that hold text, besides the first.
+        columns: headings.
+        words: headings of text columns besides the first; other columns are numbers, aligned right.
     """
 
     caption: str
@@ -53,12 +53,12 @@ class Table:
 
     @property
     def numeric(self) -> list[bool]:
-        """Say whether each column holds numbers."""
+        """Whether each column has numbers."""
         return [place > 0 and name not in self.words for place, name in enumerate(self.columns)]
 
     @property
     def cells(self) -> list[list[Cell]]:
-        """Return the rows, with text as cells too."""
+        """The rows, with texts as cells."""
         return [[Cell(cell) if isinstance(cell, str) else cell for cell in row] for row in self.rows]
 
 
@@ -72,7 +72,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class ShownClip:
-    """A clip with what is said of it."""
+    """A clip with its heading and facts."""
 
     heading: str
     label: str = ""
@@ -83,7 +83,7 @@ class ShownClip:
 
 @dataclass(frozen=True)
 class ClipSet:
-    """Clips that belong side by side."""
+    """Clips shown side by side."""
 
     heading: str
     note: str
@@ -125,13 +125,13 @@ def count(value: int) -> Cell:
 
 
 def sort_key(value: float | None) -> str:
-    """Return the value a cell sorts by; empty where there is none."""
-    # Nine digits: float noise from another order of rows must not change the page.
+    """Return the value a cell sorts by; empty without a value."""
+    # Nine digits, so that rounding does not change the page.
     return "" if value is None or not math.isfinite(value) else f"{float(value):.9g}"
 
 
 def paragraph(text: str, *, note: bool = False) -> Markup:
-    """Write a paragraph; a note stands smaller."""
+    """Write a paragraph; a note is smaller."""
     return Markup('<p class="note">{}</p>' if note else "<p>{}</p>").format(text)
 
 

@@ -1,11 +1,11 @@
-"""Puts the sections together to one self-contained HTML file under 10 MB; the same data give the same bytes."""
+"""Joins sections to one self-contained HTML file under 10 MB; the same data give the same bytes."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from markupsafe import Markup
 
@@ -18,8 +18,16 @@ if TYPE_CHECKING:
     from vr_pipeline.evaluation.config import ReportParameters
 
 
+class Part(NamedTuple):
+    """A section of a page: its address, its name in the navigation, and its heading."""
+
+    name: str
+    link: str
+    title: str
+
+
 class Headed(Protocol):
-    """What a page says of a section: its address, its name in the navigation and its heading."""
+    """The same attributes of any section."""
 
     @property
     def name(self) -> str: ...
@@ -40,9 +48,9 @@ def join_sections(parameters: ReportParameters, contents: Mapping[str, str]) -> 
     """Return the page.
 
     Args:
-        parameters: its title and its note.
-        contents: HTML of sections by their names, empty for those to leave out, and of the provenance in the footer.
-            Commit and run are no part of the page, see :mod:`vr_pipeline.evaluation.report.run_lines`.
+        parameters: its title and note.
+        contents: HTML of sections by name, empty for omitted ones, and of the provenance in the footer. Commit and run
+            are separate, see :mod:`vr_pipeline.evaluation.report.run_lines`.
     """
     parts = {name: Markup(html) for name, html in contents.items()}
     sections = [(section, [parts[section.name]]) for section in SECTIONS if parts.get(section.name)]
@@ -65,12 +73,12 @@ def page_html(
         note: a sentence under it; empty for none.
         sections: each with its elements.
         provenance: footer; empty for none.
-        run: what the footer says of the run.
+        run: lines about the run in the footer.
     """
     templates = environment()
     assert templates.loader is not None
     style, script = (templates.loader.get_source(templates, name)[0] for name in ("style.css", "script.js"))
-    # The browser runs this script and no other, whatever stands in the data.
+    # The browser runs only this script, whatever the data contain.
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     page = templates.get_template("page.html.j2").render(
         title=title,
@@ -86,5 +94,5 @@ def page_html(
 
 
 def _ascii(html: str) -> str:
-    """Write character references for what is not ASCII: it reads the same whatever encoding a file is saved in."""
+    """Replace non-ASCII characters by references, independent of the file's encoding."""
     return visible(html).encode("ascii", "xmlcharrefreplace").decode("ascii")

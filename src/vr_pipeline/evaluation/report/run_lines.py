@@ -1,8 +1,7 @@
-"""Commit and run in the footer of the report page, kept apart from the page.
+"""Commit and run in the footer of the report page, stored separately.
 
-The page is a function of the data: made again from the same data it has the same bytes, whatever commit or run made
-it, so that DVC and a second run can compare it. What differs from run to run is written beside it as a small document,
-which the page shows as long as the two lie together, and into the copy of the page that MLflow keeps.
+The page depends on the data only, so that DVC and a second run can compare its bytes. Commit and run are in a small
+document next to it, which the page embeds, and in MLflow's copy of the page.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from markupsafe import Markup, escape
 from vr_pipeline.terminal import one_line
 
 RUN_FILE: Final = "evaluation_report_run.html"
-"""Name of the document beside the page."""
+"""Name of the document next to the page."""
 
 _BEGIN, _END = "<!-- run -->", "<!-- /run -->"
 
@@ -42,12 +41,12 @@ def _rows(lines: Mapping[str, str]) -> str:
 
 
 def placeholder() -> Markup:
-    """Return the place of the run's lines in a page that belongs to no run yet."""
+    """Return the element that embeds the run's document in a page."""
     missing = (
-        f"Commit and MLflow run are in {RUN_FILE}, which lies beside this page where it was written, and in the "
-        "copy of the page that MLflow keeps."
+        f"Commit and MLflow run are in {RUN_FILE}, in the folder where this page was written, and in MLflow's copy of "
+        "the page."
     )
-    # An object without its document shows its content instead, and the console stays silent.
+    # Without the document, an object shows its content, and the console stays silent.
     return Markup(
         f'{_BEGIN}<object class="run" data="{RUN_FILE}" type="text/html" aria-label="Commit and run">'
         f"<p>{missing}</p></object>{_END}"
@@ -55,7 +54,7 @@ def placeholder() -> Markup:
 
 
 def run_document(lines: Mapping[str, str]) -> str:
-    """Return the document that lies beside the page."""
+    """Return the document next to the page."""
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Commit and run</title>'
         f"<style>{_STYLE}</style></head>\n<body><dl>\n{_rows(lines)}\n</dl></body></html>\n"
@@ -63,7 +62,7 @@ def run_document(lines: Mapping[str, str]) -> str:
 
 
 def with_run(page: str, lines: Mapping[str, str]) -> str:
-    """Put the run's lines into a page itself; unchanged if it has no place for them."""
+    """Return the page with the run's lines in it; unchanged if it has no element for them."""
     before, begin, rest = page.partition(_BEGIN)
     _, end, after = rest.partition(_END)
     if not begin or not end:
@@ -73,7 +72,7 @@ def with_run(page: str, lines: Mapping[str, str]) -> str:
 
 
 def table_hash(table: pd.DataFrame) -> str:
-    """Hash a table's content: 16 hexadecimal digits, whatever the order of its rows and columns."""
+    """Return the hash of a table's content, 16 hexadecimal digits, independent of the order of rows and columns."""
     names = sorted(table.columns, key=str)
     plain = table[names].astype({name: str for name in names if table[name].dtype == object})
     rows = np.sort(pd.util.hash_pandas_object(plain, index=False).to_numpy())

@@ -1,4 +1,4 @@
-"""Numbers as a reader sees them: a true minus sign, a dash where there is none, shares in percent."""
+"""Numbers as text: a true minus sign, a dash for missing ones, shares in percent."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def as_number(value: Any) -> float:
 
 
 def plain(value: float | None, digits: int = 2) -> str:
-    """Write a number with so many digits after the point; a dash where there is none."""
+    """Write a number with ``digits`` decimals; a dash if it is missing."""
     number = as_number(value)
     if not math.isfinite(number):
         return "–"
@@ -21,7 +21,7 @@ def plain(value: float | None, digits: int = 2) -> str:
 
 
 def signed(value: float | None, digits: int = 2) -> str:
-    """Write a number with its sign; no sign where it rounds to 0."""
+    """Write a number with its sign; no sign if it rounds to 0."""
     text = plain(value, digits)
     return f"+{text}" if as_number(value) > 0 and text != "–" and float(text) != 0 else text
 

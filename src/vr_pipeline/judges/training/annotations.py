@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from vr_pipeline.checklist.schema import Checklist, plain_name
 from vr_pipeline.errors import InputError
 from vr_pipeline.identifiers import first_spellings, normalise_prompt
 from vr_pipeline.judges.training.examples import JudgeExample, StoredFrames
+from vr_pipeline.judges.training.graded import labels_of_journal
+from vr_pipeline.preferences.journal import is_journal
 from vr_pipeline.storage.tables import left_out, read_entries
 from vr_pipeline.storage.values import as_text, is_missing
 from vr_pipeline.video.read import VideoReadError, read_clip, sample_indices
@@ -176,14 +178,14 @@ def _labels_of_grades(graded: pd.DataFrame, checklist: Checklist) -> tuple[pd.Da
         try:
             if not _cell(record, names[0]):
                 raise InputError("the cell is empty", remedy="Name the clip", field=names[0])
-            given = {str(sub): grade for sub, grade in _grades(record, mapped).items() if not _empty(grade)}
+            given = {str(sub): grade for sub, grade in grades_of_row(record, mapped).items() if not _empty(grade)}
             strange |= {sub for sub in given if plain_name(sub) not in mapped}
             answers = checklist.answers_from_grades(given)
             clip = {"video_id": _cell(record, names[0])} | {name: _cell(record, name) for name in kept}
             if files:
                 clip["file"] = _cell(record, files[0])
         except InputError as error:
-            problems.append(InputError(error.problem, remedy=error.remedy, row=int(row), field=error.field))
+            problems.append(error.at(row=int(row)))
         else:
             rows.extend(clip | {"question_id": question, "label": answer} for question, answer in answers.items())
     known = ", ".join(mapped.values()) or "none"
@@ -199,8 +201,15 @@ def _labels_of_grades(graded: pd.DataFrame, checklist: Checklist) -> tuple[pd.Da
     return pd.DataFrame(rows, columns=columns), problems
 
 
-def _grades(record: Mapping[Any, Any], mapped: Mapping[str, str]) -> Mapping[Any, Any]:
-    """Sub-dimension -> grade of one row: those of the column 'annotation', or of the columns that are so named."""
+def grades_of_row(record: Mapping[Any, Any], mapped: Mapping[str, str]) -> Mapping[Any, Any]:
+    """Sub-dimension -> grade of one row: those of the column 'annotation', or of the columns that are so named.
+
+    Args:
+        mapped: sub-dimensions by their plain names.
+
+    Raises:
+        InputError: the annotation is no mapping.
+    """
     grades = record.get("annotation")
     if _empty(grades):
         return {name: grade for name, grade in record.items() if plain_name(str(name)) in mapped}
@@ -226,12 +235,14 @@ def _cell(record: Mapping[Any, Any], name: str) -> str:
         raise InputError(f"the value {error}", remedy="Correct the entry", field=name) from None
 
 
-def read_annotations(path: Path, checklist: Checklist) -> pd.DataFrame:
+def read_annotations(path: Path, checklist: Checklist, *, without: Collection[str] = ()) -> pd.DataFrame:
     """Annotations of a file: labels (video_id, question_id, label), or grades that the checklist makes labels of.
 
     Args:
-        path: csv, tsv, json, jsonl or parquet; see :func:`vr_pipeline.storage.tables.read_entries`.
+        path: csv, tsv, json, jsonl or parquet; see :func:`vr_pipeline.storage.tables.read_entries`. Or a journal of
+            ``kedro annotate --checklist``; see :func:`vr_pipeline.judges.training.graded.labels_of_journal`.
         checklist: has the questions, and the grade maps.
+        without: annotators of a journal whose grades do not count.
 
     Returns:
         schema ``JudgeAnnotations``, with prompt, caption, split, source and file where they are given.
@@ -240,6 +251,8 @@ def read_annotations(path: Path, checklist: Checklist) -> pd.DataFrame:
         InputError: the file cannot be read, or as :func:`annotations_from_grades`, or more than one row and more than
             a tenth of them cannot be used; fewer are left out with a warning.
     """
+    if is_journal(path):
+        return labels_of_journal(path, checklist, without=without)
     entries = read_entries(path)
     known = ("question_id", "label", "annotation", *_CLIP_COLUMNS, *_FILE_COLUMNS, *_KEPT_COLUMNS)
     table = entries.table().rename(columns={entries.find(name): name for name in known})
@@ -250,8 +263,8 @@ def read_annotations(path: Path, checklist: Checklist) -> pd.DataFrame:
         else:
             labels, wrong = _labels(table)
     except InputError as error:
-        raise InputError(error.problem, remedy=error.remedy, file=path, row=error.row, field=error.field) from None
-    problems += [InputError(one.problem, remedy=one.remedy, file=path, row=one.row, field=one.field) for one in wrong]
+        raise error.at(file=path) from None
+    problems += [one.at(file=path) for one in wrong]
     left_out(problems, len(entries.rows), what="annotations")
     return labels
 
@@ -273,5 +286,5 @@ def _labels(table: pd.DataFrame) -> tuple[pd.DataFrame, list[InputError]]:
                 raise InputError(f"the label is '{values['label']}'", remedy=remedy, field="label")
             rows.append({**{str(name): value for name, value in record.items()}, **values, "label": label})
         except InputError as error:
-            problems.append(InputError(error.problem, remedy=error.remedy, row=int(row), field=error.field))
+            problems.append(error.at(row=int(row)))
     return pd.DataFrame(rows, columns=list(table.columns)), problems

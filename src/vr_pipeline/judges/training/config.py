@@ -1,6 +1,6 @@
 """Parameters of the training of judges."""
 
-from __future__ import annotations
+from typing import Self
 
 from pydantic import Field, model_validator
 
@@ -26,17 +26,24 @@ class TinyJudgeParameters(Parameters):
     vision_depth: int = Field(1, ge=1, description="Layers of the vision tower.")
     patch_size: int = Field(4, ge=1, description="Edge of a patch in pixels.")
     temporal_patch_size: int = Field(4, ge=1, description="Frames in a patch.")
-    merge_size: int = Field(2, ge=1, description="Neighbouring patches a side that become one visual token.")
+    merge_size: int = Field(2, ge=1, description="Patches per side of the square that becomes one visual token.")
     rope_theta: float = Field(10000.0, gt=0, description="Base of the rotary positions.")
     initial_std: float = Field(0.08, gt=0, description="Standard deviation of the random initial weights.")
     num_frames: int = Field(8, ge=1, description="Frames taken from a clip.")
     height: int = Field(16, ge=1, description="Height to which frames are area-averaged, in pixels.")
     width: int = Field(16, ge=1, description="Width to which frames are area-averaged, in pixels.")
-    world: str | None = Field(None, description="What the judge will know; told to users who show it something else.")
+    world: str | None = Field(
+        None,
+        description="What the judge is trained on; shown to users, because its answers on anything else mean nothing.",
+    )
 
 
 class JudgeTrainingParameters(FineTuningParameters, CheckpointParameters):
-    """The pipeline judge_training. A sample is a clip with its questions."""
+    """The pipeline judge_training. A sample is a clip with its questions.
+
+    Published batch sizes count answers: with drawn questions a step has exactly ``batch_size`` times
+    ``questions_per_clip`` answers.
+    """
 
     start: JudgeParameters | None = Field(None, description="The model that training starts from.")
     tiny: TinyJudgeParameters | None = Field(
@@ -53,22 +60,25 @@ class JudgeTrainingParameters(FineTuningParameters, CheckpointParameters):
         None,
         ge=1,
         description="Clips in one forward and backward pass: a divisor of batch_size. Processes share the passes of a "
-        "step, so their number divides that of passes. Null for all clips of the step.",
+        "step, so their number must divide the number of passes. Null: all clips of the step. A pass has more clips "
+        "where some have fewer annotated questions than are drawn.",
     )
     questions_per_clip: int | None = Field(
         None,
         ge=1,
         description=(
-            "Questions drawn for a clip at each pass, rarer answers likelier, so that each question gets yes and no "
-            "about equally often: nearly so with a few of many questions, less so with a large part of them. Null "
-            "asks all."
+            "Questions drawn per clip and pass, rare answers more often, so that each question gets yes and no about "
+            "equally often: closely with a few of many questions, less so with a large part of them. A step then has "
+            "exactly batch_size times as many answers: further clips make up for those with fewer annotated questions. "
+            "Null asks all questions of a clip."
         ),
     )
     exact_balance: bool = Field(
         True,
         description=(
-            "Weigh the losses of drawn questions by what the whole training draws, so that yes and no weigh exactly "
-            "the same in each question; false leaves their balance to the drawing. Without drawing it is exact always."
+            "Weight the losses of drawn questions by the counts of the whole training, so that yes and no have exactly "
+            "the same weight in each question; false leaves the balance to the drawing. Without drawing it is always "
+            "exact."
         ),
     )
     matrix_learning_rate: float | None = Field(
@@ -76,32 +86,32 @@ class JudgeTrainingParameters(FineTuningParameters, CheckpointParameters):
         gt=0,
         description=(
             "Peak learning rate of Muon, which then trains the matrices of the layers (orthogonalised momentum, faster "
-            "from random weights); null trains them by AdamW too."
+            "from random weights); null trains them with AdamW too."
         ),
     )
     caption_weight: float = Field(
-        0.0, ge=0, description="Weight of the auxiliary loss on captions, where annotations have them; answers have 1."
+        0.0,
+        ge=0,
+        description="Weight of the auxiliary loss on captions, where annotations have them; answers have weight 1.",
     )
-    caption_question: str = Field(
-        "Describe the video.", description="What stands in the question's place before a caption is learned."
-    )
+    caption_question: str = Field("Describe the video.", description="Question that asks for a caption.")
     validation_share: float = Field(
         0.1, gt=0, lt=1, description="Share of the clips held out, by a hash of the prompt-independent clip identifier."
     )
-    num_frames: int | None = Field(
-        None, ge=1, description="At most so many frames of an annotated clip are read; null reads all."
-    )
+    num_frames: int | None = Field(None, ge=1, description="Frames read of an annotated clip, at most; null reads all.")
     frames_per_second: float | None = Field(None, gt=0, description="Rate at which frames are read, in 1/s.")
     memory_mb: float = Field(
         8000.0,
         ge=0,
         description="Frames kept in memory by a process, in megabytes; further clips are read each time they are used.",
     )
-    validation_clips: int = Field(512, ge=1, description="At most so many held-out clips in validations on the way.")
+    validation_clips: int = Field(
+        512, ge=1, description="Largest number of held-out clips in validations during training."
+    )
 
     @property
     def clips_per_pass(self) -> int:
-        """Clips that go through the model at once."""
+        """Clips per forward and backward pass."""
         return self.micro_batch_size or self.batch_size
 
     @property
@@ -109,8 +119,18 @@ class JudgeTrainingParameters(FineTuningParameters, CheckpointParameters):
         """Passes whose gradients make one step, over all processes together."""
         return self.batch_size // self.clips_per_pass
 
+    @property
+    def answers_per_pass(self) -> int | None:
+        """Answers per forward and backward pass; None where all questions of a clip are asked."""
+        return None if self.questions_per_clip is None else self.clips_per_pass * self.questions_per_clip
+
+    @property
+    def answers_per_step(self) -> int | None:
+        """Answers whose losses make one step of the optimiser, over all processes together; None likewise."""
+        return None if self.answers_per_pass is None else self.answers_per_pass * self.passes
+
     @model_validator(mode="after")
-    def _one_start(self) -> JudgeTrainingParameters:
+    def _one_start(self) -> Self:
         if (self.start is None) == (self.tiny is None):
             raise ValueError("give either 'start' (a model) or 'tiny' (sizes of a new one)")
         if self.start is not None and self.start.quantisation != "none":

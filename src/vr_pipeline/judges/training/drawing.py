@@ -1,9 +1,8 @@
 """What a judge is asked in every pass of its training, and what each answer weighs."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import chain, count, islice
 from typing import NamedTuple
 
 import numpy as np
@@ -73,26 +72,41 @@ class Drawing:
         return self._draw(next(self._batches), number)
 
     def _all_batches(self) -> Iterator[list[int]]:
-        """Numbers of examples, each once an epoch, in an order that the seed determines."""
+        """Numbers of examples, each once an epoch, in an order that the seed determines.
+
+        As many as a pass has clips, or as have the answers of a pass where questions are drawn.
+        """
         order = np.random.default_rng(self.parameters.seed)
-        size = self.parameters.clips_per_pass
-        queue: list[int] = []
+        drawn, answers = self.parameters.questions_per_clip, self.parameters.answers_per_pass
+        clips = chain.from_iterable(order.permutation(len(self.examples)).tolist() for _ in count())
         while True:
-            while len(queue) < size:
-                queue.extend(order.permutation(len(self.examples)).tolist())
-            yield queue[:size]
-            queue = queue[size:]
+            if drawn is None or answers is None:
+                yield list(islice(clips, self.parameters.clips_per_pass))
+                continue
+            batch, missing = [], answers
+            while missing > 0:
+                batch.append(next(clips))
+                missing -= min(drawn, len(self.examples[batch[-1]].labels))
+            yield batch
 
     def _draw(self, batch: list[int], number: int) -> Pass:
         random = np.random.default_rng([self.parameters.seed, number])
         seed = int(random.integers(2**31))
-        return Pass(batch, seed, [self._questions(self.examples[at], random) for at in batch])
+        questions: list[list[str]] = []
+        missing = self.parameters.answers_per_pass
+        for at in batch:
+            questions.append(self._questions(self.examples[at], random, missing))
+            missing = None if missing is None else missing - len(questions[-1])
+        return Pass(batch, seed, questions)
 
-    def _questions(self, example: JudgeExample, random: np.random.Generator) -> list[str]:
+    def _questions(self, example: JudgeExample, random: np.random.Generator, most: int | None = None) -> list[str]:
+        """Draw the questions about a clip, at most so many."""
         asked = [question for question in self.question_ids if question in example.labels]
-        count = self.parameters.questions_per_clip
-        if count is None or count >= len(asked):
+        if self.parameters.questions_per_clip is None:
+            return asked
+        number = min(self.parameters.questions_per_clip, most or len(asked))
+        if number >= len(asked):
             return asked
         odds = np.array([self.balance[question, bool(example.labels[question])] for question in asked])
-        chosen = random.choice(len(asked), size=count, replace=False, p=odds / odds.sum())
+        chosen = random.choice(len(asked), size=number, replace=False, p=odds / odds.sum())
         return [asked[at] for at in sorted(chosen)]

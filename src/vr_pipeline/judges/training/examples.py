@@ -1,7 +1,5 @@
 """What a judge is trained and tested on: clips with known answers, in three parts."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence

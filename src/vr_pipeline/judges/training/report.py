@@ -1,7 +1,5 @@
 """How well a trained judge answers, question by question and by source of the clips."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Sequence

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,8 +40,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _COLUMNS = ["step", "loss", "answer_loss", "caption_loss", "learning_rate", "gradient_norm", "balanced_accuracy"]
-
-_LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,7 +155,7 @@ class JudgeTask(Task):
         self.family = start_family(parameters, parts, checklist)
         asking = parameters.start or JudgeParameters(family="qwen2_vl", path="./new")
         self.judge: VisionLanguageJudge = VisionLanguageJudge(self.family, asking, identity="in training")
-        self.fine_tuning = FineTuning(self.family.model, parameters.lora, _LORA_TARGETS)
+        self.fine_tuning = FineTuning(self.family.model, parameters.lora, self.family.lora_targets)
         if parameters.gradient_checkpointing:
             self.family.enable_gradient_checkpointing()
         self.yes, self.no = self._target("Yes", self.judge.yes_ids), self._target("No", self.judge.no_ids)
@@ -175,18 +173,9 @@ class JudgeTask(Task):
 
     def optimizers(self, weights: Sequence[torch.Tensor]) -> list[torch.optim.Optimizer]:
         """AdamW for everything, or for all but the layers' matrices, which Muon then trains."""
-        from vr_pipeline.engine.muon import Muon
-        from vr_pipeline.engine.optimisation import make_optimizer
+        from vr_pipeline.engine.muon import adam_and_muon
 
-        parameters, model = self.parameters, self.family.model
-        if parameters.matrix_learning_rate is None:
-            return [make_optimizer(weights, parameters)]
-        ends = {id(model.get_input_embeddings().weight), id(model.get_output_embeddings().weight)}
-        matrices = [weight for weight in weights if weight.ndim == 2 and id(weight) not in ends]
-        chosen = {id(weight) for weight in matrices}
-        others = [weight for weight in weights if id(weight) not in chosen]
-        muon = Muon(matrices, lr=parameters.matrix_learning_rate, weight_decay=parameters.weight_decay)
-        return [make_optimizer(others, parameters), muon]
+        return adam_and_muon(weights, self.parameters, self.parameters.matrix_learning_rate, model=self.family.model)
 
     def step(self, step: int, group: Group) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         import torch
@@ -245,14 +234,13 @@ class JudgeTask(Task):
         import torch
 
         start = self.parameters.start
-        if start is None or start.dtype == "float32":
-            return nullcontext()
-        return torch.autocast(self.family.device.type, dtype=getattr(torch, start.dtype))
+        return self.family.autocast(getattr(torch, start.dtype) if start else torch.float32)
 
     def _caption_segment(self, caption: str) -> tuple[Segment, list[int]]:
         """Put the caption behind its question: every one of its words is predicted from those before it."""
-        family = self.family
-        asked = self.judge.question_segment(self.parameters.caption_question).token_ids
+        family, settings = self.family, self.family.settings
+        # The question is the configuration's own text: its control tokens are meant.
+        asked = family.text_ids(settings.before_question + self.parameters.caption_question + settings.after_question)
         words = family.user_text_ids(caption)
         end = family.tokenizer.eos_token_id
         targets = [*words, end] if end is not None else words
@@ -312,6 +300,7 @@ class JudgeTask(Task):
         summary = {
             "by_source": figures_by_source(report),
             "median_outside_mass": float(np.median(outside)),
+            "answers_per_step": self.parameters.answers_per_step,
             "training_examples": len(parts.training),
             "validation_examples": len(parts.validation),
             "held_out_examples": len(parts.held_out),

@@ -1,5 +1,1 @@
-"""Pair rules times objectives, several seeds each, at equal numbers of pairs."""
-
-from vr_pipeline.pipelines.ablation_study.pipeline import create_pipeline
-
-__all__ = ["create_pipeline"]
+"""Compare pair rules and objectives, with several seeds each and equal numbers of pairs."""

@@ -1,17 +1,23 @@
 """Nodes of ablation_study."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from vr_pipeline.evaluation.ablation.config import AblationParameters
+from vr_pipeline.evaluation.ablation.gains import ablation_metrics, by_source, gain_table
+from vr_pipeline.evaluation.ablation.pairs import select_by_rules
+from vr_pipeline.evaluation.ablation.plot import gains_by_dimension
+from vr_pipeline.evaluation.ablation.report import ablation_page
+from vr_pipeline.evaluation.ablation.trainings import trained_policies
+from vr_pipeline.evaluation.config import EvaluationParameters
+from vr_pipeline.evaluation.policies import plan_policy_clips
 from vr_pipeline.generators.config import GeneratorParameters
 from vr_pipeline.pairs.config import PairSelectionParameters
 from vr_pipeline.pipelines.video_generation.nodes import prompts_of_splits
 from vr_pipeline.training.config import DpoTrainingParameters
+from vr_pipeline.training.table import join_pairs
 from vr_pipeline.work import WorkPlan
 
 
@@ -23,32 +29,8 @@ def select_ablation_pairs(
     parameters: AblationParameters,
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Select equally many pairs by every rule, and count how many of each rule's winners dominate."""
-    from vr_pipeline.evaluation.ablation.pairs import select_by_rules
-    from vr_pipeline.training.table import join_pairs
-
     pairs, counts = select_by_rules(rewards, pair_selection, parameters)
     return join_pairs(pairs, dict.fromkeys(pairs, rewards), filtered_prompts, video_index), counts
-
-
-def train_ablation_policies(
-    ablation_pairs: pd.DataFrame,
-    ablation_latents: Any,
-    ablation_conditions: Any,
-    generator: GeneratorParameters,
-    dpo_training: DpoTrainingParameters,
-    parameters: AblationParameters,
-) -> WorkPlan:
-    """Train a policy with every pair rule, objective and seed."""
-    from vr_pipeline.evaluation.ablation.trainings import plan_trainings
-
-    return plan_trainings(ablation_pairs, ablation_latents, ablation_conditions, generator, dpo_training, parameters)
-
-
-def list_ablation_trainings(ablation_policies: Any, parameters: AblationParameters) -> pd.DataFrame:
-    """List what became of every training."""
-    from vr_pipeline.evaluation.ablation.trainings import training_table
-
-    return training_table(ablation_policies, parameters)
 
 
 def generate_ablation_videos(
@@ -59,10 +41,6 @@ def generate_ablation_videos(
     parameters: AblationParameters,
 ) -> WorkPlan:
     """Make clips of the original generator and of every policy for held-out prompts, from the same seeds."""
-    from vr_pipeline.evaluation.ablation.trainings import trained_policies
-    from vr_pipeline.evaluation.config import EvaluationParameters
-    from vr_pipeline.evaluation.policies import plan_policy_clips
-
     prompts = prompts_of_splits(filtered_prompts, parameters.splits, "ablation.splits")
     policies = trained_policies(ablation_policies, generator, dpo_training, parameters)
     settings = EvaluationParameters(
@@ -74,9 +52,7 @@ def generate_ablation_videos(
 def measure_ablation_gains(
     ablation_rewards: pd.DataFrame, ablation_oracle_rewards: pd.DataFrame, parameters: AblationParameters
 ) -> pd.DataFrame:
-    """Measure the gain of every combination by dimension, over the original and over each other."""
-    from vr_pipeline.evaluation.ablation.gains import by_source, gain_table
-
+    """Measure the gain of every combination by dimension, over the original and between combinations."""
     return gain_table(by_source(ablation_rewards, ablation_oracle_rewards), parameters)
 
 
@@ -87,9 +63,5 @@ def summarise_ablation(
     parameters: AblationParameters,
 ) -> tuple[dict[str, Any], Figure, str]:
     """Write the figures, the picture and the page."""
-    from vr_pipeline.evaluation.ablation.gains import ablation_metrics
-    from vr_pipeline.evaluation.ablation.plot import gains_by_dimension
-    from vr_pipeline.evaluation.ablation.report import ablation_page
-
     found = (ablation_gains, ablation_pair_counts, ablation_trainings, parameters)
     return ablation_metrics(*found), gains_by_dimension(ablation_gains), ablation_page(*found)

@@ -1,16 +1,16 @@
 """Pipeline ablation_study."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from kedro.pipeline import Node, Pipeline
 
+from vr_pipeline.evaluation.ablation.trainings import plan_trainings, training_table
+from vr_pipeline.items.video_index import index_made_clips
 from vr_pipeline.pipelines.ablation_study import nodes
 from vr_pipeline.pipelines.checklist_inference.nodes import collect_answers, plan_checklist_answers
 from vr_pipeline.pipelines.dpo_training.nodes import encode_latents, encode_prompts
 from vr_pipeline.pipelines.evaluation.nodes import consult_oracle
-from vr_pipeline.pipelines.video_generation.nodes import index_videos
+from vr_pipeline.pipelines.steps import step
 from vr_pipeline.pipelines.weight_regression.nodes import score_videos
 
 
@@ -20,40 +20,39 @@ def create_pipeline(**kwargs: Any) -> Pipeline:
 
 
 def _trainings() -> list[Node]:
-    """Select pairs, encode what they need once, and train all policies."""
+    """Select pairs, encode their clips and prompts once, and train all policies."""
     settings = ["params:generator", "params:dpo_training"]
     return [
-        Node(
+        step(
             nodes.select_ablation_pairs,
-            inputs=["rewards", "filtered_prompts", "video_index", "params:pair_selection", "params:ablation"],
-            outputs=["ablation_pairs", "ablation_pair_counts"],
-            name="select_ablation_pairs",
+            ["rewards", "filtered_prompts", "video_index", "params:pair_selection", "params:ablation"],
+            ["ablation_pairs", "ablation_pair_counts"],
         ),
-        Node(
+        step(
             encode_latents,
-            inputs=["videos", "ablation_pairs", *settings],
-            outputs="ablation_latents",
+            ["videos", "ablation_pairs", *settings],
+            "ablation_latents",
             name="encode_ablation_latents",
             tags=["gpu"],
         ),
-        Node(
+        step(
             encode_prompts,
-            inputs=["ablation_pairs", *settings],
-            outputs="ablation_conditions",
+            ["ablation_pairs", *settings],
+            "ablation_conditions",
             name="encode_ablation_prompts",
             tags=["gpu"],
         ),
-        Node(
-            nodes.train_ablation_policies,
-            inputs=["ablation_pairs", "ablation_latents", "ablation_conditions", *settings, "params:ablation"],
-            outputs="ablation_policies",
+        step(
+            plan_trainings,
+            ["ablation_pairs", "ablation_latents", "ablation_conditions", *settings, "params:ablation"],
+            "ablation_policies",
             name="train_ablation_policies",
             tags=["gpu"],
         ),
-        Node(
-            nodes.list_ablation_trainings,
-            inputs=["ablation_policies", "params:ablation"],
-            outputs="ablation_trainings",
+        step(
+            training_table,
+            ["ablation_policies", "params:ablation"],
+            "ablation_trainings",
             name="list_ablation_trainings",
         ),
     ]
@@ -63,55 +62,46 @@ def _comparison() -> list[Node]:
     """Make and judge clips of all policies, and compare them."""
     judging = ["checklist", "params:judge", "params:checklist_inference"]
     return [
-        Node(
+        step(
             nodes.generate_ablation_videos,
-            inputs=[
-                "filtered_prompts",
-                "ablation_policies",
-                "params:generator",
-                "params:dpo_training",
-                "params:ablation",
-            ],
-            outputs="ablation_videos",
-            name="generate_ablation_videos",
+            ["filtered_prompts", "ablation_policies", "params:generator", "params:dpo_training", "params:ablation"],
+            "ablation_videos",
             tags=["gpu"],
         ),
-        Node(index_videos, inputs="ablation_videos", outputs="ablation_video_index", name="index_ablation_videos"),
-        Node(
+        step(index_made_clips, "ablation_videos", "ablation_video_index", name="index_ablation_videos"),
+        step(
             plan_checklist_answers,
-            inputs=["ablation_videos", "ablation_video_index", *judging],
-            outputs="ablation_answer_shards",
+            ["ablation_videos", "ablation_video_index", *judging],
+            "ablation_answer_shards",
             name="answer_checklist_on_ablation",
             tags=["gpu"],
         ),
-        Node(
+        step(
             collect_answers,
-            inputs=["ablation_answer_shards", "ablation_video_index", "checklist", "params:checklist_inference"],
-            outputs="ablation_answers",
+            ["ablation_answer_shards", "ablation_video_index", "checklist", "params:checklist_inference"],
+            "ablation_answers",
             name="collect_ablation_answers",
         ),
-        Node(
+        step(
             score_videos,
-            inputs=["ablation_answers", "ablation_video_index", "checklist", "reward_weights"],
-            outputs="ablation_rewards",
+            ["ablation_answers", "ablation_video_index", "checklist", "reward_weights"],
+            "ablation_rewards",
             name="score_ablation_videos",
         ),
-        Node(
+        step(
             consult_oracle,
-            inputs=["oracle", "ablation_videos", "ablation_video_index", "checklist"],
-            outputs=["ablation_oracle_answers", "ablation_oracle_rewards"],
+            ["oracle", "ablation_videos", "ablation_video_index", "checklist"],
+            ["ablation_oracle_answers", "ablation_oracle_rewards"],
             name="consult_oracle_on_ablation",
         ),
-        Node(
+        step(
             nodes.measure_ablation_gains,
-            inputs=["ablation_rewards", "ablation_oracle_rewards", "params:ablation"],
-            outputs="ablation_gains",
-            name="measure_ablation_gains",
+            ["ablation_rewards", "ablation_oracle_rewards", "params:ablation"],
+            "ablation_gains",
         ),
-        Node(
+        step(
             nodes.summarise_ablation,
-            inputs=["ablation_gains", "ablation_pair_counts", "ablation_trainings", "params:ablation"],
-            outputs=["ablation_metrics", "ablation_gains_plot", "ablation_report"],
-            name="summarise_ablation",
+            ["ablation_gains", "ablation_pair_counts", "ablation_trainings", "params:ablation"],
+            ["ablation_metrics", "ablation_gains_plot", "ablation_report"],
         ),
     ]

@@ -1,66 +1,51 @@
 """Pipeline checklist_inference."""
 
-from __future__ import annotations
-
 from typing import Any
 
-from kedro.pipeline import Node, Pipeline
+from kedro.pipeline import Pipeline
 
 from vr_pipeline.pipelines.checklist_inference import nodes
+from vr_pipeline.pipelines.steps import step
+from vr_pipeline.pipelines.systems import MPO_DPO, System
 
 
-def create_pipeline(**kwargs: Any) -> Pipeline:
-    """Clips to answers: for the clips to pair, and for the clips people compared."""
+def create_pipeline(system: System = MPO_DPO, **kwargs: Any) -> Pipeline:
+    """Lead from clips to answers, both for generated clips and for clips that people compared."""
+    waits = "judge_training" in system.stages
+    plan = nodes.plan_answers_of_trained_judge if waits else nodes.plan_checklist_answers
+    judging = ["checklist", "params:judge", "params:checklist_inference", *(["trained_judge"] if waits else [])]
     return Pipeline(
         [
-            Node(
-                nodes.plan_checklist_answers,
-                inputs=[
-                    "videos",
-                    "video_index",
-                    "checklist",
-                    "params:judge",
-                    "params:checklist_inference",
-                ],
-                outputs="answer_shards",
+            step(
+                plan,
+                ["videos", "video_index", *judging],
+                "answer_shards",
                 name="answer_checklist",
                 tags=["gpu"],
             ),
-            Node(
-                nodes.collect_answers,
-                inputs=["answer_shards", "video_index", "checklist", "params:checklist_inference"],
-                outputs="checklist_answers",
+            step(
+                nodes.collect_answers_in_parts,
+                ["answer_shards", "video_index", "checklist", "params:checklist_inference"],
+                "checklist_answers",
                 name="collect_answers",
             ),
-            Node(
-                nodes.plan_checklist_answers,
-                inputs=[
-                    "preference_videos",
-                    "preference_video_index",
-                    "checklist",
-                    "params:judge",
-                    "params:checklist_inference",
-                ],
-                outputs="preference_answer_shards",
+            step(
+                plan,
+                ["preference_videos", "preference_video_index", *judging],
+                "preference_answer_shards",
                 name="answer_checklist_on_preferences",
                 tags=["gpu"],
             ),
-            Node(
+            step(
                 nodes.collect_answers,
-                inputs=[
-                    "preference_answer_shards",
-                    "preference_video_index",
-                    "checklist",
-                    "params:checklist_inference",
-                ],
-                outputs="preference_answers",
+                ["preference_answer_shards", "preference_video_index", "checklist", "params:checklist_inference"],
+                "preference_answers",
                 name="collect_preference_answers",
             ),
-            Node(
+            step(
                 nodes.summarise_answers,
-                inputs=["checklist_answers", "video_index", "preference_answers", "preference_video_index"],
-                outputs="checklist_inference_report",
-                name="summarise_answers",
+                ["checklist_answers", "video_index", "preference_answers", "preference_video_index"],
+                "checklist_inference_report",
             ),
         ]
     )

@@ -1,27 +1,37 @@
 """Nodes of dpo_training."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
 from vr_pipeline.checklist.schema import Checklist
+from vr_pipeline.datasets.policy import PolicyDataset
 from vr_pipeline.generators.config import GeneratorParameters
+from vr_pipeline.generators.contract import sampling_identity
 from vr_pipeline.generators.policy import Policy
+from vr_pipeline.identifiers import IMAGE
+from vr_pipeline.items.filling import fill_folder
 from vr_pipeline.judges.config import ChecklistInferenceParameters
 from vr_pipeline.pipelines.recipes import Recipes, by_recipe
 from vr_pipeline.rewards.named import RewardModelParameters
+from vr_pipeline.runtime.live_curves import write_row
+from vr_pipeline.training.checkpoint_reward import ChecklistParts, CheckpointReward
+from vr_pipeline.training.conditions import plan_conditions
 from vr_pipeline.training.config import DpoTrainingParameters
-from vr_pipeline.vlm.config import JudgeParameters
+from vr_pipeline.training.held_out import HeldOutPairs
+from vr_pipeline.training.inputs import contents_hash, input_hashes
+from vr_pipeline.training.judged import no_validation, validation_prompts
+from vr_pipeline.training.latents import plan_latents
+from vr_pipeline.training.model_card import training_facts
+from vr_pipeline.training.policies import pair_data, train_policy_on_pairs
+from vr_pipeline.training.table import HELD_OUT, PAIR, clips_of, compared, join_pairs, judged_clips, prompts_of
+from vr_pipeline.training.validation import CheckpointValidation, PolicyFiles
+from vr_pipeline.vlm.config import ChecklistJudgeParameters
 from vr_pipeline.work import WorkPlan
-
-if TYPE_CHECKING:
-    from vr_pipeline.training.checkpoint_reward import ChecklistParts
 
 logger = logging.getLogger(__name__)
 
@@ -34,12 +44,10 @@ def join_training_pairs(
     *pairs: pd.DataFrame,
     recipes: Recipes,
 ) -> pd.DataFrame:
-    """Join the pairs of all recipes with what training needs to know of their prompts and clips.
+    """Join the pairs of all recipes with their prompts, clips and rewards.
 
-    A recipe whose objective learns from single clips gets all judged clips of training prompts beside its pairs.
+    A recipe whose objective learns from single clips also gets all judged clips of training prompts.
     """
-    from vr_pipeline.training.table import PAIR, join_pairs, judged_clips
-
     tables = by_recipe(recipes, pairs)
     for name, table in tables.items():
         if parameters.for_recipe(name).training.objective.of_clips:
@@ -52,9 +60,6 @@ def encode_latents(
     videos: Any, training_pairs: pd.DataFrame, generator: GeneratorParameters, parameters: DpoTrainingParameters
 ) -> WorkPlan:
     """Encode the clips of all training pairs once, for every training that uses them."""
-    from vr_pipeline.training.latents import plan_latents
-    from vr_pipeline.training.table import clips_of
-
     needed = [name for side in ("winner", "loser") for name in training_pairs[f"{side}_video_id"] if name]
     return plan_latents(videos, clips_of(training_pairs), needed, parameters.trained(generator), parameters.shard_size)
 
@@ -63,9 +68,6 @@ def encode_prompts(
     training_pairs: pd.DataFrame, generator: GeneratorParameters, parameters: DpoTrainingParameters
 ) -> WorkPlan:
     """Encode the prompts of all training pairs once, for every training that uses them."""
-    from vr_pipeline.training.conditions import plan_conditions
-    from vr_pipeline.training.table import prompts_of
-
     needed = training_pairs["prompt_id"].tolist()
     return plan_conditions(prompts_of(training_pairs), needed, parameters.trained(generator), parameters.shard_size)
 
@@ -74,13 +76,11 @@ def describe_checkpoint_reward(
     filtered_prompts: pd.DataFrame,
     checklist: Checklist,
     reward_weights: dict[str, Any],
-    judge: JudgeParameters,
+    judge: ChecklistJudgeParameters,
     checklist_inference: ChecklistInferenceParameters,
     parameters: DpoTrainingParameters,
 ) -> dict[str, Any]:
-    """Say by what reward, and on clips of which prompts, the checkpoints of all trainings are judged."""
-    from vr_pipeline.training.checkpoint_reward import ChecklistParts
-
+    """Describe the reward and the prompts by which the checkpoints of all trainings are judged."""
     parts = ChecklistParts(checklist=checklist, weights=reward_weights, judge=judge, judging=checklist_inference)
     return _checkpoint_reward(filtered_prompts, parts, parameters)
 
@@ -91,13 +91,13 @@ def name_checkpoint_reward(
     parameters: DpoTrainingParameters,
     reward_description: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Name the reward by which, and the prompts on whose clips, the checkpoints of all trainings are judged.
+    """Name the reward and the prompts by which the checkpoints of all trainings are judged.
 
     Args:
-        filtered_prompts: those that checkpoints can make clips for.
+        filtered_prompts: all prompts.
         reward_model: the reward.
-        parameters: which of the prompts are taken.
-        reward_description: of the reward that scored the clips of the pairs, where one did.
+        parameters: select the prompts.
+        reward_description: of the reward that scored the clips of the pairs; None without one.
     """
     reward = None if reward_model.given is None else reward_model
     identity = str((reward_description or {}).get("identity", ""))
@@ -109,13 +109,11 @@ def _checkpoint_reward(
     reward: ChecklistParts | RewardModelParameters | None,
     parameters: DpoTrainingParameters,
 ) -> dict[str, Any]:
-    from vr_pipeline.training.checkpoint_reward import CheckpointReward
-    from vr_pipeline.training.validation import validation_prompts
-
     prompts = filtered_prompts.head(0)
     if parameters.validation is not None and reward is not None:
         prompts = validation_prompts(filtered_prompts, parameters.validation)
-    rows = prompts[["prompt_id", "prompt", "split"]].to_dict("records")
+    columns = ["prompt_id", "prompt", "split", *([IMAGE] if IMAGE in prompts else [])]
+    rows = prompts[columns].to_dict("records")
     return CheckpointReward(prompts=rows, reward=reward).model_dump(mode="json")
 
 
@@ -128,31 +126,26 @@ def train_policy(
     parameters: DpoTrainingParameters,
     recipe: str,
 ) -> tuple[Policy, pd.DataFrame, pd.DataFrame]:
-    """Train the generator to make winners likelier than its frozen original does; keep the best checkpoint."""
-    from vr_pipeline.datasets.policy import PolicyDataset
-    from vr_pipeline.generators.contract import sampling_identity
-    from vr_pipeline.items.filling import fill_folder
-    from vr_pipeline.runtime.live_curves import write_row
-    from vr_pipeline.training.checkpoint_reward import CheckpointReward
-    from vr_pipeline.training.held_out import HeldOutPairs
-    from vr_pipeline.training.inputs import contents_hash, input_hashes
-    from vr_pipeline.training.model_card import training_facts
-    from vr_pipeline.training.policies import pair_data, train_policy_on_pairs
-    from vr_pipeline.training.table import HELD_OUT, compared
-    from vr_pipeline.training.validation import CheckpointValidation, no_validation
-
+    """Train the generator on the pairs of a recipe and keep the best checkpoint."""
     parameters, reward = parameters.for_recipe(recipe), CheckpointReward.model_validate(checkpoint_reward)
     pairs = training_pairs[training_pairs["recipe"] == recipe].reset_index(drop=True)
     validation, held_out, judge = None, None, reward.model()
     if judge is None and parameters.validation is not None:
-        logger.warning("No reward judges the checkpoints: the last step of %s is the policy.", recipe)
+        logger.warning("No reward judges the checkpoints: the policy %s has the weights of the last step.", recipe)
     elif judge is not None and parameters.validation is not None:
 
         def save(folder: Path, checkpoint: Policy) -> None:
             PolicyDataset(path=str(folder)).save(checkpoint)
 
         validation = CheckpointValidation(
-            pairs, reward.prompt_table, judge, parameters, fill=fill_folder, save=save, observe=write_row
+            pairs,
+            reward.prompt_table,
+            judge,
+            parameters,
+            fill=fill_folder,
+            files=PolicyFiles(save, lambda folder: PolicyDataset(path=str(folder)).load()),
+            observe=write_row,
+            hold_outs={name: other.model() for name, other in parameters.validation.hold_outs.items() if other},
         )
     made_by = sampling_identity(generator) if parameters.training.noise == "prior" else ""
     others = training_pairs[training_pairs["recipe"] == HELD_OUT]
@@ -170,5 +163,5 @@ def train_policy(
 
 
 def tabulate_training_curves(training_log: pd.DataFrame) -> pd.DataFrame:
-    """Return the numbers of a training log as plain text of six digits, which tools that compare versions can plot."""
+    """Return the numeric columns of a training log, for a text file that DVC can plot."""
     return training_log.select_dtypes("number").sort_values("step", kind="stable")

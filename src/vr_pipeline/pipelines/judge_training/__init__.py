@@ -1,4 +1,4 @@
-"""Annotated clips to a judge."""
+"""Train a judge on annotated clips."""
 
 from vr_pipeline.pipelines.judge_training.pipeline import create_pipeline
 

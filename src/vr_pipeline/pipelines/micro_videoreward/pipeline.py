@@ -1,22 +1,22 @@
 """Pipeline micro_videoreward."""
 
-from __future__ import annotations
-
 from typing import Any
 
-from kedro.pipeline import Node, Pipeline
+from kedro.pipeline import Pipeline
 
+from vr_pipeline.items.video_index import index_made_clips
 from vr_pipeline.pipelines.micro_videoreward import nodes
-from vr_pipeline.pipelines.preference_reward_training.nodes import draw_preference_reward_report
+from vr_pipeline.pipelines.steps import step
+from vr_pipeline.rewards.videoreward.training.plots import preference_reward_figure
 
 
 def create_pipeline(**kwargs: Any) -> Pipeline:
     """Lead from the embedded generator, judge and oracle to a VideoReward, its test and its card."""
     return Pipeline(
         [
-            Node(
+            step(
                 nodes.prepare_reward_pairs,
-                inputs=[
+                [
                     "micro_generator",
                     "oracle",
                     "checklist",
@@ -24,65 +24,56 @@ def create_pipeline(**kwargs: Any) -> Pipeline:
                     "params:micro_world",
                     "params:micro_videoreward",
                 ],
-                outputs=["micro_reward_videos", "micro_reward_preferences"],
-                name="prepare_reward_pairs",
+                ["micro_reward_videos", "micro_reward_preferences"],
                 tags=["gpu"],
             ),
-            Node(
-                nodes.index_reward_videos,
-                inputs="micro_reward_videos",
-                outputs="micro_reward_video_index",
-                name="index_reward_videos",
-            ),
-            Node(
+            step(index_made_clips, "micro_reward_videos", "micro_reward_video_index", name="index_reward_videos"),
+            step(
                 nodes.train_micro_videoreward,
-                inputs=[
+                [
                     "micro_reward_preferences",
                     "micro_reward_video_index",
                     "micro_reward_videos",
-                    "trained_judge",
+                    "micro_judge",
                     "params:micro_videoreward",
                 ],
-                outputs=[
+                [
                     "micro_videoreward",
                     "micro_videoreward_report",
                     "micro_videoreward_reliability",
                     "micro_videoreward_log",
                     "micro_videoreward_metrics",
                 ],
-                name="train_micro_videoreward",
                 tags=["gpu", "train"],
             ),
-            Node(
-                draw_preference_reward_report,
-                inputs=["micro_videoreward_report", "micro_videoreward_reliability", "micro_videoreward_log"],
-                outputs="micro_videoreward_figure",
+            step(
+                preference_reward_figure,
+                ["micro_videoreward_report", "micro_videoreward_reliability", "micro_videoreward_log"],
+                "micro_videoreward_figure",
                 name="draw_micro_videoreward_report",
             ),
-            Node(
+            step(
                 nodes.measure_micro_videoreward,
-                inputs=[
+                [
                     "micro_videoreward",
                     "micro_reward_preferences",
                     "micro_reward_video_index",
                     "micro_reward_videos",
                     "params:micro_videoreward",
                 ],
-                outputs="micro_videoreward_figures",
-                name="measure_micro_videoreward",
+                "micro_videoreward_figures",
                 tags=["gpu"],
             ),
-            Node(
+            step(
                 nodes.write_videoreward_card,
-                inputs=[
+                [
                     "micro_videoreward",
                     "micro_videoreward_figures",
                     "micro_videoreward_metrics",
-                    "trained_judge",
+                    "micro_judge",
                     "params:micro_world",
                 ],
-                outputs="micro_videoreward_card",
-                name="write_videoreward_card",
+                "micro_videoreward_card",
             ),
         ]
     )

@@ -1,5 +1,1 @@
-"""Training pairs from rewards, for every recipe by its own rule."""
-
-from vr_pipeline.pipelines.pair_selection.pipeline import create_pipeline
-
-__all__ = ["create_pipeline"]
+"""Select training pairs by rewards, with one rule per recipe."""

@@ -1,40 +1,32 @@
-"""pair_selection: rewards -> preference_pairs_<recipe>, with what became of every candidate."""
-
-from __future__ import annotations
+"""pair_selection: rewards -> preference_pairs_<recipe>, with the outcome of every candidate."""
 
 from typing import Any
 
-from kedro.pipeline import Node, Pipeline
+from kedro.pipeline import Pipeline
 
-from vr_pipeline.pipelines.pair_selection.nodes import (
-    draw_pair_plots,
-    report_pair_selection,
-    select_pairs_of_recipes,
-)
+from vr_pipeline.pipelines.pair_selection.nodes import draw_pair_plots, report_pair_selection, select_pairs_of_recipes
 from vr_pipeline.pipelines.recipes import each
+from vr_pipeline.pipelines.steps import step
+from vr_pipeline.pipelines.systems import MPO_DPO, System
 
 
-def create_pipeline(**kwargs: Any) -> Pipeline:
-    selected = [*each("preference_pairs"), *each("pair_counts")]
+def create_pipeline(system: System = MPO_DPO, **kwargs: Any) -> Pipeline:
+    """Lead from rewards, and comparisons if the system has any, to the pairs of its recipes."""
+    selected = [*each("preference_pairs", system.recipes), *each("pair_counts", system.recipes)]
+    comparisons = ["pair_comparisons"] if system.ranks_pairs else []
     return Pipeline(
         [
-            Node(
-                select_pairs_of_recipes,
-                inputs=["params:pair_selection", "rewards"],
-                outputs=selected,
+            step(
+                system.function(select_pairs_of_recipes),
+                ["params:pair_selection", "rewards", *comparisons],
+                selected,
                 name="select_pairs",
             ),
-            Node(
-                report_pair_selection,
-                inputs=selected,
-                outputs="pair_selection_report",
-                name="report_pair_selection",
-            ),
-            Node(
-                draw_pair_plots,
-                inputs=["rewards", "pair_selection_report", "params:pair_selection"],
-                outputs=["dimension_gaps_plot", "pair_fates_plot"],
-                name="draw_pair_plots",
+            step(system.function(report_pair_selection), selected, "pair_selection_report"),
+            step(
+                system.function(draw_pair_plots),
+                ["rewards", "pair_selection_report", "params:pair_selection"],
+                ["dimension_gaps_plot", "pair_fates_plot"],
             ),
         ]
     )

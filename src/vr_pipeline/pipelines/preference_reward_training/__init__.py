@@ -1,5 +1,1 @@
-"""People's labels of pairs of clips to a VideoReward."""
-
-from vr_pipeline.pipelines.preference_reward_training.pipeline import create_pipeline
-
-__all__ = ["create_pipeline"]
+"""Train a VideoReward on people's labels of pairs of clips."""

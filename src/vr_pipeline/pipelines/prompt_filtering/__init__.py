@@ -1,4 +1,4 @@
-"""The pipeline prompt_filtering: from scraped prompts to distinct, usable prompts in three splits."""
+"""Filter prompts: from scraped prompts to distinct, usable ones in three splits."""
 
 from vr_pipeline.pipelines.prompt_filtering.pipeline import create_pipeline
 

@@ -1,27 +1,38 @@
-"""Nodes of prompt_filtering. Each step gives the prompts that stay and decisions on those that go."""
+"""Nodes of prompt_filtering. Each step returns the prompts it keeps, and decisions on those it drops."""
 
 from __future__ import annotations
 
+import logging
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from vr_pipeline.errors import InputError
+from vr_pipeline.identifiers import IMAGE, image_content
 from vr_pipeline.prompts.answer_store import AnswerPlan, Answers
 from vr_pipeline.prompts.config import PromptFilteringParameters
-from vr_pipeline.prompts.decisions import Dropped, apply_scan, clean_table, decisions, drop_rows, no_decisions
+from vr_pipeline.prompts.decisions import (
+    Dropped,
+    apply_scan,
+    clean_table,
+    decisions,
+    drop_rows,
+    no_decisions,
+    scan_per_image,
+)
 from vr_pipeline.prompts.embedding_store import EmbeddingPlan, Embeddings
 
 if TYPE_CHECKING:
     from vr_pipeline.prompts.language_tasks import TaskName
 
+logger = logging.getLogger(__name__)
+
 
 def clean_prompts(
     raw_prompts: pd.DataFrame, parameters: PromptFilteringParameters
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Mend prompts and drop those that no rule can save, in the configured order of rules."""
+    """Clean prompts and drop unusable ones, in the configured order of rules."""
     return clean_table(raw_prompts, parameters.cleaning)
 
 
@@ -33,13 +44,14 @@ def drop_same_words(
     from vr_pipeline.prompts.segments import segments
 
     threshold = parameters.rouge.threshold
-    scan = greedy_rouge_scan(clean_prompts["prompt"].tolist(), threshold, tokens=segments)
+    texts = clean_prompts["prompt"].tolist()
+    scan = scan_per_image(clean_prompts, texts, partial(greedy_rouge_scan, threshold=threshold, tokens=segments))
     reason = f"Rouge-L F1 {{similarity:.3f}} with an earlier prompt, above {threshold}"
     return apply_scan(clean_prompts, scan, step="rouge", rule="same_words", reason=reason)
 
 
 def plan_embeddings(lexically_distinct_prompts: pd.DataFrame, parameters: PromptFilteringParameters) -> EmbeddingPlan:
-    """Say which texts need embeddings; the catalog entry makes those it does not have."""
+    """List the texts that need embeddings; the catalog entry makes those it does not have."""
     from vr_pipeline.prompts.embedders import embedder_identity, load_embedder
 
     embedder = parameters.semantic.embedder
@@ -61,19 +73,20 @@ def drop_same_meaning(
         return lexically_distinct_prompts, no_decisions()
     vectors = prompt_embeddings.of(lexically_distinct_prompts["prompt"].tolist())
     warn_of_uncovered(lexically_distinct_prompts["prompt"].tolist(), vectors)
-    scan = greedy_cosine_scan(vectors, settings.threshold, block_size=settings.block_size)
+    compare = partial(greedy_cosine_scan, threshold=settings.threshold, block_size=settings.block_size)
+    scan = scan_per_image(lexically_distinct_prompts, vectors, compare)
     reason = f"cosine {{similarity:.3f}} with an earlier prompt, above {settings.threshold}"
     return apply_scan(lexically_distinct_prompts, scan, step="semantic", rule="same_meaning", reason=reason)
 
 
 def plan_reviews(distinct_prompts: pd.DataFrame, parameters: PromptFilteringParameters) -> AnswerPlan:
-    """Say which prompts a text model should judge; none unless the step is on."""
+    """List the prompts that a text model should review; none unless the step is enabled."""
     texts = distinct_prompts["prompt"].tolist() if parameters.language_model.clean else []
     return _plan_answers("review", texts, parameters)
 
 
 def apply_reviews(distinct_prompts: pd.DataFrame, prompt_reviews: Answers) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Drop or mend prompts as the text model said; where it failed, the prompt stays as it is.
+    """Drop or correct prompts as the text model decided; if it failed, the prompt is unchanged.
 
     Adds cleaned_prompt (the text before), embedded_prompt (the text that was embedded) and language_model.
     """
@@ -101,7 +114,7 @@ def apply_reviews(distinct_prompts: pd.DataFrame, prompt_reviews: Answers) -> tu
 def choose_prompts(
     usable_prompts: pd.DataFrame, prompt_embeddings: Embeddings, parameters: PromptFilteringParameters
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Keep the most diverse prompts, as many as configured, or all."""
+    """Keep the configured number of most diverse prompts, or all."""
     import numpy as np
 
     from vr_pipeline.prompts.diversity import choose_diverse
@@ -112,8 +125,8 @@ def choose_prompts(
         return usable_prompts, no_decisions()
     if not parameters.semantic.enabled:
         raise InputError(
-            "a choice of diverse prompts needs embeddings",
-            remedy="set semantic.enabled to true (a threshold of 1 there drops nothing), or diversity.count to null",
+            "the selection of diverse prompts needs embeddings",
+            remedy="set semantic.enabled to true (with threshold 1 it drops nothing), or diversity.count to null",
             field="prompt_filtering.diversity.count",
         )
     vectors = prompt_embeddings.of(usable_prompts["embedded_prompt"].tolist())
@@ -126,7 +139,7 @@ def choose_prompts(
         Dropped(index, f"not among the {settings.count} most diverse ({settings.method})", close, cosine)
         for index, close, cosine in zip(measured.tolist(), nearest.tolist(), similarity.tolist(), strict=True)
     ]
-    reason = f"not among the {settings.count} chosen, by lot: the embedder does not cover its language"
+    reason = f"not among the {settings.count} chosen, at random: the embedder does not cover its language"
     dropped += [Dropped(index, reason) for index in unseen.tolist()]
     return drop_rows(usable_prompts, dropped, step="diversity", rule=f"not_chosen_by_{settings.method}")
 
@@ -134,15 +147,23 @@ def choose_prompts(
 def split_prompts(
     chosen_prompts: pd.DataFrame, prompt_embeddings: Embeddings, parameters: PromptFilteringParameters
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Assign splits by hash of the prompt, and drop prompts too similar to an earlier one of another split."""
-    from vr_pipeline.prompts.split import find_leaks, split_of
+    """Assign splits by hash of the prompt, and drop prompts too similar to an earlier one of another split.
 
-    splits = [split_of(identifier, parameters.split) for identifier in chosen_prompts["prompt_id"]]
+    Prompts with first frames are assigned by the hash of the image, and similar words about other images stay. Then
+    draws the configured number of training prompts.
+    """
+    from vr_pipeline.prompts.split import find_leaks, split_of, surplus
+
+    images = chosen_prompts[IMAGE].map(image_content) if IMAGE in chosen_prompts else None
+    units = chosen_prompts["prompt_id"] if images is None else images
+    splits = [split_of(identifier, parameters.split) for identifier in units]
     vectors = None
     if parameters.semantic.enabled:
         vectors = prompt_embeddings.of(chosen_prompts["embedded_prompt"].tolist())
     texts = chosen_prompts["prompt"].tolist()
-    leaks = find_leaks(texts, splits, parameters.split, vectors, block_size=parameters.semantic.block_size)
+    leaks = []
+    if images is None:
+        leaks = find_leaks(texts, splits, parameters.split, vectors, block_size=parameters.semantic.block_size)
     dropped = [
         Dropped(
             leak.index,
@@ -153,11 +174,23 @@ def split_prompts(
         )
         for leak in leaks
     ]
-    return drop_rows(chosen_prompts.assign(split=splits), dropped, step="split", rule="leak_between_splits")
+    stay, leaked = drop_rows(chosen_prompts.assign(split=splits), dropped, step="split", rule="leak_between_splits")
+    wanted, found = parameters.split.train_prompts, int((stay["split"] == "train").sum())
+    if wanted is None or found <= wanted:
+        if wanted is not None and found < wanted:
+            logger.warning("%d training prompts are left, fewer than the %d of split.train_prompts.", found, wanted)
+        return stay, leaked
+    reason = f"not among the {wanted} training prompts, at random"
+    above = [
+        Dropped(index, reason)
+        for index in surplus(stay["prompt_id"].tolist(), stay["split"].tolist(), parameters.split)
+    ]
+    stay, left_over = drop_rows(stay, above, step="split", rule="above_train_prompts")
+    return stay, pd.concat([leaked, left_over], ignore_index=True)
 
 
 def plan_rewrites(divided_prompts: pd.DataFrame, parameters: PromptFilteringParameters) -> AnswerPlan:
-    """Say which prompts a text model should write out for the generator; none unless the step is on."""
+    """List the prompts that a text model should rewrite for the generator; none unless the step is enabled."""
     texts = divided_prompts["prompt"].tolist() if parameters.language_model.rewrite else []
     return _plan_answers("rewrite", texts, parameters)
 
@@ -165,10 +198,10 @@ def plan_rewrites(divided_prompts: pd.DataFrame, parameters: PromptFilteringPara
 def apply_rewrites(
     divided_prompts: pd.DataFrame, prompt_rewrites: Answers, prompt_filter_decisions: pd.DataFrame
 ) -> pd.DataFrame:
-    """Put the text model's prompts in place; where it failed, the prompt stays as it is.
+    """Replace prompts by the text model's; if it failed, the prompt is unchanged.
 
     Raises:
-        InputError: if no prompt is left, with the commonest reasons.
+        InputError: no prompt is left; the message has the most frequent reasons.
     """
     from vr_pipeline.prompts.language_model import Failure
 
@@ -192,41 +225,13 @@ def apply_rewrites(
         outcomes.append(", ".join(part for part in (outcome, found) if part))
     columns = ["prompt_id", "prompt", "source", "split", "original_prompt", "cleaned_prompt", "embedded_prompt"]
     table = divided_prompts.assign(prompt=texts, language_model=outcomes)
-    return table[[*columns, "language_model", "source_id", "row"]]
+    return table[[*columns, "language_model", "source_id", "row", *([IMAGE] if IMAGE in table else [])]]
 
 
 def collect_decisions(divided_prompts: pd.DataFrame, *dropped: pd.DataFrame) -> pd.DataFrame:
-    """One row for every prompt that was read, in the order of the file; ``divided_prompts`` are those that stayed."""
+    """Return one row per prompt in the order of the file; ``divided_prompts`` are the kept ones."""
     everything = pd.concat([*dropped, decisions(divided_prompts, step="kept")], ignore_index=True)
     return everything.sort_values("row", kind="stable", ignore_index=True)
-
-
-def report_filtering(
-    prompt_filter_decisions: pd.DataFrame,
-    clean_prompts: pd.DataFrame,
-    lexically_distinct_prompts: pd.DataFrame,
-    filtered_prompts: pd.DataFrame,
-    prompt_embeddings: Embeddings,
-    parameters: PromptFilteringParameters,
-) -> dict[str, Any]:
-    """Count what every step did, with reasons and examples."""
-    from vr_pipeline.prompts.report import filter_report
-
-    return filter_report(
-        prompt_filter_decisions,
-        clean_prompts,
-        lexically_distinct_prompts,
-        filtered_prompts,
-        prompt_embeddings,
-        parameters,
-    )
-
-
-def plot_filtering(prompt_filter_report: dict[str, Any]) -> Figure:
-    """Draw the report."""
-    from vr_pipeline.prompts.plots import plot_report
-
-    return plot_report(prompt_filter_report)
 
 
 def _plan_answers(name: TaskName, texts: list[str], parameters: PromptFilteringParameters) -> AnswerPlan:
@@ -235,5 +240,5 @@ def _plan_answers(name: TaskName, texts: list[str], parameters: PromptFilteringP
 
     settings = parameters.language_model
     task = make_task(name, settings) if texts else None
-    batch_size = settings.batch_size if settings.backend == "transformers" else 8 * settings.workers
+    batch_size = settings.batch_size if settings.backend == "transformers" else 8 * settings.server.concurrency
     return AnswerPlan(texts, task, partial(load_text_model, settings), batch_size)

@@ -1,5 +1,1 @@
-"""Rewards of clips by any reward of the registry, resumed clip by clip."""
-
-from vr_pipeline.pipelines.reward_scoring.pipeline import create_pipeline
-
-__all__ = ["create_pipeline"]
+"""Score clips by any reward of the registry; a stopped run resumes at the next clip."""

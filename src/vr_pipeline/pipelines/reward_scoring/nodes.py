@@ -1,6 +1,4 @@
-"""Nodes of reward_scoring; evaluation uses the same for the clips of policies."""
-
-from __future__ import annotations
+"""Nodes of reward_scoring; evaluation uses them for the clips of policies."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +11,7 @@ from vr_pipeline.work import WorkItem, WorkPlan
 
 
 def describe_reward(reward_model: RewardModelParameters) -> dict[str, Any]:
-    """Say what the reward is: its type, where it lies, its identity (a hash of its content) and its dimensions."""
+    """Describe the reward: type, path, identity (a hash of its content) and dimensions."""
     if reward_model.given is None:
         return {"type": None}
     model = load_reward_model(reward_model.given)
@@ -22,14 +20,14 @@ def describe_reward(reward_model: RewardModelParameters) -> dict[str, Any]:
 
 
 def plan_scores(videos: Any, video_index: pd.DataFrame, reward_model: RewardModelParameters) -> WorkPlan:
-    """Measure every clip by the reward; what was measured before is not measured again."""
+    """Measure every clip by the reward; finished measurements are not repeated."""
     if reward_model.given is None:
         return WorkPlan([], _measure_nothing)
     return load_reward_model(reward_model.given).measure(videos, video_index)
 
 
 def collect_rewards(reward_shards: Any, video_index: pd.DataFrame, reward_model: RewardModelParameters) -> pd.DataFrame:
-    """Make rewards of all measurements; clips that could not be measured are left out and counted."""
+    """Turn all measurements into rewards; clips that could not be measured are left out and counted."""
     if reward_model.given is None:
         names = [name for name in ("video_id", "prompt_id", "policy") if name in video_index]
         return video_index.loc[[], names].assign(total=pd.Series(dtype=float))

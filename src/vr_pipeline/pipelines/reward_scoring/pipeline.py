@@ -1,35 +1,26 @@
-"""reward_scoring: clips -> rewards, by the reward that the parameters ``reward_model`` name."""
-
-from __future__ import annotations
+"""reward_scoring: clips -> rewards, by the system's reward."""
 
 from typing import Any
 
-from kedro.pipeline import Node, Pipeline
+from kedro.pipeline import Pipeline
 
 from vr_pipeline.pipelines.reward_scoring.nodes import collect_rewards, describe_reward, plan_scores
+from vr_pipeline.pipelines.steps import step
+from vr_pipeline.pipelines.systems import MPO_DPO, System
 
 
-def create_pipeline(**kwargs: Any) -> Pipeline:
+def create_pipeline(system: System = MPO_DPO, **kwargs: Any) -> Pipeline:
+    """Lead from clips to rewards."""
     return Pipeline(
         [
-            Node(
-                describe_reward,
-                inputs="params:reward_model",
-                outputs="reward_description",
-                name="describe_reward",
-            ),
-            Node(
+            step(describe_reward, system.reward_parameters, "reward_description"),
+            step(
                 plan_scores,
-                inputs=["videos", "video_index", "params:reward_model"],
-                outputs="reward_shards",
+                ["videos", "video_index", system.reward_parameters],
+                "reward_shards",
                 name="measure_rewards",
                 tags=["gpu"],
             ),
-            Node(
-                collect_rewards,
-                inputs=["reward_shards", "video_index", "params:reward_model"],
-                outputs="rewards",
-                name="collect_rewards",
-            ),
+            step(collect_rewards, ["reward_shards", "video_index", system.reward_parameters], "rewards"),
         ]
     )

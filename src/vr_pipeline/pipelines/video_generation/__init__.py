@@ -1,4 +1,4 @@
-"""Several clips for each prompt, and an index of the clips that people compared."""
+"""Make several clips for each prompt, and index the clips that people compared."""
 
 from vr_pipeline.pipelines.video_generation.pipeline import create_pipeline
 

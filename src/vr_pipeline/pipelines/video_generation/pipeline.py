@@ -1,39 +1,29 @@
 """Pipeline video_generation."""
 
-from __future__ import annotations
-
 from typing import Any
 
-from kedro.pipeline import Node, Pipeline
+from kedro.pipeline import Pipeline
 
+from vr_pipeline.items.contact_sheet import contact_sheet
+from vr_pipeline.items.video_index import index_made_clips
+from vr_pipeline.pipelines.steps import step
 from vr_pipeline.pipelines.systems import MPO_DPO, System
 from vr_pipeline.pipelines.video_generation import nodes
 
 
 def create_pipeline(system: System = MPO_DPO, **kwargs: Any) -> Pipeline:
-    """Lead from filtered prompts to clips and their index, and from clips that weights are fitted on to theirs."""
-    given = Node(
-        nodes.index_preference_videos,
-        inputs=["preference_clips", "preference_videos"],
-        outputs="preference_video_index",
-        name="index_preference_videos",
-    )
+    """Lead from filtered prompts to clips and their index, and index the compared clips that weights need."""
+    given = step(nodes.index_preference_videos, ["preference_clips", "preference_videos"], "preference_video_index")
     return Pipeline(
         [
-            Node(
+            step(
                 nodes.generate_videos,
-                inputs=["filtered_prompts", "params:generator", "params:video_generation"],
-                outputs="videos",
-                name="generate_videos",
+                ["filtered_prompts", "params:generator", "params:video_generation"],
+                "videos",
                 tags=["gpu"],
             ),
-            Node(nodes.index_videos, inputs="videos", outputs="video_index", name="index_videos"),
+            step(index_made_clips, "videos", "video_index", name="index_videos"),
             *([given] if "weight_regression" in system.stages else []),
-            Node(
-                nodes.draw_contact_sheet,
-                inputs=["videos", "video_index"],
-                outputs="video_contact_sheet",
-                name="draw_contact_sheet",
-            ),
+            step(contact_sheet, ["videos", "video_index"], "video_contact_sheet", name="draw_contact_sheet"),
         ]
     )

@@ -1,8 +1,7 @@
 """Nodes of weight_regression."""
 
-from __future__ import annotations
-
 import logging
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,43 +18,61 @@ from vr_pipeline.preferences.labels import (
     split_by_prompt,
     usable_pairs,
 )
-from vr_pipeline.preferences.ratings import bradley_terry
+from vr_pipeline.preferences.overlaps import overlapping_prompts, without_overlaps
+from vr_pipeline.preferences.ratings import bradley_terry, win_rates
+from vr_pipeline.preferences.sources import by_source, with_sources
 from vr_pipeline.rewards import plots
 from vr_pipeline.rewards.checklist.curves import accuracy_curve
 from vr_pipeline.rewards.checklist.deviations import sub_dimension_deviations
 from vr_pipeline.rewards.checklist.fit import fit_pairs
-from vr_pipeline.rewards.checklist.linear import score
+from vr_pipeline.rewards.checklist.linear import dimension_scores, encoded_answers, score
+from vr_pipeline.rewards.checklist.linearity import linearity
 from vr_pipeline.rewards.checklist.model import ChecklistReward
 from vr_pipeline.rewards.checklist.tables import answers_matrix, probability_questions, weighted_questions
 from vr_pipeline.rewards.checklist.weights import AnswerKind, RewardWeights
 from vr_pipeline.rewards.config import WeightRegressionParameters
+from vr_pipeline.schemas.parts import TableParts
 from vr_pipeline.statistics.clustered import linked_prompts
 from vr_pipeline.statistics.correlation import held_out_agreement
 from vr_pipeline.statistics.labels import FloatArray
-from vr_pipeline.vlm.config import JudgeParameters
+from vr_pipeline.vlm.config import ChecklistJudgeParameters
 
 logger = logging.getLogger(__name__)
 
 
 def label_pairs(
-    preferences: pd.DataFrame, video_index: pd.DataFrame, parameters: WeightRegressionParameters
-) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """One row a compared pair with its label, votes and split, and a report on annotators and pairs left out."""
+    preferences: pd.DataFrame,
+    video_index: pd.DataFrame,
+    filtered_prompts: pd.DataFrame,
+    parameters: WeightRegressionParameters,
+) -> tuple[pd.DataFrame, dict[str, Any], pd.DataFrame]:
+    """Return one row per compared pair with label, votes and split; a report; and prompts also used for training."""
     check_preferences(preferences, video_index)
     pairs, unusable = usable_pairs(aggregate_annotators(preferences), video_index)
     if not len(pairs):
         raise InputError(
             f"none of the {len(preferences)} preferences is about two clips that could be read",
-            remedy="See the column 'error' of preference_video_index and give those clips again",
+            remedy="see the column 'error' of preference_video_index and replace those clips",
             field="preference",
         )
     if len(unusable):
         logger.warning("%d pairs left out because a clip could not be read", len(unusable))
     units = pd.Series(_units(pairs), index=pairs.index)
-    # Where clips link all prompts there is no way to part them; then prompts alone are kept together.
+    # If shared clips link all prompts, split by prompt alone.
     units = units if units.nunique() > 1 else pairs["prompt_id"]
     pairs["split"] = split_by_prompt(units, parameters.held_out_share, parameters.seed)
-    report = {
+    pairs = with_sources(pairs, preferences)
+    if parameters.overlaps == "remove":
+        pairs["split"] = without_overlaps(pairs, filtered_prompts, parameters.near_duplicate)
+        removed = pairs["split"] == "overlap"
+        logger.info(
+            "%d of %d pairs on %d prompts are left out of the fit: policies are validated or compared on these prompts",
+            removed.sum(),
+            len(pairs),
+            pairs.loc[removed, "prompt_id"].nunique(),
+        )
+    overlaps = overlapping_prompts(pairs, filtered_prompts, parameters.near_duplicate)
+    report: dict[str, Any] = {
         "generators": _ratings(pairs, video_index, parameters),
         "annotators": annotator_agreement(preferences),
         "preferences": {label: int((pairs["preference"] == label).sum()) for label in ("a", "b", "tie")},
@@ -65,7 +82,13 @@ def label_pairs(
         },
         "left_out": {"pairs": len(unusable), "examples": unusable.head(20).to_dict(orient="records")},
     }
-    return pairs, report
+    if rates := _win_rates(pairs, video_index):
+        report["generator_pairs"] = rates
+    report["sources"] = {
+        str(name): {"pairs": len(own), "weight": float(own["weight"].iloc[0])}
+        for name, own in pairs.groupby("source", sort=True)
+    }
+    return pairs, report, overlaps
 
 
 def fit_reward_weights(
@@ -74,7 +97,7 @@ def fit_reward_weights(
     checklist: Checklist,
     parameters: WeightRegressionParameters,
 ) -> tuple[dict[str, Any], pd.DataFrame]:
-    """Weights fitted on the pairs of split 'fit', and the questions removed on the way, in order."""
+    """Fit weights on the pairs of split 'fit'; also return the removed questions, in order."""
     weights = _fit(pairs, answers, checklist, parameters, parameters.answers, parameters.bootstrap_samples)
     for warning in weights.statistics["warnings"]:
         logger.warning("weights: %s", warning)
@@ -89,12 +112,23 @@ def measure_agreement(
     weights: dict[str, Any],
     parameters: WeightRegressionParameters,
 ) -> tuple[dict[str, Any], pd.DataFrame]:
-    """Agreement with people on held-out prompts, and the reward difference of every pair."""
+    """Measure agreement with people on held-out prompts; also return the reward difference of every pair."""
     reward = RewardWeights.from_json(weights)
+    pairs = pairs[pairs["split"] != "overlap"]
     answers_a, answers_b = _answers(pairs, answers, checklist, reward.question_ids, reward.answers)
-    columns = ["pair_id", "prompt_id", "video_id_a", "video_id_b", "preference", "split"]
+    columns = ["pair_id", "prompt_id", "video_id_a", "video_id_b", "preference", "split", "source"]
     scores = pairs[columns].assign(difference=score(answers_a, reward) - score(answers_b, reward))
     agreement = held_out_agreement(scores, samples=parameters.bootstrap_samples, seed=parameters.seed)
+    agreement["by_source"] = by_source(scores)
+    agreement["linearity"] = linearity(
+        (encoded_answers(answers_a, reward), encoded_answers(answers_b, reward)),
+        (
+            dimension_scores(answers_a, reward, checklist).to_numpy(),
+            dimension_scores(answers_b, reward, checklist).to_numpy(),
+        ),
+        pairs,
+        _units(pairs),
+    )
     tau, diff = ("none" if agreement[name] is None else f"{agreement[name]:.3f}" for name in ("tau", "diff"))
     logger.info("agreement on %d held-out pairs: tau %s, diff %s", agreement["n"], tau, diff)
     return agreement, scores
@@ -106,7 +140,7 @@ def trace_accuracy_curve(
     checklist: Checklist,
     parameters: WeightRegressionParameters,
 ) -> pd.DataFrame:
-    """Held-out accuracy against the number of questions, by way of weighting and kind of answers."""
+    """Measure held-out accuracy by number of questions, kind of weights and kind of answers."""
     fitted, tested = pairs[pairs["split"] == "fit"], pairs[pairs["split"] == "held_out"]
     parts = []
     kinds: tuple[AnswerKind, AnswerKind] = ("probability", "binary")
@@ -129,7 +163,7 @@ def trace_accuracy_curve(
 
 
 def measure_preference_deviations(pairs: pd.DataFrame, answers: pd.DataFrame, checklist: Checklist) -> pd.DataFrame:
-    """How far preferred clips are above the others in each sub-dimension (all pairs without ties)."""
+    """Measure the lead of preferred clips in each sub-dimension, over all pairs without ties."""
     decided = pairs[pairs["preference"] != "tie"]
     answers_a, answers_b = _answers(decided, answers, checklist, checklist.question_ids, "binary")
     a_preferred = (decided["preference"] == "a").to_numpy()[:, None]
@@ -145,17 +179,17 @@ def measure_preference_deviations(pairs: pd.DataFrame, answers: pd.DataFrame, ch
 def package_reward_model(
     weights: dict[str, Any],
     checklist: Checklist,
-    judge: JudgeParameters,
+    judge: ChecklistJudgeParameters,
     checklist_inference: ChecklistInferenceParameters,
 ) -> ChecklistReward:
-    """Return the reward with its judge's reference, as a model that MLflow loads and serves."""
+    """Return the reward with a reference to its judge, as a model that MLflow loads and serves."""
     return ChecklistReward(checklist, RewardWeights.from_json(weights), judge, checklist_inference)
 
 
 def score_videos(
-    answers: pd.DataFrame, video_index: pd.DataFrame, checklist: Checklist, weights: dict[str, Any]
+    answers: pd.DataFrame | TableParts, video_index: pd.DataFrame, checklist: Checklist, weights: dict[str, Any]
 ) -> pd.DataFrame:
-    """Rewards of the clips of an index: total and by dimension."""
+    """Compute the rewards of an index's clips: total and by dimension."""
     return ChecklistReward(checklist, RewardWeights.from_json(weights)).rewards(answers, video_index)
 
 
@@ -167,7 +201,7 @@ def draw_weight_plots(
     answers: pd.DataFrame,
     deviations: pd.DataFrame,
 ) -> tuple[Figure, Figure, Figure, Figure, Figure]:
-    """Weights, calibration on held-out pairs, accuracy curve, correlation of questions, deviations by sub-dimension."""
+    """Draw weights, calibration on held-out pairs, accuracy curve, question correlation, sub-dimension deviations."""
     reward = RewardWeights.from_json(weights)
     held_out = scores[(scores["split"] == "held_out") & (scores["preference"] != "tie")]
     matrix = answers_matrix(answers, sorted(set(answers["video_id"])), checklist.question_ids)
@@ -185,9 +219,8 @@ def draw_weight_plots(
 def _ratings(
     pairs: pd.DataFrame, video_index: pd.DataFrame, parameters: WeightRegressionParameters
 ) -> list[dict[str, Any]]:
-    """Bradley-Terry ratings by people of the generators that were compared; empty if only one was."""
-    generator = video_index["generator"].set_axis(video_index["video_id"])
-    first, second = pairs["video_id_a"].map(generator), pairs["video_id_b"].map(generator)
+    """Return people's Bradley-Terry ratings of the compared generators; empty for a single generator."""
+    first, second = _generators(pairs, video_index)
     if (first == second).all():
         return []
     table = bradley_terry(
@@ -204,8 +237,20 @@ def _ratings(
     ]
 
 
+def _win_rates(pairs: pd.DataFrame, video_index: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return how often people preferred each generator to each other; empty for a single generator."""
+    first, second = _generators(pairs, video_index)
+    return win_rates(list(first), list(second), list(pairs["preference"]), _units(pairs))
+
+
+def _generators(pairs: pd.DataFrame, video_index: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
+    """Return the generators of the first and the second clip of each pair."""
+    generator = video_index["generator"].set_axis(video_index["video_id"])
+    return pairs["video_id_a"].map(generator), pairs["video_id_b"].map(generator)
+
+
 def _units(pairs: pd.DataFrame) -> list[str]:
-    """Return what is drawn and never split: prompts, those that share a compared clip taken together."""
+    """Return the resampling unit of each pair: its prompt; prompts that share a clip form one unit."""
     columns = (pairs[name].to_numpy() for name in ("prompt_id", "video_id_a", "video_id_b"))
     return linked_prompts(*columns).tolist()
 
@@ -221,22 +266,23 @@ def _fit(
     fitted = pairs[pairs["split"] == "fit"]
     questions = weighted_questions(checklist)
     answers_a, answers_b = _answers(fitted, answers, checklist, questions, kind)
-    return fit_pairs(
+    weights = fit_pairs(
         answers_a,
         answers_b,
         list(fitted["preference"]),
         parameters.model_copy(update={"answers": kind, "bootstrap_samples": bootstrap_samples}),
         groups=_units(fitted),
         votes=fitted[["share_a", "share_b"]].to_numpy() if parameters.labels == "soft" else None,
+        sample_weight=fitted["weight"].to_numpy(),
         question_ids=questions,
-        checklist_hash=checklist.hash,
     )
+    return replace(weights, checklist_hash=checklist.hash)
 
 
 def _answers(
     pairs: pd.DataFrame, answers: pd.DataFrame, checklist: Checklist, questions: Any, kind: AnswerKind
 ) -> tuple[FloatArray, FloatArray]:
-    """Answers on the first and the second clip of each pair, arrays [pairs, questions]."""
+    """Return the answers about the first and the second clip of each pair, arrays [pairs, questions]."""
     clips = sorted({*pairs["video_id_a"], *pairs["video_id_b"]})
     matrix = answers_matrix(
         answers, clips, list(questions), kind=kind, always_probability=probability_questions(checklist)

@@ -1,11 +1,10 @@
 """weight_regression: human preferences and the judge's answers -> reward_weights, their test, and rewards."""
 
-from __future__ import annotations
-
 from typing import Any
 
-from kedro.pipeline import Node, Pipeline
+from kedro.pipeline import Pipeline
 
+from vr_pipeline.pipelines.steps import step
 from vr_pipeline.pipelines.weight_regression.nodes import (
     draw_weight_plots,
     fit_reward_weights,
@@ -19,47 +18,37 @@ from vr_pipeline.pipelines.weight_regression.nodes import (
 
 
 def create_pipeline(**kwargs: Any) -> Pipeline:
+    """Lead from preferences and answers to weights, agreement, plots and rewards."""
     return Pipeline(
         [
-            Node(
+            step(
                 label_pairs,
-                inputs=["human_preferences", "preference_video_index", "params:weight_regression"],
-                outputs=["labelled_pairs", "preference_report"],
-                name="label_pairs",
+                ["human_preferences", "preference_video_index", "filtered_prompts", "params:weight_regression"],
+                ["labelled_pairs", "preference_report", "prompt_overlaps"],
             ),
-            Node(
+            step(
                 fit_reward_weights,
-                inputs=["labelled_pairs", "preference_answers", "checklist", "params:weight_regression"],
-                outputs=["reward_weights", "weight_removals"],
-                name="fit_reward_weights",
+                ["labelled_pairs", "preference_answers", "checklist", "params:weight_regression"],
+                ["reward_weights", "weight_removals"],
             ),
-            Node(
+            step(
                 measure_agreement,
-                inputs=[
-                    "labelled_pairs",
-                    "preference_answers",
-                    "checklist",
-                    "reward_weights",
-                    "params:weight_regression",
-                ],
-                outputs=["reward_agreement", "pair_scores"],
-                name="measure_agreement",
+                ["labelled_pairs", "preference_answers", "checklist", "reward_weights", "params:weight_regression"],
+                ["reward_agreement", "pair_scores"],
             ),
-            Node(
+            step(
                 trace_accuracy_curve,
-                inputs=["labelled_pairs", "preference_answers", "checklist", "params:weight_regression"],
-                outputs="accuracy_curve",
-                name="trace_accuracy_curve",
+                ["labelled_pairs", "preference_answers", "checklist", "params:weight_regression"],
+                "accuracy_curve",
             ),
-            Node(
+            step(
                 measure_preference_deviations,
-                inputs=["labelled_pairs", "preference_answers", "checklist"],
-                outputs="preference_deviations",
-                name="measure_preference_deviations",
+                ["labelled_pairs", "preference_answers", "checklist"],
+                "preference_deviations",
             ),
-            Node(
+            step(
                 draw_weight_plots,
-                inputs=[
+                [
                     "reward_weights",
                     "checklist",
                     "pair_scores",
@@ -67,26 +56,19 @@ def create_pipeline(**kwargs: Any) -> Pipeline:
                     "preference_answers",
                     "preference_deviations",
                 ],
-                outputs=[
+                [
                     "reward_weights_plot",
                     "preference_calibration_plot",
                     "accuracy_curve_plot",
                     "question_correlation_plot",
                     "preference_deviations_plot",
                 ],
-                name="draw_weight_plots",
             ),
-            Node(
+            step(
                 package_reward_model,
-                inputs=["reward_weights", "checklist", "params:judge", "params:checklist_inference"],
-                outputs="reward_model",
-                name="package_reward_model",
+                ["reward_weights", "checklist", "params:judge", "params:checklist_inference"],
+                "reward_model",
             ),
-            Node(
-                score_videos,
-                inputs=["checklist_answers", "video_index", "checklist", "reward_weights"],
-                outputs="rewards",
-                name="score_videos",
-            ),
+            step(score_videos, ["checklist_answers", "video_index", "checklist", "reward_weights"], "rewards"),
         ]
     )

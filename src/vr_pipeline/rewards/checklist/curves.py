@@ -1,7 +1,6 @@
-"""Accuracy on held-out pairs against the number of questions kept (VisionReward, Figure 5)."""
+"""Held-out accuracy by number of questions (VisionReward, Figure 5), and calibration."""
 
-from __future__ import annotations
-
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,9 +11,62 @@ from vr_pipeline.rewards.checklist.fit import fit_weights
 from vr_pipeline.rewards.checklist.linear import encode
 from vr_pipeline.rewards.checklist.weights import RewardWeights
 from vr_pipeline.statistics.agreement import pairwise_accuracy
-from vr_pipeline.statistics.clustered import clustered_mean, interval
+from vr_pipeline.statistics.clustered import clustered_mean, interval, win_rate
+from vr_pipeline.statistics.labels import checked_preference
 
 _KEYS = ("n_questions", "weighting", "last_question")
+
+
+def calibration(
+    difference: npt.ArrayLike,
+    preference: Sequence[str] | npt.ArrayLike,
+    prompts: Sequence[str] | npt.ArrayLike | None = None,
+    bins: int = 10,
+) -> tuple[pd.DataFrame, float]:
+    """Compare predicted and observed probabilities of preferences, in equally filled bins.
+
+    Each pair enters in both orders, so the curve is symmetric about one half.
+
+    Args:
+        difference: reward of A minus reward of B, of pairs without ties; its sigmoid is the prediction.
+        preference: 'a' or 'b'.
+        prompts: prompt of each pair, the unit of the 95 % intervals; every pair is a unit without it.
+        bins: largest number of bins.
+
+    Returns:
+        one row per bin: predicted, observed with ci_low and ci_high; and the Brier score, NaN without pairs.
+    """
+    values = np.asarray(difference, dtype=np.float64)
+    labels = checked_preference(preference, len(values))
+    columns = ["predicted", "observed", "ci_low", "ci_high"]
+    if not len(values):
+        return pd.DataFrame(columns=columns, dtype=np.float64), math.nan
+    probability = 1.0 / (1.0 + np.exp(-np.r_[values, -values]))
+    chosen = np.r_[labels == "a", labels == "b"].astype(np.float64)
+    edges = np.unique(np.quantile(probability, np.linspace(0, 1, min(bins, max(2, len(values) // 5)) + 1)))
+    index = np.clip(np.searchsorted(edges, probability, side="right") - 1, 0, max(len(edges) - 2, 0))
+    # Both orders of a pair are one observation: they share a cluster.
+    units = np.tile(np.arange(len(values)) if prompts is None else np.asarray(prompts), 2)
+    rows = []
+    for i in np.unique(index):
+        own = index == i
+        rate = win_rate(chosen[own] - 0.5, units[own])
+        rows.append((probability[own].mean(), chosen[own].mean(), rate.ci_low, rate.ci_high))
+    return pd.DataFrame(rows, columns=columns), float(np.mean((probability - chosen) ** 2))
+
+
+def answer_correlation(answers: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Return the correlation of answers over clips, [questions, questions]; NaN for constant answers.
+
+    Args:
+        answers: array [clips, questions]; NaN where gated (counts 0).
+    """
+    values = np.nan_to_num(np.asarray(answers, dtype=np.float64), nan=0.0)
+    centred = values - values.mean(axis=0)
+    scale = np.sqrt((centred**2).sum(axis=0))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        correlation: npt.NDArray[np.float64] = (centred.T @ centred) / np.outer(scale, scale)
+    return correlation
 
 
 def accuracy_curve(
@@ -27,20 +79,18 @@ def accuracy_curve(
     held_out_prompts: Sequence[str] | npt.ArrayLike,
     weights: RewardWeights,
 ) -> pd.DataFrame:
-    """Accuracy with the k most important questions, for every k.
+    """Return the held-out accuracy with the k most important questions, for every k.
 
-    A question's importance is its weight times the standard deviation of its difference over the fitted pairs: how much
-    it moves the reward. Importance, weights and refits come from the fitted pairs alone; accuracy is measured on the
-    held-out ones.
+    The importance of a question is its weight times the standard deviation of its difference over the fitting pairs.
 
     Args:
-        fit_a, fit_b, fit_preference: pairs the weights were fitted on, arrays [pairs, questions] and labels.
-        held_out_a, held_out_b, held_out_preference, held_out_prompts: pairs to test on, and their prompts.
-        weights: fitted on the former.
+        fit_a, fit_b, fit_preference: fitting pairs, arrays [pairs, questions] and labels.
+        held_out_a, held_out_b, held_out_preference, held_out_prompts: held-out pairs and their prompts.
+        weights: the fitted weights.
 
     Returns:
-        One row a number of questions and way of weighting: ``n_questions``, ``weighting`` (``learned``: the others'
-        weights masked, as the paper; ``refitted``: weights fitted with these questions only; ``equal``: weight 1 each),
+        One row per number of questions and weighting: ``n_questions``, ``weighting`` (``learned``: other weights
+        masked, as in the paper; ``refitted``: fitted with these questions only; ``equal``: all weights 1),
         ``last_question`` (the one added), ``diff`` (accuracy without human ties) with ``diff_se``, ``ci_low`` and
         ``ci_high`` (95 %, by prompt), ``tau``.
     """
@@ -63,19 +113,10 @@ def accuracy_curve(
             penalty=float(weights.statistics.get("penalty", 1e-3)),
             bootstrap_samples=0,
         )
-        for weighting, values in (
-            ("learned", weights.weights[kept]),
-            ("refitted", refitted.weights),
-            ("equal", np.ones(count)),
-        ):
-            rows.append(
-                {
-                    "n_questions": count,
-                    "weighting": weighting,
-                    "last_question": weights.question_ids[kept[-1]],
-                    **_accuracies((tested[:, kept] * values).sum(axis=1), labels, prompts),
-                }
-            )
+        kinds = {"learned": weights.weights[kept], "refitted": refitted.weights, "equal": np.ones(count)}
+        for weighting, values in kinds.items():
+            key = {"n_questions": count, "weighting": weighting, "last_question": weights.question_ids[kept[-1]]}
+            rows.append(key | _accuracies((tested[:, kept] * values).sum(axis=1), labels, prompts))
     return pd.DataFrame(rows, columns=[*_KEYS, "diff", "diff_se", "ci_low", "ci_high", "tau"])
 
 

@@ -1,20 +1,15 @@
-"""How far the answers about some clips are above those about others, by sub-dimension of a checklist."""
-
-from __future__ import annotations
+"""Differences of answers between two sets of clips, by sub-dimension of a checklist."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from vr_pipeline.checklist.schema import Checklist
 from vr_pipeline.errors import InputError
 from vr_pipeline.rewards.checklist.tables import answers_matrix
 from vr_pipeline.statistics.clustered import paired_gain, simultaneous
-
-if TYPE_CHECKING:
-    from vr_pipeline.checklist.schema import Checklist
 
 
 def sub_dimension_deviations(
@@ -27,23 +22,21 @@ def sub_dimension_deviations(
     *,
     comparisons: int = 1,
 ) -> pd.DataFrame:
-    """Return how far one set of clips is above another in each sub-dimension (VisionReward, Figure 4).
+    """Return by how much one set of clips exceeds another in each sub-dimension (VisionReward, Figure 4).
 
-    A clip's score in a sub-dimension is the mean of its answers (share of yes) there; gated questions count 0. Shown
-    is the mean over prompts of the difference of the prompt's mean scores: of preferred and other clips of human pairs,
-    or of the clips of two policies.
+    A clip's score in a sub-dimension is its mean answer (share of yes); gated questions count 0. The deviation is the
+    mean over prompts of the difference of mean scores, such as between preferred and rejected clips or two policies.
 
     Args:
         answers, other_answers: arrays [clips, questions] in 0..1, NaN where gated.
-        question_ids: of the columns.
+        question_ids: the columns.
         checklist: gives the sub-dimensions.
         prompts, other_prompts: prompt of each clip; the same for both without ``other_prompts``.
-        comparisons: tables that are read beside this one, itself included: the intervals of all sub-dimensions of all
-            of them hold together with 95 % (:func:`simultaneous`).
+        comparisons: number of tables shown together, over which the 95 % intervals are :func:`simultaneous`.
 
     Returns:
-        dimension, sub_dimension, score, other_score, deviation, ci_low, ci_high (by prompt), in the order of the
-        checklist; sub-dimensions without a column are left out.
+        dimension, sub_dimension, score, other_score, deviation, ci_low, ci_high (by prompt), in checklist order,
+        without sub-dimensions that have no column.
     """
     first, second = (np.nan_to_num(np.asarray(array, dtype=np.float64), nan=0.0) for array in (answers, other_answers))
     place = {question: i for i, question in enumerate(question_ids)}
@@ -78,26 +71,24 @@ def sub_dimension_deviations(
 def policy_deviations(
     answers: pd.DataFrame, video_index: pd.DataFrame, checklist: Checklist, *, baseline: str = "original"
 ) -> dict[str, pd.DataFrame]:
-    """Return how far every policy's clips are above the baseline's in each sub-dimension, on the same prompts.
+    """Return the deviations of every policy from the baseline on the same prompts, with answers cut at one half.
 
     Args:
         answers: long table of the judge's answers.
-        video_index: the clips with their ``policy``; those of status 'failed' are left out.
-        checklist: gives the sub-dimensions.
+        video_index: the clips with their ``policy``; status 'failed' is skipped.
+        checklist: the sub-dimensions.
         baseline: the policy to compare with.
 
     Returns:
-        policy -> table of :func:`sub_dimension_deviations`; answers are cut at one half, as the paper's.
+        policy -> table of :func:`sub_dimension_deviations`.
 
     Raises:
-        InputError: there are no clips of the baseline.
+        InputError: the baseline has no clips.
     """
     usable = video_index[video_index["status"] == "ok"]
     parts = {str(policy): part for policy, part in usable.groupby("policy", sort=True)}
     if baseline not in parts:
-        raise InputError(
-            f"there are no clips of policy '{baseline}'", remedy="Evaluate it beside the others", field="policy"
-        )
+        raise InputError(f"there are no clips of policy '{baseline}'", remedy="Evaluate it too", field="policy")
     matrices = {
         policy: answers_matrix(answers, list(part["video_id"]), checklist.question_ids, kind="binary")
         for policy, part in parts.items()

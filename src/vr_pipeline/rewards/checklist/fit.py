@@ -1,12 +1,11 @@
-"""The fit of the linear reward: weights of questions from pairs of clips that people compared.
+"""Fit of the linear reward: weights of questions from human comparisons of clips.
 
 Source: VisionReward (arXiv 2412.21059), section 3.2, equation 5: a logistic regression without intercept of the
 preference on the difference of two clips' answers.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -39,6 +38,7 @@ def fit_weights(
     nonnegative: bool = True,
     groups: Sequence[str] | npt.ArrayLike | None = None,
     votes: npt.ArrayLike | None = None,
+    sample_weight: npt.ArrayLike | None = None,
     question_ids: Sequence[str] | None = None,
     encoding: Encoding = "zero_one",
     answers: AnswerKind = "probability",
@@ -50,41 +50,36 @@ def fit_weights(
     seed: int = 0,
     checklist_hash: str = "",
 ) -> RewardWeights:
-    """Fit the weights of the questions on pairs of clips that people compared.
+    """Fit the weights of the questions to human comparisons; pipelines call :func:`fit_pairs`.
 
-    Minimises mean log(1 + exp(-w . z)) + penalty / 2 |w|^2 with z the answers of the preferred clip minus those of the
-    other (VisionReward, equation 5). While a weight is negative, the question with the most negative one is removed
-    and the rest fitted again (not in the paper's text: its authors describe it in their repository, issue 14). The
-    result does not depend on the order of the pairs nor on which clip is A.
+    Minimises mean log(1 + exp(-w . z)) + penalty / 2 |w|^2, with z the answers of the preferred clip minus those of the
+    other (VisionReward, equation 5). While a weight is negative, the question with the most negative weight is removed
+    and the fit repeated (issue 14 of the authors' repository). The order of pairs and clips does not matter.
 
     Args:
-        answers_a, answers_b: answers on the first and second clip, arrays [pairs, questions]; NaN marks a question
-            that its gate switched off.
-        preference: 'a', 'b' or 'tie', [pairs]; ties take no part in the fit and are counted.
-        nonnegative: remove questions of negative weight.
-        groups: the prompt of each pair, [pairs]: cross-validation and bootstrap never split a prompt. Without it every
-            pair stands for itself.
-        votes: soft labels, array [pairs, 2]: share of the annotators for A and for B. Overrides ``preference`` except
-            for counting ties; a pair without votes for either takes no part.
-        question_ids: names of the columns; ``q1``, ``q2``, ... without it.
+        answers_a, answers_b: answers on both clips, arrays [pairs, questions]; NaN where gated.
+        preference: 'a', 'b' or 'tie', [pairs]; ties are counted, but not fitted.
+        nonnegative: remove questions with negative weight.
+        groups: prompt of each pair, [pairs]; cross-validation and bootstrap never split it. Without it, every pair is a
+            group.
+        votes: soft labels, array [pairs, 2]: shares of annotators for A and B, which replace ``preference``; a pair
+            without votes for either is not fitted.
+        sample_weight: weight of each pair above 0, [pairs]; scaled to a mean of 1 over the fitted pairs.
+        question_ids: names of the columns; ``q1``, ``q2``, ... by default.
         encoding: see :func:`encode`.
-        answers: recorded in the result; the arrays must already be of that kind.
-        penalty: strength of the L2 penalty per pair; None chooses it from ``penalties`` by cross-validation.
-        folds: number of folds of the cross-validation.
-        bootstrap_samples: replicates for the 95 % intervals (``refit`` alone draws them); 0 computes none.
-        bootstrap: ``refit`` repeats the fit of the kept questions on every replicate; ``score`` takes one Newton step
-            without each prompt; see :func:`vr_pipeline.rewards.checklist.intervals.weight_intervals`.
+        answers: kind of the answers, recorded in the result.
+        penalty: L2 penalty per pair; None chooses it from ``penalties`` by cross-validation.
+        folds: folds of the cross-validation.
+        bootstrap_samples: replicates of the bootstrap ``refit``; 0 for no intervals.
+        bootstrap: see :func:`vr_pipeline.rewards.checklist.intervals.weight_intervals`.
         seed: of folds and bootstrap.
         checklist_hash: recorded in the result.
 
-    It has more parameters than eight because it is called from notebooks, where each stands for itself; pipelines call
-    :func:`fit_pairs` with their settings.
-
     Raises:
-        InputError: no pair to fit on (all ties), unknown labels, shapes that do not fit, no question that differs
-            within a pair, separable data without penalty.
+        InputError: no pair to fit (all ties), an unknown label, a wrong shape, no question that differs within a pair,
+            or separable data without penalty.
     """
-    # Without the checks of a configuration: values are checked where they are used, and errors name arguments.
+    # model_construct skips the checks of a configuration: errors below name arguments.
     settings = WeightRegressionParameters.model_construct(
         nonnegative=nonnegative,
         encoding=encoding,
@@ -96,16 +91,17 @@ def fit_weights(
         bootstrap=bootstrap,
         seed=seed,
     )
-    return fit_pairs(
+    fitted = fit_pairs(
         answers_a,
         answers_b,
         preference,
         settings,
         groups=groups,
         votes=votes,
+        sample_weight=sample_weight,
         question_ids=question_ids,
-        checklist_hash=checklist_hash,
     )
+    return replace(fitted, checklist_hash=checklist_hash)
 
 
 def fit_pairs(
@@ -116,27 +112,26 @@ def fit_pairs(
     *,
     groups: Labels | None = None,
     votes: npt.ArrayLike | None = None,
+    sample_weight: npt.ArrayLike | None = None,
     question_ids: Sequence[str] | None = None,
-    checklist_hash: str = "",
 ) -> RewardWeights:
-    """Fit weights as :func:`fit_weights` does, by the settings of weight_regression."""
+    """Fit weights as :func:`fit_weights` with the parameters of weight_regression, without checklist hash."""
     from threadpoolctl import threadpool_limits
 
     difference = _differences(answers_a, answers_b, settings.encoding)
     labels = checked_preference(preference, len(difference))
     names = _names(question_ids, difference.shape[1])
-    data, constant = PairData.make(difference, labels, groups=groups, votes=votes)
+    data, constant = PairData.make(difference, labels, groups=groups, votes=votes, sample_weight=sample_weight)
     active = np.setdiff1d(np.arange(len(names)), constant)
     if not active.size:
         raise InputError(
-            "no question differs between the two clips of any pair",
+            "no answer differs between the two clips of any pair",
             remedy="Check that the answers belong to these pairs",
             field="answers",
         )
     penalty = settings.penalty
     path: list[dict[str, float]] = []
-    # One thread: the matrices are narrow, so that threads mostly wait for each other (badly so on a busy machine), and
-    # sums do not depend on the number of cores.
+    # One thread: narrow matrices do not profit from more, and sums then do not depend on the number of cores.
     with threadpool_limits(limits=1):
         start = None
         if penalty is None:
@@ -183,7 +178,7 @@ def fit_pairs(
         removed=removed,
         encoding=settings.encoding,
         answers=settings.answers,
-        checklist_hash=checklist_hash,
+        checklist_hash="",
         removals=tuple(removals),
         statistics={
             "n_pairs": len(labels),
@@ -207,8 +202,8 @@ def _differences(answers_a: Answers, answers_b: Answers, encoding: Encoding) -> 
     encoded_a, encoded_b = encode(answers_a, encoding), encode(answers_b, encoding)
     if encoded_a.ndim != 2 or encoded_a.shape != encoded_b.shape:
         raise InputError(
-            f"answers of the two clips have shapes {encoded_a.shape} and {encoded_b.shape}",
-            remedy="Give two arrays [pairs, questions] of one shape",
+            f"the answers of the two clips have shapes {encoded_a.shape} and {encoded_b.shape}",
+            remedy="Give two arrays [pairs, questions] of the same shape",
             field="answers",
         )
     return encoded_a - encoded_b
@@ -217,24 +212,25 @@ def _differences(answers_a: Answers, answers_b: Answers, encoding: Encoding) -> 
 def _names(question_ids: Sequence[str] | None, columns: int) -> tuple[str, ...]:
     names = tuple(question_ids) if question_ids is not None else tuple(f"q{i + 1}" for i in range(columns))
     if len(names) != columns:
-        raise InputError(
-            f"{len(names)} question names for {columns} columns", remedy="Give one name a column", field="question_ids"
-        )
+        problem = f"{len(names)} question names for {columns} columns"
+        raise InputError(problem, remedy="Give one name per column", field="question_ids")
     return names
 
 
 def _warnings(facts: dict[str, Any], of_penalty: Sequence[str], *, all_removed: bool) -> list[str]:
-    """Say what is wrong with weights and intervals."""
+    """Return warnings about weights and intervals."""
     constant, one_sided, no_interval = facts["constant"], facts["one_sided"], facts["no_interval"]
     warnings = []
     if constant:
-        warnings.append(f"{len(constant)} questions never differ within a pair and carry no weight")
+        warnings.append(f"{len(constant)} questions have the same answer within every pair and get no weight")
     if facts["separated"]:
-        warnings.append("the weights order every pair correctly: their scale is set by the penalty alone")
+        warnings.append("the weights order every pair correctly, so only the penalty determines their scale")
     if one_sided:
-        warnings.append(f"{len(one_sided)} questions never contradict a preference: the penalty bounds their weights")
+        warnings.append(
+            f"{len(one_sided)} questions never contradict a preference, so only the penalty bounds their weights"
+        )
     if all_removed:
-        warnings.append("every question was removed: no answer speaks for the preferred clips")
+        warnings.append("every question was removed: no answer predicts the preferred clip")
     warnings += of_penalty
     for reason in dict.fromkeys(no_interval.values()):
         concerned = [name for name, its in no_interval.items() if its == reason]

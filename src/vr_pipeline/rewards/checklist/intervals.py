@@ -1,6 +1,4 @@
-"""Intervals of the weights for new prompts, where the pairs alone determine them."""
-
-from __future__ import annotations
+"""Confidence intervals of the weights over prompts, for weights that the pairs determine."""
 
 from dataclasses import dataclass
 
@@ -9,26 +7,25 @@ import numpy as np
 from vr_pipeline.errors import InputError
 from vr_pipeline.rewards.checklist.regression import FloatArray, IntArray, PairData
 from vr_pipeline.rewards.checklist.separation import likelihood_optimum, newton
+from vr_pipeline.runtime.progress import progress_bar
 from vr_pipeline.statistics.clustered import MINIMUM_PROMPTS
 
 _LEVERAGE = 0.02
-"""Share of the curvature from which on a prompt's own part is left out exactly."""
+"""Share of the curvature above which a prompt is omitted exactly."""
 
 _TRIES = 40
-"""Replicates that are fitted to see whether the pairs of drawn prompts are separated."""
+"""Replicates fitted to detect separation in the pairs of drawn prompts."""
 
-SEPARATED = "no pair contradicts it, alone or with others, so that the penalty alone bounds the weight"
-COLLINEAR = (
-    "its answers repeat those of other questions in these pairs, so that the penalty alone shares the weight out"
-)
-FRAGILE = "without a few of the prompts no pair would contradict it, so that its upper end is not known"
-ALIKE = "all prompts say exactly the same, which does not mean that others would"
-PENALISED = "the penalty has drawn the weight out of the interval that the pairs give"
+SEPARATED = "no pair contradicts it, alone or with other questions, so only the penalty bounds the weight"
+COLLINEAR = "its answers repeat those of other questions in these pairs, so only the penalty divides the weight"
+FRAGILE = "without a few prompts no pair would contradict it, so its upper end is unknown"
+ALIKE = "all prompts give exactly the same weight, so the spread over prompts is unknown"
+PENALISED = "the penalty moved the weight out of the interval that the pairs give"
 
 
 @dataclass(frozen=True)
 class WeightIntervals:
-    """Ends of the intervals, [questions], NaN where there is none, and why by column; removed columns have neither."""
+    """Ends of the intervals, [questions], NaN if there is none, with the reasons by column (none for removed ones)."""
 
     low: FloatArray
     high: FloatArray
@@ -46,19 +43,19 @@ def weight_intervals(
     seed: int,
     level: float = 0.95,
 ) -> WeightIntervals:
-    """Intervals of the weights of the kept questions, for new prompts, where the pairs alone determine them.
+    """Return intervals of the weights of kept questions.
 
-    A penalty draws the weights towards 0, and an interval around a drawn weight does not cover. So the interval is
-    about the optimum without a penalty, with Student's t over prompts and the standard error
+    A penalty shrinks the weights, and intervals around shrunken weights do not cover. Intervals are therefore around
+    the optimum without penalty, with Student's t over the G prompts and the standard error
 
-    * ``score``: sqrt((G - 1) / G sum_g d_g^2), with d_g the Newton step that the optimum takes when prompt g is left
-      out (the cluster-robust covariance of the jackknife, CR3; MacKinnon, Nielsen and Webb 2023),
+    * ``score``: sqrt((G - 1) / G sum_g d_g^2), with d_g the Newton step of the optimum when prompt g is omitted (the
+      cluster-robust covariance of the jackknife, CR3; MacKinnon, Nielsen and Webb 2023),
     * ``refit``: the standard deviation over ``samples`` fits to prompts drawn with replacement, times
       sqrt(G / (G - 1)).
 
-    There is none, and a reason, for a question whose weight the pairs do not determine, with fewer than
-    :data:`~vr_pipeline.statistics.clustered.MINIMUM_PROMPTS` prompts, where one prompt or the luck of the draw decides
-    whether the pairs are separated, and where the penalty has moved the weight out of its own interval.
+    A question has a reason instead of an interval if the pairs do not determine its weight, there are fewer than
+    :data:`~vr_pipeline.statistics.clustered.MINIMUM_PROMPTS` prompts, separation depends on single prompts or draws,
+    or the penalty moved the weight out of its interval.
     """
     from scipy.stats import t
 
@@ -83,13 +80,13 @@ def weight_intervals(
     group = np.unique(data.group[found.rows][speaking], return_inverse=True)[1]
     n_groups = int(group[-1]) + 1
     if n_groups < MINIMUM_PROMPTS:
-        return none(f"only {n_groups} prompts, an interval takes {MINIMUM_PROMPTS}")
+        return none(f"there are only {n_groups} prompts; an interval needs {MINIMUM_PROMPTS}")
     optimum = found.basis.T @ found.weights
     steps = _steps_without_a_prompt(features, weight / data.weight.sum(), group, optimum, found.curvature)
     if steps is None:
         return none(FRAGILE)
     if method == "score":
-        # Pairs are separated by steps that move margins by 1 or more; with many prompts none comes near that.
+        # Only steps that move margins by about 1 can separate pairs; with many prompts none does.
         furthest = float(np.sqrt((features @ (steps.T @ steps) * features).sum(axis=1).max()))
         if furthest > 0.2 and _refit_draws(features, weight, group, optimum, _TRIES, seed) is None:
             return none(FRAGILE)
@@ -115,7 +112,7 @@ def weight_intervals(
 def _steps_without_a_prompt(
     features: FloatArray, weight: FloatArray, group: IntArray, optimum: FloatArray, curvature: FloatArray
 ) -> FloatArray | None:
-    """How far the optimum moves when a prompt is left out, [prompts, directions]; None where it would have none."""
+    """Return the step of the optimum when each prompt is omitted, [prompts, directions]; None without optimum."""
     wrong = 1.0 / (1.0 + np.exp(features @ optimum))
     scores = features * (weight * wrong)[:, None]
     starts = np.flatnonzero(np.r_[True, np.diff(group) > 0])
@@ -137,9 +134,7 @@ def _steps_without_a_prompt(
 def _refit_draws(
     features: FloatArray, weight: FloatArray, group: IntArray, optimum: FloatArray, samples: int, seed: int
 ) -> FloatArray | None:
-    """Optima of replicates of drawn prompts; None where more than one in forty has none."""
-    from vr_pipeline.runtime.progress import progress_bar
-
+    """Return optima of replicates of drawn prompts; None if more than one in forty has none."""
     generator = np.random.default_rng(seed)
     n_groups, draws = int(group[-1]) + 1, []
     for number in progress_bar(range(samples), description="bootstrap of the weights", leave=False):

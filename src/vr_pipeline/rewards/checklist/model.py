@@ -1,47 +1,54 @@
-"""The checklist reward: a judge answers questions about a clip, linear weights make rewards of the answers."""
+"""The checklist reward: a judge answers questions about a clip, and linear weights turn answers into rewards."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from pydantic import Field
 
+from vr_pipeline import judges
+from vr_pipeline.checklist import load_checklist
 from vr_pipeline.checklist.schema import Checklist
 from vr_pipeline.config import Parameters
 from vr_pipeline.errors import InputError
 from vr_pipeline.judges.alignment import Alignment, alignment_identity, load_alignment
 from vr_pipeline.judges.answers import answer_table, ask, check_outside_mass, valid_answers
 from vr_pipeline.judges.config import AlignmentParameters, ChecklistInferenceParameters
+from vr_pipeline.judges.contract import Judge
 from vr_pipeline.rewards.checklist.tables import check_checklist, reward_table
-from vr_pipeline.rewards.checklist.weights import RewardWeights
+from vr_pipeline.rewards.checklist.weights import RewardWeights, equal_weights, read_weights
 from vr_pipeline.rewards.contract import Outcome, RewardModel
+from vr_pipeline.schemas.parts import TableParts
 from vr_pipeline.video.sampled import SampledClip, Sampling
 from vr_pipeline.vlm.config import JudgeParameters
 from vr_pipeline.vlm.loading import judge_identity
 
-if TYPE_CHECKING:
-    from vr_pipeline.judges.contract import Judge
-
 Loaded = tuple["Judge", Alignment | None]
 
+GROUPS_IN_A_PART = 256
+"""Groups of clips whose answers are in memory together."""
+
 JUDGE_FOLDER = "VR_PIPELINE_JUDGE"
-"""Environment variable that names the folder of a packaged reward's judge where it lies elsewhere."""
+"""Environment variable with the judge's folder of a packaged reward."""
 
 
 class ChecklistRewardSettings(Parameters):
-    """A checklist reward in files."""
+    """Files of a checklist reward."""
 
     checklist: str = Field(description="Questions: YAML, VisionReward's list, or JSON of a packaged reward.")
-    weights: str | None = Field(None, description="Weights of weight_regression; null weighs all questions the same.")
-    judge: JudgeParameters | None = Field(None, description="The judge; null takes answers only.")
-    judge_identity: str = Field("", description="Identity that the judge must have; empty takes any.")
-    alignment: AlignmentParameters | None = Field(None, description="Another source of the alignment score.")
+    weights: str | None = Field(None, description="Weights of weight_regression; null for equal weights.")
+    judge: JudgeParameters | None = Field(None, description="The judge; null to score given answers only.")
+    judge_identity: str = Field("", description="Required identity of the judge; empty for any.")
+    alignment: AlignmentParameters | None = Field(
+        None, description="Source of the alignment score, instead of the judge."
+    )
 
 
 class ChecklistReward(RewardModel):
@@ -49,10 +56,10 @@ class ChecklistReward(RewardModel):
 
     Args:
         checklist: the questions.
-        weights: the linear reward; without it clips can be measured only.
-        judge: who answers; without it answers can be weighed only.
+        weights: the linear reward; without it, clips can only be measured.
+        judge: the judge; without it, only given answers can be scored.
         judging: how it is asked.
-        expected_judge: identity that the judge must have, for a reward that was packaged with it.
+        expected_judge: required identity of the judge, for a packaged reward.
     """
 
     Settings = ChecklistRewardSettings
@@ -75,10 +82,6 @@ class ChecklistReward(RewardModel):
 
     @classmethod
     def from_settings(cls, settings: ChecklistRewardSettings, folder: Path) -> ChecklistReward:
-        """See :meth:`~vr_pipeline.rewards.contract.RewardModel.from_settings`."""
-        from vr_pipeline.checklist import load_checklist
-        from vr_pipeline.rewards.checklist.weights import equal_weights, read_weights
-
         source = folder / settings.checklist
         packaged = source.suffix == ".json"
         checklist = Checklist.model_validate_json(source.read_bytes()) if packaged else load_checklist(source)
@@ -88,58 +91,53 @@ class ChecklistReward(RewardModel):
 
     @property
     def weights(self) -> RewardWeights:
-        """The linear reward. Raises :class:`InputError` where there is none."""
+        """The linear reward. Raises :class:`InputError` if there is none."""
         if self._weights is None:
-            raise InputError("the reward has no weights", remedy="Give them", field="weights")
+            raise InputError("the reward has no weights", remedy="Set its weights", field="weights")
         return self._weights
 
     @property
     def has_judge(self) -> bool:
-        """Whether it can answer the questions about a clip itself."""
+        """Whether it can measure clips."""
         return self._judge is not None
 
     @property
     def judge(self) -> JudgeParameters:
-        """Who answers. Raises :class:`InputError` where there is none."""
+        """The judge. Raises :class:`InputError` if there is none."""
         if self._judge is None:
             raise InputError(
-                "the reward has no judge, so that it cannot answer the questions about a clip itself",
-                remedy="Give the answers, or the judge's configuration",
+                "the reward has no judge to answer the questions about a clip",
+                remedy="Set the judge, or give the answers",
                 field="judge",
             )
         return self._judge
 
     @property
     def measured_by(self) -> tuple[str, ...]:
-        """See :class:`~vr_pipeline.rewards.contract.RewardModel`."""
         alignment = alignment_identity(self.judging.alignment)
-        # The last word names the columns that are stored: groups of an older form are judged again.
+        # The last string is the version of the stored columns.
         return (judge_identity(self.judge), self.checklist.hash, *alignment, "with sampling")
 
     @property
     def depends_on(self) -> tuple[str, ...]:
-        """See :class:`~vr_pipeline.rewards.contract.RewardModel`."""
         weights = json.dumps(self.weights.to_json(), sort_keys=True)
         alignment = alignment_identity(self.judging.alignment)
         return (judge_identity(self.judge), self.checklist.hash, weights, *alignment)
 
     @property
     def recorded(self) -> Mapping[str, str]:
-        """See :class:`~vr_pipeline.rewards.contract.RewardModel`."""
         return {"judge": judge_identity(self.judge), "checklist": self.checklist.hash}
 
     def load(self) -> Loaded:
         """Load the judge and the source of the alignment score.
 
         Raises:
-            InputError: the judge is not there, or is another than the reward was packaged with.
+            InputError: the judge is missing, or not the one of the packaged reward.
         """
-        from vr_pipeline.judges import load_judge
-
         parameters = self.judge
         if self.expected_judge:
             parameters = _same_judge(parameters, self.expected_judge)
-        return load_judge(parameters), load_alignment(self.judging.alignment, self.checklist)
+        return judges.load_judge(parameters), load_alignment(self.judging.alignment, self.checklist)
 
     def sampling(self, loaded: Loaded) -> Sampling:
         """Sample as the judge does."""
@@ -147,7 +145,7 @@ class ChecklistReward(RewardModel):
         return Sampling(judge.num_frames, judge.frames_per_second)
 
     def look(self, loaded: Loaded, clips: Sequence[SampledClip]) -> list[Outcome]:
-        """Ask every question about clips."""
+        """Ask all questions about clips."""
         judge, alignment = loaded
         sampling = str(self.sampling(loaded))
         answers = ask(judge, alignment, clips, [question.text for question in self.checklist.questions])
@@ -167,49 +165,87 @@ class ChecklistReward(RewardModel):
         ]
 
     def unmeasured(self, loaded: Loaded) -> dict[str, Any]:
-        """Give no question."""
+        """Return the row of a failed clip."""
         nothing = {"question_id": "", "p_yes": np.nan, "outside_mass": np.nan, "frames_judged": 0}
         return nothing | {"sampling": str(self.sampling(loaded))}
 
     def valid(self, table: pd.DataFrame) -> pd.DataFrame:
-        """Set stored answers aside that are no probabilities."""
+        """Mark stored answers that are not probabilities."""
         return valid_answers(table)
+
+    def collect_parts(self, stored: Any, index: pd.DataFrame) -> TableParts:
+        """Bring stored answers into a table that need not fit in memory; otherwise as :meth:`collect`.
+
+        Each part has all answers about its clips. What :meth:`collect` raises is raised after the last part.
+        """
+        return TableParts(lambda: self._collect_parts(stored, index))
+
+    def _collect_parts(self, stored: Any, index: pd.DataFrame) -> Iterator[pd.DataFrame]:
+        place, behind = pd.Index(index["video_id"]), len(index)
+        usable, starts = self.grouped(index)
+        of_group = place.get_indexer(pd.Index(usable["video_id"]))
+        names = usable["video_id"].tolist()
+        first = {
+            self.key_of(names[start:end]): int(of_group[start:end].min())
+            for start, end in pairwise([*starts, len(names)])
+        }
+        keys = sorted(stored.keys, key=lambda key: first.get(key, behind))
+        nothing = pd.DataFrame({"video_id": [], "error": []}, dtype=str)
+        held, failed = pd.DataFrame(), [nothing]
+        outside: list[pd.DataFrame] = []
+        questions = pd.CategoricalDtype(self.checklist.question_ids)
+        for start in range(0, len(keys), GROUPS_IN_A_PART):
+            rest = keys[start + GROUPS_IN_A_PART :][:1]
+            table = self.valid(stored.load_joined(keys[start : start + GROUPS_IN_A_PART]))
+            table = pd.concat([held, table], ignore_index=True)
+            at = place.get_indexer(pd.Index(table["video_id"]))
+            # Where the clips of a prompt do not follow each other in the index, later ones wait for their turn.
+            ready = at < (first.get(rest[0], behind) if rest else behind)
+            held, table, at = table[~ready], table[ready], at[ready]
+            failed.append(table.loc[table["error"] != "", ["video_id", "error"]])
+            of_clips = index.iloc[np.unique(at[at >= 0])]
+            part = self.arrange(table[table["error"] == ""].drop(columns="error"), of_clips)
+            outside.append(part[["question_id", "outside_mass"]].astype({"question_id": questions}))
+            if len(part):
+                yield part
+        self.report_failed(pd.concat(failed), sum(map(len, outside)), len(index))
+        if outside:
+            self.check(pd.concat(outside, ignore_index=True))
 
     def arrange(self, table: pd.DataFrame, index: pd.DataFrame) -> pd.DataFrame:
         """Return schema ``ChecklistAnswers``, gates applied."""
         return answer_table(table, index, self.checklist)
 
     def check(self, measured: pd.DataFrame) -> None:
-        """Stop a run whose judge does not answer with yes or no."""
+        """Raise an error if the judge does not answer yes or no."""
         check_outside_mass(measured, self.judging.max_median_outside_mass)
 
-    def rewards(self, measured: pd.DataFrame, index: pd.DataFrame) -> pd.DataFrame:
-        """Weigh the answers; see :func:`~vr_pipeline.rewards.checklist.tables.reward_table`."""
+    def rewards(self, measured: pd.DataFrame | TableParts, index: pd.DataFrame) -> pd.DataFrame:
+        """Apply the weights; see :func:`~vr_pipeline.rewards.checklist.tables.reward_table`."""
         return reward_table(measured, index, self.checklist, self.weights)
 
 
 def _same_judge(parameters: JudgeParameters, expected: str) -> JudgeParameters:
-    """Find the judge that a reward was packaged with: in the folder it names, or in that of the environment.
+    """Return the judge of a packaged reward, in its folder or in the one of the environment variable.
 
     Raises:
-        InputError: it is not there, or another model is.
+        InputError: it is missing, or another model.
     """
     elsewhere = os.environ.get(JUDGE_FOLDER)
-    found = parameters.model_copy(update={"path": elsewhere}) if elsewhere else parameters
+    found = parameters.model_copy(update={"path": elsewhere}) if elsewhere and not parameters.served else parameters
     place = Path(found.path).expanduser()
-    if not place.is_dir() and found.revision is None:
+    if not place.is_dir() and found.revision is None and not found.served:
         raise InputError(
-            f"the judge of this reward model is not here: it is the {parameters.family} that was in "
-            f"'{parameters.path}' (identity {expected}), and its weights are not part of the package",
-            remedy=f"Start in the project's folder, or name the judge's folder in {JUDGE_FOLDER}",
+            f"the judge of this reward model is missing: the package does not include its weights; it needs the "
+            f"{parameters.family} from '{parameters.path}' (identity {expected})",
+            remedy=f"Start in the project folder, or set {JUDGE_FOLDER} to the judge's folder",
             file=place,
         )
     identity = judge_identity(found)
     if identity != expected:
         raise InputError(
-            f"this is another judge ({identity}) than the reward model was packaged with ({expected}): its weights or "
-            "settings differ",
-            remedy=f"Name the folder of the same judge in {JUDGE_FOLDER}, or package the reward model again",
+            f"the weights or settings of this judge ({identity}) differ from those packaged ({expected})",
+            remedy=f"Set {JUDGE_FOLDER} to the folder of the same judge, or package the reward model again",
             file=place,
         )
     return found

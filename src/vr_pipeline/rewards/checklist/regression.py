@@ -1,4 +1,4 @@
-"""The fit behind the weights: penalised logistic regression on answer differences, with removals."""
+"""Penalised logistic regression on differences of answers, with removal of negative weights."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from vr_pipeline.statistics.labels import FloatArray
 IntArray = npt.NDArray[np.int64]
 
 _ROUGH = 1e-5
-"""Largest gradient of the mean loss at which cross-validation stops: its losses are compared in the fourth digit."""
+"""Gradient of the mean loss at which fits of the cross-validation stop."""
 
 
 @dataclass(frozen=True)
 class PairData:
-    """Pairs ready for the fit: one row a vote, sorted by prompt and content so that input order cannot matter.
+    """Pairs for the fit: one row per vote, sorted by prompt and content, so that input order does not matter.
 
     Attributes:
         difference: answers of the preferred clip minus those of the other, [rows, questions].
-        weight: of each row, [rows]; the weights of one pair's rows add up to at most 1.
-        group: number of the row's prompt, ascending, [rows].
-        n_pairs: pairs with at least one row.
+        weight: of each row, [rows]; those of a pair add up to at most its sample weight.
+        group: number of the prompt, ascending, [rows].
+        n_pairs: number of pairs with a row.
         n_groups: number of prompts.
     """
 
@@ -44,40 +44,36 @@ class PairData:
         *,
         groups: Sequence[str] | npt.ArrayLike | None = None,
         votes: npt.ArrayLike | None = None,
+        sample_weight: npt.ArrayLike | None = None,
     ) -> tuple[PairData, IntArray]:
-        """Return the rows for the fit, and the columns that are zero in all of them.
-
-        Args:
-            difference: answers on A minus answers on B, [pairs, questions].
-            labels: 'a', 'b' or 'tie', [pairs].
-            groups: prompt of each pair.
-            votes: shares for A and for B, [pairs, 2], in place of the labels.
-        """
+        """Return the pairs, and the columns that are zero in all rows; arguments as in :func:`~.fit.fit_weights`."""
         if votes is None:
             shares = np.stack([labels == "a", labels == "b"], axis=1).astype(np.float64)
         else:
             shares = np.asarray(votes, dtype=np.float64)
             if shares.shape != (len(labels), 2) or not ((shares >= 0).all() and (shares.sum(axis=1) <= 1 + 1e-9).all()):
                 raise InputError(
-                    "votes are not two shares a pair that add up to at most 1",
+                    "votes are not two shares per pair that add up to at most 1",
                     remedy="Give the share of the annotators for A and for B of each pair",
                     field="votes",
                 )
         if groups is not None and len(np.asarray(groups)) != len(labels):
-            raise InputError("there is not one group a pair", remedy="Give the prompt of each pair", field="groups")
+            raise InputError(
+                "groups do not have one entry per pair", remedy="Give the prompt of each pair", field="groups"
+            )
+        if sample_weight is not None:
+            shares = shares * _relative(sample_weight, shares)[:, None]
         rows, sides = np.nonzero(shares)
         if not rows.size:
             raise InputError(
-                f"all {len(labels)} preferences are ties, so that there is nothing to learn weights from"
-                if len(labels)
-                else "there are no preferences to learn weights from",
-                remedy="Give pairs of which people preferred one clip (a or b)",
+                f"all {len(labels)} preferences are ties" if len(labels) else "there are no preferences",
+                remedy="Give pairs in which people preferred one clip (a or b)",
                 field="preference",
             )
         signed = difference[rows] * np.where(sides == 0, 1.0, -1.0)[:, None] + 0.0  # + 0.0 turns -0.0 into 0.0
         weight = shares[rows, sides]
         if groups is None:
-            # Each pair is its own group; sorting by content first makes the numbering independent of the input order.
+            # Every pair is a group. Groups are numbered by content, independent of the input order.
             order = np.lexsort((weight, _content_rank(signed)))
             if votes is None:
                 group = np.arange(len(rows))
@@ -104,11 +100,26 @@ class PairData:
         return data, constant
 
 
+def _relative(sample_weight: npt.ArrayLike, shares: FloatArray) -> FloatArray:
+    """Return weights with mean 1 over the pairs with a preference, exactly 1 if all are equal."""
+    weight = np.asarray(sample_weight, dtype=np.float64)
+    if weight.shape != (len(shares),) or not (np.isfinite(weight) & (weight > 0)).all():
+        raise InputError(
+            "sample weights are not one finite number above 0 per pair",
+            remedy="Give the weight of each pair",
+            field="sample_weight",
+        )
+    decided = shares.any(axis=1)
+    if not decided.any() or np.ptp(weight[decided]) == 0:
+        return np.ones(len(weight))
+    return weight / float(weight[decided].mean())
+
+
 class _Solver:
     """scikit-learn's Newton solver on signed differences, started from the previous solution.
 
-    The loss of a pair is the same in both orders, so every other row is turned round to give the two classes that
-    scikit-learn asks for; a single row is used in both orders.
+    The loss of a pair is the same in both orders, so every other row is reversed to give the two classes that
+    scikit-learn needs; a single row is used in both orders.
     """
 
     def __init__(self, difference: FloatArray, weight: FloatArray) -> None:
@@ -125,18 +136,16 @@ class _Solver:
         columns: IntArray,
         penalty: float,
         start: FloatArray,
-        weight: FloatArray | None = None,
         *,
         tolerance: float = 1e-8,
     ) -> FloatArray:
-        """Weights of the columns at the optimum; ``start`` has their starting values."""
+        """Return the optimal weights of the columns; ``start`` has their initial values."""
         from sklearn.linear_model import LogisticRegression
 
-        row_weight = self.weight if weight is None else weight
         if penalty > 0 and len(columns) > len(self.features):
-            return self._fit_rows(columns, penalty, start, row_weight / row_weight.sum(), tolerance)
+            return self._fit_rows(columns, penalty, start, self.weight / self.weight.sum(), tolerance)
         model = LogisticRegression(
-            C=1.0 / (penalty * row_weight.sum()) if penalty > 0 else np.inf,
+            C=1.0 / (penalty * self.weight.sum()) if penalty > 0 else np.inf,
             fit_intercept=False,
             solver="newton-cholesky",
             tol=tolerance,
@@ -146,17 +155,16 @@ class _Solver:
         model.coef_ = start[None, :].copy()
         model.intercept_ = np.zeros(1)
         features = self.features if len(columns) == self.features.shape[1] else self.features[:, columns]
-        model.fit(features, self.label, sample_weight=row_weight)
+        model.fit(features, self.label, sample_weight=self.weight)
         return np.asarray(model.coef_[0], dtype=np.float64)
 
     def _fit_rows(
         self, columns: IntArray, penalty: float, start: FloatArray, weight: FloatArray, tolerance: float
     ) -> FloatArray:
-        """Fit with more columns than rows: Newton's method on one number a row.
+        """Fit more columns than rows by Newton's method in the dual, with one variable per row.
 
-        At the optimum the weights are a sum of the rows (w = Z' a with a = weight * P(wrong) / penalty), so that the
-        step takes a system as large as the rows are many: (W Z Z' + penalty) a = W m + weight * P(wrong), with m the
-        margins and W the curvature of each row.
+        At the optimum the weights are a sum of the rows (w = Z' a with a = weight * P(wrong) / penalty). A step solves
+        (W Z Z' + penalty) a = W m + weight * P(wrong), with m the margins and W the curvature of each row.
         """
         import scipy.linalg
 
@@ -185,7 +193,7 @@ class _Solver:
         return np.asarray((signed.T @ rows)[columns])
 
     def _products(self, signed: FloatArray, columns: IntArray) -> FloatArray:
-        """Z Z' of these columns; from the last ones' where few have gone since."""
+        """Return Z Z' of the columns, updated from the last ones if few were removed."""
         known, products = self._last
         gone = np.setdiff1d(known, columns)
         if len(gone) > 8 or len(known) - len(gone) != len(columns):
@@ -209,33 +217,20 @@ def fit_nonnegative(
     ``start`` (all columns) only saves time.
 
     Returns:
-        Weights of all columns, zero outside the ones kept, and (column, weight when removed) in order of removal.
+        Weights of all columns, zero for removed ones, and (column, weight when removed) in order of removal.
     """
     solver = _Solver(data.difference, data.weight)
-    return _eliminate(solver, data.difference.shape[1], active, penalty, nonnegative, start=start)
-
-
-def _eliminate(
-    solver: _Solver,
-    n_columns: int,
-    active: IntArray,
-    penalty: float,
-    nonnegative: bool,
-    *,
-    start: FloatArray | None = None,
-    weight: FloatArray | None = None,
-) -> tuple[FloatArray, list[tuple[int, float]]]:
     columns = active
     solution = np.zeros(len(columns)) if start is None else start[columns]
     removals: list[tuple[int, float]] = []
     while columns.size:
-        solution = solver.fit(columns, penalty, solution, weight)
+        solution = solver.fit(columns, penalty, solution)
         worst = int(solution.argmin())
         if not nonnegative or solution[worst] >= 0:
             break
         removals.append((int(columns[worst]), float(solution[worst])))
         columns, solution = np.delete(columns, worst), np.delete(solution, worst)
-    result = np.zeros(n_columns)
+    result = np.zeros(data.difference.shape[1])
     result[columns] = solution
     return result, removals
 
@@ -243,15 +238,14 @@ def _eliminate(
 def choose_penalty(
     data: PairData, active: IntArray, penalties: Sequence[float], *, folds: int, seed: int
 ) -> tuple[float, list[dict[str, float]], FloatArray | None]:
-    """Choose the penalty of lowest held-out log loss in cross-validation that never splits a prompt.
+    """Choose the penalty per pair with the lowest held-out log loss in cross-validation over prompts.
 
-    The penalty is per pair, so that the choice made on a part of the pairs holds for all. Removals are left out here:
-    they depend on the fold and would make the choice noisier without changing what the penalty has to do.
+    Negative weights are not removed here: removals depend on the fold and would only add noise.
 
     Returns:
-        The penalty (of equal ones the strongest), a record a penalty (``penalty``, ``log_loss`` per pair), and the
-        weights of all columns fitted to all pairs with it, as a starting point. With fewer than two prompts the
-        strongest penalty is taken, the path is empty and there is no starting point.
+        The penalty (the strongest of equal ones), one record per penalty (``penalty``, ``log_loss`` per pair), and the
+        weights fitted with it to all pairs as a starting point. With fewer than two prompts, the strongest penalty,
+        no records and None.
     """
     from sklearn.model_selection import GroupKFold
 
@@ -261,7 +255,7 @@ def choose_penalty(
     n_folds = min(folds, data.n_groups)
     if n_folds < 2 or len(grid) == 1:
         return grid[0], [], None
-    # Solutions on all pairs only serve as starting points, a step or two away from those of the folds.
+    # Solutions on all pairs are starting points for the folds.
     whole = _Solver(data.difference[:, active], data.weight)
     columns = np.arange(len(active))
     starts: list[FloatArray] = []
@@ -285,26 +279,22 @@ def choose_penalty(
 
 
 def edge_of_grid(penalty: float, path: Sequence[Mapping[str, float]]) -> list[str]:
-    """Say what there is to say of a penalty that cross-validation chose, or could not choose."""
+    """Return warnings about the choice of the penalty."""
     if not path:
-        return ["the penalty could not be chosen by cross-validation, which takes two prompts and two penalties"]
+        return ["cross-validation could not choose the penalty: it needs two prompts and two penalties"]
     grid = [record["penalty"] for record in path]
     ends = {min(grid): ("weakest", "weaker"), max(grid): ("strongest", "stronger")}
     if penalty not in ends:
         return []
     which, further = ends[penalty]
     return [
-        f"the chosen penalty {penalty:g} is the {which} of its grid, so that a {further} one may predict better: "
-        "extend penalties"
+        f"the chosen penalty {penalty:g} is the {which} of its grid; a {further} one may predict better: extend "
+        "penalties"
     ]
 
 
 def check_determined(data: PairData, kept: IntArray, weights: FloatArray, names: Sequence[str]) -> None:
-    """Refuse weights without a penalty that the pairs do not determine.
-
-    Raises:
-        InputError: a question that no pair contradicts, alone or with others, or that repeats others.
-    """
+    """Raise :class:`InputError` if the pairs do not determine the unpenalised weight of a question."""
     if not kept.size:
         return
     found = likelihood_optimum(data.difference[:, kept], data.weight, weights[kept])
@@ -312,17 +302,17 @@ def check_determined(data: PairData, kept: IntArray, weights: FloatArray, names:
         return
     place = int(np.flatnonzero(~found.determined)[0])
     raise InputError(
-        f"the answers to '{names[kept[place]]}' repeat those to other questions, so that many weights fit equally well"
+        f"the answers to '{names[kept[place]]}' repeat those to other questions, so many weights fit equally well"
         if found.collinear[place]
-        else f"the answers separate the preferred clips perfectly or in part (see question '{names[kept[place]]}'), so "
-        "that no finite weights fit best",
+        else f"the answers to '{names[kept[place]]}', alone or with others, never contradict a preference, so no "
+        "finite weights fit best",
         remedy="Give a penalty above 0, or let cross-validation choose it",
         field="penalty",
     )
 
 
 def _content_rank(rows: FloatArray) -> IntArray:
-    """Rank of each row by its content; equal rows have equal ranks."""
+    """Return the rank of each row by content; equal rows have equal ranks."""
     if not rows.shape[1]:
         return np.zeros(len(rows), dtype=np.int64)
     whole = np.ascontiguousarray(rows).view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).ravel()

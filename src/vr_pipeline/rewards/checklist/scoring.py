@@ -1,28 +1,27 @@
-"""What made the reward of a file: its answers, weighed one by one, and which moved the score most."""
+"""The reward of a file by question, and the questions with most influence."""
 
-from __future__ import annotations
-
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
+from vr_pipeline.errors import InputError
 from vr_pipeline.judges.answers import ask
+from vr_pipeline.judges.contract import Judge
 from vr_pipeline.rewards.checklist.linear import encoded_answers
 from vr_pipeline.rewards.checklist.model import ChecklistReward
 from vr_pipeline.rewards.checklist.tables import answers_matrix, probability_questions
 from vr_pipeline.rewards.checklist.weights import RewardWeights
 from vr_pipeline.rewards.contract import RewardModel, about_file, index_of
-from vr_pipeline.video.sampled import Sampling, sample_clip
-
-if TYPE_CHECKING:
-    from vr_pipeline.judges.contract import Judge
+from vr_pipeline.video.sampled import SampledClip, Sampling, sample_clip
 
 
 @dataclass(frozen=True, eq=False)
 class ScoredFile:
-    """One scored file; what concerns questions is empty for rewards that ask none.
+    """One scored file; fields about questions are empty for rewards without questions.
 
     Attributes:
         path: the file.
@@ -30,12 +29,11 @@ class ScoredFile:
         dimensions: reward by dimension.
         p_yes: question_id -> probability of yes.
         gated: questions that a gate switched off.
-        contributions: question_id -> weight times encoded answer: the parts of the total.
-        outside_mass: median probability on tokens other than yes and no.
-        frames: numbers of the frames that were judged.
-        visionreward_score: VisionReward's published score, the mean of the weighed answers, whose sum is the total;
-            None where the weights are not the published ones.
-        said: what a reward says of the file beside that, by name, such as ``outside_training``.
+        contributions: question_id -> weight times encoded answer; they add up to the total.
+        outside_mass: median probability of tokens other than yes and no.
+        frames: numbers of the judged frames.
+        visionreward_score: VisionReward's published score, the mean of the weighted answers; None with other weights.
+        extra: other columns of the reward, such as ``outside_training``.
     """
 
     path: Path
@@ -47,10 +45,10 @@ class ScoredFile:
     outside_mass: float = 0.0
     frames: list[int] = field(default_factory=list)
     visionreward_score: float | None = None
-    said: dict[str, Any] = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values for ``--json``."""
+        """Return the values for ``--json``."""
         public = {} if self.visionreward_score is None else {"visionreward_score": self.visionreward_score}
         return {
             "path": str(self.path),
@@ -62,49 +60,92 @@ class ScoredFile:
             "contributions": self.contributions,
             "median_outside_mass": self.outside_mass,
             "frames": self.frames,
-            **self.said,
+            **self.extra,
         }
 
 
 def plain_score(model: RewardModel, path: Path, prompt: str) -> ScoredFile:
-    """Score one file by any reward, by its dimensions and what else it says; raises as :func:`score_file`."""
+    """Score one file by any reward; raises as :func:`score_file`."""
     (row,) = model.score([path], [prompt]).to_dict("records")
     dimensions = {name: float(row.pop(f"dim_{name}")) for name in model.dimensions}
-    return ScoredFile(path, float(row.pop("total")), dimensions, said={str(name): value for name, value in row.items()})
-
-
-def score_file(model: ChecklistReward, path: Path, prompt: str) -> ScoredFile:
-    """Score one file and keep what its reward is made of.
-
-    Raises:
-        VideoReadError: the file cannot be read.
-        InputError: the judge cannot take it, or gives no numbers.
-    """
-    clip = sample_clip(path, prompt, model.sampling(model.loaded()))
-    answers = model.measure_clip(clip)
-    (row,) = model.rewards(answers, index_of([clip])).to_dict("records")
-    weights, always = model.weights, probability_questions(model.checklist)
-    ids = weights.question_ids
-    matrix = answers_matrix(answers, [clip.video_id], ids, kind=weights.answers, always_probability=always)
-    parts = encoded_answers(matrix[0], weights) * weights.weights
     return ScoredFile(
-        path=path,
-        total=float(row["total"]),
-        dimensions={name: float(row[f"dim_{name}"]) for name in model.dimensions},
-        p_yes=dict(zip(answers["question_id"], answers["p_yes"].tolist(), strict=True)),
-        gated=list(answers.loc[answers["gated"], "question_id"]),
-        contributions={question: float(part) for question, part in zip(ids, parts, strict=True)},
-        outside_mass=float(answers["outside_mass"].median()),
-        frames=clip.indices,
+        path, float(row.pop("total")), dimensions, extra={str(name): value for name, value in row.items()}
     )
 
 
-def ask_file(judge: Judge, path: Path, question: str, prompt: str) -> tuple[float, float, list[int]]:
-    """Probability of yes and outside mass of one question about one file, and the frames that were shown.
+def score_file(model: ChecklistReward, path: Path, prompt: str) -> ScoredFile:
+    """Score one file, with the contributions of its questions.
 
     Raises:
         VideoReadError: the file cannot be read.
-        InputError: the judge cannot take it, or gives no numbers.
+        InputError: the judge cannot process it, or returns no numbers.
+    """
+    (one,) = score_clips(model, [sample_clip(path, prompt, model.sampling(model.loaded()))])
+    if isinstance(one, InputError):
+        raise one
+    return one
+
+
+def score_clips(model: RewardModel, clips: Sequence[SampledClip]) -> list[ScoredFile | InputError]:
+    """Score sampled clips together by any reward; return the same scores as alone, or the error of each clip."""
+    if isinstance(model, ChecklistReward):
+        return _checklist_scores(model, clips)
+    names = [clip.video_id for clip in clips]
+    try:
+        # Names can refer to rows of a table, so clips keep them; clips with the same name are scored one by one.
+        if len(set(names)) == len(names):
+            rows = model.score_sampled(clips).set_index("video_id").loc[names].to_dict("records")
+            return [_named(model, clip, row) for clip, row in zip(clips, rows, strict=True)]
+    except InputError as error:
+        if len(clips) == 1:
+            return [error]
+    return [one for clip in clips for one in score_clips(model, [clip])]
+
+
+def _named(model: RewardModel, clip: SampledClip, row: Mapping[Any, Any]) -> ScoredFile:
+    dimensions = {name: float(row[f"dim_{name}"]) for name in model.dimensions}
+    extra = {name: row[name] for name in model.extra_columns}
+    return ScoredFile(clip.path or Path(), float(row["total"]), dimensions, frames=clip.indices, extra=extra)
+
+
+def _checklist_scores(model: ChecklistReward, clips: Sequence[SampledClip]) -> list[ScoredFile | InputError]:
+    """Ask all questions about clips, and apply the weights to all at once."""
+    asked = model.look(model.loaded(), clips)
+    # Positions as names: two clips may have the same name.
+    seen = {str(at): rows for at, rows in enumerate(asked) if isinstance(rows, pd.DataFrame)}
+    scored = {}
+    if seen:
+        index = index_of([replace(clips[int(name)], video_id=name) for name in seen])
+        answers = model.arrange(pd.concat([rows.assign(video_id=name) for name, rows in seen.items()]), index)
+        rewards = {str(row["video_id"]): row for row in model.rewards(answers, index).to_dict("records")}
+        ids, always = model.weights.question_ids, probability_questions(model.checklist)
+        matrix = answers_matrix(answers, list(seen), ids, kind=model.weights.answers, always_probability=always)
+        parts = encoded_answers(matrix, model.weights) * model.weights.weights
+        of_clip = dict(iter(answers.groupby("video_id", sort=False)))
+        for name, contributions in zip(seen, parts.tolist(), strict=True):
+            rows, reward = of_clip[name], rewards[name]
+            scored[name] = ScoredFile(
+                path=clips[int(name)].path or Path(),
+                total=float(reward["total"]),
+                dimensions={dimension: float(reward[f"dim_{dimension}"]) for dimension in model.dimensions},
+                p_yes=dict(zip(rows["question_id"], rows["p_yes"].tolist(), strict=True)),
+                gated=list(rows.loc[rows["gated"], "question_id"]),
+                contributions=dict(zip(ids, contributions, strict=True)),
+                outside_mass=float(rows["outside_mass"].median()),
+                frames=clips[int(name)].indices,
+            )
+    return [
+        about_file(one, clip.path) if isinstance(one, Exception) else scored[str(at)]
+        for at, (one, clip) in enumerate(zip(asked, clips, strict=True))
+    ]
+
+
+def ask_file(judge: Judge, path: Path, question: str, prompt: str) -> tuple[float, float, list[int]]:
+    """Return the probability of yes and the outside mass of one question about one file, and its judged frames.
+
+    Raises:
+        VideoReadError: the file cannot be read.
+        InputError: the judge cannot process it, or returns no numbers.
     """
     clip = sample_clip(path, prompt, Sampling(judge.num_frames, judge.frames_per_second))
     (answer,) = ask(judge, None, [clip], [question])
@@ -114,7 +155,7 @@ def ask_file(judge: Judge, path: Path, question: str, prompt: str) -> tuple[floa
 
 
 def movers(scored: ScoredFile, weights: RewardWeights, count: int) -> list[tuple[str, float]]:
-    """Questions that moved the total most, against an undecided answer (one half) to each; largest first."""
+    """Return the questions with the largest change of the total against an answer of one half, largest first."""
     undecided = encoded_answers(np.full(len(weights.question_ids), 0.5), weights) * weights.weights
     moved = {
         question: scored.contributions[question] - float(base)
@@ -125,7 +166,7 @@ def movers(scored: ScoredFile, weights: RewardWeights, count: int) -> list[tuple
 
 
 def differences(first: ScoredFile, second: ScoredFile, count: int) -> list[tuple[str, float]]:
-    """Questions that set two files apart most: first minus second; largest first."""
+    """Return the questions with the largest difference of contributions, first minus second, largest first."""
     gaps = {
         question: first.contributions[question] - second.contributions[question] for question in first.contributions
     }

@@ -1,12 +1,9 @@
-"""Which weights the pairs determine by themselves, and how precisely, without the help of a penalty.
+"""Which weights the pairs determine without a penalty, and how precisely.
 
 The likelihood of a logistic regression has no finite optimum along a direction in which no pair contradicts the others
-(separation, complete or partial), and it is flat along a direction in which no pair differs (collinear questions,
-more questions than pairs). A penalty gives a finite weight there all the same, but then it is the penalty that sets
-the weight, and no interval computed from the pairs means anything.
+(complete or partial separation), and is flat along a direction in which no pair differs (collinear questions, more
+questions than pairs). There, only the penalty determines the weight, and intervals from the pairs have no meaning.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 
@@ -19,20 +16,20 @@ BoolArray = npt.NDArray[np.bool_]
 
 _STEPS = 30
 _NOTHING = 1e-7
-"""Differences of answers and margins below this are taken as 0."""
+"""Differences of answers and margins below this count as 0."""
 
 
 @dataclass(frozen=True)
 class Likelihood:
-    """The optimum of the likelihood over what the pairs determine.
+    """The optimum of the likelihood in the directions that the pairs determine.
 
     Attributes:
-        rows: the pairs that take part: those that no direction separates, [rows].
-        determined: the questions whose weight the pairs determine, [questions].
-        collinear: the others that are not determined because questions repeat each other, [questions].
-        basis: directions that are determined, orthonormal, [questions, directions].
-        weights: the optimum, within the basis, [questions].
-        curvature: of the mean negative log likelihood there, [directions, directions].
+        rows: the pairs that no direction separates, [rows].
+        determined: questions whose weight the pairs determine, [questions].
+        collinear: questions that are not determined because others repeat them, [questions].
+        basis: determined directions, orthonormal, [questions, directions].
+        weights: the optimum within the basis, [questions].
+        curvature: of the mean negative log likelihood, [directions, directions].
     """
 
     rows: BoolArray
@@ -44,18 +41,17 @@ class Likelihood:
 
 
 def likelihood_optimum(difference: FloatArray, weight: FloatArray, start: FloatArray) -> Likelihood:
-    """Maximise the likelihood without a penalty, over the part of it that has an optimum.
+    """Maximise the likelihood without a penalty, in the directions that have an optimum.
 
-    Along a direction d with difference @ d >= 0 the likelihood only rises. The pairs with a positive product for some
-    such direction are separated: in the limit they are all predicted rightly and say nothing more, so they are put
-    aside. What remains has an optimum, unique but for directions in which no remaining pair differs. A question is
-    determined if its axis lies in the span of the remaining pairs (Albert and Anderson 1984; Konis 2007 for the linear
-    program).
+    Along a direction d with difference @ d >= 0 the likelihood only rises. Pairs with a positive product for such a
+    direction are separated; in the limit they are predicted correctly and have no influence, so they are removed. The
+    rest has an optimum, unique except for directions in which no remaining pair differs. A question is determined if
+    its axis is in the span of the remaining pairs (Albert and Anderson 1984; Konis 2007 for the linear program).
 
     Args:
         difference: answers of the preferred clip minus those of the other, [rows, questions].
         weight: of each row.
-        start: weights to start from; they only save time.
+        start: initial weights, which only save time.
     """
     rows = np.ones(len(difference), dtype=bool)
     collinear = ~_determined(_basis(difference))
@@ -67,7 +63,7 @@ def likelihood_optimum(difference: FloatArray, weight: FloatArray, start: FloatA
         if found is not None:
             return Likelihood(rows, _determined(basis), collinear, basis, basis @ found[0], found[1])
         separated = _separated(difference[rows])
-        if not separated.any():  # an optimum so far away that it cannot be computed
+        if not separated.any():  # the optimum is too far away to compute
             break
         rows[np.flatnonzero(rows)[separated]] = False
     nothing = np.zeros((difference.shape[1], 0))
@@ -75,29 +71,29 @@ def likelihood_optimum(difference: FloatArray, weight: FloatArray, start: FloatA
 
 
 def _basis(difference: FloatArray) -> FloatArray:
-    """Orthonormal directions in which some row differs; the axes themselves where that is all."""
+    """Return orthonormal directions in which a row differs; the axes if they are all."""
     size = difference.shape[1]
     if not len(difference):
         return np.zeros((size, 0))
     if len(difference) < size:
         _, values, directions = np.linalg.svd(difference, full_matrices=False)
         return np.asarray(directions[values > _NOTHING * max(float(values[0]), 1.0)].T)
-    # Of the two, the products are much faster to decompose, and precise enough for answers.
+    # Decomposing the product is much faster, and precise enough for answers.
     values, vectors = np.linalg.eigh(difference.T @ difference)
     kept = values > 1e-10 * max(float(values[-1]), 1e-300)
     return np.eye(size) if kept.all() else np.asarray(vectors[:, kept])
 
 
 def _determined(basis: FloatArray) -> BoolArray:
-    """Return the axes that lie in the span of the basis."""
+    """Return which axes are in the span of the basis."""
     return np.asarray((basis**2).sum(axis=1) > 1 - 1e-6)
 
 
 def newton(features: FloatArray, weight: FloatArray, start: FloatArray) -> tuple[FloatArray, FloatArray] | None:
-    """Find the unpenalised optimum and the curvature there; None where no step brings it within reach.
+    """Return the unpenalised optimum and its curvature; None if the steps do not converge.
 
-    A step that changes no margin by 1 proves that there is an optimum: the rows, each weighted with what is left of
-    its score after the step, add up to 0 with positive weights, so that no direction can separate them (Stiemke).
+    A step that changes no margin by 1 proves that an optimum exists: the rows, weighted by their scores after the step,
+    add up to 0 with positive weights, so no direction separates them (Stiemke).
     """
     import scipy.linalg
 
@@ -114,16 +110,16 @@ def newton(features: FloatArray, weight: FloatArray, start: FloatArray) -> tuple
         if not np.isfinite(move):
             return None
         solution = solution + step * min(1.0, 4.0 / max(move, 1e-12))
-        if move < 1e-4:  # the next would be below 1e-8
+        if move < 1e-4:  # the next step would be below 1e-8
             return solution, curvature
     return None
 
 
 def _separated(difference: FloatArray) -> BoolArray:
-    """Find the rows that have a positive product with some direction with which no row has a negative one."""
+    """Return the rows with a positive product with some direction that has no negative product with any row."""
     separated = np.zeros(len(difference), dtype=bool)
     columns = np.ones(difference.shape[1], dtype=bool)
-    # Most cases are a question that never contradicts; these need no linear program.
+    # Mostly a single question never contradicts, which needs no linear program.
     while True:
         rest = difference[~separated][:, columns]
         low, high = rest.min(axis=0, initial=0.0), rest.max(axis=0, initial=0.0)

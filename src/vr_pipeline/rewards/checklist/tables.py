@@ -1,21 +1,17 @@
-"""From long tables of answers to arrays, and from arrays to the table of rewards."""
+"""Long tables of answers as arrays, and the table of rewards."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
 
+from vr_pipeline.checklist.schema import Checklist
 from vr_pipeline.errors import InputError
 from vr_pipeline.rewards.checklist.linear import dimension_scores, score
 from vr_pipeline.rewards.checklist.weights import AnswerKind, RewardWeights
 from vr_pipeline.rewards.contract import measured_clips
+from vr_pipeline.schemas.parts import TableParts, parts_of
 from vr_pipeline.statistics.labels import FloatArray
-
-if TYPE_CHECKING:
-    from vr_pipeline.checklist.schema import Checklist
 
 
 def answers_matrix(
@@ -26,20 +22,17 @@ def answers_matrix(
     kind: AnswerKind = "probability",
     always_probability: Sequence[str] = (),
 ) -> FloatArray:
-    """Answers of some clips to some questions as one array.
+    """Return answers as an array [videos, questions], NaN where gated.
 
     Args:
-        answers: long table ``video_id, question_id, p_yes, answer, gated`` (``gated`` may be absent).
-        video_ids: rows of the result, in this order; a clip may occur several times.
-        question_ids: columns of the result, in this order.
+        answers: long table ``video_id, question_id, p_yes, answer`` and perhaps ``gated``.
+        video_ids: rows of the result in order; a clip may occur several times.
+        question_ids: columns of the result in order.
         kind: ``probability`` takes ``p_yes``, ``binary`` takes ``answer`` as 0 or 1.
-        always_probability: questions that enter as ``p_yes`` in either case (alignment scores).
-
-    Returns:
-        array [videos, questions]; NaN where a gate switched the question off.
+        always_probability: questions that use ``p_yes`` with either kind (alignment scores).
 
     Raises:
-        InputError: an answer is missing, is not a number or is there twice.
+        InputError: an answer is missing, duplicated or not a probability.
     """
     if kind not in ("probability", "binary"):
         raise InputError(f"unknown kind of answers '{kind}'", remedy="Use probability or binary", field="answers")
@@ -54,10 +47,10 @@ def answers_matrix(
     if (times != 1).any():
         place = int((times != 1).argmax())
         video, question = wanted_videos[place // len(wanted_questions)], wanted_questions[place % len(wanted_questions)]
-        count = "is no answer" if times[place] == 0 else f"are {times[place]} answers"
+        count = "no answer" if times[place] == 0 else f"{times[place]} answers"
         raise InputError(
-            f"there {count} of video '{video}' to question '{question}'",
-            remedy="Judge the clip again with the checklist in use",
+            f"video '{video}' has {count} to question '{question}'",
+            remedy="Judge the clip again with this checklist",
             field="question_id",
         )
     probability = answers["p_yes"].to_numpy(dtype=np.float64)[used]
@@ -70,7 +63,7 @@ def answers_matrix(
         bad = int(np.argmin(right))
         raise InputError(
             f"the answer of video '{wanted_videos[row[bad]]}' to question '{wanted_questions[column[bad]]}' is "
-            f"{probability[bad]}, which is no probability",
+            f"{probability[bad]}, not a probability",
             remedy="Judge the clip again",
             field="p_yes",
         )
@@ -82,52 +75,71 @@ def answers_matrix(
 
 
 def weighted_questions(checklist: Checklist) -> list[str]:
-    """Questions that may carry weight, in order: all but pure gates."""
+    """Return the questions that can have weights, in order: all except pure gates."""
     return [question.question_id for question in checklist.questions if question.weighted]
 
 
 def probability_questions(checklist: Checklist) -> list[str]:
-    """Questions whose probability enters the reward whatever the kind of answers."""
+    """Return the questions whose probability enters the reward with either kind of answers."""
     return [question.question_id for question in checklist.questions if question.feature == "probability"]
 
 
 def check_checklist(weights: RewardWeights, checklist: Checklist) -> None:
-    """Reject weights that were fitted with another checklist.
-
-    Raises:
-        InputError: the content hashes differ.
-    """
+    """Raise :class:`InputError` if the weights were fitted with another checklist."""
     if weights.checklist_hash and weights.checklist_hash != checklist.hash:
         raise InputError(
-            f"the weights were fitted with another checklist ({weights.checklist_hash}) than this ({checklist.hash})",
-            remedy="Use the checklist they were fitted with, or run 'kedro run --pipeline=weight_regression' again",
+            f"the weights were fitted with checklist {weights.checklist_hash}, but this one is {checklist.hash}",
+            remedy="Use the checklist of the fit, or run 'kedro run --pipeline=weight_regression' again",
             field="checklist_hash",
         )
 
 
 def reward_table(
-    answers: pd.DataFrame, video_index: pd.DataFrame, checklist: Checklist, weights: RewardWeights
+    answers: pd.DataFrame | TableParts, video_index: pd.DataFrame, checklist: Checklist, weights: RewardWeights
 ) -> pd.DataFrame:
-    """Rewards of the clips of an index that were judged.
+    """Return the rewards of judged clips.
 
     Args:
-        answers: long table of the judge's answers.
-        video_index: the clips; those of status 'failed' are left out, and those without any answer.
+        answers: long table of the judge's answers; in parts, all answers about a clip follow each other.
+        video_index: the clips; those of status 'failed' or without answers are skipped.
         checklist: the questions.
-        weights: the linear reward; its ``answers`` says what is weighed.
+        weights: the linear reward.
 
     Returns:
-        video_id, prompt_id, sample_index, total, ``dim_<name>`` a dimension (and policy where the index has it), sorted
+        video_id, prompt_id, sample_index, total, ``dim_<name>`` per dimension (and policy if the index has it), sorted
         by prompt, sample and identifier.
     """
     check_checklist(weights, checklist)
-    table = measured_clips(video_index, answers)
-    matrix = answers_matrix(
-        answers,
-        list(table["video_id"]),
-        weights.question_ids,
-        kind=weights.answers,
-        always_probability=probability_questions(checklist),
-    )
-    table["total"] = score(matrix, weights)
-    return pd.concat([table, dimension_scores(matrix, weights, checklist)], axis=1)
+    usable = video_index[video_index["status"] == "ok"] if "status" in video_index.columns else video_index
+    wanted = pd.Index(usable["video_id"].unique())
+    always = probability_questions(checklist)
+    scored = []
+    for part in _whole_clips(answers):
+        there = pd.Index(part["video_id"].unique())
+        clips = there[wanted.get_indexer(there) >= 0]
+        matrix = answers_matrix(part, clips, weights.question_ids, kind=weights.answers, always_probability=always)
+        values = dimension_scores(matrix, weights, checklist).assign(total=score(matrix, weights))
+        scored.append(values.set_index(clips))
+    values = pd.concat(scored) if scored else pd.DataFrame()
+    if not values.index.is_unique:
+        twice = values.index[values.index.duplicated()][0]
+        raise InputError(
+            f"there are answers about video '{twice}' at two places of the table",
+            remedy="Collect the answers again",
+            field="video_id",
+        )
+    table = measured_clips(video_index, pd.DataFrame({"video_id": values.index}))
+    rows = values.iloc[values.index.get_indexer(pd.Index(table["video_id"]))].reset_index(drop=True)
+    return pd.concat([table.assign(total=rows.pop("total")), rows], axis=1)
+
+
+def _whole_clips(answers: pd.DataFrame | TableParts) -> Iterator[pd.DataFrame]:
+    """Yield parts of which none ends within a clip."""
+    held = None
+    for part in parts_of(answers):
+        part = part if held is None else pd.concat([held, part], ignore_index=True)
+        last = part["video_id"] == part["video_id"].iloc[-1] if len(part) else np.zeros(0, dtype=bool)
+        held = part[last] if isinstance(answers, TableParts) else None
+        yield part[~last] if held is not None else part
+    if held is not None:
+        yield held

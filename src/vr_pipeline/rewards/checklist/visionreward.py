@@ -1,6 +1,4 @@
-"""The reward that VisionReward publishes: its questions with their weights."""
-
-from __future__ import annotations
+"""VisionReward's published questions and weights."""
 
 import json
 import math
@@ -22,14 +20,14 @@ def read_visionreward(
     """Read a public question list as a checklist, and its weights.
 
     Args:
-        questions_path: one question a line: 64 or 29 lines (video), 59 or 30 (image).
-        weights_path: a JSON list, or a mapping with ``coef``; may be left out (the 64-line list has none).
+        questions_path: one question per line: 64 or 29 lines (video), 59 or 30 (image).
+        weights_path: a JSON list, or a mapping with ``coef``; None for none (the 64-line list has none).
 
     Returns:
-        the checklist, and weights in the encoding +1/-1 on yes/no answers (None without a file).
+        the checklist, and weights in the encoding +1/-1 of yes/no answers (None without a file).
 
     Raises:
-        InputError: another number of lines, or of weights.
+        InputError: the number of lines or weights is wrong.
     """
     checklist = read_questions(questions_path)
     return checklist, None if weights_path is None else _weights(Path(weights_path), checklist)
@@ -39,7 +37,7 @@ def _weights(path: Path, checklist: Checklist) -> RewardWeights:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise InputError("the file of weights does not exist", remedy="Give its path", file=path) from None
+        raise InputError("the file of weights is missing", remedy="Give its path", file=path) from None
     except ValueError as error:
         raise InputError(f"the weights are not valid JSON ({error})", remedy="Copy the file again", file=path) from None
     values = content.get("coef") if isinstance(content, Mapping) else content
@@ -47,15 +45,14 @@ def _weights(path: Path, checklist: Checklist) -> RewardWeights:
     if not isinstance(values, list) or len(values) != len(weighted):
         found = len(values) if isinstance(values, list) else "no"
         raise InputError(
-            f"the file has {found} weights, the question list needs {len(weighted)}",
-            remedy="Use the weights that were published with this question list",
+            f"the file has {found} weights, but the question list needs {len(weighted)}",
+            remedy="Use the weights published with this question list",
             file=path,
         )
     for at, value in enumerate(values):
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise InputError(
-                f"weight {at + 1} is {value!r}, which is no finite number", remedy="Copy the file again", file=path
-            )
+            problem = f"weight {at + 1} is {value!r}, not a finite number"
+            raise InputError(problem, remedy="Copy the file again", file=path)
     weights = np.array(values, dtype=np.float64)
     return RewardWeights(
         question_ids=tuple(weighted),

@@ -1,4 +1,4 @@
-"""Weights of the questions of a checklist, and their file."""
+"""Weights of a checklist's questions, and their file."""
 
 from __future__ import annotations
 
@@ -7,16 +7,14 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
+from vr_pipeline.checklist.schema import Checklist
 from vr_pipeline.errors import InputError
 from vr_pipeline.statistics.labels import FloatArray
-
-if TYPE_CHECKING:
-    from vr_pipeline.checklist.schema import Checklist
 
 Encoding = Literal["zero_one", "plus_minus"]
 AnswerKind = Literal["probability", "binary"]
@@ -24,23 +22,23 @@ AnswerKind = Literal["probability", "binary"]
 
 @dataclass(frozen=True, eq=False)
 class RewardWeights:
-    """Weights of the questions of a checklist, with their uncertainty and how they came about.
+    """Weights of a checklist's questions, with intervals and facts about the fit.
 
     Attributes:
         question_ids: the questions, in the order of the columns of an answer array.
-        weights: one weight a question; 0 where ``removed``.
-        ci_low, ci_high: 95 % interval of each weight for new prompts, NaN where there is none; why is in
+        weights: one weight per question; 0 if ``removed``.
+        ci_low, ci_high: 95 % interval of each weight over prompts, NaN if there is none, with the reason in
             ``statistics["no_interval"]``.
-        removed: questions that take no part (negative weight, or never different within a pair).
-        encoding: ``zero_one`` (yes 1, no 0, the paper) or ``plus_minus`` (yes 1, no -1, the public code).
-            A question that its gate switched off counts 0 in either.
-        answers: whether the weights were fitted on probabilities of yes or on answers cut at one half.
-            Clips must be scored with the same kind.
-        checklist_hash: content hash of the checklist the question identifiers come from.
-        as_is: features that are weighed as they are whatever the encoding, such as the public code's alignment score.
-        removals: one record a removed question: ``step``, ``question_id``, ``weight`` when removed, ``reason``.
+        removed: questions without weight (negative, or the same within every pair).
+        encoding: ``zero_one`` (yes 1, no 0, the paper) or ``plus_minus`` (yes 1, no -1, the public code); gated
+            questions count 0 in both.
+        answers: kind of the fitted answers: probabilities of yes, or answers cut at one half; clips must be scored
+            with the same kind.
+        checklist_hash: content hash of the checklist.
+        as_is: features that ignore the encoding, such as the public code's alignment score.
+        removals: one record per removed question: ``step``, ``question_id``, ``weight`` when removed, ``reason``.
         statistics: facts about the fit (numbers of pairs, ties, penalty, log loss, accuracy, warnings).
-        intercept: always 0: exchanging the clips of a pair must exchange the preference.
+        intercept: always 0, so that swapping the clips of a pair swaps the preference.
     """
 
     question_ids: tuple[str, ...]
@@ -60,9 +58,8 @@ class RewardWeights:
         ids = tuple(str(question) for question in self.question_ids)
         if len(set(ids)) != len(ids):
             twice = next(question for question in ids if ids.count(question) > 1)
-            raise InputError(
-                f"question '{twice}' has two weights", remedy="Give every question one weight", field="question_ids"
-            )
+            remedy = "Give every question one weight"
+            raise InputError(f"question '{twice}' has two weights", remedy=remedy, field="question_ids")
         object.__setattr__(self, "question_ids", ids)
         defaults: dict[str, Any] = {"ci_low": np.nan, "ci_high": np.nan, "removed": False}
         for name in ("weights", "ci_low", "ci_high", "removed"):
@@ -72,9 +69,8 @@ class RewardWeights:
                 np.full(len(ids), defaults[name], kind) if value is None else np.array(value, dtype=kind)
             )
             if array.shape != (len(ids),):
-                raise InputError(
-                    f"{array.size} values for {len(ids)} questions", remedy="Give one value a question", field=name
-                )
+                problem = f"{array.size} values for {len(ids)} questions"
+                raise InputError(problem, remedy="Give one value per question", field=name)
             array.setflags(write=False)
             object.__setattr__(self, name, array)
         if not np.isfinite(self.weights).all():
@@ -84,18 +80,13 @@ class RewardWeights:
                 remedy="Fit the weights again or correct the file",
                 field="weights",
             )
-        if self.encoding not in ("zero_one", "plus_minus"):
-            raise InputError(
-                f"unknown encoding '{self.encoding}'", remedy="Use zero_one or plus_minus", field="encoding"
-            )
-        if self.answers not in ("probability", "binary"):
-            raise InputError(
-                f"unknown kind of answers '{self.answers}'", remedy="Use probability or binary", field="answers"
-            )
+        for name, known in (("encoding", get_args(Encoding)), ("answers", get_args(AnswerKind))):
+            if getattr(self, name) not in known:
+                remedy = f"Use {' or '.join(known)}"
+                raise InputError(f"unknown {name} '{getattr(self, name)}'", remedy=remedy, field=name)
         if self.intercept != 0.0:
-            raise InputError(
-                "the reward has an intercept", remedy="Fit without one: it cancels within a pair", field="intercept"
-            )
+            remedy = "Fit without one: it cancels within a pair"
+            raise InputError("the reward has an intercept", remedy=remedy, field="intercept")
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, RewardWeights) and self.to_json() == other.to_json()
@@ -105,12 +96,12 @@ class RewardWeights:
 
     @property
     def kept(self) -> tuple[str, ...]:
-        """Questions that carry weight, in order."""
+        """Questions with weight, in order."""
         assert self.removed is not None
         return tuple(question for question, gone in zip(self.question_ids, self.removed, strict=True) if not gone)
 
     def to_json(self) -> dict[str, Any]:
-        """Return a dictionary that JSON can hold; :meth:`from_json` gives an equal object back."""
+        """Return a JSON-compatible dictionary, the inverse of :meth:`from_json`."""
         assert self.ci_low is not None
         assert self.ci_high is not None
         assert self.removed is not None
@@ -135,10 +126,10 @@ class RewardWeights:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> RewardWeights:
-        """Read the weights in a dictionary written by :meth:`to_json`.
+        """Return the weights in a dictionary written by :meth:`to_json`.
 
         Raises:
-            InputError: a key is missing or a value cannot be used.
+            InputError: a key is missing or a value is invalid.
         """
         try:
             questions = document["questions"]
@@ -159,13 +150,13 @@ class RewardWeights:
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise InputError(
                 f"these are not reward weights ({type(error).__name__}: {error})",
-                remedy="Run the weight_regression pipeline again, or give a file it has written",
+                remedy="Run the pipeline weight_regression again, or give a file that it wrote",
                 field="reward_weights",
             ) from error
 
 
 def equal_weights(checklist: Checklist) -> RewardWeights:
-    """Every weighted question counts the same, summing to 1; used where no weights were fitted yet."""
+    """Return equal weights that add up to 1, for use without a fit."""
     questions = [question.question_id for question in checklist.questions if question.weighted]
     return RewardWeights(
         question_ids=tuple(questions),
@@ -175,7 +166,7 @@ def equal_weights(checklist: Checklist) -> RewardWeights:
 
 
 def read_weights(path: Path) -> RewardWeights:
-    """Weights from a file of the pipeline weight_regression. Raises :class:`InputError`."""
+    """Read the weights file of the pipeline weight_regression. Raises :class:`InputError`."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -185,7 +176,7 @@ def read_weights(path: Path) -> RewardWeights:
     try:
         return RewardWeights.from_json(content)
     except InputError as error:
-        raise InputError(error.problem, remedy=error.remedy, file=path, field=error.field) from error
+        raise error.at(file=path) from error
 
 
 def _number_or_none(value: float) -> float | None:

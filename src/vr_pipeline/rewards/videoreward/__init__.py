@@ -1,1 +1,1 @@
-"""VideoReward: scores in several dimensions by a vision-language model with a linear head, trained on pairs."""
+"""VideoReward: scores by dimension from a vision-language model with a linear head, trained on pairs."""

@@ -1,6 +1,4 @@
-"""From what the head gives to scores, ties and probabilities, all chosen on held-out clips and pairs."""
-
-from __future__ import annotations
+"""Calibration of the head's outputs to scores, ties and probabilities, on held-out clips and pairs."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -14,17 +12,17 @@ from vr_pipeline.errors import InputError
 from vr_pipeline.rewards.videoreward.settings import TOTAL, Calibration, SeenClips
 from vr_pipeline.statistics.agreement import pairwise_accuracy
 from vr_pipeline.statistics.labels import checked_preference
-from vr_pipeline.video.sampled import SampledClip
+from vr_pipeline.video.sampled import SampledClip, shape_of
 
 FloatArray = npt.NDArray[np.float64]
 
 LABELS = ("a", "tie", "b")
 TOLERANCE = 0.05
-"""A rate, area or length may lie so far outside of those of training, relatively: frames are whole numbers."""
+"""Relative tolerance of rate, area and length against the range of training."""
 
 
 def standardised(raw: npt.ArrayLike, names: Sequence[str], calibration: Calibration | None) -> FloatArray:
-    """Return scores: (raw - mean) / deviation of each dimension; raw ones as they are without a calibration.
+    """Return scores, (raw - mean) / deviation of each dimension, or raw without a calibration.
 
     Args:
         raw: [clips, dimensions].
@@ -46,7 +44,7 @@ def probabilities(difference: npt.ArrayLike, theta: float = 5.0, scale: float = 
 
     Args:
         difference: score of A minus score of B, of any shape.
-        theta: width of ties, 1 or more; at 1 there are none.
+        theta: width of ties, 1 (no ties) or more.
         scale: factor of differences, above 0.
 
     Returns:
@@ -54,12 +52,12 @@ def probabilities(difference: npt.ArrayLike, theta: float = 5.0, scale: float = 
     """
     logs = _log_probabilities(scale * np.asarray(difference, dtype=np.float64), math.log(theta))
     p_a, p_b = np.exp(logs[..., 0]), np.exp(logs[..., 2])
-    # The rest, so that they add up to 1; it is never below 0.
+    # The remainder, so that they add up to 1.
     return np.stack([p_a, np.clip(1.0 - p_a - p_b, 0.0, 1.0), p_b], axis=-1)
 
 
 def _log_probabilities(difference: FloatArray, width: float) -> FloatArray:
-    """Logarithms of the three, for ln theta = ``width``."""
+    """Return the logarithms of P(A), P(tie) and P(B) for ln theta = ``width``."""
     first, second = (-np.logaddexp(0.0, width - sign * difference) for sign in (1.0, -1.0))
     with np.errstate(divide="ignore"):
         tie = first + second + np.log(np.expm1(2 * width))
@@ -68,22 +66,22 @@ def _log_probabilities(difference: FloatArray, width: float) -> FloatArray:
 
 @dataclass(frozen=True)
 class TieModel:
-    """How differences of scores become probabilities: see :func:`probabilities`."""
+    """Parameters of :func:`probabilities`."""
 
     scale: float
     theta: float
 
 
 def fit_tie_model(difference: npt.ArrayLike, preference: Sequence[str], start: TieModel) -> TieModel:
-    """Fit scale and theta to labelled pairs by maximum likelihood, with a weak prior at what training used.
+    """Fit scale and theta to labelled pairs by maximum likelihood, with a weak prior around ``start``.
 
-    The prior is normal in ln(scale) and ln(ln(theta)) with deviation 1: a few pairs, or pairs without ties or without
-    errors, then give finite values.
+    The prior is normal in ln(scale) and ln(ln(theta)) with deviation 1, so that values are finite with few pairs,
+    without ties, or without errors.
 
     Args:
         difference: score of A minus score of B, [pairs].
         preference: 'a', 'b' or 'tie', [pairs].
-        start: scale and theta without any pair; theta above 1.
+        start: scale and theta without pairs; theta above 1.
 
     Raises:
         InputError: a label is unknown.
@@ -119,16 +117,16 @@ def calibrate(
     """Choose mean, deviation, tie thresholds and probabilities on held-out clips and pairs, never on a test set.
 
     Args:
-        raw: what the head gives for each held-out clip, [clips, dimensions].
+        raw: output of the head for each held-out clip, [clips, dimensions].
         names: the dimensions.
-        pairs: rows of ``raw`` of first and second clip, integers [pairs, 2].
-        labels: 'a', 'b', 'tie' or None (no label), [pairs] each, by dimension, and by 'total' for the overall label;
-            what has no label keeps the theta of training.
+        pairs: rows of ``raw`` of both clips, integers [pairs, 2].
+        labels: 'a', 'b', 'tie' or None (no label), [pairs] each, by dimension and for 'total'; without labels, the
+            theta of training is kept.
         theta: width of ties in training, in units of the head's output.
-        seen: what clips training had.
+        seen: ranges of the training clips.
 
     Raises:
-        InputError: there are too few clips, or a dimension gives all of them the same score or none.
+        InputError: there are too few clips, or the scores of a dimension are all equal or not finite.
     """
     values = np.asarray(raw, dtype=np.float64).reshape(-1, len(names))
     mean, deviation = _moments(values, names)
@@ -143,7 +141,7 @@ def calibrate(
         given = labels.get(name) or [None] * len(difference)
         known = np.array([label is not None for label in given], dtype=bool)
         label = [one for one in given if one is not None]
-        # Without pairs a difference counts as it did in training, where it was not divided by the deviation.
+        # Without pairs, use the scale of training, where differences were not divided by the deviation.
         start = TieModel(deviation.get(name, float(np.mean(list(deviation.values())))), max(theta, 1.0 + 1e-3))
         model = fit_tie_model(difference[known, column], label, start)
         counts[name] = len(label)
@@ -155,15 +153,12 @@ def calibrate(
 
 def _moments(values: FloatArray, names: Sequence[str]) -> tuple[dict[str, float], dict[str, float]]:
     if len(values) < 2:
-        raise InputError(
-            f"{len(values)} held-out clips give no scale of scores",
-            remedy="Hold out more clips",
-            field="validation",
-        )
+        problem = f"{len(values)} held-out clips are too few to calibrate scores"
+        raise InputError(problem, remedy="Hold out more clips", field="validation")
     for column, name in enumerate(names):
         if not np.isfinite(values[:, column]).all():
             raise InputError(
-                f"dimension '{name}' gives scores that are not finite numbers",
+                f"dimension '{name}' has scores that are not finite numbers",
                 remedy="Train with a lower learning rate",
                 field=f"dimensions.{name}",
             )
@@ -171,15 +166,15 @@ def _moments(values: FloatArray, names: Sequence[str]) -> tuple[dict[str, float]
     for column, name in enumerate(names):
         if deviation[column] <= 1e-12 * max(1.0, abs(mean[column])):
             raise InputError(
-                f"dimension '{name}' gives all {len(values)} held-out clips the same score",
-                remedy="Give labels of this dimension, or leave it out",
+                f"dimension '{name}' has the same score for all {len(values)} held-out clips",
+                remedy="Give labels of this dimension, or remove it",
                 field=f"dimensions.{name}",
             )
     return dict(zip(names, mean.tolist(), strict=True)), dict(zip(names, deviation.tolist(), strict=True))
 
 
 def tie_model(calibration: Calibration | None, name: str) -> TieModel:
-    """Return how differences of a dimension's scores, or of their mean ('total'), become probabilities."""
+    """Return the tie model of a dimension's scores, or of their mean ('total')."""
     if calibration is None:
         return TieModel(1.0, 5.0)
     default = calibration.deviation.get(name, float(np.mean(list(calibration.deviation.values()))))
@@ -187,7 +182,7 @@ def tie_model(calibration: Calibration | None, name: str) -> TieModel:
 
 
 def reliability_table(probability: npt.ArrayLike, preference: Sequence[str], bins: int = 10) -> pd.DataFrame:
-    """Compare stated probabilities with what people said, in bins of equal width.
+    """Compare predicted probabilities with human labels, in bins of equal width.
 
     Args:
         probability: P(A), P(tie), P(B), [pairs, 3].
@@ -195,8 +190,8 @@ def reliability_table(probability: npt.ArrayLike, preference: Sequence[str], bin
         bins: number of bins.
 
     Returns:
-        ``outcome`` ('better': a given clip of the pair is better, two statements a pair; 'tie'), ``low``, ``high``,
-        ``n``, ``stated`` (mean probability) and ``observed`` (share) of every bin that is not empty.
+        ``outcome`` ('better', with both clips of a pair, or 'tie'), ``low``, ``high``, ``n``, ``stated`` (mean
+        probability) and ``observed`` (share) of every non-empty bin.
 
     Raises:
         InputError: a label is unknown.
@@ -206,8 +201,8 @@ def reliability_table(probability: npt.ArrayLike, preference: Sequence[str], bin
     happened = (label[:, None] == np.array(LABELS)).astype(np.float64)
     rows = []
     for outcome, columns in (("better", [0, 2]), ("tie", [1])):
-        said, seen = stated[:, columns].ravel(), happened[:, columns].ravel()
-        at = np.minimum((said * bins).astype(np.int64), bins - 1)
+        predicted, seen = stated[:, columns].ravel(), happened[:, columns].ravel()
+        at = np.minimum((predicted * bins).astype(np.int64), bins - 1)
         for number in np.unique(at):
             inside = at == number
             rows.append(
@@ -216,7 +211,7 @@ def reliability_table(probability: npt.ArrayLike, preference: Sequence[str], bin
                     "low": number / bins,
                     "high": (number + 1) / bins,
                     "n": int(inside.sum()),
-                    "stated": float(said[inside].mean()),
+                    "stated": float(predicted[inside].mean()),
                     "observed": float(seen[inside].mean()),
                 }
             )
@@ -224,14 +219,14 @@ def reliability_table(probability: npt.ArrayLike, preference: Sequence[str], bin
 
 
 def calibration_error(table: pd.DataFrame) -> float:
-    """Mean distance between stated and observed over a :func:`reliability_table`, weighted by n; NaN without rows."""
+    """Return the mean |stated - observed| of a :func:`reliability_table`, weighted by n; NaN without rows."""
     if table.empty:
         return math.nan
     return float(np.average((table["stated"] - table["observed"]).abs(), weights=table["n"]))
 
 
-def seen_clips(clips: Sequence[tuple[float, int, float]]) -> SeenClips:
-    """Return the ranges of clips: rate of the frames shown in 1/s, area of a frame in pixels, and length in s, each."""
+def seen_clips(clips: Sequence[tuple[float, float, float]]) -> SeenClips:
+    """Return the ranges of clips, each with rate of the frames in 1/s, area of a frame in pixels, and length in s."""
     rates, areas, lengths = zip(*clips, strict=True)
 
     def span(values: Sequence[float]) -> tuple[float, float]:
@@ -240,13 +235,8 @@ def seen_clips(clips: Sequence[tuple[float, int, float]]) -> SeenClips:
     return SeenClips(frames_per_second=span(rates), pixels=span(areas), seconds=span(lengths), clips=len(clips))
 
 
-def shape_of(clip: SampledClip) -> tuple[float, int, float]:
-    """Return what :func:`seen_clips` takes of a clip."""
-    return clip.frames_per_second, int(np.prod(clip.frames.shape[1:3])), len(clip.frames) / clip.frames_per_second
-
-
 def outside_of(clip: SampledClip, seen: SeenClips | None) -> str:
-    """Return in which respects a clip is unlike those of training, in words; empty if in none, or nothing is known."""
+    """Return in words what differs from the training clips; empty if nothing, or their ranges are unknown."""
     if seen is None:
         return ""
     found = []

@@ -1,10 +1,8 @@
-"""What stands behind a clip: texts and special tokens, first those that see the clip only, then the prompt's.
+"""Texts and special tokens after a clip: first of dimensions that see the clip only, then of those with the prompt.
 
 The order is that of VideoReward (Liu et al. 2025, section 4.2): introduction, rubric and token of every dimension that
-does not see the prompt; the prompt; rubric and token of every other dimension; the end. Attention is causal, so what
-stands before the prompt does not depend on it.
-
-Special tokens have no number in the vocabulary: their embeddings are rows of their own, so that no text can become one.
+does not see the prompt; the prompt; rubric and token of every other dimension; the end. Attention is causal, so scores
+before the prompt do not depend on it. Special tokens are not in the vocabulary, so that no text can become one.
 """
 
 from __future__ import annotations
@@ -20,17 +18,17 @@ from vr_pipeline.rewards.videoreward.settings import NetworkSettings
 from vr_pipeline.vlm.families.base import Family, PreparedClip
 
 KNOWN_PROMPTS = 4096
-"""Prompts whose tokens are kept."""
+"""Prompts whose tokens are cached."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """Tokens in a row, special ones among them.
+    """Consecutive tokens, including special ones.
 
     Attributes:
-        token_ids: numbers in the vocabulary; any number where a special token stands.
-        places: where special tokens stand.
-        dimensions: the dimension of each, as its number.
+        token_ids: numbers in the vocabulary; any number for special tokens.
+        places: positions of special tokens.
+        dimensions: index of the dimension of each special token.
     """
 
     token_ids: tuple[int, ...] = ()
@@ -38,27 +36,27 @@ class Part:
     dimensions: tuple[int, ...] = ()
 
     def __add__(self, other: Part) -> Part:
-        """Return both in a row."""
+        """Return the concatenation."""
         shifted = tuple(place + len(self.token_ids) for place in other.places)
         return Part(self.token_ids + other.token_ids, self.places + shifted, self.dimensions + other.dimensions)
 
 
 class TextLayout:
-    """Makes the parts behind a clip for a family's tokenizer."""
+    """Makes the parts after a clip with a family's tokenizer."""
 
     def __init__(self, family: Family, settings: NetworkSettings) -> None:
         self.family, self.settings = family, settings
         self._stand_in = next(number for number in range(8) if number not in family.placeholder_ids)
         self._late = tuple(number for number, one in enumerate(settings.dimensions) if one.sees_prompt)
         self.early, self._opening = self._early()
-        """What stands before the prompt, and the text that stands there without a token behind it."""
+        """The part before the prompt, and its last text without a token."""
         self.late_dimensions = self._late if settings.pooling == "special" else ()
         self.late = lru_cache(maxsize=KNOWN_PROMPTS)(self._make_late)
 
     def _early(self) -> tuple[Part, str]:
-        """Return what stands before the prompt, and the text that is left for what follows.
+        """Return the part before the prompt, and its remaining text.
 
-        Texts between two tokens are tokenised in one piece, as a tokenizer with special tokens does.
+        Text between two special tokens is tokenised as one, as by a tokenizer with special tokens.
         """
         part, text = Part(), self.settings.introduction
         for number, dimension in enumerate(self.settings.dimensions):
@@ -77,17 +75,17 @@ class TextLayout:
         token_ids = tuple(self.family.text_ids(text))
         if set(token_ids) & set(self.family.placeholder_ids):
             raise InputError(
-                f"the text '{text[:80]}' holds the token in whose place a clip's frames go",
-                remedy="Take it out of the introduction, the rubrics and 'end'",
+                f"the text '{text[:80]}' contains the placeholder token of frames",
+                remedy="Remove it from the introduction, the rubrics and 'end'",
                 field="network",
             )
         return Part(token_ids)
 
     def _make_late(self, prompt: str) -> Part:
-        """Return what stands from the prompt to the last token, or to the end where there are no tokens.
+        """Return the part from the prompt to the last special token, or to the end without special tokens.
 
         Raises:
-            InputError: the tokenizer makes a control token of the prompt however it is written.
+            InputError: the tokenizer cannot avoid a control token in the prompt.
         """
         settings = self.settings
         special = settings.pooling == "special"
@@ -103,7 +101,7 @@ class TextLayout:
 
 
 def extended(clip: PreparedClip, part: Part) -> PreparedClip:
-    """Return a clip whose prefix continues with a part."""
+    """Return a clip with a part appended to its prefix."""
     count = len(part.token_ids)
     positions = np.broadcast_to(np.arange(count) + clip.next_position, (clip.positions.shape[0], count))
     return replace(

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def bradley_terry_with_ties_loss(difference: Tensor, label: Tensor, theta: float | Tensor = 5.0) -> Tensor:
-    """Negative log-likelihood of preference labels with ties, per pair (Rao and Kupper 1967).
+    """Return the negative log-likelihood of preference labels with ties, per pair (Rao and Kupper 1967).
 
     P(first) = s(d - ln theta), P(second) = s(-d - ln theta), P(tie) = (theta^2 - 1) s(d - ln theta) s(-d - ln theta),
     s the sigmoid. Source: Liu et al. 2025, Improving Video Generation with Human Feedback, where theta is 5.
@@ -18,13 +18,13 @@ def bradley_terry_with_ties_loss(difference: Tensor, label: Tensor, theta: float
     Args:
         difference: d, reward of the first minus reward of the second, [pairs] or any shape.
         label: 1 (first preferred), 0 (tie) or -1 (second preferred), of the same shape.
-        theta: width of ties, above 1; a number or a tensor that is trained.
+        theta: width of ties, above 1; a number or a trained tensor.
 
     Returns:
         the loss of each pair, of the shape of ``difference``.
 
     Raises:
-        ValueError: shapes that differ, another label, or theta of 1 or less.
+        ValueError: shapes differ, a label is invalid, or theta is 1 or less.
     """
     import torch
     from torch.nn.functional import logsigmoid
@@ -48,18 +48,18 @@ LOSSES = ("bt", "btt", "regression")
 
 @dataclass(frozen=True)
 class Targets:
-    """What people said of pairs; what they did not say is masked.
+    """Human labels and grades of pairs; missing ones are masked.
 
     Attributes:
         label: 1 (first preferred), 0 (tie), -1 (second preferred) or NaN (masked), [pairs, dimensions].
-        grades: of both clips, NaN where there is none, [pairs, 2, dimensions].
+        grades: of both clips, NaN if missing, [pairs, 2, dimensions].
     """
 
     label: Tensor
     grades: Tensor
 
     def present(self, loss: str) -> Tensor:
-        """Return what takes part in a loss: bool [pairs, dimensions], for grades [pairs, 2, dimensions]."""
+        """Return which labels a loss uses: bool [pairs, dimensions], for grades [pairs, 2, dimensions]."""
         if loss == "regression":
             return ~self.grades.isnan()
         if loss == "bt":
@@ -70,27 +70,24 @@ class Targets:
 def summed_loss(
     loss: str, scores: Tensor, targets: Targets, *, theta: float | Tensor = 5.0, centre: float = 3.0
 ) -> Tensor:
-    """Add up a loss over all labels that are there; what is masked adds nothing, to the sum or to a gradient.
+    """Return the sum of a loss over all present labels, a scalar; masked ones add neither loss nor gradient.
 
-    bt: -log s(d) of the preferred clip's lead d. btt: :func:`bradley_terry_with_ties_loss`. regression: the squared
-    error of each clip's score against its grade minus a centre. Source: Liu et al. 2025, section 4.1.
+    bt: -log s(d) of the preferred clip's lead d. btt: :func:`bradley_terry_with_ties_loss`. regression: squared error
+    of each clip's score against its grade minus a centre. Source: Liu et al. 2025, section 4.1.
 
     Args:
         loss: one of :data:`LOSSES`.
         scores: of both clips of each pair, [pairs, 2, dimensions].
         targets: labels or grades.
         theta: width of ties.
-        centre: what is taken off a grade.
-
-    Returns:
-        the sum, a scalar; to be divided by the number of labels that are there.
+        centre: subtracted from grades.
     """
     import torch
     from torch.nn.functional import logsigmoid
 
     present = targets.present(loss)
     if loss == "regression":
-        # NaN has to go before anything is computed with it: its gradient would be NaN behind every mask.
+        # NaN is replaced first: its gradient would be NaN even if masked later.
         return torch.where(present, (scores - (targets.grades.nan_to_num() - centre)).square(), 0.0).sum()
     difference, label = scores[:, 0] - scores[:, 1], targets.label.nan_to_num()
     bt = loss == "bt"

@@ -1,4 +1,4 @@
-"""VideoReward behind the contract of rewards: a score a dimension, their mean, and probabilities of comparisons."""
+"""VideoReward as a reward: one score per dimension, their mean, and probabilities of comparisons."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,9 @@ from vr_pipeline.errors import InputError
 from vr_pipeline.identifiers import content_hash
 from vr_pipeline.judges.contract import NoNumbersError
 from vr_pipeline.rewards.contract import Outcome, RewardModel, about_file, index_of
+from vr_pipeline.rewards.ranking import RewardRanker
 from vr_pipeline.rewards.videoreward.calibration import outside_of, probabilities, standardised, tie_model
+from vr_pipeline.rewards.videoreward.network import VideoRewardNetwork, load_network
 from vr_pipeline.rewards.videoreward.settings import (
     HEAD_FILE,
     MODEL_FOLDER,
@@ -30,14 +32,13 @@ from vr_pipeline.storage.atomic import sha256_once
 from vr_pipeline.video.clip import Frames
 from vr_pipeline.video.sampled import SampledClip, Sampling, sample_clip
 from vr_pipeline.vlm.families.base import PreparedClip
-
-if TYPE_CHECKING:
-    from vr_pipeline.rewards.videoreward.network import VideoRewardNetwork
+from vr_pipeline.vlm.loading import folder_hash
+from vr_pipeline.vlm.prefix import is_out_of_memory
 
 logger = logging.getLogger(__name__)
 
-SAID_OF_CLIPS = ("outside_training", "model", "sampling")
-"""Columns beside the scores: whether the clip is unlike those of training, what scored it, and which frames it saw."""
+EXTRA_COLUMNS = ("outside_training", "model", "sampling")
+"""Columns besides the scores: whether the clip differs from training, identity of the model, sampling of frames."""
 
 _SHOWN_TO_THE_MODEL = ("num_frames", "frames_per_second", "min_pixels", "max_pixels")
 
@@ -45,17 +46,18 @@ _SHOWN_TO_THE_MODEL = ("num_frames", "frames_per_second", "min_pixels", "max_pix
 class VideoReward(RewardModel):
     """Rewards of a trained VideoReward: ``dim_<name>`` standardised, ``total`` their mean (or sum).
 
-    Measurements have these, ``raw_<name>`` as the head gave it, ``outside_training``, ``outside_why``, ``model`` (its
+    Measurements also have ``raw_<name>`` (output of the head), ``outside_training``, ``outside_why``, ``model`` (its
     identity), ``sampling`` and ``frames_judged``.
 
     Args:
         folder: the model's folder.
         settings: how it is loaded.
-        artifact: its reward.json, where it was read already.
+        artifact: its reward.json, if already read.
     """
 
     Settings = VideoRewardSettings
     kind = "scores"
+    extra_columns = EXTRA_COLUMNS
     ranks_by = "vr_pipeline.rewards.videoreward.model:VideoRewardRanker"
 
     def __init__(
@@ -74,7 +76,6 @@ class VideoReward(RewardModel):
 
     @classmethod
     def from_settings(cls, settings: VideoRewardSettings, folder: Path) -> VideoReward:
-        """See :meth:`~vr_pipeline.rewards.contract.RewardModel.from_settings`."""
         if settings.path is not None:
             return cls(folder / Path(settings.path).expanduser(), settings)
         assert settings.family is not None
@@ -89,9 +90,6 @@ class VideoReward(RewardModel):
 
     @property
     def measured_by(self) -> tuple[str, ...]:
-        """See :class:`~vr_pipeline.rewards.contract.RewardModel`."""
-        from vr_pipeline.vlm.loading import folder_hash
-
         check_parts(self.folder)
         how = {"dtype", "clip_batch", "overall", *_SHOWN_TO_THE_MODEL}
         return (
@@ -104,22 +102,19 @@ class VideoReward(RewardModel):
 
     @property
     def recorded(self) -> Mapping[str, str]:
-        """See :class:`~vr_pipeline.rewards.contract.RewardModel`."""
         return {"model": self.identity}
 
     def load(self) -> VideoRewardNetwork:
         """Load the network.
 
         Raises:
-            InputError: a file or a weight is missing, unknown, damaged or of another shape.
+            InputError: a file or weight is missing, unknown, damaged or has another shape.
         """
-        from vr_pipeline.rewards.videoreward.network import load_network
-
         names = ("device", "dtype", "threads", *_SHOWN_TO_THE_MODEL)
         return load_network(self.folder, self.artifact, **{name: getattr(self.settings, name) for name in names})
 
     def sampling(self, loaded: VideoRewardNetwork) -> Sampling:
-        """Sample as in training, unless the configuration says otherwise."""
+        """Return the sampling of the configuration, else of training."""
         return sampling_of(loaded, self.settings.num_frames, self.settings.frames_per_second)
 
     def look(self, loaded: VideoRewardNetwork, clips: Sequence[SampledClip]) -> list[Outcome]:
@@ -132,28 +127,28 @@ class VideoReward(RewardModel):
                 prepared.append((at, loaded.family.prepare(clip.frames, clip.frames_per_second)))
             except (ValueError, InputError) as error:
                 outcomes[at] = error
-        said = {"model": self.identity, "sampling": str(self.sampling(loaded))}
+        provenance = {"model": self.identity, "sampling": str(self.sampling(loaded))}
         raw = self._raw_scores(loaded, [one for _, one in prepared], [clips[at].prompt for at, _ in prepared])
         for (at, _), scores in zip(prepared, raw, strict=True):
-            outcomes[at] = scores if isinstance(scores, Exception) else self._row(clips[at], scores, said)
+            outcomes[at] = scores if isinstance(scores, Exception) else self._row(clips[at], scores, provenance)
         return outcomes
 
     def _raw_scores(
         self, network: VideoRewardNetwork, clips: Sequence[PreparedClip], prompts: Sequence[str]
     ) -> list[np.ndarray | InputError]:
-        """Return what the head gives for each clip, or why there is nothing; a batch too large for memory is halved."""
+        """Return the head's outputs or the error of each clip; a batch too large for memory is halved."""
         found: list[np.ndarray | InputError] = []
         while len(found) < len(clips):
             batch = slice(len(found), min(len(found) + self._fitting, len(clips)))
             scores = _scores_or_reason(network, clips[batch], prompts[batch])
             if scores is None:
                 self._fitting = max(1, (batch.stop - batch.start) // 2)
-                logger.warning("Memory ran out: now scoring %d clips at a time.", self._fitting)
+                logger.warning("Out of memory: scoring %d clips at a time from now on.", self._fitting)
             else:
                 found += scores
         return found
 
-    def _row(self, clip: SampledClip, raw: np.ndarray, said: Mapping[str, str]) -> pd.DataFrame:
+    def _row(self, clip: SampledClip, raw: np.ndarray, provenance: Mapping[str, str]) -> pd.DataFrame:
         scores = standardised(raw, self.dimensions, self.calibration)
         total = float(scores.mean() if self.settings.overall == "mean" else scores.sum())
         why = self._outside(clip)
@@ -161,33 +156,33 @@ class VideoReward(RewardModel):
             [
                 {f"dim_{name}": float(score) for name, score in zip(self.dimensions, scores, strict=True)}
                 | {f"raw_{name}": float(score) for name, score in zip(self.dimensions, raw, strict=True)}
-                | {"total": total, "outside_training": bool(why), "outside_why": why, **said}
+                | {"total": total, "outside_training": bool(why), "outside_why": why, **provenance}
                 | {"frames_judged": len(clip.frames)}
             ]
         )
 
     def _outside(self, clip: SampledClip) -> str:
-        """Return in what a clip, or how it is shown, is unlike training; empty if in nothing."""
+        """Return how a clip or its sampling differs from training; empty if it does not."""
         changed = [name for name in _SHOWN_TO_THE_MODEL if getattr(self.settings, name) is not None]
-        settings = f"set otherwise: {', '.join(changed)}" if changed else ""
+        settings = f"changed settings: {', '.join(changed)}" if changed else ""
         seen = self.calibration.seen if self.calibration is not None else None
         return "; ".join(filter(None, (outside_of(clip, seen), settings)))
 
     def unmeasured(self, loaded: VideoRewardNetwork) -> dict[str, Any]:
-        """Give no score."""
+        """Return the row of a failed clip."""
         names = [*(f"dim_{name}" for name in self.dimensions), *(f"raw_{name}" for name in self.dimensions), "total"]
         nothing: dict[str, Any] = dict.fromkeys(names, np.nan)
-        said = {"model": self.identity, "sampling": str(self.sampling(loaded)), "frames_judged": 0}
-        return nothing | {"outside_training": False, "outside_why": ""} | said
+        provenance = {"model": self.identity, "sampling": str(self.sampling(loaded)), "frames_judged": 0}
+        return nothing | {"outside_training": False, "outside_why": ""} | provenance
 
     def arrange(self, table: pd.DataFrame, index: pd.DataFrame) -> pd.DataFrame:
-        """Warn once of clips that are unlike those of training."""
+        """Warn once of clips that differ from training."""
         outside = table[table["outside_training"].astype(bool)]
         if len(outside) and not self._warned:
             self._warned = True
             logger.warning(
-                "%d of %d clips are unlike those that the reward was trained on, so that their scores may mean less: "
-                "for example %s: %s. The column outside_training says which.",
+                "%d of %d clips differ from those that the reward was trained on, so their scores are less reliable; "
+                "for example %s: %s. The column outside_training marks them.",
                 len(outside),
                 len(table),
                 outside["video_id"].iloc[0] or "the first",
@@ -196,20 +191,16 @@ class VideoReward(RewardModel):
         return table
 
     def rewards(self, measured: pd.DataFrame, index: pd.DataFrame) -> pd.DataFrame:
-        """Return total and dimensions, and what is said of each clip beside them."""
+        """Return total, dimensions and :attr:`extra_columns`."""
         table = super().rewards(measured, index)
-        of_clips = measured.set_index("video_id")[list(SAID_OF_CLIPS)].loc[table["video_id"]].reset_index(drop=True)
+        of_clips = measured.set_index("video_id")[list(EXTRA_COLUMNS)].loc[table["video_id"]].reset_index(drop=True)
         return pd.concat([table, of_clips.astype({"outside_training": bool})], axis=1)
 
     def score(
         self, clips: Sequence[str | Path | Frames], prompts: Sequence[str], fps: float | None = None
     ) -> pd.DataFrame:
-        """Score clips; see :meth:`vr_pipeline.rewards.contract.RewardModel.score`.
-
-        Returns:
-            ``total``, ``dim_<name>``, ``outside_training``, ``model`` and ``sampling``, a row a clip.
-        """
-        columns = ["total", *(f"dim_{name}" for name in self.dimensions), *SAID_OF_CLIPS]
+        """Score clips in batches; see :meth:`vr_pipeline.rewards.contract.RewardModel.score`."""
+        columns = ["total", *(f"dim_{name}" for name in self.dimensions), *EXTRA_COLUMNS]
         loaded = self.loaded()
         sampling = self.sampling(loaded)
         parts = []
@@ -229,37 +220,27 @@ class VideoReward(RewardModel):
         return self.arrange(pd.concat(parts, ignore_index=True), index_of([]))[columns]
 
 
-class VideoRewardRanker:
-    """Compares clips by their scores, with probabilities; see :class:`~vr_pipeline.rewards.contract.Ranker`.
+class VideoRewardRanker(RewardRanker):
+    """Compares clips by their scores, with probabilities.
 
-    Each clip is scored by itself: the position of a clip has no influence.
+    Comparisons have ``p_a``, ``p_b``, ``p_tie`` of the mean score, ``position_bias`` 0, ``better`` ('a', 'b', or 'tie'
+    up to the tie threshold), and ``p_a_<name>``, ``p_b_<name>``, ``p_tie_<name>`` of each dimension.
     """
 
-    def __init__(self, model: VideoReward) -> None:
-        self.model = model
+    model: VideoReward
 
     @property
     def identity(self) -> str:
-        """Hash of all that its comparisons depend on."""
+        """Hash of everything that determines its comparisons."""
         return content_hash("ranker from a VideoReward", self.model.identity)
 
-    def compare(
-        self,
-        clips_a: Sequence[str | Path | Frames],
-        clips_b: Sequence[str | Path | Frames],
-        prompts: Sequence[str],
-        fps: float | None = None,
-    ) -> pd.DataFrame:
-        """Compare clips pair by pair; see :meth:`vr_pipeline.rewards.contract.Ranker.compare`.
+    @property
+    def columns(self) -> list[str]:
+        """Columns of rewards that are compared."""
+        return [f"dim_{name}" for name in self.model.dimensions]
 
-        Returns:
-            ``p_a``, ``p_b``, ``p_tie`` of the mean score, ``position_bias`` 0, ``better`` ('a', 'b', or 'tie' where the
-            means differ by no more than the tie threshold), and ``p_a_<name>``, ``p_b_<name>``, ``p_tie_<name>`` of
-            each dimension.
-        """
+    def _compared(self, first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
         dimensions, calibration = self.model.dimensions, self.model.calibration
-        columns = [f"dim_{name}" for name in dimensions]
-        first, second = (self.model.score(clips, prompts, fps)[columns] for clips in (clips_a, clips_b))
         by_dimension = first.to_numpy(dtype=np.float64) - second.to_numpy(dtype=np.float64)
         table: dict[str, Any] = {}
         mean = by_dimension.mean(axis=1)
@@ -278,9 +259,9 @@ class VideoRewardRanker:
 def sampling_of(
     network: VideoRewardNetwork, num_frames: int | None = None, frames_per_second: float | None = None
 ) -> Sampling:
-    """Return which frames of a clip a network sees: those its model folder says, or as given."""
+    """Return the given sampling, else that of the network's model folder."""
     settings = network.family.settings
-    # A count in the configuration replaces the model folder's rate, and the other way round.
+    # A number of frames in the configuration replaces the model folder's rate, and vice versa.
     rate = frames_per_second or (None if num_frames else settings.frames_per_second)
     return Sampling(num_frames or settings.num_frames, rate)
 
@@ -288,10 +269,8 @@ def sampling_of(
 def _scores_or_reason(
     network: VideoRewardNetwork, clips: Sequence[PreparedClip], prompts: Sequence[str]
 ) -> list[np.ndarray | InputError] | None:
-    """Return raw scores of a batch, or why a clip has none; None where several were too many for memory."""
+    """Return the raw scores or error of each clip of a batch; None if memory runs out on several."""
     import torch
-
-    from vr_pipeline.vlm.prefix import is_out_of_memory
 
     try:
         with torch.inference_mode():
@@ -299,7 +278,7 @@ def _scores_or_reason(
     except InputError as error:
         if len(clips) == 1:
             return [error]
-        # One prompt is to blame: alone, each clip shows whether it is the one.
+        # Score one by one, so that only the clip at fault fails.
         alone = (_scores_or_reason(network, clips[at : at + 1], prompts[at : at + 1]) for at in range(len(clips)))
         return [one for scores in alone for one in scores or ()]
     except RuntimeError as error:
@@ -310,8 +289,8 @@ def _scores_or_reason(
             return None
         return [
             InputError(
-                f"memory runs out on one clip of {len(clips[0].token_ids)} tokens",
-                remedy="Take fewer frames (num_frames) or smaller ones (max_pixels)",
+                f"out of memory on one clip of {len(clips[0].token_ids)} tokens",
+                remedy="Use fewer frames (num_frames) or smaller ones (max_pixels)",
                 field="reward_model",
             )
         ]
@@ -321,7 +300,7 @@ def _scores_or_reason(
 def _no_numbers(raw: np.ndarray, names: Sequence[str]) -> NoNumbersError:
     name, value = next((name, value) for name, value in zip(names, raw, strict=True) if not np.isfinite(value))
     return NoNumbersError(
-        f"the reward gave no number ({value}) for dimension '{name}'",
-        remedy="Set its dtype to bfloat16 or float32, since large numbers overflow in float16",
+        f"the reward returned no number ({value}) for dimension '{name}'",
+        remedy="Set its dtype to bfloat16 or float32: large numbers overflow in float16",
         field="reward_model.dtype",
     )

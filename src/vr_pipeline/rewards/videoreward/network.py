@@ -1,7 +1,7 @@
 """The network: a vision-language model, embeddings of special tokens, and a linear head without bias.
 
-All dimensions of a clip are read in one pass over clip and texts, or, so that the dimensions before the prompt are
-exactly the same for every prompt, in one over clip and texts before the prompt and a short one behind its cache.
+All dimensions are read in one pass over clip and texts, or in two, where the second continues from the cache before the
+prompt, so that dimensions before the prompt are exactly equal for all prompts.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vr_pipeline.errors import InputError
 from vr_pipeline.rewards.videoreward.layout import Part, TextLayout, extended
@@ -24,33 +25,31 @@ from vr_pipeline.rewards.videoreward.settings import (
     check_parts,
     read_artifact,
 )
+from vr_pipeline.storage.atomic import write_checksums
+from vr_pipeline.storage.models import check_model_files, reason_in_short
+from vr_pipeline.vlm.config import JudgeParameters
 from vr_pipeline.vlm.families.base import Family, PreparedClip
+from vr_pipeline.vlm.loading import family_name, load_family
 from vr_pipeline.vlm.packing import Segment, pack, segment_mask
 from vr_pipeline.vlm.prefix import decode, prefix_positions, segment_positions
+from vr_pipeline.vlm.states import new_cache
 
 if TYPE_CHECKING:
     import torch
 
 
 class VideoRewardNetwork:
-    """Clips and prompts in, one raw score a dimension out.
+    """Computes one raw score per dimension for clips with prompts.
 
     Attributes:
         family: the vision-language model.
         settings: dimensions, texts, head and pooling.
-        token_rows: embeddings of the special tokens, float32 [dimensions, hidden]; without rows where pooling has none.
-        head: linear map without bias, float32, from hidden states to 1 output or one a dimension.
+        token_rows: embeddings of the special tokens, float32 [dimensions or 0, hidden].
+        head: linear map without bias, float32, from hidden states to 1 output or one per dimension.
     """
 
     def __init__(self, family: Family, settings: NetworkSettings, token_rows: torch.Tensor, head: torch.Tensor) -> None:
-        """Put the parts together.
-
-        Args:
-            family: the vision-language model.
-            settings: dimensions, texts, head and pooling.
-            token_rows: [dimensions, hidden], or [0, hidden].
-            head: [1 or dimensions, hidden].
-        """
+        """Combine the parts; ``token_rows`` is [dimensions or 0, hidden], ``head`` [1 or dimensions, hidden]."""
         import torch
 
         self.family, self.settings = family, settings
@@ -62,7 +61,7 @@ class VideoRewardNetwork:
 
     @property
     def own_weights(self) -> dict[str, torch.nn.Parameter]:
-        """The weights beside the vision-language model, by name."""
+        """The weights besides the vision-language model, by name."""
         weights = {"head.weight": self._head_weight}
         if self.settings.pooling == "special":
             weights["token_rows"] = self.token_rows
@@ -72,12 +71,11 @@ class VideoRewardNetwork:
         """Return raw scores, float32 [clips, dimensions], differentiable.
 
         Args:
-            clips: as the family's ``prepare`` returns them, of any lengths and sizes.
+            clips: prepared by the family, of any lengths and sizes.
             prompts: the text of each.
-            one_pass: read clip and texts in one pass, for training: then dimensions that do not see the prompt are the
-                same for every prompt within rounding only. Otherwise they are exactly the same, in every batch of the
-                same clips, whatever the prompts. Pooling other than 'special', and gradient checkpointing, which has no
-                cache, always take one pass.
+            one_pass: read clip and texts in one pass, for training: dimensions that do not see the prompt are then
+                equal for all prompts within rounding, else exactly (for the same batch of clips). Always the case with
+                pooling other than 'special' and with gradient checkpointing, which has no cache.
 
         Raises:
             InputError: a prompt cannot be tokenised.
@@ -89,28 +87,25 @@ class VideoRewardNetwork:
         return self.scores_of_prompts(clips, [[prompt] for prompt in prompts])
 
     def scores_of_prompts(self, clips: Sequence[PreparedClip], prompts: Sequence[Sequence[str]]) -> torch.Tensor:
-        """Return raw scores of clips with several prompts each; a clip is read once.
+        """Return raw scores of clips with several prompts each, float32 [prompts of all clips, dimensions].
 
-        Args:
-            clips: as :meth:`scores` takes them.
-            prompts: one or more texts a clip.
-
-        Returns:
-            float32 [prompts of all clips, dimensions], in the order clip, prompt.
+        Each clip is read once. Rows are ordered by clip, then prompt.
         """
         import torch
-        from transformers import DynamicCache
 
+        repeated = [clip for clip, of_clip in zip(clips, prompts, strict=True) for _ in of_clip]
+        every = [prompt for of_clip in prompts for prompt in of_clip]
         if not self._has_two_passes:
-            repeated = [clip for clip, of_clip in zip(clips, prompts, strict=True) for _ in of_clip]
-            return self._in_one_pass(repeated, [prompt for of_clip in prompts for prompt in of_clip])
+            return self._in_one_pass(repeated, every)
         layout, early = self.layout, self.layout.early
         read = [extended(clip, early) for clip in clips]
         embeddings, lengths = self.family.embed_prefixes(read)
         width = embeddings.shape[1]
         starts = [len(clip.token_ids) for clip in clips]
         embeddings = self._with_rows(embeddings, [(row, start, early) for row, start in enumerate(starts)])
-        cache = DynamicCache() if layout.late_dimensions else None
+        # What a recurrent layer keeps is behind the padding of shorter clips: there clips are read again.
+        keeps = bool(layout.late_dimensions) and not self.family.recurrent
+        cache = new_cache(self.family) if keeps else None
         hidden = decode(self.family, embeddings, prefix_positions(read, width), None, cache)
         counts = torch.tensor([len(of_clip) for of_clip in prompts], device=hidden.device)
         places = [(row, start + place) for row, start in enumerate(starts) for place in early.places]
@@ -118,6 +113,9 @@ class VideoRewardNetwork:
         seen = seen.view(len(clips), len(early.places), hidden.shape[-1]).repeat_interleave(counts, dim=0)
         if cache is not None:
             seen = torch.cat([seen, self._behind(cache, read, lengths, width, prompts)], dim=1)
+        elif layout.late_dimensions:
+            whole = self._in_special_places(repeated, every)
+            seen = torch.cat([seen, whole[:, len(early.places) :]], dim=1)
         return self._scored(seen, (*early.dimensions, *layout.late_dimensions))
 
     @property
@@ -129,7 +127,7 @@ class VideoRewardNetwork:
     def _behind(
         self, cache: Any, read: Sequence[PreparedClip], lengths: Any, width: int, prompts: Sequence[Sequence[str]]
     ) -> torch.Tensor:
-        """Return hidden states at the tokens behind the prompts, [prompts, dimensions behind them, hidden]."""
+        """Return hidden states at the tokens after the prompts, [prompts, dimensions after them, hidden]."""
         rows, segments = [], []
         for row, of_clip in enumerate(prompts):
             start, of_row = 0, []
@@ -146,33 +144,45 @@ class VideoRewardNetwork:
         return states.view(len(rows), len(self.layout.late_dimensions), -1)
 
     def _in_one_pass(self, clips: Sequence[PreparedClip], prompts: Sequence[str]) -> torch.Tensor:
-        """As :meth:`scores`, in one pass over the clip and all texts."""
+        """Return raw scores from one pass over the clip and all texts."""
         import torch
 
-        layout, pooling = self.layout, self.settings.pooling
-        parts = [layout.early + layout.late(prompt) for prompt in prompts]
-        read = [extended(clip, part) for clip, part in zip(clips, parts, strict=True)]
-        embeddings, lengths = self.family.embed_prefixes(read)
-        width = embeddings.shape[1]
-        starts = [len(clip.token_ids) for clip in clips]
-        rows = [(row, start, part) for row, (start, part) in enumerate(zip(starts, parts, strict=True))]
-        embeddings = self._with_rows(embeddings, rows)
-        hidden = decode(self.family, embeddings, prefix_positions(read, width), None)
+        pooling = self.settings.pooling
         if pooling == "special":
-            at = [(row, start + place) for row, start, part in rows for place in part.places]
-            seen = _states(hidden, [row for row, _ in at], [column for _, column in at])
-            return self._scored(seen.view(len(clips), len(parts[0].places), -1), parts[0].dimensions)
+            order = (*self.layout.early.dimensions, *self.layout.late_dimensions)
+            return self._scored(self._in_special_places(clips, prompts), order)
+        hidden, lengths, _ = self._read_whole(clips, prompts)
         if pooling == "last":
             seen = _states(hidden, list(range(len(clips))), (lengths - 1).tolist())
         else:
-            inside = torch.from_numpy(np.arange(width)[None, :] < lengths[:, None]).to(hidden.device)
+            inside = torch.from_numpy(np.arange(hidden.shape[1])[None, :] < lengths[:, None]).to(hidden.device)
             count = torch.from_numpy(lengths).to(hidden.device)
             seen = hidden.float().masked_fill(~inside[..., None], 0.0).sum(dim=1) / count[:, None]
         dimensions = tuple(range(len(self.settings.dimensions)))
         return self._scored(seen[:, None].expand(-1, len(dimensions), -1), dimensions)
 
+    def _in_special_places(self, clips: Sequence[PreparedClip], prompts: Sequence[str]) -> torch.Tensor:
+        """Return hidden states at the special tokens, of those before the prompt first, [clips, places, hidden]."""
+        hidden, _, rows = self._read_whole(clips, prompts)
+        at = [(row, start + place) for row, start, part in rows for place in part.places]
+        seen = _states(hidden, [row for row, _ in at], [column for _, column in at])
+        return seen.view(len(clips), -1, hidden.shape[-1])
+
+    def _read_whole(
+        self, clips: Sequence[PreparedClip], prompts: Sequence[str]
+    ) -> tuple[torch.Tensor, NDArray[np.int64], list[tuple[int, int, Part]]]:
+        """Return hidden states of clips with all texts behind them, their lengths, and where the texts start."""
+        layout = self.layout
+        parts = [layout.early + layout.late(prompt) for prompt in prompts]
+        read = [extended(clip, part) for clip, part in zip(clips, parts, strict=True)]
+        embeddings, lengths = self.family.embed_prefixes(read)
+        starts = [len(clip.token_ids) for clip in clips]
+        rows = [(row, start, part) for row, (start, part) in enumerate(zip(starts, parts, strict=True))]
+        embeddings = self._with_rows(embeddings, rows)
+        return decode(self.family, embeddings, prefix_positions(read, embeddings.shape[1]), None), lengths, rows
+
     def _with_rows(self, embeddings: torch.Tensor, parts: Sequence[tuple[int, int, Part]]) -> torch.Tensor:
-        """Put the special tokens' embeddings into their places: (row of the batch, where the part starts, part)."""
+        """Insert the embeddings of special tokens of parts: (row of the batch, start of the part, part)."""
         import torch
 
         at = [
@@ -183,10 +193,13 @@ class VideoRewardNetwork:
         if not at:
             return embeddings
         rows, columns, dimensions = torch.tensor(at, device=embeddings.device).unbind(dim=1)
-        return embeddings.index_put((rows, columns), self.token_rows[dimensions].to(embeddings.dtype))
+        special = self.token_rows[dimensions].to(embeddings.dtype)
+        # Some families' rows are wider: zeros stand for what only visual tokens have.
+        special = torch.nn.functional.pad(special, (0, embeddings.shape[-1] - special.shape[-1]))
+        return embeddings.index_put((rows, columns), special)
 
     def _scored(self, states: torch.Tensor, dimensions: Sequence[int]) -> torch.Tensor:
-        """Apply the head to states [clips, dimensions, hidden], and put the dimensions into the settings' order."""
+        """Apply the head to states [clips, dimensions, hidden], and order the dimensions as in the settings."""
         import torch
 
         with torch.autocast(states.device.type, enabled=False):
@@ -207,12 +220,10 @@ class VideoRewardNetwork:
 
         Args:
             folder: an existing folder.
-            calibration: what :mod:`~vr_pipeline.rewards.videoreward.calibration` chose on held-out clips.
-            provenance: what it was made from; values that JSON can hold.
+            calibration: from held-out clips.
+            provenance: its origin, JSON values.
         """
         from safetensors.torch import save_file
-
-        from vr_pipeline.storage.atomic import write_checksums
 
         artifact = VideoRewardArtifact(
             family=family_name(self.family),
@@ -230,7 +241,7 @@ class VideoRewardNetwork:
 
 
 def _states(hidden: torch.Tensor, rows: Sequence[int], columns: Sequence[int]) -> torch.Tensor:
-    """Return hidden states at places, [places, hidden]."""
+    """Return hidden states at positions, [positions, hidden]."""
     import torch
 
     at = torch.tensor([rows, columns], dtype=torch.long, device=hidden.device)
@@ -238,13 +249,7 @@ def _states(hidden: torch.Tensor, rows: Sequence[int], columns: Sequence[int]) -
 
 
 def new_network(family: Family, settings: NetworkSettings, seed: int) -> VideoRewardNetwork:
-    """Return a network that is to be trained: a small random head, and special tokens like the vocabulary's mean.
-
-    Args:
-        family: the vision-language model it starts from.
-        settings: dimensions, texts, head and pooling.
-        seed: of the head and the tokens.
-    """
+    """Return an untrained network, with a small random head and special tokens near the vocabulary's mean."""
     import torch
 
     random = torch.Generator().manual_seed(seed)
@@ -262,39 +267,19 @@ def head_rows(settings: NetworkSettings) -> int:
     return 1 if settings.head == "shared" else len(settings.dimensions)
 
 
-def family_name(family: Family) -> str:
-    """Return the name of a family in :data:`vr_pipeline.vlm.families.FAMILIES`.
-
-    Raises:
-        InputError: it is not among them, so that nobody could load a folder of it.
-    """
-    from vr_pipeline.vlm.families import FAMILIES
-
-    kind = type(family)
-    place = f"{kind.__module__}:{kind.__qualname__}"
-    for name, found in FAMILIES.items():
-        if found == place:
-            return name
-    raise InputError(f"the family {place} is not among the known ones", remedy="Add a line to FAMILIES", field="family")
-
-
 def load_network(folder: Path, artifact: VideoRewardArtifact | None = None, **options: Any) -> VideoRewardNetwork:
-    """Load a network from its folder, for inference; nothing is filled in.
+    """Load a network from its folder for inference.
 
     Args:
-        folder: what :meth:`VideoRewardNetwork.save` wrote.
-        artifact: its reward.json, where it was read already.
-        options: further fields of :class:`~vr_pipeline.vlm.config.JudgeParameters`: device, dtype, threads, num_frames,
+        folder: written by :meth:`VideoRewardNetwork.save`.
+        artifact: its reward.json, if already read.
+        options: fields of :class:`~vr_pipeline.vlm.config.JudgeParameters`: device, dtype, threads, num_frames,
             frames_per_second, min_pixels, max_pixels.
 
     Raises:
-        InputError: a file or a weight is missing, unknown, damaged, of another shape, or not a finite number.
+        InputError: a file or weight is missing, unknown, damaged, has another shape, or is not finite.
     """
     import torch
-
-    from vr_pipeline.storage.models import check_model_files
-    from vr_pipeline.vlm.config import JudgeParameters
-    from vr_pipeline.vlm.loading import load_family
 
     artifact = artifact or read_artifact(folder)
     check_parts(folder)
@@ -304,17 +289,16 @@ def load_network(folder: Path, artifact: VideoRewardArtifact | None = None, **op
     try:
         family = load_family(JudgeParameters(family=artifact.family, path=str(place), **options))
     except InputError as error:
-        field = (error.field or "").replace("judge.", "model.") or None
-        raise InputError(error.problem, remedy=error.remedy, file=error.file or place, field=field) from error
+        field = (error.field or "").replace("judge.", "model.")
+        raise error.at(file=error.file or place, field=field) from error
     hidden = int(family.model.get_input_embeddings().weight.shape[1])
     for name, tensor in tensors.items():
         if tensor.shape[1] != hidden:
-            raise _damaged(
-                folder / HEAD_FILE, name, f"it has {tensor.shape[1]} columns, and the model's hidden size is {hidden}"
-            )
+            problem = f"it has {tensor.shape[1]} columns, but the model's hidden size is {hidden}"
+            raise _damaged(folder / HEAD_FILE, name, problem)
     for name, weight in family.model.state_dict().items():
         if weight.is_floating_point() and not bool(torch.isfinite(weight).all()):
-            raise _damaged(place, name, "it holds values that are not finite numbers")
+            raise _damaged(place, name, "it has values that are not finite numbers")
     rows = tensors.get("token_rows", torch.zeros((0, hidden)))
     network = VideoRewardNetwork(family, artifact.network, rows, tensors["head.weight"])
     for weight in network.own_weights.values():
@@ -323,12 +307,10 @@ def load_network(folder: Path, artifact: VideoRewardArtifact | None = None, **op
 
 
 def _read_head(path: Path, settings: NetworkSettings) -> dict[str, torch.Tensor]:
-    """Read head and special tokens. Raises :class:`InputError` where they are not exactly what the settings say."""
+    """Read head and special tokens. Raises :class:`InputError` if they do not match the settings exactly."""
     import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file
-
-    from vr_pipeline.storage.models import reason_in_short
 
     try:
         tensors: dict[str, torch.Tensor] = load_file(path)
@@ -342,11 +324,11 @@ def _read_head(path: Path, settings: NetworkSettings) -> dict[str, torch.Tensor]
     for name, count in rows.items():
         tensor = tensors[name]
         if tensor.ndim != 2 or tensor.shape[0] != count:
-            raise _damaged(path, name, f"it has shape {list(tensor.shape)}, and {ARTIFACT_FILE} wants {count} rows")
+            raise _damaged(path, name, f"it has shape {list(tensor.shape)}, but {ARTIFACT_FILE} needs {count} rows")
         if not bool(torch.isfinite(tensor).all()):
-            raise _damaged(path, name, "it holds values that are not finite numbers")
+            raise _damaged(path, name, "it has values that are not finite numbers")
     return tensors
 
 
 def _damaged(path: Path, name: str | None, problem: str) -> InputError:
-    return InputError(problem, remedy="Make or fetch the model's folder again", file=path, field=name)
+    return InputError(problem, remedy="Train or download the model's folder again", file=path, field=name)

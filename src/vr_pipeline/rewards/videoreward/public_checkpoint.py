@@ -1,8 +1,8 @@
 """Import a checkpoint in the public VideoReward layout into this project's folder of safetensors.
 
-Read are model_config.json, the highest checkpoint-<step> (or the one that is named) with its weights and its tokenizer,
-and the architecture of the base model. Low-rank matrices are merged in float32. The rows of the special tokens leave
-the vocabulary, for embeddings of their own, and the tokenizer no longer knows them, so that no text can become one.
+The import reads model_config.json, the highest (or given) checkpoint-<step> with weights and tokenizer, and the
+architecture of the base model. LoRA is merged in float32. Special tokens are moved from vocabulary and tokenizer to
+separate embeddings, so that no text can become one.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from vr_pipeline.errors import InputError
 from vr_pipeline.rewards.videoreward import public_weights as weights
+from vr_pipeline.rewards.videoreward.network import VideoRewardNetwork, load_network
 from vr_pipeline.rewards.videoreward.public_config import (
     CONFIG_FILE,
     PublicConfig,
@@ -35,6 +36,7 @@ from vr_pipeline.rewards.videoreward.public_tokens import (
 from vr_pipeline.rewards.videoreward.settings import ARTIFACT_FILE, Calibration, NetworkSettings
 from vr_pipeline.storage.atomic import replaced_folder, sha256_of
 from vr_pipeline.storage.models import check_model_files, load_complete, reason_in_short
+from vr_pipeline.vlm.families import family_class
 
 if TYPE_CHECKING:
     import torch
@@ -49,16 +51,16 @@ _MOST_FRAMES = 768
 
 @dataclass(frozen=True)
 class ImportOptions:
-    """What a checkpoint does not say, or says otherwise than wanted.
+    """Options of an import.
 
     Attributes:
-        base: folder, or name on the hub, of the base model; None takes the config.json in the checkpoint's folder, or
-            the model that model_config.json names.
+        base: folder or hub name of the base model; None for the config.json in the checkpoint's folder, else the model
+            of model_config.json.
         revision: commit of a base model on the hub.
-        step: number of the checkpoint; None takes the highest.
-        template: file with the text behind the clip; None takes this project's own wording.
-        calibration: file with a normalisation; None takes that of model_config.json.
-        dtype: precision of the weights that are written.
+        step: number of the checkpoint; None for the highest.
+        template: file with the text after the clip; None for this project's wording.
+        calibration: file with a normalisation; None for that of model_config.json.
+        dtype: precision of the written weights.
     """
 
     base: str | None = None
@@ -71,7 +73,7 @@ class ImportOptions:
 
 @dataclass(frozen=True)
 class Imported:
-    """What an import read and made."""
+    """Result of an import."""
 
     files: tuple[Path, ...]
     weights: int
@@ -81,30 +83,24 @@ class Imported:
 
 
 def files_of(folder: Path, step: int | None = None) -> tuple[Path, ...]:
-    """Return the files of weights that an import reads. Raises :class:`InputError` where there are none."""
+    """Return the files of weights that an import reads. Raises :class:`InputError` if there are none."""
     return weights.weight_files(_checkpoint(folder, step))
 
 
 def import_checkpoint(folder: Path, target: Path, options: ImportOptions | None = None) -> Imported:
-    """Make a VideoReward folder of a public checkpoint.
+    """Convert a public checkpoint to a VideoReward folder.
 
     Args:
-        folder: holds model_config.json and checkpoint-<step>.
+        folder: has model_config.json and checkpoint-<step>.
         target: new, empty, or a VideoReward folder, which is replaced.
-        options: what the checkpoint does not say.
-
-    Returns:
-        what was read.
+        options: see :class:`ImportOptions`.
 
     Raises:
-        InputError: a file is missing or damaged, or a key, a shape, a token or a number is missing, unknown or wrong.
-            The target is then as it was.
+        InputError: a file, key, shape, token or number is missing, unknown or wrong; the target is then unchanged.
     """
-    from vr_pipeline.rewards.videoreward.network import VideoRewardNetwork, load_network
-
     options = options or ImportOptions()
     if target.exists() and (not target.is_dir() or any(target.iterdir())) and not (target / ARTIFACT_FILE).is_file():
-        raise InputError("the folder holds something else", remedy="name a new folder", file=target, field="--to")
+        raise InputError("the folder has other content", remedy="Give a new folder", file=target, field="--to")
     config = read_config(folder)
     checkpoint = _checkpoint(folder, options.step)
     files = weights.weight_files(checkpoint)
@@ -136,8 +132,8 @@ def import_checkpoint(folder: Path, target: Path, options: ImportOptions | None 
     token_rows = take_token_rows(made, token_ids, tied=architecture.tie_word_embeddings, file=files[-1])
     if head.shape[1] != token_rows.shape[1]:
         raise InputError(
-            f"the weight has {head.shape[1]} columns, and the model's hidden size is {token_rows.shape[1]}",
-            remedy="fetch the checkpoint again",
+            f"the weight has {head.shape[1]} columns, but the model's hidden size is {token_rows.shape[1]}",
+            remedy="Download the checkpoint again",
             file=files[-1],
             field=prefix + weights.HEAD,
         )
@@ -164,15 +160,15 @@ def import_checkpoint(folder: Path, target: Path, options: ImportOptions | None 
 
 
 def _checkpoint(folder: Path, step: int | None) -> Path:
-    """Return the folder of a step. Raises :class:`InputError` where there is none."""
+    """Return the folder of a step. Raises :class:`InputError` if there is none."""
     found = {int(path.name.rpartition("-")[2]): path for path in folder.glob("checkpoint-*") if _is_checkpoint(path)}
     if not found or (step is not None and step not in found):
         wanted = "checkpoint-<step>" if step is None else f"checkpoint-{step}"
         raise InputError(
-            f"there is no folder {wanted} in it",
-            remedy=f"choose among the steps {', '.join(map(str, sorted(found)))}"
+            f"it has no folder {wanted}",
+            remedy=f"Choose a step of {', '.join(map(str, sorted(found)))}"
             if found
-            else "give the folder of a VideoReward checkpoint as it is published",
+            else "Give the folder of a published VideoReward checkpoint",
             file=folder,
         )
     return found[max(found) if step is None else step]
@@ -183,10 +179,10 @@ def _is_checkpoint(path: Path) -> bool:
 
 
 def _architecture(folder: Path, checkpoint: Path, config: PublicConfig, options: ImportOptions) -> tuple[Any, str]:
-    """Return the base model's configuration, and where it is from.
+    """Return the base model's configuration and its source.
 
     Raises:
-        InputError: there is none, or it is that of another kind of model.
+        InputError: there is none, or it is of another kind of model.
     """
     import transformers
 
@@ -199,13 +195,13 @@ def _architecture(folder: Path, checkpoint: Path, config: PublicConfig, options:
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
             f"the architecture of the base model '{source}' cannot be read ({reason_in_short(error)})",
-            remedy=f"give a folder with config.json of {config.model.model_name_or_path}, or its name on the hub",
+            remedy=f"Give a folder with config.json of {config.model.model_name_or_path}, or its name on the hub",
             field="--base",
         ) from error
     if found.model_type not in _FAMILIES:
         raise InputError(
-            f"'{source}' is a model of kind '{found.model_type}'",
-            remedy=f"give the base model of the checkpoint, of kind {' or '.join(_FAMILIES)}",
+            f"'{source}' is a model of type '{found.model_type}'",
+            remedy=f"Give the base model of the checkpoint, of type {' or '.join(_FAMILIES)}",
             field="--base",
         )
     return found, source
@@ -214,18 +210,16 @@ def _architecture(folder: Path, checkpoint: Path, config: PublicConfig, options:
 def _model_class(architecture: Any) -> Any:
     import transformers
 
-    from vr_pipeline.vlm.families import family_class
-
     return getattr(transformers, family_class(architecture.model_type).model_name)
 
 
 def _completed(
     states: Sequence[State], config: PublicConfig, architecture: Any, source: str, options: ImportOptions, file: Path
 ) -> State:
-    """Return the full state of an adapter, of what was trained beside it, and of the base model's weights.
+    """Return the full state of an adapter, the fully trained weights and the base model.
 
     Raises:
-        InputError: the base model's weights cannot be had or are incomplete, or a part of the state is missing.
+        InputError: the base model's weights are unavailable or incomplete, or a part of the state is missing.
     """
     place = Path(source).expanduser()
     if place.is_dir():
@@ -234,9 +228,9 @@ def _completed(
         base = load_complete(_model_class(architecture), str(place), field="--base", revision=options.revision)
     except OSError as error:
         raise InputError(
-            f"an adapter needs the weights of its base model, and those of '{source}' cannot be read "
+            f"an adapter needs the weights of its base model, but those of '{source}' cannot be read "
             f"({reason_in_short(error)})",
-            remedy=f"give the folder of {config.model.model_name_or_path} with its weights, or its name on the hub",
+            remedy=f"Give the folder of {config.model.model_name_or_path} with its weights, or its name on the hub",
             field="--base",
         ) from error
     adapter, rest = states
@@ -254,30 +248,30 @@ def _template(config: PublicConfig, options: ImportOptions) -> str:
     if options.template is None:
         return default_template(config.dimensions, tokens=config.model.pooling == "special")
     try:
-        # Editors end a file by a line end that nobody wrote.
+        # Editors add a final line break.
         return options.template.read_text(encoding="utf-8").removesuffix("\n")
     except (OSError, ValueError) as error:
         problem = f"it cannot be read ({reason_in_short(error)})"
-        raise InputError(problem, remedy="give a text file", file=options.template, field="--template") from error
+        raise InputError(problem, remedy="Give a text file", file=options.template, field="--template") from error
 
 
 def _check_outputs(config: PublicConfig, rows: int, folder: Path) -> None:
     if config.model.output_dim is not None and config.model.output_dim != rows:
         raise InputError(
-            f"the head has {rows} outputs, and output_dim is {config.model.output_dim}",
-            remedy="fetch the checkpoint again",
+            f"the head has {rows} outputs, but output_dim is {config.model.output_dim}",
+            remedy="Download the checkpoint again",
             file=folder / CONFIG_FILE,
             field="model_config.output_dim",
         )
 
 
 def _check_ranks(config: PublicConfig, state: State, checkpoint: Path, file: Path) -> None:
-    """Reject low-rank matrices whose factor would not be the one that the config gives."""
+    """Reject LoRA matrices whose factor differs from that of the config."""
     for name, rank in weights.ranks(state).items():
         if config.lora.rank is not None and rank != config.lora.rank:
             raise InputError(
-                f"the matrix has rank {rank}, and lora_r is {config.lora.rank}",
-                remedy=f"see that {CONFIG_FILE} belongs to this checkpoint",
+                f"the matrix has rank {rank}, but lora_r is {config.lora.rank}",
+                remedy=f"Check that {CONFIG_FILE} belongs to this checkpoint",
                 file=file,
                 field=name,
             )
@@ -287,7 +281,7 @@ def _check_ranks(config: PublicConfig, state: State, checkpoint: Path, file: Pat
     try:
         given = dict(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
-        raise InputError(f"it is no JSON object ({error})", remedy="fetch the file again", file=path) from error
+        raise InputError(f"it is not a JSON object ({error})", remedy="Download the file again", file=path) from error
     expected: dict[str, Any] = {
         "r": config.lora.rank,
         "lora_alpha": config.lora.alpha,
@@ -297,8 +291,8 @@ def _check_ranks(config: PublicConfig, state: State, checkpoint: Path, file: Pat
     for name, value in expected.items():
         if given.get(name, value) != value:
             raise InputError(
-                f"'{name}' is {given[name]}, where {CONFIG_FILE} means {value}",
-                remedy="see that both files belong to this checkpoint",
+                f"'{name}' is {given[name]}, but {value} by {CONFIG_FILE}",
+                remedy="Check that both files belong to this checkpoint",
                 file=path,
                 field=name,
             )
@@ -307,8 +301,8 @@ def _check_ranks(config: PublicConfig, state: State, checkpoint: Path, file: Pat
 def _needed(state: State, name: str, file: Path) -> torch.Tensor:
     if name not in state or state[name].ndim != 2:
         raise InputError(
-            f"the weight '{name}' is missing, and no other is made up" if name not in state else "it is no matrix",
-            remedy="fetch the checkpoint again",
+            f"the weight '{name}' is missing" if name not in state else "it is not a matrix",
+            remedy="Download the checkpoint again",
             file=file,
             field=name,
         )
@@ -316,7 +310,7 @@ def _needed(state: State, name: str, file: Path) -> torch.Tensor:
 
 
 def _empty_model(architecture: Any, vocabulary: int) -> Any:
-    """Return a model of the architecture, whose weights are still to be read."""
+    """Return a model of the architecture without initial weights."""
     import torch
     from transformers.initialization import no_init_weights
 
@@ -326,10 +320,8 @@ def _empty_model(architecture: Any, vocabulary: int) -> Any:
 
 
 def _family(model: Any, made: State, tokenizer: Any, config: PublicConfig, dtype: Precision) -> Any:
-    """Return the family with the weights in the model, and the frames that the checkpoint was trained with."""
+    """Return the family with the weights and the frame sampling of the checkpoint."""
     import torch
-
-    from vr_pipeline.vlm.families import family_class
 
     precision = getattr(torch, dtype)
     model.load_state_dict({name: weight.to(precision) for name, weight in made.items()}, strict=True, assign=True)

@@ -1,8 +1,5 @@
-"""What the public VideoReward layout says beside its weights: model_config.json and the wording of its questions."""
+"""The public VideoReward layout besides weights: model_config.json and the text of its questions."""
 
-from __future__ import annotations
-
-import json
 import re
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -12,7 +9,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 from vr_pipeline.checklist.schema import PROMPT_PLACEHOLDER
 from vr_pipeline.errors import InputError
 from vr_pipeline.rewards.videoreward.settings import Calibration, DimensionSettings, NetworkSettings
-from vr_pipeline.runtime.setting_names import setting_trouble
+from vr_pipeline.runtime.setting_names import read_settings, setting_trouble, validated
 
 CONFIG_FILE: Final = "model_config.json"
 _END: Final = "<|im_end|>\n<|im_start|>assistant\n"
@@ -26,7 +23,7 @@ _FREE_OF_PROMPT: Final = ("VQ", "MQ")
 
 
 class _Section(BaseModel):
-    """Of a section only what is read here counts; the public code writes its whole set of options."""
+    """A section of which only some fields are used."""
 
     model_config = ConfigDict(extra="ignore", protected_namespaces=())
 
@@ -48,7 +45,7 @@ class _Model(_Section):
 
     @property
     def pooling(self) -> Literal["special", "last", "mean"]:
-        """Where hidden states are read."""
+        """Pooling of hidden states."""
         return self.reward_token or ("special" if self.use_special_tokens else "last")
 
 
@@ -61,14 +58,14 @@ class _Lora(_Section):
 
     @property
     def factor(self) -> float | None:
-        """Factor of B A in a merged weight, alpha / r or rank-stabilised; None where the file does not say."""
+        """Factor of B A in a merged weight, alpha / r or rank-stabilised; None if the file lacks it."""
         if self.rank is None or self.alpha is None:
             return None
         return self.alpha / (self.rank**0.5 if self.use_rslora else self.rank)
 
 
 class PublicConfig(_Section):
-    """The sections of model_config.json that matter for scores; unknown fields are ignored."""
+    """The sections of model_config.json that affect scores; unknown fields are ignored."""
 
     data: _Data = Field(default_factory=_Data, validation_alias="data_config")
     model: _Model = Field(default_factory=_Model, validation_alias="model_config")
@@ -82,34 +79,23 @@ class PublicConfig(_Section):
 
 
 def read_config(folder: Path) -> PublicConfig:
-    """Read model_config.json of a folder.
-
-    Raises:
-        InputError: there is none, it is no JSON, or a field that is read has a wrong value.
-    """
+    """Read model_config.json of a folder. Raises :class:`InputError` if it is missing or invalid."""
     path = folder / CONFIG_FILE
     if not path.is_file():
         raise InputError(
             f"there is no {CONFIG_FILE}",
-            remedy="give the folder of a VideoReward checkpoint as it is published: model_config.json beside "
+            remedy="Give the folder of a published VideoReward checkpoint, with model_config.json and "
             "checkpoint-<step>",
             file=folder,
         )
-    try:
-        return PublicConfig.model_validate(json.loads(path.read_text(encoding="utf-8")))
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise InputError(str(first["msg"]), remedy="correct the field", file=path, field=field) from error
-    except ValueError as error:
-        raise InputError(f"it is no JSON ({error})", remedy="fetch the file again", file=path) from error
+    return read_settings(path, PublicConfig, remedy="Correct the file, or download it again")
 
 
 def calibration_of(config: PublicConfig, folder: Path) -> Calibration | None:
-    """Return the normalisation that a config states (``<name>_mean`` and ``<name>_std``); None where it states none.
+    """Return the normalisation of a config (``<name>_mean`` and ``<name>_std``), or None.
 
     Raises:
-        InputError: a number is missing or cannot be used.
+        InputError: a number is missing or invalid.
     """
     given = config.inference or {}
     wanted = [f"{name}_{kind}" for name in config.dimensions for kind in ("mean", "std")]
@@ -119,7 +105,7 @@ def calibration_of(config: PublicConfig, folder: Path) -> Calibration | None:
         if name not in given:
             raise InputError(
                 f"the normalisation lacks '{name}'",
-                remedy="complete it, or give a normalisation of your own with --calibration",
+                remedy="Complete it, or give a normalisation with --calibration",
                 file=folder / CONFIG_FILE,
                 field=f"inference_config.{name}",
             )
@@ -127,32 +113,16 @@ def calibration_of(config: PublicConfig, folder: Path) -> Calibration | None:
         "mean": {name: given[f"{name}_mean"] for name in config.dimensions},
         "deviation": {name: given[f"{name}_std"] for name in config.dimensions},
     }
-    return _calibration(values, folder / CONFIG_FILE)
+    return validated(Calibration, values, remedy="Correct the number", file=folder / CONFIG_FILE)
 
 
 def read_calibration(path: Path) -> Calibration:
-    """Read a normalisation: JSON with the fields of :class:`Calibration`, as reward.json holds them.
-
-    Raises:
-        InputError: the file cannot be read, or a field is missing, unknown or wrong.
-    """
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"it cannot be read ({error})", remedy="give a JSON file", file=path) from error
-    return _calibration(values, path)
-
-
-def _calibration(values: Any, path: Path) -> Calibration:
-    try:
-        return Calibration.model_validate(values)
-    except ValidationError as error:
-        field, problem = setting_trouble(error, Calibration)
-        raise InputError(problem, remedy="correct the number", file=path, field=field or None) from error
+    """Read a normalisation, JSON as in reward.json. Raises :class:`InputError` if it is missing or invalid."""
+    return read_settings(path, Calibration, remedy="Give a JSON file with mean and deviation by dimension")
 
 
 def default_template(dimensions: list[str], *, tokens: bool) -> str:
-    """Return this project's own wording; scores of a checkpoint are right with the wording it was trained with only."""
+    """Return this project's text; scores of a checkpoint are right only with the text of its training."""
     lines = ["You see a video that a model made from a text prompt. Rate it on each of these points."]
     early = [name for name in dimensions if name in _FREE_OF_PROMPT]
     late = [name for name in dimensions if name not in early]
@@ -177,29 +147,28 @@ def network_settings(config: PublicConfig, template: str, *, rows: int, source: 
 
     Args:
         config: of the checkpoint.
-        template: text of the user's turn behind the clip, with the special tokens in their places, and
-            ``{text_prompt}`` or ``[[prompt]]`` for the prompt.
+        template: text of the user's turn after the clip, with the special tokens, and ``{text_prompt}`` or
+            ``[[prompt]]`` for the prompt.
         rows: number of the head's outputs.
         source: file of the template, for messages.
 
     Raises:
-        InputError: the template lacks the prompt or a token, or has one twice; or the head fits the dimensions neither
-            shared nor separate.
+        InputError: the prompt or a token is not exactly once in the template, or the number of outputs is wrong.
     """
     text = template.replace(_PUBLIC_PLACEHOLDER, PROMPT_PLACEHOLDER)
     names, pooling = config.dimensions, config.model.pooling
     if text.count(PROMPT_PLACEHOLDER) != 1:
         raise _template_trouble(
-            f"the prompt ({_PUBLIC_PLACEHOLDER}) stands in it {text.count(PROMPT_PLACEHOLDER)} times", source
+            f"it has the prompt ({_PUBLIC_PLACEHOLDER}) {text.count(PROMPT_PLACEHOLDER)} times, not once", source
         )
     for name in names:
         count, wanted = text.count(token_of(name)), int(pooling == "special")
         if count != wanted:
-            raise _template_trouble(f"the token {token_of(name)} stands in it {count} times, not {wanted}", source)
+            raise _template_trouble(f"it has the token {token_of(name)} {count} times, not {wanted}", source)
     if rows not in (1, len(names)):
         raise InputError(
-            f"the head has {rows} outputs, and there are {len(names)} dimensions ({', '.join(names)})",
-            remedy="correct eval_dim",
+            f"the head has {rows} outputs, but there are {len(names)} dimensions ({', '.join(names)})",
+            remedy="Correct eval_dim",
             field="data_config.eval_dim",
         )
     try:
@@ -213,14 +182,14 @@ def network_settings(config: PublicConfig, template: str, *, rows: int, source: 
         )
     except ValidationError as error:
         field, problem = setting_trouble(error, NetworkSettings)
-        raise InputError(problem, remedy=f"correct {CONFIG_FILE}", field=field or "model_config") from error
+        raise InputError(problem, remedy=f"Correct {CONFIG_FILE}", field=field or "model_config") from error
 
 
 def _parts(text: str, names: list[str]) -> tuple[tuple[DimensionSettings, ...], str, str]:
-    """Return dimensions in the order of their tokens, how the prompt is put, and the end.
+    """Return the dimensions in the order of their tokens, the text of the prompt, and the end.
 
-    The text before a token counts as its dimension's rubric; that around the prompt belongs to the prompt. Without
-    tokens all dimensions see the prompt, and the text is that of the prompt.
+    Text before a token is its dimension's rubric; text around the prompt belongs to the prompt. Without tokens, all
+    dimensions see the prompt, to which all text belongs.
     """
     by_token = {token_of(name): name for name in names}
     pieces = re.split(f"({'|'.join(map(re.escape, by_token))})", text)
@@ -232,14 +201,14 @@ def _parts(text: str, names: list[str]) -> tuple[tuple[DimensionSettings, ...], 
         if PROMPT_PLACEHOLDER in piece:
             seen, prompt_text, rubric = True, piece, ""
         dimensions.append(DimensionSettings(name=by_token[token], rubric=rubric, sees_prompt=seen))
-    # A prompt behind all tokens is seen by none of them.
+    # No token sees a prompt after all tokens.
     return tuple(dimensions), prompt_text, "" if PROMPT_PLACEHOLDER in pieces[-1] else pieces[-1]
 
 
 def _template_trouble(problem: str, source: Path | None) -> InputError:
     return InputError(
         problem,
-        remedy="give the text behind the clip as the checkpoint was trained with it, special tokens included",
+        remedy="Give the text after the clip as in the checkpoint's training, with special tokens",
         file=source,
         field="--template",
     )

@@ -1,4 +1,4 @@
-"""The special tokens of a public checkpoint: they leave vocabulary and tokenizer, for embeddings of their own."""
+"""Move the special tokens of a public checkpoint from vocabulary and tokenizer to separate embeddings."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ if TYPE_CHECKING:
 
 
 def read_tokenizer(folder: Path) -> Any:
-    """Load the checkpoint's tokenizer. Raises :class:`InputError` where there is none."""
+    """Load the checkpoint's tokenizer. Raises :class:`InputError` if it is missing or unreadable."""
     import transformers
 
     if not folder.is_dir():
-        raise InputError("the checkpoint lacks its tokenizer", remedy="fetch the checkpoint again", file=folder)
+        raise InputError("the checkpoint has no tokenizer", remedy="Download the checkpoint again", file=folder)
     try:
         return transformers.AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         problem = f"the tokenizer cannot be read ({reason_in_short(error)})"
-        raise InputError(problem, remedy="fetch the checkpoint again", file=folder) from error
+        raise InputError(problem, remedy="Download the checkpoint again", file=folder) from error
 
 
 def special_token_ids(tokenizer: Any, tokens: Sequence[str], rows: int, checkpoint: Path) -> list[int]:
-    """Return the numbers of the special tokens, which end the vocabulary.
+    """Return the numbers of the special tokens, the last of the vocabulary.
 
     Raises:
-        InputError: the tokenizer lacks one, they are not the last, or the embedding has another number of rows.
+        InputError: a token is missing, they are not the last, or the embedding has another number of rows.
     """
     added = tokenizer.get_added_vocab()
 
     def trouble(problem: str) -> InputError:
         return InputError(
             problem,
-            remedy="see that tokenizer and weights belong to one checkpoint",
+            remedy="Check that tokenizer and weights belong to the same checkpoint",
             file=checkpoint / "tokenizer",
             field="tokenizer",
         )
@@ -52,19 +52,19 @@ def special_token_ids(tokenizer: Any, tokens: Sequence[str], rows: int, checkpoi
             raise trouble(f"the special token {token} is missing")
     ids = [int(added[token]) for token in tokens]
     if tokens and len(tokenizer) != rows:
-        raise trouble(f"the tokenizer has {len(tokenizer)} tokens, and the embedding {rows} rows")
+        raise trouble(f"the tokenizer has {len(tokenizer)} tokens, but the embedding has {rows} rows")
     if sorted(ids) != list(range(rows - len(ids), rows)):
-        raise trouble(f"the special tokens have the numbers {ids}, and not the last of the {rows} rows")
+        raise trouble(f"the special tokens have the numbers {ids}, not the last of the {rows} rows")
     if len(tokenizer) > rows:
-        raise trouble(f"the tokenizer has {len(tokenizer)} tokens, and the embedding only {rows} rows")
+        raise trouble(f"the tokenizer has {len(tokenizer)} tokens, but the embedding has only {rows} rows")
     return ids
 
 
 def take_token_rows(made: State, token_ids: Sequence[int], *, tied: bool, file: Path) -> torch.Tensor:
-    """Take the special tokens out of embedding and output, and return their embeddings, [tokens, hidden].
+    """Remove the special tokens from embedding and output, and return their embeddings, [tokens, hidden].
 
     Raises:
-        InputError: embedding and output are one weight in this architecture, and two in the state.
+        InputError: embedding and output differ, although the architecture ties them.
     """
     import torch
 
@@ -73,8 +73,8 @@ def take_token_rows(made: State, token_ids: Sequence[int], *, tied: bool, file: 
     )
     if tied and not torch.equal(made[embedding], made[output]):
         raise InputError(
-            "the weight differs from the embeddings, with which it is one in this architecture",
-            remedy="fetch the checkpoint again, and see that the base model is the one it was trained from",
+            "the weight differs from the embeddings, although this architecture ties them",
+            remedy="Download the checkpoint again, and check that the base model is that of its training",
             file=file,
             field=output,
         )
@@ -85,7 +85,7 @@ def take_token_rows(made: State, token_ids: Sequence[int], *, tied: bool, file: 
 
 
 def without_tokens(tokenizer: Any, tokens: Sequence[str]) -> Any:
-    """Return a tokenizer that does not know some of its added tokens."""
+    """Return a tokenizer without some of its added tokens."""
     import transformers
 
     with tempfile.TemporaryDirectory() as name:
@@ -106,5 +106,5 @@ def without_tokens(tokenizer: Any, tokens: Sequence[str]) -> Any:
         path.write_text(json.dumps(options, ensure_ascii=False), encoding="utf-8")
         result = transformers.AutoTokenizer.from_pretrained(str(folder))
     if set(tokens) & set(result.get_vocab()):
-        raise RuntimeError("a special token stayed in the tokenizer")
+        raise RuntimeError("a special token remains in the tokenizer")
     return result

@@ -1,7 +1,6 @@
-"""Weights in the public VideoReward layout: a PEFT state of a Qwen2-VL of older names, with the head in it.
+"""Weights in the public VideoReward layout: a PEFT state of a Qwen2-VL with older names, including the head.
 
-Key sets are compared in full, and every weight with the shape that the architecture gives it: what is missing or
-unknown is named, and nothing is filled in.
+All keys and shapes are compared with the architecture; missing and unknown weights are errors.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     Shapes = Mapping[str, tuple[int, ...]]
 
 PEFT: Final = "base_model.model."
-"""Beginning of the names in a state of PEFT."""
+"""Prefix of names in a state of PEFT."""
 HEAD: Final = "rm_head.weight"
 EMBEDDING: Final = "model.embed_tokens.weight"
 OUTPUT: Final = "lm_head.weight"
@@ -34,11 +33,11 @@ _REST: Final = ("non_lora_state_dict.safetensors", "non_lora_state_dict.pth", "n
 _LORA: Final = re.compile(r"(?P<module>.+)\.lora_(?P<part>[AB])(?:\.default)?\.weight")
 _BASE: Final = re.compile(r"(?P<module>.+)\.base_layer\.(?P<leaf>weight|bias)")
 _OLD_PREFIXES: Final = (("model.visual.", VISION), ("model.language_model.", "model."))
-"""Today's names of transformers, and those of its versions before 4.52, which checkpoints have."""
+"""Prefixes of names in current transformers, and before 4.52, which checkpoints have."""
 
 
 def old_name(name: str) -> str:
-    """Return the name that older versions of transformers gave a weight of Qwen2-VL."""
+    """Return the name of a weight of Qwen2-VL in older versions of transformers."""
     for today, before in _OLD_PREFIXES:
         if name.startswith(today):
             return before + name.removeprefix(today)
@@ -46,10 +45,10 @@ def old_name(name: str) -> str:
 
 
 def weight_files(checkpoint: Path) -> tuple[Path, ...]:
-    """Return the file of a full state; or those of the adapter and of what was trained beside it.
+    """Return the file of a full state, or those of the adapter and of the fully trained weights.
 
     Raises:
-        InputError: there are neither.
+        InputError: files are missing.
     """
     full = _first(checkpoint, _FULL)
     if full is not None:
@@ -60,7 +59,7 @@ def weight_files(checkpoint: Path) -> tuple[Path, ...]:
             other = f", nor {names[0]}" if parts == [None, None] else ""
             raise InputError(
                 f"there is no {_FULL[1]}{other}" if other else f"there is no {names[0]}",
-                remedy="give the checkpoint with all of its files: model.pth, or adapter_model.safetensors and "
+                remedy="Give the complete checkpoint: model.pth, or adapter_model.safetensors and "
                 "non_lora_state_dict.pth",
                 file=checkpoint,
             )
@@ -73,10 +72,10 @@ def is_pickled(path: Path) -> bool:
 
 
 def read_state(path: Path) -> State:
-    """Read tensors by name. A pickle is read with ``weights_only``, which makes tensors and runs nothing.
+    """Read tensors by name; pickles with ``weights_only``, which runs no code.
 
     Raises:
-        InputError: the file cannot be read, or holds anything but tensors of finite numbers.
+        InputError: the file cannot be read, or has other content than tensors of finite numbers.
     """
     import torch
     from safetensors import SafetensorError
@@ -89,34 +88,34 @@ def read_state(path: Path) -> State:
             state = load_file(path)
     except pickle.UnpicklingError as error:
         raise InputError(
-            f"the pickle holds more than tensors, and nothing of it was run ({reason_in_short(error)})",
-            remedy="do not trust this file; fetch the checkpoint from its owner",
+            f"the pickle has more than tensors; no code was run ({reason_in_short(error)})",
+            remedy="Do not trust this file; download the checkpoint from its owner",
             file=path,
         ) from error
     except (SafetensorError, RuntimeError, OSError, EOFError, ValueError) as error:
         problem = f"the file cannot be read ({reason_in_short(error)})"
-        raise InputError(problem, remedy="fetch the checkpoint again", file=path) from error
+        raise InputError(problem, remedy="Download the checkpoint again", file=path) from error
     if not isinstance(state, Mapping) or not state:
-        raise InputError("it is not a state of weights by name", remedy="fetch the checkpoint again", file=path)
+        raise InputError("it is not a mapping of weights", remedy="Download the checkpoint again", file=path)
     for name, tensor in state.items():
         problem = ""
         if not isinstance(name, str) or not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point():
-            problem = "it is no tensor of numbers"
+            problem = "it is not a tensor of numbers"
         elif not bool(torch.isfinite(tensor).all()):
-            problem = "it holds values that are not finite numbers"
+            problem = "it has values that are not finite numbers"
         if problem:
-            raise InputError(problem, remedy="fetch the checkpoint again", file=path, field=str(name))
+            raise InputError(problem, remedy="Download the checkpoint again", file=path, field=str(name))
     return dict(state)
 
 
 def full_state(adapter: State, rest: State, base: State, *, vision_trained: bool, tied: bool, file: Path) -> State:
-    """Return the full state that an adapter, what was trained beside it and the base model make.
+    """Return the full state of an adapter, the fully trained weights and the base model.
 
     Args:
-        adapter: pairs of low-rank matrices.
-        rest: what was trained in full: head, embeddings, vision tower; it takes the place of the base model's.
+        adapter: pairs of LoRA matrices.
+        rest: fully trained weights, which replace those of the base model: head, embeddings, vision tower.
         base: weights of the base model by :func:`old_name`.
-        vision_trained: whether the vision tower was trained, so that all of it has to be in ``rest``.
+        vision_trained: whether the whole vision tower must be in ``rest``.
         tied: whether embeddings and output are one weight.
         file: of ``rest``, for messages.
 
@@ -145,21 +144,18 @@ def full_state(adapter: State, rest: State, base: State, *, vision_trained: bool
 
 
 def merged(state: State, shapes: Shapes, *, prefix: str, factor: float | None, every_layer: bool, file: Path) -> State:
-    """Return the weights of a full state by today's names, each low-rank pair added to its weight: W + factor B A.
+    """Return the weights of a full state with LoRA merged, W + factor B A, in float32 without the head.
 
     Args:
         state: by the checkpoint's names.
-        shapes: of the architecture's weights by today's names; that of the embedding has the checkpoint's rows.
-        prefix: :data:`PEFT`, or nothing for a state without low-rank matrices.
-        factor: alpha / r; None where the config does not say, which is an error where there are such matrices.
-        every_layer: whether all layers have the same low-rank matrices.
+        shapes: of the architecture's weights by current names, with the checkpoint's number of embeddings.
+        prefix: :data:`PEFT`, or empty for a state without LoRA.
+        factor: alpha / r; None if unknown.
+        every_layer: whether all layers have the same LoRA matrices.
         file: of the state, for messages.
 
-    Returns:
-        weights in float32, without the head.
-
     Raises:
-        InputError: a weight is missing, unknown or of another shape, or the factor is needed and missing.
+        InputError: a weight is missing, unknown or has another shape, or the factor is needed and unknown.
     """
     names = {prefix + old_name(name): name for name in shapes}
     adapted = {match["module"] for name in state if (match := _LORA.fullmatch(name) or _BASE.fullmatch(name))}
@@ -167,14 +163,14 @@ def merged(state: State, shapes: Shapes, *, prefix: str, factor: float | None, e
     _compare(keys_of_state(names, adapted, prefix), state.keys(), file)
     if factor is None and adapted:
         raise InputError(
-            "the state has low-rank matrices, and their rank or alpha is not given",
-            remedy="complete lora_r and lora_alpha",
+            "the state has LoRA matrices, but their rank or alpha is missing",
+            remedy="Set lora_r and lora_alpha",
             file=file,
             field="peft_lora_config",
         )
     if every_layer:
         _check_every_layer(adapted, names, file)
-    scale = factor or 0.0  # without low-rank matrices there is nothing to scale
+    scale = factor or 0.0  # unused without LoRA
     result: State = {}
     for name, today in names.items():
         module, _, leaf = name.rpartition(".")
@@ -192,9 +188,9 @@ def keys_of_state(names: Collection[str], adapted: Collection[str], prefix: str)
     """Return the keys of a full state.
 
     Args:
-        names: of the architecture's weights as the checkpoint calls them, with the prefix.
-        adapted: modules with low-rank matrices.
-        prefix: before the head's name.
+        names: of the architecture's weights in the checkpoint, with the prefix.
+        adapted: modules with LoRA.
+        prefix: of the head's name.
     """
     keys = {prefix + HEAD}
     for name in names:
@@ -214,19 +210,19 @@ def _product(state: State, module: str, weight: torch.Tensor, file: Path) -> tor
 
 
 def ranks(state: State) -> dict[str, int]:
-    """Return the rank of every low-rank matrix A, by name."""
+    """Return the rank of every LoRA matrix A, by name."""
     return {
         name: tensor.shape[0] for name, tensor in state.items() if (m := _LORA.fullmatch(name)) and m["part"] == "A"
     }
 
 
 def _check_every_layer(adapted: Collection[str], names: Mapping[str, str], file: Path) -> None:
-    """Reject a state in which some layers have low-rank matrices that others lack."""
+    """Reject a state in which only some layers have LoRA matrices."""
     kinds = {re.sub(r"\.\d+\.", ".N.", module) for module in adapted}
     for name in names:
         module, _, leaf = name.rpartition(".")
         if leaf == "weight" and re.sub(r"\.\d+\.", ".N.", module) in kinds and module not in adapted:
-            raise _trouble(f"'{module}.lora_A.default.weight' is missing, which other layers have", file, module)
+            raise _trouble(f"'{module}.lora_A.default.weight' is missing, unlike in other layers", file, module)
 
 
 def _compare(wanted: Collection[str], found: Collection[str], file: Path) -> None:
@@ -244,8 +240,7 @@ def _shape_trouble(name: str, tensor: Any, shape: list[int], file: Path) -> Inpu
 def _trouble(problem: str, file: Path, name: str) -> InputError:
     return InputError(
         problem,
-        remedy="fetch the checkpoint again, and see that the base model is the one it was trained from; nothing is "
-        "filled in",
+        remedy="Download the checkpoint again, and check that the base model is that of its training",
         file=file,
         field=name,
     )

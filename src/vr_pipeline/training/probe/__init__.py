@@ -1,1 +1,1 @@
-"""A probe before a training: a few dozen steps on a grid of learning rates and betas; what helps, what breaks."""
+"""A probe before training: a few dozen steps on a grid of learning rates and betas."""

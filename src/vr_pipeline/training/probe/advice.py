@@ -1,4 +1,4 @@
-"""What the cells of a probe say: which settings are healthy, and which of these to train with."""
+"""Advice from the cells of a probe: which settings are healthy, and which one to use."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vr_pipeline.training.probe.measure import Cell
 
 
 class Health(NamedTuple):
-    """Where a short training counts as broken.
+    """Limits beyond which a short training counts as failed.
 
     Attributes:
         winner_rise: largest rise of the winners' error, as a share of the original's.
@@ -22,52 +22,48 @@ class Health(NamedTuple):
 
     @staticmethod
     def of(guard: SafeguardParameters) -> Health:
-        """Return the limits below which the automatic stop takes weights for healthy, where it has any."""
+        """Return the limits below which the automatic stop considers weights healthy."""
         rise, ratio = guard.max_winner_change, guard.max_norm_ratio
         limits = {"winner_rise": rise and rise / 2, "norm_ratio": ratio and ratio**0.5}
         return Health(**{name: limit for name, limit in limits.items() if limit is not None})
 
     def trouble(self, cell: Cell) -> list[str]:
-        """Say what is wrong with a training; nothing if it is healthy."""
+        """Return what is wrong with a training; empty if it is healthy."""
         found = [cell.stopped] if cell.stopped else []
         if cell.winner_rise is not None and cell.winner_rise > self.winner_rise:
             found.append(f"the winners' error rose by {cell.winner_rise:.0%} of the original's")
         if cell.norm_ratio is not None and not 1 / self.norm_ratio <= cell.norm_ratio <= self.norm_ratio:
-            found.append(f"predictions are {cell.norm_ratio:.2f} times as long as the original's")
+            found.append(f"the norm of predictions is {cell.norm_ratio:.2f} times the original's")
         if cell.gain_high is not None and cell.gain_high < 0:
             found.append(f"the reward fell by {-(cell.gain or 0):.2g}")
         return found
 
 
 class Advice(NamedTuple):
-    """Settings to train with, and why; None where none can be advised.
-
-    Attributes:
-        reason: sentences for people.
-    """
+    """Recommended settings (None without a recommendation) and the reason, in sentences."""
 
     learning_rate: float | None
     beta: float | None
     reason: str
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as plain values."""
+        """Return plain values."""
         return self._asdict()
 
 
 def value_of(cell: Cell) -> float | None:
-    """Return what a cell is ranked by: the gain in reward, or without a reward the accuracy on held-out pairs."""
+    """Return the ranking value of a cell: the gain in reward, or without a reward the accuracy on held-out pairs."""
     return cell.gain if cell.gain is not None else cell.accuracy
 
 
 def advise(cells: Sequence[Cell], health: Health, steps: int) -> Advice:
-    """Advise the healthy combination of highest gain; of those that may be as good, the one that changed winners least.
+    """Recommend the healthy combination with the highest gain; among similar ones, the one that changed winners least.
 
-    A longer training goes further than the probe did, so of equals the gentler one is the safer.
+    A longer training changes the policy further than the probe, so the smaller change is safer.
 
     Args:
-        cells: all that were measured.
-        health: where a training counts as broken.
+        cells: all measured combinations.
+        health: limits of a healthy training.
         steps: of the probe's trainings.
     """
     healthy = [cell for cell in cells if not health.trouble(cell) and value_of(cell) is not None]
@@ -79,7 +75,7 @@ def advise(cells: Sequence[Cell], health: Health, steps: int) -> Advice:
             None,
             f"none of {len(cells)} combinations stayed healthy, not even learning rate {lowest.learning_rate:g} with "
             f"beta {lowest.beta:g} ({health.trouble(lowest)[0] if health.trouble(lowest) else 'nothing measured'}): "
-            "probe lower learning rates, or switch safeguards on",
+            "probe lower learning rates, or enable safeguards",
         )
     best = max(healthy, key=lambda cell: (value_of(cell) or 0.0, -cell.learning_rate))
     if best.gain is not None and best.gain <= 0:
@@ -87,7 +83,7 @@ def advise(cells: Sequence[Cell], health: Health, steps: int) -> Advice:
             None,
             None,
             f"no healthy combination raised the reward in {steps} steps; the best, learning rate "
-            f"{best.learning_rate:g} with beta {best.beta:g}, came to {best.gain:+.3g}: probe more steps, or look at "
+            f"{best.learning_rate:g} with beta {best.beta:g}, gained {best.gain:+.3g}: probe more steps, or inspect "
             "the pairs",
         )
     chosen = min(
@@ -98,7 +94,7 @@ def advise(cells: Sequence[Cell], health: Health, steps: int) -> Advice:
 
 
 def _may_equal(cell: Cell, best: Cell) -> bool:
-    """Whether a cell's value is not clearly below the best: within its interval, or without one within a tenth."""
+    """Return whether a cell's value is not clearly below the best: within its interval, or without one within 10 %."""
     ours, theirs = value_of(cell) or 0.0, value_of(best) or 0.0
     if best.gain is not None and best.gain_low is not None:
         return ours >= max(best.gain_low, 0.9 * theirs)

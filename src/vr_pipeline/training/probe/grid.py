@@ -1,20 +1,18 @@
-"""What a probe tries: combinations of learning rate and beta, and as many steps of each as fit into the time."""
-
-from __future__ import annotations
+"""The grid of a probe: combinations of learning rate and beta, with as many steps as the time limit allows."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 FEWEST_STEPS = 12
-"""Steps below which a training says nothing: the grid is thinned instead."""
+"""Minimum number of steps; with less time the grid becomes smaller."""
 
 _FACTOR = math.sqrt(10.0)
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Combinations that are tried.
+    """The combinations to try.
 
     Attributes:
         learning_rates: ascending.
@@ -34,18 +32,18 @@ class Grid:
 
 @dataclass(frozen=True)
 class Costs:
-    """What was measured before the probe.
+    """Measured durations.
 
     Attributes:
-        step: seconds of an optimiser step.
-        judgement: seconds in which a policy is judged: by the reward on new clips, and on held-out pairs.
+        step: seconds per optimiser step.
+        judgement: seconds to judge a policy, by the reward on new clips and on held-out pairs.
     """
 
     step: float
     judgement: float
 
     def seconds(self, grid: Grid) -> float:
-        """Estimate the seconds that a grid takes."""
+        """Estimate the duration of a grid in seconds."""
         return len(grid.cells) * (grid.steps * self.step + self.judgement)
 
 
@@ -53,8 +51,8 @@ def around(value: float, count: int = 5) -> tuple[float, ...]:
     """Return values around a setting, a half power of ten apart, two digits each: 0.001 -> 0.0001, 0.00032, ..., 0.01.
 
     Args:
-        value: the setting, above 0; it is among them as it is if ``count`` is odd.
-        count: how many.
+        value: the setting, above 0; included exactly if ``count`` is odd.
+        count: number of values.
     """
     first = -(count // 2)
     return tuple(
@@ -63,10 +61,10 @@ def around(value: float, count: int = 5) -> tuple[float, ...]:
 
 
 def fitted(grid: Grid, costs: Costs, seconds: float) -> Grid:
-    """Return the grid with fewer steps, and if need be with fewer values, so that it takes at most so many seconds.
+    """Return the grid with fewer steps, and if necessary fewer values, so that it fits the time limit in seconds.
 
-    Steps fall to :data:`FEWEST_STEPS`; then the longer axis loses its outermost value, the highest first, as often as
-    is needed. One combination is always left.
+    Steps are reduced to :data:`FEWEST_STEPS`; then the longer axis repeatedly loses its outermost value, the highest
+    first. At least one combination remains.
     """
     spare = seconds / len(grid.cells) - costs.judgement
     most = int(spare / costs.step) if costs.step > 0 else grid.steps
@@ -84,5 +82,5 @@ def fitted(grid: Grid, costs: Costs, seconds: float) -> Grid:
 
 
 def _without_an_end(values: Sequence[float], turn: int) -> tuple[float, ...]:
-    """Drop the last value, or the first where both axes have lost their last: the middle stays."""
+    """Drop the last value, or the first one after both axes have lost their last, so that the middle remains."""
     return tuple(values[:-1] if (turn // 2) % 2 == 0 else values[1:])

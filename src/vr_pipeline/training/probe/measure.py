@@ -1,6 +1,4 @@
-"""Short trainings of a probe, each kept in a file of its own: what they gain, and whether they stay healthy."""
-
-from __future__ import annotations
+"""Short trainings of a probe, each stored in a separate file: gain and health."""
 
 import json
 import math
@@ -8,13 +6,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from vr_pipeline.errors import InputError, PipelineError, storage_explained
 from vr_pipeline.generators import load_generator
+from vr_pipeline.generators.config import GeneratorParameters
+from vr_pipeline.generators.contract import Generator, Part
 from vr_pipeline.identifiers import content_hash, sample_seed
 from vr_pipeline.storage.atomic import write_text
 from vr_pipeline.training.config import DpoTrainingParameters, PreferenceTrainingParameters
@@ -22,33 +22,29 @@ from vr_pipeline.training.pairs import PairData, TrainingPair
 from vr_pipeline.training.preference_trainer import Validation, train_on_pairs, training_identity
 from vr_pipeline.training.probe.grid import Costs, Grid
 from vr_pipeline.training.step import collate, pair_loss
-
-if TYPE_CHECKING:
-    from vr_pipeline.generators.config import GeneratorParameters
-    from vr_pipeline.generators.contract import Generator, Part
-    from vr_pipeline.training.validation import CheckpointValidation
+from vr_pipeline.training.validation import CheckpointValidation
 
 HELD_OUT_SHARE = 0.2
-"""Share of the prompts whose pairs are not trained on, but measured."""
+"""Share of the prompts whose pairs are held out."""
 
 MOST_HELD_OUT = 64
-"""Held-out pairs that are measured, each at one noise and timestep."""
+"""Maximum number of held-out pairs, each measured with one noise and timestep."""
 
 _STEPS_TIMED = 3
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What a short training came to; numbers that it did not reach are None.
+    """The result of a short training; missing figures are None.
 
     Attributes:
-        gain: rise of the mean validation reward over the original's; None without a reward.
-        gain_low, gain_high: its 95 % interval by prompt; None where there is none.
+        gain: mean validation reward minus the original's; None without a reward.
+        gain_low, gain_high: its 95 % interval by prompt; None without one.
         accuracy: share of held-out pairs whose winner the policy prefers more than the original does.
-        winner_rise: how far the winners' error on held-out pairs is above the original's, as a share of that.
+        winner_rise: winners' error on held-out pairs minus the original's, relative to the latter.
         norm_ratio: norm of predictions on held-out pairs relative to the original's.
         loss: mean over the last quarter of the steps.
-        stopped: why the training ended before its last step; empty if it did not.
+        stopped: why the training ended early; empty if it did not.
     """
 
     learning_rate: float
@@ -64,14 +60,14 @@ class Cell:
 
 
 class Probe:
-    """Trains on a share of the pairs, measures on the others, and keeps what it has measured.
+    """Trains on a share of the pairs, measures on the others, and stores the results.
 
     Args:
         data: pairs, latents and text conditions of a recipe.
         generator: the generator to train.
         parameters: the recipe's training.
-        folder: where results are kept.
-        validation: makes what judges a training, given its parameters; None where no reward is configured.
+        folder: of the results.
+        validation: returns the judge of a training, given its parameters; None without a reward.
     """
 
     def __init__(
@@ -89,19 +85,14 @@ class Probe:
         trained: tuple[Part, ...] = ("denoiser",)
         self._generator: Generator = load_generator(parameters.trained(generator), trained)
 
-    @property
-    def judged_by_reward(self) -> bool:
-        """Whether gains are those of a reward."""
-        return self._validation is not None
-
     def identity(self, training: PreferenceTrainingParameters) -> str:
-        """Hash what a short training of these settings depends on."""
+        """Hash everything that determines a short training with these settings."""
         held_out = sorted(pair.pair_id for pair in self._held_out)
         judged_by = self._judge(training).identity if self._validation is not None else ""
         return content_hash("probe", training_identity(self._generator, self._data, training, judged_by), *held_out)
 
     def costs(self) -> Costs:
-        """Measure what a step and a judgement take, on a few steps of the training as it is configured."""
+        """Measure the durations of a step and a judgement on a few steps with the configured settings."""
         training = self._short(self.parameters.training.learning_rate, self.parameters.training.beta, _STEPS_TIMED)
         times: list[float] = []
         train_on_pairs(
@@ -111,24 +102,24 @@ class Probe:
             description="time of a step",
             observe=lambda row: times.append(time.perf_counter()),
         )
-        # The first step loads what later ones have.
+        # The first step also loads; it is not counted.
         step = float(np.median(np.diff(times)))
         started = time.perf_counter()
         self._measure(training)
         if self._validation is not None:
-            # The original's clips are made once; those of every combination take as long.
+            # The original's clips are made once; the clips of each combination take the same time.
             self._generator.load_policy(None)
             self._judge(training)(self._generator)
         return Costs(step, time.perf_counter() - started)
 
     def run(self, rate: float, beta: float, steps: int) -> Cell:
-        """Train and measure one combination, unless that was done before."""
+        """Train and measure one combination, or return its stored result."""
         training = self._short(rate, beta, steps)
         place = self.folder / "cells" / f"{self.identity(training)}.json"
         if place.is_file():
             return Cell(**json.loads(place.read_text(encoding="utf-8")))
         cell = self._run(training)
-        with storage_explained(place, "what was measured before is kept"):
+        with storage_explained(place, "earlier results are kept"):
             write_text(place, json.dumps(asdict(cell), indent=1, sort_keys=True) + "\n")
         return cell
 
@@ -160,14 +151,14 @@ class Probe:
         return replace(cell, **gain, **self._measure(training), loss=_number(last), stopped=_stopped(log))
 
     def _measure(self, training: PreferenceTrainingParameters) -> dict[str, Any]:
-        """Measure accuracy and health of the weights that the generator holds, on held-out pairs at fixed noise."""
+        """Measure accuracy and health of the generator's current weights on held-out pairs with fixed noise."""
         import torch
 
         size = training.micro_batch_size or training.batch_size
         parts: dict[str, list[Any]] = {}
         with torch.no_grad():
             for start in range(0, len(self._held_out), size):
-                # Epochs of a training are 0 or more, so this draw of noise is none of its own.
+                # Epochs of a training are 0 or more, so it never uses this draw.
                 chosen = [(pair, -1) for pair in self._held_out[start : start + size]]
                 batch = collate(self._generator, chosen, self._all, training)
                 _, statistics = pair_loss(self._generator, batch, training)
@@ -185,7 +176,7 @@ class Probe:
         }
 
     def _short(self, rate: float, beta: float, steps: int) -> PreferenceTrainingParameters:
-        """Return the settings of the beginning of a long training, at the full learning rate after the warm-up."""
+        """Return settings like those of the beginning of a long training, at full learning rate after the warm-up."""
         training = self.parameters.training
         changes = {
             "learning_rate": rate,
@@ -203,22 +194,22 @@ class Probe:
 
 
 def split_by_prompt(pairs: Sequence[TrainingPair], seed: int) -> tuple[list[TrainingPair], list[TrainingPair]]:
-    """Part pairs into those to train on and those to measure on; no prompt is on both sides.
+    """Split pairs by prompt into training and held-out pairs.
 
     Args:
         pairs: of at least two prompts.
-        seed: another seed holds other prompts out.
+        seed: of the held-out prompts.
 
     Returns:
-        the pairs to train on, and at most :data:`MOST_HELD_OUT` others.
+        the training pairs, and at most :data:`MOST_HELD_OUT` held-out ones.
 
     Raises:
-        InputError: there is one prompt only.
+        InputError: there is only one prompt.
     """
     prompts = sorted({pair.prompt_id for pair in pairs}, key=lambda name: (sample_seed(seed, name, 0), name))
     if len(prompts) < 2:
         raise InputError(
-            f"all {len(pairs)} pairs are of one prompt, so that none can be held out",
+            f"all {len(pairs)} pairs have the same prompt, so none can be held out",
             remedy="make pairs of more prompts before a probe",
         )
     held_out = set(prompts[: max(1, round(HELD_OUT_SHARE * len(prompts)))])
@@ -236,21 +227,21 @@ def _gain(table: pd.DataFrame) -> dict[str, Any]:
     original, last = table.iloc[0], table.iloc[-1]
     return {
         "gain": _number(last["reward"] - original["reward"]),
-        # The table says how far the original is above the chosen checkpoint.
+        # The table has the original's lead over the chosen checkpoint.
         "gain_low": _number(-original["gap_high"]),
         "gain_high": _number(-original["gap_low"]),
     }
 
 
 def _stopped(log: pd.DataFrame) -> str:
-    """Say when the automatic stop ended a training, whose weights are then those from before the trouble."""
+    """Return when the automatic stop ended a training; empty if it did not."""
     if "trouble_step" not in log or not math.isfinite(log["trouble_step"].iloc[-1]):
         return ""
-    return f"it was stopped after step {len(log)}, since it went wrong from step {log['trouble_step'].iloc[-1]:.0f} on"
+    return f"it was stopped after step {len(log)}, because it failed from step {log['trouble_step'].iloc[-1]:.0f} on"
 
 
 def _last(rows: list[Mapping[str, float]]) -> dict[str, Any]:
-    """Return what the log of a training that was stopped ends with."""
+    """Return the last figures in the log of a stopped training."""
     found = pd.DataFrame(rows).select_dtypes("number").tail(max(1, len(rows) // 4)).mean()
     rise = found.get("winner_change", math.nan) / found.get("winner_reference_error", math.nan)
     ratio = np.mean([found.get(f"{side}_norm_ratio", math.nan) for side in ("winner", "loser")])
@@ -262,13 +253,13 @@ def _number(value: float) -> float | None:
 
 
 def planned(folder: Path, identity: str, make: Callable[[], tuple[Grid, Costs]]) -> tuple[Grid, Costs]:
-    """Return the plan of a probe that was begun before, or make and keep one.
+    """Return the stored plan of an interrupted probe, or make and store one.
 
-    Another measurement of the time would cut the grid otherwise, and what is finished would not be found again.
+    A new measurement could give another grid, in which finished results are missing.
 
     Args:
-        folder: where it is kept.
-        identity: hash of what was asked for.
+        folder: of the plan.
+        identity: hash of the request.
         make: measures the costs and fits the grid.
     """
     place = folder / "plan.json"
@@ -278,7 +269,7 @@ def planned(folder: Path, identity: str, make: Callable[[], tuple[Grid, Costs]])
             rates, betas, steps = (known["grid"][name] for name in ("learning_rates", "betas", "steps"))
             return Grid(tuple(rates), tuple(betas), steps), Costs(**known["costs"])
     grid, costs = make()
-    with storage_explained(place, "nothing was measured yet"):
+    with storage_explained(place, "there are no results yet"):
         content = {"identity": identity, "grid": asdict(grid), "costs": asdict(costs)}
         write_text(place, json.dumps(content, indent=1) + "\n")
     return grid, costs

@@ -1,6 +1,4 @@
-"""Maps of settings: a field for each learning rate and beta, with its value written into it."""
-
-from __future__ import annotations
+"""Maps of settings: one labelled cell per learning rate and beta."""
 
 from collections.abc import Callable, Sequence
 
@@ -27,16 +25,16 @@ def draw_map(
     norm: Normalize,
     colours: str,
 ) -> None:
-    """Draw a field for each combination.
+    """Draw one cell per combination.
 
     Args:
         axes: where.
-        values: what colours a field, [learning rates, betas]; NaN leaves it grey.
-        learning_rates: ascending; they go upwards.
-        betas: ascending; they go to the right.
-        texts: what is written into a field.
-        norm: scale of the colours.
-        colours: name of a colour map of matplotlib.
+        values: colour of the cells, [learning rates, betas]; NaN is grey.
+        learning_rates: ascending, upwards.
+        betas: ascending, to the right.
+        texts: labels of the cells.
+        norm: colour scale.
+        colours: name of a matplotlib colour map.
     """
     import matplotlib
 
@@ -57,21 +55,21 @@ def draw_map(
 
 
 def around_centre(values: npt.NDArray[np.float64], centre: float) -> TwoSlopeNorm:
-    """Return a scale whose middle is ``centre`` and whose ends are as far from it as the farthest value."""
+    """Return a symmetric scale around ``centre`` that reaches the farthest value."""
     finite = values[np.isfinite(values)]
     reach = max(float(np.abs(finite - centre).max()) if len(finite) else 0.0, 1e-3)
     return TwoSlopeNorm(centre, centre - reach, centre + reach)
 
 
 def probe_map(cells: Sequence[Cell], grid: Grid, health: Health, advice: Advice, *, title: str) -> Figure:
-    """Draw gain, and how far the winners' error rose, for all combinations; a frame marks what is advised.
+    """Draw gain and rise of the winners' error for all combinations, with a frame around the recommended one.
 
     Args:
         cells: all of the grid.
         grid: learning rates and betas.
-        health: where a training counts as broken; such fields are marked.
-        advice: what is framed.
-        title: what was probed.
+        health: limits of a healthy training; other cells are marked.
+        advice: the recommendation.
+        title: of the figure.
     """
     by_place = {(cell.learning_rate, cell.beta): cell for cell in cells}
     figure = Figure(figsize=(3.2 + 1.7 * len(grid.betas), 1.6 + 0.55 * len(grid.learning_rates)), layout="constrained")
@@ -106,7 +104,7 @@ def probe_map(cells: Sequence[Cell], grid: Grid, health: Health, advice: Advice,
         for axes in (left, right):
             axes.add_patch(_frame(place))
     figure.suptitle(title, fontsize=11)
-    figure.supxlabel("✗ broken; frame: advised", fontsize=8)
+    figure.supxlabel("✗ failed; frame: recommended", fontsize=8)
     return figure
 
 

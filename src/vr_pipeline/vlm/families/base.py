@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
 from vr_pipeline.config import Parameters
+from vr_pipeline.errors import InputError
 from vr_pipeline.prompts.user_text import control_tokens, user_text_ids
 from vr_pipeline.video.read import Frames
 from vr_pipeline.vlm.frames import CLIP_RESIZERS, RESIZERS, Resize, normalise
+from vr_pipeline.vlm.media import Visual, in_a_row
 from vr_pipeline.vlm.packing import IntArray
 
 if TYPE_CHECKING:
@@ -56,21 +59,36 @@ class TilingSettings(Settings):
     )
 
 
+class ForTheTower(Protocol):
+    """Whatever carries the pixels of one clip or image."""
+
+    @property
+    def vision(self) -> Mapping[str, NDArray[Any]]:
+        """What the vision tower wants; arrays with the visual axis first."""
+
+
 @dataclass(frozen=True)
 class PreparedClip:
-    """A clip on its way into the model.
+    """A clip on its way into the model, or text with several.
 
     Attributes:
         token_ids: of the prefix, with one placeholder token for each visual token, [tokens].
         positions: of the prefix for the language model's rotary embedding, [axes, tokens].
         next_position: where the first token after the prefix stands, on all axes.
-        vision: what the vision tower wants; arrays with the visual axis first.
+        vision: what the vision tower wants of the one clip; arrays with the visual axis first.
+        visuals: clips and images in the order of their tokens, where there are several; then ``vision`` is empty.
     """
 
     token_ids: IntArray
     positions: IntArray
     next_position: int
     vision: dict[str, NDArray[Any]] = field(default_factory=dict)
+    visuals: tuple[Visual, ...] = ()
+
+    @property
+    def shown(self) -> Sequence[ForTheTower]:
+        """What the vision tower reads, in the order of the tokens."""
+        return self.visuals or ((self,) if self.vision else ())
 
 
 class Family(ABC):
@@ -86,15 +104,52 @@ class Family(ABC):
     answers_version: str = ""
     """Part of the identity of answers; changed where the same model is asked in another way than before."""
 
+    recurrent: bool = False
+    """Whether some layers keep a running state, so that no mask can keep texts of one row from each other."""
+
+    lora_targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    """Layers of the decoder that a low-rank training changes, unless its settings name others."""
+
+    position_axes: int = 1
+    """Axes on which the language model's rotary embedding counts."""
+
     def __init__(self, model: Any, tokenizer: Any, settings: Settings) -> None:
         self.model, self.tokenizer, self.settings = model, tokenizer, settings
 
     @abstractmethod
+    def visual(self, frames: Frames, frames_per_second: float | None) -> Visual:
+        """Resize and cut one clip or image, to be put among text and other ones."""
+
     def prepare(self, frames: Frames, frames_per_second: float | None) -> PreparedClip:
-        """Resize, cut and tokenise one clip."""
+        """Resize, cut and tokenise one clip, with the settings' text before and after it."""
+        before, after = self.text_ids(self.settings.before_clip), self.text_ids(self.settings.after_clip)
+        return self.joined([before, self.visual(frames, frames_per_second), after])
+
+    def joined(self, pieces: Sequence[Visual | Sequence[int]]) -> PreparedClip:
+        """Return text and visuals in a row.
+
+        Args:
+            pieces: visuals, and tokens of text. A visual, and the text behind it, stands above all before it.
+
+        Raises:
+            InputError: this family cannot read the pieces in this order, or text holds a visual's placeholder.
+        """
+        self.check_order(pieces)
+        row = in_a_row(pieces, self.position_axes)
+        visuals = tuple(piece for piece in pieces if isinstance(piece, Visual))
+        return PreparedClip(row.token_ids, row.positions, row.span, row.vision, visuals if len(visuals) > 1 else ())
+
+    def check_order(self, pieces: Sequence[Visual | Sequence[int]]) -> None:
+        """Raise :class:`InputError` where this family cannot read the pieces of a request in this order."""
+        for piece in pieces:
+            if not isinstance(piece, Visual) and not set(piece).isdisjoint(self.placeholder_ids):
+                raise InputError(
+                    "a text holds the token in whose place a clip's frames go",
+                    remedy="Take it out of the text; the place of a clip is given by its order among the texts",
+                )
 
     @abstractmethod
-    def vision_features(self, clips: Sequence[PreparedClip]) -> torch.Tensor:
+    def vision_features(self, clips: Sequence[ForTheTower]) -> torch.Tensor:
         """Return visual tokens of all clips, one after the other: [tokens of all clips, hidden]."""
 
     @property
@@ -121,9 +176,9 @@ class Family(ABC):
         return normalise(tiles, self.settings.mean, self.settings.std).transpose(0, 3, 1, 2)
 
     @staticmethod
-    def in_a_row(token_ids: Sequence[int], vision: dict[str, NDArray[Any]]) -> PreparedClip:
+    def in_a_row(token_ids: Sequence[int], vision: dict[str, NDArray[Any]]) -> Visual:
         """Return a clip whose tokens, visual ones too, stand one after the other on a single axis."""
-        return PreparedClip(np.array(token_ids), np.arange(len(token_ids))[None], len(token_ids), vision)
+        return Visual(np.array(token_ids), np.arange(len(token_ids))[None], len(token_ids), vision)
 
     def position_ids(self, positions: torch.Tensor) -> torch.Tensor:
         """From [axes, batch, tokens] to what the decoder takes; here for decoders with one axis."""
@@ -132,6 +187,12 @@ class Family(ABC):
     def enable_gradient_checkpointing(self) -> None:
         """Have activations recomputed in the backward pass of training."""
         self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+
+    def autocast(self, dtype: torch.dtype) -> AbstractContextManager[Any]:
+        """Compute activations in reduced precision while weights are trained in float32; nothing for float32."""
+        import torch
+
+        return nullcontext() if dtype == torch.float32 else torch.autocast(self.device.type, dtype=dtype)
 
     @property
     def device(self) -> torch.device:
@@ -160,20 +221,39 @@ class Family(ABC):
 
     def embed_prefixes(self, clips: Sequence[PreparedClip]) -> tuple[torch.Tensor, IntArray]:
         """Return embeddings of the clips' prefixes, padded on the right, [batch, width, hidden], and their lengths."""
-        import torch
-
         lengths = np.array([len(clip.token_ids) for clip in clips])
         token_ids = np.zeros((len(clips), int(lengths.max())), np.int64)
         visual = np.zeros(token_ids.shape, bool)
         for row, clip in enumerate(clips):
             token_ids[row, : lengths[row]] = clip.token_ids
-            visual[row, : lengths[row]] = np.isin(clip.token_ids, self.placeholder_ids)
+            visual[row, : lengths[row]] = self.is_visual(clip.token_ids)
+        shown = [one for clip in clips for one in clip.shown]
+        return self.embed_mixed(token_ids, visual, self.vision_features(shown) if shown else None), lengths
+
+    def is_visual(self, token_ids: IntArray) -> NDArray[np.bool_]:
+        """Return which tokens are placeholders of visual ones."""
+        return np.isin(token_ids, self.placeholder_ids)
+
+    def embed_mixed(
+        self, token_ids: IntArray, visual: NDArray[np.bool_], features: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Return embeddings of text and visual tokens, [batch, tokens, hidden].
+
+        Args:
+            token_ids: [batch, tokens].
+            visual: which of them visual tokens take the place of, [batch, tokens].
+            features: those visual tokens, row by row, [places, hidden]; None where there are none.
+        """
+        import torch
+
         embeddings = self.embed_tokens(token_ids)
-        features = self.vision_features(clips).to(embeddings.dtype)
+        found = 0 if features is None else features.shape[0]
+        if int(visual.sum()) != found:
+            raise RuntimeError(f"{found} visual tokens for {int(visual.sum())} places")
+        if features is None:
+            return embeddings
         places = torch.from_numpy(visual).to(embeddings.device)
-        if int(visual.sum()) != features.shape[0]:
-            raise RuntimeError(f"{features.shape[0]} visual tokens for {int(visual.sum())} places")
-        return embeddings.masked_scatter(places[..., None], features), lengths
+        return embeddings.masked_scatter(places[..., None], features.to(embeddings.dtype))
 
     def embed_tokens(self, token_ids: IntArray) -> torch.Tensor:
         """Return embeddings of text tokens [batch, tokens, hidden]."""

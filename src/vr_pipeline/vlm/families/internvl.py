@@ -9,7 +9,8 @@ import numpy as np
 from pydantic import Field
 
 from vr_pipeline.video.read import Frames
-from vr_pipeline.vlm.families.base import Family, PreparedClip, TilingSettings
+from vr_pipeline.vlm.families.base import Family, ForTheTower, TilingSettings
+from vr_pipeline.vlm.media import Visual
 from vr_pipeline.vlm.tiles import grid_tiles
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class InternVL(Family):
         std=(0.229, 0.224, 0.225),
     )
 
-    def prepare(self, frames: Frames, frames_per_second: float | None) -> PreparedClip:
+    def visual(self, frames: Frames, frames_per_second: float | None) -> Visual:
         settings, config = self.settings, self.model.config
         height, width = config.vision_config.image_size
         is_image = self.is_image(frames)
@@ -48,14 +49,13 @@ class InternVL(Family):
             else resize(frames, height, width)
         )
         tile = [config.image_token_id] * config.image_seq_length
-        token_ids = self.text_ids(settings.before_clip)
+        token_ids: list[int] = []
         for number in range(len(frames)):
             announced, visual = ("", tile * len(tiles)) if is_image else (f"Frame{number + 1}: ", tile)
             token_ids += [*self.text_ids(announced + "<img>"), *visual, *self.text_ids("</img>\n")]
-        token_ids += self.text_ids(settings.after_clip)
         return self.in_a_row(token_ids, {"pixel_values": self.normalised(tiles)})
 
-    def vision_features(self, clips: Sequence[PreparedClip]) -> torch.Tensor:
+    def vision_features(self, clips: Sequence[ForTheTower]) -> torch.Tensor:
         import torch
 
         pixels = torch.from_numpy(np.concatenate([clip.vision["pixel_values"] for clip in clips]))

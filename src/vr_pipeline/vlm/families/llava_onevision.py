@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vr_pipeline.video.read import Frames
-from vr_pipeline.vlm.families.base import Family, PreparedClip, TilingSettings
+from vr_pipeline.vlm.families.base import Family, ForTheTower, TilingSettings
+from vr_pipeline.vlm.media import Visual
 from vr_pipeline.vlm.tiles import anyres_tiles, anyres_token_count
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class LlavaOnevision(Family):
         std=(0.26862954, 0.26130258, 0.27577711),
     )
 
-    def prepare(self, frames: Frames, frames_per_second: float | None) -> PreparedClip:
+    def visual(self, frames: Frames, frames_per_second: float | None) -> Visual:
         settings, vision = self.settings, self.model.config.vision_config
         size = vision.image_size
         side = size // vision.patch_size
@@ -53,11 +54,9 @@ class LlavaOnevision(Family):
             placeholder, name = self.model.config.video_token_id, "pixel_values_videos"
             shown = self.resizer(of_image=False)(frames, size, size)
             visual, extra = len(frames) * (-(-side // 2)) ** 2 + 1, {}
-        before, after = self.text_ids(settings.before_clip), self.text_ids(settings.after_clip)
-        vision = {name: self.normalised(shown)[None], **extra}
-        return self.in_a_row([*before, *[placeholder] * visual, *after], vision)
+        return self.in_a_row([placeholder] * visual, {name: self.normalised(shown)[None], **extra})
 
-    def vision_features(self, clips: Sequence[PreparedClip]) -> torch.Tensor:
+    def vision_features(self, clips: Sequence[ForTheTower]) -> torch.Tensor:
         import torch
 
         parts = []

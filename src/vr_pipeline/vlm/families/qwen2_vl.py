@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from vr_pipeline.video.read import Frames
-from vr_pipeline.vlm.families.base import Family, PreparedClip, Settings
+from vr_pipeline.vlm.families.base import Family, ForTheTower, PreparedClip, Settings
 from vr_pipeline.vlm.frames import fitting_size, normalise, patchify
+from vr_pipeline.vlm.media import Visual, in_a_row
 from vr_pipeline.vlm.packing import IntArray
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ class Qwen2VL(Family):
     model_name = "Qwen2VLForConditionalGeneration"
     settings_class = QwenSettings
     answers_version = "text above the clip"
+    position_axes = 3
     default_settings: Settings = QwenSettings(
         before_clip="<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n<|vision_start|>",
         after_clip="<|vision_end|>",
@@ -49,85 +52,90 @@ class Qwen2VL(Family):
         num_frames=768,
     )
 
-    def __init__(self, model: Any, tokenizer: Any, settings: Settings) -> None:
-        super().__init__(model, tokenizer, settings)
-        self._before = self.text_ids(settings.before_clip)
-        self._after = self.text_ids(settings.after_clip)
-        self._positions: dict[tuple[object, ...], tuple[IntArray, int]] = {}
-
     def position_ids(self, positions: torch.Tensor) -> torch.Tensor:
         return positions
 
+    def visual(self, frames: Frames, frames_per_second: float | None) -> Visual:
+        config = self.model.config
+        marks = [config.vision_start_token_id], [config.vision_end_token_id]
+        return in_a_row([marks[0], self._without_marks(frames, frames_per_second), marks[1]], 3)
+
     def prepare(self, frames: Frames, frames_per_second: float | None) -> PreparedClip:
-        vision = self.model.config.vision_config
-        settings = self.settings
-        is_image = self.is_image(frames)
+        # The marks around the clip are part of the settings' texts.
+        before, after = self.text_ids(self.settings.before_clip), self.text_ids(self.settings.after_clip)
+        return self.joined([before, self._without_marks(frames, frames_per_second), after])
+
+    def _without_marks(self, frames: Frames, frames_per_second: float | None) -> Visual:
+        config, is_image = self.model.config, self.is_image(frames)
+        patches, grid = self.cut(frames)
+        placeholder = config.image_token_id if is_image else config.video_token_id
+        step = 1.0 if is_image else self._positions_per_time(frames_per_second)
+        return self.block(placeholder, grid, step, {"patches": patches, "grid": np.array([grid])})
+
+    def cut(self, frames: Frames) -> tuple[NDArray[np.float32], tuple[int, int, int]]:
+        """Return patches of a clip or image, resized and normalised, and the grid (times, rows, columns)."""
+        settings, vision, of_image = self.settings, self.model.config.vision_config, self.is_image(frames)
         if settings.height is not None and settings.width is not None:
             size = (settings.height, settings.width)
         else:
-            multiple = vision.patch_size * vision.spatial_merge_size
-            smallest, largest = _IMAGE_PIXELS if is_image else _FRAME_PIXELS
-            largest = settings.max_pixels or largest
-            smallest = settings.min_pixels or min(smallest, largest)
-            if not is_image:
-                share = int(_CLIP_TOKENS * multiple**2) * vision.temporal_patch_size // len(frames)
-                largest = max(min(largest, share), int(1.05 * smallest))
-            size = fitting_size(*frames.shape[1:3], multiple=multiple, min_pixels=smallest, max_pixels=largest)
-        resized = self.resizer(of_image=is_image)(frames, *size)
-        patches, grid = patchify(
-            normalise(resized, settings.mean, settings.std),
+            size = self.size(frames, vision.patch_size * vision.spatial_merge_size, of_image=of_image)
+        return patchify(
+            normalise(self.resizer(of_image=of_image)(frames, *size), settings.mean, settings.std),
             patch=vision.patch_size,
             temporal_patch=vision.temporal_patch_size,
             merge=vision.spatial_merge_size,
         )
-        placeholder = self.model.config.image_token_id if is_image else self.model.config.video_token_id
-        visual = int(np.prod(grid)) // vision.spatial_merge_size**2
-        token_ids = np.array([*self._before, *[placeholder] * visual, *self._after])
-        positions, next_position = self._prefix_positions(token_ids, grid, is_image, frames_per_second)
-        return PreparedClip(token_ids, positions, next_position, {"patches": patches, "grid": np.array([grid])})
 
-    def _prefix_positions(
-        self, token_ids: IntArray, grid: tuple[int, int, int], is_image: bool, frames_per_second: float | None
-    ) -> tuple[IntArray, int]:
-        """Return positions of the prefix, visual tokens as the model's class places them, and of what follows it.
+    def size(self, frames: Frames, multiple: int, *, of_image: bool) -> tuple[int, int]:
+        """Return height and width to which an image or a clip's frames are resized, in multiples of a number."""
+        settings = self.settings
+        smallest, largest = _IMAGE_PIXELS if of_image else _FRAME_PIXELS
+        largest = settings.max_pixels or largest
+        smallest = settings.min_pixels or min(smallest, largest)
+        if not of_image:
+            share = int(_CLIP_TOKENS * multiple**2) * self.model.config.vision_config.temporal_patch_size // len(frames)
+            largest = max(min(largest, share), int(1.05 * smallest))
+        return fitting_size(*frames.shape[1:3], multiple=multiple, min_pixels=smallest, max_pixels=largest)
 
-        Text counts on from one above the highest position so far, on any axis, as these models were trained
+    def block(
+        self,
+        placeholder: int,
+        grid: tuple[int, int, int],
+        step: float = 1.0,
+        vision: dict[str, NDArray[Any]] | None = None,
+    ) -> Visual:
+        """Return visual tokens of a grid of patches, which merge in space, with positions (time, row, column).
+
+        What follows counts on from one above the highest position on any axis, as these models were trained
         (arXiv 2409.12191, section 2.1, on M-RoPE). transformers 5.23 starts it above rows and columns only, which lies
-        inside a clip that is longer in time.
+        inside a clip of Qwen2-VL that is longer in time.
         """
-        import torch
+        merge = self.model.config.vision_config.spatial_merge_size
+        positions = np.indices((grid[0], grid[1] // merge, grid[2] // merge)).reshape(3, -1)
+        positions[0] = (positions[0].astype(np.float32) * np.float32(step)).astype(np.int64)
+        token_ids = np.full(positions.shape[1], placeholder)
+        return Visual(token_ids, positions, int(positions.max()) + 1, vision or {})
 
-        seconds = self._seconds_per_grid(frames_per_second)
-        key = (grid, is_image, seconds)
-        if key not in self._positions:
-            ids = torch.from_numpy(token_ids)[None]
-            kinds = (ids == self.model.config.image_token_id).int() + 2 * (
-                ids == self.model.config.video_token_id
-            ).int()
-            grids = torch.tensor([grid])
-            options: dict[str, Any] = {"image_grid_thw": grids} if is_image else {"video_grid_thw": grids}
-            if seconds is not None and not is_image:
-                options["second_per_grid_ts"] = torch.tensor([seconds])
-            positions, _ = self.model.model.get_rope_index(ids, mm_token_type_ids=kinds, **options)
-            found = positions[:, 0].numpy().copy()
-            start = len(token_ids) - len(self._after)
-            above = int(found[:, :start].max()) + 1
-            found[:, start:] = np.arange(above, above + len(self._after))
-            self._positions[key] = (found, above + len(self._after))
-        return self._positions[key]
+    def _positions_per_time(self, frames_per_second: float | None) -> float:
+        """Return by how much the position in time grows from one pair of frames to the next."""
+        return 1.0
 
-    def _seconds_per_grid(self, frames_per_second: float | None) -> float | None:
-        return None
+    def vision_features(self, clips: Sequence[ForTheTower]) -> torch.Tensor:
+        features: torch.Tensor = self.tower_output(clips).pooler_output
+        return features
 
-    def vision_features(self, clips: Sequence[PreparedClip]) -> torch.Tensor:
+    def tower_output(self, clips: Sequence[ForTheTower]) -> Any:
+        """Return what the vision tower makes of the clips, one after the other."""
         import torch
 
         patches = torch.from_numpy(np.concatenate([clip.vision["patches"] for clip in clips]))
-        grids = torch.from_numpy(np.concatenate([clip.vision["grid"] for clip in clips]))
+        grids = torch.from_numpy(self.tower_grids(np.concatenate([clip.vision["grid"] for clip in clips])))
         visual = self.model.model.visual
-        output = visual(patches.to(self.device, visual.dtype), grid_thw=grids.to(self.device))
-        features: torch.Tensor = output.pooler_output
-        return features
+        return visual(patches.to(self.device, visual.dtype), grid_thw=grids.to(self.device))
+
+    def tower_grids(self, grids: IntArray) -> IntArray:
+        """Return grids (times, rows, columns) of clips, [clips, 3], as the vision tower takes them."""
+        return grids
 
 
 class Qwen25VL(Qwen2VL):
@@ -135,6 +143,7 @@ class Qwen25VL(Qwen2VL):
 
     model_name = "Qwen2_5_VLForConditionalGeneration"
 
-    def _seconds_per_grid(self, frames_per_second: float | None) -> float | None:
+    def _positions_per_time(self, frames_per_second: float | None) -> float:
+        vision = self.model.config.vision_config
         rate = frames_per_second or self.settings.frames_per_second or 2.0
-        return float(self.model.config.vision_config.temporal_patch_size / rate)
+        return float(np.float32(vision.tokens_per_second) * np.float32(vision.temporal_patch_size / rate))

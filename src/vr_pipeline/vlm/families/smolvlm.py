@@ -10,7 +10,8 @@ import numpy as np
 from pydantic import Field
 
 from vr_pipeline.video.read import Frames
-from vr_pipeline.vlm.families.base import Family, PreparedClip, TilingSettings
+from vr_pipeline.vlm.families.base import Family, ForTheTower, PreparedClip, TilingSettings
+from vr_pipeline.vlm.media import Visual
 from vr_pipeline.vlm.tiles import split_tiles, squared
 
 if TYPE_CHECKING:
@@ -48,7 +49,16 @@ class SmolVLM(Family):
     def language_model(self) -> Any:
         return self.model.model.text_model
 
+    def visual(self, frames: Frames, frames_per_second: float | None) -> Visual:
+        return self._within(frames, frames_per_second, "", "")
+
     def prepare(self, frames: Frames, frames_per_second: float | None) -> PreparedClip:
+        # Tokenised in one piece with the words around the frames.
+        texts = (self.settings.before_clip, self.settings.after_clip)
+        return self.joined([self._within(frames, frames_per_second, *texts)])
+
+    def _within(self, frames: Frames, frames_per_second: float | None, before: str, after: str) -> Visual:
+        """Return a clip with a template's texts before and after it."""
         settings = self.settings
         tile = self.model.config.vision_config.image_size
         if self.is_image(frames):
@@ -56,6 +66,7 @@ class SmolVLM(Family):
         else:
             shown = squared(frames, tile, tile, self.resizer(of_image=False))
             texts = _announcements(len(frames), frames_per_second or settings.frames_per_second or 1.0)
+        texts[0], texts[-1] = before + texts[0], texts[-1] + after
         return self.in_a_row(self._token_ids(texts), {"pixel_values": self.normalised(shown)[None]})
 
     def _image(self, frames: Frames, tile: int) -> tuple[Any, list[str]]:
@@ -80,13 +91,13 @@ class SmolVLM(Family):
     def _token_ids(self, texts: Sequence[str]) -> list[int]:
         """Return tokens of the texts, with the places of a tile between each and the next."""
         places = [self.model.config.image_token_id] * self.model.model.image_seq_len
-        token_ids = self.text_ids(self.settings.before_clip + texts[0])
+        token_ids = self.text_ids(texts[0])
         for text in texts[1:-1]:
             token_ids += [*places, *self.text_ids(text)]
         # A question follows: what it begins with does not join what stands before it.
-        return [*token_ids, *places, *self.leading_ids(texts[-1] + self.settings.after_clip)]
+        return [*token_ids, *places, *self.leading_ids(texts[-1])]
 
-    def vision_features(self, clips: Sequence[PreparedClip]) -> torch.Tensor:
+    def vision_features(self, clips: Sequence[ForTheTower]) -> torch.Tensor:
         import torch
 
         pixels = torch.from_numpy(np.concatenate([clip.vision["pixel_values"] for clip in clips], axis=1))

@@ -34,6 +34,15 @@ def largest_difference(first: RewardResult, second: RewardResult) -> float:
     return max(float(np.abs(first.weights[key] - second.weights[key]).max()) for key in first.weights)
 
 
+def relative_difference(first: RewardResult, second: RewardResult) -> float:
+    """Norm of the difference of all weights, as a share of their norm.
+
+    AdamW makes of a gradient that is nothing but rounding a whole step, so that single weights may differ by one.
+    """
+    one, other = (np.concatenate([of.weights[key].ravel() for key in sorted(of.weights)]) for of in (first, second))
+    return float(np.linalg.norm(one - other) / np.linalg.norm(one))
+
+
 @pytest.mark.parametrize("name", [*OPTIONS, KILLED])
 def test_two_processes_train_the_reward_of_one(
     name: str, start: dict[str, Any], group: tuple[Results, Results]
@@ -41,8 +50,7 @@ def test_two_processes_train_the_reward_of_one(
     alone = train(start, "full" if name == KILLED else name)
     main, other = group[0][name], group[1][name]
     assert largest_difference(main, other) == 0.0
-    # Rounding, which AdamW amplifies where a gradient is nearly 0; a step is 1e-3 long.
-    assert largest_difference(main, alone) < 5e-5
+    assert relative_difference(main, alone) < 1e-4
     for process in (main, other):
         pd.testing.assert_frame_equal(process.log, alone.log, rtol=1e-3, atol=1e-5)
         pd.testing.assert_frame_equal(process.report, alone.report, rtol=1e-2, atol=1e-3)

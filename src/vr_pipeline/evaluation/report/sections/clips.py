@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from markupsafe import Markup
 
+from vr_pipeline.evaluation.metrics import rewards_by_source
 from vr_pipeline.evaluation.report import elements
 from vr_pipeline.evaluation.report.clips import embed_clip, room_for
-from vr_pipeline.evaluation.report.comparison import SOURCES, dimensions_of, rewards_by_source
+from vr_pipeline.evaluation.report.comparison import SOURCES, dimensions_of
 from vr_pipeline.evaluation.report.elements import ClipSet, ShownClip, Table, number
 from vr_pipeline.evaluation.report.wording import plain, signed
 from vr_pipeline.generators.policy import ORIGINAL
@@ -37,29 +38,30 @@ def make(
     index: pd.DataFrame,
     judge_rewards: pd.DataFrame,
     oracle_rewards: pd.DataFrame,
+    auditor_rewards: pd.DataFrame | None,
     parameters: EvaluationParameters,
 ) -> list[Markup]:
-    """Show the clips of some held-out prompts, a set a prompt and seed, with their rewards."""
-    tables = rewards_by_source(judge_rewards, oracle_rewards)
+    """Show the clips of some held-out prompts with their rewards, one set per prompt and seed."""
+    tables = rewards_by_source(judge_rewards, oracle_rewards, auditor_rewards)
     rewards = {source: table.set_index("video_id").to_dict("index") for source, table in tables.items()}
     shown, room = room_for(_chosen(index, parameters.report), len(titles), CLIPS_BYTES)
     names = dict.fromkeys(name for table in tables.values() for name in dimensions_of(table))
     columns = [f"dim_{name}" for name in names] + ["total"]
     prompts = len({str(rows["prompt_id"].iloc[0]) for rows in shown})
     text = (
-        f"{prompts} of {index['prompt_id'].nunique():,} held-out prompts, chosen by a hash of their identifier and not "
-        "by how the clips came out. The clips of a row come from the same prompt and the same noise. They are "
-        "re-encoded for browsers (small ones enlarged without smoothing); rewards are those of the files themselves. "
+        f"{prompts} of {index['prompt_id'].nunique():,} held-out prompts, chosen by a hash of their identifier. The "
+        "clips of a row have the same prompt and noise. They are re-encoded for browsers (small ones enlarged without "
+        "smoothing); rewards are those of the original files. "
     )
     if rewards:
-        text += "The numbers are total rewards, in brackets the difference from the original's clip."
+        text += "Numbers are total rewards, with the difference from the original's clip in brackets."
     sets = [_clip_set(titles, rows, videos, rewards, columns, room) for rows in shown]
-    nothing = [] if sets else [elements.paragraph("No clips were asked for.")]
+    nothing = [] if sets else [elements.paragraph("No clips were requested.")]
     return [elements.paragraph(text), _BUTTONS, *nothing, elements.clip_sets(sets)]
 
 
 def _chosen(index: pd.DataFrame, parameters: ReportParameters) -> list[pd.DataFrame]:
-    """Choose the clips to show, one table a prompt and seed; prompts by a hash, not by how their clips came out."""
+    """Choose the clips to show, one table per prompt and seed, with prompts chosen by a hash."""
     sets = index.groupby(["prompt_id", "sample_index"])
     order = sorted(index["prompt_id"].unique(), key=lambda name: content_hash("shown prompt", str(name)))
     chosen = []

@@ -25,7 +25,7 @@ def make(
     oracle_answers: pd.DataFrame,
     index: pd.DataFrame,
 ) -> list[Markup]:
-    """Show the share of equal answers by question, and how much oftener the judge says yes; nothing without oracle."""
+    """Show the share of equal answers by question, and how much more often the judge says yes."""
     agreement = metrics.get("judge_oracle_agreement")
     if not agreement:
         return []
@@ -57,9 +57,9 @@ def make(
         words=("Text", "Dimension"),
     )
     text = (
-        f"They give the same answer in {percent(agreement['overall'])} of cases. The last columns tell how much more "
-        "often the judge says yes than the oracle; a number that grows from the original to a trained policy marks a "
-        "question on which training found clips that please the judge alone."
+        f"They give the same answer in {percent(agreement['overall'])} of cases. The last columns show how much more "
+        "often the judge answers yes than the oracle; a number that grows from the original to a trained policy marks "
+        "a question on which the clips improved only for the judge."
     )
     return [elements.paragraph(text), elements.table(table)]
 

@@ -1,4 +1,4 @@
-"""The pairs that were given: what was trained on, what was left out and why, and how clips were made to fit."""
+"""Given pairs: which were used or not and why, and changes of clips to fit the generator."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ _PAIRS = {
     "several_votes": "With several votes (the majority counts)",
     "contradicted": "Contradicted by an annotator",
 }
-_PROMPTS = {"train": "trained on", "validation": "measuring the training", "test": "for comparing policies"}
+_PROMPTS = {"train": "for training", "validation": "for validation", "test": "for the comparison of policies"}
 
 
 def make(titles: Mapping[str, str], report: Mapping[str, Any]) -> list[Markup]:
-    """Show counts of pairs, prompts and clips, the reasons for what was left out, and how people can compare."""
+    """Show counts of pairs, prompts and clips, reasons of unused pairs, and how people can compare policies."""
     pairs, prompts, clips = report["pairs"], report["prompts"], report["clips"]
     trained = next(name for name in titles if name != ORIGINAL)
     divided = ", ".join(f"{counted(prompts[name], 'prompt')} {use}" for name, use in _PROMPTS.items())
     made = [
         elements.findings(_remarks(report)),
         elements.paragraph(
-            f"Pairs are divided by prompt: {divided}. To see which policy people prefer, have them compare the clips "
-            f"blind: kedro annotate --policies {ORIGINAL},{trained}, with the --env of this run; kedro annotate "
-            "--report with the same options counts the answers."
+            f"Pairs are split by prompt: {divided}. To see which policy people prefer, have them compare clips blind "
+            f"with kedro annotate --policies {ORIGINAL},{trained} and the --env of this run; kedro annotate --report "
+            "with the same options counts the answers."
         ),
         elements.table(Table("Given pairs", ["Pairs", "Number"], _rows(_PAIRS, pairs))),
         elements.table(Table("Changes that made clips fit", ["Clips", "Number"], _changes(clips))),
@@ -77,12 +77,12 @@ def _remarks(report: Mapping[str, Any]) -> list[Finding]:
         )
     ]
     if prompts["test"] == sum(prompts.values()):
-        text = "There is one prompt only: policies are compared on the prompt that was trained on."
+        text = "There is only one prompt: policies are compared on the training prompt."
         remarks.append(Finding(text, "warning"))
     elif sum(prompts.values()) < 10:
-        text = f"There are {sum(prompts.values())} prompts: too few to tell what the policy does on others."
+        text = f"There are {sum(prompts.values())} prompts: too few to show what the policy does on others."
         remarks.append(Finding(text, "warning"))
     if enlarged := clips["changes"].get("enlarged", 0):
-        text = f"{counted(enlarged, 'clip')} had to be enlarged: the policy may learn their softness."
+        text = f"{counted(enlarged, 'clip')} had to be enlarged: the policy may learn their blur."
         remarks.append(Finding(text, "warning"))
     return remarks

@@ -1,4 +1,4 @@
-"""The training pairs of every recipe, and what dominance rejects."""
+"""Training pairs of every recipe, and pairs that dominance rejects."""
 
 from __future__ import annotations
 
@@ -10,9 +10,21 @@ import pandas as pd
 from markupsafe import Markup
 
 from vr_pipeline.errors import InputError
-from vr_pipeline.evaluation.report import elements
+from vr_pipeline.evaluation.report import charts, elements
+from vr_pipeline.evaluation.report.charts import Mark, Row
 from vr_pipeline.evaluation.report.clips import embed_clip, room_for
-from vr_pipeline.evaluation.report.elements import Cell, ClipSet, ShownClip, Table, count, number, share, sort_key
+from vr_pipeline.evaluation.report.elements import (
+    Cell,
+    Cells,
+    ClipSet,
+    ShownClip,
+    Table,
+    count,
+    number,
+    share,
+    share_interval,
+    sort_key,
+)
 from vr_pipeline.evaluation.report.wording import as_number, signed
 from vr_pipeline.generators.policy import ORIGINAL
 
@@ -37,6 +49,7 @@ _FATES = {
 def make(
     titles: Mapping[str, str],
     report: Mapping[str, Any],
+    audit: Mapping[str, Any] | None,
     baseline_pairs: pd.DataFrame,
     videos: ItemFolder,
     index: pd.DataFrame,
@@ -48,20 +61,48 @@ def make(
     table, failing = rejected_pairs(baseline_pairs, dimensions, baseline)
     examples, room = room_for(failing.head(parameters.report.num_rejected_pairs).to_dict("records"), 2, CLIPS_BYTES)
     text = (
-        "Examples, largest difference of total reward first, in turn for each dimension that fails. Winner and loser "
-        "are so by total reward."
+        "Examples by failing dimension in turn, largest difference of total reward first. Winner and loser are by "
+        "total reward."
     )
     return [
         elements.paragraph(
-            "DPO takes pairs by total reward. MPO takes a pair only if the winner is at least as good as the loser in "
-            "every dimension, so that no dimension is traded away."
+            "DPO uses pairs by total reward. MPO uses a pair only if the winner is at least as good as the loser in "
+            "every dimension."
         ),
         *(elements.table(counts) for counts in _counts(titles, report)),
+        *([elements.table(_audited(titles, audit))] if audit else []),
         elements.heading("Pairs that MPO rejects"),
         elements.table(table),
+        *_gaps(baseline_pairs, dimensions, baseline),
         *([elements.paragraph(text)] if examples else []),
         elements.clip_sets([_example(pair, videos, index, dimensions, room) for pair in examples]),
     ]
+
+
+def _gaps(pairs: pd.DataFrame, dimensions: Sequence[str], recipe: str) -> list[Markup]:
+    """Draw the gaps of the pairs that dominate and of the others."""
+    dominates = pairs["dominates"].astype(bool)
+    if dominates.all() or not dominates.any():
+        return []
+    parts = {4: ("dominating", pairs[dominates]), 6: ("worse in some dimension", pairs[~dominates])}
+    rows = [
+        Row(
+            name,
+            [
+                Mark(series, middle, low, high, f"{text}, {name}: {signed(middle)} ({signed(low)} to {signed(high)})")
+                for series, (text, part) in parts.items()
+                for low, middle, high in [part[f"dim_{name}_gap"].astype(float).quantile([0.05, 0.5, 0.95]).tolist()]
+            ],
+        )
+        for name in dimensions
+    ]
+    chart = charts.intervals_chart(
+        f"Winner minus loser by dimension, pairs of {recipe}",
+        rows,
+        axis="reward gap: median, 5 to 95 % of the pairs",
+        series=[(series, f"{text} ({len(part):,} pairs)") for series, (text, part) in parts.items()],
+    )
+    return [elements.chart(chart)]
 
 
 def _counts(titles: Mapping[str, str], report: Mapping[str, Any]) -> list[Table]:
@@ -73,8 +114,8 @@ def _counts(titles: Mapping[str, str], report: Mapping[str, Any]) -> list[Table]
     strategies = report.get("strategies")
     if not strategies:
         raise InputError(
-            "the report of pair selection names no strategy",
-            remedy="run pair_selection again",
+            "the report of pair selection has no strategy",
+            remedy="Run pair_selection again",
             field="pair_selection_report.strategies",
         )
 
@@ -100,7 +141,7 @@ def _counts(titles: Mapping[str, str], report: Mapping[str, Any]) -> list[Table]
             words=("Pairs taken",),
         ),
         Table(
-            "What became of every candidate pair",
+            "Result for every candidate pair",
             ["Strategy", *_FATES.values()],
             [
                 [name, *(count(record["fates"].get(key, 0)) for key in _FATES)]
@@ -124,17 +165,35 @@ def _counts(titles: Mapping[str, str], report: Mapping[str, Any]) -> list[Table]
     return [table for table in made if table.rows]
 
 
+def _audited(titles: Mapping[str, str], audit: Mapping[str, Any]) -> Table:
+    """List the share of every recipe's pairs whose winner the auditor scores higher."""
+    rows: list[Cells] = [
+        [
+            titles[name],
+            share(record["rate"]),
+            share_interval(record["ci_low"], record["ci_high"]),
+            *(count(record[key]) for key in ("wins", "ties", "losses")),
+        ]
+        for name, record in ((name, audit[name]) for name in titles if name in audit)
+    ]
+    return Table(
+        "Does the auditor, which selected no pair, score the winner higher? (a tie counts half; intervals by prompt)",
+        ["Strategy", "Confirmed", "95 % interval", "Higher", "Equal", "Lower"],
+        rows,
+    )
+
+
 def rejected_pairs(pairs: pd.DataFrame, dimensions: Sequence[str], recipe: str) -> tuple[Table, pd.DataFrame]:
-    """Say which dimension fails in the pairs that go by total reward but do not dominate.
+    """Return the failing dimensions of pairs by total reward that do not dominate.
 
     Args:
         pairs: preference pairs by total reward, with dominates and dim_<name>_gap.
         dimensions: of the reward.
-        recipe: whose pairs they are.
+        recipe: title of their recipe.
 
     Returns:
-        how often each dimension fails, and the failing pairs with their worst dimension, those that show another
-        dimension first, then by margin.
+        how often each dimension fails, and the failing pairs with their worst dimension, alternating dimensions, then
+        by margin.
     """
     failing = pairs[~pairs["dominates"].astype(bool)].reset_index(drop=True)
     columns = [f"dim_{name}_gap" for name in dimensions]
@@ -142,7 +201,7 @@ def rejected_pairs(pairs: pd.DataFrame, dimensions: Sequence[str], recipe: str) 
     if missing:
         raise InputError(
             f"the preference pairs have no column '{missing[0]}'",
-            remedy="run pair_selection again after a change of the reward",
+            remedy="Run pair_selection again after a change of the reward",
             field=missing[0],
         )
     gaps = failing[columns].to_numpy(dtype=np.float64).reshape(len(failing), len(columns))

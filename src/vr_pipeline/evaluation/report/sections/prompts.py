@@ -1,4 +1,4 @@
-"""What the filter of prompts kept."""
+"""Result of the prompt filter."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _STEPS = {
 
 
 def make(titles: Mapping[str, str], report: Mapping[str, Any]) -> list[Markup]:
-    """Show prompts in and out of every step, with the rules that dropped them, and the splits.
+    """Show the numbers of prompts before and after every step, with the rules that dropped them, and the splits.
 
     Raises:
         InputError: the report has steps without counts.
@@ -34,7 +34,7 @@ def make(titles: Mapping[str, str], report: Mapping[str, Any]) -> list[Markup]:
             if key not in step:
                 raise InputError(
                     f"a step of the prompt filter's report has no '{key}'",
-                    remedy="run prompt_filtering again",
+                    remedy="Run prompt_filtering again",
                     field=f"prompt_filter_report.steps.{key}",
                 )
         rules = ", ".join(f"{rule} {number:,}" for rule, number in sorted((step.get("rules") or {}).items()))
@@ -43,7 +43,7 @@ def make(titles: Mapping[str, str], report: Mapping[str, Any]) -> list[Markup]:
     splits: list[Cells] = [[str(name), count(number)] for name, number in (report.get("splits") or {}).items()]
     tables = [
         Table(
-            "Prompts in and out of every step of the filter",
+            "Prompts before and after every step of the filter",
             ["Step", "In", "Out", "Dropped", "Rules"],
             rows,
             words=("Rules",),
@@ -53,4 +53,4 @@ def make(titles: Mapping[str, str], report: Mapping[str, Any]) -> list[Markup]:
     made = [elements.table(table) for table in tables if table.rows]
     if report.get("read") is not None and report.get("kept") is not None:
         made.insert(0, elements.paragraph(f"{report['kept']:,} of {report['read']:,} prompts were kept."))
-    return made or [elements.paragraph("The prompts came without a filter's report.")]
+    return made or [elements.paragraph("There is no report of the prompt filter.")]

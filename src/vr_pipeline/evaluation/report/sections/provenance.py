@@ -1,4 +1,4 @@
-"""From which data a page was made: hashes of them, for its footer."""
+"""Hashes of the page's data, for its footer."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ if TYPE_CHECKING:
 _TABLES = {
     "evaluation_rewards": "Rewards by the judge",
     "evaluation_oracle_rewards": "Rewards by the oracle",
+    "evaluation_auditor_rewards?": "Rewards by the auditor",
     "evaluation_answers?": "Answers of the judge",
     "training_log_{recipe}": "Training log, {title}",
     "validation_log_{recipe}": "Checkpoints, {title}",
     "preference_pairs_{baseline}?": "Pairs by total reward",
 }
-"""Tables whose content decides how the page looks, and what the footer calls them."""
+"""Tables of the page's data, with their names in the footer."""
 
 _OTHERS = "evaluation_metrics evaluation_video_index checklist? reward_weights? video_index? pair_scores?"
 DATA = " ".join([_OTHERS, *_TABLES])
@@ -41,7 +42,7 @@ def make(
     pair_scores: pd.DataFrame | None,
     *tables: pd.DataFrame | None,
 ) -> list[Markup]:
-    """Write one line per kind of data that the run has, with its hash; ``tables`` are those of ``_TABLES``."""
+    """Show one line with hash per kind of data of the run; ``tables`` are those of ``_TABLES``."""
     made = index.sort_values("video_id", kind="stable")
     files = (f"{name} {digest}" for name, digest in zip(made["video_id"], made["sha256"], strict=True))
     trained = [title for name, title in titles.items() if name != ORIGINAL]
@@ -51,7 +52,7 @@ def make(
         for title in (trained if "{title}" in label else trained[:1])
     ]
     lines = []
-    # Without weights the checklist is the oracle's, if there is one, and no part of the reward.
+    # Without weights, the checklist belongs to the oracle, not to the reward.
     if checklist is not None and weights is not None:
         lines += [
             ("Checklist", f"{checklist.name} ({checklist.hash})"),
@@ -66,7 +67,9 @@ def make(
     for policy, part in index.groupby("policy", sort=True):
         generators = ", ".join(sorted(set(part["generator"].astype(str))))
         lines.append((f"Generator, {titles[str(policy)]}", generators))
-    lines += [(name, _hashed(table)) for name, table in zip(names, tables, strict=True) if table is not None]
+    lines += [
+        (name, _hashed(table)) for name, table in zip(names, tables, strict=True) if table is not None and len(table)
+    ]
     if weights is not None:
         lines.append(("Weights", reward_weights_hash(weights)))
     if training_index is not None:

@@ -1,4 +1,4 @@
-"""How often a policy's clip beats the original's of the same prompt and seed."""
+"""Win rates of policies against the original on the same prompts and seeds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vr_pipeline.evaluation.report.wording import percent
 
 
 def make(titles: Mapping[str, str], metrics: Mapping[str, Any]) -> list[Markup]:
-    """Show win rates of every policy by every source, drawn and in numbers; nothing where there is no reward."""
+    """Show win rates of every policy by source; nothing without a reward."""
     rows: list[Row] = []
     cells: list[Cells] = []
     for series, (policy, title) in enumerate(titles.items()):
@@ -33,7 +33,7 @@ def make(titles: Mapping[str, str], metrics: Mapping[str, Any]) -> list[Markup]:
     axis = "share of clips won, 95 % interval; line at one half"
     chart = charts.intervals_chart(title, rows, axis=axis, reference=0.5, limits=(0.0, 1.0))
     table = Table(
-        f"{title}: same prompt, same seed; a tie (equal rewards) counts half; intervals take prompts as clusters",
+        f"{title}: same prompt and seed; a tie (equal rewards) counts half; intervals by prompt",
         ["Policy", "By", "Win rate", "95 % interval", "Won", "Tied", "Lost"],
         cells,
         words=("By",),

@@ -1,1 +1,1 @@
-"""From people's labels of pairs of clips to a VideoReward."""
+"""Training of a VideoReward on human labels of pairs of clips."""

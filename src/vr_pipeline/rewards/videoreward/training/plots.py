@@ -1,29 +1,23 @@
-"""Pictures of how well a trained reward agrees with people."""
-
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+"""Figures of the agreement of a trained reward with people."""
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from vr_pipeline.rewards.plots import COLOURS
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 _SMOOTHED = 15
 """Steps over which the loss is averaged."""
 
 
 def preference_reward_figure(report: pd.DataFrame, reliability: pd.DataFrame, log: pd.DataFrame) -> Figure:
-    """Accuracy by dimension with intervals, stated against observed probabilities, and the course of training.
+    """Draw accuracy by dimension with intervals, predicted and observed probabilities, and the course of training.
 
     Args:
         report: of :func:`~vr_pipeline.rewards.videoreward.training.report.report_on`.
         reliability: of the same function.
-        log: a row a step.
+        log: one row per step.
     """
     from matplotlib.figure import Figure
 
@@ -31,7 +25,7 @@ def preference_reward_figure(report: pd.DataFrame, reliability: pd.DataFrame, lo
     accuracy, calibration, training = figure.subplots(1, 3)
     _accuracy(accuracy, report)
     _reliability(calibration, reliability)
-    _training(training, log)
+    training_course(training, log)
     for axes in figure.axes:
         axes.spines["top"].set_visible(False)
     return figure
@@ -40,7 +34,7 @@ def preference_reward_figure(report: pd.DataFrame, reliability: pd.DataFrame, lo
 def _accuracy(axes: Axes, report: pd.DataFrame) -> None:
     places = np.arange(len(report))
     for at, (name, title) in enumerate(
-        (("accuracy_without_ties", "pairs without ties"), ("accuracy_with_ties", "all pairs, ties called by threshold"))
+        (("accuracy_without_ties", "pairs without ties"), ("accuracy_with_ties", "all pairs, ties by threshold"))
     ):
         value, low, high = (report[f"{name}{end}"].to_numpy(dtype=float) for end in ("", "_low", "_high"))
         y = places + (at - 0.5) * 0.36
@@ -74,17 +68,18 @@ def _reliability(axes: Axes, table: pd.DataFrame) -> None:
             )
     axes.plot([], [], "k-o", markersize=4, label="a clip is better")
     axes.plot([], [], "k--s", markersize=4, label="tie")
-    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="stated probability", ylabel="share of pairs", title="Reliability")
+    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="predicted probability", ylabel="share of pairs", title="Reliability")
     axes.legend(fontsize=8, frameon=False, loc="upper left")
 
 
-def _training(axes: Axes, log: pd.DataFrame) -> None:
+def training_course(axes: Axes, log: pd.DataFrame) -> None:
+    """Draw loss and validation over the steps of a training."""
     loss = log["loss"].rolling(_SMOOTHED, min_periods=1).mean()
     axes.plot(log["step"], loss, color=COLOURS[0], label=f"training (mean of {_SMOOTHED} steps)")
     if "validation_loss" in log:
         judged = log[log["validation_loss"].notna()]
         axes.plot(judged["step"], judged["validation_loss"], "o-", markersize=3, color=COLOURS[5], label="validation")
-    axes.set(xlabel="step", ylabel="loss a label", title="Training", ylim=(0, None))
+    axes.set(xlabel="step", ylabel="loss per label", title="Training", ylim=(0, None))
     axes.legend(fontsize=8, frameon=False, loc="lower left")
     if "validation_accuracy" in log:
         judged = log[log["validation_accuracy"].notna()]

@@ -1,4 +1,4 @@
-"""How well a trained reward agrees with people on held-out pairs, and what is chosen on those of validation."""
+"""Agreement of a trained reward with people on held-out pairs, and calibration on validation pairs."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from vr_pipeline.rewards.training.held_out import HeldOutParameters
 from vr_pipeline.rewards.videoreward.calibration import (
     calibrate,
     calibration_error,
@@ -20,7 +21,6 @@ from vr_pipeline.rewards.videoreward.calibration import (
     tie_model,
 )
 from vr_pipeline.rewards.videoreward.settings import TOTAL, Calibration, SeenClips
-from vr_pipeline.rewards.videoreward.training.config import HeldOutParameters
 from vr_pipeline.rewards.videoreward.training.labels import SIGN, LabelledPairs
 from vr_pipeline.statistics.agreement import pairwise_accuracy
 from vr_pipeline.statistics.clustered import bootstrap_by_prompt
@@ -48,14 +48,14 @@ REPORT_COLUMNS = [
 
 @dataclass(frozen=True, eq=False)
 class HeldOut:
-    """Pairs that were not trained on, with raw scores.
+    """Held-out pairs with raw scores.
 
     Attributes:
         names: the dimensions.
         scores: of both clips, [pairs, 2, dimensions].
-        labels: by dimension and of the whole ('total'): 1, 0, -1 or NaN, [pairs] each.
-        units: prompts that cannot be parted, [pairs].
-        clips: clip and prompt of both, [pairs] of two each.
+        labels: by dimension and for 'total': 1, 0, -1 or NaN, [pairs] each.
+        units: prompts that must not be split, [pairs].
+        clips: clip and prompt of both, [pairs].
     """
 
     names: tuple[str, ...]
@@ -66,7 +66,7 @@ class HeldOut:
 
     @classmethod
     def of(cls, pairs: LabelledPairs, rows: NDArray[np.int64], scores: NDArray[np.float64]) -> HeldOut:
-        """Take some rows of all pairs, with their scores."""
+        """Return some rows of all pairs, with their scores."""
         table = pairs.table.iloc[rows]
         labels = dict(zip(pairs.names, pairs.label[rows].T, strict=True)) | {TOTAL: pairs.total[rows]}
         clips = [
@@ -76,7 +76,7 @@ class HeldOut:
         return cls(pairs.names, scores, labels, table["unit"].tolist(), clips)
 
     def differences(self, calibration: Calibration) -> dict[str, NDArray[np.float64]]:
-        """Return differences of scores, by dimension and of their mean."""
+        """Return differences of scores by dimension, and of their mean."""
         scores = standardised(self.scores, self.names, calibration)
         apart = scores[:, 0] - scores[:, 1]
         return dict(zip(self.names, apart.T, strict=True)) | {TOTAL: apart.mean(axis=1)}
@@ -85,7 +85,7 @@ class HeldOut:
 def figures_by_dimension(
     scores: NDArray[np.float64], label: NDArray[np.float64], names: Sequence[str]
 ) -> dict[str, float]:
-    """Return the share of pairs without a tie in the right order, by dimension; NaN where there are none.
+    """Return the share of pairs without tie in correct order by dimension; NaN if there are none.
 
     Args:
         scores: of both clips, [pairs, 2, dimensions].
@@ -99,13 +99,7 @@ def figures_by_dimension(
 
 
 def calibrate_on(held_out: HeldOut, *, theta: float, seen: SeenClips) -> Calibration:
-    """Choose normalisation, tie thresholds and probabilities on pairs of validation.
-
-    Args:
-        held_out: these pairs.
-        theta: width of ties in training.
-        seen: what clips training had.
-    """
+    """Choose normalisation, tie thresholds and probabilities on validation pairs; see :func:`~.calibrate`."""
     places: dict[tuple[str, str], int] = {}
     raw = []
     pairs = []
@@ -125,10 +119,10 @@ def calibrate_on(held_out: HeldOut, *, theta: float, seen: SeenClips) -> Calibra
 def report_on(
     held_out: HeldOut, calibration: Calibration, parameters: HeldOutParameters
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Report on pairs on which nothing was chosen.
+    """Report on pairs that were not used to choose anything.
 
     Returns:
-        a row a dimension and one of the total (:class:`vr_pipeline.schemas.PreferenceRewardReport`), and stated against
+        one row per dimension and for the total (:class:`vr_pipeline.schemas.PreferenceRewardReport`), and predicted and
         observed probabilities (:class:`vr_pipeline.schemas.PreferenceRewardReliability`).
     """
     rows, tables = [], []
@@ -182,7 +176,7 @@ def _figures(
 
 
 def _log_likelihood(stated: NDArray[np.float64], label: NDArray[np.str_]) -> float:
-    """Return the mean log probability of what people said; NaN without pairs."""
+    """Return the mean log probability of human labels; NaN without pairs."""
     if not len(label):
         return math.nan
     column = np.array([{"a": 0, "tie": 1, "b": 2}[one] for one in label.tolist()])

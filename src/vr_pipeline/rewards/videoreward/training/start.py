@@ -1,9 +1,7 @@
-"""Where a training starts: a vision-language model with a new head, or a reward; and what makes it that training."""
-
-from __future__ import annotations
+"""Start of a training: a vision-language model with a new head, or a reward; identity of the training."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,28 +9,24 @@ import pandas as pd
 from vr_pipeline.engine.config import CheckpointParameters
 from vr_pipeline.errors import InputError
 from vr_pipeline.identifiers import content_hash
+from vr_pipeline.rewards.videoreward.network import VideoRewardNetwork, load_network, new_network
 from vr_pipeline.rewards.videoreward.settings import NetworkSettings, VideoRewardSettings, read_artifact
 from vr_pipeline.rewards.videoreward.training.config import PreferenceRewardTrainingParameters
 from vr_pipeline.rewards.videoreward.training.labels import LabelledPairs, trainable
-
-if TYPE_CHECKING:
-    from vr_pipeline.rewards.videoreward.network import VideoRewardNetwork
+from vr_pipeline.storage.atomic import names_and_hashes
+from vr_pipeline.vlm.loading import judge_identity, load_family
 
 
 def network_settings(parameters: PreferenceRewardTrainingParameters) -> NetworkSettings:
-    """Return the network's settings: given ones, or those of the reward that training starts from."""
+    """Return the given settings of the network, else those of the reward at the start."""
     if parameters.network is not None:
         return parameters.network
     return read_artifact(_reward_folder(parameters)).network
 
 
 def start_network(parameters: PreferenceRewardTrainingParameters) -> VideoRewardNetwork:
-    """Load the model that training starts from, with a new head and tokens, or a reward with its own."""
-    from vr_pipeline.rewards.videoreward.network import load_network, new_network
-
+    """Load the model with a new head and special tokens, or the reward."""
     if parameters.start is not None:
-        from vr_pipeline.vlm.loading import load_family
-
         assert parameters.network is not None
         return new_network(load_family(parameters.start), parameters.network, parameters.seed)
     names = ("device", "dtype", "threads", "num_frames", "frames_per_second", "min_pixels", "max_pixels")
@@ -48,18 +42,14 @@ def _start_reward(parameters: PreferenceRewardTrainingParameters) -> VideoReward
 def _reward_folder(parameters: PreferenceRewardTrainingParameters) -> Path:
     path = _start_reward(parameters).path
     if path is None:
-        raise InputError("there is no folder to start from", remedy="Give 'path'", field="start_reward.path")
+        raise InputError("the reward at the start has no folder", remedy="Set its path", field="start_reward.path")
     return Path(path).expanduser()
 
 
 def start_hash(parameters: PreferenceRewardTrainingParameters) -> str:
-    """Return content hash of the model that training starts from."""
+    """Return the content hash of the model at the start."""
     if parameters.start is not None:
-        from vr_pipeline.vlm.loading import judge_identity
-
         return judge_identity(parameters.start)
-    from vr_pipeline.storage.atomic import names_and_hashes
-
     folder = _reward_folder(parameters)
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix in (".json", ".safetensors"))
     return content_hash("videoreward folder", *names_and_hashes(files, folder))

@@ -1,10 +1,10 @@
-"""Trains a VideoReward on pairs of clips: both are scored under the pair's prompt, in all dimensions at once."""
+"""Training of a VideoReward on pairs of clips, scored with the pair's prompt in all dimensions."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,21 +13,25 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from vr_pipeline.engine.groups import Group
-from vr_pipeline.engine.loop import Observe, Task
-from vr_pipeline.errors import InputError
+from vr_pipeline.engine.determinism import deterministic
+from vr_pipeline.engine.groups import Group, launched_processes, training_group
+from vr_pipeline.engine.loop import Observe, Task, best_checkpoint, train
+from vr_pipeline.engine.order import EpochOrder
 from vr_pipeline.identifiers import sample_seed
-from vr_pipeline.rewards.videoreward.losses import Targets, summed_loss
-from vr_pipeline.rewards.videoreward.settings import Calibration
-from vr_pipeline.rewards.videoreward.training.clips import (
+from vr_pipeline.rewards.training.clips import (
     ReadClip,
     TrainingClips,
     rows_of_all,
     shown_frames,
-    with_failures,
 )
+from vr_pipeline.rewards.training.parameters import check_passes, for_samples
+from vr_pipeline.rewards.videoreward.calibration import seen_clips
+from vr_pipeline.rewards.videoreward.losses import Targets, summed_loss
+from vr_pipeline.rewards.videoreward.network import VideoRewardNetwork
+from vr_pipeline.rewards.videoreward.settings import Calibration
 from vr_pipeline.rewards.videoreward.training.config import PreferenceRewardTrainingParameters
 from vr_pipeline.rewards.videoreward.training.labels import LabelledPairs, label_pairs, trainable
+from vr_pipeline.rewards.videoreward.training.parts import TrainedParts
 from vr_pipeline.rewards.videoreward.training.report import HeldOut, calibrate_on, figures_by_dimension, report_on
 from vr_pipeline.rewards.videoreward.training.start import (
     network_settings,
@@ -35,26 +39,25 @@ from vr_pipeline.rewards.videoreward.training.start import (
     start_network,
     training_identity,
 )
+from vr_pipeline.vlm.families.base import PreparedClip
 
 if TYPE_CHECKING:
     import torch
-
-    from vr_pipeline.rewards.videoreward.network import VideoRewardNetwork
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
 class TrainedReward:
-    """What training gives.
+    """Result of a training.
 
     Attributes:
         network: with the best checkpoint's weights.
-        calibration: chosen on the pairs of validation.
-        provenance: what it was made from, for the folder.
-        report: a row a dimension and one of the total, on the pairs of the test side.
-        reliability: stated against observed probabilities on the same pairs.
-        log: a row a step.
+        calibration: chosen on validation pairs.
+        provenance: origin of the model.
+        report: one row per dimension and for the total, on test pairs.
+        reliability: predicted and observed probabilities on the same pairs.
+        log: one row per step.
         summary: figures of the run.
     """
 
@@ -79,17 +82,17 @@ def train_preference_reward(
     *,
     observe: Observe | None = None,
 ) -> TrainedReward:
-    """Train a VideoReward, keep the checkpoint that is most accurate on pairs of validation, and calibrate it there.
+    """Train a VideoReward, keep the checkpoint most accurate on validation pairs, and calibrate it on them.
 
-    The same input and number of threads give the same weights on the same machine. Processes that were launched
-    together share the passes of every step, and end with the weights that one process would have but for rounding.
+    The same input and threads give the same weights on the same machine. Processes launched together share the passes
+    of every step, and differ from one process by rounding only.
 
     Args:
         preferences: table of :class:`vr_pipeline.schemas.HumanPreferences`.
-        video_index: the clips that they name, schema ``VideoIndex``.
-        read: gives a clip; see :func:`~vr_pipeline.rewards.videoreward.training.clips.read_from`.
-        parameters: the model at the start, loss, parts that are trained, split, optimiser.
-        observe: as :func:`vr_pipeline.engine.loop.train` takes it.
+        video_index: their clips, schema ``VideoIndex``.
+        read: see :func:`~vr_pipeline.rewards.training.clips.read_from`.
+        parameters: settings of the training.
+        observe: see :func:`vr_pipeline.engine.loop.train`.
 
     Raises:
         InputError: see :func:`~vr_pipeline.rewards.videoreward.training.labels.label_pairs`, or the processes cannot
@@ -97,13 +100,9 @@ def train_preference_reward(
     """
     import torch
 
-    from vr_pipeline.engine.determinism import deterministic
-    from vr_pipeline.engine.groups import launched_processes, training_group
-    from vr_pipeline.engine.loop import train
-
     check_processes(parameters, launched_processes())
     dimensions = network_settings(parameters).dimensions
-    # Before a model is loaded and clips are read.
+    # Find errors before loading a model and reading clips.
     label_pairs(preferences, video_index, dimensions, parameters)
     threads = parameters.threads
     with deterministic(threads), torch.random.fork_rng(devices=[]):
@@ -112,11 +111,14 @@ def train_preference_reward(
         with training_group(network.family.device) as group:
             sampling = shown_frames(network.family, parameters.start)
             clips = TrainingClips(
-                read, network.family, sampling, memory_mb=parameters.memory_mb, threads=parameters.reader_threads
+                read,
+                network.family.prepare,
+                sampling,
+                memory_mb=parameters.memory_mb,
+                threads=parameters.reader_threads,
             )
-            usable = video_index[video_index["status"] == "ok"]["video_id"].astype(str)
-            named = {*preferences["video_id_a"].astype(str), *preferences["video_id_b"].astype(str)}
-            index = with_failures(video_index, clips.examine(sorted(named.intersection(usable)), group))
+            names = pd.concat([preferences["video_id_a"], preferences["video_id_b"]]).astype(str)
+            index = clips.usable_index(video_index, names, group)
             pairs = label_pairs(preferences, index, dimensions, parameters)
             task = PreferenceRewardTask(network, pairs, clips, parameters)
             task.identity = training_identity(pairs, index, parameters)
@@ -128,14 +130,8 @@ def train_preference_reward(
 
 
 def check_processes(parameters: PreferenceRewardTrainingParameters, processes: int) -> None:
-    """Check whether so many processes can share the passes of a step. Raises :class:`InputError` where they cannot."""
-    if parameters.passes % processes:
-        raise InputError(
-            f"{processes} processes cannot share the {parameters.passes} passes of a step evenly: a step has "
-            f"{parameters.batch_size} pairs, a pass {parameters.pairs_per_pass}",
-            remedy=f"Set batch_size to a multiple of {processes} times micro_batch_size",
-            field="preference_reward_training.micro_batch_size",
-        )
+    """Raise :class:`InputError` if the processes cannot share the passes of a step evenly."""
+    check_passes(parameters, processes, samples="pairs", block="preference_reward_training")
 
 
 class PreferenceRewardTask(Task):
@@ -149,22 +145,13 @@ class PreferenceRewardTask(Task):
         self,
         network: VideoRewardNetwork,
         pairs: LabelledPairs,
-        clips: TrainingClips,
+        clips: TrainingClips[PreparedClip],
         parameters: PreferenceRewardTrainingParameters,
     ) -> None:
-        """Make the network ready to be trained.
-
-        Args:
-            network: where training starts; changed in place.
-            pairs: all pairs, with their side of the split.
-            clips: theirs.
-            parameters: all settings.
-        """
-        from vr_pipeline.rewards.videoreward.training.parts import TrainedParts
-
+        """Prepare the network for training, in place."""
         self.network, self.pairs, self.clips = network, pairs, clips
         self.rows = trainable(pairs, parameters)
-        self.parameters = parameters.for_pairs(len(self.rows))
+        self.parameters = for_samples(parameters, len(self.rows))
         super().__init__(self.parameters)
         self.parts = TrainedParts(network, self.parameters)
         if parameters.gradient_checkpointing:
@@ -172,7 +159,7 @@ class PreferenceRewardTask(Task):
         table = pairs.table
         self.names, self.prompts = table["pair_id"].tolist(), table["prompt"].tolist()
         self.ends = list(zip(table["video_id_a"], table["video_id_b"], strict=True))
-        self._epoch, self._order = -1, self.rows
+        self.order = EpochOrder(self.rows.tolist(), [self.names[row] for row in self.rows], parameters.seed)
         self._figures: dict[str, float] = {}
 
     def weights(self) -> list[torch.nn.Parameter]:
@@ -185,17 +172,7 @@ class PreferenceRewardTask(Task):
         return [f"pair {self.names[row]}" for row in self._batch(step)]
 
     def _batch(self, step: int) -> list[int]:
-        """Return the rows of a step: every pair once an epoch, in the order of a hash of its identifier."""
-        size = self.parameters.batch_size
-        return [self._at(position) for position in range((step - 1) * size, step * size)]
-
-    def _at(self, position: int) -> int:
-        epoch, place = divmod(position, len(self.rows))
-        if epoch != self._epoch:
-            self._epoch = epoch
-            seeds = [sample_seed(self.parameters.seed, self.names[row], epoch) for row in self.rows]
-            self._order = self.rows[np.argsort(np.array(seeds), kind="stable")]
-        return int(self._order[place])
+        return [row for row, _ in self.order.of_step(step, self.parameters.batch_size)]
 
     def _targets(self, rows: Sequence[int] | NDArray[np.int64]) -> Targets:
         import torch
@@ -209,9 +186,9 @@ class PreferenceRewardTask(Task):
 
         given, batch = self.parameters, self._batch(step)
         self.network.family.model.train()
-        # A label counts the same in whichever pass it comes, and what is masked does not count.
+        # Every present label has the same weight in all passes.
         labels = int(self._targets(batch).present(given.loss).sum())
-        size = given.pairs_per_pass
+        size = given.samples_per_pass
         sums = torch.zeros(6, dtype=torch.float64)
         for number in range(group.rank, given.passes, group.size):
             rows = batch[number * size : (number + 1) * size]
@@ -233,7 +210,7 @@ class PreferenceRewardTask(Task):
         return loss_sum, statistics
 
     def _scores(self, rows: Sequence[int], *, one_pass: bool = False) -> torch.Tensor:
-        """Return raw scores of both clips of pairs, [pairs, 2, dimensions]; a clip of several pairs is scored once."""
+        """Return raw scores of both clips of pairs, [pairs, 2, dimensions], scoring each clip once."""
         import torch
 
         wanted = [(video, self.prompts[row]) for row in rows for video in self.ends[row]]
@@ -246,14 +223,12 @@ class PreferenceRewardTask(Task):
         return scores[torch.tensor([place[one] for one in wanted], device=scores.device)].view(len(rows), 2, -1)
 
     def _precision(self) -> AbstractContextManager[Any]:
-        """Reduced precision of activations where the configuration asks for it."""
+        """Return the configured precision of activations."""
         import torch
 
         start = self.parameters.start or self.parameters.start_reward
         assert start is not None
-        if start.dtype == "float32":
-            return nullcontext()
-        return torch.autocast(self.network.family.device.type, dtype=getattr(torch, start.dtype))
+        return self.network.family.autocast(getattr(torch, start.dtype))
 
     def held_out_scores(self, rows: NDArray[np.int64], group: Group) -> NDArray[np.float64]:
         """Return raw scores as inference gives them, [pairs, 2, dimensions]; each process scores its share."""
@@ -261,7 +236,7 @@ class PreferenceRewardTask(Task):
 
         self.network.family.model.eval()
         share = list(group.share(rows.tolist()))
-        size, count = self.parameters.pairs_per_pass, len(self.pairs.names)
+        size, count = self.parameters.samples_per_pass, len(self.pairs.names)
         found = np.empty((0, 2 * count))
         with torch.no_grad():
             for start in range(0, len(share), size):
@@ -270,10 +245,7 @@ class PreferenceRewardTask(Task):
         return rows_of_all(found, len(rows), group).reshape(-1, 2, count)
 
     def validate(self, step: int, group: Group) -> float:
-        """Return the mean over dimensions of the accuracy on pairs that people did not tie.
-
-        Of two checkpoints that are equally accurate the likelier one is better, by less than a hundred-thousandth.
-        """
+        """Return the mean accuracy over dimensions on pairs without tie, plus at most 1e-5 by likelihood."""
         import torch
 
         rows = self.pairs.rows("validation")
@@ -282,13 +254,8 @@ class PreferenceRewardTask(Task):
         present = int(targets.present(self.parameters.loss).sum())
         with torch.no_grad():
             theta = self.parts.theta_now
-            loss = summed_loss(
-                self.parameters.loss,
-                torch.from_numpy(scores),
-                targets,
-                theta=theta,
-                centre=self.parameters.grade_centre,
-            ) / max(present, 1)
+            given, raw = self.parameters, torch.from_numpy(scores)
+            loss = summed_loss(given.loss, raw, targets, theta=theta, centre=given.grade_centre) / max(present, 1)
         accuracy = figures_by_dimension(scores, self.pairs.label[rows], self.pairs.names)
         known = [value for value in accuracy.values() if not np.isnan(value)]
         self._figures = {"validation_loss": float(loss)} | {
@@ -300,29 +267,27 @@ class PreferenceRewardTask(Task):
         return self._figures
 
     def finish(self, log: pd.DataFrame, group: Group) -> TrainedReward:
-        """Calibrate on validation, report on the test side, and give the model back as it came."""
+        """Calibrate on validation, report on the test side, and restore the model's form."""
         given, pairs = self.parameters, self.pairs
         sides = {}
         for split in ("validation", "test"):
             rows = pairs.rows(split)
             sides[split] = HeldOut.of(pairs, rows, self.held_out_scores(rows, group))
         theta = self.parts.theta_now if given.loss == "btt" else given.theta
-        trained_on = pairs.clips(self.rows)
-        calibration = calibrate_on(sides["validation"], theta=theta, seen=self.clips.seen(trained_on))
+        seen = seen_clips([self.clips.shapes[clip] for clip in pairs.clips(self.rows)])
+        calibration = calibrate_on(sides["validation"], theta=theta, seen=seen)
         chose = not len(pairs.rows("test"))
         if chose:
             logger.warning(
-                "No pair is on the test side: the report is about the pairs that chose the checkpoint and the "
-                "calibration, so that its figures are rather too high"
+                "The test side has no pairs: the report uses the pairs that chose checkpoint and calibration, so its "
+                "figures are too optimistic"
             )
         report, reliability = report_on(sides["validation" if chose else "test"], calibration, given.held_out)
         trained = sum(weight.numel() for weight in self.weights())
         self.parts.finish()
-        best = int(np.nanargmax(log[self.metric].to_numpy(dtype=np.float64)))
         summary = {
             "steps": len(log),
-            "best_step": int(log["step"].iloc[best]),
-            "validation_accuracy": float(log[self.metric].iloc[best]),
+            **best_checkpoint(log, self.metric),
             "theta": theta,
             "training_pairs": len(self.rows),
             "pairs": pairs.counts(),
@@ -346,7 +311,7 @@ class PreferenceRewardTask(Task):
 
 
 def _order_sums(scores: torch.Tensor, targets: Targets) -> torch.Tensor:
-    """Return how many untied labels are in the right order, their number, sums of differences, and those of ties."""
+    """Return numbers of correct and all labels without tie, their sum of differences, and those of ties."""
     import torch
 
     difference = (scores[:, 0] - scores[:, 1]).detach().cpu().double()

@@ -1,0 +1,1 @@
+"""Benchmark of rewards on human preferences: a table, paired differences, and a leaderboard."""

@@ -1,0 +1,49 @@
+"""Questions about rendered clips whose right answer is known: what is drawn, in the words of the judge's captions."""
+
+import numpy as np
+import pandas as pd
+
+from vr_pipeline.identifiers import content_hash, prompt_id, sample_seed, video_id
+from vr_pipeline.micro_world.config import CaptionParameters
+from vr_pipeline.micro_world.world import FRAMES_PER_SECOND, Scene, all_prompts, render, sample_scene
+from vr_pipeline.work import WorkItem, WorkPlan
+
+QUESTION = "what is in the clip ?"
+"""What is asked of a clip that is to be described."""
+
+
+def caption_questions(parameters: CaptionParameters, *, seed: int) -> tuple[WorkPlan, pd.DataFrame]:
+    """Render clips of every prompt, and ask of each what it shows.
+
+    A clip depends on the seed, its prompt and its number alone.
+
+    Args:
+        parameters: number of clips and flaws.
+        seed: of the scenes.
+
+    Returns:
+        the clips, and the questions: id, video, prompt (the question), answer (five words) and group (the prompt that
+        the clip was rendered for, so that clips of one prompt stay on one side of a split).
+    """
+    scenes: dict[str, Scene] = {}
+    rows = []
+    for prompt in all_prompts():
+        for number in range(parameters.clips_per_prompt):
+            random = np.random.default_rng(sample_seed(seed, f"captions {prompt_id(prompt)}", number))
+            scene = sample_scene(random, prompt, flaw_scale=parameters.flaw_scale)
+            name = video_id(prompt_id(prompt), number, content_hash("micro-world captions", seed))
+            scenes[name] = scene
+            rows.append(
+                {"id": name, "video": f"{name}.mp4", "prompt": QUESTION, "answer": scene.caption, "group": prompt}
+            )
+    items = [
+        WorkItem(name, content_hash("scene", repr(scene)), {"prompt": scene.prompt, "fps": FRAMES_PER_SECOND})
+        for name, scene in scenes.items()
+    ]
+    plan = WorkPlan(
+        items,
+        lambda _, batch: [render(scenes[item.key]) for item in batch],
+        batch_size=64,
+        description="clips to describe",
+    )
+    return plan, pd.DataFrame(rows)

@@ -1,0 +1,1 @@
+"""Train a reward of noised latents on labelled pairs of clips."""

@@ -1,0 +1,1 @@
+"""Compare pairs of clips of a prompt with a model that sees both."""

@@ -1,0 +1,1 @@
+"""Measure any rewards on any human preferences."""

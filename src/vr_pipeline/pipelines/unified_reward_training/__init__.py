@@ -1,0 +1,1 @@
+"""Train a UnifiedReward on labelled items of several tasks."""

@@ -1,0 +1,1 @@
+"""Shared code to train rewards on vision-language models: clips, parts of the model, split."""

@@ -1,0 +1,1 @@
+"""Training of a UnifiedReward: cross entropy of answers to items of several tasks."""

@@ -1,0 +1,1 @@
+"""Trains a reward of noised latents on pairs of clips."""

@@ -1,0 +1,176 @@
+"""Alarm for reward hacking: the training's reward rises while a reward that it does not use falls (Gao et al. 2023).
+
+Every judged checkpoint is compared with all earlier ones on the same prompts, in the total and in every dimension of
+every held-out reward. No reward of the truth is needed.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from vr_pipeline.statistics.falls import clearest_fall, smallest_p_value
+from vr_pipeline.statistics.labels import FloatArray
+from vr_pipeline.training.config import AlarmParameters
+
+if TYPE_CHECKING:
+    from vr_pipeline.rewards.contract import RewardModel
+
+logger = logging.getLogger(__name__)
+
+ALARM = "alarm_since"
+"""Column of the training log: the step since which a held-out reward fell, at checkpoints with an alarm."""
+
+PromptMeans = Mapping[str, float]
+"""Mean reward of the clips of a checkpoint, by prompt."""
+
+
+def prompt_means(rewards: pd.DataFrame) -> dict[str, dict[str, float]]:
+    """Return the mean reward of each prompt, in the total and by dimension.
+
+    Args:
+        rewards: schema ``Rewards``, the clips of one checkpoint.
+    """
+    columns = [name for name in rewards if name == "total" or str(name).startswith("dim_")]
+    means = rewards.groupby("prompt_id", sort=True)[columns].mean()
+    return {str(name): {str(prompt): float(value) for prompt, value in means[name].items()} for name in columns}
+
+
+def find_alarm(
+    checkpoints: Sequence[Mapping[str, Any]], settings: AlarmParameters, number: int
+) -> dict[str, Any] | None:
+    """Test the last checkpoint against all earlier ones.
+
+    Each of ``number`` checkpoints is tested at ``settings.level / number``, so that ``settings.level`` bounds the
+    probability of a false alarm in the whole training (Bonferroni).
+
+    Args:
+        checkpoints: judged checkpoints in the order of their steps, each with ``step``, ``rewards`` (prompt and reward
+            of every clip) and ``held_out`` (:func:`prompt_means` by name of the held-out reward).
+        number: of checkpoints that the training will have, without the original.
+
+    Returns:
+        ``hold_out``, ``dimension`` (``total`` or a name), ``since_step``, ``change`` (mean over prompts) and
+        ``p_value`` of the clearest fall; None without an alarm.
+    """
+    prompts = _shared([set(_trained(record)) for record in checkpoints])
+    names = _shared([set(_columns(record)) for record in checkpoints])
+    for record in checkpoints:
+        of_record = _columns(record)
+        prompts = [prompt for prompt in prompts if all(prompt in of_record[name] for name in names)]
+    if not names or len(prompts) < 2:
+        return None
+
+    def table(columns: Sequence[PromptMeans]) -> FloatArray:
+        return np.array([[column[prompt] for prompt in prompts] for column in columns])
+
+    held_out = {name: table([_columns(record)[name] for record in checkpoints]) for name in names}
+    fall = clearest_fall(held_out, table([_trained(record) for record in checkpoints]))
+    if fall is None or fall.p_value > settings.level / number:
+        return None
+    hold_out, _, dimension = fall.name.partition("\n")
+    return {
+        "hold_out": hold_out,
+        "dimension": dimension.removeprefix("dim_"),
+        "since_step": int(checkpoints[fall.since]["step"]),
+        "change": fall.change,
+        "p_value": fall.p_value,
+    }
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """The alarm of a training.
+
+    Attributes:
+        settings: None for no alarm.
+        hold_outs: rewards that the training does not use, by name.
+        prompts: number of validation prompts.
+        checkpoints: number of checkpoints that the training judges.
+    """
+
+    settings: AlarmParameters | None
+    hold_outs: Mapping[str, RewardModel]
+    prompts: int
+    checkpoints: int
+
+    @property
+    def possible(self) -> bool:
+        """Whether so many prompts can show a fall at the level of the alarm."""
+        if self.settings is None or not self.hold_outs:
+            return False
+        return smallest_p_value(self.prompts) <= self.settings.level / self.checkpoints
+
+    @property
+    def acts(self) -> bool:
+        """Whether an alarm changes the policy."""
+        return self.settings is not None and self.settings.action != "report" and self.possible
+
+    @property
+    def stops(self) -> bool:
+        """Whether an alarm ends the training."""
+        return self.settings is not None and self.settings.action == "stop" and self.possible
+
+    @property
+    def needed_prompts(self) -> int:
+        """The smallest number of validation prompts with which an alarm is possible; 0 if it is off."""
+        return 0 if self.settings is None else math.ceil(math.log2(self.checkpoints / self.settings.level))
+
+    @property
+    def depends_on(self) -> list[str]:
+        """All that alarms depend on, if they change the policy."""
+        if self.settings is None or not self.acts:
+            return []
+        parts = [part for name, reward in sorted(self.hold_outs.items()) for part in (name, *reward.depends_on)]
+        return [self.settings.model_dump_json(), *parts]
+
+    def report_absence(self) -> None:
+        """Log why there can be no alarm, if there should be one."""
+        if self.settings is None or not self.hold_outs or self.possible:
+            return
+        log = logger.info if self.settings.action == "report" else logger.warning
+        log(
+            "There is no alarm for reward hacking: %d validation prompts cannot show that a held-out reward falls. "
+            "%d can, for %d checkpoints (dpo_training.validation)",
+            self.prompts,
+            self.needed_prompts,
+            self.checkpoints,
+        )
+
+    def find(self, records: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+        """Test the last checkpoint against all earlier ones, and log an alarm; see :func:`find_alarm`."""
+        found = None if self.settings is None else find_alarm(records, self.settings, self.checkpoints)
+        if found is not None:
+            logger.warning("Alarm for reward hacking after step %d: %s", records[-1]["step"], alarm_text(found))
+        return found
+
+
+def alarm_text(alarm: Mapping[str, Any]) -> str:
+    """Describe an alarm in one clause, for the log, the validation table and the report."""
+    which = "the total" if alarm["dimension"] == "total" else f"the dimension {alarm['dimension']}"
+    return (
+        f"{which} of {alarm['hold_out']} changed by {alarm['change']:+.3f} since step {alarm['since_step']} "
+        f"(p = {alarm['p_value']:.2g}) while the reward of the training rose"
+    )
+
+
+def _trained(record: Mapping[str, Any]) -> dict[str, float]:
+    values: dict[str, list[float]] = {}
+    for prompt, reward in record["rewards"]:
+        values.setdefault(str(prompt), []).append(float(reward))
+    return {prompt: math.fsum(rewards) / len(rewards) for prompt, rewards in values.items()}
+
+
+def _columns(record: Mapping[str, Any]) -> dict[str, PromptMeans]:
+    held_out = record.get("held_out") or {}
+    return {f"{name}\n{column}": means for name, of_reward in held_out.items() for column, means in of_reward.items()}
+
+
+def _shared(sets: Sequence[set[str]]) -> list[str]:
+    return sorted(set.intersection(*sets)) if sets else []

@@ -1,0 +1,104 @@
+"""An alarm is raised where a held-out reward falls while the training's rises, and hardly ever elsewhere."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from vr_pipeline.rewards.registry import load_reward_model
+from vr_pipeline.training.config import AlarmParameters
+from vr_pipeline.training.reward_hacking import Alarm, alarm_text, find_alarm, prompt_means
+
+PROMPTS = [f"p{number}" for number in range(12)]
+SETTINGS = AlarmParameters(level=0.05)
+
+
+def checkpoints(trained: list[float], held_out: dict[str, list[float]], seed: int = 0) -> list[dict[str, Any]]:
+    """Return records of checkpoints with the given mean rewards and noise that differs by prompt."""
+    rng = np.random.default_rng(seed)
+
+    def around(value: float) -> dict[str, float]:
+        return {prompt: value + 0.2 * float(rng.normal()) for prompt in PROMPTS}
+
+    return [
+        {
+            "step": 10 * number,
+            "rewards": [[prompt, value] for _ in range(2) for prompt, value in around(trained[number]).items()],
+            "held_out": {"other": {name: around(values[number]) for name, values in held_out.items()}},
+        }
+        for number in range(len(trained))
+    ]
+
+
+def test_the_fallen_dimension_is_named_with_the_step_since_which_it_fell():
+    records = checkpoints([0, 1, 2, 3], {"total": [0, 1, 1, 1], "dim_motion": [0.0, 0.2, 1.5, 0.0]})
+    alarm = find_alarm(records, SETTINGS, 3)
+    assert (alarm["hold_out"], alarm["dimension"], alarm["since_step"]) == ("other", "motion", 20)
+    last, since = (records[i]["held_out"]["other"]["dim_motion"] for i in (3, 2))
+    assert alarm["change"] == pytest.approx(np.mean([last[name] - since[name] for name in PROMPTS]))
+    assert "the dimension motion of other changed by -1" in alarm_text(alarm)
+    assert "since step 20" in alarm_text(alarm)
+
+
+def test_a_fall_together_with_the_training_reward_is_no_alarm():
+    held_out = {"total": [0.0, 2.0, 0.0]}
+    assert find_alarm(checkpoints([0, 3, 4], held_out), SETTINGS, 2) is not None
+    assert find_alarm(checkpoints([1, 3, 0], held_out), SETTINGS, 2) is None
+
+
+def test_without_hold_outs_or_earlier_checkpoints_there_is_none():
+    records = checkpoints([0, 1], {"total": [1.0, 0.0]})
+    assert find_alarm(records, SETTINGS, 1) is not None
+    assert find_alarm(records[:1], SETTINGS, 1) is None
+    assert find_alarm([record | {"held_out": {}} for record in records], SETTINGS, 1) is None
+    assert find_alarm([{key: record[key] for key in ("step", "rewards")} for record in records], SETTINGS, 1) is None
+
+
+def test_prompts_whose_clips_failed_at_one_checkpoint_are_left_out():
+    records = checkpoints([0, 1, 2], {"total": [0.0, 1.0, 0.0]})
+    expected = find_alarm(
+        [
+            {
+                "step": record["step"],
+                "rewards": [row for row in record["rewards"] if row[0] != "p0"],
+                "held_out": {
+                    "other": {"total": {k: v for k, v in record["held_out"]["other"]["total"].items() if k != "p0"}}
+                },
+            }
+            for record in records
+        ],
+        SETTINGS,
+        2,
+    )
+    del records[1]["held_out"]["other"]["total"]["p0"]
+    assert find_alarm(records, SETTINGS, 2) == expected
+
+
+def test_false_alarms_in_whole_trainings_are_as_rare_as_the_level_says():
+    """Rewards of the training rise, hold-outs only wander; binomial bound at 1e-4."""
+    trainings, level, number = 150, 0.2, 5
+    alarms = 0
+    for seed in range(trainings):
+        records = checkpoints([float(i) for i in range(number + 1)], {"total": [0.0] * 6, "dim_a": [0.0] * 6}, seed)
+        looks = (find_alarm(records[: end + 1], AlarmParameters(level=level), number) for end in range(1, number + 1))
+        alarms += any(looks)
+    assert alarms <= stats.binom.ppf(1 - 1e-4, trainings, level)
+
+
+@pytest.mark.parametrize("checkpoints", [1, 4, 9])
+def test_the_needed_prompts_are_the_fewest_that_can_raise_it(checkpoints):
+    hold_outs = {"diversity": load_reward_model({"type": "diversity"})}
+    needed = Alarm(SETTINGS, hold_outs, 0, checkpoints).needed_prompts
+    assert Alarm(SETTINGS, hold_outs, needed, checkpoints).possible
+    assert not Alarm(SETTINGS, hold_outs, needed - 1, checkpoints).possible
+    assert not Alarm(SETTINGS, {}, needed, checkpoints).possible
+    assert not Alarm(None, hold_outs, needed, checkpoints).possible
+
+
+def test_prompt_means_are_those_of_the_clips():
+    rewards = pd.DataFrame(
+        {"video_id": list("abc"), "prompt_id": ["q", "p", "q"], "total": [1.0, 2.0, 4.0], "dim_x": [0.0, 1.0, 1.0]}
+    )
+    assert prompt_means(rewards) == {"total": {"p": 2.0, "q": 2.5}, "dim_x": {"p": 1.0, "q": 0.5}}
