@@ -152,15 +152,15 @@ def test_differences_of_two_runs():
 
 
 def test_results_of_single_stages_differ_by_what_is_behind_them():
-    """Two scores, each by a run of its last stage alone: what was changed lies two runs before."""
+    """Two scores, each by a run of its last stage alone: what was changed lies two runs before, and comes first."""
 
     def made_by(rate: float, version: str, hour: int, machine: str) -> list[Run]:
-        fit = stage({"items": "i1"}, {"model": f"m{version}"}, code=f"c{version}")
-        fit["params"] = {"conf/fit.yml": {"fit": {"rate": rate}}, "conf/catalog.yml": {"model.format": "json"}}
-        judge = stage({"model": f"m{version}"}, {"score": f"s{version}"}, code="c0")
+        fit = stage({"items": "i1"}, {"weights": f"m{version}"}, code=f"c{version}")
+        fit["params"] = {"conf/fit.yml": {"fit": {"rate": rate}}, "conf/catalog.yml": {"weights.format": "json"}}
+        judge = stage({"weights": f"m{version}"}, {"score": f"s{version}"}, code="c0")
         return [
             recorded(
-                f"f{version}", hour, {"fit": fit}, machine={"cpu": machine}, metrics={"model": {"model.loss": rate}}
+                f"f{version}", hour, {"fit": fit}, machine={"cpu": machine}, metrics={"weights": {"weights.loss": rate}}
             ),
             recorded(
                 f"j{version}",
@@ -181,11 +181,11 @@ def test_results_of_single_stages_differ_by_what_is_behind_them():
         "  fit.rate: 0.5 -> 0.7  (+0.2)",
         "Data supplied: the same",
         "Data made: 2 differ",
-        "  model: m1 -> m2",
+        "  weights: m1 -> m2",
         "  score: s1 -> s2",
         "Results: 2 differ",
-        "  model.loss: 0.5 -> 0.7  (+0.2)",
         "  score: 1 -> 1.4  (+0.4)",
+        "  weights.loss: 0.5 -> 0.7  (+0.2)",
         "Environment: 1 differ",
         "  cpu: one -> one and two",
     ]

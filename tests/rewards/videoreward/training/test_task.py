@@ -17,9 +17,10 @@ from vr_pipeline.engine import loop
 from vr_pipeline.engine.config import LoopParameters
 from vr_pipeline.engine.groups import Group
 from vr_pipeline.errors import InputError
+from vr_pipeline.rewards.training.clips import TrainingClips, shown_frames
+from vr_pipeline.rewards.training.parameters import for_samples
 from vr_pipeline.rewards.videoreward.network import load_network
 from vr_pipeline.rewards.videoreward.settings import read_artifact
-from vr_pipeline.rewards.videoreward.training.clips import TrainingClips, shown_frames
 from vr_pipeline.rewards.videoreward.training.labels import label_pairs
 from vr_pipeline.rewards.videoreward.training.start import start_network
 from vr_pipeline.rewards.videoreward.training.task import PreferenceRewardTask, check_processes
@@ -38,7 +39,11 @@ def make_task(start: dict[str, Any], **changes: Any) -> PreferenceRewardTask:
     preferences, index = tables()
     network = start_network(settings)
     clips = TrainingClips(
-        tiny_rewards.read, network.family, shown_frames(network.family, settings.start), memory_mb=100, threads=1
+        tiny_rewards.read,
+        network.family.prepare,
+        shown_frames(network.family, settings.start),
+        memory_mb=100,
+        threads=1,
     )
     pairs = label_pairs(preferences, index, network.settings.dimensions, settings)
     return PreferenceRewardTask(network, pairs, clips, settings)
@@ -277,7 +282,7 @@ def test_training_goes_on_from_a_reward(start: dict[str, Any], tmp_path: Path) -
 
 
 def test_epochs_and_shares_become_steps(start: dict[str, Any]) -> None:
-    settings = tiny_rewards.parameters(start, epochs=2, warmup_share=0.05, batch_size=8).for_pairs(100)
+    settings = for_samples(tiny_rewards.parameters(start, epochs=2, warmup_share=0.05, batch_size=8), 100)
     assert (settings.steps, settings.warmup_steps) == (25, 1)
     task = make_task(start, epochs=2)
     rows = [row for step in range(1, task.parameters.steps + 1) for row in task._batch(step)]
@@ -300,12 +305,12 @@ def test_clips_that_cannot_be_read_are_set_aside_and_counted(
     trained = train(start, reading=reading, steps=1)
     assert trained.summary["left_out"]["pairs"] == 2
     assert "ends in the middle" in trained.summary["left_out"]["examples"][0]["reason"]
-    assert "2 of 36 pairs are left out" in caplog.text
+    assert "2 of 36 pairs are ignored" in caplog.text
 
     def nothing(video_id: str, sampling: Sampling) -> SampledClip:
         raise VideoReadError("it ends in the middle", remedy="Give it again", file=video_id)
 
-    with pytest.raises(InputError, match="none of the 36 pairs has two clips that could be read"):
+    with pytest.raises(InputError, match="none of the 36 pairs has two readable clips"):
         train(start, reading=nothing, steps=1)
 
 
@@ -314,7 +319,7 @@ def test_passes_that_cannot_be_shared_are_rejected(start: dict[str, Any]) -> Non
     check_processes(settings, 3)
     with pytest.raises(InputError, match="2 processes cannot share the 3 passes of a step evenly"):
         check_processes(settings, 2)
-    with pytest.raises(ValueError, match="no multiple of micro_batch_size"):
+    with pytest.raises(ValueError, match="not a multiple of micro_batch_size"):
         tiny_rewards.parameters(start, batch_size=10, micro_batch_size=4)
     with pytest.raises(ValueError, match="either 'start'"):
         tiny_rewards.parameters(start, start_reward={"path": "x"})
