@@ -16,6 +16,8 @@ export DVC_NO_ANALYTICS := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 # Threads that spin while they wait slow down everything else on a small machine.
 export OMP_WAIT_POLICY := passive
+# Without bytecode files, every command compiles all its imports: 7 seconds instead of 3 for a command of Kedro.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test lint viz docs bench
