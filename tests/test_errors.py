@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 
-from vr_pipeline.errors import InputError, PipelineError
+from vr_pipeline.errors import InputError, PipelineError, about
 
 
 @pytest.mark.parametrize(
@@ -24,6 +24,20 @@ def test_the_message_names_the_place_the_problem_and_what_to_do(place: dict[str,
     assert str(error) == expected
     assert isinstance(error, PipelineError)
     assert "\n" not in str(error)
+
+
+def test_a_quoted_error_ends_with_one_full_stop_and_names_its_file_once() -> None:
+    inner = str(InputError("it ends in the middle", remedy="give it again", file="clips/red ball/1.mp4"))
+    for name in ("red ball/1.mp4", "clips/red ball/1.mp4"):
+        assert about(name, inner) == inner
+    # A name that is only part of the words says something that they do not.
+    assert about("a", "it is damaged") == "a: it is damaged"
+    assert about("b.mp4", inner) == f"b.mp4: {inner}"
+    outer = InputError(f"no clip is readable; the first reason: {inner}", remedy="correct this", file="index")
+    assert str(outer) == (
+        "file index: no clip is readable; the first reason: file clips/red ball/1.mp4: it ends in the middle. "
+        "Give it again. Correct this."
+    )
 
 
 def test_errors_survive_pickling_as_workers_send_them() -> None:

@@ -47,7 +47,7 @@ class InputError(PipelineError):
             )
             if part
         )
-        super().__init__(visible(f"{place + ': ' if place else ''}{problem}. {remedy[:1].upper()}{remedy[1:]}."))
+        super().__init__(visible(f"{place + ': ' if place else ''}{paragraph(problem, remedy)}"))
 
     def at(
         self, *, file: str | Path | None = None, row: int | str | None = None, field: str | None = None
@@ -70,6 +70,17 @@ def _rebuild(
     field: str | None,
 ) -> InputError:
     return kind(problem, remedy=remedy, file=file, row=row, field=field)
+
+
+def paragraph(problem: str, remedy: str) -> str:
+    """Return both as sentences; a problem that quotes another error has its full stop already."""
+    return f"{problem}{'' if problem.endswith('.') else '.'} {remedy[:1].upper()}{remedy[1:]}."
+
+
+def about(name: object, reason: str) -> str:
+    """Return a reason with the name of what it is about, unless it begins with that file."""
+    names_it = reason.startswith("file ") and str(name) in reason.partition(": ")[0]
+    return reason if names_it else f"{name}: {reason}"
 
 
 def storage_trouble(error: BaseException) -> tuple[str, str] | None:

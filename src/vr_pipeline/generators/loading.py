@@ -85,7 +85,7 @@ def model_folder(pipeline: Any, parameters: GeneratorParameters) -> Path:
             if error.errno is not None:
                 raise
             raise InputError(
-                f"the model '{parameters.path}' cannot be fetched: {' '.join(str(error).split()).rstrip('.')}",
+                f"the model '{parameters.path}' cannot be fetched: {' '.join(str(error).split())}",
                 remedy="where the hub cannot be reached, download the model elsewhere and give its folder as 'path'",
                 field=_FIELD,
             ) from error

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from vr_pipeline.errors import InputError
+from vr_pipeline.errors import InputError, about
 from vr_pipeline.generators.config import GeneratorParameters
 from vr_pipeline.identifiers import content_hash
 from vr_pipeline.items.video_index import index_given_clips
@@ -201,7 +201,7 @@ def keep_usable(pairs: pd.DataFrame, clips: pd.DataFrame) -> pd.DataFrame:
         failed = reason.index[reason != ""]
         names = pairs.loc[failed, f"{side}_video_id"].map(known["path"])
         pairs.loc[failed, "status"] = CLIP_FAILED
-        pairs.loc[failed, "reason"] = [f"{name}: {text}" for name, text in zip(names, reason[failed], strict=True)]
+        pairs.loc[failed, "reason"] = [*map(about, names, reason[failed])]
     content = known["sha256"]
     alike = (pairs["status"] == KEPT) & (pairs["winner_video_id"].map(content) == pairs["loser_video_id"].map(content))
     pairs.loc[alike, ["status", "reason"]] = [SAME_CLIP, "winner and loser are the same file"]

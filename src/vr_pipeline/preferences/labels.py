@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from vr_pipeline.errors import InputError
+from vr_pipeline.errors import InputError, about
 from vr_pipeline.identifiers import content_hash, prompt_id
 
 
@@ -126,8 +126,8 @@ def usable_pairs(pairs: pd.DataFrame, video_index: pd.DataFrame) -> tuple[pd.Dat
     )
     reason = pd.Series("", index=pairs.index, dtype=object)
     for column in ("video_id_b", "video_id_a"):
-        of_clip = pairs[column].map(error)
-        reason = reason.where(of_clip == "", pairs[column].astype(str) + ": " + of_clip)
+        failed = pairs[column][pairs[column].map(error) != ""]
+        reason[failed.index] = [about(name, error[name]) for name in failed]
     dropped = (reason != "").to_numpy()
     unusable = pairs.loc[dropped, ["pair_id", "prompt_id", "video_id_a", "video_id_b"]].assign(reason=reason[dropped])
     return pairs[~dropped].reset_index(drop=True), unusable.reset_index(drop=True)

@@ -12,7 +12,7 @@ from typing import Any
 from kedro.pipeline import Pipeline
 from pydantic import BaseModel, ValidationError
 
-from vr_pipeline.errors import PipelineError, storage_trouble
+from vr_pipeline.errors import PipelineError, paragraph, storage_trouble
 from vr_pipeline.runtime.setting_names import NO_SETTING, names_in, perhaps_setting
 from vr_pipeline.runtime.surroundings import surroundings_account
 
@@ -91,7 +91,7 @@ def dataset_account(error: BaseException) -> str | None:
         problem, remedy = trouble
         if failed[1] == "loading" and isinstance(reason, OSError):
             problem, remedy = f"it cannot be read ({reason.strerror})", "make it readable, or correct its path"
-        return f"{where}{problem}. {remedy[:1].upper()}{remedy[1:]}."
+        return f"{where}{paragraph(problem, remedy)}"
     # What readers of tables and of JSON raise for files that are cut off or of another kind; a bug has other types.
     if failed[1] == "loading" and isinstance(reason, ValueError | OSError):
         text = str(reason).splitlines()[0] if str(reason) else type(reason).__name__

@@ -139,7 +139,7 @@ def load_family(parameters: JudgeParameters) -> Family:
             raise
         # What the library says of a model that cannot be fetched, or that lacks a file.
         raise InputError(
-            f"the model '{source}' cannot be loaded: {' '.join(str(error).split()).rstrip('.')}",
+            f"the model '{source}' cannot be loaded: {' '.join(str(error).split())}",
             remedy="Where the hub cannot be reached, download the model elsewhere and give its folder as 'path'",
             field="judge.path",
         ) from error

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from vr_pipeline.errors import InputError
+from vr_pipeline.errors import InputError, about
 from vr_pipeline.identifiers import content_hash, prompt_id
 from vr_pipeline.rewards.training.held_out import SPLITS, kept_together, split_by_unit
 from vr_pipeline.rewards.unifiedreward.template import TOTAL, PointTemplate, UnifiedTemplate
@@ -168,7 +168,7 @@ def _unreadable(table: pd.DataFrame, video_index: pd.DataFrame) -> dict[str, str
     for item, *clips in table[["item_id", "video_id_a", "video_id_b"]].itertuples(index=False, name=None):
         for clip in clips:
             if clip in why:
-                found[item] = f"{clip}: {why[clip]}"
+                found[item] = about(clip, why[clip])
                 break
     return found
 
