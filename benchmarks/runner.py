@@ -7,7 +7,7 @@ Three ways to make the same items, each of which takes a fixed time of one core:
 * the manifest folder over one and over two Ray workers.
 
 Overheads are counted by item against the bare loop, from the first item that is ready to the last. Starting Ray and
-its workers is told apart: it happens once a run.
+its workers is reported separately: it happens once per run.
 
 Two processes rarely run the same loop equally fast, by several per cent on a shared machine. So the same is measured
 with items that only wait: what comes on top of the wait is the runner's own.

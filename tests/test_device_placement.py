@@ -1,4 +1,4 @@
-"""Judges and training put every tensor on the device of the model: seen on a device that refuses all others."""
+"""Judges and training put every tensor on the device of the model: seen on a device that rejects all others."""
 
 from __future__ import annotations
 

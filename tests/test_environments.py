@@ -82,7 +82,7 @@ def test_parameters_are_valid_without_weights(environment: str, models: dict[str
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_a_mistyped_key_is_refused(environment: str, models: dict[str, type[BaseModel]]) -> None:
+def test_a_mistyped_key_is_rejected(environment: str, models: dict[str, type[BaseModel]]) -> None:
     block = configuration(environment)["parameters"]["dpo_training"]
     block["training"]["betta"] = 1.0
     with pytest.raises(ValidationError, match="betta"):

@@ -206,13 +206,13 @@ def test_a_valid_table_passes_with_columns_of_the_users_own(name: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "change"), INVALID)
-def test_what_a_schema_forbids_is_refused(name: str, change: dict[str, Any]) -> None:
+def test_what_a_schema_forbids_is_rejected(name: str, change: dict[str, Any]) -> None:
     with pytest.raises((pa.errors.SchemaError, pa.errors.SchemaErrors)):
         getattr(schemas, name).validate(table(name, **change))
 
 
 @pytest.mark.parametrize("name", sorted(VALID))
-def test_a_missing_column_is_refused(name: str) -> None:
+def test_a_missing_column_is_rejected(name: str) -> None:
     required = next(iter(VALID[name]))
     with pytest.raises((pa.errors.SchemaError, pa.errors.SchemaErrors), match=required):
         getattr(schemas, name).validate(table(name).drop(columns=required))

@@ -50,7 +50,7 @@ LOADERS = {"generator": load_generator, "judge": load_judge}
 
 @pytest.mark.parametrize("what", LOADERS)
 @pytest.mark.parametrize("as_a_pickle_file", [False, True])
-def test_pickled_weights_are_refused_and_never_run(tmp_path: Path, what: str, as_a_pickle_file: bool) -> None:
+def test_pickled_weights_are_rejected_and_never_run(tmp_path: Path, what: str, as_a_pickle_file: bool) -> None:
     folder, trace = tmp_path / what, tmp_path / "trace"
     shutil.copytree(SHIPPED / what, folder)
     for weights in folder.rglob("*.safetensors"):
@@ -92,7 +92,7 @@ OTHER_LOADERS = {
 
 @pytest.mark.parametrize("what", OTHER_LOADERS)
 @pytest.mark.parametrize("as_a_pickle_file", [False, True])
-def test_pickles_of_other_models_are_refused_too(tmp_path: Path, what: str, as_a_pickle_file: bool) -> None:
+def test_pickles_of_other_models_are_rejected_too(tmp_path: Path, what: str, as_a_pickle_file: bool) -> None:
     load, safe, pickled = OTHER_LOADERS[what]
     folder, trace = tmp_path / "model", tmp_path / "trace"
     folder.mkdir()
@@ -210,7 +210,7 @@ def test_preferences_cannot_name_a_clip_outside_its_folder(tmp_path: Path, name:
     for place in (tmp_path, tmp_path / "clips"):
         (place / {tmp_path: "secret.mp4"}.get(place, "a.mp4")).write_bytes(b"")
     names = ClipNames(tmp_path / "clips", ClipFolder(tmp_path / "clips"), near=tmp_path)
-    # The same spellings of a clip that is there are understood, so that it is the place that is refused.
+    # The same spellings of a clip that is there are understood, so that it is the place that is rejected.
     assert names.find("clips/../clips/a.mp4") == names.find(".\\clips\\a.mp4") == "a.mp4"
     assert names.find(name.format(folder=tmp_path, name=tmp_path.name)) is None
 

@@ -75,7 +75,7 @@ def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def make_session(tmp_path: Path, clip_folder: Path) -> Callable[..., AnnotationSession]:
-    """Opens a study of nine pairs; opening it again goes on with its journal."""
+    """Opens a study of nine pairs; opening it again continues its journal."""
     opened: list[Journal] = []
 
     def make(**options: object) -> AnnotationSession:

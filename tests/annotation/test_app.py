@@ -96,7 +96,7 @@ def test_a_page_that_is_out_of_date_has_to_ask_again(client, make_session) -> No
         base_url="http://127.0.0.1:1",
         cookies=dict(client.cookies),
     )
-    assert ask(again)["task"] == fresh["task"]  # a server started again goes on where the first was
+    assert ask(again)["task"] == fresh["task"]  # a restarted server resumes where the first stopped
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_a_page_that_is_out_of_date_has_to_ask_again(client, make_session) -> No
         {"pair": ["a"]},
     ],
 )
-def test_answers_that_cannot_be_are_refused(client, changes) -> None:
+def test_answers_that_cannot_be_are_rejected(client, changes) -> None:
     assert answer(client, ask(client), **changes).status_code == 422
     assert client.get("/api/results").json()["answers"] == 0
 

@@ -1,4 +1,4 @@
-"""The command around the server: what it refuses, reports and exports."""
+"""The command around the server: what it rejects, reports and exports."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def test_given_clips_are_compared_and_the_answers_are_their_preferences(
     journal.close()
     preferences = catalog.load("human_preferences")
     index = index_given_clips(catalog.load("preference_clips"), catalog.load("preference_videos"), source="clips.csv")
-    check_preferences(preferences, index)  # refuses clips that the index does not have
+    check_preferences(preferences, index)  # rejects clips that the index does not have
     assert len(preferences) == 4
     assert set(preferences["preference"]) == {"a"}
     pairs, unusable = usable_pairs(aggregate_annotators(preferences), index)

@@ -108,7 +108,7 @@ def test_one_writer_at_a_time_and_a_killed_one_gives_way(tmp_path: Path) -> None
     Journal(path, STUDY).close()
 
 
-def test_a_journal_of_another_study_and_foreign_files_are_refused(tmp_path: Path, journal: Journal) -> None:
+def test_a_journal_of_another_study_and_foreign_files_are_rejected(tmp_path: Path, journal: Journal) -> None:
     path = journal.path
     journal.close()
     with pytest.raises(InputError, match="not about the policies original and mpo"):

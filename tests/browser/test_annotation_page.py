@@ -225,7 +225,7 @@ def test_undo_reload_and_a_killed_server_lose_nothing(open_page, server: Server,
     assert "does not answer" in page.locator("#problem").text_content()
     assert [label for label in read_labels(journal(project)) if label.annotator == "Bob"] == before
     server.start()
-    press(page, "ArrowLeft")  # the page that was open goes on
+    press(page, "ArrowLeft")  # the page that was open continues
     assert page.locator("#problem").is_hidden()
     after = [label for label in read_labels(journal(project)) if label.annotator == "Bob"]
     assert after[:3] == before

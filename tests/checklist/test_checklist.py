@@ -1,4 +1,4 @@
-"""The checklist file: what is read, what is refused and how the message names the place."""
+"""The checklist file: what is read, what is rejected and how the message names the place."""
 
 from __future__ import annotations
 

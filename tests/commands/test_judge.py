@@ -111,7 +111,7 @@ def test_score_as_json_adds_up(catalog: Catalog, files: Path, tmp_path: Path) ->
     assert again["files"][0] == document["files"][0]
 
 
-def test_weights_of_another_checklist_are_refused(catalog: Catalog, files: Path, tmp_path: Path) -> None:
+def test_weights_of_another_checklist_are_rejected(catalog: Catalog, files: Path, tmp_path: Path) -> None:
     other = {**equal_weights(CHECKLIST).to_json(), "checklist_hash": "other"}
     (tmp_path / "weights.json").write_text(json.dumps(other), encoding="utf-8")
     result = invoke(command_line.score, files / "a.mp4", "-p", "x", "--weights", tmp_path / "weights.json")
@@ -209,7 +209,7 @@ def test_files_about_which_the_judge_has_no_numbers_fail_alone(
     assert "better" not in compared.stdout
 
 
-def test_an_empty_prompt_is_refused_where_questions_ask_about_it(catalog: Catalog, files: Path) -> None:
+def test_an_empty_prompt_is_rejected_where_questions_ask_about_it(catalog: Catalog, files: Path) -> None:
     for command, names in ((command_line.score, ["a.mp4"]), (command_line.compare, ["a.mp4", "b.mp4"])):
         result = invoke(command, *(files / name for name in names), "--prompt", " ")
         assert result.exit_code == 2

@@ -1,4 +1,4 @@
-"""Folders of policies: what is saved is what plain diffusers loads, and what is refused."""
+"""Folders of policies: what is saved is what plain diffusers loads, and what is rejected."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def test_plain_diffusers_loads_a_whole_denoiser_and_makes_the_same_clip(
     assert np.array_equal(original, generator.sample(tiny_models.PROMPTS[:1], [1]))
 
 
-def test_a_whole_denoiser_is_kept_in_several_files_and_refused_if_one_is_missing(
+def test_a_whole_denoiser_is_kept_in_several_files_and_rejected_if_one_is_missing(
     generators: dict[str, Generator], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import huggingface_hub
@@ -178,13 +178,13 @@ def test_the_bytes_are_the_same_every_time_and_the_folder_is_replaced_as_a_whole
     assert "| pairs | 12 |" in card
 
 
-def test_an_adapter_of_another_model_is_refused(generators: dict[str, Generator]) -> None:
+def test_an_adapter_of_another_model_is_rejected(generators: dict[str, Generator]) -> None:
     adapter = random_adapter(generators["micro_world"])
     with pytest.raises(InputError, match="trained on another model"):
         generators["micro_world"].load_policy(replace(adapter, base="something else"))
 
 
-def test_a_pickle_under_the_name_of_safetensors_is_refused_and_not_run(
+def test_a_pickle_under_the_name_of_safetensors_is_rejected_and_not_run(
     generators: dict[str, Generator], tmp_path: Path
 ) -> None:
     dataset = PolicyDataset(path=str(tmp_path / "policy"))

@@ -1,4 +1,4 @@
-"""Bad input stops with one clear message before work is lost; a bad clip is set aside and the rest goes on."""
+"""Bad input stops with one clear message before work is lost; a bad clip is set aside and the rest continues."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def project(tmp_path: Path) -> Path:
     return copy_project(tmp_path / "project")
 
 
-def refuse(project: Path, *arguments: str) -> str:
+def rejected_output(project: Path, *arguments: str) -> str:
     """Run, expect a refusal, and return what the user reads."""
     result = kedro(project, "run", *arguments)
     output = " ".join((result.stdout + result.stderr).split())
@@ -27,7 +27,7 @@ def refuse(project: Path, *arguments: str) -> str:
 
 
 def test_a_mistyped_parameter_stops_before_any_work(project: Path) -> None:
-    output = refuse(project, "--pipeline=mpo_dpo", "--params=dpo_training.training.betta=3")
+    output = rejected_output(project, "--pipeline=mpo_dpo", "--params=dpo_training.training.betta=3")
     assert "betta" in output
     assert not (project / "data/03_primary").exists()
     assert not (project / "data/02_intermediate").exists()
@@ -42,7 +42,7 @@ def test_a_mistyped_parameter_stops_before_any_work(project: Path) -> None:
 )
 def test_unusable_prompt_files(project: Path, content: bytes, expected: str) -> None:
     (project / "data/01_raw/prompts.csv").write_bytes(content)
-    output = refuse(project, "--pipeline=prompt_filtering")
+    output = rejected_output(project, "--pipeline=prompt_filtering")
     assert expected in output
     assert "prompts.csv" in output
 
@@ -51,7 +51,7 @@ def test_a_checklist_with_a_repeated_question(project: Path) -> None:
     path = project / "conf/base/checklist.yml"
     path.write_text(path.read_text().replace("id: shape_matches", "id: colour_matches"))
     steps = ["video_generation.index_preference_videos", "checklist_inference.answer_checklist_on_preferences"]
-    output = refuse(project, "--pipeline=mpo_dpo", f"--nodes={','.join(steps)}")
+    output = rejected_output(project, "--pipeline=mpo_dpo", f"--nodes={','.join(steps)}")
     assert "colour_matches" in output
     assert "checklist.yml" in output
 
@@ -61,7 +61,7 @@ def test_preferences_about_unknown_clips(project: Path) -> None:
     table = pd.read_csv(path, dtype=str)
     table.loc[0, "video_id_a"] = "0000000000000000"
     table.to_csv(path, index=False)
-    output = refuse(project, "--pipeline=mpo_dpo", "--to-nodes=weight_regression.label_pairs")
+    output = rejected_output(project, "--pipeline=mpo_dpo", "--to-nodes=weight_regression.label_pairs")
     assert "0000000000000000" in output
 
 
@@ -96,7 +96,7 @@ def test_a_report_joins_no_policies_of_before(small_run: Path, tmp_path: Path) -
     assert again.returncode == 0, again.stderr
     report = project / "data/08_reporting/evaluation_report.html"
     before = report.read_bytes()
-    output = refuse(project, "--pipeline=evaluation", f"--params={SMALL}")
+    output = rejected_output(project, "--pipeline=evaluation", f"--params={SMALL}")
     assert "results that this run combines do not belong together" in output
     assert "training_pairs was made from another data/05_model_input/preference_pairs_dpo.parquet" in output
     assert (

@@ -17,19 +17,19 @@ from tests.end_to_end.conftest import ROOT, copy_project
 
 pytestmark = pytest.mark.slow
 
-BLOCK = re.compile(r"^(<!-- refuses -->\n)?```(\w+)(?: title=\"([^\"\n]+)\")?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^(<!-- fails -->\n)?```(\w+)(?: title=\"([^\"\n]+)\")?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def run_tutorial(text: str, folder: Path) -> list[str]:
     """Follow a page: write its files, run its commands, compare its output; what every command printed.
 
-    A block with a title is a file; ``sh`` holds commands, after the comment 'refuses' some that end with an error;
+    A block with a title is a file; ``sh`` holds commands, after the comment 'fails' some that end with an error;
     ``text`` holds beginnings of lines that the commands before it printed.
     """
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "NO_COLOR": "1", "COLUMNS": "200"}
     programs = {"kedro": [sys.executable, "-m", "kedro"], "python": [sys.executable]}
     printed: list[str] = []
-    for refuses, language, title, content in BLOCK.findall(text):
+    for fails, language, title, content in BLOCK.findall(text):
         if title:
             (folder / title).write_text(content, encoding="utf-8")
         elif language == "sh":
@@ -39,7 +39,7 @@ def run_tutorial(text: str, folder: Path) -> list[str]:
                     [*programs[program], *arguments], cwd=folder, env=environment, capture_output=True, text=True
                 )
                 output = result.stdout + result.stderr
-                assert (result.returncode != 0) == bool(refuses), f"{line}\n{output[-4000:]}"
+                assert (result.returncode != 0) == bool(fails), f"{line}\n{output[-4000:]}"
                 assert "Traceback" not in output, output[-4000:]
                 printed.append(output)
         elif language == "text":

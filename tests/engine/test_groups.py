@@ -68,7 +68,7 @@ def test_stopped_and_started_again_two_processes_keep_the_best_average_of_one(
     assert largest_difference(main, other) == 0.0
     assert main.log["validation_reward"].dropna().tolist() == list(REWARDS.values())
     np.testing.assert_allclose(main.log, alone.log, rtol=1e-4, atol=1e-5)
-    # Before and after each judgement, and the result; the second start goes on after step 4, which was judged.
+    # Before and after each judgement, and the result; the second start resumes after step 4, which was judged.
     assert main.written == [2, 2, 4, 4, 6, 6, 6]
     assert other.written == []
     assert main.judged == [2, 4, 6]
@@ -101,7 +101,7 @@ def test_one_process_takes_up_what_two_left(toy: Toy, handed_over: Path, tmp_pat
     np.testing.assert_allclose(taken_up.log, alone.log, rtol=1e-4, atol=1e-5)
 
 
-def test_a_step_that_cannot_be_shared_evenly_is_refused(toy: Toy) -> None:
+def test_a_step_that_cannot_be_shared_evenly_is_rejected(toy: Toy) -> None:
     with pytest.raises(InputError, match="4 pairs per step cannot be divided evenly among 3 processes"):
         preference_trainer._check_settings(toy.generator(), toy.parameters(), Group(0, 3))
 
@@ -119,7 +119,7 @@ def test_shares_cover_all_items_once() -> None:
 def test_processes_that_see_different_checkpoints_are_told(
     toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # What the main process of a group says: it went on after step 4.
+    # What the main process of a group says: it resumed after step 4.
     monkeypatch.setattr(Group, "from_main", lambda self, value: 4)
     with pytest.raises(InputError, match="different checkpoints"):
         train_on_pairs(toy.generator(), toy.data, toy.parameters(), checkpoint=tmp_path / "x")

@@ -248,7 +248,7 @@ def test_win_rates_name_the_comparisons(inputs):
     assert f"{percent(rate['ci_high'])} {rate['wins']} {rate['ties']} {rate['losses']}" in words
 
 
-def test_results_that_do_not_belong_together_are_refused(inputs):
+def test_results_that_do_not_belong_together_are_rejected(inputs):
     with pytest.raises(InputError, match="dimension 'quality'"):
         render_report({**inputs, "evaluation_rewards": inputs["evaluation_rewards"].drop(columns="dim_quality")})
     with pytest.raises(InputError, match="these are not reward weights"):

@@ -290,11 +290,11 @@ def test_prediction_error_is_the_mean_over_all_elements_of_a_sample(name: str, g
 @pytest.mark.parametrize(
     ("name", "field", "given", "near"), [(name, *one) for name, family in FAMILIES.items() for one in family.rejected]
 )
-def test_sizes_that_a_model_cannot_make_are_refused_before_a_clip_is_made(
+def test_sizes_that_a_model_cannot_make_are_rejected_before_a_clip_is_made(
     name: str, field: str, given: int, near: str, settings: Settings
 ) -> None:
     wrong = settings[name].model_copy(update={field: given})
-    with pytest.raises(InputError, match=rf"generator\.{field}.* {given} is asked for.*{near}"):
+    with pytest.raises(InputError, match=rf"generator\.{field}.* {given} is configured.*{near}"):
         load_generator(wrong)
     # A part alone makes no clips.
     load_generator(wrong, ("text_encoder",))

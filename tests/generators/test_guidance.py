@@ -172,7 +172,7 @@ def test_the_velocity_of_a_flow_follows_the_formula(
         torch.testing.assert_close(given, expected, rtol=1e-4, atol=1e-5)
     assert generator.guidance is not None
     assert generator.guidance.counts == Counts(guided=4, noise_alone=1)
-    # The reward is asked at the very latents, times and prompts of the network.
+    # The reward is evaluated at exactly the latents, times and prompts of the network.
     for (noised, times, text), (_, time, sample) in zip(reward.seen, steps.given[1:], strict=True):
         assert torch.equal(noised, sample.float())
         assert torch.equal(times, time.expand(2))

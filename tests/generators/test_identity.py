@@ -89,7 +89,7 @@ def test_a_missing_folder_and_a_folder_without_weights_are_named(tmp_path: Path)
         folder_identity(tmp_path)
 
 
-def test_a_model_on_the_hub_without_a_commit_is_refused() -> None:
+def test_a_model_on_the_hub_without_a_commit_is_rejected() -> None:
     with pytest.raises(InputError, match="commit"):
         weights_identity(GeneratorParameters(family="cogvideox", path="owner/model"))
     with pytest.raises(InputError, match="folder does not exist"):
@@ -128,6 +128,6 @@ def test_tiles_are_a_choice_that_changes_the_identity(settings: dict[str, Genera
     assert not np.array_equal(generator.sample(PROMPTS[:1], [1]), clips)
 
 
-def test_an_unknown_family_is_refused_with_the_known_ones() -> None:
+def test_an_unknown_family_is_rejected_with_the_known_ones() -> None:
     with pytest.raises(InputError, match="cogvideox"):
         load_generator(GeneratorParameters(family="imaginary", path="owner/model"))

@@ -88,5 +88,5 @@ def test_watching_leaves_nothing_behind(settings: dict[str, GeneratorParameters]
 def test_clips_of_another_size_are_never_taken(settings: dict[str, GeneratorParameters]) -> None:
     generator = load_generator(settings["cogvideox_2b"])
     generator.parameters = generator.parameters.model_copy(update={"num_frames": 5})
-    with pytest.raises(InputError, match="num_frames is 8, and 5 is asked for"):
+    with pytest.raises(InputError, match="num_frames is 8, but 5 is configured"):
         generator.sample(PROMPTS[:1], [1])

@@ -1,4 +1,4 @@
-"""Rows of a training log reach MLflow while the training goes on: each step once, whatever happens on the way."""
+"""Rows of a training log reach MLflow while the training runs: each step once, whatever happens on the way."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whole runs of a small project: what is printed, what MLflow gets, how errors read and how a run goes on."""
+"""Whole runs of a small project: what is printed, what MLflow gets, how errors read and how a run resumes."""
 
 from __future__ import annotations
 
@@ -194,7 +194,7 @@ def test_a_table_that_breaks_its_schema_names_column_rule_and_rows(failures):
     assert "Table 'training_log_mpo' does not fit its schema when it was to be written" in text
     assert "column 'step': field_uniqueness fails 2 time(s), for instance 1, 1 (row 2, 3)" in text
     assert "--from-nodes=train_policy" in text
-    assert "read_prompts" not in text.partition("To go on")[2]
+    assert "read_prompts" not in text.partition("To resume")[2]
     assert "Traceback" not in text
 
 
@@ -217,7 +217,7 @@ def test_typos_in_parameters_stop_before_any_work(failures):
     assert "toy.troubel: there is no such setting (perhaps 'trouble' is meant)" in text
     assert "Traceback" not in text
     assert "pydantic.dev" not in text
-    assert "To go on" not in text
+    assert "To resume" not in text
 
 
 @pytest.mark.parametrize(

@@ -128,7 +128,7 @@ def test_stages_of_dvc_depend_on_the_trained_judge(pipelines: dict[str, Pipeline
     assert {name for name, stage in method.items() if folder in stage.dependencies} == asking
 
 
-def test_another_judge_than_the_trained_one_is_refused_before_work_starts(
+def test_another_judge_than_the_trained_one_is_rejected_before_work_starts(
     pipelines: dict[str, Pipeline], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(ROOT)

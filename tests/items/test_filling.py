@@ -321,7 +321,7 @@ def test_clips_come_back_as_they_were(tmp_path):
     assert tree(tmp_path / "again") == tree(tmp_path / "clips")
 
 
-def test_unknown_format_options_are_refused(folder):
+def test_unknown_format_options_are_rejected(folder):
     with pytest.raises(DatasetError, match="fpss"):
         ManifestFolderDataset.from_config(
             "videos", {"type": ManifestFolderDataset, "path": str(folder), "format": {"type": "video", "fpss": 8}}
@@ -351,7 +351,7 @@ def test_hostile_keys_are_stored_inside(folder, tmp_path):
     assert [loaded.load(key)["key"] for key in keys] == keys
 
 
-def test_a_manifest_that_points_outside_is_refused(folder):
+def test_a_manifest_that_points_outside_is_rejected(folder):
     dataset(folder).save(plan(Maker(), count=1))
     manifest = json.loads((folder / MANIFEST).read_text())
     manifest["items"][0]["filename"] = "../secret.json"
@@ -360,12 +360,12 @@ def test_a_manifest_that_points_outside_is_refused(folder):
         dataset(folder).load()
 
 
-def test_repeated_keys_are_refused(folder):
+def test_repeated_keys_are_rejected(folder):
     with pytest.raises(DatasetError, match=r"'x' of things repeats \(item 3\)"):
         dataset(folder).save(plan(Maker(), keys=["x", "y", "x"]))
 
 
-def test_a_batch_of_the_wrong_length_is_refused(folder):
+def test_a_batch_of_the_wrong_length_is_rejected(folder):
     with pytest.raises(DatasetError, match="returned 1 contents for 2"):
         dataset(folder).save(WorkPlan([WorkItem("a", "1"), WorkItem("b", "1")], lambda _, batch: [{}], batch_size=2))
 

@@ -159,7 +159,7 @@ def test_table_of_answers_gets_the_public_score(
     assert len(identities) == 4
 
 
-def test_sources_that_do_not_fit_are_refused(
+def test_sources_that_do_not_fit_are_rejected(
     public: tuple[Checklist, RewardWeights, np.ndarray], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     checklist, _, _ = public

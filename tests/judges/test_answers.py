@@ -35,7 +35,7 @@ def answer_clips(
 
 
 class Watching:
-    """Says yes with the share of the clip that it saw, and refuses clips of more than eight frames."""
+    """Says yes with the share of the clip that it saw, and rejects clips of more than eight frames."""
 
     identity = "watching"
 

@@ -69,10 +69,10 @@ def test_it_goes_on_where_it_was_killed(folder: str, group: tuple[dict[str, Any]
         np.testing.assert_array_equal(process[KILLED].log, process["full"].log)
 
 
-def test_passes_that_cannot_be_shared_are_refused(group: tuple[dict[str, Any], dict[str, Any]]) -> None:
+def test_passes_that_cannot_be_shared_are_rejected(group: tuple[dict[str, Any], dict[str, Any]]) -> None:
     for process in group:
-        assert "2 processes cannot share the 3 passes of a step evenly" in process["refused"]
-        assert "Set batch_size to a multiple of 2 times micro_batch_size" in process["refused"]
+        assert "2 processes cannot share the 3 passes of a step evenly" in process["rejected"]
+        assert "Set batch_size to a multiple of 2 times micro_batch_size" in process["rejected"]
     parameters = JudgeTrainingParameters.model_validate({"tiny": {}, "batch_size": 64, "micro_batch_size": 1})
     for processes in (1, 8, 64):
         check_processes(parameters, processes)

@@ -1,4 +1,4 @@
-"""Checkpoints that bring their own code: refused without consent and commit, exact with both."""
+"""Checkpoints that bring their own code: rejected without consent and commit, exact with both."""
 
 from __future__ import annotations
 

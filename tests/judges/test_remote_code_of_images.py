@@ -188,7 +188,7 @@ def test_training_reaches_the_weights_of_visual_tokens_and_the_result_brings_its
     assert all(np.array_equal(kept[key].numpy(), after[key].numpy()) for key in after)
 
 
-def test_clips_and_checkpoints_of_the_other_kind_are_refused(
+def test_clips_and_checkpoints_of_the_other_kind_are_rejected(
     checkpoint: Path, clips: list[np.ndarray], tmp_path: Path
 ) -> None:
     judge: Any = load_judge(configuration(checkpoint))

@@ -1,4 +1,4 @@
-"""The state of the code: what counts as a change, that the recorded changes can be made again, and what git refuses."""
+"""The state of the code: what counts as a change, that the recorded changes can be made again, and what git rejects."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def project(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def away(project: Path, port: int) -> list[tuple[int, str, str]]:
-    """Two runs while there is no server: one that may not go on without, one that may."""
+    """Two runs while there is no server: one that may not continue without it, one that may."""
     return steps(
         project,
         {MLFLOW: SETTINGS.format(port=port, away="fail")},

@@ -1,4 +1,4 @@
-"""Stages derived from pipelines, catalog and parameters; what cannot be followed is refused."""
+"""Stages derived from pipelines, catalog and parameters; what cannot be followed is rejected."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def test_another_environment_lies_beside_its_configuration():
         ({"picture": {**CATALOG["picture"], "save_args": {"dpi": "${oc.env:DPI}"}}}, "DVC cannot detect"),
     ],
 )
-def test_data_that_cannot_be_followed_is_refused(change, message):
+def test_data_that_cannot_be_followed_is_rejected(change, message):
     catalog = {name: entry for name, entry in {**CATALOG, **change}.items() if entry is not None}
     with pytest.raises(InputError, match=message):
         stages_of(catalog)
@@ -159,7 +159,7 @@ def test_what_stays_in_memory_within_a_stage_is_nobodys_business():
     assert "note" not in {name for stage in stages_of().values() for name in (*stage.inputs, *stage.outputs)}
 
 
-def test_interpolated_and_unknown_parameters_are_refused():
+def test_interpolated_and_unknown_parameters_are_rejected():
     first, second = PARAMETERS
     changed = {**PARAMETERS, first: {"first": {"seed": 1, "deep": [{"x": "${globals:y} ${training.z}"}]}}}
     with pytest.raises(InputError, match=r"first\.yml, field 'first\.deep\.x': .*DVC cannot detect their changes"):

@@ -47,7 +47,7 @@ def test_the_shipped_settings_are_valid_and_name_every_choice():
         ("offline_uri", "mysql+pymysql://someone:secret@db.example.org/mlflow"),
     ],
 )
-def test_credentials_in_an_address_are_refused_and_not_repeated(field, address):
+def test_credentials_in_an_address_are_rejected_and_not_repeated(field, address):
     with pytest.raises(InputError, match=rf"field '{field}': .*must not contain credentials") as caught:
         read_configuration({field: address})
     assert "secret" not in str(caught.value)
@@ -142,7 +142,7 @@ def test_any_answer_but_that_of_a_broken_server_will_do(status, trouble):
     ],
 )
 @pytest.mark.parametrize("away", ["fail", "offline"])
-def test_a_refused_login_is_told_and_never_taken_for_a_server_that_is_away(
+def test_a_rejected_login_is_reported_and_never_taken_for_a_server_that_is_away(
     status, login, message, away, monkeypatch, tmp_path
 ):
     for name in ("USERNAME", "PASSWORD", "TOKEN"):

@@ -255,9 +255,9 @@ def test_columns_of_other_names(project: Path) -> None:
     (project / "prompts.csv").write_text("number,sentence\n" + "".join(f"1,{prompt}\n" for prompt in PROMPTS))
     (project / "preferences.csv").write_text("caption,left,right,winner\na cat,a.mp4,b.mp4,1\na dog,b.mp4,c.mp4,2\n")
     files = ("--prompts", "prompts.csv", "--videos", "clips", "--preferences", "preferences.csv")
-    refused = call(*files)
-    assert "--prompt-column" in refused.output
-    assert "--column preference=COLUMN" in refused.output
+    rejected = call(*files)
+    assert "--prompt-column" in rejected.output
+    assert "--column preference=COLUMN" in rejected.output
     names = {"prompt": "caption", "video_path_a": "left", "video_path_b": "right", "preference": "winner"}
     mapped = [part for name, column in names.items() for part in ("--column", f"{name}={column}")]
     labels = ("--label", "1=a", "--label", "2=b", "--prompt-column", "sentence")
@@ -302,9 +302,9 @@ def test_spellings_and_tables_of_other_programs(project: Path) -> None:
     # A name in place of a path stands for one clip, which is made for one prompt.
     names = "prompt,video_id_a,video_id_b,preference\na cat,a,b,a\nA  Cat,b,c,b\na dog,c,a,b\n"
     (project / "preferences.csv").write_text(names)
-    refused = call("--videos", "clips", "--preferences", "preferences.csv", "--overwrite")
-    assert "clip 'a' occurs with 2 prompts, for instance 'a cat' and 'a dog'" in " ".join(refused.output.split())
-    assert "'A  Cat'" not in refused.output
+    rejected = call("--videos", "clips", "--preferences", "preferences.csv", "--overwrite")
+    assert "clip 'a' occurs with 2 prompts, for instance 'a cat' and 'a dog'" in " ".join(rejected.output.split())
+    assert "'A  Cat'" not in rejected.output
 
 
 def test_clips_of_prompts_in_a_column_of_another_name(project: Path) -> None:
@@ -320,15 +320,15 @@ def test_clips_of_prompts_in_a_column_of_another_name(project: Path) -> None:
 
 def test_clips_that_nobody_has_compared(project: Path) -> None:
     (project / "prompts.csv").write_text("prompt,video_path\na cat,a.mp4\na cat,gone.mp4\na dog,b.mp4\n,c.mp4\n")
-    refused = call("--prompts", "prompts.csv", "--videos", "clips")
-    assert refused.exit_code == 1
+    rejected = call("--prompts", "prompts.csv", "--videos", "clips")
+    assert rejected.exit_code == 1
     for part in (
         "there is no clip 'gone.mp4'",
         "row 5, field 'prompt': the prompt is empty",
         "fewer than two prompts",
         "none of 3 prompts passes the filter",
     ):
-        assert part in refused.output
+        assert part in rejected.output
     for number, name in enumerate(("a", "a", "b", "b", "broken")):
         target = project / "clips" / f"{PROMPTS[number // 2].upper()}-{number}.mp4"
         target.write_bytes((project / "clips" / f"{name}.mp4").read_bytes() if name != "broken" else b"broken")

@@ -44,7 +44,7 @@ def test_votes_of_a_pair_shown_either_way_round_are_counted_together() -> None:
     assert table["prompt_id"][0] == prompt_id("a cat")
 
 
-def test_a_pair_of_three_clips_is_refused() -> None:
+def test_a_pair_of_three_clips_is_rejected() -> None:
     with pytest.raises(InputError, match="pair '1' has more than two clips"):
         aggregate_annotators(preferences(("1", "x", "y", "a"), ("1", "x", "z", "a")))
 

@@ -156,7 +156,7 @@ def test_the_order_is_configuration() -> None:
     "rules",
     [["no_such_rule", "drop_exact_duplicates"], ["drop_exact_duplicates", "drop_length"], [], ["drop_length"] * 2],
 )
-def test_bad_rule_lists_are_refused(rules: list[str]) -> None:
+def test_bad_rule_lists_are_rejected(rules: list[str]) -> None:
     with pytest.raises(ValidationError, match="rule"):
         CleaningParameters(rules=tuple(rules))
 

@@ -1,4 +1,4 @@
-"""Parameter blocks: what conf/base gives is valid, mistakes are refused."""
+"""Parameter blocks: what conf/base gives is valid, mistakes are rejected."""
 
 from __future__ import annotations
 
@@ -35,6 +35,6 @@ def test_every_field_is_described() -> None:
         {"unknown": {}},
     ],
 )
-def test_mistakes_are_refused(block: dict[str, Any]) -> None:
+def test_mistakes_are_rejected(block: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         PromptFilteringParameters(**block)

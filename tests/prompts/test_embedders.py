@@ -34,11 +34,11 @@ def wordllama() -> Embedder:
 
 
 def test_default_needs_no_network_and_gives_unit_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object, **__: object) -> None:
+    def forbidden(*_: object, **__: object) -> None:
         raise AssertionError("the network was used")
 
-    monkeypatch.setattr(socket, "create_connection", refuse)
-    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "create_connection", forbidden)
+    monkeypatch.setattr(socket.socket, "connect", forbidden)
     vectors = load_embedder(EmbedderParameters()).embed(["a red ball", "a cat", ""])
     assert vectors.shape == (3, 256)
     assert vectors.dtype == np.float32

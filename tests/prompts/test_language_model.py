@@ -144,7 +144,7 @@ def test_a_dead_endpoint_is_a_failure_and_no_crash(serve: Callable[..., Endpoint
     assert "does not answer" in failure.reason
 
 
-def test_an_address_without_scheme_is_refused() -> None:
+def test_an_address_without_scheme_is_rejected() -> None:
     with pytest.raises(ValidationError, match="http://host:port/v1"):
         LanguageModelParameters(backend="openai", model="m", server={"url": "localhost:8000"})
 

@@ -123,7 +123,7 @@ def test_keeps_everything_at_threshold_one() -> None:
 
 
 @pytest.mark.parametrize("threshold", [0.0, -0.5, 1.01, float("nan")])
-def test_refuses_thresholds_out_of_range(threshold: float) -> None:
+def test_rejects_thresholds_out_of_range(threshold: float) -> None:
     with pytest.raises(ValueError, match="threshold"):
         greedy_rouge_filter(["a", "b"], threshold)
 

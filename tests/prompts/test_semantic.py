@@ -139,7 +139,7 @@ def test_threshold_one_keeps_everything() -> None:
     assert greedy_cosine_scan(vectors, 1.0).kept.tolist() == [0, 1, 2]
 
 
-def test_refuses_vectors_that_are_not_unit_and_bad_thresholds() -> None:
+def test_rejects_vectors_that_are_not_unit_and_bad_thresholds() -> None:
     with pytest.raises(ValueError, match="unit"):
         greedy_cosine_scan(np.full((2, 2), 2, dtype=np.float32), 0.5)
     with pytest.raises(ValueError, match="threshold"):

@@ -34,7 +34,7 @@ class BrightnessRanker:
     """The brighter clip is better, and a little more so when it comes first; it takes no clip of one frame."""
 
     identity: str = "brightness"
-    refuses: int = 1
+    rejects: int = 1
     killed_at: int | None = None
     asked: list[tuple[tuple[str, ...], int]] = field(default_factory=list)
     orders: ClassVar[int] = 2
@@ -49,7 +49,7 @@ class BrightnessRanker:
         if len(self.asked) == self.killed_at:
             raise KeyboardInterrupt
         for name, clip in clips.items():
-            if len(clip.frames) <= self.refuses:
+            if len(clip.frames) <= self.rejects:
                 raise InputError(f"clip '{name}' has too few frames", remedy="Give more")
         light = {name: float(clip.frames.mean()) / 255 for name, clip in clips.items()}
         p_a = np.array([0.5 + 0.4 * np.sign(round(light[a] - light[b], 6)) for a, b in pairs])
@@ -98,7 +98,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 def test_a_kill_loses_one_prompt_and_resuming_leads_to_the_same_bytes(clips: Any, tmp_path: Path) -> None:
     folder, index = clips
-    ranker, pairs = BrightnessRanker(refuses=0, killed_at=2), every_pair(index)
+    ranker, pairs = BrightnessRanker(rejects=0, killed_at=2), every_pair(index)
     store = shards(tmp_path / "killed")
     with pytest.raises(KeyboardInterrupt):
         store.save(plan_comparisons(ranker, folder, index, pairs))
@@ -113,7 +113,7 @@ def test_a_kill_loses_one_prompt_and_resuming_leads_to_the_same_bytes(clips: Any
         (("c0", "c1", "c2", "c3"), 6),
     ]
     whole = shards(tmp_path / "whole")
-    whole.save(plan_comparisons(BrightnessRanker(refuses=0), folder, index, pairs))
+    whole.save(plan_comparisons(BrightnessRanker(rejects=0), folder, index, pairs))
     assert files(tmp_path / "killed") == files(tmp_path / "whole")
     table = schemas.Comparisons.validate(collect_comparisons(store.load(), index))
     # Clips are brighter by name, so that the second of a pair is the better one.
@@ -132,7 +132,7 @@ def test_a_kill_loses_one_prompt_and_resuming_leads_to_the_same_bytes(clips: Any
 
 def test_only_what_changed_is_compared_again(clips: Any, tmp_path: Path) -> None:
     folder, index = clips
-    ranker, store, pairs = BrightnessRanker(refuses=0), shards(tmp_path / "shards"), every_pair(index)
+    ranker, store, pairs = BrightnessRanker(rejects=0), shards(tmp_path / "shards"), every_pair(index)
     store.save(plan_comparisons(ranker, folder, index, pairs))
     ranker.asked.clear()
     store.save(plan_comparisons(ranker, folder, index.sample(frac=1, random_state=0), pairs))
@@ -173,7 +173,7 @@ def test_where_no_pair_can_be_compared_the_prompt_failed_and_is_tried_again(clip
     records = store.load().records
     assert sorted(records["status"]) == ["failed", "ok"]
     assert len(collect_comparisons(store.load(), of_a)) == 2
-    ranker = BrightnessRanker(refuses=0)
+    ranker = BrightnessRanker(rejects=0)
     store.save(plan_comparisons(ranker, folder, of_a, pairs))
     assert ranker.asked == [(("c2", "c3"), 1)]
     assert len(collect_comparisons(store.load(), of_a)) == 3

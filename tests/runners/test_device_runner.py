@@ -1,4 +1,4 @@
-"""Routes: which backend a node gets, and what is refused before anything runs."""
+"""Routes: which backend a node gets, and what is rejected before anything runs."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_settings_that_make_no_sense_name_their_field(settings, field):
     ("route", "message"),
     [({"train": {"backend": "in_process"}, "gpus": {}}, "no node has the tag 'gpus'")],
 )
-def test_routes_for_tags_that_do_not_exist_are_refused(route, message):
+def test_routes_for_tags_that_do_not_exist_are_rejected(route, message):
     runs = []
     pipeline = Pipeline([node(lambda number: runs.append(number) or number)])
     runner = DeviceRunner()

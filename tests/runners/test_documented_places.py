@@ -107,7 +107,7 @@ def test_the_file_of_the_cluster_reaches_ray(nodes, monkeypatch):
     training = next(route for node, route in routes if "train" in node.tags)
     with open_backends(routes, runner.configuration) as backends:
         assert fake.started["address"] == "auto"
-        assert "num_cpus" not in fake.started  # Ray refuses them beside an address
+        assert "num_cpus" not in fake.started  # Ray rejects them beside an address
         with pytest.raises(Asked):
             backends["ray"].run(None, training)
     assert fake.remote == {
@@ -138,11 +138,11 @@ def test_custom_resources_reach_ray(nodes, monkeypatch):
         ),
     ],
 )
-def test_more_than_the_cluster_has_is_refused_before_anything_runs(settings, message, nodes, monkeypatch):
+def test_more_than_the_cluster_has_is_rejected_before_anything_runs(settings, message, nodes, monkeypatch):
     FakeRay(monkeypatch, CLUSTER)
     runner, routes = routed(settings, nodes)
     with pytest.raises(InputError, match=message), open_backends(routes, runner.configuration):
-        raise AssertionError("it was not refused")
+        raise AssertionError("it was not rejected")
 
 
 @pytest.mark.parametrize("place", blocks("bash"))

@@ -115,7 +115,7 @@ def test_a_machine_that_does_not_come_is_not_waited_for_for_ever(caplog):
     with pytest.raises(InputError, match=message), opened.training(launch, b"", wait_minutes=0.001):
         raise AssertionError("it began without the third")
     assert "Waiting for 1 more machine(s)" in caplog.text
-    # Those that came go on waiting, for the next training or the end.
+    # Those that came continue to wait, for the next training or the end.
     assert opened.store.check(["over/1"])
 
 
@@ -127,12 +127,12 @@ def test_a_machine_that_does_not_come_is_not_waited_for_for_ever(caplog):
         ({"machines": 2, "rendezvous": "head:29400", "max_restarts": 1}, "'max_restarts' is for one machine"),
     ],
 )
-def test_machines_that_could_not_meet_are_refused(settings, message):
+def test_machines_that_could_not_meet_are_rejected(settings, message):
     with pytest.raises(InputError, match=message):
         DeviceRunner().configure({"routes": {"train": {"backend": "torchrun", **settings}}})
 
 
-def test_an_address_of_another_machine_is_refused():
+def test_an_address_of_another_machine_is_rejected():
     with pytest.raises(InputError, match=r"cannot listen at 192\.0\.2\.1:0"):
         Meeting("192.0.2.1:0")
 
@@ -156,7 +156,7 @@ def test_a_machine_that_falls_silent_is_noticed(monkeypatch):
     assert ask() == "machine 2 of 2 no longer answers"
 
 
-def test_a_machine_that_would_train_in_another_folder_is_refused(tmp_path):
+def test_a_machine_that_would_train_in_another_folder_is_rejected(tmp_path):
     from vr_pipeline import __version__
     from vr_pipeline.commands.join import _check
 

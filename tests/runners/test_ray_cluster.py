@@ -90,7 +90,7 @@ def test_an_address_without_a_cluster_fails_at_once(address: str) -> None:
 
 
 def test_a_ray_of_its_own_whatever_runs_elsewhere(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ray is told to start a cluster; RAY_ADDRESS and a cluster that others started are not asked."""
+    """Ray is instructed to start a cluster; RAY_ADDRESS and clusters that others started are ignored."""
     ray = pytest.importorskip("ray")
     from vr_pipeline.runners.ray_backend import connected
 

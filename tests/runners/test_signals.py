@@ -25,6 +25,6 @@ def test_other_threads_leave_handlers_alone() -> None:
         with signals_kept():
             return "done"
 
-    # Python refuses to set a handler there; the result would be that error.
+    # Python does not let a handler be set there; the result would be that error.
     with ThreadPoolExecutor(1) as pool:
         assert pool.submit(work).result() == "done"

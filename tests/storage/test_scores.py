@@ -26,7 +26,7 @@ def test_scores_by_one_or_several_names(tmp_path: Path) -> None:
         ("video_id,score\na,high\n", "row 2"),
     ],
 )
-def test_tables_that_do_not_fit_are_refused(tmp_path: Path, content: str, message: str) -> None:
+def test_tables_that_do_not_fit_are_rejected(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "scores.csv").write_text(content, encoding="utf-8")
     with pytest.raises(InputError, match=message):
         read_scores(tmp_path / "scores.csv", low=0.0, high=1.0)

@@ -112,13 +112,13 @@ def train(folder: str, name: str, *, checkpoints: Path | None = None, killed_in:
 
 
 def train_with_a_kill(folder: str, checkpoints: Path) -> JudgeResult:
-    """A training that is stopped in step 3 and goes on from step 2."""
+    """A training that is stopped in step 3 and resumes from step 2."""
     with contextlib.suppress(Killed):
         train(folder, "full", checkpoints=checkpoints, killed_in=3)
     return train(folder, "full", checkpoints=checkpoints)
 
 
-def refused(folder: str) -> str:
+def rejected(folder: str) -> str:
     """What is said where the passes cannot be shared."""
     OPTIONS["odd"] = {"batch_size": 6}
     try:
@@ -132,7 +132,7 @@ def run_all(folder: str) -> dict[str, Any]:
     """All trainings, one after the other, in this process of a group."""
     results: dict[str, Any] = {name: train(folder, name) for name in list(OPTIONS)}
     results[KILLED] = train_with_a_kill(folder, Path(folder) / "checkpoints")
-    results["refused"] = refused(folder)
+    results["rejected"] = rejected(folder)
     return results
 
 

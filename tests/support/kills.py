@@ -213,7 +213,7 @@ def explore(work: Callable[[], None], folder: Path, *, start: Tree | None = None
         work: changes files below the folder.
         folder: is emptied.
         start: what the folder holds at first.
-        kills: so many kills may follow each other; None goes on until there is no new state.
+        kills: so many kills may follow each other; None continues until there is no new state.
 
     Raises:
         AssertionError: from some state the work fails, or ends otherwise than without a kill.

@@ -17,7 +17,7 @@ _OF_THE_CONNECTION = {"connection", "transfer-encoding", "content-length", "keep
 def login_gate(port: int, target: int, user: str, password: str) -> Iterator[list[str]]:
     """Pass requests at ``port`` to ``target`` if they carry the login; yields the paths of those that did not."""
     expected = f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}"
-    refused: list[str] = []
+    rejected: list[str] = []
 
     class Gate(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -25,7 +25,7 @@ def login_gate(port: int, target: int, user: str, password: str) -> Iterator[lis
         def handle_any(self) -> None:
             body = self._body()
             if self.headers.get("Authorization") != expected:
-                refused.append(self.path)
+                rejected.append(self.path)
                 self._answer(HTTPStatus.UNAUTHORIZED, [("WWW-Authenticate", "Basic")], b"Who are you?")
                 return
             connection = http.client.HTTPConnection("127.0.0.1", target, timeout=60)
@@ -63,7 +63,7 @@ def login_gate(port: int, target: int, user: str, password: str) -> Iterator[lis
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
         try:
-            yield refused
+            yield rejected
         finally:
             server.shutdown()
             thread.join()

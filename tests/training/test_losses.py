@@ -218,7 +218,7 @@ def test_rarity_weights_are_the_formula(values: np.ndarray, alpha: float, maximu
 
 
 @pytest.mark.parametrize("shape", [(2, 3), (), (3,)])
-def test_errors_that_are_not_one_number_a_sample_are_refused(shape: tuple[int, ...]) -> None:
+def test_errors_that_are_not_one_number_a_sample_are_rejected(shape: tuple[int, ...]) -> None:
     wrong, right = torch.zeros(shape), torch.zeros(2)
     calls: list[Callable[[], object]] = [
         lambda: diffusion_dpo_loss(wrong, right, right, right, 1.0),

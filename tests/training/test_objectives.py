@@ -279,7 +279,7 @@ def test_rewards_that_are_missing_or_all_the_same_are_named(toy: Toy, reward: fl
     ],
     ids=str,
 )
-def test_settings_that_do_not_fit_together_are_refused_before_anything_runs(
+def test_settings_that_do_not_fit_together_are_rejected_before_anything_runs(
     changes: dict[str, object], reason: str
 ) -> None:
     with pytest.raises(ValidationError, match=reason):

@@ -139,7 +139,7 @@ def test_bfloat16_starts_at_log_two_and_stays_near_float32(toy: Toy, changes: di
     assert policy.tensors.keys() == precise.tensors.keys()
 
 
-def test_float16_is_refused(toy: Toy) -> None:
+def test_float16_is_rejected(toy: Toy) -> None:
     rough = replace(toy, settings=toy.settings.model_copy(update={"dtype": "float16"}))
     with pytest.raises(InputError, match="float16"):
         train(rough)

@@ -302,7 +302,7 @@ def test_a_policy_is_trained_from_tables_and_the_same_every_time(
     turned = pairs.rename(columns={"winner_video_id": "loser_video_id", "loser_video_id": "winner_video_id"})
     other, _ = train_policy_on_pairs(pair_data(turned, latents, texts), *given)
     assert other.identity != adapter.identity
-    # What is missing is told before anything is judged.
+    # What is missing is reported before anything is judged.
     for nothing, told in (({"pairs": pairs[:0]}, "no preference pairs"), ({"latents": texts}, "have no latents")):
         told_of = {"pairs": pairs, "latents": latents} | nothing
         with pytest.raises(InputError, match=told):

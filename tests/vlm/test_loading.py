@@ -1,4 +1,4 @@
-"""Judges in fewer bits, and what is refused."""
+"""Judges in fewer bits, and what is rejected."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def folder(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-def test_without_bitsandbytes_fewer_bits_are_refused_plainly(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_bitsandbytes_fewer_bits_are_rejected_plainly(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *more: None if name == "bitsandbytes" else found(name)
@@ -165,7 +165,7 @@ def test_a_model_that_cannot_be_fetched_is_told_plainly(monkeypatch: pytest.Monk
         load_judge(hub)
 
 
-def test_a_model_of_another_kind_is_refused_before_one_is_made(
+def test_a_model_of_another_kind_is_rejected_before_one_is_made(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from transformers import PreTrainedModel
@@ -257,7 +257,7 @@ def test_an_adapter_that_does_not_fit_is_rejected(folder: Path, tmp_path: Path) 
             load_judge(settings)
 
 
-def test_settings_that_do_not_fit_are_refused(folder: Path) -> None:
+def test_settings_that_do_not_fit_are_rejected(folder: Path) -> None:
     with pytest.raises(ValidationError, match="quantised model cannot be trained"):
         JudgeTrainingParameters.model_validate(
             {"start": {"family": "qwen2_vl", "path": str(folder), "quantisation": "4bit"}}

@@ -61,7 +61,7 @@ class CogVideoXImageGenerator(FirstFrameGenerator, CogVideoXGenerator):
         for field, known in (learned | {"num_frames": config["sample_frames"]}).items():
             if (asked := getattr(self.parameters, field)) != known:
                 raise InputError(
-                    f"this model has learned positions for clips whose {field} is {known}, and {asked} is asked for",
+                    f"this model has learned positions for clips whose {field} is {known}, but {asked} is configured",
                     field=f"generator.{field}",
                     remedy=f"choose {known}",
                 )

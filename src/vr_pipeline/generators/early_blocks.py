@@ -61,7 +61,7 @@ class EarlyBlocks:
         there = len(getattr(generator.denoiser, blocks))
         if not 1 <= count <= there:
             raise InputError(
-                f"the first {count} blocks are asked for, and the generator's denoiser has {there}",
+                f"the first {count} blocks are configured, but the generator's denoiser has {there}",
                 field=_FIELD,
                 remedy=f"choose a number from 1 to {there}",
             )

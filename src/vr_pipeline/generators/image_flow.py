@@ -50,7 +50,7 @@ class ImageFlow(SizedFlow):
         if self.padded_together and self.parameters.batch_size > 1:
             raise InputError(
                 "this model's pipeline pads prompts to the longest of a batch, so that an image would depend on the "
-                f"prompts beside it, and a batch_size of {self.parameters.batch_size} is asked for",
+                f"prompts beside it, but a batch_size of {self.parameters.batch_size} is configured",
                 field="generator.batch_size",
                 remedy="choose 1",
             )

@@ -71,7 +71,7 @@ class LTX2Generator(SizedFlow, VideoPipelineGenerator):
         super().check_size()
         if self.parameters.fps != _FRAME_RATE:
             raise InputError(
-                f"this model is told the frame rate, which is {_FRAME_RATE}, and {self.parameters.fps:g} is asked for",
+                f"this model samples at {_FRAME_RATE} frames a second, but {self.parameters.fps:g} is configured",
                 field="generator.fps",
                 remedy=f"set it to {_FRAME_RATE}",
             )

@@ -34,8 +34,8 @@ class CheckedSizes:
             below = given - (given - first) % step
             near = [number for number in (below, below + step) if number > 0]
             raise InputError(
-                f"this model makes clips whose {field} is {f'{first} + ' if first else ''}a multiple of {step}, and "
-                f"{given} is asked for",
+                f"this model makes clips whose {field} is {f'{first} + ' if first else ''}a multiple of {step}, but "
+                f"{given} is configured",
                 field=f"generator.{field}",
                 remedy=f"choose {' or '.join(map(str, near))}",
             )
@@ -46,8 +46,8 @@ class CheckedSizes:
         for field, count in {**further, **tokens}.items():
             if count > longest:
                 raise InputError(
-                    f"this model has positions for {longest} tokens along each side of a clip, and for {field} "
-                    f"{getattr(self.parameters, field)} is asked for",
+                    f"this model has positions for {longest} tokens along each side of a clip, but for {field} "
+                    f"{getattr(self.parameters, field)} is configured",
                     field=f"generator.{field}",
                     remedy=f"choose a smaller {field}",
                 )
@@ -58,7 +58,7 @@ class CheckedSizes:
         for (field, asked), given in zip(wanted.items(), shape, strict=True):
             if asked != given:
                 raise InputError(
-                    f"the model makes clips whose {field} is {given}, and {asked} is asked for",
+                    f"the model makes clips whose {field} is {given}, but {asked} is configured",
                     remedy=f"set {field} to {given}, or choose another model",
                     field=f"generator.{field}",
                 )

@@ -87,14 +87,14 @@ class WanImageGenerator(FirstFrameGenerator, WanGenerator):
         super().check_size()
         if self.parameters.batch_size > 1:
             raise InputError(
-                "this model's pipeline takes one image for all clips of a batch, and a batch_size of "
-                f"{self.parameters.batch_size} is asked for",
+                "this model's pipeline takes one image for all clips of a batch, but a batch_size of "
+                f"{self.parameters.batch_size} is configured",
                 field="generator.batch_size",
                 remedy="choose 1",
             )
         if self.parameters.num_frames == 1:
             raise InputError(
-                "this model continues a first frame, and a num_frames of 1 is asked for",
+                "this model continues a first frame, but a num_frames of 1 is configured",
                 field="generator.num_frames",
                 remedy=f"choose {1 + self.frame_group} or more",
             )

@@ -99,7 +99,7 @@ def lay_out(
     The same items give the same packs, however they were made. Packs that are as they should be are not written again.
 
     Raises:
-        OSError: a pack cannot be written, or an item cannot be read any more.
+        OSError: a pack cannot be written, or an item can no longer be read.
     """
     all_records = sorted(records, key=lambda record: record.key)
     digits = 0

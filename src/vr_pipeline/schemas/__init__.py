@@ -37,7 +37,7 @@ from vr_pipeline.schemas.unified import UnifiedRewardReport as UnifiedRewardRepo
 
 
 class VideoIndex(Table):
-    """One row a clip that was asked for; a clip that could not be made or read has status 'failed' and the reason."""
+    """One row per requested clip; a clip that could not be made or read has status 'failed' and the reason."""
 
     video_id: Series[str] = pa.Field(unique=True)
     prompt_id: Series[str]
@@ -275,7 +275,7 @@ class GivenPairs(Table):
 
 
 class TrainingLog(Table):
-    """Curves of preference training, one row an optimiser step."""
+    """Curves of preference training, one row per optimiser step."""
 
     step: Series[int] = pa.Field(ge=1, unique=True)
     loss: Series[float]

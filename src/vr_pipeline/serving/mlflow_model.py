@@ -47,7 +47,7 @@ def score_table(model: ChecklistReward, table: pd.DataFrame) -> pd.DataFrame:
             scores has names other than the files'. Clips are scored as by the pipeline.
 
     Returns:
-        ``total`` and ``dim_<name>`` a dimension, one row a row.
+        ``total`` and one ``dim_<name>`` per dimension; one row per row of the input.
 
     Raises:
         InputError: columns missing, a probability that is no number in 0..1, paths without a configured judge, or a

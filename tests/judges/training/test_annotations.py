@@ -100,7 +100,9 @@ def test_grades_become_labels() -> None:
         ({"video_path": None}, r"row 5, field 'video_path': the cell is empty"),
     ],
 )
-def test_grades_that_cannot_be_read_are_refused(graded_light: Checklist, changes: dict[str, Any], message: str) -> None:
+def test_grades_that_cannot_be_read_are_rejected(
+    graded_light: Checklist, changes: dict[str, Any], message: str
+) -> None:
     rows = [{"video_path": name, "annotation": {"light": 1}} for name in ("a.mp4", "b.mp4")]
     with pytest.raises(InputError, match=message):
         annotations_from_grades(pd.DataFrame([rows[0], rows[1] | changes]), graded_light, first_row=4)

@@ -1,4 +1,4 @@
-"""Training of judges: what is learned, what is refused, and that an interrupted run ends as an uninterrupted one."""
+"""Training of judges: what is learned, what is rejected, and that an interrupted run ends as an uninterrupted one."""
 
 from __future__ import annotations
 

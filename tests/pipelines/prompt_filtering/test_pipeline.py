@@ -135,10 +135,10 @@ def test_a_second_run_embeds_nothing_again(tmp_path: Path, monkeypatch: pytest.M
     source = write_lines(tmp_path, MIXED)
     run(tmp_path, source, PromptFilteringParameters())
 
-    def refuse(_: object) -> None:
+    def forbidden(_: object) -> None:
         raise AssertionError("the model was loaded again")
 
-    monkeypatch.setattr("vr_pipeline.prompts.embedders.load_embedder", refuse)
+    monkeypatch.setattr("vr_pipeline.prompts.embedders.load_embedder", forbidden)
     run(tmp_path, source, PromptFilteringParameters())
     with pytest.raises(DatasetError, match="loaded again"):
         run(tmp_path, write_lines(tmp_path, [*MIXED, "a whale sings beneath the ice"]), PromptFilteringParameters())

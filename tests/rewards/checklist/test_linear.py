@@ -167,7 +167,7 @@ def test_without_penalty_the_maximum_likelihood_is_found() -> None:
         (["a"], "1 labels for 2 pairs"),
     ],
 )
-def test_useless_labels_are_refused(labels: list[str], message: str) -> None:
+def test_useless_labels_are_rejected(labels: list[str], message: str) -> None:
     with pytest.raises(InputError, match=message):
         fit_weights(np.eye(2), 1 - np.eye(2), labels)
 
@@ -184,7 +184,7 @@ def test_useless_labels_are_refused(labels: list[str], message: str) -> None:
         ({"question_ids": ["q"]}, "1 question names for 2 columns"),
     ],
 )
-def test_useless_options_are_refused(options: dict, message: str) -> None:
+def test_useless_options_are_rejected(options: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         fit_weights(np.eye(2), 1 - np.eye(2), ["a", "b"], **options)
 
@@ -220,7 +220,7 @@ def test_other_files_are_not_taken_for_weights(document: dict) -> None:
         RewardWeights.from_json(document)
 
 
-def test_weights_that_cannot_be_used_are_refused() -> None:
+def test_weights_that_cannot_be_used_are_rejected() -> None:
     with pytest.raises(InputError, match="two weights"):
         RewardWeights(("a", "a"), [1.0, 2.0])
     with pytest.raises(InputError, match="3 values for 2"):
@@ -244,7 +244,7 @@ def test_dimensions_add_up_to_the_total_and_hold_their_own_questions(checklist: 
         np.testing.assert_allclose(table[f"dim_{name}"], answers[:, mask] @ weights.weights[mask])
 
 
-def test_weights_of_another_checklist_are_refused(checklist: Checklist) -> None:
+def test_weights_of_another_checklist_are_rejected(checklist: Checklist) -> None:
     with pytest.raises(InputError, match="'strange', which is not in the checklist"):
         dimension_scores([[1.0]], RewardWeights(("strange",), [1.0]), checklist)
 

@@ -40,7 +40,7 @@ def test_values_that_are_hardly_likely_still_have_an_expectation() -> None:
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf, 0.5])
-def test_what_is_no_log_probability_is_refused(wrong: float) -> None:
+def test_what_is_no_log_probability_is_rejected(wrong: float) -> None:
     likelihoods = np.array([-1.0, wrong, -2.0])
     with pytest.raises(NoNumbersError, match="look"):
         line_score(likelihoods, SCALE)

@@ -42,7 +42,7 @@ def sentences(
         reader: gives the model and the clips.
         before: names of clips, and texts in words.
         given: what the assistant has written already.
-        answers: how it may go on.
+        answers: how it may continue.
         rates: frames a second by clip.
     """
     words = reader.family.text_ids
@@ -161,7 +161,7 @@ def test_a_comparison_by_shares(family: Family) -> None:
 
 
 def test_a_number_that_others_begin_with_needs_its_end(qwen: Family) -> None:
-    """Where the model cannot go on behind 1, it says 1; read without its end, 1 would have the mass of 10 to 12 too."""
+    """Where the model cannot continue after 1, it says 1; without its end, 1 would have the mass of 10 to 12 too."""
     reader = ClipReader(qwen, toy_template(), toy_clips())
     (score,) = reader.points(TASK, [Point("a", "ball")])
     assert isinstance(score, PointScore)

@@ -1,4 +1,4 @@
-"""Templates: what is asked, in which tokens, and which files are refused."""
+"""Templates: what is asked, in which tokens, and which files are rejected."""
 
 from __future__ import annotations
 
@@ -191,7 +191,7 @@ def test_a_label_and_a_number_are_tokenised_together(family: Family) -> None:
         assert list(label + ids) == family.text_ids(f"Final Score: {number}\n")
 
 
-def test_numbers_that_a_tokenizer_cannot_tell_apart_are_refused() -> None:
+def test_numbers_that_a_tokenizer_cannot_tell_apart_are_rejected() -> None:
     words = qwen2_vl(build_tokenizer())  # knows no digits
     with pytest.raises(InputError, match="have the same tokens"):
         number_ids(words, "score", ("1", "2"), "<|im_end|>")

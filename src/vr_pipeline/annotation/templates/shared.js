@@ -102,7 +102,7 @@
       + (task && task.steps > 1 ? ", question " + task.step + " of " + task.steps : "");
     byId("undo").disabled = !state.can_undo;
     byId("tools").hidden = byId("so-far").hidden = false;
-    // Who knows which policy leads does not judge blindly any more.
+    // Who knows which policy leads no longer judges blindly.
     byId("results-link").hidden = study.blind && task !== null;
     byId("skip").hidden = true;
     byId("replay").hidden = !task;
@@ -231,7 +231,7 @@
       return;
     }
     let stored = null;
-    try { stored = localStorage.getItem(STORED); } catch (error) { /* private windows may refuse */ }
+    try { stored = localStorage.getItem(STORED); } catch (error) { /* private windows may forbid it */ }
     const given = study.annotator || new URLSearchParams(window.location.search).get("name") || stored;
     if (given) { begin(given); } else { askName(); }
   }
