@@ -7,11 +7,11 @@ templates. A table ``{name: 'package.module:Class'}`` is followed only at the na
 
 import ast
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from vr_pipeline.errors import InputError
 
@@ -26,7 +26,7 @@ class Reference(NamedTuple):
     key: str | None = None
 
 
-class _Reader(ast.NodeVisitor):
+class _Reader:
     """Collects the references of a module's text: modules of any project, and names of files beside it."""
 
     def __init__(self, package: str) -> None:
@@ -34,35 +34,59 @@ class _Reader(ast.NodeVisitor):
         self.references: list[Reference] = []
         self.beside: list[str] = []
 
-    def visit_If(self, node: ast.If) -> None:
+    def read(self, module: ast.Module) -> None:
+        """Collect from a whole module; a loop, because :class:`ast.NodeVisitor` takes a third of a run's start."""
+        waiting: list[Any] = [module]
+        while waiting:
+            node = waiting.pop()
+            if (special := self._SPECIAL.get(node.__class__)) is not None:
+                waiting += special(self, node)
+            else:
+                for name in getattr(node, "_fields", ()):
+                    value = getattr(node, name, None)
+                    if isinstance(value, list):
+                        waiting += value
+                    elif isinstance(value, ast.AST) and value._fields:
+                        waiting.append(value)
+
+    def _if(self, node: ast.If) -> list[Any]:
         if getattr(node.test, "id", getattr(node.test, "attr", "")) == "TYPE_CHECKING":
-            for statement in node.orelse:
-                self.visit(statement)
-        else:
-            self.generic_visit(node)
+            return list(node.orelse)
+        return [node.test, *node.body, *node.orelse]
 
-    def visit_Import(self, node: ast.Import) -> None:
+    def _import(self, node: ast.Import) -> list[Any]:
         self.references.extend(Reference(alias.name) for alias in node.names)
+        return []
 
-    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+    def _import_from(self, node: ast.ImportFrom) -> list[Any]:
         origin = node.module or ""
         if node.level:
             parents = self.package.split(".")
             origin = ".".join([*parents[: len(parents) - node.level + 1], *([origin] if origin else [])])
         self.references.extend(Reference(f"{origin}.{alias.name}") for alias in node.names)
+        return []
 
-    def visit_Dict(self, node: ast.Dict) -> None:
+    def _dict(self, node: ast.Dict) -> list[Any]:
+        others = []
         for key, value in zip(node.keys, node.values, strict=True):
             if isinstance(key, ast.Constant) and isinstance(key.value, str) and (name := _module_text(value)):
                 self.references.append(Reference(name, key.value))
             else:
-                self.visit(value)
+                others.append(value)
+        return others
 
-    def visit_Constant(self, node: ast.Constant) -> None:
-        if name := _module_text(node):
-            self.references.append(Reference(name))
-        if isinstance(node.value, str) and _FILE_NAME.fullmatch(node.value):
-            self.beside.append(node.value)
+    def _constant(self, node: ast.Constant) -> list[Any]:
+        if isinstance(node.value, str):
+            if name := _module_text(node):
+                self.references.append(Reference(name))
+            if _FILE_NAME.fullmatch(node.value):
+                self.beside.append(node.value)
+        return []
+
+    _SPECIAL: ClassVar[dict[type, Callable[[Any, Any], list[Any]]]] = {
+        **{ast.If: _if, ast.Import: _import, ast.ImportFrom: _import_from, ast.Dict: _dict, ast.Constant: _constant},
+        ast.Name: lambda *_: [],
+    }
 
 
 def _module_text(node: ast.expr) -> str:
@@ -75,15 +99,23 @@ def _module_text(node: ast.expr) -> str:
 @lru_cache(maxsize=4096)
 def _read(text: str, package: str) -> _Reader:
     reader = _Reader(package)
-    reader.visit(ast.parse(text))
+    reader.read(ast.parse(text))
     return reader
 
 
+class _Module(NamedTuple):
+    """A module's files, itself and those beside it that it names, and what it may run."""
+
+    files: frozenset[Path]
+    references: list[Reference]
+
+
 class SourceTree:
-    """The modules below a folder."""
+    """The modules below a folder, each read once."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._modules: dict[str, _Module | None] = {}
 
     def file(self, module: str) -> Path | None:
         """Return the file of a module, ``__init__.py`` for packages; None for modules elsewhere."""
@@ -116,14 +148,21 @@ class SourceTree:
         while waiting:
             # A package's __init__.py runs before its modules.
             for module in accumulate(waiting.pop().split("."), "{}.{}".format):
-                file = self.file(module)
-                if module in seen or file is None:
+                if module in seen:
                     continue
                 seen.add(module)
-                source = self._source(file, module)
-                found |= {file, *self._beside(file, source.beside)}
-                waiting += [one.name for one in source.references if one.key is None or one.key in wanted]
+                if module not in self._modules:
+                    self._modules[module] = self._module(module)
+                if (one := self._modules[module]) is not None:
+                    found |= one.files
+                    waiting += [used.name for used in one.references if used.key is None or used.key in wanted]
         return sorted(found)
+
+    def _module(self, module: str) -> _Module | None:
+        if (file := self.file(module)) is None:
+            return None
+        source = self._source(file, module)
+        return _Module(frozenset({file, *self._beside(file, source.beside)}), source.references)
 
     def _source(self, file: Path, module: str) -> _Reader:
         package = module if file.name == "__init__.py" else module.rpartition(".")[0]
