@@ -143,9 +143,9 @@ def run(verbose: bool, retrain: bool, **options: Any) -> None:
 @click.option("--port", default=4141, show_default=True, help="Port to listen on.")
 @click.option("--no-browser", is_flag=True, help="Do not open the browser.")
 def graph(folder: Path | None, env: str | None, host: str, port: int, no_browser: bool) -> None:
-    """Show the pipelines and their data in the browser, by Kedro-Viz.
+    """Show the pipelines and their data in the browser.
 
-    The first view shows one box per pipeline and the data between them.
+    This is Kedro-Viz; the first view shows one box per pipeline and the data between them.
     """
     from vr_pipeline.project.folder import project_folder
     from vr_pipeline.viz import serve as picture

@@ -110,7 +110,9 @@ def annotate(  # one parameter for each option of the command
     export_folder: Path | None,
     raw_cells: bool,
 ) -> None:
-    """Compare clips in the browser, two of one prompt at a time, or grade them; every answer is saved immediately.
+    """Compare clips in the browser, or grade them.
+
+    The page shows two clips of one prompt at a time, or one clip to grade. Every answer is saved immediately.
 
     Answers go to a journal in data/01_raw/annotations: weight_regression reads it as human_preferences with format:
     annotations, judge_training reads grades as judge_annotations. See docs/annotation.md.

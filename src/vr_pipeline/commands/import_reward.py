@@ -60,10 +60,10 @@ def import_reward(  # one parameter for each option of the command
     calibration: Path | None,
     dtype: Precision,
 ) -> None:
-    """Convert a public VideoReward checkpoint to a reward of this project.
+    """Convert a public VideoReward checkpoint.
 
-    FOLDER contains model_config.json and checkpoint-<step>. A missing or unknown key or another shape is an error. See
-    docs/videoreward.md.
+    The result is a reward of this project. FOLDER contains model_config.json and checkpoint-<step>. A missing or
+    unknown key or another shape is an error. See docs/videoreward.md.
     """
     with plain_errors():
         from vr_pipeline.rewards.videoreward.public_checkpoint import ImportOptions, files_of, import_checkpoint

@@ -100,11 +100,12 @@ def init_data(  # one parameter for each option of the command
     overwrite: bool,
     check_only: bool,
 ) -> None:
-    """Check your own files and write an environment conf/<env> that uses them.
+    """Check your files and write an environment for them.
 
-    Give prompts, or videos with preferences, or both; a checklist with either. Videos with prompts only can be
-    compared with kedro annotate; --generators compares clips of several generators. Pairs alone are for kedro run
-    --pipeline=given_dpo, which needs no judge. All problems are reported together. See docs/your_own_data.md.
+    The environment is the folder conf/<env>. Give prompts, or videos with preferences, or both; a checklist with
+    either. Videos with prompts only can be compared with kedro annotate; --generators compares clips of several
+    generators. Pairs alone are for kedro run --pipeline=given_dpo, which needs no judge. All problems are reported
+    together. See docs/your_own_data.md.
     """
     own_fit = {"shape": fit, "window": window, "too_short": too_short}
     chosen_fit = {name: value for name, value in own_fit.items() if value is not None}

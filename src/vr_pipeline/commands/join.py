@@ -29,10 +29,11 @@ _INTERRUPTED = 130
 @click.argument("address")
 @click.option("--wait", "minutes", default=30.0, show_default=True, help="Minutes to wait for the run to begin.")
 def join(address: str, minutes: float) -> None:
-    """Add this machine to the trainings of a run that listens at ADDRESS (host:port).
+    """Add this machine to the trainings of a run.
 
-    Run it in the project's folder, which all machines share under the same path. The run sets the training and the
-    number of processes. The command writes no files and ends with the run.
+    The run listens at ADDRESS (host:port). Use this command in the project's folder, which all machines share under
+    the same path. The run sets the training and the number of processes. The command writes no files and ends with the
+    run.
     """
     from vr_pipeline.runners.meeting import parse_address
 

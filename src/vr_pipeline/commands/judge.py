@@ -86,7 +86,10 @@ _top_option = click.option("--top", default=5, show_default=True, type=click.Int
 @reward_options
 @_shared_options
 def score(files: tuple[str, ...], prompt: str, env: str, as_json: bool, top: int, options: RewardOptions) -> None:
-    """Show the reward of videos or images (FILES: paths, patterns or folders), by dimension and question."""
+    """Show the reward of videos or images, by dimension and question.
+
+    FILES are paths, patterns or folders.
+    """
     with plain_errors():
         paths, failed = _find(files)
         tools = load_tools(options, env)
@@ -114,7 +117,10 @@ def score(files: tuple[str, ...], prompt: str, env: str, as_json: bool, top: int
 @reward_options
 @_shared_options
 def compare(first: str, second: str, prompt: str, env: str, as_json: bool, top: int, options: RewardOptions) -> None:
-    """Show which of two videos or images is better, and which questions decide it."""
+    """Show which of two videos or images is better, and why.
+
+    The questions that decide it are shown with their weights.
+    """
     with plain_errors():
         from vr_pipeline.rewards.checklist.scoring import differences
 
@@ -164,7 +170,10 @@ def compare(first: str, second: str, prompt: str, env: str, as_json: bool, top: 
 @click.option("--prompt", "-p", default="", help="Replaces [[prompt]] in the question.")
 @_shared_options
 def ask(files: tuple[str, ...], question: str, prompt: str, env: str, as_json: bool) -> None:
-    """Ask the judge one yes/no QUESTION about videos or images (FILES: paths, patterns or folders)."""
+    """Ask the judge one yes/no QUESTION about videos or images.
+
+    FILES are paths, patterns or folders.
+    """
     with plain_errors():
         from vr_pipeline.checklist.schema import PROMPT_PLACEHOLDER
         from vr_pipeline.errors import InputError

@@ -23,7 +23,7 @@ _env = click.option(
 
 @click.group(name="lineage")
 def lineage() -> None:
-    """Show the origin of results: stages for DVC, chains of runs, repetition of old runs."""
+    """Show where results come from, and repeat old runs."""
 
 
 @lineage.command(name="sync")
@@ -33,7 +33,7 @@ def lineage() -> None:
 )
 @click.option("--stdout", is_flag=True, help="Print the stages and write nothing.")
 def sync(check: bool, env: str | None, stdout: bool) -> None:
-    """Derive dvc.yaml from the pipelines, the catalog and the parameter files."""
+    """Derive dvc.yaml from pipelines, catalog and parameters."""
     with plain_errors():
         from importlib.resources import files
 
@@ -84,7 +84,7 @@ def _write(path: Path, project: Path, text: str, shown: str, check: bool) -> boo
 @click.option("--page", type=click.Path(dir_okay=False, path_type=Path), help="Also write the graph as an HTML page.")
 @_env
 def show(what: str, page: Path | None, env: str) -> None:
-    """Show the chain from supplied data to WHAT: a run, a model, a file or an experiment.
+    """Show the chain from supplied data to WHAT.
 
     A run is named by its identifier, the beginning of it, its name or 'latest'; a model by its name, NAME@ALIAS or
     NAME/VERSION; a file or folder stands for the run that wrote its content, an experiment of DVC for its last run.
@@ -120,9 +120,9 @@ def show(what: str, page: Path | None, env: str) -> None:
 @click.option("--most", default=8, show_default=True, type=click.IntRange(1), help="Lines per subject.")
 @_env
 def diff(first: str, second: str, most: int, env: str) -> None:
-    """Show the differences of two runs (or models, files, experiments): code, parameters, data and results.
+    """Show how two runs differ: code, parameters, data, results.
 
-    Each includes the runs that made its inputs.
+    FIRST and SECOND are runs, models, files or experiments. Each includes the runs that made its inputs.
     """
     with plain_errors():
         from vr_pipeline.lineage.chain import executions, trace
@@ -145,10 +145,10 @@ def diff(first: str, second: str, most: int, env: str) -> None:
 @click.option("--trust", is_flag=True, help="Also run changes and commits of others, with your permissions.")
 @_env
 def reproduce(what: str, folder: Path | None, keep: bool, stop_early: bool, trust: bool, env: str) -> None:
-    """Run WHAT (a run, a model or a file) again at its commit and compare every hash.
+    """Run WHAT again at its commit and compare every hash.
 
-    The exit code is 0 if all are equal, 1 if a stage differs or fails, 2 if code or data are missing, were changed in
-    the store, or come from others (see --trust).
+    WHAT is a run, a model or a file. The exit code is 0 if all are equal, 1 if a stage differs or fails, 2 if code or
+    data are missing, were changed in the store, or come from others (see --trust).
     """
     import shutil
     import tempfile

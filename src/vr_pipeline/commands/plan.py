@@ -47,10 +47,11 @@ def plan(
     gpus: int | None,
     as_json: bool,
 ) -> None:
-    """Show the cost of a run before it starts: work, GPU-hours, memory, disk, models, and what is missing.
+    """Show the cost of a run before it starts.
 
-    Loads no model. Figures are marked published, calculated, assumed or measured; docs/gpu_and_clusters.md has the
-    formulas. Also counts finished results that the run would keep.
+    Shows work, GPU-hours, memory, disk, models, and what is missing. Loads no model. Figures are marked published,
+    calculated, assumed or measured; docs/gpu_and_clusters.md has the formulas. Also counts finished results that the
+    run would keep.
     """
     with plain_errors():
         from vr_pipeline.planning.document import plan_document, plan_lines

@@ -61,11 +61,15 @@ def probe(
     betas: tuple[float, ...],
     as_json: bool,
 ) -> None:
-    """Try learning rates and betas for a few dozen steps each, and recommend a setting.
+    """Try learning rates and betas, and recommend a setting.
 
-    Needs pairs, latents and text conditions: kedro run --to-outputs=training_pairs,latents,prompt_conditions,
-    checkpoint_reward. First shows its duration; with a short time limit, tries fewer steps and settings. A stopped
-    probe resumes. Results: 08_reporting/probe in the environment's data folder.
+    Every combination is trained for a few dozen steps. Needs pairs, latents and text conditions:
+
+    \b
+    kedro run --to-outputs=training_pairs,latents,prompt_conditions,checkpoint_reward
+
+    First shows its duration; with a short time limit, tries fewer steps and settings. A stopped probe resumes. Results:
+    08_reporting/probe in the environment's data folder.
     """
     with plain_errors():
         from vr_pipeline.training.probe.advice import Health, advise

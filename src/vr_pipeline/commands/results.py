@@ -30,7 +30,9 @@ METRICS = "evaluation_metrics"
     "--env", "-e", default="base", show_default=True, help="Environment of the runs: conf/<env> over conf/base."
 )
 def results(runs: tuple[str, ...], last: int, as_json: bool, env: str) -> None:
-    """Show the gains of runs: by judge, oracle and auditor, in total and by dimension, with pairs and time.
+    """Show the gains of runs by judge, oracle and auditor.
+
+    Shows them in total and by dimension, with pairs and time.
 
     RUN is the identifier of a recorded run (or its beginning), its name, 'latest', or an evaluation_metrics.json.
     Without RUN: the newest runs with an evaluation, or the current figures if no run is recorded.

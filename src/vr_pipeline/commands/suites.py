@@ -40,10 +40,11 @@ _ENVIRONMENT = click.option(
 )
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder of the export.")
 def export_clips(env: str, list_of_prompts: Path, policy: str, out: Path, **options: Any) -> None:
-    """Make the clips of a policy for a public suite, under the names that its scripts expect.
+    """Make the clips of a policy for a public suite.
 
-    OUT/videos has the clips, OUT/manifest.json their seeds, rates and wordings. A stopped export resumes at the next
-    clip. The suite's scripts measure the clips; kedro import-scores reads their results.
+    OUT/videos has the clips, under the names that the suite's scripts expect, OUT/manifest.json their seeds, rates and
+    wordings. A stopped export resumes at the next clip. The suite's scripts measure the clips; kedro import-scores
+    reads their results.
     """
     with plain_errors():
         from vr_pipeline.evaluation.suites.export import ITEMS, VIDEOS, plan_export, write_export
@@ -110,11 +111,11 @@ def _policy(context: Any, name: str) -> Policy | None:
 )
 @click.option("--baseline", default="original", show_default=True, help="Policy with which others are compared.")
 def import_scores(file: Path, env: str, suite: str, policy: str | None, manifest: Path | None, baseline: str) -> None:
-    """Read a suite's scores into the evaluation and show them with intervals by prompt.
+    """Read a suite's scores into the evaluation.
 
-    FILE is a suite's *_eval_results.json (give --policy or --manifest), or a table with the columns policy, prompt,
-    dimension and score. Scores that are read again replace the earlier ones. The page is 08_reporting/suite_scores.html
-    in the data folder; the next evaluation shows the scores too.
+    Shows them with intervals by prompt. FILE is a suite's *_eval_results.json (give --policy or --manifest), or a
+    table with the columns policy, prompt, dimension and score. Scores that are read again replace the earlier ones.
+    The page is 08_reporting/suite_scores.html in the data folder; the next evaluation shows the scores too.
     """
     with plain_errors():
         from vr_pipeline.datasets.tables import OptionalTableDataset

@@ -1,1 +1,1 @@
-"""Compare policies on held-out prompts, by the judge and by an oracle if there is one."""
+"""Compare policies on held-out prompts, by the judge, and by oracle and auditor if they exist."""

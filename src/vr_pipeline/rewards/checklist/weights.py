@@ -27,8 +27,9 @@ class RewardWeights:
     Attributes:
         question_ids: the questions, in the order of the columns of an answer array.
         weights: one weight per question; 0 if ``removed``.
-        ci_low, ci_high: 95 % interval of each weight over prompts, NaN if there is none, with the reason in
+        ci_low: lower end of the 95 % interval of each weight over prompts, NaN if there is none, with the reason in
             ``statistics["no_interval"]``.
+        ci_high: upper end.
         removed: questions without weight (negative, or the same within every pair).
         encoding: ``zero_one`` (yes 1, no 0, the paper) or ``plus_minus`` (yes 1, no -1, the public code); gated
             questions count 0 in both.
