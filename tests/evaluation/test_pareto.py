@@ -10,6 +10,7 @@ from hypothesis.extra.numpy import arrays
 from tests.support.report_inputs import TITLES, report_inputs
 
 from vr_pipeline.evaluation.pareto import pareto_front
+from vr_pipeline.evaluation.report.comparison import dimensions_of
 from vr_pipeline.evaluation.report.sections import pareto as section
 
 
@@ -52,6 +53,10 @@ def test_checkpoints_that_lose_a_dimension_are_named_and_the_front_is_marked() -
     assert picture.count('class="ring"') == 2
     assert "on the front: DPO, step 50, chosen; MPO, step 50, chosen" in picture.split(">")[0]
     assert "Policies by the oracle" in page
+    # The log's dimensions come in the order of the rewards, as in the other tables.
+    places = [text.index(f">{name}<") for name in dimensions_of(rewards[0]) if f"dim_{name}" in logs()[0]]
+    assert len(places) > 1
+    assert places == sorted(places)
 
 
 def test_without_validation_policies_alone_are_shown_and_without_rewards_nothing() -> None:

@@ -217,7 +217,7 @@ def test_agreement_is_told_with_its_numbers_and_intervals(inputs):
     words = _Page(render_report(inputs | {"reward_agreement": measured | {"epsilon_transferred": 0.1}})).words
     assert "on 87.4 % (95 % interval 81.0 % to 92.0 %) of the 138 without a tie" in words
     assert "on 81.0 % (95 % interval 74.0 % to 88.0 %) of all 150" in words
-    assert "tau with the threshold of the fitted pairs, 0.1000 80.0 % –" in words
+    assert "tau with the threshold of the fitted pairs, 0.1 80.0 % –" in words
     plain_words = _Page(render_report(inputs)).words
     assert "on 87.4 % of the 138 without a tie" in plain_words
     assert "threshold of the fitted" not in plain_words

@@ -47,6 +47,12 @@ def test_figures_that_few_preferences_do_not_give_are_dashes(nothing):
     ]
 
 
+def test_the_judge_comes_first_as_in_the_report():
+    gain = {"mean": 1.0, "ci_low": 0.5, "ci_high": 1.5}
+    lines = figure_lines({"gain": {"mpo": dict.fromkeys(("auditor", "judge", "oracle"), gain)}})[1:]
+    assert [line.split()[3] for line in lines] == ["judge", "oracle", "auditor"]
+
+
 def test_missing_intervals_and_remarks_on_weights_are_said():
     gain = {"mean": 1.0, "ci_low": None, "ci_high": None, "no_interval": "2 prompts; an interval needs 5"}
     assert figure_lines({"gain": {"mpo": {"judge": gain}}})[1:] == [

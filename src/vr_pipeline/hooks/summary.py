@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from vr_pipeline.hooks.mlflow_tracking import MlflowHook
 
 METRICS, REPORT, WEIGHTS = "evaluation_metrics", "evaluation_report", "reward_weights"
+_ORDER = {"judge": 0, "oracle": 1, "auditor": 2}
+"""Of the lines; the file of the metrics is sorted by name."""
 
 
 class RunSummaryHook:
@@ -86,7 +88,7 @@ def figure_lines(metrics: Mapping[str, Any]) -> list[str]:
     """Return the main figures of evaluation_metrics: gains over the original with 95 % intervals by prompt."""
     lines = []
     for policy, scorers in metrics.get("gain", {}).items():
-        for scorer, gain in scorers.items():
+        for scorer, gain in sorted(scorers.items(), key=lambda item: _ORDER.get(item[0], len(_ORDER))):
             ends = f"[{_figure(gain['ci_low'], '+.3f')}, {_figure(gain['ci_high'], '+.3f')}]"
             if "no_interval" in gain:
                 ends = f"(no interval: {gain['no_interval']})"

@@ -16,9 +16,9 @@ _LEVERAGE = 0.02
 _TRIES = 40
 """Replicates fitted to detect separation in the pairs of drawn prompts."""
 
-SEPARATED = "no pair contradicts it, alone or with other questions, so only the penalty bounds the weight"
+SEPARATED = "no pair contradicts the question, alone or with others, so only the penalty bounds its weight"
 COLLINEAR = "its answers repeat those of other questions in these pairs, so only the penalty divides the weight"
-FRAGILE = "without a few prompts no pair would contradict it, so its upper end is unknown"
+FRAGILE = "without a few prompts no pair would contradict the question, so the upper end is unknown"
 ALIKE = "all prompts give exactly the same weight, so the spread over prompts is unknown"
 PENALISED = "the penalty moved the weight out of the interval that the pairs give"
 

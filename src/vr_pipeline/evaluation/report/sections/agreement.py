@@ -32,9 +32,9 @@ def make(
     names = {
         "diff": f"diff: correct order, of the {pairs - ties:,} pairs without a human tie",
         "tau": f"tau: correct order or correct tie, of all {pairs:,}; rewards that differ by at most "
-        f"{plain(measured['epsilon'], 4)} are a tie (threshold chosen on these pairs)",
-        "tau_transferred": "tau with the threshold of the fitted pairs, "
-        f"{plain(measured.get('epsilon_transferred'), 4)}",
+        f"{_threshold(measured['epsilon'])} are a tie (threshold chosen on these pairs)",
+        "tau_transferred": f"tau with the threshold of the fitted pairs, "
+        f"{_threshold(measured.get('epsilon_transferred'))}",
     }
     intervals = measured.get("intervals") or {}
     table = Table(
@@ -55,6 +55,10 @@ def make(
         *([elements.charts(drawn)] if drawn else []),
         *_generators(preference_report or {}),
     ]
+
+
+def _threshold(value: float | None) -> str:
+    return plain(value, 4).rstrip("0").rstrip(".")
 
 
 def _linearity(found: Mapping[str, Any] | None) -> list[Markup]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 
 import numpy as np
@@ -35,7 +35,8 @@ def make(
     sources = [name for name in dict.fromkeys(("judge", witness(by_source))) if name in by_source]
     made = [_policies(titles, by_source[source], source) for source in sources]
     trained = [name for name in titles if name != ORIGINAL]
-    checkpoints = _checkpoints(titles, dict(zip(trained, validation_logs, strict=True)))
+    order = [f"dim_{name}" for name in dimensions_of(judge_rewards)]
+    checkpoints = _checkpoints(titles, dict(zip(trained, validation_logs, strict=True)), order)
     made += [] if checkpoints is None else [(checkpoints, "Checkpoints by the judge, on the prompts of validation")]
     shown = [(table, caption) for table, caption in made if len(_dimensions(table)) > 1]
     if not shown:
@@ -68,11 +69,14 @@ def _policies(titles: Mapping[str, str], rewards: pd.DataFrame, source: str) -> 
     return _with_front(pd.DataFrame(rows)), f"Policies by the {SOURCES[source].lower()}"
 
 
-def _checkpoints(titles: Mapping[str, str], logs: Mapping[str, pd.DataFrame]) -> pd.DataFrame | None:
-    """Return the checkpoints of all trainings; None where none was validated by dimension."""
+def _checkpoints(
+    titles: Mapping[str, str], logs: Mapping[str, pd.DataFrame], order: Sequence[str]
+) -> pd.DataFrame | None:
+    """Return the checkpoints of all trainings, dimensions in this order; None where none was validated by dimension."""
     rows: list[dict[str, object]] = []
     for policy, log in logs.items():
-        names, start = _dimensions(log), log[log["step"] == 0]
+        names = sorted(_dimensions(log), key=lambda name: order.index(name) if name in order else len(order))
+        start = log[log["step"] == 0]
         if not names or len(start) != 1:
             continue
         gains = log[names] - start[names].iloc[0]

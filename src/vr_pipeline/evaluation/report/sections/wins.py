@@ -19,7 +19,8 @@ def make(titles: Mapping[str, str], metrics: Mapping[str, Any]) -> list[Markup]:
     rows: list[Row] = []
     cells: list[Cells] = []
     for series, (policy, title) in enumerate(titles.items()):
-        for source, record in sorted(metrics["win_rate"].get(policy, {}).items()):
+        won = metrics["win_rate"].get(policy, {})
+        for source, record in ((name, won[name]) for name in SOURCES if name in won):
             rate = Interval.of(record, "rate")
             name = f"{title}, {source}"
             tip = f"{name}: {percent(rate.mean)} ({percent(rate.low)} to {percent(rate.high)})"
