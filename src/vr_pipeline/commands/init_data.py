@@ -58,10 +58,7 @@ _FILE = click.Path(path_type=Path)
 @click.option("--env", "-e", default="mydata", show_default=True, help="The environment to write: conf/<env>.")
 @click.option("--base-env", metavar="NAME", help="Start from conf/NAME (cogvideox, wan, image...) instead of the demo.")
 @click.option(
-    "--preference-format",
-    default="plain",
-    show_default=True,
-    help="Format of the preferences; see docs/rewards.md.",
+    "--preference-format", default="plain", show_default=True, help="Format of the preferences; see docs/rewards.md."
 )
 @click.option("--prompt-column", metavar="COLUMN", help="Column of --prompts with the prompts, if not 'prompt'.")
 @click.option(
@@ -160,13 +157,7 @@ def init_data(  # one parameter for each option of the command
             _warn_of_outside([path for _, path in files.named()], project)
         title = f"Evaluation on {env.replace('_', ' ')}"
         written = write_environment(
-            project,
-            env,
-            base_env,
-            files,
-            filtering=result.filtering,
-            training=result.training,
-            title=title,
+            project, env, base_env, files, filtering=result.filtering, training=result.training, title=title
         )
         check_loads(project, env)
         echo(f"conf/{env} is written ({', '.join(path.name for path in written)}).")

@@ -120,12 +120,7 @@ def import_scores(file: Path, env: str, suite: str, policy: str | None, manifest
     with plain_errors():
         from vr_pipeline.datasets.tables import OptionalTableDataset
         from vr_pipeline.evaluation.report.suite_page import suite_page
-        from vr_pipeline.evaluation.suites.results import (
-            merged,
-            read_manifest_of,
-            read_score_table,
-            read_suite_results,
-        )
+        from vr_pipeline.evaluation.suites.results import merged, read_manifest_of, read_score_table, read_suite_results
         from vr_pipeline.evaluation.suites.table import suite_table
         from vr_pipeline.project.folder import project_context
         from vr_pipeline.storage.atomic import write_text

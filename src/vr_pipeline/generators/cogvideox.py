@@ -23,9 +23,7 @@ _OFFSET = 2.0
 """The condition 'ofs' of CogVideoX 1.5 from an image, which its pipeline always gives."""
 
 NETWORK_AND_SCHEDULE: Final[Relied] = {
-    PIPELINE: {
-        "_class_name": (one_of("CogVideoXPipeline"), "only text-to-video pipelines of CogVideoX are read"),
-    },
+    PIPELINE: {"_class_name": (one_of("CogVideoXPipeline"), "only text-to-video pipelines of CogVideoX are read")},
     "transformer": {
         "_class_name": (one_of("CogVideoXTransformer3DModel"), "the denoiser is that of CogVideoX"),
         "patch_size_t": (one_of(None, 2), "patches hold one latent frame or, those of CogVideoX 1.5, two"),
@@ -47,9 +45,7 @@ NETWORK_AND_SCHEDULE: Final[Relied] = {
         ),
         "text_embed_dim": (same_as("text_encoder", "d_model"), "the text encoder has another width"),
     },
-    "text_encoder": {
-        "_class_name": (one_of("T5EncoderModel"), "prompts are encoded by T5"),
-    },
+    "text_encoder": {"_class_name": (one_of("T5EncoderModel"), "prompts are encoded by T5")},
     "scheduler": {
         "_class_name": (
             one_of("CogVideoXDDIMScheduler", "CogVideoXDPMScheduler"),

@@ -39,7 +39,7 @@ class CogVideoXImageGenerator(FirstFrameGenerator, CogVideoXGenerator):
             "_class_name": (
                 one_of("CogVideoXImageToVideoPipeline"),
                 "only image-to-video pipelines of CogVideoX are read",
-            ),
+            )
         },
         "transformer": CogVideoXGenerator.relied_on["transformer"]
         | {

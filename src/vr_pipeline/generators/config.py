@@ -91,9 +91,7 @@ class GeneratorParameters(Parameters):
         "none.",
     )
     batch_size: int = Field(
-        1,
-        ge=1,
-        description="Clips sampled together. Part of a clip's identity: another batch size rounds differently.",
+        1, ge=1, description="Clips sampled together. Part of a clip's identity: another batch size rounds differently."
     )
     threads: int | None = Field(
         None, ge=1, description="CPU threads of torch; part of a clip's identity on CPUs. Null leaves the default."

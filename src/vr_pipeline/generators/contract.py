@@ -325,12 +325,7 @@ def folder_identity(folder: Path, field: str = "generator.path", remedy: str = _
 
     files = sorted(path for path in folder.rglob("*") if path.suffix in {".safetensors", ".json", ".txt", ".model"})
     if not any(path.suffix == ".safetensors" for path in files):
-        raise InputError(
-            "there are no model weights (*.safetensors) here",
-            file=folder,
-            field=field,
-            remedy=remedy,
-        )
+        raise InputError("there are no model weights (*.safetensors) here", file=folder, field=field, remedy=remedy)
     return content_hash(*names_and_hashes(files, folder))
 
 
@@ -345,10 +340,7 @@ def weights_identity(parameters: GeneratorParameters) -> str:
         return folder_identity(folder)
     if is_local(parameters.path):
         raise InputError(
-            "the generator's folder does not exist",
-            file=folder,
-            field="generator.path",
-            remedy=_DIFFUSERS_FOLDER,
+            "the generator's folder does not exist", file=folder, field="generator.path", remedy=_DIFFUSERS_FOLDER
         )
     if parameters.revision is None:
         raise InputError(

@@ -20,12 +20,7 @@ from vr_pipeline.generators.settings import PIPELINE, SCALED_LATENTS, Relied, Se
 if TYPE_CHECKING:
     import torch
 
-_TEXTS = (
-    "encoder_hidden_states",
-    "encoder_attention_mask",
-    "encoder_hidden_states_2",
-    "encoder_attention_mask_2",
-)
+_TEXTS = ("encoder_hidden_states", "encoder_attention_mask", "encoder_hidden_states_2", "encoder_attention_mask_2")
 
 
 def _latents_frame_and_mask(value: Any, settings: Settings) -> bool:

@@ -46,7 +46,7 @@ class QwenImageGenerator(ImageFlow):
             "joint_attention_dim": (_width_of_text, "the text encoder has another width"),
         },
         "text_encoder": {
-            "_class_name": (one_of("Qwen2_5_VLForConditionalGeneration"), "prompts are read by Qwen2.5-VL"),
+            "_class_name": (one_of("Qwen2_5_VLForConditionalGeneration"), "prompts are read by Qwen2.5-VL")
         },
         "vae": {
             "_class_name": (one_of("AutoencoderKLQwenImage"), "the autoencoder is that of Qwen-Image"),

@@ -27,13 +27,7 @@ _NOISES = 4
 
 
 def plan_samples(
-    prompt: str,
-    generator: PipelineGenerator,
-    policy: Policy | None,
-    *,
-    count: int,
-    seed: int,
-    image: str | None = None,
+    prompt: str, generator: PipelineGenerator, policy: Policy | None, *, count: int, seed: int, image: str | None = None
 ) -> WorkPlan:
     """Plan clips of one prompt, numbered from 01.
 

@@ -34,9 +34,7 @@ class StableDiffusionXLGenerator(DiscreteSchedule):
     """A ``StableDiffusionXLPipeline`` of diffusers behind the contract."""
 
     relied_on: ClassVar[Relied] = {
-        PIPELINE: {
-            "_class_name": (one_of("StableDiffusionXLPipeline"), "only text-to-image pipelines are read"),
-        },
+        PIPELINE: {"_class_name": (one_of("StableDiffusionXLPipeline"), "only text-to-image pipelines are read")},
         "unet": {
             "_class_name": (one_of("UNet2DConditionModel"), "the denoiser is that of Stable Diffusion XL"),
             "in_channels": (
@@ -55,11 +53,9 @@ class StableDiffusionXLGenerator(DiscreteSchedule):
             "class_embed_type num_class_embeds": (one_of(None), "there are no classes as conditions"),
             "encoder_hid_dim encoder_hid_dim_type": (one_of(None), "text is the only condition of the attention"),
         },
-        "text_encoder": {
-            "_class_name": (one_of("CLIPTextModel"), "prompts are encoded by two models of CLIP"),
-        },
+        "text_encoder": {"_class_name": (one_of("CLIPTextModel"), "prompts are encoded by two models of CLIP")},
         "text_encoder_2": {
-            "_class_name": (one_of("CLIPTextModelWithProjection"), "the second text encoder gives the pooled text"),
+            "_class_name": (one_of("CLIPTextModelWithProjection"), "the second text encoder gives the pooled text")
         },
         "vae": {
             "_class_name": (one_of("AutoencoderKL"), "the autoencoder is that of Stable Diffusion XL"),

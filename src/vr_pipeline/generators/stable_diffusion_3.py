@@ -27,9 +27,7 @@ class StableDiffusion3Generator(ImageFlow):
     text_length: ClassVar[int] = 256
 
     relied_on: ClassVar[Relied] = {
-        PIPELINE: {
-            "_class_name": (one_of("StableDiffusion3Pipeline"), "only text-to-image pipelines are read"),
-        },
+        PIPELINE: {"_class_name": (one_of("StableDiffusion3Pipeline"), "only text-to-image pipelines are read")},
         "transformer": {
             "_class_name": (one_of("SD3Transformer2DModel"), "the denoiser is that of Stable Diffusion 3"),
             "in_channels": (same_as("vae", "latent_channels"), "the denoiser takes the autoencoder's latents alone"),
@@ -40,10 +38,10 @@ class StableDiffusion3Generator(ImageFlow):
             "pooled_projection_dim": (_both_pooled, "the pooled text is that of two text encoders"),
         },
         "text_encoder": {
-            "_class_name": (one_of("CLIPTextModelWithProjection"), "prompts are encoded by two models of CLIP"),
+            "_class_name": (one_of("CLIPTextModelWithProjection"), "prompts are encoded by two models of CLIP")
         },
         "text_encoder_2": {
-            "_class_name": (one_of("CLIPTextModelWithProjection"), "prompts are encoded by two models of CLIP"),
+            "_class_name": (one_of("CLIPTextModelWithProjection"), "prompts are encoded by two models of CLIP")
         },
         "text_encoder_3": {"_class_name": (one_of("T5EncoderModel"), "prompts are encoded by T5 too")},
         "vae": {"_class_name": (one_of("AutoencoderKL"), "the autoencoder is that of the family"), **SHIFTED_LATENTS},

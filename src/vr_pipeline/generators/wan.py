@@ -55,13 +55,8 @@ class WanGenerator(RectifiedFlow, VideoPipelineGenerator):
             "image_dim added_kv_proj_dim pos_embed_seq_len": (one_of(None), "there is no image condition"),
             "text_dim": (same_as("text_encoder", "d_model"), "the text encoder has another width"),
         },
-        "text_encoder": {
-            "_class_name": (one_of("UMT5EncoderModel"), "prompts are encoded by UMT5"),
-        },
-        "vae": {
-            "_class_name": (one_of("AutoencoderKLWan"), "the autoencoder is that of Wan"),
-            **NORMALISED_LATENTS,
-        },
+        "text_encoder": {"_class_name": (one_of("UMT5EncoderModel"), "prompts are encoded by UMT5")},
+        "vae": {"_class_name": (one_of("AutoencoderKLWan"), "the autoencoder is that of Wan"), **NORMALISED_LATENTS},
         "scheduler": FLOW_SCHEDULERS,
     }
 

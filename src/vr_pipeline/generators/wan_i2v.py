@@ -69,9 +69,7 @@ class WanImageGenerator(FirstFrameGenerator, WanGenerator):
             ),
         },
         "transformer": _NETWORK,
-        _IMAGE_ENCODER: {
-            "_class_name": (one_of("CLIPVisionModel"), "features of the image are those of CLIP"),
-        },
+        _IMAGE_ENCODER: {"_class_name": (one_of("CLIPVisionModel"), "features of the image are those of CLIP")},
     }
 
     @classmethod

@@ -63,10 +63,7 @@ class NoNumbersError(InputError):
 
 
 def prompts_and_rates(
-    clips: Sequence[Frames],
-    questions: Sequence[str],
-    prompts: Sequence[str] | None,
-    rates: Sequence[float] | None,
+    clips: Sequence[Frames], questions: Sequence[str], prompts: Sequence[str] | None, rates: Sequence[float] | None
 ) -> tuple[Sequence[str], Sequence[float | None]]:
     """Return a prompt and a frame rate for each clip, as :meth:`Judge.answer` got them.
 

@@ -21,13 +21,7 @@ from vr_pipeline.video.read import Frames
 from vr_pipeline.vlm.config import JudgeParameters
 from vr_pipeline.vlm.families.base import Family, PreparedClip
 from vr_pipeline.vlm.packing import Segment
-from vr_pipeline.vlm.prefix import (
-    CachedPrefix,
-    PrefixOutOfMemory,
-    StatesOfPrefixes,
-    is_out_of_memory,
-    packed_logits,
-)
+from vr_pipeline.vlm.prefix import CachedPrefix, PrefixOutOfMemory, StatesOfPrefixes, is_out_of_memory, packed_logits
 
 if TYPE_CHECKING:
     import torch

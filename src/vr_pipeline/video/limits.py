@@ -27,9 +27,7 @@ class ReadingParameters(Parameters):
         "pyav", description="Decoder of all other files: 'pyav', or 'decord' where its answer is proven."
     )
     max_frame_pixels: int = Field(
-        100_000_000,
-        ge=1,
-        description="Pixels of an image or a frame; what has more is rejected before it is decoded.",
+        100_000_000, ge=1, description="Pixels of an image or a frame; what has more is rejected before it is decoded."
     )
     max_clip_pixels: int = Field(
         2_000_000_000, ge=1, description="Pixels of all frames taken of a clip; 3 bytes each have to fit the memory."

@@ -47,8 +47,7 @@ class ServerParameters(EndpointParameters):
         "max_tokens", description="Name of the server's limit on the answer, which is one token."
     )
     extra_body: dict[str, Any] = Field(
-        {},
-        description="Further fields of a request, such as chat_template_kwargs: {enable_thinking: false}.",
+        {}, description="Further fields of a request, such as chat_template_kwargs: {enable_thinking: false}."
     )
     answers_as: str | None = Field(
         None, description="Name of the model in the server's answers, if it is not 'path'; other models are rejected."

@@ -79,11 +79,7 @@ resize_clip_bicubic: Resize = partial(_resize_by_torch, mode="bicubic")
 resize_clip_lanczos: Resize = partial(_resize_by_torch, mode="lanczos")
 RESIZERS: dict[str, Resize] = {"area": resize_area, "bicubic": resize_bicubic, "lanczos": resize_lanczos}
 """Name in the settings -> frames, height, width -> resized frames; of images."""
-CLIP_RESIZERS: dict[str, Resize] = {
-    "area": resize_area,
-    "bicubic": resize_clip_bicubic,
-    "lanczos": resize_clip_lanczos,
-}
+CLIP_RESIZERS: dict[str, Resize] = {"area": resize_area, "bicubic": resize_clip_bicubic, "lanczos": resize_clip_lanczos}
 """The same of clips."""
 
 
@@ -141,11 +137,7 @@ def patchify(
     missing = -len(frames) % temporal_patch
     if missing:
         frames = np.concatenate([frames, np.repeat(frames[-1:], missing, axis=0)])
-    time, rows, columns = (
-        len(frames) // temporal_patch,
-        frames.shape[1] // patch,
-        frames.shape[2] // patch,
-    )
+    time, rows, columns = (len(frames) // temporal_patch, frames.shape[1] // patch, frames.shape[2] // patch)
     blocks = frames.reshape(
         time, temporal_patch, rows // merge, merge, patch, columns // merge, merge, patch, frames.shape[3]
     )

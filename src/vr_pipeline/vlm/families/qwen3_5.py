@@ -8,17 +8,8 @@ class Qwen35(TimedFrames):
 
     model_name = "Qwen3_5ForConditionalGeneration"
     recurrent = True
-    lora_targets = (
-        *TimedFrames.lora_targets,
-        "in_proj_qkv",
-        "in_proj_z",
-        "in_proj_b",
-        "in_proj_a",
-        "out_proj",
-    )
+    lora_targets = (*TimedFrames.lora_targets, "in_proj_qkv", "in_proj_z", "in_proj_b", "in_proj_a", "out_proj")
 
     default_settings = TimedFrames.default_settings.model_copy(
-        update={
-            "after_question": " Answer yes or no.<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n",
-        }
+        update={"after_question": " Answer yes or no.<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"}
     )
