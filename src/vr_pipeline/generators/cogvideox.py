@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from vr_pipeline.generators.contract import Condition, Frames
 from vr_pipeline.generators.pipeline_kinds import DiscreteSchedule, VideoPipelineGenerator
-from vr_pipeline.generators.settings import PIPELINE, SCALED_LATENTS, Relied, one_of, positive, same_as, whole
+from vr_pipeline.generators.settings import PIPELINE, SCALED_LATENTS, Relied, of_class, one_of, same_as, whole
 
 if TYPE_CHECKING:
     import torch
@@ -23,9 +23,9 @@ _OFFSET = 2.0
 """The condition 'ofs' of CogVideoX 1.5 from an image, which its pipeline always gives."""
 
 NETWORK_AND_SCHEDULE: Final[Relied] = {
-    PIPELINE: {"_class_name": (one_of("CogVideoXPipeline"), "only text-to-video pipelines of CogVideoX are read")},
+    PIPELINE: of_class("CogVideoXPipeline", "only text-to-video pipelines of CogVideoX are read"),
     "transformer": {
-        "_class_name": (one_of("CogVideoXTransformer3DModel"), "the denoiser is that of CogVideoX"),
+        **of_class("CogVideoXTransformer3DModel", "the denoiser is that of CogVideoX"),
         "patch_size_t": (one_of(None, 2), "patches hold one latent frame or, those of CogVideoX 1.5, two"),
         "patch_size": (whole, "patches are squares of latent pixels"),
         "ofs_embed_dim": (one_of(None), "the condition 'ofs' of image-to-video models is not given"),
@@ -45,17 +45,17 @@ NETWORK_AND_SCHEDULE: Final[Relied] = {
         ),
         "text_embed_dim": (same_as("text_encoder", "d_model"), "the text encoder has another width"),
     },
-    "text_encoder": {"_class_name": (one_of("T5EncoderModel"), "prompts are encoded by T5")},
+    "text_encoder": of_class("T5EncoderModel", "prompts are encoded by T5"),
     "scheduler": {
-        "_class_name": (
-            one_of("CogVideoXDDIMScheduler", "CogVideoXDPMScheduler"),
+        **of_class(
+            "CogVideoXDDIMScheduler CogVideoXDPMScheduler",
             "the schedule is that of CogVideoX, whose signal-to-noise ratio is shifted",
         ),
         "prediction_type": (one_of("v_prediction"), "the loss is that of a network that predicts velocities"),
         "num_train_timesteps": (whole, "timesteps are drawn from so many"),
     },
     "vae": {
-        "scaling_factor": (positive, "latents are multiplied by it"),
+        "scaling_factor": SCALED_LATENTS["scaling_factor"],
         "temporal_compression_ratio": (whole, "it gives the number of latent frames"),
     },
 }
@@ -68,7 +68,7 @@ class CogVideoXGenerator(DiscreteSchedule, VideoPipelineGenerator):
     relied_on: ClassVar[Relied] = NETWORK_AND_SCHEDULE | {
         "vae": NETWORK_AND_SCHEDULE["vae"]
         | SCALED_LATENTS
-        | {"_class_name": (one_of("AutoencoderKLCogVideoX"), "the autoencoder is that of CogVideoX")}
+        | of_class("AutoencoderKLCogVideoX", "the autoencoder is that of CogVideoX")
     }
     pipeline_class: ClassVar[str] = "CogVideoXPipeline"
     prediction_type: ClassVar[str] = "velocity"
@@ -105,8 +105,6 @@ class CogVideoXGenerator(DiscreteSchedule, VideoPipelineGenerator):
 
         return CogVideoXTransformer3DModel.load_config(self.folder, subfolder=self.component)  # type: ignore[no-any-return]
 
-    # -- encoding ---------------------------------------------------------------------------------------------------
-
     def encode_frames(self, clips: Frames) -> torch.Tensor:
         import torch
 
@@ -114,8 +112,6 @@ class CogVideoXGenerator(DiscreteSchedule, VideoPipelineGenerator):
         latents = latents.permute(0, 2, 1, 3, 4).float().cpu()
         # CogVideoX 1.5 was trained with copies of the first latent frame before an odd number; decoding drops them.
         return torch.cat([latents[:, :1].expand(-1, self.leading_copies, -1, -1, -1), latents], dim=1)
-
-    # -- training ---------------------------------------------------------------------------------------------------
 
     def target(self, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
         signal, deviation = self.signal_and_noise(timesteps, latents)

@@ -13,19 +13,11 @@ from vr_pipeline.errors import InputError
 from vr_pipeline.generators.cogvideox import CogVideoXGenerator
 from vr_pipeline.generators.contract import Condition, Images
 from vr_pipeline.generators.first_frames import FirstFrameGenerator
-from vr_pipeline.generators.settings import PIPELINE, Relied, Settings, one_of, whole
+from vr_pipeline.generators.settings import PIPELINE, Relied, equal_to, none_or, of_class, one_of, whole
 from vr_pipeline.identifiers import content_hash
 
 if TYPE_CHECKING:
     import torch
-
-
-def _latents_and_frame(value: Any, settings: Settings) -> bool:
-    return bool(value == 2 * settings["vae"]["latent_channels"])
-
-
-def _whole_or_none(value: Any, settings: Settings) -> bool:
-    return value is None or whole(value, settings)
 
 
 class CogVideoXImageGenerator(FirstFrameGenerator, CogVideoXGenerator):
@@ -35,16 +27,14 @@ class CogVideoXImageGenerator(FirstFrameGenerator, CogVideoXGenerator):
     adds_first_frame_noise: ClassVar[bool] = True
 
     relied_on: ClassVar[Relied] = CogVideoXGenerator.relied_on | {
-        PIPELINE: {
-            "_class_name": (
-                one_of("CogVideoXImageToVideoPipeline"),
-                "only image-to-video pipelines of CogVideoX are read",
-            )
-        },
+        PIPELINE: of_class("CogVideoXImageToVideoPipeline", "only image-to-video pipelines of CogVideoX are read"),
         "transformer": CogVideoXGenerator.relied_on["transformer"]
         | {
-            "ofs_embed_dim": (_whole_or_none, "the condition 'ofs' has a width where the model takes it"),
-            "in_channels": (_latents_and_frame, "the denoiser takes the latents and those of the first frame"),
+            "ofs_embed_dim": (none_or(whole), "the condition 'ofs' has a width where the model takes it"),
+            "in_channels": (
+                equal_to(lambda settings: 2 * settings["vae"]["latent_channels"]),
+                "the denoiser takes the latents and those of the first frame",
+            ),
             "use_learned_positional_embeddings": (
                 one_of(True, False),
                 "positions are learned, those of CogVideoX 5B, or computed",
@@ -69,8 +59,6 @@ class CogVideoXImageGenerator(FirstFrameGenerator, CogVideoXGenerator):
     def image_argument(self, images: Images) -> dict[str, Any]:
         return {"image": self.pictures(images)}
 
-    # -- encoding ---------------------------------------------------------------------------------------------------
-
     def encode_images(self, images: Images) -> Condition:
         import torch
 
@@ -83,8 +71,6 @@ class CogVideoXImageGenerator(FirstFrameGenerator, CogVideoXGenerator):
             latents = vae.encode(pixels.to(vae.dtype)).latent_dist.mode()
         scale = 1.0 / config.scaling_factor if config.invert_scale_latents else config.scaling_factor
         return {"first_frame": (latents * scale).permute(0, 2, 1, 3, 4).float().cpu()}
-
-    # -- training ---------------------------------------------------------------------------------------------------
 
     def predict(self, noised: torch.Tensor, timesteps: torch.Tensor, condition: Condition) -> torch.Tensor:
         import torch

@@ -6,26 +6,20 @@ channels and normalised by the statistics of the autoencoder's batch norm.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from vr_pipeline.generators.contract import Condition, Frames
 from vr_pipeline.generators.image_flow import ImageFlow
 from vr_pipeline.generators.rectified_flow import SIZED_SCHEDULER
-from vr_pipeline.generators.settings import PIPELINE, Relied, Settings, one_of, positive
+from vr_pipeline.generators.settings import PIPELINE, Relied, equal_to, none_or, of_class, one_of, positive
 
 if TYPE_CHECKING:
     import torch
 
-_LAYERS = 3
 _LAST_LAYER = 27
 
 
-def _four_latents(value: Any, settings: Settings) -> bool:
-    return bool(value == 4 * settings["vae"]["latent_channels"])
-
-
-def _three_layers(value: Any, settings: Settings) -> bool:
-    return bool(value == _LAYERS * settings["text_encoder"]["hidden_size"])
+_FOUR_LATENTS = equal_to(lambda settings: 4 * settings["vae"]["latent_channels"])
 
 
 class Flux2KleinGenerator(ImageFlow):
@@ -37,32 +31,32 @@ class Flux2KleinGenerator(ImageFlow):
 
     relied_on: ClassVar[Relied] = {
         PIPELINE: {
-            "_class_name": (one_of("Flux2KleinPipeline"), "only pipelines of FLUX.2 klein are read"),
+            **of_class("Flux2KleinPipeline", "only pipelines of FLUX.2 klein are read"),
             "is_distilled": (
                 one_of(False),
                 "models distilled to a few steps do not predict the flow's velocity; their base models do",
             ),
         },
         "transformer": {
-            "_class_name": (one_of("Flux2Transformer2DModel"), "the denoiser is that of FLUX.2"),
-            "in_channels": (_four_latents, "a token is a square of two latent pixels a side"),
-            "out_channels": (
-                lambda value, settings: value is None or _four_latents(value, settings),
-                "the denoiser predicts the latents alone",
-            ),
+            **of_class("Flux2Transformer2DModel", "the denoiser is that of FLUX.2"),
+            "in_channels": (_FOUR_LATENTS, "a token is a square of two latent pixels a side"),
+            "out_channels": (none_or(_FOUR_LATENTS), "the denoiser predicts the latents alone"),
             "patch_size": (one_of(1), "latents are gathered into channels before the network"),
             "guidance_embeds": (one_of(False), "the guidance is no condition"),
-            "joint_attention_dim": (_three_layers, "the prompt is read by three layers of the text encoder"),
+            "joint_attention_dim": (
+                equal_to(lambda settings: 3 * settings["text_encoder"]["hidden_size"]),
+                "the prompt is read by three layers of the text encoder",
+            ),
         },
         "text_encoder": {
-            "_class_name": (one_of("Qwen3ForCausalLM"), "prompts are read by Qwen3"),
+            **of_class("Qwen3ForCausalLM", "prompts are read by Qwen3"),
             "num_hidden_layers": (
                 lambda value, _: isinstance(value, int) and value >= _LAST_LAYER,
                 "the 27th layer of the text encoder is read",
             ),
         },
         "vae": {
-            "_class_name": (one_of("AutoencoderKLFlux2"), "the autoencoder is that of FLUX.2"),
+            **of_class("AutoencoderKLFlux2", "the autoencoder is that of FLUX.2"),
             "batch_norm_eps": (positive, "latents are normalised by a batch norm"),
         },
         "scheduler": SIZED_SCHEDULER,

@@ -15,16 +15,12 @@ from vr_pipeline.generators.config import GeneratorParameters, Offload
 from vr_pipeline.generators.contract import Condition, Frames, Part
 from vr_pipeline.generators.pipeline_kinds import VideoPipelineGenerator
 from vr_pipeline.generators.rectified_flow import FLOW_SCHEDULER, RectifiedFlow
-from vr_pipeline.generators.settings import PIPELINE, SCALED_LATENTS, Relied, Settings, one_of, positive, same_as, whole
+from vr_pipeline.generators.settings import PIPELINE, SCALED_LATENTS, Relied, equal_to, of_class, one_of, same_as, whole
 
 if TYPE_CHECKING:
     import torch
 
 _TEXTS = ("encoder_hidden_states", "encoder_attention_mask", "encoder_hidden_states_2", "encoder_attention_mask_2")
-
-
-def _latents_frame_and_mask(value: Any, settings: Settings) -> bool:
-    return bool(value == 2 * settings["vae"]["latent_channels"] + 1)
 
 
 class HunyuanVideoGenerator(RectifiedFlow, VideoPipelineGenerator):
@@ -36,10 +32,13 @@ class HunyuanVideoGenerator(RectifiedFlow, VideoPipelineGenerator):
     noise_dtype: ClassVar[str | None] = None
 
     relied_on: ClassVar[Relied] = {
-        PIPELINE: {"_class_name": (one_of("HunyuanVideo15Pipeline"), "only text-to-video pipelines are read")},
+        PIPELINE: of_class("HunyuanVideo15Pipeline", "only text-to-video pipelines are read"),
         "transformer": {
-            "_class_name": (one_of("HunyuanVideo15Transformer3DModel"), "the denoiser is that of HunyuanVideo 1.5"),
-            "in_channels": (_latents_frame_and_mask, "the denoiser takes latents, a first frame and its mask"),
+            **of_class("HunyuanVideo15Transformer3DModel", "the denoiser is that of HunyuanVideo 1.5"),
+            "in_channels": (
+                equal_to(lambda settings: 2 * settings["vae"]["latent_channels"] + 1),
+                "the denoiser takes latents, a first frame and its mask",
+            ),
             "out_channels": (same_as("vae", "latent_channels"), "the denoiser predicts the latents alone"),
             "patch_size patch_size_t": (one_of(1), "every latent pixel is a token"),
             "use_meanflow": (one_of(False, None), "models distilled to a few steps do not predict the velocity"),
@@ -47,11 +46,10 @@ class HunyuanVideoGenerator(RectifiedFlow, VideoPipelineGenerator):
             "text_embed_2_dim": (same_as("text_encoder_2", "d_model"), "the second text encoder has another width"),
             "image_embed_dim": (whole, "features of an image are of this width"),
         },
-        "text_encoder": {"_class_name": (one_of("Qwen2_5_VLTextModel"), "prompts are read by Qwen2.5-VL")},
-        "text_encoder_2": {"_class_name": (one_of("T5EncoderModel"), "what prompts quote is read by ByT5")},
+        "text_encoder": of_class("Qwen2_5_VLTextModel", "prompts are read by Qwen2.5-VL"),
+        "text_encoder_2": of_class("T5EncoderModel", "what prompts quote is read by ByT5"),
         "vae": {
-            "_class_name": (one_of("AutoencoderKLHunyuanVideo15"), "the autoencoder is that of HunyuanVideo 1.5"),
-            "scaling_factor": (positive, "latents are multiplied by it"),
+            **of_class("AutoencoderKLHunyuanVideo15", "the autoencoder is that of HunyuanVideo 1.5"),
             **SCALED_LATENTS,
         },
         "scheduler": FLOW_SCHEDULER,
@@ -94,8 +92,6 @@ class HunyuanVideoGenerator(RectifiedFlow, VideoPipelineGenerator):
         self.pipeline.guider = self.pipeline.guider.new(guidance_scale=arguments.pop("guidance_scale"))
         return self.pipeline(num_frames=self.parameters.num_frames, **arguments).frames
 
-    # -- encoding ---------------------------------------------------------------------------------------------------
-
     def encode_frames(self, clips: Frames) -> torch.Tensor:
         return (self.posterior_mode(clips) * self.pipeline.vae.config.scaling_factor).float().cpu()
 
@@ -109,8 +105,6 @@ class HunyuanVideoGenerator(RectifiedFlow, VideoPipelineGenerator):
                 self.plain(prompts), self.device, dtype=self.dtype, batch_size=len(prompts)
             )
         return {name: value.cpu() for name, value in zip(_TEXTS, made, strict=True)}
-
-    # -- training ---------------------------------------------------------------------------------------------------
 
     def predict(self, noised: torch.Tensor, timesteps: torch.Tensor, condition: Condition) -> torch.Tensor:
         import torch

@@ -74,8 +74,6 @@ class ImageFlow(SizedFlow):
     def run_pipeline(self, **arguments: Any) -> Any:
         return self.pipeline(max_sequence_length=self.text_length, **arguments).images[:, None]
 
-    # -- encoding ---------------------------------------------------------------------------------------------------
-
     def encode_frames(self, clips: Frames) -> torch.Tensor:
         config = self.pipeline.vae.config
         mode = self.posterior_mode(clips, as_images=True)

@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from vr_pipeline.config import Parameters
 from vr_pipeline.engine.config import LoRAParameters
@@ -20,7 +20,7 @@ from vr_pipeline.generators.contract import Condition, Generator
 from vr_pipeline.generators.diffusers_pipeline import PipelineGenerator
 from vr_pipeline.generators.early_blocks import EarlyBlocks
 from vr_pipeline.identifiers import content_hash
-from vr_pipeline.runtime.setting_names import setting_trouble
+from vr_pipeline.runtime.setting_names import read_settings as read_json_settings
 
 if TYPE_CHECKING:
     import torch
@@ -221,11 +221,7 @@ def read_settings(folder: Path) -> LatentRewardSettings:
     path = folder / SETTINGS_FILE
     if not path.is_file():
         raise InputError("there is no latent reward in this folder", file=folder, remedy=_REMEDY)
-    try:
-        return LatentRewardSettings.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        field, problem = setting_trouble(error, LatentRewardSettings)
-        raise InputError(problem, remedy=_REMEDY, file=path, field=field or None) from error
+    return read_json_settings(path, LatentRewardSettings, remedy=_REMEDY)
 
 
 def _new_head(blocks: EarlyBlocks, settings: LatentRewardSettings) -> torch.nn.ModuleDict:

@@ -16,7 +16,7 @@ from vr_pipeline.errors import InputError
 from vr_pipeline.generators.contract import Condition, Frames, Part
 from vr_pipeline.generators.pipeline_kinds import VideoPipelineGenerator
 from vr_pipeline.generators.rectified_flow import SIZED_SCHEDULER, SizedFlow
-from vr_pipeline.generators.settings import PIPELINE, Relied, one_of, positive, same_as
+from vr_pipeline.generators.settings import PIPELINE, Relied, of_class, one_of, positive, same_as
 
 if TYPE_CHECKING:
     import torch
@@ -41,24 +41,24 @@ class LTX2Generator(SizedFlow, VideoPipelineGenerator):
     )
 
     relied_on: ClassVar[Relied] = {
-        PIPELINE: {"_class_name": (one_of("LTX2Pipeline"), "only text-to-video pipelines are read")},
+        PIPELINE: of_class("LTX2Pipeline", "only text-to-video pipelines are read"),
         "transformer": {
-            "_class_name": (one_of("LTX2VideoTransformer3DModel"), "the denoiser is that of LTX-2"),
+            **of_class("LTX2VideoTransformer3DModel", "the denoiser is that of LTX-2"),
             "in_channels out_channels": (same_as("vae", "latent_channels"), "the denoiser takes and predicts latents"),
             "patch_size patch_size_t": (one_of(1), "every latent pixel is a token"),
             "use_keyframes_abs_pos_embedding": (one_of(False, None), "no frames are given"),
         },
-        "text_encoder": {"_class_name": (one_of("Gemma3ForConditionalGeneration"), "prompts are read by Gemma 3")},
-        "connectors": {"_class_name": (one_of("LTX2TextConnectors"), "what Gemma reads is handed on by connectors")},
+        "text_encoder": of_class("Gemma3ForConditionalGeneration", "prompts are read by Gemma 3"),
+        "connectors": of_class("LTX2TextConnectors", "what Gemma reads is handed on by connectors"),
         "vae": {
-            "_class_name": (one_of("AutoencoderKLLTX2Video"), "the autoencoder is that of LTX-2"),
+            **of_class("AutoencoderKLLTX2Video", "the autoencoder is that of LTX-2"),
             "spatial_compression_ratio": (one_of(32), "sizes are multiples of it"),
             "temporal_compression_ratio": (one_of(8), "lengths are 1 + multiples of it"),
             "timestep_conditioning": (one_of(False), "latents are decoded without further noise"),
             "scaling_factor": (positive, "latents are multiplied by it"),
         },
-        "audio_vae": {"_class_name": (one_of("AutoencoderKLLTX2Audio"), "the audio autoencoder is that of LTX-2")},
-        "vocoder": {"_class_name": (one_of("LTX2Vocoder", "LTX2VocoderWithBWE"), "the vocoder is that of LTX-2")},
+        "audio_vae": of_class("AutoencoderKLLTX2Audio", "the audio autoencoder is that of LTX-2"),
+        "vocoder": of_class("LTX2Vocoder LTX2VocoderWithBWE", "the vocoder is that of LTX-2"),
         "scheduler": SIZED_SCHEDULER,
     }
 
@@ -89,8 +89,6 @@ class LTX2Generator(SizedFlow, VideoPipelineGenerator):
     def plain(self, prompts: Sequence[str]) -> list[str]:
         return super().plain([prompt.strip() for prompt in prompts])  # as the pipeline does
 
-    # -- encoding ---------------------------------------------------------------------------------------------------
-
     def encode_frames(self, clips: Frames) -> torch.Tensor:
         mode, vae = self.posterior_mode(clips).float(), self.pipeline.vae
         scaled = self.pipeline._normalize_latents(mode, vae.latents_mean, vae.latents_std, vae.config.scaling_factor)
@@ -106,8 +104,6 @@ class LTX2Generator(SizedFlow, VideoPipelineGenerator):
             read, mask, _, _ = pipeline.encode_prompt(self.plain(prompts), None, False, **settings)
             of_video, _, mask = connectors(read, mask, padding_side=pipeline.tokenizer.padding_side)
         return {"prompt_embeddings": of_video.cpu(), "prompt_mask": mask.cpu()}
-
-    # -- training ---------------------------------------------------------------------------------------------------
 
     def add_adapter(self, **settings: Any) -> list[Any]:
         weights = super().add_adapter(**settings)

@@ -11,18 +11,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from vr_pipeline.generators.contract import Condition, Frames
 from vr_pipeline.generators.image_flow import ImageFlow, padded
 from vr_pipeline.generators.rectified_flow import NORMALISED_LATENTS, SIZED_SCHEDULER
-from vr_pipeline.generators.settings import PIPELINE, Relied, Settings, one_of, same_as
+from vr_pipeline.generators.settings import PIPELINE, Relied, equal_to, of_class, one_of, same_as
 
 if TYPE_CHECKING:
     import torch
-
-
-def _four_latents(value: Any, settings: Settings) -> bool:
-    return bool(value == 4 * settings["vae"]["z_dim"])
-
-
-def _width_of_text(value: Any, settings: Settings) -> bool:
-    return bool(value == settings["text_encoder"]["text_config"]["hidden_size"])
 
 
 class QwenImageGenerator(ImageFlow):
@@ -32,10 +24,13 @@ class QwenImageGenerator(ImageFlow):
     padded_together: ClassVar[bool] = True
 
     relied_on: ClassVar[Relied] = {
-        PIPELINE: {"_class_name": (one_of("QwenImagePipeline"), "only text-to-image pipelines are read")},
+        PIPELINE: of_class("QwenImagePipeline", "only text-to-image pipelines are read"),
         "transformer": {
-            "_class_name": (one_of("QwenImageTransformer2DModel"), "the denoiser is that of Qwen-Image"),
-            "in_channels": (_four_latents, "a token is a square of two latent pixels a side"),
+            **of_class("QwenImageTransformer2DModel", "the denoiser is that of Qwen-Image"),
+            "in_channels": (
+                equal_to(lambda settings: 4 * settings["vae"]["z_dim"]),
+                "a token is a square of two latent pixels a side",
+            ),
             "out_channels": (same_as("vae", "z_dim"), "the denoiser predicts the latents alone"),
             "patch_size": (one_of(2), "a token is a square of two latent pixels a side"),
             "guidance_embeds": (one_of(False), "the guidance is no condition"),
@@ -43,15 +38,13 @@ class QwenImageGenerator(ImageFlow):
                 one_of(False, None),
                 "there is one image, the one that is made; editing and layered models have more",
             ),
-            "joint_attention_dim": (_width_of_text, "the text encoder has another width"),
+            "joint_attention_dim": (
+                equal_to(lambda settings: settings["text_encoder"]["text_config"]["hidden_size"]),
+                "the text encoder has another width",
+            ),
         },
-        "text_encoder": {
-            "_class_name": (one_of("Qwen2_5_VLForConditionalGeneration"), "prompts are read by Qwen2.5-VL")
-        },
-        "vae": {
-            "_class_name": (one_of("AutoencoderKLQwenImage"), "the autoencoder is that of Qwen-Image"),
-            **NORMALISED_LATENTS,
-        },
+        "text_encoder": of_class("Qwen2_5_VLForConditionalGeneration", "prompts are read by Qwen2.5-VL"),
+        "vae": {**of_class("AutoencoderKLQwenImage", "the autoencoder is that of Qwen-Image"), **NORMALISED_LATENTS},
         "scheduler": SIZED_SCHEDULER,
     }
 

@@ -13,18 +13,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from vr_pipeline.generators.diffusers_pipeline import PipelineGenerator
-from vr_pipeline.generators.settings import Settings, Wanted, one_of, positive, whole
+from vr_pipeline.generators.settings import Settings, Wanted, none_or, of_class, one_of, positive, share, whole
 
 if TYPE_CHECKING:
     import torch
-
-
-def _absent_or_positive(value: Any, settings: Settings) -> bool:
-    return value is None or positive(value, settings)
-
-
-def _share_or_none(value: Any, settings: Settings) -> bool:
-    return value is None or (positive(value, settings) and value < 1)
 
 
 def latent_statistics(value: Any, settings: Settings) -> bool:
@@ -49,9 +41,9 @@ NORMALISED_LATENTS: Final[dict[str, tuple[Wanted, str]]] = {
 _OTHER_SIGMAS = "training draws its times as the scheduler shifts its own, without further curves"
 
 FLOW_SCHEDULER: Final[dict[str, tuple[Wanted, str]]] = {
-    "_class_name": (one_of("FlowMatchEulerDiscreteScheduler"), "the schedule is a rectified flow's"),
+    **of_class("FlowMatchEulerDiscreteScheduler", "the schedule is a rectified flow's"),
     "num_train_timesteps": (whole, "the network is given times of so many steps"),
-    "shift": (_absent_or_positive, "times are shifted by it"),
+    "shift": (none_or(positive), "times are shifted by it"),
     "use_dynamic_shifting": (one_of(False, None), "the shift is one number for every size"),
     "shift_terminal": (one_of(None), _OTHER_SIGMAS),
     "use_karras_sigmas use_exponential_sigmas use_beta_sigmas": (one_of(False, None), _OTHER_SIGMAS),
@@ -66,18 +58,18 @@ SIZED_SCHEDULER: Final[dict[str, tuple[Wanted, str]]] = FLOW_SCHEDULER | {
     "time_shift_type": (one_of("exponential", "linear"), "the shift by size is one of the two that are known"),
     "base_shift max_shift": (positive, "the shift grows with the size between these"),
     "base_image_seq_len max_image_seq_len": (whole, "these are the sizes of the smallest and the largest shift"),
-    "shift_terminal": (_share_or_none, "the last step of sampling begins at this share of noise"),
+    "shift_terminal": (none_or(share), "the last step of sampling begins at this share of noise"),
 }
 """The same where its shift may grow with the size."""
 
 FLOW_SCHEDULERS: Final[dict[str, tuple[Wanted, str]]] = FLOW_SCHEDULER | {
-    "_class_name": (
-        one_of("FlowMatchEulerDiscreteScheduler", "UniPCMultistepScheduler", "DPMSolverMultistepScheduler"),
+    **of_class(
+        "FlowMatchEulerDiscreteScheduler UniPCMultistepScheduler DPMSolverMultistepScheduler",
         "the schedule is a rectified flow's",
     ),
     "prediction_type": (one_of("flow_prediction", None), "the loss is that of a network that predicts the flow"),
     "use_flow_sigmas": (one_of(True, None), "the schedule is a rectified flow's"),
-    "flow_shift": (_absent_or_positive, "times are shifted by it"),
+    "flow_shift": (none_or(positive), "times are shifted by it"),
     "use_lu_lambdas": (one_of(False, None), _OTHER_SIGMAS),
     "final_sigmas_type": (one_of("zero", None), "sampling ends without noise"),
     "algorithm_type": (

@@ -12,17 +12,23 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from vr_pipeline.generators.contract import Condition, Frames
 from vr_pipeline.generators.pipeline_kinds import DiscreteSchedule
-from vr_pipeline.generators.settings import PIPELINE, SCALED_LATENTS, Relied, Settings, one_of, positive, same_as, whole
+from vr_pipeline.generators.settings import (
+    PIPELINE,
+    SCALED_LATENTS,
+    Relied,
+    Settings,
+    equal_to,
+    of_class,
+    one_of,
+    same_as,
+    whole,
+)
 
 if TYPE_CHECKING:
     import torch
 
 
 _SIZES = 6  # original size, crop, target size: two numbers each
-
-
-def _both_text_encoders(value: Any, settings: Settings) -> bool:
-    return bool(value == settings["text_encoder"]["hidden_size"] + settings["text_encoder_2"]["hidden_size"])
 
 
 def _text_and_sizes(value: Any, settings: Settings) -> bool:
@@ -34,9 +40,9 @@ class StableDiffusionXLGenerator(DiscreteSchedule):
     """A ``StableDiffusionXLPipeline`` of diffusers behind the contract."""
 
     relied_on: ClassVar[Relied] = {
-        PIPELINE: {"_class_name": (one_of("StableDiffusionXLPipeline"), "only text-to-image pipelines are read")},
+        PIPELINE: of_class("StableDiffusionXLPipeline", "only text-to-image pipelines are read"),
         "unet": {
-            "_class_name": (one_of("UNet2DConditionModel"), "the denoiser is that of Stable Diffusion XL"),
+            **of_class("UNet2DConditionModel", "the denoiser is that of Stable Diffusion XL"),
             "in_channels": (
                 same_as("vae", "latent_channels"),
                 "the denoiser takes the autoencoder's latents alone; inpainting models take an image beside them",
@@ -48,37 +54,23 @@ class StableDiffusionXLGenerator(DiscreteSchedule):
                 _text_and_sizes,
                 "the added conditions are the pooled text and six sizes; refiners have an aesthetic score among them",
             ),
-            "cross_attention_dim": (_both_text_encoders, "two text encoders of another width are read"),
+            "cross_attention_dim": (
+                equal_to(lambda settings: sum(settings[f"text_encoder{end}"]["hidden_size"] for end in ("", "_2"))),
+                "two text encoders of another width are read",
+            ),
             "time_cond_proj_dim": (one_of(None), "the guidance is no condition; distilled models (LCM) embed it"),
             "class_embed_type num_class_embeds": (one_of(None), "there are no classes as conditions"),
             "encoder_hid_dim encoder_hid_dim_type": (one_of(None), "text is the only condition of the attention"),
         },
-        "text_encoder": {"_class_name": (one_of("CLIPTextModel"), "prompts are encoded by two models of CLIP")},
-        "text_encoder_2": {
-            "_class_name": (one_of("CLIPTextModelWithProjection"), "the second text encoder gives the pooled text")
-        },
-        "vae": {
-            "_class_name": (one_of("AutoencoderKL"), "the autoencoder is that of Stable Diffusion XL"),
-            "scaling_factor": (positive, "latents are multiplied by it"),
-            **SCALED_LATENTS,
-        },
+        "text_encoder": of_class("CLIPTextModel", "prompts are encoded by two models of CLIP"),
+        "text_encoder_2": of_class("CLIPTextModelWithProjection", "the second text encoder gives the pooled text"),
+        "vae": {**of_class("AutoencoderKL", "the autoencoder is that of Stable Diffusion XL"), **SCALED_LATENTS},
         "scheduler": {
-            "_class_name": (
-                one_of(
-                    "DDIMScheduler",
-                    "DDPMScheduler",
-                    "DEISMultistepScheduler",
-                    "DPMSolverMultistepScheduler",
-                    "DPMSolverSinglestepScheduler",
-                    "EulerAncestralDiscreteScheduler",
-                    "EulerDiscreteScheduler",
-                    "HeunDiscreteScheduler",
-                    "KDPM2AncestralDiscreteScheduler",
-                    "KDPM2DiscreteScheduler",
-                    "LMSDiscreteScheduler",
-                    "PNDMScheduler",
-                    "UniPCMultistepScheduler",
-                ),
+            **of_class(
+                "DDIMScheduler DDPMScheduler DEISMultistepScheduler DPMSolverMultistepScheduler "
+                "DPMSolverSinglestepScheduler EulerAncestralDiscreteScheduler EulerDiscreteScheduler "
+                "HeunDiscreteScheduler KDPM2DiscreteScheduler KDPM2AncestralDiscreteScheduler LMSDiscreteScheduler "
+                "PNDMScheduler UniPCMultistepScheduler",
                 "the schedule is that of Stable Diffusion: a share of noise for each of the steps of training",
             ),
             "prediction_type": (one_of("epsilon"), "the loss is that of a network that predicts noise"),
@@ -102,8 +94,6 @@ class StableDiffusionXLGenerator(DiscreteSchedule):
 
     def run_pipeline(self, **arguments: Any) -> Any:
         return self.pipeline(**arguments).images[:, None]
-
-    # -- encoding ---------------------------------------------------------------------------------------------------
 
     def encode_frames(self, clips: Frames) -> torch.Tensor:
         import torch
@@ -139,8 +129,6 @@ class StableDiffusionXLGenerator(DiscreteSchedule):
             "pooled_embeddings": pooled.cpu(),
             "time_ids": times.repeat(len(prompts), 1),
         }
-
-    # -- training ---------------------------------------------------------------------------------------------------
 
     def target(self, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
         return noise

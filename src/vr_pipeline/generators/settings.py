@@ -37,6 +37,21 @@ def one_of(*values: object) -> Wanted:
     return lambda value, _: any(type(value) is type(known) and value == known for known in values)
 
 
+def of_class(names: str, because: str) -> dict[str, tuple[Wanted, str]]:
+    """Return what is taken for granted of a part, or of the pipeline: its class, one of names with spaces between."""
+    return {"_class_name": (one_of(*names.split()), because)}
+
+
+def equal_to(value_of: Callable[[Settings], Any]) -> Wanted:
+    """Return a check for a value that follows from all settings."""
+    return lambda value, settings: bool(value == value_of(settings))
+
+
+def none_or(wanted: Wanted) -> Wanted:
+    """Return a check for None, or for what another check accepts."""
+    return lambda value, settings: value is None or wanted(value, settings)
+
+
 def same_as(part: str, name: str) -> Wanted:
     """Return a check for the value of another setting."""
     return lambda value, settings: value == settings[part].get(name)
@@ -47,12 +62,18 @@ def positive(value: Any, _: Settings) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0
 
 
+def share(value: Any, settings: Settings) -> bool:
+    """Return whether a value is a number between 0 and 1, both excluded."""
+    return positive(value, settings) and value < 1
+
+
 def whole(value: Any, settings: Settings) -> bool:
     """Return whether a value is a whole number above 0."""
     return isinstance(value, int) and positive(value, settings)
 
 
 SCALED_LATENTS: Final[dict[str, tuple[Wanted, str]]] = {
+    "scaling_factor": (positive, "latents are multiplied by it"),
     "shift_factor": (one_of(None), "latents are scaled, not shifted"),
     "latents_mean latents_std": (one_of(None), "latents are scaled by one number, not by their statistics"),
 }

@@ -5,19 +5,15 @@ Source: Esser et al. 2024, Scaling Rectified Flow Transformers for High-Resoluti
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from vr_pipeline.generators.contract import Condition
 from vr_pipeline.generators.image_flow import SHIFTED_LATENTS, ImageFlow
 from vr_pipeline.generators.rectified_flow import SIZED_SCHEDULER
-from vr_pipeline.generators.settings import PIPELINE, Relied, Settings, one_of, same_as, whole
+from vr_pipeline.generators.settings import PIPELINE, Relied, equal_to, of_class, one_of, same_as, whole
 
 if TYPE_CHECKING:
     import torch
-
-
-def _both_pooled(value: Any, settings: Settings) -> bool:
-    return bool(value == sum(settings[name]["projection_dim"] for name in ("text_encoder", "text_encoder_2")))
 
 
 class StableDiffusion3Generator(ImageFlow):
@@ -27,24 +23,23 @@ class StableDiffusion3Generator(ImageFlow):
     text_length: ClassVar[int] = 256
 
     relied_on: ClassVar[Relied] = {
-        PIPELINE: {"_class_name": (one_of("StableDiffusion3Pipeline"), "only text-to-image pipelines are read")},
+        PIPELINE: of_class("StableDiffusion3Pipeline", "only text-to-image pipelines are read"),
         "transformer": {
-            "_class_name": (one_of("SD3Transformer2DModel"), "the denoiser is that of Stable Diffusion 3"),
+            **of_class("SD3Transformer2DModel", "the denoiser is that of Stable Diffusion 3"),
             "in_channels": (same_as("vae", "latent_channels"), "the denoiser takes the autoencoder's latents alone"),
             "out_channels": (same_as("vae", "latent_channels"), "the denoiser predicts the latents alone"),
             "patch_size": (one_of(2), "a token is a square of two latent pixels a side"),
             "pos_embed_max_size": (whole, "there are positions for so many tokens a side"),
             "joint_attention_dim": (same_as("text_encoder_3", "d_model"), "the last text encoder has another width"),
-            "pooled_projection_dim": (_both_pooled, "the pooled text is that of two text encoders"),
+            "pooled_projection_dim": (
+                equal_to(lambda settings: sum(settings[f"text_encoder{end}"]["projection_dim"] for end in ("", "_2"))),
+                "the pooled text is that of two text encoders",
+            ),
         },
-        "text_encoder": {
-            "_class_name": (one_of("CLIPTextModelWithProjection"), "prompts are encoded by two models of CLIP")
-        },
-        "text_encoder_2": {
-            "_class_name": (one_of("CLIPTextModelWithProjection"), "prompts are encoded by two models of CLIP")
-        },
-        "text_encoder_3": {"_class_name": (one_of("T5EncoderModel"), "prompts are encoded by T5 too")},
-        "vae": {"_class_name": (one_of("AutoencoderKL"), "the autoencoder is that of the family"), **SHIFTED_LATENTS},
+        "text_encoder": of_class("CLIPTextModelWithProjection", "prompts are encoded by two models of CLIP"),
+        "text_encoder_2": of_class("CLIPTextModelWithProjection", "prompts are encoded by two models of CLIP"),
+        "text_encoder_3": of_class("T5EncoderModel", "prompts are encoded by T5 too"),
+        "vae": {**of_class("AutoencoderKL", "the autoencoder is that of the family"), **SHIFTED_LATENTS},
         "scheduler": SIZED_SCHEDULER,
     }
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from vr_pipeline.generators.contract import Condition, Frames
 from vr_pipeline.generators.pipeline_kinds import VideoPipelineGenerator
 from vr_pipeline.generators.rectified_flow import FLOW_SCHEDULERS, NORMALISED_LATENTS, RectifiedFlow
-from vr_pipeline.generators.settings import PIPELINE, Relied, Settings, one_of, same_as
+from vr_pipeline.generators.settings import PIPELINE, Relied, Settings, of_class, one_of, same_as
 
 if TYPE_CHECKING:
     import torch
@@ -35,7 +35,7 @@ class WanGenerator(RectifiedFlow, VideoPipelineGenerator):
 
     relied_on: ClassVar[Relied] = {
         PIPELINE: {
-            "_class_name": (one_of("WanPipeline"), "only text-to-video pipelines of Wan are read"),
+            **of_class("WanPipeline", "only text-to-video pipelines of Wan are read"),
             "transformer_2": (
                 one_of(None),
                 "there is one transformer for all times; a second transformer, that of Wan 2.2 A14B, is read by the "
@@ -45,7 +45,7 @@ class WanGenerator(RectifiedFlow, VideoPipelineGenerator):
             "expand_timesteps": (one_of(True, False), "there is one time for all tokens, or one for each"),
         },
         "transformer": {
-            "_class_name": (one_of("WanTransformer3DModel"), "the denoiser is that of Wan 2.1"),
+            **of_class("WanTransformer3DModel", "the denoiser is that of Wan 2.1"),
             "patch_size": (_square_patches, "patches are squares within one latent frame"),
             "in_channels": (
                 same_as("vae", "z_dim"),
@@ -55,8 +55,8 @@ class WanGenerator(RectifiedFlow, VideoPipelineGenerator):
             "image_dim added_kv_proj_dim pos_embed_seq_len": (one_of(None), "there is no image condition"),
             "text_dim": (same_as("text_encoder", "d_model"), "the text encoder has another width"),
         },
-        "text_encoder": {"_class_name": (one_of("UMT5EncoderModel"), "prompts are encoded by UMT5")},
-        "vae": {"_class_name": (one_of("AutoencoderKLWan"), "the autoencoder is that of Wan"), **NORMALISED_LATENTS},
+        "text_encoder": of_class("UMT5EncoderModel", "prompts are encoded by UMT5"),
+        "vae": {**of_class("AutoencoderKLWan", "the autoencoder is that of Wan"), **NORMALISED_LATENTS},
         "scheduler": FLOW_SCHEDULERS,
     }
 
@@ -75,12 +75,8 @@ class WanGenerator(RectifiedFlow, VideoPipelineGenerator):
         """Tokens to which every prompt is padded with zeros, as in training of the published models."""
         return 512
 
-    # -- encoding ---------------------------------------------------------------------------------------------------
-
     def encode_frames(self, clips: Frames) -> torch.Tensor:
         return self.normalised(self.posterior_mode(clips))
-
-    # -- training ---------------------------------------------------------------------------------------------------
 
     def predict(self, noised: torch.Tensor, timesteps: torch.Tensor, condition: Condition) -> torch.Tensor:
         return self.predict_by(self.pipeline.transformer, noised, timesteps, condition)

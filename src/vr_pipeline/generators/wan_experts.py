@@ -11,17 +11,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from vr_pipeline.errors import InputError
 from vr_pipeline.generators.contract import Condition, Part
-from vr_pipeline.generators.settings import PIPELINE, Relied, Settings, one_of, positive
+from vr_pipeline.generators.settings import PIPELINE, Relied, one_of, share
 from vr_pipeline.generators.wan import WanGenerator
 
 if TYPE_CHECKING:
     import torch
 
     from vr_pipeline.generators.experts import Experts
-
-
-def _within(value: Any, settings: Settings) -> bool:
-    return positive(value, settings) and value < 1
 
 
 class WanExpertsGenerator(WanGenerator):
@@ -32,7 +28,7 @@ class WanExpertsGenerator(WanGenerator):
     relied_on: ClassVar[Relied] = WanGenerator.relied_on | {
         PIPELINE: {
             "_class_name": WanGenerator.relied_on[PIPELINE]["_class_name"],
-            "boundary_ratio": (_within, "the second transformer denoises below this share of the schedule"),
+            "boundary_ratio": (share, "the second transformer denoises below this share of the schedule"),
             "expand_timesteps": (one_of(False), "there is one time for all tokens"),
         },
         "transformer_2": WanGenerator.relied_on["transformer"],

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from vr_pipeline.errors import InputError
 from vr_pipeline.generators.contract import Condition, Images, Part
 from vr_pipeline.generators.first_frames import FirstFrameGenerator
-from vr_pipeline.generators.settings import PIPELINE, Relied, Settings, one_of
+from vr_pipeline.generators.settings import PIPELINE, Relied, Settings, equal_to, of_class, one_of
 from vr_pipeline.generators.wan import PIXELS_A_TOKEN, WanGenerator
 from vr_pipeline.generators.wan_experts import WanExpertsGenerator
 
@@ -28,10 +28,6 @@ def _latents_and_frame(value: Any, settings: Settings) -> bool:
     return bool(value == vae["z_dim"] + beside)
 
 
-def _width_of_image(value: Any, settings: Settings) -> bool:
-    return bool(value == settings.get(_IMAGE_ENCODER, {}).get("hidden_size"))
-
-
 def _width_of_attention(value: Any, settings: Settings) -> bool:
     network = settings["transformer"]
     width = network["num_attention_heads"] * network["attention_head_dim"]
@@ -44,7 +40,10 @@ _NETWORK = WanGenerator.relied_on["transformer"] | {
         "the denoiser takes the latents, those of the first frame and its mask; with a time for each token the latents "
         "alone",
     ),
-    "image_dim": (_width_of_image, "features of the image have the width of the model's own encoder, if it has one"),
+    "image_dim": (
+        equal_to(lambda settings: settings.get(_IMAGE_ENCODER, {}).get("hidden_size")),
+        "features of the image have the width of the model's own encoder, if it has one",
+    ),
     "added_kv_proj_dim": (_width_of_attention, "features of the image are attended to as the text is"),
     "pos_embed_seq_len": (one_of(None), "there is a first frame and no last one"),
 }
@@ -61,7 +60,7 @@ class WanImageGenerator(FirstFrameGenerator, WanGenerator):
         PIPELINE: WanGenerator.relied_on[PIPELINE]
         | {
             # TI2V-5B is published as a pipeline from text, which samples from an image too.
-            "_class_name": (one_of("WanImageToVideoPipeline", "WanPipeline"), "only pipelines of Wan are read"),
+            **of_class("WanImageToVideoPipeline WanPipeline", "only pipelines of Wan are read"),
             "transformer_2": (
                 one_of(None),
                 "there is one transformer for all times; a second transformer, that of Wan 2.2 A14B, is read by the "
@@ -69,7 +68,7 @@ class WanImageGenerator(FirstFrameGenerator, WanGenerator):
             ),
         },
         "transformer": _NETWORK,
-        _IMAGE_ENCODER: {"_class_name": (one_of("CLIPVisionModel"), "features of the image are those of CLIP")},
+        _IMAGE_ENCODER: of_class("CLIPVisionModel", "features of the image are those of CLIP"),
     }
 
     @classmethod
@@ -100,8 +99,6 @@ class WanImageGenerator(FirstFrameGenerator, WanGenerator):
     def image_argument(self, images: Images) -> dict[str, Any]:
         return {"image": self.pictures(images)[0]}
 
-    # -- encoding ---------------------------------------------------------------------------------------------------
-
     def encode_images(self, images: Images) -> Condition:
         import torch
 
@@ -122,8 +119,6 @@ class WanImageGenerator(FirstFrameGenerator, WanGenerator):
                 features = [self.pipeline.encode_image(one, self.device) for one in self.pictures(images)]
                 condition["image_embeddings"] = torch.cat(features).cpu()
         return condition
-
-    # -- training ---------------------------------------------------------------------------------------------------
 
     def network_inputs(self, noised: torch.Tensor, timesteps: torch.Tensor, condition: Condition) -> dict[str, Any]:
         import torch
@@ -148,7 +143,7 @@ class WanImageExpertsGenerator(WanImageGenerator, WanExpertsGenerator):
     relied_on: ClassVar[Relied] = WanExpertsGenerator.relied_on | {
         PIPELINE: WanExpertsGenerator.relied_on[PIPELINE]
         | {
-            "_class_name": (one_of("WanImageToVideoPipeline"), "only image-to-video pipelines of Wan are read"),
+            **of_class("WanImageToVideoPipeline", "only image-to-video pipelines of Wan are read"),
             _IMAGE_ENCODER: (one_of(None), "models of two transformers take no features of the image"),
         },
         "transformer": _NETWORK,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from vr_pipeline.generators.contract import Condition
 from vr_pipeline.generators.image_flow import SHIFTED_LATENTS, ImageFlow, padded
 from vr_pipeline.generators.rectified_flow import SIZED_SCHEDULER
-from vr_pipeline.generators.settings import PIPELINE, Relied, Settings, one_of, same_as
+from vr_pipeline.generators.settings import PIPELINE, Relied, Settings, of_class, one_of, same_as
 
 if TYPE_CHECKING:
     import torch
@@ -33,9 +33,9 @@ class ZImageGenerator(ImageFlow):
     padded_together: ClassVar[bool] = True
 
     relied_on: ClassVar[Relied] = {
-        PIPELINE: {"_class_name": (one_of("ZImagePipeline"), "only text-to-image pipelines are read")},
+        PIPELINE: of_class("ZImagePipeline", "only text-to-image pipelines are read"),
         "transformer": {
-            "_class_name": (one_of("ZImageTransformer2DModel"), "the denoiser is that of Z-Image"),
+            **of_class("ZImageTransformer2DModel", "the denoiser is that of Z-Image"),
             "in_channels": (same_as("vae", "latent_channels"), "the denoiser takes the autoencoder's latents alone"),
             "all_patch_size": (_one(2), "a token is a square of two latent pixels a side"),
             "all_f_patch_size": (_one(1), "an image is one frame"),
@@ -43,8 +43,8 @@ class ZImageGenerator(ImageFlow):
             "siglip_feat_dim": (one_of(None), "text is the only condition; omni models take images beside it"),
             "cap_feat_dim": (same_as("text_encoder", "hidden_size"), "the text encoder has another width"),
         },
-        "text_encoder": {"_class_name": (one_of("Qwen3Model", "Qwen3ForCausalLM"), "prompts are read by Qwen3")},
-        "vae": {"_class_name": (one_of("AutoencoderKL"), "the autoencoder is that of the family"), **SHIFTED_LATENTS},
+        "text_encoder": of_class("Qwen3Model Qwen3ForCausalLM", "prompts are read by Qwen3"),
+        "vae": {**of_class("AutoencoderKL", "the autoencoder is that of the family"), **SHIFTED_LATENTS},
         "scheduler": SIZED_SCHEDULER,
     }
 

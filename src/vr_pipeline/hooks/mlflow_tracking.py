@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ from vr_pipeline.lineage.tracking import (
 )
 from vr_pipeline.lineage.trust import fingerprint, remember
 from vr_pipeline.project.configuration import section
+from vr_pipeline.runtime.environment import environment_variables
 from vr_pipeline.runtime.live_curves import FOLDER
 from vr_pipeline.runtime.memory import peak_memory
 
@@ -69,7 +70,7 @@ class MlflowHook:
         self._loader: Any = None
         self._connection: Connection | None = None
         self._recorder: RunRecorder | None = None
-        self._environment: dict[str, str | None] = {}
+        self._environment = ExitStack()
         self._status = ""
         self._locked = False
         self.log: RunLog | None = None
@@ -284,13 +285,8 @@ class MlflowHook:
 
     def _set_environment(self, values: dict[str, str]) -> None:
         """Restore variables that an earlier call replaced, then set ``values``."""
-        for name, before in self._environment.items():
-            if before is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = before
-        self._environment = {name: os.environ.get(name) for name in values}
-        os.environ.update(values)
+        self._environment.close()
+        self._environment.enter_context(environment_variables(values))
 
 
 def runs_page(configuration: MlflowConfiguration, experiment: str) -> str:

@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from vr_pipeline.generators.settings import Relied, one_of
+from vr_pipeline.generators.settings import Relied, of_class
 from vr_pipeline.generators.wan import WanGenerator
 from vr_pipeline.micro_world.patch_vae import WanPatchVAE
 
@@ -14,8 +14,7 @@ class MicroWanGenerator(WanGenerator):
     lora_targets: ClassVar[tuple[str, ...]] = (*WanGenerator.lora_targets, "ffn.net.0.proj", "ffn.net.2")
 
     relied_on: ClassVar[Relied] = WanGenerator.relied_on | {
-        "vae": WanGenerator.relied_on["vae"]
-        | {"_class_name": (one_of("WanPatchVAE"), "the autoencoder is that of the micro-world")}
+        "vae": WanGenerator.relied_on["vae"] | of_class("WanPatchVAE", "the autoencoder is that of the micro-world")
     }
 
     @property

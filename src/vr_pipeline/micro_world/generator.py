@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 
 from vr_pipeline.generators.cogvideox import NETWORK_AND_SCHEDULE, CogVideoXGenerator
 from vr_pipeline.generators.pipeline_kinds import VideoPipelineGenerator
-from vr_pipeline.generators.settings import Relied, Settings, one_of
+from vr_pipeline.generators.settings import Relied, Settings, of_class
 from vr_pipeline.micro_world.patch_vae import PatchVAE
 
 
@@ -27,7 +27,7 @@ class MicroWorldGenerator(CogVideoXGenerator):
     relied_on: ClassVar[Relied] = NETWORK_AND_SCHEDULE | {
         "vae": NETWORK_AND_SCHEDULE["vae"]
         | {
-            "_class_name": (one_of("PatchVAE"), "the autoencoder is that of the micro-world"),
+            **of_class("PatchVAE", "the autoencoder is that of the micro-world"),
             "spatial_patch": (_as_pipelines_derive_it, "pipelines derive it from 'block_out_channels'"),
         }
     }

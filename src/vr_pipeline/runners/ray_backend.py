@@ -16,13 +16,12 @@ from vr_pipeline.runners.meeting import parse_address
 from vr_pipeline.runners.ray_token import keep_token_private
 from vr_pipeline.runners.shipping import execute, pack, unpack
 from vr_pipeline.runners.signals import signals_kept
-from vr_pipeline.runtime.environment import LOCAL_RAY, overrule, prepare_environment
+from vr_pipeline.runtime.environment import LOCAL_RAY, environment_variables, overrule, prepare_environment
 from vr_pipeline.work import Batch, WorkLoop, WorkPlan, use_loop
 
 logger = logging.getLogger(__name__)
 
 _GIB = 2**30
-_RAY_ON_ALL_INTERFACES = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 _BATCHES_AHEAD = 2
 _RESTARTS_OF_A_WORKER = 3
 _ANSWER_SECONDS = 5.0
@@ -35,21 +34,16 @@ def _on_this_machine() -> Iterator[None]:
     Anyone who reaches them could run code. Ray reads the variable when it is imported, in this process and in those
     that it starts. Ray's token keeps other users of this machine out.
     """
-    before = os.environ.get(_RAY_ON_ALL_INTERFACES)
-    os.environ[_RAY_ON_ALL_INTERFACES] = "0"
-    from ray._private import ray_constants
+    with environment_variables({"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}):
+        from ray._private import ray_constants
 
-    logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
-    # It may have been imported before.
-    known, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
-    try:
-        yield
-    finally:
-        ray_constants.ENABLE_RAY_CLUSTER = known
-        if before is None:
-            del os.environ[_RAY_ON_ALL_INTERFACES]
-        else:
-            os.environ[_RAY_ON_ALL_INTERFACES] = before
+        logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
+        # It may have been imported before.
+        known, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
+        try:
+            yield
+        finally:
+            ray_constants.ENABLE_RAY_CLUSTER = known
 
 
 @contextmanager

@@ -9,6 +9,8 @@ import logging
 import os
 import re
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 _TELEMETRY_OFF = {
     "DO_NOT_TRACK": "1",
@@ -76,6 +78,19 @@ _ROUNDING = re.compile(
 _SECRET = re.compile("TOKEN(?!IZERS)|KEY|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
 _LOGIN = re.compile(r"(?<=://)[^/@\s]*@")
 _overruled: dict[str, str] = {}
+
+
+@contextmanager
+def environment_variables(values: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables within a block, and restore them after it."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name in values:
+            os.environ.pop(name, None)
+        os.environ.update({name: value for name, value in before.items() if value is not None})
 
 
 def overrule(names: tuple[str, ...] | None = None, decides: str = "") -> list[str]:

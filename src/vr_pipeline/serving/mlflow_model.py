@@ -9,9 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +20,7 @@ from vr_pipeline.errors import InputError
 from vr_pipeline.rewards.checklist.linear import dimension_scores, score
 from vr_pipeline.rewards.checklist.tables import probability_questions
 from vr_pipeline.rewards.checklist.weights import RewardWeights
+from vr_pipeline.runtime.environment import environment_variables
 from vr_pipeline.statistics.labels import FloatArray
 from vr_pipeline.vlm.loading import judge_identity
 
@@ -180,7 +178,10 @@ def save_reward_model(path: str | Path, model: ChecklistReward) -> None:
 
     import mlflow
 
-    with tempfile.TemporaryDirectory() as folder, _no_progress_bars():
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        environment_variables({"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}),
+    ):
         files = write_model_files(folder, model)
         files["code"] = str(write_code(Path(folder) / "vr_pipeline.zip"))
         mlflow.pyfunc.save_model(path=str(path), **_arguments(files, model.weights, model.checklist))
@@ -211,21 +212,6 @@ def requirements() -> list[str]:
         declared = [Requirement(name) for name in ("mlflow", "numpy", "pandas", "pydantic", "PyYAML")]
     needed = [one for one in declared if one.marker is None or one.marker.evaluate({"extra": ""})]
     return sorted(f"{one.name}=={version(one.name)}" for one in needed)
-
-
-@contextmanager
-def _no_progress_bars() -> Iterator[None]:
-    """Turn off MLflow's progress bars for small files within the block."""
-    name = "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"
-    before = os.environ.get(name)
-    os.environ[name] = "false"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
 
 
 def _forget_moment_and_machine(description: Path) -> None:

@@ -6,11 +6,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from vr_pipeline.config import Parameters
-from vr_pipeline.errors import InputError
-from vr_pipeline.runtime.setting_names import setting_trouble
+from vr_pipeline.runtime.setting_names import validated
 from vr_pipeline.video.clip import VideoReadError
 
 VARIABLE = "VR_PIPELINE_READING"
@@ -43,11 +42,8 @@ def use_settings(settings: Mapping[str, Any]) -> None:
     Raises:
         InputError: naming the setting that is wrong.
     """
-    try:
-        chosen = ReadingParameters.model_validate(dict(settings))
-    except ValidationError as error:
-        field, trouble = setting_trouble(error, ReadingParameters)
-        raise InputError(trouble, remedy="correct the file", file="conf/<env>/reading.yml", field=field) from None
+    file = Path("conf/<env>/reading.yml")
+    chosen = validated(ReadingParameters, dict(settings), remedy="correct the file", file=file)
     os.environ[VARIABLE] = chosen.model_dump_json()
 
 
@@ -63,8 +59,6 @@ def _parsed(text: str) -> ReadingParameters:
 
 def check_length(path: Path, frames: int) -> None:
     """Reject a clip of too many frames. Raises :class:`~vr_pipeline.video.clip.VideoReadError`."""
-    from vr_pipeline.video.clip import VideoReadError
-
     limit = reading().max_clip_frames
     if frames > limit:
         raise VideoReadError(

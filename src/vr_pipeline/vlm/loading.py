@@ -4,12 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from vr_pipeline.errors import InputError
 from vr_pipeline.identifiers import content_hash
 from vr_pipeline.runtime.devices import resolve_device
 from vr_pipeline.runtime.environment import prepare_environment
+from vr_pipeline.runtime.setting_names import validated
 from vr_pipeline.storage.atomic import names_and_hashes
 from vr_pipeline.storage.models import check_loading, check_model_files, incomplete_weights, load_complete
 from vr_pipeline.vlm.config import NO_PART_OF_ANSWERS, JudgeParameters
@@ -227,10 +226,4 @@ def read_settings(cls: type[Family], source: str, parameters: JudgeParameters) -
     for name in ("min_pixels", "max_pixels"):
         if getattr(parameters, name) is not None:
             values[name] = getattr(parameters, name)
-    try:
-        return cls.settings_class.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        problem = "there is no such setting" if first["type"] == "extra_forbidden" else first["msg"]
-        place = ".".join(map(str, first["loc"]))
-        raise InputError(problem, remedy="Correct or remove this setting", file=path, field=place) from None
+    return validated(cls.settings_class, values, remedy="Correct or remove this setting", file=path)
