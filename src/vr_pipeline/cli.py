@@ -35,7 +35,7 @@ from vr_pipeline.commands.init_data import init_data  # noqa: E402
 from vr_pipeline.commands.join import join  # noqa: E402
 from vr_pipeline.commands.judge import ask, compare, score  # noqa: E402
 from vr_pipeline.commands.lineage import lineage  # noqa: E402
-from vr_pipeline.commands.machine import MACHINE  # noqa: E402
+from vr_pipeline.commands.options import MACHINE  # noqa: E402
 from vr_pipeline.commands.plan import plan  # noqa: E402
 from vr_pipeline.commands.probe import probe  # noqa: E402
 from vr_pipeline.commands.results import results  # noqa: E402

@@ -66,7 +66,7 @@ def test_the_content_of_an_image_is_part_of_a_clip_and_its_place_is_not(
 def test_a_plan_says_that_images_are_missing_or_too_many_before_anything_is_loaded(
     settings: dict[str, GeneratorParameters], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vr_pipeline.generators.load_generator", None)
+    monkeypatch.setattr("vr_pipeline.generators.plans.load_generator", None)
     prompts = pd.DataFrame({"prompt_id": ["p"], "prompt": ["a cat"]})
     with pytest.raises(InputError, match="from a first frame"):
         plan_clips(prompts, settings["wan_2_1_i2v"], videos_per_prompt=1, seed=0)

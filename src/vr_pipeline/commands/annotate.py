@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from vr_pipeline.commands.options import ENVIRONMENT, print_notes
 from vr_pipeline.project.plain_errors import plain_errors
 from vr_pipeline.terminal import echo
 
@@ -22,7 +23,7 @@ _MOST_LINKS = 20
 
 
 @click.command(name="annotate")
-@click.option("--env", "-e", default="base", show_default=True, help="Configuration: conf/<env> over conf/base.")
+@ENVIRONMENT
 @click.option(
     "--source",
     type=click.Choice(["generated", "clips", "generators", "preferences"]),
@@ -251,7 +252,6 @@ def _print_grades(path: Path, checklist: Checklist, guide: Path | None, *, as_js
 
 def _print_export(count: dict[str, Any], folder: Path) -> None:
     echo(f"{count['answers']} answers about {count['clips']} clips are in {folder}.")
-    for reason in count["missing"]:
-        echo(f"Note: {reason}", fg="yellow", err=True)
+    print_notes(count["missing"])
     echo("To use them:")
     echo(f"  kedro init-data --env annotated --videos {folder / 'clips'} --preferences {folder / 'preferences.csv'}")

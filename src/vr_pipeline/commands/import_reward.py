@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from vr_pipeline.commands.options import EXISTING_FILE, print_notes
 from vr_pipeline.project.plain_errors import plain_errors
 from vr_pipeline.terminal import echo
 
@@ -34,13 +35,13 @@ if TYPE_CHECKING:
 @click.option("--step", type=click.IntRange(0), help="Number of the checkpoint [default: the highest].")
 @click.option(
     "--template",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=EXISTING_FILE,
     help="Text file: the template that the checkpoint was trained with, after the clip, with its special tokens and "
     "{text_prompt} [default: this project's template].",
 )
 @click.option(
     "--calibration",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=EXISTING_FILE,
     help="JSON file with mean and deviation of each dimension [default: those in model_config.json].",
 )
 @click.option(
@@ -79,17 +80,15 @@ def import_reward(  # one parameter for each option of the command
         done = import_checkpoint(folder, target, options)
         names = ", ".join(f"{file.parent.name}/{file.name}" for file in done.files)
         echo(f"{done.weights} weights of {names} are in {target}.")
+        notes = []
         if done.own_wording:
-            echo(
-                "Note: the questions use this project's template. The scores equal the checkpoint's only with the "
-                "template it was trained with: give it with --template.",
-                fg="yellow",
-                err=True,
+            notes.append(
+                "the questions use this project's template. The scores equal the checkpoint's only with the template "
+                "it was trained with: give it with --template."
             )
         if done.calibration is None:
-            echo(
-                "Note: the checkpoint has no normalisation, so scores are the head's output; --calibration adds one.",
-                fg="yellow",
-                err=True,
+            notes.append(
+                "the checkpoint has no normalisation, so scores are the head's output; --calibration adds one."
             )
+        print_notes(notes)
         echo(f'To use it: kedro score CLIP --prompt "..." --reward {target}')

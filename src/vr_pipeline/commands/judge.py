@@ -3,36 +3,22 @@
 from __future__ import annotations
 
 import functools
-import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from vr_pipeline.commands import scored as scored_files
+from vr_pipeline.commands.options import AS_JSON, ENVIRONMENT, EXISTING_FILE, print_json, print_notes
 from vr_pipeline.project.plain_errors import plain_errors
 from vr_pipeline.terminal import echo, one_line
 
 if TYPE_CHECKING:
-    from vr_pipeline.judges.config import ChecklistInferenceParameters
     from vr_pipeline.rewards.checklist.scoring import ScoredFile
     from vr_pipeline.rewards.contract import RewardModel
-
-_Command = TypeVar("_Command", bound=Callable[..., Any])
-
-
-def _shared_options(command: _Command) -> _Command:
-    for option in (
-        click.option(
-            "--env", "-e", default="base", show_default=True, help="Configuration: conf/<env> over conf/base."
-        ),
-        click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of tables."),
-    ):
-        command = option(command)
-    return command
 
 
 class RewardOptions(NamedTuple):
@@ -50,7 +36,6 @@ def reward_options(command: Callable[..., None]) -> Callable[..., None]:
     def with_options(**given: Any) -> None:
         command(options=RewardOptions(*(given.pop(name) for name in RewardOptions._fields)), **given)
 
-    existing = click.Path(exists=True, dir_okay=False, path_type=Path)
     wrapped = with_options
     for option in (
         click.option(
@@ -62,13 +47,13 @@ def reward_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--weights",
             "weights_path",
-            type=existing,
+            type=EXISTING_FILE,
             help="Reward weights (JSON) instead of the catalog's; VisionReward's with its question list.",
         ),
         click.option(
             "--checklist",
             "checklist_path",
-            type=existing,
+            type=EXISTING_FILE,
             help="Checklist (YAML, or VisionReward's .txt) instead of the catalog's.",
         ),
     ):
@@ -84,7 +69,8 @@ _top_option = click.option("--top", default=5, show_default=True, type=click.Int
 @click.option("--prompt", "-p", required=True, help="The prompt of the videos or images.")
 @_top_option
 @reward_options
-@_shared_options
+@ENVIRONMENT
+@AS_JSON
 def score(files: tuple[str, ...], prompt: str, env: str, as_json: bool, top: int, options: RewardOptions) -> None:
     """Show the reward of videos or images, by dimension and question.
 
@@ -98,8 +84,8 @@ def score(files: tuple[str, ...], prompt: str, env: str, as_json: bool, top: int
         scored, unreadable = _score_all(tools, paths, prompt)
         failed |= unreadable
         if as_json:
-            document = {"prompt": prompt, "notes": notes, "files": [one.to_json() for one in scored], "failed": failed}
-            echo(json.dumps(document, indent=2, ensure_ascii=False))
+            files = [one.to_json() for one in scored]
+            print_json({"prompt": prompt, "notes": notes, "files": files, "failed": failed})
         else:
             _print_notes(notes, failed)
             if scored:
@@ -115,7 +101,8 @@ def score(files: tuple[str, ...], prompt: str, env: str, as_json: bool, top: int
 @click.option("--prompt", "-p", required=True, help="The prompt of both.")
 @_top_option
 @reward_options
-@_shared_options
+@ENVIRONMENT
+@AS_JSON
 def compare(first: str, second: str, prompt: str, env: str, as_json: bool, top: int, options: RewardOptions) -> None:
     """Show which of two videos or images is better, and why.
 
@@ -142,7 +129,7 @@ def compare(first: str, second: str, prompt: str, env: str, as_json: bool, top: 
                     **({"probabilities": chances} if chances else {}),
                     "files": [one.to_json() for one in scored],
                 }
-                echo(json.dumps(document, indent=2, ensure_ascii=False))
+                print_json(document)
             else:
                 _print_notes(notes, failed)
                 scored_files.print_table(scored)
@@ -158,7 +145,7 @@ def compare(first: str, second: str, prompt: str, env: str, as_json: bool, top: 
                 if chances:
                     scored_files.print_probabilities(chances)
         elif as_json:
-            echo(json.dumps({"prompt": prompt, "notes": notes, "failed": failed}, indent=2, ensure_ascii=False))
+            print_json({"prompt": prompt, "notes": notes, "failed": failed})
         else:
             _print_notes(notes, failed)
     _exit(failed)
@@ -168,7 +155,8 @@ def compare(first: str, second: str, prompt: str, env: str, as_json: bool, top: 
 @click.argument("files", nargs=-1, required=True)
 @click.argument("question")
 @click.option("--prompt", "-p", default="", help="Replaces [[prompt]] in the question.")
-@_shared_options
+@ENVIRONMENT
+@AS_JSON
 def ask(files: tuple[str, ...], question: str, prompt: str, env: str, as_json: bool) -> None:
     """Ask the judge one yes/no QUESTION about videos or images.
 
@@ -199,8 +187,7 @@ def ask(files: tuple[str, ...], question: str, prompt: str, env: str, as_json: b
             rows.append({"path": str(path), "p_yes": p_yes, "answer": "yes" if p_yes > 0.5 else "no"})
             rows[-1] |= {"outside_mass": outside, "frames": frames}
         if as_json:
-            document = {"question": question, "notes": notes, "files": rows, "failed": failed}
-            echo(json.dumps(document, indent=2, ensure_ascii=False))
+            print_json({"question": question, "notes": notes, "files": rows, "failed": failed})
         else:
             _print_notes(notes, failed)
             for row in rows:
@@ -239,12 +226,6 @@ def _context(env: str) -> Any:
     from vr_pipeline.project.folder import project_context
 
     return project_context(env)
-
-
-def _parameters(context: Any) -> ChecklistInferenceParameters:
-    from vr_pipeline.judges.config import ChecklistInferenceParameters
-
-    return ChecklistInferenceParameters.model_validate(context.params["checklist_inference"])
 
 
 def _notes_on(judge: Any) -> list[str]:
@@ -286,12 +267,11 @@ def load_tools(options: RewardOptions, env: str) -> Tools:
 
 
 def _check_prompt(tools: Tools, prompt: str) -> None:
-    from vr_pipeline.rewards.checklist.model import ChecklistReward
+    from vr_pipeline.rewards.checklist.scoring import question_about_prompt
 
-    asked = tools.model.checklist.questions if isinstance(tools.model, ChecklistReward) else []
-    about_prompt = [question.question_id for question in asked if question.holds_prompt]
-    if about_prompt and not prompt.strip():
-        raise click.UsageError(f"The prompt is empty, but question '{about_prompt[0]}' asks about it.")
+    question = question_about_prompt(tools.model)
+    if question is not None and not prompt.strip():
+        raise click.UsageError(f"The prompt is empty, but question '{question}' asks about it.")
 
 
 def _own_reward(context: Any) -> RewardModel | None:
@@ -308,13 +288,14 @@ def _own_reward(context: Any) -> RewardModel | None:
 
 def _checklist_tools(options: RewardOptions, context: Any) -> Tools:
     from vr_pipeline.checklist import load_checklist
+    from vr_pipeline.judges.config import ChecklistInferenceParameters
     from vr_pipeline.rewards.checklist.model import ChecklistReward
     from vr_pipeline.rewards.checklist.visionreward import read_visionreward
     from vr_pipeline.rewards.checklist.weights import RewardWeights, equal_weights, read_weights
     from vr_pipeline.vlm.config import JudgeParameters
 
     checklist_path, weights_path = options.checklist_path, options.weights_path
-    parameters = _parameters(context)
+    parameters = ChecklistInferenceParameters.model_validate(context.params["checklist_inference"])
     published, notes = None, []
     if weights_path and checklist_path and checklist_path.suffix.lower() == ".txt":
         checklist, published = read_visionreward(checklist_path, weights_path)
@@ -365,7 +346,6 @@ def _score_all(tools: Tools, paths: Sequence[Path], prompt: str) -> tuple[list[S
 
 
 def _print_notes(notes: Sequence[str], failed: dict[str, str]) -> None:
-    for note in notes:
-        echo(f"Note: {note}", fg="yellow", err=True)
+    print_notes(notes)
     for message in failed.values():
         echo(f"Error: {message}", fg="red", err=True)

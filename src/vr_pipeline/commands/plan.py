@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import click
 from kedro.framework.cli.utils import _split_params
 
-from vr_pipeline.commands.machine import MACHINE
+from vr_pipeline.commands.options import AS_JSON, MACHINE, print_json
 from vr_pipeline.project.plain_errors import plain_errors
 from vr_pipeline.terminal import echo
 
@@ -38,7 +37,7 @@ def _numbers(context: click.Context, option: click.Parameter, given: tuple[str, 
     help="Assume another number, for instance prompts=1000000.",
 )
 @click.option("--gpus", type=click.IntRange(1), help="Assume this number of GPUs instead of the runner's.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of tables.")
+@AS_JSON
 def plan(
     env: str | None,
     pipeline: str | None,
@@ -61,7 +60,10 @@ def plan(
         project = project_folder()
         opened = open_project(project, env, pipeline, parameters=params, numbers=numbers, gpus=gpus)
         document = plan_document(opened, project)
-    echo(json.dumps(document, indent=1) if as_json else "\n".join(plan_lines(document)))
+    if as_json:
+        print_json(document)
+    else:
+        echo("\n".join(plan_lines(document)))
 
 
 plan.params.append(MACHINE)

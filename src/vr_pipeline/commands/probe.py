@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from vr_pipeline.commands.options import AS_JSON, ENVIRONMENT, print_json
 from vr_pipeline.project.plain_errors import plain_errors
 from vr_pipeline.terminal import aligned, echo
 
@@ -36,7 +37,7 @@ def _numbers(context: click.Context, option: click.Parameter, text: str | None) 
 
 
 @click.command(name="probe")
-@click.option("--env", "-e", default="base", show_default=True, help="Configuration: conf/<env> over conf/base.")
+@ENVIRONMENT
 @click.option(
     "--recipe", metavar="NAME", help="Recipe whose pairs and settings are used [default: the first that has pairs]."
 )
@@ -51,7 +52,7 @@ def _numbers(context: click.Context, option: click.Parameter, text: str | None) 
 @click.option(
     "--betas", callback=_numbers, metavar="LIST", help="Such as 100,500,2000 [default: five around the configured one]."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of tables.")
+@AS_JSON
 def probe(
     env: str,
     recipe: str | None,
@@ -93,7 +94,7 @@ def probe(
         advice = advise(cells, health, grid.steps)
         document = _write(folder, name, grid, cells, health, advice)
         if as_json:
-            echo(json.dumps(document, indent=2))
+            print_json(document)
         else:
             _print(cells, health, advice, folder, env, name)
 
@@ -202,8 +203,7 @@ def _write(
 def _print(cells: Sequence[Cell], health: Health, advice: Advice, folder: Path, env: str, recipe: str) -> None:
     titles = ("learning rate", "beta", "gain", "95 % interval", "accuracy", "winners' error", "norm ratio", "loss", "")
     rows = [titles, *(_row(cell, health) for cell in cells)]
-    for line in aligned(rows, left={len(titles) - 1}):
-        echo(line)
+    echo("\n".join(aligned(rows, left={len(titles) - 1})))
     if advice.learning_rate is None:
         echo(f"\nNo advice: {advice.reason}.", fg="yellow")
     else:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from vr_pipeline.commands.options import print_json
 from vr_pipeline.project.plain_errors import plain_errors
 from vr_pipeline.terminal import echo
 
@@ -42,12 +43,13 @@ def results(runs: tuple[str, ...], last: int, as_json: bool, env: str) -> None:
 
         found = _given(runs, env) if runs else _newest(last, env)
         if as_json:
-            echo(json.dumps([result.to_json() for result in found], indent=2))
+            print_json([result.to_json() for result in found])
         else:
             echo("\n".join(table_lines(found)))
 
 
 def _given(runs: Sequence[str], env: str) -> list[Result]:
+    from vr_pipeline.commands.lineage import run_store
     from vr_pipeline.errors import InputError
 
     store, found = None, []
@@ -55,8 +57,8 @@ def _given(runs: Sequence[str], env: str) -> list[Result]:
         if text.endswith(".json") and Path(text).is_file():
             found.append(_of_file(Path(text)))
             continue
-        store = store or _store(env)
-        run = _latest(store) if text == "latest" else store.find(text)
+        store = store or run_store(env)
+        run = next(filter(_evaluated, store.all()), None) if text == "latest" else store.find(text)
         result = None if run is None else _of_run(store, run)
         if result is None:
             raise InputError(f"run {text} has no evaluation", remedy="name a run that ran the stage evaluation")
@@ -67,6 +69,7 @@ def _given(runs: Sequence[str], env: str) -> list[Result]:
 def _newest(last: int, env: str) -> list[Result]:
     from itertools import islice
 
+    from vr_pipeline.commands.lineage import run_store
     from vr_pipeline.errors import InputError
     from vr_pipeline.lineage.project import configuration_loader
     from vr_pipeline.lineage.tracking import read_configuration
@@ -75,7 +78,7 @@ def _newest(last: int, env: str) -> list[Result]:
 
     loader = configuration_loader(project_folder(), env)
     if read_configuration(dict(loader["mlflow"])).enabled:
-        store = _store(env)
+        store = run_store(env)
         made = (result for run in store.all() if (result := _of_run(store, run)) is not None)
         if found := list(islice((result for result in made if result.facts["env"] in ("", env)), last)):
             return found
@@ -85,16 +88,6 @@ def _newest(last: int, env: str) -> list[Result]:
             f"there are no results of conf/{env} yet", remedy="run a pipeline that ends with the stage evaluation"
         )
     return [_of_file(place)]
-
-
-def _store(env: str) -> RunStore:
-    from vr_pipeline.commands.lineage import run_store
-
-    return run_store(env)
-
-
-def _latest(store: RunStore) -> Run | None:
-    return next((run for run in store.all() if _evaluated(run)), None)
 
 
 def _evaluated(run: Run) -> bool:

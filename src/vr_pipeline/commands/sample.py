@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,8 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from vr_pipeline.commands.options import AS_JSON, ENVIRONMENT, EXISTING_FILE, print_json, print_notes
 from vr_pipeline.project.plain_errors import plain_errors
-from vr_pipeline.terminal import echo, one_line
+from vr_pipeline.terminal import aligned, echo, one_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,14 +59,10 @@ def _weights(context: click.Context, option: click.Parameter, text: str | None) 
     help="Guide sampling by the latent reward: weights of its dimensions, for instance motion=0.7,text=0.3.",
 )
 @click.option("--scale", type=click.FloatRange(0), help="Strength of this guidance; 0 disables it.")
-@click.option(
-    "--image",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="First frame of the clips, for image-to-video generators.",
-)
+@click.option("--image", type=EXISTING_FILE, help="First frame of the clips, for image-to-video generators.")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Folder for these clips only.")
-@click.option("--env", "-e", default="base", show_default=True, help="Configuration: conf/<env> over conf/base.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of a table.")
+@ENVIRONMENT
+@AS_JSON
 def sample(prompt: str, policy_folder: Path | None, out: Path | None, env: str, as_json: bool, **asked: Any) -> None:
     """Make clips of PROMPT and show their scores.
 
@@ -87,11 +83,9 @@ def sample(prompt: str, policy_folder: Path | None, out: Path | None, env: str, 
         made = _make(project, generator, policy, out, _Asked(prompt, asked["count"], asked["seed"]), image)
         scores, notes = _scores(project, generator, reward, made, prompt)
         if as_json:
-            document = {"prompt": prompt, "folder": str(made.folder), "notes": notes, "clips": scores}
-            echo(json.dumps(document, indent=2, ensure_ascii=False))
+            print_json({"prompt": prompt, "folder": str(made.folder), "notes": notes, "clips": scores})
         else:
-            for note in notes:
-                echo(f"Note: {note}", fg="yellow", err=True)
+            print_notes(notes)
             _print(scores)
             echo(f"\nIn {one_line(made.folder)}, with manifest.json.")
     if any(row.get("error") for row in scores):
@@ -277,10 +271,10 @@ def _rewards(project: _Project, files: Sequence[Path], prompt: str) -> pd.DataFr
 
 
 def _print(rows: Sequence[Mapping[str, Any]]) -> None:
-    titles = list(dict.fromkeys(name for row in rows for name in row if name != "error"))
-    width = max(len(one_line(row["file"])) for row in rows)
-    echo("  ".join(["file".ljust(width), *(name.rjust(max(len(name), 7)) for name in titles[1:])]))
+    made = [row for row in rows if not row.get("error")]
+    titles = list(dict.fromkeys(name for row in made for name in row)) or ["file"]
+    lines = [(one_line(row["file"]), *(f"{row[name]:+.3f}" for name in titles[1:])) for row in made]
+    echo("\n".join(aligned([titles, *lines], left={0})))
     for row in rows:
-        cells = [f"{row[name]:+.3f}".rjust(max(len(name), 7)) for name in titles[1:] if name in row]
-        said = [f"not made: {row['error']}"] if row.get("error") else cells
-        echo("  ".join([one_line(row["file"]).ljust(width), *said]))
+        if row.get("error"):
+            echo(f"{one_line(row['file'])}  not made: {row['error']}")

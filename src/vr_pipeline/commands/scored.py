@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vr_pipeline.terminal import echo, one_line
+from vr_pipeline.terminal import aligned, echo, one_line
 
 if TYPE_CHECKING:
     from vr_pipeline.rewards.checklist.scoring import ScoredFile
@@ -33,13 +33,11 @@ def print_table(scored: Sequence[ScoredFile]) -> None:
     """Print rewards and dimensions, one row per file."""
     public = scored[0].visionreward_score is not None
     columns = [*(["visionreward_score"] if public else []), "total", *scored[0].dimensions]
-    names = [one_line(one.path) for one in scored]
-    width = max(len(name) for name in [*names, "file"])
-    echo("  ".join(["file".ljust(width), *(name.rjust(max(len(name), 8)) for name in columns)]))
-    for name, one in zip(names, scored, strict=True):
+    rows = [["file", *columns]]
+    for one in scored:
         values = [*([one.visionreward_score] if public else []), one.total, *one.dimensions.values()]
-        cells = [f"{value:.4f}".rjust(max(len(column), 8)) for value, column in zip(values, columns, strict=True)]
-        echo("  ".join([name.ljust(width), *cells]))
+        rows.append([one_line(one.path), *(f"{value:.4f}" for value in values)])
+    echo("\n".join(aligned(rows, left={0})))
 
 
 def question_text(model: Any, question: str, prompt: str) -> str:
@@ -86,11 +84,10 @@ def probabilities(model: RewardModel, first: Path, second: Path, prompt: str) ->
 
 def print_probabilities(found: dict[str, Any]) -> None:
     """Print the probabilities of :func:`probabilities`, one row per dimension."""
-    rows = {"overall": found, **found["dimensions"]}
-    width = max(len(name) for name in [*rows, "probability"])
-    echo("\n" + "  ".join(["probability".ljust(width), *(side.rjust(8) for side in ("first", "tie", "second"))]))
-    for name, row in rows.items():
-        echo("  ".join([name.ljust(width), *(f"{row[side]:.3f}".rjust(8) for side in ("first", "tie", "second"))]))
+    sides = ("first", "tie", "second")
+    of_names = {"overall": found, **found["dimensions"]}.items()
+    rows = [("probability", *sides), *((name, *(f"{row[side]:.3f}" for side in sides)) for name, row in of_names)]
+    echo("\n" + "\n".join(aligned(rows, left={0})))
     if "outside_mass" in found:
         echo(
             f"position bias {found['position_bias']:+.3f} (half the effect of swapping), probability of other answers "

@@ -12,6 +12,7 @@ import click
 from pydantic import ValidationError
 
 from vr_pipeline.commands.judge import RewardOptions, load_tools, reward_options
+from vr_pipeline.commands.options import ENVIRONMENT, print_notes
 from vr_pipeline.project.plain_errors import plain_errors
 from vr_pipeline.runtime.setting_names import setting_trouble
 from vr_pipeline.serving.limits import ServingLimits
@@ -46,7 +47,7 @@ def _limit_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 @click.command(name="serve")
-@click.option("--env", "-e", default="base", show_default=True, help="Configuration: conf/<env> over conf/base.")
+@ENVIRONMENT
 @reward_options
 @click.option(
     "--clips",
@@ -81,8 +82,7 @@ def serve(env: str, folder: Path | None, host: str, port: int, options: RewardOp
         # With a token, no foreign page can send requests, under any host name.
         hosts = known_hosts(host, actual) if token is None else frozenset()
         app = create_app(service, limits, hosts=hosts, token=token)
-        for note in tools.notes:
-            echo(f"Note: {note}", fg="yellow", err=True)
+        print_notes(tools.notes)
         if token is not None and TOKEN not in os.environ:
             echo(f"Token: {token}")
         echo(f"Serving {service.about['reward']} at {address_of(host, actual)} (Ctrl-C ends)")

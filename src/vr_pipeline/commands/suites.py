@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from vr_pipeline.commands.options import ENVIRONMENT, EXISTING_FILE
 from vr_pipeline.evaluation.suites.names import SUITES
 from vr_pipeline.project.plain_errors import plain_errors
 from vr_pipeline.terminal import aligned, echo
@@ -16,24 +17,19 @@ if TYPE_CHECKING:
 
     from vr_pipeline.generators.policy import Policy
 
-_EXISTING = click.Path(exists=True, dir_okay=False, path_type=Path)
-_ENVIRONMENT = click.option(
-    "--env", "-e", default="base", show_default=True, help="Configuration: conf/<env> over conf/base."
-)
-
 
 @click.command(name="export-clips")
-@_ENVIRONMENT
+@ENVIRONMENT
 @click.option(
     "--suite",
     type=click.Choice(list(SUITES)),
     required=True,
     help="Suite that determines file names and numbers of clips.",
 )
-@click.option("--prompts", "list_of_prompts", type=_EXISTING, required=True, help="The suite's list of prompts.")
+@click.option("--prompts", "list_of_prompts", type=EXISTING_FILE, required=True, help="The suite's list of prompts.")
 @click.option("--policy", default="original", show_default=True, metavar="NAME", help="A recipe, or a policy's folder.")
 @click.option("--variant", metavar="COLUMN", help="Column with the wording for the generator.")
-@click.option("--texts", type=_EXISTING, help="File with the wordings for the generator, one line per prompt.")
+@click.option("--texts", type=EXISTING_FILE, help="File with the wordings for the generator, one line per prompt.")
 @click.option("--dimension", "dimensions", multiple=True, help="Only prompts of this dimension; may be repeated.")
 @click.option(
     "--seed", default=0, show_default=True, help="Base seed; with prompt and number it determines a clip's seed."
@@ -102,8 +98,8 @@ def _policy(context: Any, name: str) -> Policy | None:
 
 
 @click.command(name="import-scores")
-@click.argument("file", type=_EXISTING)
-@_ENVIRONMENT
+@click.argument("file", type=EXISTING_FILE)
+@ENVIRONMENT
 @click.option("--suite", default="suite", show_default=True, help="Name of the scores in tables.")
 @click.option("--policy", metavar="NAME", help="Policy that made the clips, for a suite's own results.")
 @click.option(
@@ -164,5 +160,4 @@ def _print(table: pd.DataFrame) -> None:
         mean = shown(row, "mean", "ci_low", "ci_high") if row["clips"] else "missing"
         numbers = (mean, shown(row, "gain", "gain_low", "gain_high"), str(row["prompts"]), str(row["clips"]))
         rows.append((row["suite"], row["dimension"], row["policy"], *numbers))
-    for line in aligned(rows, left=range(len(rows[0]))):
-        echo(line)
+    echo("\n".join(aligned(rows, left=range(len(rows[0])))))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from vr_pipeline.generators import family_of, load_generator
 from vr_pipeline.generators.config import GeneratorParameters
 from vr_pipeline.generators.contract import sampling_identity
 from vr_pipeline.identifiers import IMAGE, content_hash, image_content, sample_seed, video_id
@@ -38,8 +40,6 @@ def video_items(
     Raises:
         InputError: the generator needs images that the table lacks, or takes none.
     """
-    from vr_pipeline.generators import family_of
-
     identifiers, texts = prompts["prompt_id"].astype(str), prompts["prompt"].astype(str).tolist()
     images = prompts[IMAGE].astype(str).tolist() if IMAGE in prompts else None
     family_of(parameters.family).check_images(texts, images)
@@ -84,12 +84,6 @@ def plan_clips(
         name: recorded as the clips' generator, beside its identity as ``producer``; None records the identity.
     """
     producer = sampling_identity(parameters)
-
-    def setup() -> Generator:
-        from vr_pipeline.generators import load_generator
-
-        return load_generator(parameters)
-
     return WorkPlan(
         items=video_items(
             prompts,
@@ -102,7 +96,7 @@ def plan_clips(
         make_batch=sample_items,
         batch_size=parameters.batch_size,
         description="videos",
-        setup=setup,
+        setup=partial(load_generator, parameters),
     )
 
 
@@ -119,11 +113,7 @@ def plan_clips_of_several(
         name: plan_clips(prompts, one, videos_per_prompt=videos_per_prompt, seed=seed, name=name)
         for name, one in generators.items()
     }
-    return joined_plan(plans, "videos", close=_make_room)
-
-
-def _make_room(_: str) -> None:
-    free_memory()
+    return joined_plan(plans, "videos", close=lambda _: free_memory())
 
 
 def sample_items(generator: Generator, items: Sequence[WorkItem]) -> list[Any]:

@@ -53,7 +53,6 @@ class JudgeAlignment:
 
     @property
     def identity(self) -> str:
-        """See :class:`AlignmentScorer`."""
         return content_hash("alignment by judge", self.judge.identity, self.question)
 
     def score(
@@ -78,11 +77,9 @@ class TableAlignment:
 
     @property
     def identity(self) -> str:
-        """See :class:`AlignmentScorer`."""
         return content_hash("alignment by table", *(f"{name}={self.scores[name]!r}" for name in sorted(self.scores)))
 
     def score(self, clips: Sequence[Frames], prompts: Sequence[str], names: Sequence[str]) -> Sequence[float]:
-        """See :class:`AlignmentScorer`. Raises :class:`InputError` where the table lacks a clip."""
         missing = [name for name in names if name not in self.scores]
         if missing:
             raise InputError(

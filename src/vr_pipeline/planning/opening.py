@@ -205,27 +205,18 @@ def models_of(settings: Settings) -> list[dict[str, Any]]:
         path, revision = settings.model(block)
         if path is None:
             continue
-        if block == "judge" and settings.server is not None:
-            found.append(
-                {
-                    "field": "judge.path",
-                    "path": path,
-                    "bytes": 0,
-                    "licence": "as its server states",
-                    "access": "by requests",
-                }
-                | {"where": settings.server.url}
-            )
-            continue
         facts, folder = settings.known.get(path, {}), Path(path).expanduser()
-        if facts:
-            here = "in the cache" if is_cached(path, revision) else "to be fetched"
+        size: float
+        if block == "judge" and settings.server is not None:
+            size, licence, access, here = 0, "as its server states", "by requests", settings.server.url
+        elif facts:
+            # Files of bfloat16 are the least; some models are published in float32.
+            size, licence = 2 * total_parameters(facts), facts.get("licence", "as you got it")
             access = "gated: accept its terms, set HF_TOKEN" if facts["gated"] else "free"
+            here = "in the cache" if is_cached(path, revision) else "to be fetched"
         else:
-            here, access = ("there" if folder.exists() else "not there"), "your folder"
-        # Files of bfloat16 are the least; some models are published in float32.
-        size = 2 * total_parameters(facts) if facts else _size(folder)
-        licence = facts.get("licence", "as you got it")
+            size, licence, access = _size(folder), "as you got it", "your folder"
+            here = "there" if folder.exists() else "not there"
         found.append(
             {"field": f"{block}.path", "path": path, "bytes": size, "licence": licence, "access": access, "where": here}
         )

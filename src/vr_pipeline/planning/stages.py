@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from vr_pipeline.judges.training.config import JudgeTrainingParameters
@@ -60,22 +60,11 @@ class Work:
 
 def planned_work(settings: Settings) -> list[Work]:
     """Return the work of all stages of the system, in their order."""
-    return [work for stage in settings.system.stages for work in _STAGES.get(stage, _cheap(stage))(settings)]
-
-
-def _cheap(stage: str) -> Callable[[Settings], Iterator[Work]]:
-    def nothing(settings: Settings) -> Iterator[Work]:
-        yield Work(stage, "tables, on the CPU", 0)
-
-    return nothing
-
-
-def _filtering(settings: Settings) -> Iterator[Work]:
-    yield Work("prompt_filtering", "prompts, on the CPU", settings.counts.prompts)
-
-
-def _generation(settings: Settings) -> Iterator[Work]:
-    yield _sampled(settings, "video_generation", "clips made", settings.made_clips, settings.workers)
+    works: list[Work] = []
+    for stage in settings.system.stages:
+        of_stage = _STAGES.get(stage)
+        works += of_stage(settings) if of_stage is not None else [Work(stage, "tables, on the CPU", 0)]
+    return works
 
 
 def _sampled(settings: Settings, stage: str, what: str, number: int, gpus: int) -> Work:
@@ -114,10 +103,6 @@ def _answers(settings: Settings) -> Iterator[Work]:
     if settings.counts.preference_clips:
         number = settings.counts.preference_clips
         yield _judged(settings, "checklist_inference", "given clips judged", number, settings.workers)
-
-
-def _scoring(settings: Settings) -> Iterator[Work]:
-    yield _judged(settings, "reward_scoring", "clips scored", settings.made_clips, settings.workers)
 
 
 def _ranking(settings: Settings) -> Iterator[Work]:
@@ -200,12 +185,14 @@ def _judge_training(settings: Settings) -> Iterator[Work]:
     yield Work("judge_training", what, number, operations, settings.processes, reader.weights)
 
 
-_STAGES: dict[str, Callable[[Settings], Iterator[Work]]] = {
+_STAGES: dict[str, Callable[[Settings], Iterable[Work]]] = {
     "judge_training": _judge_training,
-    "prompt_filtering": _filtering,
-    "video_generation": _generation,
+    "prompt_filtering": lambda given: [Work("prompt_filtering", "prompts, on the CPU", given.counts.prompts)],
+    "video_generation": lambda given: [
+        _sampled(given, "video_generation", "clips made", given.made_clips, given.workers)
+    ],
     "checklist_inference": _answers,
-    "reward_scoring": _scoring,
+    "reward_scoring": lambda given: [_judged(given, "reward_scoring", "clips scored", given.made_clips, given.workers)],
     "pair_ranking": _ranking,
     "dpo_training": _training,
     "evaluation": _evaluation,

@@ -55,14 +55,12 @@ class ServingGate(Gate):
         self._token, self._limits, self._metrics = token, limits, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, and count it."""
         if scope["type"] != "http":
             await super().__call__(scope, receive, send)
             return
         started, status, whole = time.monotonic(), 500, False
 
         async def once() -> Message:
-            """Receive the body only."""
             nonlocal whole
             if whole:
                 return {"type": "http.disconnect"}
@@ -84,7 +82,6 @@ class ServingGate(Gate):
             self._metrics.request(path, status, time.monotonic() - started)
 
     def problem(self, scope: Scope, headers: Mapping[str, str]) -> Rejection | None:
-        """See :meth:`vr_pipeline.runtime.web.Gate.problem`."""
         if (found := super().problem(scope, headers)) is not None:
             return found
         if self._token is not None and scope["path"] != "/health":
@@ -96,7 +93,6 @@ class ServingGate(Gate):
         return None
 
     async def body(self, receive: Receive) -> bytes | Rejection:
-        """See :meth:`vr_pipeline.runtime.web.Gate.body`."""
         try:
             async with asyncio.timeout(self._limits.timeout):
                 return await super().body(receive)
@@ -140,7 +136,8 @@ def create_app(
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, title="reward", lifespan=life)
     app.add_middleware(ServingGate, hosts=hosts, token=token, limits=limits, metrics=metrics)
     app.add_exception_handler(InputError, _unusable)
-    app.add_exception_handler(TimeoutError, partial(_rejected, Rejection(504, _too_late(limits))))
+    too_late = Rejection(504, f"No answer within {limits.timeout:g} seconds.")
+    app.add_exception_handler(TimeoutError, partial(_rejected, too_late))
     app.add_exception_handler(ServerClosing, partial(_rejected, Rejection(503, "The server is stopping.", _RETRY)))
     app.add_exception_handler(EndpointUnavailable, partial(_rejected, Rejection(503, _NO_JUDGE, _RETRY)))
     app.add_exception_handler(OSError, partial(_rejected, Rejection(503, "Writing to disk failed.", _RETRY)))
@@ -182,10 +179,6 @@ def create_app(
         return PlainTextResponse(metrics.text(), media_type=CONTENT_TYPE)
 
     return app
-
-
-def _too_late(limits: ServingLimits) -> str:
-    return f"No answer within {limits.timeout:g} seconds."
 
 
 def _unusable(request: object, error: Exception) -> JSONResponse:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from vr_pipeline.errors import InputError
 from vr_pipeline.rewards.checklist.model import ChecklistReward
-from vr_pipeline.rewards.checklist.scoring import ScoredFile, movers, score_clips
+from vr_pipeline.rewards.checklist.scoring import ScoredFile, movers, question_about_prompt, score_clips
 from vr_pipeline.rewards.contract import RewardModel
 from vr_pipeline.rewards.registry import ranker_of
 from vr_pipeline.serving.requests import Clip, CompareRequest, ScoreRequest, file_in
@@ -49,8 +49,7 @@ class RewardService:
         self._model, self._folder, self._public = model, folder, public
         self._sampling: Sampling | None = model.sampling(model.loaded())
         self._ranker = ranker_of(model)
-        asked = model.checklist.questions if isinstance(model, ChecklistReward) else []
-        self._about_prompt = next((one.question_id for one in asked if one.holds_prompt), None)
+        self._about_prompt = question_about_prompt(model)
         self.about = {
             "reward": type(model).__name__,
             "identity": model.identity,

@@ -13,6 +13,7 @@ import itertools
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from vr_pipeline.errors import InputError
 from vr_pipeline.runtime.memory import free_memory
 from vr_pipeline.vlm.families.base import Family
 from vr_pipeline.vlm.media import Request, Visual
-from vr_pipeline.vlm.prefix import decode, is_out_of_memory
+from vr_pipeline.vlm.prefix import decode, unless_out_of_memory
 from vr_pipeline.vlm.states import State, cache_from, new_cache, state_of_row
 from vr_pipeline.vlm.tree import Layout, Read, Run, grown, lay_out
 
@@ -130,16 +131,11 @@ class SharedReader:
             if later:
                 waiting.append(replace(task, rows=later))
             task = replace(task, rows=now)
-            try:
-                reads, values, behind = self._done(task)
-            except RuntimeError as error:
-                if not is_out_of_memory(error):
-                    raise
-                reads = None
-            if reads is None:
-                # Here the error is gone, and what its frames held with it.
+            done = unless_out_of_memory(partial(self._done, task))
+            if done is None:
                 waiting.append(self._smaller(task))
                 continue
+            reads, values, behind = done
             for read, value in zip(reads, values, strict=True):
                 sums[read.request][read.answer] += value
             waiting.extend(behind)
@@ -186,12 +182,7 @@ class SharedReader:
         while missing:
             size = _size(self.visuals[missing[0]])
             now = [key for key in missing[: self._encoded] if _size(self.visuals[key]) == size]
-            found = None
-            try:
-                found = _features_of(self.family, self.visuals, now)
-            except RuntimeError as error:
-                if not is_out_of_memory(error):
-                    raise
+            found = unless_out_of_memory(partial(_features_of, self.family, self.visuals, now))
             if found is None:
                 free_memory(anyway=True)
                 if len(now) == 1:

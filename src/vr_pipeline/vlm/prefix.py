@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -13,6 +13,8 @@ from vr_pipeline.vlm.states import cache_from, new_cache, state_of_row
 
 if TYPE_CHECKING:
     import torch
+
+Made = TypeVar("Made")
 
 
 def packed_logits(family: Family, clips: Sequence[PreparedClip], segments: Sequence[Sequence[Segment]]) -> torch.Tensor:
@@ -159,6 +161,16 @@ def _read(family: Family, hidden: torch.Tensor, layout: PackedSegments, shift: A
 
 class PrefixOutOfMemory(RuntimeError):
     """Memory ran out before a question was asked: fewer questions at a time would not help."""
+
+
+def unless_out_of_memory(make: Callable[[], Made]) -> Made | None:
+    """Return what a function makes; None where memory runs out, free again of what the error's frames held."""
+    try:
+        return make()
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+    return None
 
 
 def is_out_of_memory(error: Exception) -> bool:

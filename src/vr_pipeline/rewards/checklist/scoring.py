@@ -64,6 +64,12 @@ class ScoredFile:
         }
 
 
+def question_about_prompt(model: RewardModel) -> str | None:
+    """Return the first question of a reward that asks about the prompt, which then must not be empty."""
+    asked = model.checklist.questions if isinstance(model, ChecklistReward) else []
+    return next((question.question_id for question in asked if question.holds_prompt), None)
+
+
 def plain_score(model: RewardModel, path: Path, prompt: str) -> ScoredFile:
     """Score one file by any reward; raises as :func:`score_file`."""
     (row,) = model.score([path], [prompt]).to_dict("records")
