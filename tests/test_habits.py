@@ -170,14 +170,12 @@ def test_an_import_against_the_rules_is_found(tmp_path, module, line, rule):
 
 
 _PUBLIC_ENTRIES = {
-    "commands/annotate.py:annotate",
-    "commands/init_data.py:init_data",
     "datasets/preferences.py:__init__",
     "datasets/prompts.py:__init__",
     "rewards/checklist/fit.py:fit_weights",
     "training/losses.py:diffusion_dpo_loss",
 }
-"""Called by people, who name what they give: options of commands, an entry of the catalog, a function for notebooks."""
+"""Called by people, who name what they give: an entry of the catalog, a function for notebooks."""
 
 
 def test_files_and_functions_stay_small():

@@ -88,28 +88,8 @@ _MOST_LINKS = 20
 @click.option(
     "--raw-cells", is_flag=True, help="With --export: do not escape texts that a spreadsheet would run as formulas."
 )
-def annotate(  # one parameter for each option of the command
-    env: str,
-    source: str | None,
-    policies: str | None,
-    study: str | None,
-    annotator: str | None,
-    dimensions: str | None,
-    criteria: str | None,
-    graded: bool,
-    guide: Path | None,
-    clips: int | None,
-    order: Order,
-    seed: int,
-    pairs: int,
-    pairs_per_prompt: int,
-    port: int | None,
-    host: str,
-    allow_host: tuple[str, ...],
-    report: bool,
-    as_json: bool,
-    export_folder: Path | None,
-    raw_cells: bool,
+def annotate(
+    env: str, guide: Path | None, host: str, port: int | None, allow_host: tuple[str, ...], as_json: bool, **given: Any
 ) -> None:
     """Compare clips in the browser, or grade them.
 
@@ -138,22 +118,22 @@ def annotate(  # one parameter for each option of the command
 
         project = project_folder()
         catalog = project_context(env).catalog
-        checklist = catalog.load("checklist") if graded else None
+        checklist = catalog.load("checklist") if given["graded"] else None
         if guide is None and checklist is not None:
             guide = usual_guide(project, checklist)
-        about = make_study(study, source or _usual_source(catalog, project, env), policies, checklist)
+        source = given["source"] or _usual_source(catalog, project, env)
+        about = make_study(given["study"], source, given["policies"], checklist)
         path = journal_path(project, env, about.study)
-        if (report or export_folder is not None) and not path.exists():
+        if (given["report"] or given["export_folder"]) and not path.exists():
             raise InputError("the study has no journal yet", remedy="run kedro annotate first", file=path)
-        if report:
+        if given["report"]:
             if checklist is not None:
                 _print_grades(path, checklist, guide, as_json=as_json)
             else:
                 _print_report(path, as_json=as_json)
             return
-        if export_folder is not None:
-            count = export_answers(path, clip_files(catalog, about), export_folder, raw=raw_cells)
-            _print_export(count, export_folder)
+        if (folder := given["export_folder"]) is not None:
+            _print_export(export_answers(path, clip_files(catalog, about), folder, raw=given["raw_cells"]), folder)
             return
         if not (is_loopback(host) or allow_host):
             raise InputError(
@@ -161,21 +141,15 @@ def annotate(  # one parameter for each option of the command
                 remedy="omit --host, or name the host that they may use with --allow-host NAME",
                 field="--host",
             )
+        seed, annotator = given["seed"], given["annotator"]
         if checklist is not None:
-            opened = make_grading(catalog, about, checklist, guide, seed=seed, limit=clips)
+            opened = make_grading(catalog, about, checklist, guide, seed=seed, limit=given["clips"])
             with closing(Journal[Grade](path, about)) as grades:
                 _serve(opened(grades, annotator), host=host, port=port, allow_host=allow_host)
             return
-        offer = make_offer(
-            catalog,
-            about,
-            dimensions=dimensions,
-            criteria=criteria,
-            order=order,
-            seed=seed,
-            pairs=pairs,
-            per_prompt=pairs_per_prompt,
-        )
+        order: Order = given["order"]
+        asked = {name: given[name] for name in ("dimensions", "criteria", "pairs")}
+        offer = make_offer(catalog, about, order=order, seed=seed, per_prompt=given["pairs_per_prompt"], **asked)
         if about.source in (CLIPS, GENERATORS):
             echo(f"Then: kedro run --env={env} --to-outputs=reward_agreement (fits weights to the answers)")
         with closing(Journal[Label](path, about)) as labels:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 
 from vr_pipeline.commands.options import EXISTING_FILE, print_notes
 from vr_pipeline.project.plain_errors import plain_errors
 from vr_pipeline.terminal import echo
-
-if TYPE_CHECKING:
-    from vr_pipeline.rewards.videoreward.public_checkpoint import Precision
 
 
 @click.command(name="import-reward")
@@ -51,16 +48,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Precision of the weights that are written; merging rounds to it.",
 )
-def import_reward(  # one parameter for each option of the command
-    folder: Path,
-    target: Path,
-    base: str | None,
-    revision: str | None,
-    step: int | None,
-    template: Path | None,
-    calibration: Path | None,
-    dtype: Precision,
-) -> None:
+def import_reward(folder: Path, target: Path, **given: Any) -> None:
     """Convert a public VideoReward checkpoint.
 
     The result is a reward of this project. FOLDER contains model_config.json and checkpoint-<step>. A missing or
@@ -70,13 +58,13 @@ def import_reward(  # one parameter for each option of the command
         from vr_pipeline.rewards.videoreward.public_checkpoint import ImportOptions, files_of, import_checkpoint
         from vr_pipeline.rewards.videoreward.public_weights import is_pickled
 
-        for file in files_of(folder, step):
+        options = ImportOptions(**given)
+        for file in files_of(folder, options.step):
             if is_pickled(file):
                 echo(
                     f"{file.name} is a pickle, a format that can contain programs. The checkpoint is published in no "
                     "other format, so it is read once with weights_only, which runs no code, and saved as safetensors."
                 )
-        options = ImportOptions(base, revision, step, template, calibration, dtype)
         done = import_checkpoint(folder, target, options)
         names = ", ".join(f"{file.parent.name}/{file.name}" for file in done.files)
         echo(f"{done.weights} weights of {names} are in {target}.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,30 +73,7 @@ _FILE = click.Path(path_type=Path)
 @click.option("--copy", "copy_in", is_flag=True, help="Copy the files to data/01_raw/<env>; else they stay in place.")
 @click.option("--overwrite", is_flag=True, help="Overwrite the environment if it exists.")
 @click.option("--check", "check_only", is_flag=True, help="Check the files and write nothing.")
-def init_data(  # one parameter for each option of the command
-    prompts: Path | None,
-    videos: Path | None,
-    preferences: Path | None,
-    generators: bool,
-    made_by: tuple[str, ...],
-    checklist: Path | None,
-    pairs: Path | None,
-    pairs_format: str | None,
-    fit: str | None,
-    window: str | None,
-    too_short: str | None,
-    env: str,
-    base_env: str | None,
-    preference_format: str,
-    prompt_column: str | None,
-    images: Path | None,
-    columns: tuple[str, ...],
-    labels: tuple[str, ...],
-    criterion: str | None,
-    copy_in: bool,
-    overwrite: bool,
-    check_only: bool,
-) -> None:
+def init_data(env: str, base_env: str | None, copy_in: bool, overwrite: bool, check_only: bool, **given: Any) -> None:
     """Check your files and write an environment for them.
 
     The environment is the folder conf/<env>. Give prompts, or videos with preferences, or both; a checklist with
@@ -104,46 +81,34 @@ def init_data(  # one parameter for each option of the command
     generators. Pairs alone are for kedro run --pipeline=given_dpo, which needs no judge. All problems are reported
     together. See docs/your_own_data.md.
     """
-    own_fit = {"shape": fit, "window": window, "too_short": too_short}
-    chosen_fit = {name: value for name, value in own_fit.items() if value is not None}
-    if pairs is None and (pairs_format is not None or chosen_fit):
-        raise click.UsageError("--pairs-format, --fit, --window and --too-short need --pairs.")
-    if pairs is not None and (prompts is not None or preferences is not None or checklist is not None):
-        raise click.UsageError("--pairs makes a separate environment: combine it only with --videos.")
+    _check_options({name: bool(value) for name, value in given.items()})
+    prompts, videos, preferences, pairs = (given[name] for name in ("prompts", "videos", "preferences", "pairs"))
     with plain_errors():
         from vr_pipeline.own_data.environment import OwnFiles, check_name, copy_files, write_environment
         from vr_pipeline.own_data.findings import UnusableFiles
+        from vr_pipeline.own_data.given_pairs import PairFiles
         from vr_pipeline.own_data.plan import check_files, check_loads, next_steps
         from vr_pipeline.project.folder import project_folder
 
         project = project_folder()
-        if pairs is not None:
-            from vr_pipeline.own_data.given_pairs import PairFiles
-
-            check_name(project, env, base_env, overwrite=overwrite or check_only)
-            reading = _preference_options(pairs_format, columns, labels, criterion)
-            _init_pairs(
-                project, env, base_env, PairFiles(pairs, videos, reading, chosen_fit), copy_in=copy_in, check=check_only
-            )
-            return
-        if (generators or made_by) and (prompts is None or videos is not None):
-            raise click.UsageError("--generators and --made-by need --prompts and replace --videos.")
-        _check_options(prompts, videos, preferences, checklist)
-        if prompt_column is not None and prompts is None:
-            raise click.UsageError("--prompt-column needs --prompts; for --preferences it is --column prompt=COLUMN.")
-        if images is not None and prompts is None:
-            raise click.UsageError("--images needs --prompts, whose column 'image' names them.")
-        if columns and preferences is None:
-            raise click.UsageError(
-                "--column needs --preferences or --pairs; for --prompts it is --prompt-column COLUMN."
-            )
         check_name(project, env, base_env, overwrite=overwrite or check_only)
-        options = _preference_options(preference_format, columns, labels, criterion)
-        prompt_options = {"prompt_column": prompt_column} if prompt_column is not None else {}
-        named = _mapping([one.partition("=") for one in made_by], "--made-by", "NAME=FOLDER, for example sora=clips")
+        format = given["preference_format" if pairs is None else "pairs_format"]
+        options = _preference_options(format, given["columns"], given["labels"], given["criterion"])
+        if pairs is not None:
+            own_fit = {"shape": given["fit"], "window": given["window"], "too_short": given["too_short"]}
+            chosen_fit = {name: value for name, value in own_fit.items() if value is not None}
+            of_pairs = PairFiles(pairs, videos, options, chosen_fit)
+            _init_pairs(project, env, base_env, of_pairs, copy_in=copy_in, check=check_only)
+            return
+        column, images = given["prompt_column"], given["images"]
+        prompt_options = {"prompt_column": column} if column is not None else {}
+        makers = [one.partition("=") for one in given["made_by"]]
+        named = _mapping(makers, "--made-by", "NAME=FOLDER, for example sora=clips")
         folders = {name: Path(folder) for name, folder in named.items()}
-        compared = generators or bool(folders)
-        files = OwnFiles(prompts, videos, preferences, checklist, options, prompt_options, images, compared, folders)
+        compared = given["generators"] or bool(folders)
+        files = OwnFiles(
+            prompts, videos, preferences, given["checklist"], options, prompt_options, images, compared, folders
+        )
         result = check_files(project, base_env, files)
         if result.findings.has_errors:
             raise UnusableFiles(result.findings)
@@ -164,19 +129,36 @@ def init_data(  # one parameter for each option of the command
         echo("\n".join([*result.summary, "", *next_steps(env, files)]))
 
 
-def _check_options(prompts: Path | None, videos: Path | None, preferences: Path | None, checklist: Path | None) -> None:
-    if preferences is not None and videos is None:
-        raise click.UsageError("--preferences needs --videos: preferences are about clips.")
-    if videos is not None and preferences is None and prompts is None:
-        raise click.UsageError(
-            "--videos needs --preferences, or --prompts with the prompt of each clip, to compare them with kedro "
-            "annotate."
-        )
-    if prompts is None and videos is None:
-        extra = " A checklist alone is not enough." if checklist is not None else ""
-        raise click.UsageError(
-            f"Give --prompts, or --videos with --preferences or --prompts, or all three; or --pairs.{extra}"
-        )
+def _check_options(has: Mapping[str, bool]) -> None:
+    """Reject options that do not go together.
+
+    Args:
+        has: which are given.
+    """
+    prompts, videos, preferences, checklist = (has[name] for name in ("prompts", "videos", "preferences", "checklist"))
+    extra = " A checklist alone is not enough." if checklist else ""
+    fits = has["pairs_format"] or has["fit"] or has["window"] or has["too_short"]
+    rules = {
+        "--pairs-format, --fit, --window and --too-short need --pairs.": fits,
+        "--generators and --made-by need --prompts and replace --videos.": (has["generators"] or has["made_by"])
+        and (videos or not prompts),
+        "--preferences needs --videos: preferences are about clips.": preferences and not videos,
+        "--videos needs --preferences, or --prompts with the prompt of each clip, to compare them with kedro "
+        "annotate.": videos and not preferences and not prompts,
+        f"Give --prompts, or --videos with --preferences or --prompts, or all three; or --pairs.{extra}": not prompts
+        and not videos,
+        "--prompt-column needs --prompts; for --preferences it is --column prompt=COLUMN.": has["prompt_column"]
+        and not prompts,
+        "--images needs --prompts, whose column 'image' names them.": has["images"] and not prompts,
+        "--column needs --preferences or --pairs; for --prompts it is --prompt-column COLUMN.": has["columns"]
+        and not preferences,
+    }
+    if has["pairs"]:
+        beside = prompts or preferences or checklist
+        rules = {"--pairs makes a separate environment: combine it only with --videos.": beside}
+    for message, is_broken in rules.items():
+        if is_broken:
+            raise click.UsageError(message)
 
 
 def _init_pairs(project: Path, env: str, base_env: str | None, files: PairFiles, *, copy_in: bool, check: bool) -> None:
