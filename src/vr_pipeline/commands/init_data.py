@@ -130,11 +130,7 @@ def init_data(env: str, base_env: str | None, copy_in: bool, overwrite: bool, ch
 
 
 def _check_options(has: Mapping[str, bool]) -> None:
-    """Reject options that do not go together.
-
-    Args:
-        has: which are given.
-    """
+    """Reject options that do not go together; ``has`` tells which are given."""
     prompts, videos, preferences, checklist = (has[name] for name in ("prompts", "videos", "preferences", "checklist"))
     extra = " A checklist alone is not enough." if checklist else ""
     fits = has["pairs_format"] or has["fit"] or has["window"] or has["too_short"]
@@ -162,7 +158,6 @@ def _check_options(has: Mapping[str, bool]) -> None:
 
 
 def _init_pairs(project: Path, env: str, base_env: str | None, files: PairFiles, *, copy_in: bool, check: bool) -> None:
-    """Check given pairs and write their environment."""
     from vr_pipeline.own_data.findings import UnusableFiles
     from vr_pipeline.own_data.pairs_environment import check_pairs, next_steps, write_pairs_environment
     from vr_pipeline.own_data.plan import check_loads

@@ -202,11 +202,7 @@ def _exit(failed: dict[str, str]) -> None:
 
 
 def _find(files: Sequence[str]) -> tuple[list[Path], dict[str, str]]:
-    """Return the named files, and errors by name.
-
-    Raises:
-        ClickException: no name has a file.
-    """
+    """Return the named files, and errors by name; stop if no name has a file."""
     from vr_pipeline.video.find import find_media
     from vr_pipeline.video.read import VideoReadError
 

@@ -93,8 +93,6 @@ def sample(prompt: str, policy_folder: Path | None, out: Path | None, env: str, 
 
 
 class _Asked(NamedTuple):
-    """The requested clips."""
-
     prompt: str
     clips: int
     seed: int
@@ -121,11 +119,7 @@ def _open(env: str) -> _Project:
 
 
 def _steered(project: _Project, weights: dict[str, float] | None, scale: float | None) -> GeneratorParameters:
-    """Return the environment's generator with the guidance of the command line.
-
-    Raises:
-        InputError: there is no latent reward.
-    """
+    """Return the environment's generator with the guidance of the command line."""
     from vr_pipeline.errors import InputError
     from vr_pipeline.generators.config import GeneratorParameters, GuidanceReward
 
@@ -150,11 +144,6 @@ def _steered(project: _Project, weights: dict[str, float] | None, scale: float |
 
 
 def _image(path: Path) -> str:
-    """Return how tables name an image.
-
-    Raises:
-        UsageError: it cannot be used.
-    """
     from vr_pipeline.video.first_frames import first_frame
 
     try:
@@ -195,7 +184,6 @@ def _make(
     asked: _Asked,
     image: str | None,
 ) -> ItemFolder:
-    """Make the clips that are missing."""
     from vr_pipeline.generators.samples import plan_samples, producer_of
     from vr_pipeline.identifiers import content_hash, image_content
     from vr_pipeline.items.filling import fill_folder

@@ -34,9 +34,9 @@ from vr_pipeline.generators.fitting import (
     remove_adapters,
 )
 from vr_pipeline.generators.guidance import guided, load_guidance
-from vr_pipeline.generators.loading import TEXT_ENCODERS, load_pipeline
+from vr_pipeline.generators.loading import load_pipeline
 from vr_pipeline.generators.policy import FullWeights, Policy
-from vr_pipeline.generators.prompt_texts import PromptTexts
+from vr_pipeline.generators.prompt_texts import TEXT_ENCODERS, PromptTexts
 from vr_pipeline.generators.settings import Relied
 from vr_pipeline.generators.sizes import CheckedSizes
 from vr_pipeline.generators.watch import watch_numbers
@@ -174,7 +174,6 @@ class PipelineGenerator(PromptTexts, CheckedSizes, Generator):
             self._place(self._offload)
 
     def ready(self, part: Any) -> Any:
-        """Return a part of the pipeline on the device, unless hooks bring it there."""
         return part.to(self.device) if self._offload == "none" else part
 
     @property

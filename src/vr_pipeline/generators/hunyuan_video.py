@@ -8,7 +8,7 @@ for its steps, and has no loader of adapters: ``pipeline.transformer.load_lora_a
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from vr_pipeline.generators.config import GeneratorParameters, Offload
@@ -95,16 +95,9 @@ class HunyuanVideoGenerator(RectifiedFlow, VideoPipelineGenerator):
     def encode_frames(self, clips: Frames) -> torch.Tensor:
         return (self.posterior_mode(clips) * self.pipeline.vae.config.scaling_factor).float().cpu()
 
-    def encode_texts(self, prompts: Sequence[str]) -> Condition:
-        import torch
-
-        self.ready(self.pipeline.text_encoder)
-        self.ready(self.pipeline.text_encoder_2)
-        with torch.no_grad():
-            made = self.pipeline.encode_prompt(
-                self.plain(prompts), self.device, dtype=self.dtype, batch_size=len(prompts)
-            )
-        return {name: value.cpu() for name, value in zip(_TEXTS, made, strict=True)}
+    def encoded(self, prompts: list[str]) -> Condition:
+        made = self.pipeline.encode_prompt(prompts, self.device, dtype=self.dtype, batch_size=len(prompts))
+        return dict(zip(_TEXTS, made, strict=True))
 
     def predict(self, noised: torch.Tensor, timesteps: torch.Tensor, condition: Condition) -> torch.Tensor:
         import torch

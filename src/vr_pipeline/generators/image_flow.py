@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import json
 import math
-from abc import abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from vr_pipeline.errors import InputError
 from vr_pipeline.generators.contract import Condition, Frames
-from vr_pipeline.generators.loading import TEXT_ENCODERS
 from vr_pipeline.generators.rectified_flow import SizedFlow
 from vr_pipeline.generators.settings import Wanted, one_of, positive
 
@@ -78,19 +76,6 @@ class ImageFlow(SizedFlow):
         config = self.pipeline.vae.config
         mode = self.posterior_mode(clips, as_images=True)
         return ((mode - config.shift_factor) * config.scaling_factor).float().cpu()
-
-    def encode_texts(self, prompts: Sequence[str]) -> Condition:
-        import torch
-
-        for name in TEXT_ENCODERS:
-            if getattr(self.pipeline, name, None) is not None:
-                self.ready(getattr(self.pipeline, name))
-        with torch.no_grad():
-            return {name: value.cpu() for name, value in self.encoded(self.plain(prompts)).items()}
-
-    @abstractmethod
-    def encoded(self, prompts: list[str]) -> Condition:
-        """Return what the pipeline makes of prompts, every tensor [prompts, ...], of one size for all prompts."""
 
 
 def padded(embeddings: Sequence[torch.Tensor], length: int) -> Condition:

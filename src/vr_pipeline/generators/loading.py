@@ -9,12 +9,11 @@ from typing import Any
 from vr_pipeline.errors import InputError
 from vr_pipeline.generators.config import GeneratorParameters
 from vr_pipeline.generators.contract import Part
-from vr_pipeline.generators.prompt_texts import TOKENIZERS
+from vr_pipeline.generators.prompt_texts import TEXT_ENCODERS, TOKENIZERS
 from vr_pipeline.generators.settings import Relied, check_settings
 from vr_pipeline.storage.models import check_model_files, load_complete, without_load_reports
 from vr_pipeline.storage.tensors import check_precision
 
-TEXT_ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
 _FIELD = "generator.path"
 
 

@@ -94,16 +94,12 @@ class LTX2Generator(SizedFlow, VideoPipelineGenerator):
         scaled = self.pipeline._normalize_latents(mode, vae.latents_mean, vae.latents_std, vae.config.scaling_factor)
         return scaled.cpu()  # type: ignore[no-any-return]
 
-    def encode_texts(self, prompts: Sequence[str]) -> Condition:
-        import torch
-
+    def encoded(self, prompts: list[str]) -> Condition:
         pipeline, connectors = self.pipeline, self.ready(self.pipeline.connectors)
-        self.ready(pipeline.text_encoder)
-        with torch.no_grad():
-            settings = {"max_sequence_length": self.text_length, "device": self.device}
-            read, mask, _, _ = pipeline.encode_prompt(self.plain(prompts), None, False, **settings)
-            of_video, _, mask = connectors(read, mask, padding_side=pipeline.tokenizer.padding_side)
-        return {"prompt_embeddings": of_video.cpu(), "prompt_mask": mask.cpu()}
+        settings = {"max_sequence_length": self.text_length, "device": self.device}
+        read, mask, _, _ = pipeline.encode_prompt(prompts, None, False, **settings)
+        of_video, _, mask = connectors(read, mask, padding_side=pipeline.tokenizer.padding_side)
+        return {"prompt_embeddings": of_video, "prompt_mask": mask}
 
     def add_adapter(self, **settings: Any) -> list[Any]:
         weights = super().add_adapter(**settings)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from vr_pipeline.generators.contract import Condition
@@ -80,15 +79,8 @@ class VideoPipelineGenerator(PipelineGenerator):
             num_frames=self.parameters.num_frames, max_sequence_length=self.text_length, **arguments
         ).frames
 
-    def encode_texts(self, prompts: Sequence[str]) -> Condition:
-        import torch
-
-        self.ready(self.pipeline.text_encoder)
-        with torch.no_grad():
-            embeddings, _ = self.pipeline.encode_prompt(
-                self.plain(prompts),
-                do_classifier_free_guidance=False,
-                max_sequence_length=self.text_length,
-                device=self.device,
-            )
-        return {"prompt_embeddings": embeddings.cpu()}
+    def encoded(self, prompts: list[str]) -> Condition:
+        embeddings, _ = self.pipeline.encode_prompt(
+            prompts, do_classifier_free_guidance=False, max_sequence_length=self.text_length, device=self.device
+        )
+        return {"prompt_embeddings": embeddings}

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, Final
 
+from vr_pipeline.generators.contract import Condition
 from vr_pipeline.prompts.user_text import written_plainly
 
 logger = logging.getLogger(__name__)
 
 TOKENIZERS: Final = ("tokenizer", "tokenizer_2", "tokenizer_3")
+TEXT_ENCODERS: Final = ("text_encoder", "text_encoder_2", "text_encoder_3")
 
 
 class PromptTexts:
@@ -39,6 +42,23 @@ class PromptTexts:
                         " with one of its text encoders" if len(readers) > 1 else "",
                     )
         return texts
+
+    def encode_texts(self, prompts: Sequence[str]) -> Condition:
+        import torch
+
+        for name in TEXT_ENCODERS:
+            if (encoder := getattr(self.pipeline, name, None)) is not None:
+                self.ready(encoder)
+        with torch.no_grad():
+            return {name: value.cpu() for name, value in self.encoded(self.plain(prompts)).items()}
+
+    @abstractmethod
+    def encoded(self, prompts: list[str]) -> Condition:
+        """Return what the pipeline makes of prompts, every tensor [prompts, ...], of one size for all prompts."""
+
+    @abstractmethod
+    def ready(self, part: Any) -> Any:
+        """Return a part of the pipeline on the device, unless hooks bring it there."""
 
     def text_limit(self, tokenizer: str) -> int:
         """Return how many tokens of a prompt the text encoder with this tokenizer reads, end of text included."""

@@ -7,7 +7,6 @@ undo it before the network, so one formula serves all of them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from vr_pipeline.generators.contract import Condition, Frames
@@ -108,25 +107,18 @@ class StableDiffusionXLGenerator(DiscreteSchedule):
             vae.to(dtype=torch.float16)
         return latents.float().cpu()
 
-    def encode_texts(self, prompts: Sequence[str]) -> Condition:
+    def encoded(self, prompts: list[str]) -> Condition:
         import torch
 
-        pipeline = self.pipeline
-        self.ready(pipeline.text_encoder)
-        self.ready(pipeline.text_encoder_2)
         size = (self.parameters.height, self.parameters.width)
-        with torch.no_grad():
-            embeddings, _, pooled, _ = pipeline.encode_prompt(
-                prompt=self.plain(prompts),
-                device=self.device,
-                num_images_per_prompt=1,
-                do_classifier_free_guidance=False,
-            )
+        embeddings, _, pooled, _ = self.pipeline.encode_prompt(
+            prompt=prompts, device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=False
+        )
         # Original size, crop and target size are conditions of this network; these the pipeline uses while sampling.
         times = torch.tensor([[*size, 0, 0, *size]], dtype=embeddings.dtype)
         return {
-            "prompt_embeddings": embeddings.cpu(),
-            "pooled_embeddings": pooled.cpu(),
+            "prompt_embeddings": embeddings,
+            "pooled_embeddings": pooled,
             "time_ids": times.repeat(len(prompts), 1),
         }
 

@@ -114,11 +114,9 @@ def check_outside_mass(answers: pd.DataFrame, limit: float) -> float:
         raise InputError(
             f"the judge does not answer with yes or no: the median probability on other tokens is {median:.3f}, "
             f"the limit is {limit}; worst questions: {named}",
-            remedy=(
-                "Check that the text around the question (judge.json in the model's folder, or judge.server) fits the "
-                "model's chat format, that the tokenizer belongs to the weights, that the questions ask for yes or no, "
-                "and that the model is instruction-tuned; or raise max_median_outside_mass if this is as intended"
-            ),
+            remedy="Check that the text around the question (judge.json in the model's folder, or judge.server) fits "
+            "the model's chat format, that the tokenizer belongs to the weights, that the questions ask for yes or "
+            "no, and that the model is instruction-tuned; or raise max_median_outside_mass if this is as intended",
             field="checklist_inference.max_median_outside_mass",
         )
     return median

@@ -22,10 +22,8 @@ class AlignmentParameters(Parameters):
     )
     scorer: str | None = Field(
         None,
-        description=(
-            "'package.module:name' of a callable that takes the options and returns an object with score(clips, "
-            "prompts, names), from 0 to 1, and identity."
-        ),
+        description="'package.module:name' of a callable that takes the options and returns an object with "
+        "score(clips, prompts, names), from 0 to 1, and identity.",
     )
     options: dict[str, Any] = Field(default={}, description="Keyword arguments of the scorer.")
 

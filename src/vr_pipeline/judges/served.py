@@ -158,7 +158,6 @@ class ServedJudge:
         return answers
 
     def _asked(self, shown: _Shown, text: str, stop: threading.Event) -> Answer | InputError:
-        """Ask one question about one clip."""
         answer: Answer | InputError
         document: Mapping[str, Any] = {}
         parts = shown.parts()
@@ -196,7 +195,6 @@ class ServedJudge:
         return f"{self.server.before_question}{asked}{self.server.after_question}"
 
     def _parts(self, frames: Frames, rate: float | None) -> list[dict[str, Any]]:
-        """Return a clip as parts of a message."""
         video = self.server.media == "video" and len(frames) > 1
         frames = self._sized(frames, even=video and self.server.video_codec == "libx264")
         return video_parts(frames, rate, self.server) if video else image_parts(frames, self.server)
@@ -219,11 +217,8 @@ class ServedJudge:
         except RequestRejected:
             return
         entries = (listed or {}).get("data")
-        names = (
-            [str(entry.get("id")) for entry in entries if isinstance(entry, Mapping)]
-            if isinstance(entries, list)
-            else []
-        )
+        found = entries if isinstance(entries, list) else []
+        names = [str(entry.get("id")) for entry in found if isinstance(entry, Mapping)]
         if names and self.parameters.path not in names:
             more = f" and {len(names) - 5} more" if len(names) > 5 else ""
             raise InputError(
@@ -275,8 +270,6 @@ class _Shown:
 
 
 class _Counts:
-    """What was asked, for the log."""
-
     def __init__(self) -> None:
         self.requests = self.answered = self.size = self.input_tokens = self.output_tokens = 0
         self.unknown_mass = 0.0

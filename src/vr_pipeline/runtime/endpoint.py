@@ -253,7 +253,6 @@ class Endpoint:
         return bytes(content)
 
     def _failure(self, status: int, content: bytes) -> PipelineError:
-        """Return the error that a status means."""
         message = self._hidden(_message(content))
         detail = f" ({message})" if message else ""
         if status in _REJECTED:

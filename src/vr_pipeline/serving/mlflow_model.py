@@ -149,15 +149,10 @@ def _judge_reference(model: ChecklistReward) -> dict[str, Any]:
     reference: dict[str, Any] = {"judge": judge.model_dump(mode="json"), "judge_identity": identity}
     reference["alignment"] = alignment.model_dump(mode="json") if alignment is not None else None
     for named in (reference, reference["alignment"] or {}):
-        model_of = named.get("judge")
-        if (
-            model_of
-            and model_of["server"] is None
-            and model_of["revision"] is None
-            and not model_of["path"].startswith((".", "/", "~"))
-        ):
+        of_folder = (one := named.get("judge")) and one["server"] is None and one["revision"] is None
+        if of_folder and not one["path"].startswith((".", "/", "~")):
             # A folder stays one where it does not exist; without the dot it could be a name on the hub.
-            model_of["path"] = f"./{model_of['path']}"
+            one["path"] = f"./{one['path']}"
     return reference
 
 
@@ -184,7 +179,17 @@ def save_reward_model(path: str | Path, model: ChecklistReward) -> None:
     ):
         files = write_model_files(folder, model)
         files["code"] = str(write_code(Path(folder) / "vr_pipeline.zip"))
-        mlflow.pyfunc.save_model(path=str(path), **_arguments(files, model.weights, model.checklist))
+        weights, checklist = model.weights, model.checklist
+        mlflow.pyfunc.save_model(
+            path=str(path),
+            python_model=str(_CODE),
+            artifacts=files,
+            signature=model_signature(weights, checklist),
+            input_example=example_input(weights),
+            # Named, not inferred: inference starts a process that imports everything.
+            pip_requirements=requirements(),
+            metadata={"checklist_hash": checklist.hash, "answers": weights.answers, "encoding": weights.encoding},
+        )
     _forget_moment_and_machine(Path(path) / "MLmodel")
 
 
@@ -228,15 +233,3 @@ def _forget_moment_and_machine(description: Path) -> None:
 def example_input(weights: RewardWeights) -> pd.DataFrame:
     """Return one row of input: every question answered with probability 0.5."""
     return pd.DataFrame([{"prompt": "a prompt", **dict.fromkeys(weights.question_ids, 0.5)}])
-
-
-def _arguments(artifacts: dict[str, str], weights: RewardWeights, checklist: Checklist) -> dict[str, Any]:
-    return {
-        "python_model": str(_CODE),
-        "artifacts": artifacts,
-        "signature": model_signature(weights, checklist),
-        "input_example": example_input(weights),
-        # Named, not inferred: inference starts a process that imports everything.
-        "pip_requirements": requirements(),
-        "metadata": {"checklist_hash": checklist.hash, "answers": weights.answers, "encoding": weights.encoding},
-    }

@@ -94,10 +94,9 @@ class JudgeParameters(Parameters):
     )
     trust_remote_code: bool = Field(
         False,
-        description=(
-            "Consent to run the Python code that comes with the model, on this machine and with your rights; needed by "
-            "families cogvlm2_image and cogvlm2_video. Only with 'revision', the commit whose code you have read."
-        ),
+        description="Consent to run the Python code that comes with the model, on this machine and with your rights; "
+        "needed by families cogvlm2_image and cogvlm2_video. Only with 'revision', the commit whose code you have "
+        "read.",
     )
     adapter: str | None = Field(None, description="Folder of a PEFT adapter that is merged into the model.")
     device: str = Field("auto", description="Torch device, or 'auto' for CUDA where there is one.")
@@ -114,11 +113,9 @@ class JudgeParameters(Parameters):
     max_pixels: int | None = Field(None, ge=1, description="Largest area of a resized frame, in pixels.")
     prefix: Literal["auto", "packed", "cached"] = Field(
         "auto",
-        description=(
-            "How questions share the clip: 'packed' puts the clip and all questions into one pass, 'cached' keeps the "
-            "clip's keys and values and asks chunk by chunk; 'auto' packs when all questions fit one chunk. Family "
-            "qwen3_5 always keeps the clip's state."
-        ),
+        description="How questions share the clip: 'packed' puts the clip and all questions into one pass, 'cached' "
+        "keeps the clip's keys and values and asks chunk by chunk; 'auto' packs when all questions fit one chunk. "
+        "Family qwen3_5 always keeps the clip's state.",
     )
     question_chunk_size: int = Field(
         64, ge=1, description="Questions asked at a time; bounds memory. Halved when memory runs out."

@@ -214,12 +214,8 @@ class _Task:
 def _tasks(runs: Sequence[Run], state: State | None, behind: int, *, apart: bool) -> list[_Task]:
     """Return what is to be read of runs that stand behind the same tokens.
 
-    Args:
-        runs: that may follow.
-        state: what the decoder keeps of what was read before.
-        behind: number of tokens that were read before.
-        apart: whether no mask can keep runs of one row from each other, as in recurrent layers. Each is then a row, and
-            those with others below them are read with those of the same length, as padding would change their states.
+    With ``apart`` no mask can keep runs of one row from each other, as in recurrent layers. Each is then a row, and
+    those with others below them are read with those of the same length, as padding would change their states.
     """
     long = [run for run in runs if run.children and (apart or run.all_tokens > ROW_TOKENS)]
     short = [run for run in runs if not run.children or not (apart or run.all_tokens > ROW_TOKENS)]
@@ -288,13 +284,9 @@ def _hidden(family: Family, layout: Layout, features: Mapping[str, torch.Tensor]
 def _log_probabilities(
     family: Family, hidden: torch.Tensor, layout: Layout, at_a_time: int | None = None
 ) -> torch.Tensor:
-    """Return the log-probability of every read, float32 [reads].
+    """Return the log-probability of every read, float32 [reads], of hidden states [batch, length, hidden].
 
-    Args:
-        family: the model.
-        hidden: [batch, length, hidden].
-        layout: what is read where.
-        at_a_time: reads whose scores over the vocabulary are held at a time; None for all.
+    Scores over the vocabulary are held for so many reads at a time; None for all.
     """
     import torch
 

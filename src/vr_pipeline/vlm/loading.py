@@ -181,11 +181,7 @@ def _with_adapter(model: Any, folder: Path, *, merge: bool) -> Any:
 
 
 def _check_kind(config_class: Any, source: str, revision: str | None, family: str) -> None:
-    """Reject a model of another kind, of which the library would make a random one of the kind's default size.
-
-    Raises:
-        InputError: the model's config is of another kind, or there is none.
-    """
+    """Reject a model of another kind, of which the library would make a random one of the kind's default size."""
     found, _ = config_class.get_config_dict(source, revision=revision)
     if (kind := found.get("model_type")) != config_class.model_type:
         raise InputError(

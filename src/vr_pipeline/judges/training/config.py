@@ -66,28 +66,22 @@ class JudgeTrainingParameters(FineTuningParameters, CheckpointParameters):
     questions_per_clip: int | None = Field(
         None,
         ge=1,
-        description=(
-            "Questions drawn per clip and pass, rare answers more often, so that each question gets yes and no about "
-            "equally often: closely with a few of many questions, less so with a large part of them. A step then has "
-            "exactly batch_size times as many answers: further clips make up for those with fewer annotated questions. "
-            "Null asks all questions of a clip."
-        ),
+        description="Questions drawn per clip and pass, rare answers more often, so that each question gets yes and "
+        "no about equally often: closely with a few of many questions, less so with a large part of them. A step then "
+        "has exactly batch_size times as many answers: further clips make up for those with fewer annotated "
+        "questions. Null asks all questions of a clip.",
     )
     exact_balance: bool = Field(
         True,
-        description=(
-            "Weight the losses of drawn questions by the counts of the whole training, so that yes and no have exactly "
-            "the same weight in each question; false leaves the balance to the drawing. Without drawing it is always "
-            "exact."
-        ),
+        description="Weight the losses of drawn questions by the counts of the whole training, so that yes and no "
+        "have exactly the same weight in each question; false leaves the balance to the drawing. Without drawing it "
+        "is always exact.",
     )
     matrix_learning_rate: float | None = Field(
         None,
         gt=0,
-        description=(
-            "Peak learning rate of Muon, which then trains the matrices of the layers (orthogonalised momentum, faster "
-            "from random weights); null trains them with AdamW too."
-        ),
+        description="Peak learning rate of Muon, which then trains the matrices of the layers (orthogonalised "
+        "momentum, faster from random weights); null trains them with AdamW too.",
     )
     caption_weight: float = Field(
         0.0,

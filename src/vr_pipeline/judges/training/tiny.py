@@ -9,18 +9,8 @@ from typing import Any
 from vr_pipeline.judges.training.config import TinyJudgeParameters
 from vr_pipeline.vlm.families.base import Settings
 
-PAD, UNKNOWN, CLIP, FRAME, IMAGE, CLIP_END, ANSWER, CAPTION, END = (
-    "<pad>",
-    "<unk>",
-    "<clip>",
-    "<frame>",
-    "<image>",
-    "</clip>",
-    "<answer>",
-    "<caption>",
-    "<end>",
-)
-SPECIAL_TOKENS = (PAD, UNKNOWN, CLIP, FRAME, IMAGE, CLIP_END, ANSWER, CAPTION, END)
+SPECIAL_TOKENS = ("<pad>", "<unk>", "<clip>", "<frame>", "<image>", "</clip>", "<answer>", "<caption>", "<end>")
+PAD, UNKNOWN, CLIP, FRAME, IMAGE, CLIP_END, ANSWER, CAPTION, END = SPECIAL_TOKENS
 
 
 def words_of(texts: Iterable[str]) -> list[str]:

@@ -60,9 +60,6 @@ def _short_side_and_centre(frames: Frames, size: int, settings: Settings) -> Any
 
     In the published order and without antialiasing, as the model was trained. Frame by frame: a long picture is large
     before its centre is cut out.
-
-    Raises:
-        ValueError: one side is more than 200 times the other.
     """
     import torch
 
