@@ -68,7 +68,7 @@ OTHERWISE: dict[str, list[tuple[str, str, Any, str]]] = {
         ("transformer", "text_dim", 64, "width"),
         ("text_encoder", "_class_name", ["transformers", "T5EncoderModel"], "UMT5"),
         ("vae", "_class_name", ["diffusers", "AutoencoderKLCogVideoX"], "that of Wan"),
-        ("vae", "latents_mean", [0.0] * 48, "one finite number a channel"),
+        ("vae", "latents_mean", [0.0] * 48, "one finite number per channel"),
         ("vae", "latents_std", [1.0] * 15 + [0.0], "above 0"),
         ("scheduler", "_class_name", ["diffusers", "DDIMScheduler"], "rectified flow"),
         ("scheduler", "prediction_type", "v_prediction", "flow"),

@@ -28,7 +28,7 @@ FAMILIES = {
     "micro_world": "vr_pipeline.micro_world.generator:MicroWorldGenerator",
     "micro_wan": "vr_pipeline.micro_world.flow_generator:MicroWanGenerator",
 }
-"""Family name to class. A new family is one module with a subclass of Generator and one line here."""
+"""Family name -> class. A new family is one module with a subclass of Generator and one line here."""
 
 
 def family_of(name: str) -> type[Generator]:

@@ -91,7 +91,7 @@ class Generator(ABC):
         """Check that every prompt has an image if the clips start from one, and that none has if they do not.
 
         Raises:
-            InputError: if it is otherwise.
+            InputError: if this is not so.
         """
         if cls.takes_image and images is None:
             raise InputError(
@@ -122,7 +122,7 @@ class Generator(ABC):
             uint8 array [clips, frames, height, width, 3].
 
         Raises:
-            PipelineError: if the model gives something else than numbers for one of them.
+            PipelineError: if the model's output for one of them is not finite.
         """
         made = self.sample_each(prompts, seeds, images)
         for clip in made:

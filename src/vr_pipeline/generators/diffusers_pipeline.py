@@ -281,7 +281,7 @@ class PipelineGenerator(PromptTexts, CheckedSizes, Generator):
     def posterior_mode(self, clips: Frames, *, as_images: bool = False) -> torch.Tensor:
         """Return what the autoencoder makes of clips, before any scaling, on its device.
 
-        The mode, not a sample: latents are cached, and a cached draw would be one frozen noise for ever.
+        The mode, not a sample: latents are cached, and a cached draw would freeze one noise.
 
         Args:
             as_images: drop the axis of frames, of which there is one.

@@ -1,6 +1,6 @@
 """Taking a policy's weights out of a denoiser, and putting them into one: all of them, each in its place, or none.
 
-The libraries pass over weights of an adapter that fit nowhere, and leave those that are missing as they were begun.
+The libraries pass over weights of an adapter that fit nowhere, and leave missing ones at their initial values.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ class HunyuanVideoGenerator(RectifiedFlow, VideoPipelineGenerator):
         from accelerate import init_empty_weights
         from diffusers import AutoencoderKLHunyuanVideo15
 
-        # When the installed pipeline is made it asks the autoencoder for its sizes; a shell without weights will do.
+        # The installed pipeline reads sizes from the autoencoder when it is made; a shell without weights suffices.
         with init_empty_weights():
             shell = AutoencoderKLHunyuanVideo15()
         pipeline = super()._load_pipeline(parameters, parts, vae=shell, **components)

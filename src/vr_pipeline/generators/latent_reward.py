@@ -1,4 +1,4 @@
-"""A reward of noised latents: the generator's first blocks, pooled, with one score a dimension.
+"""A reward of noised latents: the generator's first blocks, pooled, with one score per dimension.
 
 Source: Liu et al. 2025, Improving Video Generation with Human Feedback, section 5 (Flow-NRG): a reward model that
 sees what the sampler sees, x_t, so that its gradient can steer sampling. A difference of 1 between the scores of two
@@ -68,7 +68,7 @@ class LatentRewardSettings(Parameters):
 
 
 class LatentReward:
-    """Noised latents in, one score a dimension out, differentiable with respect to the latents.
+    """Noised latents in, one score per dimension out, differentiable with respect to the latents.
 
     Attributes:
         settings: dimensions, blocks, pooling, times of training, base.
@@ -80,12 +80,12 @@ class LatentReward:
         """Make a reward that is to be trained: the generator's blocks, with a new head.
 
         Args:
-            generator: with its denoiser loaded; a policy that it has counts for nothing.
+            generator: with its denoiser loaded; its policy, if any, is ignored.
             settings: of the reward; ``base`` is the generator's.
             seed: of the head, and of the low-rank update.
 
         Raises:
-            InputError: the generator has other weights, or no so many blocks.
+            InputError: the generator has other weights, or fewer blocks.
         """
         import torch
 
@@ -125,7 +125,7 @@ class LatentReward:
         return content_hash("latent reward", _as_text(self.settings), digest.hexdigest())
 
     def scores(self, noised: torch.Tensor, timesteps: torch.Tensor, condition: Condition) -> torch.Tensor:
-        """Return one score a dimension, float32 [batch, dimensions], differentiable with respect to ``noised``.
+        """Return one score per dimension, float32 [batch, dimensions], differentiable with respect to ``noised``.
 
         Args:
             noised: latents x_t as the generator's ``predict`` takes them, [batch, ...].

@@ -33,8 +33,8 @@ def latent_deviations(value: Any, settings: Settings) -> bool:
 
 
 NORMALISED_LATENTS: Final[dict[str, tuple[Wanted, str]]] = {
-    "latents_mean": (latent_statistics, "latents are normalised by one finite number a channel"),
-    "latents_std": (latent_deviations, "latents are normalised by one finite number above 0 a channel"),
+    "latents_mean": (latent_statistics, "latents are normalised by one finite number per channel"),
+    "latents_std": (latent_deviations, "latents are normalised by one finite number above 0 per channel"),
 }
 """What families take for granted whose autoencoder's latents are normalised channel by channel."""
 

@@ -76,7 +76,7 @@ def latent_scores(
         prompt: their text.
 
     Returns:
-        a column a dimension, a row a clip: the mean over a few draws of noise, the same for all clips.
+        one column per dimension, one row per clip: the mean over a few draws of noise, the same for all clips.
     """
     import torch
 

@@ -38,7 +38,7 @@ class AlignmentScorer(Protocol):
 
         Args:
             clips: uint8 arrays [frames, height, width, 3]; an image is one frame.
-            prompts: one a clip.
+            prompts: one per clip.
             names: video_id of each clip, or the file's name where it has none.
         """
         ...
@@ -127,7 +127,7 @@ class Alignment:
             return
         raise InputError(
             f"the alignment scorer gave {problem}",
-            remedy="Give one score from 0 to 1 a clip: rescale it there",
+            remedy="Give one score from 0 to 1 per clip: rescale it there",
             field="checklist_inference.alignment",
         )
 

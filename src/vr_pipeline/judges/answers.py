@@ -30,7 +30,7 @@ def ask(
         questions: their texts, with ``[[prompt]]`` where the clip's prompt stands.
 
     Returns:
-        a clip each, its answers, or why there are none: the judge cannot take it (too elongated, too large for the
+        for each clip its answers, or why there are none: the judge cannot take it (too elongated, too large for the
         memory), or gave no numbers.
     """
     frames, prompts = [clip.frames for clip in clips], [clip.prompt for clip in clips]

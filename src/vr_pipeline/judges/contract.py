@@ -43,8 +43,8 @@ class Judge(Protocol):
         Args:
             clips: uint8 arrays [frames, height, width, 3], of any lengths and sizes; an image is one frame.
             questions: texts; ``[[prompt]]`` in them stands for the clip's prompt.
-            prompts: one text a clip; may be left out when no question holds the placeholder.
-            frames_per_second: rate of the frames given, a clip each, for models that take time into account.
+            prompts: one text per clip; may be omitted when no question holds the placeholder.
+            frames_per_second: rate of the given frames, one per clip, for models that take time into account.
 
         Returns:
             p_yes and outside_mass, float64 arrays [clips, questions].
@@ -56,7 +56,7 @@ class Judge(Protocol):
 
 
 class NoNumbersError(InputError):
-    """A judge gave something else than numbers, which must count as no answer."""
+    """A judge gave no finite numbers, which must count as no answer."""
 
     of_clip = True
     """Asking again would give the same, so that the clip is set aside; see ``RewardModel.measure_group``."""

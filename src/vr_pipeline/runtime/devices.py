@@ -11,5 +11,5 @@ def resolve_device(device: str) -> str:
 
     if not torch.cuda.is_available():
         return "cpu"
-    # Processes launched together take a device each, by their number on this machine.
+    # Processes launched together take one device each, by their number on this machine.
     return f"cuda:{os.environ['LOCAL_RANK']}" if "LOCAL_RANK" in os.environ else "cuda"

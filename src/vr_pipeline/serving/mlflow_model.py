@@ -40,7 +40,7 @@ def score_table(model: ChecklistReward, table: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         model: the reward.
-        table: column ``prompt``, and either one column a question with the probability of yes in 0..1 (empty where a
+        table: column ``prompt``, and either one column per question with the probability of yes in 0..1 (empty where a
             gate switched the question off), or a column ``video_path``, with ``video_id`` where a table of alignment
             scores has names other than the files'. Clips are scored as by the pipeline.
 
@@ -64,7 +64,7 @@ def score_table(model: ChecklistReward, table: pd.DataFrame) -> pd.DataFrame:
         return _score_clips(model, table)
     raise InputError(
         f"the input has no answers to question '{missing[0]}' and no column 'video_path'",
-        remedy="Give one column a question with P(yes), or the paths of the clips",
+        remedy="Give one column per question with P(yes), or the paths of the clips",
         field=missing[0],
     )
 

@@ -25,7 +25,7 @@ _PIXELS = ("yuv420p", "gbrp")
 def may_decode(container: InputContainer, stream: VideoStream, index: PacketIndex) -> bool:
     """Return whether decord's answer on a file is proven.
 
-    decord counts frames by packets, finds them by skipping, fills what it cannot find with copies, and waits for ever
+    decord counts frames by packets, finds them by skipping, fills what it cannot find with copies, and waits forever
     where a packet holds no frame. None of this happens in an mp4 file of H.264 in closed groups, with a time for every
     packet and no hidden one.
     """

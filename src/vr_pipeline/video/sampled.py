@@ -74,7 +74,7 @@ def sample_clip(
 
     Raises:
         VideoReadError: the file cannot be read.
-        InputError: frames in memory are no frames, or are to be sampled by a rate and have none.
+        InputError: frames in memory have a wrong shape or type, or are to be sampled by a rate and have none.
     """
     if sampling is None:
         path = Path(source) if isinstance(source, str | Path) else None

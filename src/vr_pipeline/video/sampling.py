@@ -49,7 +49,7 @@ def sample_indices(
         indices = np.unique(np.searchsorted(times, moments + _ROUNDING, side="right") - 1)
     elif frames_per_second is not None and clip_fps > 0 and frames_per_second < clip_fps:
         step = clip_fps / frames_per_second
-        # What is a whole number but for the last digits shall not fall below it, nor pass the end.
+        # Rounding must not turn a whole number into the one below it, nor pass the end.
         indices = np.unique(np.minimum(np.floor(np.arange(0, count, step) + _ROUNDING).astype(int), count - 1))
     if num_frames is not None and num_frames < len(indices):
         indices = indices[np.floor(np.linspace(0, len(indices) - 1, num_frames) + 0.5).astype(int)]

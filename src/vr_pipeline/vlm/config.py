@@ -74,7 +74,7 @@ NO_PART_OF_ANSWERS = frozenset(
         *("price_per_million_input_tokens", "price_per_million_output_tokens", "currency", "tokens_per_frame"),
     }
 )
-"""Settings of a server that change no answer; the same model may move to another address."""
+"""Settings of a server that change no answers: the same model may move to another address."""
 
 
 class JudgeParameters(Parameters):

@@ -116,7 +116,7 @@ def fitting_size_of_clip(
 
 
 def normalise(frames: NDArray[np.float32], mean: tuple[float, ...], std: tuple[float, ...]) -> NDArray[np.float32]:
-    """From 0 to 255 to 0 to 1, then the mean is subtracted and the result divided by std, a channel each."""
+    """Scale 0 to 255 to 0 to 1, subtract the mean and divide by the standard deviation, channel by channel."""
     scaled: NDArray[np.float32] = (frames * np.float32(1 / 255)).astype(np.float32)
     shifted = scaled - np.asarray(mean, dtype=np.float32)
     return (shifted / np.asarray(std, dtype=np.float32)).astype(np.float32)

@@ -50,7 +50,7 @@ def log_likelihoods(family: Family, visuals: Mapping[str, Visual], requests: Seq
         requests: of any lengths and sizes.
 
     Returns:
-        a request each, float32 [answers, tokens of the longest answer], 0 where padded. Each is the logarithm of the
+        for each request, float32 [answers, tokens of the longest answer], 0 where padded. Each is the logarithm of the
         probability of the token given the request and the answer's tokens before it.
 
     Raises:
@@ -102,8 +102,8 @@ class SharedReader:
                 with if they are read in one call.
 
         Returns:
-            a request each, [answers]: the sum over an answer's tokens. All are NaN where the model gave something else
-            than numbers, as float16 does where it overflows: that is no answer, and the other requests have theirs.
+            for each request, [answers]: the sum over an answer's tokens. All are NaN where the model gave no finite
+            numbers, as float16 does where it overflows: that is no answer, and the other requests have theirs.
 
         Raises:
             InputError: the family cannot read the pieces of a request in their order, or memory runs out on one alone.

@@ -27,7 +27,7 @@ class LayerState:
 
 
 State = list[LayerState]
-"""A layer each."""
+"""One entry per layer."""
 
 
 def new_cache(family: Family) -> Any:

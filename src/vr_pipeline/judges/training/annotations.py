@@ -139,11 +139,11 @@ _KEPT_COLUMNS = ("prompt", "caption", "split", "source")
 
 
 def annotations_from_grades(graded: pd.DataFrame, checklist: Checklist, *, first_row: int = 2) -> pd.DataFrame:
-    """Labels from people's grades, in the form of VisionRewardDB or one column a sub-dimension.
+    """Labels from people's grades, in the form of VisionRewardDB or one column per sub-dimension.
 
     Args:
         graded: video_id (or video_path, image, internal_id in its place), and either a column ``annotation`` with a
-            mapping sub-dimension -> grade (or its JSON), or one column a sub-dimension of the checklist. The file's
+            mapping sub-dimension -> grade (or its JSON), or one column per sub-dimension of the checklist. The file's
             name (``file``, else video_path or image), prompt, caption, split and source are kept where they are given.
         checklist: has a grade map for the sub-dimensions.
         first_row: number of the first row in messages.

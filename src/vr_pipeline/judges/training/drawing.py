@@ -49,7 +49,7 @@ class Drawing:
     def weigh(self, *, show: bool) -> None:
         """Draw the questions of the whole training beforehand, and weigh answers so that yes and no weigh the same.
 
-        Weights are then exact over all that is asked. Where drawing alone shall balance, nothing is done.
+        Weights are then exact over all that is asked. If drawing alone balances, nothing is done.
         """
         parameters = self.parameters
         if parameters.questions_per_clip is not None and not parameters.exact_balance:

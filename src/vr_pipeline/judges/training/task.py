@@ -48,9 +48,9 @@ class TrainedJudge:
 
     Attributes:
         family: the model with the best checkpoint's weights.
-        report: a row a source and question on clips of the test split (of validation where there is none): see
+        report: one row per source and question on clips of the test split (of validation where there is none): see
             :func:`vr_pipeline.judges.training.report.question_report`.
-        log: a row a step: step, loss, answer_loss, caption_loss, learning_rate, gradient_norm, balanced_accuracy.
+        log: one row per step: step, loss, answer_loss, caption_loss, learning_rate, gradient_norm, balanced_accuracy.
         summary: figures of the run.
     """
 

@@ -63,7 +63,7 @@ def create_tiny_judge(parameters: TinyJudgeParameters, vocabulary: Iterable[str]
 
     Args:
         parameters: sizes.
-        vocabulary: the words it shall know.
+        vocabulary: the words it knows.
         seed: of the weights.
     """
     import torch

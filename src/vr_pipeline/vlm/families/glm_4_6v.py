@@ -47,5 +47,5 @@ class Glm46V(TimedFrames):
         return self.size_in_time(len(frames), frames, multiple, self.clip_pixels)
 
     def tower_grids(self, grids: IntArray) -> IntArray:
-        # One a pair of frames, as the class gives them to its tower.
+        # One per pair of frames, as the class gives them to its tower.
         return np.array([(1, rows, columns) for times, rows, columns in grids for _ in range(times)])
