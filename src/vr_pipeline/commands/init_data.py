@@ -132,29 +132,30 @@ def init_data(env: str, base_env: str | None, copy_in: bool, overwrite: bool, ch
 def _check_options(has: Mapping[str, bool]) -> None:
     """Reject options that do not go together; ``has`` tells which are given."""
     prompts, videos, preferences, checklist = (has[name] for name in ("prompts", "videos", "preferences", "checklist"))
-    extra = " A checklist alone is not enough." if checklist else ""
-    fits = has["pairs_format"] or has["fit"] or has["window"] or has["too_short"]
-    rules = {
-        "--pairs-format, --fit, --window and --too-short need --pairs.": fits,
-        "--generators and --made-by need --prompts and replace --videos.": (has["generators"] or has["made_by"])
-        and (videos or not prompts),
-        "--preferences needs --videos: preferences are about clips.": preferences and not videos,
-        "--videos needs --preferences, or --prompts with the prompt of each clip, to compare them with kedro "
-        "annotate.": videos and not preferences and not prompts,
-        f"Give --prompts, or --videos with --preferences or --prompts, or all three; or --pairs.{extra}": not prompts
-        and not videos,
-        "--prompt-column needs --prompts; for --preferences it is --column prompt=COLUMN.": has["prompt_column"]
-        and not prompts,
-        "--images needs --prompts, whose column 'image' names them.": has["images"] and not prompts,
-        "--column needs --preferences or --pairs; for --prompts it is --prompt-column COLUMN.": has["columns"]
-        and not preferences,
-    }
+    problem = ""
     if has["pairs"]:
-        beside = prompts or preferences or checklist
-        rules = {"--pairs makes a separate environment: combine it only with --videos.": beside}
-    for message, is_broken in rules.items():
-        if is_broken:
-            raise click.UsageError(message)
+        if prompts or preferences or checklist:
+            problem = "--pairs makes a separate environment: combine it only with --videos."
+    elif has["pairs_format"] or has["fit"] or has["window"] or has["too_short"]:
+        problem = "--pairs-format, --fit, --window and --too-short need --pairs."
+    elif (has["generators"] or has["made_by"]) and (videos or not prompts):
+        problem = "--generators and --made-by need --prompts and replace --videos."
+    elif preferences and not videos:
+        problem = "--preferences needs --videos: preferences are about clips."
+    elif videos and not preferences and not prompts:
+        problem = "--videos needs --preferences, or --prompts with the prompt of each clip, to compare them with kedro "
+        problem += "annotate."
+    elif not prompts and not videos:
+        problem = "Give --prompts, or --videos with --preferences or --prompts, or all three; or --pairs."
+        problem += " A checklist alone is not enough." if checklist else ""
+    elif has["prompt_column"] and not prompts:
+        problem = "--prompt-column needs --prompts; for --preferences it is --column prompt=COLUMN."
+    elif has["images"] and not prompts:
+        problem = "--images needs --prompts, whose column 'image' names them."
+    elif has["columns"] and not preferences:
+        problem = "--column needs --preferences or --pairs; for --prompts it is --prompt-column COLUMN."
+    if problem:
+        raise click.UsageError(problem)
 
 
 def _init_pairs(project: Path, env: str, base_env: str | None, files: PairFiles, *, copy_in: bool, check: bool) -> None:

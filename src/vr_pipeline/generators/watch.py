@@ -37,7 +37,7 @@ class Watch:
                 self._places[row] = place
 
     def look_at(self, made: Any, place: str) -> None:
-        """Look at a tensor, or at those of a tuple, in which lists hold one tensor per clip; other entries are ignored."""
+        """Look at a tensor, or at those of a tuple, where lists hold one tensor per clip; ignore other entries."""
         import torch
 
         values = made if isinstance(made, tuple) else (made,) if isinstance(made, torch.Tensor) else made.to_tuple()

@@ -28,8 +28,8 @@ class Batches(Generic[Item, Answer]):
     """Collects items into batches and returns each item's answer.
 
     Args:
-        work: answers a batch, in order: per item its answer, or the error that its asker gets. It runs in a thread of its
-            own, one batch at a time. If it raises, every item of the batch is tried alone.
+        work: answers a batch, in order: per item its answer, or the error that its asker gets. It runs in a thread of
+            its own, one batch at a time. If it raises, every item of the batch is tried alone.
         most: items in a batch.
         done: called with the size of every batch.
     """
