@@ -90,7 +90,11 @@ def comfyui_tensors(adapter: Adapter, family: str) -> dict[str, dict[str, torch.
         parts[layer.partition(".")[0], fused][place] = down, up
     made: dict[str, dict[str, torch.Tensor]] = {part: {} for part in adapter.components}
     for (part, name), given in parts.items():
-        made[part] |= _scaled(name, given[""], scale) if family in READERS else _with_alpha(name, given, scale)
+        if family in READERS:
+            down, up = given[""]
+            made[part] |= {f"{name}.lora_A.weight": down, f"{name}.lora_B.weight": up * scale}
+        else:
+            made[part] |= _with_alpha(name, given, scale)
     return made
 
 
@@ -100,10 +104,6 @@ def _name_of(layer: str, names: Mapping[str, str]) -> str:
             made = found.expand(name)
             return made.replace(".", "_") if made.startswith("lora_unet_") else made
     return ""
-
-
-def _scaled(name: str, given: tuple[torch.Tensor, torch.Tensor], scale: float) -> dict[str, torch.Tensor]:
-    return {f"{name}.lora_A.weight": given[0], f"{name}.lora_B.weight": given[1] * scale}
 
 
 def _with_alpha(

@@ -64,8 +64,7 @@ class VisionLanguageJudge:
         import torch
 
         prompts, rates = prompts_and_rates(clips, questions, prompts, frames_per_second)
-        p_yes = np.empty((len(clips), len(questions)))
-        outside = np.empty((len(clips), len(questions)))
+        p_yes, outside = np.empty((2, len(clips), len(questions)))
         if not len(clips) or not len(questions):
             return p_yes, outside
         with torch.inference_mode():

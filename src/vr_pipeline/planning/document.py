@@ -114,19 +114,10 @@ def _heading(plan: dict[str, Any]) -> Iterator[str]:
 def _work(plan: dict[str, Any]) -> Iterator[str]:
     rows = [("stage", "what", "number", "GPU-hours", "hours", "GPUs", "GiB", "figure")]
     for work in plan["work"]:
-        known = work["source"] not in ("", "unknown")
-        rows.append(
-            (
-                work["stage"],
-                work["what"],
-                f"{work['number']:,}" if work["number"] else "",
-                _short(work["gpu_hours"]) if known else "",
-                _short(work["hours"]) if known else "",
-                str(work["gpus"]) if known else "",
-                _short(work["memory_gib"]) if known else "",
-                work["source"],
-            )
-        )
+        number = f"{work['number']:,}" if work["number"] else ""
+        figures = (_short(work["gpu_hours"]), _short(work["hours"]), str(work["gpus"]), _short(work["memory_gib"]))
+        shown = ("",) * 4 if work["source"] in ("", "unknown") else figures
+        rows.append((work["stage"], work["what"], number, *shown, work["source"]))
     total, clock = (sum(work[name] for work in plan["work"]) for name in ("gpu_hours", "hours"))
     rows.append(("all", "", "", _short(total), _short(clock), "", "", ""))
     yield ""
