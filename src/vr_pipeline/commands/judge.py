@@ -84,8 +84,8 @@ def score(files: tuple[str, ...], prompt: str, env: str, as_json: bool, top: int
         scored, unreadable = _score_all(tools, paths, prompt)
         failed |= unreadable
         if as_json:
-            files = [one.to_json() for one in scored]
-            print_json({"prompt": prompt, "notes": notes, "files": files, "failed": failed})
+            found = [one.to_json() for one in scored]
+            print_json({"prompt": prompt, "notes": notes, "files": found, "failed": failed})
         else:
             _print_notes(notes, failed)
             if scored:

@@ -124,10 +124,11 @@ def usable_pairs(pairs: pd.DataFrame, video_index: pd.DataFrame) -> tuple[pd.Dat
         index=pd.Index(video_index["video_id"].astype(object)),
         dtype=object,
     )
+    reasons = {name: about(name, text) for name, text in error.items() if text}
     reason = pd.Series("", index=pairs.index, dtype=object)
     for column in ("video_id_b", "video_id_a"):
-        failed = pairs[column][pairs[column].map(error) != ""]
-        reason[failed.index] = [about(name, error[name]) for name in failed]
+        of_clip = pairs[column].map(reasons)
+        reason = of_clip.where(of_clip.notna(), reason)
     dropped = (reason != "").to_numpy()
     unusable = pairs.loc[dropped, ["pair_id", "prompt_id", "video_id_a", "video_id_b"]].assign(reason=reason[dropped])
     return pairs[~dropped].reset_index(drop=True), unusable.reset_index(drop=True)

@@ -149,8 +149,8 @@ def _judge_reference(model: ChecklistReward) -> dict[str, Any]:
     reference: dict[str, Any] = {"judge": judge.model_dump(mode="json"), "judge_identity": identity}
     reference["alignment"] = alignment.model_dump(mode="json") if alignment is not None else None
     for named in (reference, reference["alignment"] or {}):
-        of_folder = (one := named.get("judge")) and one["server"] is None and one["revision"] is None
-        if of_folder and not one["path"].startswith((".", "/", "~")):
+        one: dict[str, Any] = named.get("judge") or {"server": "none"}
+        if one["server"] is None and one["revision"] is None and not one["path"].startswith((".", "/", "~")):
             # A folder stays one where it does not exist; without the dot it could be a name on the hub.
             one["path"] = f"./{one['path']}"
     return reference
