@@ -330,7 +330,7 @@ def folder_identity(folder: Path, field: str = "generator.path", remedy: str = _
 
 
 def weights_identity(parameters: GeneratorParameters) -> str:
-    """Identity of the weights: the content of a folder, or name and revision on the hub.
+    """Return the identity of the weights: the content of a folder, or name and revision on the hub.
 
     Raises:
         InputError: if the path looks like a folder and is none.

@@ -34,7 +34,7 @@ class AlignmentScorer(Protocol):
         ...
 
     def score(self, clips: Sequence[Frames], prompts: Sequence[str], names: Sequence[str]) -> Sequence[float]:
-        """Scores from 0 (does not show its prompt) to 1.
+        """Score clips from 0 (does not show its prompt) to 1.
 
         Args:
             clips: uint8 arrays [frames, height, width, 3]; an image is one frame.

@@ -100,7 +100,7 @@ def _gated(table: pd.DataFrame, question: npt.NDArray[np.intp], checklist: Check
 
 
 def check_outside_mass(answers: pd.DataFrame, limit: float) -> float:
-    """Median of the mass outside yes and no; stops a run whose judge does not answer the questions.
+    """Return the median mass outside yes and no; stop a run whose judge does not answer the questions.
 
     Raises:
         InputError: the median is above ``limit``.

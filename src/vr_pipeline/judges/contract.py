@@ -38,7 +38,7 @@ class Judge(Protocol):
         *,
         frames_per_second: Sequence[float] | None = None,
     ) -> tuple[Probabilities, Probabilities]:
-        """Answers all questions about all clips.
+        """Answer all questions about all clips.
 
         Args:
             clips: uint8 arrays [frames, height, width, 3], of any lengths and sizes; an image is one frame.

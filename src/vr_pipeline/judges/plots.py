@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def judge_report_figure(report: pd.DataFrame, log: pd.DataFrame) -> Figure:
-    """Balanced accuracy by question and source, the calibration over all questions, and the training loss.
+    """Plot balanced accuracy by question and source, the calibration over all questions, and the training loss.
 
     Args:
         report: source, question_id, balanced_accuracy, calibration (see :mod:`vr_pipeline.judges.training.report`).

@@ -180,7 +180,7 @@ class VisionLanguageJudge:
 
 
 def answer_token_ids(family: Family) -> tuple[list[int], list[int]]:
-    """Tokens that spell yes and no in the family's tokenizer: in any case, with or without white space around.
+    """Return tokens that spell yes and no in the family's tokenizer: in any case, with or without white space around.
 
     Raises:
         InputError: the tokenizer has no single token for one of them.

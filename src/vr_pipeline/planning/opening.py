@@ -1,4 +1,4 @@
-"""Reads what a plan needs from a project: configuration, numbers of rows, folders; no model, no session of Kedro."""
+"""Read what a plan needs from a project: configuration, numbers of rows, folders; no model, no session of Kedro."""
 
 from __future__ import annotations
 

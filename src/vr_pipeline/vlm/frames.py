@@ -28,7 +28,7 @@ def area_weights(source: int, target: int) -> NDArray[np.float32]:
 
 
 def resize_area(frames: Frames, height: int, width: int) -> NDArray[np.float32]:
-    """Area averaging to the given size; float32 in 0 to 255.
+    """Average by area to the given size; float32 in 0 to 255.
 
     Args:
         frames: uint8 [frames, height, width, 3].
@@ -125,7 +125,7 @@ def normalise(frames: NDArray[np.float32], mean: tuple[float, ...], std: tuple[f
 def patchify(
     frames: NDArray[np.float32], *, patch: int, temporal_patch: int, merge: int
 ) -> tuple[NDArray[np.float32], tuple[int, int, int]]:
-    """Space-time patches in the order of Qwen2-VL: neighbours that are merged into one token lie together.
+    """Cut space-time patches in the order of Qwen2-VL: neighbours that are merged into one token lie together.
 
     Args:
         frames: [frames, height, width, 3]; height and width multiples of patch * merge. The last frame is repeated

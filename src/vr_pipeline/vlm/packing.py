@@ -44,7 +44,7 @@ class PackedSegments:
 
 
 def pack(batch: Sequence[Sequence[Segment]]) -> PackedSegments:
-    """Lays out the segments of each row one after the other."""
+    """Lay out the segments of each row one after the other."""
     length = max(sum(len(segment.token_ids) for segment in row) for row in batch)
     token_ids = np.zeros((len(batch), length), np.int64)
     offsets = np.zeros((len(batch), length), np.int64)
@@ -65,7 +65,7 @@ def pack(batch: Sequence[Sequence[Segment]]) -> PackedSegments:
 
 
 def segment_mask(prefix_lengths: IntArray, prefix_width: int, segments: IntArray) -> NDArray[np.bool_]:
-    """Who sees whom for tokens of segments: [batch, 1, length, prefix_width + length], true where seen.
+    """Return who sees whom for tokens of segments: [batch, 1, length, prefix_width + length], true where seen.
 
     Padding sees the prefix, so that no row of the attention is empty; nothing sees padding.
     """
@@ -79,14 +79,14 @@ def segment_mask(prefix_lengths: IntArray, prefix_width: int, segments: IntArray
 
 
 def prefix_mask(prefix_lengths: IntArray, prefix_width: int) -> NDArray[np.bool_]:
-    """Causal mask of padded prefixes: [batch, 1, prefix_width, prefix_width], true where seen."""
+    """Return the causal mask of padded prefixes: [batch, 1, prefix_width, prefix_width], true where seen."""
     causal = np.tril(np.ones((prefix_width, prefix_width), bool))[None]
     real = (np.arange(prefix_width)[None, :] < prefix_lengths[:, None])[:, None, :]
     return (causal & real)[:, None]
 
 
 def packed_mask(prefix_lengths: IntArray, prefix_width: int, segments: IntArray) -> NDArray[np.bool_]:
-    """Mask of prefix and segments in one sequence: [batch, 1, width + length, width + length], true where seen."""
+    """Return the mask of prefix and segments together: [batch, 1, width + length, width + length], true where seen."""
     length = segments.shape[1]
     top = prefix_mask(prefix_lengths, prefix_width)
     top = np.concatenate([top, np.zeros((*top.shape[:3], length), bool)], axis=3)

@@ -18,7 +18,7 @@ Made = TypeVar("Made")
 
 
 def packed_logits(family: Family, clips: Sequence[PreparedClip], segments: Sequence[Sequence[Segment]]) -> torch.Tensor:
-    """Next-token logits of every place that is read, in one pass over prefixes and segments; differentiable.
+    """Return next-token logits of every place that is read, in one pass over prefixes and segments; differentiable.
 
     A recurrent family reads each segment behind a prefix of its own, so that the clip's tokens are read as often; the
     vision tower reads the clip once.

@@ -39,7 +39,7 @@ def collect_examples(
     reader_threads: int = 2,
     memory_mb: float = math.inf,
 ) -> list[JudgeExample]:
-    """Clips with their answers.
+    """Collect annotated clips with their answers.
 
     Args:
         annotations: schema ``JudgeAnnotations``: video_id, question_id, label; optional prompt (else that of the
@@ -139,7 +139,7 @@ _KEPT_COLUMNS = ("prompt", "caption", "split", "source")
 
 
 def annotations_from_grades(graded: pd.DataFrame, checklist: Checklist, *, first_row: int = 2) -> pd.DataFrame:
-    """Labels from people's grades, in the form of VisionRewardDB or one column per sub-dimension.
+    """Make labels from people's grades, in the form of VisionRewardDB or one column per sub-dimension.
 
     Args:
         graded: video_id (or video_path, image, internal_id in its place), and either a column ``annotation`` with a
@@ -202,7 +202,7 @@ def _labels_of_grades(graded: pd.DataFrame, checklist: Checklist) -> tuple[pd.Da
 
 
 def grades_of_row(record: Mapping[Any, Any], mapped: Mapping[str, str]) -> Mapping[Any, Any]:
-    """Sub-dimension -> grade of one row: those of the column 'annotation', or of the columns that are so named.
+    """Return sub-dimension -> grade of one row: those of the column 'annotation', or of the columns that are so named.
 
     Args:
         mapped: sub-dimensions by their plain names.
@@ -236,7 +236,7 @@ def _cell(record: Mapping[Any, Any], name: str) -> str:
 
 
 def read_annotations(path: Path, checklist: Checklist, *, without: Collection[str] = ()) -> pd.DataFrame:
-    """Annotations of a file: labels (video_id, question_id, label), or grades that the checklist makes labels of.
+    """Read annotations of a file: labels (video_id, question_id, label), or grades that the checklist makes labels of.
 
     Args:
         path: csv, tsv, json, jsonl or parquet; see :func:`vr_pipeline.storage.tables.read_entries`. Or a journal of

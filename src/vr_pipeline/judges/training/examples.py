@@ -109,7 +109,7 @@ def check_labels(examples: Sequence[JudgeExample], checklist: Checklist) -> None
 
 
 def is_held_out(video_id: str, share: float) -> bool:
-    """Whether a clip belongs to the validation part: a property of the clip alone, not of order or seed."""
+    """Return whether a clip belongs to the validation part: a property of the clip alone, not of order or seed."""
     return int(content_hash("judge validation", video_id, length=12), 16) < share * 16**12
 
 

@@ -1,4 +1,4 @@
-"""Trains a judge on answered questions: all questions of a clip packed behind one prefix, answers and captions at once.
+"""Train a judge on answered questions: all questions of a clip packed behind one prefix, answers and captions at once.
 
 VisionReward (section 3.1) fine-tunes a vision-language model on yes/no questions, balanced so that each question is
 answered yes and no equally often. The loss is cross entropy over the whole vocabulary at the place of the answer, so

@@ -1,4 +1,4 @@
-"""Makes a small judge from nothing: a Qwen2-VL of a few hundred thousand parameters with a word-level tokenizer."""
+"""Make a small judge from nothing: a Qwen2-VL of a few hundred thousand parameters with a word-level tokenizer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PAD, UNKNOWN, CLIP, FRAME, IMAGE, CLIP_END, ANSWER, CAPTION, END = SPECIAL_TOKEN
 
 
 def words_of(texts: Iterable[str]) -> list[str]:
-    """Lower-case words and punctuation marks of texts, sorted, each once; as the word-level tokenizer splits them."""
+    """Return lower-case words and punctuation marks of texts, sorted, as the word-level tokenizer splits them."""
     found: set[str] = set()
     for text in texts:
         found.update(re.findall(r"\w+|[^\w\s]+", text.lower()))
@@ -41,7 +41,7 @@ def word_tokenizer(vocabulary: Iterable[str]) -> Any:
 
 
 def tiny_settings(parameters: TinyJudgeParameters) -> Settings:
-    """How a tiny judge is shown clips and questions."""
+    """Return how clips and questions are shown to a tiny judge."""
     return Settings(
         before_clip=CLIP,
         after_clip=CLIP_END,

@@ -181,7 +181,7 @@ class Family(ABC):
         return Visual(np.array(token_ids), np.arange(len(token_ids))[None], len(token_ids), vision)
 
     def position_ids(self, positions: torch.Tensor) -> torch.Tensor:
-        """From [axes, batch, tokens] to what the decoder takes; here for decoders with one axis."""
+        """Turn [axes, batch, tokens] into what the decoder takes; here for decoders with one axis."""
         return positions[0]
 
     def enable_gradient_checkpointing(self) -> None:
