@@ -26,6 +26,7 @@ from vr_pipeline.items.video_index import index_made_clips
 from vr_pipeline.judges.config import ChecklistInferenceParameters
 from vr_pipeline.judges.training.config import TinyJudgeParameters
 from vr_pipeline.judges.training.tiny import create_tiny_judge, words_of
+from vr_pipeline.rewards.checklist.halves import OTHER_HALF
 from vr_pipeline.rewards.checklist.model import ChecklistReward
 from vr_pipeline.rewards.checklist.weights import RewardWeights, equal_weights
 from vr_pipeline.rewards.named import RewardModelParameters
@@ -33,6 +34,7 @@ from vr_pipeline.runtime.live_curves import checkpoint_row
 from vr_pipeline.schemas import ValidationLog
 from vr_pipeline.training import reward_hacking
 from vr_pipeline.training import validation as module
+from vr_pipeline.training.checkpoint_reward import ChecklistParts, CheckpointReward
 from vr_pipeline.training.config import DpoTrainingParameters, ValidationParameters
 from vr_pipeline.training.judged import _gap, no_validation, validation_prompts
 from vr_pipeline.training.policies import train_policy_on_pairs
@@ -143,6 +145,48 @@ def test_a_hold_out_measures_the_same_clips_and_chooses_nothing(
     alone = trained(without)
     assert "hold_out_sharpness" not in alone
     pd.testing.assert_frame_equal(alone, table[alone.columns])
+
+
+def test_the_other_half_of_the_questions_uses_the_answers_of_the_judge(
+    toy: Toy, make: Callable[..., CheckpointValidation], judge: JudgeParameters
+) -> None:
+    documents = [
+        RewardWeights(("red", "as_asked"), np.array(values), checklist_hash=CHECKLIST.hash).to_json()
+        for values in ([1.0, 0.0], [0.0, 2.0])
+    ]
+    parts = ChecklistParts(
+        checklist=CHECKLIST, weights=documents[0] | {OTHER_HALF: documents[1]}, judge=judge, judging=JUDGING
+    )
+    stored = CheckpointReward.model_validate_json(CheckpointReward(prompts=[], reward=parts).model_dump_json())
+    settings = ValidationParameters(hold_out_questions=True, hold_outs=SHARPNESS)
+    hold_outs = stored.hold_outs(settings)
+    assert sorted(hold_outs) == [OTHER_HALF, "sharpness"]
+    validation = make()
+    validation._reward, validation._hold_outs = stored.model(), {OTHER_HALF: hold_outs[OTHER_HALF]}
+    log = train_on_pairs(
+        generator := toy.generator(),
+        toy.data,
+        toy.parameters(checkpoint_every=2),
+        validation=Validation(validation(generator)),
+    )
+    table = validation.table(log)
+    assert len(table) > 1
+    for row in table.to_dict("records"):
+        place = validation._folder / "clips" / content_hash("checkpoint", toy.generator().identity, row["policy"])
+        assert sorted(path.name for path in place.iterdir() if path.is_dir()) == ["answers", "videos"], "judged once"
+        answers = ManifestFolderDataset(path=str(place / "answers"), format={"type": "table"}).load()
+        index = index_made_clips(
+            ManifestFolderDataset(
+                path=str(place / "videos"), format={"type": "video", "fps": toy.generator().parameters.fps}
+            ).load()
+        )
+        by_question = hold_outs[OTHER_HALF].collect(answers, index).groupby("question_id")["p_yes"].mean()
+        assert row["reward"] == pytest.approx(by_question["red"])
+        assert row["hold_out_other_half"] == pytest.approx(2 * by_question["as_asked"])
+    for reward in (stored.reward.model_copy(update={"weights": documents[0]}), SHARPNESS["sharpness"], None):
+        with pytest.raises(InputError, match="questions to half"):
+            stored.model_copy(update={"reward": reward}).hold_outs(settings)
+    assert stored.hold_outs(ValidationParameters()) == {}
 
 
 def test_prompts_are_those_of_the_splits_up_to_the_limit() -> None:
@@ -538,3 +582,4 @@ def test_an_alarm_that_acts_needs_hold_outs_and_weights(changes: dict[str, Any],
     settings = {"hold_outs": {"sharpness": {"type": "signals"}}, "alarm": {"action": "choose"}} | changes
     with pytest.raises(ValueError, match=message):
         DpoTrainingParameters(validation=settings)
+    DpoTrainingParameters(validation={"hold_out_questions": True, "alarm": {"action": "choose"}})

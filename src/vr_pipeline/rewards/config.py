@@ -19,6 +19,11 @@ class WeightRegressionParameters(Parameters):
     nonnegative: bool = Field(
         True, description="remove the question with the most negative weight and refit, until no weight is negative"
     )
+    questions: Literal["all", "half"] = Field(
+        "all",
+        description="questions of the reward: all, or half of every dimension. Then another reward is fitted on the "
+        "other half, which can test checkpoints (dpo_training.validation.hold_out_questions)",
+    )
     labels: Literal["majority", "soft"] = Field(
         "majority",
         description="with several annotators per pair: the majority label, or the shares of votes as soft labels",

@@ -9,10 +9,12 @@ from vr_pipeline.checklist.schema import Checklist
 from vr_pipeline.errors import InputError
 from vr_pipeline.identifiers import IMAGE
 from vr_pipeline.judges.config import ChecklistInferenceParameters
+from vr_pipeline.rewards.checklist.halves import OTHER_HALF
 from vr_pipeline.rewards.checklist.model import ChecklistReward
 from vr_pipeline.rewards.checklist.weights import RewardWeights
 from vr_pipeline.rewards.contract import RewardModel
 from vr_pipeline.rewards.named import RewardModelParameters
+from vr_pipeline.training.config import ValidationParameters
 from vr_pipeline.training.inputs import reward_weights_hash
 from vr_pipeline.vlm.config import JudgeParameters
 
@@ -28,6 +30,12 @@ class ChecklistParts(BaseModel):
     def model(self) -> RewardModel:
         """Return the reward."""
         return ChecklistReward(self.checklist, RewardWeights.from_json(self.weights), self.judge, self.judging)
+
+    def other_half(self) -> RewardModel | None:
+        """Return the reward of the questions that this one does not use; None if it uses all."""
+        if OTHER_HALF not in self.weights:
+            return None
+        return self.model_copy(update={"weights": self.weights[OTHER_HALF]}).model()
 
 
 class CheckpointReward(BaseModel):
@@ -60,6 +68,25 @@ class CheckpointReward(BaseModel):
                 field="reward_model",
             )
         return model
+
+    def hold_outs(self, settings: ValidationParameters) -> dict[str, RewardModel]:
+        """Return the rewards that the training does not use, by name.
+
+        Raises:
+            InputError: one cannot be loaded, or the reward uses all questions and a half is to be held out.
+        """
+        found = {name: other.model() for name, other in settings.hold_outs.items() if other}
+        if settings.hold_out_questions:
+            other = self.reward.other_half() if isinstance(self.reward, ChecklistParts) else None
+            if other is None:
+                raise InputError(
+                    "there is no reward of the other half of the questions to hold out",
+                    remedy="set weight_regression.questions to half (with the checklist's reward), and run "
+                    "weight_regression and all later pipelines again; or set hold_out_questions to false",
+                    field="dpo_training.validation.hold_out_questions",
+                )
+            found[OTHER_HALF] = other
+        return found
 
     def facts(self) -> dict[str, Any]:
         """Return facts about the reward for the provenance of a policy."""

@@ -240,6 +240,11 @@ class ValidationParameters(Parameters):
         "not rise with the training's reward, the policy is over-optimised. null removes one of an extended "
         "environment.",
     )
+    hold_out_questions: bool = Field(
+        False,
+        description="Also hold out the reward of the other half of the questions (weight_regression.questions: half), "
+        "as other_half; the judge's answers are used for both.",
+    )
     alarm: AlarmParameters | None = Field(
         default_factory=AlarmParameters, description="Alarm for reward hacking by the hold-outs; null: none."
     )
@@ -305,7 +310,7 @@ class DpoTrainingParameters(CheckpointParameters):
         validation = self.validation
         if validation is None or validation.alarm is None or validation.alarm.action == "report":
             return self
-        if not validation.hold_outs:
+        if not (validation.hold_outs or validation.hold_out_questions):
             raise ValueError(f"validation.alarm.action: {validation.alarm.action} needs validation.hold_outs")
         kept = self.training.method == "lora" if validation.keep_weights is None else validation.keep_weights
         if not kept:

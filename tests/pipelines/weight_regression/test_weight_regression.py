@@ -17,6 +17,8 @@ from vr_pipeline.errors import InputError
 from vr_pipeline.judges.config import ChecklistInferenceParameters
 from vr_pipeline.pipelines.weight_regression.nodes import label_pairs
 from vr_pipeline.pipelines.weight_regression.pipeline import create_pipeline
+from vr_pipeline.rewards.checklist.halves import OTHER_HALF as KEY
+from vr_pipeline.rewards.checklist.halves import question_halves
 from vr_pipeline.rewards.checklist.weights import RewardWeights
 from vr_pipeline.rewards.config import WeightRegressionParameters
 from vr_pipeline.vlm.config import JudgeParameters
@@ -194,3 +196,28 @@ def test_a_source_of_weight_counts_more_in_the_fit(
     alone = run({**world, "human_preferences": preferences[~preferences["pair_id"].isin(fitted)]}, checklist, settings)
     found, expected = (RewardWeights.from_json(one["reward_weights"]).weights for one in (heavy, alone))
     np.testing.assert_allclose(found, expected, atol=2e-2)
+
+
+def test_halves_are_fitted_on_the_same_pairs_and_share_no_question(
+    outputs: dict[str, Any], world: dict[str, Any], checklist: Checklist
+) -> None:
+    found = run(world, checklist, PARAMETERS.model_copy(update={"questions": "half"}))
+    schemas.WeightRemovals.validate(found["weight_removals"])
+    halves = [RewardWeights.from_json(document) for document in (found["reward_weights"], found["reward_weights"][KEY])]
+    for weights, questions in zip(halves, question_halves(checklist), strict=True):
+        assert set(weights.kept) <= set(questions)
+        assert weights.checklist_hash == checklist.hash
+        assert weights.statistics["n_fitted"] == outputs_of(outputs).statistics["n_fitted"]
+        assert 0.5 < weights.statistics["accuracy"] <= outputs_of(outputs).statistics["accuracy"] + 0.02
+    # The reward of pairs and the agreement use the first half; the rewards of clips follow its answers alone.
+    changed = world["checklist_answers"].copy()
+    other = changed["question_id"].isin(question_halves(checklist)[1])
+    changed.loc[other, "answer"] = ~changed.loc[other, "answer"].astype(bool)
+    changed.loc[other, "p_yes"] = 1 - changed.loc[other, "p_yes"]
+    again = run({**world, "checklist_answers": changed}, checklist, PARAMETERS.model_copy(update={"questions": "half"}))
+    pd.testing.assert_frame_equal(again["rewards"], found["rewards"])
+    assert KEY not in outputs["reward_weights"]
+
+
+def outputs_of(outputs: dict[str, Any]) -> RewardWeights:
+    return RewardWeights.from_json(outputs["reward_weights"])

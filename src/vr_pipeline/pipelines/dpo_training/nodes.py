@@ -145,7 +145,7 @@ def train_policy(
             fill=fill_folder,
             files=PolicyFiles(save, lambda folder: PolicyDataset(path=str(folder)).load()),
             observe=write_row,
-            hold_outs={name: other.model() for name, other in parameters.validation.hold_outs.items() if other},
+            hold_outs=reward.hold_outs(parameters.validation),
         )
     made_by = sampling_identity(generator) if parameters.training.noise == "prior" else ""
     others = training_pairs[training_pairs["recipe"] == HELD_OUT]

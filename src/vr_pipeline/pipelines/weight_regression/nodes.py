@@ -1,6 +1,7 @@
 """Nodes of weight_regression."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -25,6 +26,7 @@ from vr_pipeline.rewards import plots
 from vr_pipeline.rewards.checklist.curves import accuracy_curve
 from vr_pipeline.rewards.checklist.deviations import sub_dimension_deviations
 from vr_pipeline.rewards.checklist.fit import fit_pairs
+from vr_pipeline.rewards.checklist.halves import OTHER_HALF, question_halves, with_left_out
 from vr_pipeline.rewards.checklist.linear import dimension_scores, encoded_answers, score
 from vr_pipeline.rewards.checklist.linearity import linearity
 from vr_pipeline.rewards.checklist.model import ChecklistReward
@@ -97,12 +99,21 @@ def fit_reward_weights(
     checklist: Checklist,
     parameters: WeightRegressionParameters,
 ) -> tuple[dict[str, Any], pd.DataFrame]:
-    """Fit weights on the pairs of split 'fit'; also return the removed questions, in order."""
-    weights = _fit(pairs, answers, checklist, parameters, parameters.answers, parameters.bootstrap_samples)
-    for warning in weights.statistics["warnings"]:
-        logger.warning("weights: %s", warning)
-    removals = pd.DataFrame(list(weights.removals), columns=["step", "question_id", "weight", "reason"])
-    return weights.to_json(), removals
+    """Fit weights on the pairs of split 'fit'; also return the removed questions, in order.
+
+    With ``questions: half`` the document also has the weights of the other half, fitted on the same pairs.
+    """
+    halves = question_halves(checklist) if parameters.questions == "half" else (None,)
+    fitted = [
+        _fit(pairs, answers, checklist, parameters, parameters.answers, parameters.bootstrap_samples, questions)
+        for questions in halves
+    ]
+    for name, weights in zip(("weights", "weights of the other half"), fitted, strict=False):
+        for warning in weights.statistics["warnings"]:
+            logger.warning("%s: %s", name, warning)
+    removals = pd.DataFrame(list(fitted[0].removals), columns=["step", "question_id", "weight", "reason"])
+    other = {OTHER_HALF: fitted[1].to_json()} if len(fitted) > 1 else {}
+    return fitted[0].to_json() | other, removals
 
 
 def measure_agreement(
@@ -262,9 +273,11 @@ def _fit(
     parameters: WeightRegressionParameters,
     kind: AnswerKind,
     bootstrap_samples: int,
+    questions: Sequence[str] | None = None,
 ) -> RewardWeights:
     fitted = pairs[pairs["split"] == "fit"]
-    questions = weighted_questions(checklist)
+    every = weighted_questions(checklist)
+    questions = every if questions is None else questions
     answers_a, answers_b = _answers(fitted, answers, checklist, questions, kind)
     weights = fit_pairs(
         answers_a,
@@ -276,7 +289,7 @@ def _fit(
         sample_weight=fitted["weight"].to_numpy(),
         question_ids=questions,
     )
-    return replace(weights, checklist_hash=checklist.hash)
+    return replace(with_left_out(weights, tuple(every)), checklist_hash=checklist.hash)
 
 
 def _answers(
