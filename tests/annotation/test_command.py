@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 from kedro.io import DataCatalog, MemoryDataset
 from tests.annotation.conftest import make_index, make_label
 
+from vr_pipeline.annotation.choice import Selection
 from vr_pipeline.annotation.export import export_answers
 from vr_pipeline.annotation.grading import GradingSession
 from vr_pipeline.annotation.offer import make_offer, make_study
@@ -27,7 +28,7 @@ from vr_pipeline.preferences.journal import Study
 from vr_pipeline.preferences.labels import aggregate_annotators, check_preferences, usable_pairs
 
 ROOT = Path(__file__).resolve().parents[2]
-OPTIONS = {"dimensions": None, "order": "random", "seed": 0, "pairs": 100, "per_prompt": 10}
+SELECTION = Selection("random", 0, 100, 10)
 
 
 class NothingMade:
@@ -99,31 +100,33 @@ def test_what_cannot_be_served_is_said(project: Path, arguments: tuple[str, ...]
 
 
 def test_offers_of_every_source(catalog: DataCatalog) -> None:
-    generated = make_offer(catalog, make_study(None, "generated", None), **OPTIONS)
+    generated = make_offer(catalog, make_study(None, "generated", None), SELECTION)
     assert (len(generated.pairs), generated.criteria) == (30, ["overall"])
     assert {pair.prompt_id for pair in generated.pairs} == set(make_index()["prompt_id"])
-    compared = make_offer(catalog, make_study(None, "preferences", None), **OPTIONS)
+    compared = make_offer(catalog, make_study(None, "preferences", None), SELECTION)
     assert [{pair.first.video_id, pair.second.video_id} for pair in compared.pairs] == [{"original-1-0", "mpo-1-0"}]
     study = make_study(None, "generated", "original, mpo")
     assert (study.study, study.policies) == ("original_vs_mpo", ("original", "mpo"))
-    blind = make_offer(catalog, study, **(OPTIONS | {"dimensions": "all", "order": "informative", "pairs": 4}))
+    blind = make_offer(catalog, study, Selection("informative", 0, 4, 10), dimensions="all")
     assert len(blind.pairs) == 4
     assert blind.criteria == ["alignment", "quality", "dynamics", "preservation", "stability", "overall"]
     assert blind.hints["dynamics"] == ["is the motion fast ?", "is the motion clear ?"]
-    named = make_offer(
-        catalog, study, **(OPTIONS | {"dimensions": "quality", "criteria": "motion, text,overall,quality,motion"})
-    )
+    named = make_offer(catalog, study, SELECTION, dimensions="quality", criteria="motion, text,overall,quality,motion")
     assert named.criteria == ["quality", "motion", "text", "overall"]
     for study, changes, message in (
         (make_study(None, "generated", None), {"criteria": "motion,"}, "'' is not a valid name of a criterion"),
         (make_study(None, "generated", None), {"criteria": "a b"}, "letters, digits"),
-        (make_study(None, "generated", None), {"order": "informative"}, "no predicted rewards yet"),
-        (make_study(None, "preferences", None), {"order": "informative"}, "preference_answers is missing"),
+        (make_study(None, "generated", None), {"selection": Selection("informative")}, "no predicted rewards yet"),
+        (
+            make_study(None, "preferences", None),
+            {"selection": Selection("informative")},
+            "preference_answers is missing",
+        ),
         (make_study(None, "generated", None), {"dimensions": "beauty"}, "no dimension 'beauty'"),
         (make_study(None, "generated", "mpo,sft"), {}, "policy 'sft'"),
     ):
         with pytest.raises(InputError, match=message):
-            make_offer(catalog, study, **(OPTIONS | changes))
+            make_offer(catalog, study, **({"selection": SELECTION} | changes))
 
 
 def test_given_clips_are_compared_and_the_answers_are_their_preferences(
@@ -149,7 +152,7 @@ def test_given_clips_are_compared_and_the_answers_are_their_preferences(
     assert (session.study.study, session.journal.path, len(session.pairs)) == ("clips", waiting, 6)
 
     journal = Journal(waiting, session.study)
-    session = make_offer(catalog, session.study, **OPTIONS).session(
+    session = make_offer(catalog, session.study, SELECTION).session(
         session.study, journal, order="random", seed=0, annotator=None
     )
     for number in range(4):

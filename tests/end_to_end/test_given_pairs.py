@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from tests.end_to_end.conftest import ROOT, copy_project, kedro
 
+from vr_pipeline.annotation.choice import Selection
 from vr_pipeline.annotation.offer import make_offer, make_study
 from vr_pipeline.project.folder import project_context
 
@@ -65,11 +66,7 @@ def test_pairs_that_are_given_are_trained_on_and_compared(tmp_path: Path, monkey
     offer = make_offer(
         project_context("mine").catalog,
         make_study(None, "generated", "original,given"),
-        dimensions=None,
-        order="random",
-        seed=0,
-        pairs=10,
-        per_prompt=10,
+        Selection("random", 0, 10, 10),
     )
     assert offer.pairs
     assert {pair.first.generator for pair in offer.pairs} | {pair.second.generator for pair in offer.pairs} == {

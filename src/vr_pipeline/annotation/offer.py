@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vr_pipeline.annotation import queue
+from vr_pipeline.annotation.choice import Selection, order_pairs
 from vr_pipeline.annotation.grading import GradingSession
 from vr_pipeline.annotation.guide import grades_key, load_guide
 from vr_pipeline.annotation.items import clips_to_grade, known_items
@@ -107,26 +108,25 @@ def usual_guide(project: Path, checklist: Checklist) -> Path | None:
 def make_offer(
     catalog: Any,
     study: Study,
+    selection: Selection | None = None,
     *,
-    dimensions: str | None,
+    dimensions: str | None = None,
     criteria: str | None = None,
-    order: Order,
-    seed: int,
-    pairs: int,
-    per_prompt: int,
 ) -> Offer:
     """Return pairs, criteria and files of a study.
 
     Args:
         catalog: with ``load`` and ``exists`` by name.
         study: the study.
+        selection: which pairs, and their order; None for defaults.
         dimensions: names of the checklist's dimensions separated by commas, 'all', or None for none.
         criteria: names of other criteria separated by commas; None for none.
-        order, seed, pairs, per_prompt: see :mod:`vr_pipeline.annotation.queue`.
 
     Raises:
         InputError: a table is missing, a dimension is unknown, or the name of a criterion is invalid.
     """
+    selection = selection or Selection()
+    seed, per_prompt = selection.seed, selection.per_prompt
     index_name, _, rewards_name, _, rewards_pipeline = _NEEDED[study.source]
     _require(catalog, index_name, study.source)
     index = catalog.load(index_name)
@@ -143,12 +143,17 @@ def make_offer(
         )
     else:
         candidates = queue.pairs_of_prompts(index, per_prompt=per_prompt, seed=seed)
-    if order == "informative":
+    rewards = None
+    if selection.order == "informative" or (selection.order == "disagreement" and len(selection.rewards) < 2):
         rewards = _predicted(catalog, rewards_name, rewards_pipeline)
-        candidates = queue.with_margins(candidates, rewards)
     names, hints = _dimensions(catalog, dimensions)
     asked = [name for name in dict.fromkeys([*names, *_further(criteria)]) if name != OVERALL]
-    shown = queue.ordered(candidates, order, seed=seed, limit=pairs)
+    if selection.order in ("active", "disagreement"):
+        predicted = None if rewards is None else dict(zip(rewards["video_id"], rewards["total"], strict=True))
+        shown = order_pairs(candidates, selection, catalog, study.source, predicted)
+    else:
+        candidates = candidates if rewards is None else queue.with_margins(candidates, rewards)
+        shown = queue.ordered(candidates, selection.order, seed=seed, limit=selection.pairs)
     return Offer(shown, [*asked, OVERALL], hints, clip_files(catalog, study))
 
 

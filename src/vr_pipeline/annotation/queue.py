@@ -13,7 +13,7 @@ import pandas as pd
 from vr_pipeline.errors import InputError
 from vr_pipeline.identifiers import content_hash, pair_id
 
-Order = Literal["random", "informative"]
+Order = Literal["random", "informative", "active", "disagreement"]
 _EQUAL = 1e-9
 
 
@@ -140,7 +140,7 @@ def ordered(pairs: Sequence[Pair], order: Order, *, seed: int, limit: int | None
     Args:
         pairs: with margins for the order 'informative'.
         order: 'random' alternates prompts; 'informative' starts with the smallest margins and ends with pairs without
-            margin.
+            margin. For others see :mod:`vr_pipeline.annotation.choice`.
         seed: of the random order, also among equal margins.
         limit: largest number of pairs; None for all.
     """

@@ -58,10 +58,18 @@ _MOST_LINKS = 20
 @click.option("--clips", type=click.IntRange(1), help="With --checklist: clips to grade [default: all].")
 @click.option(
     "--order",
-    type=click.Choice(["random", "informative"]),
+    type=click.Choice(["random", "informative", "active", "disagreement"]),
     default="random",
     show_default=True,
-    help="Random order, one pair of each prompt in turn; or the smallest predicted margin first.",
+    help="Random order, one pair of each prompt in turn; the smallest predicted margin first; the pairs whose answers "
+    "the weights need most; or those on which rewards disagree most.",
+)
+@click.option(
+    "--rewards",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="FILE",
+    help="With --order disagreement: table of video_id and total by another reward; repeat it for several.",
 )
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Seed of order and sides.")
 @click.option("--pairs", default=200, show_default=True, type=click.IntRange(1), help="Number of pairs to offer.")
@@ -99,6 +107,7 @@ def annotate(
     annotations, judge_training reads grades as judge_annotations. See docs/annotation.md.
     """
     with plain_errors():
+        from vr_pipeline.annotation.choice import Selection
         from vr_pipeline.annotation.export import export_answers
         from vr_pipeline.annotation.offer import (
             CLIPS,
@@ -112,7 +121,7 @@ def annotate(
         )
         from vr_pipeline.annotation.store import Journal
         from vr_pipeline.errors import InputError
-        from vr_pipeline.preferences.journal import Grade, Label
+        from vr_pipeline.preferences.journal import Grade, Label, read_labels
         from vr_pipeline.project.folder import project_context, project_folder
         from vr_pipeline.runtime.web import is_loopback
 
@@ -148,8 +157,9 @@ def annotate(
                 _serve(opened(grades, annotator), host=host, port=port, allow_host=allow_host)
             return
         order: Order = given["order"]
-        asked = {name: given[name] for name in ("dimensions", "criteria", "pairs")}
-        offer = make_offer(catalog, about, order=order, seed=seed, per_prompt=given["pairs_per_prompt"], **asked)
+        asked = tuple(dict.fromkeys(label.pair for label in read_labels(path))) if path.exists() else ()
+        selection = Selection(order, seed, given["pairs"], given["pairs_per_prompt"], given["rewards"], asked)
+        offer = make_offer(catalog, about, selection, dimensions=given["dimensions"], criteria=given["criteria"])
         if about.source in (CLIPS, GENERATORS):
             echo(f"Then: kedro run --env={env} --to-outputs=reward_agreement (fits weights to the answers)")
         with closing(Journal[Label](path, about)) as labels:

@@ -57,7 +57,7 @@ class Label(Line):
     annotator: str
     seconds: float = Field(ge=0, description="from the moment both clips were shown to the answer")
     at: str = Field(description="time of the answer, UTC, ISO 8601")
-    order: str = Field(description="order of pairs: random or informative")
+    order: str = Field(description="order of pairs, as the option --order")
     seed: int = Field(description="seed of order and sides")
 
     @property

@@ -12,6 +12,7 @@ from kedro.runner import SequentialRunner
 import tiny_models
 from vr_pipeline import generators as package
 from vr_pipeline.annotation.agreement import report_lines, study_results
+from vr_pipeline.annotation.choice import Selection
 from vr_pipeline.annotation.offer import GENERATORS, make_offer, make_study
 from vr_pipeline.annotation.store import Journal
 from vr_pipeline.datasets.generator_clips import GeneratorClipsDataset, GeneratorVideosDataset
@@ -32,7 +33,7 @@ from vr_pipeline.video.write import write_video
 FORMAT = {"type": "video", "codec": "libx264rgb"}
 COLOURS = ("red", "green", "blue", "white", "grey", "black", "pink")
 TEXTS = [f"{colour} ball moves right" for colour in COLOURS]
-OFFERED: dict[str, Any] = {"dimensions": None, "order": "random", "seed": 0, "pairs": 100, "per_prompt": 10}
+OFFERED = Selection("random", 0, 100, 10)
 ORDER = {"filmed": 0, "flow": 1, "diffusion": 2}
 """How well a person likes the generators."""
 
@@ -170,7 +171,7 @@ def test_people_compare_two_generators_at_a_time(
     catalog: DataCatalog, index: pd.DataFrame, prompts: pd.DataFrame, tmp_path: Path
 ) -> None:
     study = make_study(None, GENERATORS, None)
-    offer = make_offer(catalog, study, **OFFERED)
+    offer = make_offer(catalog, study, OFFERED)
     offered = [{pair.first.generator, pair.second.generator} for pair in offer.pairs]
     # Three generators of six prompts; the damaged clip is not looked into before a run.
     assert len(offered) == 18
@@ -258,4 +259,4 @@ def test_what_is_wrong_with_a_given_folder_is_said(
     of_one["preference_clips"], of_one["preference_videos"] = clips[clips["generator"] == "flow"], {}
     study = make_study(None, GENERATORS, None)
     with pytest.raises(InputError, match="no prompt has clips of two generators"):
-        make_offer(of_one, study, **OFFERED)
+        make_offer(of_one, study, OFFERED)
