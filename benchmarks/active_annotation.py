@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -195,9 +194,19 @@ def needed(sizes: list[int], mean: np.ndarray, target: float) -> float:
 
 
 def ratios(
-    sizes: list[int], curves: dict[str, np.ndarray], target: Callable[[np.ndarray], float], draws: int = 2000
+    sizes: list[int], curves: dict[str, np.ndarray], place: int, draws: int = 2000
 ) -> dict[str, tuple[float, float, float, float]]:
-    """Return preferences needed, their ratio to random pairs, and the ratio's 95 % interval over seeds."""
+    """Return preferences needed, their ratio to random pairs, and the ratio's 95 % interval over seeds.
+
+    Args:
+        sizes: preferences after each round.
+        curves: tau by strategy, [seeds, rounds].
+        place: the round up to which the best mean tau of random pairs is the target.
+    """
+
+    def target(base: np.ndarray) -> float:
+        return float(base[: place + 1].max())
+
     seeds = len(curves["random"])
     random = np.random.default_rng(0)
     samples = random.integers(seeds, size=(draws, seeds))
@@ -263,7 +272,7 @@ def main() -> None:
     print(f"{'strategy':<14}{'tau at':>8}{'':>10}   needed for the tau of random pairs at")
     for share in (0.25, 0.5, 1.0):
         place = round(share * len(sizes)) - 1
-        for name, found in ratios(sizes, curves, lambda base, place=place: float(base[: place + 1].max())).items():
+        for name, found in ratios(sizes, curves, place).items():
             tau = float(curves[name][:, place].mean())
             results[f"{name} {sizes[place]}"] = {
                 "tau": tau,

@@ -32,7 +32,8 @@ def covariance_of_weights(
     """
     z = np.asarray(differences, dtype=np.float64)
     w = np.asarray(weights, dtype=np.float64)
-    return np.linalg.inv(precision * np.eye(len(w)) + (z * _variances(z @ w)[:, None]).T @ z)
+    information = precision * np.eye(len(w)) + (z * _variances(z @ w)[:, None]).T @ z
+    return np.asarray(np.linalg.inv(information), dtype=np.float64)
 
 
 def most_informative(

@@ -1,6 +1,7 @@
 """Two halves of a checklist's questions: one for the reward, and one for a reward that the training does not use."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -48,7 +49,7 @@ def question_halves(checklist: Checklist) -> tuple[tuple[str, ...], tuple[str, .
 def with_left_out(weights: RewardWeights, question_ids: tuple[str, ...]) -> RewardWeights:
     """Return weights of a half as weights of all questions, those of the other half removed."""
     place = np.array([question_ids.index(question) for question in weights.question_ids], dtype=np.int64)
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for name, rest in (("weights", 0.0), ("ci_low", np.nan), ("ci_high", np.nan), ("removed", True)):
         arrays[name] = np.full(len(question_ids), rest)
         arrays[name][place] = getattr(weights, name)
