@@ -44,6 +44,12 @@ def test_bars_have_the_heights_and_whiskers_of_the_metrics(metrics):
         assert f"{metrics['policies']['mpo'][source]['total']['mean']:.2f}" in axes.get_legend().texts[2].get_text()
 
 
+def test_the_auditor_has_a_panel_after_those_of_judge_and_oracle(metrics):
+    policies = {name: {"auditor": sources["oracle"], **sources} for name, sources in metrics["policies"].items()}
+    figure = rewards_by_dimension(metrics | {"policies": policies}, TITLES)
+    assert [axes.get_title().split(":")[0] for axes in figure.axes] == ["Judge", "Oracle", "Auditor"]
+
+
 def test_one_panel_without_an_oracle_and_missing_errors_are_no_whiskers():
     metrics = report_inputs(prompts=1, oracle=False)["evaluation_metrics"]
     assert metrics["policies"]["mpo"]["judge"]["total"]["se"] is None

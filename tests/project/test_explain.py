@@ -210,6 +210,9 @@ def test_an_unknown_environment_is_told_with_those_there_are(tmp_path):
     text = explain(caught.value)
     assert "There is no environment 'nowhere'" in text
     assert "Choose among base, other, or" in text
+    with pytest.raises(MissingConfigException) as caught:
+        OmegaConfigLoader(str(tmp_path), env="othe", base_env="base", default_run_env="local")["catalog"]
+    assert "There is no environment 'othe' (perhaps 'other' is meant): " in explain(caught.value)
 
 
 names = st.text(st.characters(codec="ascii", categories=["Ll", "Nd"], include_characters="_"), min_size=1)

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 from matplotlib.figure import Figure
 
+from vr_pipeline.evaluation.report.comparison import SOURCES
 from vr_pipeline.statistics.clustered import interval
 
 # Grey for the original, then Okabe and Ito's palette, distinguishable with common colour vision deficiencies.
@@ -40,11 +41,11 @@ def colours(titles: Mapping[str, str]) -> dict[str, str]:
 def rewards_by_dimension(metrics: Mapping[str, Any], titles: Mapping[str, str]) -> Figure:
     """Draw the mean reward of every policy by dimension with 95 % intervals, one panel per source."""
     first = metrics["policies"][next(iter(titles))]
-    dimensions_of = {name: list(first[name]["dimensions"]) for name in ("judge", "oracle") if name in first}
+    dimensions_of = {name: list(first[name]["dimensions"]) for name in SOURCES if name in first}
     prompts = int(metrics["clips"]["prompts"])
     if not dimensions_of:
         return _nothing("no reward judges the clips of this run")
-    widths = [1.6 + 1.15 * max(len(dimensions), 3) for dimensions in dimensions_of.values()]
+    widths = [1.4 + 0.95 * max(len(dimensions), 3) for dimensions in dimensions_of.values()]
     figure = Figure(figsize=(sum(widths), 4.4), layout="constrained")
     panels = figure.subplots(1, len(widths), squeeze=False, width_ratios=widths)[0]
     width = 0.8 / len(titles)

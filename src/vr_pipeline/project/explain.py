@@ -108,8 +108,8 @@ def configuration_account(error: BaseException) -> str:
     with_files = {place.parent.name for name in ("catalog*", "globals.yml") for place in path.parent.glob(f"*/{name}")}
     known = sorted(with_files - {"real_models"})  # what environments of real models share is none itself
     return (
-        f"There is no environment '{path.name}': {path} does not exist. Choose among {', '.join(known) or 'none'}, or "
-        f"create one from your files by 'kedro init-data --env {path.name} ...'."
+        f"There is no environment '{path.name}'{_perhaps(path.name, known)}: {path} does not exist. Choose among "
+        f"{', '.join(known) or 'none'}, or create one from your files by 'kedro init-data --env {path.name} ...'."
     )
 
 

@@ -68,7 +68,7 @@ def read_machine(conf: Path, name: str) -> MachineProfile:
         raise InputError(
             f"there is no machine profile '{name}'",
             remedy=f"use one of {', '.join(names) or 'none yet'}, or write conf/{FOLDER}/{name}.yml",
-            field=VARIABLE,
+            field=f"--machine or {VARIABLE}",
         )
     file = conf / FOLDER / f"{name}.yml"
     try:

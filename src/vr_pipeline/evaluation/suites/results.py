@@ -44,7 +44,11 @@ def read_suite_results(
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
-        raise InputError(f"the file cannot be read ({error})", remedy="Give a file of results", file=path) from error
+        raise InputError(
+            f"the file cannot be read as JSON ({error})",
+            remedy="Give the suite's *_eval_results.json, or a table without --policy and --manifest",
+            file=path,
+        ) from error
     if not isinstance(content, dict) or not content:
         raise InputError("the file has no dimensions", remedy="Give *_eval_results.json", file=path)
     known = {clip["file"]: (clip["prompt"], clip["sample_index"]) for clip in (manifest or {}).get("clips", ())}
