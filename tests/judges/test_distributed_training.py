@@ -13,7 +13,6 @@ from group_judges import KILLED, OPTIONS, JudgeResult, run_all, train, write_mod
 from two_processes import in_two_processes
 from vr_pipeline.errors import InputError
 from vr_pipeline.judges.training.config import JudgeTrainingParameters
-from vr_pipeline.judges.training.task import check_processes
 
 pytestmark = pytest.mark.slow
 
@@ -75,6 +74,6 @@ def test_passes_that_cannot_be_shared_are_rejected(group: tuple[dict[str, Any], 
         assert "Set batch_size to a multiple of 2 times micro_batch_size" in process["rejected"]
     parameters = JudgeTrainingParameters.model_validate({"tiny": {}, "batch_size": 64, "micro_batch_size": 1})
     for processes in (1, 8, 64):
-        check_processes(parameters, processes)
+        parameters.check_processes(processes)
     with pytest.raises(InputError, match=r"judge_training\.micro_batch_size"):
-        check_processes(parameters, 128)
+        parameters.check_processes(128)

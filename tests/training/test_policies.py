@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +27,7 @@ from vr_pipeline.training.conditions import ConditionShards, plan_conditions
 from vr_pipeline.training.config import DpoTrainingParameters
 from vr_pipeline.training.latents import plan_latents
 from vr_pipeline.training.policies import pair_data, train_policy_on_pairs
+from vr_pipeline.training.preference_trainer import Validation
 from vr_pipeline.training.shards import MAPPED_SHARDS, TensorShards
 from vr_pipeline.work import WorkItem, WorkPlan
 
@@ -252,22 +252,10 @@ def encoders() -> set[int]:
 class OnlyTheDenoiserIsThere:
     """A validation that judges nothing, and looks whether autoencoder and text encoder are gone while training."""
 
-    identity = ""
-    metric = "validation_reward"
-    chooses = True
-    together = False
-    ends_on = ""
-
     def __init__(self) -> None:
         self._before = encoders()
 
-    def figures(self) -> dict[str, float]:
-        return {}
-
-    def baseline(self) -> None:
-        return None
-
-    def __call__(self, generator: Generator) -> Callable[[int], float | None]:
+    def judging(self, generator: Generator) -> Validation:
         def look(step: int) -> None:
             assert generator.pipeline.vae is None  # type: ignore[attr-defined]
             assert generator.pipeline.text_encoder is None  # type: ignore[attr-defined]
@@ -276,7 +264,7 @@ class OnlyTheDenoiserIsThere:
         look(0)
         with generator.encoders():
             assert generator.pipeline.text_encoder is not None  # type: ignore[attr-defined]
-        return look
+        return Validation(look)
 
 
 def test_a_policy_is_trained_from_tables_and_the_same_every_time(

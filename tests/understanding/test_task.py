@@ -22,7 +22,7 @@ from vr_pipeline.schemas import ResponsePairs, TrainingLog
 from vr_pipeline.understanding.answering import Answerer
 from vr_pipeline.understanding.media import QuestionMedia
 from vr_pipeline.understanding.policy import RECORD, TrainedAdapter, trained_model
-from vr_pipeline.understanding.task import ResponseTask, check_processes, pairs_by_side, train_vlm
+from vr_pipeline.understanding.task import ResponseTask, pairs_by_side, train_vlm
 from vr_pipeline.vlm.loading import load_family
 
 
@@ -279,7 +279,7 @@ def test_what_cannot_be_trained_is_rejected(world: World) -> None:
     with pytest.raises(InputError, match="the same tokens"):
         alike.task()
     with pytest.raises(InputError, match="3 processes cannot share the 2 passes"):
-        check_processes(tiny_vlm.parameters(world.model, training={"micro_batch_size": 2}).training, 3)
+        tiny_vlm.parameters(world.model, training={"micro_batch_size": 2}).training.check_processes(3)
     with pytest.raises(ValueError, match="merge it first"):
         tiny_vlm.parameters({**world.model, "adapter": "x"})
     with pytest.raises(ValueError, match="quantised"):

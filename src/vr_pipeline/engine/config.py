@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, Field
 
 from vr_pipeline.config import Parameters
 from vr_pipeline.engine.schedules import SCHEDULES
+from vr_pipeline.errors import InputError
 
 if TYPE_CHECKING:
     ScheduleName = str
@@ -72,6 +73,10 @@ class LoopParameters(Parameters):
 class FineTuningParameters(LoopParameters):
     """Training of a model that may be large."""
 
+    block: ClassVar[str] = "training"
+    samples: ClassVar[str] = "samples"
+    """For messages: the name of these parameters, and the plural of what a sample is."""
+
     micro_batch_size: int | None = Field(
         None,
         ge=1,
@@ -98,6 +103,16 @@ class FineTuningParameters(LoopParameters):
         if self.batch_size % self.samples_per_pass:
             raise ValueError(
                 f"batch_size {self.batch_size} is not a multiple of micro_batch_size {self.micro_batch_size}"
+            )
+
+    def check_processes(self, processes: int) -> None:
+        """Raise :class:`InputError` unless this number of processes can share the passes of a step evenly."""
+        if self.passes % processes:
+            raise InputError(
+                f"{processes} processes cannot share the {self.passes} passes of a step evenly: a step has "
+                f"{self.batch_size} {self.samples}, a pass {self.samples_per_pass}",
+                remedy=f"Set batch_size to a multiple of {processes} times micro_batch_size",
+                field=f"{self.block}.micro_batch_size",
             )
 
 

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from vr_pipeline.engine.sharding import is_spread
 
 if TYPE_CHECKING:
@@ -93,6 +96,21 @@ class Group:
         parts: list[dict[str, torch.Tensor]] = [{} for _ in range(self.size)]
         distributed.all_gather_object(parts, local)
         return {name: torch.stack([part[name] for part in parts], dim=1).flatten() for name in local}
+
+    def gather_rows(self, rows: NDArray[np.float64], count: int) -> NDArray[np.float64]:
+        """Return the rows of all processes in the order before :meth:`share`, [count, columns].
+
+        Args:
+            rows: of this process's share; shares may differ by one row.
+            count: number of rows of all processes.
+        """
+        import torch
+
+        filled = np.full((-(-count // self.size), rows.shape[1]), np.nan)
+        filled[: len(rows)] = rows
+        gathered = self.gather({"rows": torch.from_numpy(filled)})["rows"]
+        found: NDArray[np.float64] = gathered.view(-1, rows.shape[1])[:count].numpy()
+        return found
 
     def from_main(self, value: Item) -> Item:
         """Return the main process's value, in all processes."""

@@ -60,6 +60,7 @@ class Task:
 
     def __init__(self, settings: LoopParameters) -> None:
         self.settings = settings
+        self._figures: Mapping[str, float] = {}
 
     def weights(self) -> Sequence[torch.Tensor]:
         """Prepare the model for training and return the trained parameters, in a fixed order."""
@@ -97,7 +98,7 @@ class Task:
 
     def figures(self) -> Mapping[str, float]:
         """Return further results of the last :meth:`validate`, as columns of the log."""
-        return {}
+        return self._figures
 
 
 def best_checkpoint(log: pd.DataFrame, metric: str) -> dict[str, float]:

@@ -1,11 +1,10 @@
 """Accuracy of a training on held-out pairs, if no reward judges its checkpoints."""
 
-from collections.abc import Callable
-
 from vr_pipeline.generators.contract import Generator
 from vr_pipeline.identifiers import content_hash
 from vr_pipeline.training.config import DpoTrainingParameters, PreferenceTrainingParameters
 from vr_pipeline.training.pairs import PairData
+from vr_pipeline.training.preference_trainer import Validation
 from vr_pipeline.training.step import collate
 
 
@@ -22,11 +21,6 @@ class HeldOutPairs:
         parameters: the training, with the numbers of pairs and of draws of noise and time.
     """
 
-    metric = "held_out_accuracy"
-    chooses = False
-    together = False
-    ends_on = ""
-
     def __init__(self, data: PairData, parameters: DpoTrainingParameters) -> None:
         chosen = sorted(data.pairs, key=lambda pair: pair.pair_id)[: parameters.held_out_pairs]
         self._data = PairData(chosen, data.latents, data.conditions)
@@ -37,21 +31,14 @@ class HeldOutPairs:
         """Hash of pairs and draws."""
         return content_hash("held-out pairs", self._draws, *(pair.pair_id for pair in self._data.pairs))
 
-    def __call__(self, generator: Generator) -> Callable[[int], float | None]:
-        """Return the function that measures the generator's weights after a step."""
-
-        def accuracy(step: int) -> float | None:
-            return held_out_accuracy(generator, self._data, self._parameters, draws=self._draws)
-
-        return accuracy
-
-    def figures(self) -> dict[str, float]:
-        """Return no further columns of the log."""
-        return {}
-
-    def baseline(self) -> float | None:
-        """Return None, since the original is the reference."""
-        return None
+    def judging(self, generator: Generator) -> Validation:
+        """Return the measurement of the generator's weights after each step that is a checkpoint."""
+        return Validation(
+            lambda _: held_out_accuracy(generator, self._data, self._parameters, draws=self._draws),
+            self.identity,
+            metric="held_out_accuracy",
+            chooses=False,
+        )
 
 
 def held_out_accuracy(

@@ -17,7 +17,7 @@ from vr_pipeline.training.conditions import ConditionShards
 from vr_pipeline.training.config import DpoTrainingParameters, PreferenceTrainingParameters
 from vr_pipeline.training.held_out import HeldOutPairs
 from vr_pipeline.training.pairs import PairData, TrainingPair, without
-from vr_pipeline.training.preference_trainer import Validation, prepare_weights, train_on_pairs, training_identity
+from vr_pipeline.training.preference_trainer import prepare_weights, train_on_pairs, training_identity
 from vr_pipeline.training.shards import TensorShards
 from vr_pipeline.training.validation import CheckpointValidation
 
@@ -88,20 +88,8 @@ def train_policy_on_pairs(
     """
     trained: tuple[Part, ...] = ("denoiser",)
     loaded = load_generator(parameters.trained(generator), trained)
-    judged_by, judging = "", None
-    if validation is not None:
-        judged_by = validation.identity
-        judging = Validation(
-            validation(loaded),
-            judged_by,
-            validation.metric,
-            validation.chooses,
-            validation.baseline,
-            together=validation.together,
-            figures=validation.figures,
-            ends_on=validation.ends_on,
-        )
-    identity = training_identity(loaded, data, parameters.training, judged_by)
+    judging = None if validation is None else validation.judging(loaded)
+    identity = training_identity(loaded, data, parameters.training, judging.identity if judging else "")
     log = train_on_pairs(
         loaded,
         data,

@@ -32,6 +32,7 @@ from vr_pipeline.storage.atomic import write_text
 from vr_pipeline.training.config import DpoTrainingParameters, ValidationParameters
 from vr_pipeline.training.inputs import HOLD_OUT
 from vr_pipeline.training.judged import kept_step, no_validation, validation_prompts, validation_table
+from vr_pipeline.training.preference_trainer import Validation
 from vr_pipeline.training.reward_hacking import ALARM, Alarm, prompt_means
 from vr_pipeline.work import WorkPlan
 
@@ -83,10 +84,6 @@ class CheckpointValidation:
         InputError: no prompt is left in the splits.
     """
 
-    metric = "validation_reward"
-    chooses = True
-    together = True
-
     def __init__(
         self,
         pairs: pd.DataFrame,
@@ -129,6 +126,17 @@ class CheckpointValidation:
             self._measure(0, None)
         return self.reward
 
+    def judging(self, generator: Generator) -> Validation:
+        """Judge the original weights as :meth:`__call__`, and return the judging of the training."""
+        return Validation(
+            self(generator),
+            self.identity,
+            baseline=self.baseline,
+            together=True,
+            figures=self.figures,
+            ends_on=ALARM if self._alarm.stops else "",
+        )
+
     def reward(self, step: int) -> float | None:
         """Return the mean reward of the generator's current weights; None in all processes but the main one."""
         assert self._generator is not None, "call the object with a generator first"
@@ -141,11 +149,6 @@ class CheckpointValidation:
     def figures(self) -> dict[str, float]:
         """Return ``alarm_since``, the step since which a held-out reward fell, if the last checkpoint has an alarm."""
         return self._figures
-
-    @property
-    def ends_on(self) -> str:
-        """Column of the log that ends the training; empty for none."""
-        return ALARM if self._alarm.stops else ""
 
     def earlier_policy(self, log: pd.DataFrame) -> tuple[int, Policy | None] | None:
         """Return the step and the weights that an alarm chooses instead of those that the training kept.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import Field, model_validator
 
 from vr_pipeline.config import Parameters
@@ -62,6 +64,9 @@ class TestParameters(Parameters):
 
 class ResponseTrainingParameters(FineTuningParameters, CheckpointParameters):
     """DPO on pairs of responses; a sample is a pair."""
+
+    block: ClassVar[str] = "vlm_dpo.training"
+    samples: ClassVar[str] = "pairs"
 
     beta: float = Field(0.1, gt=0, description="Weight of the log-ratios of policy and reference in the loss.")
     lora: LoRAParameters | None = Field(

@@ -21,8 +21,7 @@ from vr_pipeline.engine.loop import Observe, Task, train
 from vr_pipeline.engine.order import EpochOrder
 from vr_pipeline.errors import InputError
 from vr_pipeline.identifiers import content_hash, sample_seed
-from vr_pipeline.rewards.training.clips import TrainingClips, rows_of_all
-from vr_pipeline.rewards.training.parameters import check_passes
+from vr_pipeline.rewards.training.clips import TrainingClips
 from vr_pipeline.rewards.training.parts import ModelParts
 from vr_pipeline.runtime.progress import progress_bar
 from vr_pipeline.understanding.answering import Answerer, answerer_identity
@@ -68,7 +67,7 @@ def train_vlm(
     import torch
 
     given = parameters.training
-    check_processes(given, launched_processes())
+    given.check_processes(launched_processes())
     sides = pairs_by_side(pairs, index)
     with deterministic(given.threads), torch.random.fork_rng(devices=[]):
         torch.manual_seed(given.seed)
@@ -86,11 +85,6 @@ def train_vlm(
                 observe=observe,
             )
             return task.finish(pd.DataFrame(rows), parameters)
-
-
-def check_processes(parameters: ResponseTrainingParameters, processes: int) -> None:
-    """Raise :class:`InputError` unless this number of processes can share the passes of a step."""
-    check_passes(parameters, processes, samples="pairs", block="vlm_dpo.training")
 
 
 def pairs_by_side(pairs: pd.DataFrame, index: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -177,7 +171,6 @@ class ResponseTask(Task):
             family.enable_gradient_checkpointing()
         self.reference: NDArray[np.float64] = np.zeros((self.count, 2))
         self.order = EpochOrder(range(self.trained), self.names[: self.trained], parameters.seed)
-        self._figures: dict[str, float] = {}
 
     def _request(self, row: dict[Any, Any]) -> Request:
         family, dialogue = self.family, self.answerer.dialogue
@@ -230,7 +223,7 @@ class ResponseTask(Task):
             for start in bar:
                 read = self.log_probabilities(share[start : start + size]).cpu().double().numpy()
                 found = np.concatenate([found, read])
-        return rows_of_all(found, len(rows), group)
+        return group.gather_rows(found, len(rows))
 
     def step(self, step: int, group: Group) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         import torch
@@ -267,9 +260,6 @@ class ResponseTask(Task):
             "validation_margin": float(margin.mean()),
         }
         return -float(dpo_losses(policy, reference, self.parameters.beta).mean())
-
-    def figures(self) -> dict[str, float]:
-        return self._figures
 
     def finish(self, log: pd.DataFrame, parameters: VlmDpoParameters) -> TrainedVlm:
         """Return the adapter and the model in its original form."""

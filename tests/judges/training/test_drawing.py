@@ -11,7 +11,6 @@ import pytest
 from vr_pipeline.judges.training.config import JudgeTrainingParameters
 from vr_pipeline.judges.training.drawing import Drawing
 from vr_pipeline.judges.training.examples import JudgeExample
-from vr_pipeline.judges.training.task import check_processes
 
 QUESTIONS = [f"q{number}" for number in range(9)]
 
@@ -36,7 +35,7 @@ def test_a_step_has_exactly_its_answers(labels: tuple[int, int], clips_per_pass:
     made = examples(*labels)
     options = {"batch_size": 16, "questions_per_clip": 4, "micro_batch_size": clips_per_pass}
     parameters = drawing(made, **options).parameters
-    check_processes(parameters, processes)
+    parameters.check_processes(processes)
     assert parameters.answers_per_step == 64
     # Each process draws the passes that are its own, as the training does.
     found = [drawing(made, **options) for _ in range(processes)]

@@ -1,6 +1,6 @@
 """Parameters of the training of judges."""
 
-from typing import Self
+from typing import ClassVar, Self
 
 from pydantic import Field, model_validator
 
@@ -44,6 +44,9 @@ class JudgeTrainingParameters(FineTuningParameters, CheckpointParameters):
     Published batch sizes count answers: with drawn questions a step has exactly ``batch_size`` times
     ``questions_per_clip`` answers.
     """
+
+    block: ClassVar[str] = "judge_training"
+    samples: ClassVar[str] = "clips"
 
     start: JudgeParameters | None = Field(None, description="The model that training starts from.")
     tiny: TinyJudgeParameters | None = Field(
@@ -104,19 +107,9 @@ class JudgeTrainingParameters(FineTuningParameters, CheckpointParameters):
     )
 
     @property
-    def clips_per_pass(self) -> int:
-        """Clips per forward and backward pass."""
-        return self.micro_batch_size or self.batch_size
-
-    @property
-    def passes(self) -> int:
-        """Passes whose gradients make one step, over all processes together."""
-        return self.batch_size // self.clips_per_pass
-
-    @property
     def answers_per_pass(self) -> int | None:
         """Answers per forward and backward pass; None where all questions of a clip are asked."""
-        return None if self.questions_per_clip is None else self.clips_per_pass * self.questions_per_clip
+        return None if self.questions_per_clip is None else self.samples_per_pass * self.questions_per_clip
 
     @property
     def answers_per_step(self) -> int | None:
@@ -129,6 +122,5 @@ class JudgeTrainingParameters(FineTuningParameters, CheckpointParameters):
             raise ValueError("give either 'start' (a model) or 'tiny' (sizes of a new one)")
         if self.start is not None and self.start.quantisation != "none":
             raise ValueError("a quantised model cannot be trained here: set quantisation of 'start' to none")
-        if self.batch_size % self.clips_per_pass:
-            raise ValueError(f"batch_size {self.batch_size} is no multiple of micro_batch_size {self.micro_batch_size}")
+        self.check_whole_passes()
         return self

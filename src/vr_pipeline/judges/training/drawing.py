@@ -81,7 +81,7 @@ class Drawing:
         clips = chain.from_iterable(order.permutation(len(self.examples)).tolist() for _ in count())
         while True:
             if drawn is None or answers is None:
-                yield list(islice(clips, self.parameters.clips_per_pass))
+                yield list(islice(clips, self.parameters.samples_per_pass))
                 continue
             batch, missing = [], answers
             while missing > 0:

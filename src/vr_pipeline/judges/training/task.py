@@ -8,7 +8,6 @@ the judge also learns to say nothing but yes and no there.
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -23,7 +22,6 @@ from vr_pipeline.checklist.schema import PROMPT_PLACEHOLDER, Checklist
 from vr_pipeline.engine.config import CheckpointParameters
 from vr_pipeline.engine.groups import Group
 from vr_pipeline.engine.loop import Observe, Task
-from vr_pipeline.errors import InputError
 from vr_pipeline.identifiers import content_hash
 from vr_pipeline.judges.training.config import JudgeTrainingParameters
 from vr_pipeline.judges.training.drawing import Drawing
@@ -93,7 +91,7 @@ def train_judge(
     from vr_pipeline.engine.groups import launched_processes, training_group
     from vr_pipeline.engine.loop import train
 
-    check_processes(parameters, launched_processes())
+    parameters.check_processes(launched_processes())
     check_labels(examples, checklist)
     parts = Parts(examples, parameters.validation_share)
     with deterministic(parameters.threads), torch.random.fork_rng(devices=[]):
@@ -106,17 +104,6 @@ def train_judge(
                 task, parameters, group=group, checkpoint=checkpoint, retrain=parameters.retrain, observe=observe
             )
             return task.finish(pd.DataFrame(rows)[_COLUMNS], group)
-
-
-def check_processes(parameters: JudgeTrainingParameters, processes: int) -> None:
-    """Check whether so many processes can share the passes of a step. Raises :class:`InputError` where they cannot."""
-    if parameters.passes % processes:
-        raise InputError(
-            f"{processes} processes cannot share the {parameters.passes} passes of a step evenly: a step has "
-            f"{parameters.batch_size} clips, a pass {parameters.clips_per_pass}",
-            remedy=f"Set batch_size to a multiple of {processes} times micro_batch_size",
-            field="judge_training.micro_batch_size",
-        )
 
 
 def start_family(parameters: JudgeTrainingParameters, parts: Parts, checklist: Checklist) -> Family:
@@ -271,7 +258,7 @@ class JudgeTask(Task):
         self.family.model.eval()
         texts = [self.texts[question] for question in self.question_ids]
         p_yes, outside = np.empty((2, 0, len(texts)))
-        size = self.parameters.clips_per_pass
+        size = self.parameters.samples_per_pass
         share = group.share(examples)
         for start in range(0, len(share), size):
             part = share[start : start + size]
@@ -284,7 +271,7 @@ class JudgeTask(Task):
                     frames_per_second=rates if all(rates) else None,  # type: ignore[arg-type]
                 )
             p_yes, outside = np.concatenate([p_yes, answered[0]]), np.concatenate([outside, answered[1]])
-        return _of_all(p_yes, len(examples), group), _of_all(outside, len(examples), group)
+        return group.gather_rows(p_yes, len(examples)), group.gather_rows(outside, len(examples))
 
     def finish(self, log: pd.DataFrame, group: Group) -> TrainedJudge:
         """Report on the weights that the training left, and give the model back as it came."""
@@ -333,16 +320,6 @@ def training_identity(parts: Parts, checklist: Checklist, parameters: JudgeTrain
         judge_identity(parameters.start) if parameters.start is not None else "",
         *clips,
     )
-
-
-def _of_all(rows: NDArray[np.float64], count: int, group: Group) -> NDArray[np.float64]:
-    """Rows of all processes in the order of the examples; shares may differ by one, so they are filled up."""
-    import torch
-
-    filled = np.full((-(-count // group.size), rows.shape[1]), math.nan)
-    filled[: len(rows)] = rows
-    gathered = group.gather({"rows": torch.from_numpy(filled)})["rows"]
-    return gathered.view(-1, rows.shape[1])[:count].numpy()
 
 
 def _weighted_mean(losses: torch.Tensor, weights: Sequence[float], total: float | None = None) -> torch.Tensor:

@@ -10,7 +10,7 @@ from vr_pipeline.engine.groups import launched_processes
 from vr_pipeline.items.video_index import index_given_clips, index_made_clips
 from vr_pipeline.judges.training.annotations import collect_examples
 from vr_pipeline.judges.training.config import JudgeTrainingParameters
-from vr_pipeline.judges.training.task import TrainedJudge, check_processes
+from vr_pipeline.judges.training.task import TrainedJudge
 from vr_pipeline.judges.training.task import train_judge as train
 from vr_pipeline.runtime.live_curves import write_row
 
@@ -32,7 +32,7 @@ def train_judge(
 ) -> tuple[TrainedJudge, pd.DataFrame, pd.DataFrame, dict[str, Any]]:
     """Train a judge on annotated clips and test it on held-out ones, question by question."""
     # Before reading clips and loading a model.
-    check_processes(parameters, launched_processes())
+    parameters.check_processes(launched_processes())
     examples = collect_examples(
         judge_annotations,
         judge_training_video_index,

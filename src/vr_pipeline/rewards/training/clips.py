@@ -105,10 +105,8 @@ class TrainingClips(Generic[Made]):
 
     def examine(self, video_ids: Sequence[str], group: Group) -> dict[str, str]:
         """Read every clip once before training, each process its share; return unusable clips with the reason."""
-        import torch
-
         share = group.share(video_ids)
-        found = np.full((-(-len(video_ids) // group.size), 4), np.nan)
+        found = np.empty((len(share), 4))
         bar = progress_bar(
             range(0, len(share), 64), description="read clips", unit="64 clips", disable=not group.main, leave=False
         )
@@ -116,7 +114,7 @@ class TrainingClips(Generic[Made]):
             names = share[start : start + 64]
             for row, (name, clip) in enumerate(zip(names, self._prepare_all(names), strict=True), start=start):
                 found[row] = [1.0, 0, 0, 0] if isinstance(clip, Exception) else [0.0, *self.shapes[name]]
-        gathered = group.gather({"found": torch.from_numpy(found)})["found"].view(-1, 4)[: len(video_ids)].numpy()
+        gathered = group.gather_rows(found, len(video_ids))
         bad = [name for name, row in zip(video_ids, gathered, strict=True) if row[0] == 1.0]
         self.shapes = {
             name: (float(row[1]), float(row[2]), float(row[3]))
@@ -160,14 +158,3 @@ class TrainingClips(Generic[Made]):
             self.free -= size
             self.kept[name] = prepared
         return prepared
-
-
-def rows_of_all(rows: NDArray[np.float64], count: int, group: Group) -> NDArray[np.float64]:
-    """Gather the rows of all processes in the order before :meth:`Group.share`, [count, columns]."""
-    import torch
-
-    filled = np.full((-(-count // group.size), rows.shape[1]), np.nan)
-    filled[: len(rows)] = rows
-    gathered = group.gather({"rows": torch.from_numpy(filled)})["rows"]
-    found: NDArray[np.float64] = gathered.view(-1, rows.shape[1])[:count].numpy()
-    return found

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any, Literal, Protocol, Self, TypeVar
 
 from pydantic import Field
@@ -13,7 +14,7 @@ from vr_pipeline.engine.config import (
     ScheduleName,
     with_default,
 )
-from vr_pipeline.errors import InputError
+from vr_pipeline.vlm.families.base import Family
 
 
 class RewardTrainingParameters(FineTuningParameters, CheckpointParameters):
@@ -77,19 +78,16 @@ def for_samples(given: Settings, count: float) -> Settings:
     return given.model_copy(update={"steps": steps, "warmup_steps": warmup})
 
 
-def check_passes(parameters: FineTuningParameters, processes: int, *, samples: str, block: str) -> None:
-    """Raise :class:`InputError` if the processes cannot share the passes of a step evenly.
+class Loaded(Protocol):
+    """Settings of a model at the start of a training."""
 
-    Args:
-        parameters: of the training.
-        processes: their number.
-        samples: plural of what a sample is, for messages.
-        block: name of the parameters, for messages.
-    """
-    if parameters.passes % processes:
-        raise InputError(
-            f"{processes} processes cannot share the {parameters.passes} passes of a step evenly: a step has "
-            f"{parameters.batch_size} {samples}, a pass {parameters.samples_per_pass}",
-            remedy=f"Set batch_size to a multiple of {processes} times micro_batch_size",
-            field=f"{block}.micro_batch_size",
-        )
+    @property
+    def dtype(self) -> str: ...
+
+
+def precision_of(family: Family, start: Loaded | None) -> AbstractContextManager[Any]:
+    """Return the precision of activations that the settings of the model at the start define."""
+    import torch
+
+    assert start is not None
+    return family.autocast(getattr(torch, start.dtype))

@@ -15,7 +15,6 @@ from vr_pipeline.engine.loop import Task
 from vr_pipeline.engine.order import EpochOrder
 from vr_pipeline.generators.latent_reward import LatentReward
 from vr_pipeline.identifiers import sample_seed
-from vr_pipeline.rewards.training.clips import rows_of_all
 from vr_pipeline.rewards.videoreward.losses import Targets, summed_loss
 from vr_pipeline.rewards.videoreward.training.labels import learned_from
 from vr_pipeline.rewards.videoreward.training.report import figures_by_dimension
@@ -56,7 +55,6 @@ class LatentRewardTask(Task):
         self.generator, self.device = reward.blocks.generator, reward.blocks.generator.device
         self.pairs = trained_pairs(data, parameters)
         self.order = EpochOrder(self.pairs, [pair.pair_id for pair in self.pairs], parameters.seed)
-        self._figures: dict[str, float] = {}
         if parameters.gradient_checkpointing:
             reward.blocks.network.enable_gradient_checkpointing()
 
@@ -140,7 +138,7 @@ class LatentRewardTask(Task):
                 draws = [(_HELD_OUT - number, one) for _ in part for number, one in enumerate(times)]
                 scores = self._scores(repeated, draws, one_noise=one_noise).cpu().double().numpy()
                 found = np.concatenate([found, scores.reshape(len(part), -1)])
-        return rows_of_all(found, len(pairs), group).reshape(len(pairs), len(times), 2, -1)
+        return group.gather_rows(found, len(pairs)).reshape(len(pairs), len(times), 2, -1)
 
     def validate(self, step: int, group: Group) -> float:
         """Return the accuracy on pairs without ties, averaged over dimensions, at times spread as in training.
@@ -160,9 +158,6 @@ class LatentRewardTask(Task):
         known = {name: value for name, value in accuracy.items() if not np.isnan(value)}
         self._figures = {"validation_loss": loss} | {f"accuracy_{name}": value for name, value in known.items()}
         return float(np.mean(list(known.values())) if known else 0.0) + 1e-5 * float(np.exp(-min(loss, 50.0)))
-
-    def figures(self) -> dict[str, float]:
-        return self._figures
 
 
 def trained_pairs(data: LatentPairs, parameters: LatentRewardTrainingParameters) -> list[LatentPair]:

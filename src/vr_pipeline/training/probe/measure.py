@@ -19,7 +19,7 @@ from vr_pipeline.identifiers import content_hash, sample_seed
 from vr_pipeline.storage.atomic import write_text
 from vr_pipeline.training.config import DpoTrainingParameters, PreferenceTrainingParameters
 from vr_pipeline.training.pairs import PairData, TrainingPair
-from vr_pipeline.training.preference_trainer import Validation, train_on_pairs, training_identity
+from vr_pipeline.training.preference_trainer import train_on_pairs, training_identity
 from vr_pipeline.training.probe.grid import Costs, Grid
 from vr_pipeline.training.step import collate, pair_loss
 from vr_pipeline.training.validation import CheckpointValidation
@@ -127,7 +127,7 @@ class Probe:
         cell = Cell(training.learning_rate, training.beta)
         self._generator.load_policy(None)
         judge = self._judge(training) if self._validation is not None else None
-        validation = Validation(judge(self._generator), judge.identity) if judge is not None else None
+        validation = judge.judging(self._generator) if judge is not None else None
         rows: list[Mapping[str, float]] = []
         description = f"learning rate {training.learning_rate:g}, beta {training.beta:g}"
         try:

@@ -23,7 +23,7 @@ from vr_pipeline.rewards.videoreward.network import load_network
 from vr_pipeline.rewards.videoreward.settings import read_artifact
 from vr_pipeline.rewards.videoreward.training.labels import label_pairs
 from vr_pipeline.rewards.videoreward.training.start import start_network
-from vr_pipeline.rewards.videoreward.training.task import PreferenceRewardTask, check_processes
+from vr_pipeline.rewards.videoreward.training.task import PreferenceRewardTask
 from vr_pipeline.schemas import PreferenceRewardReliability, PreferenceRewardReport, TrainingLog
 from vr_pipeline.video.clip import VideoReadError
 from vr_pipeline.video.sampled import SampledClip, Sampling
@@ -316,9 +316,9 @@ def test_clips_that_cannot_be_read_are_set_aside_and_counted(
 
 def test_passes_that_cannot_be_shared_are_rejected(start: dict[str, Any]) -> None:
     settings = tiny_rewards.parameters(start, batch_size=12, micro_batch_size=4)
-    check_processes(settings, 3)
+    settings.check_processes(3)
     with pytest.raises(InputError, match="2 processes cannot share the 3 passes of a step evenly"):
-        check_processes(settings, 2)
+        settings.check_processes(2)
     with pytest.raises(ValueError, match="not a multiple of micro_batch_size"):
         tiny_rewards.parameters(start, batch_size=10, micro_batch_size=4)
     with pytest.raises(ValueError, match="either 'start'"):

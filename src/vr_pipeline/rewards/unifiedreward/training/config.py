@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import Field, model_validator
 
 from vr_pipeline.config import Parameters
@@ -31,6 +33,9 @@ class UnifiedItemSources(Parameters):
 
 class UnifiedRewardTrainingParameters(RewardTrainingParameters):
     """Parameters of unified_reward_training. A sample is an item: a pair, or a clip or text with a grade."""
+
+    block: ClassVar[str] = "unified_reward_training"
+    samples: ClassVar[str] = "items"
 
     start: JudgeParameters | None = Field(None, description="Vision-language model at the start, with 'template'.")
     template: str | UnifiedTemplate | None = Field(

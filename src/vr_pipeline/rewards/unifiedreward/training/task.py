@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,8 +14,8 @@ from vr_pipeline.engine.determinism import deterministic
 from vr_pipeline.engine.groups import Group, launched_processes, training_group
 from vr_pipeline.engine.loop import Observe, Task, best_checkpoint, train
 from vr_pipeline.identifiers import content_hash, sample_seed
-from vr_pipeline.rewards.training.clips import ReadClip, TrainingClips, rows_of_all
-from vr_pipeline.rewards.training.parameters import check_passes, for_samples
+from vr_pipeline.rewards.training.clips import ReadClip, TrainingClips
+from vr_pipeline.rewards.training.parameters import for_samples, precision_of
 from vr_pipeline.rewards.training.parts import ModelParts
 from vr_pipeline.rewards.unifiedreward.settings import UnifiedArtifact
 from vr_pipeline.rewards.unifiedreward.template import UnifiedTemplate
@@ -74,7 +73,7 @@ def train_unified_reward(
     """
     import torch
 
-    check_passes(parameters, launched_processes(), samples="items", block="unified_reward_training")
+    parameters.check_processes(launched_processes())
     start = Start.of(parameters)
     # Find errors before loading a model and reading clips.
     label_items(items, video_index, start.template, parameters)
@@ -136,7 +135,6 @@ class UnifiedRewardTask(Task):
         self.parts = ModelParts(family, parameters.vision, parameters.language, parameters.lora, head=True)
         if parameters.gradient_checkpointing:
             family.enable_gradient_checkpointing()
-        self._figures: dict[str, float] = {}
 
     def _validated(self) -> NDArray[np.int64]:
         """Return the validation items of each task and form, limited by a hash."""
@@ -197,7 +195,7 @@ class UnifiedRewardTask(Task):
         counted = torch.zeros(2 * len(_COUNTED) + 3, dtype=torch.float64)
         losses = []
         for places in alike(lengths):
-            with self._precision():
+            with precision_of(self.family, self.parameters.start or self.parameters.start_reward):
                 found = log_likelihoods(self.family, visuals, [asked[at].request for at in places])
             for at, logs in zip(places, found, strict=True):
                 whole, right = logs.float().sum(dim=1), asked[at].right
@@ -210,21 +208,13 @@ class UnifiedRewardTask(Task):
                     counted[2 * len(_COUNTED) :] += torch.tensor(flags, dtype=torch.float64)
         return torch.stack(losses).sum(), counted
 
-    def _precision(self) -> AbstractContextManager[Any]:
-        """Return the configured precision of activations."""
-        import torch
-
-        start = self.parameters.start or self.parameters.start_reward
-        assert start is not None
-        return self.family.autocast(getattr(torch, start.dtype))
-
     def read(self, rows: NDArray[np.int64], group: Group) -> Read:
         """Read items as inference does; each process reads its share."""
         self.family.model.eval()
         share = list(group.share(rows.tolist()))
-        with self._precision():
+        with precision_of(self.family, self.parameters.start or self.parameters.start_reward):
             found = read_items(self.family, self.requests, self.clips, share, batch=self.parameters.samples_per_pass)
-        return Read.of(rows_of_all(found.reshape(-1, WIDTH), len(rows), group))
+        return Read.of(group.gather_rows(found.reshape(-1, WIDTH), len(rows)))
 
     def validate(self, step: int, group: Group) -> float:
         """Return the mean share in correct order over tasks and forms, plus at most 1e-5 by likelihood."""
@@ -234,9 +224,6 @@ class UnifiedRewardTask(Task):
         self._figures = {"validation_loss": loss} | {f"accuracy_{name}": value for name, value in shares.items()}
         accuracy = float(np.mean(list(shares.values()))) if shares else 0.0
         return accuracy + 1e-5 * float(np.exp(-min(loss, 50.0)))
-
-    def figures(self) -> dict[str, float]:
-        return self._figures
 
     def finish(self, log: pd.DataFrame, start: Start, group: Group) -> TrainedUnifiedReward:
         """Choose tie thresholds on validation, report on the test side, and restore the model's form."""

@@ -6,23 +6,17 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from vr_pipeline.engine.config import (
-    CheckpointParameters,
-    FineTuningParameters,
-    LoRAParameters,
-    ScheduleName,
-    with_default,
-)
 from vr_pipeline.rewards.training.held_out import HeldOutParameters
 from vr_pipeline.rewards.training.parameters import RewardTrainingParameters
 from vr_pipeline.rewards.videoreward.settings import NetworkSettings, VideoRewardSettings
 from vr_pipeline.vlm.config import JudgeParameters
 
 
-class PreferenceRewardTrainingParameters(FineTuningParameters, CheckpointParameters):
+class PreferenceRewardTrainingParameters(RewardTrainingParameters):
     """Parameters of preference_reward_training. A sample is a pair of clips of one prompt."""
 
     block: ClassVar[str] = "preference_reward_training"
+    samples: ClassVar[str] = "pairs"
 
     start: JudgeParameters | None = Field(
         None, description="Vision-language model at the start, with a new head and special tokens."
@@ -44,25 +38,13 @@ class PreferenceRewardTrainingParameters(FineTuningParameters, CheckpointParamet
     keep_ties: bool = Field(
         True, description="Also train on pairs that are tied in every dimension, except with the loss bt."
     )
-    vision: Literal["full", "frozen"] = with_default(RewardTrainingParameters, "vision", "full")
-    language: Literal["lora", "full", "frozen"] = with_default(RewardTrainingParameters, "language", "lora")
-    lora: LoRAParameters = RewardTrainingParameters.model_fields["lora"]  # type: ignore[assignment]
     token_learning_rate: float | None = Field(
         None, gt=0, description="Peak learning rate of the special tokens' embeddings; null for learning_rate."
     )
     head_learning_rate: float | None = Field(
         None, gt=0, description="Peak learning rate of the head; null for learning_rate."
     )
-    epochs: float | None = with_default(RewardTrainingParameters, "epochs", None)
-    warmup_share: float | None = with_default(RewardTrainingParameters, "warmup_share", None)
-    learning_rate: float = with_default(FineTuningParameters, "learning_rate", 2e-6)
-    schedule: ScheduleName = with_default(FineTuningParameters, "schedule", "constant")
-    warmup_steps: int = with_default(FineTuningParameters, "warmup_steps", 0)
-    checkpoint_every: int = with_default(FineTuningParameters, "checkpoint_every", 500)
-    micro_batch_size: int | None = with_default(RewardTrainingParameters, "micro_batch_size", None)
     held_out: HeldOutParameters = Field(default_factory=HeldOutParameters, description="Held-out pairs.")
-    memory_mb: float = with_default(RewardTrainingParameters, "memory_mb", 8000.0)
-    reader_threads: int = with_default(RewardTrainingParameters, "reader_threads", 4)
 
     @model_validator(mode="after")
     def _consistent(self) -> PreferenceRewardTrainingParameters:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,13 +17,8 @@ from vr_pipeline.engine.groups import Group, launched_processes, training_group
 from vr_pipeline.engine.loop import Observe, Task, best_checkpoint, train
 from vr_pipeline.engine.order import EpochOrder
 from vr_pipeline.identifiers import sample_seed
-from vr_pipeline.rewards.training.clips import (
-    ReadClip,
-    TrainingClips,
-    rows_of_all,
-    shown_frames,
-)
-from vr_pipeline.rewards.training.parameters import check_passes, for_samples
+from vr_pipeline.rewards.training.clips import ReadClip, TrainingClips, shown_frames
+from vr_pipeline.rewards.training.parameters import for_samples, precision_of
 from vr_pipeline.rewards.videoreward.calibration import seen_clips
 from vr_pipeline.rewards.videoreward.losses import Targets, summed_loss
 from vr_pipeline.rewards.videoreward.network import VideoRewardNetwork
@@ -100,7 +94,7 @@ def train_preference_reward(
     """
     import torch
 
-    check_processes(parameters, launched_processes())
+    parameters.check_processes(launched_processes())
     dimensions = network_settings(parameters).dimensions
     # Find errors before loading a model and reading clips.
     label_pairs(preferences, video_index, dimensions, parameters)
@@ -129,11 +123,6 @@ def train_preference_reward(
             return task.finish(pd.DataFrame(rows), group)
 
 
-def check_processes(parameters: PreferenceRewardTrainingParameters, processes: int) -> None:
-    """Raise :class:`InputError` if the processes cannot share the passes of a step evenly."""
-    check_passes(parameters, processes, samples="pairs", block="preference_reward_training")
-
-
 class PreferenceRewardTask(Task):
     """Teaches a network which clip of a pair people preferred, in every dimension."""
 
@@ -160,7 +149,6 @@ class PreferenceRewardTask(Task):
         self.names, self.prompts = table["pair_id"].tolist(), table["prompt"].tolist()
         self.ends = list(zip(table["video_id_a"], table["video_id_b"], strict=True))
         self.order = EpochOrder(self.rows.tolist(), [self.names[row] for row in self.rows], parameters.seed)
-        self._figures: dict[str, float] = {}
 
     def weights(self) -> list[torch.nn.Parameter]:
         return self.parts.weights()
@@ -216,19 +204,11 @@ class PreferenceRewardTask(Task):
         wanted = [(video, self.prompts[row]) for row in rows for video in self.ends[row]]
         each = list(dict.fromkeys(wanted))
         place = {one: at for at, one in enumerate(each)}
-        with self._precision():
+        with precision_of(self.network.family, self.parameters.start or self.parameters.start_reward):
             scores = self.network.scores(
                 self.clips.prepared([video for video, _ in each]), [prompt for _, prompt in each], one_pass=one_pass
             )
         return scores[torch.tensor([place[one] for one in wanted], device=scores.device)].view(len(rows), 2, -1)
-
-    def _precision(self) -> AbstractContextManager[Any]:
-        """Return the configured precision of activations."""
-        import torch
-
-        start = self.parameters.start or self.parameters.start_reward
-        assert start is not None
-        return self.network.family.autocast(getattr(torch, start.dtype))
 
     def held_out_scores(self, rows: NDArray[np.int64], group: Group) -> NDArray[np.float64]:
         """Return raw scores as inference gives them, [pairs, 2, dimensions]; each process scores its share."""
@@ -242,7 +222,7 @@ class PreferenceRewardTask(Task):
             for start in range(0, len(share), size):
                 scores = self._scores(share[start : start + size]).cpu().double().numpy()
                 found = np.concatenate([found, scores.reshape(len(scores), -1)])
-        return rows_of_all(found, len(rows), group).reshape(-1, 2, count)
+        return group.gather_rows(found, len(rows)).reshape(-1, 2, count)
 
     def validate(self, step: int, group: Group) -> float:
         """Return the mean accuracy over dimensions on pairs without tie, plus at most 1e-5 by likelihood."""
@@ -262,9 +242,6 @@ class PreferenceRewardTask(Task):
             f"accuracy_{name}": value for name, value in accuracy.items() if not np.isnan(value)
         }
         return float(np.mean(known) if known else 0.0) + 1e-5 * float(np.exp(-min(float(loss), 50.0)))
-
-    def figures(self) -> dict[str, float]:
-        return self._figures
 
     def finish(self, log: pd.DataFrame, group: Group) -> TrainedReward:
         """Calibrate on validation, report on the test side, and restore the model's form."""
