@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vr_pipeline.engine.config import LoopParameters
+from vr_pipeline.engine.config import CheckpointParameters, LoopParameters
 from vr_pipeline.engine.groups import Group
 from vr_pipeline.engine.health import check_finite, check_weights, log_row
 from vr_pipeline.engine.optimisation import AveragedWeights, clip_gradients, learning_rate, make_optimizer
@@ -148,6 +148,16 @@ def train(
     if not loop.state.finished:
         loop.run()
     return loop.state.rows
+
+
+def train_stored(task: Task, *, group: Group, observe: Observe | None = None) -> pd.DataFrame:
+    """Train by :func:`train` with the task's settings, which name the folder of checkpoints; return the log."""
+    import pandas as pd
+
+    settings = task.settings
+    assert isinstance(settings, CheckpointParameters)
+    place, again = settings.checkpoint_file(task.identity), settings.retrain
+    return pd.DataFrame(train(task, settings, group=group, checkpoint=place, retrain=again, observe=observe))
 
 
 class _Loop:

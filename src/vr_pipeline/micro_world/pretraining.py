@@ -5,13 +5,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import torch
 
 from vr_pipeline.engine.config import CheckpointParameters
 from vr_pipeline.engine.determinism import deterministic
 from vr_pipeline.engine.groups import Group
-from vr_pipeline.engine.loop import Task, train
-from vr_pipeline.engine.state import LogRows
+from vr_pipeline.engine.loop import Task, train_stored
 from vr_pipeline.generators.config import GeneratorParameters
 from vr_pipeline.generators.pipeline_kinds import VideoPipelineGenerator
 from vr_pipeline.identifiers import code_hash, content_hash, sample_seed
@@ -142,15 +142,9 @@ def pretrain_generator(
         ).input_ids
         task = PretrainingTask(generator, latents, tokens, parameters, seed)
         # Processes that were launched together each train alone, to the same weights.
-        rows = train(
-            task,
-            parameters,
-            group=Group(),
-            checkpoint=parameters.checkpoint_file(task.identity),
-            retrain=parameters.retrain,
-        )
+        log = train_stored(task, group=Group())
         task.modules.eval()
-    return generator.pipeline, _means(rows)
+    return generator.pipeline, _means(log)
 
 
 class PretrainingTask(Task):
@@ -202,9 +196,7 @@ class PretrainingTask(Task):
         return loss.detach(), {}
 
 
-def _means(rows: LogRows, size: int = 100) -> list[dict[str, float]]:
-    """Average the loss over every ``size`` steps."""
-    return [
-        {"step": part[-1]["step"], "loss": float(np.mean([row["loss"] for row in part]))}
-        for part in (rows[at : at + size] for at in range(0, len(rows), size))
-    ]
+def _means(log: pd.DataFrame) -> list[dict[str, float]]:
+    """Average the loss over every 100 steps."""
+    parts = (log[at : at + 100] for at in range(0, len(log), 100))
+    return [{"step": int(part["step"].iloc[-1]), "loss": float(np.mean(part["loss"].to_list()))} for part in parts]

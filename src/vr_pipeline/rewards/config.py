@@ -1,10 +1,34 @@
-"""Parameters of weight_regression."""
+"""Parameters of rewards: loading of networks, and weight_regression."""
 
 from typing import Literal
 
 from pydantic import Field
 
 from vr_pipeline.config import Parameters
+
+
+class NetworkRewardParameters(Parameters):
+    """Loading of a reward that is a vision-language model, and its batches; a reward adds its folder."""
+
+    device: str = Field("auto", description="Torch device; 'auto' uses CUDA if available.")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Precision of the model.")
+    threads: int | None = Field(None, ge=1, description="CPU threads of torch; null for the default.")
+    clip_batch: int = Field(
+        1,
+        ge=1,
+        description="Clips per batch. With 1, the scores of a clip do not depend on other clips; with more, they do by "
+        "rounding.",
+    )
+    clips_per_item: int = Field(32, ge=1, description="Clips scored and stored together.")
+    reader_threads: int = Field(2, ge=1, description="Threads that decode clips.")
+    num_frames: int | None = Field(None, ge=1, description="Largest number of frames; null for the model's own.")
+    frames_per_second: float | None = Field(None, gt=0, description="Frames per second; null for the model's own.")
+    min_pixels: int | None = Field(
+        None, ge=1, description="Smallest area of a frame in pixels; null for the model's own."
+    )
+    max_pixels: int | None = Field(
+        None, ge=1, description="Largest area of a frame in pixels; null for the model's own."
+    )
 
 
 class WeightRegressionParameters(Parameters):

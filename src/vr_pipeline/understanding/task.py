@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from vr_pipeline.engine.config import CheckpointParameters, LoRAParameters
 from vr_pipeline.engine.determinism import deterministic
 from vr_pipeline.engine.groups import Group, launched_processes, training_group
-from vr_pipeline.engine.loop import Observe, Task, train
+from vr_pipeline.engine.loop import Observe, Task, train_stored
 from vr_pipeline.engine.order import EpochOrder
 from vr_pipeline.errors import InputError
 from vr_pipeline.identifiers import content_hash, sample_seed
@@ -76,15 +76,7 @@ def train_vlm(
             task = ResponseTask(answerer, sides, QuestionMedia(media, index), given)
             task.identity = training_identity(sides, parameters)
             task.read_reference(group)
-            rows = train(
-                task,
-                given,
-                group=group,
-                checkpoint=given.checkpoint_file(task.identity),
-                retrain=given.retrain,
-                observe=observe,
-            )
-            return task.finish(pd.DataFrame(rows), parameters)
+            return task.finish(train_stored(task, group=group, observe=observe), parameters)
 
 
 def pairs_by_side(pairs: pd.DataFrame, index: pd.DataFrame) -> dict[str, pd.DataFrame]:

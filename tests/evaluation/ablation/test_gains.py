@@ -10,9 +10,10 @@ import pytest
 from scipy import stats
 
 from vr_pipeline.evaluation.ablation.config import AblationParameters, trainings_of
-from vr_pipeline.evaluation.ablation.gains import ablation_metrics, by_source, gain_table
+from vr_pipeline.evaluation.ablation.gains import ablation_metrics, gain_table
 from vr_pipeline.evaluation.ablation.plot import gains_by_dimension
 from vr_pipeline.evaluation.ablation.report import ablation_page
+from vr_pipeline.evaluation.metrics import rewards_by_source
 from vr_pipeline.schemas import AblationGains, AblationTrainings
 
 PARAMETERS = AblationParameters(objectives={"diffusion_dpo": {}, "mapo": {"loss": "mapo"}}, seeds=[0, 1])
@@ -49,7 +50,7 @@ def trainings() -> pd.DataFrame:
 
 
 def gains_of(rewards: pd.DataFrame) -> pd.DataFrame:
-    return AblationGains.validate(gain_table(by_source(rewards, rewards.head(0)), PARAMETERS))
+    return AblationGains.validate(gain_table(rewards_by_source(rewards, rewards.head(0)), PARAMETERS))
 
 
 def test_the_gain_is_that_of_prompt_means_over_all_seeds_with_students_interval(rewards: pd.DataFrame) -> None:
@@ -89,7 +90,7 @@ def test_a_failed_training_is_left_out_counted_and_named(rewards: pd.DataFrame, 
 
 
 def test_figures_page_and_picture_show_all_combinations(rewards: pd.DataFrame, trainings: pd.DataFrame) -> None:
-    gains = gain_table(by_source(rewards, rewards.assign(total=rewards["dim_b"])), PARAMETERS)
+    gains = gain_table(rewards_by_source(rewards, rewards.assign(total=rewards["dim_b"])), PARAMETERS)
     metrics = ablation_metrics(gains, COUNTS, trainings, PARAMETERS)
     assert set(metrics["gain"]["mpo"]["diffusion_dpo"]) == {"judge", "oracle"}
     assert set(metrics["gain"]["mpo"]["diffusion_dpo"]["judge"]) == {"total", "a", "b"}

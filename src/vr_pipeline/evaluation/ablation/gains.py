@@ -21,11 +21,6 @@ COLUMNS = [
 ]
 
 
-def by_source(judge: pd.DataFrame, oracle: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Return the rewards of all policies by source, without the oracle if there is none."""
-    return {"judge": judge} | ({"oracle": oracle} if len(oracle) else {})
-
-
 def gain_table(sources: Mapping[str, pd.DataFrame], parameters: AblationParameters) -> pd.DataFrame:
     """Return the gains of every combination over the original, and over the first rule and objective.
 

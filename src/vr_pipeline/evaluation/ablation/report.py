@@ -12,7 +12,7 @@ from vr_pipeline.evaluation.ablation.config import AblationParameters
 from vr_pipeline.evaluation.ablation.gains import TOTAL, combinations
 from vr_pipeline.evaluation.report import charts, elements
 from vr_pipeline.evaluation.report.charts import Chart, Mark, Row
-from vr_pipeline.evaluation.report.elements import Cell, Cells, Finding, Table, count, interval, number
+from vr_pipeline.evaluation.report.elements import Cell, Cells, Finding, Table, count, interval, number, with_interval
 from vr_pipeline.evaluation.report.page import Part, page_html
 from vr_pipeline.generators.policy import ORIGINAL
 
@@ -77,11 +77,6 @@ def _chart(gains: pd.DataFrame, source: str) -> Chart:
         rows,
         axis="gain in reward, 95 % interval",
         series=list(enumerate(names, start=1)),
-        description="; ".join(
-            f"{row.label}: "
-            + ", ".join(f"{name} {mark.value:+.2f}" for name, mark in zip(names, row.marks, strict=True))
-            for row in rows
-        ),
     )
 
 
@@ -107,16 +102,15 @@ def _by_dimension(gains: pd.DataFrame, source: str) -> Table:
         own = gains[(gains["pairs"] == pairs) & (gains["objective"] == objective)].set_index("dimension")
         total = own.loc[TOTAL]
         by_seed = f"{total['lowest_seed']:+.2f} to {total['highest_seed']:+.2f}"
-        rows.append([_title(pairs, objective), *(_gain(own.loc[name]) for name in dimensions), Cell(by_seed)])
+        rows.append(
+            [
+                _title(pairs, objective),
+                *(with_interval(*own.loc[name, ["gain", "ci_low", "ci_high"]]) for name in dimensions),
+                Cell(by_seed),
+            ]
+        )
     columns = ["Combination", *dimensions, "total by seed"]
     return Table(f"Gain by the {source}, by dimension", columns, rows, words=["total by seed"])
-
-
-def _gain(row: Any) -> Cell:
-    """Show a gain and its interval in one cell."""
-    ends = interval(row["ci_low"], row["ci_high"], sign=True)
-    shown = number(row["gain"], sign=True)
-    return Cell(f"{shown.text} ({ends.text})" if ends.sort else shown.text, shown.sort)
 
 
 def _differences(between: pd.DataFrame) -> list[Markup]:

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from vr_pipeline.evaluation.guidance.config import GuidanceReportParameters
 from vr_pipeline.evaluation.report import charts, elements
 from vr_pipeline.evaluation.report.charts import Chart, Mark, Row
-from vr_pipeline.evaluation.report.elements import Cells, Table, interval, number
+from vr_pipeline.evaluation.report.elements import Cells, Table, interval, number, with_interval
 from vr_pipeline.evaluation.report.page import Part, page_html
 from vr_pipeline.evaluation.report.sections import clips as clip_section
 from vr_pipeline.generators.policy import ORIGINAL
@@ -118,16 +118,11 @@ def _chart(source: str, found: Mapping[str, Mapping[str, Gain]], parameters: Gui
         )
         for scale in list(parameters.titles)[1:]
     ]
-    description = "; ".join(
-        f"{row.label}: {', '.join(f'{name} {mark.value:+.2f}' for name, mark in zip(found, row.marks, strict=True))}"
-        for row in rows
-    )
     return charts.intervals_chart(
         f"Change by the {source}",
         rows,
         axis="change of the score, 95 % interval",
         series=list(enumerate(found, start=1)),
-        description=description,
     )
 
 
@@ -140,12 +135,9 @@ def _table(
     means = table.groupby("policy")[list(found)].mean()
     rows: list[Cells] = [["unguided", *(number(float(means[name][ORIGINAL]), 3) for name in found)]]
     for scale in list(parameters.titles)[1:]:
-        cells: Cells = [parameters.titles[scale]]
-        for one in found.values():
-            gain = one[scale]
-            shown, ends = number(gain.mean, 3, sign=True), interval(gain.ci_low, gain.ci_high, sign=True)
-            cells.append(elements.Cell(f"{shown.text} ({ends.text})" if ends.sort else shown.text, shown.sort))
-        rows.append(cells)
+        of_scale = (one[scale] for one in found.values())
+        cells = (with_interval(gain.mean, gain.ci_low, gain.ci_high, 3) for gain in of_scale)
+        rows.append([parameters.titles[scale], *cells])
     return Table(f"By the {source}: mean without guidance, then changes", ["Strength", *found], rows)
 
 

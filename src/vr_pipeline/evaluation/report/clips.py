@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
+import pandas as pd
+
+from vr_pipeline.evaluation.report.elements import ShownClip
 from vr_pipeline.video.clip import Frames
 from vr_pipeline.video.resize import LARGEST_SIDE, resize
 from vr_pipeline.video.write import encode_clip
+
+if TYPE_CHECKING:
+    from vr_pipeline.items.folder import ItemFolder
 
 T = TypeVar("T")
 
@@ -67,6 +73,29 @@ def room_for(sets: Sequence[T], clips: int, limit: int) -> tuple[Sequence[T], in
     """Return the sets of ``clips`` clips that fit into ``limit`` bytes, and the bytes per clip."""
     fitting = sets[: max(1, limit // _SMALLEST_CLIP // clips)]
     return fitting, max(_SMALLEST_CLIP, min(_LARGEST_CLIP, limit // max(1, len(fitting) * clips)))
+
+
+def side_by_side(
+    clips: Mapping[str, str], videos: ItemFolder, index: pd.DataFrame, room: int
+) -> tuple[str, list[ShownClip]]:
+    """Return the prompt of clips, and the clips as they are shown.
+
+    Args:
+        clips: heading -> identifier.
+        videos: their folder.
+        index: their video index.
+        room: bytes per clip before base64.
+    """
+    known = {str(row["video_id"]): row for row in index[index["video_id"].isin(clips.values())].to_dict("records")}
+    prompt = next((str(known[name]["prompt"]) for name in list(clips.values())[:1] if name in known), "")
+    shown = []
+    for heading, name in clips.items():
+        if name not in known or name not in videos:
+            shown.append(ShownClip(heading, problem="This clip is not in the folder of clips."))
+            continue
+        clip = embed_clip(videos.load(name), fps=float(known[name]["fps"]), max_bytes=room)
+        shown.append(ShownClip(heading, f"{heading}: {prompt}", clip))
+    return prompt, shown
 
 
 def _embed_image(pixels: Frames, max_bytes: int) -> EmbeddedClip:

@@ -105,6 +105,12 @@ def interval(low: float | None, high: float | None, digits: int = 2, *, sign: bo
     return _ends(low, high, f"{show(low, digits)} to {show(high, digits)}")
 
 
+def with_interval(value: float | None, low: float | None, high: float | None, digits: int = 2) -> Cell:
+    """Show a difference and its interval, if there is one, in one cell, which sorts by the difference."""
+    shown, ends = number(value, digits, sign=True), interval(low, high, digits, sign=True)
+    return Cell(f"{shown.text} ({ends.text})", shown.sort) if ends.sort else shown
+
+
 def share(value: float | None, *after: Markup) -> Cell:
     """Show a share as a percentage."""
     return Cell(percent(value), sort_key(value), *after)

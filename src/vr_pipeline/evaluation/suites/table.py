@@ -6,8 +6,9 @@ import math
 
 import pandas as pd
 
+from vr_pipeline.evaluation.metrics import gain_over
 from vr_pipeline.generators.policy import ORIGINAL
-from vr_pipeline.statistics.clustered import clustered_mean, paired_gain
+from vr_pipeline.statistics.clustered import clustered_mean
 
 COLUMNS = (
     *("suite", "dimension", "policy", "mean", "ci_low", "ci_high"),
@@ -57,12 +58,7 @@ def _gain(ours: pd.DataFrame, theirs: pd.DataFrame) -> dict[str, float | int | N
     if not shared:
         return dict(_NO_GAIN)
     ours, theirs = (side[side["prompt_id"].isin(shared)] for side in (ours, theirs))
-    gain = paired_gain(
-        ours["score"].to_numpy(),
-        ours["prompt_id"].to_numpy(),
-        theirs["score"].to_numpy(),
-        theirs["prompt_id"].to_numpy(),
-    )
+    gain = gain_over(ours, theirs, "score")
     ends = {"gain": gain.mean, "gain_low": _known(gain.ci_low), "gain_high": _known(gain.ci_high)}
     return {**ends, "shared_prompts": len(shared)}
 

@@ -89,7 +89,7 @@ def train_judge(
 
     from vr_pipeline.engine.determinism import deterministic
     from vr_pipeline.engine.groups import launched_processes, training_group
-    from vr_pipeline.engine.loop import train
+    from vr_pipeline.engine.loop import train_stored
 
     parameters.check_processes(launched_processes())
     check_labels(examples, checklist)
@@ -97,13 +97,9 @@ def train_judge(
     with deterministic(parameters.threads), torch.random.fork_rng(devices=[]):
         torch.manual_seed(parameters.seed)
         task = JudgeTask(parts, checklist, parameters)
-        checkpoint = parameters.checkpoint_file(task.identity)
         with training_group(task.family.device) as group:
             task.drawing.weigh(show=group.main)
-            rows = train(
-                task, parameters, group=group, checkpoint=checkpoint, retrain=parameters.retrain, observe=observe
-            )
-            return task.finish(pd.DataFrame(rows)[_COLUMNS], group)
+            return task.finish(train_stored(task, group=group, observe=observe)[_COLUMNS], group)
 
 
 def start_family(parameters: JudgeTrainingParameters, parts: Parts, checklist: Checklist) -> Family:

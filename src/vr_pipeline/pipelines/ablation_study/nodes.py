@@ -6,12 +6,13 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from vr_pipeline.evaluation.ablation.config import AblationParameters
-from vr_pipeline.evaluation.ablation.gains import ablation_metrics, by_source, gain_table
+from vr_pipeline.evaluation.ablation.gains import ablation_metrics, gain_table
 from vr_pipeline.evaluation.ablation.pairs import select_by_rules
 from vr_pipeline.evaluation.ablation.plot import gains_by_dimension
 from vr_pipeline.evaluation.ablation.report import ablation_page
 from vr_pipeline.evaluation.ablation.trainings import trained_policies
 from vr_pipeline.evaluation.config import EvaluationParameters
+from vr_pipeline.evaluation.metrics import rewards_by_source
 from vr_pipeline.evaluation.policies import plan_policy_clips
 from vr_pipeline.generators.config import GeneratorParameters
 from vr_pipeline.pairs.config import PairSelectionParameters
@@ -53,7 +54,7 @@ def measure_ablation_gains(
     ablation_rewards: pd.DataFrame, ablation_oracle_rewards: pd.DataFrame, parameters: AblationParameters
 ) -> pd.DataFrame:
     """Measure the gain of every combination by dimension, over the original and between combinations."""
-    return gain_table(by_source(ablation_rewards, ablation_oracle_rewards), parameters)
+    return gain_table(rewards_by_source(ablation_rewards, ablation_oracle_rewards), parameters)
 
 
 def summarise_ablation(

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from vr_pipeline.config import Parameters
+from vr_pipeline.rewards.config import NetworkRewardParameters
 from vr_pipeline.rewards.unifiedreward.template import Generation, UnifiedTemplate
 from vr_pipeline.runtime.setting_names import read_settings
 from vr_pipeline.storage.atomic import write_text
@@ -41,7 +42,7 @@ def read_artifact(folder: Path) -> UnifiedArtifact:
     return read_settings(folder / ARTIFACT_FILE, UnifiedArtifact, remedy="Make the folder again")
 
 
-class UnifiedRewardSettings(Parameters):
+class UnifiedRewardSettings(NetworkRewardParameters):
     """A UnifiedReward in a configuration.
 
     ``path`` is the folder of a trained one, or with ``family`` and ``template`` that of a published checkpoint in the
@@ -64,27 +65,8 @@ class UnifiedRewardSettings(Parameters):
     task: Generation | None = Field(
         None, description="Clips or images; null for that of the model's folder, else video_generation."
     )
-    device: str = Field("auto", description="Torch device; 'auto' uses CUDA if available.")
-    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Precision of the model.")
     quantisation: Literal["none", "8bit", "4bit"] = Field("none", description="Weights in 8 or 4 bits.")
-    threads: int | None = Field(None, ge=1, description="CPU threads of torch; null for the default.")
     batch: int = Field(16, ge=1, description="Requests per batch; halved when memory runs out.")
-    clip_batch: int = Field(
-        1,
-        ge=1,
-        description="Clips per batch. With 1, the scores of a clip do not depend on other clips; with more, they do by "
-        "rounding.",
-    )
-    clips_per_item: int = Field(32, ge=1, description="Clips scored and stored together.")
-    reader_threads: int = Field(2, ge=1, description="Threads that decode clips.")
-    num_frames: int | None = Field(None, ge=1, description="Largest number of frames; null for the template's.")
-    frames_per_second: float | None = Field(None, gt=0, description="Frames per second; null for the template's.")
-    min_pixels: int | None = Field(
-        None, ge=1, description="Smallest area of a frame in pixels; null for the model folder's."
-    )
-    max_pixels: int | None = Field(
-        None, ge=1, description="Largest area of a frame in pixels; null for the model folder's."
-    )
     max_median_outside_mass: float = Field(
         0.5,
         gt=0,

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from vr_pipeline.checklist.schema import PROMPT_PLACEHOLDER
 from vr_pipeline.config import Parameters
 from vr_pipeline.errors import InputError
+from vr_pipeline.rewards.config import NetworkRewardParameters
 from vr_pipeline.runtime.setting_names import read_settings
 
 ARTIFACT_FILE, MODEL_FOLDER, HEAD_FILE = "reward.json", "model", "head.safetensors"
@@ -180,30 +181,11 @@ def check_parts(folder: Path) -> None:
             )
 
 
-class VideoRewardSettings(Parameters):
+class VideoRewardSettings(NetworkRewardParameters):
     """A VideoReward in a configuration: its folder and loading; or, in that folder, its content."""
 
     path: str | None = Field(None, description="Folder of the model; omitted in its reward.json.")
-    device: str = Field("auto", description="Torch device; 'auto' uses CUDA if available.")
-    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Precision of the model.")
-    threads: int | None = Field(None, ge=1, description="CPU threads of torch; null for the default.")
-    clip_batch: int = Field(
-        1,
-        ge=1,
-        description="Clips per batch. With 1, the scores of a clip do not depend on other clips; with more, they do by "
-        "rounding.",
-    )
-    clips_per_item: int = Field(32, ge=1, description="Clips scored and stored together.")
-    reader_threads: int = Field(2, ge=1, description="Threads that decode clips.")
     overall: Literal["mean", "sum"] = Field("mean", description="The total: mean or sum of the dimensions.")
-    num_frames: int | None = Field(None, ge=1, description="Largest number of frames; null for that of training.")
-    frames_per_second: float | None = Field(None, gt=0, description="Frames per second; null for that of training.")
-    min_pixels: int | None = Field(
-        None, ge=1, description="Smallest area of a frame in pixels; null for that of training."
-    )
-    max_pixels: int | None = Field(
-        None, ge=1, description="Largest area of a frame in pixels; null for that of training."
-    )
     family: str | None = Field(None, description="In the model's folder only, as all below.")
     network: NetworkSettings | None = Field(None, description="Dimensions, texts and head.")
     calibration: Calibration | None = Field(None, description="Normalisation and probabilities.")

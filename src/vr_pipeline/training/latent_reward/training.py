@@ -10,7 +10,7 @@ import pandas as pd
 from vr_pipeline.engine.config import CheckpointParameters
 from vr_pipeline.engine.determinism import deterministic
 from vr_pipeline.engine.groups import Group, launched_processes, training_group
-from vr_pipeline.engine.loop import Observe, best_checkpoint, train
+from vr_pipeline.engine.loop import Observe, best_checkpoint, train_stored
 from vr_pipeline.errors import InputError
 from vr_pipeline.generators import load_generator
 from vr_pipeline.generators.config import GeneratorParameters
@@ -103,11 +103,7 @@ def train_latent_reward(
         task = LatentRewardTask(reward, data, parameters)
         task.identity = training_identity(data, generator, parameters)
         with training_group(task.device) as group:
-            checkpoint = parameters.checkpoint_file(task.identity)
-            rows = train(
-                task, parameters, group=group, checkpoint=checkpoint, retrain=parameters.retrain, observe=observe
-            )
-            return _finish(task, pd.DataFrame(rows), group)
+            return _finish(task, train_stored(task, group=group, observe=observe), group)
 
 
 def _check_settings(generator: GeneratorParameters, parameters: LatentRewardTrainingParameters) -> None:

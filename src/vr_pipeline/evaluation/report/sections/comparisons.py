@@ -10,8 +10,8 @@ import pandas as pd
 from markupsafe import Markup
 
 from vr_pipeline.evaluation.report import elements
-from vr_pipeline.evaluation.report.clips import embed_clip, room_for
-from vr_pipeline.evaluation.report.elements import ClipSet, Finding, ShownClip, Table, count, interval, number, share
+from vr_pipeline.evaluation.report.clips import room_for, side_by_side
+from vr_pipeline.evaluation.report.elements import ClipSet, Finding, Table, count, interval, number, share
 from vr_pipeline.evaluation.report.wording import as_number, counted, percent, plain, signed
 
 if TYPE_CHECKING:
@@ -135,16 +135,8 @@ def _examples(comparisons: pd.DataFrame, most: int) -> Sequence[Mapping[Any, Any
 
 
 def _example(row: Mapping[Any, Any], videos: ItemFolder, index: pd.DataFrame, room: int) -> ClipSet:
-    names = [str(row["video_id_a"]), str(row["video_id_b"])]
-    known = {str(one["video_id"]): one for one in index[index["video_id"].isin(names)].to_dict("records")}
-    prompt = str(known[names[0]]["prompt"]) if names[0] in known else ""
-    shown = []
-    for heading, name in zip("AB", names, strict=True):
-        if name not in known or name not in videos:
-            shown.append(ShownClip(heading, problem="This clip is not in the folder of clips."))
-            continue
-        clip = embed_clip(videos.load(name), fps=float(known[name]["fps"]), max_bytes=room)
-        shown.append(ShownClip(heading, f"{heading}: {prompt}", clip))
+    clips = {"A": str(row["video_id_a"]), "B": str(row["video_id_b"])}
+    prompt, shown = side_by_side(clips, videos, index, room)
     words = {"a": "A is better", "b": "B is better", "tie": "A tie"}
     note = f"{words[str(row['better'])]}. Position bias {signed(float(row['position_bias']), 3)}."
     sides = (("A is better", "p_a"), ("A tie", "p_tie"), ("B is better", "p_b"))

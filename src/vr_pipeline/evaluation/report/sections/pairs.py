@@ -12,12 +12,11 @@ from markupsafe import Markup
 from vr_pipeline.errors import InputError
 from vr_pipeline.evaluation.report import charts, elements
 from vr_pipeline.evaluation.report.charts import Mark, Row
-from vr_pipeline.evaluation.report.clips import embed_clip, room_for
+from vr_pipeline.evaluation.report.clips import room_for, side_by_side
 from vr_pipeline.evaluation.report.elements import (
     Cell,
     Cells,
     ClipSet,
-    ShownClip,
     Table,
     count,
     number,
@@ -232,16 +231,8 @@ def rejected_pairs(pairs: pd.DataFrame, dimensions: Sequence[str], recipe: str) 
 def _example(
     pair: Mapping[Any, Any], videos: ItemFolder, index: pd.DataFrame, dimensions: Sequence[str], room: int
 ) -> ClipSet:
-    names = [str(pair["winner_video_id"]), str(pair["loser_video_id"])]
-    known = {str(row["video_id"]): row for row in index[index["video_id"].isin(names)].to_dict("records")}
-    prompt = str(known[names[0]]["prompt"]) if names[0] in known else ""
-    clips = []
-    for heading, name in zip(("Winner", "Loser"), names, strict=True):
-        if name not in known or name not in videos:
-            clips.append(ShownClip(heading, problem="This clip is not in the folder of clips."))
-            continue
-        clip = embed_clip(videos.load(name), fps=float(known[name]["fps"]), max_bytes=room)
-        clips.append(ShownClip(heading, f"{heading}: {prompt}", clip))
+    sides = {"Winner": str(pair["winner_video_id"]), "Loser": str(pair["loser_video_id"])}
+    prompt, clips = side_by_side(sides, videos, index, room)
     gaps = {name: float(pair[f"dim_{name}_gap"]) for name in dimensions}
     failing = ", ".join(f"{name} ({signed(gap)})" for name, gap in gaps.items() if gap < -1e-9)
     table = Table(

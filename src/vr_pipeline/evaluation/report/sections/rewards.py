@@ -104,11 +104,6 @@ def _rewards_chart(
         rows,
         axis="mean reward, 95 % interval of each",
         series=list(enumerate(titles.values())),
-        description="; ".join(
-            f"{row.label}: "
-            + ", ".join(f"{name} {plain(m.value)}" for name, m in zip(titles.values(), row.marks, strict=True))
-            for row in rows
-        ),
         bars=True,
     )
 

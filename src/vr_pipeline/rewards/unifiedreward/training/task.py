@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from vr_pipeline.engine.determinism import deterministic
 from vr_pipeline.engine.groups import Group, launched_processes, training_group
-from vr_pipeline.engine.loop import Observe, Task, best_checkpoint, train
+from vr_pipeline.engine.loop import Observe, Task, best_checkpoint, train_stored
 from vr_pipeline.identifiers import content_hash, sample_seed
 from vr_pipeline.rewards.training.clips import ReadClip, TrainingClips
 from vr_pipeline.rewards.training.parameters import for_samples, precision_of
@@ -94,11 +94,7 @@ def train_unified_reward(
             labelled = label_items(items, index, start.template, parameters)
             task = UnifiedRewardTask(family, start.template, labelled, clips, parameters)
             task.identity = training_identity(labelled, index, start, parameters)
-            checkpoint = parameters.checkpoint_file(task.identity)
-            rows = train(
-                task, task.parameters, group=group, checkpoint=checkpoint, retrain=parameters.retrain, observe=observe
-            )
-            return task.finish(pd.DataFrame(rows), start, group)
+            return task.finish(train_stored(task, group=group, observe=observe), start, group)
 
 
 class UnifiedRewardTask(Task):

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from vr_pipeline.engine.determinism import deterministic
 from vr_pipeline.engine.groups import Group, launched_processes, training_group
-from vr_pipeline.engine.loop import Observe, Task, best_checkpoint, train
+from vr_pipeline.engine.loop import Observe, Task, best_checkpoint, train_stored
 from vr_pipeline.engine.order import EpochOrder
 from vr_pipeline.identifiers import sample_seed
 from vr_pipeline.rewards.training.clips import ReadClip, TrainingClips, shown_frames
@@ -98,8 +98,7 @@ def train_preference_reward(
     dimensions = network_settings(parameters).dimensions
     # Find errors before loading a model and reading clips.
     label_pairs(preferences, video_index, dimensions, parameters)
-    threads = parameters.threads
-    with deterministic(threads), torch.random.fork_rng(devices=[]):
+    with deterministic(parameters.threads), torch.random.fork_rng(devices=[]):
         torch.manual_seed(parameters.seed)
         network = start_network(parameters)
         with training_group(network.family.device) as group:
@@ -116,11 +115,7 @@ def train_preference_reward(
             pairs = label_pairs(preferences, index, dimensions, parameters)
             task = PreferenceRewardTask(network, pairs, clips, parameters)
             task.identity = training_identity(pairs, index, parameters)
-            checkpoint = parameters.checkpoint_file(task.identity)
-            rows = train(
-                task, task.parameters, group=group, checkpoint=checkpoint, retrain=parameters.retrain, observe=observe
-            )
-            return task.finish(pd.DataFrame(rows), group)
+            return task.finish(train_stored(task, group=group, observe=observe), group)
 
 
 class PreferenceRewardTask(Task):
