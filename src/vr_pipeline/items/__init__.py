@@ -1,1 +1,1 @@
-"""Folders of many items (clips, answers, latents), made piece by piece and verified."""
+"""Folders of many items (clips, answers, latents), made item by item and verified."""

@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _ROWS = 12
-"""Rows at most, evenly spread over the prompts in order of their text."""
+"""Largest number of rows, evenly spread over the prompts in order of their text."""
 
 
 def contact_sheet(folder: ItemFolder, index: pd.DataFrame, *, samples: int = 6) -> Figure:
     """Draw first, middle and last frames of a few clips per prompt, with the generator if there are several.
 
     Args:
-        samples: clips a row at most.
+        samples: largest number of clips per row.
     """
     from matplotlib.figure import Figure
 

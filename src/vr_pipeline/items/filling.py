@@ -1,13 +1,13 @@
-"""A folder of many items that is filled piece by piece, survives interruption and never mixes old with new.
+"""A folder of many items that is filled item by item, survives interruption and never mixes old with new.
 
-While items are made the folder holds ``manifest.partial.jsonl``, to which a line is appended for every item that was
-written; when all are there, ``manifest.json`` takes its place. The folder counts as existing only then. On the next
-save an item is kept if its record has the identity that the plan asks for, the folder's format is the same and the
-item's SHA-256 is the recorded one; everything else in the folder is removed and made again.
+While items are made, the folder has ``manifest.partial.jsonl``, to which a line is appended for every written item;
+when all are finished, ``manifest.json`` replaces it. Only then does the folder count as existing. On the next save an
+item is kept if its record has the identity of the plan, the folder's format is the same and the item's SHA-256 is the
+recorded one; everything else in the folder is removed and made again.
 
-An item is a file, in one of 256 folders where there are very many, or lies in a pack with others
-(:mod:`vr_pipeline.items.packs`), as its format says. Items are not forced to disk one by one, which would cost more
-than making small ones: after a power failure the hash tells which of them are whole.
+By its format, an item is a file, in one of 256 folders if there are very many, or part of a pack
+(:mod:`vr_pipeline.items.packs`). Items are not forced to disk one by one, which would take longer than making small
+ones: after a power failure, the hashes show which of them are complete.
 """
 
 import contextlib
@@ -58,11 +58,11 @@ _SECONDS_BETWEEN_SYNCS = 1.0
 
 
 def fill(folder: Path, stored_as: ItemFormat, plan: WorkPlan) -> None:
-    """Make what is missing of a plan and complete the folder, which belongs to the plan alone.
+    """Make the missing items of a plan and complete the folder, which belongs to the plan alone.
 
     Raises:
-        InputError: keys repeat, another process writes the folder, the folder holds files of somebody else,
-            cannot be written or the disk is full, or every item failed.
+        InputError: a key appears twice, another process writes the folder, the folder has other files or cannot be
+            written, the disk is full, or every item failed.
     """
     names = _planned_filenames(plan, stored_as)
     with _explained(folder):
@@ -72,10 +72,10 @@ def fill(folder: Path, stored_as: ItemFormat, plan: WorkPlan) -> None:
 
 
 def fill_folder(folder: Path, format: dict[str, Any], plan: WorkPlan) -> ItemFolder:
-    """Make what is missing of a plan in a folder, and open the folder.
+    """Make the missing items of a plan in a folder, and open the folder.
 
-    For plans within a node, whose context (a model that is being trained) cannot go to workers. Processes that train
-    together call it together: they share the work, and the main one writes. All have to see the folder.
+    For plans within a node, whose context (a model in training) cannot be sent to workers. Processes that train
+    together call it together: they share the work, and the main one writes. All of them need access to the folder.
 
     Args:
         folder: the folder; it belongs to the plan alone.
@@ -106,16 +106,16 @@ class _Filling:
         self.records: dict[str, ItemRecord] = {}
         self.fingerprints = Fingerprints(folder)
         self.manifest: Manifest | None = None
-        """The complete manifest that is there."""
+        """The folder's complete manifest, if it has one."""
         self.journal: list[ItemRecord] = []
-        """The records that are appended already."""
+        """The records of the partial manifest."""
 
     def run(self) -> None:
         known = self._known_records()
         for item in self.plan.items:
             record = known.get(item.key)
             if record is not None and self._is_finished(item, record):
-                # The plan may annotate an item anew while the item itself stays valid.
+                # The plan may change the metadata of an item that is still valid.
                 filename = self.names.get(item.key, record.filename)
                 self.records[item.key] = record.model_copy(update={"metadata": _plain(item), "filename": filename})
         missing = {item.key for item in self.plan.items if item.key not in self.records}
@@ -129,10 +129,10 @@ class _Filling:
             self.fingerprints.save([*made, MANIFEST])
 
     def _known_records(self) -> dict[str, ItemRecord]:
-        """Return what earlier runs recorded, whatever the configuration; the partial manifest is the newer one."""
+        """Return the records of earlier runs with any configuration; the partial manifest is the newer one."""
         final, partial = self.folder / MANIFEST, self.folder / PARTIAL_MANIFEST
         if not final.exists() and not partial.exists():
-            # Before its first manifest is whole a run leaves nothing but this under a temporary name.
+            # Before its first manifest is complete, a killed run leaves only files with temporary names.
             names = [entry.name for entry in self._strangers()]
             if foreign := [name for name in names if not name.startswith(TEMPORARY_PREFIX)]:
                 raise InputError(
@@ -179,7 +179,7 @@ class _Filling:
         return whole
 
     def _moved(self, record: ItemRecord, name: str) -> bool:
-        """Return whether a file is whole, and move it if its place is another now that there are more items."""
+        """Return whether a file is complete, and move it if the number of items has changed its place."""
         for place in item_places(record.key, self.format.extension):
             if self.fingerprints.of(place) == record.sha256:
                 if place != name:
@@ -205,14 +205,14 @@ class _Filling:
             return False
         if isinstance(self.format, PackedFormat) and not are_packs(self.folder, self.manifest.items, self.fingerprints):
             return False
-        # Its text is long to make where there are many items.
+        # Making its text takes long with many items.
         return self.fingerprints.is_as_noted(MANIFEST) or sha256_of(final) == _sha256(self._manifest().to_text())
 
     def _manifest(self) -> Manifest:
         return Manifest(format=self.format.model_dump(), items=tuple(self.records.values()))
 
     def _begin(self) -> None:
-        """Turn the folder into an unfinished one that holds verified items only."""
+        """Turn the folder into an unfinished one with verified items only."""
         partial = self.folder / PARTIAL_MANIFEST
         if self._partial_is_current():
             unlink_shared(partial)
@@ -224,7 +224,7 @@ class _Filling:
         self._remove_strangers()
 
     def _partial_is_current(self) -> bool:
-        """Return whether the partial manifest has a whole line for each finished item and no other."""
+        """Return whether the partial manifest has a complete line for each finished item and no other."""
         if len(self.journal) != len(self.records) or {record.key: record for record in self.journal} != self.records:
             return False
         partial = self.folder / PARTIAL_MANIFEST
@@ -251,7 +251,7 @@ class _Filling:
             for batch, contents in current_loop()(self.plan, batches):
                 if len(contents) != len(batch):
                     raise ValueError(f"make_batch returned {len(contents)} contents for {len(batch)} {description}")
-                # Only what is written here is explained as this folder's trouble, not errors of the work itself.
+                # Only errors of writing are explained as those of this folder, not errors of the work itself.
                 with _explained(self.folder):
                     for item, content in zip(batch, contents, strict=True):
                         if item.key not in missing:
@@ -321,7 +321,7 @@ class _Filling:
 
 
 def _planned_filenames(plan: WorkPlan, stored_as: ItemFormat) -> dict[str, str]:
-    """Return the file of each item by its key; none where items lie in packs."""
+    """Return the file of each item by its key; empty if items are in packs."""
     seen: set[str] = set()
     for position, item in enumerate(plan.items):
         if item.key in seen:
@@ -337,7 +337,7 @@ def _planned_filenames(plan: WorkPlan, stored_as: ItemFormat) -> dict[str, str]:
 
 
 def _plain(item: WorkItem) -> dict[str, Scalar]:
-    """Return an item's metadata with numpy scalars turned into Python ones, which JSON can hold."""
+    """Return an item's metadata with Python scalars instead of those of numpy, for JSON."""
     reserved = ItemRecord.model_fields.keys() & item.metadata.keys()
     if reserved:
         raise ValueError(f"metadata of item '{item.key}' uses reserved names: {sorted(reserved)}")
@@ -346,7 +346,7 @@ def _plain(item: WorkItem) -> dict[str, Scalar]:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock, which lies beside it: a process that dies gives it back."""
+    """Hold the folder's lock, a file beside it; the lock of a process that dies is released."""
     from filelock import FileLock, Timeout
 
     lock = FileLock(folder.with_name(f".{folder.name}.lock"), timeout=0)

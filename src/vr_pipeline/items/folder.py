@@ -33,10 +33,10 @@ class ItemFolder:
 
     @property
     def records(self) -> pd.DataFrame:
-        """One row an item, sorted by key.
+        """One row per item, sorted by key.
 
-        Columns: key, filename, identity, sha256, bytes, status (ok, failed), error; what the format says of the file
-        (for clips num_frames, fps, height, width); the items' metadata.
+        Columns: key, filename, identity, sha256, bytes, status (ok, failed), error; metadata of the format (for clips
+        num_frames, fps, height, width); metadata of the items.
         """
         import pandas as pd
 
@@ -49,7 +49,7 @@ class ItemFolder:
 
     @property
     def keys(self) -> list[str]:
-        """Keys of the items that were made, sorted."""
+        """Keys of successful items, sorted."""
         return sorted(key for key, record in self._records.items() if record.status == "ok")
 
     def __len__(self) -> int:
@@ -59,12 +59,12 @@ class ItemFolder:
         return key in self._records and self._records[str(key)].status == "ok"
 
     def path(self, key: str) -> Path:
-        """Return the file of an item, which is verified: by size and times if its content is known, else by its hash.
+        """Return the file of an item, verified by size and times if its content is known, else by its hash.
 
         Raises:
             KeyError: the folder has no such item.
             TypeError: the folder's items share files.
-            InputError: the item failed, and the reason is named; or its file is missing or damaged.
+            InputError: the item failed, with the reason; or its file is missing or damaged.
         """
         if isinstance(self._format, PackedFormat):
             raise TypeError(f"items of {self.folder} have no file of their own")
@@ -85,7 +85,7 @@ class ItemFolder:
 
         Raises:
             KeyError: the folder has no such item.
-            InputError: an item failed, and the reason is named; or it is missing or damaged.
+            InputError: an item failed, with the reason; or it is missing or damaged.
         """
         assert isinstance(self._format, PackedFormat)
         records = [self._record(key) for key in keys]
@@ -127,7 +127,7 @@ class ItemFolder:
 
 
 def is_complete(folder: Path) -> bool:
-    """Return whether all items of a folder are there."""
+    """Return whether a folder is complete."""
     return (folder / MANIFEST).is_file() and not (folder / PARTIAL_MANIFEST).exists()
 
 
@@ -135,8 +135,8 @@ def open_folder(folder: Path, stored_as: ItemFormat) -> ItemFolder:
     """Open a complete folder.
 
     Raises:
-        InputError: the folder is not complete, its manifest cannot be read, or a file is missing or has another
-            size than recorded. Contents are not hashed here, see :meth:`ItemFolder.damaged`.
+        InputError: the folder is not complete, its manifest cannot be read, or a file is missing or does not have the
+            recorded size. Contents are not hashed here; see :meth:`ItemFolder.damaged`.
     """
     if not is_complete(folder):
         raise InputError("the folder of items is not complete", remedy="run the pipeline that creates it", file=folder)

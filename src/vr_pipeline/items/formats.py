@@ -1,4 +1,4 @@
-"""How one item of a folder is stored and read back. Every format stores the same bytes for the same content.
+"""Storage of one item of a folder. Every format stores the same bytes for the same content.
 
 A catalog entry chooses a format by ``format: {type: ..., <options>}``; the options are the fields of the classes here.
 """
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class ItemFormat(BaseModel, ABC):
-    """A format for items. Its settings are part of what a stored item is: other settings make it stale."""
+    """A format for items. Its settings are part of an item's identity: with other settings, items are made again."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -33,19 +33,19 @@ class ItemFormat(BaseModel, ABC):
 
 
 class FileFormat(ItemFormat):
-    """A format that stores every item in a file of its own."""
+    """A format that stores every item in a separate file."""
 
     @abstractmethod
     def write(self, path: Path, content: Any, item: WorkItem) -> dict[str, Scalar]:
-        """Write ``content`` to ``path`` and return metadata that the format knows about it."""
+        """Write ``content`` to ``path``, and return metadata about it."""
 
     @abstractmethod
     def read(self, path: Path) -> Any:
-        """Return what :meth:`write` was given."""
+        """Return the content that :meth:`write` was given."""
 
 
 class PackedFormat(ItemFormat):
-    """A format for small items, many of which share a file: see :mod:`vr_pipeline.items.packs`."""
+    """A format for small items, many of which share a file; see :mod:`vr_pipeline.items.packs`."""
 
     @abstractmethod
     def encode(self, content: Any) -> bytes:
@@ -64,9 +64,9 @@ class VideoFormat(FileFormat):
     """
 
     type: Literal["video"] = "video"
-    fps: float = Field(default=8.0, gt=0, description="frames a second of clips whose item does not say")
+    fps: float = Field(default=8.0, gt=0, description="frames per second of clips whose item has no rate")
     codec: Literal["libx264rgb", "libx264"] = Field(
-        default="libx264rgb", description="libx264rgb keeps colours as they are, libx264 is played by every browser"
+        default="libx264rgb", description="libx264rgb keeps all colours, every browser plays libx264"
     )
     crf: int | None = Field(
         default=None, ge=0, le=51, description="constant rate factor; null: 0 (lossless) for libx264rgb, 18 for libx264"
@@ -74,7 +74,7 @@ class VideoFormat(FileFormat):
     preset: Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"] = (
         Field(default="medium", description="the encoder's choice between speed and size")
     )
-    enlarge: int = Field(default=1, ge=1, description="each pixel becomes a square of this edge, in pixels")
+    enlarge: int = Field(default=1, ge=1, description="edge of the square that each pixel becomes, in pixels")
 
     extension: ClassVar[str] = ".mp4"
 
@@ -99,7 +99,7 @@ class SafetensorsFormat(FileFormat):
     """Dictionaries of arrays or tensors; nothing in the file can execute code."""
 
     type: Literal["safetensors"] = "safetensors"
-    framework: Literal["numpy", "torch"] = Field(default="numpy", description="what reading returns")
+    framework: Literal["numpy", "torch"] = Field(default="numpy", description="library of the arrays that are read")
 
     extension: ClassVar[str] = ".safetensors"
 
@@ -131,7 +131,7 @@ class SafetensorsFormat(FileFormat):
 
 
 class TableFormat(PackedFormat):
-    """Tables without their index. An item is an Arrow stream in a Zstandard frame, a pack one after the other."""
+    """Tables without their index. An item is an Arrow stream in a Zstandard frame; a pack is a sequence of them."""
 
     type: Literal["table"] = "table"
 
@@ -142,7 +142,7 @@ class TableFormat(PackedFormat):
 
         # Table.from_pandas takes three times as long, for metadata that nothing needs.
         table = pa.table({str(name): pa.array(column, from_pandas=True) for name, column in content.items()})
-        # The pieces of which a table was put together must not show in its bytes.
+        # The chunks of a table must not affect its bytes.
         table = table.combine_chunks()
         stream = pa.BufferOutputStream()
         with pa.ipc.new_stream(stream, table.schema) as writer:
@@ -150,7 +150,7 @@ class TableFormat(PackedFormat):
         return bytes(_codec().compress(stream.getvalue(), asbytes=True))
 
     def decode(self, items: Sequence[bytes]) -> pd.DataFrame:
-        """Return the rows of all items; a column that some of them lack is empty there."""
+        """Return the rows of all items; a column that some items lack is empty in their rows."""
         import pyarrow as pa
 
         tables = []

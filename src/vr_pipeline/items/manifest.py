@@ -1,4 +1,4 @@
-"""The record of a folder of items: which files belong to it, what made them and what they hold."""
+"""The record of a folder of items: its files, their identities and their hashes."""
 
 import contextlib
 import json
@@ -22,11 +22,11 @@ PARTIAL_MANIFEST = "manifest.partial.jsonl"
 _PLAIN_KEY = re.compile(r"[a-z0-9][a-z0-9_-]{0,99}")
 
 FILES_IN_A_FOLDER = 10_000
-"""With more items than that, files are spread over 256 folders."""
+"""Number of items above which files are spread over 256 folders."""
 
 
 class ItemRecord(BaseModel):
-    """One line of the manifest: an item that was made, or that failed with its reason."""
+    """One line of the manifest: a successful item, or a failed one with its reason."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -34,14 +34,14 @@ class ItemRecord(BaseModel):
     filename: str = Field(
         pattern=r"^(([0-9a-f]{2}/)?[a-z0-9][a-z0-9._-]*)?$", description="within the folder; empty for failed items"
     )
-    start: int | None = Field(None, ge=0, description="where the item begins in a pack of several, in bytes")
+    start: int | None = Field(None, ge=0, description="first byte of the item in its pack")
     identity: str
     sha256: str = Field(pattern=r"^([0-9a-f]{64})?$", description="of the item; empty for failed items")
     bytes: int = Field(ge=0)
     status: Literal["ok", "failed"]
     error: str = ""
-    stored: dict[str, Scalar] = Field(default_factory=dict, description="what the format says of the file")
-    metadata: dict[str, Scalar] = Field(default_factory=dict, description="what the plan says of the item")
+    stored: dict[str, Scalar] = Field(default_factory=dict, description="metadata of the format")
+    metadata: dict[str, Scalar] = Field(default_factory=dict, description="metadata of the plan")
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values; only items in packs have a start."""
@@ -52,7 +52,7 @@ class ItemRecord(BaseModel):
 
 
 class Manifest(BaseModel):
-    """The content of manifest.json; the partial manifest has the same in lines, this header first."""
+    """The content of manifest.json; the partial manifest has the same as lines, after this header."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -74,7 +74,7 @@ class Manifest(BaseModel):
         content = {**self.model_dump(mode="json", exclude={"items"}), "items": []}
         text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
         items = ",\n  ".join(_indented(item.to_json(), 2) for item in sorted(self.items, key=lambda item: item.key))
-        # The place of the list, put together here: json.dumps takes minutes for hundreds of thousands of items.
+        # The list is formatted here, because json.dumps takes minutes for hundreds of thousands of items.
         before, after = text.split('\n "items": []')
         return f'{before}\n "items": [\n  {items}\n ]{after}' if items else text
 
@@ -95,12 +95,11 @@ def _indented(values: Mapping[str, Any], depth: int) -> str:
 
 
 def item_filename(key: str, extension: str, *, spread: bool = False) -> str:
-    """Return the file name of an item: its key where that is a plain lower-case word, else a cleaned form with a hash.
+    """Return the file name of an item: its key if that is a plain lower-case word, else a cleaned form with a hash.
 
-    ``spread`` puts the file into one of 256 folders, named by two digits of a hash of the key.
-
-    Keys may come from users' files: no key can leave the folder, hide, or fall together with another one, also on
-    file systems that ignore case.
+    ``spread`` puts the file into one of 256 folders, named by two digits of a hash of the key. Keys may come from
+    users' files: no key gives a path outside the folder, a hidden file, or the name of another key, even on file
+    systems that ignore case.
     """
     place = f"{content_hash('folder of an item', key)[:2]}/" if spread else ""
     plain = _PLAIN_KEY.fullmatch(key) and f"{key}{extension}" not in {MANIFEST, PARTIAL_MANIFEST}
@@ -111,7 +110,7 @@ def item_filename(key: str, extension: str, *, spread: bool = False) -> str:
 
 
 def item_places(key: str, extension: str) -> tuple[str, str]:
-    """Return the two names that the file of an item may have: with few items, and with many."""
+    """Return the two possible names of an item's file: with few items, and with many."""
     return item_filename(key, extension), item_filename(key, extension, spread=True)
 
 
@@ -134,7 +133,7 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def read_partial(path: Path, expected_format: dict[str, Any]) -> Iterator[ItemRecord]:
-    """Yield records of an unfinished run. Lines that are cut off or damaged count as not written."""
+    """Yield records of an unfinished run, without incomplete or damaged lines."""
     with path.open("rb") as file:
         try:
             header = Manifest.model_validate_json(file.readline())
@@ -150,5 +149,5 @@ def read_partial(path: Path, expected_format: dict[str, Any]) -> Iterator[ItemRe
 
 
 def size_of(path: Path) -> int:
-    """Return size of a regular file in bytes, -1 if there is none."""
+    """Return the size of a regular file in bytes; -1 if there is none."""
     return path.stat().st_size if path.is_file() else -1

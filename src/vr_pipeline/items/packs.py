@@ -1,9 +1,9 @@
-"""Packs: files in which many small items lie one after the other.
+"""Packs: files with many small items, one after the other.
 
-While items are made each is appended to one file, ``items.partial`` with the format's extension. When all are there
-they are laid out in packs by a hash of their keys, in the order of their keys. A pack is named by its content, so that
-a new one never takes the place of one to which records still refer. A record has the place of an item in its pack and
-the SHA-256 of its bytes.
+While items are made, each is appended to one file, ``items.partial`` with the format's extension. When all are
+finished, a hash of its key assigns each to a pack, which has its items in the order of their keys. A pack is named by
+its content, so a new pack never replaces one to which records still refer. A record has the place of an item in its
+pack and the SHA-256 of its bytes.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from vr_pipeline.items.manifest import ItemRecord, size_of
 from vr_pipeline.storage.atomic import Fingerprints, replaced, unlink_shared
 
 ITEMS_IN_A_PACK = 1024
-"""With more items than that there are 16 packs, with 16 times as many 256, and so on."""
+"""Number of items above which there are 16 packs; above 16 times as many there are 256, and so on."""
 
 _DIGITS = 32
 
@@ -29,9 +29,9 @@ class OpenPack:
     """The file to which items are appended; a context.
 
     Args:
-        folder: where it lies.
+        folder: of the file.
         stored_as: the format of its items.
-        records: those of finished items; what lies behind them in the file was left by a kill.
+        records: of finished items; anything after them in the file was left by a kill.
     """
 
     def __init__(self, folder: Path, stored_as: PackedFormat, records: Iterable[ItemRecord]) -> None:
@@ -52,7 +52,7 @@ class OpenPack:
         self._file.close()
 
     def add(self, item: bytes) -> dict[str, Any]:
-        """Append an item and return what its record says of its place."""
+        """Append an item, and return its place for its record."""
         view = memoryview(item)
         while view:
             view = view[self._file.write(view) :]
@@ -80,12 +80,12 @@ def read_items(folder: Path, records: Sequence[ItemRecord]) -> list[bytes | None
 
 
 def is_whole(folder: Path, record: ItemRecord, fingerprints: Fingerprints) -> bool:
-    """Return whether an item is what was recorded: by its pack's name and content, else by its own bytes."""
+    """Return whether an item is as recorded: by its pack's name and content, else by its own bytes."""
     return _is_pack(record.filename, fingerprints) or read_items(folder, [record]) != [None]
 
 
 def are_packs(folder: Path, records: Iterable[ItemRecord], fingerprints: Fingerprints) -> bool:
-    """Return whether each file of a complete folder is a pack of the content that its name says, and nothing else."""
+    """Return whether each file of a complete folder is a pack whose content and size are as recorded."""
     return all(
         _is_pack(name, fingerprints) and size_of(folder / name) == size for name, size in sizes_of(records).items()
     )
@@ -96,7 +96,7 @@ def lay_out(
 ) -> dict[str, ItemRecord]:
     """Write the packs of a complete folder and return the records of their items by key.
 
-    The same items give the same packs, however they were made. Packs that are as they should be are not written again.
+    The same items give the same packs, in whatever order they were made. Correct packs are not written again.
 
     Raises:
         OSError: a pack cannot be written, or an item can no longer be read.

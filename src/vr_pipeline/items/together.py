@@ -1,7 +1,7 @@
-"""Work plans executed by all processes that train together, while the first one alone writes.
+"""Work plans executed by all processes that train together, of which only the main one writes.
 
-A batch is the same work in whichever process it runs (:class:`~vr_pipeline.work.WorkPlan` fixes the batches), so the
-number of processes changes nothing.
+A batch gives the same result in every process (:class:`~vr_pipeline.work.WorkPlan` fixes the batches), so the number of
+processes does not matter.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,9 +12,9 @@ from vr_pipeline.work import Batch, WorkLoop, WorkPlan
 
 
 def shared_loop(group: Group) -> WorkLoop:
-    """Return the loop of the main process: a batch to every process at a time, their contents to this one.
+    """Return the loop of the main process, which gives every process a batch at a time and collects their contents.
 
-    The others have to be in :func:`follow` with the same plan; :func:`release` ends that.
+    The others must be in :func:`follow` with the same plan; :func:`release` ends that.
     """
 
     def loop(plan: WorkPlan, batches: Sequence[Batch]) -> Iterator[tuple[Batch, Sequence[Any]]]:
@@ -30,7 +30,7 @@ def shared_loop(group: Group) -> WorkLoop:
 
 
 def follow(group: Group, plan: WorkPlan) -> None:
-    """Make the batches that the main process assigns to this one, until it has no more."""
+    """Make the batches that the main process assigns to this one, until there are no more."""
     batches, work = plan.batches(), _Work(plan)
     none: list[int] = []
     while places := group.from_main(none):
@@ -39,12 +39,12 @@ def follow(group: Group, plan: WorkPlan) -> None:
 
 
 def release(group: Group) -> None:
-    """Tell the other processes, which :func:`follow`, that the plan is executed."""
+    """Let the other processes, which :func:`follow`, know that the plan is finished."""
     group.from_main([])
 
 
 class _Work:
-    """Makes batches of a plan, whose context is set up for the first of them."""
+    """Makes batches of a plan, whose context is set up before the first one."""
 
     def __init__(self, plan: WorkPlan) -> None:
         self._plan = plan

@@ -1,4 +1,4 @@
-"""Tables that say what is known of each clip in a folder."""
+"""Tables of the clips in a folder, one row per clip."""
 
 from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
@@ -37,14 +37,14 @@ def index_made_clips(folder: ItemFolder) -> pd.DataFrame:
     """Return the video index of clips that were made here, from the folder's manifest.
 
     Args:
-        folder: clips whose metadata holds prompt_id, prompt, sample_index, seed and generator.
+        folder: clips whose metadata have prompt_id, prompt, sample_index, seed and generator.
 
     Returns:
         table with the columns of ``schemas.VideoIndex`` (and further metadata), sorted by prompt, then sample.
     """
     records = folder.records.rename(columns={"key": "video_id", "filename": "path"})
     for column in ("num_frames", "height", "width"):
-        # A clip that failed has no file, hence no size.
+        # A failed clip has no file and no size.
         records[column] = (records[column] if column in records else pd.Series(0, records.index)).fillna(0).astype(int)
     extra = [name for name in records.columns if name not in {*COLUMNS, "identity", "bytes"}]
     return records.sort_values(["prompt_id", "sample_index", "video_id"], ignore_index=True, kind="stable")[
@@ -67,13 +67,13 @@ def index_given_clips(
         clips: table with video_id, prompt and file; further columns sample_index, seed and generator if known.
         folder: path of every file by its name.
         source: the file the table came from, for messages.
-        examine: gives further columns of a clip that was read; a problem that it finds is put as ``error``.
+        examine: returns further columns of a readable clip; a problem is in ``error``.
 
     Returns:
         table with the columns of ``schemas.VideoIndex``, in the order given, and those of ``examine``.
 
     Raises:
-        InputError: if the table lacks a column or a value in it, or has a video_id twice.
+        InputError: a column or value is missing, or a video_id appears twice.
     """
     for column in ("video_id", "prompt", "file"):
         if column not in clips:
@@ -124,7 +124,7 @@ def index_given_clips(
 
 
 def _whole(row: Mapping[Hashable, Any], column: str, source: str) -> int:
-    """Return a whole number of an optional column; 0 where the column or the cell is missing."""
+    """Return a whole number of an optional column; 0 if the column or the cell is missing."""
     try:
         return int(as_text(row.get(column)) or 0)
     except ValueError:
@@ -141,7 +141,7 @@ def _inspect(path: Path | None) -> tuple[dict[str, object], VideoInformation | N
     if path is None:
         return nothing | {"error": "there is no such file in the folder of clips"}, None
     try:
-        # Two frames, the first and the last: a truncated file shows at its end.
+        # First and last frame, because truncation is visible at the end.
         _, _, information = read_clip(path, num_frames=2)
     except VideoReadError as error:
         return nothing | {"error": str(error)}, None

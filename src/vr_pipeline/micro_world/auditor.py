@@ -69,7 +69,7 @@ class Auditor(Recogniser):
             seed: of the weights and of the order of clips.
             num_features: coefficients that are read, those of largest variance.
             hidden: units of the hidden layer.
-            epochs: times that every clip is seen.
+            epochs: passes over the clips.
         """
         import warnings
 
@@ -114,7 +114,7 @@ class Auditor(Recogniser):
         }
 
     def arrays(self) -> dict[str, npt.NDArray]:
-        """Return weights, and which frequencies they read."""
+        """Return the weights and the frequencies that they read."""
         return dict(vars(self))
 
     @classmethod

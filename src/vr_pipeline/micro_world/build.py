@@ -1,4 +1,4 @@
-"""Building what the embedded default ships, from a seed."""
+"""Builds what the embedded default ships, from a seed."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 Frames = npt.NDArray[np.uint8]
 
 LARGEST_ENLARGEMENT = 32
-"""Pixels along the edge of what stands for one pixel of the micro-world, at most."""
+"""Largest edge, in pixels, of the square that stands for one pixel of the micro-world."""
 
 
 def load_micro_generator(folder: Path, generator: GeneratorParameters) -> Generator:
@@ -41,7 +41,7 @@ def load_micro_generator(folder: Path, generator: GeneratorParameters) -> Genera
 
 
 def load_flow_generator(folder: Path, generator: GeneratorParameters) -> Generator:
-    """Return the pretrained tiny Wan in a folder, sampling as the parameters say."""
+    """Return the pretrained tiny Wan in a folder, with the parameters of sampling."""
     return load_generator(generator.model_copy(update={"path": str(folder), "family": "micro_wan"}))
 
 
@@ -60,10 +60,10 @@ def pretrain(generator: GeneratorParameters, parameters: MicroWorldParameters) -
 
 
 def pretrain_flow(generator: GeneratorParameters, parameters: MicroWorldParameters) -> tuple[Any, pd.DataFrame]:
-    """Do the same for the tiny Wan, which is kept in half precision.
+    """Pretrain the tiny Wan likewise; it is returned in half precision.
 
     Args:
-        generator: sizes of clips; the family is the tiny Wan's, whatever it says.
+        generator: sizes of clips; its family is ignored.
     """
     import torch
 
@@ -93,7 +93,7 @@ def _pretrained(
 
 
 def reconstruct(generator: Generator, clips: Frames) -> Frames:
-    """Return clips as the autoencoder gives them back."""
+    """Encode and decode clips by the autoencoder."""
     import torch
 
     pipeline = generator.pipeline  # type: ignore[attr-defined]
@@ -109,8 +109,8 @@ def reconstruct(generator: Generator, clips: Frames) -> Frames:
 def fit_oracle(folder: Path, generator: GeneratorParameters, parameters: MicroWorldParameters) -> Oracle:
     """Fit the oracle.
 
-    Half of what it sees went through the autoencoder, so that its residue, which is in every generated clip, is not
-    taken for blur or flicker.
+    Half of its clips were encoded and decoded, so that the autoencoder's residue, which every generated clip has, does
+    not count as blur or flicker.
     """
     clips = render_clips(
         parameters.clips.num_oracle_clips,
@@ -123,7 +123,7 @@ def fit_oracle(folder: Path, generator: GeneratorParameters, parameters: MicroWo
 
 
 def fit_auditor(parameters: MicroWorldParameters) -> Auditor:
-    """Fit the auditor on rendered clips of its own, as drawn: it has seen no clip of a generator and no other model."""
+    """Fit the auditor on separate rendered clips; it uses no generated clip and no other model."""
     clips = render_clips(
         parameters.clips.num_auditor_clips,
         seed=parameters.seed,
@@ -134,7 +134,7 @@ def fit_auditor(parameters: MicroWorldParameters) -> Auditor:
 
 
 def stored_clips(ids: Sequence[str], frames: Frames, rows: Sequence[dict[str, Any]], *, description: str) -> WorkPlan:
-    """Return a plan whose clips are made already."""
+    """Return a plan for clips in memory."""
     by_id = dict(zip(ids, frames, strict=True))
     items = [
         WorkItem(key=name, identity=content_hash("clip", clip.tobytes()), metadata=row)
@@ -282,10 +282,10 @@ def reward_pairs(
 
 
 def of_any_enlargement(reward: TrainedReward) -> TrainedReward:
-    """Say that a reward knows clips of the micro-world however far they are enlarged.
+    """Return the reward with clips of every enlargement among those that it knows.
 
-    Stored clips are enlarged by whole factors, and averaging over areas takes that back exactly: the reward is shown
-    the same pixels.
+    Stored clips are enlarged by whole factors, and averaging over areas reverses this exactly: the reward sees the
+    same pixels.
     """
     seen = reward.calibration.seen
     if seen is None:

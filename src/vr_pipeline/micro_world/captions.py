@@ -1,4 +1,4 @@
-"""Questions about rendered clips whose right answer is known: what is drawn, in the words of the judge's captions."""
+"""Questions about rendered clips whose correct answer is known: what they show, in words of the judge's captions."""
 
 import numpy as np
 import pandas as pd
@@ -9,11 +9,11 @@ from vr_pipeline.micro_world.world import FRAMES_PER_SECOND, Scene, all_prompts,
 from vr_pipeline.work import WorkItem, WorkPlan
 
 QUESTION = "what is in the clip ?"
-"""What is asked of a clip that is to be described."""
+"""The question about every clip."""
 
 
 def caption_questions(parameters: CaptionParameters, *, seed: int) -> tuple[WorkPlan, pd.DataFrame]:
-    """Render clips of every prompt, and ask of each what it shows.
+    """Render clips of every prompt, each with the question what it shows.
 
     A clip depends on the seed, its prompt and its number alone.
 

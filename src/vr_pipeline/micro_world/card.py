@@ -15,7 +15,7 @@ from vr_pipeline.storage.atomic import sha256_of
 def test_recogniser(
     recogniser: Recogniser, question_ids: Sequence[str], parameters: MicroWorldParameters
 ) -> dict[str, float]:
-    """Measure balanced accuracy on clips that nothing was fitted on: mean and lowest over the questions."""
+    """Measure balanced accuracy on clips on which nothing was fitted: mean and lowest over the questions."""
     from sklearn.metrics import balanced_accuracy_score
 
     rendered = render_clips(parameters.clips.num_held_out_clips, seed=parameters.seed, purpose="oracle test")
@@ -30,9 +30,7 @@ def test_recogniser(
 
 
 def file_hashes(folder: Path) -> dict[str, str]:
-    """Return SHA-256 of every weight file in a folder, by path relative to it; a folder with a card of its own is not
-    among them.
-    """
+    """Return the SHA-256 of every weight file in a folder by relative path, without folders that have a card."""
     cards = {path.parent for path in folder.glob("*/README.md")}
     files = (path for path in sorted(folder.rglob("*.safetensors")) if not cards.intersection(path.parents))
     return {path.relative_to(folder).as_posix(): sha256_of(path) for path in files}
@@ -45,10 +43,10 @@ def model_card(
     hashes: Mapping[str, str],
     parameters: MicroWorldParameters,
 ) -> str:
-    """Return the card in Markdown: what the models are, how they were made, what they reach on held-out clips.
+    """Return the card in Markdown: the models, how they were made, and their figures on held-out clips.
 
     Args:
-        judge_report: a row a source ('rendered', 'generated') and question: accuracy, balanced_accuracy, n.
+        judge_report: one row per source ('rendered', 'generated') and question: accuracy, balanced_accuracy, n.
         oracle_figures, auditor_figures: of :func:`test_recogniser`.
     """
     by_source = {str(source): part.set_index("question_id") for source, part in judge_report.groupby("source")}
@@ -66,7 +64,7 @@ def model_card(
 
 
 def render_card(template: str, **values: Any) -> str:
-    """Fill a template of this package; every name that it uses has to be given."""
+    """Fill a template of this package; every name that it uses must be given."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(

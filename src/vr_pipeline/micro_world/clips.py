@@ -14,10 +14,10 @@ from vr_pipeline.micro_world.world import Scene, all_prompts, answers, perturbed
 
 @dataclass(frozen=True)
 class RenderedClips:
-    """Clips with what is known of them.
+    """Rendered clips with their scenes.
 
     Attributes:
-        judged_prompts: the prompt each clip is judged against; each attribute is right in half of them.
+        judged_prompts: the prompt each clip is judged against; each attribute is correct in half of them.
         frames: uint8 [clips, frames, height, width, 3].
     """
 

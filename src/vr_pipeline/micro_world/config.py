@@ -7,16 +7,16 @@ from vr_pipeline.engine.config import CheckpointParameters, LoopParameters, Sche
 
 
 class ClipParameters(Parameters):
-    """How many clips are made for what, and how flawed the rendered ones are."""
+    """Numbers of clips by purpose, and flaws of rendered clips."""
 
-    num_pretraining_clips: int = Field(6000, ge=48, description="Rendered clips the generator is pretrained on.")
-    num_oracle_clips: int = Field(4000, ge=48, description="Rendered clips the oracle is fitted on.")
+    num_pretraining_clips: int = Field(6000, ge=48, description="Rendered clips on which the generator is pretrained.")
+    num_oracle_clips: int = Field(4000, ge=48, description="Rendered clips on which the oracle is fitted.")
     num_auditor_clips: int = Field(
-        12000, ge=48, description="Rendered clips the auditor is fitted on, and no other model."
+        12000, ge=48, description="Rendered clips on which the auditor is fitted, and no other model."
     )
-    num_judge_clips: int = Field(5760, ge=48, description="Rendered clips the judge is trained on.")
+    num_judge_clips: int = Field(5760, ge=48, description="Rendered clips on which the judge is trained.")
     num_generated_judge_clips: int = Field(
-        3072, ge=0, description="Clips of the pretrained generator the judge is trained on, labelled by the oracle."
+        3072, ge=0, description="Clips of the pretrained generator, labelled by the oracle, for training the judge."
     )
     num_held_out_clips: int = Field(
         960, ge=48, description="Clips, rendered and generated each, on which oracle, auditor and judge are tested."
@@ -69,7 +69,7 @@ class AnnotatorParameters(Parameters):
 class CriterionParameters(AnnotatorParameters):
     """How a simulated person compares two clips in one criterion, which is easier to see than all together.
 
-    Width and temperature make theta of the Bradley-Terry model with ties exp(1.6), about 5, which is the usual one.
+    Width and temperature make theta of the Bradley-Terry model with ties exp(1.6), about 5, the usual value.
     """
 
     temperature: float = with_default(AnnotatorParameters, "temperature", 0.15)
@@ -105,13 +105,13 @@ class PreferenceParameters(ComparisonParameters):
     )
 
     num_pairs: int = Field(480, ge=2, description="Pairs of clips that are compared.")
-    clips_per_prompt: int = Field(5, ge=2, description="Generated clips of each prompt the pairs are drawn from.")
+    clips_per_prompt: int = Field(5, ge=2, description="Generated clips per prompt, from which pairs are drawn.")
 
 
 class RewardPairParameters(ComparisonParameters):
-    """What the embedded VideoReward learns from: generated clips, and simulated comparisons of them."""
+    """Training data of the embedded VideoReward: generated clips, and simulated comparisons of them."""
 
-    clips_per_prompt: int = Field(60, ge=2, description="Generated clips of each prompt the pairs are drawn from.")
+    clips_per_prompt: int = Field(60, ge=2, description="Generated clips per prompt, from which pairs are drawn.")
     num_pairs: int = Field(9600, ge=2, description="Pairs of compared clips, for training.")
     num_held_out_clips_per_prompt: int = Field(
         16, ge=2, description="Further clips of each prompt, for the pairs of held-out prompts."
@@ -127,17 +127,14 @@ class RewardPairParameters(ComparisonParameters):
 
 
 class CaptionParameters(Parameters):
-    """Rendered clips that a vision-language model is asked to describe; see the pipeline vlm_dpo."""
+    """Rendered clips that a vision-language model describes; see the pipeline vlm_dpo."""
 
     clips_per_prompt: int = Field(10, ge=1, description="Rendered clips of each prompt.")
     flaw_scale: float = Field(1.0, ge=0, le=1.5, description="Multiplies the probability of every flaw.")
 
 
 class UnifiedItemParameters(ComparisonParameters):
-    """What the embedded UnifiedReward learns from.
-
-    Generated clips have comparisons and grades, rendered clips have texts.
-    """
+    """Training data of the embedded UnifiedReward: compared and graded generated clips, described rendered ones."""
 
     clips_per_prompt: int = Field(60, ge=2, description="Generated clips of each prompt, for pairs and grades.")
     num_pairs: int = Field(8000, ge=2, description="Pairs of compared generated clips, for training.")
@@ -154,8 +151,8 @@ class UnifiedItemParameters(ComparisonParameters):
     grade_noise: float = Field(
         0.19,
         ge=0,
-        description="Standard deviation of the utility that a grade is about; with it the difference of two grades is "
-        "as noisy as a comparison in one criterion.",
+        description="Standard deviation of the noise of the utility behind a grade; with the default the difference of "
+        "two grades is as noisy as a comparison in one criterion.",
     )
     num_described_clips: int = Field(4800, ge=48, description="Rendered clips with descriptions, for training.")
     num_held_out_described_clips: int = Field(

@@ -1,4 +1,4 @@
-"""What the tiny Wan of the micro-world makes of its prompts, beside the tiny CogVideoX, and its model card."""
+"""Figures of the tiny Wan's clips, beside those of the tiny CogVideoX, and its model card."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,16 +16,16 @@ from vr_pipeline.micro_world.reward_pairs import sample_clips
 from vr_pipeline.micro_world.world import ATTRIBUTES, parse_prompt
 
 CLIPS_PER_PROMPT = 16
-"""Clips of each prompt that the figures of the card are taken from."""
+"""Clips per prompt for the figures of the card."""
 
 
 @dataclass(frozen=True)
 class SampleFigures:
-    """What the oracle says of a generator's clips.
+    """Figures of a generator's clips by the oracle.
 
     Attributes:
-        clips: how many were sampled.
-        attributes: share of clips that show what the prompt says, by attribute.
+        clips: number of sampled clips.
+        attributes: share of clips that match the prompt, by attribute.
         utility: mean hidden utility of a clip.
     """
 
@@ -37,7 +37,7 @@ class SampleFigures:
 def measure_samples(
     generator: Generator, oracle: Oracle, *, seed: int, clips_per_prompt: int = CLIPS_PER_PROMPT
 ) -> SampleFigures:
-    """Sample clips of every prompt, and let the oracle look at them."""
+    """Sample clips of every prompt, and measure them by the oracle."""
     clips = sample_clips(generator, clips_per_prompt, seed=seed, purpose="figures of the flow")
     seen = oracle.recognise(clips.frames)
     named = [dict(zip(ATTRIBUTES, parse_prompt(prompt), strict=True)) for prompt in clips.prompts]
@@ -53,7 +53,7 @@ def measure_samples(
 
 
 def flow_card(folder: Path, figures: SampleFigures, beside: SampleFigures, parameters: MicroWorldParameters) -> str:
-    """Return the card in Markdown: what the model is, how it was made, what the oracle says of its clips.
+    """Return the card in Markdown: the model, how it was made, and its figures by the oracle.
 
     Args:
         folder: of the model.

@@ -1,4 +1,4 @@
-"""The tiny Wan of the environment ``flow``: all classes as published but the autoencoder."""
+"""The tiny Wan of the environment ``flow``: all classes are the published ones except the autoencoder."""
 
 from typing import ClassVar
 
@@ -19,7 +19,7 @@ class MicroWanGenerator(WanGenerator):
 
     @property
     def frame_group(self) -> int:
-        """Every latent frame stands for as many frames."""
+        """Frames per latent frame."""
         return int(self.pipeline.vae.config.temporal_patch)
 
     @property

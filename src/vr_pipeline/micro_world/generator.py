@@ -1,4 +1,4 @@
-"""The tiny CogVideoX of the embedded default: all classes as published but the autoencoder."""
+"""The tiny CogVideoX of the embedded default: all classes are the published ones except the autoencoder."""
 
 from typing import Any, ClassVar
 
@@ -34,7 +34,7 @@ class MicroWorldGenerator(CogVideoXGenerator):
 
     @property
     def frame_group(self) -> int:
-        """Every latent frame stands for as many frames."""
+        """Frames per latent frame."""
         return VideoPipelineGenerator.frame_group.fget(self)  # type: ignore[attr-defined, no-any-return]
 
     @classmethod

@@ -24,7 +24,7 @@ from vr_pipeline.storage.tensors import read_tensors
 
 
 def features(clips: npt.NDArray[np.uint8]) -> Floats:
-    """Pixel statistics that determine a scene.
+    """Return pixel statistics that determine a scene.
 
     The background is the median of the border pixels of each frame, the shape is where the frame differs from it;
     the rest is position, size, roundness, hollowness, edge steepness and colour of the shape over time.
@@ -218,7 +218,7 @@ class Oracle(Recogniser):
         """Read what :meth:`save` wrote.
 
         Raises:
-            InputError: the file is damaged, or holds something else.
+            InputError: the file is damaged, or has other content.
         """
         remedy = "run the pipeline micro_world again"
         stored: dict[str, dict[str, npt.NDArray]] = {}
@@ -250,7 +250,7 @@ def _is_forest(
     children: npt.NDArray,
     probability: npt.NDArray,
 ) -> bool:
-    """Return whether arrays are trees that end: every inner node's children come behind it."""
+    """Return whether arrays are finite trees: the children of every inner node come after it."""
     nodes = len(feature)
     if feature.ndim != 1 or threshold.shape != (nodes,) or children.shape != (nodes, 2) or len(probability) != nodes:
         return False

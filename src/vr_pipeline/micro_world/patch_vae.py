@@ -1,7 +1,7 @@
 """Closed-form autoencoders over space-time patches, with the interfaces of those of CogVideoX and Wan.
 
 The real autoencoders need far more training than a demonstration can afford; principal components of patches of
-4 frames x 8 x 8 pixels are fitted in a second and are exact up to the components that are left out.
+4 frames x 8 x 8 pixels are fitted in a second and are exact up to the omitted components.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PATCH_PIXELS: Final = 8
 class PatchAutoencoder(ModelMixin, ConfigMixin):
     """Linear encoder and decoder of disjoint patches.
 
-    Latents are [batch, channels, frames / frames a patch, height / pixels a patch, width / pixels a patch].
+    Latents are [batch, channels, frames / frames per patch, height / pixels per patch, width / pixels per patch].
     """
 
     mean: torch.Tensor
@@ -43,11 +43,11 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Precision of the buffers (there are no parameters to ask)."""
+        """Precision of the buffers, since there are no parameters."""
         return self.mean.dtype
 
     def patches(self, pixels: torch.Tensor) -> torch.Tensor:
-        """[batch, 3, frames, height, width] to [batch, latent frames, rows, columns, patch size]."""
+        """Split [batch, 3, frames, height, width] into [batch, latent frames, rows, columns, patch size]."""
         batch, channels, frames, height, width = pixels.shape
         time, space = self.patch
         split = pixels.reshape(batch, channels, frames // time, time, height // space, space, width // space, space)
@@ -82,17 +82,17 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):
         return DecoderOutput(sample=pixels) if return_dict else (pixels,)
 
     def take(self, mean: torch.Tensor, components: torch.Tensor) -> None:
-        """Take the mean and the components of patches, in whatever precision, as own."""
+        """Set the mean and the components of patches, of any precision."""
         self.mean.copy_(mean.float())
         self.components.copy_(components.float())
 
 
 class PatchVAE(PatchAutoencoder):
-    """The tiny CogVideoX's.
+    """The autoencoder of the tiny CogVideoX.
 
     Args:
         latent_channels: principal components kept.
-        temporal_compression_ratio: frames a patch.
+        temporal_compression_ratio: frames per patch.
         spatial_patch: height and width of a patch in pixels.
         scaling_factor: as in CogVideoX; 1, since latents leave the encoder with unit scale.
         block_out_channels: only its length matters: the pipeline derives the spatial compression from it.
@@ -139,18 +139,18 @@ class PatchVAE(PatchAutoencoder):
 
 
 class WanPatchVAE(PatchAutoencoder):
-    """The tiny Wan's, for clips of two latent frames.
+    """The autoencoder of the tiny Wan, for clips of two latent frames.
 
     ``WanPipeline`` takes 1 + n scale_factor_temporal frames for 1 + n latent ones. Here every latent frame stands for
     ``temporal_patch`` frames, and a clip of two latent frames has 8, which the pipeline counts as 1 + 7.
 
     Args:
         z_dim: principal components kept.
-        temporal_patch: frames a patch.
-        scale_factor_temporal: what the pipeline counts by: frames of a clip but one.
+        temporal_patch: frames per patch.
+        scale_factor_temporal: the pipeline's factor: frames of a clip minus one.
         scale_factor_spatial: height and width of a patch in pixels.
         latents_mean: of each component, [z_dim].
-        latents_std: what each component is divided by, [z_dim]; the pipeline does it, not the encoder.
+        latents_std: divisor of each component, [z_dim]; the pipeline applies it, not the encoder.
     """
 
     @register_to_config
@@ -192,7 +192,7 @@ def principal_components(
         clips: uint8 [clips, frames, height, width, 3].
         count: of components.
         whitening: 0 keeps the variance of each component, 1 makes all equal. Full whitening would make the
-            generator spend its capacity on components nobody sees.
+            generator spend its capacity on invisible components.
 
     Returns:
         float64 [patch size], [count, patch size], [count]; latents have unit scale on average.

@@ -1,7 +1,7 @@
 """Simulated people: they look at two clips and prefer the one with the higher hidden utility, with noise.
 
-Their utility is never given to the method. It is used twice: to draw preferences, and, through the oracle, to tell
-whether a trained policy is truly better.
+The method never sees their utility. It is used twice: to draw preferences, and, through the oracle, to measure
+whether a trained policy is better.
 """
 
 from collections.abc import Mapping, Sequence
@@ -40,7 +40,7 @@ CRITERIA: Final[dict[str, tuple[str, ...]]] = {
     "motion": ("dynamics", "stability"),
     "text": ("alignment",),
 }
-"""What people are asked beside their overall preference, and the dimensions of the checklist that each is about."""
+"""Criteria of people beside their overall preference, each with its dimensions of the checklist."""
 
 
 def utilities(probabilities: npt.NDArray[np.float64], question_ids: Sequence[str]) -> npt.NDArray[np.float64]:
@@ -51,7 +51,7 @@ def utilities(probabilities: npt.NDArray[np.float64], question_ids: Sequence[str
 def overall_utilities(
     probabilities: npt.NDArray[np.float64], checklist: Checklist, taste: TasteParameters
 ) -> npt.NDArray[np.float64]:
-    """Return what people value in clips on the whole, [clips]: hidden utility, and what their taste adds and takes.
+    """Return what people value in clips overall, [clips]: hidden utility, plus and minus the effects of their taste.
 
     Args:
         probabilities: of yes to the questions of the checklist, in its order, [clips, questions].
@@ -84,7 +84,7 @@ def utilities_by_criterion(
 def perceive(difference: float, random: np.random.Generator, annotator: AnnotatorParameters) -> str:
     """Compare two clips as a simulated person does: 'a', 'b' or 'tie'.
 
-    Logistic noise and a width below which nothing is perceived are the Bradley-Terry model with ties of Rao and Kupper
+    Logistic noise and a width below which a difference is a tie are the Bradley-Terry model with ties of Rao and Kupper
     (1967), with theta = exp(width / temperature).
 
     Args:
@@ -107,7 +107,7 @@ def simulate_preferences(
 
     Args:
         utility: hidden value of each clip, [clips].
-        by_criterion: hidden value of each clip in each criterion; its noise is its own.
+        by_criterion: hidden value of each clip in each criterion, compared with separate noise.
 
     Returns:
         table with the columns of ``schemas.HumanPreferences``, ``preference_<criterion>`` among them.

@@ -1,4 +1,4 @@
-"""What looks at clips of the micro-world and says what is drawn; answers about a prompt follow by comparison."""
+"""Recognition of what clips of the micro-world show; answers about a prompt follow by comparison."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ FREE_QUESTIONS = tuple(
     for question in answers(Scene("red", "ball", "left", "black"))
     if question.removesuffix("_matches") not in ATTRIBUTES
 )
-"""The questions that have the same answer whatever the prompt."""
+"""The questions whose answer does not depend on the prompt."""
 
 
 class Recogniser(ABC):
@@ -35,7 +35,7 @@ class Recogniser(ABC):
 
     @abstractmethod
     def recognise(self, clips: npt.NDArray[np.uint8]) -> dict[str, Floats]:
-        """Return what is drawn, whatever the prompt: class probabilities by attribute and question, [clips, classes].
+        """Return class probabilities by attribute and question, independent of the prompt, [clips, classes].
 
         Args:
             clips: uint8 [clips, frames, height, width, 3].
@@ -43,12 +43,12 @@ class Recogniser(ABC):
 
     @abstractmethod
     def arrays(self) -> dict[str, npt.NDArray]:
-        """Return everything that decides its answers, by name."""
+        """Return all arrays that determine its answers, by name."""
 
     def probabilities(
         self, clips: npt.NDArray[np.uint8], prompts: Sequence[str], question_ids: Sequence[str]
     ) -> Floats:
-        """Return probability of yes for every clip and question, [clips, questions].
+        """Return the probability of yes for every clip and question, [clips, questions].
 
         Args:
             clips: uint8 [clips, frames, height, width, 3].
@@ -66,12 +66,12 @@ class Recogniser(ABC):
         """Read what :meth:`save` wrote.
 
         Raises:
-            InputError: the file is damaged, or holds something else.
+            InputError: the file is damaged, or has other content.
         """
 
 
 def answer_from(recognised: Mapping[str, Floats], prompts: Sequence[str], question_ids: Sequence[str]) -> Floats:
-    """Return probability of yes for clips that :meth:`Recogniser.recognise` saw, [clips, questions].
+    """Return the probability of yes, given the result of :meth:`Recogniser.recognise`, [clips, questions].
 
     Args:
         recognised: class probabilities by attribute and question, [clips, classes].

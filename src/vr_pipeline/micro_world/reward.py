@@ -59,7 +59,7 @@ class RecogniserReward(RewardModel):
         return (content_hash(self.kind, *contents), self.checklist.hash)
 
     def look(self, loaded: None, clips: Sequence[SampledClip]) -> list[Outcome]:
-        """Answer the checklist's questions; clips of the same number of frames are looked at together."""
+        """Answer the checklist's questions; clips with the same number of frames are answered together."""
         outcomes: list[Outcome] = [_not_of_this_world(clip) for clip in clips]
         lengths: dict[int, list[int]] = {}
         for at, clip in enumerate(clips):
@@ -74,7 +74,7 @@ class RecogniserReward(RewardModel):
         return outcomes
 
     def rewards(self, measured: pd.DataFrame, index: pd.DataFrame) -> pd.DataFrame:
-        """Value the answers; clips stay in the order of the index."""
+        """Return rewards of the answers; clips keep the order of the index."""
         there = index[index["video_id"].isin(set(measured["video_id"]))]
         columns = [name for name in ("video_id", "prompt_id", "policy") if name in there.columns]
         matrix = answers_matrix(measured, list(there["video_id"]), self.weights.question_ids)

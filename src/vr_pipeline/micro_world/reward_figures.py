@@ -18,13 +18,13 @@ from vr_pipeline.statistics.agreement import pairwise_accuracy
 from vr_pipeline.video.clip import Frames
 
 SHOWN_CLIPS, SHOWN_PROMPTS = 100, 6
-"""Clips, and prompts under which each is scored, to see what the prompt changes."""
+"""Number of clips, and of prompts under which each is scored, for the spread over prompts."""
 
 
 def held_out_figures(
     reward: RewardModel, clips: Mapping[str, str | Path | Frames], compared: pd.DataFrame
 ) -> pd.DataFrame:
-    """Measure how often a reward orders pairs as simulated people do, and what swapping the prompt changes.
+    """Measure how often a reward orders pairs as simulated people do, and how much its scores depend on the prompt.
 
     Args:
         reward: its dimensions are named as the criteria.
@@ -32,8 +32,8 @@ def held_out_figures(
         compared: of :func:`~vr_pipeline.micro_world.reward_pairs.compare_pairs`.
 
     Returns:
-        a row a dimension (and 'total') and kind of pairs ('all', 'one prompt', 'cross-prompt'): n, ties, diff (share
-        in the right order of the pairs that people did not tie), tau (ties called by the best threshold), and
+        one row per dimension (and 'total') and kind of pairs ('all', 'one prompt', 'cross-prompt'): n, ties, diff
+        (share of pairs without a human tie in the correct order), tau (ties predicted by the best threshold), and
         prompt_spread of a dimension, see :func:`spread_over_prompts`.
     """
     names = {"total": "preference"} | {f"dim_{name}": f"preference_{name}" for name in reward.dimensions}
@@ -72,11 +72,11 @@ def held_out_figures(
 
 
 def spread_over_prompts(reward: RewardModel, clips: Sequence[str | Path | Frames]) -> dict[str, float]:
-    """Measure how far scores of a clip depend on the prompt it is scored under.
+    """Measure how much the scores of a clip depend on the prompt.
 
     Returns:
         by dimension: the standard deviation over prompts (its mean over clips), as a share of that over clips; exactly
-        0 where a score is the same for every prompt.
+        0 if a score is the same for every prompt.
     """
     prompts = all_prompts()[:: len(all_prompts()) // SHOWN_PROMPTS][:SHOWN_PROMPTS]
     scores = reward.score([clip for clip in clips for _ in prompts], prompts * len(clips), FRAMES_PER_SECOND)
@@ -95,7 +95,7 @@ def reward_card(
     parameters: MicroWorldParameters,
     judge: Path,
 ) -> str:
-    """Return the card in Markdown: what the reward is, how it was made, what it reaches on held-out prompts.
+    """Return the card in Markdown: the reward, how it was made, and its figures on held-out prompts.
 
     Args:
         folder: the reward's folder.

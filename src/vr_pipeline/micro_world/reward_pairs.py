@@ -1,7 +1,7 @@
-"""Clips and simulated comparisons that a pairwise reward model is trained and tested on.
+"""Clips and simulated comparisons for training and testing a pairwise reward model.
 
 A pair has one prompt. The first clip was made for it, the second perhaps for a prompt that differs in one or two
-attributes: among clips of one prompt the text says nothing, and a reward learns to ignore it.
+attributes: with clips of one prompt only, the text carries no information, and a reward learns to ignore it.
 """
 
 from collections.abc import Collection, Mapping
@@ -23,7 +23,7 @@ from vr_pipeline.micro_world.world import FRAMES_PER_SECOND, all_prompts, neighb
 
 @dataclass(frozen=True)
 class GeneratedClips:
-    """Clips of the generator, as many of every prompt.
+    """Clips of the generator, equally many of every prompt.
 
     Attributes:
         video_ids: their identifiers.
@@ -38,7 +38,7 @@ class GeneratedClips:
     frames: npt.NDArray[np.uint8]
 
     def metadata(self, generator: str) -> list[dict[str, Any]]:
-        """Return what the index of clips says of each."""
+        """Return the metadata of each clip for the index of clips."""
         numbers: dict[str, int] = {}
         rows = []
         for prompt, seed in zip(self.prompts, self.seeds, strict=True):
@@ -69,14 +69,14 @@ def draw_pairs(
     seed: int,
     purpose: str,
 ) -> pd.DataFrame:
-    """Draw pairs, the prompts in turn; no pair comes twice, and which clip is A says nothing.
+    """Draw pairs, the prompts in turn; no pair is drawn twice, and the order of its clips is random.
 
     Args:
         clips: of every prompt.
-        num_pairs: pairs wanted; fewer are found where the clips allow fewer.
+        num_pairs: wanted number; fewer if the clips do not allow as many.
         cross_prompt_share: share of pairs whose second clip was made for a neighbouring prompt.
         prompts: those that pairs are about.
-        seed, purpose: what is drawn depends on these and the number of the pair.
+        seed, purpose: a draw depends on these and its number.
 
     Returns:
         pair_id, prompt, the places of the two clips (a, b), and whether one was made for another prompt (crossed).

@@ -25,7 +25,7 @@ from vr_pipeline.work import WorkPlan
 GENERATED, RENDERED = "micro_world generated", "micro_world rendered"
 """Sources of the items."""
 GRADE_WEIGHT = 0.5
-"""How often a grade is shown an epoch: grades are learned sooner than comparisons."""
+"""Times that a grade is shown per epoch, since grades are learned sooner than comparisons."""
 
 
 def unified_items(
@@ -37,7 +37,7 @@ def unified_items(
 ) -> tuple[WorkPlan, pd.DataFrame]:
     """Make clips and labelled items of video generation and video understanding.
 
-    Items of held-out prompts are about clips that no other item is about.
+    No other item uses the clips of items of held-out prompts.
 
     Returns:
         the clips, and the items (schema ``UnifiedItems``).

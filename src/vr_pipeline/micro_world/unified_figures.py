@@ -81,7 +81,7 @@ def reward_card(
     judge: Path,
     parameters: MicroWorldParameters,
 ) -> str:
-    """Return the card in Markdown: what the reward is, how it was made, what it reaches on held-out prompts.
+    """Return the card in Markdown: the reward, how it was made, and its figures on held-out prompts.
 
     Args:
         folder: the reward's folder.

@@ -1,8 +1,7 @@
-"""What the embedded UnifiedReward learns from: labelled items of two tasks, with clips whose truth is known.
+"""Training items of the embedded UnifiedReward, of two tasks, with clips whose correct answers are known.
 
 Video generation: generated clips, compared on the whole and graded by criterion as simulated people do. Video
-understanding: rendered clips and texts that describe them, in the words of the judge's captions, right or wrong in some
-places.
+understanding: rendered clips and texts that describe them in words of the judge's captions, some of them wrong.
 """
 
 from collections.abc import Mapping
@@ -30,11 +29,11 @@ from vr_pipeline.micro_world.world import (
 )
 
 RIGHT_WORDS: Final = "right_words"
-"""The dimension in which descriptions are graded: the number of their words that are right, 0 to 5."""
+"""The dimension in which descriptions are graded: the number of correct words, 0 to 5."""
 GRADES: Final = (1, 10)
 """Lowest and highest grade of a criterion."""
 GRADE_STEP: Final = 0.5
-"""Utility that a grade stands for, in every criterion: so the mean of grades orders clips as the whole utility does."""
+"""Utility per grade, the same in every criterion, so that the mean of grades orders clips as the whole utility."""
 
 _PLACES: Final[tuple[tuple[str, ...], ...]] = (
     tuple(COLOURS),
@@ -43,7 +42,7 @@ _PLACES: Final[tuple[tuple[str, ...], ...]] = (
     tuple(BACKGROUNDS),
     ("constant", *COLOURS),
 )
-"""The words that each place of a description may hold."""
+"""The possible words of each place of a description."""
 
 
 def best_by_criterion(checklist: Checklist) -> dict[str, float]:
@@ -96,11 +95,11 @@ def grade_clips(
 def describe_clips(
     clips: RenderedClips, video_ids: list[str], parameters: UnifiedItemParameters, *, seed: int
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Describe rendered clips rightly and wrongly, compare two descriptions of each and grade one.
+    """Describe rendered clips correctly and incorrectly, compare two descriptions of each and grade one.
 
     Returns:
-        comparisons (a pair with its ``answer``: the description with more right words, a tie for as many), and grades
-        (the number of right words), a row a clip each; see
+        comparisons (a pair with its ``answer``: the description with more correct words, a tie if equal), and grades
+        (the number of correct words), one row per clip each; see
         :func:`~vr_pipeline.rewards.unifiedreward.training.items.items_of` and ``items_from_ratings``.
     """
     compared, graded = [], []
@@ -120,12 +119,12 @@ def describe_clips(
 
 
 def right_words(said: list[str], true: list[str]) -> int:
-    """Return how many places of a description hold the right word."""
+    """Count the places of a description with the correct word."""
     return sum(one == other for one, other in zip(said, true, strict=False))
 
 
 def _described(random: np.random.Generator, true: list[str], broken_share: float) -> list[str]:
-    """Return a description with 0 to 4 wrong words; now and then a word is missing or stands twice."""
+    """Return a description with 0 to 4 wrong words; sometimes a word is missing or repeated."""
     words = list(true)
     for at in random.permutation(len(true))[: random.integers(0, len(true))]:
         words[at] = str(random.choice([word for word in _PLACES[at] if word != true[at]]))
@@ -136,7 +135,7 @@ def _described(random: np.random.Generator, true: list[str], broken_share: float
 
 
 def rendered_metadata(clips: RenderedClips, *, seed: int, purpose: str) -> tuple[list[str], list[dict[str, Any]]]:
-    """Return identifiers of rendered clips, and what the index of clips says of each."""
+    """Return identifiers of rendered clips, and their metadata for the index of clips."""
     ids, rows = [], []
     for number, scene in enumerate(clips.scenes):
         identifier = prompt_id(scene.prompt)

@@ -1,4 +1,4 @@
-"""Scenes of the micro-world: what can be in a clip, how it is drawn and which checklist answers are true of it.
+"""Scenes of the micro-world: the content of clips, how it is drawn, and the true answers to the checklist.
 
 A clip shows one shape of one colour that moves left or right over a plain background, with graded flaws. The prompt
 names colour, shape, direction and background; speed and flaws are never named, so a generator trained on these clips
@@ -36,7 +36,7 @@ _PROMPT: Final = re.compile("({}) ({}) moves ({}) on ({})".format(*map("|".join,
 
 RADIUS: Final = 4.0
 SPEEDS: Final = (0.25, 0.65, 1.05)
-"""Pixels a frame for slow, medium and fast."""
+"""Pixels per frame for slow, medium and fast."""
 BLUR_SIGMAS: Final = (0.0, 1.0, 2.0)
 CONTRASTS: Final = (1.0, 0.6, 0.35)
 FLICKERS: Final = (0.0, 0.16, 0.38)
@@ -44,7 +44,7 @@ FLICKERS: Final = (0.0, 0.16, 0.38)
 FINAL_SIZES: Final = (1.0, 0.72, 0.45)
 """Radius in the last frame as a share of the radius in the first."""
 ZIGZAG: Final = 2.0
-"""Height in pixels of the up and down of a clip that does not keep a straight path."""
+"""Height in pixels of the vertical movement of a clip whose path is not straight."""
 _SUPERSAMPLING: Final = 4
 
 
@@ -64,11 +64,11 @@ class Scene:
     colour_drift: int = 0
     zigzag: int = 0
     start: float = 0.5
-    """Where in the free horizontal room the path begins, from 0 to 1."""
+    """Start of the path in the free horizontal space, from 0 to 1."""
     height: float = 0.5
-    """Where in the free vertical room the path lies, from 0 to 1."""
+    """Height of the path in the free vertical space, from 0 to 1."""
     drift_colour: str = "blue"
-    """The colour a drifting clip ends in; ignored without drift."""
+    """The last colour of a drifting clip; ignored without drift."""
 
     @property
     def prompt(self) -> str:
@@ -79,8 +79,8 @@ class Scene:
     def caption(self) -> str:
         """What a viewer sees, in five words; an auxiliary target for training the judge.
 
-        The last word is the colour a drifting clip ends in, or 'constant'. Naming them lets the judge find shape and
-        colours before it has to compare them with a question.
+        The last word is the last colour of a drifting clip, or 'constant'. Naming shape and colours teaches the judge
+        to recognise them before it compares them with a question.
         """
         final = self.drift_colour if self.colour_drift else "constant"
         return f"{self.colour} {self.shape} {self.direction} {self.background} {final}"
@@ -109,11 +109,11 @@ UNTIDY_PROMPTS = (
     "### !!! *** ??? /// &&&",
     "red red red red red red red",
 )
-"""Repetitions, near repetitions and junk, as lists of prompts have them, for the filter to reject."""
+"""Repetitions, near repetitions and junk, as in real lists of prompts, for the filter to reject."""
 
 
 def parse_prompt(prompt: str) -> tuple[str, str, str, str]:
-    """Colour, shape, direction and background that a prompt names.
+    """Return colour, shape, direction and background that a prompt names.
 
     Raises:
         ValueError: if the prompt is not one of this world's.
@@ -267,7 +267,7 @@ def perturbed_prompt(random: np.random.Generator, prompt: str, probability: floa
 
 
 def neighbouring_prompt(random: np.random.Generator, prompt: str, changes: int) -> str:
-    """Return a prompt that differs from the given one in so many attributes."""
+    """Return a prompt that differs from the given one in ``changes`` attributes."""
     named = dict(zip(ATTRIBUTES, parse_prompt(prompt), strict=True))
     for name in random.permutation(list(ATTRIBUTES))[:changes]:
         named[name] = _other_value(random, name, named[name])
