@@ -1,7 +1,7 @@
 """Schemas of every table in the catalog, used there as native validators (``validator: vr_pipeline.schemas.X``).
 
-Columns that are listed are checked on load and on save; further columns are allowed, so that users can carry their
-own annotations along. Identifiers are strings made by :mod:`vr_pipeline.identifiers`.
+Listed columns are checked on load and save; further columns are allowed, for users' own annotations. Identifiers are
+strings made by :mod:`vr_pipeline.identifiers`.
 """
 
 import math
@@ -56,7 +56,7 @@ class VideoIndex(Table):
 
 
 class PreferenceClips(Table):
-    """Clips that people compared, before they are looked at; sample_index, seed and generator may follow."""
+    """Clips that people compared, before they are indexed; sample_index, seed and generator may follow."""
 
     video_id: Series[str] = pa.Field(str_length={"min_value": 1})
     prompt: Series[str]
@@ -76,18 +76,18 @@ class ChecklistAnswers(Table):
     question_id: Series[str]
     p_yes: Series[float] = pa.Field(ge=0.0, le=1.0, description="P(yes) / (P(yes) + P(no))")
     answer: Series[bool] = pa.Field(description="p_yes > 0.5")
-    outside_mass: Series[float] = pa.Field(ge=0.0, le=1.0, description="probability on tokens that are neither")
-    gated: Series[bool] = pa.Field(description="true where a gate question switched this one off")
+    outside_mass: Series[float] = pa.Field(ge=0.0, le=1.0, description="probability of all other tokens")
+    gated: Series[bool] = pa.Field(description="true if a gate question excludes this one")
     frames_judged: Optional[Series[int]] = pa.Field(ge=1, description="frames of the clip that were judged")
     sampling: Optional[Series[str]] = pa.Field(
-        description="which they were: rate and largest number, evenly spread over the clip"
+        description="rate and largest number of these frames, evenly spread over the clip"
     )
 
 
 class HumanPreferences(Table):
-    """Pairs of clips that people compared; several rows of one pair are several annotators.
+    """Pairs of clips that people compared; several rows of one pair are of several annotators.
 
-    Beside the overall preference there may be labels and grades by criterion; a missing one is masked.
+    Beside the overall preference there may be labels and grades by criterion; missing ones are masked.
     """
 
     pair_id: Series[str]
@@ -103,13 +103,11 @@ class HumanPreferences(Table):
     grades: Optional[Series[float]] = pa.Field(
         alias=r"^grade_[ab]_.+", regex=True, nullable=True, gt=-math.inf, lt=math.inf
     )
-    segments: Optional[Series[str]] = pa.Field(
-        nullable=True, description="which clip is better in which part, as a,b,tie,a"
-    )
+    segments: Optional[Series[str]] = pa.Field(nullable=True, description="the better clip in each part, as a,b,tie,a")
 
 
 class LabelledPairs(Table):
-    """Compared pairs, one row each: the label over all annotators, their shares, and the side of the split."""
+    """Compared pairs, one row each: the label of all annotators, their shares, and the side of the split."""
 
     pair_id: Series[str] = pa.Field(unique=True)
     prompt_id: Series[str]
@@ -123,14 +121,14 @@ class LabelledPairs(Table):
     preference: Series[str] = pa.Field(isin=["a", "b", "tie"])
     split: Series[str] = pa.Field(
         isin=["fit", "held_out", "overlap"],
-        description="by a hash of the prompt; overlap: kept out of the fit because policies are tested on the prompt",
+        description="by a hash of the prompt; overlap: excluded from the fit because policies are tested on the prompt",
     )
     source: Series[str] = pa.Field(description="the file of preferences")
-    weight: Series[float] = pa.Field(gt=0, description="how much the pair counts in the fit")
+    weight: Series[float] = pa.Field(gt=0, description="weight of the pair in the fit")
 
 
 class PromptOverlaps(Table):
-    """Prompts that are tested on, and that the weights or the policies were trained on."""
+    """Prompts used for testing, and for training the weights or the policies."""
 
     tested: Series[str] = pa.Field(isin=["validation", "test", "held_out_preferences"])
     trained: Series[str] = pa.Field(isin=["weights", "policies"])
@@ -154,16 +152,16 @@ class PairScores(Table):
 
 
 class WeightRemovals(Table):
-    """Questions that lost their weight, in order of removal (step 0: never different within a pair)."""
+    """Questions without weight, in order of removal (step 0: the same answer in every pair)."""
 
     step: Series[int] = pa.Field(ge=0)
     question_id: Series[str] = pa.Field(unique=True)
-    weight: Series[float] = pa.Field(le=0.0, description="weight at the moment of removal")
+    weight: Series[float] = pa.Field(le=0.0, description="weight before removal")
     reason: Series[str]
 
 
 class AccuracyCurve(Table):
-    """Accuracy on held-out pairs against the number of questions kept."""
+    """Accuracy on held-out pairs by number of questions kept."""
 
     n_questions: Series[int] = pa.Field(ge=1)
     weighting: Series[str] = pa.Field(isin=["learned", "refitted", "equal"])
@@ -189,7 +187,7 @@ class SubDimensionDeviations(Table):
 
 
 class Rewards(Table):
-    """Rewards of clips: the total, and one column ``dim_<name>`` a dimension."""
+    """Rewards of clips: the total, and one column ``dim_<name>`` per dimension."""
 
     video_id: Series[str]
     prompt_id: Series[str]
@@ -206,7 +204,7 @@ class EvaluationRewards(Rewards):
 
 
 class ClipSpread(Table):
-    """How different the clips of each policy are, by prompt, in shares of the range of pixels."""
+    """Diversity of the clips of each policy, by prompt, as shares of the range of pixels."""
 
     prompt_id: Series[str]
     policy: Series[str]
@@ -215,7 +213,7 @@ class ClipSpread(Table):
 
 
 class OracleAnswers(Table):
-    """Answers of an oracle on evaluation clips; empty where there is none."""
+    """Answers of an oracle on evaluation clips; empty without one."""
 
     video_id: Series[str]
     question_id: Series[str]
@@ -223,9 +221,9 @@ class OracleAnswers(Table):
 
 
 class TrainingPairs(Table):
-    """Pairs of all recipes with what training needs to know of their prompts and clips.
+    """Pairs of all recipes with their prompts, and contents and rewards of their clips.
 
-    A recipe whose objective learns from single clips has them too, as rows whose loser_video_id is empty.
+    Single clips of a recipe whose objective learns from them are rows with an empty loser_video_id.
     """
 
     prompt_id: Series[str]
@@ -239,19 +237,19 @@ class TrainingPairs(Table):
     loser_sha256: Series[str] = pa.Field(nullable=True)
     loser_reward: Series[float] = pa.Field(nullable=True)
     segments: Optional[Series[str]] = pa.Field(
-        nullable=True, description="where the winner is better (a) or the loser (b), each with its frames"
+        nullable=True, description="parts in which the winner (a) or the loser (b) is better, each with its frames"
     )
 
 
 class GivenClips(VideoIndex):
-    """Clips of given pairs: the file as it is, what the generator is given of it, and the changes between the two."""
+    """Clips of given pairs: the file, its form for the generator, and the changes between the two."""
 
     fitted_num_frames: Series[int] = pa.Field(ge=0)
     fitted_fps: Series[float] = pa.Field(ge=0)
     fitted_height: Series[int] = pa.Field(ge=0)
     fitted_width: Series[int] = pa.Field(ge=0)
-    rule: Series[str] = pa.Field(description="what was changed, in words; empty for nothing")
-    shown: Series[str] = pa.Field(description="numbers of the file's frames that are shown, from 0")
+    rule: Series[str] = pa.Field(description="the changes in words; empty for none")
+    shown: Series[str] = pa.Field(description="numbers of the used frames of the file, from 0")
     content: Series[str] = pa.Field(description="hash of the file and of the rule")
 
 
@@ -270,7 +268,7 @@ class GivenPairs(Table):
     status: Series[str] = pa.Field(isin=["kept", "tie", "same_clip", "clip_failed"])
     reason: Series[str] = pa.Field(description="why the pair is not kept")
     segments: Optional[Series[str]] = pa.Field(
-        nullable=True, description="where the winner is better (a) or the loser (b)"
+        nullable=True, description="parts in which the winner (a) or the loser (b) is better"
     )
 
 
@@ -282,7 +280,7 @@ class TrainingLog(Table):
 
 
 class ValidationLog(Table):
-    """Judged checkpoints of a training, one row each; step 0 is the original. Empty where none were judged."""
+    """Judged checkpoints of a training, one row each; step 0 is the original. Empty if none were judged."""
 
     step: Series[int] = pa.Field(ge=0, unique=True)
     policy: Series[str] = pa.Field(description="identity of the weights")
@@ -304,33 +302,33 @@ class AblationTrainings(Table):
     """Trainings of an ablation, one row each; figures are means over the last tenth of the steps."""
 
     policy: Series[str] = pa.Field(unique=True)
-    pairs: Series[str] = pa.Field(description="the rule whose pairs it trained on")
+    pairs: Series[str] = pa.Field(description="pair rule of its training pairs")
     objective: Series[str]
     seed: Series[int]
     steps: Series[int] = pa.Field(ge=0)
-    error: Series[str] = pa.Field(description="why it failed; empty if it did not")
+    error: Series[str] = pa.Field(description="reason of a failure; else empty")
     loss: Series[float] = pa.Field(nullable=True)
     implicit_accuracy: Series[float] = pa.Field(ge=0.0, le=1.0, nullable=True)
-    winner_change: Series[float] = pa.Field(nullable=True, description="winners' error against the original's")
-    loser_change: Series[float] = pa.Field(nullable=True, description="losers' error against the original's")
+    winner_change: Series[float] = pa.Field(nullable=True, description="winners' error minus the original's")
+    loser_change: Series[float] = pa.Field(nullable=True, description="losers' error minus the original's")
     gradient_norm: Series[float] = pa.Field(ge=0.0, nullable=True)
 
 
 class AblationGains(Table):
-    """Gains of pair rules and objectives, one row for each dimension, source and side that is compared with."""
+    """Gains of pair rules and objectives, one row per dimension, source and baseline."""
 
     pairs: Series[str] = pa.Field(description="pair rule")
     objective: Series[str]
     source: Series[str] = pa.Field(isin=["judge", "oracle"])
     dimension: Series[str] = pa.Field(description="total, or the name of a dimension")
     against: Series[str] = pa.Field(description="original, or another combination as pairs.objective")
-    original: Series[float] = pa.Field(description="mean reward of what is compared with")
+    original: Series[float] = pa.Field(description="mean reward of the baseline")
     reward: Series[float] = pa.Field(description="mean reward of this combination")
-    gain: Series[float] = pa.Field(description="mean over prompts, clips of all seeds together")
+    gain: Series[float] = pa.Field(description="mean over prompts, with the clips of all seeds")
     ci_low: Series[float] = pa.Field(nullable=True, description="95 % interval by prompt, from")
     ci_high: Series[float] = pa.Field(nullable=True, description="95 % interval by prompt, to")
-    lowest_seed: Series[float] = pa.Field(description="gain of the seed that gained least")
-    highest_seed: Series[float] = pa.Field(description="gain of the seed that gained most")
+    lowest_seed: Series[float] = pa.Field(description="smallest gain of a seed")
+    highest_seed: Series[float] = pa.Field(description="largest gain of a seed")
     seeds: Series[int] = pa.Field(ge=1)
     prompts: Series[int] = pa.Field(ge=1)
 
@@ -344,7 +342,7 @@ class JudgeAnnotations(Table):
 
 
 class JudgeQuestionReport(Table):
-    """How well a judge answers each question on held-out clips."""
+    """Accuracy of a judge on held-out clips, by question."""
 
     source: Series[str]
     question_id: Series[str]
@@ -357,32 +355,32 @@ class JudgeQuestionReport(Table):
 
 
 class PreferenceRewardReport(Table):
-    """How well a trained reward agrees with people on pairs of test prompts: a row a dimension, and 'total'."""
+    """Agreement of a trained reward with people on pairs of test prompts: one row per dimension, and 'total'."""
 
     dimension: Series[str] = pa.Field(unique=True)
     n: Series[int] = pa.Field(ge=0, description="labelled pairs")
-    ties: Series[int] = pa.Field(ge=0, description="pairs that people tied")
-    prompts: Series[int] = pa.Field(ge=0, description="prompts, those that share clips taken together")
-    accuracy_with_ties: Series[float] = share("tau: ties called by the threshold of validation pairs")
+    ties: Series[int] = pa.Field(ge=0, description="pairs with a human tie")
+    prompts: Series[int] = pa.Field(ge=0, description="prompts; those that share clips count as one")
+    accuracy_with_ties: Series[float] = share("tau: ties predicted by the threshold of validation pairs")
     accuracy_with_ties_low: Series[float] = pa.Field(nullable=True, description="95 % interval by prompt, from")
     accuracy_with_ties_high: Series[float] = pa.Field(nullable=True, description="95 % interval by prompt, to")
-    accuracy_without_ties: Series[float] = share("diff: pairs that people did not tie")
+    accuracy_without_ties: Series[float] = share("diff: pairs without a human tie")
     accuracy_without_ties_low: Series[float] = pa.Field(nullable=True, description="95 % interval by prompt, from")
     accuracy_without_ties_high: Series[float] = pa.Field(nullable=True, description="95 % interval by prompt, to")
-    best_accuracy_with_ties: Series[float] = share("tau with the threshold that is best on these very pairs")
-    always_tie: Series[float] = share("accuracy with ties of always saying 'tie'")
+    best_accuracy_with_ties: Series[float] = share("tau with the best threshold on these pairs")
+    always_tie: Series[float] = share("accuracy with ties of the constant answer 'tie'")
     log_likelihood: Series[float] = pa.Field(le=0.0, nullable=True, description="mean over pairs")
-    tie_threshold: Series[float] = pa.Field(ge=0.0, description="difference up to which a pair is called a tie")
-    calibration_error: Series[float] = share("mean distance of stated and observed probability")
+    tie_threshold: Series[float] = pa.Field(ge=0.0, description="largest difference that is predicted as a tie")
+    calibration_error: Series[float] = share("mean difference of predicted and observed probability")
 
 
 class PreferenceRewardReliability(Table):
-    """Stated probabilities of a trained reward against what people said, in bins; test prompts."""
+    """Predicted probabilities of a trained reward and labels of people on test prompts, in bins."""
 
     dimension: Series[str]
-    outcome: Series[str] = pa.Field(isin=["better", "tie"], description="'better': two statements a pair")
-    low: Series[float] = pa.Field(ge=0.0, le=1.0, description="bin of the stated probability, from")
+    outcome: Series[str] = pa.Field(isin=["better", "tie"], description="'better': two predictions per pair")
+    low: Series[float] = pa.Field(ge=0.0, le=1.0, description="bin of the predicted probability, from")
     high: Series[float] = pa.Field(ge=0.0, le=1.0 + 1e-9, description="to")
     n: Series[int] = pa.Field(ge=1)
-    stated: Series[float] = pa.Field(ge=0.0, le=1.0, description="mean stated probability")
-    observed: Series[float] = pa.Field(ge=0.0, le=1.0, description="share of pairs in which it happened")
+    stated: Series[float] = pa.Field(ge=0.0, le=1.0, description="mean predicted probability")
+    observed: Series[float] = pa.Field(ge=0.0, le=1.0, description="share of pairs with this outcome")

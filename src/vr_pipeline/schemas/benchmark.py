@@ -11,37 +11,37 @@ _LABELS = ["a", "b", "tie"]
 
 
 class BenchmarkPairs(Table):
-    """Pairs that people compared, a row a pair and criterion; clips are in the order of their identifiers."""
+    """Pairs that people compared, one row per pair and criterion; clips are in the order of their identifiers."""
 
     pair_id: Series[str]
     source: Series[str] = pa.Field(description="name of the file of preferences")
-    criterion: Series[str] = pa.Field(description="'preference' for the whole")
+    criterion: Series[str] = pa.Field(description="'preference' for the overall label")
     prompt_id: Series[str]
     unit: Series[str] = pa.Field(description="prompts that share clips are one unit of intervals")
     video_id_a: Series[str]
     video_id_b: Series[str]
     preference: Series[str] = pa.Field(isin=_LABELS)
     split: Series[str] = pa.Field(isin=["validation", "test"])
-    generators: Series[str] = pa.Field(description="what made the two clips")
+    generators: Series[str] = pa.Field(description="generators of the two clips")
     seconds: Series[float] = pa.Field(ge=0, description="mean length of the clips")
     length_gap: Series[float] = pa.Field(description="length of A minus that of B, seconds")
-    shown_first: Series[float] = pa.Field(isin=[1.0, -1.0], description="1 where the file lists A first")
+    shown_first: Series[float] = pa.Field(isin=[1.0, -1.0], description="1 if the file lists A first")
 
 
 class BenchmarkScores(Table):
-    """Scores of clips, a row a reward, clip and dimension."""
+    """Scores of clips, one row per reward, clip and dimension."""
 
     reward: Series[str]
     video_id: Series[str]
-    dimension: Series[str] = pa.Field(description="'total' for the whole")
+    dimension: Series[str] = pa.Field(description="a dimension, or 'total'")
     score: Series[float]
 
 
 class BenchmarkJudgedPairs(BenchmarkPairs):
-    """What every reward says of every pair."""
+    """Answer of every reward to every pair."""
 
     reward: Series[str]
-    dimension: Series[str] = pa.Field(description="what was compared")
+    dimension: Series[str] = pa.Field(description="dimension, comparison or baseline")
     difference: Series[float] = pa.Field(description="A minus B")
     answer: Series[str] = pa.Field(isin=[*_LABELS, ""], description="answer of a model that compares; empty for scores")
     position_bias: Series[float] = pa.Field(ge=-1, le=1)
@@ -66,7 +66,7 @@ class BenchmarkFigures(Table):
 
 
 class BenchmarkDifferences(Table):
-    """Paired differences between two rewards in the share of right answers of three."""
+    """Paired differences between two rewards in the share of correct answers of three."""
 
     source: Series[str]
     criterion: Series[str]
@@ -80,13 +80,15 @@ class BenchmarkDifferences(Table):
 
 
 class BenchmarkBiases(Table):
-    """How much people and rewards lean to a position or to longer clips."""
+    """Bias of people and rewards towards a position or longer clips."""
 
     source: Series[str]
     who: Series[str] = pa.Field(description="'people' or a reward")
-    first_share: Series[float] = pa.Field(nullable=True, ge=0, le=1, description="of decided answers, people only")
+    first_share: Series[float] = pa.Field(nullable=True, ge=0, le=1, description="of answers without tie, people only")
     position_bias: Series[float] = pa.Field(nullable=True, ge=0, le=1)
-    length: Series[float] = pa.Field(nullable=True, ge=-1, le=1, description="Spearman, with the difference in length")
+    length: Series[float] = pa.Field(
+        nullable=True, ge=-1, le=1, description="Spearman's correlation with the difference in length"
+    )
 
 
 class BenchmarkLeftOut(Table):

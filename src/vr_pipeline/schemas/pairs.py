@@ -10,7 +10,7 @@ from vr_pipeline.schemas.table import Table
 
 
 class Comparisons(Table):
-    """What a ranker says of pairs of clips of one prompt, a row a pair."""
+    """Comparisons of two clips of a prompt by a ranker, one row per pair."""
 
     prompt_id: Series[str]
     video_id_a: Series[str]
@@ -19,11 +19,11 @@ class Comparisons(Table):
     p_b: Series[float] = pa.Field(ge=0.0, le=1.0)
     p_tie: Series[float] = pa.Field(ge=0.0, le=1.0)
     position_bias: Series[float] = pa.Field(
-        ge=-1.0, le=1.0, description="by how much p_a is higher when A is shown first than on average"
+        ge=-1.0, le=1.0, description="p_a with A shown first, minus the mean of both orders"
     )
     outside_mass: Series[float] = pa.Field(ge=0.0, le=1.0, description="probability of all other answers")
     better: Series[str] = pa.Field(isin=["a", "b", "tie"])
-    ranker: Series[str] = pa.Field(description="identity of what compared them")
+    ranker: Series[str] = pa.Field(description="identity of the ranker")
 
     @pa.dataframe_check(error="a clip is compared with itself")
     @classmethod

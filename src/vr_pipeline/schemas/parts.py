@@ -1,4 +1,4 @@
-"""Tables that need not fit in memory: in parts, one after the other."""
+"""Tables that need not fit in memory, as a sequence of parts."""
 
 from collections.abc import Callable, Iterable, Iterator
 
@@ -6,7 +6,7 @@ import pandas as pd
 
 
 class TableParts:
-    """A table as tables of some of its rows each, made anew whenever they are asked for.
+    """A table as a sequence of tables with some of its rows each, made again for every iteration.
 
     Args:
         make: returns the parts, which have the same columns.
@@ -19,7 +19,7 @@ class TableParts:
         return iter(self._make())
 
     def map(self, function: Callable[[pd.DataFrame], pd.DataFrame]) -> "TableParts":
-        """Return the table whose parts are what a function makes of these."""
+        """Return the table whose parts are the results of a function of these."""
         return TableParts(lambda: map(function, self))
 
     def whole(self) -> pd.DataFrame:
@@ -29,5 +29,5 @@ class TableParts:
 
 
 def parts_of(table: pd.DataFrame | TableParts) -> Iterable[pd.DataFrame]:
-    """Return the parts of a table; a table in memory is one."""
+    """Return the parts of a table; a table in memory is one part."""
     return table if isinstance(table, TableParts) else (table,)

@@ -26,7 +26,7 @@ class FilteredPrompts(PromptsOnTheirWay):
 
 
 class PromptFilterDecisions(Table):
-    """The fate of every prompt that was read, one row each; ``step`` is where it was dropped ('kept' if never)."""
+    """The decision on every prompt that was read, one row each; ``step`` dropped it ('kept' if none did)."""
 
     prompt_id: Series[str]
     step: Series[str]
@@ -37,7 +37,7 @@ class PromptFilterDecisions(Table):
 
 
 class RawPrompts(Table):
-    """Prompts as they are shipped with the embedded default."""
+    """Prompts of the embedded default."""
 
     prompt: Series[str] = pa.Field(str_length={"min_value": 1})
     source: Series[str]

@@ -1,4 +1,4 @@
-"""What all tables share."""
+"""The base of all schemas."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from vr_pipeline.schemas.parts import TableParts
 
 
 class Table(pa.DataFrameModel):
-    """What all tables share: types are coerced, missing columns are errors, further columns pass."""
+    """The base of all schemas: types are coerced, missing columns are errors, further columns are allowed."""
 
     class Config:
         coerce = True
@@ -16,7 +16,7 @@ class Table(pa.DataFrameModel):
 
     @classmethod
     def validate(cls, check_obj: Any, *arguments: Any, **options: Any) -> Any:
-        """Return the checked table; one in parts is checked part by part, whenever they are asked for."""
+        """Return the checked table; one in parts is checked part by part when it is iterated."""
         if isinstance(check_obj, TableParts):
             return check_obj.map(lambda part: cls.validate(part, *arguments, **options))
         return super().validate(check_obj, *arguments, **options)

@@ -1,4 +1,4 @@
-"""Questions, responses and answers of vision-language models that are trained on responses."""
+"""Tables of vlm_dpo: questions, responses and answers of vision-language models."""
 
 import pandera.pandas as pa
 from pandera.typing.pandas import Series
@@ -10,27 +10,27 @@ class Questions(Table):
     """Questions about clips or images, one row each."""
 
     question_id: Series[str] = pa.Field(unique=True, str_length={"min_value": 1})
-    group: Series[str] = pa.Field(description="questions of one group stay on one side of the split")
+    group: Series[str] = pa.Field(description="a group is on one side of the split")
     prompt: Series[str] = pa.Field(str_length={"min_value": 1}, description="the question")
-    answer: Series[str] = pa.Field(description="a right answer; empty where none is known")
-    files: Series[str] = pa.Field(description="JSON list of the files that are shown: one, or the frames of a clip")
+    answer: Series[str] = pa.Field(description="a correct answer; empty if unknown")
+    files: Series[str] = pa.Field(description="JSON list of the shown files: one, or the frames of a clip")
 
 
 class QuestionIndex(Table):
-    """The same, with what was found of their files; a question whose files cannot be read has status 'failed'."""
+    """Questions with the state of their files; a question with unreadable files has status 'failed'."""
 
     question_id: Series[str]
     group: Series[str]
     prompt: Series[str]
     files: Series[str]
-    sha256: Series[str] = pa.Field(description="of all files that are shown")
+    sha256: Series[str] = pa.Field(description="of all shown files")
     status: Series[str] = pa.Field(isin=["ok", "failed"])
     error: Series[str]
     split: Series[str] = pa.Field(isin=["train", "validation", "test"])
 
 
 class ResponsePairs(Table):
-    """Pairs of responses to train a vision-language model on, one row each."""
+    """Pairs of responses for training a vision-language model, one row each."""
 
     pair_id: Series[str] = pa.Field(unique=True)
     question_id: Series[str]
@@ -39,12 +39,12 @@ class ResponsePairs(Table):
     files: Series[str]
     chosen: Series[str] = pa.Field(str_length={"min_value": 1})
     rejected: Series[str] = pa.Field(str_length={"min_value": 1})
-    chosen_score: Series[float] = pa.Field(nullable=True, description="points of the judge; missing where unknown")
+    chosen_score: Series[float] = pa.Field(nullable=True, description="points of the judge; missing if unknown")
     rejected_score: Series[float] = pa.Field(nullable=True)
 
 
 class VlmAnswers(Table):
-    """Answers to held-out questions before and after training, a row a question."""
+    """Answers to held-out questions before and after training, one row per question."""
 
     question_id: Series[str] = pa.Field(unique=True)
     group: Series[str]
@@ -52,13 +52,11 @@ class VlmAnswers(Table):
     answer: Series[str]
     response_before: Series[str]
     response_after: Series[str]
-    exact_before: Series[float] = share(
-        "1 where the likeliest response is the right answer but for case and white space"
-    )
+    exact_before: Series[float] = share("1 if the likeliest response is correct apart from case and white space")
     exact_after: Series[float] = share("the same after training")
-    drawn_before: Series[str] = pa.Field(description="JSON list of responses that were drawn")
+    drawn_before: Series[str] = pa.Field(description="JSON list of drawn responses")
     drawn_after: Series[str]
-    drawn_exact_before: Series[float] = share("share of the drawn responses that are right")
+    drawn_exact_before: Series[float] = share("share of the drawn responses that are correct")
     drawn_exact_after: Series[float] = share("the same after training")
     points_before: Series[float] = pa.Field(nullable=True, description="points of the judge")
     points_after: Series[float] = pa.Field(nullable=True)

@@ -1,7 +1,7 @@
-"""Files and folders that take the place of old ones at once, and whether a file still is what was written.
+"""Atomic replacement of files and folders, and detection of files that changed after they were written.
 
-Nothing of the project is written in place: a kill leaves the old file or the new one, and a link that another tool
-put there (DVC links its cache into the project) is replaced, never written through.
+Nothing is written in place: a kill leaves the old file or the new one, and a link of another tool (DVC links its cache
+into the project) is replaced, never written through.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 TEMPORARY_PREFIX = ".tmp-"
-"""Beginning of the names under which files are written; what carries it was left by a kill and means nothing."""
+"""Prefix of the names under which files are written; files with it were left by a kill and can be removed."""
 
 CHECKSUMS = "checksums.sha256"
 PRIVATE = 0o640
@@ -25,7 +25,7 @@ _LONGEST_NAME = 255
 
 
 def temporary_name(path: Path) -> Path:
-    """Return where a file is written before it takes its place: beside it, with the same ending."""
+    """Return the name under which a file is written before it is renamed: in the same folder, with the same ending."""
     name = f"{TEMPORARY_PREFIX}{path.name}"
     if len(os.fsencode(name)) > _LONGEST_NAME:
         name = f"{TEMPORARY_PREFIX}{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:32]}{path.suffix[:32]}"
@@ -34,20 +34,20 @@ def temporary_name(path: Path) -> Path:
 
 @contextmanager
 def replaced(path: Path, *, durable: bool = True, mode: int = _FOR_ALL) -> Iterator[Path]:
-    """Return a name to write to, whose file (or folder) takes the place of ``path`` at the end of the block.
+    """Return a name to write to, whose file (or folder) replaces ``path`` at the end of the block.
 
-    After an error ``path`` is as it was. Access rights are what the user's umask leaves, whatever the writer chose.
+    After an error ``path`` is unchanged. Access rights follow the user's umask, not the writer's choice.
 
     Args:
-        path: what is replaced; its folder is made.
-        durable: the content reaches the disk before the name does, so that a power failure leaves the old or the new
-            file; for files that something else verifies this costs more than it brings.
-        mode: access rights before the umask, :data:`PRIVATE` for what others should never read.
+        path: the file or folder to replace; its parent is made.
+        durable: write the content to the disk before the name, so that a power failure leaves the old or the new file;
+            too slow for many files that are verified otherwise.
+        mode: access rights before the umask; :data:`PRIVATE` for files that others must not read.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_name(path)
     remove(temporary)
-    # The umask cannot be asked for without being set, for all threads; an empty file shows it.
+    # The umask cannot be read without setting it for all threads; an empty file shows it.
     make_file(temporary, mode)
     left = temporary.stat().st_mode & 0o777
     try:
@@ -58,7 +58,7 @@ def replaced(path: Path, *, durable: bool = True, mode: int = _FOR_ALL) -> Itera
             _complete_folder(temporary)
             _exchange_folder(temporary, path)
         else:
-            # What safetensors writes only its owner could read.
+            # Files of safetensors would be readable by their owner only.
             temporary.chmod(left)
             if durable:
                 sync(temporary)
@@ -70,17 +70,17 @@ def replaced(path: Path, *, durable: bool = True, mode: int = _FOR_ALL) -> Itera
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a file by a text in UTF-8 with line ends as they are."""
+    """Replace a file by a text in UTF-8 with unchanged line ends."""
     with replaced(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 @contextmanager
 def replaced_folder(folder: Path) -> Iterator[Path]:
-    """Return an empty folder to write to, which takes the place of ``folder`` at the end of the block.
+    """Return an empty folder to write to, which replaces ``folder`` at the end of the block.
 
-    The old one is moved aside and deleted only then, so that a kill loses neither. After an error inside the block it
-    stays as it is.
+    The old one is moved aside and deleted only then, so that a kill loses neither. After an error within the block it
+    is unchanged.
     """
     recover_folder(folder)
     temporary = folder.with_name(f".{folder.name}.tmp")
@@ -91,7 +91,7 @@ def replaced_folder(folder: Path) -> Iterator[Path]:
 
 
 def recover_folder(folder: Path) -> None:
-    """Undo an exchange of folders that a kill cut off, and remove what it left beside."""
+    """Undo an exchange of folders that a kill interrupted, and remove what it left."""
     old = _aside(folder)
     if old.exists() and not folder.exists():
         os.replace(old, folder)
@@ -123,7 +123,7 @@ def _complete_folder(folder: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, a link or a folder with everything in it; nothing if there is none."""
+    """Remove a file, a link or a folder with its content, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -131,7 +131,7 @@ def remove(path: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Force a file or the names of a folder to the disk, where the system can."""
+    """Force a file or the names in a folder to the disk, if the system can."""
     if path.is_dir() and os.name != "posix":
         return
     handle = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
@@ -142,14 +142,14 @@ def sync(path: Path) -> None:
 
 
 def unlink_shared(path: Path, *, mode: int = _FOR_ALL) -> None:
-    """Make a file that will be appended to one of its own, if it is a link to what others have too."""
+    """Replace a file by its own copy before it is appended to, if it is a link to shared content."""
     if path.is_file() and (path.is_symlink() or path.stat().st_nlink > 1):
         with replaced(path, mode=mode) as temporary:
             shutil.copyfile(path, temporary)
 
 
 def make_file(path: Path, mode: int = PRIVATE) -> None:
-    """Make an empty file of these access rights, less what the umask takes away."""
+    """Make an empty file with these access rights, reduced by the umask."""
     os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode))
 
 
@@ -160,17 +160,17 @@ def sha256_of(path: Path) -> str:
 
 
 def write_checksums(folder: Path) -> None:
-    """Record the SHA-256 of a folder's files in it, as ``sha256sum`` does; not of documents, which people edit."""
+    """Write the SHA-256 of a folder's files into it, as ``sha256sum`` does, without documents, which people edit."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ".md")
     lines = [f"{sha256_of(path)}  {path.relative_to(folder).as_posix()}\n" for path in files if path.name != CHECKSUMS]
     write_text(folder / CHECKSUMS, "".join(lines))
 
 
 def damaged_file(folder: Path) -> Path | None:
-    """Return the first file of a folder that is missing or is not what :func:`write_checksums` recorded; None for none.
+    """Return the first file of a folder that is missing or differs from :func:`write_checksums`; None for none.
 
-    Every file is read once by a process, and again if its size or times have changed. A folder without records has
-    nothing to compare with.
+    A process reads every file once, and again if its size or times have changed. A folder without checksums is not
+    checked.
     """
     listing = folder / CHECKSUMS
     if not listing.is_file():
@@ -191,7 +191,7 @@ def sha256_once(path: Path) -> str:
 
 
 def names_and_hashes(files: Iterable[Path], folder: Path) -> list[str]:
-    """Return path within the folder and SHA-256 of every file, one after the other."""
+    """Return relative path and SHA-256 of every file in one list."""
     return [part for path in files for part in (path.relative_to(folder).as_posix(), sha256_once(path))]
 
 
@@ -201,10 +201,10 @@ def _sha256_of_state(path: Path, *_: int) -> str:
 
 
 class Fingerprints:
-    """The SHA-256 of a folder's files; one of unchanged size and times is not read again.
+    """The SHA-256 of a folder's files; files of unchanged size and times are not read again.
 
-    What is known is kept beside the folder, in a file that is named like its lock, so that whatever passes over locks
-    (git, DVC) passes over it. Losing it costs one reading of the files and nothing else.
+    Hashes are stored beside the folder, in a file named like its lock, so that git and DVC ignore it. Without it, the
+    files are read once more.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -225,22 +225,22 @@ class Fingerprints:
         return str(self._known[name][-1])
 
     def is_as_noted(self, name: str) -> bool:
-        """Return whether a file is known and has the size and times that it had then."""
+        """Return whether a file is known and its size and times are unchanged."""
         path, known = self._folder / name, self._known.get(name)
         return isinstance(known, list) and path.is_file() and known[:-1] == _size_and_times(path)
 
     def note(self, name: str, sha256: str) -> None:
-        """Keep what is known of a file that was just written."""
+        """Record the hash of a file that was just written."""
         self._known[name] = [*_size_and_times(self._folder / name), sha256]
 
     def save(self, names: Iterable[str]) -> None:
-        """Keep what is known of these files for later processes."""
+        """Store the hashes of these files for later processes."""
         known = {name: self._known[name] for name in sorted(names) if name in self._known}
         with replaced(self._place, durable=False) as temporary:
             temporary.write_text(json.dumps(known), encoding="utf-8")
 
 
 def _size_and_times(path: Path) -> list[Any]:
-    # Both times: the second also moves when somebody sets the first back.
+    # Both times, because the second also changes when the first is set back.
     found = path.stat()
     return [found.st_size, found.st_mtime_ns, found.st_ctime_ns]

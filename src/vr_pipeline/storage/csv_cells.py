@@ -1,8 +1,8 @@
-"""CSV files that spreadsheets open without running what a cell says, and that are read back as they were.
+"""CSV files whose cells spreadsheets do not execute, and that are read back unchanged.
 
-Spreadsheets take a cell that begins with ``= + - @`` (or a tab or a line end before them) for a formula. Such texts are
-written with an apostrophe before them (OWASP, CSV Injection), and the file then has a last column ``escaped_with``, by
-which the reader knows that one apostrophe is to be taken off. Numbers stay as they are.
+Spreadsheets interpret a cell that begins with ``= + - @`` (or a tab or a line end before them) as a formula. Such texts
+are written with an apostrophe before them (OWASP, CSV Injection), and the file then has a last column ``escaped_with``,
+so that the reader removes one apostrophe. Numbers are unchanged.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ _FORMULA = re.compile(r"'*(?:[\t\r\n]|\s*[=+\-@＝＋－＠])")
 
 
 def escape(text: str) -> str:
-    """Return the text, with an apostrophe before it if a spreadsheet could take it for a formula."""
+    """Return the text, with an apostrophe before it if a spreadsheet could interpret it as a formula."""
     return f"'{text}" if _FORMULA.match(text) else text
 
 
 def unescape(text: str) -> str:
-    """Return what :func:`escape` was given."""
+    """Undo :func:`escape`."""
     return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
 
 
 def unescape_row(values: dict[str, str]) -> dict[str, str]:
-    """Return a row as it was before it was written; rows that :func:`write_csv` did not escape stay as they are."""
+    """Return a row as it was before it was written; rows that :func:`write_csv` did not escape are unchanged."""
     if values.get(MARKER) != "'":
         return values
     return {unescape(name): unescape(value) for name, value in values.items() if name != MARKER}
 
 
 def write_csv(table: pd.DataFrame, path: Path, *, raw: bool = False) -> None:
-    """Write a table, whole or not at all, without its index.
+    """Write a table without its index; after an error the old file remains.
 
     Args:
-        raw: write every text as it is, also one that a spreadsheet would run.
+        raw: write all texts unchanged, even those that a spreadsheet would execute.
     """
     data = table if raw else _escaped(table)
     with replaced(path) as temporary:

@@ -1,4 +1,4 @@
-"""Models on the Hugging Face hub: is one here already, and if not, can it be had? One short question, no retries."""
+"""Models on the Hugging Face hub: whether they are in the cache or available, by one short request each."""
 
 import json
 from collections.abc import Iterable
@@ -9,12 +9,12 @@ _GATED = "its owner gives it to known users only: accept its terms and set HF_TO
 
 
 def is_local(path: str) -> bool:
-    """Return whether a model's path can only be meant as a folder; names on the hub are 'owner/name'."""
+    """Return whether a model's path can only be a folder; names on the hub are 'owner/name'."""
     return Path(path).is_absolute() or path.startswith((".", "~", "data/")) or path.count("/") != 1
 
 
 def is_cached(name: str, revision: str | None) -> bool:
-    """Return whether a model is complete in the local cache: a configuration, and all weights an index names."""
+    """Return whether a model is complete in the local cache: a configuration, and all weights of its index."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -31,9 +31,9 @@ def is_cached(name: str, revision: str | None) -> bool:
 
 
 def unavailable(models: Iterable[tuple[str, str | None]]) -> dict[tuple[str, str | None], str]:
-    """Return why models are neither cached nor downloadable, by name and revision, for those that are not.
+    """Return the models that are neither cached nor downloadable, with the reason.
 
-    The hub is asked once a model, for seconds; where it gives no answer it is not asked again.
+    The hub gets one request per model, with a time limit of seconds, and none after a request without answer.
     """
     from huggingface_hub import HfApi, constants, get_token
     from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError

@@ -1,4 +1,4 @@
-"""Rows of JSON files in all layouts that people write."""
+"""Rows of JSON files in all common layouts."""
 
 import bisect
 import json
@@ -10,8 +10,8 @@ from typing import Any, Final, NamedTuple
 from vr_pipeline.errors import InputError
 
 TEXT_COLUMN: Final = "prompt"
-"""The column of files that hold nothing but texts: a text a line, or JSON strings."""
-LINE_END = re.compile(r"\r\n|\n|\r")  # not those of str.splitlines: U+2028 and others belong to texts
+"""The column of files with texts only: one text per line, or JSON strings."""
+LINE_END = re.compile(r"\r\n|\n|\r")  # not those of str.splitlines: U+2028 and others are part of texts
 _WRAPPERS: Final = ("data", "rows", "items", "entries", "examples", "records", "prompts", "preferences", "annotations")
 _SPACE = re.compile(r"[ \t\r\n\x1e\ufeff]*")
 
@@ -31,10 +31,10 @@ def json_rows(text: str, path: Path, *, lines: bool) -> list[Entry]:
     """Return rows of lines of JSON; of one JSON list or object, or several after each other, over any number of lines.
 
     Args:
-        lines: its ending says that each line is a value.
+        lines: by its ending, each line is a value.
 
     Raises:
-        InputError: it is no JSON, not even line by line.
+        InputError: it is not JSON, not even line by line.
     """
     rows = list(_of_lines(text)) if lines else []
     if len(rows) < 2 or all(row.problem for row in rows):

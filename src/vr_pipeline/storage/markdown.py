@@ -1,4 +1,4 @@
-"""Foreign text in Markdown documents: it is shown, and makes no link, picture, HTML, code or table of its own."""
+"""Text from other sources in Markdown documents, shown literally: never as link, picture, HTML, code or table."""
 
 import re
 
@@ -6,7 +6,7 @@ _SPECIAL = re.compile(r"[\\`*~|<>&]|\](?=[(\[:])|(?<=:)/(?=/)|^[#+=-]|(?<=^\d)[.
 
 
 def as_text(text: object) -> str:
-    """Return text as one line that Markdown shows as it is; a character that could be markup is an entity."""
+    """Return text as one line that Markdown shows literally; characters that could be markup become entities."""
     return _SPECIAL.sub(lambda found: f"&#{ord(found[0])};", " ".join(str(text).split()))
 
 

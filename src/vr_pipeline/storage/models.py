@@ -1,4 +1,4 @@
-"""Which files of a model may be read, and whether they hold the whole model."""
+"""Checks that the files of a model can be read safely, and contain the whole model."""
 
 import json
 import logging
@@ -16,17 +16,16 @@ _INDEX = ".safetensors.index.json"
 
 
 def check_model_files(folder: Path, *, field: str) -> None:
-    """Reject weights that are not safetensors, whatever their names, before any library looks at them.
+    """Reject weights that are not safetensors, whatever their names, before any library reads them.
 
-    Pickled weights can run code when they are read. A pickle that lies beside safetensors is never read and does no
-    harm.
+    Pickled weights can run code when they are read. A pickle beside safetensors is never read.
 
     Args:
-        folder: a model's folder, with its parts in it or in folders of their own.
+        folder: a model's folder, with its parts in it or in sub-folders.
 
     Raises:
-        InputError: if a part has only pickled weights, a file named safetensors is none or is cut off, an index names
-            weights that are not there, or a file is not what was recorded when this project saved the model.
+        InputError: a part has only pickled weights, a file named safetensors is not one or is incomplete, weights of an
+            index are missing, or a file has changed since this project saved the model.
     """
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     safe = [path for path in files if path.suffix == ".safetensors"]
@@ -56,7 +55,7 @@ def check_model_files(folder: Path, *, field: str) -> None:
 
 
 def _names_in(path: Path, field: str) -> set[str]:
-    """Return names of the tensors in a file, which the format's own reader takes for whole and well-formed."""
+    """Return the names of the tensors in a file, checked by the format's own reader."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -72,9 +71,9 @@ def _names_in(path: Path, field: str) -> set[str]:
 
 
 def _check_index(index: Path, names: Mapping[Path, Collection[str]], field: str) -> None:
-    """See that the files of a model in several files hold what their index says."""
+    """Check that the files of a model in several files have the weights of their index."""
     if index.with_name(index.name.removesuffix(".index.json")) in names:
-        return  # One file holds all.
+        return  # One file has all weights.
     try:
         shards = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
         lost = sorted(name for name, file in shards.items() if name not in names.get(index.parent / file, ()))
@@ -87,14 +86,14 @@ def _check_index(index: Path, names: Mapping[Path, Collection[str]], field: str)
 
 
 def reason_in_short(error: BaseException) -> str:
-    """Return what an exception says, in one line of at most 200 characters."""
+    """Return the text of an exception in one line of at most 200 characters."""
     return (" ".join(str(error).split()) or type(error).__name__)[:200]
 
 
 def load_complete(model_class: Any, source: str | Path, *, field: str, **options: Any) -> Any:
     """Load a model of transformers or diffusers whose weights are complete.
 
-    Both libraries fill what a file lacks with random numbers and continue.
+    Both libraries replace missing weights by random numbers and continue.
 
     Args:
         model_class: class with ``from_pretrained``: a model or an ``Auto`` class of transformers, a model of diffusers.
@@ -120,16 +119,16 @@ def load_complete(model_class: Any, source: str | Path, *, field: str, **options
         if not re.search(r"shape|size mismatch", str(error)):
             raise
         raise incomplete_weights(name, " ".join(str(error).split())[:300], field=field) from error
-    # Where an index promises what its files lack, diffusers leaves a shell and reports nothing.
+    # If files lack weights of their index, diffusers leaves tensors without data and reports nothing.
     shells = {key for key, value in model.state_dict().items() if value.is_meta}
     check_loading(loading | {"missing_keys": shells.union(loading.get("missing_keys", ()))}, name, field=field)
     return model
 
 
 def check_loading(loading: Mapping[str, Any], name: str, *, field: str, unused: str | None = None) -> None:
-    """Check what ``from_pretrained(..., output_loading_info=True)`` reports.
+    """Check the report of ``from_pretrained(..., output_loading_info=True)``.
 
-    What a class itself declares optional or tied is no part of a report.
+    Weights that the class declares optional or tied are not reported.
 
     Args:
         loading: ``missing_keys``, ``unexpected_keys`` and ``mismatched_keys`` (name, shape found, shape wanted).
@@ -160,7 +159,7 @@ def _counted(keys: Collection[str]) -> str:
 
 
 def incomplete_weights(name: str, problem: str, *, field: str) -> InputError:
-    """Return what to raise where weights do not make a whole model."""
+    """Return the error for weights that are not a whole model."""
     return InputError(
         f"the weights in '{name}' do not make a whole model: {problem}",
         remedy="fetch or save the model again, and see that its config.json belongs to these weights",
@@ -170,7 +169,7 @@ def incomplete_weights(name: str, problem: str, *, field: str) -> InputError:
 
 @contextmanager
 def without_load_reports() -> Iterator[None]:
-    """Keep the libraries' own tables of weights, and of whole networks, off the terminal; errors are raised."""
+    """Suppress the libraries' own lists of weights and networks; errors are still raised."""
 
     def severe(record: logging.LogRecord) -> bool:
         return record.levelno >= logging.ERROR

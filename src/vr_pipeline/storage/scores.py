@@ -1,4 +1,4 @@
-"""Scores of clips in a table that somebody supplies."""
+"""Scores of clips in a user's table."""
 
 import math
 from collections.abc import Sequence
@@ -18,17 +18,17 @@ def read_scores(
     low: float = -math.inf,
     high: float = math.inf,
 ) -> dict[tuple[str, ...], float]:
-    """Read one number a row, by the columns that say of what it is.
+    """Read one number per row, by the columns that identify it.
 
     Args:
         path: a table of any usual type (:func:`vr_pipeline.storage.tables.read_entries`).
-        keys: columns that together name what has a number.
+        keys: columns that together identify a number.
         value: column of the number.
         low, high: its range.
 
     Raises:
-        InputError: the file is missing, lacks a column, or has a row without a name, with a number that is none or out
-            of range, or with a name that was there before.
+        InputError: the file is missing, lacks a column, or has a row without a name, without a number in the range, or
+            with a repeated name.
     """
     if not path.is_file():
         raise InputError("there is no table of scores", remedy="Give its path", file=path)

@@ -1,8 +1,8 @@
-"""The one reader of tables that people bring: prompts, preferences, annotations, clips.
+"""The one reader of users' tables: prompts, preferences, annotations, clips.
 
-A value arrives as what the file holds: cells of text files stay text, whole numbers keep all their digits, nothing is
-taken for a missing value. A row that cannot be read comes back with its problem; the others are read all the same.
-``docs/file_formats.md`` lists what is accepted.
+Values are unchanged: cells of text files are text, whole numbers keep all their digits, nothing is interpreted as
+missing. An unreadable row is returned with its problem; the others are read. ``docs/file_formats.md`` lists the
+accepted formats.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _MOST_BAD = 0.1
 
 @dataclass(frozen=True)
 class Entries:
-    """What a file holds: its columns as written, in order, and its rows."""
+    """The content of a file: its columns as written, in order, and its rows."""
 
     path: Path
     columns: tuple[str, ...]
@@ -60,7 +60,7 @@ class Entries:
     header_row: int | None = None
 
     def find(self, *names: str) -> str | None:
-        """Return the column that the first of the names means: as written, or in any case with spaces around; or None.
+        """Return the column of the first possible name, as written or ignoring case and outer spaces; or None.
 
         Raises:
             InputError: the file has two columns of that name.
@@ -81,13 +81,13 @@ class Entries:
         return None
 
     def problems(self) -> list[InputError]:
-        """Return what is wrong with the rows that could not be read."""
+        """Return the problems of unreadable rows."""
         bad = [entry for entry in self.rows if entry.problem]
         remedy = "correct the row, or remove it"
         return [InputError(entry.problem, remedy=remedy, file=self.path, row=entry.row) for entry in bad]
 
     def table(self) -> pd.DataFrame:
-        """Return the good rows, values untouched (missing ones are None); the index holds their row numbers."""
+        """Return the good rows with unchanged values (None for missing ones); the index has their row numbers."""
         import pandas as pd
 
         good = [entry for entry in self.rows if not entry.problem]
@@ -105,13 +105,13 @@ def read_entries(
     on_bad_bytes: BadBytes = "auto",
     wanted: Collection[str] | None = None,
 ) -> Entries:
-    """Read a file, also one that is compressed by gzip.
+    """Read a file, which may be compressed by gzip.
 
     Args:
-        file_format: a value of :data:`FORMATS`; None decides by the ending.
+        file_format: a value of :data:`FORMATS`; None for that of the ending.
         encoding: of text files without a byte order mark.
         on_bad_bytes: bytes that are not text in the encoding: ``stop``; ``quarantine`` their rows; ``auto`` stops
-            unless more lines beyond ASCII are good than bad, so that the file surely has this encoding.
+            unless more non-ASCII lines are good than bad, which shows that the file has this encoding.
         wanted: columns to read of a parquet file, in any case; None: all.
 
     Raises:
@@ -142,22 +142,22 @@ def read_entries(
 
 
 def bad_rows(problems: list[InputError]) -> set[int]:
-    """Return the rows that problems are about."""
+    """Return the rows of problems."""
     return {int(problem.row) for problem in problems if problem.row is not None}
 
 
 def are_few(problems: list[InputError], total: int) -> bool:
-    """Return whether a file of so many rows is read without the bad ones, by the rule of :func:`left_out`."""
+    """Return whether a file of ``total`` rows is read without the bad ones, by the rule of :func:`left_out`."""
     count = len(bad_rows(problems))
     return all(problem.row is not None for problem in problems) and count < total and count <= max(1, _MOST_BAD * total)
 
 
 def left_out(problems: list[InputError], total: int, *, what: str) -> set[int]:
-    """Return the rows that are left out because of their problems; says so in a warning.
+    """Return the rows that are left out because of their problems, with a warning.
 
     Raises:
         InputError: there is a problem of the whole file; or all rows are bad, or more than one and more than a tenth,
-            so that the file is not what it is taken for.
+            which shows that the file has another format.
     """
     if not problems:
         return set()
@@ -174,7 +174,7 @@ def _plain(name: str) -> str:
 
 
 def _checked(entry: Entry, encoding: str) -> Entry:
-    """Return a row with a problem if one of its texts cannot be kept anywhere."""
+    """Return a row with a problem if one of its texts cannot be stored."""
     for name, value in entry.values.items():
         if not isinstance(value, str) or value.isprintable():  # neither NUL nor a surrogate is
             continue
@@ -189,7 +189,7 @@ def _checked(entry: Entry, encoding: str) -> Entry:
 
 
 def _text_of(path: Path, encoding: str, on_bad_bytes: BadBytes) -> tuple[str, str]:
-    """Return the text of a file, and its encoding. Bytes to quarantine come back as lone surrogates."""
+    """Return the text of a file, and its encoding. Bytes to quarantine become lone surrogates."""
     try:
         data = path.read_bytes()
         if data.startswith(b"\x1f\x8b"):
@@ -239,8 +239,8 @@ def _lines(text: str, path: Path, kind: str) -> _Read:
 
 
 def _separated(text: str, path: Path, kind: str) -> _Read:
-    """Return rows of a table with a header, whose separator is the one that gives the header most columns."""
-    # A field may be as long as the file; the module's limit of 128 KiB guards against nothing here.
+    """Return rows of a table with a header; the separator is the one that gives the header most columns."""
+    # A field may be as long as the file, above the module's limit of 128 KiB.
     csv.field_size_limit(max(csv.field_size_limit(), len(text) + 1))
     lines = io.StringIO(text, newline="").readlines()
     separators = "\t,;|" if kind == "tsv" else ",;\t|"
@@ -269,7 +269,7 @@ def _separated(text: str, path: Path, kind: str) -> _Read:
 
 
 def _records(lines: list[str], start: int, separator: str) -> Iterator[tuple[int, list[str], str]]:
-    """Yield the line on which each record begins (from 1), its fields, and what is wrong; leave out empty ones."""
+    """Yield first line (from 1), fields and problem of each record that is not empty."""
     open_quotes = 0
     reader = csv.reader(itertools.islice(lines, start, None), delimiter=separator, strict=True)
     while True:
@@ -283,7 +283,7 @@ def _records(lines: list[str], start: int, separator: str) -> Iterator[tuple[int
             if "unexpected end of data" in str(error):
                 problem = "a quotation mark that opens here is never closed"
             if start + reader.line_num > line and open_quotes < _MOST_OPEN_QUOTES:
-                # A quotation mark has run over several lines: only the first is lost, the next is read afresh.
+                # An open quotation mark extends over several lines: only the first is lost, the next is read again.
                 open_quotes += 1
                 start = line
                 reader = csv.reader(itertools.islice(lines, start, None), delimiter=separator, strict=True)

@@ -1,4 +1,4 @@
-"""Tensors from safetensors files that others may have written: whole, of a precision we can use, and finite."""
+"""Tensors from safetensors files of any origin: complete, of usable precision, and finite."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
 
 _TOO_FEW_BITS = ("F8_", "F6_", "F4", "I8", "U8")
-"""Beginnings of the names of types whose numbers mean nothing without scales that are kept elsewhere."""
+"""Prefixes of the names of types whose numbers need scales that are stored elsewhere."""
 
 
 _DIGEST = "sha256"
@@ -43,12 +43,12 @@ def read_tensors(path: Path, *, remedy: str) -> dict[str, torch.Tensor]:
     """Read all tensors of a file.
 
     Args:
-        path: safetensors file, of any precision from 16 bits on.
-        remedy: what to do if it cannot be used.
+        path: safetensors file of 16 bits or more.
+        remedy: of errors.
 
     Raises:
-        InputError: it is missing, damaged or empty, has other tensors than :func:`write_tensors` wrote, is of a
-            precision that cannot be used, or holds NaN or infinity.
+        InputError: it is missing, damaged or empty, has other tensors than :func:`write_tensors` wrote, has too few
+            bits, or has NaN or infinity.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -73,11 +73,7 @@ def read_tensors(path: Path, *, remedy: str) -> dict[str, torch.Tensor]:
 
 
 def check_numbers(name: str, value: torch.Tensor, file: Path | None, *, remedy: str) -> None:
-    """Reject a tensor with NaN or infinity in it.
-
-    Raises:
-        InputError: then.
-    """
+    """Raise :class:`InputError` for a tensor with NaN or infinity."""
     if not bool(value.isfinite().all()):
         lost = int((~value.isfinite()).sum())
         raise InputError(
@@ -86,11 +82,7 @@ def check_numbers(name: str, value: torch.Tensor, file: Path | None, *, remedy: 
 
 
 def check_precision(folder: Path, *, field: str) -> None:
-    """Reject weights in a folder that are stored in so few bits that they mean nothing without their scales.
-
-    Raises:
-        InputError: then, or if there are no weights.
-    """
+    """Raise :class:`InputError` for a folder without weights, or with weights of fewer than 16 bits."""
     from safetensors import safe_open
 
     files = sorted(folder.glob("*.safetensors"))

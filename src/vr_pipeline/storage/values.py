@@ -1,4 +1,4 @@
-"""What a value from a file means as a text or a number, whatever type the file gave it."""
+"""Values from files as texts or numbers, whatever their type in the file."""
 
 import math
 from decimal import Decimal
