@@ -42,6 +42,7 @@ def plan_conditions(
             remedy="run the pipelines from prompt_filtering on, so that videos and prompts match",
         )
     family_of(parameters.family).check_images(needed, None if images is None else needed)
+    of_images = (parameters.num_frames, parameters.vae_tiling, parameters.first_frame_noise) if images else ()
     return plan_shards(
         "prompts",
         {name: texts[name] + (f" {image_content(images[name])}" if images else "") for name in needed},
@@ -49,14 +50,9 @@ def plan_conditions(
         parameters,
         part="text_encoder",
         # The size of the clips is part of the conditions of some families.
-        settings=(parameters.height, parameters.width, *(_image_settings(parameters) if images else ())),
+        settings=(parameters.height, parameters.width, *of_images),
         size=shard_size,
     )
-
-
-def _image_settings(parameters: GeneratorParameters) -> tuple[object, ...]:
-    """Return what else conditions of first frames depend on."""
-    return (parameters.num_frames, parameters.vae_tiling, parameters.first_frame_noise)
 
 
 def _encode(

@@ -24,7 +24,7 @@ def validation_table(
     """Return the columns :data:`COLUMNS` and those of dimensions and hold-outs, one row per judged checkpoint.
 
     Args:
-        records: what was stored of each checkpoint, by step; entries that are no columns are taken out.
+        records: what was stored of each checkpoint, by step; entries that are not columns are removed.
         best: step of the checkpoint that became the policy.
         with_alarms: add the column ``alarm``.
     """

@@ -131,7 +131,7 @@ def training_identity(
     generator: Generator, data: PairData, parameters: PreferenceTrainingParameters, judged_by: str = ""
 ) -> str:
     """Hash what determines a training: code, generator, pairs in any order, settings, judging, clips, prompts."""
-    pairs, of_segments = sorted(data.pairs, key=_by_name), parameters.objective.of_segments
+    pairs, of_segments = sorted(data.pairs, key=lambda pair: pair.pair_id), parameters.objective.of_segments
     rewards = {
         clip: reward
         for pair in pairs
@@ -153,10 +153,6 @@ def training_identity(
             *(kind.__module__ for kind in type(generator).__mro__ if kind.__module__.startswith("vr_pipeline.")),
         ),
     )
-
-
-def _by_name(pair: TrainingPair) -> str:
-    return pair.pair_id
 
 
 def _check_settings(generator: Generator, parameters: PreferenceTrainingParameters, group: Group) -> None:

@@ -106,6 +106,7 @@ class CheckpointValidation:
         self._folder = Path(self._settings.folder)
         self._generator: Generator | None = None
         self._training = ""
+        self._judged: dict[int, dict[str, Any]] = {}
         self._figures: dict[str, float] = {}
         training = parameters.training
         checkpoints = math.ceil(training.steps / training.checkpoint_every) if training.checkpoint_every else 1
@@ -118,6 +119,7 @@ class CheckpointValidation:
         """
         self._generator = generator
         self._training = self._identity(generator)
+        self._judged.clear()
         self._alarm.report_absence()
         with training_group(next(generator.denoiser.parameters()).device) as group:
             if group.main and self._kept.is_dir():
@@ -164,8 +166,7 @@ class CheckpointValidation:
             return None
         if not chosen:
             return 0, None
-        record = self._record(chosen)
-        policy = json.loads(record.read_text(encoding="utf-8"))["policy"] if record.is_file() else ""
+        policy = (self._read(chosen) or {"policy": ""})["policy"]
         place = self._kept / policy
         if self._files is None or not policy or not place.is_dir():
             raise InputError(
@@ -177,8 +178,8 @@ class CheckpointValidation:
 
     def baseline(self) -> float | None:
         """Return the mean reward of the original; None if its result was deleted, or in another process."""
-        path = self._record(0)
-        return float(json.loads(path.read_text(encoding="utf-8"))["reward"]) if path.is_file() else None
+        record = self._read(0)
+        return None if record is None else float(record["reward"])
 
     def table(self, log: pd.DataFrame) -> pd.DataFrame:
         """Return all validated checkpoints of a training, including those before a kill; step 0 is the original.
@@ -201,14 +202,14 @@ class CheckpointValidation:
     def _records(self, log: pd.DataFrame) -> dict[int, dict[str, Any]]:
         """Return the records of the original and of the checkpoints in a log, by step; deleted ones are missing."""
         judged = log.dropna(subset="validation_reward")["step"].tolist() if "validation_reward" in log else []
-        places = {step: self._record(step) for step in (0, *map(int, judged))}
-        there = [step for step, path in places.items() if path.is_file()]
-        if len(there) < len(places):
+        records = {step: self._read(step) for step in (0, *map(int, judged))}
+        there = {step: record for step, record in records.items() if record is not None}
+        if len(there) < len(records):
             # A long training must not fail because of this.
             logger.warning(
-                "Results of %d judged checkpoints were deleted; the table lacks them", len(places) - len(there)
+                "Results of %d judged checkpoints were deleted; the table lacks them", len(records) - len(there)
             )
-        return {step: json.loads(places[step].read_text(encoding="utf-8")) for step in there}
+        return there
 
     def close(self) -> None:
         """Free the models of the rewards."""
@@ -274,7 +275,10 @@ class CheckpointValidation:
             columns[name] = prompt_means(others)
         row["held_out"] = columns
         self._raise_alarm(row)
-        _write_json(self._record(step), row)
+        path = self._record(step)
+        with storage_explained(path, "earlier results are kept"):
+            write_text(path, json.dumps(row, indent=1, sort_keys=True) + "\n")
+        self._judged[step] = row
         if self._observe is not None:
             self._observe(checkpoint_row(row))
         logger.info("validation reward after step %d: %.4f (standard error %.4f)", step, mean.mean, mean.se)
@@ -285,9 +289,9 @@ class CheckpointValidation:
         self._figures = {}
         if not self._alarm.possible or not row["step"]:
             return
-        places = sorted((self._folder / "trainings" / self._training).glob("step-*.json"))
-        records = [json.loads(path.read_text(encoding="utf-8")) for path in places]
-        row["alarm"] = self._alarm.find([*(record for record in records if record["step"] < row["step"]), row])
+        steps = sorted(int(path.stem.removeprefix("step-")) for path in self._record(0).parent.glob("step-*.json"))
+        earlier = [record for step in steps if step < row["step"] and (record := self._read(step)) is not None]
+        row["alarm"] = self._alarm.find([*earlier, row])
         if row["alarm"] is not None:
             self._figures = {ALARM: float(row["alarm"]["since_step"])}
 
@@ -369,14 +373,18 @@ class CheckpointValidation:
     def _record(self, step: int) -> Path:
         return self._folder / "trainings" / self._training / f"step-{step:06d}.json"
 
+    def _read(self, step: int) -> dict[str, Any] | None:
+        """Return the record of a judged step, which is read once; None if it was deleted."""
+        path = self._record(step)
+        if not path.is_file():
+            return None
+        if step not in self._judged:
+            self._judged[step] = json.loads(path.read_text(encoding="utf-8"))
+        return dict(self._judged[step])
+
 
 def _measures_alike(one: RewardModel, other: RewardModel) -> bool:
     return type(one) is type(other) and one.measured_by == other.measured_by
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    with storage_explained(path, "earlier results are kept"):
-        write_text(path, json.dumps(content, indent=1, sort_keys=True) + "\n")
 
 
 @contextlib.contextmanager

@@ -113,7 +113,6 @@ def _padded_left(family: Family, requests: Sequence[PreparedClip]) -> tuple[torc
 
 
 def _processors(sampled: Sampled | None) -> list[Any]:
-    """Return the processors of scores."""
     if sampled is None:
         return []
     import torch

@@ -60,7 +60,6 @@ def _gains(gains: pd.DataFrame) -> list[Markup]:
 
 
 def _chart(gains: pd.DataFrame, source: str) -> Chart:
-    """Draw the gains by dimension."""
     names = [_title(*name) for name in combinations(gains)]
     rows = [
         Row(

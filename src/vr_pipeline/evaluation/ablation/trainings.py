@@ -57,13 +57,12 @@ def plan_trainings(
     of_rule = {rule: pairs[pairs["recipe"] == rule].reset_index(drop=True) for rule in parameters.pair_rules}
     hashes = {rule: content_hash(table.to_json(orient="records")) for rule, table in of_rule.items()}
 
+    plain = dpo_training.model_copy(update={"validation": None, "recipes": {}})
+
     def train(_: Any, items: Sequence[WorkItem]) -> list[dict[str, Any] | ItemFailure]:
-        return [
-            _train(
-                of_rule[wanted[item.key].pairs], latents, conditions, generator, _own(dpo_training, settings[item.key])
-            )
-            for item in items
-        ]
+        own = [plain.model_copy(update={"training": settings[item.key]}) for item in items]
+        tables = [of_rule[wanted[item.key].pairs] for item in items]
+        return [_train(pairs, latents, conditions, generator, one) for pairs, one in zip(tables, own, strict=True)]
 
     items = [
         WorkItem(
@@ -74,10 +73,6 @@ def plan_trainings(
         for name, training in wanted.items()
     ]
     return WorkPlan(items, train, description="trainings")
-
-
-def _own(dpo_training: DpoTrainingParameters, settings: PreferenceTrainingParameters) -> DpoTrainingParameters:
-    return dpo_training.model_copy(update={"training": settings, "validation": None, "recipes": {}})
 
 
 def _train(

@@ -124,7 +124,6 @@ def _steered(
 
 
 def _load(steered: Mapping[str, GeneratorParameters]) -> PipelineGenerator:
-    """Load the generator with its reward."""
     from vr_pipeline.generators import load_generator
     from vr_pipeline.generators.diffusers_pipeline import PipelineGenerator
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
@@ -128,6 +128,11 @@ def _ends(low: float | None, high: float | None, text: str) -> Cell:
 def count(value: int) -> Cell:
     """Show a whole number."""
     return Cell(f"{int(value):,}", str(int(value)))
+
+
+def counted_rows(numbers: Mapping[str, int]) -> list[Cells]:
+    """Return the rows of a table of names and whole numbers."""
+    return [[name, count(number)] for name, number in numbers.items()]
 
 
 def sort_key(value: float | None) -> str:

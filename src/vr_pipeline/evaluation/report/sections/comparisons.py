@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from vr_pipeline.evaluation.report import elements
 from vr_pipeline.evaluation.report.clips import room_for, side_by_side
-from vr_pipeline.evaluation.report.elements import ClipSet, Finding, Table, count, interval, number, share
+from vr_pipeline.evaluation.report.elements import ClipSet, Finding, Table, counted_rows, interval, number, share
 from vr_pipeline.evaluation.report.wording import as_number, counted, percent, plain, signed
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ def make(
         for name, record in (selection.get("strategies") or {}).items()
         if "groups_undecided" in (record.get("fates") or {})
     }
+    planned = {title: ranking[name] for name, title in _PLANNED.items()}
     examples = _examples(comparisons, parameters.report.num_rejected_pairs)
     shown, room = room_for(examples, 2, CLIPS_BYTES)
     return [
@@ -66,15 +67,18 @@ def make(
             "points, if points and comparisons agree."
         ),
         elements.findings(_remarks(ranking, sifted)),
-        elements.table(
-            Table(
-                "Comparisons and what they cost",
-                ["What", "Number"],
-                [[title, count(ranking[name])] for name, title in _PLANNED.items()],
-            )
-        ),
+        elements.table(Table("Comparisons and what they cost", ["What", "Number"], counted_rows(planned))),
         elements.table(_position(ranking)),
-        *(elements.table(_fates(titles.get(name, name), fates)) for name, fates in sifted.items()),
+        *(
+            elements.table(
+                Table(
+                    f"{titles.get(name, name)}: result for every group of candidates",
+                    ["Groups", "Number"],
+                    counted_rows({text: fates[group] for group, text in _GROUPS.items()}),
+                )
+            )
+            for name, fates in sifted.items()
+        ),
         *([elements.heading("Comparisons in which position matters most")] if len(shown) else []),
         elements.clip_sets([_example(row, videos, index, room) for row in shown]),
     ]
@@ -118,11 +122,6 @@ def _position(ranking: Mapping[str, Any]) -> Table:
         ["Probability of other answers, largest", number(as_number(outside["largest"]), 3), ""],
     ]
     return Table("Answers", ["What", "Value", "95 % interval by prompt"], rows)
-
-
-def _fates(title: str, fates: Mapping[str, int]) -> Table:
-    rows: list[elements.Cells] = [[text, count(fates[name])] for name, text in _GROUPS.items()]
-    return Table(f"{title}: result for every group of candidates", ["Groups", "Number"], rows)
 
 
 def _examples(comparisons: pd.DataFrame, most: int) -> Sequence[Mapping[Any, Any]]:

@@ -8,7 +8,7 @@ from typing import Any
 from markupsafe import Markup
 
 from vr_pipeline.evaluation.report import elements
-from vr_pipeline.evaluation.report.elements import Cells, Finding, Table
+from vr_pipeline.evaluation.report.elements import Finding, Table, counted_rows
 from vr_pipeline.evaluation.report.wording import counted
 from vr_pipeline.generators.policy import ORIGINAL
 
@@ -37,15 +37,7 @@ def make(titles: Mapping[str, str], report: Mapping[str, Any]) -> list[Markup]:
             f"with kedro annotate --policies {ORIGINAL},{trained} and the --env of this run; kedro annotate --report "
             "with the same options counts the answers."
         ),
-        elements.table(Table("Given pairs", ["Pairs", "Number"], _rows(_PAIRS, pairs))),
-        elements.table(Table("Changes that made clips fit", ["Clips", "Number"], _changes(clips))),
-        elements.table(
-            Table(
-                "Given clips",
-                ["Frames x height x width", "Clips"],
-                _largest(clips["sizes"]),
-            )
-        ),
+        *map(elements.table, _tables(pairs, clips)),
     ]
     if report["set_aside"]:
         rows = [[one["prompt"], one["reason"]] for one in report["set_aside"][:_MOST_ROWS]]
@@ -54,18 +46,16 @@ def make(titles: Mapping[str, str], report: Mapping[str, Any]) -> list[Markup]:
     return made
 
 
-def _rows(names: Mapping[str, str], values: Mapping[str, int]) -> list[Cells]:
-    return [[title, f"{values[name]:,}"] for name, title in names.items()]
-
-
-def _changes(clips: Mapping[str, Any]) -> list[Cells]:
-    changes: list[Cells] = [[kind.capitalize(), f"{number:,}"] for kind, number in clips["changes"].items()]
-    return [*changes, ["Set aside", f"{clips['failed']:,}"]]
-
-
-def _largest(sizes: Mapping[str, int]) -> list[Cells]:
-    ordered = sorted(sizes.items(), key=lambda item: (-item[1], item[0]))
-    return [[size, f"{number:,}"] for size, number in ordered[:_MOST_ROWS]]
+def _tables(pairs: Mapping[str, int], clips: Mapping[str, Any]) -> list[Table]:
+    """Return counts of pairs, of changes of clips, and of the most frequent sizes of clips."""
+    sizes = sorted(clips["sizes"].items(), key=lambda item: (-item[1], item[0]))[:_MOST_ROWS]
+    counts = {title: pairs[name] for name, title in _PAIRS.items()}
+    changes = {**{kind.capitalize(): number for kind, number in clips["changes"].items()}, "Set aside": clips["failed"]}
+    return [
+        Table("Given pairs", ["Pairs", "Number"], counted_rows(counts)),
+        Table("Changes that made clips fit", ["Clips", "Number"], counted_rows(changes)),
+        Table("Given clips", ["Frames x height x width", "Clips"], counted_rows(dict(sizes))),
+    ]
 
 
 def _remarks(report: Mapping[str, Any]) -> list[Finding]:

@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from vr_pipeline.errors import InputError
 from vr_pipeline.evaluation.report import elements
-from vr_pipeline.evaluation.report.elements import Cells, Table, count
+from vr_pipeline.evaluation.report.elements import Cells, Table, count, counted_rows
 
 _STEPS = {
     "read": "read",
@@ -40,7 +40,6 @@ def make(titles: Mapping[str, str], report: Mapping[str, Any]) -> list[Markup]:
         rules = ", ".join(f"{rule} {number:,}" for rule, number in sorted((step.get("rules") or {}).items()))
         counts = (step["in"], step["out"], step.get("dropped", step["in"] - step["out"]))
         rows.append([_STEPS.get(step["step"], str(step["step"])), *map(count, counts), rules or "–"])
-    splits: list[Cells] = [[str(name), count(number)] for name, number in (report.get("splits") or {}).items()]
     tables = [
         Table(
             "Prompts before and after every step of the filter",
@@ -48,7 +47,7 @@ def make(titles: Mapping[str, str], report: Mapping[str, Any]) -> list[Markup]:
             rows,
             words=("Rules",),
         ),
-        Table("Prompts that passed, by split", ["Split", "Prompts"], splits),
+        Table("Prompts that passed, by split", ["Split", "Prompts"], counted_rows(report.get("splits") or {})),
     ]
     made = [elements.table(table) for table in tables if table.rows]
     if report.get("read") is not None and report.get("kept") is not None:

@@ -89,7 +89,6 @@ def _dimensions(metrics: Mapping[str, Any], rewards: pd.DataFrame, source: str) 
 def _rewards_chart(
     titles: Mapping[str, str], metrics: Mapping[str, Any], dimensions: Sequence[str], source: str
 ) -> Chart:
-    """Draw the mean reward of every policy by dimension, with 95 % intervals."""
     rows = []
     for dimension in dimensions:
         marks = []
@@ -127,7 +126,6 @@ def _rewards_table(
 def _gain_chart(
     titles: Mapping[str, str], against_original: Comparisons, dimensions: Sequence[str], source: str
 ) -> Chart:
-    """Draw the gain over the original in total and by dimension."""
     trained = [(series, policy) for series, policy in enumerate(titles) if policy in against_original]
     rows = []
     for label in ("total", *dimensions):
