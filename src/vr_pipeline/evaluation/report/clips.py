@@ -5,12 +5,11 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 import pandas as pd
 
-from vr_pipeline.evaluation.report.elements import ShownClip
+from vr_pipeline.evaluation.report.elements import EmbeddedClip, ShownClip
 from vr_pipeline.video.clip import Frames
 from vr_pipeline.video.resize import LARGEST_SIDE, resize
 from vr_pipeline.video.write import encode_clip
@@ -25,24 +24,6 @@ _SMALLEST_CLIP, _LARGEST_CLIP = 24_000, 300_000
 
 _STEPS = ((12, LARGEST_SIDE), (20, LARGEST_SIDE), (28, LARGEST_SIDE), (34, 240), (40, 160))
 """Rate factor of the encoder and longest side, from best to smallest."""
-
-
-@dataclass(frozen=True)
-class EmbeddedClip:
-    """A clip as a data URL.
-
-    Attributes:
-        url: the whole clip.
-        kind: 'video', or 'image' for a clip of one frame.
-        width, height: in pixels, as encoded.
-        seconds: duration.
-    """
-
-    url: str
-    kind: str
-    width: int
-    height: int
-    seconds: float
 
 
 def embed_clip(frames: Frames, *, fps: float, max_bytes: int) -> EmbeddedClip:

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
     from vr_pipeline.evaluation.report.charts import Chart
-    from vr_pipeline.evaluation.report.clips import EmbeddedClip
 
 
 @dataclass(frozen=True)
@@ -68,6 +67,24 @@ class Finding:
 
     text: str
     tone: Literal["plain", "good", "warning"] = "plain"
+
+
+@dataclass(frozen=True)
+class EmbeddedClip:
+    """A clip as a data URL.
+
+    Attributes:
+        url: the whole clip.
+        kind: 'video', or 'image' for a clip of one frame.
+        width, height: in pixels, as encoded.
+        seconds: duration.
+    """
+
+    url: str
+    kind: str
+    width: int
+    height: int
+    seconds: float
 
 
 @dataclass(frozen=True)
