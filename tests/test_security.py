@@ -129,7 +129,7 @@ def test_files_of_a_policy_name_nothing_outside_of_it(tmp_path: Path, name: obje
     content = {"component": name, "base_model_identity": "x"}
     (tmp_path / "policy").mkdir()
     (tmp_path / "policy" / "policy.json").write_text(json.dumps(content))
-    with pytest.raises(DatasetError, match="is no name of a file or folder in it"):
+    with pytest.raises(DatasetError, match="is not a valid name of a file or folder in it"):
         load_policy(tmp_path / "policy")
 
 

@@ -12,13 +12,13 @@ from vr_pipeline.judges.training.annotations import read_annotations
 
 
 class JudgeAnnotationsDataset(FileDataset[None, "pd.DataFrame"]):
-    """Loads labels, or grades (VisionRewardDB, ``kedro annotate --checklist``), as a table of labels; read only.
+    """Labels, or grades (VisionRewardDB, ``kedro annotate --checklist``), as a table of labels; read only.
 
     Args:
         filepath: csv, tsv, json, jsonl or parquet; see
             :func:`vr_pipeline.judges.training.annotations.read_annotations`.
-        checklist: the checklist (YAML) whose grade maps make answers of grades.
-        without: annotators of a journal whose grades do not count.
+        checklist: the checklist (YAML) whose grade maps turn grades into answers.
+        without: annotators of a journal whose grades are ignored.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The project's catalog: every file is replaced, whatever dataset class writes it."""
+"""The project's catalog, which replaces files as a whole, whatever dataset class writes them."""
 
 import shutil
 from collections.abc import Iterator
@@ -12,10 +12,10 @@ from vr_pipeline.storage.atomic import replaced
 
 
 class ReplacingCatalog(DataCatalog):
-    """Kedro's catalog, whose local files take the place of old ones at once.
+    """Kedro's catalog, whose local files replace old ones in one step.
 
-    Datasets of kedro-datasets write in place: a kill would leave half a file, and where DVC has linked its cache into
-    the project they would write into the cache. Datasets of this project replace what they write by themselves.
+    Datasets of kedro-datasets write in place: a kill would leave half a file, and files that DVC linked to its cache
+    would be overwritten in the cache. Datasets of this project replace their files themselves.
     """
 
     def save(self, ds_name: str, data: Any) -> None:
@@ -27,7 +27,7 @@ class ReplacingCatalog(DataCatalog):
             return
         with replaced(place) as temporary:
             if place.is_dir():
-                shutil.copytree(place, temporary)  # Some add to what is there.
+                shutil.copytree(place, temporary)  # Some datasets add files.
             elif place.is_file() and _appends(dataset):
                 shutil.copyfile(place, temporary)
             with _moved(dataset, temporary):
@@ -35,9 +35,9 @@ class ReplacingCatalog(DataCatalog):
 
 
 def _written_in_place(dataset: Any) -> Path | None:
-    """Return the local file or folder that a dataset of kedro-datasets writes; None if it is another kind of dataset.
+    """Return the local file or folder that a dataset of kedro-datasets writes; None for other datasets.
 
-    Versioned ones write to a new place each time.
+    Versioned ones are others, since they write to a new place each time.
     """
     place = getattr(dataset, "_filepath", None)
     local = getattr(dataset, "_fs", None) is not None and getattr(dataset, "_protocol", "") in {"file", "local"}

@@ -6,7 +6,7 @@ from vr_pipeline.datasets.previews import TablePreview, table_preview
 
 
 class ChecklistDataset(FileDataset[None, Checklist]):
-    """A checklist file in the format of :func:`vr_pipeline.checklist.load_checklist`; it can only be read.
+    """A checklist file in the format of :func:`vr_pipeline.checklist.load_checklist`; read only.
 
     Example::
 

@@ -1,4 +1,4 @@
-"""A folder of clips that somebody else made."""
+"""Catalog dataset of a folder of given clips."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -34,7 +34,7 @@ class ClipFolder(Mapping[str, Path]):
 
 
 class ClipFolderDataset(FolderDataset[None, ClipFolder]):
-    """Loads the folder ``path`` of given clips; read only."""
+    """The folder ``path`` of given clips; read only."""
 
     def load(self) -> ClipFolder:
         if not self._path.is_dir():

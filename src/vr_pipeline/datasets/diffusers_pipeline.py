@@ -1,4 +1,4 @@
-"""A diffusers pipeline in a folder, safetensors only."""
+"""Catalog dataset of a diffusers pipeline in a folder, safetensors only."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from vr_pipeline.storage.atomic import replaced_folder, write_checksums
 
 
 class DiffusersPipelineDataset(FolderDataset[Any, Path]):
-    """Saves a pipeline with ``save_pretrained``; loads the path of its folder, since families load models themselves.
+    """A pipeline, saved with ``save_pretrained`` and loaded as a path, since families load models themselves.
 
     The folder is replaced as a whole: it is written beside its place and renamed.
     """

@@ -10,8 +10,7 @@ from vr_pipeline.storage.atomic import replaced_folder, write_checksums
 class JudgeFolderDataset(FolderDataset["TrainedJudge", str]):
     """A trained judge: saved as a folder (weights, tokenizer, judge.json), loaded as the folder's path.
 
-    The folder is written beside its place and then moved there, so that a half-written model is never found. A file
-    MODEL_CARD.md in the folder is kept.
+    The folder is written beside its place and renamed. A file MODEL_CARD.md in it is kept.
     """
 
     def load(self) -> str:

@@ -28,12 +28,12 @@ class LabelledItemsDataset(FileDataset[None, pd.DataFrame | None]):
           fps: 8.0
 
     Args:
-        filepath: JSON, JSON lines, CSV or parquet; null where there are none: then None is loaded.
+        filepath: JSON, JSON lines, CSV or parquet; null if there is none: then None is loaded.
         format: unified_reward_items, llava_critic, video_feedback or evalmuse.
         videos: the folder of images, frames and clips, under ``path``. Images within the table are written there.
-        patterns: how the source words its conversations, where it differs from the format.
-        fps: rate of clips that come as frames, in 1/s; a clip is made of them once, below the folder of clips.
-        source: what the column ``source`` says.
+        patterns: patterns of the conversations, if they differ from the format.
+        fps: rate of clips that come as frames, in 1/s; each is encoded once, in the folder of clips.
+        source: value of the column ``source``.
     """
 
     def __init__(

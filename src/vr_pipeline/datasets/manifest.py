@@ -1,4 +1,4 @@
-"""A folder of many items as a dataset, see :mod:`vr_pipeline.items.filling`."""
+"""Catalog dataset of a folder of many items, see :mod:`vr_pipeline.items.filling`."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +12,7 @@ from vr_pipeline.work import WorkPlan
 
 
 class ManifestFolderDataset(FolderDataset[WorkPlan, ItemFolder]):
-    """Executes a :class:`~vr_pipeline.work.WorkPlan` on save, loads an :class:`ItemFolder`.
+    """A folder of items: saving executes a :class:`~vr_pipeline.work.WorkPlan`, loading gives an :class:`ItemFolder`.
 
     Example of a catalog entry::
 
@@ -22,12 +22,12 @@ class ManifestFolderDataset(FolderDataset[WorkPlan, ItemFolder]):
           format: {type: video, fps: 8, enlarge: 4}
 
     Args:
-        path: the folder. It belongs to this dataset alone: whatever else lies in it is removed.
+        path: the folder, for this dataset alone; other files in it are removed.
         format: see :mod:`vr_pipeline.items.formats`.
     """
 
     takes_up_what_is_there = True
-    """Lineage leaves the folder in place before its stage runs again."""
+    """Lineage does not delete the folder before its stage runs again."""
 
     def __init__(self, *, path: str, format: dict[str, Any], metadata: dict[str, Any] | None = None) -> None:
         super().__init__(path=path, metadata=metadata)

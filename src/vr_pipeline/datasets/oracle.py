@@ -1,4 +1,4 @@
-"""The oracle and the auditor of the embedded default, or none."""
+"""Catalog datasets of the oracle and the auditor of the embedded default."""
 
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,11 +13,11 @@ from vr_pipeline.storage.atomic import replaced
 
 
 class OracleDataset(AbstractDataset["Recogniser", "Recogniser | None"]):
-    """Saves and loads the micro-world's oracle.
+    """The micro-world's oracle.
 
     Args:
-        filepath: safetensors file; null where there is none, as with real data: then None is loaded and the
-            evaluation has the other rewards only.
+        filepath: safetensors file; null if there is none, as with real data: then None is loaded, and the
+            evaluation has only the other rewards.
         metadata: for plugins; not used here.
     """
 
@@ -57,7 +57,7 @@ class OracleDataset(AbstractDataset["Recogniser", "Recogniser | None"]):
 
 
 class AuditorDataset(OracleDataset):
-    """Saves and loads the micro-world's auditor; null as for the oracle."""
+    """The micro-world's auditor; null as for the oracle."""
 
     holds = Auditor
     title = "auditor"

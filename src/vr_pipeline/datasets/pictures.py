@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class PlotDataset(FileDataset["Figure", str]):
-    """Saves a figure as a PNG and loads the file in base64, as pages embed it; the same figure gives the same bytes.
+    """A figure, saved as a PNG and loaded in base64, as pages embed it; the same figure gives the same bytes.
 
     Example::
 

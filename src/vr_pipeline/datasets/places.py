@@ -1,4 +1,4 @@
-"""What all datasets with one file or folder have in common."""
+"""Base classes of datasets with one file or folder."""
 
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -26,7 +26,7 @@ class FileDataset(AbstractDataset[Saved, Loaded], Generic[Saved, Loaded]):
 
 
 class FolderDataset(FileDataset[Saved, Loaded]):
-    """The same in one folder."""
+    """A dataset in one folder."""
 
     def __init__(self, *, path: str, metadata: dict[str, Any] | None = None) -> None:
         super().__init__(filepath=path, metadata=metadata)

@@ -1,8 +1,8 @@
 """A trained policy in a folder that plain diffusers loads: safetensors, a configuration and a model card.
 
-The configuration (``adapter_config.json`` of an adapter, ``policy.json`` of a whole denoiser) says under
-``provenance.training`` which training made the policy and of which inputs (:mod:`vr_pipeline.training.inputs`), and has
-the SHA-256 of the other files and of itself; loading verifies them.
+The configuration (``adapter_config.json`` of an adapter, ``policy.json`` of a whole denoiser) has under
+``provenance.training`` the training of the policy with its inputs (:mod:`vr_pipeline.training.inputs`), and the SHA-256
+of the other files and of itself; loading verifies them.
 """
 
 import json
@@ -39,7 +39,7 @@ class PolicyDataset(FolderDataset[Policy, Policy]):
     An adapter is kept as ``pipeline.load_lora_weights`` reads it, and in ``comfyui`` under the names that ComfyUI reads
     where they are known (:mod:`vr_pipeline.generators.comfyui`), a denoiser in a folder of its own (``transformer``
     or ``unet``) as its class's ``from_pretrained`` reads it. The folder is replaced as a whole: it is written beside
-    its place and renamed, and the old one is deleted only then, so that a kill loses neither.
+    its place and renamed before the old one is deleted, so that a kill loses neither.
     """
 
     def save(self, data: Policy) -> None:
@@ -117,10 +117,12 @@ def _verify(content: dict[str, Any], path: Path, tensors: Mapping[str, Any]) -> 
         InputError: a file is missing or damaged.
     """
     damaged = [path] if content.get(_SEAL) != _hash_of(content) else []
-    # Damage does not turn all weights into another precision; somebody has converted them.
+    # Damage does not change the precision of all weights, but a conversion does.
     converted = content.get(_PRECISION, _precision(tensors)) != _precision(tensors)
     if converted:
-        logger.warning("%s: its weights were saved again in %s; their hash says nothing", path, _precision(tensors))
+        logger.warning(
+            "%s: its weights were saved again in %s; their hash cannot be checked", path, _precision(tensors)
+        )
     for name, digest in content.get(_FILES, {}).items() if not damaged else ():
         if converted and ".safetensors" in str(name):
             continue
@@ -153,7 +155,7 @@ def _load_adapter(folder: Path) -> Adapter:
     tensors = read_tensors(folder / WEIGHTS, remedy=_REMEDY)
     _verify(content, folder / CONFIG, tensors)
     return Adapter(
-        # Whatever precision others saved it in, an adapter is used, hashed and saved again in float32.
+        # An adapter is used, hashed and saved again in float32, whatever its precision in the file.
         tensors={name: value.float() for name, value in tensors.items()},
         config={name: content[name] for name in names},
         base=content["base_model_identity"],
@@ -196,7 +198,7 @@ def _read_json(path: Path, needed: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _within(folder: Path, name: object) -> Path:
-    """Return what a file of a policy names in a folder of the policy, and nothing elsewhere."""
+    """Return the path of a name in a folder of the policy, which cannot lie outside it."""
     if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]*", name):
-        raise InputError(f"{name!r} is no name of a file or folder in it", file=folder, remedy=_REMEDY)
+        raise InputError(f"{name!r} is not a valid name of a file or folder in it", file=folder, remedy=_REMEDY)
     return folder / name

@@ -1,4 +1,4 @@
-"""Catalog datasets of several files of preferences at once, with their clips."""
+"""Catalog datasets of several files of preferences, with their clips."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Catalog dataset of human preferences in the formats they come in."""
+"""Catalog datasets of human preferences in their formats, and of given clips."""
 
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ class PreferenceDataset(FileDataset[pd.DataFrame, pd.DataFrame]):
     :class:`vr_pipeline.preferences.clip_names.ClipNames`. Texts that a spreadsheet would run are escaped when they
     are saved (:mod:`vr_pipeline.storage.csv_cells`), unless ``raw_cells`` is true.
 
-    A public entry: its arguments are the keys of a catalog entry.
+    Arguments are the keys of a catalog entry.
     """
 
     def __init__(
@@ -86,10 +86,10 @@ class PreferenceDataset(FileDataset[pd.DataFrame, pd.DataFrame]):
 
 
 class PreferenceClipsDataset(PreferenceDataset):
-    """The clips that a file of preferences names, one row each: what to look for in the folder of clips.
+    """The clips that a file of preferences names, one row each; read only.
 
-    Takes the same options as :class:`PreferenceDataset`; it can only be read. A benchmark that comes as one file of
-    preferences and one folder of clips so needs no table of clips written by hand.
+    Takes the options of :class:`PreferenceDataset`. Thus a benchmark of one file of preferences and one folder of clips
+    needs no table of clips.
 
     Example::
 
@@ -107,7 +107,7 @@ class PreferenceClipsDataset(PreferenceDataset):
 
 
 class GivenClipsDataset(FileDataset[None, pd.DataFrame]):
-    """Clips that nobody has compared yet, with the prompts they were made for; read only.
+    """Clips that are not compared yet, with their prompts; read only.
 
     ``kedro annotate --source clips`` makes pairs of them.
 

@@ -1,6 +1,6 @@
-"""What Kedro-Viz shows of datasets that are no single table or picture.
+"""Previews of datasets in Kedro-Viz.
 
-Kedro-Viz asks a dataset for ``preview`` and takes the kind from the annotation of what it returns.
+Kedro-Viz asks a dataset for ``preview`` and takes the kind from its return annotation.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from kedro_datasets._typing import ImagePreview, JSONPreview, TablePreview
 if TYPE_CHECKING:
     import pandas as pd
 
-    # What shows tables runs no decoder: stages depend on what is imported here.
+    # Stages depend on the imports of this module, and previews of tables need no decoder.
     from vr_pipeline.video.read import Frames
 
 COLUMNS, ROWS = 6, 4

@@ -1,4 +1,4 @@
-"""Catalog entries for long work on prompts: they receive a plan and carry out what is missing on disk."""
+"""Catalog datasets of long work on prompts: saving a plan carries out what is missing on disk."""
 
 from vr_pipeline.datasets.places import FileDataset, FolderDataset
 from vr_pipeline.prompts.answer_store import AnswerPlan, Answers, AnswerStore
@@ -6,7 +6,7 @@ from vr_pipeline.prompts.embedding_store import EmbeddingPlan, Embeddings, Embed
 
 
 class PromptEmbeddingsDataset(FolderDataset[EmbeddingPlan, Embeddings]):
-    """Embeddings of prompts: saving a plan embeds what the folder lacks, loading gives vectors by text.
+    """Embeddings of prompts: saving a plan embeds those that the folder lacks, loading gives vectors by text.
 
     Example::
 
@@ -28,7 +28,7 @@ class PromptEmbeddingsDataset(FolderDataset[EmbeddingPlan, Embeddings]):
 
 
 class TextModelAnswersDataset(FileDataset[AnswerPlan, Answers]):
-    """Answers of a text model: saving a plan asks what the file lacks, loading gives answers by text.
+    """Answers of a text model: saving a plan asks the questions that the file lacks, loading gives answers by text.
 
     Example::
 

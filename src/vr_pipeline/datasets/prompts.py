@@ -1,4 +1,4 @@
-"""Prompt files as a catalog entry: formats are recognised by the file's ending, bad rows are kept apart."""
+"""Catalog dataset of a file of prompts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class PromptFileDataset(FileDataset[None, "pd.DataFrame"]):
 
     For image-to-video generators, ``image_folder`` is the folder with the first frames that the column ``image_column``
     names. They are checked when the prompts are loaded: a row whose image is missing, does not decode or has fewer than
-    ``min_image_side`` pixels a side is left out with the reason.
+    ``min_image_side`` pixels per side is excluded with the reason.
 
     Loading gives the table described at :func:`vr_pipeline.prompts.read.read_prompts`.
     """

@@ -8,7 +8,7 @@ from vr_pipeline.storage.atomic import replaced_folder
 
 
 class RewardModelDataset(FolderDataset[ChecklistReward, ChecklistReward]):
-    """A folder that ``mlflow.pyfunc.load_model`` understands; the same model gives the same bytes.
+    """A reward as a folder that ``mlflow.pyfunc.load_model`` reads; the same model gives the same bytes.
 
     Example::
 

@@ -1,4 +1,4 @@
-"""Catalog datasets of tables that users bring, or that may not be there."""
+"""Catalog datasets of given tables, large tables and optional tables."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class TableFileDataset(FileDataset[None, "pd.DataFrame"]):
-    """Loads a table of any type that :func:`vr_pipeline.storage.tables.read_entries` reads; read only.
+    """A table of any type that :func:`vr_pipeline.storage.tables.read_entries` reads; read only.
 
     Values are those of the file: cells of text files are text. Rows that cannot be read are left out with a warning.
 
@@ -89,16 +89,16 @@ class TablePartsDataset(FileDataset["pd.DataFrame | TableParts", TableParts]):
                 yield file.read_row_group(group).to_pandas()
 
     def preview(self, nrows: int = 20) -> TablePreview:
-        """For Kedro-Viz: the first rows."""
+        """Return the first rows, for Kedro-Viz."""
         return table_preview(next(iter(self.load())), nrows)
 
 
 class OptionalTableDataset(AbstractDataset["pd.DataFrame", "pd.DataFrame | None"]):
-    """A parquet table that a run may lack; None is loaded then.
+    """An optional parquet table; None is loaded if there is none.
 
     Args:
-        filepath: the table; null where there is none.
-        missing_ok: whether a file that is not there counts as none; otherwise it is an error.
+        filepath: the table; null if there is none.
+        missing_ok: whether a missing file is no error.
         metadata: for plugins; not used here.
     """
 

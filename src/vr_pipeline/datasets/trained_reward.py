@@ -9,7 +9,7 @@ from vr_pipeline.storage.atomic import replaced_folder
 
 
 class Trained(Protocol):
-    """What training gives: a VideoReward, a UnifiedReward or a latent reward."""
+    """A result of training: a VideoReward, a UnifiedReward or a latent reward."""
 
     def save(self, folder: Path) -> None:
         """Write the reward's folder."""
@@ -18,8 +18,7 @@ class Trained(Protocol):
 class TrainedRewardDataset(FolderDataset[Trained, str]):
     """A trained VideoReward or UnifiedReward: saved as a folder that ``vr.load_reward_model`` reads, loaded as a path.
 
-    The folder is written beside its place and then moved there, so that a half-written model is never found. Documents
-    in it (``*.md``) are kept.
+    The folder is written beside its place and renamed. Documents in it (``*.md``) are kept.
 
     Example::
 
@@ -44,7 +43,7 @@ class TrainedRewardDataset(FolderDataset[Trained, str]):
 
 
 class LatentRewardDataset(TrainedRewardDataset):
-    """A trained latent reward, likewise; ``LatentReward.load`` of vr_pipeline.generators reads the folder.
+    """A trained latent reward, saved likewise; ``LatentReward.load`` of vr_pipeline.generators reads the folder.
 
     Example::
 

@@ -54,6 +54,6 @@ class QuestionsDataset(FileDataset[None, "pd.DataFrame"]):
 
 
 class TrainedVlmDataset(TrainedRewardDataset):
-    """A trained vision-language model, likewise: an adapter of PEFT or a whole model, loaded as the folder's path."""
+    """A trained vision-language model: an adapter of PEFT or a whole model, loaded as the folder's path."""
 
     settings_file = RECORD

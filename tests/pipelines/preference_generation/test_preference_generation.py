@@ -253,7 +253,7 @@ def test_what_is_wrong_with_a_given_folder_is_said(
         with pytest.raises(DatasetError, match="--pipeline=preference_generation"):
             kind(path=str(tmp_path / "none")).load()
     catalog.load("preference_clips")
-    assert "1 of 7 clips of filmed are of prompts for which no generator here made a clip" in caplog.text
+    assert "1 of 7 clips of filmed have prompts without a generated clip" in caplog.text
     clips = catalog.load("preference_clips")
     of_one = DataCatalog()
     of_one["preference_clips"], of_one["preference_videos"] = clips[clips["generator"] == "flow"], {}
