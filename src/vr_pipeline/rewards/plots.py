@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from vr_pipeline.checklist.schema import Checklist
@@ -14,6 +15,9 @@ from vr_pipeline.rewards.checklist.weights import RewardWeights
 # Okabe and Ito's palette, distinguishable with the common colour vision deficiencies.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8C6D31", "#6B6ECF", "#555555")
 _GREY = "#9A9A9A"
+
+SMOOTHED = 15
+"""Steps over which losses of a training are averaged."""
 
 
 def weights_by_dimension(weights: RewardWeights, checklist: Checklist) -> Figure:
@@ -183,6 +187,31 @@ def deviations_by_sub_dimension(deviations: Mapping[str, pd.DataFrame], *, colou
         axes.set_title(next(iter(deviations)))
     _plain(figure)
     return figure
+
+
+def training_course(axes: Axes, log: pd.DataFrame, losses: Mapping[str, str], *, per: str, accuracy: str) -> None:
+    """Draw losses, averaged over :data:`SMOOTHED` steps, and the validation of a training.
+
+    Args:
+        log: one row per step.
+        losses: columns of training losses and their labels.
+        per: unit of the loss.
+        accuracy: label of the validation accuracy.
+    """
+    for at, (name, label) in enumerate(losses.items()):
+        if name in log:
+            axes.plot(log["step"], log[name].rolling(SMOOTHED, min_periods=1).mean(), color=COLOURS[at], label=label)
+    if "validation_loss" in log:
+        judged = log[log["validation_loss"].notna()]
+        axes.plot(judged["step"], judged["validation_loss"], "o-", markersize=3, color=COLOURS[5], label="validation")
+    axes.set(xlabel="step", ylabel=f"loss per {per}", title="Training", ylim=(0, None))
+    axes.legend(fontsize=8, frameon=False, loc="lower left")
+    if "validation_accuracy" in log:
+        judged = log[log["validation_accuracy"].notna()]
+        twin = axes.twinx()
+        twin.plot(judged["step"], judged["validation_accuracy"], "s--", markersize=3, color=COLOURS[2])
+        twin.set(ylim=(0.4, 1))
+        twin.set_ylabel(accuracy, color=COLOURS[2])
 
 
 def _plain(figure: Figure) -> None:

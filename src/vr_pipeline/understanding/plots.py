@@ -7,11 +7,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from vr_pipeline.rewards.plots import COLOURS
+from vr_pipeline.rewards.plots import COLOURS, SMOOTHED
 
 _TITLES = {"exact": "exact match", "drawn_exact": "exact match, drawn", "points": "points of the judge"}
-_SMOOTHED = 15
-"""Number of steps of the moving average of curves."""
 
 
 def vlm_dpo_figure(metrics: Mapping[str, Any], log: pd.DataFrame) -> Figure:
@@ -21,8 +19,6 @@ def vlm_dpo_figure(metrics: Mapping[str, Any], log: pd.DataFrame) -> Figure:
         metrics: of :func:`~vr_pipeline.understanding.evaluation.summarised`.
         log: one row per step.
     """
-    from matplotlib.figure import Figure
-
     shown = [name for name in _TITLES if name in metrics]
     figure = Figure(figsize=(3.2 * len(shown) + 8.4, 3.8), layout="constrained")
     axes = figure.subplots(1, len(shown) + 2, width_ratios=[*[1] * len(shown), 1.4, 1.4])
@@ -66,5 +62,5 @@ def _ratios(axes: Axes, log: pd.DataFrame) -> None:
 
 
 def _smoothed(axes: Axes, log: pd.DataFrame, column: str, colour: str, label: str) -> None:
-    values = log[column].rolling(_SMOOTHED, min_periods=1).mean()
+    values = log[column].rolling(SMOOTHED, min_periods=1).mean()
     axes.plot(log["step"], values, color=colour, label=label)

@@ -4,8 +4,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from vr_pipeline.rewards.plots import COLOURS
-from vr_pipeline.rewards.videoreward.training.plots import training_course
+from vr_pipeline.rewards.plots import COLOURS, training_course
+from vr_pipeline.rewards.videoreward.training.plots import PAIR_ACCURACY, PAIR_LOSSES
 from vr_pipeline.training.latent_reward.report import ALL
 
 
@@ -16,12 +16,10 @@ def latent_reward_figure(report: pd.DataFrame, log: pd.DataFrame) -> Figure:
         report: of :func:`~vr_pipeline.training.latent_reward.report.report_by_noise`.
         log: one row per step.
     """
-    from matplotlib.figure import Figure
-
     figure = Figure(figsize=(11.5, 4.4), layout="constrained")
     accuracy, training = figure.subplots(1, 2, width_ratios=(1.4, 1))
     _accuracy(accuracy, report)
-    training_course(training, log)
+    training_course(training, log, PAIR_LOSSES, per="label", accuracy=PAIR_ACCURACY)
     for axes in figure.axes:
         axes.spines["top"].set_visible(False)
     return figure

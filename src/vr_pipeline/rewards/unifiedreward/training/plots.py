@@ -5,11 +5,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from vr_pipeline.rewards.plots import COLOURS
+from vr_pipeline.rewards.plots import COLOURS, training_course
 from vr_pipeline.rewards.unifiedreward.training.report import WHOLE
-
-_SMOOTHED = 15
-"""Steps over which losses are averaged."""
 
 
 def unified_reward_figure(report: pd.DataFrame, log: pd.DataFrame) -> Figure:
@@ -19,13 +16,12 @@ def unified_reward_figure(report: pd.DataFrame, log: pd.DataFrame) -> Figure:
         report: of :func:`~vr_pipeline.rewards.unifiedreward.training.report.report_on`.
         log: one row per step.
     """
-    from matplotlib.figure import Figure
-
     figure = Figure(figsize=(14, 4.4), layout="constrained")
     accuracy, order, training = figure.subplots(1, 3)
     _accuracy(accuracy, report[report["dimension"] == WHOLE])
     _order(order, report[report["form"] == "pair"])
-    _training(training, log)
+    losses = {"pair_loss": "pair loss", "point_loss": "point loss"}
+    training_course(training, log, losses, per="item", accuracy="validation: share in correct order")
     for axes in figure.axes:
         axes.spines["top"].set_visible(False)
     return figure
@@ -63,18 +59,3 @@ def _order(axes: Axes, report: pd.DataFrame) -> None:
     axes.set(ylim=(0, 1), ylabel="share of pairs", title="Order within a pair", xticks=places)
     axes.set_xticklabels([task.replace("_", "\n") for task in report["task"]])
     axes.legend(fontsize=8, frameon=False, loc="upper right")
-
-
-def _training(axes: Axes, log: pd.DataFrame) -> None:
-    for at, name in enumerate(("pair_loss", "point_loss")):
-        if name in log:
-            loss = log[name].rolling(_SMOOTHED, min_periods=1).mean()
-            axes.plot(log["step"], loss, color=COLOURS[at], label=name.replace("_", " "))
-    axes.set(xlabel="step", ylabel="loss per item", title="Training", ylim=(0, None))
-    axes.legend(fontsize=8, frameon=False, loc="lower left")
-    if "validation_accuracy" in log:
-        judged = log[log["validation_accuracy"].notna()]
-        twin = axes.twinx()
-        twin.plot(judged["step"], judged["validation_accuracy"], "s--", markersize=3, color=COLOURS[2])
-        twin.set(ylim=(0.4, 1))
-        twin.set_ylabel("validation: share in correct order", color=COLOURS[2])

@@ -5,10 +5,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from vr_pipeline.rewards.plots import COLOURS
+from vr_pipeline.rewards.plots import COLOURS, SMOOTHED, training_course
 
-_SMOOTHED = 15
-"""Steps over which the loss is averaged."""
+PAIR_LOSSES = {"loss": f"training (mean of {SMOOTHED} steps)"}
+PAIR_ACCURACY = "validation accuracy without ties"
 
 
 def preference_reward_figure(report: pd.DataFrame, reliability: pd.DataFrame, log: pd.DataFrame) -> Figure:
@@ -19,13 +19,11 @@ def preference_reward_figure(report: pd.DataFrame, reliability: pd.DataFrame, lo
         reliability: of the same function.
         log: one row per step.
     """
-    from matplotlib.figure import Figure
-
     figure = Figure(figsize=(13.5, 4.4), layout="constrained")
     accuracy, calibration, training = figure.subplots(1, 3)
     _accuracy(accuracy, report)
     _reliability(calibration, reliability)
-    training_course(training, log)
+    training_course(training, log, PAIR_LOSSES, per="label", accuracy=PAIR_ACCURACY)
     for axes in figure.axes:
         axes.spines["top"].set_visible(False)
     return figure
@@ -70,20 +68,3 @@ def _reliability(axes: Axes, table: pd.DataFrame) -> None:
     axes.plot([], [], "k--s", markersize=4, label="tie")
     axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="predicted probability", ylabel="share of pairs", title="Reliability")
     axes.legend(fontsize=8, frameon=False, loc="upper left")
-
-
-def training_course(axes: Axes, log: pd.DataFrame) -> None:
-    """Draw loss and validation over the steps of a training."""
-    loss = log["loss"].rolling(_SMOOTHED, min_periods=1).mean()
-    axes.plot(log["step"], loss, color=COLOURS[0], label=f"training (mean of {_SMOOTHED} steps)")
-    if "validation_loss" in log:
-        judged = log[log["validation_loss"].notna()]
-        axes.plot(judged["step"], judged["validation_loss"], "o-", markersize=3, color=COLOURS[5], label="validation")
-    axes.set(xlabel="step", ylabel="loss per label", title="Training", ylim=(0, None))
-    axes.legend(fontsize=8, frameon=False, loc="lower left")
-    if "validation_accuracy" in log:
-        judged = log[log["validation_accuracy"].notna()]
-        twin = axes.twinx()
-        twin.plot(judged["step"], judged["validation_accuracy"], "s--", markersize=3, color=COLOURS[2])
-        twin.set(ylim=(0.4, 1))
-        twin.set_ylabel("validation accuracy without ties", color=COLOURS[2])
