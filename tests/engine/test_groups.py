@@ -15,7 +15,6 @@ from toy_training import Toy
 from two_processes import in_two_processes
 from vr_pipeline.engine.groups import Group
 from vr_pipeline.errors import InputError
-from vr_pipeline.training import preference_trainer
 from vr_pipeline.training.preference_trainer import train_on_pairs
 
 pytestmark = pytest.mark.slow
@@ -103,7 +102,7 @@ def test_one_process_takes_up_what_two_left(toy: Toy, handed_over: Path, tmp_pat
 
 def test_a_step_that_cannot_be_shared_evenly_is_rejected(toy: Toy) -> None:
     with pytest.raises(InputError, match="4 pairs per step cannot be divided evenly among 3 processes"):
-        preference_trainer._check_settings(toy.generator(), toy.parameters(), Group(0, 3))
+        toy.parameters().check_generator("float32", 3)
 
 
 def test_one_process_alone_has_nothing_to_shard(toy: Toy) -> None:

@@ -115,6 +115,21 @@ class FineTuningParameters(LoopParameters):
                 field=f"{self.block}.micro_batch_size",
             )
 
+    def check_generator(self, dtype: str, processes: int) -> None:
+        """Raise :class:`InputError` unless a generator of this precision can be trained by this number of processes."""
+        if self.batch_size % processes:
+            raise InputError(
+                f"{self.batch_size} {self.samples} per step cannot be divided evenly among {processes} processes",
+                field=f"{self.block}.batch_size",
+                remedy="choose a multiple of the number of processes",
+            )
+        if dtype == "float16":
+            raise InputError(
+                "gradients vanish or overflow in float16",
+                field="generator.dtype",
+                remedy="train in bfloat16 or float32",
+            )
+
 
 class CheckpointParameters(Parameters):
     """Storage of states and results of trainings."""

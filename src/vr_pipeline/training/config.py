@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -72,6 +72,8 @@ class SafeguardParameters(Parameters):
 
 class PreferenceTrainingParameters(FineTuningParameters):
     """Training of a policy on preference pairs. A sample is a pair."""
+
+    samples: ClassVar[str] = "pairs"
 
     method: Literal["lora", "full"] = Field(
         "lora",

@@ -17,7 +17,6 @@ from vr_pipeline.engine.order import EpochOrder
 from vr_pipeline.engine.sharding import blocks_of, shard_weights
 from vr_pipeline.engine.state import LogRows
 from vr_pipeline.engine.watch import Diagnosis
-from vr_pipeline.errors import InputError
 from vr_pipeline.generators.contract import Generator
 from vr_pipeline.identifiers import code_hash, content_hash, sample_seed
 from vr_pipeline.training.config import PreferenceTrainingParameters
@@ -110,7 +109,7 @@ def train_on_pairs(
     device = next(generator.denoiser.parameters()).device
     on_cpu = device.type == "cpu"
     with training_group(device) as group, deterministic(parameters.threads) if on_cpu else contextlib.nullcontext():
-        _check_settings(generator, parameters, group)
+        parameters.check_generator(generator.parameters.dtype, group.size)
         task = PreferenceTask(generator, data, parameters, group, validation)
         task.description = description
         if parameters.reference_draws is not None:
@@ -153,21 +152,6 @@ def training_identity(
             *(kind.__module__ for kind in type(generator).__mro__ if kind.__module__.startswith("vr_pipeline.")),
         ),
     )
-
-
-def _check_settings(generator: Generator, parameters: PreferenceTrainingParameters, group: Group) -> None:
-    if parameters.batch_size % group.size:
-        raise InputError(
-            f"{parameters.batch_size} pairs per step cannot be divided evenly among {group.size} processes",
-            field="training.batch_size",
-            remedy="choose a multiple of the number of processes",
-        )
-    if generator.parameters.dtype == "float16":
-        raise InputError(
-            "gradients vanish or overflow in float16",
-            field="generator.dtype",
-            remedy="train in bfloat16 or float32",
-        )
 
 
 def prepare_weights(generator: Generator, parameters: PreferenceTrainingParameters, group: Group) -> list[Any]:

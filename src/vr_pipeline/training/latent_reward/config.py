@@ -49,6 +49,7 @@ class LatentRewardTrainingParameters(FineTuningParameters, CheckpointParameters)
     """The pipeline latent_reward_training. A sample is a pair of clips under one prompt, at one time and noise."""
 
     block: ClassVar[str] = "latent_reward_training"
+    samples: ClassVar[str] = "pairs"
 
     dimensions: tuple[LatentDimensionParameters, ...] | None = Field(
         None, min_length=1, description="Dimensions to score; null for every dimension or criterion of the data."

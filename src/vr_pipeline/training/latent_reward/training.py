@@ -11,7 +11,6 @@ from vr_pipeline.engine.config import CheckpointParameters
 from vr_pipeline.engine.determinism import deterministic
 from vr_pipeline.engine.groups import Group, launched_processes, training_group
 from vr_pipeline.engine.loop import Observe, best_checkpoint, train_stored
-from vr_pipeline.errors import InputError
 from vr_pipeline.generators import load_generator
 from vr_pipeline.generators.config import GeneratorParameters
 from vr_pipeline.generators.contract import Part, weights_identity
@@ -97,29 +96,13 @@ def train_latent_reward(
     """
     import torch
 
-    _check_settings(generator, parameters)
+    parameters.check_generator(generator.dtype, launched_processes())
     with deterministic(parameters.threads), torch.random.fork_rng(devices=[]):
         reward = _new_reward(data, generator, parameters)
         task = LatentRewardTask(reward, data, parameters)
         task.identity = training_identity(data, generator, parameters)
         with training_group(task.device) as group:
             return _finish(task, train_stored(task, group=group, observe=observe), group)
-
-
-def _check_settings(generator: GeneratorParameters, parameters: LatentRewardTrainingParameters) -> None:
-    processes = launched_processes()
-    if parameters.batch_size % processes:
-        raise InputError(
-            f"{parameters.batch_size} pairs per step cannot be divided evenly among {processes} processes",
-            field="latent_reward_training.batch_size",
-            remedy="choose a multiple of the number of processes",
-        )
-    if generator.dtype == "float16":
-        raise InputError(
-            "gradients vanish or overflow in float16",
-            field="generator.dtype",
-            remedy="train in bfloat16 or float32",
-        )
 
 
 def _new_reward(
