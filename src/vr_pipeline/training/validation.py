@@ -206,9 +206,8 @@ class CheckpointValidation:
         there = {step: record for step, record in records.items() if record is not None}
         if len(there) < len(records):
             # A long training must not fail because of this.
-            logger.warning(
-                "Results of %d judged checkpoints were deleted; the table lacks them", len(records) - len(there)
-            )
+            deleted = len(records) - len(there)
+            logger.warning("Results of %d judged checkpoints were deleted; the table lacks them", deleted)
         return there
 
     def close(self) -> None:
@@ -240,7 +239,7 @@ class CheckpointValidation:
             held_out = {
                 name: (reward, stored)
                 # Another reward of the same answers.
-                if _measures_alike(reward, self._reward)
+                if type(reward) is type(self._reward) and reward.measured_by == self._reward.measured_by
                 else (reward, self._measurements(reward, place / f"hold-out {name}", videos, index))
                 for name, reward in self._hold_outs.items()
             }
@@ -381,10 +380,6 @@ class CheckpointValidation:
         if step not in self._judged:
             self._judged[step] = json.loads(path.read_text(encoding="utf-8"))
         return dict(self._judged[step])
-
-
-def _measures_alike(one: RewardModel, other: RewardModel) -> bool:
-    return type(one) is type(other) and one.measured_by == other.measured_by
 
 
 @contextlib.contextmanager
