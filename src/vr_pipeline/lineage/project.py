@@ -28,6 +28,8 @@ _HEADER = """\
 # Derived from the pipelines, the catalog and the parameter files by `kedro lineage sync`: change those, not this file.
 # `dvc repro` runs what has changed; docs/lineage.md describes the rest.
 """
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""The safe loader in C, seven times as fast, if PyYAML has it."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +153,7 @@ def configuration_files(project: Path, folders: Iterable[Path], kind: str) -> di
     found: dict[str, Mapping[str, Any]] = {}
     for folder in folders:
         for path in sorted({*folder.glob(f"{kind}*.y*ml"), *folder.glob(f"{kind}*/**/*.y*ml")}):
-            content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+            content = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER) or {}
             if isinstance(content, Mapping):
                 found[path.relative_to(project).as_posix()] = content
     return found
