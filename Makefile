@@ -6,7 +6,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-SOURCES := src benchmarks tests
+# Folders whose tests compute without training, a browser or runs of Kedro.
+FAST := $(addprefix tests/,checklist datasets own_data pairs preferences statistics)
 
 export DO_NOT_TRACK := 1
 export KEDRO_DISABLE_TELEMETRY := 1
@@ -20,16 +21,17 @@ export OMP_WAIT_POLICY := passive
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint viz docs bench
+.PHONY: help install demo test test-fast lint viz docs bench
 
 help:
-	@echo "make install  make .venv from constraints.txt"
-	@echo "make demo     run the whole method on the embedded micro-world, then say where to look"
-	@echo "make test     lint and run all tests"
-	@echo "make lint     ruff, mypy and the rules of imports"
-	@echo "make viz      show the pipelines in the browser"
-	@echo "make docs     build the documentation into site/"
-	@echo "make bench    run every benchmark"
+	@echo "make install    make .venv from constraints.txt"
+	@echo "make demo       run the whole method on the embedded micro-world, then say where to look"
+	@echo "make test       lint and run all tests"
+	@echo "make test-fast  run ruff and the tests of pure computation, for daily work"
+	@echo "make lint       ruff, mypy and the rules of imports"
+	@echo "make viz        show the pipelines in the browser"
+	@echo "make docs       build the documentation into site/"
+	@echo "make bench      run every benchmark"
 
 install: $(INSTALLED)
 
@@ -58,6 +60,11 @@ lint: $(INSTALLED)
 
 test: lint
 	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=loadscope --no-loadscope-reorder
+
+test-fast: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=loadscope -m "not slow and not browser and not real_data" $(FAST)
 
 viz: $(INSTALLED)
 	$(BIN)/kedro graph
