@@ -72,9 +72,9 @@ _top_option = click.option("--top", default=5, show_default=True, type=click.Int
 @ENVIRONMENT
 @AS_JSON
 def score(files: tuple[str, ...], prompt: str, env: str, as_json: bool, top: int, options: RewardOptions) -> None:
-    """Show the reward of videos or images, by dimension and question.
+    """Show the reward of videos or images.
 
-    FILES are paths, patterns or folders.
+    Shows it by dimension and question. FILES are paths, patterns or folders.
     """
     with plain_errors():
         paths, failed = _find(files)
@@ -106,7 +106,7 @@ def score(files: tuple[str, ...], prompt: str, env: str, as_json: bool, top: int
 def compare(first: str, second: str, prompt: str, env: str, as_json: bool, top: int, options: RewardOptions) -> None:
     """Show which of two videos or images is better, and why.
 
-    The questions that decide it are shown with their weights.
+    Shows the questions that decide it.
     """
     with plain_errors():
         from vr_pipeline.rewards.checklist.scoring import differences
