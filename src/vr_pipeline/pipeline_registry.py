@@ -13,7 +13,8 @@ OTHERS = (
 def register_pipelines() -> dict[str, Pipeline]:
     """Make all pipelines; modules are imported here and not above, so that commands which run nothing start quickly."""
     from vr_pipeline.pipelines.latent_reward_training.pipeline import create_pipeline
-    from vr_pipeline.pipelines.systems import MPO_DPO, SYSTEMS
+    from vr_pipeline.pipelines.systems import MPO_DPO, SYSTEMS, online_mpo
+    from vr_pipeline.project.rounds import rounds
     from vr_pipeline.viz.pipelines import pictured
 
     pipelines = {name: MPO_DPO.stage(name) for name in OTHERS}
@@ -23,7 +24,7 @@ def register_pipelines() -> dict[str, Pipeline]:
         namespace=of_people,
         prefix_datasets_with_namespace=False,
     )
-    for system in SYSTEMS:
+    for system in (*SYSTEMS, online_mpo(rounds())):
         stages = {system.registered(name): system.stage(name) for name in system.stages}
         pipelines |= {name: stage for name, stage in stages.items() if name not in pipelines}
         pipelines[system.name] = sum(stages.values(), Pipeline([]))

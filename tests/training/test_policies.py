@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import os
 import shutil
 from pathlib import Path
@@ -18,6 +19,7 @@ from vr_pipeline.engine.state import keep_newest
 from vr_pipeline.errors import InputError
 from vr_pipeline.generators.contract import Generator
 from vr_pipeline.generators.plans import plan_clips
+from vr_pipeline.generators.policy import Adapter, Start
 from vr_pipeline.identifiers import prompt_id
 from vr_pipeline.items.folder import ItemFolder
 from vr_pipeline.items.video_index import index_made_clips
@@ -300,6 +302,42 @@ def test_a_policy_is_trained_from_tables_and_the_same_every_time(
     original = generator.sample(prompts["prompt"].tolist(), list(range(6)))
     generator.load_policy(adapter)
     assert not np.array_equal(generator.sample(prompts["prompt"].tolist(), list(range(6))), original)
+
+
+def test_a_training_starts_with_a_policy_and_compares_with_it_or_with_the_original(
+    toy: Toy, made: tuple[ItemFolder, pd.DataFrame, pd.DataFrame], tmp_path: Path
+) -> None:
+    folder, index, prompts = made
+    first, rest = index["video_id"].tolist()[:4], index["video_id"].tolist()[4:]
+    # The clips of earlier rounds lie in other folders.
+    latents = [
+        shards(folder, index, toy, tmp_path / f"latents{number}", names=names)
+        for number, names in enumerate((first, rest))
+    ]
+    data = pair_data(pairs_of(index), latents, encoded_prompts(prompts, toy, tmp_path / "prompts"))
+    last, _ = train_policy_on_pairs(data, toy.settings, DpoTrainingParameters(training=toy.parameters()))
+    assert isinstance(last, Adapter)
+    # A step of almost no length leaves the policy where it started.
+    still = DpoTrainingParameters(training=toy.parameters(steps=1, warmup_steps=0, learning_rate=1e-12))
+    starts = {"renewed": Start(last, renewed=True), "kept": Start(last), "none": None}
+    made_of = {name: train_policy_on_pairs(data, toy.settings, still, start=start) for name, start in starts.items()}
+    losses = {name: log["loss"].iloc[0] for name, (_, log) in made_of.items()}
+    assert losses["renewed"] == pytest.approx(math.log(2), abs=1e-6)
+    assert abs(losses["kept"] - math.log(2)) > 1e-4
+    for name in ("renewed", "kept"):
+        policy = made_of[name][0]
+        assert all(torch.allclose(policy.tensors[key], value, atol=1e-9) for key, value in last.tensors.items())
+    identities = {policy.provenance["training"]["identity"] for policy, _ in made_of.values()}
+    assert len(identities) == 3
+    # The reference is frozen while the policy moves away from it.
+    moved, log = train_policy_on_pairs(
+        data, toy.settings, DpoTrainingParameters(training=toy.parameters()), start=starts["renewed"]
+    )
+    assert moved.identity != last.identity
+    assert log["loss"].iloc[-1] != pytest.approx(math.log(2), abs=1e-4)
+    other = DpoTrainingParameters(training=toy.parameters(lora={"rank": 3, "alpha": 4.0}))
+    with pytest.raises(InputError, match="r differ from the settings"):
+        train_policy_on_pairs(data, toy.settings, other, start=starts["kept"])
 
 
 def test_clips_and_prompts_for_which_encoders_give_no_numbers_are_set_aside_with_their_pairs(

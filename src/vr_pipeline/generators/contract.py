@@ -18,8 +18,9 @@ import numpy.typing as npt
 
 from vr_pipeline.errors import InputError, PipelineError
 from vr_pipeline.generators.config import GeneratorParameters, GuidanceReward
-from vr_pipeline.generators.policy import Policy
+from vr_pipeline.generators.policy import Policy, Start
 from vr_pipeline.generators.residuals import Residuals
+from vr_pipeline.generators.starting import holding, load_start, reference_of
 from vr_pipeline.identifiers import content_hash
 from vr_pipeline.runtime.devices import resolve_device as resolve_device
 from vr_pipeline.storage.hub import is_local
@@ -53,6 +54,7 @@ class Generator(ABC):
         frame_axis: axis of the latent frames in a batch of latents; None where a clip is a picture.
         lone_frames: frames that the autoencoder takes by themselves, before it takes the others in groups.
         takes_image: every clip starts from an image, its first frame.
+        start: with which the training of an adapter starts; None: with one whose output is zero.
     """
 
     prediction_type: ClassVar[str]
@@ -75,6 +77,8 @@ class Generator(ABC):
     parameters: GeneratorParameters
     identity: str
     """Hash of weights and sampling settings: equal identities give equal clips on the same machine."""
+    start: Start | None = None
+    _initial: Sequence[tuple[Any, Any]] = ()
 
     @classmethod
     @abstractmethod
@@ -265,7 +269,7 @@ class Generator(ABC):
         """Compute in the configured precision within a block, while trained weights stay in float32."""
 
     def add_adapter(self, *, rank: int, alpha: float, targets: Sequence[str] | None, seed: int) -> list[Any]:
-        """Replace the current adapter, if any, with a trainable low-rank one whose initial output is zero.
+        """Replace the current adapter, if any, with a trainable low-rank one: that of ``start``, or one of output zero.
 
         Returns:
             the trainable parameters, in a fixed order.
@@ -273,18 +277,16 @@ class Generator(ABC):
         import torch
         from peft import LoraConfig
 
+        names = sorted(targets or self.lora_targets)
         self.load_policy(None)
         self.denoiser.requires_grad_(False)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.denoiser.add_adapter(  # type: ignore[operator]
-                LoraConfig(
-                    r=rank,
-                    lora_alpha=alpha,
-                    init_lora_weights=True,
-                    target_modules=sorted(targets or self.lora_targets),
-                )
-            )
+        config = LoraConfig(r=rank, lora_alpha=alpha, init_lora_weights=True, target_modules=names)
+        if self.start is not None:
+            load_start(self, self.start, config)
+        else:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                self.denoiser.add_adapter(config)  # type: ignore[operator]
         parameters = [value for _, value in sorted(self.denoiser.named_parameters()) if value.requires_grad]
         if not parameters:
             raise InputError(
@@ -295,14 +297,19 @@ class Generator(ABC):
         for value in parameters:
             # Adapters are trained in float32 whatever the precision of the frozen model.
             value.data = value.data.float()
+        self._initial = reference_of(self.start, parameters)
         return parameters
 
     @contextlib.contextmanager
     def reference(self) -> Iterator[None]:
-        """Within this context the denoiser is the frozen reference.
+        """Within this context the denoiser is the frozen reference: no adapter, or that of a start which renews it.
 
-        With an adapter it is switched off and nothing is copied; a family that trains all weights switches networks.
+        A family that trains all weights switches networks.
         """
+        if self._initial:
+            with holding(self._initial):
+                yield
+            return
         self.denoiser.disable_adapters()  # type: ignore[operator]
         try:
             yield

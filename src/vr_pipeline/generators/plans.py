@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -11,6 +10,7 @@ import pandas as pd
 from vr_pipeline.generators import family_of, load_generator
 from vr_pipeline.generators.config import GeneratorParameters
 from vr_pipeline.generators.contract import sampling_identity
+from vr_pipeline.generators.policy import Policy
 from vr_pipeline.identifiers import IMAGE, content_hash, image_content, sample_seed, video_id
 from vr_pipeline.runtime.memory import free_memory
 from vr_pipeline.video.first_frames import read_first_frame
@@ -27,7 +27,7 @@ def video_items(
     parameters: GeneratorParameters,
     videos_per_prompt: int,
     seed: int,
-    metadata: dict[str, str] | None = None,
+    metadata: dict[str, Any] | None = None,
 ) -> list[WorkItem]:
     """Return one item for every prompt and sample.
 
@@ -76,14 +76,26 @@ def plan_clips(
     videos_per_prompt: int,
     seed: int,
     name: str | None = None,
+    policy: Policy | None = None,
+    metadata: dict[str, Any] | None = None,
 ) -> WorkPlan:
-    """Plan the clips of a generator without an adapter.
+    """Plan the clips of a generator, by default without an adapter.
 
     Args:
         prompts: table with prompt_id and prompt.
         name: recorded as the clips' generator, beside its identity as ``producer``; None records the identity.
+        policy: changes the generator.
+        metadata: further values to record with every clip.
     """
     producer = sampling_identity(parameters)
+    if policy is not None:
+        producer = content_hash("policy", producer, policy.identity)
+
+    def setup() -> Generator:
+        loaded = load_generator(parameters)
+        loaded.load_policy(policy)
+        return loaded
+
     return WorkPlan(
         items=video_items(
             prompts,
@@ -91,12 +103,12 @@ def plan_clips(
             parameters=parameters,
             videos_per_prompt=videos_per_prompt,
             seed=seed,
-            metadata=None if name is None else {"generator": name, "producer": producer},
+            metadata=(metadata or {}) | ({} if name is None else {"generator": name, "producer": producer}),
         ),
         make_batch=sample_items,
         batch_size=parameters.batch_size,
         description="videos",
-        setup=partial(load_generator, parameters),
+        setup=setup,
     )
 
 

@@ -90,3 +90,21 @@ def bytes_of(value: torch.Tensor) -> memoryview:
 
 Policy = Adapter | FullWeights
 """What preference training makes."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """An adapter with which a training starts.
+
+    Attributes:
+        adapter: the initial weights.
+        renewed: whether the reference is the generator with this adapter; otherwise it is the original.
+    """
+
+    adapter: Adapter
+    renewed: bool = False
+
+    @property
+    def identity(self) -> str:
+        """Hash of the adapter and of the choice of the reference."""
+        return content_hash("start", self.adapter.identity, int(self.renewed))

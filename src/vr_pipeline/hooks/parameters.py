@@ -18,6 +18,7 @@ from vr_pipeline.errors import InputError
 from vr_pipeline.lineage.figures import flattened
 from vr_pipeline.project.configuration import section
 from vr_pipeline.project.explain import blocks_of, settings_of
+from vr_pipeline.project.rounds import use_rounds
 from vr_pipeline.runtime.setting_names import perhaps_setting
 
 logger = logging.getLogger(__name__)
@@ -34,6 +35,7 @@ class ParametersHook:
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
         self._loader = context.config_loader
+        use_rounds(context.config_loader)
 
     @hook_impl(tryfirst=True)
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline) -> None:

@@ -42,6 +42,8 @@ def index_made_clips(folder: ItemFolder) -> pd.DataFrame:
     Returns:
         table with the columns of ``schemas.VideoIndex`` (and further metadata), sorted by prompt, then sample.
     """
+    if folder.records.empty:
+        return pd.DataFrame(columns=COLUMNS)
     records = folder.records.rename(columns={"key": "video_id", "filename": "path"})
     for column in ("num_frames", "height", "width"):
         # A failed clip has no file and no size.

@@ -15,6 +15,7 @@ from vr_pipeline.errors import InputError
 from vr_pipeline.lineage.sources import SourceTree
 from vr_pipeline.lineage.stages import Configuration, Stage, curves, derive_stages, modules_of, package_of, to_dvc
 from vr_pipeline.project.configuration import BASE, layers, section
+from vr_pipeline.project.rounds import use_rounds
 
 WHOLE = "mpo_dpo"
 """Default pipeline whose parts are the stages; ``pipeline`` in an environment's globals.yml names another."""
@@ -173,6 +174,7 @@ def open_project(project: Path, environment: str, whole: str = WHOLE) -> Project
         raise InputError(
             f"there is no configuration environment '{environment}'", remedy=f"create the folder conf/{environment}"
         )
+    use_rounds(loader)
     registered = dict(pipelines)
     own = str(section(loader, "globals").get("pipeline", WHOLE if WHOLE in registered else "__default__"))
     wanted = parts_of(registered, own)

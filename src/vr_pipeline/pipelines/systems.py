@@ -58,7 +58,10 @@ class System(NamedTuple):
 
     def stage(self, stage: str) -> Pipeline:
         """Return the pipeline of a stage, in a namespace that the graph can collapse; datasets keep their names."""
-        made = import_module(f"vr_pipeline.pipelines.{stage}.pipeline").create_pipeline(system=self)
+        # The rounds of online training have one folder.
+        folder, _, number = stage.rpartition("_") if stage[-1].isdigit() else (stage, "", "")
+        options = {"number": int(number)} if number else {}
+        made = import_module(f"vr_pipeline.pipelines.{folder}.pipeline").create_pipeline(system=self, **options)
         return Pipeline(made, namespace=self.registered(stage), prefix_datasets_with_namespace=False)
 
     def pipeline(self) -> Pipeline:
@@ -140,4 +143,16 @@ SYSTEMS = (
         recipes=(),
     ),
 )
-"""All systems. The first one has the default stages, and ``kedro run`` runs it."""
+"""All systems but :func:`online_mpo`. The first one has the default stages, and ``kedro run`` runs it."""
+
+
+def online_mpo(rounds: int) -> System:
+    """Return the system whose policies are trained in rounds, each on clips of the last one's policy."""
+    numbers = range(1, rounds + 1)
+    return System(
+        "online_mpo",
+        "checklist",
+        ("prompt_filtering", "online_start", *(f"online_round_{number}" for number in numbers), "evaluation"),
+        own=frozenset({"evaluation"}),
+        recipes=tuple(Recipe(f"round_{number}", title=f"Round {number}") for number in numbers),
+    )

@@ -53,6 +53,7 @@ class VideoIndex(Table):
     sha256: Series[str]
     status: Series[str] = pa.Field(isin=["ok", "failed"])
     error: Series[str]
+    round: Optional[Series[int]] = pa.Field(ge=1, description="round of online training in which it was made")
 
 
 class PreferenceClips(Table):
@@ -195,6 +196,8 @@ class Rewards(Table):
     dimensions: Optional[Series[float]] = pa.Field(
         alias=r"^dim_.+", regex=True, nullable=False, gt=-math.inf, lt=math.inf
     )
+    round: Optional[Series[int]] = pa.Field(ge=1)
+    uncertainty: Optional[Series[float]] = pa.Field(ge=0.0, description="mean entropy of the judge's answers, bits")
 
 
 class EvaluationRewards(Rewards):
@@ -239,6 +242,7 @@ class TrainingPairs(Table):
     segments: Optional[Series[str]] = pa.Field(
         nullable=True, description="parts in which the winner (a) or the loser (b) is better, each with its frames"
     )
+    round: Optional[Series[int]] = pa.Field(ge=1, description="round of online training that made its clips")
 
 
 class GivenClips(VideoIndex):

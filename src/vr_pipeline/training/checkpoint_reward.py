@@ -38,6 +38,12 @@ class ChecklistParts(BaseModel):
         return self.model_copy(update={"weights": self.weights[OTHER_HALF]}).model()
 
 
+def prompt_rows(prompts: pd.DataFrame) -> list[dict[str, str]]:
+    """Return prompts as rows for :class:`CheckpointReward`."""
+    columns = ["prompt_id", "prompt", "split", *([IMAGE] if IMAGE in prompts else [])]
+    return prompts[columns].to_dict("records")
+
+
 class CheckpointReward(BaseModel):
     """A reward, and the prompts for which checkpoints make clips; JSON and back changes nothing.
 

@@ -1,5 +1,6 @@
 """From tables of pairs to a trained policy."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pandas as pd
@@ -9,7 +10,7 @@ from vr_pipeline.engine.loop import Observe
 from vr_pipeline.generators import load_generator
 from vr_pipeline.generators.config import GeneratorParameters
 from vr_pipeline.generators.contract import Part
-from vr_pipeline.generators.policy import Policy
+from vr_pipeline.generators.policy import Policy, Start
 from vr_pipeline.identifiers import pair_id
 from vr_pipeline.items.folder import ItemFolder
 from vr_pipeline.preferences.segments import COLUMN as SEGMENTS
@@ -23,13 +24,18 @@ from vr_pipeline.training.validation import CheckpointValidation
 
 
 def pair_data(
-    pairs: pd.DataFrame, latents: ItemFolder, conditions: ItemFolder, contents: str = "", *, made_by: str = ""
+    pairs: pd.DataFrame,
+    latents: ItemFolder | Sequence[ItemFolder],
+    conditions: ItemFolder,
+    contents: str = "",
+    *,
+    made_by: str = "",
 ) -> PairData:
     """Collect the training data of a table of pairs, without pairs for which the encoders returned NaN.
 
     Args:
         pairs: schema ``TrainingPairs``, those of one recipe.
-        latents: shards of the clips' latents.
+        latents: shards of the clips' latents, in one folder or several.
         conditions: shards of the prompts' text conditions.
         contents: hash of the contents of clips and prompts.
         made_by: sampling identity of the trained generator, of whose clips the initial noise is known.
@@ -51,7 +57,8 @@ def pair_data(
         )
         for row, winner, loser, labels in rows
     ]
-    encoded, texts = TensorShards(latents), ConditionShards(conditions)
+    folders = [latents] if isinstance(latents, ItemFolder) else latents
+    encoded, texts = TensorShards(*folders), ConditionShards(conditions)
     data = PairData(without(training_pairs, encoded.set_aside, texts.set_aside), encoded, texts, contents)
     data.check_complete()
     return data
@@ -70,6 +77,7 @@ def train_policy_on_pairs(
     *,
     validation: CheckpointValidation | HeldOutPairs | None = None,
     observe: Observe | None = None,
+    start: Start | None = None,
 ) -> tuple[Policy, pd.DataFrame]:
     """Train a policy on pairs.
 
@@ -79,6 +87,7 @@ def train_policy_on_pairs(
         parameters: settings.
         validation: judges checkpoints, or measures them on held-out pairs.
         observe: receives the rows of the log.
+        start: with which it starts; None for the original.
 
     Returns:
         the policy, whose provenance has the objective and, under ``training``, the identity; and the training log.
@@ -88,6 +97,7 @@ def train_policy_on_pairs(
     """
     trained: tuple[Part, ...] = ("denoiser",)
     loaded = load_generator(parameters.trained(generator), trained)
+    loaded.start = start
     judging = None if validation is None else validation.judging(loaded)
     identity = training_identity(loaded, data, parameters.training, judging.identity if judging else "")
     log = train_on_pairs(
@@ -119,6 +129,14 @@ def train_policy_on_pairs(
             prepare_weights(loaded, parameters.training, Group())
         policy = loaded.policy() if weights is None else weights
     return replace(policy, provenance={"objective": objective, "training": training}), log
+
+
+def untrained_policy(generator: GeneratorParameters, parameters: DpoTrainingParameters) -> Policy:
+    """Return what a training of no step makes: a policy that changes nothing."""
+    trained: tuple[Part, ...] = ("denoiser",)
+    loaded = load_generator(parameters.trained(generator), trained)
+    prepare_weights(loaded, parameters.training, Group())
+    return loaded.policy()
 
 
 def factor_of(parameters: PreferenceTrainingParameters, timesteps: int) -> str:

@@ -146,6 +146,7 @@ def training_identity(
         *(f"{pair.pair_id} {pair.segments}" for pair in pairs if of_segments),
         judged_by,
         data.contents,
+        *([generator.start.identity] if generator.start else []),
         # A stored result must not be used by code that would compute another.
         code_hash(
             *_COMPUTING,
@@ -162,6 +163,12 @@ def prepare_weights(generator: Generator, parameters: PreferenceTrainingParamete
             alpha=parameters.lora.alpha,
             targets=parameters.lora.target_modules,
             seed=sample_seed(parameters.seed, "adapter", 0),
+        )
+    elif generator.start is not None:
+        raise InputError(
+            "a training of all weights cannot start with another policy",
+            field="training.method",
+            remedy="set it to lora",
         )
     else:
         weights = generator.train_all_weights(reference=parameters.uses_reference)

@@ -43,7 +43,8 @@ class ReferenceErrors:
     ) -> None:
         self._generator, self._data, self._parameters = generator, data, parameters
         settings = (parameters.seed, parameters.noise, parameters.threads, parameters.compile)
-        self._base = content_hash("reference errors", generator.identity, *map(str, settings))
+        start = [generator.start.identity] if generator.start and generator.start.renewed else []
+        self._base = content_hash("reference errors", generator.identity, *map(str, settings), *start)
         self._file = folder / f"{self._base}.safetensors" if folder is not None else None
         self._contents: dict[str, str] = {}
         self._entries = _read(self._file) if self._file is not None and self._file.is_file() else {}

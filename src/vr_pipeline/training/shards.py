@@ -109,14 +109,14 @@ class TensorShards(Mapping[str, "torch.Tensor"]):
         set_aside: names of tensors that were not finite (:func:`only_numbers`); they are not among the tensors.
     """
 
-    def __init__(self, folder: ItemFolder) -> None:
-        self._mapped = lru_cache(MAPPED_SHARDS)(lambda key: self._open(folder.path(key)))
-        self._shard_of: dict[str, str] = {}
+    def __init__(self, *folders: ItemFolder) -> None:
+        self._mapped = lru_cache(MAPPED_SHARDS)(lambda place: self._open(folders[place[0]].path(place[1])))
+        self._shard_of: dict[str, tuple[int, str]] = {}
         self.set_aside: set[str] = set()
-        for key in folder.keys:
-            shard = self._open(folder.path(key))
+        for number, key in ((number, key) for number, folder in enumerate(folders) for key in folder.keys):
+            shard = self._open(folders[number].path(key))
             names = shard.keys()
-            self._shard_of |= dict.fromkeys(names, key)
+            self._shard_of |= dict.fromkeys(names, (number, key))
             self.set_aside |= {name for name in names if shard.get_slice(name).get_shape() == [0]}
         for name in self.set_aside:
             del self._shard_of[name]

@@ -113,7 +113,7 @@ class CheckpointValidation:
         self._alarm = Alarm(self._settings.alarm, self._hold_outs, len(self._prompts), checkpoints)
 
     def __call__(self, generator: Generator) -> Callable[[int], float | None]:
-        """Judge the original weights, and return the function that judges the generator after a step.
+        """Judge the initial weights, and return the function that judges the generator after a step.
 
         Processes that train together each sample and judge a share of the clips; the main one stores the results.
         """
@@ -125,7 +125,10 @@ class CheckpointValidation:
             if group.main and self._kept.is_dir():
                 # Time of last use, for keep_newest.
                 os.utime(self._kept)
-            self._measure(0, None)
+            start = None if generator.start is None else generator.start.adapter
+            if start is not None:
+                generator.load_policy(start)
+            self._measure(0, start)
         return self.reward
 
     def judging(self, generator: Generator) -> Validation:
@@ -362,6 +365,7 @@ class CheckpointValidation:
             generator.identity,
             self._parameters.training.model_dump_json(),
             self.identity,
+            *([generator.start.identity] if generator.start else []),
             *sorted(" ".join(row) for row in self._pairs[columns].astype(str).itertuples(index=False)),
         )
 

@@ -1,7 +1,7 @@
 """Nodes of dpo_training."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,14 +12,13 @@ from vr_pipeline.checklist.schema import Checklist
 from vr_pipeline.datasets.policy import PolicyDataset
 from vr_pipeline.generators.config import GeneratorParameters
 from vr_pipeline.generators.contract import sampling_identity
-from vr_pipeline.generators.policy import Policy
-from vr_pipeline.identifiers import IMAGE
+from vr_pipeline.generators.policy import Policy, Start
 from vr_pipeline.items.filling import fill_folder
 from vr_pipeline.judges.config import ChecklistInferenceParameters
 from vr_pipeline.pipelines.recipes import Recipes, by_recipe
 from vr_pipeline.rewards.named import RewardModelParameters
 from vr_pipeline.runtime.live_curves import write_row
-from vr_pipeline.training.checkpoint_reward import ChecklistParts, CheckpointReward
+from vr_pipeline.training.checkpoint_reward import ChecklistParts, CheckpointReward, prompt_rows
 from vr_pipeline.training.conditions import plan_conditions
 from vr_pipeline.training.config import DpoTrainingParameters
 from vr_pipeline.training.held_out import HeldOutPairs
@@ -112,9 +111,7 @@ def _checkpoint_reward(
     prompts = filtered_prompts.head(0)
     if parameters.validation is not None and reward is not None:
         prompts = validation_prompts(filtered_prompts, parameters.validation)
-    columns = ["prompt_id", "prompt", "split", *([IMAGE] if IMAGE in prompts else [])]
-    rows = prompts[columns].to_dict("records")
-    return CheckpointReward(prompts=rows, reward=reward).model_dump(mode="json")
+    return CheckpointReward(prompts=prompt_rows(prompts), reward=reward).model_dump(mode="json")
 
 
 def train_policy(
@@ -127,11 +124,42 @@ def train_policy(
     recipe: str,
 ) -> tuple[Policy, pd.DataFrame, pd.DataFrame]:
     """Train the generator on the pairs of a recipe and keep the best checkpoint."""
-    parameters, reward = parameters.for_recipe(recipe), CheckpointReward.model_validate(checkpoint_reward)
     pairs = training_pairs[training_pairs["recipe"] == recipe].reset_index(drop=True)
+    others = training_pairs[training_pairs["recipe"] == HELD_OUT]
+    reward = CheckpointReward.model_validate(checkpoint_reward)
+    return train_and_validate(
+        pairs, others, [latents], prompt_conditions, reward, generator, parameters.for_recipe(recipe)
+    )
+
+
+def train_and_validate(
+    pairs: pd.DataFrame,
+    others: pd.DataFrame,
+    latents: Sequence[Any],
+    prompt_conditions: Any,
+    reward: CheckpointReward,
+    generator: GeneratorParameters,
+    parameters: DpoTrainingParameters,
+    start: Start | None = None,
+) -> tuple[Policy, pd.DataFrame, pd.DataFrame]:
+    """Train the generator on pairs and keep the best checkpoint.
+
+    Args:
+        pairs: to train on.
+        others: held-out pairs, on which checkpoints are measured if no reward judges them; may be empty.
+        latents: folders of the clips' latents.
+        prompt_conditions: of the prompts.
+        reward: judges the checkpoints.
+        generator: the original.
+        parameters: of the training.
+        start: with which it starts; None for the original.
+
+    Returns:
+        policy, training log and judged checkpoints.
+    """
     validation, held_out, judge = None, None, reward.model()
     if judge is None and parameters.validation is not None:
-        logger.warning("No reward judges the checkpoints: the policy %s has the weights of the last step.", recipe)
+        logger.warning("No reward judges the checkpoints: the policy has the weights of the last step.")
     elif judge is not None and parameters.validation is not None:
 
         def save(folder: Path, checkpoint: Policy) -> None:
@@ -148,12 +176,11 @@ def train_policy(
             hold_outs=reward.hold_outs(parameters.validation),
         )
     made_by = sampling_identity(generator) if parameters.training.noise == "prior" else ""
-    others = training_pairs[training_pairs["recipe"] == HELD_OUT]
     if validation is None and len(others) and parameters.held_out_pairs:
         held_out = HeldOutPairs(pair_data(others, latents, prompt_conditions, made_by=made_by), parameters)
     data = pair_data(pairs, latents, prompt_conditions, contents_hash(pairs), made_by=made_by)
     policy, log = train_policy_on_pairs(
-        data, generator, parameters, validation=validation or held_out, observe=write_row
+        data, generator, parameters, validation=validation or held_out, observe=write_row, start=start
     )
     validated = validation.table(log) if validation is not None else no_validation()
     pairs = compared(pairs)

@@ -88,14 +88,14 @@ def compute_evaluation_metrics(
     recipes: Recipes,
 ) -> dict[str, Any]:
     """Compute rewards by policy with standard errors, gains with intervals, agreement, and counts of pairs."""
-    auditor_rewards, audit, *pairs = auditor_and_pairs
+    auditor_rewards, audit, *pairs = auditor_and_pairs if len(auditor_and_pairs) > 1 else (*auditor_and_pairs, {})
     return evaluation_metrics(
         evaluation_rewards,
         evaluation_oracle_rewards,
         judge_oracle_agreement,
         evaluation_video_index,
         reward_agreement,
-        by_recipe(recipes, pairs),
+        by_recipe(recipes, pairs) if pairs else {},
         auditor_rewards=auditor_rewards,
         audit=audit,
     )
