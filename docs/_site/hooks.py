@@ -50,6 +50,7 @@ NAVIGATION: list[tuple[str, list[tuple[str, str]]]] = [
             ("VideoReward", "videoreward.md"),
             ("UnifiedReward", "unifiedreward.md"),
             ("Preference training", "training.md"),
+            ("Rounds of training", "online.md"),
             ("Rectified flow in small", "flow.md"),
             ("Guidance by a reward", "guidance.md"),
             ("DPO of vision-language models", "vlm_dpo.md"),

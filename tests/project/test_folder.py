@@ -67,7 +67,8 @@ ABLATION = ["prompt_filtering", "video_generation", "checklist_inference", "weig
 SYSTEMS = {"mpo_dpo": WHOLE, "videoreward_dpo": VIDEOREWARD, "unified_dpo": UNIFIED}
 CHAIN = ["judge_training", *(f"judge_{stage}" if stage == "checklist_inference" else stage for stage in WHOLE)]
 SINGLE |= {"preference_generation"}
-SYSTEMS |= {"given_dpo": GIVEN, "ablation": ABLATION, "judge_mpo": CHAIN}
+ONLINE = ["prompt_filtering", "online_start", *(f"online_round_{n}" for n in (1, 2, 3)), "online_evaluation"]
+SYSTEMS |= {"online_mpo": ONLINE, "given_dpo": GIVEN, "ablation": ABLATION, "judge_mpo": CHAIN}
 SINGLE |= {stage for stages in SYSTEMS.values() for stage in stages}
 LAYERS = {"raw", "intermediate", "primary", "feature", "model_input", "models", "model_output", "reporting"}
 
