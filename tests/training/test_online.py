@@ -149,7 +149,7 @@ def test_an_alarm_that_acts_ends_the_rounds():
     for action, stops in (("report", False), ("choose", True), ("stop", True)):
         alarm = AlarmParameters(action=action)
         settings = ValidationParameters(alarm=alarm, hold_outs=oracle)
-        verdict = judge_round(told, OnlineParameters(validation=settings))
+        verdict = judge_round(told, OnlineParameters(), settings)
         assert verdict.accepted
         assert bool(verdict.stopped) == stops
         assert not stops or "alarm for reward hacking" in verdict.stopped
@@ -176,17 +176,26 @@ def test_the_result_of_a_round_names_the_round_that_made_its_policy():
 
 
 def test_settings_of_a_round_have_its_seed_and_the_changes():
-    dpo = DpoTrainingParameters(training={"steps": 100}, recipes={"mpo": {"beta": 7.0}})
-    parameters = OnlineParameters(training={"steps": 5}, validation=ValidationParameters(videos_per_prompt=3))
+    dpo = DpoTrainingParameters(
+        training={"steps": 100}, recipes={"mpo": {"beta": 7.0}}, validation={"seed": 8, "alarm": {"level": 0.2}}
+    )
+    changes = {"videos_per_prompt": 3, "alarm": {"action": "report"}}
+    parameters = OnlineParameters(training={"steps": 5}, validation=changes)
     first, second = (settings_of_round(dpo, parameters, number) for number in (1, 2))
     assert (first.training.steps, first.training.beta) == (5, 7.0)
     assert first.training.seed != second.training.seed
     assert first.validation is not None
-    assert first.validation.videos_per_prompt == 3
+    assert (first.validation.videos_per_prompt, first.validation.seed) == (3, 8)
+    assert first.validation.alarm == AlarmParameters(level=0.2)
+    assert settings_of_round(dpo, OnlineParameters(validation=None), 1).validation is None
     assert first == settings_of_round(dpo, parameters, 1)
-    for training, told in (({"stepz": 3}, "settings of the rounds are wrong"), ({"method": "full"}, "train adapters")):
+    for wrong, told in (
+        ({"training": {"stepz": 3}}, "settings of the rounds are wrong"),
+        ({"validation": {"sead": 3}}, "settings of the rounds are wrong"),
+        ({"training": {"method": "full"}}, "train adapters"),
+    ):
         with pytest.raises(InputError, match=told):
-            settings_of_round(dpo, OnlineParameters(training=training), 1)
+            settings_of_round(dpo, OnlineParameters.model_validate(wrong), 1)
 
 
 def test_pairs_of_a_round_fit_their_schema():

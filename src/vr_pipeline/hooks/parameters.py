@@ -60,7 +60,7 @@ class ParametersHook:
             )
         read = blocks_of([pipeline])
         if {"dpo_training", "evaluation"} & set(read):
-            check_splits(configured)
+            check_splits(configured, online="online_mpo" in read)
         if "pair_selection" in blocks:
             check_recipes(configured, run_params.get("pipeline_names") or ["__default__"])
         unused = sorted(name for name in given if name in blocks and name not in read)
@@ -76,8 +76,12 @@ class ParametersHook:
         return any(f"runtime_params:{name}" in path.read_text("utf-8", errors="replace") for path in files)
 
 
-def check_splits(parameters: Mapping[str, Any]) -> None:
+def check_splits(parameters: Mapping[str, Any], *, online: bool = False) -> None:
     """Reject an evaluation on the prompts on which the policies' checkpoints are chosen.
+
+    Args:
+        parameters: the environment's.
+        online: whether checkpoints are chosen by ``online_mpo.validation``, which changes ``dpo_training.validation``.
 
     Raises:
         InputError: ``dpo_training.validation.splits`` and ``evaluation.splits`` have a split in common.
@@ -87,6 +91,8 @@ def check_splits(parameters: Mapping[str, Any]) -> None:
 
     training, evaluation = (_plain(parameters.get(name)) for name in ("dpo_training", "evaluation"))
     validation = _plain(training.get("validation"))
+    if validation and online:
+        validation = {**validation, **_plain(_plain(parameters.get("online_mpo")).get("validation"))}
     if not validation or not evaluation:
         return
     chosen = validation.get("splits", ValidationParameters.model_fields["splits"].default)

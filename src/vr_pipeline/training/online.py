@@ -51,11 +51,10 @@ class OnlineParameters(Parameters):
     training: dict[str, Any] = Field(
         default={}, description="Changes of dpo_training.training for every round, such as steps."
     )
-    validation: ValidationParameters | None = Field(
-        None,
-        description="Judging of a round's checkpoints, instead of dpo_training.validation. An alarm for reward hacking "
-        "whose action is choose or stop ends the rounds. null: the last step becomes the policy, and nothing stops "
-        "the rounds.",
+    validation: dict[str, Any] | None = Field(
+        default={},
+        description="Changes of dpo_training.validation for every round. An alarm for reward hacking whose action is "
+        "choose or stop ends the rounds. null: the last step becomes the policy, and nothing stops the rounds.",
     )
     stop_without_gain: bool = Field(
         True,
@@ -74,21 +73,33 @@ def settings_of_round(
     """
     made, name = dpo_training.for_recipe(parameters.recipe), f"round_{number}"
     changes = {"seed": sample_seed(made.training.seed, name, 0) % 2**31} | dict(parameters.training)
-    made = made.model_copy(update={"recipes": {name: changes}, "validation": parameters.validation})
+    block = "training"
     try:
-        made = made.for_recipe(name)
+        made = made.model_copy(update={"recipes": {name: changes}}).for_recipe(name)
+        block = "validation"
+        validation = _changed(made.validation, parameters.validation)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise InputError(
             f"the settings of the rounds are wrong: {first['msg']}",
-            field=".".join(["online_mpo", "training", *map(str, first["loc"])]),
+            field=".".join(["online_mpo", block, *map(str, first["loc"])]),
             remedy="correct them",
         ) from error
     if made.training.method != "lora":
         raise InputError(
             "rounds train adapters, but the method is full", field="online_mpo.training.method", remedy="set it to lora"
         )
-    return made.model_copy(update={"recipes": {}})
+    return made.model_copy(update={"recipes": {}, "validation": validation})
+
+
+def _changed(settings: ValidationParameters | None, changes: dict[str, Any] | None) -> ValidationParameters | None:
+    if settings is None or changes is None:
+        return None
+    values = settings.model_dump()
+    for name, value in changes.items():
+        both = isinstance(value, dict) and isinstance(values.get(name), dict)
+        values[name] = values[name] | value if both else value
+    return ValidationParameters.model_validate(values)
 
 
 def choose_prompts(
@@ -174,17 +185,19 @@ class Verdict(NamedTuple):
     ci_high: float = math.nan
 
 
-def judge_round(validated: pd.DataFrame, parameters: OnlineParameters) -> Verdict:
+def judge_round(
+    validated: pd.DataFrame, parameters: OnlineParameters, validation: ValidationParameters | None = None
+) -> Verdict:
     """Decide by the validation of a round whether its policy is kept and whether a round follows.
 
     Args:
         validated: schema ``ValidationLog``; step 0 is the policy with which the round started.
         parameters: of the rounds.
+        validation: of the round; says whether an alarm ends the rounds.
     """
     if validated.empty:
         return Verdict(True)
     rows = validated.set_index("step")
-    validation = parameters.validation
     acts = validation is not None and validation.alarm is not None and validation.alarm.action != "report"
     alarms = [text for text in rows.get("alarm", pd.Series(dtype=str)) if text and acts]
     alarm = f"alarm for reward hacking: {alarms[-1]}" if alarms else ""

@@ -46,10 +46,10 @@ def test_a_round_after_a_stop_makes_nothing_and_keeps_the_policy() -> None:
     for table, schema in ((answers, ChecklistAnswers), (rewards, Rewards), (pairs, TrainingPairs)):
         assert schema.validate(table).empty
     last = ("policy", "log", "validated", STOPPED)
-    assert nodes.train_round(pairs, none, none, none, none, parameters, 1, 2, *last, number=2) == last
+    assert nodes.train_round(pairs, none, none, none, parameters, none, 1, 2, *last, number=2) == last
     # A round without a pair is the last one.
     *kept, result = nodes.train_round(
-        pairs, none, none, none, none, parameters, 1, 2, *last[:3], STOPPED | {"stopped": ""}, number=2
+        pairs, none, none, none, parameters, none, 1, 2, *last[:3], STOPPED | {"stopped": ""}, number=2
     )
     assert kept == list(last[:3])
     assert (result["round"], result["policy_of"], result["stopped"]) == (2, 1, "the rule selects no pair")

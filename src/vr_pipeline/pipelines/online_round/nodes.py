@@ -131,7 +131,6 @@ def encode_round_latents(
 
 def train_round(
     training_pairs: pd.DataFrame,
-    conditions: Any,
     checkpoint_reward: dict[str, Any],
     generator: GeneratorParameters,
     dpo_training: DpoTrainingParameters,
@@ -143,19 +142,18 @@ def train_round(
 
     Args:
         training_pairs: new and replayed pairs.
-        conditions: of the prompts of all rounds.
         checkpoint_reward: judges the checkpoints.
         generator: the original.
         dpo_training: settings of trainings.
         parameters: of the rounds.
-        before: latents of this and all earlier rounds, then policy, training log, validation log and result of the last
-            round.
+        before: conditions of the prompts of all rounds, latents of this and all earlier rounds, then policy, training
+            log, validation log and result of the last round.
         number: of the round.
 
     Returns:
         policy, training log, validation log and result; after a stop those of the last round, which stays the last.
     """
-    latents, last = before[:number], before[number:]
+    conditions, latents, last = before[0], before[1 : number + 1], before[number + 1 :]
     policy, log, validated, result = last or (None, None, None, None)
     if result is not None and result["stopped"]:
         return policy, log, validated, result
@@ -174,7 +172,7 @@ def train_round(
         settings,
         start,
     )
-    verdict = judge_round(validated, parameters)
+    verdict = judge_round(validated, parameters, settings.validation)
     if verdict.accepted:
         policy = replace(made, provenance=made.provenance | {ROUND: number})
     elif policy is None:

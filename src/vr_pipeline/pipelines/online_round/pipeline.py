@@ -81,7 +81,7 @@ def create_pipeline(system: System, number: int, **kwargs: Any) -> Pipeline:
         step(
             bound(nodes.train_round),
             [
-                *(of("training_pairs"), "online_conditions", "online_checkpoint_reward", generator, training, online),
+                *(of("training_pairs"), "online_checkpoint_reward", generator, training, online, "online_conditions"),
                 *(of("latents", one) for one in range(1, number + 1)),
                 *last,
             ],

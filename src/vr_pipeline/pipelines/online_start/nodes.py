@@ -11,7 +11,6 @@ from vr_pipeline.pipelines.video_generation.nodes import prompts_of_splits
 from vr_pipeline.training.checkpoint_reward import ChecklistParts, CheckpointReward, prompt_rows
 from vr_pipeline.training.conditions import plan_conditions
 from vr_pipeline.training.config import DpoTrainingParameters
-from vr_pipeline.training.judged import validation_prompts
 from vr_pipeline.training.online import OnlineParameters
 from vr_pipeline.vlm.config import ChecklistJudgeParameters
 from vr_pipeline.work import WorkPlan
@@ -35,10 +34,7 @@ def describe_round_reward(
     reward_weights: dict[str, Any],
     judge: ChecklistJudgeParameters,
     checklist_inference: ChecklistInferenceParameters,
-    parameters: OnlineParameters,
 ) -> dict[str, Any]:
-    """Describe the reward and the prompts by which the checkpoints of all rounds are judged."""
+    """Describe the reward by which the checkpoints of all rounds are judged, with all prompts they may be judged on."""
     parts = ChecklistParts(checklist=checklist, weights=reward_weights, judge=judge, judging=checklist_inference)
-    settings = parameters.validation
-    prompts = filtered_prompts.head(0) if settings is None else validation_prompts(filtered_prompts, settings)
-    return CheckpointReward(prompts=prompt_rows(prompts), reward=parts).model_dump(mode="json")
+    return CheckpointReward(prompts=prompt_rows(filtered_prompts), reward=parts).model_dump(mode="json")

@@ -21,7 +21,7 @@ def create_pipeline(**kwargs: Any) -> Pipeline:
             step(nodes.encode_online_prompts, ["filtered_prompts", *settings], "online_conditions", tags=["gpu"]),
             step(
                 nodes.describe_round_reward,
-                ["filtered_prompts", *judging, "params:online_mpo"],
+                ["filtered_prompts", *judging],
                 "online_checkpoint_reward",
             ),
         ]
