@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vr_pipeline.errors import InputError
 
@@ -12,15 +12,14 @@ if TYPE_CHECKING:
     import torch
     from peft import LoraConfig
 
-    from vr_pipeline.generators.contract import Generator
     from vr_pipeline.generators.policy import Start
 
 
-def load_start(generator: Generator, start: Start, wanted: LoraConfig) -> None:
+def load_start(generator: Any, start: Start, wanted: LoraConfig) -> None:
     """Load the adapter of a start, and make its weights the only trainable ones.
 
     Args:
-        generator: receives it.
+        generator: a :class:`~vr_pipeline.generators.contract.Generator`, which receives it.
         start: the adapter.
         wanted: the configuration of the training's adapter.
 

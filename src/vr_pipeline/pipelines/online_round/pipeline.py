@@ -39,30 +39,34 @@ def create_pipeline(system: System, number: int, **kwargs: Any) -> Pipeline:
             bound(nodes.choose_round_prompts),
             ["filtered_prompts", online, *last[3:], *(of("rewards", one) for one in earlier)],
             of("prompts"),
+            name=of("choose_prompts"),
         ),
         step(
             bound(nodes.generate_round_videos),
             [of("prompts"), generator, online, *last[:1]],
             of("videos"),
+            name=of("generate_videos"),
             tags=["gpu"],
         ),
-        step(index_made_clips, of("videos"), of("video_index"), name="index_round_videos"),
+        step(index_made_clips, of("videos"), of("video_index"), name=of("index_videos")),
         step(
             plan_checklist_answers,
             [of("videos"), of("video_index"), "checklist", *judging],
             of("answer_shards"),
-            name="answer_checklist_on_round",
+            name=of("answer_checklist"),
             tags=["gpu"],
         ),
         step(
             nodes.collect_round_answers,
             [of("answer_shards"), of("video_index"), "checklist", judging[1]],
             of("answers"),
+            name=of("collect_answers"),
         ),
         step(
             bound(nodes.score_round_videos),
             [of("answers"), of("video_index"), "checklist", "reward_weights"],
             of("rewards"),
+            name=of("score_videos"),
         ),
         step(
             bound(nodes.select_round_pairs),
@@ -71,11 +75,13 @@ def create_pipeline(system: System, number: int, **kwargs: Any) -> Pipeline:
                 *(of("training_pairs", one) for one in earlier),
             ],
             of("training_pairs"),
+            name=of("select_pairs"),
         ),
         step(
             bound(nodes.encode_round_latents),
             [of("videos"), of("training_pairs"), generator, training],
             of("latents"),
+            name=of("encode_latents"),
             tags=["gpu"],
         ),
         step(
@@ -86,9 +92,10 @@ def create_pipeline(system: System, number: int, **kwargs: Any) -> Pipeline:
                 *last,
             ],
             [of(name) for name in RESULTS],
+            name=of("train_policy"),
             tags=["gpu", "train"],
         ),
-        step(tabulate_training_curves, of("training_log"), of("training_curves"), name="tabulate_training_curves"),
+        step(tabulate_training_curves, of("training_log"), of("training_curves"), name=of("tabulate_training_curves")),
     ]
     if number == len(system.recipes):
         results = [of("result", one) for one in range(1, number + 1)]
