@@ -73,7 +73,7 @@ def run_arm(start: Path, arm: str, seed: int, reference: str) -> dict[str, Any]:
         kedro(
             folder,
             "--pipeline=online_mpo",
-            "--from-nodes=online_start.describe_round_reward,online_start.encode_online_prompts",
+            "--from-nodes=online_start.encode_online_prompts,online_round_1.choose_prompts_round_1",
             "--to-nodes=online_evaluation.consult_oracle",
             f"--params=dpo_training.training.seed={seed},evaluation.seed={2000 + seed},"
             f"evaluation.videos_per_prompt={EVALUATION_CLIPS}",
