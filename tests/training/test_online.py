@@ -43,7 +43,7 @@ def rewards(number: int, **of_prompts: float) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def test_all_prompts_of_the_splits_are_taken_unless_a_number_is_given():
+def test_all_prompts_of_the_splits_are_taken_unless_a_number_is_given() -> None:
     chosen = choose_prompts(prompts(), OnlineParameters(), 2)
     assert chosen["prompt_id"].tolist() == ["p0", "p1", "p4", "p5", "p8", "p9"]
     assert set(chosen["round"]) == {2}
@@ -51,7 +51,7 @@ def test_all_prompts_of_the_splits_are_taken_unless_a_number_is_given():
         choose_prompts(prompts(2), OnlineParameters(splits=["test"]), 1)
 
 
-def test_rounds_take_other_prompts_whatever_their_order():
+def test_rounds_take_other_prompts_whatever_their_order() -> None:
     parameters = OnlineParameters(prompts_per_round=3)
     sets = [set(choose_prompts(prompts(40), parameters, number)["prompt_id"]) for number in range(1, 9)]
     assert all(len(one) == 3 for one in sets)
@@ -60,7 +60,7 @@ def test_rounds_take_other_prompts_whatever_their_order():
     assert set(choose_prompts(turned, parameters, 1)["prompt_id"]) == sets[0]
 
 
-def test_the_most_uncertain_prompts_come_first_and_unseen_ones_before_them():
+def test_the_most_uncertain_prompts_come_first_and_unseen_ones_before_them() -> None:
     parameters = OnlineParameters(prompts_per_round=3, prompts_by="uncertainty")
     earlier = [rewards(1, p0=0.9, p1=0.2, p4=0.5, p5=0.3), rewards(2, p0=0.1, p8=0.4)]
     # p9 was never seen; the newer figure of p0 counts.
@@ -68,7 +68,7 @@ def test_the_most_uncertain_prompts_come_first_and_unseen_ones_before_them():
     assert chosen["prompt_id"].tolist() == ["p4", "p8", "p9"]
 
 
-def test_uncertainty_is_the_mean_entropy_of_answers_that_count():
+def test_uncertainty_is_the_mean_entropy_of_answers_that_count() -> None:
     answers = pd.DataFrame(
         {
             "video_id": ["a", "a", "a", "b"],
@@ -91,7 +91,7 @@ def pairs(number: int, count: int) -> pd.DataFrame:
 
 @settings(max_examples=30)
 @given(counts=st.lists(st.integers(1, 8), min_size=1, max_size=3), wanted=st.integers(0, 30), seed=st.integers(0, 5))
-def test_replayed_pairs_are_distinct_old_ones_whatever_their_order(counts: list[int], wanted: int, seed: int):
+def test_replayed_pairs_are_distinct_old_ones_whatever_their_order(counts: list[int], wanted: int, seed: int) -> None:
     parameters = OnlineParameters(seed=seed)
     earlier = [pairs(number, count) for number, count in enumerate(counts, start=1)]
     # A round's table also has what it replayed itself.
@@ -123,7 +123,7 @@ def validated(lead: float, *, spread: float = 0.05, alarm: str = "") -> pd.DataF
     return validation_table(records, 4, with_alarms=bool(alarm))
 
 
-def test_a_round_whose_interval_is_above_0_is_followed_by_another():
+def test_a_round_whose_interval_is_above_0_is_followed_by_another() -> None:
     verdict = judge_round(validated(1.0), OnlineParameters())
     assert verdict.accepted
     assert not verdict.stopped
@@ -132,7 +132,9 @@ def test_a_round_whose_interval_is_above_0_is_followed_by_another():
 
 
 @pytest.mark.parametrize(("lead", "spread"), [(0.1, 1.0), (-1.0, 0.05)])
-def test_a_round_whose_interval_is_not_above_0_is_the_last_and_its_policy_is_rejected(lead: float, spread: float):
+def test_a_round_whose_interval_is_not_above_0_is_the_last_and_its_policy_is_rejected(
+    lead: float, spread: float
+) -> None:
     verdict = judge_round(validated(lead, spread=spread), OnlineParameters())
     assert not verdict.accepted
     assert "not above 0" in verdict.stopped
@@ -143,7 +145,7 @@ def test_a_round_whose_interval_is_not_above_0_is_the_last_and_its_policy_is_rej
     assert other.accepted == (lead > 0)
 
 
-def test_an_alarm_that_acts_ends_the_rounds():
+def test_an_alarm_that_acts_ends_the_rounds() -> None:
     told = validated(1.0, alarm="yes")
     oracle = {"oracle": {"type": "signals", "total": "motion"}}
     for action, stops in (("report", False), ("choose", True), ("stop", True)):
@@ -155,7 +157,7 @@ def test_an_alarm_that_acts_ends_the_rounds():
         assert not stops or "alarm for reward hacking" in verdict.stopped
 
 
-def test_rounds_without_validation_keep_every_policy_and_none_is_kept_without_a_checkpoint():
+def test_rounds_without_validation_keep_every_policy_and_none_is_kept_without_a_checkpoint() -> None:
     assert judge_round(validated(1.0).head(0), OnlineParameters()) == (
         True,
         "",
@@ -165,7 +167,7 @@ def test_rounds_without_validation_keep_every_policy_and_none_is_kept_without_a_
     assert not judge_round(failed, OnlineParameters()).accepted
 
 
-def test_the_result_of_a_round_names_the_round_that_made_its_policy():
+def test_the_result_of_a_round_names_the_round_that_made_its_policy() -> None:
     table = pd.concat([pairs(2, 3), pairs(1, 2)], ignore_index=True)
     rejected = judge_round(validated(-1.0), OnlineParameters())
     first = round_result(judge_round(validated(1.0), OnlineParameters()), 1, None, pairs(1, 4))
@@ -175,7 +177,7 @@ def test_the_result_of_a_round_names_the_round_that_made_its_policy():
     assert round_result(rejected, 1, None, table)["policy_of"] == 0
 
 
-def test_settings_of_a_round_have_its_seed_and_the_changes():
+def test_settings_of_a_round_have_its_seed_and_the_changes() -> None:
     dpo = DpoTrainingParameters(
         training={"steps": 100}, recipes={"mpo": {"beta": 7.0}}, validation={"seed": 8, "alarm": {"level": 0.2}}
     )
@@ -198,7 +200,7 @@ def test_settings_of_a_round_have_its_seed_and_the_changes():
             settings_of_round(dpo, OnlineParameters.model_validate(wrong), 1)
 
 
-def test_pairs_of_a_round_fit_their_schema():
+def test_pairs_of_a_round_fit_their_schema() -> None:
     table = pairs(3, 2).assign(
         recipe="mpo", prompt="t", winner_sha256="a", loser_sha256="b", winner_reward=1.0, loser_reward=0.0
     )

@@ -38,7 +38,7 @@ class ChecklistParts(BaseModel):
         return self.model_copy(update={"weights": self.weights[OTHER_HALF]}).model()
 
 
-def prompt_rows(prompts: pd.DataFrame) -> list[dict[str, str]]:
+def prompt_rows(prompts: pd.DataFrame) -> list[dict[Any, Any]]:
     """Return prompts as rows for :class:`CheckpointReward`."""
     columns = ["prompt_id", "prompt", "split", *([IMAGE] if IMAGE in prompts else [])]
     return prompts[columns].to_dict("records")

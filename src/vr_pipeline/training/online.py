@@ -130,7 +130,8 @@ def choose_prompts(
         seen: dict[str, float] = {}
         if parameters.prompts_by == "uncertainty":
             for table in rewards:
-                seen |= table.groupby("prompt_id")[UNCERTAINTY].mean().to_dict()
+                means = table.groupby("prompt_id")[UNCERTAINTY].mean()
+                seen.update({str(name): float(value) for name, value in means.items()})
 
         def place(name: str) -> tuple[float, str]:
             return -seen.get(name, math.inf), content_hash("prompt of round", parameters.seed, number, name)
@@ -197,15 +198,15 @@ def judge_round(
     """
     if validated.empty:
         return Verdict(True)
-    rows = validated.set_index("step")
+    rows = {int(row["step"]): row for row in validated.to_dict("records")}
     acts = validation is not None and validation.alarm is not None and validation.alarm.action != "report"
-    alarms = [text for text in rows.get("alarm", pd.Series(dtype=str)) if text and acts]
+    alarms = [row["alarm"] for row in rows.values() if row.get("alarm") and acts]
     alarm = f"alarm for reward hacking: {alarms[-1]}" if alarms else ""
-    chosen = [step for step in rows.index[rows["chosen"]] if step]
-    if not chosen or 0 not in rows.index:
+    chosen = [step for step, row in rows.items() if step and row["chosen"]]
+    if not chosen or 0 not in rows:
         return Verdict(False, alarm or "no checkpoint is better than the policy with which the round started")
-    start, best = rows.loc[0], rows.loc[chosen[0]]
-    gain, low, high = float(best["reward"] - start["reward"]), -float(start["gap_high"]), -float(start["gap_low"])
+    start, best = rows[0], rows[chosen[0]]
+    gain, low, high = best["reward"] - start["reward"], -start["gap_high"], -start["gap_low"]
     if not parameters.stop_without_gain:
         return Verdict(gain > 0, alarm, gain, low, high)
     reason = "" if low > 0 else f"the interval of the gain, {low:+.3f} to {high:+.3f}, is not above 0"

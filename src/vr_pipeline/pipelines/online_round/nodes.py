@@ -88,7 +88,7 @@ def score_round_videos(
     if answers.empty:
         return empty(Rewards)
     rewards = score_videos(answers, video_index, checklist, weights)
-    return rewards.assign(**{UNCERTAINTY: rewards["video_id"].map(uncertainty(answers)), ROUND: number})
+    return rewards.assign(**{UNCERTAINTY: rewards["video_id"].map(uncertainty(answers))}).assign(**{ROUND: number})
 
 
 def select_round_pairs(
