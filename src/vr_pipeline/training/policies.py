@@ -98,6 +98,8 @@ def train_policy_on_pairs(
     trained: tuple[Part, ...] = ("denoiser",)
     loaded = load_generator(parameters.trained(generator), trained)
     loaded.start = start
+    if start is not None:
+        loaded.load_policy(start.adapter)
     judging = None if validation is None else validation.judging(loaded)
     identity = training_identity(loaded, data, parameters.training, judging.identity if judging else "")
     log = train_on_pairs(

@@ -17,6 +17,7 @@ from vr_pipeline.engine.order import EpochOrder
 from vr_pipeline.engine.sharding import blocks_of, shard_weights
 from vr_pipeline.engine.state import LogRows
 from vr_pipeline.engine.watch import Diagnosis
+from vr_pipeline.errors import InputError
 from vr_pipeline.generators.contract import Generator
 from vr_pipeline.identifiers import code_hash, content_hash, sample_seed
 from vr_pipeline.training.config import PreferenceTrainingParameters

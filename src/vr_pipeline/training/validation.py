@@ -125,10 +125,7 @@ class CheckpointValidation:
             if group.main and self._kept.is_dir():
                 # Time of last use, for keep_newest.
                 os.utime(self._kept)
-            start = None if generator.start is None else generator.start.adapter
-            if start is not None:
-                generator.load_policy(start)
-            self._measure(0, start)
+            self._measure(0, generator.start.adapter if generator.start else None)
         return self.reward
 
     def judging(self, generator: Generator) -> Validation:
@@ -362,10 +359,9 @@ class CheckpointValidation:
         columns = ["prompt_id", "winner_video_id", "loser_video_id"]
         return content_hash(
             "validated training",
-            generator.identity,
+            generator.identity + (generator.start.identity if generator.start else ""),
             self._parameters.training.model_dump_json(),
             self.identity,
-            *([generator.start.identity] if generator.start else []),
             *sorted(" ".join(row) for row in self._pairs[columns].astype(str).itertuples(index=False)),
         )
 
