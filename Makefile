@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 # Folders whose tests compute without training, a browser or runs of Kedro.
-FAST := $(addprefix tests/,checklist datasets own_data pairs preferences statistics)
+FAST := $(addprefix tests/,checklist datasets own_data pairs preferences project rewards/checklist statistics)
 
 export DO_NOT_TRACK := 1
 export KEDRO_DISABLE_TELEMETRY := 1
