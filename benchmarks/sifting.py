@@ -51,7 +51,7 @@ from vr_pipeline.training.config import PreferenceTrainingParameters
 from vr_pipeline.training.pairs import PairData, TrainingPair
 from vr_pipeline.training.preference_trainer import train_on_pairs
 from vr_pipeline.video.sampled import SampledClip
-from vr_pipeline.vlm.config import JudgeParameters
+from vr_pipeline.vlm.config import ChecklistJudgeParameters
 
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = ROOT / "data/06_models/micro_world"
@@ -83,7 +83,7 @@ def fitted_checklist() -> ChecklistReward:
     """The checklist reward with weights fitted on the shipped preferences, answered by the shipped judge."""
     raw = ROOT / "data/01_raw/micro_world"
     checklist = load_checklist(ROOT / "conf/base/checklist.yml")
-    judge = JudgeParameters.model_validate(configuration("judge") | {"path": str(MODELS / "judge")})
+    judge = ChecklistJudgeParameters.model_validate(configuration("judge") | {"path": str(MODELS / "judge")})
     judging = ChecklistInferenceParameters.model_validate(configuration("checklist_inference"))
     folder = {path.name: path for path in (raw / "preference_videos").iterdir()}
     clips = pd.read_csv(raw / "preference_clips.csv").rename(columns={"path": "file"})

@@ -65,6 +65,29 @@ def test_only_checkpoints_below_the_last_by_the_trained_reward_are_compared():
     assert clearest_fall({"a": fallen}, -np.arange(3.0)[:, None] + np.zeros((3, 9))) is None
 
 
+def test_a_rise_of_the_training_has_to_be_clear_where_that_is_asked():
+    rng = np.random.default_rng(6)
+    fallen = np.array([3.0, 2.0, 0.0])[:, None] + rng.normal(size=(3, 9)) * 0.1
+    trained = np.array([0.0, 0.9, 1.0])[:, None] + rng.normal(size=(3, 9)) * 0.5
+    p_values = [stats.ttest_1samp(trained[-1] - trained[i], 0, alternative="greater").pvalue for i in range(2)]
+    assert p_values[0] < 0.01 < p_values[1] < 1
+    assert clearest_fall({"a": fallen}, trained, rise=0.01) == clearest_fall({"a": fallen[[0, 2]]})
+    assert clearest_fall({"a": fallen}, trained, rise=p_values[0] / 2) is None
+    assert clearest_fall({"a": fallen}, np.arange(3.0)[:, None] + np.zeros((3, 9)), rise=1e-9) is not None
+
+
+def test_a_reward_is_not_compared_where_its_counterpart_fell_too():
+    rng = np.random.default_rng(5)
+    steep, mild = (np.array(means)[:, None] + rng.normal(size=(3, 9)) * 0.1 for means in ([5.0, 5.0, 0.0], [2.0] * 3))
+    mild[-1] -= 1.0
+    rewards = {"a": steep, "b": mild}
+    assert clearest_fall(rewards).name == "a"
+    fallen = clearest_fall(rewards, seen={"a": [1.0, 1.0, 0.5]})
+    assert fallen == clearest_fall({"b": mild})
+    assert clearest_fall(rewards, seen={"a": [0.5, 1.0, 0.5]}).since == 0
+    assert clearest_fall(rewards, seen={"a": [1.0, 1.0, 0.5], "b": [3.0, 3.0, 0.0]}) is None
+
+
 def test_what_cannot_fall_is_no_fall():
     assert clearest_fall({}) is None
     assert clearest_fall({"a": np.ones((1, 9))}) is None

@@ -48,6 +48,38 @@ def test_a_fall_together_with_the_training_reward_is_no_alarm():
     assert find_alarm(checkpoints([1, 3, 0], held_out), SETTINGS, 2) is None
 
 
+@pytest.mark.parametrize(
+    ("dimensions", "own", "raised"),
+    [
+        ("all", [1.0, 0.0], "motion"),
+        ("unseen", [1.0, 0.0], None),
+        ("unseen", [0.0, 1.0], "motion"),
+        ("unseen", None, "motion"),
+        ("none", None, None),
+    ],
+)
+def test_the_setting_says_which_dimensions_count(dimensions, own, raised):
+    records = checkpoints([0, 1], {"total": [0.0, 1.0], "dim_motion": [1.0, 0.0]})
+    for number, record in enumerate(records if own else []):
+        record["dim_motion"] = own[number]
+    alarm = find_alarm(records, AlarmParameters(dimensions=dimensions), 1)
+    assert (alarm and alarm["dimension"]) == raised
+
+
+def test_the_setting_says_how_clear_the_rise_must_be():
+    records = checkpoints([0.0, 0.05], {"total": [1.0, 0.0]}, seed=2)
+    trained = [np.mean([reward for _, reward in record["rewards"]]) for record in records]
+    assert trained[1] > trained[0]
+    assert find_alarm(records, AlarmParameters(), 1) is not None
+    assert find_alarm(records, AlarmParameters(rise_level=0.01), 1) is None
+
+
+def test_a_total_raises_an_alarm_whatever_the_dimensions():
+    records = checkpoints([0, 1], {"total": [1.0, 0.0]})
+    for dimensions in ("all", "unseen", "none"):
+        assert find_alarm(records, AlarmParameters(dimensions=dimensions), 1)["dimension"] == "total"
+
+
 def test_without_hold_outs_or_earlier_checkpoints_there_is_none():
     records = checkpoints([0, 1], {"total": [1.0, 0.0]})
     assert find_alarm(records, SETTINGS, 1) is not None

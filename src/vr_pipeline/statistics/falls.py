@@ -30,7 +30,12 @@ class Fall(NamedTuple):
 
 
 def clearest_fall(
-    rewards: Mapping[str, npt.ArrayLike], trained: npt.ArrayLike | None = None, *, seed: int = 0
+    rewards: Mapping[str, npt.ArrayLike],
+    trained: npt.ArrayLike | None = None,
+    *,
+    rise: float = 1.0,
+    seen: Mapping[str, npt.ArrayLike] | None = None,
+    seed: int = 0,
 ) -> Fall | None:
     """Test whether a reward is lower at the last checkpoint than at an earlier one, on the same prompts.
 
@@ -43,6 +48,10 @@ def clearest_fall(
         rewards: mean reward by checkpoint and prompt, [checkpoints, prompts], by name; all of the same shape.
         trained: the reward of the training, [checkpoints, prompts]: only checkpoints with a lower mean than the last
             one are compared. None compares all.
+        rise: largest p-value, of Student's one-sided paired test over prompts, at which ``trained`` counts as risen;
+            1 for any rise of the mean.
+        seen: means of counterparts of rewards, [checkpoints], by the name of the reward: it is not compared with
+            checkpoints at which its counterpart has a higher mean than at the last one.
         seed: of the random signs, with more than 12 prompts.
 
     Returns:
@@ -54,12 +63,21 @@ def clearest_fall(
     table = np.stack([np.asarray(rewards[name], dtype=np.float64) for name in names], axis=1)
     earlier = np.arange(len(table) - 1)
     if trained is not None:
-        means = np.asarray(trained, dtype=np.float64).mean(axis=1)
-        earlier = earlier[means[:-1] < means[-1]]
+        rewards_of_training = np.asarray(trained, dtype=np.float64)
+        rises = rewards_of_training[-1] - rewards_of_training[:-1]
+        earlier = earlier[rises.mean(axis=1) > 0]
+        if rise < 1 and len(earlier) and table.shape[2] > 1:
+            earlier = earlier[_p_of_rise(rises[earlier]) <= rise]
     prompts = table.shape[2]
     if not len(earlier) or prompts < 2:
         return None
-    differences = (table[-1] - table[earlier]).reshape(-1, prompts)
+    compared = np.ones((len(earlier), len(names)), dtype=bool)
+    for name, means in (seen or {}).items():
+        values = np.asarray(means, dtype=np.float64)
+        compared[:, names.index(name)] = values[earlier] <= values[-1]
+    differences = (table[-1] - table[earlier])[compared]
+    if not len(differences):
+        return None
     observed = _falling(differences, np.ones((1, prompts)))[0]
     place = int(np.argmax(observed))
     if observed[place] <= 0:
@@ -71,13 +89,24 @@ def clearest_fall(
         signs = np.vstack([np.ones(prompts), 1.0 - 2.0 * drawn])
     # Rounding must not separate equal statistics: the observed one is among those that are counted.
     as_clear = _falling(differences, signs).max(axis=1) >= observed[place] * (1 - 1e-9)
-    since, name = divmod(place, len(names))
+    since, name = np.argwhere(compared)[place].tolist()
     return Fall(names[name], int(earlier[since]), float(differences[place].mean()), float(as_clear.mean()))
 
 
 def smallest_p_value(prompts: int) -> float:
     """Return the smallest p-value that :func:`clearest_fall` can reach."""
     return 1.0 / min(2**prompts, _DRAWS)
+
+
+def _p_of_rise(rises: FloatArray) -> FloatArray:
+    """Return p-values of Student's one-sided test that means of [comparisons, prompts] are above 0."""
+    from scipy import stats
+
+    prompts = rises.shape[1]
+    deviation = rises.std(axis=1, ddof=1)
+    # Equal rises of all prompts are certain.
+    statistic = np.divide(rises.mean(axis=1), deviation, out=np.full(len(rises), np.inf), where=deviation > 0)
+    return np.asarray(stats.t.sf(statistic * np.sqrt(prompts), prompts - 1), dtype=np.float64)
 
 
 def _falling(differences: FloatArray, signs: FloatArray) -> FloatArray:

@@ -218,6 +218,18 @@ class AlarmParameters(Parameters):
         description="Bound on the probability of a false alarm in a whole training. A lower one needs more validation "
         "prompts: at least log2(checkpoints / level).",
     )
+    rise_level: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="Largest p-value at which the training's reward counts as risen since the checkpoint with which a "
+        "hold-out is compared (Student's one-sided paired test over prompts). 1: any rise of its mean.",
+    )
+    dimensions: Literal["all", "unseen", "none"] = Field(
+        "all",
+        description="Dimensions of hold-outs that can raise an alarm. unseen: not while the training's own reward has "
+        "a dimension of the same name and shows that it fell; none: only totals.",
+    )
 
 
 class ValidationParameters(Parameters):

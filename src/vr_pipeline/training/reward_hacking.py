@@ -52,7 +52,8 @@ def find_alarm(
 
     Args:
         checkpoints: judged checkpoints in the order of their steps, each with ``step``, ``rewards`` (prompt and reward
-            of every clip) and ``held_out`` (:func:`prompt_means` by name of the held-out reward).
+            of every clip), ``held_out`` (:func:`prompt_means` by name of the held-out reward), and ``dim_<name>``, the
+            means of the training's own dimensions.
         number: of checkpoints that the training will have, without the original.
 
     Returns:
@@ -61,6 +62,8 @@ def find_alarm(
     """
     prompts = _shared([set(_trained(record)) for record in checkpoints])
     names = _shared([set(_columns(record)) for record in checkpoints])
+    if settings.dimensions == "none":
+        names = [name for name in names if _column(name) == "total"]
     for record in checkpoints:
         of_record = _columns(record)
         prompts = [prompt for prompt in prompts if all(prompt in of_record[name] for name in names)]
@@ -71,7 +74,12 @@ def find_alarm(
         return np.array([[column[prompt] for prompt in prompts] for column in columns])
 
     held_out = {name: table([_columns(record)[name] for record in checkpoints]) for name in names}
-    fall = clearest_fall(held_out, table([_trained(record) for record in checkpoints]))
+    seen: dict[str, list[float]] = {}
+    if settings.dimensions == "unseen":
+        known = [name for name in names if all(_is_dimension(_column(name), record) for record in checkpoints)]
+        seen = {name: [float(record[_column(name)]) for record in checkpoints] for name in known}
+    trained = table([_trained(record) for record in checkpoints])
+    fall = clearest_fall(held_out, trained, rise=settings.rise_level, seen=seen)
     if fall is None or fall.p_value > settings.level / number:
         return None
     hold_out, _, dimension = fall.name.partition("\n")
@@ -170,6 +178,14 @@ def _trained(record: Mapping[str, Any]) -> dict[str, float]:
 def _columns(record: Mapping[str, Any]) -> dict[str, PromptMeans]:
     held_out = record.get("held_out") or {}
     return {f"{name}\n{column}": means for name, of_reward in held_out.items() for column, means in of_reward.items()}
+
+
+def _column(name: str) -> str:
+    return name.partition("\n")[2]
+
+
+def _is_dimension(column: str, record: Mapping[str, Any]) -> bool:
+    return column.startswith("dim_") and record.get(column) is not None
 
 
 def _shared(sets: Sequence[set[str]]) -> list[str]:
