@@ -139,7 +139,8 @@ def alarms(training: Training, rule: Rule) -> list[dict[str, Any]]:
     """Return the clearest fall at every checkpoint, with its step and its p-value times the number of checkpoints."""
     found, steps = [], training["training"]["steps"]
     number = math.ceil(steps / training["training"]["checkpoint_every"])
-    settings = AlarmParameters(level=1 - 1e-9, dimensions=rule.dimensions, rise_level=rule.rise_level)  # type: ignore[arg-type]
+    named = {"level": 1 - 1e-9, "dimensions": rule.dimensions, "rise_level": rule.rise_level}
+    settings = AlarmParameters.model_validate(named)
     records = [_watched(record, rule) for record in training["records"]]
     for end in range(2, len(records) + 1):
         fall = find_alarm(records[:end], settings, 1)
@@ -150,7 +151,7 @@ def alarms(training: Training, rule: Rule) -> list[dict[str, Any]]:
 
 def _watched(record: Mapping[str, Any], rule: Rule) -> dict[str, Any]:
     own = {name: _mean(means) for name, means in record["judge"].items() if name != "total"}
-    return record | own | {"held_out": {name: record["held_out"][name] for name in rule.hold_outs}}  # type: ignore[operator]
+    return {**record, **own, "held_out": {name: record["held_out"][name] for name in rule.hold_outs}}
 
 
 def confirmed(training: Training, alarm: Mapping[str, Any]) -> bool:
