@@ -29,7 +29,7 @@ class OnlineParameters(Parameters):
     """Rounds of generating, judging, selecting and training, each with the policy of the last."""
 
     rounds: int = Field(3, ge=1, le=99, description="Number of rounds; the graph has one pipeline for each.")
-    recipe: str = Field("mpo", description="Pair rule and settings: a key of pair_selection.recipes.")
+    recipe: str = Field("mpo", description="Recipe of pair_selection whose pair rule and settings rounds use.")
     splits: list[Literal["train", "validation", "test"]] = Field(
         default=["train"], min_length=1, description="Splits of the prompts for which clips are made."
     )
