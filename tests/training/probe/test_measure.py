@@ -14,6 +14,7 @@ import pytest
 from toy_training import Toy
 from vr_pipeline.errors import InputError, PipelineError
 from vr_pipeline.training.config import DpoTrainingParameters
+from vr_pipeline.training.preference_trainer import Validation
 from vr_pipeline.training.probe import measure as module
 from vr_pipeline.training.probe.grid import Costs, Grid
 from vr_pipeline.training.probe.measure import Cell, Probe, planned, split_by_prompt
@@ -22,19 +23,17 @@ from vr_pipeline.training.probe.measure import Cell, Probe, planned, split_by_pr
 class Judge:
     """Judges a policy by a number that the test knows."""
 
-    identity = "judge"
-
     def __init__(self, parameters: DpoTrainingParameters) -> None:
         assert parameters.training.steps == 3
 
-    def __call__(self, generator: Any) -> Callable[[int], float]:
+    def judging(self, generator: Any) -> Validation:
         # An adapter left behind by another training would be judged as the original.
         assert not getattr(generator.denoiser, "peft_config", None)
 
         def judge(step: int) -> float:
             return 3.0
 
-        return judge
+        return Validation(judge, "judge")
 
     def table(self, log: pd.DataFrame) -> pd.DataFrame:
         return pd.DataFrame(
