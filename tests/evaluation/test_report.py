@@ -542,6 +542,19 @@ def test_validation_says_which_checkpoint_is_the_policy_and_whether_it_helped() 
     assert validation_remarks(TITLES, {"mpo": validation_log(200, 1.0).iloc[:0]}) == []
 
 
+def test_checkpoints_that_the_bound_rejected_are_listed_with_their_dimensions() -> None:
+    table = validation_log(200, 1.5)
+    steps = list(table["step"])
+    below = ["motion, text" if step == 150 else "" for step in steps]
+    chosen, rejected = validation_remarks(TITLES, {"dpo": table.assign(below=below, chosen=[s == 100 for s in steps])})
+    assert "after step 100 of 200, with the highest validation reward that alarm and bound allow: " in chosen.text
+    assert "(step 150: motion, text)" in rejected.text
+    assert rejected.tone == "warning"
+    original, _ = validation_remarks(TITLES, {"dpo": table.assign(below=below, chosen=[s == 0 for s in steps])})
+    assert original.text == "DPO is the original: no checkpoint was chosen."
+    assert len(validation_remarks(TITLES, {"dpo": table.assign(below="")})) == 1
+
+
 def test_checkpoints_judged_on_one_prompt_have_no_band():
     logs = {"mpo": validation_log(60, 1.5), "dpo": validation_log(60, -0.5)}
     [with_band] = validation_charts(TITLES, logs)

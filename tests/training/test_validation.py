@@ -12,6 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats
 
 from toy_training import Toy
@@ -32,11 +34,12 @@ from vr_pipeline.rewards.checklist.weights import RewardWeights, equal_weights
 from vr_pipeline.rewards.named import RewardModelParameters
 from vr_pipeline.runtime.live_curves import checkpoint_row
 from vr_pipeline.schemas import ValidationLog
-from vr_pipeline.training import reward_hacking
+from vr_pipeline.training import bound, reward_hacking
 from vr_pipeline.training import validation as module
+from vr_pipeline.training.bound import BELOW, dimensions_below
 from vr_pipeline.training.checkpoint_reward import ChecklistParts, CheckpointReward
 from vr_pipeline.training.config import DpoTrainingParameters, ValidationParameters
-from vr_pipeline.training.judged import _gap, no_validation, validation_prompts
+from vr_pipeline.training.judged import _gap, kept_step, no_validation, validation_prompts
 from vr_pipeline.training.policies import train_policy_on_pairs
 from vr_pipeline.training.preference_trainer import Validation, train_on_pairs
 from vr_pipeline.training.reward_hacking import ALARM
@@ -532,7 +535,7 @@ def test_an_alarm_goes_back_to_a_checkpoint_before_the_fall_and_may_end_the_trai
     table = ValidationLog.validate(validation.table(log))
     assert list(table["step"]) == judged
     assert table.set_index("step")["chosen"].to_dict() == {step: step == since for step in judged}
-    assert policy.provenance["training"]["alarm"] == {"kept_step": since}
+    assert policy.provenance["training"]["chosen"] == {"kept_step": since}
     if since:
         assert policy.identity == table.set_index("step")["policy"][since]
     else:
@@ -546,6 +549,80 @@ def test_an_alarm_goes_back_to_a_checkpoint_before_the_fall_and_may_end_the_trai
         shutil.rmtree(validation._kept)
         with pytest.raises(InputError, match="the alarm for reward hacking chooses"):
             trained_with_alarm(toy, make, action, tmp_path / "states")
+
+
+@pytest.mark.parametrize(("rejected", "kept"), [((4, 6), 2), ((2, 4, 6), 0)])
+def test_a_checkpoint_with_a_dimension_below_the_original_is_not_chosen(
+    rejected: tuple[int, ...],
+    kept: int,
+    toy: Toy,
+    make: Callable[..., CheckpointValidation],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(module.CheckpointValidation, "reward", _rising(module.CheckpointValidation.reward))
+    answers = iter(["all"] if step in rejected else [] for step in (2, 4, 6))
+    seen = []
+    monkeypatch.setattr(bound, "dimensions_below", lambda *found: seen.append(found) or next(answers))
+    validation = make(training=toy.parameters(checkpoint_every=2), bound="mean")
+    policy, log = train_policy_on_pairs(toy.data, toy.settings, validation._parameters, validation=validation)
+    table = ValidationLog.validate(validation.table(log)).set_index("step")
+    assert table["chosen"].to_dict() == {step: step == kept for step in (0, 2, 4, 6)}
+    assert table["below"].to_dict() == {step: "all" if step in rejected else "" for step in (0, 2, 4, 6)}
+    assert log.set_index("step")[BELOW].dropna().to_dict() == {step: float(step in rejected) for step in (2, 4, 6)}
+    assert policy.provenance["training"]["chosen"] == {"kept_step": kept}
+    if kept:
+        assert policy.identity == table["policy"][kept]
+    for step in rejected:
+        assert f"The checkpoint after step {step} is not chosen: all below the original" in caplog.text
+    # Each is compared with the original, in the means by prompt that its own record has.
+    assert [kind for _, _, kind in seen] == ["mean"] * 3
+    assert all(before == seen[0][1] for _, before, _ in seen)
+    assert np.mean(list(seen[0][1]["dim_all"].values())) == pytest.approx(table["dim_all"][0])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rewards=st.lists(st.integers(0, 4), min_size=1, max_size=6),
+    below=st.lists(st.booleans(), min_size=6, max_size=6),
+    alarm=st.sampled_from([None, 0, 1, 3]),
+    failed=st.sampled_from([None, 0, 2]),
+)
+def test_the_kept_step_is_the_first_best_that_is_allowed(
+    rewards: list[int], below: list[bool], alarm: int | None, failed: int | None
+) -> None:
+    steps = range(1, len(rewards) + 1)
+    log = pd.DataFrame({"step": steps, "validation_reward": rewards, BELOW: [float(x) for x in below[: len(rewards)]]})
+    log[ALARM] = np.where(np.arange(len(log)) == len(log) - 1, np.nan if alarm is None else alarm, np.nan)
+    if failed is not None:
+        log["kept_step"] = np.where(np.arange(len(log)) == len(log) - 1, float(failed), np.nan)
+    last = min(x for x in (len(rewards), alarm, failed) if x is not None)
+    allowed = [step for step in steps if step <= last and not below[step - 1]]
+    first = failed if failed is not None else 1 + rewards.index(max(rewards))
+    kept = first <= last and (first == 0 or (first <= len(rewards) and not below[first - 1]))
+    expected = first if kept else max(allowed, key=lambda step: rewards[step - 1], default=0)
+    if failed is None or failed <= len(rewards):
+        assert kept_step(log, alarms=True, bound=True) == expected
+    assert kept_step(log) == first
+
+
+def test_a_dimension_is_below_by_its_mean_or_by_its_interval() -> None:
+    prompts = [f"p{number}" for number in range(6)]
+    before = {name: dict.fromkeys(prompts, 1.0) for name in ("total", "dim_a", "dim_b", "dim_c")}
+    moved = {
+        "total": dict.fromkeys(prompts, -9.0),
+        "dim_a": dict(zip(prompts, [1.0 - 0.1 * k for k in range(1, 7)], strict=True)),
+        "dim_b": dict(zip(prompts, [1.5, 1.5, 1.5, -1.0, 0.5, 0.9], strict=True)),
+        "dim_c": dict.fromkeys(prompts, 1.0) | {"elsewhere": -50.0},
+    }
+    assert dimensions_below(moved, before, "mean") == ["a", "b"]
+    assert dimensions_below(moved, before, "interval") == ["a"]
+    half = stats.t.ppf(1 - 0.025 / 3, 5) * np.std([0.1 * k for k in range(1, 7)], ddof=1) / np.sqrt(6)
+    for shift, expected in ((half - 1e-6, []), (half + 1e-6, ["a"])):
+        centred = dict(zip(prompts, [1.35 - 0.1 * k - shift for k in range(1, 7)], strict=True))
+        assert dimensions_below(moved | {"dim_a": centred}, before, "interval") == expected
+    few = {name: dict(list(values.items())[:4]) for name, values in moved.items()}
+    assert dimensions_below(few, before, "interval") == []
 
 
 def _rising(judge: Callable[[CheckpointValidation, int], float | None]) -> Callable[..., float]:
@@ -583,3 +660,5 @@ def test_an_alarm_that_acts_needs_hold_outs_and_weights(changes: dict[str, Any],
     with pytest.raises(ValueError, match=message):
         DpoTrainingParameters(validation=settings)
     DpoTrainingParameters(validation={"hold_out_questions": True, "alarm": {"action": "choose"}})
+    with pytest.raises(ValueError, match=r"bound: mean goes back .* set validation.keep_weights to true"):
+        DpoTrainingParameters(validation={"bound": "mean", "keep_weights": False})

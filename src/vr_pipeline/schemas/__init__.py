@@ -300,6 +300,7 @@ class ValidationLog(Table):
         alias=r"^hold_out_.+", regex=True, nullable=True, description="by rewards that the training does not use"
     )
     alarm: Optional[Series[str]] = pa.Field(description="alarm for reward hacking; empty for none")
+    below: Optional[Series[str]] = pa.Field(description="dimensions below the original, for which it is not chosen")
 
 
 class AblationTrainings(Table):

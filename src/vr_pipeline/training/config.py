@@ -262,6 +262,12 @@ class ValidationParameters(Parameters):
     alarm: AlarmParameters | None = Field(
         default_factory=AlarmParameters, description="Alarm for reward hacking by the hold-outs; null: none."
     )
+    bound: Literal["none", "mean", "interval"] = Field(
+        "none",
+        description="Reject checkpoints with a dimension of the reward below the original: mean: its mean on the "
+        "validation prompts; interval: its whole 95 % interval (joint for all dimensions), which needs five prompts. "
+        "If all are rejected, the policy is the original.",
+    )
     keep_judge: bool = Field(
         False, description="Keep the judge in memory between checkpoints, if it fits beside the training."
     )
@@ -320,18 +326,20 @@ class DpoTrainingParameters(CheckpointParameters):
         return self
 
     @model_validator(mode="after")
-    def _weights_are_kept_for_the_alarm(self) -> Self:
+    def _weights_are_kept_to_go_back(self) -> Self:
         validation = self.validation
-        if validation is None or validation.alarm is None or validation.alarm.action == "report":
+        if validation is None:
             return self
-        if not (validation.hold_outs or validation.hold_out_questions):
-            raise ValueError(f"validation.alarm.action: {validation.alarm.action} needs validation.hold_outs")
+        alarm = "report" if validation.alarm is None else validation.alarm.action
+        if alarm != "report" and not (validation.hold_outs or validation.hold_out_questions):
+            raise ValueError(f"validation.alarm.action: {alarm} needs validation.hold_outs")
         kept = self.training.method == "lora" if validation.keep_weights is None else validation.keep_weights
-        if not kept:
-            raise ValueError(
-                f"validation.alarm.action: {validation.alarm.action} goes back to an earlier checkpoint and needs its "
-                "weights: set validation.keep_weights to true"
-            )
+        for name, value, off in (("alarm.action", alarm, "report"), ("bound", validation.bound, "none")):
+            if value != off and not kept:
+                raise ValueError(
+                    f"validation.{name}: {value} goes back to an earlier checkpoint and needs its weights: set "
+                    "validation.keep_weights to true"
+                )
         return self
 
     def for_recipe(self, name: str) -> Self:

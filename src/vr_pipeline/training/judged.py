@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from vr_pipeline.errors import InputError
+from vr_pipeline.training.bound import BELOW
 from vr_pipeline.training.config import ValidationParameters
 from vr_pipeline.training.reward_hacking import ALARM, alarm_text
 
@@ -19,7 +20,7 @@ Rewards = Sequence[tuple[str, float]]
 
 
 def validation_table(
-    records: Mapping[int, dict[str, Any]], best: int | None, *, with_alarms: bool = False
+    records: Mapping[int, dict[str, Any]], best: int | None, *, with_alarms: bool = False, bounded: bool = False
 ) -> pd.DataFrame:
     """Return the columns :data:`COLUMNS` and those of dimensions and hold-outs, one row per judged checkpoint.
 
@@ -27,12 +28,15 @@ def validation_table(
         records: what was stored of each checkpoint, by step; entries that are not columns are removed.
         best: step of the checkpoint that became the policy.
         with_alarms: add the column ``alarm``.
+        bounded: add the column ``below``.
     """
     from vr_pipeline.statistics.clustered import simultaneous
 
     found = [record.pop("alarm", None) for record in records.values()]
+    below = [record.pop("below", None) or [] for record in records.values()]
     for record in records.values():
         record.pop("held_out", None)
+        record.pop("means", None)
     clips = {step: record.pop("rewards") for step, record in records.items()}
     unknown = (math.nan, math.nan)
     level = simultaneous(len(records) - 1)
@@ -44,15 +48,18 @@ def validation_table(
     )
     if with_alarms:
         table["alarm"] = [alarm_text(alarm) if alarm else "" for alarm in found]
+    if bounded:
+        table["below"] = [", ".join(names) for names in below]
     return table[[*COLUMNS, *(name for name in table.columns if name not in COLUMNS)]]
 
 
-def kept_step(log: pd.DataFrame, *, alarms: bool = False) -> int | None:
+def kept_step(log: pd.DataFrame, *, alarms: bool = False, bound: bool = False) -> int | None:
     """Return the step of the checkpoint that becomes the policy: of the highest reward, the first of equals.
 
     Args:
         log: training log with validation_reward; ``kept_step`` has the step of a training that went wrong.
         alarms: whether it is no later than the checkpoint since which a held-out reward fell.
+        bound: whether none of its dimensions is below the original.
 
     Returns:
         0 for the original; None if no checkpoint was judged.
@@ -62,13 +69,17 @@ def kept_step(log: pd.DataFrame, *, alarms: bool = False) -> int | None:
         rows = log.dropna(subset="validation_reward")
         judged = dict(zip(rows["step"].astype(int), rows["validation_reward"].astype(float), strict=True))
     best = max(judged, key=lambda step: judged[step], default=None)
+    last = math.inf
     if "kept_step" in log and log["kept_step"].notna().any():
         # A failed training ends with earlier weights, possibly the original's.
         best = int(log["kept_step"].dropna().iloc[-1])
-    if best is None or not alarms or ALARM not in log or log[ALARM].isna().all():
+        last = best
+    if alarms and ALARM in log and log[ALARM].notna().any():
+        last = min(last, int(log[ALARM].min()))
+    below = set(log.loc[log[BELOW].fillna(0) > 0, "step"].astype(int)) if bound and BELOW in log else set()
+    if best is None or (best <= last and best not in below):
         return best
-    since = int(log[ALARM].min())
-    return best if best <= since else max((s for s in judged if s <= since), key=lambda s: judged[s], default=0)
+    return max((step for step in judged if step <= last and step not in below), key=lambda s: judged[s], default=0)
 
 
 def _gap(clips: Rewards, others: Rewards, level: float) -> tuple[float, float]:

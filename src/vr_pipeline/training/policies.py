@@ -126,7 +126,7 @@ def train_policy_on_pairs(
     policy = loaded.policy()
     if isinstance(validation, CheckpointValidation) and (earlier := validation.earlier_policy(log)) is not None:
         step, weights = earlier
-        training["alarm"] = {"kept_step": step}
+        training["chosen"] = {"kept_step": step}
         if weights is None:
             prepare_weights(loaded, parameters.training, Group())
         policy = loaded.policy() if weights is None else weights

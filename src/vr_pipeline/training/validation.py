@@ -12,13 +12,14 @@ import json
 import logging
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
+from vr_pipeline.engine.determinism import outside_training
 from vr_pipeline.engine.groups import current_group, training_group
 from vr_pipeline.engine.state import WEIGHTS
 from vr_pipeline.errors import InputError, storage_explained
@@ -29,6 +30,7 @@ from vr_pipeline.identifiers import content_hash
 from vr_pipeline.runtime.live_curves import checkpoint_row
 from vr_pipeline.runtime.memory import free_memory
 from vr_pipeline.storage.atomic import write_text
+from vr_pipeline.training.bound import BELOW, Bound
 from vr_pipeline.training.config import DpoTrainingParameters, ValidationParameters
 from vr_pipeline.training.inputs import HOLD_OUT
 from vr_pipeline.training.judged import kept_step, no_validation, validation_prompts, validation_table
@@ -110,6 +112,7 @@ class CheckpointValidation:
         self._figures: dict[str, float] = {}
         training = parameters.training
         checkpoints = math.ceil(training.steps / training.checkpoint_every) if training.checkpoint_every else 1
+        self._bound = Bound(self._settings.bound)
         self._alarm = Alarm(self._settings.alarm, self._hold_outs, len(self._prompts), checkpoints)
 
     def __call__(self, generator: Generator) -> Callable[[int], float | None]:
@@ -121,6 +124,7 @@ class CheckpointValidation:
         self._training = self._identity(generator)
         self._judged.clear()
         self._alarm.report_absence()
+        self._bound.report_absence(len(self._prompts))
         with training_group(next(generator.denoiser.parameters()).device) as group:
             if group.main and self._kept.is_dir():
                 # Time of last use, for keep_newest.
@@ -149,19 +153,23 @@ class CheckpointValidation:
         return self._measure(step, policy)
 
     def figures(self) -> dict[str, float]:
-        """Return ``alarm_since``, the step since which a held-out reward fell, if the last checkpoint has an alarm."""
+        """Return figures of the last checkpoint for the log.
+
+        ``alarm_since`` is the step since which a held-out reward fell, ``dimensions_below`` the number of dimensions
+        below the original.
+        """
         return self._figures
 
     def earlier_policy(self, log: pd.DataFrame) -> tuple[int, Policy | None] | None:
-        """Return the step and the weights that an alarm chooses instead of those that the training kept.
+        """Return the step and the weights that alarm and bound choose instead of those that the training kept.
 
         Returns:
-            None if there is no alarm or no effect of one; weights of None for the original.
+            None if both choose the same as the training; weights of None for the original.
 
         Raises:
             InputError: the weights of this checkpoint were deleted.
         """
-        kept, chosen = kept_step(log), kept_step(log, alarms=self._alarm.acts)
+        kept, chosen = kept_step(log), self._chosen(log)
         if chosen is None or chosen == kept:
             return None
         if not chosen:
@@ -170,8 +178,9 @@ class CheckpointValidation:
         place = self._kept / policy
         if self._files is None or not policy or not place.is_dir():
             raise InputError(
-                f"the weights after step {chosen}, which the alarm for reward hacking chooses, are not there",
-                remedy="Train again with --retrain, or set dpo_training.validation.alarm.action to report",
+                f"the weights after step {chosen}, which alarm and bound of the validation choose, are not there",
+                remedy="Train again with --retrain, or set dpo_training.validation.alarm.action to report and bound "
+                "to none",
                 file=place,
             )
         return chosen, self._files.load(place)
@@ -196,8 +205,11 @@ class CheckpointValidation:
         records = self._records(log)
         if not records:
             return no_validation()
-        best = kept_step(log, alarms=self._alarm.acts)
-        return validation_table(records, best, with_alarms=self._alarm.possible)
+        chosen = self._chosen(log)
+        return validation_table(records, chosen, with_alarms=self._alarm.possible, bounded=self._bound.acts)
+
+    def _chosen(self, log: pd.DataFrame) -> int | None:
+        return kept_step(log, alarms=self._alarm.acts, bound=self._bound.acts)
 
     def _records(self, log: pd.DataFrame) -> dict[int, dict[str, Any]]:
         """Return the records of the original and of the checkpoints in a log, by step; deleted ones are missing."""
@@ -232,7 +244,7 @@ class CheckpointValidation:
 
         policy = ORIGINAL if weights is None else weights.identity
         place = self._folder / "clips" / content_hash("checkpoint", self._generator_identity, policy)
-        with _outside_training():
+        with outside_training():
             videos = self._clips(place / "videos", policy, weights)
             index = index_made_clips(videos)
             stored = self._measurements(self._reward, place / self._reward.kind, videos, index)
@@ -272,8 +284,11 @@ class CheckpointValidation:
             seen = clustered_mean(others["total"], others["prompt_id"])
             row |= {f"{HOLD_OUT}{name}": seen.mean, f"{HOLD_OUT}{name}_se": seen.se}
             columns[name] = prompt_means(others)
-        row["held_out"] = columns
+        row |= {"held_out": columns, "means": prompt_means(rewards)}
         self._raise_alarm(row)
+        if self._bound.acts and step and (original := self._read(0)) is not None:
+            row["below"] = below = self._bound.below(row, original)
+            self._figures[BELOW] = float(len(below))
         path = self._record(step)
         with storage_explained(path, "earlier results are kept"):
             write_text(path, json.dumps(row, indent=1, sort_keys=True) + "\n")
@@ -353,6 +368,7 @@ class CheckpointValidation:
             *self._reward.depends_on,
             *sorted(self._prompts["prompt_id"]),
             *self._alarm.depends_on,
+            *self._bound.depends_on,
         )
 
     def _identity(self, generator: Generator) -> str:
@@ -380,21 +396,3 @@ class CheckpointValidation:
         if step not in self._judged:
             self._judged[step] = json.loads(path.read_text(encoding="utf-8"))
         return dict(self._judged[step])
-
-
-@contextlib.contextmanager
-def _outside_training() -> Iterator[None]:
-    """Allow nondeterministic kernels within the block, then restore torch's threads and kernels.
-
-    Not every model has deterministic kernels on GPUs, and another number of threads would change the training's
-    rounding.
-    """
-    import torch
-
-    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(False)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(deterministic)
-        torch.set_num_threads(threads)

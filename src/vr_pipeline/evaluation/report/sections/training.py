@@ -184,10 +184,13 @@ def validation_remarks(titles: Mapping[str, str], validations: Mapping[str, pd.D
         if chosen.empty or original.empty:
             continue
         step, reward, before = int(chosen["step"].iloc[0]), float(chosen["reward"].iloc[0]), original["reward"].iloc[0]
+        highest = "the highest validation reward"
+        if reward < table.loc[table["step"] > 0, "reward"].max():
+            highest += " that alarm and bound allow"
         text = (
-            f"{titles[policy]} is the checkpoint after step {step} of {int(table['step'].max())}, with the highest "
-            f"validation reward: {plain(reward)}, the original {plain(float(before))}. The highest of several is "
-            "biased upwards; the figures above are from other prompts."
+            f"{titles[policy]} is the checkpoint after step {step} of {int(table['step'].max())}, with {highest}: "
+            f"{plain(reward)}, the original {plain(float(before))}. The highest of several is biased upwards; the "
+            "figures above are from other prompts."
         )
         if table.loc[~table["chosen"].astype(bool), "gap_low"].isna().any():
             text += " There are too few validation prompts to show how far the checkpoints differ on others."
@@ -199,12 +202,25 @@ def validation_remarks(titles: Mapping[str, str], validations: Mapping[str, pd.D
                 f"{'that' if len(alike) == 1 else 'those'} after step {', '.join(map(str, alike))} (95 % intervals of "
                 "the difference on the same prompts include 0); more validation prompts would narrow them."
             )
-        if reward > before:
+        if not step:
+            text = f"{titles[policy]} is the original: no checkpoint was chosen."
+            remarks.append(Finding(text, "warning"))
+        elif reward > before:
             remarks.append(Finding(text))
         else:
             remarks.append(Finding(f"{text} No checkpoint was above the original: training did not help.", "warning"))
-        remarks += _alarms(titles[policy], table)
+        remarks += [*_rejected(titles[policy], table), *_alarms(titles[policy], table)]
     return remarks
+
+
+def _rejected(title: str, table: pd.DataFrame) -> list[Finding]:
+    """Return which checkpoints the bound rejected, and in which dimensions they are below the original."""
+    if "below" not in table or not (table["below"] != "").any():
+        return []
+    out = table[table["below"] != ""]
+    named = "; ".join(f"step {step}: {names}" for step, names in zip(out["step"], out["below"], strict=True))
+    text = f"{title}: checkpoints with a dimension below the original were rejected ({named})."
+    return [Finding(text, "warning")]
 
 
 def _alarms(title: str, table: pd.DataFrame) -> list[Finding]:
