@@ -547,7 +547,7 @@ def test_an_alarm_goes_back_to_a_checkpoint_before_the_fall_and_may_end_the_trai
     pd.testing.assert_frame_equal(log_again, log)
     if since:
         shutil.rmtree(validation._kept)
-        with pytest.raises(InputError, match="the alarm for reward hacking chooses"):
+        with pytest.raises(InputError, match="alarm and bound of the validation choose"):
             trained_with_alarm(toy, make, action, tmp_path / "states")
 
 
