@@ -13,7 +13,7 @@ import torch
 from pydantic import ValidationError
 
 import tiny_models
-from toy_training import Toy, largest_difference, train
+from toy_training import Toy, largest_difference, relative_difference, train
 from vr_pipeline.engine.config import LoRAParameters
 from vr_pipeline.errors import InputError
 from vr_pipeline.generators import load_generator
@@ -135,7 +135,7 @@ def test_the_trainers_loss_is_the_formula_whole_and_in_parts(
     assert all(value.shape == (6,) and not value.requires_grad for value in statistics.values())
     whole, log = train(toy, pairs=with_rewards(toy), **changes)
     parts, again = train(toy, pairs=with_rewards(toy), micro_batch_size=1, **changes)
-    assert largest_difference(whole, parts) < 1e-4
+    assert relative_difference(whole, parts) < 1e-4
     np.testing.assert_allclose(again["loss"], log["loss"], rtol=1e-4)
     assert np.isfinite(log.to_numpy()).all()
 
@@ -166,7 +166,7 @@ def test_losses_of_single_clips_are_their_formulas_whole_and_in_parts(toy: Toy, 
     assert all(value.shape == (12,) and not value.requires_grad for value in statistics.values())
     whole, log = train(toy, pairs=with_rewards(toy), loss=loss)
     parts, again = train(toy, pairs=with_rewards(toy), micro_batch_size=1, loss=loss)
-    assert largest_difference(whole, parts) < 1e-4
+    assert relative_difference(whole, parts) < 1e-4
     np.testing.assert_allclose(again["loss"], log["loss"], rtol=1e-4)
     assert {"error", "change", "norm_ratio", "change_share"} <= set(log)
     assert not any(name.startswith(("winner", "loser")) for name in log)

@@ -23,6 +23,8 @@ from vr_pipeline.training.probe.measure import Cell, Probe, planned, split_by_pr
 class Judge:
     """Judges a policy by a number that the test knows."""
 
+    identity = "judge"
+
     def __init__(self, parameters: DpoTrainingParameters) -> None:
         assert parameters.training.steps == 3
 
@@ -33,7 +35,7 @@ class Judge:
         def judge(step: int) -> float:
             return 3.0
 
-        return Validation(judge, "judge")
+        return Validation(judge, self.identity)
 
     def table(self, log: pd.DataFrame) -> pd.DataFrame:
         return pd.DataFrame(

@@ -109,7 +109,7 @@ class Probe:
         if self._validation is not None:
             # The original's clips are made once; the clips of each combination take the same time.
             self._generator.load_policy(None)
-            self._judge(training)(self._generator)
+            self._judge(training).judging(self._generator)
         return Costs(step, time.perf_counter() - started)
 
     def run(self, rate: float, beta: float, steps: int) -> Cell:
