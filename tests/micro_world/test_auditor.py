@@ -75,7 +75,8 @@ def test_answers_on_a_prompt_are_those_on_what_it_names(shipped: Auditor) -> Non
     answers = shipped.probabilities(clip, prompts, asked) > 0.5
     assert answers.tolist() == [[True] * 4, [False, True, True, True], [True, False, False, False]]
     free = shipped.probabilities(clip, prompts, ["sharp", "moves_fast"])
-    assert np.ptp(free, axis=0).max() == 0
+    # Matrix products may round equal rows differently.
+    np.testing.assert_allclose(free, free[:1].repeat(3, axis=0), rtol=1e-9, atol=1e-12)
 
 
 def test_an_answer_does_not_depend_on_the_clips_beside_it(shipped: Auditor, held_out: RenderedClips) -> None:
