@@ -10,13 +10,13 @@ from kedro.io import DataCatalog, DatasetError
 from kedro.runner import SequentialRunner
 
 import tiny_models
-from vr_pipeline import generators as package
 from vr_pipeline.annotation.agreement import report_lines, study_results
 from vr_pipeline.annotation.choice import Selection
 from vr_pipeline.annotation.offer import GENERATORS, make_offer, make_study
 from vr_pipeline.annotation.store import Journal
 from vr_pipeline.datasets.generator_clips import GeneratorClipsDataset, GeneratorVideosDataset
 from vr_pipeline.errors import InputError
+from vr_pipeline.generators import plans
 from vr_pipeline.generators.config import GeneratorParameters, PreferenceGenerationParameters, VideoGenerationParameters
 from vr_pipeline.identifiers import prompt_id, sample_seed
 from vr_pipeline.items.filling import fill_folder
@@ -147,7 +147,7 @@ def test_a_killed_run_makes_what_is_missing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     loaded: list[str] = []
-    load = package.load_generator
+    load = plans.load_generator
 
     def killed(given: GeneratorParameters) -> Any:
         loaded.append(given.family)
@@ -155,7 +155,7 @@ def test_a_killed_run_makes_what_is_missing(
             raise KeyboardInterrupt
         return load(given)
 
-    monkeypatch.setattr(package, "load_generator", killed)
+    monkeypatch.setattr(plans, "load_generator", killed)
     plan = generate_preference_videos(prompts, parameters(generators))
     with pytest.raises(KeyboardInterrupt):
         fill_folder(tmp_path / "clips", FORMAT, plan)
