@@ -154,7 +154,7 @@ def configuration_files(project: Path, folders: Iterable[Path], kind: str) -> di
     found: dict[str, Mapping[str, Any]] = {}
     for folder in folders:
         for path in sorted({*folder.glob(f"{kind}*.y*ml"), *folder.glob(f"{kind}*/**/*.y*ml")}):
-            content = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER) or {}
+            content = _LOADER(path.read_text(encoding="utf-8")).get_single_data() or {}
             if isinstance(content, Mapping):
                 found[path.relative_to(project).as_posix()] = content
     return found
