@@ -20,7 +20,7 @@ from vr_pipeline.rewards.checklist.model import ChecklistReward
 from vr_pipeline.rewards.checklist.weights import RewardWeights, equal_weights
 from vr_pipeline.training import validation as module
 from vr_pipeline.training.config import DpoTrainingParameters, ValidationParameters
-from vr_pipeline.training.preference_trainer import Validation, train_on_pairs
+from vr_pipeline.training.preference_trainer import train_on_pairs
 from vr_pipeline.training.validation import CheckpointValidation, PolicyFiles
 from vr_pipeline.vlm.config import JudgeParameters
 
@@ -96,8 +96,7 @@ def train_and_judge(place: str) -> Judged:
     try:
         training = toy.parameters(checkpoint_every=3)
         generator, validation = toy.generator(), validation_of(toy, judge, folder / "validation", training)
-        judging = Validation(validation(generator), validation.identity, together=validation.together)
-        log = train_on_pairs(generator, toy.data, training, validation=judging)
+        log = train_on_pairs(generator, toy.data, training, validation=validation.judging(generator))
         return Judged(len(sampled), len(answered), log, validation.table(log))
     finally:
         module.sample_items, ChecklistReward.measure = sample, measure  # type: ignore[method-assign]
