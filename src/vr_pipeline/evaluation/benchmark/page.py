@@ -11,7 +11,7 @@ from markupsafe import Markup
 from vr_pipeline.evaluation.benchmark.figures import ALL, FIGURES
 from vr_pipeline.evaluation.report import charts, elements
 from vr_pipeline.evaluation.report.charts import Chart, Mark, Row
-from vr_pipeline.evaluation.report.elements import Cell, Cells, Table, count, interval, number
+from vr_pipeline.evaluation.report.elements import Cell, Cells, Table, count, interval, number, with_interval
 from vr_pipeline.evaluation.report.page import Part, page_html
 from vr_pipeline.preferences.criteria import OVERALL
 
@@ -96,19 +96,12 @@ def _table(title: str, own: pd.DataFrame) -> Table:
     rows: list[Cells] = []
     for row in own.sort_values("tau", ascending=False, kind="stable", na_position="last").to_dict("records"):
         cells: Cells = [row["reward"], row["dimension"]]
-        cells += [_with_interval(row, name) for name in FIGURES]
+        for name in FIGURES:
+            value, low, high = (_value(row, key) for key in (name, f"{name}_low", f"{name}_high"))
+            cells.append(with_interval(value, low, high, 3, sign=False))
         rows.append([*cells, count(row["n"]), count(row["n_ties"]), count(row["prompts"])])
     columns = ["Reward", "Compared", *(_TITLES[name] for name in FIGURES)]
     return Table(title, [*columns, "Pairs", "Ties", "Prompts"], rows, words=["Compared"])
-
-
-def _with_interval(row: Mapping[Any, Any], name: str) -> Cell:
-    """Return a figure and its interval in one cell."""
-    value, low, high = (_value(row, key) for key in (name, f"{name}_low", f"{name}_high"))
-    if value is None:
-        return Cell("", elements.sort_key(None))
-    ends = "" if low is None or high is None else f" ({low:.3f} to {high:.3f})"
-    return Cell(f"{value:.3f}{ends}", elements.sort_key(value))
 
 
 def _differences(differences: pd.DataFrame) -> list[Markup]:

@@ -122,9 +122,11 @@ def interval(low: float | None, high: float | None, digits: int = 2, *, sign: bo
     return _ends(low, high, f"{show(low, digits)} to {show(high, digits)}")
 
 
-def with_interval(value: float | None, low: float | None, high: float | None, digits: int = 2) -> Cell:
-    """Show a difference and its interval, if there is one, in one cell, which sorts by the difference."""
-    shown, ends = number(value, digits, sign=True), interval(low, high, digits, sign=True)
+def with_interval(
+    value: float | None, low: float | None, high: float | None, digits: int = 2, *, sign: bool = True
+) -> Cell:
+    """Show a value and its interval, if there is one, in one cell, which sorts by the value."""
+    shown, ends = number(value, digits, sign=sign), interval(low, high, digits, sign=sign)
     return Cell(f"{shown.text} ({ends.text})", shown.sort) if ends.sort else shown
 
 
