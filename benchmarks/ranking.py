@@ -20,7 +20,6 @@ import argparse
 import itertools
 import json
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -30,6 +29,7 @@ from typing import Any
 import numpy as np
 
 from checklist import SIZES, make_judge
+from on_device import parsed, parser_of
 
 HEAD = (
     "you are shown videos that were made for one text . look at every frame from first to last : is what the text asks"
@@ -241,22 +241,13 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--size", choices=SIZES, help="'cpu', or 2b on a GPU")
+    parser = parser_of(__doc__, SIZES)
     parser.add_argument("--clips", type=int, default=10)
     parser.add_argument("--frames", type=int, default=8)
     parser.add_argument("--batch", type=int, default=16, help="rows that ours reads at a time")
     parser.add_argument("--sampled", type=int, default=5, help="calls of each kind on which the other way is timed")
     parser.add_argument("--repeats", type=int, default=3)
-    arguments = parser.parse_args()
-
-    import torch
-
-    if arguments.device == "cuda" and not torch.cuda.is_available():
-        sys.exit("There is no CUDA device.")
-    arguments.size = arguments.size or ("cpu" if arguments.device == "cpu" else "2b")
-    print(json.dumps(measure(arguments)))
+    print(json.dumps(measure(parsed(parser))))
 
 
 if __name__ == "__main__":

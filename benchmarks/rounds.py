@@ -25,25 +25,14 @@ import pandas as pd
 import yaml
 from scipy import stats
 
+from demo_seeds import ROOT, copy_project
 from vr_pipeline.evaluation.metrics import gain_over
 
-ROOT = Path(__file__).resolve().parents[1]
-PARTS = ("conf", "pyproject.toml", "data/01_raw", "data/06_models/micro_world")
 ARMS: dict[str, dict[str, Any]] = {
     "three": {"rounds": 3, "videos_per_prompt": 8, "training": {"steps": 60, "warmup_steps": 10}},
     "one": {"rounds": 1, "videos_per_prompt": 24, "training": {"steps": 180, "warmup_steps": 10}},
 }
 EVALUATION_CLIPS = 8
-
-
-def copy_project(target: Path) -> None:
-    """The configuration and the shipped data, without results."""
-    # Kedro wants the folder to exist; the code comes from PYTHONPATH.
-    (target / "src").mkdir()
-    for part in PARTS:
-        source = ROOT / part
-        (target / part).parent.mkdir(parents=True, exist_ok=True)
-        (shutil.copytree if source.is_dir() else shutil.copy)(source, target / part)
 
 
 def kedro(folder: Path, *arguments: str) -> None:

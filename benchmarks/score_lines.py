@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from typing import Any
 from unittest.mock import patch
 
 import numpy as np
 
 from checklist import SIZES
+from on_device import parsed, parser_of
 from ranking import HEAD, LINES, PROMPT, Seconds, make_family, middle, timed
 
 WAYS = "vr_pipeline.rewards.unifiedreward.lines.READ_AHEAD"
@@ -86,20 +86,11 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--size", choices=SIZES, help="'cpu', or 2b on a GPU")
+    parser = parser_of(__doc__, SIZES)
     parser.add_argument("--clips", type=int, default=3)
     parser.add_argument("--frames", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=3)
-    arguments = parser.parse_args()
-
-    import torch
-
-    if arguments.device == "cuda" and not torch.cuda.is_available():
-        sys.exit("There is no CUDA device.")
-    arguments.size = arguments.size or ("cpu" if arguments.device == "cpu" else "2b")
-    print(json.dumps(measure(arguments)))
+    print(json.dumps(measure(parsed(parser))))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ import argparse
 import copy
 import json
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -26,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from checklist import SIZES, make_judge
+from on_device import parsed, parser_of
 
 RUBRIC = (
     " {name} : rate the {name} of the video from zero to ten . look at every frame from first to last and at the whole"
@@ -215,21 +215,12 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--size", choices=SIZES, help="'cpu', or 2b on a GPU")
+    parser = parser_of(__doc__, SIZES)
     parser.add_argument("--dimensions", type=int, default=5, choices=range(2, len(NAMES) + 1))
     parser.add_argument("--prompts", type=int, default=2, choices=range(1, len(PROMPTS) + 1))
     parser.add_argument("--clips", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)
-    arguments = parser.parse_args()
-
-    import torch
-
-    if arguments.device == "cuda" and not torch.cuda.is_available():
-        sys.exit("There is no CUDA device.")
-    arguments.size = arguments.size or ("cpu" if arguments.device == "cpu" else "2b")
-    print(json.dumps(measure(arguments)))
+    print(json.dumps(measure(parsed(parser))))
 
 
 if __name__ == "__main__":
