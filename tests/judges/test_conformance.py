@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import itertools
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from judge_families import FAMILIES, Arrays
-from plain_likelihood import blocks_of, clip_inputs, full_forward, pixel_inputs, positions_of
+from plain_likelihood import SPELLINGS, blocks_of, clip_inputs, pixel_inputs, plain_answers, positions_of
 from tiny_judges import PROMPTS, QUESTIONS
 from vr_pipeline.checklist import checklist_from_mapping
 from vr_pipeline.judges import load_judge
@@ -33,7 +33,6 @@ from vr_pipeline.vlm.loading import judge_identity
 
 MakeJudge = Callable[..., Any]
 RATES = [2.0, 4.0, 1.0]
-YES, NO = ("yes", "Yes"), ("no", "No")
 SIZES = [(96, 96), (40, 250), (333, 120), (600, 410), (48, 47)]
 
 
@@ -47,21 +46,6 @@ def family(name: str, tokenizer: Any) -> Any:
     return FAMILIES[name].build(tokenizer)
 
 
-def plain_answers(judge: Any, clips: Sequence[np.ndarray], rates: Sequence[float]) -> np.ndarray:
-    """P(yes) and the mass outside yes and no, one full forward pass a clip and question: [2, clips, questions]."""
-    found = np.empty((2, len(clips), len(QUESTIONS)))
-    ids = [judge.family.tokenizer.convert_tokens_to_ids(list(words)) for words in (YES, NO)]
-    for row, clip in enumerate(clips):
-        prepared = judge.prepare(clip, rates[row])
-        for column, question in enumerate(QUESTIONS):
-            asked = question.replace("[[prompt]]", PROMPTS[row]) + judge.family.settings.after_question
-            text = judge.family.text_ids(judge.family.settings.before_question + asked)
-            logits = full_forward(judge.family, prepared, text, rates[row])
-            yes, no = (float(logits.double().softmax(-1)[spellings].sum()) for spellings in ids)
-            found[:, row, column] = yes / (yes + no), 1 - yes - no
-    return found
-
-
 # -- answers ----------------------------------------------------------------------------------------------------------
 
 
@@ -70,7 +54,7 @@ def test_answers_equal_one_plain_forward_a_question(
 ) -> None:
     """Whatever is read at a time: clips and images of several lengths and sizes, prompts inside questions."""
     for chosen in (clips, [clips[0], clips[1][:1], clips[2]]):
-        expected = plain_answers(make_judge(family), chosen, RATES)
+        expected = plain_answers(make_judge(family), chosen, PROMPTS, RATES)
         # Answers that hardly differ would make any mistake invisible.
         assert expected[0].std() > 0.02
         every = []
@@ -109,7 +93,7 @@ def test_answers_depend_on_clip_prompt_and_order_only_where_they_should(
 def test_every_spelling_of_yes_and_no_counts(family: Any, make_judge: MakeJudge) -> None:
     judge = make_judge(family)
     words = family.tokenizer.convert_ids_to_tokens
-    assert (words(judge.yes_ids), words(judge.no_ids)) == (list(YES), list(NO))
+    assert (words(judge.yes_ids), words(judge.no_ids)) == tuple(map(list, SPELLINGS))
 
 
 def test_padding_on_either_side_of_the_plain_class_gives_the_same(
@@ -368,6 +352,7 @@ def test_identities_change_with_weights_and_settings_and_with_nothing_else(
         {"frames_per_second": 3.0},
         {"min_pixels": 100},
         {"max_pixels": 10_000},
+        {"before_clip": "[[prompt]]"},
         {"prefix": "packed"},
         {"question_chunk_size": 3},
         {"clip_batch": 2},

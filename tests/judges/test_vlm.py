@@ -22,11 +22,11 @@ def test_memory_that_runs_out_halves_the_chunk_then_the_batch(
     whole = judge._read_chunks
     sizes = []
 
-    def scarce(prepared: Any, segments: Any, chunk: int) -> Any:
+    def scarce(prepared: Any, segments: Any, chunk: int, lead: Any) -> Any:
         sizes.append((len(prepared), chunk))
         if len(prepared) * chunk > 2:
             raise torch.OutOfMemoryError("no memory")
-        return whole(prepared, segments, chunk)
+        return whole(prepared, segments, chunk, lead)
 
     judge._read_chunks = scarce
     p_yes, _ = judge.answer(clips, QUESTIONS, PROMPTS)
@@ -38,14 +38,14 @@ def test_memory_that_runs_out_halves_the_chunk_then_the_batch(
     judge.answer(clips[:2], QUESTIONS, PROMPTS[:2])
     assert sizes == [(1, 1), (1, 1)]
 
-    def none_left(prepared: Any, segments: Any, chunk: int) -> Any:
+    def none_left(prepared: Any, segments: Any, chunk: int, lead: Any) -> Any:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
 
     judge._read_chunks = none_left
     with pytest.raises(InputError, match=r"one clip of [0-9]+ tokens and one question"):
         judge.answer(clips, QUESTIONS, PROMPTS)
 
-    def broken(prepared: Any, segments: Any, chunk: int) -> Any:
+    def broken(prepared: Any, segments: Any, chunk: int, lead: Any) -> Any:
         raise RuntimeError("shapes differ")
 
     judge._read_chunks = broken
@@ -68,11 +68,11 @@ def test_a_clip_that_is_too_large_does_not_slow_down_the_others(
     class Scarce(vlm.CachedPrefix):
         limit = 2 * large
 
-        def __init__(self, family: Any, prepared: Any) -> None:
+        def __init__(self, family: Any, prepared: Any, lead: Any) -> None:
             tried.append(len(prepared))
             if sum(len(clip.token_ids) for clip in prepared) > self.limit:
                 raise torch.OutOfMemoryError("no memory")
-            super().__init__(family, prepared)
+            super().__init__(family, prepared, lead)
 
     monkeypatch.setattr(vlm, "CachedPrefix", Scarce)
     # Too many clips at a time: fewer questions would not help, and stay as many.
@@ -86,7 +86,7 @@ def test_a_clip_that_is_too_large_does_not_slow_down_the_others(
         judge.answer(three[:1], QUESTIONS, PROMPTS[:1])
     whole = judge._read_chunks
 
-    def questions_do_not_fit(prepared: Any, segments: Any, chunk: int) -> Any:
+    def questions_do_not_fit(prepared: Any, segments: Any, chunk: int, lead: Any) -> Any:
         raise torch.OutOfMemoryError("no memory")
 
     judge._read_chunks = questions_do_not_fit

@@ -9,8 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from tiny_judges import QUESTIONS
 from vr_pipeline.vlm.families.base import Family, PreparedClip
 from vr_pipeline.vlm.media import Request, Visual
+
+SPELLINGS = ("yes", "Yes"), ("no", "No")
+"""Of yes and no in the tiny tokenizer."""
 
 Block = tuple[tuple[int, int, int], float]
 """Visual tokens in a row: times, rows and columns, and the step of time."""
@@ -169,3 +173,20 @@ _PIXELS = {
     "InternVL": _tile_pixels(0),
     "SmolVLM": _tile_pixels(1),
 }
+
+
+def plain_answers(
+    judge: Any, clips: Sequence[np.ndarray], prompts: Sequence[str], rates: Sequence[float]
+) -> np.ndarray:
+    """P(yes) and the mass outside yes and no, one full forward pass a clip and question: [2, clips, questions]."""
+    found = np.empty((2, len(clips), len(QUESTIONS)))
+    ids = [judge.family.tokenizer.convert_tokens_to_ids(list(words)) for words in SPELLINGS]
+    for row, clip in enumerate(clips):
+        prepared = judge.prepare(clip, rates[row], prompts[row])
+        for column, question in enumerate(QUESTIONS):
+            asked = question.replace("[[prompt]]", prompts[row]) + judge.family.settings.after_question
+            text = judge.family.text_ids(judge.family.settings.before_question + asked)
+            logits = full_forward(judge.family, prepared, text, rates[row])
+            yes, no = (float(logits.double().softmax(-1)[spellings].sum()) for spellings in ids)
+            found[:, row, column] = yes / (yes + no), 1 - yes - no
+    return found

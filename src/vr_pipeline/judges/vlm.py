@@ -1,14 +1,16 @@
 """The judge over vision-language models: a clip is read once, all its questions are asked behind it.
 
 Cost: one pass over the prefix and one over the question tokens, whatever the number of questions; nothing is
-generated. Memory is bounded by ``clip_batch`` and ``question_chunk_size``.
+generated. Where the prompt stands before the clip, it is read once for all clips of a prompt that are asked about
+together. Clips of one length share a batch. Memory is bounded by ``clip_batch`` and ``question_chunk_size``.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +23,15 @@ from vr_pipeline.video.read import Frames
 from vr_pipeline.vlm.config import JudgeParameters
 from vr_pipeline.vlm.families.base import Family, PreparedClip
 from vr_pipeline.vlm.packing import Segment
-from vr_pipeline.vlm.prefix import CachedPrefix, PrefixOutOfMemory, StatesOfPrefixes, is_out_of_memory, packed_logits
+from vr_pipeline.vlm.prefix import (
+    CachedPrefix,
+    Lead,
+    PrefixOutOfMemory,
+    StatesOfPrefixes,
+    is_out_of_memory,
+    packed_logits,
+    read_lead,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -57,48 +67,64 @@ class VisionLanguageJudge:
         """See :meth:`vr_pipeline.judges.contract.Judge.answer`.
 
         Raises:
-            InputError: a question holds ``[[prompt]]`` and no prompts are given.
+            InputError: a question or the text before the clip holds ``[[prompt]]`` and no prompts are given.
             NoNumbersError: the model's numbers are not finite, for example because they overflow in float16.
             ValueError: the numbers of clips, prompts and rates differ, or a clip is not uint8 [frames, h, w, 3].
         """
         import torch
 
-        prompts, rates = prompts_and_rates(clips, questions, prompts, frames_per_second)
+        texts = [self.family.settings.before_clip, *questions]
+        prompts, rates = prompts_and_rates(clips, texts, prompts, frames_per_second)
         p_yes, outside = np.empty((2, len(clips), len(questions)))
         if not len(clips) or not len(questions):
             return p_yes, outside
         with torch.inference_mode():
-            for start in range(0, len(clips), self.parameters.clip_batch):
-                batch = slice(start, start + self.parameters.clip_batch)
-                self._answer_batch(clips[batch], questions, prompts[batch], rates[batch], p_yes[batch], outside[batch])
+            order = self._by_length(clips, prompts)
+            for start_ids, places in groupby(order, key=lambda at: self.family.lead_ids(prompts[at])):
+                together = list(places)
+                lead = read_lead(self.family, start_ids) if start_ids else None
+                for start in range(0, len(together), self.parameters.clip_batch):
+                    batch = together[start : start + self.parameters.clip_batch]
+                    prepared = [self.prepare(clips[at], rates[at], prompts[at]) for at in batch]
+                    segments = [self._segments(questions, prompts[at]) for at in batch]
+                    p_yes[batch], outside[batch] = self._answer_batch(prepared, segments, lead)
         check_answers(p_yes, outside, questions)
         return p_yes, outside
 
+    def _by_length(self, clips: Sequence[Frames], prompts: Sequence[str]) -> list[int]:
+        """Return the numbers of the clips: those that begin with one text together, then those of one length.
+
+        A batch is padded to its longest clip and its longest questions. The frames decide how long a clip is, and the
+        prompt how long its questions are.
+        """
+        first: dict[tuple[int, ...], int] = {}
+        of_text = [first.setdefault(self.family.lead_ids(prompt), at) for at, prompt in enumerate(prompts)]
+
+        def length(at: int) -> tuple[int, ...]:
+            count, *size = clips[at].shape[:3]
+            shown = min(count, self.num_frames or count)
+            return of_text[at], shown * int(np.prod(size)), shown, *size, len(prompts[at])
+
+        return sorted(range(len(clips)), key=length)
+
+    def _segments(self, questions: Sequence[str], prompt: str) -> list[Segment]:
+        return [self.question_segment(question.replace(PROMPT_PLACEHOLDER, prompt)) for question in questions]
+
     def _answer_batch(
-        self,
-        clips: Sequence[Frames],
-        questions: Sequence[str],
-        prompts: Sequence[str],
-        rates: Sequence[float | None],
-        p_yes: Probabilities,
-        outside: Probabilities,
-    ) -> None:
-        """Fill the rows of one batch; memory that runs out halves the chunk of questions, then the batch.
+        self, clips: Sequence[PreparedClip], segments: Sequence[Sequence[Segment]], lead: Lead | None
+    ) -> tuple[Probabilities, Probabilities]:
+        """Return p_yes and outside masses of one batch; memory that runs out halves the chunk, then the batch.
 
         Where the clips alone are too much, the batch is halved at once.
         """
-        prepared = [self.prepare(clip, rate) for clip, rate in zip(clips, rates, strict=True)]
-        segments = [
-            [self.question_segment(question.replace(PROMPT_PLACEHOLDER, prompt)) for question in questions]
-            for prompt in prompts
-        ]
+        p_yes, outside = np.empty((2, len(clips), len(segments[0])))
         start = 0
         fitted = self._chunk, self._clips
         while start < len(clips):
-            chunk, size = min(self._chunk, len(questions)), min(self._clips, len(clips) - start)
+            chunk, size = min(self._chunk, len(segments[0])), min(self._clips, len(clips) - start)
             rows = slice(start, start + size)
             try:
-                logits = self._read_chunks(prepared[rows], segments[rows], chunk)
+                logits = self._read_chunks(clips[rows], segments[rows], chunk, lead)
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
@@ -107,7 +133,7 @@ class VisionLanguageJudge:
                     # One clip that is too large says nothing about the others: they are asked as before.
                     self._chunk, self._clips = fitted
                     raise InputError(
-                        f"memory runs out on one clip of {len(prepared[start].token_ids)} tokens and one question",
+                        f"memory runs out on one clip of {len(clips[start].token_ids)} tokens and one question",
                         remedy="Take fewer frames (num_frames) or smaller ones (max_pixels), or a quantised model",
                         field="judge",
                     ) from error
@@ -121,10 +147,19 @@ class VisionLanguageJudge:
             p_yes[rows], outside[rows] = self._probabilities(logits)
             start += len(clips[rows])
             fitted = self._chunk, self._clips
+        return p_yes, outside
 
-    def prepare(self, frames: Frames, rate: float | None = None) -> PreparedClip:
-        """Prepare a clip's frames, thinned to the judge's number, ready for the model."""
-        return self.family.prepare(shown_frames(frames, self.num_frames), rate)
+    def prepare(self, frames: Frames, rate: float | None = None, prompt: str = "") -> PreparedClip:
+        """Prepare a clip's frames, thinned to the judge's number, ready for the model.
+
+        Args:
+            frames: uint8 [frames, height, width, 3].
+            rate: their frames per second, if known.
+            prompt: the clip's text, for templates in which it stands before the clip.
+        """
+        clip = self.family.prepare(shown_frames(frames, self.num_frames), rate)
+        lead = self.family.lead_ids(prompt)
+        return self.family.behind(lead, clip) if lead else clip
 
     def question_segment(self, question: str) -> Segment:
         """Return a question's tokens; the answer is read after the last."""
@@ -138,7 +173,7 @@ class VisionLanguageJudge:
         )
 
     def _read_chunks(
-        self, clips: Sequence[PreparedClip], segments: Sequence[Sequence[Segment]], chunk: int
+        self, clips: Sequence[PreparedClip], segments: Sequence[Sequence[Segment]], chunk: int, lead: Lead | None = None
     ) -> torch.Tensor:
         """Logits [clips, questions, vocabulary] of the answers' first tokens."""
         import torch
@@ -146,16 +181,18 @@ class VisionLanguageJudge:
         count = len(segments[0])
         chosen = self.parameters.prefix
         packed = (chosen == "packed" or (chosen == "auto" and chunk >= count)) and not self.family.recurrent
-        read = partial(packed_logits, self.family, clips) if packed else self._cached_prefix(clips).logits
+        read: Callable[[Sequence[Sequence[Segment]]], torch.Tensor] = (
+            partial(packed_logits, self.family, clips, lead=lead) if packed else self._cached_prefix(clips, lead).logits
+        )
         parts = [
             read([row[start : start + chunk] for row in segments]).reshape(len(clips), -1, self._vocabulary)
             for start in range(0, count, chunk)
         ]
         return torch.cat(parts, dim=1)
 
-    def _cached_prefix(self, clips: Sequence[PreparedClip]) -> CachedPrefix | StatesOfPrefixes:
+    def _cached_prefix(self, clips: Sequence[PreparedClip], lead: Lead | None) -> CachedPrefix | StatesOfPrefixes:
         try:
-            return (StatesOfPrefixes if self.family.recurrent else CachedPrefix)(self.family, clips)
+            return (StatesOfPrefixes if self.family.recurrent else CachedPrefix)(self.family, clips, lead)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise

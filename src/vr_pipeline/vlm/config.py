@@ -111,6 +111,11 @@ class JudgeParameters(Parameters):
     frames_per_second: float | None = Field(None, gt=0, description="Rate at which frames are taken, in 1/s.")
     min_pixels: int | None = Field(None, ge=1, description="Smallest area of a resized frame, in pixels.")
     max_pixels: int | None = Field(None, ge=1, description="Largest area of a resized frame, in pixels.")
+    before_clip: str | None = Field(
+        None,
+        description="Text before the clip, instead of that of the model folder or the family. [[prompt]] in it stands "
+        "for the clip's prompt; clips of one prompt then share what stands up to there.",
+    )
     prefix: Literal["auto", "packed", "cached"] = Field(
         "auto",
         description="How questions share the clip: 'packed' puts the clip and all questions into one pass, 'cached' "
@@ -135,6 +140,7 @@ class JudgeParameters(Parameters):
         if (self.family == SERVED) != self.served:
             raise ValueError(f"family '{SERVED}' and the block 'server' belong together: give both or none")
         here = [name for name in ("adapter", "trust_remote_code") if getattr(self, name)]
+        here += ["before_clip"] if self.before_clip is not None else []
         here += ["quantisation"] if self.quantisation != "none" else []
         if self.served and here:
             raise ValueError(f"{', '.join(here)} cannot be set for a model behind a server: set it where that starts")

@@ -33,7 +33,9 @@ def judge_identity(parameters: JudgeParameters) -> str:
         request = parameters.model_dump(mode="json", include=_ASKED_OF_A_SERVER)
         request["server"] = parameters.server.model_dump(mode="json", exclude=set(NO_PART_OF_ANSWERS))
         return content_hash("judge behind a server", json.dumps(request, sort_keys=True))
-    settings = parameters.model_dump(mode="json", exclude=_NO_PART_OF_IDENTITY)
+    # Answers from before this setting existed keep their identity.
+    unset = {"before_clip"} if parameters.before_clip is None else set()
+    settings = parameters.model_dump(mode="json", exclude=_NO_PART_OF_IDENTITY | unset)
     folder = Path(parameters.path).expanduser()
     model = parameters.path if _is_hub_name(parameters) else folder_hash(folder)
     adapter = _adapter_folder(parameters)
@@ -219,7 +221,7 @@ def read_settings(cls: type[Family], source: str, parameters: JudgeParameters) -
             values |= dict(json.loads(path.read_text(encoding="utf-8")))
         except (ValueError, TypeError) as error:
             raise InputError(f"it is not a JSON object ({error})", remedy="Correct it", file=path) from None
-    for name in ("min_pixels", "max_pixels"):
+    for name in ("min_pixels", "max_pixels", "before_clip"):
         if getattr(parameters, name) is not None:
             values[name] = getattr(parameters, name)
     return validated(cls.settings_class, values, remedy="Correct or remove this setting", file=path)

@@ -91,3 +91,8 @@ def packed_mask(prefix_lengths: IntArray, prefix_width: int, segments: IntArray)
     top = prefix_mask(prefix_lengths, prefix_width)
     top = np.concatenate([top, np.zeros((*top.shape[:3], length), bool)], axis=3)
     return np.concatenate([top, segment_mask(prefix_lengths, prefix_width, segments)], axis=2)
+
+
+def seeing_all(mask: NDArray[np.bool_], count: int) -> NDArray[np.bool_]:
+    """Return a mask [batch, 1, tokens, seen] with so many more tokens in front that all see."""
+    return np.concatenate([np.ones((*mask.shape[:3], count), bool), mask], axis=3) if count else mask

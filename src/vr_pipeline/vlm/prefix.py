@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from vr_pipeline.vlm.families.base import Family, PreparedClip
-from vr_pipeline.vlm.packing import PackedSegments, Segment, pack, packed_mask, prefix_mask, segment_mask
-from vr_pipeline.vlm.states import cache_from, new_cache, state_of_row
+from vr_pipeline.vlm.media import text_positions
+from vr_pipeline.vlm.packing import PackedSegments, Segment, pack, packed_mask, prefix_mask, seeing_all, segment_mask
+from vr_pipeline.vlm.states import State, cache_from, new_cache, state_of_row
 
 if TYPE_CHECKING:
     import torch
@@ -17,11 +19,41 @@ if TYPE_CHECKING:
 Made = TypeVar("Made")
 
 
-def packed_logits(family: Family, clips: Sequence[PreparedClip], segments: Sequence[Sequence[Segment]]) -> torch.Tensor:
+@dataclass(frozen=True)
+class Lead:
+    """Text with which the prefixes of several clips begin, read once for all of them.
+
+    Attributes:
+        tokens: how many tokens it has.
+        state: what the decoder keeps of them.
+    """
+
+    tokens: int
+    state: State
+
+
+def read_lead(family: Family, token_ids: Sequence[int]) -> Lead:
+    """Read the text with which clips begin, one token or more."""
+    count = len(token_ids)
+    cache = new_cache(family)
+    embeddings = family.embed_tokens(np.array([token_ids], np.int64))
+    decode(family, embeddings, text_positions(0, count, family.position_axes)[:, None], None, cache)
+    return Lead(count, state_of_row(cache, 0, count))
+
+
+def packed_logits(
+    family: Family, clips: Sequence[PreparedClip], segments: Sequence[Sequence[Segment]], lead: Lead | None = None
+) -> torch.Tensor:
     """Return next-token logits of every place that is read, in one pass over prefixes and segments; differentiable.
 
     A recurrent family reads each segment behind a prefix of its own, so that the clip's tokens are read as often; the
     vision tower reads the clip once.
+
+    Args:
+        family: the model.
+        clips: with their prefixes.
+        segments: of each clip.
+        lead: what all prefixes begin with, if it was read already; a recurrent family reads it again.
 
     Returns:
         float32 [reads, vocabulary], reads in the order clip, segment, ``read_at``.
@@ -32,11 +64,18 @@ def packed_logits(family: Family, clips: Sequence[PreparedClip], segments: Seque
         return _logits_apart(family, clips, segments)
     layout = pack(segments)
     prefix, lengths = family.embed_prefixes(clips)
+    start, cache = _from(lead, len(clips))
     width = prefix.shape[1]
-    embeddings = torch.cat([prefix, family.embed_tokens(layout.token_ids).to(prefix.dtype)], dim=1)
-    positions = np.concatenate([prefix_positions(clips, width), segment_positions(clips, layout)], axis=2)
-    hidden = decode(family, embeddings, positions, packed_mask(lengths, width, layout.segments))
-    return _read(family, hidden, layout, width)
+    embeddings = torch.cat([prefix[:, start:], family.embed_tokens(layout.token_ids).to(prefix.dtype)], dim=1)
+    positions = np.concatenate([prefix_positions(clips, width)[..., start:], segment_positions(clips, layout)], axis=2)
+    mask = seeing_all(packed_mask(lengths - start, width - start, layout.segments), start)
+    hidden = decode(family, embeddings, positions, mask, cache)
+    return _read(family, hidden, layout, width - start)
+
+
+def _from(lead: Lead | None, rows: int) -> tuple[int, Any]:
+    """Return how many tokens of prefixes were read already, and the cache that holds them."""
+    return (0, None) if lead is None else (lead.tokens, cache_from(lead.state, rows))
 
 
 def _logits_apart(family: Family, clips: Sequence[PreparedClip], segments: Sequence[Sequence[Segment]]) -> torch.Tensor:
@@ -65,13 +104,15 @@ def _logits_apart(family: Family, clips: Sequence[PreparedClip], segments: Seque
 class StatesOfPrefixes:
     """Prefixes of clips, read one by one; segments are rows of a batch that each continue a copy of the state."""
 
-    def __init__(self, family: Family, clips: Sequence[PreparedClip]) -> None:
+    def __init__(self, family: Family, clips: Sequence[PreparedClip], lead: Lead | None = None) -> None:
         self.family, self.clips = family, clips
         prefix, self.lengths = family.embed_prefixes(clips)
         self.states = []
         for row, (clip, length) in enumerate(zip(clips, self.lengths.tolist(), strict=True)):
-            cache = new_cache(family)
-            decode(family, prefix[row : row + 1, :length], clip.positions[:, None], None, cache)
+            start, cache = _from(lead, 1)
+            cache = cache or new_cache(family)
+            positions = clip.positions[:, None, start:]
+            decode(family, prefix[row : row + 1, start:length], positions, None, cache, behind=start)
             self.states.append(state_of_row(cache, 0, length))
 
     def logits(self, segments: Sequence[Sequence[Segment]]) -> torch.Tensor:
@@ -93,13 +134,14 @@ class StatesOfPrefixes:
 class CachedPrefix:
     """Prefixes of a batch of clips, read once; chunks of segments are then asked behind them."""
 
-    def __init__(self, family: Family, clips: Sequence[PreparedClip]) -> None:
+    def __init__(self, family: Family, clips: Sequence[PreparedClip], lead: Lead | None = None) -> None:
         self.family, self.clips = family, clips
         prefix, self.lengths = family.embed_prefixes(clips)
         self.width = prefix.shape[1]
-        self.cache = new_cache(family)
-        mask = prefix_mask(self.lengths, self.width)
-        decode(family, prefix, prefix_positions(clips, self.width), mask, self.cache)
+        start, cache = _from(lead, len(clips))
+        self.cache = cache or new_cache(family)
+        mask = seeing_all(prefix_mask(self.lengths - start, self.width - start), start)
+        decode(family, prefix[:, start:], prefix_positions(clips, self.width)[..., start:], mask, self.cache)
 
     def logits(self, segments: Sequence[Sequence[Segment]]) -> torch.Tensor:
         """As :func:`packed_logits`, behind the prefixes that were read already."""
@@ -125,7 +167,9 @@ def segment_positions(clips: Sequence[PreparedClip], layout: PackedSegments) -> 
     return np.broadcast_to(layout.offsets + starts[:, None], (clips[0].positions.shape[0], *layout.offsets.shape))
 
 
-def decode(family: Family, embeddings: torch.Tensor, positions: Any, mask: Any, cache: Any = None) -> torch.Tensor:
+def decode(
+    family: Family, embeddings: torch.Tensor, positions: Any, mask: Any, cache: Any = None, *, behind: int = 0
+) -> torch.Tensor:
     """Return the decoder's last hidden states, [batch, tokens, hidden].
 
     Args:
@@ -135,12 +179,14 @@ def decode(family: Family, embeddings: torch.Tensor, positions: Any, mask: Any, 
         mask: [batch, 1, tokens, tokens before and these], true where seen; None where each token sees all before it,
             which is computed faster. Padding on the right then needs no mask: nothing before it sees it.
         cache: keys and values of what was read before; these tokens are added.
+        behind: number of tokens that were read before, if there is no mask.
     """
     import torch
 
     device = embeddings.device
     # Ones, and not nothing: without a mask the library looks for packed texts in the positions.
-    seen = np.ones(embeddings.shape[:2], np.int64) if mask is None else np.ascontiguousarray(mask)
+    batch, count = embeddings.shape[:2]
+    seen = np.ones((batch, behind + count), np.int64) if mask is None else np.ascontiguousarray(mask)
     output = family.language_model(
         inputs_embeds=embeddings,
         position_ids=family.position_ids(torch.from_numpy(np.array(positions)).to(device)),

@@ -232,7 +232,7 @@ class JudgeTask(Task):
 
     def _prepared(self, number: int, example: JudgeExample) -> PreparedClip:
         if number not in self.prepared:
-            clip = self.judge.prepare(example.read(), example.frames_per_second)
+            clip = self.judge.prepare(example.read(), example.frames_per_second, example.prompt)
             # Small clips are prepared once, as long as the memory meant for clips holds them.
             size = sum(array.nbytes for array in clip.vision.values())
             if size > 1_000_000 or self.prepared_bytes + size > self.parameters.memory_mb * 1e6:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from vr_pipeline.checklist.schema import PROMPT_PLACEHOLDER
 from vr_pipeline.config import Parameters
 from vr_pipeline.errors import InputError
 from vr_pipeline.prompts.user_text import control_tokens, user_text_ids
@@ -32,7 +33,10 @@ SETTINGS_FILE = "judge.json"
 class Settings(Parameters):
     """How clips and questions are put before a model; a family's defaults, changed by judge.json beside the weights."""
 
-    before_clip: str = Field(description="Text before the clip.")
+    before_clip: str = Field(
+        description="Text before the clip; [[prompt]] in it stands for the clip's prompt, and what stands up to there "
+        "is read once for all clips of a prompt that are judged together."
+    )
     after_clip: str = Field(description="Text after the clip; part of what all questions share.")
     before_question: str = Field("", description="Text between the clip and the question.")
     after_question: str = Field(description="Text after the question; the answer is read after it.")
@@ -122,8 +126,34 @@ class Family(ABC):
 
     def prepare(self, frames: Frames, frames_per_second: float | None) -> PreparedClip:
         """Resize, cut and tokenise one clip, with the settings' text before and after it."""
-        before, after = self.text_ids(self.settings.before_clip), self.text_ids(self.settings.after_clip)
+        before, after = self.text_ids(self.before_clip), self.text_ids(self.settings.after_clip)
         return self.joined([before, self.visual(frames, frames_per_second), after])
+
+    @property
+    def before_clip(self) -> str:
+        """Text before the clip, behind the prompt if that stands there."""
+        return self.settings.before_clip.rpartition(PROMPT_PLACEHOLDER)[2]
+
+    @property
+    def prompt_first(self) -> bool:
+        """Whether the prompt stands before the clip."""
+        return PROMPT_PLACEHOLDER in self.settings.before_clip
+
+    def lead_ids(self, prompt: str) -> tuple[int, ...]:
+        """Return the tokens up to the prompt before the clip and those of the prompt; none if it does not stand there.
+
+        Control tokens in the prompt become plain text.
+        """
+        before, found, _ = self.settings.before_clip.rpartition(PROMPT_PLACEHOLDER)
+        return tuple(self.user_text_ids(prompt, before=before)) if found else ()
+
+    def behind(self, text: Sequence[int], clip: PreparedClip) -> PreparedClip:
+        """Return a prepared clip behind tokens of text.
+
+        Raises:
+            InputError: this family reads no text before its clip.
+        """
+        return self.joined([text, Visual(clip.token_ids, clip.positions, clip.next_position, clip.vision)])
 
     def joined(self, pieces: Sequence[Visual | Sequence[int]]) -> PreparedClip:
         """Return text and visuals in a row.

@@ -62,7 +62,7 @@ class Qwen2VL(Family):
 
     def prepare(self, frames: Frames, frames_per_second: float | None) -> PreparedClip:
         # The marks around the clip are part of the settings' texts.
-        before, after = self.text_ids(self.settings.before_clip), self.text_ids(self.settings.after_clip)
+        before, after = self.text_ids(self.before_clip), self.text_ids(self.settings.after_clip)
         return self.joined([before, self._without_marks(frames, frames_per_second), after])
 
     def _without_marks(self, frames: Frames, frames_per_second: float | None) -> Visual:

@@ -54,7 +54,7 @@ class SmolVLM(Family):
 
     def prepare(self, frames: Frames, frames_per_second: float | None) -> PreparedClip:
         # Tokenised in one piece with the words around the frames.
-        texts = (self.settings.before_clip, self.settings.after_clip)
+        texts = (self.before_clip, self.settings.after_clip)
         return self.joined([self._within(frames, frames_per_second, *texts)])
 
     def _within(self, frames: Frames, frames_per_second: float | None, before: str, after: str) -> Visual:
