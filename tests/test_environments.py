@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import json
 from pathlib import Path
@@ -41,7 +42,9 @@ MAKES_SHIPPED_FILES = {"micro_world", "micro_videoreward", "micro_unifiedreward"
 """Pipelines that make what is shipped, and their parameters."""
 
 
+@functools.cache
 def configuration(environment: str) -> Any:
+    """The loader of an environment: it reads each kind of file once, which takes a second, and gives copies."""
     from vr_pipeline.settings import CONFIG_LOADER_ARGS, CONFIG_LOADER_CLASS
 
     return CONFIG_LOADER_CLASS(str(ROOT / "conf"), env=environment, **CONFIG_LOADER_ARGS)
