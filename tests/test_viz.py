@@ -17,7 +17,7 @@ import pytest
 from kedro.pipeline import Pipeline
 
 from vr_pipeline.pipeline_registry import register_pipelines
-from vr_pipeline.viz.pipelines import description
+from vr_pipeline.pipelines.steps import description
 
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = ["raw", "intermediate", "primary", "feature", "model_input", "models", "model_output", "reporting"]

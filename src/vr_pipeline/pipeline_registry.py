@@ -15,7 +15,7 @@ def register_pipelines() -> dict[str, Pipeline]:
     from vr_pipeline.pipelines.latent_reward_training.pipeline import create_pipeline
     from vr_pipeline.pipelines.systems import MPO_DPO, SYSTEMS, online_mpo
     from vr_pipeline.project.rounds import rounds
-    from vr_pipeline.viz.pipelines import pictured
+    from vr_pipeline.viz.pipelines import PicturedPipeline
 
     pipelines = {name: MPO_DPO.stage(name) for name in OTHERS}
     of_people = "preference_latent_reward_training"
@@ -27,6 +27,6 @@ def register_pipelines() -> dict[str, Pipeline]:
     for system in (*SYSTEMS, online_mpo(rounds())):
         stages = {system.registered(name): system.stage(name) for name in system.stages}
         pipelines |= {name: stage for name, stage in stages.items() if name not in pipelines}
-        pipelines[system.name] = sum(stages.values(), Pipeline([]))
+        pipelines[system.name] = Pipeline([*stages.values()])
     pipelines["__default__"] = pipelines[MPO_DPO.name]
-    return {name: pictured(pipeline) for name, pipeline in pipelines.items()}
+    return {name: PicturedPipeline(pipeline.nodes) for name, pipeline in pipelines.items()}

@@ -12,8 +12,8 @@ from kedro.io import DataCatalog, DatasetError
 from matplotlib.figure import Figure
 
 
-def drawn() -> Figure:
-    figure = Figure(figsize=(2.0, 1.0))
+def drawn(dpi: float = 100) -> Figure:
+    figure = Figure(figsize=(2.0, 1.0), dpi=dpi)
     figure.add_subplot().plot([0, 1], [1, 0])
     return figure
 
@@ -32,3 +32,17 @@ def test_a_plot_is_a_file_that_pages_and_previews_embed(tmp_path: Path) -> None:
     with pytest.raises(DatasetError):
         catalog.save("first_plot", "no figure")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["first.png", "second.png"]
+
+
+def test_a_plot_may_have_its_own_resolution(tmp_path: Path) -> None:
+    entry = {"type": "vr_pipeline.datasets.pictures.PlotDataset"}
+    catalog = DataCatalog.from_config(
+        {
+            "given": {**entry, "filepath": f"{tmp_path}/given.png", "dpi": 50},
+            "own": {**entry, "filepath": f"{tmp_path}/own.png", "dpi": "figure"},
+        }
+    )
+    figure = drawn(dpi=70)
+    for name, shape in {"given": (50, 100), "own": (70, 140)}.items():
+        catalog.save(name, figure)
+        assert matplotlib.image.imread(tmp_path / f"{name}.png").shape[:2] == shape

@@ -103,6 +103,9 @@ def catalog(pipelines, written) -> dict[str, dict[str, Any]]:
     }
 
 
+HEAVY = {"torch", "transformers", "diffusers", "peft", "sklearn", "ray", "matplotlib"}
+
+
 def python(code: str) -> str:
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
@@ -124,9 +127,36 @@ def test_importing_loads_no_heavy_library():
         "import vr_pipeline.runners, vr_pipeline.datasets.manifest\n"
         "from vr_pipeline.pipeline_registry import register_pipelines\n"
         "register_pipelines()\n"
-        "print(sorted({'torch', 'transformers', 'diffusers', 'peft', 'sklearn', 'mlflow', 'ray'} & set(sys.modules)))"
+        f"print(sorted({HEAVY | {'mlflow'}} & set(sys.modules)))"
     )
     assert loaded.splitlines()[-1] == "[]"
+
+
+def test_a_run_loads_no_heavy_library_before_its_first_node():
+    """All that a run makes before its first node: pipelines, checked parameters, the datasets of the catalog."""
+    loaded = python(
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from kedro.framework.project import pipelines\n"
+        "from kedro.framework.session import KedroSession\n"
+        "from kedro.framework.startup import bootstrap_project\n"
+        "bootstrap_project(Path.cwd())\n"
+        "with KedroSession.create(Path.cwd(), env='base') as session:\n"
+        "    catalog = session.load_context().catalog\n"
+        "names = pipelines['mpo_dpo'].datasets()\n"
+        "assert all(catalog.get(name) is not None for name in names if not name.startswith('params:'))\n"
+        f"print(len(names) > 100, sorted({HEAVY} & set(sys.modules)))"
+    )
+    assert loaded.splitlines()[-1] == "True []"
+
+
+def test_annotations_of_all_nodes_can_be_read(pipelines, caplog):
+    """Kedro checks the type of a parameter only where it can read the annotations of the function."""
+    from kedro.validation.type_extractor import TypeExtractor
+
+    found = TypeExtractor(pipelines).extract_types_from_pipelines()
+    assert "dpo_training" in found
+    assert not [record.getMessage() for record in caplog.records if "type hints" in record.getMessage()]
 
 
 def test_telemetry_is_off():

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from matplotlib.figure import Figure
 
+from vr_pipeline.drawing import Figure, new_figure
 from vr_pipeline.evaluation.report.comparison import SOURCES
 from vr_pipeline.statistics.clustered import interval
 
@@ -46,7 +46,7 @@ def rewards_by_dimension(metrics: Mapping[str, Any], titles: Mapping[str, str]) 
     if not dimensions_of:
         return _nothing("no reward judges the clips of this run")
     widths = [1.4 + 0.95 * max(len(dimensions), 3) for dimensions in dimensions_of.values()]
-    figure = Figure(figsize=(sum(widths), 4.4), layout="constrained")
+    figure = new_figure(figsize=(sum(widths), 4.4), layout="constrained")
     panels = figure.subplots(1, len(widths), squeeze=False, width_ratios=widths)[0]
     width = 0.8 / len(titles)
     for axes, (source, dimensions) in zip(panels, dimensions_of.items(), strict=True):
@@ -89,7 +89,7 @@ def training_curves(logs: Mapping[str, pd.DataFrame], titles: Mapping[str, str])
     panels = [panel for panel in _PANELS if any(_has(log, panel[0]) for log in logs.values())]
     columns = min(4, max(1, len(panels)))
     rows = max(1, math.ceil(len(panels) / columns))
-    figure = Figure(figsize=(3.5 * columns, 2.7 * rows + 0.3), layout="constrained")
+    figure = new_figure(figsize=(3.5 * columns, 2.7 * rows + 0.3), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in grid[len(panels) :]:
         axes.set_axis_off()
@@ -157,7 +157,7 @@ def _short(value: float | None) -> str:
 
 
 def _nothing(reason: str) -> Figure:
-    figure = Figure(figsize=(4.0, 1.2), layout="constrained")
+    figure = new_figure(figsize=(4.0, 1.2), layout="constrained")
     axes = figure.subplots()
     axes.set_axis_off()
     axes.text(0.5, 0.5, reason, ha="center", va="center", fontsize=9)

@@ -57,6 +57,8 @@ class RequirementsHook:
 def _remedies_of_files(
     files: Mapping[str, Path], run_params: dict[str, Any], project: Path, catalog: CatalogProtocol
 ) -> list[str]:
+    if not files:
+        return []
     # A dataset may read a file that another one writes.
     places = _makers_of_places(run_params, catalog)
     makers = {name: places[place.resolve()] for name, place in files.items() if place.resolve() in places}
@@ -85,7 +87,7 @@ def _makers_of_folders(
     folders: Mapping[str, str], run_params: dict[str, Any], catalog: CatalogProtocol
 ) -> Iterator[str]:
     """Yield remedies for missing models that a pipeline trains: rewards and judges."""
-    made = _makers_of_places(run_params, catalog)
+    made = _makers_of_places(run_params, catalog) if folders else {}
     for field, folder in folders.items():
         if maker := made.get(Path(folder).expanduser().resolve()):
             yield f"'{run_command(run_params, pipelines=[maker])}' makes the model of '{field}'"

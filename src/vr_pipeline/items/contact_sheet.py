@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pandas as pd
 
+from vr_pipeline.drawing import Figure, new_figure
 from vr_pipeline.items.folder import ItemFolder
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 _ROWS = 12
 """Largest number of rows, evenly spread over the prompts in order of their text."""
@@ -22,17 +18,15 @@ def contact_sheet(folder: ItemFolder, index: pd.DataFrame, *, samples: int = 6) 
     Args:
         samples: largest number of clips per row.
     """
-    from matplotlib.figure import Figure
-
     made = index[index["status"] == "ok"]
     made_by = made["generator"].set_axis(made["video_id"])
     texts = sorted(made["prompt"].unique())
     if not texts:
-        figure = Figure(figsize=(4, 1), dpi=120)
+        figure = new_figure(figsize=(4, 1), dpi=120)
         figure.suptitle("There are no clips to show", fontsize=8)
         return figure
     chosen = [texts[at] for at in np.unique(np.linspace(0, len(texts) - 1, min(_ROWS, len(texts))).round().astype(int))]
-    figure = Figure(figsize=(2.6 + samples * 1.55, 0.3 + 0.62 * len(chosen)), layout="constrained", dpi=120)
+    figure = new_figure(figsize=(2.6 + samples * 1.55, 0.3 + 0.62 * len(chosen)), layout="constrained", dpi=120)
     axes = figure.subplots(len(chosen), samples, squeeze=False)
     for row, text in enumerate(chosen):
         clips = (

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from vr_pipeline.drawing import Figure, new_figure
 
 
 def judge_report_figure(report: pd.DataFrame, log: pd.DataFrame) -> Figure:
@@ -19,11 +17,9 @@ def judge_report_figure(report: pd.DataFrame, log: pd.DataFrame) -> Figure:
         report: source, question_id, balanced_accuracy, calibration (see :mod:`vr_pipeline.judges.training.report`).
         log: step, answer_loss, balanced_accuracy.
     """
-    from matplotlib.figure import Figure
-
     sources = list(dict.fromkeys(report["source"]))
     questions = list(dict.fromkeys(report["question_id"]))
-    figure = Figure(figsize=(12, max(4.0, 1.6 + 0.27 * len(questions))), layout="constrained")
+    figure = new_figure(figsize=(12, max(4.0, 1.6 + 0.27 * len(questions))), layout="constrained")
     bars, calibration, loss = figure.subplots(1, 3, width_ratios=[1.5, 1, 1])
     places = np.arange(len(questions))
     height = 0.8 / len(sources)

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
-from matplotlib.patches import Patch
+
+from vr_pipeline.drawing import Figure, new_figure
 
 _KEPT, _REJECTED, _GREY = "#009E73", "#D55E00", "#9A9A9A"
 
@@ -17,10 +17,12 @@ def gap_by_dimension(candidates: pd.DataFrame) -> Figure:
     Args:
         candidates: pairs by total reward before any cap, with ``dominates`` and ``dim_*_gap`` columns.
     """
+    from matplotlib.patches import Patch
+
     columns = [name for name in candidates.columns if name.startswith("dim_") and name.endswith("_gap")]
     names = [name.removeprefix("dim_").removesuffix("_gap") for name in columns]
     dominates = candidates["dominates"].to_numpy(dtype=bool)
-    figure = Figure(figsize=(2.4 + 1.15 * max(len(names), 2), 4.2), layout="constrained")
+    figure = new_figure(figsize=(2.4 + 1.15 * max(len(names), 2), 4.2), layout="constrained")
     axes = figure.add_subplot()
     handles: list[Patch] = []
     for shift, mask, colour, text in (
@@ -70,7 +72,7 @@ def pair_fates(report: Mapping[str, Any]) -> Figure:
         ("tied", "equal total", _GREY),
     )
     recipes = list(report["strategies"])
-    figure = Figure(figsize=(8.0, 1.3 + 0.75 * len(recipes)), layout="constrained")
+    figure = new_figure(figsize=(8.0, 1.3 + 0.75 * len(recipes)), layout="constrained")
     axes = figure.add_subplot()
     left = np.zeros(len(recipes))
     for key, text, colour in fates:

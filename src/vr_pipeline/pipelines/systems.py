@@ -66,7 +66,7 @@ class System(NamedTuple):
 
     def pipeline(self) -> Pipeline:
         """Return the complete pipeline."""
-        return sum(map(self.stage, self.stages), Pipeline([]))
+        return Pipeline([*map(self.stage, self.stages)])
 
     def datasets_before(self, stage: str) -> set[str]:
         """Return the datasets that earlier stages read or make."""

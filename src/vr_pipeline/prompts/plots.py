@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import textwrap
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from vr_pipeline.drawing import Axes, Figure, new_figure
 
 STEP_NAMES = {
     "read": "read",
@@ -28,11 +26,9 @@ def plot_report(report: dict[str, Any], *, examples: int = 12) -> Figure:
         report: of :func:`vr_pipeline.prompts.report.filter_report`.
         examples: largest number of examples, from all reasons.
     """
-    from matplotlib.figure import Figure
-
     shown = _spread(report["examples"], examples)
     table_height = 0.5 + 0.42 * max(len(shown), 1)
-    figure = Figure(figsize=(13, 5.2 + table_height), layout="constrained")
+    figure = new_figure(figsize=(13, 5.2 + table_height), layout="constrained")
     grid = figure.add_gridspec(2, 3, height_ratios=[5.0, table_height], width_ratios=[1.5, 1, 1])
     _plot_steps(figure.add_subplot(grid[0, 0]), report)
     _plot_similarity(

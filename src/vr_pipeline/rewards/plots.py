@@ -5,10 +5,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from vr_pipeline.checklist.schema import Checklist
+from vr_pipeline.drawing import Axes, Figure, new_figure
 from vr_pipeline.rewards.checklist.curves import answer_correlation, calibration
 from vr_pipeline.rewards.checklist.weights import RewardWeights
 
@@ -24,7 +23,9 @@ def weights_by_dimension(weights: RewardWeights, checklist: Checklist) -> Figure
     """Draw weights with 95 % intervals, grouped by dimension; removed questions in grey at 0."""
     place = {question: i for i, question in enumerate(weights.question_ids)}
     questions = [question for question in checklist.questions if question.question_id in place]
-    figure = Figure(figsize=(8.0, 1.4 + 0.24 * len(questions) + 0.12 * len(checklist.dimensions)), layout="constrained")
+    figure = new_figure(
+        figsize=(8.0, 1.4 + 0.24 * len(questions) + 0.12 * len(checklist.dimensions)), layout="constrained"
+    )
     axes = figure.add_subplot()
     assert weights.removed is not None
     assert weights.ci_low is not None
@@ -67,7 +68,7 @@ def preference_calibration(
 ) -> Figure:
     """Draw :func:`vr_pipeline.rewards.checklist.curves.calibration`."""
     curve, loss = calibration(difference, preference, prompts, bins)
-    figure = Figure(figsize=(5.4, 5.0), layout="constrained")
+    figure = new_figure(figsize=(5.4, 5.0), layout="constrained")
     axes = figure.add_subplot()
     axes.plot([0, 1], [0, 1], color="black", linewidth=0.8, linestyle="--", label="perfect")
     number = np.size(difference)
@@ -97,7 +98,7 @@ def preference_calibration(
 def accuracy_by_questions(curve: pd.DataFrame) -> Figure:
     """Draw held-out accuracy by number of questions, one panel per kind of answers, one line per weighting."""
     kinds = list(dict.fromkeys(curve["answers"])) if "answers" in curve.columns else ["answers"]
-    figure = Figure(figsize=(4.6 * len(kinds), 4.0), layout="constrained")
+    figure = new_figure(figsize=(4.6 * len(kinds), 4.0), layout="constrained")
     panels = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
     names = {
         "learned": "weights of the full fit",
@@ -128,7 +129,7 @@ def question_correlation(answers: npt.ArrayLike, checklist: Checklist) -> Figure
     correlation = answer_correlation(answers)
     n = correlation.shape[0]
     side = 3.2 + 0.19 * n
-    figure = Figure(figsize=(side + 0.9, side), layout="constrained")
+    figure = new_figure(figsize=(side + 0.9, side), layout="constrained")
     axes = figure.add_subplot()
     image = axes.imshow(correlation, cmap="RdBu_r", vmin=-1, vmax=1)
     names = checklist.question_ids
@@ -157,7 +158,7 @@ def deviations_by_sub_dimension(deviations: Mapping[str, pd.DataFrame], *, colou
     labels = list(tables[0]["sub_dimension"])
     dimensions = list(tables[0]["dimension"])
     height = 0.8 / len(tables)
-    figure = Figure(figsize=(8.0, 1.4 + (0.2 + 0.14 * len(tables)) * max(len(labels), 3)), layout="constrained")
+    figure = new_figure(figsize=(8.0, 1.4 + (0.2 + 0.14 * len(tables)) * max(len(labels), 3)), layout="constrained")
     axes = figure.add_subplot()
     for k, (name, table) in enumerate(deviations.items()):
         by_name = table.set_index("sub_dimension").reindex(labels)

@@ -4,9 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
+from vr_pipeline.drawing import Axes, Figure, new_figure
 from vr_pipeline.rewards.plots import COLOURS, SMOOTHED
 
 _TITLES = {"exact": "exact match", "drawn_exact": "exact match, drawn", "points": "points of the judge"}
@@ -20,7 +19,7 @@ def vlm_dpo_figure(metrics: Mapping[str, Any], log: pd.DataFrame) -> Figure:
         log: one row per step.
     """
     shown = [name for name in _TITLES if name in metrics]
-    figure = Figure(figsize=(3.2 * len(shown) + 8.4, 3.8), layout="constrained")
+    figure = new_figure(figsize=(3.2 * len(shown) + 8.4, 3.8), layout="constrained")
     axes = figure.subplots(1, len(shown) + 2, width_ratios=[*[1] * len(shown), 1.4, 1.4])
     for name, one in zip(shown, axes, strict=False):
         _before_and_after(one, metrics[name], _TITLES[name])

@@ -1,18 +1,13 @@
-"""Pipelines for Kedro-Viz: one box each, described nodes, and few data between the boxes.
+"""Pipelines for Kedro-Viz: one box each, and few data between the boxes.
 
 The registry hands out pipelines of this kind, so that ``kedro viz run``, ``kedro viz build`` and ``kedro graph`` draw
 the same picture. Runs are not touched: Kedro's filters and sums make plain pipelines of the same nodes.
 """
 
-import inspect
-import warnings
 from collections.abc import Iterable
-from functools import partial
-from typing import Any
 
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
-from kedro.pipeline.preview_contract import TextPreview
 
 RESULTS = frozenset({"evaluation_report", "evaluation_metrics"})
 """Final results: shown in the first view although nothing reads them."""
@@ -38,26 +33,3 @@ class _Group(Pipeline):
 
     def outputs(self) -> set[str]:
         return {name for name in super().outputs() if name in self._needed or name in RESULTS}
-
-
-def pictured(pipeline: Pipeline) -> Pipeline:
-    """Return the pipeline with groups as boxes and with described nodes."""
-    with warnings.catch_warnings():
-        # Kedro calls descriptions of nodes experimental.
-        warnings.simplefilter("ignore")
-        # Partials and no closures: nodes are pickled on their way to other processes.
-        texts = [(node, description(node.func)) for node in pipeline.nodes]
-        return PicturedPipeline(
-            [node._copy(preview_fn=partial(_preview, text)) if text else node for node, text in texts]
-        )
-
-
-def _preview(text: str) -> TextPreview:
-    from kedro.pipeline.preview_contract import TextPreview
-
-    return TextPreview(content=text)
-
-
-def description(function: Any) -> str:
-    """Return the first paragraph of a function's documentation, on one line."""
-    return " ".join(inspect.cleandoc(function.__doc__ or "").split("\n\n")[0].split())

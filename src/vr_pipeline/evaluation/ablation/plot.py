@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
+from vr_pipeline.drawing import Figure, new_figure
 from vr_pipeline.evaluation.ablation.gains import combinations
 from vr_pipeline.evaluation.plots import colours
 from vr_pipeline.generators.policy import ORIGINAL
@@ -16,7 +16,7 @@ def gains_by_dimension(gains: pd.DataFrame) -> Figure:
     gains = gains[gains["against"] == ORIGINAL]
     sources, names = list(dict.fromkeys(gains["source"])), combinations(gains)
     widest = max((gains[gains["source"] == source]["dimension"].nunique() for source in sources), default=1)
-    figure = Figure(figsize=((1.6 + 1.15 * max(widest, 3)) * max(len(sources), 1), 4.2), layout="constrained")
+    figure = new_figure(figsize=((1.6 + 1.15 * max(widest, 3)) * max(len(sources), 1), 4.2), layout="constrained")
     shades = list(colours({ORIGINAL: "", **{".".join(name): "" for name in names}}).values())[1:]
     for axes, source in zip(figure.subplots(1, max(len(sources), 1), squeeze=False)[0], sources, strict=False):
         of_source = gains[gains["source"] == source]

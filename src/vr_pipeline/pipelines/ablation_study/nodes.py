@@ -3,8 +3,8 @@
 from typing import Any
 
 import pandas as pd
-from matplotlib.figure import Figure
 
+from vr_pipeline.drawing import Figure
 from vr_pipeline.evaluation.ablation.config import AblationParameters
 from vr_pipeline.evaluation.ablation.gains import ablation_metrics, gain_table
 from vr_pipeline.evaluation.ablation.pairs import select_by_rules

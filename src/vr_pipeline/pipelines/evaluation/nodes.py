@@ -6,9 +6,9 @@ from typing import Any
 
 import pandas as pd
 from markupsafe import Markup
-from matplotlib.figure import Figure
 
 from vr_pipeline.checklist.schema import Checklist
+from vr_pipeline.drawing import Figure
 from vr_pipeline.evaluation.config import EvaluationParameters
 from vr_pipeline.evaluation.metrics import evaluation_metrics, no_oracle, pairs_confirmed
 from vr_pipeline.evaluation.plots import deviations_of_policies, rewards_by_dimension, training_curves

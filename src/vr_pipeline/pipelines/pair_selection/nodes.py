@@ -3,8 +3,8 @@
 from typing import Any
 
 import pandas as pd
-from matplotlib.figure import Figure
 
+from vr_pipeline.drawing import Figure
 from vr_pipeline.pairs import plots
 from vr_pipeline.pairs.config import PairSelectionParameters
 from vr_pipeline.pairs.report import pair_selection_report

@@ -1,9 +1,8 @@
 """Plots of a latent reward's accuracy."""
 
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
+from vr_pipeline.drawing import Axes, Figure, new_figure
 from vr_pipeline.rewards.plots import COLOURS, training_course
 from vr_pipeline.rewards.videoreward.training.plots import PAIR_ACCURACY, PAIR_LOSSES
 from vr_pipeline.training.latent_reward.report import ALL
@@ -16,7 +15,7 @@ def latent_reward_figure(report: pd.DataFrame, log: pd.DataFrame) -> Figure:
         report: of :func:`~vr_pipeline.training.latent_reward.report.report_by_noise`.
         log: one row per step.
     """
-    figure = Figure(figsize=(11.5, 4.4), layout="constrained")
+    figure = new_figure(figsize=(11.5, 4.4), layout="constrained")
     accuracy, training = figure.subplots(1, 2, width_ratios=(1.4, 1))
     _accuracy(accuracy, report)
     training_course(training, log, PAIR_LOSSES, per="label", accuracy=PAIR_ACCURACY)

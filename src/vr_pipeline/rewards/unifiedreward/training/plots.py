@@ -2,9 +2,8 @@
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
+from vr_pipeline.drawing import Axes, Figure, new_figure
 from vr_pipeline.rewards.plots import COLOURS, training_course
 from vr_pipeline.rewards.unifiedreward.training.report import WHOLE
 
@@ -16,7 +15,7 @@ def unified_reward_figure(report: pd.DataFrame, log: pd.DataFrame) -> Figure:
         report: of :func:`~vr_pipeline.rewards.unifiedreward.training.report.report_on`.
         log: one row per step.
     """
-    figure = Figure(figsize=(14, 4.4), layout="constrained")
+    figure = new_figure(figsize=(14, 4.4), layout="constrained")
     accuracy, order, training = figure.subplots(1, 3)
     _accuracy(accuracy, report[report["dimension"] == WHOLE])
     _order(order, report[report["form"] == "pair"])

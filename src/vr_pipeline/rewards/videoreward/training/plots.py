@@ -2,9 +2,8 @@
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
+from vr_pipeline.drawing import Axes, Figure, new_figure
 from vr_pipeline.rewards.plots import COLOURS, SMOOTHED, training_course
 
 PAIR_LOSSES = {"loss": f"training (mean of {SMOOTHED} steps)"}
@@ -19,7 +18,7 @@ def preference_reward_figure(report: pd.DataFrame, reliability: pd.DataFrame, lo
         reliability: of the same function.
         log: one row per step.
     """
-    figure = Figure(figsize=(13.5, 4.4), layout="constrained")
+    figure = new_figure(figsize=(13.5, 4.4), layout="constrained")
     accuracy, calibration, training = figure.subplots(1, 3)
     _accuracy(accuracy, report)
     _reliability(calibration, reliability)
