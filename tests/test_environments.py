@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+import re
+import shutil
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -36,7 +38,7 @@ SYSTEMS = {"videoreward": "videoreward_dpo", "unified": "unified_dpo"}
 """What an environment runs, where it is not mpo_dpo."""
 FLOW_DPO = {"loss": "flow_dpo", "beta": 500, "learning_rate": 5e-6, "batch_size": 64, "steps": 147}
 """Published settings of Flow-DPO, one epoch of 9,400 pairs."""
-EMBEDDED = ("flow",)
+EMBEDDED = ("flow", "trade_offs")
 """Environments of the micro-world."""
 MAKES_SHIPPED_FILES = {"micro_world", "micro_videoreward", "micro_unifiedreward"}
 """Pipelines that make what is shipped, and their parameters."""
@@ -219,6 +221,51 @@ def test_the_flow_differs_from_the_embedded_default_in_its_generator_and_objecti
         catalogs = (DataCatalog.from_config(loader["catalog"]) for loader in (flow, default))
         ours, theirs = (stored_at(catalog, name) for catalog in catalogs)
         assert ours == theirs, name
+
+
+def test_the_world_with_trade_offs_reads_and_writes_in_its_own_folder_alone(
+    pipelines: dict[str, Any], models: dict[str, type[BaseModel]]
+) -> None:
+    from kedro.io import DataCatalog
+
+    from vr_pipeline.project.places import stored_at
+
+    loader = configuration("trade_offs")
+    for name, block in loader["parameters"].items():
+        models[name].model_validate(block)
+    places = set(re.findall(r"'(data/[^']*)'", str(loader["parameters"])))
+    assert places
+    assert {place.split("/")[1] for place in places} == {"trade_offs"}
+    catalog = DataCatalog.from_config(loader["catalog"])
+    own = pipelines["micro_world"]
+    stored = {name: stored_at(catalog, name) for name in own.all_outputs() if name in catalog}
+    for name, place in stored.items():
+        inside = place.relative_to(ROOT) if place.is_absolute() else place
+        assert inside.parts[:2] == ("data", "trade_offs"), name
+    # What mpo_dpo reads there is what micro_world makes there.
+    needed = {name for name in pipelines["mpo_dpo"].inputs() if "params:" not in name} - {"checklist"}
+    read = {stored_at(catalog, name) for name in needed} - {None}
+    assert read <= set(stored.values())
+
+
+def test_a_seed_of_the_world_with_trade_offs_is_one_value(tmp_path: Path) -> None:
+    """An environment that extends it and changes the seed has other prompts, clips, noise and results."""
+    from vr_pipeline.settings import CONFIG_LOADER_ARGS, CONFIG_LOADER_CLASS
+
+    conf = tmp_path / "conf"
+    for name in ("base", "trade_offs"):
+        shutil.copytree(ROOT / "conf" / name, conf / name)
+    (conf / "seed7").mkdir()
+    (conf / "seed7" / "globals.yml").write_text("extends: trade_offs\ndata: data/seed7\nseed: 7\n")
+    ours, theirs = (
+        CONFIG_LOADER_CLASS(str(conf), env=name, **CONFIG_LOADER_ARGS)["parameters"] for name in ("seed7", "trade_offs")
+    )
+    for one, seed in ((ours, 7), (theirs, 0)):
+        training = one["dpo_training"]
+        seeds = [one["video_generation"]["seed"], one["evaluation"]["seed"], training["training"]["seed"]]
+        assert {*seeds, training["validation"]["seed"]} == {seed}
+        assert one["prompt_filtering"]["split"]["salt"] == f"trade_offs-{seed}"
+    assert ours["generator"] == theirs["generator"]
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)

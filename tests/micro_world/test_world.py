@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vr_pipeline.micro_world.clips import render_clips
+from vr_pipeline.micro_world.config import SceneParameters
 from vr_pipeline.micro_world.world import (
     BACKGROUNDS,
     COLOURS,
@@ -154,6 +155,34 @@ def test_a_scene_shows_what_its_prompt_says(seed: int, prompt: str) -> None:
     judged = answers(scene, other)
     assert not any(judged[f"{name}_matches"] for name in ("colour", "shape", "direction", "background"))
     assert perturbed_prompt(np.random.default_rng(seed), prompt, probability=0.0) == prompt
+
+
+def test_more_flaws_in_fast_clips_and_more_fast_clips_by_configuration() -> None:
+    scenes = SceneParameters(flaw_scale_by_speed=(0.0, 1.0, 2.2), fast_share=0.5)
+    prompts = all_prompts()
+    drawn = [
+        sample_scene(np.random.default_rng(seed), prompts[seed % len(prompts)], scenes=scenes) for seed in range(3000)
+    ]
+    # Six standard deviations of the binomial distribution.
+    assert abs(np.mean([scene.speed == 2 for scene in drawn]) - 0.5) < 6 * np.sqrt(0.25 / len(drawn))
+    by_speed = {speed: [scene for scene in drawn if scene.speed == speed] for speed in range(3)}
+    assert abs(len(by_speed[0]) - len(by_speed[1])) < 6 * np.sqrt(len(drawn) / 2)
+    assert not any(scene.blur or scene.flicker or scene.colour_drift for scene in by_speed[0])
+    for speed, scale in ((1, 1.0), (2, 2.2)):
+        shares = [np.mean([getattr(scene, flaw) > 0 for scene in by_speed[speed]]) for flaw in ("blur", "zigzag")]
+        for share, expected in zip(shares, (0.32 * scale, 0.25 * scale), strict=True):
+            assert abs(share - expected) < 6 * np.sqrt(expected * (1 - expected) / len(by_speed[speed]))
+
+
+def test_scenes_of_the_shipped_world_are_drawn_as_when_its_models_were_made() -> None:
+    """Hashes of the shipped files depend on every draw, so their order is part of the world."""
+    drawn = [sample_scene(np.random.default_rng(seed), "red ball moves left on black") for seed in range(200)]
+    for seed, scene in enumerate(drawn):
+        random = np.random.default_rng(seed)
+        assert scene.speed == random.integers(3)
+        blur = random.random()
+        scale = (0.7, 1.0, 1.4)[scene.speed]
+        assert scene.blur == (2 if blur < 0.14 * scale else 1 if blur < 0.32 * scale else 0)
 
 
 def test_prompts_are_all_different_and_parse_back() -> None:

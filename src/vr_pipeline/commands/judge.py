@@ -310,8 +310,8 @@ def _checklist_tools(options: RewardOptions, context: Any) -> Tools:
     else:
         weights = equal_weights(checklist)
         notes.append("There are no fitted weights: every question has the same weight ('kedro run' fits weights).")
-    # A checklist of the command line may lack the question that another source answers.
-    judging = parameters.model_copy(update={"alignment": None}) if checklist_path else parameters
+    # A checklist of the command line may lack the question that another source answers, or that has a fault.
+    judging = parameters.model_copy(update={"alignment": None, "faults": None}) if checklist_path else parameters
     model = ChecklistReward(checklist, weights, JudgeParameters.model_validate(context.params["judge"]), judging)
     return Tools(model, notes, published is not None)
 

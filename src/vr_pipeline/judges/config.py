@@ -34,11 +34,32 @@ class AlignmentParameters(Parameters):
         return self
 
 
+NOT = "not "
+"""Before a question whose no is the signal of a bias."""
+
+
+class FaultParameters(Parameters):
+    """Faults that the judge is given on purpose; see :mod:`vr_pipeline.judges.faults`."""
+
+    bias: dict[str, str] = Field(
+        default={},
+        description="Question -> the wrong signal that also counts as yes to it: another question, or 'not' and a "
+        "question. With {moves_fast: not brightness_steady} the judge takes flicker for fast motion.",
+    )
+    error_rate: float = Field(
+        0.0, ge=0, le=1, description="Share of answers that are turned around: P(yes) becomes 1 - P(yes)."
+    )
+    seed: int = Field(0, description="Seed of the errors; an error depends on it, on the clip and on the question.")
+
+
 class ChecklistInferenceParameters(Parameters):
     """The pipeline checklist_inference."""
 
     alignment: AlignmentParameters | None = Field(
         None, description="Another source of the alignment score; null leaves it to the judge's own probability."
+    )
+    faults: FaultParameters | None = Field(
+        None, description="Faults that the judge is given on purpose, to study their effect; null: none."
     )
     clips_per_item: int = Field(
         32,

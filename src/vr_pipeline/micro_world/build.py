@@ -17,7 +17,7 @@ from vr_pipeline.generators.contract import Generator, batches
 from vr_pipeline.generators.pipeline_kinds import VideoPipelineGenerator
 from vr_pipeline.identifiers import content_hash, prompt_id, sample_seed, video_id
 from vr_pipeline.micro_world.auditor import Auditor
-from vr_pipeline.micro_world.clips import RenderedClips, generate_clips, render_clips
+from vr_pipeline.micro_world.clips import RenderedClips, generate_clips, rendered_for
 from vr_pipeline.micro_world.config import MicroWorldParameters, PretrainingParameters
 from vr_pipeline.micro_world.oracle import Oracle
 from vr_pipeline.micro_world.preferences import overall_utilities, simulate_preferences, utilities_by_criterion
@@ -77,10 +77,7 @@ def pretrain_flow(generator: GeneratorParameters, parameters: MicroWorldParamete
 
 
 def _pretraining_clips(parameters: MicroWorldParameters) -> RenderedClips:
-    counts = parameters.clips
-    return render_clips(
-        counts.num_pretraining_clips, seed=parameters.seed, purpose="pretraining", flaw_scale=counts.flaw_scale
-    )
+    return rendered_for("pretraining", parameters.clips.num_pretraining_clips, parameters)
 
 
 def _pretrained(
@@ -112,24 +109,14 @@ def fit_oracle(folder: Path, generator: GeneratorParameters, parameters: MicroWo
     Half of its clips were encoded and decoded, so that the autoencoder's residue, which every generated clip has, does
     not count as blur or flicker.
     """
-    clips = render_clips(
-        parameters.clips.num_oracle_clips,
-        seed=parameters.seed,
-        purpose="oracle",
-        flaw_scale=parameters.clips.flaw_scale,
-    )
+    clips = rendered_for("oracle", parameters.clips.num_oracle_clips, parameters)
     again = reconstruct(load_micro_generator(folder, generator), clips.frames)
     return Oracle.fit(np.concatenate([clips.frames, again]), clips.scenes * 2, seed=parameters.seed)
 
 
 def fit_auditor(parameters: MicroWorldParameters) -> Auditor:
     """Fit the auditor on separate rendered clips; it uses no generated clip and no other model."""
-    clips = render_clips(
-        parameters.clips.num_auditor_clips,
-        seed=parameters.seed,
-        purpose="auditor",
-        flaw_scale=parameters.clips.flaw_scale,
-    )
+    clips = rendered_for("auditor", parameters.clips.num_auditor_clips, parameters)
     return Auditor.fit(clips.frames, clips.scenes, seed=parameters.seed)
 
 
@@ -173,7 +160,7 @@ def judge_clips(
         ("generated", "test", counts.num_held_out_clips),
     ):
         if source == "rendered":
-            rendered = render_clips(count, seed=seed, purpose=f"judge {split}", flaw_scale=counts.flaw_scale)
+            rendered = rendered_for(f"judge {split}", count, parameters)
             prompts, clips, known = rendered.judged_prompts, rendered.frames, rendered.labels(questions)
             captions = [scene.caption for scene in rendered.scenes]
         elif count:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from vr_pipeline.micro_world.clips import render_clips
+from vr_pipeline.micro_world.clips import rendered_for
 from vr_pipeline.micro_world.config import MicroWorldParameters
 from vr_pipeline.micro_world.recogniser import Recogniser
 from vr_pipeline.storage.atomic import sha256_of
@@ -18,7 +18,7 @@ def test_recogniser(
     """Measure balanced accuracy on clips on which nothing was fitted: mean and lowest over the questions."""
     from sklearn.metrics import balanced_accuracy_score
 
-    rendered = render_clips(parameters.clips.num_held_out_clips, seed=parameters.seed, purpose="oracle test")
+    rendered = rendered_for("oracle test", parameters.clips.num_held_out_clips, parameters)
     said = recogniser.probabilities(rendered.frames, rendered.judged_prompts, question_ids) > 0.5
     columns = zip(rendered.labels(list(question_ids)).T, said.T, strict=True)
     balanced = [float(balanced_accuracy_score(truth, answers)) for truth, answers in columns]

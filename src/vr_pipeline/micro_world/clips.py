@@ -9,7 +9,16 @@ import numpy.typing as npt
 
 from vr_pipeline.generators.contract import Generator
 from vr_pipeline.identifiers import sample_seed
-from vr_pipeline.micro_world.world import Scene, all_prompts, answers, perturbed_prompt, render, sample_scene
+from vr_pipeline.micro_world.config import MicroWorldParameters, SceneParameters
+from vr_pipeline.micro_world.world import (
+    SHIPPED_SCENES,
+    Scene,
+    all_prompts,
+    answers,
+    perturbed_prompt,
+    render,
+    sample_scene,
+)
 
 
 @dataclass(frozen=True)
@@ -36,20 +45,33 @@ class RenderedClips:
         return np.array([[row[question] for question in question_ids] for row in rows])
 
 
-def render_clips(count: int, *, seed: int, purpose: str, flaw_scale: float = 1.0) -> RenderedClips:
+def render_clips(
+    count: int, *, seed: int, purpose: str, flaw_scale: float = 1.0, scenes: SceneParameters = SHIPPED_SCENES
+) -> RenderedClips:
     """Render clips for one purpose.
 
     The prompts are taken in turn, so that every one has the same share; clip i depends on the seed, the purpose and
     i alone.
     """
     prompts = all_prompts()
-    scenes, judged = [], []
+    drawn, judged = [], []
     for index in range(count):
         prompt = prompts[index % len(prompts)]
         random = np.random.default_rng(sample_seed(seed, purpose, index))
-        scenes.append(sample_scene(random, prompt, flaw_scale=flaw_scale))
+        drawn.append(sample_scene(random, prompt, flaw_scale=flaw_scale, scenes=scenes))
         judged.append(perturbed_prompt(random, prompt))
-    return RenderedClips(scenes, judged, np.stack([render(scene) for scene in scenes]))
+    return RenderedClips(drawn, judged, np.stack([render(scene) for scene in drawn]))
+
+
+def rendered_for(purpose: str, count: int, parameters: MicroWorldParameters) -> RenderedClips:
+    """Render clips of this world for one purpose."""
+    return render_clips(
+        count,
+        seed=parameters.seed,
+        purpose=purpose,
+        flaw_scale=parameters.clips.flaw_scale,
+        scenes=parameters.scenes,
+    )
 
 
 def generate_clips(

@@ -1,9 +1,28 @@
 """Parameters of the micro-world."""
 
+from typing import Annotated
+
 from pydantic import Field
 
 from vr_pipeline.config import Parameters
 from vr_pipeline.engine.config import CheckpointParameters, LoopParameters, ScheduleName, with_default
+
+
+class SceneParameters(Parameters):
+    """How speed and flaws of rendered clips are drawn: what the generator can choose between.
+
+    The greater the difference of flaws between speeds, the more a clip that moves fast loses in other dimensions.
+    """
+
+    flaw_scale_by_speed: tuple[Annotated[float, Field(ge=0, le=3)], ...] = Field(
+        (0.7, 1.0, 1.4),
+        min_length=3,
+        max_length=3,
+        description="Multiplies the probability of every flaw in slow, medium and fast clips.",
+    )
+    fast_share: float | None = Field(
+        None, ge=0, le=1, description="Share of fast clips; the others are slow or medium; null: each speed a third."
+    )
 
 
 class ClipParameters(Parameters):
@@ -167,6 +186,9 @@ class MicroWorldParameters(Parameters):
     """Everything about the embedded default that is not part of the method."""
 
     seed: int = Field(0, description="Seed of everything the micro-world makes.")
+    scenes: SceneParameters = Field(
+        default_factory=SceneParameters, description="How speed and flaws of rendered clips are drawn."
+    )
     clips: ClipParameters = Field(default_factory=ClipParameters, description="Rendered and generated clips.")
     pretraining: PretrainingParameters = Field(
         default_factory=PretrainingParameters, description="Training of the generator."

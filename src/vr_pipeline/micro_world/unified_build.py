@@ -7,7 +7,7 @@ from vr_pipeline.checklist.schema import Checklist
 from vr_pipeline.generators.contract import Generator
 from vr_pipeline.identifiers import prompt_id
 from vr_pipeline.micro_world.build import stored_clips
-from vr_pipeline.micro_world.clips import render_clips
+from vr_pipeline.micro_world.clips import rendered_for
 from vr_pipeline.micro_world.config import MicroWorldParameters
 from vr_pipeline.micro_world.oracle import Oracle
 from vr_pipeline.micro_world.reward_pairs import compare_pairs, draw_pairs, sample_clips
@@ -68,7 +68,7 @@ def unified_items(
         pairs = draw_pairs(clips, num_pairs, settings.cross_prompt_share, prompts=own, seed=seed, purpose=purpose)
         compared = compare_pairs(pairs, clips, recognised, checklist, settings, seed=seed)
         grades = grade_clips(clips, recognised, checklist, settings, prompts=own, seed=seed)
-        rendered = render_clips(num_described, seed=seed, purpose=purpose, flaw_scale=parameters.clips.flaw_scale)
+        rendered = rendered_for(purpose, num_described, parameters)
         described = rendered.part([at for at, scene in enumerate(rendered.scenes) if scene.prompt in own])
         described_ids, metadata = rendered_metadata(described, seed=seed, purpose=purpose)
         comparisons, right = describe_clips(described, described_ids, settings, seed=seed)

@@ -13,6 +13,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from vr_pipeline.micro_world.config import SceneParameters
+
 NUM_FRAMES: Final = 8
 SIZE: Final = 16
 FRAMES_PER_SECOND: Final = 8.0
@@ -46,6 +48,8 @@ FINAL_SIZES: Final = (1.0, 0.72, 0.45)
 ZIGZAG: Final = 2.0
 """Height in pixels of the vertical movement of a clip whose path is not straight."""
 _SUPERSAMPLING: Final = 4
+SHIPPED_SCENES: Final = SceneParameters()
+"""How the scenes were drawn from which the shipped models learned."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +129,9 @@ def parse_prompt(prompt: str) -> tuple[str, str, str, str]:
     return colour, shape, direction, background
 
 
-def sample_scene(random: np.random.Generator, prompt: str, *, flaw_scale: float = 1.0) -> Scene:
+def sample_scene(
+    random: np.random.Generator, prompt: str, *, flaw_scale: float = 1.0, scenes: SceneParameters = SHIPPED_SCENES
+) -> Scene:
     """Draw the parts of a scene that its prompt leaves open.
 
     Flaws are likelier in fast clips, so that total reward and dynamics pull against each other, as they do for real
@@ -133,10 +139,14 @@ def sample_scene(random: np.random.Generator, prompt: str, *, flaw_scale: float 
 
     Args:
         flaw_scale: multiplies the probability of every flaw; 0 gives perfect clips of random speed.
+        scenes: share of fast clips, and how much likelier flaws are in them.
     """
     colour, shape, direction, background = parse_prompt(prompt)
-    speed = int(random.integers(3))
-    scale = flaw_scale * (0.7, 1.0, 1.4)[speed]
+    if scenes.fast_share is None:
+        speed = int(random.integers(3))
+    else:
+        speed = 2 if random.random() < scenes.fast_share else int(random.integers(2))
+    scale = flaw_scale * scenes.flaw_scale_by_speed[speed]
 
     def grade(probability_mild: float, probability_strong: float) -> int:
         draw = random.random()

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from vr_pipeline.config import Parameters
 
@@ -48,6 +48,11 @@ class WeightRegressionParameters(Parameters):
         description="questions of the reward: all, or half of every dimension. Then another reward is fitted on the "
         "other half, which can test checkpoints (dpo_training.validation.hold_out_questions)",
     )
+    given: dict[str, float] | None = Field(
+        None,
+        description="weights by question that are used instead of fitted ones; questions not named weigh 0. null fits "
+        "weights. The pairs still test them",
+    )
     labels: Literal["majority", "soft"] = Field(
         "majority",
         description="with several annotators per pair: the majority label, or the shares of votes as soft labels",
@@ -73,3 +78,9 @@ class WeightRegressionParameters(Parameters):
         "(refit)",
     )
     seed: int = Field(0, ge=0, description="seed of split, folds and bootstrap")
+
+    @model_validator(mode="after")
+    def _given_weights_have_no_halves(self) -> "WeightRegressionParameters":
+        if self.given is not None and self.questions == "half":
+            raise ValueError("'given' weights are those of all questions: set 'questions' to all")
+        return self

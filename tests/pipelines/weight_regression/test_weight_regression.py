@@ -110,6 +110,35 @@ def test_other_settings_work_too(world: dict[str, Any], checklist: Checklist, ch
     assert result["reward_weights"]["answers"] == change.get("answers", "binary")
 
 
+def test_given_weights_are_used_as_they_are_and_the_pairs_test_them(
+    world: dict[str, Any], checklist: Checklist
+) -> None:
+    given = {question: float(world["truth"][at]) for at, question in enumerate(checklist.question_ids)}
+    result = run(world, checklist, PARAMETERS.model_copy(update={"given": given}))
+    weights = RewardWeights.from_json(result["reward_weights"])
+    assert dict(zip(weights.question_ids, weights.weights, strict=True)) == given
+    assert weights.answers == PARAMETERS.answers
+    assert result["reward_agreement"]["diff"] > 0.7
+    assert not len(result["weight_removals"])
+
+    first = checklist.question_ids[0]
+    alone = run(world, checklist, PARAMETERS.model_copy(update={"given": {first: 2.0}}))
+    assert RewardWeights.from_json(alone["reward_weights"]).kept == (first,)
+    assert len(alone["weight_removals"]) == len(checklist.question_ids) - 1
+    schemas.WeightRemovals.validate(alone["weight_removals"])
+    answers = world["checklist_answers"].set_index(["video_id", "question_id"])["p_yes"]
+    rewards = alone["rewards"].set_index("video_id")["total"]
+    for name in rewards.index[:5]:
+        assert rewards[name] == pytest.approx(2.0 * answers[name, first])
+
+
+def test_given_weights_name_questions_of_the_checklist(world: dict[str, Any], checklist: Checklist) -> None:
+    with pytest.raises(InputError, match="no question 'sharpp'"):
+        run(world, checklist, PARAMETERS.model_copy(update={"given": {"sharpp": 1.0}}))
+    with pytest.raises(ValueError, match="set 'questions' to all"):
+        WeightRegressionParameters(given={"sharp": 1.0}, questions="half")
+
+
 def test_generators_are_rated_where_several_were_compared(world: dict[str, Any]) -> None:
     index = world["preference_video_index"]
     assert label_pairs(world["human_preferences"], index, PROMPTS, PARAMETERS)[1]["generators"] == []

@@ -60,7 +60,7 @@ def simulate_human_preferences(
 
 def ask_for_captions(parameters: MicroWorldParameters) -> tuple[WorkPlan, pd.DataFrame]:
     """Render clips with a question about the content of each, and the right answer."""
-    return caption_questions(parameters.captions, seed=parameters.seed)
+    return caption_questions(parameters.captions, seed=parameters.seed, scenes=parameters.scenes)
 
 
 def write_model_card(

@@ -31,7 +31,7 @@ from vr_pipeline.rewards.checklist.linear import dimension_scores, encoded_answe
 from vr_pipeline.rewards.checklist.linearity import linearity
 from vr_pipeline.rewards.checklist.model import ChecklistReward
 from vr_pipeline.rewards.checklist.tables import answers_matrix, probability_questions, weighted_questions
-from vr_pipeline.rewards.checklist.weights import AnswerKind, RewardWeights
+from vr_pipeline.rewards.checklist.weights import AnswerKind, RewardWeights, given_weights
 from vr_pipeline.rewards.config import WeightRegressionParameters
 from vr_pipeline.schemas.parts import TableParts
 from vr_pipeline.statistics.clustered import linked_prompts
@@ -99,15 +99,18 @@ def fit_reward_weights(
     checklist: Checklist,
     parameters: WeightRegressionParameters,
 ) -> tuple[dict[str, Any], pd.DataFrame]:
-    """Fit weights on the pairs of split 'fit'; also return the removed questions, in order.
+    """Fit weights on the pairs of split 'fit', or take the given ones; also return the removed questions, in order.
 
     With ``questions: half`` the document also has the weights of the other half, fitted on the same pairs.
     """
-    halves = question_halves(checklist) if parameters.questions == "half" else (None,)
-    fitted = [
-        _fit(pairs, answers, checklist, parameters, parameters.answers, parameters.bootstrap_samples, questions)
-        for questions in halves
-    ]
+    if parameters.given is not None:
+        fitted = [given_weights(parameters.given, checklist, encoding=parameters.encoding, answers=parameters.answers)]
+    else:
+        halves = question_halves(checklist) if parameters.questions == "half" else (None,)
+        fitted = [
+            _fit(pairs, answers, checklist, parameters, parameters.answers, parameters.bootstrap_samples, questions)
+            for questions in halves
+        ]
     for name, weights in zip(("weights", "weights of the other half"), fitted, strict=False):
         for warning in weights.statistics["warnings"]:
             logger.warning("%s: %s", name, warning)

@@ -21,7 +21,8 @@ from vr_pipeline.errors import InputError
 from vr_pipeline.judges.alignment import Alignment, alignment_identity, load_alignment
 from vr_pipeline.judges.answers import answer_table, ask, check_outside_mass, valid_answers
 from vr_pipeline.judges.config import AlignmentParameters, ChecklistInferenceParameters
-from vr_pipeline.judges.contract import Judge
+from vr_pipeline.judges.contract import Judge, Probabilities
+from vr_pipeline.judges.faults import faults_of
 from vr_pipeline.rewards.checklist.tables import check_checklist, reward_table
 from vr_pipeline.rewards.checklist.weights import RewardWeights, equal_weights, read_weights
 from vr_pipeline.rewards.contract import Outcome, RewardModel
@@ -77,6 +78,7 @@ class ChecklistReward(RewardModel):
             check_checklist(weights, checklist)
         self.checklist, self._weights, self._judge, self.expected_judge = checklist, weights, judge, expected_judge
         self.judging = judging or ChecklistInferenceParameters()
+        self._faults = faults_of(self.judging.faults, checklist)
         self.clips_per_item, self.reader_threads = self.judging.clips_per_item, self.judging.reader_threads
         self.dimensions = tuple(checklist.dimensions)
 
@@ -114,15 +116,19 @@ class ChecklistReward(RewardModel):
 
     @property
     def measured_by(self) -> tuple[str, ...]:
-        alignment = alignment_identity(self.judging.alignment)
         # The last string is the version of the stored columns.
-        return (judge_identity(self.judge), self.checklist.hash, *alignment, "with sampling")
+        return (judge_identity(self.judge), self.checklist.hash, *self._answered_by, "with sampling")
 
     @property
     def depends_on(self) -> tuple[str, ...]:
         weights = json.dumps(self.weights.to_json(), sort_keys=True)
-        alignment = alignment_identity(self.judging.alignment)
-        return (judge_identity(self.judge), self.checklist.hash, weights, *alignment)
+        return (judge_identity(self.judge), self.checklist.hash, weights, *self._answered_by)
+
+    @property
+    def _answered_by(self) -> tuple[str, ...]:
+        """What answers depend on besides judge and checklist."""
+        faults = () if self._faults is None else (self._faults.identity,)
+        return (*alignment_identity(self.judging.alignment), *faults)
 
     @property
     def recorded(self) -> Mapping[str, str]:
@@ -155,7 +161,7 @@ class ChecklistReward(RewardModel):
             else pd.DataFrame(
                 {
                     "question_id": list(self.checklist.question_ids),
-                    "p_yes": np.asarray(answer[0], dtype=np.float64),
+                    "p_yes": self._said(np.asarray(answer[0], dtype=np.float64), clip.video_id),
                     "outside_mass": np.asarray(answer[1], dtype=np.float64),
                     "frames_judged": len(clip.frames),
                     "sampling": sampling,
@@ -163,6 +169,9 @@ class ChecklistReward(RewardModel):
             )
             for clip, answer in zip(clips, answers, strict=True)
         ]
+
+    def _said(self, p_yes: Probabilities, video_id: str) -> Probabilities:
+        return p_yes if self._faults is None else self._faults.change(p_yes, video_id)
 
     def unmeasured(self, loaded: Loaded) -> dict[str, Any]:
         """Return the row of a failed clip."""

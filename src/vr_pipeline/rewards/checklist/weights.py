@@ -166,6 +166,45 @@ def equal_weights(checklist: Checklist) -> RewardWeights:
     )
 
 
+def given_weights(
+    weights: Mapping[str, float],
+    checklist: Checklist,
+    *,
+    encoding: Encoding = "zero_one",
+    answers: AnswerKind = "binary",
+) -> RewardWeights:
+    """Return weights that somebody chose instead of fitting them.
+
+    Args:
+        weights: by question; the checklist's other weighted questions are removed.
+        checklist: the questions.
+        encoding: values of yes and no.
+        answers: what the weights multiply.
+
+    Raises:
+        InputError: a question is not one of the checklist that has a weight.
+    """
+    questions = [question.question_id for question in checklist.questions if question.weighted]
+    if unknown := sorted(set(weights) - set(questions)):
+        raise InputError(
+            f"the checklist has no question '{unknown[0]}' with a weight",
+            remedy=f"name some of its questions: {', '.join(questions)}",
+            field=f"weight_regression.given.{unknown[0]}",
+        )
+    left_out = [question for question in questions if question not in weights]
+    reason = "not named in weight_regression.given"
+    return RewardWeights(
+        question_ids=tuple(questions),
+        weights=np.array([weights.get(question, 0.0) for question in questions]),
+        removed=np.array([question not in weights for question in questions]),
+        encoding=encoding,
+        answers=answers,
+        checklist_hash=checklist.hash,
+        removals=tuple({"step": 0, "question_id": name, "weight": 0.0, "reason": reason} for name in left_out),
+        statistics={"warnings": [], "given": True},
+    )
+
+
 def read_weights(path: Path) -> RewardWeights:
     """Read the weights file of the pipeline weight_regression. Raises :class:`InputError`."""
     try:

@@ -77,10 +77,7 @@ def make(
         words=("Text", "Dimension", "Status"),
     )
     return [
-        elements.paragraph(
-            f"{_facts(fitted)} A question with a negative weight is removed and the rest is fitted again. Questions "
-            "with almost the same meaning share their weight, so read them as groups."
-        ),
+        elements.paragraph(_facts(fitted)),
         elements.chart(chart),
         *([elements.paragraph(_recovered(fitted, hidden))] if hidden else []),
         elements.folded("All questions", table),
@@ -138,15 +135,18 @@ def _strongest(matrix: npt.NDArray[np.float64], names: Sequence[str]) -> str:
 
 def _facts(weights: RewardWeights) -> str:
     facts = weights.statistics
+    encoding = {"zero_one": "yes 1, no 0", "plus_minus": "yes 1, no −1"}[weights.encoding]
+    answers = "as probabilities" if weights.answers == "probability" else "cut at one half"
+    if facts.get("given"):
+        return f"The weights are given, not fitted. Answers enter {answers}, {encoding}."
     text = "Logistic regression of preferences on differences of answers, without intercept"
     if "n_pairs" in facts:
         text += f", on {int(facts['n_pairs']):,} pairs"
         if "n_ties" in facts:
             text += f" ({int(facts['n_ties']):,} of them ties, which are not used)"
-    encoding = {"zero_one": "yes 1, no 0", "plus_minus": "yes 1, no −1"}[weights.encoding]
-    answers = "as probabilities" if weights.answers == "probability" else "cut at one half"
     remarks = "".join(f" {warning[:1].upper()}{warning[1:]}." for warning in facts.get("warnings", ()))
     return (
         f"{text}. Answers enter {answers}, {encoding}. Intervals are single: one in twenty is expected to miss."
-        f"{remarks}"
+        f"{remarks} A question with a negative weight is removed and the rest is fitted again. Questions with almost "
+        "the same meaning share their weight, so read them as groups."
     )
