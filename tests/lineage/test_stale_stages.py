@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 import shutil
 from collections.abc import Iterator
@@ -48,23 +49,40 @@ def pipelines() -> dict[str, Any]:
     return {**parts_of(registered), **{name: registered[name] for name in FURTHER}}
 
 
-def given(pipelines: dict[str, Any], conf: Path, environment: str, catalog: bool) -> dict[str, Any]:
-    """What each stage gets by the configuration: its blocks of parameters and, if asked, how its files are written."""
+def given(pipelines: dict[str, Any], conf: Path, environment: str, catalog: bool) -> tuple[dict[str, Any], Any]:
+    """The blocks of parameters and, if asked, how the files of each stage are written."""
     from vr_pipeline.settings import CONFIG_LOADER_ARGS, CONFIG_LOADER_CLASS
 
     loader = CONFIG_LOADER_CLASS(str(conf), env=environment, **CONFIG_LOADER_ARGS)
-    parameters = loader["parameters"]
     entries = loader["catalog"] if catalog else {}
-    found = {}
-    for name, pipeline in pipelines.items():
-        blocks = [one.removeprefix("params:") for one in pipeline.inputs() if one.startswith("params:")]
-        written = {
+    written = {
+        name: {
             one: {key: value for key, value in entries[one].items() if key not in PLACES}
             for one in pipeline.datasets()
             if one in entries
         }
-        found[name] = ({block: parameters[block] for block in blocks}, written)
-    return found
+        for name, pipeline in pipelines.items()
+    }
+    return loader["parameters"], written
+
+
+def rounds(files: list[Path]) -> Iterator[list[tuple[Path, Any, tuple[Any, ...], Any]]]:
+    """A setting of each file at a time, until all have come: file, its content, keys and value of the setting.
+
+    What a change of one file does is seen in the blocks of that file, since files of parameters do not refer to each
+    other; globals, which may change any block, are alone in their rounds.
+    """
+    contents = {file: json.loads(json.dumps(yaml.safe_load(file.read_text()))) for file in files}  # without aliases
+    settings = {
+        file: [(file, content, *leaf) for leaf in leaves(content) if leaf[0] != ("extends",)]
+        for file, content in contents.items()
+    }
+    for file in files:
+        if file.name == "globals.yml":
+            yield from ([one] for one in settings.pop(file))
+        else:
+            assert "${" not in file.read_text().replace("${globals:", ""), file
+    yield from ([one for one in row if one is not None] for row in itertools.zip_longest(*settings.values()))
 
 
 @pytest.mark.parametrize(("environment", "own"), [("base", ["base"]), ("cogvideox_5b", ["cogvideox", "cogvideox_5b"])])
@@ -77,23 +95,34 @@ def test_each_setting_makes_the_stages_that_take_it_stale(
     conf = tmp_path / "conf"
     shutil.copytree(ROOT / "conf", conf)
     stages = open_project(ROOT, environment).stages
+    taken = {
+        name: {one.removeprefix("params:") for one in pipelines[name].inputs() if one.startswith("params:")}
+        for name in stages
+    }
+    blocks, written = given(pipelines, conf, environment, catalog=True)
     checked = 0
     for layer in layers(conf, environment):
-        for file in sorted((conf / layer).rglob("*.yml")):
-            name = file.relative_to(tmp_path).as_posix()
-            is_global = file.name == "globals.yml"
-            if not is_global and (layer not in own or "parameters" not in file.relative_to(conf / layer).parts[0]):
-                continue
-            text = file.read_text()
-            content = json.loads(json.dumps(yaml.safe_load(text)))  # without aliases
-            before = given(pipelines, conf, environment, is_global)
-            for keys, value in leaves(content):
-                if keys == ("extends",):
-                    continue
-                dotted = ".".join(str(key) for key in keys)
+        files = [
+            file
+            for file in sorted((conf / layer).rglob("*.yml"))
+            if file.name == "globals.yml" or (layer in own and "parameters" in file.relative_to(conf / layer).parts[0])
+        ]
+        texts = {file: file.read_text() for file in files}
+        for row in rounds(files):
+            is_global = row[0][0].name == "globals.yml"
+            for file, content, keys, value in row:
                 file.write_text(yaml.safe_dump(with_leaf(content, keys, another(value))))
-                after = given(pipelines, conf, environment, is_global)
-                changed = {stage for stage in stages if before[stage] != after[stage]}
+            blocks_now, written_now = given(pipelines, conf, environment, is_global)
+            differing = {block for block in blocks if blocks[block] != blocks_now.get(block)}
+            assert is_global or differing <= {keys[0] for _, _, keys, _ in row}
+            for file, _, keys, _ in row:
+                name, dotted = file.relative_to(tmp_path).as_posix(), ".".join(str(key) for key in keys)
+                here = differing if is_global else differing & {keys[0]}
+                changed = {
+                    stage
+                    for stage in stages
+                    if taken[stage] & here or (is_global and written[stage] != written_now[stage])
+                }
                 stale = {
                     stage
                     for stage, one in stages.items()
@@ -103,5 +132,5 @@ def test_each_setting_makes_the_stages_that_take_it_stale(
                 # What a layer above overrides changes nothing and may be followed all the same.
                 assert stale == changed or not changed, f"{name}: {dotted}"
                 checked += 1
-            file.write_text(text)
+                file.write_text(texts[file])
     assert checked > 20
