@@ -41,7 +41,8 @@ LONGEST_FIRST = (
     *("end_to_end/test_dvc.py", "end_to_end/test_faults.py", "end_to_end/test_mpo_dpo.py"),
     *("end_to_end/test_backends.py", "end_to_end/test_real_models.py", "end_to_end/test_tutorial.py"),
     *("end_to_end/test_pictures.py", "end_to_end/test_notebooks.py", "end_to_end/test_bad_input.py"),
-    *("training/", "judges/", "hooks/", "runners/", "browser/", "lineage/"),
+    *("generators/test_conformance.py", "test_extending.py", "training/", "judges/", "hooks/", "runners/"),
+    *("browser/", "lineage/"),
 )
 """Files and folders of tests with which processes begin, so that none is left alone with long tests in the end.
 
