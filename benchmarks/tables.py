@@ -5,7 +5,7 @@ the nodes ``collect_answers``, ``score_videos`` and ``select_pairs`` run in a fr
 time and its peak memory. The same is done with pandas alone on a part of the prompts, in one process on the same
 folder: one long table, gates by ``pivot``, sums by ``groupby``, and a loop over prompts.
 
-``--fill`` uses a folder that an earlier ``--keep`` left, so that a large one need not be made again.
+``--keep`` names a folder for the answers of the last size; a later call resumes there, so that they are stored once.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +38,11 @@ from vr_pipeline.pipelines import checklist_inference, pair_selection, weight_re
 from vr_pipeline.rewards.checklist.model import ChecklistReward
 from vr_pipeline.rewards.checklist.weights import RewardWeights
 from vr_pipeline.runtime.memory import peak_memory
+from vr_pipeline.work import Batch, WorkPlan, use_loop
 
 ROOT = Path(__file__).parents[1]
 CLIPS = 4
+BATCHES_AT_A_TIME = 256
 NODES = ("collect_answers", "score_videos", "select_pairs")
 
 
@@ -69,12 +72,12 @@ class Simulated(ChecklistReward):
     measured_by = ("simulated",)  # type: ignore[assignment]
     recorded: Mapping[str, str] = {}  # type: ignore[assignment]
 
-    def loaded(self) -> tuple[np.random.Generator, pd.DataFrame]:
+    def loaded(self) -> pd.DataFrame:
         one = {"frames_judged": 8, "sampling": "8 frames, evenly spread", "error": ""}
-        return np.random.default_rng(0), pd.DataFrame({"question_id": list(self.checklist.question_ids) * CLIPS, **one})
+        return pd.DataFrame({"question_id": list(self.checklist.question_ids) * CLIPS, **one})
 
     def measure_group(self, loaded: Any, videos: Any, clips: Any) -> pd.DataFrame:
-        generator, table = loaded
+        table, generator = loaded, np.random.default_rng(int(clips[0]["video_id"], 16))
         size, ids = len(self.checklist.question_ids), pd.array([clip["video_id"] for clip in clips], dtype="str")
         table = table.assign(
             p_yes=generator.random(len(table)).round(4), outside_mass=generator.random(len(table)) / 100
@@ -120,10 +123,34 @@ def pipeline() -> Pipeline:
 
 
 def store(folder: Path, prompts: int) -> float:
-    """Store the answers of a number of prompts, as the catalog does; return the processor seconds it took."""
+    """Store the answers of a number of prompts, as the catalog does.
+
+    Returns:
+        processor seconds of this process; others make the answers.
+    """
     start = time.process_time()
-    catalog_in(folder, prompts).save("answer_shards", Simulated(questions()).measure(None, clip_index(prompts)))
+    with use_loop(by_other_processes):
+        catalog_in(folder, prompts).save("answer_shards", Simulated(questions()).measure(None, clip_index(prompts)))
     return round(time.process_time() - start, 2)
+
+
+def by_other_processes(plan: WorkPlan, batches: Sequence[Batch]) -> Iterator[tuple[Batch, Sequence[Any]]]:
+    """Make batches in other processes, so that the time of this one is that of storing them."""
+    if not batches:
+        return
+    _WORK[:] = plan, plan.setup(), batches
+    with get_context("fork").Pool(2) as pool:
+        for start in range(0, len(batches), BATCHES_AT_A_TIME):
+            numbers = range(start, min(start + BATCHES_AT_A_TIME, len(batches)))
+            yield from zip(batches[start:], pool.map(_make, numbers, chunksize=16), strict=False)
+
+
+_WORK: list[Any] = []
+
+
+def _make(number: int) -> Sequence[Any]:
+    plan, context, batches = _WORK
+    return plan.make_batch(context, batches[number])
 
 
 def run(folder: Path, prompts: int) -> dict[str, float]:

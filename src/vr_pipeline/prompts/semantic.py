@@ -7,6 +7,7 @@ the threshold are computed in full, in double precision, so that results do not 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -30,8 +31,9 @@ SLACK = 1e-4
 _PAIRS_AT_A_TIME = 65_536
 _FEW_ITEMS = 2048
 """Up to this number of items, comparing all axes costs less than choosing axes."""
-_FULL_COST = 16
-"""Cost per axis of computing a pair in full, relative to a tile's product."""
+_FULL_COST = 128
+"""Cost per axis of computing a pair in full, relative to a tile's product: single pairs are gathered from memory."""
+_ROTATED_AT_A_TIME = 65_536
 
 
 def greedy_cosine_scan(
@@ -79,6 +81,7 @@ def _scan(
     nearest = np.full(count, -1, dtype=np.int64)
     similarity = np.full(count, np.nan)
     labels = np.unique(np.asarray(groups), return_inverse=True)[1] if groups is not None else None
+    memory = _TileMemory()
     bound = upper_bound_vectors(embeddings, threshold) if count > _FEW_ITEMS else embeddings
     kept = np.empty(count, dtype=np.int64)
     kept_count = 0
@@ -87,8 +90,7 @@ def _scan(
         """Return all pairs above the threshold between rows and earlier columns."""
         found: list[Pairs] = []
         for part_rows, part_columns in _comparable(rows, columns, labels):
-            tile = bound[part_rows] @ bound[part_columns].T
-            place = np.flatnonzero(tile > threshold - SLACK)
+            place = memory.above(bound[part_rows], bound[part_columns], threshold - SLACK)
             row, column = part_rows[place // len(part_columns)], part_columns[place % len(part_columns)]
             usable = (column < row) & (norms[row] > 0) & (norms[column] > 0)
             row, column = row[usable], column[usable]
@@ -110,6 +112,23 @@ def _scan(
         kept[kept_count : kept_count + len(survivors)] = survivors
         kept_count += len(survivors)
     return GreedyScan(kept[:kept_count].copy(), nearest, similarity)
+
+
+class _TileMemory(threading.local):
+    """Memory of a thread for one tile, because asking the system for it takes as long as a part of the product."""
+
+    def __init__(self) -> None:
+        self._products, self._above = np.empty(0, dtype=np.float32), np.empty(0, dtype=np.bool_)
+
+    def above(self, rows: Vectors, columns: Vectors, limit: float) -> npt.NDArray[np.int64]:
+        """Return the flat positions of products of rows and columns above a limit."""
+        size = len(rows) * len(columns)
+        if size > len(self._products):
+            self._products, self._above = np.empty(size, dtype=np.float32), np.empty(size, dtype=np.bool_)
+        products, above = self._products[:size], self._above[:size]
+        np.matmul(rows, columns.T, out=products.reshape(len(rows), len(columns)))
+        np.greater(products, limit, out=above)
+        return np.flatnonzero(above)
 
 
 def _comparable(
@@ -135,25 +154,34 @@ def upper_bound_vectors(embeddings: Vectors, threshold: float) -> Vectors:
     random = np.random.default_rng(0)
     sample = embeddings[random.integers(count, size=4096)].astype(np.float64)
     _, directions = np.linalg.eigh(sample.T @ sample)
-    rotated = (embeddings @ directions[:, ::-1].astype(np.float32)).astype(np.float32)
-    first, second = random.integers(count, size=(2, 200_000))
-    best_cost, best_axes = float(axes), axes
-    for kept_axes in range(16, axes, 16):
-        remainder = np.linalg.norm(rotated[:, kept_axes:], axis=1)
-        total = np.empty(len(first))
-        for start in range(0, len(first), _PAIRS_AT_A_TIME):
-            part = slice(start, start + _PAIRS_AT_A_TIME)
-            total[part] = np.einsum("ij,ij->i", rotated[first[part], :kept_axes], rotated[second[part], :kept_axes])
-        total += remainder[first] * remainder[second]
-        cost = kept_axes + float(np.mean(total > threshold - SLACK)) * axes * _FULL_COST
-        if cost < best_cost:
-            best_cost, best_axes = cost, kept_axes
-        elif kept_axes > 2 * best_axes:
-            break
-    if best_axes == axes:
+    directions = directions[:, ::-1]
+    kept = _cheapest_axes(sample @ directions, threshold, random)
+    if kept == axes:
         return embeddings
-    remainder = np.linalg.norm(rotated[:, best_axes:], axis=1, keepdims=True)
-    return np.ascontiguousarray(np.concatenate([rotated[:, :best_axes], remainder], axis=1), dtype=np.float32)
+    bound = np.empty((count, kept + 1), dtype=np.float32)
+    # A rotated copy of everything would need as much memory as the embeddings.
+    turn = directions.astype(np.float32)
+    for start in range(0, count, _ROTATED_AT_A_TIME):
+        part = slice(start, start + _ROTATED_AT_A_TIME)
+        rotated = embeddings[part] @ turn
+        bound[part, :kept], bound[part, kept] = rotated[:, :kept], np.linalg.norm(rotated[:, kept:], axis=1)
+    return bound
+
+
+def _cheapest_axes(rotated: npt.NDArray[np.float64], threshold: float, random: np.random.Generator) -> int:
+    """Return the number of axes, of principal ones in order, with the lowest predicted cost of a pair."""
+    count, axes = rotated.shape
+    first, second = random.integers(count, size=(2, _PAIRS_AT_A_TIME))
+    product, best_cost, best_axes = np.zeros(len(first)), float(axes), axes
+    for kept in range(16, axes, 16):
+        block = rotated[:, kept - 16 : kept]
+        product += np.einsum("ij,ij->i", block[first], block[second])
+        remainder = np.linalg.norm(rotated[:, kept:], axis=1)
+        passing = float(np.mean(product + remainder[first] * remainder[second] > threshold - SLACK))
+        cost = kept + passing * axes * _FULL_COST
+        if cost < best_cost:
+            best_cost, best_axes = cost, kept
+    return best_axes
 
 
 def is_seen(embeddings: Vectors) -> npt.NDArray[np.bool_]:
