@@ -42,6 +42,7 @@ from vr_pipeline.commands.results import results  # noqa: E402
 from vr_pipeline.commands.sample import sample  # noqa: E402
 from vr_pipeline.commands.serve import serve  # noqa: E402
 from vr_pipeline.commands.suites import export_clips, import_scores  # noqa: E402
+from vr_pipeline.commands.verify import verify  # noqa: E402
 
 logger = logging.getLogger(__name__)
 clean_logs()
@@ -96,6 +97,7 @@ for _command in (
     serve,
     export_clips,
     import_scores,
+    verify,
 ):
     cli.add_command(_command)
 

@@ -111,6 +111,15 @@ def test_a_folder_of_pictures_is_replaced(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cached.png", "pictures"]
 
 
+def test_a_folder_with_read_only_files_is_added_to_as_any_other(tmp_path: Path) -> None:
+    place = tmp_path / "pictures"
+    catalog = ReplacingCatalog.from_config({"a": {"type": "matplotlib.MatplotlibDataset", "filepath": str(place)}})
+    catalog.save("a", {"one.png": figure(1)})
+    (place / "one.png").chmod(0o444)  # As DVC does when it links files to its cache.
+    catalog.save("a", {"two.png": figure(2)})
+    assert all(os.stat(file).st_mode & 0o200 for file in place.iterdir())
+
+
 def test_a_file_that_is_appended_to_keeps_what_it_has(tmp_path: Path) -> None:
     place = tmp_path / "log.txt"
     entry = {"type": "text.TextDataset", "filepath": str(place), "fs_args": {"open_args_save": {"mode": "a"}}}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
@@ -207,6 +208,43 @@ def test_many_files_are_spread_over_folders_and_moved_there(folder: Path, monkey
     assert made == ["item20", "item21", "item22", "item23"]
     assert tree(folder) == flat
     assert {path.name for path in folder.iterdir()} == set(flat)
+
+
+@pytest.mark.parametrize("kind", ["table", "json"])
+def test_files_that_dvc_links_to_its_cache_are_replaced_and_never_written(
+    folder: Path, tmp_path: Path, kind: str
+) -> None:
+    cache = tmp_path / "cache"
+
+    def link() -> dict[Path, bytes]:
+        """Do as DVC does with hard links: one read-only file under two names."""
+        cached = {}
+        for file in folder.iterdir():
+            other = cache / str(len(list(cache.iterdir())))
+            file.chmod(0o444)
+            os.link(file, other)
+            cached[other] = other.read_bytes()
+        return cached
+
+    def make(context: None, batch: Sequence[WorkItem]) -> list[Any]:
+        if stop_at in [item.key for item in batch]:
+            raise RuntimeError("power cut")
+        return [content(item.key, item.identity) if kind == "table" else {"i": item.identity} for item in batch]
+
+    cache.mkdir()
+    stop_at = ""
+    save(folder, make, kind=kind)
+    cached = link()
+    stop_at = "item8"
+    with pytest.raises(DatasetError, match="power cut"):
+        save(folder, make, identity="v2", kind=kind)
+    cached |= link()  # The unfinished folder too.
+    stop_at = ""
+    save(folder, make, identity="v2", kind=kind)
+    assert {file: file.read_bytes() for file in cached} == cached
+    save(tmp_path / "other", make, identity="v2", kind=kind)
+    assert tree(folder) == tree(tmp_path / "other")
+    assert all(file.stat().st_nlink == 1 for file in folder.iterdir())
 
 
 scalars = st.one_of(st.text(max_size=5), st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.none())

@@ -27,7 +27,8 @@ class ReplacingCatalog(DataCatalog):
             return
         with replaced(place) as temporary:
             if place.is_dir():
-                shutil.copytree(place, temporary)  # Some datasets add files.
+                # Some datasets add files. Files that DVC links to its cache are read-only, their copies are not.
+                shutil.copytree(place, temporary, copy_function=shutil.copyfile)
             elif place.is_file() and _appends(dataset):
                 shutil.copyfile(place, temporary)
             with _moved(dataset, temporary):

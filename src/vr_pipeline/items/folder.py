@@ -10,6 +10,7 @@ from vr_pipeline.errors import InputError
 from vr_pipeline.items.formats import FileFormat, ItemFormat, PackedFormat
 from vr_pipeline.items.manifest import MANIFEST, PARTIAL_MANIFEST, ItemRecord, Manifest, read_manifest, size_of
 from vr_pipeline.items.packs import read_items, sizes_of
+from vr_pipeline.runtime.progress import progress_bar
 from vr_pipeline.storage.atomic import Fingerprints, sha256_of
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ class ItemFolder:
 
     def __init__(self, folder: Path, manifest: Manifest, stored_as: ItemFormat) -> None:
         self.folder = folder
+        self.manifest = manifest
         self._format = stored_as
         self._records = {record.key: record for record in manifest.items}
         self._fingerprints = Fingerprints(folder)
@@ -98,14 +100,14 @@ class ItemFolder:
     def damaged(self) -> list[str]:
         """Return the keys of items that are missing or do not have the recorded SHA-256. Reads every file."""
         records = [self._records[key] for key in self.keys]
+        shown = progress_bar(records, description=f"verify {self.folder.name}")
         if isinstance(self._format, PackedFormat):
-            return [record.key for record in records if read_items(self.folder, [record]) == [None]]
-        files = [self.folder / record.filename for record in records]
-        return [
-            record.key
-            for record, file in zip(records, files, strict=True)
-            if not file.is_file() or sha256_of(file) != record.sha256
-        ]
+            return [record.key for record in shown if read_items(self.folder, [record]) == [None]]
+        return [record.key for record in shown if not self._is_whole(record)]
+
+    def _is_whole(self, record: ItemRecord) -> bool:
+        file = self.folder / record.filename
+        return file.is_file() and sha256_of(file) == record.sha256
 
     def _record(self, key: str) -> ItemRecord:
         record = self._records[key]
@@ -138,6 +140,37 @@ def open_folder(folder: Path, stored_as: ItemFormat) -> ItemFolder:
         InputError: the folder is not complete, its manifest cannot be read, or a file is missing or does not have the
             recorded size. Contents are not hashed here; see :meth:`ItemFolder.damaged`.
     """
+    opened = _open_unchecked(folder, stored_as)
+    for name, size in sizes_of(opened.manifest.items).items():
+        if size_of(folder / name) != size:
+            raise InputError(
+                f"'{name}' is missing or not whole",
+                remedy="run the pipeline that makes the folder again: it makes only what is damaged",
+                file=folder,
+            )
+    return opened
+
+
+def verify_folder(folder: Path, stored_as: ItemFormat) -> tuple[int, dict[str, str]]:
+    """Read every item of a complete folder, and compare it with its recorded SHA-256.
+
+    If an item is damaged, recorded sizes and times are discarded, so that the next run also reads everything and makes
+    the item again.
+
+    Returns:
+        number of items, and the file of each missing or damaged one by key.
+
+    Raises:
+        InputError: the folder is not complete or has another format, or its manifest cannot be read.
+    """
+    opened = _open_unchecked(folder, stored_as)
+    damaged = set(opened.damaged())
+    if damaged:
+        Fingerprints(folder).save([])
+    return len(opened), {item.key: item.filename for item in opened.manifest.items if item.key in damaged}
+
+
+def _open_unchecked(folder: Path, stored_as: ItemFormat) -> ItemFolder:
     if not is_complete(folder):
         raise InputError("the folder of items is not complete", remedy="run the pipeline that creates it", file=folder)
     manifest = read_manifest(folder / MANIFEST)
@@ -147,11 +180,4 @@ def open_folder(folder: Path, stored_as: ItemFormat) -> ItemFolder:
             remedy="run the pipeline that makes them again, or restore the catalog entry",
             file=folder,
         )
-    for name, size in sizes_of(manifest.items).items():
-        if size_of(folder / name) != size:
-            raise InputError(
-                f"'{name}' is missing or not whole",
-                remedy="run the pipeline that makes the folder again: it makes only what is damaged",
-                file=folder,
-            )
     return ItemFolder(folder, manifest, stored_as)
