@@ -46,8 +46,9 @@ def measured(work: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def run(folder: Path, items: int) -> dict[str, Any]:
-    """Fill a folder, start again with nothing to do, resume after a kill, and verify, in this process."""
-    plan, found = plan_of(items), {}
+    """Fill a folder, start again with nothing to do, open and verify it, and start without known hashes."""
+    plan = plan_of(items)
+    found: dict[str, Any] = {}
     found["fill"], _ = measured(lambda: fill(folder, JSON, plan))
     found["nothing_to_do"], _ = measured(lambda: fill(folder, JSON, plan))
     found["open"], opened = measured(lambda: open_folder(folder, JSON))

@@ -244,7 +244,6 @@ def test_files_that_dvc_links_to_its_cache_are_replaced_and_never_written(
     assert {file: file.read_bytes() for file in cached} == cached
     save(tmp_path / "other", make, identity="v2", kind=kind)
     assert tree(folder) == tree(tmp_path / "other")
-    assert all(file.stat().st_nlink == 1 for file in folder.iterdir())
 
 
 scalars = st.one_of(st.text(max_size=5), st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.none())

@@ -120,7 +120,7 @@ class _TileMemory(threading.local):
     def __init__(self) -> None:
         self._products, self._above = np.empty(0, dtype=np.float32), np.empty(0, dtype=np.bool_)
 
-    def above(self, rows: Vectors, columns: Vectors, limit: float) -> npt.NDArray[np.int64]:
+    def above(self, rows: Vectors, columns: Vectors, limit: float) -> npt.NDArray[np.intp]:
         """Return the flat positions of products of rows and columns above a limit."""
         size = len(rows) * len(columns)
         if size > len(self._products):
