@@ -148,7 +148,7 @@ def _disk(plan: dict[str, Any]) -> Iterator[str]:
         kept = "" if not one["there"] else "?" if one["kept"] is None else f"{one['kept']:,}"
         rows.append((one["name"], f"{one['files']:,}", _short(one["gib"]), one["source"], there, kept))
     rows.append(("all", "", _short(plan["disk_gib"]), "", "", ""))
-    rows.append(("DVC's copy", "", _short(plan["dvc_copy_gib"]), "none with reflinks or hard links: docs/lineage.md", "", ""))
+    rows.append(("DVC's copy", "", _short(plan["dvc_copy_gib"]), "none with reflinks or hard links", "", ""))
     yield ""
     yield from aligned(rows, left={0, 3})
 
