@@ -69,7 +69,7 @@ def test_every_environment_is_planned(opened: Opened, monkeypatch: pytest.Monkey
 def test_machines_change_the_clock_and_not_the_work(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     one, eight = on(opened), on(opened, runner=RunnerConfiguration.model_validate(TORCHRUN))
-    assert eight["gpus"] == {"items": 8, "training": 8}
+    assert eight["gpus"] == {"items": 8, "training": 8, "held": 8}
     assert hours(eight) == pytest.approx(hours(one))
     assert hours(eight, "hours") == pytest.approx(hours(one, "hours") / 8, rel=0.05)
     fast = on(opened, gpu=Gpu(name="other", memory_gib=80, tflops=600))
@@ -101,10 +101,10 @@ def not_all(opened: Opened) -> bool:
 
 def test_more_gpus_than_a_batch_has_pairs_are_said_to_be_idle(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    monkeypatch.setenv(VARIABLE, "8gpu")
+    monkeypatch.setenv(VARIABLE, "256gpu_ray")
     opened = open_project(ROOT, "cogvideox", None, numbers={"prompts": 1_000_000}, gpus=256)
     plan = plan_document(opened, ROOT)
-    assert plan["gpus"] == {"items": 256, "training": 32}
+    assert plan["gpus"] == {"items": 256, "training": 32, "held": 256}
     made = next(work for work in plan["work"] if work["stage"] == "video_generation")
     # 930,000 prompts of 4 clips of 45 s, as published, on 256 GPUs.
     assert (made["number"], made["source"]) == (3_720_000, "published")
@@ -112,7 +112,20 @@ def test_more_gpus_than_a_batch_has_pairs_are_said_to_be_idle(monkeypatch: pytes
     said = " ".join(plan["bound"])
     assert "training uses 32 of 256 GPUs" in said
     assert "videos is 3,720,000 files in 256 folders" in said
-    assert plan["machine"] == "8gpu"
+    assert "recording them keeps the run's own process busy for 1.1% of that time" in said
+    assert plan["machine"] == "256gpu_ray"
+    # All GPUs are paid while some wait.
+    price = opened.settings.gpu.price_per_hour
+    assert price is not None
+    assert all(work["cost"] == pytest.approx(256 * price * work["hours"]) for work in plan["work"])
+    text = " ".join(" ".join(plan_lines(plan)).split())
+    total = sum(work["cost"] for work in plan["work"])
+    assert f"cost: {total:,.0f} USD for 256 GPUs at {price:g} per hour" in text
+    assert text.index("video_generation 116,250") < text.index("evaluation 18,8") < text.index("dpo_training 1,4")
+    assert max(map(len, plan_lines(plan))) <= 100
+    waiting = [work for work in plan["work"] if work["gpus"] == 32]
+    assert sum(work["hours"] for work in waiting) == pytest.approx(1.4, abs=0.05)
+    assert sum(work["cost"] for work in waiting) / total == pytest.approx(0.007, abs=0.0005)
     # The table of the documentation.
     parts = {
         "3,720,000 clips made": [made],
@@ -125,9 +138,46 @@ def test_more_gpus_than_a_batch_has_pairs_are_said_to_be_idle(monkeypatch: pytes
     }
     for name, works in parts.items():
         page = PAGE.split(f"| {name} | ")[1].split(" |")
-        found = [sum(work[kind] for work in works) for kind in ("gpu_hours", "hours")]
-        assert [float(cell.replace(",", "")) for cell in page[:2]] == pytest.approx(found, rel=0.03), name
-        assert page[2].strip() == works[0]["source"]
+        found = [sum(work[kind] for work in works) for kind in ("gpu_hours", "hours", "cost")]
+        assert [float(cell.strip("| ").replace(",", "")) for cell in page[:3]] == pytest.approx(found, rel=0.03), name
+        assert page[3].strip("| ") == works[0]["source"]
+
+
+def test_rounds_are_planned_as_their_trainings_are_configured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv(VARIABLE, "8gpu")
+    few = {"online_mpo": {"rounds": 2, "prompts_per_round": 100, "videos_per_prompt": 4, "replay": 0.5}}
+    opened = open_project(ROOT, "cogvideox", "online_mpo", parameters=few, numbers={"prompts": 10_000})
+    plan = plan_document(opened, ROOT)
+    assert json.loads(json.dumps(plan, allow_nan=False)) == plan
+    assert max(map(len, plan_lines(plan))) <= 100
+    works = {(work["stage"], work["what"]): work for work in plan["work"]}
+    assert [works[f"online_round_{number}", "clips made"]["number"] for number in (1, 2)] == [400, 400]
+    assert works["online_round_1", "clips judged"]["number"] == 400
+    assert works["online_start", "prompts encoded"]["number"] == 100
+    assert plan["numbers"]["clips"] == 800
+    encoded = [works[f"online_round_{number}", "clips encoded"]["number"] for number in (1, 2)]
+    assert encoded == [2 * plan["numbers"]["pairs_of_a_recipe"], 3 * plan["numbers"]["pairs_of_a_recipe"]]
+    # Steps of a round, not of dpo_training.
+    steps = opened.settings.parameters["online_mpo"]["training"]["steps"]
+    assert {name: one["steps"] for name, one in plan["numbers"]["recipes"].items()} == dict.fromkeys(
+        ("round_1", "round_2"), steps
+    )
+    assert ("online_round_2", f"pairs in {steps} steps, round_2") in works
+    policies = 1 + 2
+    held_out = policies * plan["numbers"]["splits"]["test"] * opened.settings.evaluation.videos_per_prompt
+    assert works["evaluation", "clips of all policies"]["number"] == held_out
+    stored = {one["name"]: one for one in plan["disk"]}
+    assert stored["videos_round_1"]["files"] == stored["videos_round_2"]["files"] == 400
+    # Twice the rounds: twice the work, but for what is done once.
+    more = open_project(
+        *(ROOT, "cogvideox", "online_mpo"),
+        parameters={"online_mpo": few["online_mpo"] | {"rounds": 4}},
+        numbers={"prompts": 10_000},
+    )
+    again = plan_document(more, ROOT)
+    made = [sum(w["gpu_hours"] for w in one["work"] if w["what"] == "clips made") for one in (plan, again)]
+    assert made[1] == pytest.approx(2 * made[0])
 
 
 def test_what_does_not_fit_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from vr_pipeline.planning.rounds import made, trainings
 from vr_pipeline.planning.settings import Settings
 from vr_pipeline.planning.stages import GIB, Work
 from vr_pipeline.planning.storage import Stored
 
 SHORT = 0.01
 """Hours by the clock below which figures of GPUs say nothing about a run."""
+COMMIT_SECONDS = 0.002
+"""Assumed processor time of the run's own process per item, s."""
 MANY_FILES = 1_000_000
 """Files of one kind from which on some file systems have no room for their entries; tables share files."""
 
@@ -26,26 +29,27 @@ def bounds(settings: Settings, works: Sequence[Work], stored: Sequence[Stored]) 
     if total > 0:
         longest = max(hours, key=lambda stage: hours[stage])
         said.append(f"{longest} is {hours[longest] / total:.0%} of the time by the clock")
-    asked = settings.gpus or settings.processes
+    asked = settings.held
     if asked > settings.processes:
-        batch = settings.training.training.batch_size
+        batch = next((one for one, _ in trainings(settings).values()), settings.training).training.batch_size
         said.append(f"training uses {settings.processes} of {asked} GPUs: a step has {batch} pairs")
-    checked = [work for work in works if work.what.startswith("clips of") and work.stage == "dpo_training"]
-    if checked and checked[0].gpus < asked:
-        said.append(f"a checkpoint has {settings.validated_clips} clips to share")
+    checked = [(work, one) for work in works for one in made(settings) if work.what.endswith(" checkpoints")]
+    if checked and checked[0][0].gpus < asked:
+        said.append(f"a checkpoint has {checked[0][1].validated_clips} clips to share")
     memory = settings.gpu.memory_gib * GIB
     said += [
         f"{work.stage} ({work.what}) needs {work.memory / GIB:.0f} GiB of {memory / GIB:.0f} on a GPU"
         for work in works
         if work.memory > memory
     ]
-    clips = next((one for one in stored if one.name == "videos"), None)
-    making = next((work.hours(tflops) for work in works if work.stage == "video_generation"), 0.0)
+    clips = next((one for one in stored if one.name.startswith("videos")), None)
+    making = next((work.hours(tflops) for work in works if work.what == "clips made"), 0.0)
     if clips is not None and making > 0:
-        rate = clips.bytes / (3600 * making)
+        rate, files = clips.bytes / (3600 * making), clips.number / (3600 * making)
         if rate >= 1e6:
-            files = clips.number / (3600 * making)
             said.append(f"clips are written at {rate / 1e6:,.0f} MB/s, {files:,.1f} files a second")
+            busy = files * COMMIT_SECONDS
+            said.append(f"recording them keeps the run's own process busy for {busy:.1%} of that time")
     large = [one for one in stored if one.number > MANY_FILES and not one.name.endswith("_shards")]
     said += [f"{one.name} is {one.number:,} files in 256 folders" for one in large]
     return said

@@ -11,7 +11,9 @@ from vr_pipeline.hooks.requirements import missing_inputs
 from vr_pipeline.planning.bound import bounds
 from vr_pipeline.planning.opening import Opened, item_folders, missing_packages, models_of, work_plans
 from vr_pipeline.planning.requests import planned_requests
-from vr_pipeline.planning.stages import GIB, planned_work
+from vr_pipeline.planning.rounds import made, trainings
+from vr_pipeline.planning.settings import Settings
+from vr_pipeline.planning.stages import GIB, Work, planned_work
 from vr_pipeline.planning.storage import finished_items, planned_storage, with_what_is_there
 from vr_pipeline.project.places import shown
 from vr_pipeline.terminal import aligned
@@ -22,6 +24,7 @@ WIDTH = 100
 def plan_document(opened: Opened, project: Path) -> dict[str, Any]:
     """Compute the plan: numbers, work by stage, disk, models, and what is missing."""
     settings = opened.settings
+    paired = made(settings)
     gpu, works = settings.gpu, planned_work(settings)
     folders = item_folders(opened)
     planned = planned_storage(settings)
@@ -35,25 +38,25 @@ def plan_document(opened: Opened, project: Path) -> dict[str, Any]:
         "environment": opened.environment,
         "machine": opened.machine,
         "gpu": gpu.model_dump() | {"assumed": opened.machine is None},
-        "gpus": {"items": settings.workers, "training": settings.processes},
+        "gpus": {"items": settings.workers, "training": settings.processes, "held": settings.held},
         "numbers": {
             "prompts": settings.counts.prompts,
             "prompts_source": settings.counts.source,
             "splits": {name: settings.prompts([name]) for name in ("train", "validation", "test")},
-            "clips": settings.made_clips,
+            "clips": sum(one.made_clips for one in paired),
             "evaluation_clips": settings.evaluated_clips,
             "questions": len(settings.checklist.questions) if checklist else 0,
-            "answers": settings.made_clips * len(settings.checklist.questions) if checklist else 0,
+            "answers": sum(one.made_clips for one in paired) * len(settings.checklist.questions) if checklist else 0,
             "comparisons": settings.comparisons if settings.system.ranks_pairs else 0,
-            "pairs_of_a_recipe": settings.pairs,
+            "pairs_of_a_recipe": paired[0].pairs,
             "pairs_source": "assumed" if settings.counts.pairs is None else "counted or given",
             "recipes": {
-                recipe.name: {
-                    "steps": settings.training.for_recipe(recipe.name).training.steps,
-                    "batch_size": settings.training.for_recipe(recipe.name).training.batch_size,
-                    "checkpoints": settings.checkpoints(recipe.name),
+                name: {
+                    "steps": training.training.steps,
+                    "batch_size": training.training.batch_size,
+                    "checkpoints": checkpoints,
                 }
-                for recipe in settings.system.recipes
+                for name, (training, checkpoints) in trainings(settings).items()
             },
         },
         "work": [
@@ -64,6 +67,7 @@ def plan_document(opened: Opened, project: Path) -> dict[str, Any]:
                 "gpu_hours": work.gpu_hours(gpu.tflops),
                 "hours": work.hours(gpu.tflops),
                 "gpus": work.gpus,
+                "cost": _cost(settings, work),
                 "memory_gib": work.memory / GIB,
                 "source": work.source,
             }
@@ -82,6 +86,12 @@ def plan_document(opened: Opened, project: Path) -> dict[str, Any]:
         "missing_inputs": {name: shown(place, project) for name, place in inputs.items()},
         "missing_packages": missing_packages(settings),
     }
+
+
+def _cost(settings: Settings, work: Work) -> float | None:
+    """Return what the machine costs as long as a work takes, GPUs that wait included; None without a price."""
+    price = settings.gpu.price_per_hour
+    return None if price is None else work.hours(settings.gpu.tflops) * settings.held * price
 
 
 def plan_lines(plan: dict[str, Any]) -> list[str]:
@@ -122,9 +132,26 @@ def _work(plan: dict[str, Any]) -> Iterator[str]:
     rows.append(("all", "", "", _short(total), _short(clock), "", "", ""))
     yield ""
     yield from aligned(rows, left={0, 1, 7})
+    if plan["gpu"]["price_per_hour"] is not None:
+        yield from _costs(plan)
     yield "GiB: on each GPU, weights and what training keeps; workspaces come on top."
     for sentence in plan["bound"]:
         yield from _wrapped(f"bound: {sentence}.")
+
+
+def _costs(plan: dict[str, Any]) -> Iterator[str]:
+    """Say what each stage costs, the dearest first."""
+    gpu, held = plan["gpu"], plan["gpus"]["held"]
+    by_stage: dict[str, float] = {}
+    for work in plan["work"]:
+        by_stage[work["stage"]] = by_stage.get(work["stage"], 0.0) + work["cost"]
+    dearest = sorted(by_stage.items(), key=lambda one: -one[1])
+    parts = ", ".join(f"{stage} {cost:,.0f}" for stage, cost in dearest if cost >= 1)
+    text = (
+        f"cost: {sum(by_stage.values()):,.0f} {gpu['currency']} for {held} GPUs at {gpu['price_per_hour']:g} per hour, "
+        f"those that wait included: {parts}"
+    )
+    yield from _wrapped(text)
 
 
 def _requests(plan: dict[str, Any]) -> Iterator[str]:

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from vr_pipeline.errors import InputError
-from vr_pipeline.pipelines.systems import SYSTEMS, System
+from vr_pipeline.pipelines.systems import SYSTEMS, System, online_mpo
 from vr_pipeline.planning.models import known_models, total_parameters
 from vr_pipeline.planning.settings import ASSUMED_GPU, ASSUMED_PROMPTS, Counts, Settings
 from vr_pipeline.project.configuration import BASE, LOADER_ARGUMENTS, SteadyConfigLoader, section
 from vr_pipeline.project.machines import chosen_machine, read_machine
 from vr_pipeline.runners.config import RayRoute, RunnerConfiguration
 from vr_pipeline.storage.hub import is_cached
+from vr_pipeline.training.online import OnlineParameters
 
 if TYPE_CHECKING:
     from kedro.io import DataCatalog
@@ -77,8 +78,10 @@ def open_project(
         raise InputError(f"there is no environment '{environment}'", remedy=f"use one of {', '.join(names)}")
     loader = SteadyConfigLoader(str(conf), env=environment, runtime_params=dict(parameters or {}), **LOADER_ARGUMENTS)
     given = section(loader, "globals")
-    system = _system(pipeline or str(given.get("pipeline", SYSTEMS[0].name)))
-    whole, blocks = system.pipeline(), _on_this_device(loader["parameters"])
+    blocks = _on_this_device(loader["parameters"])
+    number_of_rounds = OnlineParameters.model_validate(blocks["online_mpo"]).rounds
+    system = _system(pipeline or str(given.get("pipeline", SYSTEMS[0].name)), number_of_rounds)
+    whole = system.pipeline()
     entries = _convert_paths_to_absolute_posix(project, dict(loader["catalog"]))
     wanted = whole.datasets()
     used = {name: entry for name, entry in entries.items() if name in wanted or "{" in name}
@@ -99,8 +102,8 @@ def open_project(
     return Opened(settings, whole, catalog, used, environment or BASE, machine)
 
 
-def _system(name: str) -> System:
-    planned = [one for one in SYSTEMS if one.selects_pairs]
+def _system(name: str, number_of_rounds: int) -> System:
+    planned = [*(one for one in SYSTEMS if one.selects_pairs), online_mpo(number_of_rounds)]
     for system in planned:
         if system.name == name:
             return system
@@ -132,7 +135,11 @@ def _counts(catalog: DataCatalog, entries: Mapping[str, Any], wanted: set[str], 
         prompts, splits, source = len(found), dict(Counter(found)), "counted, filtered"
     elif "raw_prompts" in wanted and catalog.exists("raw_prompts"):
         prompts, source = len(catalog.load("raw_prompts")), "counted, not yet filtered"
-    if not {"pairs", "prompts"} & set(numbers) and (found := _column(entries["training_pairs"], "recipe")) is not None:
+    if (
+        "training_pairs" in wanted
+        and not {"pairs", "prompts"} & set(numbers)
+        and (found := _column(entries["training_pairs"], "recipe")) is not None
+    ):
         pairs = max(Counter(found).values(), default=0)
     if "preference_clips" not in numbers and "preference_clips" in wanted and catalog.exists("preference_clips"):
         clips = len(catalog.load("preference_clips"))

@@ -53,7 +53,12 @@ class Counts:
 
 @dataclass(frozen=True)
 class Settings:
-    """An environment, a system, a machine and numbers, ready to be planned."""
+    """An environment, a system, a machine and numbers, ready to be planned.
+
+    Attributes:
+        most_prompts: prompts for which clips are made, at most; None for all of their splits.
+        replay: pairs of earlier rounds that a training also takes, per new pair.
+    """
 
     system: System
     parameters: Mapping[str, Any]
@@ -64,6 +69,8 @@ class Settings:
     clips: Mapping[str, Any]
     gpu: Gpu = ASSUMED_GPU
     gpus: int | None = None
+    most_prompts: int | None = None
+    replay: float = 0.0
     generator: GeneratorParameters = field(init=False)
     generation: VideoGenerationParameters = field(init=False)
     judge: ChecklistJudgeParameters = field(init=False)
@@ -99,7 +106,13 @@ class Settings:
     @property
     def made_clips(self) -> int:
         """Clips made to be paired."""
-        return self.prompts(list(self.generation.splits)) * self.generation.videos_per_prompt
+        return self.paired_prompts * self.generation.videos_per_prompt
+
+    @property
+    def paired_prompts(self) -> int:
+        """Prompts for which clips are made to be paired."""
+        number = self.prompts(list(self.generation.splits))
+        return min(number, self.most_prompts or number)
 
     @property
     def evaluated_clips(self) -> int:
@@ -114,13 +127,14 @@ class Settings:
             return self.counts.pairs
         group, made = self.selection.group_size, self.generation.videos_per_prompt
         groups = max(1, made // group) if group else 1
-        return round(PAIRS_PER_PROMPT * groups * self.prompts(list(self.generation.splits)))
+        return round(PAIRS_PER_PROMPT * groups * self.paired_prompts)
 
     @property
     def encoded(self) -> tuple[int, int]:
-        """Clips and prompts of the pairs of all recipes, at most."""
+        """Clips and prompts of the pairs of all recipes, at most; those of replayed pairs too."""
         pairs = self.pairs * len(self.system.recipes)
-        return min(2 * pairs, self.made_clips), min(pairs, self.prompts(list(self.generation.splits)))
+        clips = min(2 * pairs, self.made_clips)
+        return round(clips * (1 + self.replay)), min(pairs, self.paired_prompts)
 
     @property
     def comparisons(self) -> int:
@@ -128,7 +142,7 @@ class Settings:
         made = self.generation.videos_per_prompt
         size = min(made, self.selection.group_size or made)
         each = {"adjacent": size // 2, "all": size * (size - 1) // 2, "random": self.ranking.number or size // 2}
-        return self.prompts(list(self.generation.splits)) * max(1, made // size) * each[self.ranking.pairs]
+        return self.paired_prompts * max(1, made // size) * each[self.ranking.pairs]
 
     def checkpoints(self, recipe: str) -> int:
         """Judged checkpoints of a recipe's training, without the original."""
@@ -214,6 +228,11 @@ class Settings:
         return self.reader.read(self.visual_tokens, text)
 
     # -- places -----------------------------------------------------------------------------------------------------
+
+    @property
+    def held(self) -> int:
+        """GPUs that are held, and paid, as long as the run takes."""
+        return self.gpus or max(self.workers, self.processes)
 
     @property
     def workers(self) -> int:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vr_pipeline.judges.training.config import JudgeTrainingParameters
 from vr_pipeline.planning.models import reader_facts
+from vr_pipeline.planning.rounds import STAGE, made, round_of
 from vr_pipeline.planning.settings import PROMPT_TOKENS, Settings
 
 GIB = 2**30
@@ -62,6 +63,9 @@ def planned_work(settings: Settings) -> list[Work]:
     """Return the work of all stages of the system, in their order."""
     works: list[Work] = []
     for stage in settings.system.stages:
+        if stage.startswith(STAGE):
+            works += _round(round_of(settings, stage), stage)
+            continue
         of_stage = _STAGES.get(stage)
         works += of_stage(settings) if of_stage is not None else [Work(stage, "tables, on the CPU", 0)]
     return works
@@ -100,9 +104,30 @@ def _judged(settings: Settings, stage: str, what: str, number: int, gpus: int) -
 
 def _answers(settings: Settings) -> Iterator[Work]:
     yield _judged(settings, "checklist_inference", "clips judged", settings.made_clips, settings.workers)
+    yield from _given_answers(settings, "checklist_inference")
+
+
+def _given_answers(settings: Settings, stage: str) -> Iterator[Work]:
     if settings.counts.preference_clips:
-        number = settings.counts.preference_clips
-        yield _judged(settings, "checklist_inference", "given clips judged", number, settings.workers)
+        yield _judged(settings, stage, "given clips judged", settings.counts.preference_clips, settings.workers)
+
+
+def _online_start(settings: Settings) -> Iterator[Work]:
+    yield from _given_answers(settings, "online_start")
+    facts, prompts = settings.generator_facts, max(one.paired_prompts for one in made(settings))
+    what = ("online_start", "prompts encoded", prompts)
+    if facts is None:
+        yield Work(*what, gpus=settings.workers, known=False)
+    else:
+        yield Work(*what, facts.encode_prompt, settings.workers, facts.weights["text_encoder"])
+
+
+def _round(settings: Settings, stage: str) -> Iterator[Work]:
+    """Plan a round: clips of the last policy, their answers, and the training on their pairs."""
+    yield _sampled(settings, stage, "clips made", settings.made_clips, settings.workers)
+    yield _judged(settings, stage, "clips judged", settings.made_clips, settings.workers)
+    # Prompts are encoded once for all rounds.
+    yield from (replace(work, stage=stage) for work in _training(settings) if work.what != "prompts encoded")
 
 
 def _ranking(settings: Settings) -> Iterator[Work]:
@@ -187,6 +212,7 @@ def _judge_training(settings: Settings) -> Iterator[Work]:
 
 _STAGES: dict[str, Callable[[Settings], Iterable[Work]]] = {
     "judge_training": _judge_training,
+    "online_start": _online_start,
     "prompt_filtering": lambda given: [Work("prompt_filtering", "prompts, on the CPU", given.counts.prompts)],
     "video_generation": lambda given: [
         _sampled(given, "video_generation", "clips made", given.made_clips, given.workers)

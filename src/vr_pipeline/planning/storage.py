@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from vr_pipeline.items.formats import item_format
 from vr_pipeline.items.manifest import MANIFEST, PARTIAL_MANIFEST, ItemRecord, read_manifest, read_partial
+from vr_pipeline.planning.rounds import rounds
 from vr_pipeline.planning.settings import Settings
 from vr_pipeline.planning.stages import ADAPTER_BYTES
 
@@ -46,6 +47,20 @@ class Stored:
 
 def planned_storage(settings: Settings) -> list[Stored]:
     """Return what a run writes, the large things first."""
+    found = [_of_round(one, each.system.recipes[0].name) for each in rounds(settings) for one in _paired(each)]
+    found = found or _paired(settings)
+    found.append(_clips(settings, "evaluation_videos", settings.evaluated_clips))
+    return sorted(found, key=lambda one: -one.bytes)
+
+
+def _of_round(stored: Stored, name: str) -> Stored:
+    """Name what a round writes: datasets end in the round, other things in its number."""
+    number = name.removeprefix("round_")
+    return replace(stored, name=f"{stored.name} {number}" if " " in stored.name else f"{stored.name}_{name}")
+
+
+def _paired(settings: Settings) -> list[Stored]:
+    """Return what making clips, rewarding them and training on their pairs writes."""
     found = [_clips(settings, "videos", settings.made_clips)]
     questions, checklist = len(settings.checklist.questions), settings.system.reward == "checklist"
     each = int(settings.parameters["checklist_inference"].get("clips_per_item", 1)) if checklist else 1
@@ -53,11 +68,9 @@ def planned_storage(settings: Settings) -> list[Stored]:
     size = ANSWER_BYTES * questions * settings.made_clips if checklist else SCORE_BYTES * number
     found.append(Stored("answer_shards" if checklist else "reward_shards", number, size, "assumed"))
     if settings.system.ranks_pairs:
-        prompts = settings.prompts(list(settings.generation.splits))
+        prompts = settings.paired_prompts
         found.append(Stored("comparison_shards", prompts, SCORE_BYTES * prompts, "assumed"))
-    found += _training(settings)
-    found.append(_clips(settings, "evaluation_videos", settings.evaluated_clips))
-    return sorted(found, key=lambda one: -one.bytes)
+    return found + _training(settings)
 
 
 def _clips(settings: Settings, name: str, number: int) -> Stored:

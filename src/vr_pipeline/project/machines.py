@@ -33,6 +33,8 @@ class Gpu(Parameters):
     name: str = Field(description="What it is called.")
     memory_gib: float = Field(gt=0, description="Its memory, GiB.")
     tflops: float = Field(gt=0, description="Assumed sustained throughput in bfloat16, 10^12 operations per second.")
+    price_per_hour: float | None = Field(None, ge=0, description="Price of one GPU per hour; null: not known.")
+    currency: str = Field("USD", description="Currency of the price.")
 
 
 class MachineProfile(Parameters):
