@@ -169,7 +169,7 @@ def test_questions_stand_behind_a_long_clip(prefix: str, family: Any, make_judge
         behind = prepared.positions[:, visual[-1] + 1 :]
         assert behind.size == 0 or behind.min() > prepared.positions[:, visual].max()
         p_yes, _ = judge.answer(long, QUESTIONS, PROMPTS[:1], frames_per_second=[rate])
-        np.testing.assert_allclose(p_yes, plain_answers(judge, long, [rate])[0], atol=1e-4)
+        np.testing.assert_allclose(p_yes, plain_answers(judge, long, PROMPTS[:1], [rate])[0], atol=1e-4)
 
 
 def test_positions_are_those_of_the_models_own_rule(family: Any, clips: list[np.ndarray]) -> None:
@@ -275,7 +275,7 @@ def test_images_are_read_in_high_resolution_unless_the_settings_say_no(
     family.settings = family.settings.model_copy(update={"tile_images": False})
     assert all(len(judge.prepare(image).token_ids) < before for image, before in zip(images, tiled, strict=True))
     p_yes, _ = judge.answer(images, QUESTIONS, PROMPTS[:2])
-    np.testing.assert_allclose(p_yes, plain_answers(judge, images, RATES)[0], atol=1e-4)
+    np.testing.assert_allclose(p_yes, plain_answers(judge, images, PROMPTS, RATES)[0], atol=1e-4)
 
 
 # -- training ---------------------------------------------------------------------------------------------------------
@@ -324,7 +324,7 @@ def test_a_training_step_changes_answers_and_the_merged_judge_comes_back_from_it
         judge.answer(clips, QUESTIONS, PROMPTS, frames_per_second=RATES)[0] for judge in (load_judge(settings), again)
     ]
     assert np.abs(answers[0] - answers[1]).max() > 1e-3
-    np.testing.assert_allclose(answers[1], plain_answers(again, clips, RATES)[0], atol=1e-4)
+    np.testing.assert_allclose(answers[1], plain_answers(again, clips, PROMPTS, RATES)[0], atol=1e-4)
 
 
 # -- identity ---------------------------------------------------------------------------------------------------------
