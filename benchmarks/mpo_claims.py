@@ -104,19 +104,16 @@ CELLS = tuple(
     Cell(world, judge, weights, factor)
     for judge, weights, factor in (
         ("as is", "fitted", 1),
-        ("biased", "true", 4),
-        ("errors", "true", 1),
-        ("biased", "true", 1),
-        ("errors", "fitted", 1),
-        ("biased", "fitted", 1),
-        ("biased", "true", 2),
-        ("biased", "true", 3),
-        ("biased", "signed", 1),
         ("as is", "true", 1),
+        ("errors", "fitted", 1),
+        ("errors", "true", 1),
+        ("biased", "fitted", 1),
+        ("biased", "signed", 1),
+        *(("biased", "true", factor) for factor in (1, 2, 3, 4)),
     )
     for world in WORLDS
 )
-"""In the order in which they are measured."""
+"""In the order in which they are measured and reported."""
 
 
 @dataclass(frozen=True)
