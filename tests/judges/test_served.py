@@ -383,7 +383,8 @@ def test_the_identity_has_all_that_answers_depend_on_and_nothing_else() -> None:
     # A setting that is new has to be put into one of the lists.
     tried = {name for change in (*OTHER, *SAME) for name in (*change, *change.get("server", {}))}
     fields = {*JudgeParameters.model_fields, *type(changed({}).server).model_fields}
-    assert fields - tried == {"family", "adapter", "trust_remote_code", "quantisation"}
+    rejected = {"adapter", "trust_remote_code", "quantisation", "before_clip"}
+    assert fields - tried == {"family"} | rejected
 
 
 @pytest.mark.parametrize(

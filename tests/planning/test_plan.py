@@ -27,7 +27,9 @@ from vr_pipeline.project.machines import VARIABLE, Gpu
 from vr_pipeline.runners.config import RunnerConfiguration
 
 ROOT = Path(__file__).resolve().parents[2]
-ENVIRONMENTS = sorted({file.parent.name for file in ROOT.glob("conf/*/globals.yml")} - {"real_models"})
+MADE_FIRST = "trade_offs"
+"""Environment whose models and data its own pipeline makes before anything is known of them."""
+ENVIRONMENTS = sorted({file.parent.name for file in ROOT.glob("conf/*/globals.yml")} - {"real_models", MADE_FIRST})
 PAGE = (ROOT / "docs" / "gpu_and_clusters.md").read_text(encoding="utf-8")
 TORCHRUN = {"execution": {"workers": 8}, "routes": {"train": {"backend": "torchrun", "processes": 8}}}
 
@@ -64,6 +66,21 @@ def test_every_environment_is_planned(opened: Opened, monkeypatch: pytest.Monkey
         assert "raw_prompts" in plan["missing_inputs"]
         assert all(model["licence"] != "as you got it" for model in plan["models"] if model["access"] == "free")
         assert any(model["where"] == "to be fetched" for model in plan["models"]) or plan["models"]
+
+
+def test_an_environment_whose_models_are_made_first_says_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A folder without models: the checkout may have made them.
+    (tmp_path / "data").mkdir()
+    for name in ("conf", "pyproject.toml", "src"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv(VARIABLE, raising=False)
+    plan = plan_document(open_project(tmp_path, MADE_FIRST, None, numbers={"prompts": 22_000}), tmp_path)
+    assert {"raw_prompts", "human_preferences", "auditor", "oracle"} <= set(plan["missing_inputs"])
+    assert {work["source"] for work in plan["work"] if work["stage"] == "video_generation"} == {"unknown"}
+    assert any("nothing is known of a model" in line for line in plan_lines(plan))
 
 
 def test_machines_change_the_clock_and_not_the_work(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
