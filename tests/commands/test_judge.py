@@ -190,7 +190,7 @@ def test_files_about_which_the_judge_has_no_numbers_fail_alone(
     monkeypatch.setattr(
         VisionLanguageJudge,
         "prepare",
-        lambda self, frames, rate=None: broken.append(frames.mean() > 120) or prepare(self, frames, rate),
+        lambda self, frames, *rest: broken.append(frames.mean() > 120) or prepare(self, frames, *rest),
     )
     result = invoke(command_line.score, files / "a.mp4", files / "b.mp4", "-p", "a cat", "--json")
     assert result.exit_code == 1
