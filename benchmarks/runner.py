@@ -197,7 +197,8 @@ def on_ray(folders: Folders, bare_wait: float) -> dict[str, float]:
     """Return figures of one and of two Ray workers."""
     import ray
 
-    from vr_pipeline.runners.ray_backend import connected, pool_loop
+    from vr_pipeline.runners.ray_backend import connected
+    from vr_pipeline.runners.ray_pool import pool_loop
 
     def filled(name: str, workers: int, plan: WorkPlan | None = None) -> Clock:
         clock = Clock(pool_loop(Execution(workers=workers)))

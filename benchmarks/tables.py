@@ -76,7 +76,10 @@ class Simulated(ChecklistReward):
         one = {"frames_judged": 8, "sampling": "8 frames, evenly spread", "error": ""}
         return pd.DataFrame({"question_id": list(self.checklist.question_ids) * CLIPS, **one})
 
-    def measure_group(self, loaded: Any, videos: Any, clips: Any) -> pd.DataFrame:
+    def read_group(self, loaded: Any, videos: Any, clips: Any) -> None:
+        return None
+
+    def measure_group(self, loaded: Any, videos: Any, clips: Any, sampled: Any = None) -> pd.DataFrame:
         table, generator = loaded, np.random.default_rng(int(clips[0]["video_id"], 16))
         size, ids = len(self.checklist.question_ids), pd.array([clip["video_id"] for clip in clips], dtype="str")
         table = table.assign(

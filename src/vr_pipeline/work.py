@@ -61,6 +61,8 @@ class WorkPlan:
         description: what the items are, a plural noun for the progress bar and for messages.
         setup: called once, and only if something is missing; returns the context (a loaded model).
         batch_sizes: items of each batch in turn, where they differ; together they are all items.
+        ahead: called as ``ahead(context, batch)`` with the batch that probably comes next, while another is made. It
+            starts to read what that batch needs, returns at once and raises nothing; results do not depend on it.
     """
 
     items: Sequence[WorkItem]
@@ -69,6 +71,7 @@ class WorkPlan:
     description: str = "items"
     setup: Callable[[], Any] = _no_setup
     batch_sizes: Sequence[int] | None = None
+    ahead: Callable[[Any, Sequence[WorkItem]], None] | None = None
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -80,6 +83,10 @@ class WorkPlan:
             ends = list(accumulate(self.batch_sizes))
             return [self.items[end - size : end] for size, end in zip(self.batch_sizes, ends, strict=True)]
         return [self.items[start : start + self.batch_size] for start in range(0, len(self.items), self.batch_size)]
+
+    def without_items(self) -> "WorkPlan":
+        """Return what a worker needs of the plan: batches bring their items."""
+        return replace(self, items=(), batch_sizes=None)
 
 
 def joined_plan(
@@ -127,8 +134,23 @@ def run_in_process(plan: WorkPlan, batches: Sequence[Batch]) -> Iterator[tuple[B
     """
     if not batches:
         return
-    context = plan.setup()
-    for batch in batches:
+    yield from made_in_turn(plan, plan.setup(), batches)
+
+
+def made_in_turn(
+    plan: WorkPlan, context: Any, batches: Sequence[Batch], following: Batch | None = None
+) -> Iterator[tuple[Batch, Sequence[Any]]]:
+    """Make one batch after the other; what the next one reads may be read while one is made.
+
+    Args:
+        plan: says how.
+        context: what the plan's setup returned.
+        batches: to make, in this order.
+        following: the batch that comes after these, if it is known.
+    """
+    for batch, after in zip(batches, [*batches[1:], following], strict=True):
+        if plan.ahead is not None and after is not None:
+            plan.ahead(context, after)
         yield batch, plan.make_batch(context, batch)
 
 

@@ -14,7 +14,7 @@ import pytest
 from toy_project import kedro, make_project, start_kedro
 from vr_pipeline.datasets.manifest import ManifestFolderDataset
 from vr_pipeline.runners.config import Execution, RayCluster
-from vr_pipeline.runners.ray_backend import pool_loop
+from vr_pipeline.runners.ray_pool import pool_loop
 from vr_pipeline.work import WorkItem, WorkPlan, use_loop
 
 ray = pytest.importorskip("ray")

@@ -16,6 +16,7 @@ import json
 import logging
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from time import monotonic
@@ -38,6 +39,7 @@ from vr_pipeline.items.manifest import (
     record_line,
 )
 from vr_pipeline.items.packs import OpenPack, are_packs, is_whole, lay_out
+from vr_pipeline.items.stored import StoredItem, Storing
 from vr_pipeline.items.together import follow, release, shared_loop
 from vr_pipeline.runtime.progress import progress_bar
 from vr_pipeline.storage.atomic import (
@@ -49,7 +51,7 @@ from vr_pipeline.storage.atomic import (
     unlink_shared,
     write_text,
 )
-from vr_pipeline.work import ItemFailure, Scalar, WorkItem, WorkPlan, current_loop, run_in_process, use_loop
+from vr_pipeline.work import ItemFailure, Scalar, WorkItem, WorkLoop, WorkPlan, current_loop, run_in_process, use_loop
 
 logger = logging.getLogger(__name__)
 
@@ -248,13 +250,16 @@ class _Filling:
                 journal, synced = stack.enter_context(partial), monotonic()
                 if isinstance(self.format, PackedFormat) and missing:
                     self.pack = stack.enter_context(OpenPack(self.folder, self.format, self.records.values()))
-            for batch, contents in current_loop()(self.plan, batches):
+            loop = current_loop()
+            for batch, contents in loop(self._plan_for(loop), batches):
                 if len(contents) != len(batch):
                     raise ValueError(f"make_batch returned {len(contents)} contents for {len(batch)} {description}")
                 # Only errors of writing are explained as those of this folder, not errors of the work itself.
                 with _explained(self.folder):
                     for item, content in zip(batch, contents, strict=True):
                         if item.key not in missing:
+                            if isinstance(content, StoredItem):
+                                content.temporary.unlink(missing_ok=True)
                             continue
                         record = self._commit(item, content)
                         journal.write(record_line(record) + "\n")
@@ -265,6 +270,12 @@ class _Filling:
                         os.fsync(journal.fileno())
                         synced = monotonic()
             os.fsync(journal.fileno())
+
+    def _plan_for(self, loop: WorkLoop) -> WorkPlan:
+        """Return the plan for a loop; workers write the files themselves, so that clips do not pass through a store."""
+        if loop is run_in_process or not isinstance(self.format, FileFormat):
+            return self.plan
+        return replace(self.plan, make_batch=Storing(self.plan.make_batch, self.folder.absolute(), self.format))
 
     def _commit(self, item: WorkItem, content: Any) -> ItemRecord:
         if isinstance(content, ItemFailure):
@@ -286,8 +297,12 @@ class _Filling:
             assert isinstance(self.format, FileFormat)
             name = self.names[item.key]
             with replaced(self.folder / name, durable=False) as temporary:
-                stored = self.format.write(temporary, content, item)
-                place = {"filename": name, "sha256": sha256_of(temporary), "bytes": temporary.stat().st_size}
+                if isinstance(content, StoredItem):
+                    os.replace(content.temporary, temporary)
+                    stored, digest = content.stored, content.sha256
+                else:
+                    stored, digest = self.format.write(temporary, content, item), sha256_of(temporary)
+                place = {"filename": name, "sha256": digest, "bytes": temporary.stat().st_size}
             self.fingerprints.note(name, place["sha256"])
         return ItemRecord(
             key=item.key, identity=item.identity, status="ok", stored=stored, metadata=_plain(item), **place

@@ -21,8 +21,9 @@ from vr_pipeline.config import Parameters
 from vr_pipeline.errors import InputError
 from vr_pipeline.identifiers import content_hash
 from vr_pipeline.rewards.ranker import Ranker as Ranker
+from vr_pipeline.runtime.ahead import ReadAhead
 from vr_pipeline.runtime.memory import free_memory
-from vr_pipeline.video.clip import Frames
+from vr_pipeline.video.clip import Frames, VideoReadError
 from vr_pipeline.video.sampled import SampledClip, Sampling, sample_clip, sample_clips
 from vr_pipeline.work import ItemFailure, Scalar, WorkItem, WorkPlan, run_in_process
 
@@ -30,6 +31,9 @@ logger = logging.getLogger(__name__)
 
 ROWS_BEFORE_A_CHECK = 2000
 """Rows after which measurements are checked, so that a useless model stops early."""
+
+Sampled = list[SampledClip | VideoReadError]
+"""Clips as a model sees them, or why one cannot be read."""
 
 Outcome = pd.DataFrame | Exception
 """Measurement of a clip: rows of a table without video_id and error, or why there is none."""
@@ -169,16 +173,23 @@ class RewardModel(ABC):
             identity = content_hash(self.kind, *measured_by, *contents)
             items.append(WorkItem(key, identity, {**recorded, "clips": len(group)}))
         first: list[pd.DataFrame] = []
+        # Batches are single groups: the clips of the next are decoded while the models look at those of this one.
+        clips = ReadAhead[Sampled | None]()
+
+        def ahead(loaded: Any, batch: Sequence[WorkItem]) -> None:
+            key = batch[0].key
+            clips.start(key, lambda: self.read_group(loaded, videos, groups[key]))
 
         def make_batch(loaded: Any, batch: Sequence[WorkItem]) -> list[pd.DataFrame | ItemFailure]:
-            made = [self.measure_group(loaded, videos, groups[item.key]) for item in batch]
+            made = [self.measure_group(loaded, videos, groups[item.key], clips.take(item.key)) for item in batch]
             if sum(map(len, first)) < ROWS_BEFORE_A_CHECK:
                 first.extend(table for table in made if isinstance(table, pd.DataFrame))
                 if sum(map(len, first)) >= ROWS_BEFORE_A_CHECK:
                     self.check(pd.concat(first))
             return made
 
-        return WorkPlan(items, make_batch, batch_size=1, description=f"groups of {self.kind}", setup=self.loaded)
+        description = f"groups of {self.kind}"
+        return WorkPlan(items, make_batch, batch_size=1, description=description, setup=self.loaded, ahead=ahead)
 
     def grouped(self, index: pd.DataFrame) -> tuple[pd.DataFrame, list[int]]:
         """Return the clips that can be measured, by groups, and the row at which each group begins."""
@@ -190,14 +201,29 @@ class RewardModel(ABC):
         """Return the key of a group of clips."""
         return content_hash(self.kind, *video_ids)
 
-    def measure_group(self, loaded: Any, videos: Any, clips: Sequence[Mapping[str, Any]]) -> pd.DataFrame | ItemFailure:
+    def read_group(self, loaded: Any, videos: Any, clips: Sequence[Mapping[str, Any]]) -> Sampled | None:
+        """Decode the frames of clips that the models are to see; None if :meth:`measure_group` reads them itself.
+
+        Called in a thread of its own for the group that comes next.
+        """
+        return sample_clips(videos, clips, self.sampling(loaded), self.reader_threads)
+
+    def measure_group(
+        self, loaded: Any, videos: Any, clips: Sequence[Mapping[str, Any]], sampled: Sampled | None = None
+    ) -> pd.DataFrame | ItemFailure:
         """Read and measure clips; a clip that fails has one row with the reason.
 
         If clips decode but none can be measured, the clips may not be the cause: the group counts as failed, and the
         next run tries it again.
+
+        Args:
+            loaded: the models.
+            videos: the folder of clips.
+            clips: video_id, prompt, path and sha256 of each.
+            sampled: what :meth:`read_group` returned; None to read now.
         """
-        sampling = self.sampling(loaded)
-        sampled = sample_clips(videos, clips, sampling, self.reader_threads)
+        if sampled is None:
+            sampled = RewardModel.read_group(self, loaded, videos, clips) or []
         shown = [clip for clip in sampled if isinstance(clip, SampledClip)]
         seen = self.look(loaded, shown) if shown else []
         if shown and all(isinstance(one, Exception) and not getattr(one, "of_clip", False) for one in seen):

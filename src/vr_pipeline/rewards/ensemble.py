@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 
 from vr_pipeline.config import Parameters
 from vr_pipeline.errors import InputError
-from vr_pipeline.rewards.contract import Outcome, RewardModel
+from vr_pipeline.rewards.contract import Outcome, RewardModel, Sampled
 from vr_pipeline.rewards.registry import load_reward_model
 from vr_pipeline.storage.scores import read_scores
 from vr_pipeline.video.clip import Frames
@@ -114,8 +114,12 @@ class EnsembleReward(RewardModel):
         """Not called: members sample frames themselves; see :meth:`measure_group` and :meth:`score_clip`."""
         raise NotImplementedError
 
+    def read_group(self, loaded: list[Any], videos: Any, clips: Sequence[Mapping[str, Any]]) -> None:
+        """Read nothing: members sample frames themselves."""
+        return None
+
     def measure_group(
-        self, loaded: list[Any], videos: Any, clips: Sequence[Mapping[str, Any]]
+        self, loaded: list[Any], videos: Any, clips: Sequence[Mapping[str, Any]], sampled: Sampled | None = None
     ) -> pd.DataFrame | ItemFailure:
         """Measure clips by every member, named in the column ``member``."""
         tables = []

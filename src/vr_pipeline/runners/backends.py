@@ -100,7 +100,7 @@ def open_backends(
         meetings = stack.enter_context(torchrun_backend.meetings([route for _, route in nodes]))
         backends["torchrun"] = torchrun_backend.Torchrun(meetings)
         if execution.workers > 1 or any(isinstance(route, RayRoute) for _, route in nodes):
-            from vr_pipeline.runners import ray_backend
+            from vr_pipeline.runners import ray_backend, ray_pool
 
             stack.enter_context(ray_backend.connected(configuration.ray))
             for node, route in nodes:
@@ -115,5 +115,5 @@ def open_backends(
             backends["ray"] = ray_backend.RayNodes(execution)
         if execution.workers > 1:
             ray_backend.check_resources(ray_backend.needs_of(execution), "execution")
-            stack.enter_context(use_loop(ray_backend.pool_loop(execution)))
+            stack.enter_context(use_loop(ray_pool.pool_loop(execution)))
         yield backends

@@ -68,6 +68,10 @@ class Execution(Parameters):
     workers: int = Field(default=1, ge=1, description="worker processes, each with its own model; 1 is a plain loop")
     num_cpus: float = Field(default=1.0, gt=0, description="CPU cores of each worker")
     num_gpus: float = Field(default=0.0, ge=0, description="GPUs of each worker")
+    resources: dict[str, float] = Field(
+        default_factory=dict,
+        description="custom Ray resources of each worker, name to amount: places workers on machines that have them",
+    )
     fresh_workers: bool = Field(
         default=True,
         description="use new worker processes for every node; false keeps them between nodes, which saves start-up "

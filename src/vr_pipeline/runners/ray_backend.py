@@ -1,10 +1,9 @@
-"""Nodes and batches of work on Ray: a cluster started here for one run, or an existing one by its address."""
+"""Nodes on Ray: a cluster started here for one run, or an existing one by its address."""
 
 import logging
 import os
 import socket
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -13,17 +12,16 @@ from kedro.runner.task import Task
 from vr_pipeline.errors import InputError, PipelineError
 from vr_pipeline.runners.config import Execution, RayCluster, RayRoute, Route
 from vr_pipeline.runners.meeting import parse_address
+from vr_pipeline.runners.ray_pool import pool_loop
 from vr_pipeline.runners.ray_token import keep_token_private
 from vr_pipeline.runners.shipping import execute, pack, unpack
 from vr_pipeline.runners.signals import signals_kept
-from vr_pipeline.runtime.environment import LOCAL_RAY, environment_variables, overrule, prepare_environment
-from vr_pipeline.work import Batch, WorkLoop, WorkPlan, use_loop
+from vr_pipeline.runtime.environment import LOCAL_RAY, environment_variables, overrule
+from vr_pipeline.work import use_loop
 
 logger = logging.getLogger(__name__)
 
 _GIB = 2**30
-_BATCHES_AHEAD = 2
-_RESTARTS_OF_A_WORKER = 3
 _ANSWER_SECONDS = 5.0
 
 
@@ -152,7 +150,8 @@ def needs_of(reserving: RayRoute | Execution) -> dict[str, float]:
         needs = {"memory": reserving.memory_gib * _GIB, **reserving.resources}
         copies = 1
     else:
-        needs, copies = {}, reserving.workers
+        copies = reserving.workers
+        needs = {name: amount * copies for name, amount in reserving.resources.items()}
     needs |= {"CPU": reserving.num_cpus * copies, "GPU": reserving.num_gpus * copies}
     return {name: amount for name, amount in needs.items() if amount > 0}
 
@@ -194,99 +193,3 @@ def _execute_on_worker(shipment: Any, execution: Execution) -> Any:
         with use_loop(pool_loop(execution)):
             return execute(shipment)
     return execute(shipment)
-
-
-class _Worker:
-    """A process of the pool with its own context.
-
-    A plan's functions are fetched with its first batch, not at the start, where Ray would report errors as a death.
-    """
-
-    def __init__(self) -> None:
-        prepare_environment()
-        self._plan: Any = None
-        self._make_batch: Callable[[Any, Batch], Sequence[Any]] | None = None
-        self._context: Any = None
-
-    def make(self, plan: list[Any], batch: Batch) -> Sequence[Any]:
-        """Make a batch of a plan; the list has a reference to the plan's functions."""
-        import ray
-
-        if self._make_batch is None or plan[0] != self._plan:
-            # Free the model of the last plan before the next is loaded.
-            self.forget()
-            setup, make_batch = ray.get(plan[0])
-            self._context, self._make_batch, self._plan = setup(), make_batch, plan[0]
-        return self._make_batch(self._context, batch)
-
-    def forget(self) -> None:
-        """Free the objects of a plan."""
-        self._plan = self._make_batch = self._context = None
-
-
-def pool_loop(execution: Execution) -> WorkLoop:
-    """Return a loop over ``execution.workers`` Ray actors, each of which gets a new batch after finishing one.
-
-    A worker that dies is replaced and its batches are made again; an error of the work itself stops the run.
-    """
-    idle: list[Any] = []
-
-    def loop(plan: WorkPlan, batches: Sequence[Batch]) -> Iterator[tuple[Batch, Sequence[Any]]]:
-        import ray
-
-        if not batches:
-            return
-        worker_class = ray.remote(num_cpus=execution.num_cpus, num_gpus=execution.num_gpus)(_Worker)
-        functions = ray.put((plan.setup, plan.make_batch))
-
-        def start() -> Any:
-            return idle.pop() if idle else worker_class.remote()
-
-        waiting = deque(batches)
-        workers = [start() for _ in range(min(execution.workers, len(batches)))]
-        running: dict[Any, tuple[int, Batch]] = {}
-        deaths = 0
-
-        def feed(number: int, ahead: int = _BATCHES_AHEAD) -> None:
-            # The next batch is already with the worker while it makes one.
-            while waiting and sum(owner == number for owner, _ in running.values()) < ahead:
-                batch = waiting.popleft()
-                running[workers[number].make.remote([functions], list(batch))] = (number, batch)
-
-        try:
-            # In turns, so that a short plan is distributed evenly.
-            for ahead in range(1, _BATCHES_AHEAD + 1):
-                for number in range(len(workers)):
-                    feed(number, ahead)
-            while running:
-                [finished], _ = ray.wait(list(running), num_returns=1)
-                if finished not in running:
-                    continue
-                number, batch = running.pop(finished)
-                try:
-                    contents = ray.get(finished)
-                except ray.exceptions.RayActorError as error:
-                    deaths += 1
-                    if deaths > _RESTARTS_OF_A_WORKER:
-                        raise PipelineError(f"Workers that make {plan.description} keep dying: {error}") from error
-                    logger.warning("A worker that makes %s died and is replaced", plan.description)
-                    lost = [reference for reference, (owner, _) in running.items() if owner == number]
-                    waiting.extendleft([running.pop(reference)[1] for reference in reversed(lost)])
-                    waiting.appendleft(batch)
-                    workers[number] = start()
-                    feed(number)
-                except ray.exceptions.RayTaskError as error:
-                    raise error.as_instanceof_cause() from None
-                else:
-                    feed(number)
-                    yield batch, contents
-            if not execution.fresh_workers:
-                for worker in workers:
-                    worker.forget.remote()
-                idle.extend(workers)
-                workers.clear()
-        finally:
-            for worker in workers:
-                ray.kill(worker)
-
-    return loop

@@ -44,7 +44,10 @@ class Given(ChecklistReward):
     def loaded(self) -> None:
         return None
 
-    def measure_group(self, loaded: None, videos: Any, clips: Any) -> pd.DataFrame:
+    def read_group(self, loaded: None, videos: Any, clips: Any) -> None:
+        return None
+
+    def measure_group(self, loaded: None, videos: Any, clips: Any, sampled: Any = None) -> pd.DataFrame:
         tables = []
         for clip in clips:
             name = clip["video_id"]
