@@ -11,6 +11,7 @@ from kedro.runner.task import Task
 
 from vr_pipeline.errors import InputError
 from vr_pipeline.runners.config import RayRoute, Route, RunnerConfiguration, TorchrunRoute
+from vr_pipeline.runners.process_backend import Processes
 from vr_pipeline.work import use_loop
 
 CONFIGURATION_FILE = "conf/<env>/runner.yml"
@@ -94,7 +95,7 @@ def open_backends(
     """
     from vr_pipeline.runners import torchrun_backend
 
-    backends: dict[str, Backend] = {"in_process": InProcess()}
+    backends: dict[str, Backend] = {"in_process": InProcess(), "processes": Processes()}
     execution = configuration.execution
     with ExitStack() as stack:
         meetings = stack.enter_context(torchrun_backend.meetings([route for _, route in nodes]))

@@ -16,6 +16,16 @@ class InProcessRoute(Parameters):
     backend: Literal["in_process"] = "in_process"
 
 
+class ProcessesRoute(Parameters):
+    """Nodes that need nothing of each other run at the same time, each in its own process of this machine.
+
+    A node that has no such neighbour runs in the process of ``kedro run``, and on a machine with a GPU every node does.
+    """
+
+    backend: Literal["processes"] = "processes"
+    at_once: int = Field(default=2, ge=1, description="number of nodes that may run at the same time")
+
+
 class RayRoute(Parameters):
     """The node runs as one Ray task."""
 
@@ -59,7 +69,7 @@ class TorchrunRoute(Parameters):
         return self
 
 
-Route = Annotated[InProcessRoute | RayRoute | TorchrunRoute, Field(discriminator="backend")]
+Route = Annotated[InProcessRoute | ProcessesRoute | RayRoute | TorchrunRoute, Field(discriminator="backend")]
 
 
 class Execution(Parameters):

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import Executor
 from functools import cached_property
-from itertools import chain
+from itertools import chain, product
 from typing import TYPE_CHECKING, Any
 
 from kedro.io import CatalogProtocol
@@ -23,6 +23,7 @@ from vr_pipeline.hooks.origins import OriginsHook
 from vr_pipeline.project.machines import laid_over
 from vr_pipeline.runners.backends import CONFIGURATION_FILE, check_routes, open_backends
 from vr_pipeline.runners.config import RunnerConfiguration
+from vr_pipeline.runners.process_backend import Processes, groups
 from vr_pipeline.runtime.setting_names import setting_trouble
 
 if TYPE_CHECKING:
@@ -125,29 +126,40 @@ class DeviceRunner(AbstractRunner):
         hook_manager: PluginManager | None = None,
         run_id: str | None = None,
     ) -> None:
-        """Run the nodes one by one on their backends, since the models of two nodes seldom fit on one device."""
+        """Run the nodes one by one on their backends, since the models of two nodes seldom fit on one device.
+
+        Only neighbours with the route ``processes`` run at the same time.
+        """
         load_counts = Counter(chain.from_iterable(node.inputs for node in pipeline.nodes))
         done: list[Node] = []
         # Not as a node hook, because nodes may run in other processes.
         plugins = (hook_manager.get_plugins() or ()) if hook_manager is not None else ()  # Kedro's stand-in has None
         keepers = [plugin for plugin in plugins if isinstance(plugin, OriginsHook)]
-        nodes = [(node, self.route_of(node)) for node in pipeline.nodes]
-        with open_backends(nodes, self.configuration) as backends:
-            for node, route in nodes:
-                logger.info("Node %d of %d: %s", len(done) + 1, len(pipeline.nodes), node.name)
-                task = Task(node, catalog, self._is_async, hook_manager, run_id)
+        routed = [(node, self.route_of(node)) for node in pipeline.nodes]
+        with open_backends(routed, self.configuration) as backends:
+            for group in groups(routed):
+                nodes = [node for node, _ in group]
+                for number, node in enumerate(nodes, start=len(done) + 1):
+                    logger.info("Node %d of %d: %s", number, len(pipeline.nodes), node.name)
+                tasks = [Task(node, catalog, self._is_async, hook_manager, run_id) for node in nodes]
                 try:
-                    for origins in keepers:
+                    for node, origins in product(nodes, keepers):
                         origins.check(node, catalog)
-                    backends[route.backend].run(task, route)
+                    _, route = group[0]
+                    backend = backends[route.backend]
+                    if isinstance(backend, Processes) and len(tasks) > 1:
+                        backend.run_together(tasks)
+                    else:
+                        backend.run(tasks[0], route)
                 except (Exception, KeyboardInterrupt) as error:
                     # The command line shows the command that resumes here.
                     setattr(error, RESUME_FROM, self.resume_point(pipeline, done, catalog))
                     raise
-                done.append(node)
-                for origins in keepers:
+                done += nodes
+                for node, origins in product(nodes, keepers):
                     origins.record(node, catalog)
-                self._release_datasets(node, catalog, load_counts, pipeline)
+                for node in nodes:
+                    self._release_datasets(node, catalog, load_counts, pipeline)
 
     @staticmethod
     def resume_point(pipeline: Pipeline, done: Iterable[Node], catalog: CatalogProtocol) -> list[str]:

@@ -128,6 +128,7 @@ def unpack(outcome: Outcome, task: Task) -> None:
         raise cause
     for name, data in outcome.outputs.items():
         task.catalog.save(name, data)
-    for plugin in task.hook_manager.get_plugins() if task.hook_manager is not None else ():
+    plugins = task.hook_manager.get_plugins() if task.hook_manager is not None else None
+    for plugin in plugins or ():  # Kedro's stand-in has None
         if isinstance(plugin, NodeRecordHook) and outcome.record is not None:
             plugin.add(outcome.record)

@@ -30,6 +30,7 @@ from vr_pipeline.identifiers import content_hash
 from vr_pipeline.runtime.live_curves import checkpoint_row
 from vr_pipeline.runtime.memory import free_memory
 from vr_pipeline.storage.atomic import write_text
+from vr_pipeline.storage.turns import one_at_a_time
 from vr_pipeline.training.bound import BELOW, Bound
 from vr_pipeline.training.config import DpoTrainingParameters, ValidationParameters
 from vr_pipeline.training.inputs import HOLD_OUT
@@ -244,7 +245,8 @@ class CheckpointValidation:
 
         policy = ORIGINAL if weights is None else weights.identity
         place = self._folder / "clips" / content_hash("checkpoint", self._generator_identity, policy)
-        with outside_training():
+        # Trainings at the same time share the clips of the original.
+        with outside_training(), one_at_a_time(place) if current_group().main else contextlib.nullcontext():
             videos = self._clips(place / "videos", policy, weights)
             index = index_made_clips(videos)
             stored = self._measurements(self._reward, place / self._reward.kind, videos, index)
