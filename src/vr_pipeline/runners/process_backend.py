@@ -81,12 +81,13 @@ class Processes:
                 started.append(process)
                 waiting[receiver] = task
             while waiting:
-                for receiver in wait(list(waiting)):
-                    message = _received(receiver, waiting[receiver])
+                ready: Any
+                for ready in wait(list(waiting)):
+                    message = _received(ready, waiting[ready])
                     if isinstance(message, logging.LogRecord):
                         logging.getLogger(message.name).handle(message)
                     else:
-                        unpack(message, waiting.pop(receiver))
+                        unpack(message, waiting.pop(ready))
             for process in started:
                 process.join(_PATIENCE_SECONDS)
         finally:
