@@ -128,7 +128,9 @@ def test_published_settings_are_the_defaults() -> None:
 
 
 def test_the_shipped_questions_are_about_the_shipped_clips() -> None:
-    catalog = yaml.safe_load((ROOT / "conf/base/catalog/vlm_dpo.yml").read_text(encoding="utf-8"))
+    from vr_pipeline.settings import CONFIG_LOADER_ARGS, CONFIG_LOADER_CLASS
+
+    catalog = CONFIG_LOADER_CLASS(str(ROOT / "conf"), env="base", **CONFIG_LOADER_ARGS)["catalog"]
     entry = catalog["understanding_questions"]
     found = QuestionsDataset(filepath=str(ROOT / entry["filepath"]), media=str(ROOT / entry["media"])).load()
     clips = ClipFolder(ROOT / catalog["understanding_media"]["path"])
