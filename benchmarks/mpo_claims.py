@@ -187,7 +187,7 @@ def rewards_by(recogniser: Recogniser, world: World, index: pd.DataFrame, clips:
     ids = world.checklist.question_ids
     said = recogniser.probabilities(np.stack([clip.frames for clip in clips]), list(index["prompt"]), ids)
     weights = RewardWeights(tuple(ids), np.array([recogniser.weights[question] for question in ids]))
-    return dimension_scores(said, weights, world.checklist).assign(total=score(said, weights))
+    return rewarded(world, weights, said)
 
 
 def draw(world: World, seed: int, options: argparse.Namespace) -> Drawn:
@@ -260,7 +260,7 @@ def weights_of(world: World, drawn: Drawn, cell: Cell, seed: int) -> RewardWeigh
 
 
 def rewarded(world: World, weights: RewardWeights, said: np.ndarray) -> pd.DataFrame:
-    """The judge's rewards of clips: total and by dimension."""
+    """Rewards of clips by answers: total and by dimension."""
     return dimension_scores(said, weights, world.checklist).assign(total=score(said, weights))
 
 
@@ -355,9 +355,11 @@ def trainings(options: argparse.Namespace) -> list[dict[str, Any]]:
             if options.report:
                 continue
             own = argparse.Namespace(**vars(options) | {"seed": seed})
-            world = known.setdefault(cell.world, known.get(cell.world) or load_world(cell.world))
-            place = (cell.world, seed)
-            drawn[place] = drawn.get(place) or draw(world, seed, own)
+            if cell.world not in known:
+                known[cell.world] = load_world(cell.world)
+            world, place = known[cell.world], (cell.world, seed)
+            if place not in drawn:
+                drawn[place] = draw(world, seed, own)
             made = run_cell(world, drawn[place], cell, own)
             path.parent.mkdir(parents=True, exist_ok=True)
             write_text(path, json.dumps(made))

@@ -4,7 +4,6 @@ A bias has a name: another answer also counts as yes, as if the judge took flick
 around. Both change the answers that a judge gave, so that any judge can have them.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -72,15 +71,15 @@ class Faults:
         for question, signal, negated in self.signals:
             seen = 1.0 - p_yes[signal] if negated else p_yes[signal]
             changed[question] = max(changed[question], seen)
-        wrong = self._errors(video_id, self.questions)
+        wrong = self._errors(video_id)
         changed[wrong] = 1.0 - changed[wrong]
         return changed
 
-    def _errors(self, video_id: str, questions: Sequence[str]) -> np.ndarray:
+    def _errors(self, video_id: str) -> np.ndarray:
         if not self.parameters.error_rate:
-            return np.zeros(len(questions), dtype=bool)
+            return np.zeros(len(self.questions), dtype=bool)
         seed = self.parameters.seed
-        drawn = [int(content_hash("error", seed, video_id, question), 16) / 2.0**64 for question in questions]
+        drawn = [int(content_hash("error", seed, video_id, question), 16) / 2.0**64 for question in self.questions]
         return np.array(drawn) < self.parameters.error_rate
 
 
