@@ -139,18 +139,15 @@ class Forest:
     def predict(self, values: Floats) -> Floats:
         """Return class probabilities averaged over the trees, [clips, classes]."""
         values = values.astype(np.float32)
+        # All trees go down one level at a time.
+        node = np.tile(self.roots, (len(values), 1))
+        rows = np.arange(len(values))[:, None]
+        while (inner := (split := self.feature[node]) >= 0).any():
+            right = values[rows, np.maximum(split, 0)] > self.threshold[node]
+            node = np.where(inner, self.children[node, right.astype(int)], node)
         total = np.zeros((len(values), self.probability.shape[1]))
-        rows = np.arange(len(values))
-        for root in self.roots:
-            node = np.full(len(values), root)
-            while True:
-                split = self.feature[node]
-                inner = split >= 0
-                if not inner.any():
-                    break
-                right = values[rows, np.maximum(split, 0)] > self.threshold[node]
-                node = np.where(inner, self.children[node, right.astype(int)], node)
-            total += self.probability[node]
+        for leaves in node.T:
+            total += self.probability[leaves]
         return total / len(self.roots)
 
 

@@ -231,7 +231,8 @@ class RewardModel(ABC):
         outcomes = iter(seen)
         results = [next(outcomes) if isinstance(clip, SampledClip) else clip for clip in sampled]
         names = [str(clip["video_id"]) for clip in clips]
-        tables = [_rows(name, one) for name, one in zip(names, results, strict=True) if isinstance(one, pd.DataFrame)]
+        measured = [(name, one) for name, one in zip(names, results, strict=True) if isinstance(one, pd.DataFrame)]
+        tables = [_rows(measured).assign(error="")] if measured else []
         blank = self.unmeasured(loaded)
         failed = [
             {"video_id": name, **blank, "error": str(one)}
@@ -305,7 +306,7 @@ class RewardModel(ABC):
         (seen,) = self.look(self.loaded(), [clip])
         if isinstance(seen, Exception):
             raise about_file(seen, clip.path)
-        return self.arrange(_rows(clip.video_id, seen).drop(columns="error"), index_of([clip]))
+        return self.arrange(_rows([(clip.video_id, seen)]), index_of([clip]))
 
     def score_sampled(self, clips: Sequence[SampledClip]) -> pd.DataFrame:
         """Score sampled clips with different ``video_id``; return schema ``Rewards``, one row per clip in order.
@@ -313,13 +314,13 @@ class RewardModel(ABC):
         Raises:
             InputError: a clip cannot be measured; names its file.
         """
-        rows = []
+        measured = []
         for clip, seen in zip(clips, self.look(self.loaded(), clips), strict=True):
             if isinstance(seen, Exception):
                 raise about_file(seen, clip.path)
-            rows.append(_rows(clip.video_id, seen).drop(columns="error"))
+            measured.append((clip.video_id, seen))
         index = index_of(clips)
-        return self.rewards(self.arrange(pd.concat(rows, ignore_index=True), index), index)
+        return self.rewards(self.arrange(_rows(measured), index), index)
 
     def score(
         self, clips: Sequence[str | Path | Frames], prompts: Sequence[str], fps: float | None = None
@@ -382,7 +383,8 @@ def about_file(error: Exception, path: Path | None) -> InputError:
     return InputError(str(error), remedy="Give a file of another size", file=path)
 
 
-def _rows(video_id: str, seen: pd.DataFrame) -> pd.DataFrame:
-    table = seen.assign(error="")
-    table.insert(0, "video_id", video_id)
+def _rows(measured: Sequence[tuple[str, pd.DataFrame]]) -> pd.DataFrame:
+    """Join the measurements of clips, given with their names, into one table."""
+    table = pd.concat([seen for _, seen in measured], ignore_index=True)
+    table.insert(0, "video_id", [name for name, seen in measured for _ in range(len(seen))])
     return table

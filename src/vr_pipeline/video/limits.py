@@ -20,7 +20,9 @@ class ReadingParameters(Parameters):
     """Who decodes videos, and how many pixels one may have."""
 
     own_clips: Literal["decord", "pyav"] = Field(
-        "decord", description="Decoder of clips that the project has made itself, where its answer is proven."
+        "decord",
+        description="Decoder of some frames of clips that the project has made itself, where its answer is proven; "
+        "PyAV reads whole clips.",
     )
     other_clips: Literal["decord", "pyav"] = Field(
         "pyav", description="Decoder of all other files: 'pyav', or 'decord' where its answer is proven."
