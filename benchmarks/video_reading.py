@@ -80,13 +80,13 @@ def main() -> None:
     parser.add_argument("--size", type=int, nargs=2, default=(480, 640), metavar=("HEIGHT", "WIDTH"))
     arguments = parser.parse_args()
     decord.logging.set_level(decord.logging.QUIET)
-    frames = min(arguments.frames, arguments.length)
+    frames, (height, width) = min(arguments.frames, arguments.length), arguments.size
     readers = {"ours": ours("pyav"), "ours_decord": ours("decord"), "decord": by_decord, "pyav": by_pyav}
     figures: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for suffix, codec in (("mp4", "libx264"), ("mkv", "libx264"), ("webm", "libvpx-vp9")):
             path = Path(folder) / f"clip.{suffix}"
-            write(path, codec, *arguments.size, arguments.length)
+            write(path, codec, height, width, arguments.length)
             best = dict.fromkeys(readers, float("inf"))
             expected = by_pyav(path, frames)
             for _ in range(arguments.turns):

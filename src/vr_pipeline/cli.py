@@ -21,6 +21,7 @@ from vr_pipeline.runtime.environment import (
     prepare_environment,
     quieten_progress_of_libraries,
 )
+from vr_pipeline.runtime.start import starting
 from vr_pipeline.runtime.surroundings import working_directory_is_there
 from vr_pipeline.terminal import clean_logs, echo, guard_messages
 
@@ -130,7 +131,8 @@ def run(verbose: bool, retrain: bool, **options: Any) -> None:
     _check_runner(options["runner"])
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        kedro_run.callback(**options)
+        with starting():
+            kedro_run.callback(**options)
     except click.ClickException:
         raise
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - every error is reported, none is swallowed

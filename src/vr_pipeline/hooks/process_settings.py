@@ -11,6 +11,7 @@ from kedro.framework.project import configure_logging
 
 from vr_pipeline.project.configuration import section
 from vr_pipeline.runtime.environment import honoured_environment, overrule, restore_overruled
+from vr_pipeline.runtime.start import started
 from vr_pipeline.terminal import clean_logs
 from vr_pipeline.video.limits import use_settings
 
@@ -27,6 +28,10 @@ class ProcessSettingsHook:
             configure_logging(_anchored(log_settings, Path(context.project_path)))
         clean_logs()
         use_settings(section(context.config_loader, "reading"))
+
+    @hook_impl(trylast=True)
+    def before_pipeline_run(self) -> None:
+        started()
 
 
 def _anchored(settings: dict[str, Any], project: Path) -> dict[str, Any]:

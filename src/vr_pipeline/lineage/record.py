@@ -7,6 +7,7 @@ dependencies, parameters, hashes of outputs. Hashes are DVC's whether or not DVC
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ from vr_pipeline.runtime.environment import recorded_environment
 RECORD_FOLDER = "lineage"
 RECORD, PATCH, CONFIGURATION = "record.json", "changes.patch", "configuration.yml"
 VERSION = 1
+_DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+"""The safe writer in C, five times as fast, if PyYAML has it."""
 
 
 def run_environment(project: Path, name: str | None) -> str:
@@ -90,7 +93,7 @@ class RunRecorder:
                 "left_out": dict(self.code.left_out),
                 "patch_sha256": self.code.patch_hash,
             },
-            "configuration_sha256": hashlib.sha256(self._configuration().encode()).hexdigest(),
+            "configuration_sha256": hashlib.sha256(self._configuration.encode()).hexdigest(),
             "troubles": self.troubles,
             "dvc_lock": {
                 "path": lock.relative_to(self.project).as_posix(),
@@ -133,17 +136,18 @@ class RunRecorder:
             (folder / PATCH).write_bytes(self.code.changes.encode("utf-8", errors="surrogateescape"))
         packages = "".join(f"{name}=={version}\n" for name, version in self.content["packages"].items())
         (folder / "packages.txt").write_text(packages, encoding="utf-8")
-        (folder / CONFIGURATION).write_text(self._configuration(), encoding="utf-8")
+        (folder / CONFIGURATION).write_text(self._configuration, encoding="utf-8")
         if self.lock_file.is_file():
             text = self.lock_file.read_text(encoding="utf-8", errors="replace")
             (folder / LOCK_FILE).write_text(redacted(text), encoding="utf-8")
 
+    @cached_property
     def _configuration(self) -> str:
-        """Return the run's resolved configuration as YAML, without secrets."""
+        """The run's resolved configuration as YAML, without secrets."""
         kinds = ("globals", "parameters", "catalog", "runner", "mlflow", "reading")
         resolved = {kind: section(self.loader, kind) for kind in kinds}
         plain = without_secrets(json.loads(json.dumps(resolved, default=str)))
-        return str(yaml.safe_dump(plain, sort_keys=True, allow_unicode=True))
+        return str(yaml.dump(plain, Dumper=_DUMPER, sort_keys=True, allow_unicode=True))
 
     def write_record(self, folder: Path) -> None:
         """Write the current record."""
