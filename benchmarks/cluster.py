@@ -8,7 +8,9 @@ start is printed apart: it happens once per node. A worker that replaces a kille
     python benchmarks/cluster.py --items 1000 --kill-every 0
 
 With ``--kill-every`` the same is made again while one worker after the other is killed (SIGKILL); every item must then
-be there with the same content. Some clips are made too: what comes back through Ray is compared with their size.
+be there with the same content. What a kill costs is the time of a worker that is lost by it: its start, and what it was
+making. Each row has the load of the machine, on which the figures depend. Some clips are made too: what comes back
+through Ray is compared with their size.
 """
 
 from __future__ import annotations
@@ -100,7 +102,7 @@ def is_worker(process: Any) -> bool:
     import psutil
 
     try:
-        return any("_Worker" in part for part in process.cmdline()[:1])
+        return any("PoolWorker" in part for part in process.cmdline()[:1])
     except psutil.Error:
         return False
 
@@ -135,6 +137,7 @@ def measure(folder: Path, workers: int, arguments: argparse.Namespace, kill_ever
         "efficiency": ideal / passed,
         "seconds": passed,
         "start": begin - start,
+        "load": os.getloadavg()[0],
         "processor_ms_per_item": 1000 * processor / arguments.items,
     }
 
@@ -162,7 +165,7 @@ def main() -> None:
 
     from vr_pipeline.runners.ray_backend import connected
 
-    rows = []
+    rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as temporary, connected(RayCluster(num_cpus=max(arguments.workers), num_gpus=0)):
         expected = None
         for workers in arguments.workers:
@@ -171,12 +174,17 @@ def main() -> None:
                 content = figures.pop("content")
                 expected = expected or content
                 figures["same"] = content == expected
+                lost = ""
+                if figures["killed"]:
+                    longer = figures["seconds"] - rows[-1]["seconds"]
+                    figures["worker_seconds_per_kill"] = longer * workers / figures["killed"]
+                    lost = f"{figures['worker_seconds_per_kill']:.1f} s of a worker lost per kill, "
                 rows.append(figures)
                 print(
                     f"{workers} workers, {figures['killed']:3} killed: {figures['items']:,} items, the same content: "
                     f"{figures['same']}, {figures['seconds']:.1f} s, efficiency {figures['efficiency']:.3f}, "
-                    f"{figures['processor_ms_per_item']:.2f} ms of this process's CPU per item, "
-                    f"started in {figures['start']:.1f} s",
+                    f"{lost}{figures['processor_ms_per_item']:.2f} ms of this process's CPU per item, "
+                    f"started in {figures['start']:.1f} s, load {figures['load']:.1f}",
                     flush=True,
                 )
         store = object_store(Path(temporary) / "clips", arguments.clips)

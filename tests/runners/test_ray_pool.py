@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -13,11 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vr_pipeline.errors import InputError
+from vr_pipeline.errors import InputError, PipelineError
 from vr_pipeline.items.filling import fill
 from vr_pipeline.items.folder import open_folder
 from vr_pipeline.items.formats import item_format
 from vr_pipeline.items.stored import StoredItem
+from vr_pipeline.runners import ray_pool
 from vr_pipeline.runners.config import Execution
 from vr_pipeline.runners.ray_backend import check_resources, needs_of
 from vr_pipeline.runners.ray_pool import pool_loop
@@ -44,6 +46,15 @@ def plan_of(number: int, make: Any, **options: Any) -> WorkPlan:
 
 def processes(context: None, batch: Sequence[WorkItem]) -> list[dict[str, Any]]:
     return [{"key": item.key, "process": os.getpid()} for item in batch]
+
+
+def test_a_worker_loads_neither_kedro_nor_a_library_of_models() -> None:
+    code = (
+        "import sys; from vr_pipeline.runners.ray_worker import PoolWorker\n"
+        "print([name for name in ('kedro', 'mlflow', 'torch', 'pandas', 'pydantic') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_small_batches_are_made_once_each_and_go_together() -> None:
@@ -110,3 +121,30 @@ def test_the_next_batch_is_read_while_one_is_made() -> None:
     heard = {batch[0].key: content for batch, [content] in pool_loop(Execution(workers=1))(plan, plan.batches())}
     last = max(heard.values(), key=len)
     assert sum(key in last for key in heard) > 40
+
+
+class Loading:
+    """A plan's setup, in which the first few workers die."""
+
+    def __init__(self, marks: Path, times: int) -> None:
+        self.marks, self.times = marks, times
+
+    def __call__(self) -> None:
+        if len(list(self.marks.iterdir())) < self.times:
+            (self.marks / str(os.getpid())).touch()
+            os._exit(1)
+
+
+def test_no_batch_is_blamed_for_workers_that_die_before_it(tmp_path: Path) -> None:
+    times = ray_pool._DEATHS_OF_A_BATCH + 1
+    plan = plan_of(2, processes, setup=Loading(tmp_path, times))
+    made = sorted(batch[0].key for batch, _ in pool_loop(Execution(workers=1))(plan, plan.batches()))
+    assert made == [item.key for item in plan.items]
+    assert len(list(tmp_path.iterdir())) == times
+
+
+def test_a_run_stops_where_no_worker_gets_as_far_as_a_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_pool, "_FAILED_STARTS", 1)
+    plan = plan_of(2, processes, setup=Loading(tmp_path, 100))
+    with pytest.raises(PipelineError, match=r"to make things die while they load what that needs, 2 times in a row"):
+        list(pool_loop(Execution(workers=1))(plan, plan.batches()))
