@@ -1,125 +1,191 @@
-"""Do three rounds of online MPO gain more than one, at equal numbers of judged clips?
+"""Do three rounds of online MPO gain more than one, at equal numbers of judged clips and of steps?
 
 For each seed, one arm makes 8 clips per prompt in each of three rounds and trains 60 steps per round; the other makes
 24 clips per prompt at once and trains 180 steps. Checkpoints are not judged, so both arms judge the same number of
-clips, and the last step of each arm is its policy. Prints the oracle's gain over the original on held-out prompts, the
-ratio of the two gains, and its interval over seeds. All runs share judge, weights and prompts.
+clips, and the last step of each arm is its policy. Both have the settings that were best for them on seeds that are not
+reported. Prints the oracle's and the auditor's gain over the original on held-out prompts, the ratio of the two arms,
+and its interval over seeds. All seeds share judge, weights and prompts.
+
+An arm is stored when it is done; started again, only those that are missing are run.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import logging
 import math
-import os
-import shutil
-import subprocess
-import sys
-import tempfile
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
+import torch
 from scipy import stats
 
-from demo_seeds import ROOT, copy_project
-from vr_pipeline.evaluation.metrics import gain_over
+from alarm import Bench, encoded, load_bench, rewards_of
+from sifting import ROOT, configuration, kept, sample
+from vr_pipeline.generators.policy import Adapter, Start
+from vr_pipeline.identifiers import content_hash, pair_id, sample_seed
+from vr_pipeline.pairs.selection import select_pairs
+from vr_pipeline.statistics.clustered import paired_gain
+from vr_pipeline.storage.atomic import write_text
+from vr_pipeline.training.config import DpoTrainingParameters
+from vr_pipeline.training.online import ROUND, OnlineParameters, replayed, settings_of_round
+from vr_pipeline.training.pairs import PairData, TrainingPair
+from vr_pipeline.training.preference_trainer import train_on_pairs
+from vr_pipeline.training.table import PAIR
 
 ARMS: dict[str, dict[str, Any]] = {
-    "three": {"rounds": 3, "videos_per_prompt": 8, "training": {"steps": 60, "warmup_steps": 10}},
-    "one": {"rounds": 1, "videos_per_prompt": 24, "training": {"steps": 180, "warmup_steps": 10}},
+    "three": {"rounds": 3, "videos_per_prompt": 8, "training": {"steps": 60, "learning_rate": 1e-3}},
+    "one": {"rounds": 1, "videos_per_prompt": 24, "training": {"steps": 180, "learning_rate": 5e-4}},
 }
-EVALUATION_CLIPS = 8
+"""Settings of the arms, as those of ``online_mpo``."""
+LATER: dict[str, Any] = {"replay": 1.0, "learning_rate_decay": 0.5}
+"""Settings of later rounds."""
+JUDGES = ("oracle", "auditor")
 
 
-def kedro(folder: Path, *arguments: str) -> None:
-    """Run Kedro in a project folder, and exit with its messages if it fails."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
-    command = [sys.executable, "-m", "kedro", "run", *arguments]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"{' '.join(arguments)} failed:\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
+def settings_of(arm: str, seed: int) -> OnlineParameters:
+    """Settings of an arm; no checkpoint is judged."""
+    named = LATER | ARMS[arm]
+    training = {"warmup_steps": 10, "checkpoint_every": 0} | named["training"]
+    return OnlineParameters.model_validate(named | {"training": training, "seed": 1000 + seed, "validation": None})
 
 
-def configure(folder: Path, arm: str, seed: int, reference: str) -> None:
-    """Write the settings of an arm."""
-    path = folder / "conf/base/parameters/online_mpo.yml"
-    block = yaml.safe_load(path.read_text())["online_mpo"] | ARMS[arm]
-    block |= {"seed": 1000 + seed, "reference": reference, "validation": None}
-    path.write_text(yaml.safe_dump({"online_mpo": block}))
-
-
-def run_arm(start: Path, arm: str, seed: int, reference: str) -> dict[str, Any]:
-    """Run the rounds and compare their policies with the original; the weights of the reward are there already."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name) / "project"
-        shutil.copytree(start, folder)
-        configure(folder, arm, seed, reference)
-        rounds = range(1, ARMS[arm]["rounds"] + 1)
-        kedro(
-            folder,
-            "--pipeline=online_mpo",
-            "--from-nodes=online_start.encode_online_prompts,online_round_1.choose_prompts_round_1",
-            "--to-nodes=online_evaluation.consult_oracle",
-            f"--params=dpo_training.training.seed={seed},evaluation.seed={2000 + seed},"
-            f"evaluation.videos_per_prompt={EVALUATION_CLIPS}",
-        )
-        rewards = pd.read_parquet(folder / "data/07_model_output/evaluation_oracle_rewards.parquet")
-        index = [pd.read_parquet(folder / f"data/03_primary/online/video_index_round_{one}.parquet") for one in rounds]
-    original = rewards[rewards["policy"] == "original"]
-    gains = [gain_over(rewards[rewards["policy"] == f"round_{one}"], original) for one in rounds]
+def policy_gains(bench: Bench, seed: int, original: dict[str, pd.DataFrame]) -> dict[str, dict[str, Any]]:
+    """Gains of the generator's current policy, by the oracle and the auditor, on held-out prompts."""
+    rewards = held_out_rewards(bench, seed)
     return {
-        "judged_clips": sum(map(len, index)),
-        "gains_by_round": [gain.mean for gain in gains],
-        "gain": gains[-1].mean,
-        "interval": [gains[-1].ci_low, gains[-1].ci_high],
+        name: paired_gain(table["total"], table["prompt_id"], first["total"], first["prompt_id"]).to_json()
+        for name, table, first in ((name, rewards[name], original[name]) for name in JUDGES)
     }
 
 
-def interval_of_ratio(ratios: list[float]) -> list[float] | None:
-    """Student's t interval (95 %) of the geometric mean of the ratios over seeds; None with fewer than three."""
-    if len(ratios) < 3 or min(ratios) <= 0:
-        return None
-    logs = np.log(ratios)
-    half = stats.t.ppf(0.975, len(logs) - 1) * logs.std(ddof=1) / math.sqrt(len(logs))
-    return [math.exp(logs.mean() - half), math.exp(logs.mean() + half)]
+def held_out_rewards(bench: Bench, seed: int, store: Path | None = None) -> dict[str, pd.DataFrame]:
+    """Rewards of clips of held-out prompts by the generator's current policy; a store keeps clips of the original."""
+    index, clips = sample(bench.generator, bench.test, bench.arguments.clips, 2000 + seed, store)
+    models = {"oracle": bench.hold_outs["oracle"], "auditor": bench.auditor}
+    return {name: rewards_of(models[name], index, clips) for name in JUDGES}
+
+
+def run_arm(bench: Bench, arm: str, seed: int) -> dict[str, Any]:
+    """Run the rounds of an arm and compare the policy of each with the original, unless the result is stored."""
+    parameters, options = settings_of(arm, seed), bench.arguments
+    dpo = DpoTrainingParameters.model_validate({"training": configuration("dpo_training")["training"] | {"seed": seed}})
+    identity = content_hash(
+        parameters.model_dump_json(), dpo.model_dump_json(), str(options.clips), bench.generator.identity
+    )
+    path = options.store / f"{arm}-seed{seed}.json"
+    if path.is_file():
+        known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if known["identity"] == identity:
+            return known
+    began, generator = time.process_time(), bench.generator
+    generator.load_policy(None)
+    original = held_out_rewards(bench, seed, options.store)
+    tables: list[pd.DataFrame] = []
+    latents: dict[str, torch.Tensor] = {}
+    judged, gains, policy = 0, [], None
+    for number in range(1, parameters.rounds + 1):
+        base = sample_seed(parameters.seed, "round", number)
+        index, clips = sample(
+            generator, bench.train, parameters.videos_per_prompt, base, None if policy else options.store
+        )
+        judged += len(clips)
+        # Clips of another round are other clips.
+        index = index.assign(video_id=f"{number}-" + index["video_id"])
+        clips = [replace(clip, video_id=f"{number}-{clip.video_id}") for clip in clips]
+        pairs = select_pairs(kept(options.store, bench.judge, index, clips), "mpo", group_size=4).assign(
+            **{ROUND: number}
+        )
+        old = replayed(tables, round(parameters.replay * len(pairs)), parameters, number) if tables else pairs.head(0)
+        tables.append(pd.concat([pairs, old], ignore_index=True))
+        generator.load_policy(None)
+        new = encoded(generator, training_pairs(pairs), index, clips)
+        latents |= new.latents
+        generator.start = Start(policy, renewed=parameters.reference == "renewed") if policy else None
+        data = PairData(training_pairs(tables[-1]), latents, conditions_of(bench, tables[-1], index))
+        train_on_pairs(generator, data, settings_of_round(dpo, parameters, number).training)
+        made = generator.policy()
+        assert isinstance(made, Adapter)
+        policy, generator.start = made, None
+        generator.load_policy(policy)
+        gains.append(policy_gains(bench, seed, original))
+    known = {
+        "identity": identity,
+        "judged_clips": judged,
+        "pairs": [int((table[ROUND] == number).sum()) for number, table in enumerate(tables, start=1)],
+        "rounds": gains,
+        "processor_seconds": round(time.process_time() - began, 1),
+    }
+    write_text(path, json.dumps(known, indent=1) + "\n")
+    return known
+
+
+def training_pairs(table: pd.DataFrame) -> list[TrainingPair]:
+    """Pairs of a table."""
+    return [TrainingPair(pair_id(*row), *row) for row in table[PAIR].itertuples(index=False, name=None)]
+
+
+def conditions_of(bench: Bench, table: pd.DataFrame, index: pd.DataFrame) -> dict[str, dict[str, torch.Tensor]]:
+    """Conditions of the prompts of a table."""
+    texts = dict(zip(index["prompt_id"], index["prompt"], strict=True))
+    return {name: bench.generator.encode_prompts([texts[name]]) for name in sorted(set(table["prompt_id"]))}
+
+
+def ratio_over_seeds(ratios: Sequence[float]) -> dict[str, Any]:
+    """Geometric mean of the ratios with Student's interval (95 %) over seeds, of two or more, all above 0."""
+    found: dict[str, Any] = {"at_least_1.3_in": sum(ratio >= 1.3 for ratio in ratios)}
+    if len(ratios) < 2 or min(ratios) <= 0:
+        return found | {"geometric_mean": None, "interval": None}
+    mean, half = mean_and_half(np.log(ratios))
+    return found | {"geometric_mean": math.exp(mean), "interval": [math.exp(mean - half), math.exp(mean + half)]}
+
+
+def mean_and_half(values: np.ndarray) -> tuple[float, float]:
+    """Mean, and half of Student's interval (95 %) over seeds."""
+    half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values))
+    return float(values.mean()), float(half)
+
+
+def report(results: Sequence[dict[str, Any]], judge: str) -> dict[str, Any]:
+    """Print a row of every seed for the page of rounds, and return the summary by one judge."""
+    last = {arm: np.array([one[arm]["rounds"][-1][judge]["mean"] for one in results]) for arm in ARMS}
+    for at, one in enumerate(results):
+        cells = [
+            f"{last[arm][at]:.2f} ({found['ci_low']:.2f} to {found['ci_high']:.2f})"
+            for arm in ("one", "three")
+            for found in [one[arm]["rounds"][-1][judge]]
+        ]
+        earlier = ", ".join(f"{found[judge]['mean']:.2f}" for found in one["three"]["rounds"][:-1])
+        print(f"| {one['seed']} | {' | '.join(cells)} | {last['three'][at] / last['one'][at]:.2f} | {earlier} |")
+    summary: dict[str, Any] = {f"gain_of_{arm}": float(values.mean()) for arm, values in last.items()}
+    if len(results) > 1:
+        mean, half = mean_and_half(last["three"] - last["one"])
+        summary |= {"difference": mean, "difference_interval": [mean - half, mean + half]}
+    return summary | ratio_over_seeds((last["three"] / last["one"]).tolist())
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=5, help="number of seeds")
-    parser.add_argument("--first", type=int, default=0, help="the first seed")
-    parser.add_argument("--reference", choices=("renewed", "kept"), default="renewed", help="online_mpo.reference")
+    parser.add_argument("--first", type=int, default=1, help="the first seed")
+    parser.add_argument("--clips", type=int, default=12, help="clips of each held-out prompt")
+    parser.add_argument("--store", type=Path, default=ROOT / "data/08_reporting/rounds", help="folder of results")
     arguments = parser.parse_args()
-    rows: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory() as name:
-        start = Path(name) / "start"
-        start.mkdir()
-        copy_project(start)
-        kedro(start, "--pipelines=prompt_filtering,online_start")
-        for seed in range(arguments.first, arguments.first + arguments.seeds):
-            began = time.perf_counter()
-            row: dict[str, Any] = {"seed": seed}
-            row |= {arm: run_arm(start, arm, seed, arguments.reference) for arm in ARMS}
-            row |= {"ratio": row["three"]["gain"] / row["one"]["gain"], "seconds": time.perf_counter() - began}
-            rows.append(row)
-            print(json.dumps(row), flush=True)
-    ratios = [row["ratio"] for row in rows]
-    summary = {
-        "benchmark": "rounds",
-        "seeds": len(rows),
-        "reference": arguments.reference,
-        "judged_clips": rows[0]["one"]["judged_clips"],
-        "gain_of_three": float(np.mean([row["three"]["gain"] for row in rows])),
-        "gain_of_one": float(np.mean([row["one"]["gain"] for row in rows])),
-        "ratio_geometric_mean": float(np.exp(np.mean(np.log(ratios)))) if min(ratios) > 0 else None,
-        "ratio_interval": interval_of_ratio(ratios),
-        "at_least_1.3_in": sum(ratio >= 1.3 for ratio in ratios),
-    }
-    print(json.dumps(summary))
+    logging.disable(logging.WARNING)
+    torch.set_num_threads(1)
+    arguments.store.mkdir(parents=True, exist_ok=True)
+    bench, results = load_bench(arguments), []
+    for seed in range(arguments.first, arguments.first + arguments.seeds):
+        results.append({"seed": seed} | {arm: run_arm(bench, arm, seed) for arm in ARMS})
+        print(json.dumps(results[-1]), flush=True)
+    summary = {"benchmark": "rounds", "seeds": len(results), "judged_clips": results[0]["one"]["judged_clips"]}
+    print(json.dumps(summary | {judge: report(results, judge) for judge in JUDGES}))
 
 
 if __name__ == "__main__":

@@ -200,6 +200,16 @@ def test_settings_of_a_round_have_its_seed_and_the_changes() -> None:
             settings_of_round(dpo, OnlineParameters.model_validate(wrong), 1)
 
 
+def test_the_learning_rate_decays_from_round_to_round() -> None:
+    dpo = DpoTrainingParameters.model_validate({"training": {"learning_rate": 1e-3}})
+    parameters = OnlineParameters(learning_rate_decay=0.5)
+    rates = [settings_of_round(dpo, parameters, number).training.learning_rate for number in (1, 2, 3)]
+    assert rates == pytest.approx([1e-3, 5e-4, 2.5e-4])
+    assert settings_of_round(dpo, OnlineParameters(), 3).training.learning_rate == 1e-3
+    own = OnlineParameters(training={"learning_rate": 4e-4}, learning_rate_decay=0.5)
+    assert settings_of_round(dpo, own, 2).training.learning_rate == pytest.approx(2e-4)
+
+
 def test_pairs_of_a_round_fit_their_schema() -> None:
     table = pairs(3, 2).assign(
         recipe="mpo", prompt="t", winner_sha256="a", loser_sha256="b", winner_reward=1.0, loser_reward=0.0

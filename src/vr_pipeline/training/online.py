@@ -51,6 +51,9 @@ class OnlineParameters(Parameters):
     training: dict[str, Any] = Field(
         default={}, description="Changes of dpo_training.training for every round, such as steps."
     )
+    learning_rate_decay: float = Field(
+        1.0, gt=0, le=1, description="Factor of the learning rate from each round to the next, which drifts less."
+    )
     validation: dict[str, Any] | None = Field(
         default={},
         description="Changes of dpo_training.validation for every round. An alarm for reward hacking whose action is "
@@ -76,6 +79,8 @@ def settings_of_round(
     block = "training"
     try:
         made = made.model_copy(update={"recipes": {name: changes}}).for_recipe(name)
+        rate = made.training.learning_rate * parameters.learning_rate_decay ** (number - 1)
+        made = made.model_copy(update={"training": made.training.model_copy(update={"learning_rate": rate})})
         block = "validation"
         validation = _changed(made.validation, parameters.validation)
     except ValidationError as error:
