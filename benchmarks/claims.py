@@ -122,6 +122,9 @@ PUBLISHED = (
         "the checkpoint that the judge with errors likes best",
     ),
     Published(
+        OWN, "three rounds gain more than one, equal numbers of judged clips", "online", "three rounds against one"
+    ),
+    Published(
         VIDEO, "BT orders pairs better than regression, all pairs", "videoreward", "BT against regression, 100 %"
     ),
     Published(
@@ -174,6 +177,7 @@ PUBLISHED = (
 )
 COMMANDS = {
     "mpo": "benchmarks/mpo_claims.py",
+    "online": "benchmarks/rounds.py",
     "videoreward": "benchmarks/videoreward_claims.py",
     "flow": "benchmarks/flow_claims.py",
     "guidance": "benchmarks/guidance.py",

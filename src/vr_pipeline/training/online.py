@@ -52,7 +52,7 @@ class OnlineParameters(Parameters):
         default={}, description="Changes of dpo_training.training for every round, such as steps."
     )
     learning_rate_decay: float = Field(
-        1.0, gt=0, le=1, description="Factor of the learning rate from each round to the next, which drifts less."
+        1.0, gt=0, le=1, description="Factor of the learning rate from each round to the next; 1: it stays the same."
     )
     validation: dict[str, Any] | None = Field(
         default={},
