@@ -77,7 +77,8 @@ def run_arm(bench: Bench, arm: str, seed: int) -> dict[str, Any]:
     parameters, options = settings_of(arm, seed), bench.arguments
     dpo = DpoTrainingParameters.model_validate({"training": configuration("dpo_training")["training"] | {"seed": seed}})
     identity = content_hash(
-        parameters.model_dump_json(), dpo.model_dump_json(), str(options.clips), bench.generator.identity
+        *(parameters.model_dump_json(), dpo.model_dump_json(), str(options.clips)),
+        *(bench.generator.identity, bench.judge.identity),
     )
     path = options.store / f"{arm}-seed{seed}.json"
     if path.is_file():
@@ -180,7 +181,8 @@ def main() -> None:
     logging.disable(logging.WARNING)
     torch.set_num_threads(1)
     arguments.store.mkdir(parents=True, exist_ok=True)
-    bench, results = load_bench(arguments), []
+    bench = load_bench(arguments)
+    results: list[dict[str, Any]] = []
     for seed in range(arguments.first, arguments.first + arguments.seeds):
         results.append({"seed": seed} | {arm: run_arm(bench, arm, seed) for arm in ARMS})
         print(json.dumps(results[-1]), flush=True)
