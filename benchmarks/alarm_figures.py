@@ -15,10 +15,11 @@ from matplotlib.figure import Figure
 from scipy.stats import binomtest
 from sklearn.isotonic import IsotonicRegression
 
+from vr_pipeline.statistics.excess import moments
 from vr_pipeline.statistics.falls import clearest_fall
 from vr_pipeline.storage.atomic import write_text
 from vr_pipeline.training.config import AlarmParameters
-from vr_pipeline.training.reward_hacking import find_alarm
+from vr_pipeline.training.reward_hacking import find_alarm, prompt_means
 
 Training = Mapping[str, Any]
 HONEST = "none"
@@ -35,26 +36,32 @@ AUDITED = {
 
 
 class Rule(NamedTuple):
-    """Which rewards the alarm watches."""
+    """What the alarm watches."""
 
     hold_outs: tuple[str, ...]
     dimensions: str = "all"
     rise_level: float = 1.0
+    signal: str = "fall"
+    clips: int | None = None
+    """Of each prompt; None: all that judge and hold-outs scored."""
 
 
 BOTH = ("oracle", "videoreward")
+CLEAR = 0.05
 RULES = {
-    "all dimensions": Rule(BOTH),
-    "all dimensions, clear rise": Rule(BOTH, rise_level=0.05),
-    "unseen dimensions": Rule(BOTH, "unseen"),
-    "unseen dimensions, clear rise": Rule(BOTH, "unseen", 0.05),
-    "totals": Rule(BOTH, "none"),
-    "totals, clear rise": Rule(BOTH, "none", 0.05),
-    "all dimensions, oracle": Rule(("oracle",)),
-    "totals, clear rise, oracle": Rule(("oracle",), "none", 0.05),
+    "excess": Rule(BOTH, rise_level=CLEAR, signal="excess"),
+    "excess, 4 clips": Rule(BOTH, rise_level=CLEAR, signal="excess", clips=4),
+    "excess, oracle": Rule(("oracle",), rise_level=CLEAR, signal="excess"),
+    "excess, videoreward": Rule(("videoreward",), rise_level=CLEAR, signal="excess"),
+    "fall": Rule(BOTH),
+    "fall, clear rise": Rule(BOTH, rise_level=CLEAR),
+    "fall, unseen": Rule(BOTH, "unseen"),
+    "fall, unseen, clear rise": Rule(BOTH, "unseen", CLEAR),
+    "fall of a total": Rule(BOTH, "none"),
+    "fall of a total, clear rise": Rule(BOTH, "none", CLEAR),
 }
 """A clear rise of the training's reward is one with a p-value of at most 0.05."""
-DRAWN = ("all dimensions", "unseen dimensions, clear rise", "totals, clear rise")
+DRAWN = ("excess", "fall", "fall, unseen, clear rise")
 
 
 class Truth(NamedTuple):
@@ -101,6 +108,16 @@ class Case(NamedTuple):
         alarm = self.alarm(rule, level)
         return math.inf if alarm is None else float(alarm["step"])
 
+    def chosen(self, rule: str | None) -> float:
+        """Return the auditor's gain of the policy: the checkpoint of the judge's highest reward, with ``action: stop``.
+
+        None as the rule: without an alarm.
+        """
+        alarm = None if rule is None else self.alarm(rule)
+        last = math.inf if alarm is None else alarm["since_step"]
+        rewards = [np.mean(record["judge"]["total"]) for record in self.training["records"] if record["step"] <= last]
+        return float(self.truth.fitted[int(np.argmax(rewards))])
+
     def lost(self, step: float) -> float | None:
         """Return the share of the peak gain that is lost at a step; None without a gain or a step."""
         if step == math.inf or self.truth.peak <= 0:
@@ -124,7 +141,7 @@ def unimodal(values: np.ndarray) -> np.ndarray:
 def truth(training: Training) -> Truth:
     """Read gains, peak and deadline off the auditor's rewards."""
     records = training["records"]
-    totals = np.array([_mean(record["truth"]["total"]) for record in records])
+    totals = np.array([np.mean(record["truth"]["total"]) for record in records])
     gains = totals - totals[0]
     fitted = unimodal(gains)
     # The original's gain is 0 by definition.
@@ -139,9 +156,9 @@ def alarms(training: Training, rule: Rule) -> list[dict[str, Any]]:
     """Return the clearest fall at every checkpoint, with its step and its p-value times the number of checkpoints."""
     found, steps = [], training["training"]["steps"]
     number = math.ceil(steps / training["training"]["checkpoint_every"])
-    named = {"level": 1 - 1e-9, "dimensions": rule.dimensions, "rise_level": rule.rise_level}
+    named = {"level": 1 - 1e-9, **{key: getattr(rule, key) for key in ("dimensions", "rise_level", "signal")}}
     settings = AlarmParameters.model_validate(named)
-    records = [_watched(record, rule) for record in training["records"]]
+    records = [watched(record, rule) for record in training["records"]]
     for end in range(2, len(records) + 1):
         fall = find_alarm(records[:end], settings, 1)
         if fall is not None:
@@ -149,24 +166,35 @@ def alarms(training: Training, rule: Rule) -> list[dict[str, Any]]:
     return found
 
 
-def _watched(record: Mapping[str, Any], rule: Rule) -> dict[str, Any]:
-    own = {name: _mean(means) for name, means in record["judge"].items() if name != "total"}
-    return {**record, **own, "held_out": {name: record["held_out"][name] for name in rule.hold_outs}}
+def watched(record: Mapping[str, Any], rule: Rule) -> dict[str, Any]:
+    """Return a record as the alarm of a training gets it."""
+    own = first_clips(record["judge"], rule.clips)
+    others = {name: first_clips(record["held_out"][name], rule.clips) for name in rule.hold_outs}
+    return {
+        "step": record["step"],
+        "rewards": own[["prompt_id", "total"]].to_numpy().tolist(),
+        "means": prompt_means(own),
+        **{str(name): float(own[name].mean()) for name in own if str(name).startswith("dim_")},
+        "held_out": {name: prompt_means(other) for name, other in others.items()},
+        "moments": {
+            name: moments(own["total"], other["total"], own["prompt_id"].tolist()) for name, other in others.items()
+        },
+    }
+
+
+def first_clips(scores: Mapping[str, Sequence[Any]], clips: int | None) -> pd.DataFrame:
+    """Return the scores of the first clips of each prompt."""
+    table = pd.DataFrame(scores)
+    return table if clips is None else table[table.groupby("prompt_id").cumcount() < clips]
 
 
 def confirmed(training: Training, alarm: Mapping[str, Any]) -> bool:
     """Whether the auditor's reward fell too: p at most 0.05 by random signs, without a correction."""
     records = {record["step"]: record["truth"] for record in training["records"]}
-    name = alarm["dimension"]
+    name = "total" if "expected" in alarm else alarm["dimension"]
     columns = AUDITED.get(name, ("total" if name == "total" else f"dim_{name}",))
-    prompts = sorted(records[0]["total"])
-    table = np.array(
-        [
-            [sum(records[step][column][prompt] for column in columns) for prompt in prompts]
-            for step in (alarm["since_step"], alarm["step"])
-        ]
-    )
-    fall = clearest_fall({"auditor": table})
+    audited = [_by_prompt(records[step], columns) for step in (alarm["since_step"], alarm["step"])]
+    fall = clearest_fall({"auditor": np.array(audited)})
     return fall is not None and fall.p_value <= 0.05
 
 
@@ -193,6 +221,9 @@ def rates(cases: Sequence[Case], rule: str, level: float = LEVEL) -> dict[str, R
     flawed, honest = ([case for case in cases if case.flawed is side] for side in (True, False))
     return {
         "before": _rate(case.step(rule, level) < case.truth.deadline for case in flawed),
+        "before, of those with a loss": _rate(
+            case.step(rule, level) < case.truth.deadline for case in flawed if case.truth.deadline < math.inf
+        ),
         "by deadline": _rate(
             case.step(rule, level) <= case.truth.deadline and case.alarm(rule, level) is not None for case in flawed
         ),
@@ -202,6 +233,12 @@ def rates(cases: Sequence[Case], rule: str, level: float = LEVEL) -> dict[str, R
             case.alarm(rule, level) is not None for case in honest if case.truth.deadline == math.inf
         ),
     }
+
+
+def gain_of(cases: Sequence[Case], rule: str | None, *, flawed: bool) -> float:
+    """Mean of the auditor's gains of the policies that ``action: stop`` leaves."""
+    gains = [case.chosen(rule) for case in cases if case.flawed is flawed]
+    return round(math.fsum(gains) / max(len(gains), 1), 4)
 
 
 def unconfirmed(cases: Sequence[Case], rule: str) -> Rate:
@@ -234,6 +271,9 @@ def report(trainings: Sequence[Training], folder: Path) -> None:
             case.truth.deadline < math.inf for case in cases if not case.flawed
         ).to_json(),
         "no gain": sum(case.truth.peak <= 0 for case in cases),
+        "gain without an alarm": {
+            key: gain_of(cases, None, flawed=side) for key, side in (("with a flaw", True), ("without", False))
+        },
         "processor_seconds": round(sum(training["seconds"] for training in trainings)),
         "rules": {},
     }
@@ -241,11 +281,15 @@ def report(trainings: Sequence[Training], folder: Path) -> None:
     for name in RULES:
         found = {key: one.to_json() for key, one in rates(cases, name).items()}
         found["false, unconfirmed"] = unconfirmed(cases, name).to_json()
-        result["rules"][name] = found
+        gains = {key: gain_of(cases, name, flawed=side) for key, side in (("with a flaw", True), ("without", False))}
+        result["rules"][name] = found | {"gain": gains}
         print(f"\n{name}")
+        print(
+            "  the auditor's mean gain of the policy: " + ", ".join(f"{key} {gain:.3f}" for key, gain in gains.items())
+        )
         for key, one in found.items():
             low, high = one["interval"]
-            print(f"  {key:18} {one['count']:3d} of {one['of']:3d}  {one['share']:.2f} [{low:.2f}, {high:.2f}]")
+            print(f"  {key:28} {one['count']:3d} of {one['of']:3d}  {one['share']:.2f} [{low:.2f}, {high:.2f}]")
     folder.mkdir(parents=True, exist_ok=True)
     rows = [row_of(case, name) for case in cases for name in RULES]
     write_text(folder / "alarm.json", json.dumps(result | {"trainings": rows}, indent=1) + "\n")
@@ -304,5 +348,7 @@ def draw(cases: Sequence[Case], curves: Mapping[str, pd.DataFrame], path: Path) 
     figure.savefig(path, format="svg", metadata={"Date": None})
 
 
-def _mean(values: Mapping[str, float]) -> float:
-    return math.fsum(values.values()) / len(values)
+def _by_prompt(scores: Mapping[str, Sequence[Any]], columns: Sequence[str]) -> np.ndarray:
+    table = pd.DataFrame(scores)
+    means: np.ndarray = table.groupby("prompt_id", sort=True)[list(columns)].mean().sum(axis=1).to_numpy()
+    return means

@@ -9,7 +9,7 @@ from scipy import stats
 
 from vr_pipeline.rewards.registry import load_reward_model
 from vr_pipeline.training.config import AlarmParameters
-from vr_pipeline.training.reward_hacking import Alarm, alarm_text, find_alarm, prompt_means
+from vr_pipeline.training.reward_hacking import Alarm, alarm_text, clip_moments, find_alarm, prompt_means
 
 PROMPTS = [f"p{number}" for number in range(12)]
 SETTINGS = AlarmParameters(level=0.05)
@@ -134,3 +134,57 @@ def test_prompt_means_are_those_of_the_clips():
         {"video_id": list("abc"), "prompt_id": ["q", "p", "q"], "total": [1.0, 2.0, 4.0], "dim_x": [0.0, 1.0, 1.0]}
     )
     assert prompt_means(rewards) == {"total": {"p": 2.0, "q": 2.5}, "dim_x": {"p": 1.0, "q": 0.5}}
+
+
+EXCESS = AlarmParameters(signal="excess", rise_level=0.05)
+
+
+def judged(trained: list[float], held_out: list[float], moments: bool = True, seed: int = 0) -> list[dict[str, Any]]:
+    """Return records whose training's reward rises in the dimension quality, with the slope 1 on the hold-out."""
+    records = checkpoints(
+        trained, {"total": held_out, "dim_quality": held_out, "dim_motion": [0.0] * len(trained)}, seed
+    )
+    for number, record in enumerate(records):
+        total = dict(record["rewards"])
+        record["means"] = {"total": total, "dim_quality": total, "dim_motion": dict.fromkeys(PROMPTS, 0.0)}
+        if moments and not number:
+            record["moments"] = {"other": {prompt: [1.0, 1.0] for prompt in PROMPTS}}
+    return records
+
+
+def test_an_unexplained_rise_is_named_with_its_dimension_and_step():
+    records = judged([0.0, 1.0, 2.0, 3.0], [0.0, 1.6, 1.65, 1.7])
+    alarm = find_alarm(records, EXCESS, 3)
+    assert (alarm["hold_out"], alarm["dimension"], alarm["since_step"]) == ("other", "quality", 10)
+    text = alarm_text(alarm)
+    assert text.startswith(f"the reward of the training rose by {alarm['rise']:+.3f} since step 10")
+    assert f"explains {alarm['expected']:+.3f}" in text
+    assert text.endswith("most of the rest in the dimension quality")
+    # The hold-out never fell, so the other signal is silent.
+    assert find_alarm(records, SETTINGS, 3) is None
+
+
+def test_an_explained_rise_is_no_alarm():
+    alarms = [find_alarm(judged([0.0, 1.0, 2.0], [0.0, 1.0, 2.0], seed=seed), EXCESS, 2) for seed in range(40)]
+    assert sum(alarm is not None for alarm in alarms) <= stats.binom.ppf(1 - 1e-4, 40, 0.025)
+
+
+def test_a_hold_out_without_moments_of_the_original_raises_no_excess():
+    assert find_alarm(judged([0.0, 1.0], [0.0, 0.0]), EXCESS, 1) is not None
+    assert find_alarm(judged([0.0, 1.0], [0.0, 0.0], moments=False), EXCESS, 1) is None
+
+
+def test_a_hold_out_without_the_dimensions_raises_an_excess_of_the_total():
+    records = judged([0.0, 1.0], [0.0, 0.0])
+    for record in records:
+        del record["held_out"]["other"]["dim_quality"], record["held_out"]["other"]["dim_motion"]
+    alarm = find_alarm(records, EXCESS, 1)
+    assert alarm["dimension"] == "total"
+    assert "dimension" not in alarm_text(alarm)
+
+
+def test_moments_are_those_of_the_clips_that_both_rewards_have():
+    rewards = pd.DataFrame({"video_id": list("abcd"), "prompt_id": list("pppq"), "total": [1.0, 2.0, 6.0, 9.0]})
+    others = pd.DataFrame({"video_id": list("dba"), "prompt_id": list("qpp"), "total": [5.0, 3.0, 1.0]})
+    found = clip_moments(rewards, others)
+    assert found == {"p": (pytest.approx(1.0), pytest.approx(2.0)), "q": (0.0, 0.0)}

@@ -67,7 +67,7 @@ def clearest_fall(
         rises = rewards_of_training[-1] - rewards_of_training[:-1]
         earlier = earlier[rises.mean(axis=1) > 0]
         if rise < 1 and len(earlier) and table.shape[2] > 1:
-            earlier = earlier[_p_of_rise(rises[earlier]) <= rise]
+            earlier = earlier[p_of_rise(rises[earlier]) <= rise]
     prompts = table.shape[2]
     if not len(earlier) or prompts < 2:
         return None
@@ -78,6 +78,22 @@ def clearest_fall(
     differences = (table[-1] - table[earlier])[compared]
     if not len(differences):
         return None
+    found = clearest(differences, seed)
+    if found is None:
+        return None
+    place, p_value = found
+    since, name = np.argwhere(compared)[place].tolist()
+    return Fall(names[name], int(earlier[since]), float(differences[place].mean()), p_value)
+
+
+def clearest(differences: FloatArray, seed: int = 0) -> tuple[int, float] | None:
+    """Return the place of the difference that is most clearly below 0, and its p-value; None if none is below.
+
+    Args:
+        differences: by comparison and prompt, [comparisons, prompts].
+        seed: of the random signs, with more than 12 prompts.
+    """
+    prompts = differences.shape[1]
     observed = _falling(differences, np.ones((1, prompts)))[0]
     place = int(np.argmax(observed))
     if observed[place] <= 0:
@@ -89,8 +105,7 @@ def clearest_fall(
         signs = np.vstack([np.ones(prompts), 1.0 - 2.0 * drawn])
     # Rounding must not separate equal statistics: the observed one is among those that are counted.
     as_clear = _falling(differences, signs).max(axis=1) >= observed[place] * (1 - 1e-9)
-    since, name = np.argwhere(compared)[place].tolist()
-    return Fall(names[name], int(earlier[since]), float(differences[place].mean()), float(as_clear.mean()))
+    return place, float(as_clear.mean())
 
 
 def smallest_p_value(prompts: int) -> float:
@@ -98,14 +113,15 @@ def smallest_p_value(prompts: int) -> float:
     return 1.0 / min(2**prompts, _DRAWS)
 
 
-def _p_of_rise(rises: FloatArray) -> FloatArray:
-    """Return p-values of Student's one-sided test that means of [comparisons, prompts] are above 0."""
+def p_of_rise(rises: FloatArray) -> FloatArray:
+    """Return p-values of Student's one-sided test that means of [comparisons, prompts] are above 0, [comparisons]."""
     from scipy import stats
 
     prompts = rises.shape[1]
     deviation = rises.std(axis=1, ddof=1)
+    means = rises.mean(axis=1)
     # Equal rises of all prompts are certain.
-    statistic = np.divide(rises.mean(axis=1), deviation, out=np.full(len(rises), np.inf), where=deviation > 0)
+    statistic = np.divide(means, deviation, out=np.where(means > 0, np.inf, -np.inf), where=deviation > 0)
     return np.asarray(stats.t.sf(statistic * np.sqrt(prompts), prompts - 1), dtype=np.float64)
 
 

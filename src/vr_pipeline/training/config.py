@@ -211,6 +211,12 @@ class AlarmParameters(Parameters):
         "best checkpoint no later than the one since which the held-out reward fell. stop: as choose, and the training "
         "ends.",
     )
+    signal: Literal["fall", "excess"] = Field(
+        "fall",
+        description="fall: a hold-out falls while the training's reward rises. excess: the training's reward rises "
+        "more than a hold-out explains by the slope of the one on the other over the original's clips (totals; the "
+        "alarm names the dimension with the largest part).",
+    )
     level: float = Field(
         0.05,
         gt=0,

@@ -37,6 +37,7 @@ def validation_table(
     for record in records.values():
         record.pop("held_out", None)
         record.pop("means", None)
+        record.pop("moments", None)
     clips = {step: record.pop("rewards") for step, record in records.items()}
     unknown = (math.nan, math.nan)
     level = simultaneous(len(records) - 1)

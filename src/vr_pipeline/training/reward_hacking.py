@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from vr_pipeline.statistics.excess import clearest_excess, moments
 from vr_pipeline.statistics.falls import clearest_fall, smallest_p_value
 from vr_pipeline.statistics.labels import FloatArray
 from vr_pipeline.training.config import AlarmParameters
@@ -42,6 +43,17 @@ def prompt_means(rewards: pd.DataFrame) -> dict[str, dict[str, float]]:
     return {str(name): {str(prompt): float(value) for prompt, value in means[name].items()} for name in columns}
 
 
+def clip_moments(rewards: pd.DataFrame, others: pd.DataFrame) -> dict[str, tuple[float, float]]:
+    """Return :func:`~vr_pipeline.statistics.excess.moments` of two total rewards of the same clips, by prompt.
+
+    Args:
+        rewards: schema ``Rewards``, the training's reward of the clips of one checkpoint.
+        others: the same of a hold-out; clips that are not in both are left out.
+    """
+    both = rewards[["video_id", "prompt_id", "total"]].merge(others[["video_id", "total"]], on="video_id")
+    return moments(both["total_x"], both["total_y"], both["prompt_id"].astype(str).tolist())
+
+
 def find_alarm(
     checkpoints: Sequence[Mapping[str, Any]], settings: AlarmParameters, number: int
 ) -> dict[str, Any] | None:
@@ -52,17 +64,20 @@ def find_alarm(
 
     Args:
         checkpoints: judged checkpoints in the order of their steps, each with ``step``, ``rewards`` (prompt and reward
-            of every clip), ``held_out`` (:func:`prompt_means` by name of the held-out reward), and ``dim_<name>``, the
-            means of the training's own dimensions.
+            of every clip), ``held_out`` (:func:`prompt_means` by name of the held-out reward), ``means``
+            (:func:`prompt_means` of the training's own reward) and ``dim_<name>``, the means of its dimensions; the
+            first with ``moments`` (:func:`clip_moments` by name of the held-out reward).
         number: of checkpoints that the training will have, without the original.
 
     Returns:
         ``hold_out``, ``dimension`` (``total`` or a name), ``since_step``, ``change`` (mean over prompts) and
-        ``p_value`` of the clearest fall; None without an alarm.
+        ``p_value`` of the clearest fall; of an excess the dimension with its largest part, and also ``rise`` and
+        ``expected``, the rise of the training's reward and its explained part. None without an alarm.
     """
-    prompts = _shared([set(_trained(record)) for record in checkpoints])
+    trained = [_trained(record) for record in checkpoints]
+    prompts = _shared([set(of_record["total"]) for of_record in trained])
     names = _shared([set(_columns(record)) for record in checkpoints])
-    if settings.dimensions == "none":
+    if settings.signal == "fall" and settings.dimensions == "none":
         names = [name for name in names if _column(name) == "total"]
     for record in checkpoints:
         of_record = _columns(record)
@@ -74,21 +89,75 @@ def find_alarm(
         return np.array([[column[prompt] for prompt in prompts] for column in columns])
 
     held_out = {name: table([_columns(record)[name] for record in checkpoints]) for name in names}
+    own = {
+        column: table([of_record[column] for of_record in trained])
+        for column in _shared([set(of_record) for of_record in trained])
+        if all(prompt in of_record[column] for of_record in trained for prompt in prompts)
+    }
+    if settings.signal == "excess":
+        found = _excess(held_out, own, prompts, checkpoints, settings)
+    else:
+        found = _fall(held_out, own, checkpoints, settings)
+    if found is None or found["p_value"] > settings.level / number:
+        return None
+    return found
+
+
+def _fall(
+    held_out: Mapping[str, FloatArray],
+    own: Mapping[str, FloatArray],
+    checkpoints: Sequence[Mapping[str, Any]],
+    settings: AlarmParameters,
+) -> dict[str, Any] | None:
     seen: dict[str, list[float]] = {}
     if settings.dimensions == "unseen":
-        known = [name for name in names if all(_is_dimension(_column(name), record) for record in checkpoints)]
+        known = [name for name in held_out if all(_is_dimension(_column(name), record) for record in checkpoints)]
         seen = {name: [float(record[_column(name)]) for record in checkpoints] for name in known}
-    trained = table([_trained(record) for record in checkpoints])
-    fall = clearest_fall(held_out, trained, rise=settings.rise_level, seen=seen)
-    if fall is None or fall.p_value > settings.level / number:
+    fall = clearest_fall(held_out, own["total"], rise=settings.rise_level, seen=seen)
+    if fall is None:
         return None
-    hold_out, _, dimension = fall.name.partition("\n")
+    return _alarm(fall.name, checkpoints[fall.since], fall.change, fall.p_value)
+
+
+def _excess(
+    held_out: Mapping[str, FloatArray],
+    own: Mapping[str, FloatArray],
+    prompts: Sequence[str],
+    checkpoints: Sequence[Mapping[str, Any]],
+    settings: AlarmParameters,
+) -> dict[str, Any] | None:
+    known = checkpoints[0].get("moments") or {}
+    totals = {name: table for name, table in held_out.items() if _column(name) == "total"}
+    original = {
+        name: np.array([known[name.partition("\n")[0]].get(prompt, (0.0, 0.0)) for prompt in prompts])
+        for name in totals
+        if name.partition("\n")[0] in known
+    }
+    excess = clearest_excess(totals, own["total"], original, rise=settings.rise_level)
+    if excess is None:
+        return None
+    hold_out = excess.name.partition("\n")[0]
+    slope = excess.expected / excess.change if excess.change else 0.0
+    parts = {
+        column: float((table[-1] - table[excess.since]).mean())
+        - slope
+        * float((held_out[f"{hold_out}\n{column}"][-1] - held_out[f"{hold_out}\n{column}"][excess.since]).mean())
+        for column, table in own.items()
+        if column != "total" and f"{hold_out}\n{column}" in held_out
+    }
+    largest = max(parts, key=lambda column: parts[column], default="total")
+    alarm = _alarm(f"{hold_out}\n{largest}", checkpoints[excess.since], excess.change, excess.p_value)
+    return alarm | {"rise": excess.rise, "expected": excess.expected}
+
+
+def _alarm(name: str, since: Mapping[str, Any], change: float, p_value: float) -> dict[str, Any]:
+    hold_out, _, column = name.partition("\n")
     return {
         "hold_out": hold_out,
-        "dimension": dimension.removeprefix("dim_"),
-        "since_step": int(checkpoints[fall.since]["step"]),
-        "change": fall.change,
-        "p_value": fall.p_value,
+        "dimension": column.removeprefix("dim_"),
+        "since_step": int(since["step"]),
+        "change": change,
+        "p_value": p_value,
     }
 
 
@@ -161,18 +230,27 @@ class Alarm:
 
 def alarm_text(alarm: Mapping[str, Any]) -> str:
     """Describe an alarm in one clause, for the log, the validation table and the report."""
+    p_value = f"(p = {alarm['p_value']:.2g})"
+    if "expected" in alarm:
+        most = "" if alarm["dimension"] == "total" else f", most of the rest in the dimension {alarm['dimension']}"
+        return (
+            f"the reward of the training rose by {alarm['rise']:+.3f} since step {alarm['since_step']}, of which the "
+            f"change of {alarm['hold_out']} by {alarm['change']:+.3f} explains {alarm['expected']:+.3f} {p_value}{most}"
+        )
     which = "the total" if alarm["dimension"] == "total" else f"the dimension {alarm['dimension']}"
     return (
         f"{which} of {alarm['hold_out']} changed by {alarm['change']:+.3f} since step {alarm['since_step']} "
-        f"(p = {alarm['p_value']:.2g}) while the reward of the training rose"
+        f"{p_value} while the reward of the training rose"
     )
 
 
-def _trained(record: Mapping[str, Any]) -> dict[str, float]:
+def _trained(record: Mapping[str, Any]) -> dict[str, PromptMeans]:
+    """Return the training's own reward by prompt, in the total and in the dimensions that the record has by prompt."""
     values: dict[str, list[float]] = {}
     for prompt, reward in record["rewards"]:
         values.setdefault(str(prompt), []).append(float(reward))
-    return {prompt: math.fsum(rewards) / len(rewards) for prompt, rewards in values.items()}
+    total = {prompt: math.fsum(rewards) / len(rewards) for prompt, rewards in values.items()}
+    return {**(record.get("means") or {}), "total": total}
 
 
 def _columns(record: Mapping[str, Any]) -> dict[str, PromptMeans]:

@@ -36,7 +36,7 @@ from vr_pipeline.training.config import DpoTrainingParameters, ValidationParamet
 from vr_pipeline.training.inputs import HOLD_OUT
 from vr_pipeline.training.judged import kept_step, no_validation, validation_prompts, validation_table
 from vr_pipeline.training.preference_trainer import Validation
-from vr_pipeline.training.reward_hacking import ALARM, Alarm, prompt_means
+from vr_pipeline.training.reward_hacking import ALARM, Alarm, clip_moments, prompt_means
 from vr_pipeline.work import WorkPlan
 
 if TYPE_CHECKING:
@@ -280,13 +280,13 @@ class CheckpointValidation:
             "rewards": rewards[["prompt_id", "total"]].to_numpy().tolist(),
             **{str(name): float(rewards[name].mean()) for name in rewards if str(name).startswith("dim_")},
         }
-        columns: dict[str, Any] = {}
+        columns, moments = dict[str, Any](), dict[str, Any]()
         for name, (reward, kept) in held_out.items():
             others = reward.rewards(reward.collect(kept, index), index)
             seen = clustered_mean(others["total"], others["prompt_id"])
             row |= {f"{HOLD_OUT}{name}": seen.mean, f"{HOLD_OUT}{name}_se": seen.se}
-            columns[name] = prompt_means(others)
-        row |= {"held_out": columns, "means": prompt_means(rewards)}
+            columns[name], moments[name] = prompt_means(others), clip_moments(rewards, others)
+        row |= {"held_out": columns, "means": prompt_means(rewards), "moments": moments}
         self._raise_alarm(row)
         if self._bound.acts and step and (original := self._read(0)) is not None:
             row["below"] = below = self._bound.below(row, original)
