@@ -42,6 +42,7 @@ class Rule(NamedTuple):
     dimensions: str = "all"
     rise_level: float = 1.0
     signal: str = "fall"
+    smallest: float = 0.1
     clips: int | None = None
     """Of each prompt; None: all that judge and hold-outs scored."""
 
@@ -50,6 +51,7 @@ BOTH = ("oracle", "videoreward")
 CLEAR = 0.05
 RULES = {
     "excess": Rule(BOTH, rise_level=CLEAR, signal="excess"),
+    "excess of any size": Rule(BOTH, rise_level=CLEAR, signal="excess", smallest=0.0),
     "excess, 4 clips": Rule(BOTH, rise_level=CLEAR, signal="excess", clips=4),
     "excess, oracle": Rule(("oracle",), rise_level=CLEAR, signal="excess"),
     "excess, videoreward": Rule(("videoreward",), rise_level=CLEAR, signal="excess"),
@@ -156,7 +158,10 @@ def alarms(training: Training, rule: Rule) -> list[dict[str, Any]]:
     """Return the clearest fall at every checkpoint, with its step and its p-value times the number of checkpoints."""
     found, steps = [], training["training"]["steps"]
     number = math.ceil(steps / training["training"]["checkpoint_every"])
-    named = {"level": 1 - 1e-9, **{key: getattr(rule, key) for key in ("dimensions", "rise_level", "signal")}}
+    named = {
+        "level": 1 - 1e-9,
+        **{key: getattr(rule, key) for key in ("dimensions", "rise_level", "signal", "smallest")},
+    }
     settings = AlarmParameters.model_validate(named)
     records = [watched(record, rule) for record in training["records"]]
     for end in range(2, len(records) + 1):

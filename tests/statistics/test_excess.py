@@ -119,3 +119,18 @@ def test_only_clear_rises_and_rewards_that_agree_are_compared() -> None:
     assert clearest_excess({"a": other}, trained, {"a": exact(9) * [-1.0, 1.0]}) is None
     assert clearest_excess({"a": other}, trained, {"a": np.zeros((9, 2))}) is None
     assert clearest_excess({"a": other[:1]}, trained[:1], {"a": exact(9)}) is None
+
+
+def test_the_smallest_excess_is_a_part_of_the_whole_rise() -> None:
+    rng = np.random.default_rng(4)
+    trained, other = explained(rng, 12, [0.0, 2.0, 2.0])
+    trained[2] += 0.6
+    rewards, original = {"a": other}, {"a": exact(12)}
+    every = clearest_excess(rewards, trained, original)
+    assert every is not None
+    part = (every.rise - every.expected) / (trained[2] - trained[0]).mean()
+    assert 0.05 < part < 0.3
+    assert clearest_excess(rewards, trained, original, smallest=part * 0.99) == every
+    other_one = clearest_excess(rewards, trained, original, smallest=part * 1.01)
+    assert other_one is None or (other_one.since != every.since and other_one.p_value >= every.p_value)
+    assert clearest_excess(rewards, trained, original, smallest=1.0) is None

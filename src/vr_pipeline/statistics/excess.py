@@ -58,6 +58,7 @@ def clearest_excess(
     original: Mapping[str, npt.ArrayLike],
     *,
     rise: float = 1.0,
+    smallest: float = 0.0,
     seed: int = 0,
 ) -> Excess | None:
     """Test whether the training's reward rises more than another reward explains, on the same prompts.
@@ -80,6 +81,7 @@ def clearest_excess(
             less (the rewards do not agree), are ignored.
         rise: largest p-value, of Student's one-sided paired test over prompts, at which the training's reward counts as
             risen; only checkpoints since which its mean has risen so clearly are compared.
+        smallest: excess that counts, on average, as a part of the training's rise since the first checkpoint.
         seed: of the random signs, with more than 12 prompts.
 
     Returns:
@@ -106,7 +108,10 @@ def clearest_excess(
             excess = rises[since] - slope * change - prompts * change.mean() * influence
             differences.append(-excess)
             facts.append((name, since, float(change.mean()), float(rises[since].mean()), slope * float(change.mean())))
-    found = clearest(np.array(differences), seed) if differences else None
+    if not differences:
+        return None
+    table = np.array(differences)
+    found = clearest(table, seed, -table.mean(axis=1) >= smallest * rises[0].mean())
     if found is None:
         return None
     place, p_value = found

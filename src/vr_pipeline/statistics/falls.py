@@ -86,15 +86,20 @@ def clearest_fall(
     return Fall(names[name], int(earlier[since]), float(differences[place].mean()), p_value)
 
 
-def clearest(differences: FloatArray, seed: int = 0) -> tuple[int, float] | None:
+def clearest(
+    differences: FloatArray, seed: int = 0, among: npt.NDArray[np.bool_] | None = None
+) -> tuple[int, float] | None:
     """Return the place of the difference that is most clearly below 0, and its p-value; None if none is below.
 
     Args:
         differences: by comparison and prompt, [comparisons, prompts].
         seed: of the random signs, with more than 12 prompts.
+        among: the comparisons that may be returned, [comparisons]; the p-value accounts for all. None: all.
     """
     prompts = differences.shape[1]
     observed = _falling(differences, np.ones((1, prompts)))[0]
+    if among is not None:
+        observed = np.where(among, observed, -np.inf)
     place = int(np.argmax(observed))
     if observed[place] <= 0:
         return None

@@ -217,6 +217,11 @@ class AlarmParameters(Parameters):
         "more than a hold-out explains by the slope of the one on the other over the original's clips (totals; the "
         "alarm names the dimension with the largest part).",
     )
+    smallest: float = Field(
+        0.1,
+        ge=0,
+        description="Smallest excess that counts, as a part of the rise of the training's reward since the original.",
+    )
     level: float = Field(
         0.05,
         gt=0,

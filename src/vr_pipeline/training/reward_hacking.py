@@ -133,7 +133,7 @@ def _excess(
         for name in totals
         if name.partition("\n")[0] in known
     }
-    excess = clearest_excess(totals, own["total"], original, rise=settings.rise_level)
+    excess = clearest_excess(totals, own["total"], original, rise=settings.rise_level, smallest=settings.smallest)
     if excess is None:
         return None
     hold_out = excess.name.partition("\n")[0]
