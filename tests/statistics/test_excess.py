@@ -10,7 +10,7 @@ SLOPE = 1.5
 
 
 def clips_of_original(rng: np.random.Generator, prompts: int, clips: int) -> np.ndarray:
-    """Return moments of rewards that agree with the slope 1.5, apart from noise, [prompts, 2]."""
+    """Return moments of rewards that agree with the slope 1.5, apart from noise, [prompts, 3]."""
     names = [f"{number:02d}" for number in range(prompts) for _ in range(clips)]
     other = rng.normal(size=len(names)) + np.repeat(rng.normal(size=prompts), clips)
     trained = SLOPE * other + rng.normal(size=len(names))
@@ -25,7 +25,7 @@ def explained(rng: np.random.Generator, prompts: int, rises: list[float]) -> tup
 
 def exact(prompts: int) -> np.ndarray:
     """Return moments whose slope is 1.5 in every prompt, so that no prompt changes it."""
-    return np.tile([SLOPE, 1.0], (prompts, 1))
+    return np.tile([SLOPE, 1.0, 2 * SLOPE**2], (prompts, 1))
 
 
 @pytest.mark.parametrize("clips", [1, 5])
@@ -40,6 +40,8 @@ def test_the_ratio_of_the_moments_is_the_slope_between_clips(clips: int) -> None
     reference = np.linalg.lstsq(np.column_stack([other, controls]), trained, rcond=None)[0][0]
     sums = np.array(list(found.values())).sum(axis=0)
     assert sums[0] / sums[1] == pytest.approx(reference)
+    rest = [table - controls @ np.linalg.lstsq(controls, table, rcond=None)[0] for table in (other, trained)]
+    assert sums[0] / np.sqrt(sums[1] * sums[2]) == pytest.approx(np.corrcoef(*rest)[0, 1])
     order = rng.permutation(len(names))
     again = moments(trained[order], other[order], [names[at] for at in order])
     assert {name: pytest.approx(pair) for name, pair in found.items()} == again
@@ -100,7 +102,7 @@ def test_a_reward_that_rises_alone_is_found_at_any_scale() -> None:
         found = clearest_excess({"a": other}, trained, {"a": original})
         assert found is not None
         assert found.p_value < 0.01
-        scaled = clearest_excess({"a": 7.0 * other}, 3.0 * trained, {"a": original * [21.0, 49.0]})
+        scaled = clearest_excess({"a": 7.0 * other}, 3.0 * trained, {"a": original * [21.0, 49.0, 9.0]})
         assert scaled is not None
         assert (scaled.since, scaled.p_value) == (found.since, pytest.approx(found.p_value))
         assert scaled.expected == pytest.approx(3.0 * found.expected)
@@ -116,8 +118,11 @@ def test_only_clear_rises_and_rewards_that_agree_are_compared() -> None:
     assert clearest_excess({"a": other}, trained, {"a": exact(9)}, rise=p_value / 2) is None
     assert clearest_excess({"a": other}, -trained, {"a": exact(9)}) is None
     assert clearest_excess({"a": other}, trained, {}) is None
-    assert clearest_excess({"a": other}, trained, {"a": exact(9) * [-1.0, 1.0]}) is None
-    assert clearest_excess({"a": other}, trained, {"a": np.zeros((9, 2))}) is None
+    assert clearest_excess({"a": other}, trained, {"a": exact(9) * [-1.0, 1.0, 1.0]}) is None
+    assert clearest_excess({"a": other}, trained, {"a": np.zeros((9, 3))}) is None
+    # The correlation is 1 / sqrt(2).
+    assert clearest_excess({"a": other}, trained, {"a": exact(9)}, agreement=0.70) is not None
+    assert clearest_excess({"a": other}, trained, {"a": exact(9)}, agreement=0.71) is None
     assert clearest_excess({"a": other[:1]}, trained[:1], {"a": exact(9)}) is None
 
 

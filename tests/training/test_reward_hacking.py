@@ -148,7 +148,7 @@ def judged(trained: list[float], held_out: list[float], moments: bool = True, se
         total = dict(record["rewards"])
         record["means"] = {"total": total, "dim_quality": total, "dim_motion": dict.fromkeys(PROMPTS, 0.0)}
         if moments and not number:
-            record["moments"] = {"other": {prompt: [1.0, 1.0] for prompt in PROMPTS}}
+            record["moments"] = {"other": {prompt: [1.0, 1.0, 1.5] for prompt in PROMPTS}}
     return records
 
 
@@ -170,9 +170,12 @@ def test_an_explained_rise_is_no_alarm():
     assert sum(alarm is not None for alarm in alarms) <= stats.binom.ppf(1 - 1e-4, 40, 0.025)
 
 
-def test_a_hold_out_without_moments_of_the_original_raises_no_excess():
+def test_a_hold_out_without_moments_of_the_original_raises_no_excess(caplog):
     assert find_alarm(judged([0.0, 1.0], [0.0, 0.0]), EXCESS, 1) is not None
-    assert find_alarm(judged([0.0, 1.0], [0.0, 0.0], moments=False), EXCESS, 1) is None
+    without = judged([0.0, 1.0], [0.0, 0.0], moments=False)
+    assert find_alarm(without, EXCESS, 1) is None
+    Alarm(EXCESS, {"other": load_reward_model({"type": "diversity"})}, 12, 1).find(without)
+    assert "No excess can be found" in caplog.text
 
 
 def test_a_hold_out_without_the_dimensions_raises_an_excess_of_the_total():
@@ -188,4 +191,4 @@ def test_moments_are_those_of_the_clips_that_both_rewards_have():
     rewards = pd.DataFrame({"video_id": list("abcd"), "prompt_id": list("pppq"), "total": [1.0, 2.0, 6.0, 9.0]})
     others = pd.DataFrame({"video_id": list("dba"), "prompt_id": list("qpp"), "total": [5.0, 3.0, 1.0]})
     found = clip_moments(rewards, others)
-    assert found == {"p": (pytest.approx(1.0), pytest.approx(2.0)), "q": (0.0, 0.0)}
+    assert found == {"p": (pytest.approx(1.0), pytest.approx(2.0), pytest.approx(0.5)), "q": (0.0, 0.0, 0.0)}

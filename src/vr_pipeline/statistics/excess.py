@@ -30,11 +30,13 @@ class Excess(NamedTuple):
     p_value: float
 
 
-def moments(trained: npt.ArrayLike, other: npt.ArrayLike, prompts: Sequence[str]) -> dict[str, tuple[float, float]]:
-    """Return, by prompt, the sums over clips of the products ``trained * other`` and ``other * other``.
+def moments(
+    trained: npt.ArrayLike, other: npt.ArrayLike, prompts: Sequence[str]
+) -> dict[str, tuple[float, float, float]]:
+    """Return, by prompt, the sums over clips of ``trained * other``, ``other * other`` and ``trained * trained``.
 
     Both are centred by prompt, or over all clips if every prompt has one clip. The ratio of the sums over all prompts
-    is the slope of the training's reward on the other one.
+    is the slope of the training's reward on the other one (the first two), and their correlation (all).
 
     Args:
         trained: reward of the training, [clips].
@@ -48,7 +50,7 @@ def moments(trained: npt.ArrayLike, other: npt.ArrayLike, prompts: Sequence[str]
     found = {}
     for name, place in places.items():
         x, y = (values[place] - values[... if one_each else place].mean() for values in (first, second))
-        found[name] = (float(x @ y), float(y @ y))
+        found[name] = (float(x @ y), float(y @ y), float(x @ x))
     return found
 
 
@@ -59,6 +61,7 @@ def clearest_excess(
     *,
     rise: float = 1.0,
     smallest: float = 0.0,
+    agreement: float = 0.0,
     seed: int = 0,
 ) -> Excess | None:
     """Test whether the training's reward rises more than another reward explains, on the same prompts.
@@ -77,11 +80,12 @@ def clearest_excess(
     Args:
         rewards: mean reward by checkpoint and prompt, [checkpoints, prompts], by name.
         trained: the reward of the training, [checkpoints, prompts].
-        original: :func:`moments` of each, [prompts, 2], by the same name; those without one, or with a slope of 0 or
-            less (the rewards do not agree), are ignored.
+        original: :func:`moments` of each, [prompts, 3], by the same name; rewards without them are ignored.
         rise: largest p-value, of Student's one-sided paired test over prompts, at which the training's reward counts as
             risen; only checkpoints since which its mean has risen so clearly are compared.
         smallest: excess that counts, on average, as a part of the training's rise since the first checkpoint.
+        agreement: rewards with a lower correlation with the training's over the original's clips, or one of 0 or less,
+            are ignored: they measure something else and explain nothing.
         seed: of the random signs, with more than 12 prompts.
 
     Returns:
@@ -96,9 +100,9 @@ def clearest_excess(
     differences: list[FloatArray] = []
     facts: list[tuple[str, int, float, float, float]] = []
     for name, values in rewards.items():
-        both = np.asarray(original.get(name, np.zeros((prompts, 2))), dtype=np.float64)
+        both = np.asarray(original.get(name, np.zeros((prompts, 3))), dtype=np.float64)
         sums = both.sum(axis=0)
-        if sums[1] <= 0 or sums[0] <= 0:
+        if sums[0] <= 0 or sums[0] < agreement * np.sqrt(sums[1] * sums[2]):
             continue
         slope = float(sums[0] / sums[1])
         influence = (both[:, 0] - slope * both[:, 1]) / sums[1]

@@ -222,6 +222,13 @@ class AlarmParameters(Parameters):
         ge=0,
         description="Smallest excess that counts, as a part of the rise of the training's reward since the original.",
     )
+    agreement: float = Field(
+        0.4,
+        ge=0,
+        le=1,
+        description="Smallest correlation with the training's reward, over the original's clips, at which a hold-out "
+        "can show an excess; others measure something else and explain nothing.",
+    )
     level: float = Field(
         0.05,
         gt=0,

@@ -43,7 +43,7 @@ def prompt_means(rewards: pd.DataFrame) -> dict[str, dict[str, float]]:
     return {str(name): {str(prompt): float(value) for prompt, value in means[name].items()} for name in columns}
 
 
-def clip_moments(rewards: pd.DataFrame, others: pd.DataFrame) -> dict[str, tuple[float, float]]:
+def clip_moments(rewards: pd.DataFrame, others: pd.DataFrame) -> dict[str, tuple[float, float, float]]:
     """Return :func:`~vr_pipeline.statistics.excess.moments` of two total rewards of the same clips, by prompt.
 
     Args:
@@ -126,14 +126,22 @@ def _excess(
     checkpoints: Sequence[Mapping[str, Any]],
     settings: AlarmParameters,
 ) -> dict[str, Any] | None:
-    known = checkpoints[0].get("moments") or {}
+    # Clips of later checkpoints may already be hacked.
+    known = checkpoints[0].get("moments") or {} if not checkpoints[0]["step"] else {}
     totals = {name: table for name, table in held_out.items() if _column(name) == "total"}
     original = {
-        name: np.array([known[name.partition("\n")[0]].get(prompt, (0.0, 0.0)) for prompt in prompts])
+        name: np.array([known[name.partition("\n")[0]].get(prompt, (0.0, 0.0, 0.0)) for prompt in prompts])
         for name in totals
         if name.partition("\n")[0] in known
     }
-    excess = clearest_excess(totals, own["total"], original, rise=settings.rise_level, smallest=settings.smallest)
+    excess = clearest_excess(
+        totals,
+        own["total"],
+        original,
+        rise=settings.rise_level,
+        smallest=settings.smallest,
+        agreement=settings.agreement,
+    )
     if excess is None:
         return None
     hold_out = excess.name.partition("\n")[0]
@@ -222,7 +230,14 @@ class Alarm:
 
     def find(self, records: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
         """Test the last checkpoint against all earlier ones, and log an alarm; see :func:`find_alarm`."""
-        found = None if self.settings is None else find_alarm(records, self.settings, self.checkpoints)
+        if self.settings is None:
+            return None
+        if self.settings.signal == "excess" and (records[0]["step"] or not records[0].get("moments")):
+            logger.warning(
+                "No excess can be found: the result of the original is of an earlier version, or was deleted. Delete "
+                "dpo_training.validation.folder and train again"
+            )
+        found = find_alarm(records, self.settings, self.checkpoints)
         if found is not None:
             logger.warning("Alarm for reward hacking after step %d: %s", records[-1]["step"], alarm_text(found))
         return found
