@@ -188,8 +188,8 @@ def checkpoint(bench: Bench, judge: Judge, step: int, seed: int) -> dict[str, An
 def columns(rewards: pd.DataFrame) -> dict[str, list[Any]]:
     """Return prompts, total and dimensions of clips."""
     names = [name for name in rewards if name in ("prompt_id", "total") or str(name).startswith("dim_")]
-    found: dict[str, list[Any]] = rewards[names].round(5).to_dict("list")
-    return found
+    table = rewards[names].round(5)
+    return {str(name): table[name].tolist() for name in names}
 
 
 def run_training(bench: Bench, flaw: str, seed: int) -> dict[str, Any]:
