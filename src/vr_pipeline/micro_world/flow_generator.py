@@ -4,7 +4,6 @@ from typing import ClassVar
 
 from vr_pipeline.generators.settings import Relied, of_class
 from vr_pipeline.generators.wan import WanGenerator
-from vr_pipeline.micro_world.patch_vae import WanPatchVAE
 
 
 class MicroWanGenerator(WanGenerator):
@@ -29,4 +28,7 @@ class MicroWanGenerator(WanGenerator):
 
     @classmethod
     def own_classes(cls) -> dict[str, type]:
+        # diffusers takes seconds to import, and a run that finds all clips there does not need it.
+        from vr_pipeline.micro_world.patch_vae import WanPatchVAE
+
         return {"vae": WanPatchVAE}

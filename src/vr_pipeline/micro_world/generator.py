@@ -5,7 +5,6 @@ from typing import Any, ClassVar
 from vr_pipeline.generators.cogvideox import NETWORK_AND_SCHEDULE, CogVideoXGenerator
 from vr_pipeline.generators.pipeline_kinds import VideoPipelineGenerator
 from vr_pipeline.generators.settings import Relied, Settings, of_class
-from vr_pipeline.micro_world.patch_vae import PatchVAE
 
 
 def _as_pipelines_derive_it(value: Any, settings: Settings) -> bool:
@@ -39,4 +38,7 @@ class MicroWorldGenerator(CogVideoXGenerator):
 
     @classmethod
     def own_classes(cls) -> dict[str, type]:
+        # diffusers takes seconds to import, and a run that finds all clips there does not need it.
+        from vr_pipeline.micro_world.patch_vae import PatchVAE
+
         return {"vae": PatchVAE}
