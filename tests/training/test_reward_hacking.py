@@ -12,7 +12,8 @@ from vr_pipeline.training.config import AlarmParameters
 from vr_pipeline.training.reward_hacking import Alarm, alarm_text, clip_moments, find_alarm, prompt_means
 
 PROMPTS = [f"p{number}" for number in range(12)]
-SETTINGS = AlarmParameters(level=0.05)
+FALL: dict[str, Any] = {"signal": "fall", "rise_level": 1.0}
+SETTINGS = AlarmParameters(level=0.05, **FALL)
 
 
 def checkpoints(trained: list[float], held_out: dict[str, list[float]], seed: int = 0) -> list[dict[str, Any]]:
@@ -62,7 +63,7 @@ def test_the_setting_says_which_dimensions_count(dimensions, own, raised):
     records = checkpoints([0, 1], {"total": [0.0, 1.0], "dim_motion": [1.0, 0.0]})
     for number, record in enumerate(records if own else []):
         record["dim_motion"] = own[number]
-    alarm = find_alarm(records, AlarmParameters(dimensions=dimensions), 1)
+    alarm = find_alarm(records, AlarmParameters(dimensions=dimensions, **FALL), 1)
     assert (alarm and alarm["dimension"]) == raised
 
 
@@ -70,14 +71,14 @@ def test_the_setting_says_how_clear_the_rise_must_be():
     records = checkpoints([0.0, 0.05], {"total": [1.0, 0.0]}, seed=2)
     trained = [np.mean([reward for _, reward in record["rewards"]]) for record in records]
     assert trained[1] > trained[0]
-    assert find_alarm(records, AlarmParameters(), 1) is not None
-    assert find_alarm(records, AlarmParameters(rise_level=0.01), 1) is None
+    assert find_alarm(records, AlarmParameters(**FALL), 1) is not None
+    assert find_alarm(records, AlarmParameters(signal="fall", rise_level=0.01), 1) is None
 
 
 def test_a_total_raises_an_alarm_whatever_the_dimensions():
     records = checkpoints([0, 1], {"total": [1.0, 0.0]})
     for dimensions in ("all", "unseen", "none"):
-        assert find_alarm(records, AlarmParameters(dimensions=dimensions), 1)["dimension"] == "total"
+        assert find_alarm(records, AlarmParameters(dimensions=dimensions, **FALL), 1)["dimension"] == "total"
 
 
 def test_without_hold_outs_or_earlier_checkpoints_there_is_none():
@@ -114,7 +115,9 @@ def test_false_alarms_in_whole_trainings_are_as_rare_as_the_level_says():
     alarms = 0
     for seed in range(trainings):
         records = checkpoints([float(i) for i in range(number + 1)], {"total": [0.0] * 6, "dim_a": [0.0] * 6}, seed)
-        looks = (find_alarm(records[: end + 1], AlarmParameters(level=level), number) for end in range(1, number + 1))
+        looks = (
+            find_alarm(records[: end + 1], AlarmParameters(level=level, **FALL), number) for end in range(1, number + 1)
+        )
         alarms += any(looks)
     assert alarms <= stats.binom.ppf(1 - 1e-4, trainings, level)
 
@@ -136,7 +139,7 @@ def test_prompt_means_are_those_of_the_clips():
     assert prompt_means(rewards) == {"total": {"p": 2.0, "q": 2.5}, "dim_x": {"p": 1.0, "q": 0.5}}
 
 
-EXCESS = AlarmParameters(signal="excess", rise_level=0.05)
+EXCESS = AlarmParameters()
 
 
 def judged(trained: list[float], held_out: list[float], moments: bool = True, seed: int = 0) -> list[dict[str, Any]]:
@@ -161,7 +164,7 @@ def test_an_unexplained_rise_is_named_with_its_dimension_and_step():
     assert f"explains {alarm['expected']:+.3f}" in text
     assert text.endswith("most of the rest in the dimension quality")
     # No hold-out's total fell, so the other signal is silent.
-    assert find_alarm(records, AlarmParameters(dimensions="none"), 3) is None
+    assert find_alarm(records, AlarmParameters(dimensions="none", **FALL), 3) is None
     assert find_alarm(records, EXCESS.model_copy(update={"smallest": 0.9}), 3) is None
 
 

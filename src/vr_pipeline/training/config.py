@@ -203,7 +203,7 @@ class PreferenceTrainingParameters(FineTuningParameters):
 
 
 class AlarmParameters(Parameters):
-    """Alarm for reward hacking: the training's reward rises while a held-out reward falls on the same prompts."""
+    """Alarm for reward hacking: the training's reward rises and a held-out reward does not, on the same prompts."""
 
     action: Literal["report", "choose", "stop"] = Field(
         "report",
@@ -211,11 +211,11 @@ class AlarmParameters(Parameters):
         "best checkpoint no later than the one since which the held-out reward fell. stop: as choose, and the training "
         "ends.",
     )
-    signal: Literal["fall", "excess"] = Field(
-        "fall",
-        description="fall: a hold-out falls while the training's reward rises. excess: the training's reward rises "
-        "more than a hold-out explains by the slope of the one on the other over the original's clips (totals; the "
-        "alarm names the dimension with the largest part).",
+    signal: Literal["excess", "fall"] = Field(
+        "excess",
+        description="excess: the training's reward rises more than a hold-out explains by the slope of the one on the "
+        "other over the original's clips (totals; the alarm names the dimension with the largest part). fall: a "
+        "hold-out falls while the training's reward rises.",
     )
     smallest: float = Field(
         0.1,
@@ -237,7 +237,7 @@ class AlarmParameters(Parameters):
         "prompts: at least log2(checkpoints / level).",
     )
     rise_level: float = Field(
-        1.0,
+        0.05,
         gt=0,
         le=1,
         description="Largest p-value at which the training's reward counts as risen since the checkpoint with which a "
