@@ -208,8 +208,7 @@ class AlarmParameters(Parameters):
     action: Literal["report", "choose", "stop"] = Field(
         "report",
         description="Effect of an alarm. report: log, table and report page show it. choose: also, the policy is the "
-        "best checkpoint no later than the one since which the held-out reward fell. stop: as choose, and the training "
-        "ends.",
+        "best checkpoint no later than the one since which the alarm holds. stop: as choose, and the training ends.",
     )
     signal: Literal["excess", "fall"] = Field(
         "excess",

@@ -59,7 +59,7 @@ def kept_step(log: pd.DataFrame, *, alarms: bool = False, bound: bool = False) -
 
     Args:
         log: training log with validation_reward; ``kept_step`` has the step of a training that went wrong.
-        alarms: whether it is no later than the checkpoint since which a held-out reward fell.
+        alarms: whether it is no later than the checkpoint since which an alarm holds.
         bound: whether none of its dimensions is below the original.
 
     Returns:

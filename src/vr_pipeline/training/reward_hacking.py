@@ -1,7 +1,8 @@
-"""Alarm for reward hacking: the training's reward rises while a reward that it does not use falls (Gao et al. 2023).
+"""Alarm for reward hacking: the training's reward rises and a reward that it does not use does not (Gao et al. 2023).
 
-Every judged checkpoint is compared with all earlier ones on the same prompts, in the total and in every dimension of
-every held-out reward. No reward of the truth is needed.
+Every judged checkpoint is compared with all earlier ones on the same prompts: either the training's reward rose more
+than a held-out reward explains, or a held-out reward fell, in the total or in a dimension. No reward of the truth is
+needed.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 ALARM = "alarm_since"
-"""Column of the training log: the step since which a held-out reward fell, at checkpoints with an alarm."""
+"""Column of the training log: the step since which an alarm holds, at checkpoints with one."""
 
 PromptMeans = Mapping[str, float]
 """Mean reward of the clips of a checkpoint, by prompt."""

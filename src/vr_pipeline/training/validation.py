@@ -156,7 +156,7 @@ class CheckpointValidation:
     def figures(self) -> dict[str, float]:
         """Return figures of the last checkpoint for the log.
 
-        ``alarm_since`` is the step since which a held-out reward fell, ``dimensions_below`` the number of dimensions
+        ``alarm_since`` is the step since which an alarm holds, ``dimensions_below`` the number of dimensions
         below the original.
         """
         return self._figures
