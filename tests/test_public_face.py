@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import inspect
 import re
-import subprocess
-import sys
 
 import pytest
 
 import vr_pipeline as vr
+from fresh_process import imported_by
 
 
 def test_importing_and_listing_load_no_library_of_models() -> None:
-    code = (
-        "import sys, vr_pipeline as vr; dir(vr); vr.rouge_l_f1('a b', 'a b'); vr.load_checklist; vr.select_pairs\n"
-        "print([name for name in ('torch', 'transformers', 'diffusers', 'kedro', 'mlflow') if name in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    code = "import vr_pipeline as vr; dir(vr); vr.rouge_l_f1('a b', 'a b'); vr.load_checklist; vr.select_pairs"
+    assert imported_by(code, "torch", "transformers", "diffusers", "kedro", "mlflow") == []
 
 
 @pytest.mark.parametrize("name", vr.__all__)

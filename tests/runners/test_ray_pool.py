@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fresh_process import imported_by
 from vr_pipeline.errors import InputError, PipelineError
 from vr_pipeline.items.filling import fill
 from vr_pipeline.items.folder import open_folder
@@ -49,12 +49,8 @@ def processes(context: None, batch: Sequence[WorkItem]) -> list[dict[str, Any]]:
 
 
 def test_a_worker_loads_neither_kedro_nor_a_library_of_models() -> None:
-    code = (
-        "import sys; from vr_pipeline.runners.ray_worker import PoolWorker\n"
-        "print([name for name in ('kedro', 'mlflow', 'torch', 'pandas', 'pydantic') if name in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    code = "from vr_pipeline.runners.ray_worker import PoolWorker"
+    assert imported_by(code, "kedro", "mlflow", "torch", "pandas", "pydantic") == []
 
 
 def test_small_batches_are_made_once_each_and_go_together() -> None:
